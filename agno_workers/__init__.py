@@ -1,0 +1,56 @@
+"""AI agents as durable background work on Celery, Redis and Postgres.
+
+The names below are what we promise; every module behind them may change. They are imported when first used, so
+that a thin client pays for nothing it does not use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agno_workers import errors as errors
+    from agno_workers.agent import Agent as Agent, RunResult as RunResult
+    from agno_workers.client import Client as Client, RunHandle as RunHandle
+    from agno_workers.core.agent import Context as Context, History as History, Limits as Limits, Retry as Retry
+    from agno_workers.core.messages import (
+        Audio as Audio,
+        File as File,
+        Image as Image,
+        Message as Message,
+        ModelSettings as ModelSettings,
+        Text as Text,
+        Usage as Usage,
+    )
+    from agno_workers.core.run import Run as Run, RunOutput as RunOutput, RunStatus as RunStatus
+    from agno_workers.core.tool import Effect as Effect, Tool as Tool, ToolContext as ToolContext
+    from agno_workers.errors import AgnoError as AgnoError, ToolError as ToolError
+    from agno_workers.tools import Toolkit as Toolkit, tool as tool
+    from agno_workers.wiring import attach as attach
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "agno_workers.agent": ("Agent", "RunResult"),
+    "agno_workers.client": ("Client", "RunHandle"),
+    "agno_workers.core.agent": ("Context", "History", "Limits", "Retry"),
+    "agno_workers.core.messages": ("Audio", "File", "Image", "Message", "ModelSettings", "Text", "Usage"),
+    "agno_workers.core.run": ("Run", "RunOutput", "RunStatus"),
+    "agno_workers.core.tool": ("Effect", "Tool", "ToolContext"),
+    "agno_workers.errors": ("AgnoError", "ToolError"),
+    "agno_workers.tools": ("Toolkit", "tool"),
+    "agno_workers.wiring": ("attach",),
+    # `celery -A agno_workers worker` looks for `app`; importing it registers the tasks, which only workers want.
+    "agno_workers.tasks.app": ("app",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - derived, so that it can't disagree
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

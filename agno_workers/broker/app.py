@@ -1,0 +1,119 @@
+"""Our Celery app: its settings, and the one thing it does differently: sending `agno.run` is a submit.
+
+`send_task` is where every road of Celery meets (`delay`, `apply_async`, `group`, `chain`, `chord`, `link`), so a
+run that is part of any canvas is in Postgres before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from celery import Celery, current_task
+from kombu import Queue
+
+from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.submit import submit
+from agno_workers.core.run import Canvas
+
+if TYPE_CHECKING:
+    from agno_workers.broker.dispatch import Dispatch
+
+
+class AgnoCelery(Celery):
+    """Celery, with `dispatch`: a callable that gives this process's Dispatch."""
+
+    dispatch: Callable[[], Dispatch]
+    result_cls: Any = None
+    """What `agno.run` returns to its caller; set by `wiring`."""
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        if name != RUN:
+            return super().send_task(name, args, kwargs, **options)
+        return self._submit(args or (), kwargs or {}, options)
+
+    def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
+        dispatch = self.dispatch()
+        request = getattr(current_task, "request", None)
+        submitted = submit(
+            dispatch.journal,
+            args,
+            kwargs,
+            queue=options.get("queue") or self.conf.task_default_queue,
+            task_id=options.get("task_id"),
+            countdown=options.get("countdown"),
+            eta=options.get("eta"),
+            priority=options.get("priority"),
+            canvas=self._kept_with_run(options, request),
+        )
+        if submitted.send is not None:
+            dispatch.send([submitted.send])
+        result_cls = options.get("result_cls") or self.result_cls or self.AsyncResult
+        return result_cls(submitted.run_id, app=self)
+
+    def _kept_with_run(self, options: dict[str, Any], request: Any) -> Canvas:
+        """Celery's options as plain JSON, to be kept with the run."""
+        link, link_error = options.get("link") or [], options.get("link_error") or []
+        kept = {
+            "link": link if isinstance(link, (list, tuple)) and not isinstance(link, dict) else [link],
+            "link_error": link_error if isinstance(link_error, (list, tuple)) and not isinstance(link_error, dict) else [link_error],
+            "chain": options.get("chain") or [],
+            "group_id": options.get("group_id"),
+            "group_index": options.get("group_index"),
+            "chord": bool(options.get("chord")),
+            "root_id": options.get("root_id") or getattr(request, "root_id", None),
+            "parent_id": options.get("parent_id") or getattr(request, "id", None),
+        }
+        return msgspec.convert(msgspec.json.decode(self.backend.encode(kept)), Canvas)
+
+
+def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout_s: float) -> AgnoCelery:
+    """A Celery app with the settings that our promises need; each is explained where it is not plain."""
+    app = AgnoCelery("agno_workers", set_as_current=False)
+    app.conf.update(
+        broker_url=broker_url,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            # A message is a hint; what matters is in Postgres. Without Redis's emulation of acks there is nothing to
+            # restore, nothing to time out, and no credit that an outage could eat (see the keeper's rules).
+            "ack_emulation": False,
+            "priority_steps": [0],
+            "socket_timeout": broker_timeout_s,
+            "socket_connect_timeout": broker_timeout_s,
+            "socket_keepalive": True,
+            "max_connections": 500,
+            # Publishing gives up soon: the outbox has the message, and the keeper publishes it.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 0.2,
+        },
+        task_publish_retry=False,
+        redis_socket_timeout=broker_timeout_s,
+        redis_socket_connect_timeout=broker_timeout_s,
+        result_backend="agno_workers.broker.backend:PostgresBackend",
+        result_backend_thread_safe=True,
+        result_expires=None,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_queues=[Queue(agent_queue), Queue(tool_queue)],
+        task_default_queue=agent_queue,
+        task_routes={RUN: {"queue": agent_queue}, TURN: {"queue": agent_queue}, TOOL: {"queue": tool_queue}},
+        task_create_missing_queues=True,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        task_send_sent_event=False,
+        task_track_started=False,
+        worker_enable_remote_control=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=True,
+        worker_soft_shutdown_timeout=10.0,
+        timezone="UTC",
+        enable_utc=True,
+    )
+    return app
+
+

@@ -1,0 +1,138 @@
+"""Celery's result backend on Postgres, so that results and chords survive whatever Redis forgets.
+
+`AsyncResult.get()` of a run reads the run; of a user's own task, the row that its worker wrote. A chord's counter
+is a row beside its parts: a part and the count are one commit, and the body is owed in that same commit.
+The turns and tools of a run have no results of their own: their chord was committed by `journal.fan_out`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from celery import states
+from celery.backends.base import BaseBackend
+from celery.exceptions import ImproperlyConfigured, TimeoutError
+from celery.result import GroupResult, result_from_tuple
+
+from agno_workers.broker.names import STEP_TASKS, TOOL, TURN
+from agno_workers.core.run import RunStatus
+from agno_workers.errors import AgnoError
+from agno_workers.storage.pool import to_json
+from agno_workers.storage.results import Outcome, is_over
+
+if TYPE_CHECKING:
+    from agno_workers.broker.dispatch import Dispatch
+
+STATES = {
+    RunStatus.QUEUED: states.PENDING,
+    RunStatus.RUNNING: states.STARTED,
+    RunStatus.WAITING: states.STARTED,
+    RunStatus.DONE: states.SUCCESS,
+    RunStatus.FAILED: states.FAILURE,
+    RunStatus.CANCELLED: states.REVOKED,
+}
+"""A run's status in Celery's words."""
+
+
+class PostgresBackend(BaseBackend):
+    """`result_backend` of our app. It needs `app.dispatch`, which `wiring.attach` gives to any Celery app."""
+
+    persistent = True
+    supports_native_join = False
+    thread_safe = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own_chords: set[str] = set()  # between apply_chord and set_chord_size of the same call
+
+    @property
+    def _dispatch(self) -> Dispatch:
+        dispatch: Callable[[], Dispatch] | None = getattr(self.app, "dispatch", None)
+        if dispatch is None:
+            raise ImproperlyConfigured("this Celery app is not connected: call agno_workers.attach(app) after creating it")
+        return dispatch()
+
+    # Results.
+
+    def _store_result(self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any) -> None:
+        if request is not None and request.task in STEP_TASKS:
+            return
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        self._dispatch.results.store(task_id, state, msgspec.json.decode(self.encode(meta)))
+
+    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
+        return self._meta(task_id, self._dispatch.results.outcome(task_id))
+
+    def _meta(self, task_id: str, outcome: Outcome | None) -> dict[str, Any]:
+        if outcome is None:
+            return {"task_id": task_id, "status": states.PENDING, "result": None}
+        if outcome.meta is not None:
+            meta: dict[str, Any] = self.meta_from_decoded(self.decode(to_json(outcome.meta)))
+            return meta
+        state = STATES[RunStatus(outcome.status)]
+        result = AgnoError.from_json(outcome.error) if outcome.error else outcome.content
+        return {"task_id": task_id, "status": state, "result": result, "traceback": None, "children": []}
+
+    def wait_for(self, task_id: str, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True, on_interval: Any = None) -> Any:
+        """As Celery's, but woken by NOTIFY instead of a poll each `interval`."""
+
+        def look() -> dict[str, Any] | None:
+            outcome = self._dispatch.results.outcome(task_id)
+            return self._meta(task_id, outcome) if outcome and is_over(outcome) else None
+
+        meta = self._dispatch.results.wait(task_id, look, timeout, on_interval)
+        if meta is None:
+            raise TimeoutError(f"task {task_id} has not ended within {timeout} s; it goes on")
+        return meta
+
+    def _forget(self, task_id: str) -> None:
+        self._dispatch.results.forget(task_id)
+
+    def _save_group(self, group_id: str, result: GroupResult) -> GroupResult:
+        self._dispatch.results.save_group(group_id, result.as_tuple())
+        return result
+
+    def _restore_group(self, group_id: str) -> dict[str, Any] | None:
+        row = self._dispatch.results.restore_group(group_id)
+        if row is None:
+            return None
+        return {"task_id": group_id, "result": result_from_tuple(row["result"], self.app), "date_done": row["created_at"]}
+
+    def _delete_group(self, group_id: str) -> None:
+        self._dispatch.results.delete_group(group_id)
+
+    # Chords.
+
+    def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
+        """Write a user's chord down before its header is sent. Ours was committed with the turn that wanted it."""
+        header_result = self.app.GroupResult(*header_result_args)
+        if body.task == TURN:
+            self._own_chords.add(header_result.id)
+            return
+        if any(isinstance(result, GroupResult) for result in header_result.results):
+            header_result.save(backend=self)
+        self._dispatch.results.open_chord(header_result.id, msgspec.json.decode(self.encode(dict(body))))
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        if group_id in self._own_chords:
+            self._own_chords.discard(group_id)
+            return
+        self._dispatch.results.size_chord(group_id, chord_size)
+        self._dispatch.continue_chord(group_id)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
+        """A header task of a user's chord came back. A tool's own part was counted in the commit of its result."""
+        if request.task == TOOL or not request.group or not request.id:
+            return
+        encoded = msgspec.json.decode(self.encode(self.encode_result(result, state)))
+        if self._dispatch.results.chord_part(request.group, request.id, request.group_index, state, encoded):
+            self._dispatch.continue_chord(request.group)
+
+    def mark_as_failure(self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any) -> None:
+        """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
+        if request is not None and request.task in STEP_TASKS:
+            self._dispatch.journal.give_up(task_id)
+            return
+        super().mark_as_failure(task_id, exc, traceback, request, **kwargs)

@@ -1,0 +1,11 @@
+"""The names that travel in messages: a public contract, since other services send them."""
+
+RUN = "agno.run"
+"""Submit a run: `send_task("agno.run", args=[input], kwargs={"agent": ...})`. Keyword arguments as `submit` takes them."""
+TURN = "agno.turn"
+TOOL = "agno.tool"
+
+STEP_TASKS = frozenset({TURN, TOOL})
+"""Tasks that carry one step; their results are rows of the journal, not results of Celery."""
+TASK_OF = {"turn": TURN, "tool": TOOL}
+"""The task that carries a step of each kind."""

@@ -1,0 +1,120 @@
+"""Submitting a run: from what callers say, in Celery's words and ours, to one transaction of the journal."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import AnyPart, Message, Text
+from agno_workers.core.run import Canvas
+from agno_workers.errors import InvalidInput
+from agno_workers.storage.journal import Journal, Submitted, utc
+
+ASKED = frozenset({"agent", "input", "session_id", "user_id", "idempotency_key", "metadata"})
+"""What a caller may say of a run, as keyword arguments of `agno.run`."""
+
+
+def submit(
+    journal: Journal,
+    inputs: Sequence[Any],
+    asked: Mapping[str, Any],
+    *,
+    queue: str,
+    task_id: str | None = None,
+    countdown: float | None = None,
+    eta: datetime | None = None,
+    priority: int | None = None,
+    canvas: Canvas | None = None,
+) -> Submitted:
+    """Put a run on the road.
+
+    `inputs` are joined into the first message: text, parts, and results of earlier tasks of a canvas (a list, as
+    a chord's body gets it, becomes numbered sections; other JSON is shown as JSON). `asked` are the keyword
+    arguments, see ASKED. `countdown` in seconds; `eta` in UTC if naive.
+
+    Raises InvalidInput, which names what is wrong; then nothing was stored.
+    """
+    unknown = sorted(set(asked) - ASKED)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], ASKED, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(ASKED))}."
+        raise InvalidInput(f"{unknown[0]!r} is not something to say of a run: {hint}")
+    agent = asked.get("agent")
+    if not isinstance(agent, str) or not agent:
+        raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
+    if countdown is not None:
+        eta = datetime.now(UTC) + timedelta(seconds=countdown)
+    given = [*inputs, asked["input"]] if asked.get("input") is not None else list(inputs)
+    return journal.submit(
+        first_message(given, agent),
+        agent=agent,
+        queue=queue,
+        id=task_id,
+        session_id=_text(asked, "session_id"),
+        user_id=_text(asked, "user_id"),
+        idempotency_key=_text(asked, "idempotency_key"),
+        metadata=_object(asked, "metadata"),
+        canvas=canvas if canvas and canvas != Canvas() else None,
+        priority=priority,
+        not_before=utc(eta),
+    )
+
+
+def first_message(inputs: Sequence[Any], agent: str) -> Message:
+    """The user's message of a run. Raises InvalidInput when there is nothing in it."""
+    parts: list[AnyPart] = []
+    for value in inputs:
+        parts.extend(_parts(value))
+    if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
+        raise InvalidInput(f"the input of agent {agent!r} is empty. Say what it is to do.", agent=agent)
+    merged: list[AnyPart] = []
+    for part in parts:
+        match merged[-1:], part:
+            case [Text(before)], Text(text):
+                merged[-1] = Text(f"{before}\n\n{text}")
+            case _:
+                merged.append(part)
+    return Message("user", tuple(merged))
+
+
+def _parts(value: Any) -> list[AnyPart]:
+    match value:
+        case None:
+            return []
+        case str():
+            return [Text(value)]
+        case msgspec.Struct():
+            return [msgspec.convert(msgspec.to_builtins(value), AnyPart)]
+        case {"type": "text" | "image" | "audio" | "file", **_rest}:
+            return [msgspec.convert(value, AnyPart)]
+        case [*items] if items and all(isinstance(item, dict) and "type" in item or isinstance(item, msgspec.Struct) for item in items):
+            return [part for item in items for part in _parts(item)]
+        case [*items]:
+            return [Text(f"[{number}]\n{_shown(item)}") for number, item in enumerate(items, 1)]
+        case _:
+            return [Text(_shown(value))]
+
+
+def _shown(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"an input of type {type(value).__name__} can't be sent as JSON: {error}. Send text or JSON values.") from error
+
+
+def _text(asked: Mapping[str, Any], key: str) -> str | None:
+    value = asked.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput(f"{key} must be text, got {value!r}.")
+    return value
+
+
+def _object(asked: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    value = asked.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidInput(f"{key} must be a JSON object, got {value!r}.")
+    return value

@@ -1,0 +1,76 @@
+"""An agent as a value: who it is, what it may use, and within which bounds.
+
+An Agent holds no connection, no state and no history, so it costs next to nothing to build and is safe to
+share. The doors (`agno_workers.Agent`) add the verbs: `delay`, `s`, `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import ModelSettings
+from agno_workers.core.ports import Model
+
+
+class History(msgspec.Struct, frozen=True):
+    """How much of the session's past the model sees: the messages of the last `runs` finished runs."""
+
+    runs: int = 0
+
+
+class Context(msgspec.Struct, frozen=True):
+    """Facts put into the system text under a heading, as JSON."""
+
+    facts: dict[str, Any] = {}
+    datetime: bool = False
+    """Tell the model the time at which the run was submitted (UTC)."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Where a run ends with what it has, `reason` saying which limit it met."""
+
+    turns: int = 20
+    """Model calls."""
+    tool_calls: int = 200
+    """Tool calls in all turns together."""
+    tokens: int | None = None
+    """Input and output tokens of all turns together."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """How often a model call is tried before the run fails, and how long to wait in between."""
+
+    attempts: int = 4
+    first_delay_s: float = 1.0
+    factor: float = 2.0
+    max_delay_s: float = 60.0
+    jitter: float = 0.25
+    """The share of a delay that is random: 0.25 spreads 8 s over 6 to 10 s."""
+    output_attempts: int = 2
+    """Extra turns granted to an answer that does not fit `output_schema`."""
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that makes one agent. Two agents with equal fields are equal."""
+
+    name: str
+    """Callers in other services use this name; unique among the imported agents."""
+    model: str | Model
+    """`"openai:gpt-..."`, `"anthropic:claude-..."`, `"local:..."`, or any object with `name` and `ask`."""
+    description: str = ""
+    instructions: str | Sequence[str] = ""
+    tools: Sequence[Any] = ()
+    """Functions, `@tool`s and toolkits."""
+    output_schema: type[Any] | None = None
+    """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
+    settings: ModelSettings = ModelSettings()
+    history: History = History()
+    context: Context = Context()
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    queue: str | None = None
+    """The Celery queue that carries its turns; None is the settings' `agent_queue`."""
+    metadata: dict[str, Any] = {}

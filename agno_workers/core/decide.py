@@ -1,0 +1,89 @@
+"""What comes after a model's reply. Pure: values in, one of four moves out; the engine carries it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.agent import Limits
+from agno_workers.core.messages import Message, Reply, StopReason, ToolCall, Usage, user
+
+
+class End(msgspec.Struct, frozen=True):
+    """The run is done; `content` is its answer."""
+
+    content: Any
+    reason: str = "end"
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """The run failed for a reason that another try would not mend."""
+
+    message: str
+    reason: str
+
+
+class FanOut(msgspec.Struct, frozen=True):
+    """Run these tools side by side; the last one in wakes the next turn."""
+
+    calls: tuple[ToolCall, ...]
+
+
+class AskAgain(msgspec.Struct, frozen=True):
+    """Another turn right away: the model paused, or its answer did not fit and `note` tells it so."""
+
+    note: Message | None = None
+
+
+Move = End | Fail | FanOut | AskAgain
+
+
+class SoFar(msgspec.Struct, frozen=True):
+    """What the run has used, the reply at hand included."""
+
+    turns: int
+    tool_calls: int
+    usage: Usage
+
+
+def decide(reply: Reply, so_far: SoFar, limits: Limits, misfit: str | None = None, grace: int = 0, content: Any = None) -> Move:
+    """The next move of a run.
+
+    `so_far` counts this reply. `content` is the answer as the agent's `output_schema` reads it, `misfit` why
+    it does not fit (None: it fits, or no schema was asked for), `grace` how many more turns a misfit is granted.
+    """
+    wanted = len(reply.message.tool_calls)
+    match reply.stop:
+        case StopReason.TOOL_CALLS if wanted:
+            return _limit_met(reply, so_far, limits) or FanOut(reply.message.tool_calls)
+        case StopReason.PAUSED:
+            return _limit_met(reply, so_far, limits) or AskAgain()
+        case StopReason.CONTEXT_WINDOW:
+            return Fail("the transcript no longer fits the model's context window: shorten the input or the history", "context_window")
+        case StopReason.REFUSAL:
+            return End(reply.message.text, "refusal")
+        case _ if misfit is not None and grace > 0:
+            return _limit_met(reply, so_far, limits) or AskAgain(_mend(misfit))
+        case _ if misfit is not None:
+            return Fail(f"the answer does not fit output_schema: {misfit}", "output_schema")
+        case StopReason.LENGTH:
+            return End(content, "length")
+        case _:
+            return End(content, "end")
+
+
+def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | None:
+    """The limit that forbids one more turn, as the end it brings."""
+    tokens = so_far.usage.input_tokens + so_far.usage.output_tokens
+    if so_far.turns >= limits.turns:
+        return End(reply.message.text, "limit:turns")
+    if so_far.tool_calls > limits.tool_calls:
+        return End(reply.message.text, "limit:tool_calls")
+    if limits.tokens is not None and tokens >= limits.tokens:
+        return End(reply.message.text, "limit:tokens")
+    return None
+
+
+def _mend(misfit: str) -> Message:
+    return user(f"Your answer does not fit the required JSON schema: {misfit}\nAnswer again with JSON that fits, and nothing else.")

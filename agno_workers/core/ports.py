@@ -1,0 +1,25 @@
+"""What the engine needs of the outside world, as small Protocols. The walls implement them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agno_workers.core.messages import Emit, ModelRequest, Reply
+
+
+class Model(Protocol):
+    """One language model of one provider."""
+
+    name: str
+    """The name it resolves by, `provider:model`."""
+
+    def ask(self, request: ModelRequest, emit: Emit) -> Reply:
+        """Ask once, and wait for the whole reply; `emit` is called with each piece as it arrives.
+
+        `emit` may raise to stop the call early (the run was cancelled): the connection is closed, the
+        exception goes up unchanged.
+
+        Raises ModelUnavailable (try later, see `retry_after_s`) or ModelRejected (final). It does not
+        retry by itself: retries are steps, so that they are visible, durable and bounded in one place.
+        """
+        ...

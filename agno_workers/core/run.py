@@ -1,0 +1,134 @@
+"""A run and its steps: the words for where they are, and how they move.
+
+The life of a run:
+
+    submit ──▶ queued ──claim──▶ running ──────────────▶ done        an answer, or what a limit left of it
+                  │                 │  ▲                  
+                  │                 ▼  │ chord body      ▶ failed      `error` says why
+                  │              waiting                  
+                  └──────cancel─────┴───────────────────▶ cancelled   generation + 1: late results are refused
+
+`waiting`: no turn is under way; tools are out, and the last one in wakes the next turn.
+
+The life of a step:
+
+    ready ──claim──▶ running ──▶ done                 the first result of its generation is recorded, a later one refused
+      ▲                 │   └──▶ unknown              a `once` step that a crash cut short: never run again by itself
+      └──retry, lease───┘   └──▶ dead                 attempts used up
+    (ready, running) ──cancel──▶ cancelled
+
+A step that is `ready` may have `not_before` (a timer): the keeper sends it when that has come.
+The check constraints of `storage/schema.py` repeat these two lists; a test holds them together.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import Usage
+
+
+class RunStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class StepStatus(StrEnum):
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    UNKNOWN = "unknown"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class StepKind(StrEnum):
+    TURN = "turn"
+    TOOL = "tool"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One agent working on one input, as its row stands."""
+
+    id: str
+    agent: str
+    status: RunStatus
+    generation: int = 0
+    session_id: str | None = None
+    user_id: str | None = None
+    idempotency_key: str | None = None
+    parent_run_id: str | None = None
+    metadata: dict[str, Any] = {}
+    content: Any = None
+    """The answer: text, or the JSON value of `output_schema`. None until the run has ended."""
+    reason: str | None = None
+    """Why it ended: `end`, `length`, `refusal`, or the name of the limit that it met."""
+    error: dict[str, Any] | None = None
+    """`{"type", "message", "ids"}` of a failed run."""
+    usage: Usage = Usage()
+    turns: int = 0
+    tool_calls: int = 0
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One unit of a run that one Celery task carries, as its row stands."""
+
+    id: str
+    run_id: str
+    key: str
+    """Unique in the run's generation: `turn:3`, `tool:3:0`."""
+    kind: StepKind
+    status: StepStatus
+    queue: str
+    name: str = ""
+    """The tool's name; empty for a turn."""
+    attempt: int = 0
+    worker: str | None = None
+    error: dict[str, Any] | None = None
+    """Why the last attempt failed, also where a later one succeeded."""
+    not_before: datetime | None = None
+    created_at: datetime | None = None
+    sent_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Celery's options of the task that a run stands for, kept with the run until it ends."""
+
+    link: list[Any] = []
+    link_error: list[Any] = []
+    chain: list[Any] = []
+    group_id: str | None = None
+    group_index: int | None = None
+    chord: bool = False
+    root_id: str | None = None
+    parent_id: str | None = None
+
+
+class RunOutput(msgspec.Struct, frozen=True):
+    """What a caller gets of a run that has ended."""
+
+    run_id: str
+    agent: str
+    status: RunStatus
+    content: Any
+    reason: str | None
+    usage: Usage
+    turns: int
+    tool_calls: int

@@ -1,0 +1,81 @@
+"""A tool as a value: what the model is told, what is called, and what a repeated call may do to the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import ToolSpec
+
+
+class Effect(StrEnum):
+    """What a repeated execution of a tool may do to the world; decides what follows a crash in the middle."""
+
+    PURE = "pure"
+    """Reads or calculates only: run again."""
+    IDEMPOTENT = "idempotent"
+    """Safe to repeat with the same `ctx.idempotency_key`: run again."""
+    TRANSACTIONAL = "transactional"
+    """Writes on `ctx.connection`, which commits with the result or not at all: run again."""
+    ONCE = "once"
+    """Never run again: after a crash in the middle the step is `unknown`."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that a model may call. Made by `@tool`; see `agno_workers.tools`."""
+
+    spec: ToolSpec
+    function: Callable[..., Any]
+    """Called with the validated arguments, and with `ctx` where its signature asks for one."""
+    effect: Effect = Effect.IDEMPOTENT
+    timeout_s: float = 60.0
+    queue: str | None = None
+    """The Celery queue that carries its calls; None is the settings' `tool_queue`."""
+    max_attempts: int = 3
+    """Executions at the most, counting those that a crash cut short."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it had never been decorated."""
+        return self.function(*args, **kwargs)
+
+
+class ToolContext(msgspec.Struct, frozen=True):
+    """What a tool may know of the run it works for: a parameter named `ctx` receives it."""
+
+    run_id: str
+    step_id: str
+    call_id: str
+    agent: str
+    attempt: int
+    """1 for the first execution of this call."""
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: dict[str, Any] = {}
+    """What the caller gave with the run."""
+    connection: Any = None
+    """A psycopg connection inside the step's transaction, for `transactional` tools; None for the others."""
+    cancelled: Callable[[], bool] = lambda: False
+    """True once the run was cancelled: a long tool looks at it now and then, and returns."""
+    emit: Callable[[str], None] = lambda text: None
+    """Shows a line of progress to whoever watches the run."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this call, and for no other call: hand it to APIs that take one."""
+        return self.step_id
+
+
+class ToolOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one call. A failure is an outcome too: the model reads `content`."""
+
+    content: str
+    is_error: bool = False
+    kind: str = "ok"
+    """`ok`, `raised`, `timeout`, `invalid_arguments`, `unknown_tool`, `unserialisable`, `crashed` or `unknown`."""

@@ -1,0 +1,150 @@
+"""What a provider's failure means for us: worth another try, or final. Decisions only; `wire.py` brings the facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from agno_workers.errors import ModelError, ModelRejected, ModelUnavailable
+
+CONTEXT_WINDOW = "context_window"
+"""The `code` of a ModelRejected when the transcript was too long, whatever the provider called it."""
+
+MAX_EXPLANATION = 1000  # characters of a provider's own words that go into a message
+
+_TRY_AGAIN = {408, 409, 425, 429}  # and all of 5xx
+_FINAL_CODES = {
+    "authentication_error", "billing_error", "billing_hard_limit_reached", "bio_policy", "content_policy_violation",
+    "data_residency_mismatch", "empty_image_file", "failed_to_download_image", "insufficient_quota",
+    "misalignment_policy_violation", "not_found_error", "permission_error", "request_too_large",
+    "unsupported_image_media_type",
+}  # fmt: skip
+_FINAL_PREFIXES = ("invalid_", "image_")
+_TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
+_TOO_LONG_WORDS = ("prompt is too long", "maximum context length", "exceeds the available context size")
+
+
+class ErrorEvent(Exception):
+    """A provider said within a stream that it can't go on. `code` is its word for why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def of_status(
+    name: str, status: int, body: object, headers: Mapping[str, str], now: datetime | None = None
+) -> ModelError:
+    """The error for an HTTP answer of 4xx or 5xx from the model `name` (`provider:model`)."""
+    code, words = explanation(body)
+    if _too_long(code, words):
+        return _context_window(name, status, words)
+    if code in _FINAL_CODES or not (status in _TRY_AGAIN or status >= 500):
+        return _rejected(name, status, code, words)
+    return unavailable(
+        name,
+        f"answered {status}: {words or 'no explanation'}",
+        status=status,
+        code=code,
+        retry_after_s=retry_after_s(headers, now or datetime.now(UTC)),
+    )
+
+
+def of_event(name: str, error: ErrorEvent) -> ModelError:
+    """The error for an error event within a stream. A code that we do not know is worth another try."""
+    words = _sentence(str(error))
+    if _too_long(error.code, words):
+        return _context_window(name, None, words)
+    if error.code in _FINAL_CODES or error.code.startswith(_FINAL_PREFIXES):
+        return _rejected(name, None, error.code, words)
+    return unavailable(name, f"broke off with {error.code or 'an error'!r}: {words}", code=error.code)
+
+
+def unavailable(
+    name: str,
+    what: str,
+    *,
+    status: int | None = None,
+    code: str = "",
+    retry_after_s: float | None = None,
+) -> ModelUnavailable:
+    """`{name} {what}. Try again later.`"""
+    provider, _, model = name.partition(":")
+    return ModelUnavailable(
+        f"{name} {_sentence(what)} Try again later.",
+        provider=provider, model=model, status=status, code=code, retry_after_s=retry_after_s,
+    )  # fmt: skip
+
+
+def explanation(body: object) -> tuple[str, str]:
+    """A provider's code and its words, from the body of its error, in any of the shapes they use."""
+    inner: Any = body
+    while isinstance(inner, Mapping) and "error" in inner:
+        inner = inner["error"]
+    if isinstance(inner, Mapping):
+        code = inner.get("code") if isinstance(inner.get("code"), str) else inner.get("type")
+        return str(code or ""), _sentence(str(inner.get("message") or ""))
+    return "", _sentence(str(inner or ""))
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that the provider asks us to wait: from retry-after-ms, or Retry-After in seconds or as a date."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    if (seconds := _number(value)) is not None:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _too_long(code: str, words: str) -> bool:
+    return code in _TOO_LONG_CODES or any(phrase in words.lower() for phrase in _TOO_LONG_WORDS)
+
+
+def _context_window(name: str, status: int | None, words: str) -> ModelRejected:
+    provider, _, model = name.partition(":")
+    return ModelRejected(
+        f"The transcript is longer than the context window of {name}: {words} Shorten it or take another model.",
+        provider=provider, model=model, status=status, code=CONTEXT_WINDOW,
+    )  # fmt: skip
+
+
+def _rejected(name: str, status: int | None, code: str, words: str) -> ModelRejected:
+    provider, _, model = name.partition(":")
+    moves = {
+        401: "Check the API key.",
+        403: "Check what the API key may do.",
+        404: "Check the model's name and the base URL.",
+    }
+    quota = "Check the plan and the bill at the provider."
+    move = (
+        quota
+        if code in ("insufficient_quota", "billing_error")
+        else moves.get(status or 0, "Mend the request.")
+    )
+    return ModelRejected(
+        f"{name} rejected the request ({status or code}): {words or 'no explanation.'} {move}",
+        provider=provider, model=model, status=status, code=code,
+    )  # fmt: skip
+
+
+def _sentence(words: str) -> str:
+    words = " ".join(words.split())
+    if len(words) > MAX_EXPLANATION:
+        words = words[:MAX_EXPLANATION] + " ..."
+    return words if not words or words.endswith((".", "!", "?")) else words + "."

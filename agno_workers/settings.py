@@ -1,0 +1,111 @@
+"""The numbers and addresses that may differ between two installations.
+
+Values come, in rising order, from the defaults here, the TOML file that `AGNO_CONFIG` names, and the
+environment (`AGNO_LEASE_S=30`). An unknown key, in the file or in the environment, is an error that names the
+nearest known one: a setting that is silently ignored is found on the worst of days.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agno_workers.errors import SettingsError
+
+# Read by `./run` and the embedded servers before there are settings.
+_OTHER_VARIABLES = frozenset({"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY", "AGNO_CRASH_AT"})
+
+
+class Settings(BaseSettings):
+    """Every number has its unit in its name."""
+
+    model_config = SettingsConfigDict(env_prefix="AGNO_", extra="forbid", frozen=True)
+
+    database_url: SecretStr = SecretStr("")
+    """`postgresql://...`; the one durable store."""
+    broker_url: SecretStr = SecretStr("")
+    """`redis://...`, `rediss://...` or `redis+socket:///path`; the wake-up calls and the live streams."""
+    imports: str = ""
+    """Comma-separated modules in which the worker finds agents: `myapp.agents,myapp.more`."""
+
+    agent_queue: str = "agents"
+    tool_queue: str = "tools"
+    local_base_url: str = ""
+    """Where `local:...` models answer (OpenAI-compatible), such as `http://127.0.0.1:11434/v1`."""
+
+    db_pool_size: int = Field(16, ge=1)
+    """Postgres connections of one process at the most."""
+    db_timeout_s: float = Field(10.0, gt=0)
+    """Wait for a free connection, and for connecting."""
+    statement_timeout_s: float = Field(30.0, gt=0)
+    broker_timeout_s: float = Field(5.0, gt=0)
+
+    lease_s: float = Field(15.0, gt=0)
+    """A worker that has not renewed for so long has lost its steps."""
+    renew_every_s: float = Field(5.0, gt=0)
+    keeper_every_s: float = Field(0.25, gt=0)
+    publish_after_s: float = Field(0.3, gt=0)
+    """An outbox row older than this was left behind by a crash: the keeper publishes it."""
+    resend_after_s: float = Field(3.0, gt=0)
+    """A sent step that nobody claimed, while its queue is empty, was lost: the keeper sends it again."""
+    keeper_lease_s: float = Field(1.0, gt=0)
+    """A keeper that is silent for so long is replaced by another worker's."""
+
+    turn_attempts: int = Field(5, ge=1)
+    """Times that a worker may die in one turn before the run fails; refusals of the provider count by `Retry`."""
+    inline_max_bytes: int = Field(64 * 1024, ge=1024)
+    """A payload above this is stored once, by its hash, and referred to."""
+    stream_max_events: int = Field(10_000, ge=1)
+    stream_ttl_s: int = Field(3600, ge=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # init_settings carries the TOML file: the environment wins
+
+
+def load(environ: dict[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError, whose message is all a person needs to mend it."""
+    environ = dict(os.environ) if environ is None else environ
+    _refuse_unknown(
+        {name for name in environ if name.startswith("AGNO_")},
+        {f"AGNO_{field.upper()}" for field in Settings.model_fields} | _OTHER_VARIABLES,
+        "the environment",
+    )
+    path = environ.get("AGNO_CONFIG", "")
+    values = _read(Path(path)) if path else {}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {key!r}: {first['msg']}. Set it in {path or 'a file named by AGNO_CONFIG'} or as AGNO_{key.upper()}.", key=key) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"AGNO_CONFIG names {str(path)!r}, which can't be read: {error.strerror}. Correct the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}. Correct that line.") from error
+    _refuse_unknown(set(values), set(Settings.model_fields), str(path))
+    return values
+
+
+def _refuse_unknown(given: set[str], known: set[str], where: str) -> None:
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise SettingsError(f"unknown setting {name!r} in {where}: did you mean {near[0]!r}?", key=name)

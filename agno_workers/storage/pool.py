@@ -1,0 +1,149 @@
+"""Connections to Postgres, the named statements of `sql/`, and JSON on its way in and out.
+
+Nothing here knows a table. A connection is autocommit: every named statement is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any, LiteralString, cast
+
+import msgspec
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb, set_json_loads
+from psycopg.types.string import TextLoader
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from agno_workers.errors import Unavailable
+
+Connection = psycopg.Connection[DictRow]
+Row = dict[str, Any]
+
+
+class Pool:
+    """At most `size` connections, opened when first needed, checked after an outage, closed by `close()`."""
+
+    def __init__(self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers") -> None:
+        self.url = url
+        self._timeout_s = timeout_s
+        self._kwargs: dict[str, Any] = {
+            "autocommit": True,
+            "row_factory": dict_row,
+            "application_name": name,
+            "connect_timeout": max(2, round(timeout_s)),
+            "options": f"-c statement_timeout={round(statement_timeout_s * 1000)} -c idle_in_transaction_session_timeout=300000",
+            # A peer that vanished without a word is noticed in seconds, not in the two hours of the system's default.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+        }
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url, min_size=1, max_size=size, open=False, configure=_adapt, kwargs=self._kwargs, timeout=timeout_s, name=name
+        )
+
+    def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """All rows of a named statement, in one round trip.
+
+        Raises Unavailable when Postgres can't be reached or went away in the middle: then the statement took
+        effect or did not, and all of `journal.sql` may be repeated.
+        """
+        with self.connection() as connection:
+            return execute(connection, statement, params)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """One connection for a while. Raises Unavailable as `run` does."""
+        self._pool.open()
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout as error:
+            raise Unavailable(f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+
+    def dedicated(self) -> Connection:
+        """A connection outside the pool, for LISTEN; the caller closes it."""
+        try:
+            connection: Connection = psycopg.connect(self.url, **self._kwargs)
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"Postgres can't be reached: {str(error).strip()}") from error
+        _adapt(connection)
+        return connection
+
+    def close(self) -> None:
+        self._pool.close(timeout=1)
+
+
+def _adapt(connection: Connection) -> None:
+    """Ids are text and JSON goes through msgspec, on our connections only."""
+    connection.adapters.register_loader("uuid", TextLoader)
+    set_json_loads(msgspec.json.decode, connection)
+
+
+def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+    cursor = connection.execute(cast(LiteralString, statement), params)
+    return cursor.fetchall() if cursor.description else []
+
+
+@cache
+def statements(file: str) -> Mapping[str, str]:
+    """The statements of `sql/<file>.sql` by the name in their `-- name:` line."""
+    text = files("agno_workers.storage").joinpath("sql", f"{file}.sql").read_text(encoding="utf-8")
+    pieces = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def to_json(value: Any) -> bytes:
+    """JSON that Postgres takes: U+0000 and lone surrogates, which jsonb refuses, become U+FFFD."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value)))
+    if b"\\u0000" in encoded:
+        encoded = re.sub(rb"(?<!\\)((?:\\\\)*)\\u0000", rb"\1\\ufffd", encoded)
+    return encoded
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value
+
+
+class Payloads:
+    """Packs values of one transaction: those over `inline_max_bytes` become a reference to a blob, stored once."""
+
+    def __init__(self, inline_max_bytes: int) -> None:
+        self._max = inline_max_bytes
+        self._blobs: dict[str, msgspec.Raw] = {}
+
+    def pack(self, value: Any) -> msgspec.Raw:
+        text = to_json(value)
+        if len(text) <= self._max:
+            return msgspec.Raw(text)
+        digest = hashlib.sha256(text).hexdigest()
+        self._blobs[digest] = msgspec.Raw(text)
+        return msgspec.Raw(b'{"$blob":"%s"}' % digest.encode())
+
+    @property
+    def blobs(self) -> Jsonb:
+        return Jsonb(self._blobs, to_json)
+
+
+def jsonb(value: Any) -> Jsonb | None:
+    """A value for a jsonb parameter; None stays SQL's NULL."""
+    return None if value is None else Jsonb(value, to_json)

@@ -1,0 +1,143 @@
+"""What Celery's result backend keeps in Postgres, and waiting for a result without polling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from agno_workers.core.run import RunStatus
+from agno_workers.errors import Unavailable
+from agno_workers.storage.pool import Pool, jsonb, statements
+
+_SQL = statements("results")
+_RECHECK_S = 1.0  # a notification may be lost with its connection: look again at least this often
+T = TypeVar("T")
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What is known of a task: of a run (`meta` None), or of a user's own task (`meta` as Celery encoded it)."""
+
+    task_id: str
+    status: str
+    meta: dict[str, Any] | None = None
+    content: Any = None
+    error: dict[str, Any] | None = None
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one header task brought to a chord. `status` is a run's own word or Celery's."""
+
+    task_id: str
+    status: str
+    result: Any = None
+
+
+class Results:
+    """See the module. Raises Unavailable where Postgres can't be reached."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def outcome(self, task_id: str) -> Outcome | None:
+        """None: nothing is known of that task."""
+        run_ids = [task_id] if _is_uuid(task_id) else []
+        rows = self._pool.run(_SQL["task_meta"], {"task_ids": [task_id], "run_ids": run_ids})
+        return msgspec.convert(rows[0], Outcome) if rows else None
+
+    def store(self, task_id: str, status: str, meta: dict[str, Any]) -> None:
+        self._pool.run(_SQL["store_result"], {"task_id": task_id, "status": status, "meta": jsonb(meta)})
+
+    def forget(self, task_id: str) -> None:
+        self._pool.run(_SQL["forget"], {"task_id": task_id})
+
+    def save_group(self, group_id: str, result: Any) -> None:
+        self._pool.run(_SQL["save_group"], {"group_id": group_id, "result": jsonb(result)})
+
+    def restore_group(self, group_id: str) -> dict[str, Any] | None:
+        rows = self._pool.run(_SQL["restore_group"], {"group_id": group_id})
+        return rows[0] if rows else None
+
+    def delete_group(self, group_id: str) -> None:
+        self._pool.run(_SQL["delete_group"], {"group_id": group_id})
+
+    def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
+        """Write down a user's chord before its first header task is sent."""
+        self._pool.run(_SQL["open_chord"], {"chord_id": chord_id, "body": jsonb(body)})
+
+    def size_chord(self, chord_id: str, size: int) -> None:
+        """Say how many parts a chord waits for. Owes the body when they are all in already."""
+        self._pool.run(_SQL["size_chord"], {"chord_id": chord_id, "size": size})
+
+    def chord_part(self, chord_id: str, task_id: str, position: int | None, status: str, result: Any) -> bool:
+        """A header task came back; False: no such chord is known here."""
+        params = {"chord_id": chord_id, "task_id": task_id, "position": position, "status": status, "result": jsonb(result)}
+        return bool(self._pool.run(_SQL["chord_part"], params)[0]["known"])
+
+    def chord(self, chord_id: str) -> tuple[dict[str, Any], list[Part]]:
+        """A chord's body and its parts, in the order of the header."""
+        (row,) = self._pool.run(_SQL["chord"], {"chord_id": chord_id})
+        parts = self._pool.run(_SQL["chord_parts"], {"chord_id": chord_id})
+        return row["body"], [msgspec.convert(part, Part) for part in parts]
+
+    def wait(self, task_id: str, look: Callable[[], T | None], timeout_s: float | None, on_interval: Callable[[], Any] | None = None) -> T | None:
+        """Call `look` until it gives something, each time that the task's end is notified and once a second besides.
+
+        None when `timeout_s` is over. Rides out a Postgres that is away for a while.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if found := _patient(look):
+            return found
+        while (left := _left(deadline)) > 0:
+            try:
+                with self._pool.dedicated() as listener:
+                    listener.execute("LISTEN agno_result")
+                    while True:
+                        if (found := look()) is not None:
+                            return found
+                        if on_interval:
+                            on_interval()
+                        if (left := _left(deadline)) <= 0:
+                            return None
+                        _until_notified(listener, task_id, min(left, _RECHECK_S))
+            except Unavailable:
+                time.sleep(min(left, _RECHECK_S))
+        return None
+
+
+def _until_notified(listener: Any, task_id: str, timeout_s: float) -> None:
+    try:
+        for notification in listener.notifies(timeout=timeout_s):
+            if notification.payload == task_id:
+                return
+    except psycopg.Error as error:
+        raise Unavailable(f"Postgres went away while a result was awaited: {error}") from error
+
+
+def _patient(look: Callable[[], T | None]) -> T | None:
+    try:
+        return look()
+    except Unavailable:
+        return None
+
+
+def _left(deadline: float | None) -> float:
+    return float("inf") if deadline is None else deadline - time.monotonic()
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except (ValueError, AttributeError):
+        return False
+    return True
+
+
+def is_over(outcome: Outcome) -> bool:
+    """Whether a task has ended, by its run's status or by Celery's state."""
+    ended = {str(status) for status in RunStatus if status.is_terminal} | {"SUCCESS", "FAILURE", "REVOKED"}
+    return outcome.status in ended

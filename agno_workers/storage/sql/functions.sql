@@ -1,0 +1,124 @@
+-- The functions that live in the database: submitting, and what follows when a run ends.
+-- Safe to run twice; a migration runs this file as it stood at its number.
+
+-- Put one run on the road: run, first message, first step and the message owed to Celery, all or nothing.
+-- `run` holds id?, agent, queue?, input (parts of the first message), session_id?, user_id?, idempotency_key?,
+-- metadata?, canvas?, priority?, not_before?, max_attempts?, parent_run_id?, publish_after_s?. An id or an (agent, idempotency_key)
+-- that exists already returns the run that exists, and stores nothing.
+CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
+RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, queue text, priority smallint, due boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    new_id uuid := coalesce((run->>'id')::uuid, agno.uuid7());
+    first_step uuid := agno.uuid7();
+    run_queue text := coalesce(run->>'queue', 'agents');
+    timer timestamptz := (run->>'not_before')::timestamptz;
+    owed bigint;
+BEGIN
+    IF coalesce(run->>'agent', '') = '' THEN
+        RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(coalesce(run->'blobs', '{}'))
+        ON CONFLICT DO NOTHING;
+    INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, metadata, canvas)
+    VALUES (new_id, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
+            run->>'idempotency_key', (run->>'parent_run_id')::uuid, coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'))
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT r.id, false, NULL::uuid, NULL::bigint, r.queue, r.priority, false FROM agno.run r
+            WHERE (r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key') OR r.id = (run->>'id')::uuid
+            LIMIT 1;
+        RETURN;
+    END IF;
+    INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+    INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before, sent_at)
+    VALUES (first_step, new_id, 0, 'turn:1', 'turn', run_queue, (run->>'priority')::smallint, 1,
+            coalesce((run->>'max_attempts')::int, 5), timer, CASE WHEN timer IS NULL THEN clock_timestamp() END);
+    IF timer IS NULL THEN
+        INSERT INTO agno.outbox (step_id, due_at) VALUES (first_step, clock_timestamp() + make_interval(secs => coalesce((run->>'publish_after_s')::float8, 0.3))) RETURNING id INTO owed;
+    END IF;
+    RETURN QUERY SELECT new_id, true, first_step, owed, run_queue, (run->>'priority')::smallint, timer IS NULL;
+END $$;
+
+-- The same for SQL callers, inside their own transaction: SELECT agno.submit('researcher', 'What is new?');
+CREATE OR REPLACE FUNCTION agno.submit(
+    agent text, input text, session_id text DEFAULT NULL, user_id text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+    metadata jsonb DEFAULT '{}', queue text DEFAULT 'agents', id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL
+) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    submitted uuid;
+BEGIN
+    SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
+        'id', id, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
+        'idempotency_key', idempotency_key, 'metadata', metadata, 'not_before', not_before, 'publish_after_s', 0,
+        'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', coalesce(input, ''))))
+    ))) s;
+    -- Nobody here holds a connection to Redis: wake the keeper, which publishes what was committed.
+    PERFORM pg_notify('agno_outbox', '');
+    RETURN submitted;
+END $$;
+
+-- Time-ordered ids, by the server's own function where it has one (18 and later).
+CREATE OR REPLACE FUNCTION agno.uuid7() RETURNS uuid LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('server_version_num')::int >= 180000 THEN
+        RETURN uuidv7();
+    END IF;
+    RETURN gen_random_uuid();
+END $$;
+
+-- One header task of a user's chord came back. The part that completes it owes the body, once; a second
+-- delivery of the same part changes nothing. A chord that is unknown here returns false.
+CREATE OR REPLACE FUNCTION agno.chord_part(chord uuid, task text, place int, state text, outcome jsonb) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM agno.barrier b WHERE b.id = chord FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO agno.chord_part (barrier_id, task_id, position, status, result)
+        VALUES (chord, task, place, state, outcome) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        UPDATE agno.barrier b SET arrived = arrived + 1 WHERE b.id = chord;
+        PERFORM agno.close_chord(chord);
+    END IF;
+    RETURN true;
+END $$;
+
+-- Owe the body of a user's chord whose parts are all in. Called under the barrier's row lock.
+CREATE OR REPLACE FUNCTION agno.close_chord(chord uuid) RETURNS void LANGUAGE sql AS $$
+    WITH fired AS (
+        UPDATE agno.barrier SET fired_at = clock_timestamp()
+        WHERE id = chord AND fired_at IS NULL AND arrived >= size
+        RETURNING id
+    )
+    INSERT INTO agno.outbox (chord_id, due_at) SELECT id, clock_timestamp() + interval '300 ms' FROM fired;
+$$;
+
+-- A user's chord learns its size when its last header task is about to be sent; the parts may all be in by then.
+CREATE OR REPLACE FUNCTION agno.size_chord(chord uuid, parts int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE agno.barrier SET size = parts WHERE id = chord AND size IS NULL;
+    PERFORM agno.close_chord(chord);
+END $$;
+
+-- Whatever ends a run, in the same commit: whoever waits is woken, its part of a user's chord is in, and what
+-- the user's canvas has behind it (link, chain, link_error) is owed.
+CREATE OR REPLACE FUNCTION agno.run_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('agno_result', NEW.id::text);
+    IF NEW.canvas IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF (NEW.canvas->>'chord')::boolean THEN
+        PERFORM agno.chord_part((NEW.canvas->>'group_id')::uuid, NEW.id::text, (NEW.canvas->>'group_index')::int,
+                                NEW.status, CASE NEW.status WHEN 'done' THEN NEW.content ELSE NEW.error END);
+    END IF;
+    INSERT INTO agno.outbox (ended_run_id, due_at) VALUES (NEW.id, clock_timestamp() + interval '300 ms');
+    RETURN NULL;
+END $$;
+
+DROP TRIGGER IF EXISTS run_ended ON agno.run;
+CREATE TRIGGER run_ended AFTER UPDATE OF status ON agno.run FOR EACH ROW
+    WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION agno.run_ended();

@@ -1,0 +1,45 @@
+-- Celery's result backend: results of users' own tasks and chords. Runs answer for themselves.
+
+-- name: task_meta
+SELECT id::text AS task_id, run.status, NULL::jsonb AS meta, coalesce(blob.content, run.content) AS content, run.error, run.ended_at
+FROM agno.run LEFT JOIN agno.blob ON blob.sha256 = decode(run.content->>'$blob', 'hex') WHERE id::text = ANY(%(task_ids)s) AND run.id = ANY(%(run_ids)s)
+UNION ALL
+SELECT task_id, status, meta, NULL, NULL, updated_at FROM agno.task_result WHERE task_id = ANY(%(task_ids)s);
+
+-- name: store_result
+-- A result that is there stays: the copy of a task that is delivered twice does not overwrite the first.
+WITH stored AS (
+    INSERT INTO agno.task_result AS t (task_id, status, meta) VALUES (%(task_id)s, %(status)s, %(meta)s)
+    ON CONFLICT (task_id) DO UPDATE SET status = excluded.status, meta = excluded.meta, updated_at = clock_timestamp()
+    WHERE t.status NOT IN ('SUCCESS', 'FAILURE', 'REVOKED')
+    RETURNING task_id
+)
+SELECT pg_notify('agno_result', task_id) FROM stored;
+
+-- name: forget
+DELETE FROM agno.task_result WHERE task_id = %(task_id)s;
+
+-- name: save_group
+INSERT INTO agno.task_group (group_id, result) VALUES (%(group_id)s, %(result)s)
+ON CONFLICT (group_id) DO UPDATE SET result = excluded.result;
+
+-- name: restore_group
+SELECT result, created_at FROM agno.task_group WHERE group_id = %(group_id)s;
+
+-- name: delete_group
+DELETE FROM agno.task_group WHERE group_id = %(group_id)s;
+
+-- name: open_chord
+INSERT INTO agno.barrier (id, body) VALUES (%(chord_id)s, %(body)s) ON CONFLICT (id) DO NOTHING;
+
+-- name: size_chord
+SELECT agno.size_chord(%(chord_id)s, %(size)s);
+
+-- name: chord_part
+SELECT agno.chord_part(%(chord_id)s, %(task_id)s, %(position)s, %(status)s, %(result)s) AS known;
+
+-- name: chord
+SELECT body FROM agno.barrier WHERE id = %(chord_id)s;
+
+-- name: chord_parts
+SELECT task_id, status, result FROM agno.chord_part WHERE barrier_id = %(chord_id)s ORDER BY position, created_at;

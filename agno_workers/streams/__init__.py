@@ -1,0 +1,114 @@
+"""Live events of a run in a Redis Stream: for watching, never for truth. What matters is a row in Postgres.
+
+A stream may be short of events, or gone: who reads it goes on with the rows. So writing one never fails a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import redis
+
+from agno_workers.core.messages import Delta
+
+log = logging.getLogger(__name__)
+
+_FLUSH_AFTER_S = 0.05
+_FLUSH_AFTER_CHARS = 2000
+_PAUSE_AFTER_ERROR_S = 2.0
+
+
+class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One live event: a piece of a reply (`text`, `reasoning`) or a line that a tool emits (`line`)."""
+
+    id: str
+    step_id: str
+    text: str = ""
+    reasoning: str = ""
+    line: str = ""
+
+
+class Streams:
+    """The live streams of all runs."""
+
+    def __init__(self, client: redis.Redis, *, max_events: int, ttl_s: int) -> None:
+        self._client = client
+        self._max_events = max_events
+        self._ttl_s = ttl_s
+        self._silent_until = 0.0
+
+    @contextmanager
+    def writer(self, run_id: str, step_id: str) -> Iterator[Writer]:
+        """Write a step's events, gathered for 50 ms each, flushed at the end."""
+        writer = Writer(self, run_id, step_id)
+        try:
+            yield writer
+        finally:
+            writer.flush()
+
+    def append(self, run_id: str, fields: dict[str, str]) -> None:
+        """Add one event; after a failure nothing is tried for 2 s, so that a step is not slowed by a Redis that is away."""
+        if time.monotonic() < self._silent_until:
+            return
+        key = _key(run_id)
+        try:
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.xadd(key, fields, maxlen=self._max_events, approximate=True)  # type: ignore[arg-type]  # dict is invariant
+                pipe.expire(key, self._ttl_s)
+                pipe.execute()
+        except redis.RedisError as error:
+            self._silent_until = time.monotonic() + _PAUSE_AFTER_ERROR_S
+            log.warning("a live event was dropped: %s", error, extra={"run_id": run_id})
+
+    def read(self, run_id: str, after: str = "0-0", wait_s: float = 0.0) -> list[Streamed]:
+        """Events after the one with id `after`; waits up to `wait_s` for the first. Empty also when Redis is away."""
+        try:
+            found = self._client.xread({_key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None)
+        except redis.RedisError as error:
+            log.warning("live events can't be read: %s", error, extra={"run_id": run_id})
+            time.sleep(wait_s)
+            return []
+        entries = found[0][1] if found else []
+        return [Streamed(id=entry_id.decode(), **{k.decode(): v.decode() for k, v in fields.items()}) for entry_id, fields in entries]
+
+
+class Writer:
+    """Gathers the pieces of one step, so that 200 tokens are not 200 round trips."""
+
+    def __init__(self, streams: Streams, run_id: str, step_id: str) -> None:
+        self._streams = streams
+        self._run_id = run_id
+        self._step_id = step_id
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._chars = 0
+        self._since = 0.0
+
+    def __call__(self, delta: Delta) -> None:
+        now = time.monotonic()
+        if not self._chars:
+            self._since = now
+        self._text.append(delta.text)
+        self._reasoning.append(delta.reasoning)
+        self._chars += len(delta.text) + len(delta.reasoning)
+        if self._chars >= _FLUSH_AFTER_CHARS or now - self._since >= _FLUSH_AFTER_S:
+            self.flush()
+
+    def line(self, text: str) -> None:
+        """Show a line of progress at once."""
+        self._streams.append(self._run_id, {"step_id": self._step_id, "line": text})
+
+    def flush(self) -> None:
+        if self._chars:
+            self._streams.append(
+                self._run_id, {"step_id": self._step_id, "text": "".join(self._text), "reasoning": "".join(self._reasoning)}
+            )
+            self._text, self._reasoning, self._chars = [], [], 0
+
+
+def _key(run_id: str) -> str:
+    return f"agno:run:{run_id}"

@@ -1,0 +1,212 @@
+"""`@tool`: turns a Python function into a `Tool` that a model may call.
+
+What the model is told comes from the signature and the docstring (`signature.py`); how a call is carried out
+is `execute.py`. Everything that can be wrong with a tool is found here, at import, and not in the night.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, overload
+
+import docstring_parser
+import msgspec
+
+from agno_workers.core.messages import ToolSpec
+from agno_workers.core.tool import Effect, Tool
+from agno_workers.errors import InvalidTool
+from agno_workers.tools.signature import Signature, closed, describe, read_signature, underlying
+
+_ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What OpenAI and Anthropic take as the name of a tool."""
+
+
+class FunctionTool(Tool, frozen=True, kw_only=True):
+    """A tool made from a function: it knows the function's parameters, so its arguments are checked first.
+
+    As an attribute of a class it binds like a method: `FileTools(root).read_file` is a tool without `self`.
+    """
+
+    signature: Signature
+    unbound: bool = False
+    """True for a method whose `self` is still missing; such a tool can be bound, not executed."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> FunctionTool:
+        if instance is None or not self.unbound:
+            return self
+        return msgspec.structs.replace(self, function=MethodType(self.function, instance), unbound=False)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
+
+
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect | str = Effect.IDEMPOTENT,
+    timeout_s: float = 60.0,
+    queue: str | None = None,
+    strict: bool = False,
+    max_attempts: int = 3,
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect | str = Effect.IDEMPOTENT,
+    timeout_s: float = 60.0,
+    queue: str | None = None,
+    strict: bool = False,
+    max_attempts: int = 3,
+) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
+    """Offer a function to models: `@tool`, or `@tool(effect="once", timeout_s=5)`.
+
+    * `name`: what the model calls it by; default: the function's name.
+    * `description`: what the model reads; default: the docstring without its parameters, whose descriptions
+      go to the parameters (Google, NumPy and Sphinx style are understood; `Annotated[..., Field(...)]` wins).
+    * `effect`: what a repeated call may do to the world, see `Effect`; default: idempotent. A transactional
+      tool must take `ctx`, for it writes on `ctx.connection`.
+    * `timeout_s`: seconds that one execution may take, from reading its arguments to the text of its result; default 60.
+      Past them an async function is cancelled. A plain function can't be stopped: it is left behind
+      on its thread, where `ctx.cancelled()` tells it to return.
+    * `queue`: the Celery queue that carries its calls; default: the settings' `tool_queue`.
+    * `strict`: the provider holds the model to the schema while it writes. Such schemas know no optional
+      parameters, so all of them are required.
+    * `max_attempts`: executions at the most, counting those that a crash cut short; default 3.
+
+    A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in
+    an event loop of their own. Plain functions, methods, callable objects and `functools.partial` all work;
+    what a partial has bound, the model does not see.
+
+    Raises InvalidTool when a model could not use the function as it is.
+    """
+
+    def decorate(function: Callable[..., Any]) -> FunctionTool:
+        _refuse_what_is_no_function(function)
+        documentation = _documentation(function)
+        signature = read_signature(function, _parameter_descriptions(documentation))
+        return FunctionTool(
+            spec=ToolSpec(
+                name=_accepted_name(function, name),
+                description=_accepted_description(function, description, documentation),
+                parameters=closed(signature.schema) if strict else signature.schema,
+                strict=strict,
+            ),
+            function=function,
+            effect=_accepted_effect(function, effect, signature),
+            timeout_s=_accepted_timeout(function, timeout_s),
+            queue=queue,
+            max_attempts=_accepted_attempts(function, max_attempts),
+            signature=signature,
+            unbound=signature.takes_self,
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+def _refuse_what_is_no_function(function: Any) -> None:
+    if isinstance(function, Tool):
+        raise InvalidTool(f"{function.name!r} is a tool already: use it as it is, or decorate its function.")
+    if isinstance(function, classmethod | staticmethod):
+        raise InvalidTool(
+            f"{describe(function.__func__)} is a {type(function).__name__}: write @tool below"
+            " @staticmethod, and make a class method a plain method or a function."
+        )
+    if isinstance(function, type) or not callable(function):
+        raise InvalidTool(
+            f"{function!r} is not a function: hand in a function, a method or a callable object."
+        )
+    if inspect.isgeneratorfunction(underlying(function)) or inspect.isasyncgenfunction(underlying(function)):
+        raise InvalidTool(
+            f"{describe(function)} is a generator: return a list, or one text, instead of yielding."
+        )
+
+
+def _documentation(function: Callable[..., Any]) -> docstring_parser.Docstring:
+    """The parsed docstring; one that the parser can't read counts as description as it stands."""
+    text = inspect.getdoc(underlying(function)) or ""
+    if not text and not inspect.isroutine(function):
+        text = inspect.getdoc(type(function)) or ""  # a callable object whose __call__ says nothing
+    try:
+        return docstring_parser.parse(text)
+    except docstring_parser.ParseError:
+        plain = docstring_parser.Docstring()
+        plain.short_description = text
+        return plain
+
+
+def _parameter_descriptions(documentation: docstring_parser.Docstring) -> dict[str, str]:
+    """By parameter; NumPy's `a, b : int` describes both."""
+    return {
+        parameter_name.strip(): " ".join(parameter.description.split())
+        for parameter in documentation.params
+        if parameter.description
+        for parameter_name in parameter.arg_name.split(",")
+    }
+
+
+def _accepted_name(function: Callable[..., Any], name: str | None) -> str:
+    plain = underlying(function)
+    if plain.__name__ == "<lambda>":
+        raise InvalidTool(f"{describe(function)} can't be a tool: give it a name and annotations with def.")
+    own_name = plain.__name__ if plain.__name__ != "__call__" else type(function).__name__
+    chosen = own_name if name is None else name
+    if not _ACCEPTED_NAME.fullmatch(chosen):
+        raise InvalidTool(
+            f"{describe(function)} can't be called {chosen!r}: providers take 1 to 64 letters, digits,"
+            " _ and -. Choose one with @tool(name=...)."
+        )
+    return chosen
+
+
+def _accepted_description(
+    function: Callable[..., Any], description: str | None, documentation: docstring_parser.Docstring
+) -> str:
+    text = (description if description is not None else documentation.description or "").strip()
+    if not text:
+        raise InvalidTool(
+            f"{describe(function)} has no description, so a model can't know when to call it:"
+            " write a docstring or @tool(description=...)."
+        )
+    return text
+
+
+def _accepted_effect(function: Callable[..., Any], effect: Effect | str, signature: Signature) -> Effect:
+    try:
+        chosen = Effect(effect)
+    except ValueError:
+        raise InvalidTool(
+            f"{describe(function)} has the unknown effect {effect!r}: choose one of"
+            f" {', '.join(each.value for each in Effect)}."
+        ) from None
+    if chosen is Effect.TRANSACTIONAL and not signature.takes_context:
+        raise InvalidTool(
+            f"{describe(function)} is transactional but can't reach the transaction: add a parameter"
+            " ctx: ToolContext and write on ctx.connection."
+        )
+    return chosen
+
+
+def _accepted_timeout(function: Callable[..., Any], timeout_s: float) -> float:
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise InvalidTool(
+            f"{describe(function)} has timeout_s={timeout_s!r}: give seconds above 0, and not for ever."
+        )
+    return float(timeout_s)
+
+
+def _accepted_attempts(function: Callable[..., Any], max_attempts: int) -> int:
+    if max_attempts < 1:
+        raise InvalidTool(f"{describe(function)} has max_attempts={max_attempts!r}: give 1 or more.")
+    return max_attempts

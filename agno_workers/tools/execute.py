@@ -1,0 +1,205 @@
+"""Carries out one call of a tool, under a deadline. Whatever happens becomes an outcome that the model reads.
+
+Every call runs on a daemon thread of its own (about 0.1 ms, beside the milliseconds of recording its result),
+because a deadline must hold on any Celery pool and Python can't stop a thread: one that is late is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import difflib
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.tool import Tool, ToolContext, ToolOutcome
+from agno_workers.errors import ToolError
+from agno_workers.tools.decorate import FunctionTool
+from agno_workers.tools.refusal import InvalidArguments
+from agno_workers.tools.result import Unserialisable, bounded, safe_text, to_text
+
+logger = logging.getLogger(__name__)
+
+MAX_RESULT_BYTES = 10 * 1024 * 1024
+"""10 MiB: guards the database. What fits a model's window is a smaller matter, and decided elsewhere."""
+
+_CLEANUP_S = 1.0
+"""How long a cancelled coroutine may take for its `finally` blocks before its thread is left behind."""
+
+_MAX_NAMES = 50
+
+
+def execute(
+    tool: Tool | None,
+    name: str,
+    arguments: str,
+    ctx: ToolContext,
+    *,
+    known: Iterable[str] = (),
+    max_result_bytes: int = MAX_RESULT_BYTES,
+) -> ToolOutcome:
+    """Call a tool with the JSON text that a model wrote, and say what became of it by `kind`:
+
+    * `ok`: the result as text, see `to_text`.
+    * `unknown_tool`: `tool` is None; names those `known`.
+    * `invalid_arguments`: no JSON, or not what the signature asks for. The function was not called.
+    * `raised`: the message of a ToolError as it stands; type and message of anything else, whose traceback is
+      logged. `sys.exit()` in a tool counts as raised.
+    * `timeout`: `tool.timeout_s` went by. A coroutine was cancelled; a plain function may still be running,
+      with `ctx.cancelled()` true, so **the caller must not commit on `ctx.connection`** but drop it.
+    * `unserialisable`: the tool ran, but its result has no form as text.
+
+    Content past `max_result_bytes` (UTF-8) is cut, and says so at its end; NUL and lone surrogates become
+    U+FFFD. Never raises by itself: only what hits the calling thread from outside while it waits (Ctrl-C,
+    Celery's time limit) goes up, and then the tool is told to stop as if it were late.
+    """
+    outcome = _unknown(name, known) if tool is None else _Attempt(tool, arguments, ctx).outcome()
+    return msgspec.structs.replace(outcome, content=bounded(safe_text(outcome.content), max_result_bytes))
+
+
+def _unknown(name: str, known: Iterable[str]) -> ToolOutcome:
+    names = sorted(known)
+    close = difflib.get_close_matches(name[:100], names, n=1)
+    shown = ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
+    hint = f" Did you mean {close[0]}?" if close else ""
+    text = f"There is no tool named {name[:100]!r}.{hint} Known tools: {shown or 'none'}."
+    return _failure("unknown_tool", text)
+
+
+def _failure(kind: str, content: str) -> ToolOutcome:
+    return ToolOutcome(content, is_error=True, kind=kind)
+
+
+class _Attempt:
+    """One execution on its thread. The author's code (validators, function, serializers) runs there only."""
+
+    def __init__(self, tool: Tool, arguments: str, ctx: ToolContext) -> None:
+        self._tool = tool
+        self._arguments = safe_text(arguments)
+        self._cancelled_before = ctx.cancelled
+        self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
+        self._ended = threading.Event()
+        self._given_up = threading.Event()
+        self._result: ToolOutcome | None = None
+        self._loop_and_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+
+    def outcome(self) -> ToolOutcome:
+        try:
+            self._start()
+        except RuntimeError as error:  # the machine has no more threads
+            return self._raised(error)
+        try:
+            in_time = self._ended.wait(max(0.0, min(threading.TIMEOUT_MAX, self._tool.timeout_s)))
+        except BaseException:
+            self._give_up()
+            raise
+        return self._result if in_time and self._result is not None else self._timeout()
+
+    def _start(self) -> None:
+        context = contextvars.copy_context()
+        name = f"tool {self._tool.name} {self._ctx.call_id}"
+        threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:
+            # SystemExit too: a tool must not end a worker, and this thread is its own.
+            self._result = self._raised(error)
+        finally:
+            self._ended.set()
+            if self._given_up.is_set():
+                logger.info("a tool that had timed out has ended", extra=self._ids())
+
+    def _call(self) -> ToolOutcome:
+        try:
+            args, kwargs = _bind(self._tool, self._arguments, self._ctx)
+        except InvalidArguments as error:
+            return _failure("invalid_arguments", str(error))
+        value = self._tool.function(*args, **kwargs)
+        if inspect.isawaitable(value):
+            value = asyncio.run(self._awaited(value))
+        try:
+            return ToolOutcome(to_text(value))
+        except Unserialisable as error:
+            return _failure("unserialisable", str(error))
+
+    async def _awaited(self, awaitable: Awaitable[Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self._loop_and_task = asyncio.get_running_loop(), task
+        if self._given_up.is_set():  # the deadline passed before there was a task to cancel
+            task.cancel()
+        return await awaitable
+
+    def _raised(self, error: BaseException) -> ToolOutcome:
+        if isinstance(error, ToolError):
+            return _failure("raised", _message(error) or "ToolError")
+        if not self._given_up.is_set():
+            logger.warning("a tool raised", exc_info=error, extra=self._ids())
+        return _failure("raised", ": ".join(filter(None, (type(error).__name__, _message(error)))))
+
+    def _timeout(self) -> ToolOutcome:
+        self._give_up()
+        stopped = self._loop_and_task is not None and self._ended.wait(_CLEANUP_S)
+        logger.warning("a tool timed out", extra=self._ids() | {"left_behind": not stopped})
+        return _failure(
+            "timeout",
+            f"{self._tool.name} did not end within {self._tool.timeout_s:g} s and was given up. What it began may"
+            " have happened. Ask for less, or go on without it.",
+        )
+
+    def _give_up(self) -> None:
+        self._given_up.set()
+        if self._loop_and_task is not None:
+            loop, task = self._loop_and_task
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:
+                pass  # the loop has just closed: the coroutine has ended
+
+    def _is_cancelled(self) -> bool:
+        return self._given_up.is_set() or self._cancelled_before()
+
+    def _ids(self) -> dict[str, Any]:
+        """The fields of every log record of this module."""
+        ctx = self._ctx
+        return {
+            "tool": self._tool.name,
+            "run_id": ctx.run_id,
+            "step_id": ctx.step_id,
+            "call_id": ctx.call_id,
+            "agent": ctx.agent,
+            "attempt": ctx.attempt,
+        }
+
+
+def _bind(tool: Tool, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments for the function. A `Tool` that was built by hand has no signature to check against: its
+    function gets every key of the JSON object as a keyword, and `ctx` where it names it."""
+    if isinstance(tool, FunctionTool):
+        if tool.unbound:
+            raise TypeError(
+                f"{tool.name} is a method without its object: collect it from a toolkit's instance"
+            )
+        return tool.signature.bind(arguments, ctx)
+    try:
+        kwargs = msgspec.json.decode(arguments if arguments.strip() else "{}", type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        text = f"Invalid arguments, the tool was not called: expected one JSON object ({error})."
+        raise InvalidArguments(text) from error
+    if "ctx" in inspect.signature(tool.function).parameters:
+        kwargs["ctx"] = ctx
+    return [], kwargs
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception whose own __str__ is broken
+        return ""

@@ -1,0 +1,192 @@
+"""The one place that builds things: settings in, everything that a process needs out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import redis
+from celery import Celery
+
+from agno_workers import settings as settings_module
+from agno_workers.broker.app import AgnoCelery, create
+from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.keeper import Keeper
+from agno_workers.core.ports import Model
+from agno_workers.engine.loop import Engine
+from agno_workers.engine.tool_calls import bury
+from agno_workers.errors import SettingsError
+from agno_workers.models.resolve import resolve
+from agno_workers.registry import Registry
+from agno_workers.settings import Settings
+from agno_workers.storage.journal import Journal
+from agno_workers.storage.look import Look
+from agno_workers.storage.pool import Pool
+from agno_workers.storage.results import Results
+from agno_workers.streams import Streams
+
+
+@dataclass(frozen=True)
+class Services:
+    """What one process works with."""
+
+    settings: Settings
+    pool: Pool
+    journal: Journal
+    look: Look
+    results: Results
+    redis: redis.Redis
+    streams: Streams
+    dispatch: Dispatch
+    engine: Engine
+
+    @property
+    def registry(self) -> Registry:
+        return self.engine.registry
+
+    def keeper(self) -> Keeper:
+        return Keeper(
+            self.journal,
+            self.dispatch,
+            self.redis,
+            partial(bury, self.engine),
+            lease_s=self.settings.keeper_lease_s,
+            resend_after_s=self.settings.resend_after_s,
+        )
+
+    def close(self) -> None:
+        self.pool.close()
+        self.redis.close()
+
+
+def build(settings: Settings, app: Celery, *, worker: str = "", registry: Registry | None = None) -> Services:
+    """Everything from settings. No connection is opened before it is needed.
+
+    Raises SettingsError where an address is missing or a module of `imports` can't be imported.
+    """
+    pool = Pool(
+        required(settings, "database_url"),
+        size=settings.db_pool_size,
+        timeout_s=settings.db_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+    )
+    journal = Journal(
+        pool,
+        inline_max_bytes=settings.inline_max_bytes,
+        lease_s=settings.lease_s,
+        publish_after_s=settings.publish_after_s,
+        turn_attempts=settings.turn_attempts,
+        worker=worker,
+    )
+    look, results = Look(pool), Results(pool)
+    client = redis_client(settings)
+    streams = Streams(client, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
+    engine = Engine(
+        journal,
+        pool,
+        registry if registry is not None else Registry.importing(settings.imports),
+        streams,
+        partial(_model, settings),
+        agent_queue=settings.agent_queue,
+        tool_queue=settings.tool_queue,
+    )
+    return Services(settings, pool, journal, look, results, client, streams, Dispatch(app, journal, results, look), engine)
+
+
+def attach(app: Celery, settings: Settings | None = None) -> Celery:
+    """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`."""
+    given = settings or settings_module.load()
+    services = _PerProcess(lambda worker: build(given, app, worker=worker, registry=Registry()))
+    app.dispatch = lambda: services.get().dispatch
+    app.conf.update(result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True)
+    return app
+
+
+def celery_app() -> AgnoCelery:
+    """The Celery app of this process; `agno_workers.tasks` adds the task bodies to it, in a worker."""
+    return _default().app
+
+
+def services() -> Services:
+    """What this process works with, built on first use, and anew after a fork."""
+    return _default().services.get()
+
+
+def name_worker(name: str) -> None:
+    """Say which worker this process, and the children that it forks, are; before the first use of `services`."""
+    _default().services.worker = name
+
+
+def redis_client(settings: Settings) -> redis.Redis:
+    """A client for the broker's Redis, with time-outs."""
+    url = required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
+    wait = settings.broker_timeout_s
+    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30)
+    return client
+
+
+def required(settings: Settings, key: str) -> str:
+    """An address that must be set. Raises SettingsError."""
+    value: str = getattr(settings, key).get_secret_value()
+    if not value:
+        raise SettingsError(f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key)
+    return value
+
+
+def _model(settings: Settings, model: str | Model) -> Model:
+    if not isinstance(model, str):
+        return model
+    return resolve(model, base_url=settings.local_base_url or None) if model.startswith("local:") else resolve(model)
+
+
+def forget() -> None:
+    """Close what this process built, so that the next use reads the settings anew."""
+    if _default.cache_info().currsize:
+        _default().services.close()
+        _default.cache_clear()
+
+
+class _PerProcess:
+    """Services that are built once in each process: connections don't survive a fork."""
+
+    def __init__(self, make: Callable[[str], Services]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._built: tuple[int, Services] | None = None
+        self.worker = ""
+
+    def get(self) -> Services:
+        built = self._built
+        if built is None or built[0] != os.getpid():
+            with self._lock:
+                if self._built is None or self._built[0] != os.getpid():
+                    self._built = (os.getpid(), self._make(self.worker))
+                built = self._built
+        return built[1]
+
+    def close(self) -> None:
+        if self._built is not None and self._built[0] == os.getpid():
+            self._built[1].close()
+
+
+class _Default:
+    """The app and the services that `AGNO_*` describes."""
+
+    def __init__(self) -> None:
+        self.settings = settings_module.load()
+        self.app = create(
+            required(self.settings, "broker_url"),
+            agent_queue=self.settings.agent_queue,
+            tool_queue=self.settings.tool_queue,
+            broker_timeout_s=self.settings.broker_timeout_s,
+        )
+        self.services = _PerProcess(lambda worker: build(self.settings, self.app, worker=worker))
+        self.app.dispatch = lambda: self.services.get().dispatch
+
+
+@cache
+def _default() -> _Default:
+    return _Default()

@@ -1,0 +1,60 @@
+"""The worker's Celery app: the tasks, and the threads that each worker brings with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker import state
+
+from agno_workers import wiring
+from agno_workers.broker.keeper import Renewal, Rounds
+from agno_workers.broker.names import STEP_TASKS
+from agno_workers.errors import AgnoError
+
+try:
+    app = wiring.celery_app()
+except AgnoError as error:  # a wrong setting: one sentence, not a traceback
+    sys.exit(f"agno-workers: {error}")
+
+
+class Threads(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """The keeper and the renewal of leases, in the worker's main process."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **_: Any) -> None:
+        self._threads: list[Rounds | Renewal] = []
+
+    def start(self, worker: Any) -> None:
+        services = wiring.services()
+        settings = services.settings
+        self._threads = [
+            Rounds(services.keeper(), services.pool, every_s=settings.keeper_every_s, standby_s=settings.keeper_lease_s),
+            Renewal(services.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, worker: Any) -> None:
+        for thread in self._threads:
+            thread.stop()
+
+
+def carried() -> list[str]:
+    """The steps that this worker's pool is at work on, whatever kind of pool it is."""
+    return [request.id for request in list(state.active_requests) if request.name in STEP_TASKS]
+
+
+@signals.worker_init.connect
+def _name_worker(sender: Any, **_: Any) -> None:
+    """The children inherit this name: a lease belongs to the worker, and each start of a worker is a new one."""
+    wiring.name_worker(f"{sender.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
+
+
+app.steps["worker"].add(Threads)
+
+from agno_workers.tasks import runs, tools  # noqa: E402, F401 - they register their tasks on `app`

@@ -1,0 +1,14 @@
+"""`agno.tool`: one tool call."""
+
+from __future__ import annotations
+
+from agno_workers import wiring
+from agno_workers.broker.names import TOOL
+from agno_workers.engine.tool_calls import take_tool
+from agno_workers.tasks.app import app
+
+
+@app.task(name=TOOL, ignore_result=True)
+def tool(run_id: str, step_id: str, generation: int) -> None:
+    services = wiring.services()
+    services.dispatch.publish(take_tool(services.engine, run_id, step_id, generation))

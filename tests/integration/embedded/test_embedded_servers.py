@@ -1,0 +1,286 @@
+"""The embedded servers, for real: what they keep, what they leave behind, and who may use them."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from kombu import Connection
+
+from agno_workers import embedded
+from agno_workers.embedded import places
+from agno_workers.errors import EmbeddedError
+
+NOBODY = 65534
+
+# Starts both servers on the folder it is given, says who runs, and waits to be killed.
+LAUNCHER = """
+import signal, sys
+from pathlib import Path
+from agno_workers import embedded
+both = embedded.start(Path(sys.argv[1]), fsync=False)
+print(both.postgres.pid, both.valkey.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def a_folder_of_nobody() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="agno-test-"))
+    os.chown(folder, NOBODY, NOBODY)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_both_answer_and_leave_nothing_behind(state_dir: Path) -> None:
+    before = modes_above(state_dir)
+    with embedded.servers(state_dir) as servers:
+        family = descendants(os.getpid())
+        with psycopg.connect(servers.database_url) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            row = connection.execute("SELECT '[3,4]'::vector <-> '[0,0]', upper('é'), current_setting('fsync')").fetchone()
+        assert row == (5.0, "É", "on")
+        assert redis.Redis.from_url(servers.redis_url).config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        with Connection(servers.broker_url) as broker:
+            broker.SimpleQueue("greetings").put("hello")
+            assert broker.SimpleQueue("greetings").get(timeout=5).payload == "hello"
+        sockets = [servers.postgres.socket_dir, servers.valkey.socket_dir]
+        assert all(folder.exists() for folder in sockets)
+
+    assert len(family) > 6
+    wait_until_gone(family)
+    assert not any(folder.exists() for folder in sockets)
+    assert modes_above(state_dir) == before
+
+
+def test_neither_listens_on_the_network(state_dir: Path) -> None:
+    with embedded.servers(state_dir, fsync=False) as servers:
+        for pid in descendants(os.getpid()):
+            inodes = {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
+            assert not inodes & tcp_inodes(), Path(f"/proc/{pid}/cmdline").read_text()
+        assert servers.postgres.socket_dir.stat().st_mode & 0o066 == 0
+        assert servers.valkey.socket_dir.stat().st_mode & 0o077 == 0
+
+
+def test_data_survives_a_restart_and_a_kill_and_is_gone_when_fresh(state_dir: Path) -> None:
+    postgres, valkey = embedded.Postgres(state_dir), embedded.Valkey(state_dir)
+    with postgres, valkey:
+        urls = postgres.database_url, valkey.redis_url
+        write(postgres, valkey, 1)
+        postgres.restart()
+        valkey.restart()
+        assert read(postgres, valkey) == [1]
+
+        write(postgres, valkey, 2)
+        postgres.kill()
+        valkey.kill()
+        postgres.start()
+        valkey.start()
+        assert read(postgres, valkey) == [1, 2]
+
+        postgres.stop()
+        valkey.stop()
+        postgres.start(fresh=True)
+        valkey.start(fresh=True)
+        assert read(postgres, valkey) == []
+        assert urls == (postgres.database_url, valkey.redis_url)
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_a_kill_leaves_no_child(state_dir: Path, name: str) -> None:
+    server = {"postgres": embedded.Postgres, "valkey": embedded.Valkey}[name](state_dir)
+    server.start()
+    family = descendants(os.getpid())
+    server.kill()
+    wait_until_gone(family)
+
+
+def test_they_end_when_their_parent_is_killed(state_dir: Path) -> None:
+    launcher = launch(state_dir)
+    family = descendants(launcher.pid)
+    assert len(family) > 6
+
+    launcher.kill()
+    wait_until_gone(family)
+    launcher.wait()
+
+    with embedded.servers(state_dir, fsync=False) as servers:  # nothing stands in the way of the next start
+        assert psycopg.connect(servers.database_url).execute("SELECT 1").fetchone() == (1,)
+
+
+def test_they_end_when_their_keepers_are_killed(state_dir: Path) -> None:
+    with launch(state_dir) as launcher:
+        family = descendants(launcher.pid)
+        for keeper in children(launcher.pid):
+            os.kill(keeper, signal.SIGKILL)
+        wait_until_gone(family)
+        launcher.kill()
+
+
+def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:
+    valkey = embedded.Valkey(state_dir)
+    thread = threading.Thread(target=valkey.start)
+    thread.start()
+    thread.join()
+    with valkey:
+        ended, _, _ = select.select([os.pidfd_open(valkey.pid)], [], [], 2 * embedded.keeper.LOOK_EVERY_S)
+        assert not ended
+        assert redis.Redis.from_url(valkey.redis_url).ping()
+
+
+def test_a_second_launcher_is_told_who_was_first(state_dir: Path) -> None:
+    with launch(state_dir) as launcher:
+        with pytest.raises(EmbeddedError, match=f"in use by process {launcher.pid}: stop that one") as caught:
+            embedded.start(state_dir)
+        assert caught.value.pid == launcher.pid
+        launcher.kill()
+
+
+def test_a_launcher_waits_for_the_servers_of_one_that_died(state_dir: Path) -> None:
+    launcher = launch(state_dir)
+    launcher.kill()
+    launcher.wait()
+    embedded.start(state_dir, fsync=False).stop()
+
+
+def test_a_long_state_path_and_odd_characters_do_not_matter(tmp_path: Path) -> None:
+    with embedded.servers(tmp_path / ("long " * 20) / "ünïcode?&#%" / ("x" * 100), fsync=False) as servers:
+        assert psycopg.connect(servers.database_url).execute("SELECT 1").fetchone() == (1,)
+        assert redis.Redis.from_url(servers.redis_url).ping()
+
+
+def test_a_half_made_cluster_is_made_anew(state_dir: Path) -> None:
+    (state_dir / "postgres.new").mkdir(parents=True)
+    (state_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
+    with embedded.Postgres(state_dir, fsync=False) as postgres:
+        assert psycopg.connect(postgres.database_url).execute("SELECT 1").fetchone() == (1,)
+
+
+def test_data_of_another_version_is_refused(state_dir: Path) -> None:
+    with embedded.Postgres(state_dir, fsync=False):
+        pass
+    (state_dir / "postgres" / "PG_VERSION").write_text("17\n")
+    with pytest.raises(EmbeddedError, match="data of Postgres 17 and this is 18"):
+        embedded.Postgres(state_dir).start()
+
+
+def test_a_folder_nobody_can_write_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedError, match=r"can't be written to .*: set AGNO_STATE_DIR"):
+        embedded.start(tmp_path / "file" / "state")
+
+
+def test_a_server_that_cannot_start_says_why(state_dir: Path) -> None:
+    with embedded.Postgres(state_dir, fsync=False) as postgres:
+        pass
+    (postgres.data_dir / "postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(EmbeddedError, match="did not start: .*The log is"):
+        postgres.start()
+    places.claim(state_dir, "postgres")  # and it is free again
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_user_can_run_them_too(a_folder_of_nobody: Path) -> None:
+    with launch(a_folder_of_nobody / "state", user=NOBODY) as launcher:
+        family = descendants(launcher.pid)
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in family} == {NOBODY}
+        launcher.kill()
+        wait_until_gone(family)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postgres changes its user only as root")
+def test_as_root_only_postgres_changes_its_user(state_dir: Path) -> None:
+    state_dir.mkdir(mode=0o700)  # a folder that user can't enter
+    with embedded.servers(state_dir, fsync=False) as servers:
+        assert Path(f"/proc/{servers.postgres.pid}").stat().st_uid == NOBODY
+        assert Path(f"/proc/{servers.valkey.pid}").stat().st_uid == 0
+        assert state_dir.stat().st_uid == 0
+        assert state_dir.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="programs are copied only for another user")
+def test_programs_that_nobody_can_reach_are_copied(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agno_workers.embedded.postgres._anyone_can_run", lambda program: False)
+    with embedded.Postgres(state_dir, fsync=False) as postgres:
+        program = os.readlink(f"/proc/{postgres.pid}/exe")
+        assert program.startswith(str(postgres.socket_dir))
+        with psycopg.connect(postgres.database_url) as connection:
+            connection.execute("CREATE EXTENSION vector")
+
+
+def write(postgres: embedded.Postgres, valkey: embedded.Valkey, number: int) -> None:
+    with psycopg.connect(postgres.database_url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS numbers (n int)")
+        connection.execute("INSERT INTO numbers VALUES (%s)", [number])
+    redis.Redis.from_url(valkey.redis_url).rpush("numbers", number)
+
+
+def read(postgres: embedded.Postgres, valkey: embedded.Valkey) -> list[int]:
+    with psycopg.connect(postgres.database_url) as connection:
+        there = connection.execute("SELECT to_regclass('numbers') IS NOT NULL").fetchone() == (True,)
+        rows = [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n")] if there else []
+    kept = redis.Redis.from_url(valkey.redis_url).lrange("numbers", 0, -1)
+    assert rows == [int(n) for n in kept]
+    return rows
+
+
+def launch(state_dir: Path, user: int | None = None) -> subprocess.Popen[str]:
+    """A program of its own with both servers, up by the time this returns."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(state_dir)],
+        stdout=subprocess.PIPE,
+        text=True,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+        cwd="/",
+    )
+    assert launcher.stdout
+    assert launcher.stdout.readline(), "the launcher could not start its servers"
+    return launcher
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def descendants(pid: int) -> list[int]:
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Wait for the end of each of these processes, as the kernel tells it."""
+    for pid in pids:
+        try:
+            watch = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        ended, _, _ = select.select([watch], [], [], 30)
+        os.close(watch)
+        assert ended, f"process {pid} is still there: {Path(f'/proc/{pid}/cmdline').read_text()}"
+
+
+def modes_above(folder: Path) -> dict[Path, int]:
+    return {parent: parent.stat().st_mode for parent in folder.parents}
+
+
+def tcp_inodes() -> set[str]:
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:] + Path("/proc/net/tcp6").read_text().splitlines()[1:]
+    return {line.split()[9] for line in lines}

@@ -1,0 +1,70 @@
+"""The local model through the same client our users have."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+
+from agno_workers.embedded import local_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local_model.LocalModel]:
+    with local_model.serve(tmp_path_factory.mktemp("model") / "model.log") as model:
+        yield model
+
+
+@pytest.fixture
+def client(model: local_model.LocalModel) -> openai.OpenAI:
+    return openai.OpenAI(base_url=model.base_url, api_key="none", max_retries=0)
+
+
+def test_it_answers_a_chat(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=local_model.NAME, messages=[{"role": "user", "content": "Say hello."}], max_tokens=8
+    )
+    assert answer.model == local_model.NAME
+    assert answer.choices[0].message.content
+    assert answer.usage
+    assert 0 < answer.usage.completion_tokens <= 8
+
+
+def test_it_streams_a_chat(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=local_model.NAME, messages=[{"role": "user", "content": "Say hello."}], max_tokens=8, stream=True
+    )
+    assert len([chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content]) > 2
+
+
+def test_it_speaks_the_responses_api(client: openai.OpenAI) -> None:
+    assert client.responses.create(model=local_model.NAME, input="Say hello.", max_output_tokens=8).output_text
+    events = client.responses.create(model=local_model.NAME, input="Say hello.", max_output_tokens=8, stream=True)
+    assert [event.type for event in events][-1] == "response.completed"
+
+
+def test_four_long_requests_fit_at_once(client: openai.OpenAI) -> None:
+    def tell(number: int) -> int:
+        words = "and then " * 1000
+        answer = client.completions.create(model=local_model.NAME, prompt=f"{number} {words}", max_tokens=2)
+        assert answer.usage
+        return answer.usage.prompt_tokens
+
+    with ThreadPoolExecutor(local_model.SLOTS) as pool:
+        assert min(pool.map(tell, range(local_model.SLOTS))) >= 2000
+
+
+def test_it_ends_when_stopped_or_killed(tmp_path: Path) -> None:
+    model = local_model.LocalModel(tmp_path / "model.log")
+    for end in (model.stop, model.kill):
+        model.start()
+        assert model._kept
+        watch = os.pidfd_open(model._kept.pid)
+        end()
+        assert select.select([watch], [], [], 0)[0]
+        os.close(watch)
