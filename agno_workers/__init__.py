@@ -11,22 +11,53 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agno_workers import errors as errors
-    from agno_workers.agent import Agent as Agent, RunResult as RunResult
-    from agno_workers.client import Client as Client, RunHandle as RunHandle
-    from agno_workers.core.agent import Context as Context, History as History, Limits as Limits, Retry as Retry
+    from agno_workers.agent import Agent as Agent
+    from agno_workers.agent import RunResult as RunResult
+    from agno_workers.client import Client as Client
+    from agno_workers.client import RunHandle as RunHandle
+    from agno_workers.core.agent import (
+        Context as Context,
+    )
+    from agno_workers.core.agent import (
+        History as History,
+    )
+    from agno_workers.core.agent import (
+        Limits as Limits,
+    )
+    from agno_workers.core.agent import (
+        Retry as Retry,
+    )
     from agno_workers.core.messages import (
         Audio as Audio,
+    )
+    from agno_workers.core.messages import (
         File as File,
+    )
+    from agno_workers.core.messages import (
         Image as Image,
+    )
+    from agno_workers.core.messages import (
         Message as Message,
+    )
+    from agno_workers.core.messages import (
         ModelSettings as ModelSettings,
+    )
+    from agno_workers.core.messages import (
         Text as Text,
+    )
+    from agno_workers.core.messages import (
         Usage as Usage,
     )
-    from agno_workers.core.run import Run as Run, RunOutput as RunOutput, RunStatus as RunStatus
-    from agno_workers.core.tool import Effect as Effect, Tool as Tool, ToolContext as ToolContext
-    from agno_workers.errors import AgnoError as AgnoError, ToolError as ToolError
-    from agno_workers.tools import Toolkit as Toolkit, tool as tool
+    from agno_workers.core.run import Run as Run
+    from agno_workers.core.run import RunOutput as RunOutput
+    from agno_workers.core.run import RunStatus as RunStatus
+    from agno_workers.core.tool import Effect as Effect
+    from agno_workers.core.tool import Tool as Tool
+    from agno_workers.core.tool import ToolContext as ToolContext
+    from agno_workers.errors import AgnoError as AgnoError
+    from agno_workers.errors import ToolError as ToolError
+    from agno_workers.tools import Toolkit as Toolkit
+    from agno_workers.tools import tool as tool
     from agno_workers.wiring import attach as attach
 
 __version__ = "0.1.0"

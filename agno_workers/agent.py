@@ -1,8 +1,8 @@
 """The Agent that users build: the core's value, with Celery's verbs.
 
-    handle = researcher.delay("What is new?")          # accepted means kept: it is in Postgres now
-    handle.get(timeout=60)
-    chord([researcher.s(topic) for topic in topics], editor.s()).delay()
+handle = researcher.delay("What is new?")          # accepted means kept: it is in Postgres now
+handle.get(timeout=60)
+chord([researcher.s(topic) for topic in topics], editor.s()).delay()
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ from agno_workers.streams import Streamed, Streams
 class RunHandle:
     """One run, from outside. Making one asks nothing of the database."""
 
-    def __init__(self, run_id: str, journal: Journal, look: Look, results: Results, streams: Streams | None) -> None:
+    def __init__(
+        self, run_id: str, journal: Journal, look: Look, results: Results, streams: Streams | None
+    ) -> None:
         self.id = known_id(run_id)
         self._journal = journal
         self._look = look
@@ -68,7 +70,10 @@ class RunHandle:
 
         run = self._results.wait(self.id, look, timeout)
         if run is None:
-            raise WaitTimeout(f"run {self.id} has not ended within {timeout} s; it goes on. Wait again, or cancel it.", run_id=self.id)
+            raise WaitTimeout(
+                f"run {self.id} has not ended within {timeout} s; it goes on. Wait again, or cancel it.",
+                run_id=self.id,
+            )
         if run.error is not None:
             raise AgnoError.from_json(run.error)
         return output(run)
@@ -85,7 +90,9 @@ class RunHandle:
         seen: set[tuple[str, str, int]] = set()
         last = "0-0"
         while True:
-            ended = self._look.run(self.id).status.is_terminal  # before the events, so that none after it is missed
+            ended = self._look.run(
+                self.id
+            ).status.is_terminal  # before the events, so that none after it is missed
             for piece in self._streams.read(self.id, last) if self._streams else []:
                 last = piece.id
                 yield piece
@@ -96,7 +103,9 @@ class RunHandle:
             if ended:
                 return
             if deadline is not None and time.monotonic() > deadline:
-                raise WaitTimeout(f"run {self.id} has not ended within {timeout} s; it goes on", run_id=self.id)
+                raise WaitTimeout(
+                    f"run {self.id} has not ended within {timeout} s; it goes on", run_id=self.id
+                )
             if self._streams:
                 for piece in self._streams.read(self.id, last, wait_s=0.25):
                     last = piece.id
@@ -108,9 +117,19 @@ class RunHandle:
 class Client:
     """See the module. Safe to share between threads; `close()` it, or use it as a context manager."""
 
-    def __init__(self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4) -> None:
-        self._pool = Pool(database_url, size=pool_size, timeout_s=timeout_s, statement_timeout_s=30.0, name="agno-workers-client")
-        self._journal = Journal(self._pool, inline_max_bytes=64 * 1024, lease_s=0, publish_after_s=0.0, turn_attempts=5)
+    def __init__(
+        self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4
+    ) -> None:
+        self._pool = Pool(
+            database_url,
+            size=pool_size,
+            timeout_s=timeout_s,
+            statement_timeout_s=30.0,
+            name="agno-workers-client",
+        )
+        self._journal = Journal(
+            self._pool, inline_max_bytes=64 * 1024, lease_s=0, publish_after_s=0.0, turn_attempts=5
+        )
         self._look = Look(self._pool)
         self._results = Results(self._pool)
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
@@ -125,7 +144,14 @@ class Client:
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat with an idempotency key).
         """
         submitted = submit(
-            self._journal, input, {**asked, "agent": agent}, queue=queue, task_id=task_id, countdown=countdown, eta=eta, priority=priority
+            self._journal,
+            input,
+            {**asked, "agent": agent},
+            queue=queue,
+            task_id=task_id,
+            countdown=countdown,
+            eta=eta,
+            priority=priority,
         )
         self._journal.wake_keeper()
         return self.handle(submitted.run_id)

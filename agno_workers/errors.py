@@ -107,7 +107,7 @@ class ModelRejected(ModelError):
 
 
 def _rebuild(name: str, message: str, ids: dict[str, Any]) -> AgnoError:
-    kind = globals().get(name, RunFailed)
-    if not (isinstance(kind, type) and issubclass(kind, AgnoError)):
-        kind = RunFailed
-    return kind(message, **ids)
+    kind = globals().get(name)
+    if isinstance(kind, type) and issubclass(kind, AgnoError):
+        return kind(message, **ids)
+    return RunFailed(message, **ids)

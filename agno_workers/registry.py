@@ -21,7 +21,10 @@ class Registry:
     def add(self, agent: Agent) -> None:
         """Raises InvalidInput when a different agent has that name already."""
         if self._agents.setdefault(agent.name, agent) != agent:
-            raise InvalidInput(f"two different agents are named {agent.name!r}: callers could not tell them apart. Rename one.", agent=agent.name)
+            raise InvalidInput(
+                f"two different agents are named {agent.name!r}: callers could not tell them apart. Rename one.",
+                agent=agent.name,
+            )
 
     def get(self, name: str) -> Agent:
         """Raises UnknownAgent, which lists the known ones."""

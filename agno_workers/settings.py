@@ -19,7 +19,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from agno_workers.errors import SettingsError
 
 # Read by `./run` and the embedded servers before there are settings.
-_OTHER_VARIABLES = frozenset({"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY", "AGNO_CRASH_AT"})
+_OTHER_VARIABLES = frozenset(
+    {"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY", "AGNO_CRASH_AT"}
+)
 
 
 class Settings(BaseSettings):
@@ -67,13 +69,14 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings names the arguments
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # init_settings carries the TOML file: the environment wins
+        """The environment wins over what `load` hands in from the file."""
+        return env_settings, init_settings
 
 
 def load(environ: dict[str, str] | None = None) -> Settings:
@@ -91,14 +94,19 @@ def load(environ: dict[str, str] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {key!r}: {first['msg']}. Set it in {path or 'a file named by AGNO_CONFIG'} or as AGNO_{key.upper()}.", key=key) from error
+        raise SettingsError(
+            f"setting {key!r}: {first['msg']}. Set it in {path or 'a file named by AGNO_CONFIG'} or as AGNO_{key.upper()}.",
+            key=key,
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"AGNO_CONFIG names {str(path)!r}, which can't be read: {error.strerror}. Correct the path.") from error
+        raise SettingsError(
+            f"AGNO_CONFIG names {str(path)!r}, which can't be read: {error.strerror}. Correct the path."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}. Correct that line.") from error
     _refuse_unknown(set(values), set(Settings.model_fields), str(path))

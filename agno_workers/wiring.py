@@ -93,7 +93,9 @@ def build(settings: Settings, app: Celery, *, worker: str = "", registry: Regist
         agent_queue=settings.agent_queue,
         tool_queue=settings.tool_queue,
     )
-    return Services(settings, pool, journal, look, results, client, streams, Dispatch(app, journal, results, look), engine)
+    return Services(
+        settings, pool, journal, look, results, client, streams, Dispatch(app, journal, results, look), engine
+    )
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
@@ -101,7 +103,9 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: build(given, app, worker=worker, registry=Registry()))
     app.dispatch = lambda: services.get().dispatch
-    app.conf.update(result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True)
+    app.conf.update(
+        result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
+    )
     return app
 
 
@@ -122,9 +126,13 @@ def name_worker(name: str) -> None:
 
 def redis_client(settings: Settings) -> redis.Redis:
     """A client for the broker's Redis, with time-outs."""
-    url = required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
+    url = (
+        required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
+    )
     wait = settings.broker_timeout_s
-    client: redis.Redis = redis.Redis.from_url(url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30)
+    client: redis.Redis = redis.Redis.from_url(
+        url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
+    )
     return client
 
 
@@ -132,14 +140,20 @@ def required(settings: Settings, key: str) -> str:
     """An address that must be set. Raises SettingsError."""
     value: str = getattr(settings, key).get_secret_value()
     if not value:
-        raise SettingsError(f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key)
+        raise SettingsError(
+            f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key
+        )
     return value
 
 
 def _model(settings: Settings, model: str | Model) -> Model:
     if not isinstance(model, str):
         return model
-    return resolve(model, base_url=settings.local_base_url or None) if model.startswith("local:") else resolve(model)
+    return (
+        resolve(model, base_url=settings.local_base_url or None)
+        if model.startswith("local:")
+        else resolve(model)
+    )
 
 
 def forget() -> None:

@@ -5,4 +5,6 @@ This folder stands at the top of the project and is imported as `agno_workers.ta
 """
 
 if __name__ != "agno_workers.tasks":
-    raise ImportError(f"import agno_workers.tasks, not {__name__!r}: under two names every task would be registered twice")
+    raise ImportError(
+        f"import agno_workers.tasks, not {__name__!r}: under two names every task would be registered twice"
+    )

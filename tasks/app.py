@@ -21,25 +21,30 @@ except AgnoError as error:  # a wrong setting: one sentence, not a traceback
     sys.exit(f"agno-workers: {error}")
 
 
-class Threads(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+class Threads(bootsteps.StartStopStep):
     """The keeper and the renewal of leases, in the worker's main process."""
 
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, worker: Any, **_: Any) -> None:
+    def __init__(self, _worker: Any, **_: Any) -> None:
         self._threads: list[Rounds | Renewal] = []
 
-    def start(self, worker: Any) -> None:
+    def start(self, _worker: Any) -> None:
         services = wiring.services()
         settings = services.settings
         self._threads = [
-            Rounds(services.keeper(), services.pool, every_s=settings.keeper_every_s, standby_s=settings.keeper_lease_s),
+            Rounds(
+                services.keeper(),
+                services.pool,
+                every_s=settings.keeper_every_s,
+                standby_s=settings.keeper_lease_s,
+            ),
             Renewal(services.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s),
         ]
         for thread in self._threads:
             thread.start()
 
-    def stop(self, worker: Any) -> None:
+    def stop(self, _worker: Any) -> None:
         for thread in self._threads:
             thread.stop()
 

@@ -88,17 +88,28 @@ def write_row(text: str, fail: bool, ctx: ToolContext) -> str:
     return "written"
 
 
+@tool(effect=Effect.TRANSACTIONAL, timeout_s=0.5)
+def write_slowly(ctx: ToolContext) -> str:
+    """Write a row, and then be too late."""
+    ctx.connection.execute("CREATE TABLE IF NOT EXISTS public.ledger (text text)")
+    ctx.connection.execute("INSERT INTO public.ledger VALUES ('late')")
+    ctx.connection.execute("SELECT pg_sleep(20)")
+    return "written"
+
+
 def _block_while(path: Path) -> None:
     while path.exists():
         time.sleep(0.02)  # this is the tool at work, not a test that waits
 
 
 echo = Agent(name="echo", model=Scripted("echo", _echo))
-shouter = Agent(name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper())))
+shouter = Agent(
+    name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper()))
+)
 caller = Agent(
     name="caller",
     model=Scripted("caller", _tools_named),
-    tools=[add, boom, log_line, pay, hold, kill_worker, write_row],
+    tools=[add, boom, log_line, pay, hold, kill_worker, write_row, write_slowly],
     limits=Limits(turns=5),
 )
 failing = Agent(name="failing", model=Scripted("failing", _failing), retry=Retry(attempts=1))

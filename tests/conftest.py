@@ -45,8 +45,7 @@ def servers() -> Iterator[EmbeddedServers]:
 def template(servers: EmbeddedServers) -> str:
     """The name of a migrated database, to be copied for each test."""
     name = "agno_template"
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    _execute(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     migrate.upgrade(_named(servers.database_url, name))
     return name
 
@@ -55,10 +54,9 @@ def template(servers: EmbeddedServers) -> str:
 def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
     """A fresh migrated database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-        yield _named(servers.database_url, name)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    _execute(servers, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    yield _named(servers.database_url, name)
+    _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -114,12 +112,20 @@ def client(environment: dict[str, str], servers: EmbeddedServers) -> Iterator[Cl
 class Worker:
     """A real worker process, ready when this returns. Its output is kept in `lines`."""
 
-    def __init__(self, environment: dict[str, str], queues: str, pool: str, concurrency: int, *more: str) -> None:
+    def __init__(
+        self, environment: dict[str, str], queues: str, pool: str, concurrency: int, *more: str
+    ) -> None:
         command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", pool]
         command += ["-c", str(concurrency), "-l", "INFO", "-n", f"{uuid.uuid4().hex[:6]}@test", *more]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=inherited | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=inherited | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         self.lines: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
@@ -172,7 +178,9 @@ def start_worker(environment: dict[str, str]) -> Iterator[StartWorker]:
     """Starts workers: `start_worker(queues="agents,tools", pool="threads", concurrency=8, **AGNO_settings)`."""
     started: list[Worker] = []
 
-    def start(*more: str, queues: str = "agents,tools", pool: str = "threads", concurrency: int = 8, **changed: str) -> Worker:
+    def start(
+        *more: str, queues: str = "agents,tools", pool: str = "threads", concurrency: int = 8, **changed: str
+    ) -> Worker:
         worker = Worker(environment | changed, queues, pool, concurrency, *more)
         started.append(worker)
         return worker
@@ -186,6 +194,11 @@ def start_worker(environment: dict[str, str]) -> Iterator[StartWorker]:
 def worker(start_worker: StartWorker) -> Worker:
     """One worker for both queues."""
     return start_worker()
+
+
+def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 def _named(url: str, database: str) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from celery import Celery, current_task
-from kombu import Queue
+from kombu.entity import Queue
+from kombu.utils.functional import maybe_list
 
 from agno_workers.broker.names import RUN, TOOL, TURN
 from agno_workers.broker.submit import submit
@@ -54,10 +55,9 @@ class AgnoCelery(Celery):
 
     def _kept_with_run(self, options: dict[str, Any], request: Any) -> Canvas:
         """Celery's options as plain JSON, to be kept with the run."""
-        link, link_error = options.get("link") or [], options.get("link_error") or []
         kept = {
-            "link": link if isinstance(link, (list, tuple)) and not isinstance(link, dict) else [link],
-            "link_error": link_error if isinstance(link_error, (list, tuple)) and not isinstance(link_error, dict) else [link_error],
+            "link": maybe_list(options.get("link")) or [],
+            "link_error": maybe_list(options.get("link_error")) or [],
             "chain": options.get("chain") or [],
             "group_id": options.get("group_id"),
             "group_index": options.get("group_index"),
@@ -115,5 +115,3 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         enable_utc=True,
     )
     return app
-
-

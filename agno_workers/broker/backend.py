@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from celery import states
+from celery import exceptions, states
 from celery.backends.base import BaseBackend
-from celery.exceptions import ImproperlyConfigured, TimeoutError
 from celery.result import GroupResult, result_from_tuple
 
 from agno_workers.broker.names import STEP_TASKS, TOOL, TURN
@@ -51,12 +50,16 @@ class PostgresBackend(BaseBackend):
     def _dispatch(self) -> Dispatch:
         dispatch: Callable[[], Dispatch] | None = getattr(self.app, "dispatch", None)
         if dispatch is None:
-            raise ImproperlyConfigured("this Celery app is not connected: call agno_workers.attach(app) after creating it")
+            raise exceptions.ImproperlyConfigured(
+                "this Celery app is not connected: call agno_workers.attach(app) after creating it"
+            )
         return dispatch()
 
     # Results.
 
-    def _store_result(self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any) -> None:
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> None:
         if request is not None and request.task in STEP_TASKS:
             return
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
@@ -75,7 +78,7 @@ class PostgresBackend(BaseBackend):
         result = AgnoError.from_json(outcome.error) if outcome.error else outcome.content
         return {"task_id": task_id, "status": state, "result": result, "traceback": None, "children": []}
 
-    def wait_for(self, task_id: str, timeout: float | None = None, interval: float = 0.5, no_ack: bool = True, on_interval: Any = None) -> Any:
+    def wait_for(self, task_id: str, timeout: float | None = None, on_interval: Any = None, **_: Any) -> Any:
         """As Celery's, but woken by NOTIFY instead of a poll each `interval`."""
 
         def look() -> dict[str, Any] | None:
@@ -84,7 +87,7 @@ class PostgresBackend(BaseBackend):
 
         meta = self._dispatch.results.wait(task_id, look, timeout, on_interval)
         if meta is None:
-            raise TimeoutError(f"task {task_id} has not ended within {timeout} s; it goes on")
+            raise exceptions.TimeoutError(f"task {task_id} has not ended within {timeout} s; it goes on")
         return meta
 
     def _forget(self, task_id: str) -> None:
@@ -98,7 +101,11 @@ class PostgresBackend(BaseBackend):
         row = self._dispatch.results.restore_group(group_id)
         if row is None:
             return None
-        return {"task_id": group_id, "result": result_from_tuple(row["result"], self.app), "date_done": row["created_at"]}
+        return {
+            "task_id": group_id,
+            "result": result_from_tuple(row["result"], self.app),
+            "date_done": row["created_at"],
+        }
 
     def _delete_group(self, group_id: str) -> None:
         self._dispatch.results.delete_group(group_id)
@@ -130,7 +137,9 @@ class PostgresBackend(BaseBackend):
         if self._dispatch.results.chord_part(request.group, request.id, request.group_index, state, encoded):
             self._dispatch.continue_chord(request.group)
 
-    def mark_as_failure(self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any) -> None:
+    def mark_as_failure(
+        self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> None:
         """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
         if request is not None and request.task in STEP_TASKS:
             self._dispatch.journal.give_up(task_id)

@@ -89,7 +89,9 @@ class Dispatch:
     def _fan_out(self, recorded: Recorded) -> None:
         """The tools of one turn, side by side, as Celery's chord; its count is kept by `finish_tool`."""
         assert recorded.body is not None
-        header = group([self._signature(send) for send in recorded.sends], app=self._app, task_id=recorded.barrier_id)
+        header = group(
+            [self._signature(send) for send in recorded.sends], app=self._app, task_id=recorded.barrier_id
+        )
         chord(header, self._signature(recorded.body), app=self._app).apply_async()
 
     def _signature(self, send: Send) -> Signature:
@@ -111,7 +113,9 @@ class Dispatch:
             return
         error = AgnoError.from_json(run.error or {})
         backend, state = self._app.backend, STATES[run.status]
-        request = Context({"id": run.id, "task": RUN, "errbacks": canvas.link_error, "delivery_info": {}, **context})
+        request = Context(
+            {"id": run.id, "task": RUN, "errbacks": canvas.link_error, "delivery_info": {}, **context}
+        )
         backend._fail_chain(canvas.chain, error, state=state)
         if canvas.link_error:
             backend._call_task_errbacks(request, error, None)
@@ -143,7 +147,9 @@ class Dispatch:
         return [self._decoded(part) for part in parts]
 
     def _decoded(self, part: Part) -> Any:
-        return part.result if part.status == RunStatus.DONE else self._app.backend.decode(to_json(part.result))
+        return (
+            part.result if part.status == RunStatus.DONE else self._app.backend.decode(to_json(part.result))
+        )
 
     def _chord_failed(self, body: Any, part: Part) -> None:
         cause = self._cause(part)
@@ -152,7 +158,9 @@ class Dispatch:
         self._app.backend.chord_error_from_stack(body, error)
         if body.options.get("group_id") and body.options.get("chord"):
             # Celery stops here, and the chord around this one would wait for ever: its part has failed, too.
-            inner = Context({**body, **body.options, "id": body.options["task_id"], "group": body.options["group_id"]})
+            inner = Context(
+                {**body, **body.options, "id": body.options["task_id"], "group": body.options["group_id"]}
+            )
             self._app.backend.on_chord_part_return(inner, states.FAILURE, error)
 
     def _cause(self, part: Part) -> BaseException:

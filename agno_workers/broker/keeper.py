@@ -126,12 +126,13 @@ class Rounds(threading.Thread):
                     pass
             except _ERRORS as error:
                 log.warning("the keeper's round was cut short: %s", error)
-                listener = _closed(listener)
+                _close(listener)
+                listener = None
                 self._stopping.wait(self._every_s)
             except Exception:
                 log.exception("the keeper's round failed; the next one follows")
                 self._stopping.wait(self._standby_s)
-        _closed(listener)
+        _close(listener)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -140,7 +141,14 @@ class Rounds(threading.Thread):
 class Renewal(threading.Thread):
     """Renews the leases of all steps that this worker carries, in one statement each `every_s`."""
 
-    def __init__(self, journal: Journal, carried: Callable[[], Iterable[str]], lose: Callable[[set[str]], None], *, every_s: float) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        carried: Callable[[], Iterable[str]],
+        lose: Callable[[set[str]], None],
+        *,
+        every_s: float,
+    ) -> None:
         super().__init__(name="agno-renewal", daemon=True)
         self._journal = journal
         self._carried = carried
@@ -168,6 +176,6 @@ def _listening(pool: Pool) -> Connection:
     return listener
 
 
-def _closed(listener: Connection | None) -> None:
+def _close(listener: Connection | None) -> None:
     if listener is not None:
         listener.close()

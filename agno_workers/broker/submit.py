@@ -91,7 +91,9 @@ def _parts(value: Any) -> list[AnyPart]:
             return [msgspec.convert(msgspec.to_builtins(value), AnyPart)]
         case {"type": "text" | "image" | "audio" | "file", **_rest}:
             return [msgspec.convert(value, AnyPart)]
-        case [*items] if items and all(isinstance(item, dict) and "type" in item or isinstance(item, msgspec.Struct) for item in items):
+        case [*items] if items and all(
+            (isinstance(item, dict) and "type" in item) or isinstance(item, msgspec.Struct) for item in items
+        ):
             return [part for item in items for part in _parts(item)]
         case [*items]:
             return [Text(f"[{number}]\n{_shown(item)}") for number, item in enumerate(items, 1)]
@@ -103,7 +105,9 @@ def _shown(value: Any) -> str:
     try:
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"an input of type {type(value).__name__} can't be sent as JSON: {error}. Send text or JSON values.") from error
+        raise InvalidInput(
+            f"an input of type {type(value).__name__} can't be sent as JSON: {error}. Send text or JSON values."
+        ) from error
 
 
 def _text(asked: Mapping[str, Any], key: str) -> str | None:

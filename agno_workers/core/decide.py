@@ -47,7 +47,14 @@ class SoFar(msgspec.Struct, frozen=True):
     usage: Usage
 
 
-def decide(reply: Reply, so_far: SoFar, limits: Limits, misfit: str | None = None, grace: int = 0, content: Any = None) -> Move:
+def decide(
+    reply: Reply,
+    so_far: SoFar,
+    limits: Limits,
+    misfit: str | None = None,
+    grace: int = 0,
+    content: Any = None,
+) -> Move:
     """The next move of a run.
 
     `so_far` counts this reply. `content` is the answer as the agent's `output_schema` reads it, `misfit` why
@@ -60,7 +67,10 @@ def decide(reply: Reply, so_far: SoFar, limits: Limits, misfit: str | None = Non
         case StopReason.PAUSED:
             return _limit_met(reply, so_far, limits) or AskAgain()
         case StopReason.CONTEXT_WINDOW:
-            return Fail("the transcript no longer fits the model's context window: shorten the input or the history", "context_window")
+            return Fail(
+                "the transcript no longer fits the model's context window: shorten the input or the history",
+                "context_window",
+            )
         case StopReason.REFUSAL:
             return End(reply.message.text, "refusal")
         case _ if misfit is not None and grace > 0:
@@ -86,4 +96,6 @@ def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | None:
 
 
 def _mend(misfit: str) -> Message:
-    return user(f"Your answer does not fit the required JSON schema: {misfit}\nAnswer again with JSON that fits, and nothing else.")
+    return user(
+        f"Your answer does not fit the required JSON schema: {misfit}\nAnswer again with JSON that fits, and nothing else."
+    )

@@ -3,9 +3,9 @@
 The life of a run:
 
     submit ──▶ queued ──claim──▶ running ──────────────▶ done        an answer, or what a limit left of it
-                  │                 │  ▲                  
+                  │                 │  ▲
                   │                 ▼  │ chord body      ▶ failed      `error` says why
-                  │              waiting                  
+                  │              waiting
                   └──────cancel─────┴───────────────────▶ cancelled   generation + 1: late results are refused
 
 `waiting`: no turn is under way; tools are out, and the last one in wakes the next turn.

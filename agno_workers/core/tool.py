@@ -63,7 +63,7 @@ class ToolContext(msgspec.Struct, frozen=True):
     """A psycopg connection inside the step's transaction, for `transactional` tools; None for the others."""
     cancelled: Callable[[], bool] = lambda: False
     """True once the run was cancelled: a long tool looks at it now and then, and returns."""
-    emit: Callable[[str], None] = lambda text: None
+    emit: Callable[[str], None] = lambda _: None
     """Shows a line of progress to whoever watches the run."""
 
     @property

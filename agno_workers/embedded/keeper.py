@@ -32,7 +32,9 @@ class Order:
     """What to start and how to end it. Crosses to the keeper as JSON."""
 
     command: list[str]  # an absolute path and its arguments
-    folder: str  # working folder, entered before the change of user: the new user need not reach it by its path
+    folder: (
+        str  # working folder, entered before the change of user: the new user need not reach it by its path
+    )
     environment: dict[str, str]  # all of it: keys in our own environment are none of a server's business
     parent: int  # the process whose end ends the server
     user: tuple[int, int] | None = None  # uid and gid to become, or None to stay who we are
@@ -44,13 +46,14 @@ class Order:
 
 
 def main() -> None:
-    """Prints the server's pid, keeps it until its end or ours, and exits with its status (127 if it could not start)."""
+    """Writes the server's pid, keeps it until its end or ours, and exits with its status (127 if it could not start)."""
     order = Order(**json.loads(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *STOP_REQUESTS})
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = start(order)
-    print(server, flush=True)
+    sys.stdout.write(f"{server}\n")
+    sys.stdout.flush()
     status = wait_for_an_end(order, server)
     if status is None:
         status = stop(order, server)
@@ -79,7 +82,7 @@ def start(order: Order) -> int:
         if not order.talks:
             os.dup2(2, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        os.execve(order.command[0], order.command, order.environment)  # noqa: S606 - a list, not a shell
+        os.execve(order.command[0], order.command, order.environment)
     except OSError as error:
         os.write(2, f"{order.command[0]}: {error}\n".encode())
     finally:

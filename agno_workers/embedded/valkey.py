@@ -49,7 +49,10 @@ class Valkey(Server):
             "daemonize": "no",
         }
         return keeper.Order(
-            command=[str(_binary()), *(word for key, value in settings.items() for word in (f"--{key}", value))],
+            command=[
+                str(_binary()),
+                *(word for key, value in settings.items() for word in (f"--{key}", value)),
+            ],
             folder=str(self.data_dir),
             environment={"LC_ALL": "C", "PATH": os.defpath},
             parent=os.getpid(),

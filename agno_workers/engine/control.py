@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the run was cancelled or another worker carries the step
-    """Raised inside a step that this process no longer holds, to leave it early. Its result would be refused."""
+class Stopped(Exception):
+    """Raised inside a step that this process no longer holds, to leave it early; its result would be refused."""
 
 
 class Held:

@@ -70,14 +70,18 @@ def take_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
         return engine.journal.fail(claim, error.to_json(), "model_rejected")
     except Unavailable:
         raise  # Postgres is away: nothing can be recorded now; the lease runs out, and the turn is carried again
-    except Exception as error:  # a provider's bad day, an agent not deployed here yet, a bug: bounded tries, then failed
+    except (
+        Exception
+    ) as error:  # a provider's bad day, an agent not deployed here yet, a bug: bounded tries, then failed
         return try_later(engine, claim, retry, error)
 
 
 def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
     """One model call, watched by whoever follows the run, and left early when the step is lost."""
     agent = prepared.agent
-    past = engine.journal.history(claim, agent.history.runs) if claim.session_id and agent.history.runs else ()
+    past = (
+        engine.journal.history(claim, agent.history.runs) if claim.session_id and agent.history.runs else ()
+    )
     with engine.held.step(claim.step_id) as lost, engine.streams.writer(claim.run_id, claim.step_id) as emit:
 
         def watch(delta: Any) -> None:
@@ -91,8 +95,12 @@ def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
 def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -> Recorded:
     """Decide what comes next, and record it with the reply in one transaction."""
     journal, agent = engine.journal, prepared.agent
-    content, misfit = prepared.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
-    so_far = SoFar(claim.turns + 1, claim.tool_calls + len(reply.message.tool_calls), claim.usage + reply.usage)
+    content, misfit = (
+        prepared.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
+    )
+    so_far = SoFar(
+        claim.turns + 1, claim.tool_calls + len(reply.message.tool_calls), claim.usage + reply.usage
+    )
     grace = agent.retry.output_attempts - sum(message.role == "user" for message in claim.transcript[1:])
     match decide(reply, so_far, agent.limits, misfit, grace, content):
         case FanOut(calls):
@@ -104,7 +112,11 @@ def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -
         case End(answer, reason):
             return journal.end(claim, reply.message, reply.usage, answer, reason)
         case Fail(message, reason):
-            error = {"type": "RunFailed", "message": message, "ids": {"run_id": claim.run_id, "reason": reason}}
+            error = {
+                "type": "RunFailed",
+                "message": message,
+                "ids": {"run_id": claim.run_id, "reason": reason},
+            }
             return journal.fail(claim, error, reason, [reply.message], reply.usage)
 
 
@@ -118,11 +130,19 @@ def tool_step(engine: Engine, prepared: Prepared, call: ToolCall) -> ToolStep:
 
 def try_later(engine: Engine, claim: TurnClaim, retry: Retry, error: Exception) -> Recorded:
     """Another try after a while, or, when the tries are used up, the end of the run."""
-    described = error.to_json() if isinstance(error, AgnoError) else {"type": type(error).__name__, "message": str(error), "ids": {}}
+    described = (
+        error.to_json()
+        if isinstance(error, AgnoError)
+        else {"type": type(error).__name__, "message": str(error), "ids": {}}
+    )
     if not isinstance(error, AgnoError):
-        log.exception("a turn raised", extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent})
+        log.error(
+            "a turn raised",
+            exc_info=error,
+            extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent},
+        )
     if claim.tries + 1 >= retry.attempts:
         return engine.journal.fail(claim, described, "retries", step_status="dead")
     wish = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None
-    engine.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish), described)  # noqa: S311 - jitter, not a secret
+    engine.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish), described)
     return NOTHING

@@ -48,14 +48,21 @@ class Prepared(msgspec.Struct, frozen=True):
         try:
             value = pydantic.TypeAdapter(self.agent.output_schema).validate_json(_unfenced(text))
         except pydantic.ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors(include_url=False)]
+            problems = [
+                f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
+                for e in error.errors(include_url=False)
+            ]
             return None, "; ".join(problems)
         return pydantic.TypeAdapter(self.agent.output_schema).dump_python(value, mode="json"), None
 
 
 def _system(agent: Agent, claim: TurnClaim) -> str:
     """Description, instructions and facts. The time is that of the submit, so that a repeated turn asks the same."""
-    instructions = agent.instructions if isinstance(agent.instructions, str) else "\n".join(f"- {line}" for line in agent.instructions)
+    instructions = (
+        agent.instructions
+        if isinstance(agent.instructions, str)
+        else "\n".join(f"- {line}" for line in agent.instructions)
+    )
     parts = [agent.description, instructions]
     if agent.context.datetime:
         parts.append(f"The time is {claim.created_at:%Y-%m-%d %H:%M} UTC.")

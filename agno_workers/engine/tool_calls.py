@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from msgspec.structs import replace
 from psycopg import Rollback
+from psycopg.pq import TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.run import StepKind
@@ -25,7 +28,9 @@ def take_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
         return NOTHING
     try:
         tools = engine.prepare(claim.agent).tools
-    except AgnoError as error:  # this worker lacks the agent's code: the model is told, rather than the run left hanging
+    except (
+        AgnoError
+    ) as error:  # this worker lacks the agent's code: the model is told, rather than the run left hanging
         return finish(engine, claim, ToolOutcome(str(error), True, "unknown_tool"))
     tool = tools.get(claim.name)
     with engine.held.step(claim.step_id) as lost, engine.streams.writer(claim.run_id, claim.step_id) as emit:
@@ -48,18 +53,20 @@ def take_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
 
 def in_transaction(engine: Engine, claim: ToolClaim, tool: Tool, context: ToolContext) -> Recorded:
     """The tool's writes on `ctx.connection` commit with its result, or not at all."""
-    with engine.pool.connection() as connection:
-        with connection.transaction() as transaction:
-            outcome = execute(tool, claim.name, claim.call.arguments, replace(context, connection=connection))
-            if outcome.is_error:
-                raise Rollback(transaction)
-            recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), connection=connection)
-            if not recorded.recorded:
-                raise Rollback(transaction)
-            return recorded
+    recorded: Recorded | None = None
+    # A Rollback is swallowed by its transaction, except when the connection is closed.
+    with engine.pool.connection() as connection, suppress(Rollback), connection.transaction() as transaction:
+        outcome = execute(tool, claim.name, claim.call.arguments, replace(context, connection=connection))
         if outcome.kind == "timeout":
-            connection.close()  # the tool's thread may still write on it
-    return finish(engine, claim, outcome)
+            connection.close()  # its thread may be in the middle of a statement, and must not get to commit
+        elif connection.info.transaction_status is TransactionStatus.INERROR:
+            text = f"its transaction failed, nothing was written: {outcome.content}"
+            outcome = ToolOutcome(text, True, "raised")
+        if not outcome.is_error:
+            recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), connection=connection)
+        if recorded is None or not recorded.recorded:
+            raise Rollback(transaction)
+    return finish(engine, claim, outcome) if recorded is None else recorded
 
 
 def finish(engine: Engine, claim: ToolClaim, outcome: ToolOutcome) -> Recorded:
@@ -78,7 +85,10 @@ def bury(engine: Engine, step: Hopeless) -> Recorded:
         "message": f"attempt {step.attempt} on {step.worker} ended without a result, and no further attempt is allowed",
         "ids": {"run_id": step.run_id, "step_id": step.step_id},
     }
-    log.error("a step is given up", extra={"run_id": step.run_id, "step_id": step.step_id, "kind": step.kind, "attempt": step.attempt})
+    log.error(
+        "a step is given up",
+        extra={"run_id": step.run_id, "step_id": step.step_id, "kind": step.kind, "attempt": step.attempt},
+    )
     if step.kind is StepKind.TURN:
         return engine.journal.fail(step, error, "worker_lost", step_status="dead")
     unknown = step.effect is Effect.ONCE

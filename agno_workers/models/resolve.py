@@ -101,10 +101,10 @@ def _missing(provider: str, model: str, variable: str, advice: str) -> ModelReje
 
 
 def _advice(name: str, provider: str) -> str:
-    known = ", ".join(f"{p}:" for p in PROVIDERS)
+    known = ", ".join(f"{known}:" for known in PROVIDERS)
     nearest = difflib.get_close_matches(provider, PROVIDERS, n=1)
-    if nearest and ":" in name:
+    if nearest and nearest[0] != provider and ":" in name:
         return (
             f"{name!r} names no known provider ({known}). Did you mean {nearest[0]}:{name.partition(':')[2]}?"
         )
-    return f"{name!r} is not a model's name: write provider:model, with one of the providers {known[:-1]}."
+    return f"{name!r} is not a model's name: write provider:model, with one of the providers {known}."

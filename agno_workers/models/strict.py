@@ -41,7 +41,7 @@ def can_be_closed(schema: dict[str, Any]) -> bool:
         return False
     nested = [item for key in _MAPS for item in schema.get(key, {}).values()]
     nested += [item for key in (*_LISTS, "oneOf") for item in schema.get(key, [])]
-    nested.append(schema.get("items", {}))
+    nested += [schema["items"]] if "items" in schema else []
     return all(can_be_closed(item) for item in nested if isinstance(item, dict))
 
 
@@ -50,4 +50,5 @@ def _closed_map(schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_object(schema: dict[str, Any]) -> bool:
-    return schema.get("type") == "object" or "properties" in schema
+    kind = schema.get("type")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema

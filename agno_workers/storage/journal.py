@@ -139,7 +139,14 @@ class Journal:
     """See the module. Raises Unavailable where Postgres can't be reached; then nothing, or all of it, happened."""
 
     def __init__(
-        self, pool: Pool, *, inline_max_bytes: int, lease_s: float, publish_after_s: float, turn_attempts: int, worker: str = ""
+        self,
+        pool: Pool,
+        *,
+        inline_max_bytes: int,
+        lease_s: float,
+        publish_after_s: float,
+        turn_attempts: int,
+        worker: str = "",
     ) -> None:
         self._pool = pool
         self._inline_max_bytes = inline_max_bytes
@@ -154,13 +161,26 @@ class Journal:
         """
         payloads = Payloads(self._inline_max_bytes)
         given = {key: value for key, value in options.items() if value is not None}
-        run = given | {"agent": agent, "queue": queue, "input": payloads.pack(message), "max_attempts": self._turn_attempts,
-            "publish_after_s": self._publish_after_s}
+        run = given | {
+            "agent": agent,
+            "queue": queue,
+            "input": payloads.pack(message),
+            "max_attempts": self._turn_attempts,
+            "publish_after_s": self._publish_after_s,
+        }
         run["blobs"] = payloads.blobs.obj
         (row,) = self._pool.run(_SQL["submit"], {"run": jsonb(run)})
         send = None
         if row["due"]:
-            send = Send(row["outbox_id"], str(row["run_id"]), str(row["step_id"]), 0, StepKind.TURN, row["queue"], row["priority"])
+            send = Send(
+                row["outbox_id"],
+                str(row["run_id"]),
+                str(row["step_id"]),
+                0,
+                StepKind.TURN,
+                row["queue"],
+                row["priority"],
+            )
         return Submitted(str(row["run_id"]), row["created"], send)
 
     def wake_keeper(self) -> None:
@@ -177,7 +197,9 @@ class Journal:
         rows = self._pool.run(_SQL["claim_tool"], self._claim(run_id, step_id, generation))
         return _as(ToolClaim, rows[0]) if rows else None
 
-    def fan_out(self, claim: TurnClaim, said: Message, usage: Usage, calls: Sequence[ToolStep], next_queue: str) -> Recorded:
+    def fan_out(
+        self, claim: TurnClaim, said: Message, usage: Usage, calls: Sequence[ToolStep], next_queue: str
+    ) -> Recorded:
         """Record a turn that asked for tools: a step each, and the barrier whose last part writes the next turn.
 
         The results' places in the transcript are given out here, in the order of the calls, so that they stay in
@@ -186,8 +208,9 @@ class Journal:
         payloads = Payloads(self._inline_max_bytes)
         turn = claim.turns + 1
         barrier_id = str(uuid7())
+        next_turn_id = str(uuid7())
         body = {
-            "id": str(uuid7()),
+            "id": next_turn_id,
             "key": f"turn:{turn + 1}",
             "queue": next_queue,
             "priority": claim.priority,
@@ -211,9 +234,18 @@ class Journal:
         ]
         barrier = [{"id": barrier_id, "size": len(steps), "body": body}]
         recorded = self._finish_turn(
-            claim, payloads, [said], usage, run_status="waiting", steps=steps, barrier=barrier, tool_calls=len(calls)
+            claim,
+            payloads,
+            [said],
+            usage,
+            run_status="waiting",
+            steps=steps,
+            barrier=barrier,
+            tool_calls=len(calls),
         )
-        woken = Send(None, claim.run_id, body["id"], claim.generation, StepKind.TURN, next_queue, claim.priority)
+        woken = Send(
+            None, claim.run_id, next_turn_id, claim.generation, StepKind.TURN, next_queue, claim.priority
+        )
         return replace(recorded, body=woken, barrier_id=barrier_id) if recorded.recorded else recorded
 
     def ask_again(self, claim: TurnClaim, said: Sequence[Message], usage: Usage, next_queue: str) -> Recorded:
@@ -226,17 +258,31 @@ class Journal:
             "seq": claim.seq + len(said),
             "max_attempts": self._turn_attempts,
         }
-        return self._finish_turn(claim, Payloads(self._inline_max_bytes), said, usage, run_status="running", steps=[step])
+        return self._finish_turn(
+            claim, Payloads(self._inline_max_bytes), said, usage, run_status="running", steps=[step]
+        )
 
     def end(self, claim: TurnClaim, said: Message, usage: Usage, content: Any, reason: str) -> Recorded:
         """Record the last turn and the run's answer."""
         payloads = Payloads(self._inline_max_bytes)
         return self._finish_turn(
-            claim, payloads, [said], usage, run_status="done", content=payloads.pack(content), reason=reason, ended=True
+            claim,
+            payloads,
+            [said],
+            usage,
+            run_status="done",
+            content=payloads.pack(content),
+            reason=reason,
+            ended=True,
         )
 
     def fail(
-        self, turn: TurnClaim | Hopeless, error: dict[str, Any], reason: str, said: Sequence[Message] = (), usage: Usage | None = None,
+        self,
+        turn: TurnClaim | Hopeless,
+        error: dict[str, Any],
+        reason: str,
+        said: Sequence[Message] = (),
+        usage: Usage | None = None,
         step_status: str = "done",
     ) -> Recorded:
         """End the run `failed`, with what its last turn said, if anything."""
@@ -250,7 +296,10 @@ class Journal:
         step_status: str = "done", steps: Sequence[dict[str, Any]] = (), barrier: Sequence[dict[str, Any]] = (), tool_calls: int = 0,
         content: Any = None, reason: str | None = None, error: Any = None, run_error: Any = None, ended: bool = False,
     ) -> Recorded:  # fmt: skip
-        messages = [{"seq": claim.seq + place, "content": payloads.pack(message)} for place, message in enumerate(said)]
+        messages = [
+            {"seq": claim.seq + place, "content": payloads.pack(message)}
+            for place, message in enumerate(said)
+        ]
         used = msgspec.structs.asdict(usage or Usage())
         (row,) = self._patiently(
             _SQL["finish_turn"],
@@ -292,13 +341,16 @@ class Journal:
 
     def renew(self, step_ids: Sequence[str]) -> set[str]:
         """Hold on to the steps that this worker carries; gives back those that it has lost."""
-        rows = self._pool.run(_SQL["renew"], {"step_ids": list(step_ids), "worker": self.worker, "lease_s": self._lease_s})
+        rows = self._pool.run(
+            _SQL["renew"], {"step_ids": list(step_ids), "worker": self.worker, "lease_s": self._lease_s}
+        )
         return {row["id"] for row in rows}
 
     def retry(self, claim: TurnClaim | ToolClaim, delay_s: float, error: dict[str, Any]) -> None:
         """Give a step back, to be tried again in `delay_s`; the keeper sends it then."""
         self._pool.run(
-            _SQL["retry"], {"step_id": claim.step_id, "attempt": claim.attempt, "delay_s": delay_s, "error": jsonb(error)}
+            _SQL["retry"],
+            {"step_id": claim.step_id, "attempt": claim.attempt, "delay_s": delay_s, "error": jsonb(error)},
         )
 
     def give_up(self, step_id: str) -> None:
@@ -318,7 +370,8 @@ class Journal:
     def history(self, claim: TurnClaim, runs: int) -> tuple[Message, ...]:
         """What was said in the last `runs` finished runs of the same agent in the claim's session, oldest first."""
         rows = self._pool.run(
-            _SQL["history"], {"session_id": claim.session_id, "agent": claim.agent, "before": claim.created_at, "runs": runs}
+            _SQL["history"],
+            {"session_id": claim.session_id, "agent": claim.agent, "before": claim.created_at, "runs": runs},
         )
         return tuple(msgspec.convert(row["content"], Message) for row in rows)
 
@@ -331,7 +384,11 @@ class Journal:
     def take_outbox(self, limit: int, again_s: float) -> list[Send | Continue]:
         """Rule 2: messages left behind. Those of steps that are no longer ready are struck out here."""
         rows = self._pool.run(_SQL["take_outbox"], {"limit": limit, "again_s": again_s})
-        stale = [row["outbox_id"] for row in rows if row["wanted"] is not True and not (row["ended_run_id"] or row["chord_id"])]
+        stale = [
+            row["outbox_id"]
+            for row in rows
+            if row["wanted"] is not True and not (row["ended_run_id"] or row["chord_id"])
+        ]
         if stale:
             self.published(stale)
         return [_owed(row) for row in rows if row["outbox_id"] not in stale]
@@ -343,7 +400,10 @@ class Journal:
 
     def release_expired(self, limit: int) -> list[Send]:
         """Rule 3: leases that ran out, where another attempt is allowed."""
-        return [_as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["release_expired"], {"limit": limit})]
+        return [
+            _as(Send, row | {"outbox_id": None})
+            for row in self._pool.run(_SQL["release_expired"], {"limit": limit})
+        ]
 
     def hopeless(self, limit: int) -> list[Hopeless]:
         """Rule 3: leases that ran out, where none is."""
@@ -351,16 +411,24 @@ class Journal:
 
     def silent_queues(self, resend_after_s: float) -> list[str]:
         """Rule 4: queues whose sent steps nobody claimed for `resend_after_s`."""
-        return [row["queue"] for row in self._pool.run(_SQL["silent_queues"], {"resend_after_s": resend_after_s})]
+        return [
+            row["queue"] for row in self._pool.run(_SQL["silent_queues"], {"resend_after_s": resend_after_s})
+        ]
 
     def take_lost(self, queues: Sequence[str] | None, resend_after_s: float, limit: int) -> list[Send]:
         """Rules 4 and 1: steps whose message is gone, in these queues or (None) in all."""
-        params = {"queues": None if queues is None else list(queues), "resend_after_s": resend_after_s, "limit": limit}
+        params = {
+            "queues": None if queues is None else list(queues),
+            "resend_after_s": resend_after_s,
+            "limit": limit,
+        }
         return [_as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["take_lost"], params)]
 
     def take_due(self, limit: int) -> list[Send]:
         """Rule 5: steps whose timer has come."""
-        return [_as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["take_due"], {"limit": limit})]
+        return [
+            _as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["take_due"], {"limit": limit})
+        ]
 
     def epoch(self) -> str:
         """The value that Redis must repeat as long as it remembers."""
@@ -369,7 +437,10 @@ class Journal:
     def _patiently(self, statement: str, params: dict[str, Any]) -> list[Row]:
         """A result was paid for: hold on to it while Postgres is away, and record it when it is back."""
         patient = Retrying(
-            retry=retry_if_exception_type(Unavailable), wait=wait_random_exponential(0.1, 2.0), stop=stop_after_delay(120), reraise=True
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(0.1, 2.0),
+            stop=stop_after_delay(120),
+            reraise=True,
         )
         return patient(self._pool.run, statement, params)
 

@@ -44,7 +44,10 @@ class Look:
         """Raises RunNotFound, also for text that is no id."""
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         if not rows:
-            raise RunNotFound(f"no run {run_id!r} in this database. `agno-workers runs ls` lists those there are.", run_id=run_id)
+            raise RunNotFound(
+                f"no run {run_id!r} in this database. `agno-workers runs ls` lists those there are.",
+                run_id=run_id,
+            )
         return _run(rows[0])
 
     def canvas(self, run_id: str) -> Canvas:
@@ -52,21 +55,38 @@ class Look:
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         return msgspec.convert((rows[0]["canvas"] if rows else None) or {}, Canvas)
 
-    def runs(self, *, status: str | None = None, agent: str | None = None, session_id: str | None = None, limit: int = 50) -> list[Listed]:
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        agent: str | None = None,
+        session_id: str | None = None,
+        limit: int = 50,
+    ) -> list[Listed]:
         """The newest first."""
-        rows = self._pool.run(_SQL["runs"], {"status": status, "agent": agent, "session_id": session_id, "limit": limit})
+        rows = self._pool.run(
+            _SQL["runs"], {"status": status, "agent": agent, "session_id": session_id, "limit": limit}
+        )
         return [Listed(_run(row), row["asked"] or "") for row in rows]
 
     def steps(self, run_id: str) -> list[Step]:
         """In the order in which they were written."""
-        return [msgspec.convert(row, Step) for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})]
+        return [
+            msgspec.convert(row, Step) for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})
+        ]
 
     def transcript(self, run_id: str) -> list[Message]:
-        return [msgspec.convert(row["content"], Message) for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})]
+        return [
+            msgspec.convert(row["content"], Message)
+            for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
+        ]
 
     def events(self, run_id: str) -> list[Event]:
         """What has happened so far, in the order of time."""
-        return [msgspec.convert(row, Event) for row in self._pool.run(_SQL["events"], {"run_id": known_id(run_id)})]
+        return [
+            msgspec.convert(row, Event)
+            for row in self._pool.run(_SQL["events"], {"run_id": known_id(run_id)})
+        ]
 
     def queues(self) -> dict[str, tuple[int, datetime]]:
         """For each queue with waiting steps: how many, and since when the oldest waits."""
@@ -80,7 +100,9 @@ class Look:
 
 def output(run: Run) -> RunOutput:
     """What a caller gets of a run that has ended."""
-    return RunOutput(run.id, run.agent, run.status, run.content, run.reason, run.usage, run.turns, run.tool_calls)
+    return RunOutput(
+        run.id, run.agent, run.status, run.content, run.reason, run.usage, run.turns, run.tool_calls
+    )
 
 
 def known_id(run_id: str) -> str:
@@ -88,7 +110,10 @@ def known_id(run_id: str) -> str:
     try:
         return str(UUID(run_id))
     except (ValueError, AttributeError, TypeError):
-        raise RunNotFound(f"{run_id!r} is not a run id: a run id looks like 0198c0de-0000-7000-8000-000000000000.", run_id=run_id) from None
+        raise RunNotFound(
+            f"{run_id!r} is not a run id: a run id looks like 0198c0de-0000-7000-8000-000000000000.",
+            run_id=run_id,
+        ) from None
 
 
 def _run(row: Row) -> Run:

@@ -56,13 +56,19 @@ def _config() -> Config:
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
+    return MigrationContext.configure(
+        connection, opts={"version_table_schema": SCHEMA}
+    ).get_current_revision()
 
 
 def _connect(database_url: str, timeout_s: float) -> sa.Connection:
     url = sa.engine.make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": max(2, round(timeout_s))})
+    engine = sa.create_engine(
+        url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": max(2, round(timeout_s))}
+    )
     try:
         return engine.connect()
     except sa.exc.OperationalError as error:
-        raise Unavailable(f"Postgres can't be reached: {str(error.orig).strip()}. Is AGNO_DATABASE_URL right?") from error
+        raise Unavailable(
+            f"Postgres can't be reached: {str(error.orig).strip()}. Is AGNO_DATABASE_URL right?"
+        ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import msgspec
 import psycopg
@@ -29,7 +29,9 @@ Row = dict[str, Any]
 class Pool:
     """At most `size` connections, opened when first needed, checked after an outage, closed by `close()`."""
 
-    def __init__(self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers") -> None:
+    def __init__(
+        self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers"
+    ) -> None:
         self.url = url
         self._timeout_s = timeout_s
         self._kwargs: dict[str, Any] = {
@@ -45,7 +47,14 @@ class Pool:
             "tcp_user_timeout": 10_000,
         }
         self._pool: ConnectionPool[Connection] = ConnectionPool(
-            url, min_size=1, max_size=size, open=False, configure=_adapt, kwargs=self._kwargs, timeout=timeout_s, name=name
+            url,
+            min_size=1,
+            max_size=size,
+            open=False,
+            configure=_adapt,
+            kwargs=self._kwargs,
+            timeout=timeout_s,
+            name=name,
         )
 
     def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
@@ -65,7 +74,9 @@ class Pool:
             with self._pool.connection() as connection:
                 yield connection
         except PoolTimeout as error:
-            raise Unavailable(f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?") from error
+            raise Unavailable(
+                f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
 
@@ -89,7 +100,7 @@ def _adapt(connection: Connection) -> None:
 
 
 def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
-    cursor = connection.execute(cast(LiteralString, statement), params)
+    cursor = connection.execute(statement, params)
     return cursor.fetchall() if cursor.description else []
 
 

@@ -75,7 +75,13 @@ class Results:
 
     def chord_part(self, chord_id: str, task_id: str, position: int | None, status: str, result: Any) -> bool:
         """A header task came back; False: no such chord is known here."""
-        params = {"chord_id": chord_id, "task_id": task_id, "position": position, "status": status, "result": jsonb(result)}
+        params = {
+            "chord_id": chord_id,
+            "task_id": task_id,
+            "position": position,
+            "status": status,
+            "result": jsonb(result),
+        }
         return bool(self._pool.run(_SQL["chord_part"], params)[0]["known"])
 
     def chord(self, chord_id: str) -> tuple[dict[str, Any], list[Part]]:
@@ -84,7 +90,13 @@ class Results:
         parts = self._pool.run(_SQL["chord_parts"], {"chord_id": chord_id})
         return row["body"], [msgspec.convert(part, Part) for part in parts]
 
-    def wait(self, task_id: str, look: Callable[[], T | None], timeout_s: float | None, on_interval: Callable[[], Any] | None = None) -> T | None:
+    def wait(
+        self,
+        task_id: str,
+        look: Callable[[], T | None],
+        timeout_s: float | None,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> T | None:
         """Call `look` until it gives something, each time that the task's end is notified and once a second besides.
 
         None when `timeout_s` is over. Rides out a Postgres that is away for a while.

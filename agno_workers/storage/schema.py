@@ -15,6 +15,8 @@ Lock order in every transaction: run, step, barrier. The rest is only inserted o
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -24,11 +26,13 @@ SCHEMA = "agno"
 metadata = sa.MetaData(schema=SCHEMA)
 
 
-def _now(name: str) -> sa.Column[sa.DateTime]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp())
+def _now(name: str) -> sa.Column[datetime]:
+    return sa.Column(
+        name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()
+    )
 
 
-def _when(name: str) -> sa.Column[sa.DateTime]:
+def _when(name: str) -> sa.Column[datetime]:
     return sa.Column(name, sa.DateTime(timezone=True))
 
 
@@ -67,9 +71,17 @@ run = sa.Table(
     _when("ended_at"),
     _one_of("status", RunStatus, "run_status"),
     # Terminal and only then: an end, so that nothing can hang half-ended.
-    sa.CheckConstraint("(status IN ('done', 'failed', 'cancelled')) = (ended_at IS NOT NULL)", name="run_ended"),
+    sa.CheckConstraint(
+        "(status IN ('done', 'failed', 'cancelled')) = (ended_at IS NOT NULL)", name="run_ended"
+    ),
 )
-sa.Index("run_idempotency", run.c.agent, run.c.idempotency_key, unique=True, postgresql_where=run.c.idempotency_key.isnot(None))
+sa.Index(
+    "run_idempotency",
+    run.c.agent,
+    run.c.idempotency_key,
+    unique=True,
+    postgresql_where=run.c.idempotency_key.isnot(None),
+)
 sa.Index("run_session", run.c.session_id, run.c.created_at, postgresql_where=run.c.session_id.isnot(None))
 sa.Index("run_created", run.c.created_at)
 
@@ -92,7 +104,9 @@ step = sa.Table(
     sa.Column("barrier_id", UUID),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("max_attempts", sa.Integer, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),  # refusals of the provider, bounded by Retry
+    sa.Column(
+        "tries", sa.Integer, nullable=False, server_default="0"
+    ),  # refusals of the provider, bounded by Retry
     sa.Column("worker", sa.Text),
     sa.Column("error", JSONB),
     _when("not_before"),
@@ -108,8 +122,16 @@ step = sa.Table(
 )
 # The keeper looks only at what is not over: three small indexes, whatever the size of the past.
 sa.Index("step_running", step.c.lease_until, postgresql_where=step.c.status == "running")
-sa.Index("step_timer", step.c.not_before, postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.isnot(None)))
-sa.Index("step_sent", step.c.sent_at, postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.is_(None)))
+sa.Index(
+    "step_timer",
+    step.c.not_before,
+    postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.isnot(None)),
+)
+sa.Index(
+    "step_sent",
+    step.c.sent_at,
+    postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.is_(None)),
+)
 
 barrier = sa.Table(
     "barrier",

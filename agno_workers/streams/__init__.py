@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import redis
@@ -67,13 +68,19 @@ class Streams:
     def read(self, run_id: str, after: str = "0-0", wait_s: float = 0.0) -> list[Streamed]:
         """Events after the one with id `after`; waits up to `wait_s` for the first. Empty also when Redis is away."""
         try:
-            found = self._client.xread({_key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None)
+            found: Any = self._client.xread(
+                {_key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None
+            )
         except redis.RedisError as error:
             log.warning("live events can't be read: %s", error, extra={"run_id": run_id})
             time.sleep(wait_s)
             return []
         entries = found[0][1] if found else []
-        return [Streamed(id=entry_id.decode(), **{k.decode(): v.decode() for k, v in fields.items()}) for entry_id, fields in entries]
+        return [_streamed(entry_id, fields) for entry_id, fields in entries]
+
+
+def _streamed(entry_id: bytes, fields: dict[bytes, bytes]) -> Streamed:
+    return Streamed(id=entry_id.decode(), **{key.decode(): value.decode() for key, value in fields.items()})
 
 
 class Writer:
@@ -105,7 +112,12 @@ class Writer:
     def flush(self) -> None:
         if self._chars:
             self._streams.append(
-                self._run_id, {"step_id": self._step_id, "text": "".join(self._text), "reasoning": "".join(self._reasoning)}
+                self._run_id,
+                {
+                    "step_id": self._step_id,
+                    "text": "".join(self._text),
+                    "reasoning": "".join(self._reasoning),
+                },
             )
             self._text, self._reasoning, self._chars = [], [], 0
 

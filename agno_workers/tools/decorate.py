@@ -140,7 +140,7 @@ def _documentation(function: Callable[..., Any]) -> docstring_parser.Docstring:
         text = inspect.getdoc(type(function)) or ""  # a callable object whose __call__ says nothing
     try:
         return docstring_parser.parse(text)
-    except docstring_parser.ParseError:
+    except Exception:  # it is a parser of people's prose, and stumbles in ways it does not declare
         plain = docstring_parser.Docstring()
         plain.short_description = text
         return plain

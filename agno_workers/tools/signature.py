@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Optional, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from agno_workers.core.tool import ToolContext
@@ -53,7 +52,7 @@ class Signature:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for position, parameter in enumerate(self.parameters):
-            value = ctx if parameter.name == _CONTEXT else _value(checked, position, parameter)
+            value = ctx if parameter.name == _CONTEXT else getattr(checked, f"p{position}")
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 args.append(value)
             else:
@@ -252,14 +251,6 @@ def _validated(model: type[BaseModel], arguments: str) -> BaseModel:
 def _integer_if_whole(text: str) -> int | float:
     number = float(text)
     return int(number) if number.is_integer() else number
-
-
-def _value(checked: BaseModel, position: int, parameter: inspect.Parameter) -> Any:
-    """What was given, or the default: the function's very own, where it is not one of pydantic's `Field`."""
-    name = f"p{position}"
-    if name in checked.model_fields_set or parameter.default is parameter.empty:
-        return getattr(checked, name)
-    return getattr(checked, name) if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
 def _invalid(function: Callable[..., Any], parameter: str, problem: str) -> InvalidTool:

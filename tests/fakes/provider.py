@@ -344,7 +344,10 @@ class Responses:
 
     def _item_events(self, index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
         where = {"item_id": item["id"], "output_index": index}
-        blank: dict[str, dict[str, Any]] = {"reasoning": {"summary": [], "encrypted_content": None}, "message": {"content": []}}
+        blank: dict[str, dict[str, Any]] = {
+            "reasoning": {"summary": [], "encrypted_content": None},
+            "message": {"content": []},
+        }
         started = {**item, **blank.get(item["type"], {"arguments": ""}), "status": "in_progress"}
         yield {"type": "response.output_item.added", "output_index": index, "item": started}
         match item["type"]:
@@ -532,7 +535,10 @@ class Fake:
                 headers = [[name, value] for name, value in request.headers.items()]
                 peer = request.transport and request.transport.get_extra_info("peername")
                 self.requests.append({"path": request.path, "headers": headers, "body": body, "peer": peer})
-            return await self._answer(request, dialect, body)
+            try:
+                return await self._answer(request, dialect, body)
+            except ConnectionResetError:  # the client had enough
+                return web.Response()
 
         return answer
 

@@ -1,18 +1,40 @@
-"""The real model classes with the real SDKs, over real HTTP, against a provider of our own."""
+"""The real model classes with the real SDKs, over real HTTP, against a provider of our own; and their scripted twin."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from agno_workers.core.messages import Delta, ModelRequest, Reply
+from agno_workers.core.messages import Delta, ModelRequest, Reply, ToolResult
 from agno_workers.core.ports import Model
-from agno_workers.models import resolve
-from tests.fakes.provider import Provider, running
+from agno_workers.errors import ModelUnavailable
+from agno_workers.models import Scripted, Turn, resolve
+from tests.fakes.provider import Asked, Provider, answer_to, running
 
 REAL = ("openai:gpt-5", "openai-chat:gpt-5", "anthropic:claude-sonnet-5", "local:llama")
+
+Ask = Callable[[ModelRequest], Reply]
+
+
+class Watcher:
+    """An emit that keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+
+    def __call__(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(delta.reasoning for delta in self.deltas)
 
 
 @pytest.fixture(scope="session")
@@ -35,27 +57,16 @@ def model(request: pytest.FixtureRequest, provider: Provider) -> Model:
     return resolve(request.param)
 
 
+@pytest.fixture(params=(*REAL, "scripted:obedient"))
+def any_model(request: pytest.FixtureRequest, provider: Provider) -> Model:
+    """Every model there is, the scripted one too."""
+    Scripted("obedient", obedient)
+    return resolve(request.param)
+
+
 @pytest.fixture
-def ask(model: Model) -> Callable[[ModelRequest], Reply]:
+def ask(model: Model) -> Ask:
     return lambda request: model.ask(request, lambda _: None)
-
-
-class Watcher:
-    """An emit that keeps what it sees."""
-
-    def __init__(self) -> None:
-        self.deltas: list[Delta] = []
-
-    def __call__(self, delta: Delta) -> None:
-        self.deltas.append(delta)
-
-    @property
-    def text(self) -> str:
-        return "".join(delta.text for delta in self.deltas)
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(delta.reasoning for delta in self.deltas)
 
 
 @pytest.fixture
@@ -67,3 +78,21 @@ def watcher() -> Watcher:
 def sent(provider: Provider) -> Callable[[], dict[str, Any]]:
     """The body of the last request that the provider got."""
     return lambda: dict(provider.requests()[-1]["body"])
+
+
+def obedient(request: ModelRequest) -> Turn:
+    """What the fake provider would answer, as a turn of a script."""
+    last = max(i for i, message in enumerate(request.messages) if message.role == "user")
+    after = request.messages[last + 1 :]
+    results = [part.content for m in after for part in m.parts if isinstance(part, ToolResult)]
+    rounds = sum(bool(message.tool_calls) for message in after)
+    asked = Asked(request.messages[last].text, rounds, tuple(results), "obedient", "")
+    if asked.fault:
+        return Turn(error=ModelUnavailable("Try again later.", retry_after_s=None))
+    answer = answer_to(asked, rounds)
+    return Turn(
+        text=answer.text,
+        reasoning=answer.thinking,
+        calls=tuple((name, json.loads(arguments)) for _, name, arguments in answer.calls),
+        delay_s=float(asked.option("delay", "0")),
+    )

@@ -163,6 +163,20 @@ def test_all_problems_are_said_at_once_but_not_more_than_eight() -> None:
     assert "and 12 more" in outcome.content
 
 
+def test_half_a_surrogate_pair_in_arguments_is_replaced() -> None:
+    assert execute(book, "book", '{"city": "\ud800"}', CTX).content == "\ufffd/1"
+
+
+def test_a_mutable_default_is_new_in_each_call() -> None:
+    @tool
+    def add(item: int, to: list[int] = [1]) -> list[int]:  # noqa: B006 - the point of it
+        """Add."""
+        to.append(item)
+        return to
+
+    assert [execute(add, "add", '{"item": 2}', CTX).content for _ in range(2)] == ["[1,2]", "[1,2]"]
+
+
 def test_blank_arguments_are_a_call_without_arguments() -> None:
     @tool
     def now() -> str:

@@ -25,6 +25,7 @@ See [the notes](notes.txt) and ![a picture](cat.png) or <https://example.org>.
    ### Words: don't shout
 ~~~~ text
 ```
+~~~~ still inside
 ~~~~
 #no heading
 Words, words [two](a.md "title") [links](<b.md>)
@@ -87,7 +88,7 @@ def test_a_file_is_read_up_to_a_number_of_characters(files: FileTools) -> None:
 def test_a_text_is_found_in_all_files_whatever_its_case(files: FileTools) -> None:
     assert files.search_text("WORDS") == [
         Match("guide.md", 10, "   ### Words: don't shout"),
-        Match("guide.md", 15, 'Words, words [two](a.md "title") [links](<b.md>)'),
+        Match("guide.md", 16, 'Words, words [two](a.md "title") [links](<b.md>)'),
         Match("sub/deep.md", 1, "deep WORDS"),
     ]
     assert len(files.search_text("o", 2)) == 2
@@ -123,8 +124,8 @@ def test_links_are_those_outside_code_blocks_and_no_images(files: FileTools) -> 
     assert files.links("guide.md") == [
         Link("the notes", "notes.txt", 3),
         Link("", "https://example.org", 3),
-        Link("two", "a.md", 15),
-        Link("links", "b.md", 15),
+        Link("two", "a.md", 16),
+        Link("links", "b.md", 16),
     ]
 
 
