@@ -15,6 +15,7 @@ from kombu.entity import Queue
 from kombu.utils.functional import maybe_list
 
 from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
 from agno_workers.core.run import Canvas
 
@@ -78,7 +79,7 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
             # A message is a hint; what matters is in Postgres. Without Redis's emulation of acks there is nothing to
             # restore, nothing to time out, and no credit that an outage could eat (see the keeper's rules).
             "ack_emulation": False,
-            "priority_steps": [0],
+            "priority_steps": list(PRIORITY_STEPS),
             "socket_timeout": broker_timeout_s,
             "socket_connect_timeout": broker_timeout_s,
             "socket_keepalive": True,

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 import psycopg
 import redis
 
+from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.errors import Unavailable
 from agno_workers.storage.journal import Hopeless, Journal, Recorded, Send
@@ -95,7 +96,7 @@ class Keeper:
     def resend_lost(self) -> None:
         """Rule 4."""
         silent = self._journal.silent_queues(self._resend_after_s)
-        empty = [queue for queue in silent if self._redis.llen(queue) == 0]
+        empty = [queue for queue in silent if queues.length(self._redis, queue) == 0]
         if empty:
             self._send("lost", self._journal.take_lost(empty, self._resend_after_s, _BATCH))
 

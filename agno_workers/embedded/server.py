@@ -49,9 +49,13 @@ class Kept:
     def is_running(self) -> bool:
         return self._keeper.poll() is None
 
-    def wait(self) -> int:
-        """Wait until nothing of it is left; gives its exit status."""
-        status = self._keeper.wait()
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait until nothing of it is left; gives its exit status. It is stopped if that takes longer than `timeout_s`."""
+        try:
+            status = self._keeper.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._keeper.send_signal(signal.SIGTERM)
+            status = self._keeper.wait() or 1
         assert self._keeper.stdout
         self._keeper.stdout.close()
         return status

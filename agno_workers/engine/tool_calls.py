@@ -8,7 +8,6 @@ from contextlib import suppress
 from msgspec.structs import replace
 from psycopg import Rollback
 from psycopg.pq import TransactionStatus
-from psycopg.pq import TransactionStatus
 
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.run import StepKind

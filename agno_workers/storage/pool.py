@@ -136,7 +136,9 @@ def _without_surrogates(value: Any) -> Any:
 
 
 class Payloads:
-    """Packs values of one transaction: those over `inline_max_bytes` become a reference to a blob, stored once."""
+    """Packs the values of one transaction: a string over `inline_max_bytes` is stored once, by its hash, wherever it
+    stands (an answer is in the transcript and in the run), and `agno.inflate` puts it back when it is read.
+    """
 
     def __init__(self, inline_max_bytes: int) -> None:
         self._max = inline_max_bytes
@@ -144,15 +146,27 @@ class Payloads:
 
     def pack(self, value: Any) -> msgspec.Raw:
         text = to_json(value)
-        if len(text) <= self._max:
-            return msgspec.Raw(text)
-        digest = hashlib.sha256(text).hexdigest()
-        self._blobs[digest] = msgspec.Raw(text)
-        return msgspec.Raw(b'{"$blob":"%s"}' % digest.encode())
+        if len(text) > self._max:
+            text = to_json(self._apart(msgspec.json.decode(text)))
+        return msgspec.Raw(text)
 
     @property
     def blobs(self) -> Jsonb:
         return Jsonb(self._blobs, to_json)
+
+    def _apart(self, value: Any) -> Any:
+        """The value with a reference in the place of each large string."""
+        match value:
+            case str() if len(text := to_json(value)) > self._max:
+                digest = hashlib.sha256(text).hexdigest()
+                self._blobs[digest] = msgspec.Raw(text)
+                return {"$blob": digest}
+            case dict():
+                return {key: self._apart(item) for key, item in value.items()}
+            case list():
+                return [self._apart(item) for item in value]
+            case _:
+                return value
 
 
 def jsonb(value: Any) -> Jsonb | None:

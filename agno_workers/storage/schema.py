@@ -7,7 +7,7 @@
     chord_part              what came back to a user's chord, one row a header task
     outbox                  messages owed to Celery, committed with the state that caused them
     task_result, task_group results of users' own Celery tasks
-    blob                    payloads over 64 KiB, once each, by sha256
+    blob                    strings over 64 KiB, once each, by sha256
     meta                    the epoch that Redis must repeat, and who is keeper
 
 Lock order in every transaction: run, step, barrier. The rest is only inserted or deleted.
@@ -180,6 +180,8 @@ outbox = sa.Table(
     sa.CheckConstraint("num_nonnulls(step_id, ended_run_id, chord_id) = 1", name="outbox_one"),
 )
 sa.Index("outbox_due", outbox.c.due_at)
+sa.Index("outbox_run", outbox.c.ended_run_id, postgresql_where=outbox.c.ended_run_id.isnot(None))
+sa.Index("outbox_chord", outbox.c.chord_id, postgresql_where=outbox.c.chord_id.isnot(None))
 
 task_result = sa.Table(
     "task_result",

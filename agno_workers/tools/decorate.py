@@ -19,7 +19,7 @@ import msgspec
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.tool import Effect, Tool
 from agno_workers.errors import InvalidTool
-from agno_workers.tools.signature import Signature, closed, describe, read_signature, underlying
+from agno_workers.tools.signature import Signature, describe, read_signature, underlying
 
 _ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What OpenAI and Anthropic take as the name of a tool."""
@@ -81,8 +81,8 @@ def tool(
       Past them an async function is cancelled. A plain function can't be stopped: it is left behind
       on its thread, where `ctx.cancelled()` tells it to return.
     * `queue`: the Celery queue that carries its calls; default: the settings' `tool_queue`.
-    * `strict`: the provider holds the model to the schema while it writes. Such schemas know no optional
-      parameters, so all of them are required.
+    * `strict`: ask the provider to hold the model to the schema while it writes, where it can; default: no.
+      Arguments are checked here in either case.
     * `max_attempts`: executions at the most, counting those that a crash cut short; default 3.
 
     A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in
@@ -100,7 +100,7 @@ def tool(
             spec=ToolSpec(
                 name=_accepted_name(function, name),
                 description=_accepted_description(function, description, documentation),
-                parameters=closed(signature.schema) if strict else signature.schema,
+                parameters=signature.schema,
                 strict=strict,
             ),
             function=function,

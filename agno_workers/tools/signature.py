@@ -81,32 +81,6 @@ def read_signature(function: Callable[..., Any], descriptions: Mapping[str, str]
     return Signature(schema, model, parameters, takes_context, takes_self)
 
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as providers want it in strict mode: every property required, none besides, no defaults,
-    and nothing beside a `$ref` (what it points to is put in its place)."""
-    closed_schema: dict[str, Any] = _closed(schema, schema.get("$defs", {}))
-    return closed_schema
-
-
-def _closed(schema: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(schema, list):
-        return [_closed(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema and schema.keys() - {"$ref", "default"}:
-        target = definitions[schema["$ref"].rpartition("/")[2]]
-        schema = target | {key: value for key, value in schema.items() if key != "$ref"}
-    result: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in ("properties", "$defs"):
-            result[key] = {name: _closed(item, definitions) for name, item in value.items()}
-        elif key != "default":
-            result[key] = _closed(value, definitions)
-    if "properties" in schema:
-        result |= {"required": list(schema["properties"]), "additionalProperties": False}
-    return result
-
-
 def describe(function: Callable[..., Any]) -> str:
     """`module.Class.name`, with the object for a bound method: what an error calls a function."""
     plain = underlying(function)

@@ -68,6 +68,27 @@ BEGIN
     RETURN gen_random_uuid();
 END $$;
 
+-- JSON whose large strings were stored apart, whole again. A reference is {"$blob": "<sha256>"} in a string's place;
+-- inside a string its quotes are escaped, so text that looks like one stays text.
+CREATE OR REPLACE FUNCTION agno.inflate(content jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE STRICT AS $$
+DECLARE
+    whole text;
+    found record;
+BEGIN
+    IF NOT content @? '$.**."$blob"' THEN
+        RETURN content;
+    END IF;
+    whole := content::text;
+    FOR found IN
+        SELECT DISTINCT '{"$blob": "' || match[1] || '"}' AS reference, b.content::text AS stored
+        FROM regexp_matches(whole, '\{"\$blob": "([0-9a-f]{64})"\}', 'g') match
+        JOIN agno.blob b ON b.sha256 = decode(match[1], 'hex')
+    LOOP
+        whole := replace(whole, found.reference, found.stored);
+    END LOOP;
+    RETURN whole::jsonb;
+END $$;
+
 -- One header task of a user's chord came back. The part that completes it owes the body, once; a second
 -- delivery of the same part changes nothing. A chord that is unknown here returns false.
 CREATE OR REPLACE FUNCTION agno.chord_part(chord uuid, task text, place int, state text, outcome jsonb) RETURNS boolean

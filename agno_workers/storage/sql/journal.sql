@@ -34,8 +34,7 @@ SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, c
        jsonb_build_object('input_tokens', alive.input_tokens, 'output_tokens', alive.output_tokens,
            'cached_tokens', alive.cached_tokens, 'cache_write_tokens', alive.cache_write_tokens,
            'reasoning_tokens', alive.reasoning_tokens) AS usage,
-       (SELECT jsonb_agg(coalesce(blob.content, m.content) ORDER BY m.seq)
-        FROM agno.message m LEFT JOIN agno.blob ON blob.sha256 = decode(m.content->>'$blob', 'hex')
+       (SELECT jsonb_agg(agno.inflate(m.content) ORDER BY m.seq) FROM agno.message m
         WHERE m.run_id = claimed.run_id AND m.seq < claimed.seq) AS transcript
 FROM claimed, alive;
 
@@ -53,10 +52,10 @@ WITH claimed AS (
     RETURNING step.*, run.agent, run.session_id, run.user_id, run.metadata, run.queue AS run_queue
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
-       claimed.name, claimed.effect, coalesce(blob.content, claimed.call) AS call, claimed.agent, claimed.session_id,
+       claimed.name, claimed.effect, agno.inflate(claimed.call) AS call, claimed.agent, claimed.session_id,
        claimed.user_id, claimed.metadata,
        CASE WHEN claimed.effect <> 'once' THEN set_config('synchronous_commit', 'off', true) END AS no_wait
-FROM claimed LEFT JOIN agno.blob ON blob.sha256 = decode(claimed.call->>'$blob', 'hex');
+FROM claimed;
 
 -- name: finish_turn
 -- Record a turn and what comes of it: the end, a fan-out, or another turn. The first result of the generation wins:
@@ -201,8 +200,8 @@ DELETE FROM agno.outbox WHERE id = ANY(%(outbox_ids)s);
 
 -- name: history
 -- What was said in the last finished runs of a session, oldest first.
-SELECT coalesce(blob.content, m.content) AS content
+SELECT agno.inflate(m.content) AS content
 FROM (SELECT id, created_at FROM agno.run WHERE session_id = %(session_id)s AND agent = %(agent)s AND status = 'done'
       AND created_at < %(before)s ORDER BY created_at DESC LIMIT %(runs)s) past
-JOIN agno.message m ON m.run_id = past.id LEFT JOIN agno.blob ON blob.sha256 = decode(m.content->>'$blob', 'hex')
+JOIN agno.message m ON m.run_id = past.id
 ORDER BY past.created_at, past.id, m.seq;

@@ -1,14 +1,12 @@
 -- Reading only: what people and callers want to know.
 
 -- name: run
-SELECT run.*, coalesce(blob.content, run.content) AS answer FROM agno.run
-LEFT JOIN agno.blob ON blob.sha256 = decode(run.content->>'$blob', 'hex') WHERE run.id = %(run_id)s;
+SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = %(run_id)s;
 
 -- name: runs
 -- The newest first, with the beginning of what was asked.
-SELECT run.*, run.content AS answer, left(coalesce(blob.content, m.content)->'parts'->0->>'text', 200) AS asked
+SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
-LEFT JOIN agno.blob ON blob.sha256 = decode(m.content->>'$blob', 'hex')
 WHERE (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
   AND (%(session_id)s::text IS NULL OR run.session_id = %(session_id)s)
 ORDER BY run.created_at DESC LIMIT %(limit)s;
@@ -18,8 +16,7 @@ SELECT id, run_id, key, kind, status, queue, name, attempt, worker, error, not_b
 FROM agno.step WHERE run_id = %(run_id)s ORDER BY created_at, seq, id;
 
 -- name: transcript
-SELECT m.seq, coalesce(blob.content, m.content) AS content FROM agno.message m
-LEFT JOIN agno.blob ON blob.sha256 = decode(m.content->>'$blob', 'hex') WHERE m.run_id = %(run_id)s ORDER BY m.seq;
+SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
 
 -- name: events
 -- The structural events of a run are its rows: no second record that could disagree with the first.

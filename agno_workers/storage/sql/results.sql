@@ -1,8 +1,8 @@
 -- Celery's result backend: results of users' own tasks and chords. Runs answer for themselves.
 
 -- name: task_meta
-SELECT id::text AS task_id, run.status, NULL::jsonb AS meta, coalesce(blob.content, run.content) AS content, run.error, run.ended_at
-FROM agno.run LEFT JOIN agno.blob ON blob.sha256 = decode(run.content->>'$blob', 'hex') WHERE id::text = ANY(%(task_ids)s) AND run.id = ANY(%(run_ids)s)
+SELECT id::text AS task_id, run.status, NULL::jsonb AS meta, agno.inflate(run.content) AS content, run.error, run.ended_at
+FROM agno.run WHERE id::text = ANY(%(task_ids)s) AND run.id = ANY(%(run_ids)s)
 UNION ALL
 SELECT task_id, status, meta, NULL, NULL, updated_at FROM agno.task_result WHERE task_id = ANY(%(task_ids)s);
 
@@ -42,4 +42,4 @@ SELECT agno.chord_part(%(chord_id)s, %(task_id)s, %(position)s, %(status)s, %(re
 SELECT body FROM agno.barrier WHERE id = %(chord_id)s;
 
 -- name: chord_parts
-SELECT task_id, status, result FROM agno.chord_part WHERE barrier_id = %(chord_id)s ORDER BY position, created_at;
+SELECT task_id, status, agno.inflate(result) AS result FROM agno.chord_part WHERE barrier_id = %(chord_id)s ORDER BY position, created_at;

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, field_validator
 
@@ -252,6 +252,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "f"]), json_values))
 def test_any_json_object_gives_an_outcome_and_never_raises(arguments: dict[str, Any]) -> None:
     outcome = execute(everything, "everything", _dumps(arguments), CTX)
@@ -260,6 +261,7 @@ def test_any_json_object_gives_an_outcome_and_never_raises(arguments: dict[str, 
     outcome.content.encode()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(alphabet=st.characters(exclude_categories=[])))
 def test_any_text_as_arguments_gives_an_outcome_and_never_raises(arguments: str) -> None:
     assert execute(everything, "everything", arguments, CTX).kind == "invalid_arguments"

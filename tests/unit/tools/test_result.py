@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -149,6 +149,7 @@ def test_a_coroutine_is_no_result() -> None:
     coroutine.close()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | any_text,
@@ -163,6 +164,7 @@ def test_json_like_results_become_json_that_postgres_can_store(value: Any) -> No
     assert "\0" not in json.dumps(json.loads(text)).encode().decode("unicode_escape")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(any_text)
 def test_safe_text_can_be_stored_and_stays_the_same_where_it_could(text: str) -> None:
     safe = safe_text(text)
@@ -174,6 +176,15 @@ def test_safe_text_can_be_stored_and_stays_the_same_where_it_could(text: str) ->
         assert safe == text
 
 
+def test_a_cut_never_halves_a_character() -> None:
+    whole = "ü" * 1000
+    for max_bytes in (200, 201):
+        body, _, marker = bounded(whole, max_bytes).partition("\n[truncated")
+        assert marker
+        assert set(body) == {"ü"}
+
+
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(), st.integers(min_value=0, max_value=300))
 def test_bounded_text_stays_within_its_bytes(text: str, max_bytes: int) -> None:
     cut = bounded(text, max_bytes)

@@ -23,7 +23,11 @@ CREATE TABLE IF NOT EXISTS agno.outbox (
     CONSTRAINT outbox_one CHECK (num_nonnulls(step_id, ended_run_id, chord_id) = 1)
 );
 
+CREATE INDEX IF NOT EXISTS outbox_chord ON agno.outbox (chord_id) WHERE chord_id IS NOT NULL;
+
 CREATE INDEX IF NOT EXISTS outbox_due ON agno.outbox (due_at);
+
+CREATE INDEX IF NOT EXISTS outbox_run ON agno.outbox (ended_run_id) WHERE ended_run_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS agno.run (
     id UUID NOT NULL, 

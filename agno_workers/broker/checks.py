@@ -1,0 +1,41 @@
+"""What Redis must be like before work is entrusted to it. Asked with INFO, which hosted Redis allows as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from agno_workers.errors import Unavailable
+
+
+def redis_problems(client: redis.Redis) -> list[str]:
+    """Why a worker must not start on this Redis, a sentence each; empty when it may.
+
+    Raises Unavailable when Redis does not answer.
+    """
+    policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return []
+    return [
+        f"Redis runs with maxmemory-policy {policy!r} and may throw queues away when its memory is full: "
+        "set `maxmemory-policy noeviction` (in redis.conf, or by CONFIG SET)."
+    ]
+
+
+def redis_warnings(client: redis.Redis) -> list[str]:
+    """What works, but not as well as it could; as `redis_problems`."""
+    if _info(client, "persistence").get("aof_enabled"):
+        return []
+    return [
+        "Redis keeps no append-only file, so a restart forgets the queues and every waiting step is sent again: "
+        "set `appendonly yes`."
+    ]
+
+
+def _info(client: redis.Redis, section: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = client.info(section)  # type: ignore[assignment]  # typed for the async client as well
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable(f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?") from error
+    return found

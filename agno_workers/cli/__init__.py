@@ -1,0 +1,1 @@
+"""`agno-workers` on the command line. Each command is a file; `main.py` finds it."""

@@ -1,0 +1,72 @@
+"""The command line's door: which commands there are, and how an error looks (one sentence, exit 2)."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from agno_workers.errors import AgnoError
+
+COMMANDS = {
+    "demo": "See it work here: a group of agent runs over real files, then eight tools side by side.",
+    "up": "Start everything here and keep it running: servers, migrations, workers. Ctrl-C ends it.",
+    "run": "Submit a run, and wait for its answer.",
+    "runs": "List runs, show one with its steps, cancel one.",
+    "agents": "Show the agents that AGNO_IMPORTS brings.",
+    "db": "Bring the database to the newest schema.",
+    "doctor": "Check what runs need: versions, Postgres, Redis, queues, clocks.",
+}
+
+
+class Later(TyperCommand):
+    """A command whose module is imported when it is used, so that `--help` need not import them all."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        module = importlib.import_module(f"{__package__}.{self.name}")
+        return typer.main.get_command(module.app).make_context(*args, **kwargs)
+
+
+class Commands(TyperGroup):
+    """The commands of COMMANDS."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return Later(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback(help="Durable background runs for AI agents, on Celery, Redis and Postgres.")
+def root(version: bool = typer.Option(False, "--version", help="Say which version this is.")) -> None:
+    if version:
+        typer.echo(importlib.import_module("agno_workers").__version__)
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. Exits 0 when it did what it should, 1 when it found something wrong, 2 when it could not begin."""
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # our own sentence says it once
+    try:
+        app(arguments, prog_name="agno-workers")
+    except AgnoError as error:
+        sys.exit(_sentence(error))
+    except BrokenPipeError:  # `agno-workers runs ls | head`
+        sys.stdout = None  # type: ignore[assignment]  # nothing is left to be flushed
+        sys.exit(0)
+
+
+def _sentence(error: AgnoError) -> int:
+    sys.stderr.write(f"agno-workers: {' '.join(str(error).split())}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The processes that `up` and `demo` start: each with a keeper, its output read line by line, started again when it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agno_workers.embedded.keeper import Order
+from agno_workers.errors import AgnoError
+
+PATIENCE_S = 10.0
+"""From the polite signal to SIGKILL. What is cut short is carried again: nothing is lost."""
+_STEADY_S = 10.0  # a process that lived so long is started again at once
+_MAX_PAUSE_S = 30.0
+_LOOK_EVERY_S = 0.1
+
+
+class Ended(BaseException):
+    """A signal asked us to end. No Exception, so that nothing on the way takes it for a failure."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process to keep running."""
+
+    name: str
+    """Short: it stands before each line of its output."""
+    arguments: tuple[str, ...]
+    """For the Python that runs us: `-m celery ...`."""
+    environment: Mapping[str, str]
+    """Beside our own."""
+    ready: str
+    """What it says once it does its work."""
+
+
+@dataclass
+class Child:
+    """One life of a program."""
+
+    program: Program
+    on_line: Callable[[Program, str], None]
+    pid: int = 0
+    last_words: list[str] = field(default_factory=list)
+    """The last lines that it said."""
+    is_ready: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> Child:
+        self.started_at = time.monotonic()
+        order = asdict(
+            Order(
+                command=[sys.executable, *self.program.arguments],
+                folder=str(Path.cwd()),
+                environment={},  # see child.py
+                parent=os.getpid(),
+                talks=True,
+                orphan_signal=signal.SIGKILL,
+                patience_s=PATIENCE_S,
+            )
+        )
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("child.py")), json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ) | dict(self.program.environment),
+            start_new_session=True,  # Ctrl-C is for us: we tell them, in order
+        )
+        assert self._keeper.stdout
+        self.pid = int(self._keeper.stdout.readline() or 0)
+        self._reader = threading.Thread(target=self._read, name=f"output of {self.program.name}", daemon=True)
+        self._reader.start()
+        return self
+
+    def is_running(self) -> bool:
+        return self._keeper.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, as a shell tells it, once it is over and all of its output was read."""
+        status = self._keeper.poll()
+        if status is not None:
+            self._reader.join(timeout=5)
+        return status
+
+    def ask_to_end(self) -> None:
+        if self.is_running():
+            self._keeper.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.is_running() and self.pid:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it was about to end by itself
+
+    def _read(self) -> None:
+        assert self._keeper.stdout
+        for raw in self._keeper.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            self.last_words = [*self.last_words[-19:], line] if line else self.last_words
+            if self.program.ready in line:
+                self.is_ready.set()
+            self.on_line(self.program, line)
+
+
+class Crew:
+    """Keeps programs running until `stop`. `on_line` gets each line of output, `on_event` a sentence on each start and end."""
+
+    def __init__(
+        self, programs: list[Program], on_line: Callable[[Program, str], None], on_event: Callable[[str], None]
+    ) -> None:
+        self._programs = programs
+        self._on_line = on_line
+        self._on_event = on_event
+        self._children: dict[str, Child] = {}
+        self._deaths: dict[str, int] = {}
+        self._again_at: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._keep, name="crew", daemon=True)
+
+    def start(self) -> Crew:
+        for program in self._programs:
+            self._start(program)
+        self._watch.start()
+        return self
+
+    @property
+    def children(self) -> list[Child]:
+        return [self._children[program.name] for program in self._programs]
+
+    def wait_until_ready(self) -> None:
+        """Raises AgnoError when one ends before it ever worked: its last words say why."""
+        for program in self._programs:
+            while not (child := self._children[program.name]).is_ready.wait(_LOOK_EVERY_S):
+                self.check(child)
+
+    def check(self, child: Child) -> None:
+        """Raises AgnoError for a program that can't work; one that was killed is started again and is no error."""
+        status = child.status
+        if status is not None and 0 < status < 128 and not child.is_ready.is_set():
+            self._stopping.set()
+            said = next((line for line in reversed(child.last_words) if line.strip()), "it said nothing")
+            raise AgnoError(f"the {child.program.name} worker could not start: {said.removeprefix('agno-workers: ')}")
+
+    def stop(self, hurry: threading.Event | None = None) -> None:
+        """Ask all to end, and wait until nothing of them is left; `hurry` cuts it short."""
+        self._stopping.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        for child in self._children.values():
+            child.ask_to_end()
+        for child in self._children.values():
+            while child.is_running():
+                if hurry is not None and hurry.wait(_LOOK_EVERY_S / 5):
+                    child.kill()
+                elif hurry is None:
+                    time.sleep(_LOOK_EVERY_S / 5)
+            _ = child.status
+
+    def _start(self, program: Program) -> None:
+        child = Child(program, self._on_line).start()
+        self._children[program.name] = child
+        self._on_event(f"{program.name}: process {child.pid}")
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(_LOOK_EVERY_S):
+            for program in self._programs:
+                self._look_after(program)
+
+    def _look_after(self, program: Program) -> None:
+        child = self._children[program.name]
+        if child.is_running():
+            return
+        now = time.monotonic()
+        if program.name not in self._again_at:
+            steady = now - child.started_at > _STEADY_S or child.is_ready.is_set() and child.status == 128 + signal.SIGKILL
+            deaths = self._deaths[program.name] = 0 if steady else self._deaths.get(program.name, 0) + 1
+            pause_s = 0.0 if steady else min(_MAX_PAUSE_S, 2.0 ** (deaths - 1))
+            self._again_at[program.name] = now + pause_s
+            again = f"in {pause_s:.0f} s" if pause_s else "now"
+            self._on_event(f"{program.name}: process {child.pid} ended ({_ended(child.status)}), starting it again {again}")
+        if now >= self._again_at[program.name]:
+            del self._again_at[program.name]
+            self._start(program)
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[threading.Event]:
+    """Ctrl-C, SIGTERM and a closed terminal end the block by Ended; the event is set when a second one asks to hurry."""
+    hurry = threading.Event()
+
+    def again(_signum: int, _frame: Any) -> None:
+        hurry.set()
+
+    def end(signum: int, _frame: Any) -> None:
+        for each in signals:
+            signal.signal(each, again)  # the way out must not be cut short
+        raise Ended(signum)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, end) for each in signals}
+    try:
+        yield hurry
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _ended(status: int | None) -> str:
+    if status is not None and status > 128:
+        return signal.Signals(status - 128).name
+    return f"exit status {status}"

@@ -1,0 +1,71 @@
+"""How things look in a terminal: colours of statuses, lengths of time, texts that must fit a line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "queued": "yellow",
+    "ready": "yellow",
+    "running": "cyan",
+    "waiting": "blue",
+    "done": "green",
+    "failed": "red",
+    "dead": "red",
+    "unknown": "magenta",
+    "cancelled": "dim",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
+    """A plain table. Columns in `whole` are never cut."""
+    plain = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        plain.add_column(
+            name, justify="right" if name in right else "left", no_wrap=True, overflow="fold" if name in whole else "ellipsis",
+            min_width=36 if name in whole else None,
+        )  # fmt: skip
+    return plain
+
+
+def status(word: str) -> Text:
+    return Text(word, style=COLOURS.get(word, ""))
+
+
+def took(begin: datetime | None, end: datetime | None) -> str:
+    """From one time to another; nothing where one is not known."""
+    return length(end - begin) if begin and end else ""
+
+
+def length(span: timedelta) -> str:
+    """As a person says it: `4 ms`, `1.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d`."""
+    seconds = max(0.0, span.total_seconds())
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.1f} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"
+
+
+def one_line(text: str, width: int) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
+
+
+def as_json(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

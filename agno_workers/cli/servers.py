@@ -1,0 +1,58 @@
+"""The servers under `up` and `demo`: those that the settings name, or embedded ones that end with us."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from agno_workers import embedded
+from agno_workers.cli import connection
+from agno_workers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Postgres and Redis, reachable."""
+
+    database_url: str
+    broker_url: str
+    client: redis.Redis
+    state_dir: Path | None
+    """Of embedded servers; None where they were given."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to work on them."""
+        return {"AGNO_DATABASE_URL": self.database_url, "AGNO_BROKER_URL": self.broker_url}
+
+    def described(self) -> tuple[str, str]:
+        """Where Postgres and Redis are, without passwords."""
+        where = f"embedded, data in {self.state_dir}" if self.state_dir else "yours"
+        return f"{connection.without_password(self.database_url)} ({where})", f"{connection.without_password(self.broker_url)} ({where})"
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Servers]:
+    """Raises EmbeddedError, SettingsError or Unavailable, within a few seconds."""
+    if connection.are_given(settings):
+        yield _given(settings)
+        return
+    folder = embedded.default_state_dir()
+    with embedded.servers(folder) as started:
+        with redis.Redis.from_url(started.redis_url) as client:
+            yield Servers(started.database_url, started.broker_url, client, folder)
+
+
+def _given(settings: Settings) -> Servers:
+    client = connection.redis_client(settings)
+    return Servers(connection.database_url(settings), settings.broker_url.get_secret_value(), client, None)
+
+
+def use(servers: Servers) -> None:
+    """Let this process, and those that it starts, work on them."""
+    os.environ.update(servers.environment)

@@ -1,0 +1,59 @@
+"""The programs that `up` and `demo` keep running: Celery workers, and Flower."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+
+from agno_workers.cli.processes import Program
+from agno_workers.errors import SettingsError
+from agno_workers.settings import Settings
+
+FLOWER_USER = "agno"
+
+
+def workers(
+    settings: Settings, environment: Mapping[str, str], *, agents: int, tools: int, events: bool = False
+) -> list[Program]:
+    """One for the turns of agents, one for tools, with so many threads each. `events`: tell Flower of each task."""
+    return [
+        _worker("agents", settings.agent_queue, agents, environment, events),
+        _worker("tools", settings.tool_queue, tools, environment, events),
+    ]
+
+
+def _worker(name: str, queue: str, threads: int, environment: Mapping[str, str], events: bool) -> Program:
+    # Gossip and mingle cost a second at the start, and serve nothing of ours.
+    arguments = ["-m", "celery", "-q", "-A", "agno_workers", "worker", "-Q", queue, "-P", "threads", "-c", str(threads)]
+    arguments += ["-n", f"{name}-{os.getpid()}@%h", "-l", "INFO", "--without-gossip", "--without-mingle"]
+    return Program(name, tuple(arguments + ["-E"] * events), environment, ready=" ready.")
+
+
+def flower(environment: Mapping[str, str], port: int) -> tuple[Program, str]:
+    """Flower, for this machine only, looking and not touching; and the password that was made for it.
+
+    Raises SettingsError when the port is taken.
+    """
+    _must_be_free(port)
+    password = secrets.token_urlsafe(12)
+    options = {
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_PORT": str(port),
+        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",  # not on the command line, which others can read
+        "FLOWER_READ_ONLY": "true",
+    }
+    arguments = ("-m", "celery", "-A", "agno_workers", "flower")
+    return Program("flower", arguments, {**environment, **options}, ready="Visit me at"), password
+
+
+def _must_be_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SettingsError(
+                f"port {port} of 127.0.0.1 can't be used for Flower ({error.strerror}): choose another with --flower-port."
+            ) from error
