@@ -13,6 +13,7 @@ from celery import Celery
 
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
+from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Keeper
 from agno_workers.core.ports import Model
@@ -22,6 +23,7 @@ from agno_workers.errors import SettingsError
 from agno_workers.models.resolve import resolve
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
+from agno_workers.storage import migrate
 from agno_workers.storage.journal import Journal
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
@@ -121,7 +123,19 @@ def services() -> Services:
 
 def name_worker(name: str) -> None:
     """Say which worker this process, and the children that it forks, are; before the first use of `services`."""
-    _default().services.worker = name
+    _default().services.name(name)
+
+
+def problems() -> list[str]:
+    """Why this process must not work on its servers, a sentence each. Raises Unavailable where one does not answer."""
+    found = redis_problems(services().redis)
+    url = required(_default().settings, "database_url")
+    revision, wanted = migrate.current(url), migrate.newest()
+    if revision is None or revision < wanted:
+        found.append(
+            f"the database is at revision {revision}, this code needs {wanted}: run `agno-workers db upgrade`."
+        )
+    return found
 
 
 def redis_client(settings: Settings) -> redis.Redis:
@@ -170,14 +184,19 @@ class _PerProcess:
         self._make = make
         self._lock = threading.Lock()
         self._built: tuple[int, Services] | None = None
-        self.worker = ""
+        self._worker = ""
+
+    def name(self, worker: str) -> None:
+        if self._built is not None:
+            raise RuntimeError("services were built before their worker had a name: its leases would be nobody's")
+        self._worker = worker
 
     def get(self) -> Services:
         built = self._built
         if built is None or built[0] != os.getpid():
             with self._lock:
                 if self._built is None or self._built[0] != os.getpid():
-                    self._built = (os.getpid(), self._make(self.worker))
+                    self._built = (os.getpid(), self._make(self._worker))
                 built = self._built
         return built[1]
 

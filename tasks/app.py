@@ -18,7 +18,8 @@ from agno_workers.errors import AgnoError
 try:
     app = wiring.celery_app()
 except AgnoError as error:  # a wrong setting: one sentence, not a traceback
-    sys.exit(f"agno-workers: {error}")
+    print(f"agno-workers: {error}", file=sys.stderr)  # noqa: T201 - for a person
+    sys.exit(2)
 
 
 class Threads(bootsteps.StartStopStep):
@@ -55,9 +56,19 @@ def carried() -> list[str]:
 
 
 @signals.worker_init.connect
-def _name_worker(sender: Any, **_: Any) -> None:
-    """The children inherit this name: a lease belongs to the worker, and each start of a worker is a new one."""
+def _begin(sender: Any, **_: Any) -> None:
+    """Take a name, and refuse to work on servers that would lose work.
+
+    The pool's children inherit the name: a lease belongs to the worker, and each start of a worker is a new one.
+    """
     wiring.name_worker(f"{sender.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    try:
+        problems = wiring.problems()
+    except AgnoError as error:
+        problems = [str(error)]
+    if problems:
+        print(f"agno-workers: the worker does not start: {' '.join(problems)}", file=sys.stderr)  # noqa: T201 - for a person
+        sys.exit(2)
 
 
 app.steps["worker"].add(Threads)

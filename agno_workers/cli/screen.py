@@ -69,3 +69,13 @@ def one_line(text: str, width: int) -> str:
 
 def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def age(when: datetime | None, now: datetime) -> str:
+    return length(timedelta(seconds=round((now - when).total_seconds()))) if when else ""
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A struct as JSON-like values, to be put together with others."""
+    built: dict[str, Any] = msgspec.to_builtins(value)
+    return built

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import threading
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from agno_workers import settings as settings_module
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection, screen
 from agno_workers.cli.processes import Crew, Ended, Program, ending_by_signal
@@ -37,7 +37,7 @@ def up(
     Starts a Postgres and a Valkey of its own, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then keeps
     a worker for agents and one for tools running. All of it ends with this process, however that ends.
     """
-    settings = connection.settings_as_given()
+    settings = settings_module.load()  # not those of servers that another `up` runs
     console = screen.console()
     with ending_by_signal() as hurry:
         try:
@@ -97,6 +97,3 @@ def _print_line(console: Console, program: Program, line: str) -> None:
 def _print_event(console: Console, sentence: str) -> None:
     console.print(Text(f"{'up':<7}│ {sentence}", "dim"), soft_wrap=True)
 
-
-def _cwd_environment() -> dict[str, str]:
-    return dict(os.environ)

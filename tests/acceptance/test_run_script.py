@@ -1,11 +1,13 @@
-"""`./run` on machines that lack something: one sentence, exit 2, and nothing changed."""
+"""`./run` on machines that lack something: one sentence, exit 2, and nothing changed. And the lock that it installs."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,14 @@ def test_an_environment_of_this_lock_is_used_at_once(project: Path) -> None:
     with (project / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
     assert run(project, "python", "-c", "", AGNO_PYTHON="python9").returncode == 2
+
+
+def test_the_lock_has_every_dependency() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = {re.split(r"[^\w.-]", requirement)[0] for group in groups for requirement in group}
+    locked = set(re.findall(r"^([\w.-]+)==", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
+    assert wanted <= locked, "put ./run before the command in the head of requirements.lock"
 
 
 def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

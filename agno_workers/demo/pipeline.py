@@ -1,0 +1,115 @@
+"""The demo's work: a chord of runs, a run with eight tools, watching both, and checking what the rows say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from celery import chord
+
+from agno_workers.core.messages import Message, ToolResult
+from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
+from agno_workers.demo.agents import analyst, editor, researcher
+from agno_workers.demo.documents import Document
+from agno_workers.storage.look import Look
+from agno_workers.streams import Streams
+
+TOOL_CALLS = 8
+
+
+def submit_pipeline(documents: Sequence[Document], session: str) -> None:
+    """A run for each document, side by side, and the editor's run over what they wrote, once all are in."""
+    header = [analyst.s(doc.text, session_id=session, metadata={"document": doc.name}) for doc in documents]
+    chord(header, editor.s(session_id=session)).delay()
+
+
+def submit_research(documents: Sequence[Document], session: str) -> None:
+    names = "\n".join(doc.name for doc in documents)
+    researcher.delay(f"Look into these files:\n{names}", session_id=session)
+
+
+@dataclass
+class Watched:
+    """A run as it stands, and the text that it has written so far."""
+
+    run: Run
+    text: str = ""
+    _last: str = "0-0"
+
+    @property
+    def name(self) -> str:
+        return str(self.run.metadata.get("document", ""))
+
+
+@dataclass
+class Watch:
+    """Looks at all runs of a session."""
+
+    look: Look
+    streams: Streams
+    session: str
+    _seen: dict[str, Watched] = field(default_factory=dict)
+
+    def now(self) -> list[Watched]:
+        """In the order in which they were submitted."""
+        for item in reversed(self.look.runs(session_id=self.session, limit=1000)):
+            watched = self._seen.setdefault(item.run.id, Watched(item.run))
+            if not watched.run.status.is_terminal:
+                watched.run = item.run
+                self._read(watched)
+        return list(self._seen.values())
+
+    def _read(self, watched: Watched) -> None:
+        if watched.run.status is RunStatus.QUEUED:
+            return
+        for piece in self.streams.read(watched.run.id, watched._last):
+            watched._last = piece.id
+            watched.text += piece.text
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that the database tells of one run."""
+
+    run: Run
+    steps: list[Step]
+    transcript: list[Message]
+
+
+def told(look: Look, session: str) -> list[Told]:
+    """Of all runs of a session, in the order in which they were submitted."""
+    runs = [item.run for item in reversed(look.runs(session_id=session, limit=1000))]
+    return [Told(run, look.steps(run.id), look.transcript(run.id)) for run in runs]
+
+
+def problems(tellings: Sequence[Told], documents: Sequence[Document]) -> list[str]:
+    """What did not go as it should have; empty when all did."""
+    found = [text for telling in tellings for text in _problems_of(telling)]
+    read = Counter(telling.run.metadata.get("document") for telling in tellings if telling.run.agent == "analyst")
+    if read != Counter(doc.name for doc in documents):
+        found.append(f"each document should have been read by one run, and they were by {dict(read)}")
+    for agent in ("editor", "researcher"):
+        number = sum(telling.run.agent == agent for telling in tellings)
+        if number != 1:
+            found.append(f"{agent} should have run once, and did {number} times")
+    calls = sum(step.kind is StepKind.TOOL for telling in tellings for step in telling.steps)
+    if calls != TOOL_CALLS:
+        found.append(f"{TOOL_CALLS} tools should have been called, and {calls} were")
+    return found
+
+
+def _problems_of(telling: Told) -> list[str]:
+    """A run must be done; each of its steps recorded once, with one message each behind the one that asked."""
+    run, steps, found = telling.run, telling.steps, []
+    if run.status is not RunStatus.DONE:
+        message = (run.error or {}).get("message", "no reason is recorded")
+        found.append(f"{run.agent} {run.id} is {run.status}: {message}")
+    if wrong := [step.key for step in steps if step.status is not StepStatus.DONE]:
+        found.append(f"{run.agent} {run.id}: not done: {', '.join(wrong)}")
+    if len({step.key for step in steps}) != len(steps) or len(telling.transcript) != 1 + len(steps):
+        found.append(f"{run.agent} {run.id}: {len(steps)} steps left {len(telling.transcript) - 1} messages")
+    for part in (part for message in telling.transcript for part in message.parts):
+        if isinstance(part, ToolResult) and part.is_error:
+            found.append(f"tool {part.name}: {part.content}")
+    return found

@@ -1,0 +1,28 @@
+"""Flower's settings, in the form that it reads: to look at workers and tasks, and to change nothing.
+
+FLOWER_BASIC_AUTH=user:password lets that user in; without it a password is made up at each start and written to
+the log. FLOWER_ADDRESS and FLOWER_PORT default to 127.0.0.1 and 5555. FLOWER_ENABLE_EVENTS=false keeps workers from
+sending task events: cheaper under load, and the page of tasks stays empty.
+"""
+
+import os
+import secrets
+import sys
+
+read_only = True  # no shutdown, no revoke, no sending of tasks, whoever is signed in
+address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
+port = int(os.environ.get("FLOWER_PORT", "5555"))
+max_tasks = 10_000
+tasks_columns = "name,uuid,state,received,started,runtime,worker"
+
+basic_auth = [pair for pair in os.environ.get("FLOWER_BASIC_AUTH", "").split(",") if pair]
+if not basic_auth:
+    basic_auth = [f"agno:{secrets.token_urlsafe(12)}"]
+    sys.stderr.write(f"Flower: FLOWER_BASIC_AUTH is not set; for now sign in as {basic_auth[0]}\n")
+
+
+def format_task(task):
+    """What callers and users' own tasks hand over stays off the pages; our steps carry ids only."""
+    if task.name not in ("agno.turn", "agno.tool"):
+        task.args = task.kwargs = task.result = "(not shown)"
+    return task

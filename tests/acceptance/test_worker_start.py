@@ -1,0 +1,58 @@
+"""A worker that can't keep our promises does not start, and says why in one sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+import redis
+
+from tests.conftest import ROOT
+
+
+def start(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Start a worker that is expected to refuse."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
+    command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", "agents", "-P", "solo"]
+    return subprocess.run(
+        command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def refusal(environment: dict[str, str]) -> str:
+    refused = start(environment)
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    return refused.stderr
+
+
+def test_it_refuses_a_redis_that_throws_queues_away(
+    environment: dict[str, str], redis_client: redis.Redis
+) -> None:
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "noeviction" in refusal(environment)
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str], database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA agno CASCADE")
+    assert "agno-workers db upgrade" in refusal(environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("AGNO_DATABASE_URL", "postgresql://127.0.0.1:1/nobody", "Postgres can't be reached"),
+        ("AGNO_BROKER_URL", "redis://127.0.0.1:1/0", "Redis can't be reached"),
+        ("AGNO_IMPORTS", "no.such.module", "no.such.module"),
+        ("AGNO_LEASE", "15", "did you mean 'AGNO_LEASE_S'"),
+    ],
+)
+def test_it_refuses_a_wrong_setting(environment: dict[str, str], name: str, value: str, told: str) -> None:
+    assert told in refusal(environment | {name: value})

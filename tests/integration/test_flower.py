@@ -1,0 +1,131 @@
+"""Flower as the Procfile starts it: it shows, to those who sign in, and it changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.agents import caller
+from tests.conftest import StartWorker
+
+ROOT = Path(__file__).parents[2]
+SIGNED_IN = "Basic " + base64.b64encode(b"me:secret").decode()
+Flower = Callable[..., tuple[int, str]]
+T = TypeVar("T")
+
+
+@pytest.fixture
+def ask(environment: dict[str, str], tmp_path: Path) -> Iterator[Flower]:
+    """Ask the running Flower: `ask(path, auth=..., method=...)` gives status and body."""
+    yield from _running(environment | {"FLOWER_BASIC_AUTH": "me:secret"}, tmp_path / "flower.log")
+
+
+def test_without_a_password_nobody_gets_in(ask: Flower) -> None:
+    wrong = "Basic " + base64.b64encode(b"me:guess").decode()
+    for path in ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"):
+        assert ask(path)[0] == 401, path
+        assert ask(path, auth=wrong)[0] == 401, path
+        assert ask(path, auth=SIGNED_IN)[0] == 200, path
+
+
+def test_who_is_signed_in_can_change_nothing(ask: Flower, start_worker: StartWorker) -> None:
+    worker = start_worker("-E")
+    (name,) = _until(lambda: json.loads(ask("/api/workers?refresh=true", auth=SIGNED_IN)[1]))
+    for action in (
+        f"worker/shutdown/{name}",
+        f"worker/pool/restart/{name}",
+        f"worker/pool/grow/{name}",
+        f"worker/pool/shrink/{name}?n=7",
+        f"worker/pool/autoscale/{name}?min=1&max=2",
+        f"worker/queue/add-consumer/{name}?queue=x",
+        f"worker/queue/cancel-consumer/{name}?queue=agents",
+        "task/revoke/0198c0de-0000-7000-8000-000000000000?terminate=true",
+        "task/abort/0198c0de-0000-7000-8000-000000000000",
+        "task/timeout/agno.turn?workername=x&hard=1",
+        "task/rate-limit/agno.turn?workername=x&ratelimit=1",
+        "task/apply/agno.tool",
+        "task/async-apply/agno.tool",
+        "task/send-task/agno.run",
+    ):
+        status, _ = ask(f"/api/{action}", auth=SIGNED_IN, method="POST")
+        assert status == 403, f"{action} was answered with {status}"
+        assert ask(f"/api/{action}", method="POST")[0] in (401, 403)
+    assert worker.process.poll() is None
+
+
+def test_tasks_are_shown_with_ids_only(ask: Flower, start_worker: StartWorker, app: object) -> None:
+    start_worker("-E")
+    run = caller.delay('add {"a": 1, "b": 2}')
+    assert run.get(timeout=60) == "3"
+    shown = _until(lambda: (page := ask("/api/tasks", auth=SIGNED_IN)[1]).count("agno.turn") >= 2 and page)
+    assert "agno.tool" in shown
+    assert run.id in shown
+    assert "add" not in shown.replace("added", "")
+
+
+def test_no_password_given_is_one_made_up(environment: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "flower.log"
+    for ask in _running(environment, log):
+        assert ask("/workers")[0] == 401
+        pair = log.read_text().partition("sign in as ")[2].split()[0]
+        assert ask("/workers", auth="Basic " + base64.b64encode(pair.encode()).decode())[0] == 200
+
+
+def _running(environment: dict[str, str], log: Path) -> Iterator[Flower]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (line,) = (line for line in (ROOT / "Procfile").read_text().splitlines() if line.startswith("flower:"))
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AGNO_", "FLOWER_"))
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *shlex.split(line.partition(":")[2])],
+            cwd=ROOT, env=inherited | environment | {"FLOWER_PORT": str(port)}, stdout=output, stderr=output,
+        )  # fmt: skip
+
+    def ask(path: str, auth: str = "", method: str = "GET") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+        if auth:
+            request.add_header("Authorization", auth)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            return ask("/healthcheck")[0] == 200
+        except OSError:
+            return False
+
+    try:
+        _until(answers)
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _until(look: Callable[[], T], timeout_s: float = 60) -> T:
+    """What `look` gives as soon as that is something: Flower has no signal to wait for."""
+    give_up = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < give_up, "Flower did not show it in time"
+        time.sleep(0.2)
+    return found
