@@ -17,6 +17,7 @@ from typing import Any
 import redis
 
 from agno_workers.broker.submit import submit
+from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
 from agno_workers.errors import AgnoError, WaitTimeout
 from agno_workers.storage.journal import Journal
@@ -53,6 +54,11 @@ class RunHandle:
     @property
     def steps(self) -> list[Step]:
         return self._look.steps(self.id)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The transcript as far as it goes."""
+        return self._look.transcript(self.id)
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most `timeout` seconds, and give the run's content.

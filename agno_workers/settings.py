@@ -20,7 +20,7 @@ from agno_workers.errors import SettingsError
 
 # Read by `./run` and the embedded servers before there are settings.
 _OTHER_VARIABLES = frozenset(
-    {"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY", "AGNO_CRASH_AT"}
+    {"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY"}
 )
 
 
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """A worker that has not renewed for so long has lost its steps."""
     renew_every_s: float = Field(5.0, gt=0)
     keeper_every_s: float = Field(0.25, gt=0)
-    publish_after_s: float = Field(0.3, gt=0)
+    publish_after_s: float = Field(0.5, gt=0)
     """An outbox row older than this was left behind by a crash: the keeper publishes it."""
     resend_after_s: float = Field(3.0, gt=0)
     """A sent step that nobody claimed, while its queue is empty, was lost: the keeper sends it again."""

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import redis
 from celery import Celery
@@ -33,9 +33,10 @@ from agno_workers.streams import Streams
 
 @dataclass(frozen=True)
 class Services:
-    """What one process works with."""
+    """What one process works with. No connection is opened before it is needed."""
 
     settings: Settings
+    app: Celery
     pool: Pool
     journal: Journal
     look: Look
@@ -43,11 +44,19 @@ class Services:
     redis: redis.Redis
     streams: Streams
     dispatch: Dispatch
-    engine: Engine
 
-    @property
-    def registry(self) -> Registry:
-        return self.engine.registry
+    @cached_property
+    def engine(self) -> Engine:
+        """What carries steps. Only workers want it: it imports the agents (SettingsError where that fails)."""
+        return Engine(
+            self.journal,
+            self.pool,
+            Registry.importing(self.settings.imports),
+            self.streams,
+            partial(_model, self.settings),
+            agent_queue=self.settings.agent_queue,
+            tool_queue=self.settings.tool_queue,
+        )
 
     def keeper(self) -> Keeper:
         return Keeper(
@@ -64,11 +73,8 @@ class Services:
         self.redis.close()
 
 
-def build(settings: Settings, app: Celery, *, worker: str = "", registry: Registry | None = None) -> Services:
-    """Everything from settings. No connection is opened before it is needed.
-
-    Raises SettingsError where an address is missing or a module of `imports` can't be imported.
-    """
+def build(settings: Settings, app: Celery, *, worker: str = "") -> Services:
+    """Everything from settings. Raises SettingsError where an address is missing."""
     pool = Pool(
         required(settings, "database_url"),
         size=settings.db_pool_size,
@@ -86,24 +92,14 @@ def build(settings: Settings, app: Celery, *, worker: str = "", registry: Regist
     look, results = Look(pool), Results(pool)
     client = redis_client(settings)
     streams = Streams(client, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
-    engine = Engine(
-        journal,
-        pool,
-        registry if registry is not None else Registry.importing(settings.imports),
-        streams,
-        partial(_model, settings),
-        agent_queue=settings.agent_queue,
-        tool_queue=settings.tool_queue,
-    )
-    return Services(
-        settings, pool, journal, look, results, client, streams, Dispatch(app, journal, results, look), engine
-    )
+    dispatch = Dispatch(app, journal, results, look)
+    return Services(settings, app, pool, journal, look, results, client, streams, dispatch)
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
     """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`."""
     given = settings or settings_module.load()
-    services = _PerProcess(lambda worker: build(given, app, worker=worker, registry=Registry()))
+    services = _PerProcess(lambda worker: build(given, app, worker=worker))
     app.dispatch = lambda: services.get().dispatch
     app.conf.update(
         result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
@@ -127,14 +123,19 @@ def name_worker(name: str) -> None:
 
 
 def problems() -> list[str]:
-    """Why this process must not work on its servers, a sentence each. Raises Unavailable where one does not answer."""
-    found = redis_problems(services().redis)
-    url = required(_default().settings, "database_url")
+    """Why this process must not work on its servers, a sentence each. Raises Unavailable where one does not answer,
+    SettingsError and InvalidTool where the agents can't be used.
+    """
+    here = services()
+    found = redis_problems(here.redis)
+    url = required(here.settings, "database_url")
     revision, wanted = migrate.current(url), migrate.newest()
     if revision is None or revision < wanted:
         found.append(
             f"the database is at revision {revision}, this code needs {wanted}: run `agno-workers db upgrade`."
         )
+    for agent in here.engine.registry.all():
+        here.engine.prepare(agent.name)  # a tool that can't be offered to a model is better known now
     return found
 
 
@@ -188,7 +189,9 @@ class _PerProcess:
 
     def name(self, worker: str) -> None:
         if self._built is not None:
-            raise RuntimeError("services were built before their worker had a name: its leases would be nobody's")
+            raise RuntimeError(
+                "services were built before their worker had a name: its leases would be nobody's"
+            )
         self._worker = worker
 
     def get(self) -> Services:

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Console
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from agno_workers import settings as settings_module
+from agno_workers import settings as settings_module, wiring
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection, screen
-from agno_workers.cli.demo_model import Chosen, choose, serving
-from agno_workers.cli.processes import Crew, Ended, Program, ending_by_signal
-from agno_workers.cli.progress import Progress, progress
+from agno_workers.cli.demo_model import LOCAL, Chosen, choose, serving
+from agno_workers.cli.processes import Crew, Ended, ending_by_signal
+from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, running, use
+from agno_workers.cli.timeline import show_timeline
 from agno_workers.cli.workers import workers
-from agno_workers.core.run import StepKind
-from agno_workers.demo import pipeline, timeline
-from agno_workers.demo.documents import Document, Picked, pick
+from agno_workers.core.run import RunStatus
+from agno_workers.demo import pipeline
+from agno_workers.demo.documents import Picked, pick
 from agno_workers.demo.pipeline import Told, Watch
-from agno_workers.errors import SettingsError
+from agno_workers.errors import AgnoError, SettingsError
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
-from agno_workers.wiring import Services, forget, services
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.1
-_LEASE_S = 4.0
-"""Short, so that a worker killed on stage is missed soon."""
+_LEASE_S = 4.0  # short, so that a worker that is killed on stage is missed soon
 
 
 @app.command()
@@ -54,11 +52,12 @@ def demo(
     """
     started = time.monotonic()
     settings = settings_module.load()
+    chosen = choose(model, settings)
     console = screen.console()
     with ending_by_signal() as hurry:
         try:
-            with _stage(console, settings, path, model, documents) as stage:
-                crew = Crew(_programs(stage), lambda _program, _line: None, stage.say)
+            with _stage(console, settings, chosen, path, documents) as stage:
+                crew = Crew(workers(stage.settings, {}, agents=8, tools=8), lambda _program, _line: None, stage.say)
                 try:
                     crew.start()
                     wrong = _play(stage, crew, started)
@@ -66,7 +65,163 @@ def demo(
                     stage.leave()
                     crew.stop(hurry)
         except Ended as ended:
-            console.print("[dim]Ended before it was over; its unfinished runs are cancelled.[/]")
+            console.print("[dim]Ended before it was over; what was left of it is cancelled.[/]")
             raise typer.Exit(128 + ended.signum) from None
     if wrong:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the demo plays on."""
+
+    console: Console
+    settings: Settings
+    servers: Servers
+    chosen: Chosen
+    picked: Picked
+    session: str
+
+    def say(self, sentence: str) -> None:
+        self.console.print(f"  {sentence}", style="dim", markup=False)
+
+    def watch(self) -> Watch:
+        services = wiring.services()
+        return Watch(services.look, services.streams, self.session)
+
+    def leave(self) -> None:
+        """Cancel what is unfinished: nobody will work on it."""
+        try:
+            pipeline.cancel_unfinished(wiring.services(), self.session)
+        except AgnoError as error:
+            self.say(f"not cancelled: {error}")
+        wiring.forget()
+
+
+@contextmanager
+def _stage(
+    console: Console, settings: Settings, chosen: Chosen, path: Path | None, documents: int
+) -> Iterator[Stage]:
+    """Servers, schema, model and documents, and an environment in which this process and the workers find them."""
+    session = f"demo-{uuid.uuid4().hex[:6]}"
+    with tempfile.TemporaryDirectory(prefix="agno-demo-") as folder:
+        picked = pick(path, Path(folder), most=documents, max_chars=chosen.max_chars)
+        _say_what(console, chosen, picked)
+        with running(settings) as servers, serving(chosen) as model_environment:
+            use(servers)
+            if problems := redis_problems(servers.client):
+                raise SettingsError(problems[0])
+            migrate.upgrade(servers.database_url, timeout_s=connection.PATIENCE_S)
+            os.environ.update(model_environment)
+            os.environ.update(_environment(settings, chosen, session, folder))
+            stage = Stage(console, settings_module.load(), servers, chosen, picked, session)
+            if servers.state_dir:  # nobody else can be at work here, so a demo that was killed left these
+                pipeline.cancel_unfinished(wiring.services(), "demo-")
+            yield stage
+
+
+def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) -> dict[str, str]:
+    """Queues of its own, so that workers that may be there already and lack the demo's agents leave its steps alone."""
+    imports = ["agno_workers.demo.agents"]
+    if chosen.name.startswith("scripted:") and settings.imports:
+        imports.insert(0, settings.imports)
+    lease_s = min(settings.lease_s, _LEASE_S)
+    return {
+        "AGNO_IMPORTS": ",".join(imports),
+        "AGNO_AGENT_QUEUE": f"{session}-agents",
+        "AGNO_TOOL_QUEUE": f"{session}-tools",
+        "AGNO_LEASE_S": str(lease_s),
+        "AGNO_RENEW_EVERY_S": str(min(settings.renew_every_s, lease_s / 3)),
+        "DEMO_MODEL": chosen.name,
+        "DEMO_FOLDER": folder,
+    }
+
+
+def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
+    """Both acts, the timeline and the check. Gives what went wrong."""
+    console, picked = stage.console, stage.picked
+    many = len(picked.documents)
+    console.print()
+    console.print(Rule(f"1  chord: {many} run(s) of analyst, then editor over what they wrote", align="left"))
+    pipeline.submit_pipeline(picked.documents, stage.session)
+    first_s = _follow(stage, crew, many + 1)
+    _show_answers(stage)
+
+    console.print(Rule("2  researcher: eight tools side by side", align="left"))
+    console.print("  A script picks the eight calls, no model does; the tools are real, and read the files.", style="dim")
+    pipeline.submit_research(picked.documents, stage.session)
+    _follow(stage, crew, many + 2)
+
+    tellings = pipeline.told(wiring.services().look, stage.session)
+    show_timeline(console, tellings)
+    wrong = pipeline.problems(tellings, picked.documents)
+    _show_check(stage, tellings, wrong)
+    console.print(f"  first step begun {first_s - started:.1f} s after the start of this command", style="dim")
+    _say_where_next(stage, tellings)
+    return wrong
+
+
+def _follow(stage: Stage, crew: Crew, expected: int) -> float:
+    """Show the session's runs until `expected` have ended, or one ended badly; gives when the first was seen at work."""
+    watch = stage.watch()
+    first: float | None = None
+    with progress(stage.console) as shown:
+        while True:
+            runs, now = watch.now(), watch.look.now()
+            shown.show(runs, now)
+            if first is None and any(watched.run.started_at for watched in runs):
+                first = time.monotonic()
+            ended = [watched for watched in runs if watched.run.status.is_terminal]
+            if len(ended) == expected or any(watched.run.status is not RunStatus.DONE for watched in ended):
+                return first or time.monotonic()
+            for child in crew.children:
+                crew.check(child)
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _say_what(console: Console, chosen: Chosen, picked: Picked) -> None:
+    console.print(Text.assemble(("model      ", "dim"), (chosen.name, "bold"), f": {chosen.said}"))
+    names = ", ".join(doc.name for doc in picked.documents)
+    console.print(Text.assemble(("documents  ", "dim"), f"{picked.source}: {names}"))
+    if picked.left_out:
+        console.print(f"           left out: {picked.left_out} more file(s)", style="dim")
+    if cut := [doc for doc in picked.documents if doc.cut_chars]:
+        whole = sum(len(doc.text) + doc.cut_chars for doc in picked.documents)
+        lost = sum(doc.cut_chars for doc in cut)
+        said = f"cut to {chosen.max_chars:,} characters each to fit the model: {len(cut)} document(s), {lost:,} of {whole:,} characters"
+        console.print(f"           {said}", style="dim")
+
+
+def _show_answers(stage: Stage) -> None:
+    by = "  (a toy wrote this)" if stage.chosen.name == LOCAL else "  (scripted)" if stage.chosen.name.startswith("scripted:") else ""
+    for watched in stage.watch().now():
+        title = Text.assemble((f"{watched.run.agent} {watched.name}".rstrip(), "bold"), (by, "dim"))
+        stage.console.print()
+        stage.console.print(title)
+        stage.console.print(Padding(Text(str(watched.run.content or watched.run.status).strip()), (0, 0, 0, 2)))
+    stage.console.print()
+
+
+def _show_check(stage: Stage, tellings: Sequence[Told], wrong: list[str]) -> None:
+    steps = [step for telling in tellings for step in telling.steps]
+    again = sum(step.attempt - 1 for step in steps)
+    stage.console.print(Rule("Check, from the rows", align="left"))
+    if not wrong:
+        repeated = f", {again} attempt(s) repeated after a worker was lost" if again else ""
+        stage.console.print(
+            f"  [green]All as it should be:[/] {len(tellings)} runs done, {len(steps)} steps recorded once each, the chord's body ran once{repeated}."
+        )
+    for sentence in wrong:
+        stage.console.print(Text.assemble(("  wrong  ", "red"), sentence))
+
+
+def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
+    stage.console.print()
+    stage.console.print(Rule("Where to look next", align="left"))
+    if stage.servers.state_dir:
+        stage.console.print(f"  The servers end now; the runs stay in {stage.servers.state_dir}.", markup=False, soft_wrap=True)
+        stage.console.print("  ./run up                           starts them again; then, in another shell:")
+    stage.console.print(f"  ./run agno-workers runs ls --session {stage.session}")
+    for telling in [telling for telling in tellings if telling.run.agent == "researcher"]:
+        stage.console.print(f"  ./run agno-workers runs show {telling.run.id}", soft_wrap=True)
+    stage.console.print("  ./run agno-workers doctor")

@@ -79,3 +79,12 @@ def plain(value: Any) -> dict[str, Any]:
     """A struct as JSON-like values, to be put together with others."""
     built: dict[str, Any] = msgspec.to_builtins(value)
     return built
+
+
+def hanging(line: Text, indent: int) -> Table:
+    """A text whose first `indent` characters stand before the rest, however that wraps."""
+    rows = Table.grid()
+    rows.add_column(width=indent, no_wrap=True)
+    rows.add_column()
+    rows.add_row(line[:indent], line[indent:])
+    return rows

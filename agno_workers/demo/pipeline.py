@@ -14,6 +14,7 @@ from agno_workers.demo.agents import analyst, editor, researcher
 from agno_workers.demo.documents import Document
 from agno_workers.storage.look import Look
 from agno_workers.streams import Streams
+from agno_workers.wiring import Services
 
 TOOL_CALLS = 8
 
@@ -113,3 +114,11 @@ def _problems_of(telling: Told) -> list[str]:
         if isinstance(part, ToolResult) and part.is_error:
             found.append(f"tool {part.name}: {part.content}")
     return found
+
+
+def cancel_unfinished(services: Services, session: str) -> None:
+    """Cancel what has not ended of the sessions whose name begins so."""
+    unfinished = [status for status in RunStatus if not status.is_terminal]
+    for listed in [item for status in unfinished for item in services.look.runs(status=status, limit=10_000)]:
+        if (listed.run.session_id or "").startswith(session):
+            services.journal.cancel(listed.run.id)

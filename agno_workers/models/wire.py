@@ -1,8 +1,9 @@
 """Asking a provider over HTTP through its own SDK: connections, the time a call may take, the events of its answer.
 
 The SDK knows the addresses, the keys and the headers. What it leaves to us: a call has one connection of its
-own, one deadline for everything, and the events are read here, because the SDKs' event objects cost ten times
-the CPU, and because OpenAI's reader never lets a connection be used again.
+own, one deadline for everything, and the events are read here. The SDKs make an object of every event, which
+costs five times the CPU of a short answer and twenty times that of a long one, and OpenAI's reader leaves a
+chat before its last byte, so that its connection can't be used again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Wire:
     """The way to one model. Threads may share it, and it survives a fork.
 
     A line is an HTTP client with at most one connection, used by one call at a time and kept for the next. One
-    client for all would search its whole pool on every call: 20 ms of CPU with 500 connections.
+    client for all would walk through its whole pool on every call, under one lock: with 500 threads that takes
+    a third more CPU and time, and 32 clients gain half of it back.
     """
 
     def __init__(self, name: str, secret: str, connect: Connect) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from celery import Celery
 
+from agno_workers.broker.app import AgnoCelery
 from tests.agents import caller
 from tests.conftest import StartWorker
 
@@ -66,14 +68,28 @@ def test_who_is_signed_in_can_change_nothing(ask: Flower, start_worker: StartWor
     assert worker.process.poll() is None
 
 
-def test_tasks_are_shown_with_ids_only(ask: Flower, start_worker: StartWorker, app: object) -> None:
+def test_what_a_run_is_about_is_not_shown(ask: Flower, start_worker: StartWorker, app: AgnoCelery) -> None:
     start_worker("-E")
-    run = caller.delay('add {"a": 1, "b": 2}')
-    assert run.get(timeout=60) == "3"
-    shown = _until(lambda: (page := ask("/api/tasks", auth=SIGNED_IN)[1]).count("agno.turn") >= 2 and page)
+    run = caller.delay('boom {"text": "private words"}')
+    assert run.get(timeout=60) == "!private words"
+    shown = _until(
+        lambda: seen if (seen := ask("/api/tasks", auth=SIGNED_IN)[1]).count("agno.turn") >= 2 else ""
+    )
     assert "agno.tool" in shown
     assert run.id in shown
-    assert "add" not in shown.replace("added", "")
+    assert "private words" not in shown
+
+
+def test_pages_hide_what_a_foreign_app_put_into_its_message(
+    ask: Flower, start_worker: StartWorker, app: AgnoCelery, environment: dict[str, str]
+) -> None:
+    start_worker("-E")
+    with Celery(broker=environment["AGNO_BROKER_URL"], set_as_current=False) as foreign:
+        sent = foreign.send_task("agno.run", args=["private words"], kwargs={"agent": "echo"}, queue="agents")
+    assert app.AsyncResult(sent.id).get(timeout=60) == "<private words>"
+    page = _until(lambda: seen[1] if (seen := ask(f"/task/{sent.id}", auth=SIGNED_IN))[0] == 200 else "")
+    assert "(not shown)" in page
+    assert "private words" not in page
 
 
 def test_no_password_given_is_one_made_up(environment: dict[str, str], tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Which model writes in the demo: the one asked for, a provider whose key is set, a toy on this machine, or a script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agno_workers.embedded import local_model
+from agno_workers.errors import EmbeddedError
+from agno_workers.models.resolve import resolve
+from agno_workers.settings import Settings
+
+LOCAL = f"local:{local_model.NAME}"
+SCRIPTED = "scripted:demo"
+_PROVIDERS = (("OPENAI_API_KEY", "openai:gpt-5-mini"), ("ANTHROPIC_API_KEY", "anthropic:claude-haiku-4-5"))
+_TOY_CHARS = 2000
+"""What the toy reads in two seconds; its window would hold about four times as much."""
+_CHARS = 40_000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    name: str
+    said: str
+    """What people should know of it."""
+    max_chars: int = _CHARS
+    """How much of a document it gets."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs on this machine, started by us."""
+        return self.name == LOCAL
+
+
+def choose(asked: str, settings: Settings) -> Chosen:
+    """Raises InvalidInput or ModelRejected for a name that can't be used."""
+    if asked and asked != LOCAL:
+        if not asked.startswith("scripted:"):  # scripts are known where the workers import them
+            resolve(asked, base_url=settings.local_base_url or None if asked.startswith("local:") else None)
+        return Chosen(asked, _scripted_is(asked) or "as asked for with --model")
+    for variable, name in () if asked else _PROVIDERS:
+        if os.environ.get(variable):
+            return Chosen(name, f"because {variable} is set; --model chooses another")
+    try:
+        local_model.weights()
+    except EmbeddedError as error:
+        if asked:
+            raise
+        return Chosen(SCRIPTED, f"no model writes here, a script does. {error} Or set OPENAI_API_KEY or ANTHROPIC_API_KEY.")
+    said = "a model of 135 million parameters on this machine: a toy as a writer, and it calls no tools. No network, no key."
+    return Chosen(LOCAL, said, _TOY_CHARS)
+
+
+def _scripted_is(asked: str) -> str:
+    return "no model writes here, a script does" if asked.startswith("scripted:") else ""
+
+
+@contextmanager
+def serving(chosen: Chosen) -> Iterator[dict[str, str]]:
+    """What the workers' environment needs to reach the model; the local one is started for it."""
+    if not chosen.is_ours:
+        yield {}
+        return
+    with local_model.serve() as model:
+        yield {"AGNO_LOCAL_BASE_URL": model.base_url}

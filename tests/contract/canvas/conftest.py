@@ -1,0 +1,127 @@
+"""One database and one worker a module, since the canvas tests are many and small."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+from celery.canvas import Signature
+from psycopg import sql
+
+from agno_workers import Client, wiring
+from agno_workers.broker.app import AgnoCelery
+from agno_workers.embedded import EmbeddedServers
+from tests.conftest import ROOT, Worker
+
+WAIT_S = 30
+"""Patience with a result; no test waits so long unless it fails."""
+PLAIN = ("-I", "tests.contract.canvas.plain")
+"""How a worker gets the plain tasks."""
+
+Plain = Callable[..., Signature]
+
+
+@pytest.fixture(scope="module")
+def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
+    """A migrated database for the whole module."""
+    name = f"canvas_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def database(database_url: str) -> Iterator[psycopg.Connection]:
+    """For a look at the rows."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def redis_client(servers: EmbeddedServers) -> Iterator[redis.Redis]:
+    """A Redis that is empty when the module begins."""
+    client = redis.Redis.from_url(servers.redis_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def environment(database_url: str, servers: EmbeddedServers, redis_client: redis.Redis) -> dict[str, str]:
+    """`AGNO_*` for a process that works on this module's database and Redis."""
+    return {
+        "AGNO_DATABASE_URL": database_url,
+        "AGNO_BROKER_URL": servers.broker_url,
+        "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
+        "AGNO_IMPORTS": "tests.agents",
+    }
+
+
+@pytest.fixture(scope="module")
+def app(environment: dict[str, str]) -> Iterator[AgnoCelery]:
+    """The Celery app of this process, as `agent.delay` uses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AGNO_")]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        wiring.forget()
+        yield wiring.celery_app()
+        wiring.forget()
+
+
+@pytest.fixture(scope="module")
+def worker(environment: dict[str, str]) -> Iterator[Worker]:
+    """One worker for both queues, with the plain tasks."""
+    started = Worker(environment, "agents,tools", "threads", 8, *PLAIN)
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def client(environment: dict[str, str], servers: EmbeddedServers) -> Iterator[Client]:
+    with Client(environment["AGNO_DATABASE_URL"], servers.redis_url) as thin:
+        yield thin
+
+
+@pytest.fixture(scope="module")
+def plain(app: AgnoCelery) -> Plain:
+    """`plain("add", 1, 2)`: the signature of a plain task."""
+
+    def signature(name: str, *args: Any, **kwargs: Any) -> Signature:
+        return app.signature(f"plain.{name}", args=args, kwargs=kwargs)
+
+    return signature
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file that keeps the tool `hold` at work as long as it exists."""
+    path = tmp_path / "held"
+    path.touch()
+    return path
+
+
+def holding(path: Path) -> str:
+    """What to tell `caller`, so that its tool waits for `path` to go."""
+    return f'hold {{"path": "{path}"}}'
+
+
+def running(path: Path) -> Callable[[], bool]:
+    return Path(f"{path}.running").exists
+
+
+def sections(*results: str) -> str:
+    """What `echo` answers as the body of a chord that gave these results."""
+    numbered = [f"[{number}]\n{result}" for number, result in enumerate(results, 1)]
+    return "<" + "\n\n".join(numbered) + ">"
