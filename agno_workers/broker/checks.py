@@ -37,5 +37,7 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = client.info(section)  # type: ignore[assignment]  # typed for the async client as well
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?") from error
+        raise Unavailable(
+            f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?"
+        ) from error
     return found

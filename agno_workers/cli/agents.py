@@ -12,7 +12,9 @@ from agno_workers.errors import SettingsError
 from agno_workers.registry import Registry
 from agno_workers.tools import collect
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="The agents that AGNO_IMPORTS brings.")
+app = typer.Typer(
+    pretty_exceptions_enable=False, no_args_is_help=True, help="The agents that AGNO_IMPORTS brings."
+)
 
 
 @app.callback()
@@ -25,7 +27,9 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     """List the agents that AGNO_IMPORTS brings."""
     settings = settings_module.load()
     if not settings.imports:
-        raise SettingsError("AGNO_IMPORTS is not set: name the modules that define your agents, as in AGNO_IMPORTS=myapp.agents.")
+        raise SettingsError(
+            "AGNO_IMPORTS is not set: name the modules that define your agents, as in AGNO_IMPORTS=myapp.agents."
+        )
     connection.import_from_here()
     known = [_described(agent, settings.agent_queue) for agent in Registry.importing(settings.imports).all()]
     if json:

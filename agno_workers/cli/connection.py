@@ -72,13 +72,21 @@ def reach_redis(client: redis.Redis) -> None:
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?") from error
+        raise Unavailable(
+            f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?"
+        ) from error
 
 
 @contextmanager
 def look() -> Iterator[Look]:
     """The rows, for reading."""
-    pool = Pool(database_url(settings()), size=1, timeout_s=PATIENCE_S, statement_timeout_s=30.0, name="agno-workers-cli")
+    pool = Pool(
+        database_url(settings()),
+        size=1,
+        timeout_s=PATIENCE_S,
+        statement_timeout_s=30.0,
+        name="agno-workers-cli",
+    )
     try:
         yield Look(pool)
     finally:
@@ -147,8 +155,12 @@ def _required(given: Settings, key: str) -> str:
 def _is_half_given(given: Settings) -> bool:
     database, broker = given.database_url.get_secret_value(), given.broker_url.get_secret_value()
     if bool(database) != bool(broker):
-        present, missing = ("AGNO_DATABASE_URL", "AGNO_BROKER_URL") if database else ("AGNO_BROKER_URL", "AGNO_DATABASE_URL")
-        raise SettingsError(f"{present} is set and {missing} is not: set both, or neither to use embedded servers.")
+        present, missing = (
+            ("AGNO_DATABASE_URL", "AGNO_BROKER_URL") if database else ("AGNO_BROKER_URL", "AGNO_DATABASE_URL")
+        )
+        raise SettingsError(
+            f"{present} is set and {missing} is not: set both, or neither to use embedded servers."
+        )
     return False
 
 

@@ -18,5 +18,11 @@ def db() -> None:
 @app.command()
 def upgrade() -> None:
     """Run the migrations that are missing. Safe to run twice, also while workers run."""
-    before, after = migrate.upgrade(connection.database_url(connection.settings()), timeout_s=connection.PATIENCE_S)
-    typer.echo(f"The schema is at {after}, as it was." if before == after else f"The schema is at {after} (was: {before or 'none'}).")
+    before, after = migrate.upgrade(
+        connection.database_url(connection.settings()), timeout_s=connection.PATIENCE_S
+    )
+    typer.echo(
+        f"The schema is at {after}, as it was."
+        if before == after
+        else f"The schema is at {after} (was: {before or 'none'})."
+    )

@@ -17,7 +17,8 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from agno_workers import settings as settings_module, wiring
+from agno_workers import settings as settings_module
+from agno_workers import wiring
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection, screen
 from agno_workers.cli.demo_model import LOCAL, Chosen, choose, serving
@@ -29,7 +30,7 @@ from agno_workers.cli.workers import workers
 from agno_workers.core.run import RunStatus
 from agno_workers.demo import pipeline
 from agno_workers.demo.documents import Picked, pick
-from agno_workers.demo.pipeline import Told, Watch
+from agno_workers.demo.pipeline import Told, Watch, Watched
 from agno_workers.errors import AgnoError, SettingsError
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
@@ -41,8 +42,12 @@ _LEASE_S = 4.0  # short, so that a worker that is killed on stage is missed soon
 
 @app.command()
 def demo(
-    path: Path | None = typer.Argument(None, help="A file or folder of text or Markdown; default: this project's documents."),
-    model: str = typer.Option("", "--model", help="provider:model; default: a provider whose key is set, else a small local model."),
+    path: Path | None = typer.Argument(
+        None, help="A file or folder of text or Markdown; default: this project's documents."
+    ),
+    model: str = typer.Option(
+        "", "--model", help="provider:model; default: a provider whose key is set, else a small local model."
+    ),
     documents: int = typer.Option(6, "--documents", min=1, max=50, help="Read at most so many."),
 ) -> None:
     """See it work here: a group of agent runs over real files, then eight tools side by side.
@@ -57,7 +62,9 @@ def demo(
     with ending_by_signal() as hurry:
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
-                crew = Crew(workers(stage.settings, {}, agents=8, tools=8), lambda _program, _line: None, stage.say)
+                crew = Crew(
+                    workers(stage.settings, {}, agents=8, tools=8), lambda _program, _line: None, stage.say
+                )
                 try:
                     crew.start()
                     wrong = _play(stage, crew, started)
@@ -85,9 +92,9 @@ class Stage:
     def say(self, sentence: str) -> None:
         self.console.print(f"  {sentence}", style="dim", markup=False)
 
-    def watch(self) -> Watch:
+    def watch(self, leave_out: frozenset[str] = frozenset()) -> Watch:
         services = wiring.services()
-        return Watch(services.look, services.streams, self.session)
+        return Watch(services.look, services.streams, self.session, leave_out)
 
     def leave(self) -> None:
         """Cancel what is unfinished: nobody will work on it."""
@@ -144,26 +151,31 @@ def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
     console.print()
     console.print(Rule(f"1  chord: {many} run(s) of analyst, then editor over what they wrote", align="left"))
     pipeline.submit_pipeline(picked.documents, stage.session)
-    first_s = _follow(stage, crew, many + 1)
-    _show_answers(stage)
+    first_s = _follow(stage, crew, stage.watch(), many + 1)
+    written = stage.watch().now()
+    _show_answers(stage, written)
 
     console.print(Rule("2  researcher: eight tools side by side", align="left"))
-    console.print("  A script picks the eight calls, no model does; the tools are real, and read the files.", style="dim")
+    console.print(
+        "  A script picks the eight calls, no model does; the tools are real, and read the files.",
+        style="dim",
+    )
     pipeline.submit_research(picked.documents, stage.session)
-    _follow(stage, crew, many + 2)
+    _follow(stage, crew, stage.watch(frozenset(watched.run.id for watched in written)), 1)
 
     tellings = pipeline.told(wiring.services().look, stage.session)
     show_timeline(console, tellings)
     wrong = pipeline.problems(tellings, picked.documents)
     _show_check(stage, tellings, wrong)
-    console.print(f"  first step begun {first_s - started:.1f} s after the start of this command", style="dim")
+    console.print(
+        f"  first step begun {first_s - started:.1f} s after the start of this command", style="dim"
+    )
     _say_where_next(stage, tellings)
     return wrong
 
 
-def _follow(stage: Stage, crew: Crew, expected: int) -> float:
-    """Show the session's runs until `expected` have ended, or one ended badly; gives when the first was seen at work."""
-    watch = stage.watch()
+def _follow(stage: Stage, crew: Crew, watch: Watch, expected: int) -> float:
+    """Show the runs until `expected` have ended, or one ended badly; gives when the first was seen at work."""
     first: float | None = None
     with progress(stage.console) as shown:
         while True:
@@ -192,13 +204,21 @@ def _say_what(console: Console, chosen: Chosen, picked: Picked) -> None:
         console.print(f"           {said}", style="dim")
 
 
-def _show_answers(stage: Stage) -> None:
-    by = "  (a toy wrote this)" if stage.chosen.name == LOCAL else "  (scripted)" if stage.chosen.name.startswith("scripted:") else ""
-    for watched in stage.watch().now():
+def _show_answers(stage: Stage, written: Sequence[Watched]) -> None:
+    by = (
+        "  (a toy wrote this)"
+        if stage.chosen.name == LOCAL
+        else "  (scripted)"
+        if stage.chosen.name.startswith("scripted:")
+        else ""
+    )
+    for watched in written:
         title = Text.assemble((f"{watched.run.agent} {watched.name}".rstrip(), "bold"), (by, "dim"))
         stage.console.print()
         stage.console.print(title)
-        stage.console.print(Padding(Text(str(watched.run.content or watched.run.status).strip()), (0, 0, 0, 2)))
+        stage.console.print(
+            Padding(Text(str(watched.run.content or watched.run.status).strip()), (0, 0, 0, 2))
+        )
     stage.console.print()
 
 
@@ -219,7 +239,11 @@ def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
     stage.console.print()
     stage.console.print(Rule("Where to look next", align="left"))
     if stage.servers.state_dir:
-        stage.console.print(f"  The servers end now; the runs stay in {stage.servers.state_dir}.", markup=False, soft_wrap=True)
+        stage.console.print(
+            f"  The servers end now; the runs stay in {stage.servers.state_dir}.",
+            markup=False,
+            soft_wrap=True,
+        )
         stage.console.print("  ./run up                           starts them again; then, in another shell:")
     stage.console.print(f"  ./run agno-workers runs ls --session {stage.session}")
     for telling in [telling for telling in tellings if telling.run.agent == "researcher"]:

@@ -48,7 +48,10 @@ def choose(asked: str, settings: Settings) -> Chosen:
     except EmbeddedError as error:
         if asked:
             raise
-        return Chosen(SCRIPTED, f"no model writes here, a script does. {error} Or set OPENAI_API_KEY or ANTHROPIC_API_KEY.")
+        return Chosen(
+            SCRIPTED,
+            f"no model writes here, a script does. {error} Or set OPENAI_API_KEY or ANTHROPIC_API_KEY.",
+        )
     said = "a model of 135 million parameters on this machine: a toy as a writer, and it calls no tools. No network, no key."
     return Chosen(LOCAL, said, _TOY_CHARS)
 

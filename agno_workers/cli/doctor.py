@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -20,8 +19,6 @@ from agno_workers.cli.consumers import listening
 from agno_workers.errors import AgnoError
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
-from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Pool
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -68,7 +65,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _check("clocks", lambda: _clocks(settings))
 
 
-def _check(about: str, look: Callable[[], list[Finding]]) -> Iterator[Finding]:
+def _check(about: str, look: Callable[[], list[Finding]]) -> Generator[Finding, None, bool]:
     """What one check found; what it could not do is a finding as well. Gives whether the next may rest on it."""
     try:
         findings = look()
@@ -79,12 +76,16 @@ def _check(about: str, look: Callable[[], list[Finding]]) -> Iterator[Finding]:
 
 
 def _print(finding: Finding) -> None:
-    line = Text.assemble((f"{finding.level:<5}", _COLOURS[finding.level]), (f"{finding.about:<9}", "bold"), finding.text)
+    line = Text.assemble(
+        (f"{finding.level:<5}", _COLOURS[finding.level]), (f"{finding.about:<9}", "bold"), finding.text
+    )
     screen.console().print(screen.hanging(line, 14))
 
 
 def _versions() -> str:
-    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)])
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+    )
 
 
 def _postgres(settings: Settings) -> list[Finding]:
@@ -98,10 +99,19 @@ def _postgres(settings: Settings) -> list[Finding]:
 
 
 def _schema(settings: Settings) -> list[Finding]:
-    current, newest = migrate.current(connection.database_url(settings), connection.PATIENCE_S), migrate.newest()
+    current, newest = (
+        migrate.current(connection.database_url(settings), connection.PATIENCE_S),
+        migrate.newest(),
+    )
     if current == newest:
         return [Finding("ok", "schema", f"at {current}, the newest")]
-    return [Finding("fail", "schema", f"at {current or 'nothing'}, and this code wants {newest}: run `agno-workers db upgrade`.")]
+    return [
+        Finding(
+            "fail",
+            "schema",
+            f"at {current or 'nothing'}, and this code wants {newest}: run `agno-workers db upgrade`.",
+        )
+    ]
 
 
 def _pgvector(settings: Settings) -> list[Finding]:
@@ -110,7 +120,13 @@ def _pgvector(settings: Settings) -> list[Finding]:
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
     if row is None:
-        return [Finding("warn", "pgvector", "not available, so no knowledge can be searched: install the extension on the server.")]
+        return [
+            Finding(
+                "warn",
+                "pgvector",
+                "not available, so no knowledge can be searched: install the extension on the server.",
+            )
+        ]
     return [Finding("ok", "pgvector", f"{row[1]} installed" if row[1] else f"{row[0]} available")]
 
 
@@ -118,9 +134,13 @@ def _redis(settings: Settings) -> list[Finding]:
     with connection.redis_client(settings) as client:
         problems, warnings = redis_problems(client), redis_warnings(client)
         server = client.info("server")
-    name = f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"
+    name = (
+        f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"
+    )
     where = connection.without_password(settings.broker_url.get_secret_value())
-    found = [Finding("fail", "Redis", text) for text in problems] + [Finding("warn", "Redis", text) for text in warnings]
+    found = [Finding("fail", "Redis", text) for text in problems] + [
+        Finding("warn", "Redis", text) for text in warnings
+    ]
     return found or [Finding("ok", "Redis", f"{name} at {where}, noeviction, append-only file on")]
 
 
@@ -135,9 +155,13 @@ def _queues(settings: Settings) -> list[Finding]:
     for queue, (ready, oldest) in sorted(waiting.items()):
         if queue not in workers:
             since = f"for up to {screen.length(now - oldest)}" if oldest else ""
-            text = f"{queue}: {ready} step(s) wait {since} and no worker listens: start one with `-Q {queue}`."
+            text = (
+                f"{queue}: {ready} step(s) wait {since} and no worker listens: start one with `-Q {queue}`."
+            )
             found.append(Finding("fail", "queues", text))
-    return found or [Finding("warn", "queues", "no worker answered, and nothing waits: `agno-workers up` starts workers.")]
+    return found or [
+        Finding("warn", "queues", "no worker answered, and nothing waits: `agno-workers up` starts workers.")
+    ]
 
 
 def _clocks(settings: Settings) -> list[Finding]:

@@ -114,14 +114,20 @@ class Child:
             self.last_words = [*self.last_words[-19:], line] if line else self.last_words
             if self.program.ready in line:
                 self.is_ready.set()
-            self.on_line(self.program, line)
+            try:
+                self.on_line(self.program, line)
+            except OSError:
+                pass  # our own output is gone, and a worker must not stall for it
 
 
 class Crew:
     """Keeps programs running until `stop`. `on_line` gets each line of output, `on_event` a sentence on each start and end."""
 
     def __init__(
-        self, programs: list[Program], on_line: Callable[[Program, str], None], on_event: Callable[[str], None]
+        self,
+        programs: list[Program],
+        on_line: Callable[[Program, str], None],
+        on_event: Callable[[str], None],
     ) -> None:
         self._programs = programs
         self._on_line = on_line
@@ -154,7 +160,9 @@ class Crew:
         if status is not None and 0 < status < 128 and not child.is_ready.is_set():
             self._stopping.set()
             said = next((line for line in reversed(child.last_words) if line.strip()), "it said nothing")
-            raise AgnoError(f"the {child.program.name} worker could not start: {said.removeprefix('agno-workers: ')}")
+            raise AgnoError(
+                f"the {child.program.name} worker could not start: {said.removeprefix('agno-workers: ')}"
+            )
 
     def stop(self, hurry: threading.Event | None = None) -> None:
         """Ask all to end, and wait until nothing of them is left; `hurry` cuts it short."""
@@ -187,12 +195,16 @@ class Crew:
             return
         now = time.monotonic()
         if program.name not in self._again_at:
-            steady = now - child.started_at > _STEADY_S or child.is_ready.is_set() and child.status == 128 + signal.SIGKILL
+            steady = now - child.started_at > _STEADY_S or (
+                child.is_ready.is_set() and child.status == 128 + signal.SIGKILL
+            )
             deaths = self._deaths[program.name] = 0 if steady else self._deaths.get(program.name, 0) + 1
             pause_s = 0.0 if steady else min(_MAX_PAUSE_S, 2.0 ** (deaths - 1))
             self._again_at[program.name] = now + pause_s
             again = f"in {pause_s:.0f} s" if pause_s else "now"
-            self._on_event(f"{program.name}: process {child.pid} ended ({_ended(child.status)}), starting it again {again}")
+            self._on_event(
+                f"{program.name}: process {child.pid} ended ({_ended(child.status)}), starting it again {again}"
+            )
         if now >= self._again_at[program.name]:
             del self._again_at[program.name]
             self._start(program)

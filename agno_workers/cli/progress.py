@@ -58,7 +58,9 @@ def _table(runs: Sequence[Watched], now: datetime, width: int) -> Table:
     names = min(max((len(_name(watched)) for watched in runs), default=0), width // 3)
     rows = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in (names, 9, 8):
-        rows.add_column(width=column, no_wrap=True, overflow="ellipsis", justify="right" if column == 8 else "left")
+        rows.add_column(
+            width=column, no_wrap=True, overflow="ellipsis", justify="right" if column == 8 else "left"
+        )
     rows.add_column(no_wrap=True, ratio=1)
     room = width - names - 9 - 8 - 8
     for watched in runs:

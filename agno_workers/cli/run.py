@@ -26,19 +26,25 @@ _HINT_AFTER_S = 5.0
 def run(
     agent: str = typer.Argument(help="The agent's name."),
     text: str = typer.Argument(help="What it is to do; - reads it from standard input."),
-    wait: bool = typer.Option(True, "--wait/--no-wait", help="Wait for the end, or print the run's id and leave."),
+    wait: bool = typer.Option(
+        True, "--wait/--no-wait", help="Wait for the end, or print the run's id and leave."
+    ),
     stream: bool = typer.Option(False, "--stream", help="Print the answer while it is being written."),
     json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
     session: str | None = typer.Option(None, "--session", help="The session that the run belongs to."),
     user: str | None = typer.Option(None, "--user", help="The user that the run belongs to."),
-    key: str | None = typer.Option(None, "--key", help="Idempotency key: the same key again gives the same run."),
+    key: str | None = typer.Option(
+        None, "--key", help="Idempotency key: the same key again gives the same run."
+    ),
 ) -> None:
     """Submit a run, and wait for its answer. Ctrl-C stops waiting; the run goes on."""
     given = connection.settings()
     queue = _queue_of(agent, given)
     text = sys.stdin.read() if text == "-" else text
     with connection.client(given, live=stream) as client:
-        handle = client.submit(agent, text, queue=queue, session_id=session, user_id=user, idempotency_key=key)
+        handle = client.submit(
+            agent, text, queue=queue, session_id=session, user_id=user, idempotency_key=key
+        )
         if not wait:
             typer.echo(screen.as_json(handle.run) if json else handle.id)
             return

@@ -14,19 +14,24 @@ from rich.text import Text
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import listening
 from agno_workers.cli.why import why_waiting
-from agno_workers.core.messages import Message, Text as TextPart, ToolCall, ToolResult
+from agno_workers.core.messages import Message, ToolCall, ToolResult
+from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput
 from agno_workers.storage.look import Listed, Look
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List runs, show one, cancel one.")
+app = typer.Typer(
+    pretty_exceptions_enable=False, no_args_is_help=True, help="List runs, show one, cancel one."
+)
 _MAX_SHOWN_CHARS = 1000
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
 @app.command()
 def ls(
-    status: str | None = typer.Option(None, "--status", help="Only these: queued, running, waiting, done, failed, cancelled."),
+    status: str | None = typer.Option(
+        None, "--status", help="Only these: queued, running, waiting, done, failed, cancelled."
+    ),
     agent: str | None = typer.Option(None, "--agent", help="Only this agent's."),
     session: str | None = typer.Option(None, "--session", help="Only this session's."),
     limit: int = typer.Option(20, "--limit", min=1, max=10_000, help="At most so many."),
@@ -46,7 +51,9 @@ def ls(
 
 
 def _listing(listed: Sequence[Listed], now: datetime) -> object:
-    rows = screen.table("run", "agent", "status", "age", "took", "asked", whole=("run",), right=("age", "took"))
+    rows = screen.table(
+        "run", "agent", "status", "age", "took", "asked", whole=("run",), right=("age", "took")
+    )
     for item in listed:
         run = item.run
         rows.add_row(
@@ -72,7 +79,9 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
 
 
 def _show_run(console: Console, run: Run) -> None:
-    console.print(Text.assemble("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", screen.status(run.status)))
+    console.print(
+        Text.assemble("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", screen.status(run.status))
+    )
     usage = f"{run.usage.input_tokens} tokens in, {run.usage.output_tokens} out"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
     facts = [f"submitted {run.created_at:%Y-%m-%d %H:%M:%S} UTC" if run.created_at else "", ended]
@@ -80,11 +89,18 @@ def _show_run(console: Console, run: Run) -> None:
     facts += [f"{name} {value}" for name, value in _labels(run) if value]
     console.print("; ".join(fact for fact in facts if fact), style="dim", markup=False)
     if run.error:
-        console.print(f"[red]{escape(str(run.error.get('type')))}[/]: {escape(str(run.error.get('message')))}")
+        console.print(
+            f"[red]{escape(str(run.error.get('type')))}[/]: {escape(str(run.error.get('message')))}"
+        )
 
 
 def _labels(run: Run) -> list[tuple[str, str | None]]:
-    return [("session", run.session_id), ("user", run.user_id), ("key", run.idempotency_key), ("parent", run.parent_run_id)]
+    return [
+        ("session", run.session_id),
+        ("user", run.user_id),
+        ("key", run.idempotency_key),
+        ("parent", run.parent_run_id),
+    ]
 
 
 def _show_why(console: Console, look: Look, run: Run, steps: list[Step]) -> None:
@@ -96,7 +112,9 @@ def _show_why(console: Console, look: Look, run: Run, steps: list[Step]) -> None
 
 
 def _show_steps(console: Console, steps: list[Step], now: datetime) -> None:
-    rows = screen.table("step", "tool", "status", "waited", "worked", "tries", "worker", right=("waited", "worked", "tries"))
+    rows = screen.table(
+        "step", "tool", "status", "waited", "worked", "tries", "worker", right=("waited", "worked", "tries")
+    )
     for step in steps:
         begun, over = step.started_at, step.ended_at
         rows.add_row(
@@ -108,7 +126,11 @@ def _show_steps(console: Console, steps: list[Step], now: datetime) -> None:
     for step in steps:
         if step.error:
             name = step.name if step.kind is StepKind.TOOL else "the model call"
-            console.print(f"{step.key}: {name} met {step.error.get('type')}: {step.error.get('message')}", style="red", markup=False)
+            console.print(
+                f"{step.key}: {name} met {step.error.get('type')}: {step.error.get('message')}",
+                style="red",
+                markup=False,
+            )
 
 
 def _show_transcript(console: Console, transcript: Sequence[Message]) -> None:
@@ -142,4 +164,6 @@ def cancel(run_id: str = typer.Argument(metavar="ID")) -> None:
         if handle.cancel():
             typer.echo(f"Run {handle.id} is cancelled.")
         else:
-            typer.echo(f"Run {handle.id} had ended before: {handle.status if before.is_terminal else before}.")
+            typer.echo(
+                f"Run {handle.id} had ended before: {handle.status if before.is_terminal else before}."
+            )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -24,6 +25,8 @@ class Servers:
     client: redis.Redis
     state_dir: Path | None
     """Of embedded servers; None where they were given."""
+    revive: Callable[[], None] = lambda: None
+    """Starts an embedded server again that died. Does nothing to one that runs. Raises EmbeddedError."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -33,7 +36,10 @@ class Servers:
     def described(self) -> tuple[str, str]:
         """Where Postgres and Redis are, without passwords."""
         where = f"embedded, data in {self.state_dir}" if self.state_dir else "yours"
-        return f"{connection.without_password(self.database_url)} ({where})", f"{connection.without_password(self.broker_url)} ({where})"
+        return (
+            f"{connection.without_password(self.database_url)} ({where})",
+            f"{connection.without_password(self.broker_url)} ({where})",
+        )
 
 
 @contextmanager
@@ -43,14 +49,18 @@ def running(settings: Settings) -> Iterator[Servers]:
         yield _given(settings)
         return
     folder = embedded.default_state_dir()
-    with embedded.servers(folder) as started:
-        with redis.Redis.from_url(started.redis_url) as client:
-            yield Servers(started.database_url, started.broker_url, client, folder)
+    with embedded.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
+        yield Servers(started.database_url, started.broker_url, client, folder, partial(_revive, started))
 
 
 def _given(settings: Settings) -> Servers:
     client = connection.redis_client(settings)
     return Servers(connection.database_url(settings), settings.broker_url.get_secret_value(), client, None)
+
+
+def _revive(servers: embedded.EmbeddedServers) -> None:
+    servers.valkey.start()
+    servers.postgres.start()
 
 
 def use(servers: Servers) -> None:

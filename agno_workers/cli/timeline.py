@@ -19,7 +19,17 @@ def show_timeline(console: Console, tellings: Sequence[Told]) -> None:
     """Two scales: the pipeline's seconds, and the researcher's milliseconds."""
     console.print()
     console.print(Rule("Timeline, from the rows", align="left"))
-    console.print(Text.assemble("  ", ("░", "yellow"), " waiting for a worker   ", ("█", "cyan"), " a model at work   ", ("█", "green"), " a tool at work"))
+    console.print(
+        Text.assemble(
+            "  ",
+            ("░", "yellow"),
+            " waiting for a worker   ",
+            ("█", "cyan"),
+            " a model at work   ",
+            ("█", "green"),
+            " a tool at work",
+        )
+    )
     for research in (False, True):
         chosen = [telling for telling in tellings if (telling.run.agent == "researcher") == research]
         drawn = bars([(telling.run, telling.steps) for telling in chosen])

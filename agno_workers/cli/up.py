@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
+import time
 from functools import partial
 
 import typer
@@ -29,7 +30,9 @@ _COLOURS = {"agents": "cyan", "tools": "green", "flower": "magenta"}
 def up(
     agents: int = typer.Option(8, "--agents", min=1, help="Turns of agents at the same time."),
     tools: int = typer.Option(8, "--tools", min=1, help="Tool calls at the same time."),
-    with_flower: bool = typer.Option(False, "--flower", help="Start Flower too, read-only, for this machine."),
+    with_flower: bool = typer.Option(
+        False, "--flower", help="Start Flower too, read-only, for this machine."
+    ),
     flower_port: int = typer.Option(5555, "--flower-port", min=1, max=65535),
 ) -> None:
     """Start everything here and keep it running, until Ctrl-C.
@@ -45,12 +48,20 @@ def up(
                 use(servers)
                 _refuse(redis_problems(servers.client))
                 migrate.upgrade(servers.database_url, timeout_s=connection.PATIENCE_S)
-                programs = workers(settings, servers.environment, agents=agents, tools=tools, events=with_flower)
+                programs = workers(
+                    settings, servers.environment, agents=agents, tools=tools, events=with_flower
+                )
                 password = ""
                 if with_flower:
                     program, password = flower(servers.environment, flower_port)
                     programs.append(program)
-                _keep(programs, console, hurry, partial(_say_where, console, settings, servers, password, flower_port))
+                _keep(
+                    servers,
+                    programs,
+                    console,
+                    hurry,
+                    partial(_say_where, console, settings, servers, password, flower_port),
+                )
         except Ended as ended:
             if ended.signum != signal.SIGINT:
                 raise typer.Exit(128 + ended.signum) from None
@@ -61,15 +72,28 @@ def _refuse(problems: list[str]) -> None:
         raise SettingsError(problems[0])
 
 
-def _keep(programs: list[Program], console: Console, hurry: threading.Event, say_where: partial[None]) -> None:
+def _keep(
+    servers: Servers,
+    programs: list[Program],
+    console: Console,
+    hurry: threading.Event,
+    say_where: partial[None],
+) -> None:
     crew = Crew(programs, partial(_print_line, console), partial(_print_event, console))
     try:
         crew.start().wait_until_ready()
         say_where()
-        threading.Event().wait()  # until a signal
+        while True:  # until a signal
+            time.sleep(1)
+            servers.revive()
     finally:
-        console.print("[dim]Ending: steps under way may finish, a second Ctrl-C cuts them short (they are carried again).[/]")
-        crew.stop(hurry)
+        try:
+            _print_event(
+                console,
+                "ending: steps under way may finish; a second Ctrl-C cuts them short, to be carried again",
+            )
+        finally:
+            crew.stop(hurry)
 
 
 def _say_where(console: Console, settings: Settings, servers: Servers, password: str, port: int) -> None:
@@ -91,9 +115,10 @@ def _say_where(console: Console, settings: Settings, servers: Servers, password:
 
 
 def _print_line(console: Console, program: Program, line: str) -> None:
-    console.print(Text(f"{program.name:<7}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"), soft_wrap=True)
+    console.print(
+        Text(f"{program.name:<7}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"), soft_wrap=True
+    )
 
 
 def _print_event(console: Console, sentence: str) -> None:
     console.print(Text(f"{'up':<7}│ {sentence}", "dim"), soft_wrap=True)
-

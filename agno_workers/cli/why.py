@@ -9,7 +9,9 @@ from agno_workers.cli.screen import length
 from agno_workers.core.run import Run, Step, StepKind, StepStatus
 
 
-def why_waiting(run: Run, steps: Sequence[Step], now: datetime, consumed: Collection[str] | None) -> list[str]:
+def why_waiting(
+    run: Run, steps: Sequence[Step], now: datetime, consumed: Collection[str] | None
+) -> list[str]:
     """What each open step of a run is waiting for; empty when the run is over.
 
     `consumed`: the queues that a worker listens to; None: not known.
@@ -24,7 +26,9 @@ def why_waiting(run: Run, steps: Sequence[Step], now: datetime, consumed: Collec
     if all(step.kind is StepKind.TOOL for step in open_steps) and tools:
         turn = open_steps[0].key.split(":")[1]
         of_turn = [step for step in steps if step.kind is StepKind.TOOL and step.key.split(":")[1] == turn]
-        sentences.insert(0, f"{len(open_steps)} of {len(of_turn)} tool calls are out; the last one in wakes the next turn.")
+        sentences.insert(
+            0, f"{len(open_steps)} of {len(of_turn)} tool calls are out; the last one in wakes the next turn."
+        )
     return sentences
 
 

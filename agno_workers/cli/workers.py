@@ -26,7 +26,20 @@ def workers(
 
 def _worker(name: str, queue: str, threads: int, environment: Mapping[str, str], events: bool) -> Program:
     # Gossip and mingle cost a second at the start, and serve nothing of ours.
-    arguments = ["-m", "celery", "-q", "-A", "agno_workers", "worker", "-Q", queue, "-P", "threads", "-c", str(threads)]
+    arguments = [
+        "-m",
+        "celery",
+        "-q",
+        "-A",
+        "agno_workers",
+        "worker",
+        "-Q",
+        queue,
+        "-P",
+        "threads",
+        "-c",
+        str(threads),
+    ]
     arguments += ["-n", f"{name}-{os.getpid()}@%h", "-l", "INFO", "--without-gossip", "--without-mingle"]
     return Program(name, tuple(arguments + ["-E"] * events), environment, ready=" ready.")
 

@@ -16,8 +16,6 @@ from agno_workers.tools.files import FileTools
 
 MODEL = os.environ.get("DEMO_MODEL") or "scripted:demo"
 FOLDER = os.environ.get("DEMO_FOLDER")
-TOY = MODEL.startswith("local:")
-"""A toy needs a short leash: it would go on until its window is full."""
 
 
 def _write(request: ModelRequest) -> Turn:
@@ -38,7 +36,14 @@ def _research(request: ModelRequest) -> Turn:
 
 def _eight_calls(names: list[str]) -> tuple[tuple[str, dict[str, str]], ...]:
     """Eight tools, the files in turn."""
-    about_a_file = ["word_count", "headings", "longest_line", "count_code_blocks", "most_common_words", "links"]
+    about_a_file = [
+        "word_count",
+        "headings",
+        "longest_line",
+        "count_code_blocks",
+        "most_common_words",
+        "links",
+    ]
     each = [(tool, {"path": names[place % len(names)]}) for place, tool in enumerate(about_a_file)]
     return (("list_files", {}), ("search_text", {"query": "the"}), *each)
 
@@ -48,19 +53,26 @@ def _short(text: str) -> str:
     return line if len(line) <= 90 else f"{line[:89]}…"
 
 
+def _settings(max_output_tokens: int) -> ModelSettings:
+    """A toy needs a short leash: it would repeat itself until its window is full. Real models get their defaults."""
+    if not MODEL.startswith("local:"):
+        return ModelSettings()
+    return ModelSettings(temperature=0.2, max_output_tokens=max_output_tokens, extra={"repeat_penalty": 1.2})
+
+
 Scripted("demo", _write)
 
 analyst = Agent(
     name="analyst",
     model=MODEL,
-    instructions="Summarise the text in two short sentences.",
-    settings=ModelSettings(max_output_tokens=60, temperature=0.2) if TOY else ModelSettings(),
+    instructions="Provide a concise, objective summary of the input text in up to two sentences, focusing on key facts.",
+    settings=_settings(max_output_tokens=60),
 )
 editor = Agent(
     name="editor",
     model=MODEL,
     instructions="These are summaries of several documents. Write one short paragraph that says what they are about together.",
-    settings=ModelSettings(max_output_tokens=90, temperature=0.2) if TOY else ModelSettings(),
+    settings=_settings(max_output_tokens=90),
 )
 researcher = Agent(
     name="researcher",

@@ -61,7 +61,9 @@ def pick(path: Path | None, folder: Path, *, most: int, max_chars: int) -> Picke
         shutil.copy2(file, folder / name)
         documents.append(Document(name, text[:max_chars], max(0, len(text) - max_chars)))
     if not documents:
-        raise InvalidInput(f"{source} holds no text to read: name a file or folder with {', '.join(sorted(SUFFIXES))} in UTF-8.")
+        raise InvalidInput(
+            f"{source} holds no text to read: name a file or folder with {', '.join(sorted(SUFFIXES))} in UTF-8."
+        )
     return Picked(source, documents, left_out)
 
 
@@ -89,7 +91,9 @@ def _own() -> tuple[str, Path, list[Path]]:
 def _texts_below(folder: Path) -> Iterator[Path]:
     seen = 0
     for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+        )
         for name in sorted(names):
             if (seen := seen + 1) > _LOOK_AT:
                 return

@@ -50,11 +50,15 @@ class Watch:
     look: Look
     streams: Streams
     session: str
+    leave_out: frozenset[str] = frozenset()
+    """Ids of runs that were watched before."""
     _seen: dict[str, Watched] = field(default_factory=dict)
 
     def now(self) -> list[Watched]:
         """In the order in which they were submitted."""
         for item in reversed(self.look.runs(session_id=self.session, limit=1000)):
+            if item.run.id in self.leave_out:
+                continue
             watched = self._seen.setdefault(item.run.id, Watched(item.run))
             if not watched.run.status.is_terminal:
                 watched.run = item.run
@@ -87,7 +91,9 @@ def told(look: Look, session: str) -> list[Told]:
 def problems(tellings: Sequence[Told], documents: Sequence[Document]) -> list[str]:
     """What did not go as it should have; empty when all did."""
     found = [text for telling in tellings for text in _problems_of(telling)]
-    read = Counter(telling.run.metadata.get("document") for telling in tellings if telling.run.agent == "analyst")
+    read = Counter(
+        telling.run.metadata.get("document") for telling in tellings if telling.run.agent == "analyst"
+    )
     if read != Counter(doc.name for doc in documents):
         found.append(f"each document should have been read by one run, and they were by {dict(read)}")
     for agent in ("editor", "researcher"):

@@ -43,7 +43,9 @@ def _bar(run: Run, step: Step, origin: datetime) -> Bar:
     assert step.created_at
     assert step.ended_at
     begun = step.started_at or step.ended_at
-    written_s, begun_s, ended_s = ((at - origin).total_seconds() for at in (step.created_at, begun, step.ended_at))
+    written_s, begun_s, ended_s = (
+        (at - origin).total_seconds() for at in (step.created_at, begun, step.ended_at)
+    )
     return Bar(_label(run, step), step.kind, written_s, begun_s, ended_s, step.attempt)
 
 
