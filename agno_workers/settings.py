@@ -13,21 +13,28 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agno_workers.errors import SettingsError
 
 # Read by `./run` and the embedded servers before there are settings.
 _OTHER_VARIABLES = frozenset(
-    {"AGNO_CONFIG", "AGNO_STATE_DIR", "AGNO_VENV", "AGNO_LOCAL_API_KEY"}
+    {
+        "AGNO_CONFIG",
+        "AGNO_INSTALLER",
+        "AGNO_LOCAL_API_KEY",
+        "AGNO_PYTHON",
+        "AGNO_STATE_DIR",
+        "AGNO_VENV",
+    }
 )
 
 
 class Settings(BaseSettings):
     """Every number has its unit in its name."""
 
-    model_config = SettingsConfigDict(env_prefix="AGNO_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="AGNO_", extra="forbid", frozen=True, allow_inf_nan=False)
 
     database_url: SecretStr = SecretStr("")
     """`postgresql://...`; the one durable store."""
@@ -37,7 +44,9 @@ class Settings(BaseSettings):
     """Comma-separated modules in which the worker finds agents: `myapp.agents,myapp.more`."""
 
     agent_queue: str = "agents"
+    """The Celery queue of runs and their turns, for agents that name none."""
     tool_queue: str = "tools"
+    """The Celery queue of tool calls, for tools that name none."""
     local_base_url: str = ""
     """Where `local:...` models answer (OpenAI-compatible), such as `http://127.0.0.1:11434/v1`."""
 
@@ -46,12 +55,16 @@ class Settings(BaseSettings):
     db_timeout_s: float = Field(10.0, gt=0)
     """Wait for a free connection, and for connecting."""
     statement_timeout_s: float = Field(30.0, gt=0)
+    """The longest that one SQL statement may take."""
     broker_timeout_s: float = Field(5.0, gt=0)
+    """Wait for Redis to connect or to answer."""
 
     lease_s: float = Field(15.0, gt=0)
     """A worker that has not renewed for so long has lost its steps."""
     renew_every_s: float = Field(5.0, gt=0)
+    """How often a worker renews the leases of its steps; well under `lease_s`, so that one missed time is no loss."""
     keeper_every_s: float = Field(0.25, gt=0)
+    """Pause between two rounds of the keeper."""
     publish_after_s: float = Field(0.5, gt=0)
     """An outbox row older than this was left behind by a crash: the keeper publishes it."""
     resend_after_s: float = Field(3.0, gt=0)
@@ -62,9 +75,20 @@ class Settings(BaseSettings):
     turn_attempts: int = Field(5, ge=1)
     """Times that a worker may die in one turn before the run fails; refusals of the provider count by `Retry`."""
     inline_max_bytes: int = Field(64 * 1024, ge=1024)
-    """A payload above this is stored once, by its hash, and referred to."""
+    """A string above this is stored once, by its hash, and referred to."""
     stream_max_events: int = Field(10_000, ge=1)
+    """Live events kept of one run; the oldest go first."""
     stream_ttl_s: int = Field(3600, ge=1)
+    """How long the live events of a run are kept after the last one."""
+
+    @model_validator(mode="after")
+    def _renewal_beats_the_lease(self) -> Settings:
+        if self.renew_every_s * 2 > self.lease_s:
+            raise ValueError(
+                f"renew_every_s ({self.renew_every_s}) must be at most half of lease_s ({self.lease_s}), or steps that take "
+                "long are carried twice"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -79,25 +103,31 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
 
-def load(environ: dict[str, str] | None = None) -> Settings:
+def load() -> Settings:
     """The settings of this process. Raises SettingsError, whose message is all a person needs to mend it."""
-    environ = dict(os.environ) if environ is None else environ
     _refuse_unknown(
-        {name for name in environ if name.startswith("AGNO_")},
+        {name for name in os.environ if name.startswith("AGNO_")},
         {f"AGNO_{field.upper()}" for field in Settings.model_fields} | _OTHER_VARIABLES,
         "the environment",
     )
-    path = environ.get("AGNO_CONFIG", "")
+    path = os.environ.get("AGNO_CONFIG", "")
     values = _read(Path(path)) if path else {}
     try:
         return Settings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"setting {key!r}: {first['msg']}. Set it in {path or 'a file named by AGNO_CONFIG'} or as AGNO_{key.upper()}.",
-            key=key,
-        ) from error
+        raise _refused(error, path or "a file named by AGNO_CONFIG") from error
+
+
+def _refused(error: ValidationError, where: str) -> SettingsError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if not key:  # two settings that don't go together
+        return SettingsError(
+            f"{first['msg'].removeprefix('Value error, ')}. Change one of them in {where} or the environment."
+        )
+    return SettingsError(
+        f"setting {key!r}: {first['msg']}. Set it in {where} or as AGNO_{key.upper()}.", key=key
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

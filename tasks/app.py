@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps, signals
@@ -14,6 +15,11 @@ from agno_workers import wiring
 from agno_workers.broker.keeper import Renewal, Rounds
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.errors import AgnoError
+
+if (
+    folder := str(Path.cwd())
+) not in sys.path:  # AGNO_IMPORTS is found where `-A` is: in the working folder, too
+    sys.path.insert(0, folder)
 
 try:
     app = wiring.celery_app()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from celery.exceptions import Ignore
 
 from agno_workers import wiring
+from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TURN
 from agno_workers.broker.submit import submit
-from agno_workers.core.run import Canvas
 from agno_workers.engine.loop import take_turn
 from agno_workers.tasks.app import app
 
@@ -23,12 +22,12 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
     """
     services, request = wiring.services(), self.request
     canvas = {
-        "link": request.callbacks or [],
-        "link_error": request.errbacks or [],
-        "chain": request.chain or [],
+        "link": request.callbacks,
+        "link_error": request.errbacks,
+        "chain": request.chain,
         "group_id": request.group,
         "group_index": request.group_index,
-        "chord": bool(request.chord),
+        "chord": request.chord,
         "root_id": request.root_id,
         "parent_id": request.parent_id,
     }
@@ -38,7 +37,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         asked,
         queue=(request.delivery_info or {}).get("routing_key") or services.settings.agent_queue,
         task_id=request.id,
-        canvas=msgspec.convert(msgspec.json.decode(app.backend.encode(canvas)), Canvas),
+        canvas=keep(app, canvas),
     )
     if submitted.send is not None:
         services.dispatch.send([submitted.send])

@@ -106,6 +106,7 @@ echo = Agent(name="echo", model=Scripted("echo", _echo))
 shouter = Agent(
     name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper()))
 )
+nothing = Agent(name="nothing", model=Scripted("nothing", lambda request: Turn(text="")))
 caller = Agent(
     name="caller",
     model=Scripted("caller", _tools_named),

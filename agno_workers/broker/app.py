@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from celery import Celery, current_task
+from celery import Celery
 from kombu.entity import Queue
-from kombu.utils.functional import maybe_list
 
+from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TOOL, TURN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
-from agno_workers.core.run import Canvas
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
@@ -36,37 +34,27 @@ class AgnoCelery(Celery):
         return self._submit(args or (), kwargs or {}, options)
 
     def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
-        dispatch = self.dispatch()
-        request = getattr(current_task, "request", None)
+        dispatch, parent = self.dispatch(), self.current_worker_task
+        family = {"root_id": parent.request.root_id, "parent_id": parent.request.id} if parent else {}
+        queue = options.get("queue") or self.conf.task_default_queue
         submitted = submit(
             dispatch.journal,
             args,
             kwargs,
-            queue=options.get("queue") or self.conf.task_default_queue,
+            queue=getattr(queue, "name", queue),
             task_id=options.get("task_id"),
             countdown=options.get("countdown"),
             eta=options.get("eta"),
             priority=options.get("priority"),
-            canvas=self._kept_with_run(options, request),
+            canvas=keep(self, {**family, **options}),
         )
         if submitted.send is not None:
             dispatch.send([submitted.send])
-        result_cls = options.get("result_cls") or self.result_cls or self.AsyncResult
-        return result_cls(submitted.run_id, app=self)
-
-    def _kept_with_run(self, options: dict[str, Any], request: Any) -> Canvas:
-        """Celery's options as plain JSON, to be kept with the run."""
-        kept = {
-            "link": maybe_list(options.get("link")) or [],
-            "link_error": maybe_list(options.get("link_error")) or [],
-            "chain": options.get("chain") or [],
-            "group_id": options.get("group_id"),
-            "group_index": options.get("group_index"),
-            "chord": bool(options.get("chord")),
-            "root_id": options.get("root_id") or getattr(request, "root_id", None),
-            "parent_id": options.get("parent_id") or getattr(request, "id", None),
-        }
-        return msgspec.convert(msgspec.json.decode(self.backend.encode(kept)), Canvas)
+        result_cls = self.result_cls or options.get("result_cls") or self.AsyncResult
+        result = result_cls(submitted.run_id, app=self)
+        if parent and options.get("add_to_parent", True):
+            parent.add_trail(result)
+        return result
 
 
 def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout_s: float) -> AgnoCelery:

@@ -7,10 +7,11 @@ The turns and tools of a run have no results of their own: their chord was commi
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from celery import exceptions, states
 from celery.backends.base import BaseBackend
 from celery.result import GroupResult, result_from_tuple
@@ -19,10 +20,12 @@ from agno_workers.broker.names import STEP_TASKS, TOOL, TURN
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import AgnoError
 from agno_workers.storage.pool import to_json
-from agno_workers.storage.results import Outcome, is_over
+from agno_workers.storage.results import Outcome, barrier_id, is_over
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
+
+log = logging.getLogger(__name__)
 
 STATES = {
     RunStatus.QUEUED: states.PENDING,
@@ -63,7 +66,7 @@ class PostgresBackend(BaseBackend):
         if request is not None and request.task in STEP_TASKS:
             return
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        self._dispatch.results.store(task_id, state, msgspec.json.decode(self.encode(meta)))
+        self._dispatch.results.store(task_id, state, self._as_json(meta))
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         return self._meta(task_id, self._dispatch.results.outcome(task_id))
@@ -118,24 +121,33 @@ class PostgresBackend(BaseBackend):
         if body.task == TURN:
             self._own_chords.add(header_result.id)
             return
+        chord_id = barrier_id(header_result.id)
         if any(isinstance(result, GroupResult) for result in header_result.results):
-            header_result.save(backend=self)
-        self._dispatch.results.open_chord(header_result.id, msgspec.json.decode(self.encode(dict(body))))
+            self.save_group(chord_id, header_result)
+        self._dispatch.results.open_chord(chord_id, self._as_json(dict(body)))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         if group_id in self._own_chords:
             self._own_chords.discard(group_id)
             return
-        self._dispatch.results.size_chord(group_id, chord_size)
-        self._dispatch.continue_chord(group_id)
+        self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """A header task of a user's chord came back. A tool's own part was counted in the commit of its result."""
         if request.task == TOOL or not request.group or not request.id:
             return
-        encoded = msgspec.json.decode(self.encode(self.encode_result(result, state)))
-        if self._dispatch.results.chord_part(request.group, request.id, request.group_index, state, encoded):
-            self._dispatch.continue_chord(request.group)
+        encoded, chord_id = self._as_json(self.encode_result(result, state)), barrier_id(request.group)
+        if self._dispatch.results.chord_part(chord_id, request.id, request.group_index, state, encoded):
+            self._dispatch.continue_chord(chord_id)
+        elif state == states.SUCCESS:
+            log.warning(
+                "task %s is part of a chord that is not in this database: was it sent by an app that keeps its chords elsewhere?",
+                request.id,
+            )
+
+    def _as_json(self, value: Any) -> Any:
+        """Plain JSON, with what Celery makes of dates and the like."""
+        return json.loads(self.encode(value))
 
     def mark_as_failure(
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any

@@ -17,25 +17,21 @@ def redis_problems(client: redis.Redis) -> list[str]:
     policy = _info(client, "memory").get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return []
-    return [
-        f"Redis runs with maxmemory-policy {policy!r} and may throw queues away when its memory is full: "
-        "set `maxmemory-policy noeviction` (in redis.conf, or by CONFIG SET)."
-    ]
+    danger = f"Redis runs with maxmemory-policy {policy!r} and may throw queues away when its memory is full"
+    return [f"{danger}: set `maxmemory-policy noeviction`, in redis.conf or by CONFIG SET."]
 
 
 def redis_warnings(client: redis.Redis) -> list[str]:
     """What works, but not as well as it could; as `redis_problems`."""
     if _info(client, "persistence").get("aof_enabled"):
         return []
-    return [
-        "Redis keeps no append-only file, so a restart forgets the queues and every waiting step is sent again: "
-        "set `appendonly yes`."
-    ]
+    cost = "Redis keeps no append-only file, so its restart forgets the queues and all waiting steps are sent again"
+    return [f"{cost}: set `appendonly yes`."]
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = client.info(section)  # type: ignore[assignment]  # typed for the async client as well
+        found: dict[str, Any] = client.info(section)
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
             f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?"

@@ -2,7 +2,7 @@
 
 Always after the commit, and never a failure of the step: what can't be sent stays in the outbox, and the keeper
 sends it. Sent twice is harmless: the second claim of a step gets no row, and what a canvas sends has ids that
-are fixed beforehand.
+are fixed beforehand (see canvas.py).
 """
 
 from __future__ import annotations
@@ -10,23 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
-from celery import Celery, chord, group, states
-from celery.app.task import Context
-from celery.canvas import Signature, maybe_signature
-from celery.exceptions import ChordError
-from celery.result import allow_join_result
+from celery import Celery, chord, group
+from celery.canvas import Signature
 from kombu.exceptions import OperationalError
 
-from agno_workers.broker.backend import STATES
-from agno_workers.broker.names import RUN, TASK_OF
-from agno_workers.core.run import Canvas, Run, RunStatus
-from agno_workers.errors import AgnoError, RunFailed
+from agno_workers.broker.canvas import AWAY, Followers
+from agno_workers.broker.names import TASK_OF
 from agno_workers.storage.journal import Continue, Journal, Recorded, Send
 from agno_workers.storage.look import Look
-from agno_workers.storage.pool import to_json
-from agno_workers.storage.results import Part, Results
+from agno_workers.storage.results import Results
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +32,7 @@ class Dispatch:
         self.journal = journal
         self.results = results
         self._look = look
+        self._followers = Followers(app)
 
     def publish(self, recorded: Recorded) -> None:
         """All that a finished step owes: the chord of its tools, the next turn, or what comes after the run."""
@@ -57,18 +51,24 @@ class Dispatch:
         """Publish what comes after ended runs and completed chords."""
         for owed in continues:
             try:
-                if owed.ended_run_id is not None:
-                    self._after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
-                elif owed.chord_id is not None:
-                    self._chord_body(owed.chord_id)
-            except (OperationalError, OSError) as error:
-                log.warning("the broker is away; the keeper goes on with %s later: %s", owed, error)
-                continue
-            self.journal.published([owed.outbox_id])
+                self._go_on(owed)
+            except AWAY as error:
+                log.warning("a server is away; the keeper goes on with %s later: %s", owed, error)
+            except Exception:  # a bug, ours or an errback's: it must not keep the others waiting
+                log.exception("%s failed; the keeper tries again", owed)
+            else:
+                self.journal.published([owed.outbox_id])
 
     def continue_chord(self, chord_id: str) -> None:
         """Publish the body of a user's chord, if its last part has come in."""
         self.go_on(self.journal.take_owed(None, chord_id))
+
+    def _go_on(self, owed: Continue) -> None:
+        if owed.ended_run_id is not None:
+            self._followers.after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
+        elif owed.chord_id is not None:
+            header = self._app.backend.restore_group(owed.chord_id)
+            self._followers.after_chord(self.results.chord(owed.chord_id), header)
 
     def _sent(self, sends: Sequence[Send], publish: Any) -> bool:
         if not sends:
@@ -84,7 +84,7 @@ class Dispatch:
     def _send_each(self, sends: Sequence[Send]) -> None:
         with self._app.producer_or_acquire() as producer:
             for send in sends:
-                self._signature(send).apply_async(producer=producer)
+                self._signature(send).apply_async(producer=producer, add_to_parent=False)
 
     def _fan_out(self, recorded: Recorded) -> None:
         """The tools of one turn, side by side, as Celery's chord; its count is kept by `finish_tool`."""
@@ -100,71 +100,3 @@ class Dispatch:
         if send.priority is not None:
             options["priority"] = send.priority
         return self._app.signature(TASK_OF[send.kind], kwargs=ids, options=options, immutable=True)
-
-    def _after_run(self, run: Run, canvas: Canvas) -> None:
-        """What Celery's own tracer does when a task ends, for a run: link and chain, or link_error."""
-        context = {"root_id": canvas.root_id or run.id, "parent_id": run.id}
-        if run.status is RunStatus.DONE:
-            for place, callback in enumerate(canvas.link):
-                self._fixed(callback, run.id, place).apply_async((run.content,), **context)
-            if canvas.chain:
-                *rest, following = canvas.chain
-                maybe_signature(following, app=self._app).apply_async((run.content,), chain=rest, **context)
-            return
-        error = AgnoError.from_json(run.error or {})
-        backend, state = self._app.backend, STATES[run.status]
-        request = Context(
-            {"id": run.id, "task": RUN, "errbacks": canvas.link_error, "delivery_info": {}, **context}
-        )
-        backend._fail_chain(canvas.chain, error, state=state)
-        if canvas.link_error:
-            backend._call_task_errbacks(request, error, None)
-
-    def _fixed(self, callback: Any, run_id: str, place: int) -> Signature:
-        """A callback with an id that is the same each time it is sent."""
-        signature = maybe_signature(callback, app=self._app)
-        if signature.subtask_type is None and "task_id" not in signature.options:
-            signature = signature.clone(task_id=str(uuid5(NAMESPACE_OID, f"{run_id}:link:{place}")))
-        return signature
-
-    def _chord_body(self, chord_id: str) -> None:
-        """Send a user's chord body its parts, in the header's order; or tell its errbacks which part failed."""
-        described, parts = self.results.chord(chord_id)
-        body = maybe_signature(described, app=self._app)
-        failed = [part for part in parts if part.status not in (RunStatus.DONE, states.SUCCESS)]
-        if failed:
-            self._chord_failed(body, failed[0])
-            return
-        body.apply_async((self._header_results(chord_id, parts),))
-
-    def _header_results(self, chord_id: str, parts: list[Part]) -> list[Any]:
-        """The parts' results; nested as the header was, where it held groups."""
-        saved = self._app.backend.restore_group(chord_id)
-        if saved is not None:
-            with allow_join_result():
-                joined: list[Any] = saved.join(timeout=60)
-                return joined
-        return [self._decoded(part) for part in parts]
-
-    def _decoded(self, part: Part) -> Any:
-        return (
-            part.result if part.status == RunStatus.DONE else self._app.backend.decode(to_json(part.result))
-        )
-
-    def _chord_failed(self, body: Any, part: Part) -> None:
-        cause = self._cause(part)
-        error = ChordError(f"Dependency {part.task_id} raised {cause!r}")
-        error.__cause__ = cause
-        self._app.backend.chord_error_from_stack(body, error)
-        if body.options.get("group_id") and body.options.get("chord"):
-            # Celery stops here, and the chord around this one would wait for ever: its part has failed, too.
-            inner = Context(
-                {**body, **body.options, "id": body.options["task_id"], "group": body.options["group_id"]}
-            )
-            self._app.backend.on_chord_part_return(inner, states.FAILURE, error)
-
-    def _cause(self, part: Part) -> BaseException:
-        if part.status in (RunStatus.FAILED, RunStatus.CANCELLED):
-            return AgnoError.from_json(part.result or {})
-        cause = self._app.backend.exception_to_python(self._decoded(part))
-        return cause if isinstance(cause, BaseException) else RunFailed(f"a header task failed: {cause!r}")

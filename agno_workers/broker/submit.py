@@ -13,6 +13,7 @@ from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas
 from agno_workers.errors import InvalidInput
 from agno_workers.storage.journal import Journal, Submitted, utc
+from agno_workers.storage.results import as_uuid
 
 ASKED = frozenset({"agent", "input", "session_id", "user_id", "idempotency_key", "metadata"})
 """What a caller may say of a run, as keyword arguments of `agno.run`."""
@@ -43,6 +44,10 @@ def submit(
         near = difflib.get_close_matches(unknown[0], ASKED, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(ASKED))}."
         raise InvalidInput(f"{unknown[0]!r} is not something to say of a run: {hint}")
+    if task_id is not None and as_uuid(task_id) != task_id:
+        raise InvalidInput(
+            f"task_id {task_id!r} is no UUID, and it is to be the run's id: leave it out, or give an idempotency_key."
+        )
     agent = asked.get("agent")
     if not isinstance(agent, str) or not agent:
         raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.text import Text
 
 from agno_workers import settings as settings_module
 from agno_workers.cli import connection, screen
@@ -31,20 +30,30 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
             "AGNO_IMPORTS is not set: name the modules that define your agents, as in AGNO_IMPORTS=myapp.agents."
         )
     connection.import_from_here()
-    known = [_described(agent, settings.agent_queue) for agent in Registry.importing(settings.imports).all()]
+    known = Registry.importing(settings.imports).all()
     if json:
-        typer.echo(screen.as_json(known))
+        typer.echo(screen.as_json([_described(agent, settings.agent_queue) for agent in known]))
         return
-    rows = screen.table("agent", "model", "queue", "tools", "description")
-    for agent in known:
-        rows.add_row(*(Text(str(value)) for value in {**agent, "tools": ", ".join(agent["tools"])}.values()))
-    screen.console().print(rows if known else f"No agents stand in {settings.imports}.")
+    console = screen.console()
+    rows = [
+        tuple(_shown(value) for value in _described(agent, settings.agent_queue).values()) for agent in known
+    ]
+    if known:
+        console.print(screen.table(console.width, ("agent", "model", "queue", "description", "tools"), rows))
+    else:
+        console.print(f"No agents stand in {settings.imports}.", markup=False)
 
 
-def _described(agent: Agent, queue: str) -> dict[str, object]:
+def _described(agent: Agent, queue: str) -> dict[str, str | list[str]]:
     """Raises InvalidTool for a tool that could not be offered to a model."""
-    model = agent.model if isinstance(agent.model, str) else agent.model.name
     return {
-        "name": agent.name, "model": model, "queue": agent.queue or queue, "tools": sorted(collect(agent.tools)),
+        "name": agent.name,
+        "model": agent.model if isinstance(agent.model, str) else agent.model.name,
+        "queue": agent.queue or queue,
         "description": agent.description,
-    }  # fmt: skip
+        "tools": sorted(collect(agent.tools)),
+    }
+
+
+def _shown(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)

@@ -78,10 +78,10 @@ def reach_redis(client: redis.Redis) -> None:
 
 
 @contextmanager
-def look() -> Iterator[Look]:
+def look(given: Settings | None = None) -> Iterator[Look]:
     """The rows, for reading."""
     pool = Pool(
-        database_url(settings()),
+        database_url(given or settings()),
         size=1,
         timeout_s=PATIENCE_S,
         statement_timeout_s=30.0,

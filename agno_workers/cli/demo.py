@@ -13,7 +13,6 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
@@ -21,7 +20,7 @@ from agno_workers import settings as settings_module
 from agno_workers import wiring
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection, screen
-from agno_workers.cli.demo_model import LOCAL, Chosen, choose, serving
+from agno_workers.cli.demo_model import Chosen, choose, serving
 from agno_workers.cli.processes import Crew, Ended, ending_by_signal
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, running, use
@@ -157,8 +156,12 @@ def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
 
     console.print(Rule("2  researcher: eight tools side by side", align="left"))
     console.print(
-        "  A script picks the eight calls, no model does; the tools are real, and read the files.",
-        style="dim",
+        screen.indented(
+            Text(
+                "A script picks the eight calls, no model does. The tools are real: they read the files.",
+                "dim",
+            )
+        )
     )
     pipeline.submit_research(picked.documents, stage.session)
     _follow(stage, crew, stage.watch(frozenset(watched.run.id for watched in written)), 1)
@@ -175,7 +178,7 @@ def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
 
 
 def _follow(stage: Stage, crew: Crew, watch: Watch, expected: int) -> float:
-    """Show the runs until `expected` have ended, or one ended badly; gives when the first was seen at work."""
+    """Show the runs until `expected` have ended, or all there are and one badly; gives when the first was seen at work."""
     first: float | None = None
     with progress(stage.console) as shown:
         while True:
@@ -183,12 +186,17 @@ def _follow(stage: Stage, crew: Crew, watch: Watch, expected: int) -> float:
             shown.show(runs, now)
             if first is None and any(watched.run.started_at for watched in runs):
                 first = time.monotonic()
-            ended = [watched for watched in runs if watched.run.status.is_terminal]
-            if len(ended) == expected or any(watched.run.status is not RunStatus.DONE for watched in ended):
+            if _is_over([watched.run.status for watched in runs], expected):
                 return first or time.monotonic()
-            for child in crew.children:
-                crew.check(child)
+            crew.check()
             time.sleep(_LOOK_EVERY_S)
+
+
+def _is_over(statuses: Sequence[RunStatus], expected: int) -> bool:
+    """A chord whose header failed has no body to wait for."""
+    if not statuses or not all(status.is_terminal for status in statuses):
+        return False
+    return len(statuses) == expected or any(status is not RunStatus.DONE for status in statuses)
 
 
 def _say_what(console: Console, chosen: Chosen, picked: Picked) -> None:
@@ -205,20 +213,12 @@ def _say_what(console: Console, chosen: Chosen, picked: Picked) -> None:
 
 
 def _show_answers(stage: Stage, written: Sequence[Watched]) -> None:
-    by = (
-        "  (a toy wrote this)"
-        if stage.chosen.name == LOCAL
-        else "  (scripted)"
-        if stage.chosen.name.startswith("scripted:")
-        else ""
-    )
+    by = stage.chosen.byline
     for watched in written:
         title = Text.assemble((f"{watched.run.agent} {watched.name}".rstrip(), "bold"), (by, "dim"))
         stage.console.print()
         stage.console.print(title)
-        stage.console.print(
-            Padding(Text(str(watched.run.content or watched.run.status).strip()), (0, 0, 0, 2))
-        )
+        stage.console.print(screen.indented(str(watched.run.content or watched.run.status).strip()))
     stage.console.print()
 
 
@@ -228,11 +228,10 @@ def _show_check(stage: Stage, tellings: Sequence[Told], wrong: list[str]) -> Non
     stage.console.print(Rule("Check, from the rows", align="left"))
     if not wrong:
         repeated = f", {again} attempt(s) repeated after a worker was lost" if again else ""
-        stage.console.print(
-            f"  [green]All as it should be:[/] {len(tellings)} runs done, {len(steps)} steps recorded once each, the chord's body ran once{repeated}."
-        )
+        counted = f"{len(tellings)} runs done, {len(steps)} steps recorded once each, the chord's body ran once{repeated}."
+        stage.console.print(screen.indented(Text.assemble(("All as it should be: ", "green"), counted)))
     for sentence in wrong:
-        stage.console.print(Text.assemble(("  wrong  ", "red"), sentence))
+        stage.console.print(screen.indented(Text.assemble(("wrong: ", "red"), sentence)))
 
 
 def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:

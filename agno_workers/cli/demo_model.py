@@ -15,7 +15,7 @@ from agno_workers.settings import Settings
 LOCAL = f"local:{local_model.NAME}"
 SCRIPTED = "scripted:demo"
 _PROVIDERS = (("OPENAI_API_KEY", "openai:gpt-5-mini"), ("ANTHROPIC_API_KEY", "anthropic:claude-haiku-4-5"))
-_TOY_CHARS = 2000
+_TOY_CHARS = 1500
 """What the toy reads in two seconds; its window would hold about four times as much."""
 _CHARS = 40_000
 
@@ -27,6 +27,13 @@ class Chosen:
     """What people should know of it."""
     max_chars: int = _CHARS
     """How much of a document it gets."""
+
+    @property
+    def byline(self) -> str:
+        """What stands beside each answer."""
+        if self.is_ours:
+            return "  (a toy wrote this)"
+        return "  (scripted)" if self.name.startswith("scripted:") else ""
 
     @property
     def is_ours(self) -> bool:

@@ -77,9 +77,9 @@ def _check(about: str, look: Callable[[], list[Finding]]) -> Generator[Finding, 
 
 def _print(finding: Finding) -> None:
     line = Text.assemble(
-        (f"{finding.level:<5}", _COLOURS[finding.level]), (f"{finding.about:<9}", "bold"), finding.text
+        (f"{finding.level:<5}", _COLOURS[finding.level]), (f"{finding.about:<10}", "bold"), finding.text
     )
-    screen.console().print(screen.hanging(line, 14))
+    screen.console().print(screen.hanging(line, 15))
 
 
 def _versions() -> str:
@@ -150,14 +150,12 @@ def _queues(settings: Settings) -> list[Finding]:
         Finding("ok", "queues", f"{queue}: {len(names)} worker(s)")
         for queue, names in sorted(workers.items())
     ]
-    with _opened(settings) as look:
+    with connection.look(settings) as look:
         waiting, now = look.queues(), look.now()
     for queue, (ready, oldest) in sorted(waiting.items()):
         if queue not in workers:
-            since = f"for up to {screen.length(now - oldest)}" if oldest else ""
-            text = (
-                f"{queue}: {ready} step(s) wait {since} and no worker listens: start one with `-Q {queue}`."
-            )
+            since = screen.length(now - oldest)
+            text = f"{queue}: {ready} step(s) wait, for up to {since}, and no worker listens: start one with `-Q {queue}`."
             found.append(Finding("fail", "queues", text))
     return found or [
         Finding("warn", "queues", "no worker answered, and nothing waits: `agno-workers up` starts workers.")
@@ -165,7 +163,7 @@ def _queues(settings: Settings) -> list[Finding]:
 
 
 def _clocks(settings: Settings) -> list[Finding]:
-    with _opened(settings) as look, connection.redis_client(settings) as client:
+    with connection.look(settings) as look, connection.redis_client(settings) as client:
         look.now()  # connects
         differences = {"Postgres": _behind(look.now), "Redis": _behind(lambda: _redis_now(client))}
     worst = max(differences.values(), key=abs)

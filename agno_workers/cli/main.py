@@ -34,21 +34,29 @@ class Later(TyperCommand):
 class Commands(TyperGroup):
     """The commands of COMMANDS."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's signature
         return Later(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.callback(help="Durable background runs for AI agents, on Celery, Redis and Postgres.")
-def root(version: bool = typer.Option(False, "--version", help="Say which version this is.")) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(importlib.import_module("agno_workers").__version__)
         raise typer.Exit
+
+
+@app.callback(help="Durable background runs for AI agents, on Celery, Redis and Postgres.")
+def root(
+    version: bool = typer.Option(
+        False, "--version", help="Say which version this is.", callback=_say_version, is_eager=True
+    ),
+) -> None:
+    """Holds the options of no command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     except AgnoError as error:
         sys.exit(_sentence(error))
     except BrokenPipeError:  # `agno-workers runs ls | head`
-        sys.stdout = None  # type: ignore[assignment]  # nothing is left to be flushed
+        sys.stdout = None  # nothing is left to be flushed
         sys.exit(0)
 
 

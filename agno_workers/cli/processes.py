@@ -96,6 +96,12 @@ class Child:
             self._reader.join(timeout=5)
         return status
 
+    @property
+    def has_refused(self) -> bool:
+        """It ended by itself, and never worked: starting it again would not help."""
+        status = self.status
+        return status is not None and 0 < status < 128 and not self.is_ready.is_set()
+
     def ask_to_end(self) -> None:
         if self.is_running():
             self._keeper.send_signal(signal.SIGTERM)
@@ -133,6 +139,7 @@ class Crew:
         self._on_line = on_line
         self._on_event = on_event
         self._children: dict[str, Child] = {}
+        self._worked: set[str] = set()  # those that were worth another start
         self._deaths: dict[str, int] = {}
         self._again_at: dict[str, float] = {}
         self._stopping = threading.Event()
@@ -149,20 +156,18 @@ class Crew:
         return [self._children[program.name] for program in self._programs]
 
     def wait_until_ready(self) -> None:
-        """Raises AgnoError when one ends before it ever worked: its last words say why."""
-        for program in self._programs:
-            while not (child := self._children[program.name]).is_ready.wait(_LOOK_EVERY_S):
-                self.check(child)
+        """Raises as `check`."""
+        while not all([child.is_ready.wait(_LOOK_EVERY_S) for child in self.children]):
+            self.check()
 
-    def check(self, child: Child) -> None:
-        """Raises AgnoError for a program that can't work; one that was killed is started again and is no error."""
-        status = child.status
-        if status is not None and 0 < status < 128 and not child.is_ready.is_set():
-            self._stopping.set()
-            said = next((line for line in reversed(child.last_words) if line.strip()), "it said nothing")
-            raise AgnoError(
-                f"the {child.program.name} worker could not start: {said.removeprefix('agno-workers: ')}"
-            )
+    def check(self) -> None:
+        """Raises AgnoError for a program that refused to work: its last words say why."""
+        for child in self.children:
+            if child.has_refused:
+                self._stopping.set()
+                said = next((line for line in reversed(child.last_words) if line.strip()), "it said nothing")
+                said = said.removeprefix("agno-workers: ").removeprefix("the worker does not start: ")
+                raise AgnoError(f"the {child.program.name} worker could not start: {said}")
 
     def stop(self, hurry: threading.Event | None = None) -> None:
         """Ask all to end, and wait until nothing of them is left; `hurry` cuts it short."""
@@ -191,8 +196,9 @@ class Crew:
 
     def _look_after(self, program: Program) -> None:
         child = self._children[program.name]
-        if child.is_running():
-            return
+        if child.is_running() or (child.has_refused and program.name not in self._worked):
+            return  # the latter is for `check`
+        self._worked.add(program.name)
         now = time.monotonic()
         if program.name not in self._again_at:
             steady = now - child.started_at > _STEADY_S or (

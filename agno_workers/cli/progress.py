@@ -45,7 +45,7 @@ class Lines:
         self._console = console
         self._said: dict[str, RunStatus] = {}
 
-    def show(self, runs: Sequence[Watched], now: datetime) -> None:
+    def show(self, runs: Sequence[Watched], now: datetime) -> None:  # noqa: ARG002 - a line has no clock
         for watched in runs:
             run = watched.run
             if self._said.get(run.id) != run.status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -45,22 +46,25 @@ def ls(
         if json:
             typer.echo(screen.as_json(listed))
         elif listed:
-            screen.console().print(_listing(listed, look.now()))
+            _show_list(screen.console(), listed, look.now())
         else:
             typer.echo("No runs." if not (status or agent or session) else "No such runs.")
 
 
-def _listing(listed: Sequence[Listed], now: datetime) -> object:
-    rows = screen.table(
-        "run", "agent", "status", "age", "took", "asked", whole=("run",), right=("age", "took")
+def _show_list(console: Console, listed: Sequence[Listed], now: datetime) -> None:
+    rows = [
+        (
+            item.run.id,
+            screen.one_line(item.run.agent, 16),
+            screen.status(item.run.status),
+            screen.age(item.run.created_at, now),
+            screen.one_line(item.asked, 200),
+        )
+        for item in listed
+    ]
+    console.print(
+        screen.table(console.width, ("run", "agent", "status", "age", "asked"), rows, right=("age",))
     )
-    for item in listed:
-        run = item.run
-        rows.add_row(
-            run.id, Text(screen.one_line(run.agent, 16)), screen.status(run.status), screen.age(run.created_at, now),
-            screen.took(run.created_at, run.ended_at), Text(screen.one_line(item.asked, 200)),
-        )  # fmt: skip
-    return rows
 
 
 @app.command()
@@ -74,7 +78,7 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
         console = screen.console()
         _show_run(console, run)
         _show_why(console, look, run, steps)
-        _show_steps(console, steps, look.now())
+        _show_steps(console, steps, look.now(), run.error)
         _show_transcript(console, transcript)
 
 
@@ -111,20 +115,24 @@ def _show_why(console: Console, look: Look, run: Run, steps: list[Step]) -> None
         console.print(f"→ {sentence}", style="yellow", markup=False)
 
 
-def _show_steps(console: Console, steps: list[Step], now: datetime) -> None:
-    rows = screen.table(
-        "step", "tool", "status", "waited", "worked", "tries", "worker", right=("waited", "worked", "tries")
-    )
-    for step in steps:
-        begun, over = step.started_at, step.ended_at
-        rows.add_row(
-            step.key, Text(step.name), screen.status(step.status), screen.took(step.created_at, begun or over or now),
-            screen.took(begun, over or now), str(step.attempt), Text(step.worker or ""),
-        )  # fmt: skip
+def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None) -> None:
+    columns = ("step", "tool", "status", "waited", "worked", "tries", "worker")
+    rows = [
+        (
+            step.key,
+            step.name,
+            screen.status(step.status),
+            screen.took(step.created_at, step.started_at or step.ended_at or now),
+            screen.took(step.started_at, step.ended_at or now),
+            str(step.attempt),
+            step.worker or "",
+        )
+        for step in steps
+    ]
     console.print()
-    console.print(rows)
+    console.print(screen.table(console.width, columns, rows, right=("waited", "worked", "tries")))
     for step in steps:
-        if step.error:
+        if step.error and step.error != run_error:
             name = step.name if step.kind is StepKind.TOOL else "the model call"
             console.print(
                 f"{step.key}: {name} met {step.error.get('type')}: {step.error.get('message')}",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -27,14 +29,24 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
-def table(*columns: str, right: tuple[str, ...] = (), whole: tuple[str, ...] = ()) -> Table:
-    """A plain table. Columns in `whole` are never cut."""
+def table(
+    width: int, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Collection[str] = ()
+) -> Table:
+    """A plain table in which only the last column is cut when the line is full."""
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    wide = [max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
+    wide[-1] = max(8, min(wide[-1], width - sum(wide[:-1]) - 2 * (len(wide) - 1)))
     plain = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in columns:
+    for name, cells_wide in zip(columns, wide, strict=True):
         plain.add_column(
-            name, justify="right" if name in right else "left", no_wrap=True, overflow="fold" if name in whole else "ellipsis",
-            min_width=36 if name in whole else None,
-        )  # fmt: skip
+            name,
+            width=cells_wide,
+            no_wrap=True,
+            overflow="ellipsis",
+            justify="right" if name in right else "left",
+        )
+    for row in cells:
+        plain.add_row(*row)
     return plain
 
 
@@ -51,9 +63,11 @@ def length(span: timedelta) -> str:
     """As a person says it: `4 ms`, `1.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d`."""
     seconds = max(0.0, span.total_seconds())
     if seconds < 0.9995:
+        if seconds == 0:
+            return "0 s"
         return f"{seconds * 1000:.1f} ms" if seconds < 0.00995 else f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.0f} s" if seconds == int(seconds) else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -72,13 +86,21 @@ def as_json(value: Any) -> str:
 
 
 def age(when: datetime | None, now: datetime) -> str:
-    return length(timedelta(seconds=round((now - when).total_seconds()))) if when else ""
+    """How long ago, in one unit."""
+    return (
+        " ".join(length(timedelta(seconds=round((now - when).total_seconds()))).split()[:2]) if when else ""
+    )
 
 
 def plain(value: Any) -> dict[str, Any]:
     """A struct as JSON-like values, to be put together with others."""
     built: dict[str, Any] = msgspec.to_builtins(value)
     return built
+
+
+def indented(text: str | Text) -> Padding:
+    """Two columns in, however it wraps."""
+    return Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, 2), expand=False)
 
 
 def hanging(line: Text, indent: int) -> Table:

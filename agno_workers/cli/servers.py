@@ -35,11 +35,7 @@ class Servers:
 
     def described(self) -> tuple[str, str]:
         """Where Postgres and Redis are, without passwords."""
-        where = f"embedded, data in {self.state_dir}" if self.state_dir else "yours"
-        return (
-            f"{connection.without_password(self.database_url)} ({where})",
-            f"{connection.without_password(self.broker_url)} ({where})",
-        )
+        return connection.without_password(self.database_url), connection.without_password(self.broker_url)
 
 
 @contextmanager

@@ -58,9 +58,11 @@ def _say_overlap(console: Console, tools: Sequence[Bar]) -> None:
     if not tools:
         return
     group = side_by_side(tools)
+    took = f"{group.steps} tools took {_said(group.sum_s)} together, and {_said(group.wall_s)} from the first one's begin"
+    once = f"to the last one's end: at most {group.at_once} were at work at the same moment."
+    console.print()
     console.print(
-        f"\n  {group.steps} tools took {_said(group.sum_s)} together and {_said(group.wall_s)} from the first one's begin to the last one's"
-        f" end; at most {group.at_once} at the same moment. (A tool's time here is from its claim to its recorded result.)"
+        screen.indented(f"{took} {once} (A tool's time is that from its claim to its recorded result.)")
     )
 
 

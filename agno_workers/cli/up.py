@@ -99,14 +99,14 @@ def _keep(
 def _say_where(console: Console, settings: Settings, servers: Servers, password: str, port: int) -> None:
     postgres, redis = servers.described()
     console.print("\n[bold green]Everything is up.[/] Ctrl-C ends it.")
-    rows = screen.table("", "", whole=())
-    rows.show_header = False
-    rows.add_row("Postgres", postgres)
-    rows.add_row("Redis", redis)
-    rows.add_row("agents", settings.imports or "none: set AGNO_IMPORTS to the modules that define yours")
+    where = {"Postgres": postgres, "Redis": redis}
+    where["agents"] = settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"
     if password:
-        rows.add_row("Flower", f"http://127.0.0.1:{port}  user {FLOWER_USER}, password {password}")
-    console.print(rows)
+        where["Flower"] = f"http://127.0.0.1:{port}, read-only; user {FLOWER_USER}, password {password}"
+    if servers.state_dir:
+        where["data"] = str(servers.state_dir)
+    for name, text in where.items():
+        console.print(Text.assemble((f"  {name:<10}", "dim"), text), soft_wrap=True)
     if servers.state_dir:
         console.print("\nFrom another shell, `agno-workers runs ls` finds it. Other programs need:")
         for name, value in servers.environment.items():

@@ -12,6 +12,11 @@ from agno_workers.errors import SettingsError
 from agno_workers.settings import Settings
 
 FLOWER_USER = "agno"
+_WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and serve nothing of ours
+_QUIET = (
+    "-W",
+    "ignore::UserWarning:celery.platforms",
+)  # ten lines against root, for the sake of pickle: we take JSON only
 
 
 def workers(
@@ -25,23 +30,11 @@ def workers(
 
 
 def _worker(name: str, queue: str, threads: int, environment: Mapping[str, str], events: bool) -> Program:
-    # Gossip and mingle cost a second at the start, and serve nothing of ours.
-    arguments = [
-        "-m",
-        "celery",
-        "-q",
-        "-A",
-        "agno_workers",
-        "worker",
-        "-Q",
-        queue,
-        "-P",
-        "threads",
-        "-c",
-        str(threads),
-    ]
-    arguments += ["-n", f"{name}-{os.getpid()}@%h", "-l", "INFO", "--without-gossip", "--without-mingle"]
-    return Program(name, tuple(arguments + ["-E"] * events), environment, ready=" ready.")
+    command = (
+        f"-m celery -q -A agno_workers worker -P threads -l INFO {_WITHOUT} {'-E' if events else ''}".split()
+    )
+    itself = ["-Q", queue, "-c", str(threads), "-n", f"{name}-{os.getpid()}@%h"]
+    return Program(name, (*_QUIET, *command, *itself), environment, ready=" ready.")
 
 
 def flower(environment: Mapping[str, str], port: int) -> tuple[Program, str]:

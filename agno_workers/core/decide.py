@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.agent import Limits
-from agno_workers.core.messages import Message, Reply, StopReason, ToolCall, Usage, user
+from agno_workers.core.messages import Message, Reply, StopReason, ToolCall, ToolResult, Usage, user
 
 
 class End(msgspec.Struct, frozen=True):
@@ -59,11 +59,14 @@ def decide(
 
     `so_far` counts this reply. `content` is the answer as the agent's `output_schema` reads it, `misfit` why
     it does not fit (None: it fits, or no schema was asked for), `grace` how many more turns a misfit is granted.
+
+    Calls in a whole reply are made, whatever word the provider ends it with. Those of a reply that was cut off or
+    refused are not, since their arguments may be cut off, too: they end with the run (see `not_called`).
     """
-    wanted = len(reply.message.tool_calls)
+    calls = reply.message.tool_calls
     match reply.stop:
-        case StopReason.TOOL_CALLS if wanted:
-            return _limit_met(reply, so_far, limits) or FanOut(reply.message.tool_calls)
+        case StopReason.TOOL_CALLS | StopReason.END | StopReason.PAUSED if calls:
+            return _limit_met(reply, so_far, limits) or FanOut(calls)
         case StopReason.PAUSED:
             return _limit_met(reply, so_far, limits) or AskAgain()
         case StopReason.CONTEXT_WINDOW:
@@ -73,6 +76,8 @@ def decide(
             )
         case StopReason.REFUSAL:
             return End(reply.message.text, "refusal")
+        case StopReason.LENGTH if calls:
+            return End(reply.message.text, "length")
         case _ if misfit is not None and grace > 0:
             return _limit_met(reply, so_far, limits) or AskAgain(_mend(misfit))
         case _ if misfit is not None:
@@ -81,6 +86,16 @@ def decide(
             return End(content, "length")
         case _:
             return End(content, "end")
+
+
+def not_called(reply: Reply, reason: str) -> tuple[Message, ...]:
+    """What follows a last reply that has calls: a result each, since no provider takes a transcript without
+    them, and the next run of the session may have this one in its history.
+    """
+    return tuple(
+        Message("tool", (ToolResult(call.id, call.name, f"{call.name} was not called: the run ended ({reason}).", True),))
+        for call in reply.message.tool_calls
+    )  # fmt: skip
 
 
 def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | None:

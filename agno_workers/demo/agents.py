@@ -22,7 +22,9 @@ def _write(request: ModelRequest) -> Turn:
     """Scripted writing: counts and quotes, so that each answer is about its own document."""
     text = request.messages[-1].text
     first = next((line.strip("#*> ") for line in text.splitlines() if len(line.split()) > 3), text[:80])
-    return Turn(text=f"{len(text.split())} words in {len(text.splitlines())} lines. It begins: {first[:100]}")
+    return Turn(
+        text=f"{len(text.split())} words in {len(text.splitlines())} line(s). It begins: {first[:100]}"
+    )
 
 
 def _research(request: ModelRequest) -> Turn:
@@ -66,13 +68,13 @@ analyst = Agent(
     name="analyst",
     model=MODEL,
     instructions="Provide a concise, objective summary of the input text in up to two sentences, focusing on key facts.",
-    settings=_settings(max_output_tokens=60),
+    settings=_settings(max_output_tokens=50),
 )
 editor = Agent(
     name="editor",
     model=MODEL,
     instructions="These are summaries of several documents. Write one short paragraph that says what they are about together.",
-    settings=_settings(max_output_tokens=90),
+    settings=_settings(max_output_tokens=80),
 )
 researcher = Agent(
     name="researcher",

@@ -111,15 +111,14 @@ def _problems_of(telling: Told) -> list[str]:
     run, steps, found = telling.run, telling.steps, []
     if run.status is not RunStatus.DONE:
         message = (run.error or {}).get("message", "no reason is recorded")
-        found.append(f"{run.agent} {run.id} is {run.status}: {message}")
+        return [f"{run.agent} {run.id} is {run.status}: {message}"]
     if wrong := [step.key for step in steps if step.status is not StepStatus.DONE]:
         found.append(f"{run.agent} {run.id}: not done: {', '.join(wrong)}")
     if len({step.key for step in steps}) != len(steps) or len(telling.transcript) != 1 + len(steps):
         found.append(f"{run.agent} {run.id}: {len(steps)} steps left {len(telling.transcript) - 1} messages")
-    for part in (part for message in telling.transcript for part in message.parts):
-        if isinstance(part, ToolResult) and part.is_error:
-            found.append(f"tool {part.name}: {part.content}")
-    return found
+    parts = [part for message in telling.transcript for part in message.parts]
+    errors = [part for part in parts if isinstance(part, ToolResult) and part.is_error]
+    return found + [f"tool {part.name}: {part.content}" for part in errors]
 
 
 def cancel_unfinished(services: Services, session: str) -> None:

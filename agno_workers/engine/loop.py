@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agno_workers.core.agent import Agent, Retry
-from agno_workers.core.decide import AskAgain, End, Fail, FanOut, SoFar, decide
+from agno_workers.core.decide import AskAgain, End, Fail, FanOut, SoFar, decide, not_called
 from agno_workers.core.messages import Reply, ToolCall
 from agno_workers.core.policy import delay_s
 from agno_workers.core.ports import Model
@@ -110,14 +110,16 @@ def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -
             said = [reply.message] if note is None else [reply.message, note]
             return journal.ask_again(claim, said, reply.usage, engine.queue_of(agent))
         case End(answer, reason):
-            return journal.end(claim, reply.message, reply.usage, answer, reason)
+            said = [reply.message, *not_called(reply, reason)]
+            return journal.end(claim, said, reply.usage, answer, reason)
         case Fail(message, reason):
             error = {
                 "type": "RunFailed",
                 "message": message,
                 "ids": {"run_id": claim.run_id, "reason": reason},
             }
-            return journal.fail(claim, error, reason, [reply.message], reply.usage)
+            said = [reply.message, *not_called(reply, reason)]
+            return journal.fail(claim, error, reason, said, reply.usage)
 
 
 def tool_step(engine: Engine, prepared: Prepared, call: ToolCall) -> ToolStep:

@@ -1,6 +1,6 @@
 """The transactions that move a run: submit, claim, finish_turn, finish_tool, renew, and what the keeper puts right.
 
-Each method is one statement of `sql/`, so one round trip, and safe to repeat. What a transaction owes to
+Each method is one statement of `sql/`, so one round trip (cancel: two), and safe to repeat. What a transaction owes to
 Celery comes back as `Send`s: the caller publishes them after the commit; if it dies before that, the keeper does.
 """
 
@@ -262,13 +262,15 @@ class Journal:
             claim, Payloads(self._inline_max_bytes), said, usage, run_status="running", steps=[step]
         )
 
-    def end(self, claim: TurnClaim, said: Message, usage: Usage, content: Any, reason: str) -> Recorded:
+    def end(
+        self, claim: TurnClaim, said: Sequence[Message], usage: Usage, content: Any, reason: str
+    ) -> Recorded:
         """Record the last turn and the run's answer."""
         payloads = Payloads(self._inline_max_bytes)
         return self._finish_turn(
             claim,
             payloads,
-            [said],
+            said,
             usage,
             run_status="done",
             content=payloads.pack(content),
@@ -359,7 +361,9 @@ class Journal:
 
     def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; False when it has ended already."""
-        return bool(self._pool.run(_SQL["cancel"], {"run_id": run_id}))
+        with self._pool.connection() as connection, connection.transaction():
+            execute(connection, _SQL["hold_run"], {"run_id": run_id})
+            return bool(execute(connection, _SQL["cancel"], {"run_id": run_id}))
 
     def published(self, outbox_ids: Sequence[int]) -> None:
         """Strike out messages that were sent."""

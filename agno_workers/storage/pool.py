@@ -15,12 +15,20 @@ from typing import Any
 
 import msgspec
 import psycopg
+from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from agno_workers.errors import Unavailable
+from agno_workers.errors import SettingsError, Unavailable
+
+_NOT_MIGRATED = (
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+)
 
 Connection = psycopg.Connection[DictRow]
 Row = dict[str, Any]
@@ -79,6 +87,11 @@ class Pool:
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+        except _NOT_MIGRATED as error:
+            raise SettingsError(
+                f"this database has not the tables that this code needs ({error.diag.message_primary}): "
+                "run `agno-workers db upgrade`."
+            ) from error
 
     def dedicated(self) -> Connection:
         """A connection outside the pool, for LISTEN; the caller closes it."""
@@ -117,7 +130,8 @@ def to_json(value: Any) -> bytes:
     try:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:
-        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value)))
+        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))  # packed before, and clean
+        encoded = msgspec.json.encode(_without_surrogates(plain))
     if b"\\u0000" in encoded:
         encoded = re.sub(rb"(?<!\\)((?:\\\\)*)\\u0000", rb"\1\\ufffd", encoded)
     return encoded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 import psycopg
@@ -37,6 +37,17 @@ class Part(msgspec.Struct, frozen=True):
     result: Any = None
 
 
+class UserChord(msgspec.Struct, frozen=True):
+    """A user's chord that is complete."""
+
+    body: dict[str, Any]
+    """Celery's signature, as JSON."""
+    parts: list[Part]
+    """In the order of the header."""
+    last: str
+    """The task whose part completed it."""
+
+
 class Results:
     """See the module. Raises Unavailable where Postgres can't be reached."""
 
@@ -45,8 +56,7 @@ class Results:
 
     def outcome(self, task_id: str) -> Outcome | None:
         """None: nothing is known of that task."""
-        run_ids = [task_id] if _is_uuid(task_id) else []
-        rows = self._pool.run(_SQL["task_meta"], {"task_ids": [task_id], "run_ids": run_ids})
+        rows = self._pool.run(_SQL["task_meta"], {"task_id": task_id, "run_id": as_uuid(task_id)})
         return msgspec.convert(rows[0], Outcome) if rows else None
 
     def store(self, task_id: str, status: str, meta: dict[str, Any]) -> None:
@@ -66,7 +76,7 @@ class Results:
         self._pool.run(_SQL["delete_group"], {"group_id": group_id})
 
     def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
-        """Write down a user's chord before its first header task is sent."""
+        """Write down a user's chord before its first header task is sent. All `chord_id`s as `barrier_id` gives them."""
         self._pool.run(_SQL["open_chord"], {"chord_id": chord_id, "body": jsonb(body)})
 
     def size_chord(self, chord_id: str, size: int) -> None:
@@ -84,11 +94,10 @@ class Results:
         }
         return bool(self._pool.run(_SQL["chord_part"], params)[0]["known"])
 
-    def chord(self, chord_id: str) -> tuple[dict[str, Any], list[Part]]:
-        """A chord's body and its parts, in the order of the header."""
+    def chord(self, chord_id: str) -> UserChord:
+        """A complete chord, with all that it was given."""
         (row,) = self._pool.run(_SQL["chord"], {"chord_id": chord_id})
-        parts = self._pool.run(_SQL["chord_parts"], {"chord_id": chord_id})
-        return row["body"], [msgspec.convert(part, Part) for part in parts]
+        return msgspec.convert(row, UserChord)
 
     def wait(
         self,
@@ -121,6 +130,19 @@ class Results:
         return None
 
 
+def barrier_id(group_id: str) -> str:
+    """The id of a group's barrier. Celery takes any text for the id of a group; ours are UUIDs."""
+    return as_uuid(group_id) or str(uuid5(NAMESPACE_OID, group_id))
+
+
+def as_uuid(text: str) -> str | None:
+    """A UUID in the form that Postgres gives it; None for any other text."""
+    try:
+        return str(UUID(text))
+    except (ValueError, AttributeError, TypeError):
+        return None
+
+
 def _until_notified(listener: Any, task_id: str, timeout_s: float) -> None:
     try:
         for notification in listener.notifies(timeout=timeout_s):
@@ -139,14 +161,6 @@ def _patient(look: Callable[[], T | None]) -> T | None:
 
 def _left(deadline: float | None) -> float:
     return float("inf") if deadline is None else deadline - time.monotonic()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except (ValueError, AttributeError):
-        return False
-    return True
 
 
 def is_over(outcome: Outcome) -> bool:

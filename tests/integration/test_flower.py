@@ -109,7 +109,7 @@ def _running(environment: dict[str, str], log: Path) -> Iterator[Flower]:
     }
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *shlex.split(line.partition(":")[2])],
+            [sys.executable, *shlex.split(line.partition(":")[2])[1:]],
             cwd=ROOT, env=inherited | environment | {"FLOWER_PORT": str(port)}, stdout=output, stderr=output,
         )  # fmt: skip
 

@@ -4,7 +4,8 @@
 -- Put one run on the road: run, first message, first step and the message owed to Celery, all or nothing.
 -- `run` holds id?, agent, queue?, input (parts of the first message), session_id?, user_id?, idempotency_key?,
 -- metadata?, canvas?, priority?, not_before?, max_attempts?, parent_run_id?, publish_after_s?. An id or an (agent, idempotency_key)
--- that exists already returns the run that exists, and stores nothing.
+-- that exists already returns the run that exists, and stores nothing. Except where a canvas waits for its own id while the key
+-- is that of another run: then a run of that id is stored which does no work, and ends as, and when, the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, queue text, priority smallint, due boolean)
 LANGUAGE plpgsql AS $$
@@ -15,6 +16,7 @@ DECLARE
     run_queue text := coalesce(run->>'queue', 'agents');
     timer timestamptz := (run->>'not_before')::timestamptz;
     owed bigint;
+    known agno.run;
 BEGIN
     IF coalesce(run->>'agent', '') = '' THEN
         RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
@@ -26,9 +28,23 @@ BEGIN
             run->>'idempotency_key', (run->>'parent_run_id')::uuid, coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'))
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT r.id, false, NULL::uuid, NULL::bigint, r.queue, r.priority, false FROM agno.run r
-            WHERE (r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key') OR r.id = (run->>'id')::uuid
-            LIMIT 1;
+        SELECT r.* INTO known FROM agno.run r
+            WHERE r.id = new_id OR (r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key')
+            ORDER BY r.id <> new_id LIMIT 1 FOR NO KEY UPDATE;
+        IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
+            INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, metadata, canvas)
+            VALUES (new_id, known.agent, 'waiting', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
+                    coalesce(run->'metadata', '{}'), run->'canvas');
+            INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+            UPDATE agno.run r SET canvas = coalesce(r.canvas, '{}') || jsonb_build_object('alike',
+                    coalesce(r.canvas->'alike', '[]') || to_jsonb(new_id))
+                WHERE r.id = known.id AND r.ended_at IS NULL;
+            IF NOT FOUND THEN
+                PERFORM agno.end_alike(known, new_id);
+            END IF;
+            known.id := new_id;
+        END IF;
+        RETURN QUERY SELECT known.id, false, NULL::uuid, NULL::bigint, known.queue, known.priority, false;
         RETURN;
     END IF;
     INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
@@ -124,6 +140,13 @@ BEGIN
     PERFORM agno.close_chord(chord);
 END $$;
 
+-- End a run as another one ended.
+CREATE OR REPLACE FUNCTION agno.end_alike(model agno.run, other uuid) RETURNS void LANGUAGE sql AS $$
+    UPDATE agno.run SET status = model.status, content = model.content, reason = model.reason, error = model.error,
+        ended_at = clock_timestamp()
+    WHERE id = other AND ended_at IS NULL;
+$$;
+
 -- Whatever ends a run, in the same commit: whoever waits is woken, its part of a user's chord is in, and what
 -- the user's canvas has behind it (link, chain, link_error) is owed.
 CREATE OR REPLACE FUNCTION agno.run_ended() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -136,7 +159,10 @@ BEGIN
         PERFORM agno.chord_part((NEW.canvas->>'group_id')::uuid, NEW.id::text, (NEW.canvas->>'group_index')::int,
                                 NEW.status, CASE NEW.status WHEN 'done' THEN NEW.content ELSE NEW.error END);
     END IF;
-    INSERT INTO agno.outbox (ended_run_id, due_at) VALUES (NEW.id, clock_timestamp() + interval '300 ms');
+    PERFORM agno.end_alike(NEW, other::uuid) FROM jsonb_array_elements_text(NEW.canvas->'alike') other;
+    IF NEW.canvas ?| ARRAY['link', 'link_error', 'chain'] THEN
+        INSERT INTO agno.outbox (ended_run_id, due_at) VALUES (NEW.id, clock_timestamp() + interval '300 ms');
+    END IF;
     RETURN NULL;
 END $$;
 

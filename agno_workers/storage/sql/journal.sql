@@ -21,11 +21,11 @@ claimed AS (
     FROM alive
     WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation
       AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
-           OR step.status = 'running' AND step.lease_until < clock_timestamp())
+           OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts)
     RETURNING step.*
 ),
 begun AS (
-    UPDATE agno.run SET status = 'running', started_at = coalesce(run.started_at, clock_timestamp())
+    UPDATE agno.run SET status = 'running', started_at = coalesce(run.started_at, claimed.started_at)
     FROM claimed WHERE run.id = claimed.run_id AND run.status <> 'running'
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
@@ -48,7 +48,8 @@ WITH claimed AS (
     WHERE step.id = %(step_id)s AND run.id = step.run_id AND run.generation = step.generation AND run.ended_at IS NULL
       AND step.generation = %(generation)s
       AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
-           OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.effect <> 'once')
+           OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts
+              AND step.effect <> 'once')
     RETURNING step.*, run.agent, run.session_id, run.user_id, run.metadata, run.queue AS run_queue
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
@@ -155,12 +156,17 @@ FROM (VALUES (1)) AS one LEFT JOIN woken ON true LEFT JOIN owed ON true;
 
 -- name: renew
 -- One statement for all steps that a worker process carries; what comes back was lost: cancelled, ended or taken over.
--- A step that is ready is about to be claimed, or was just given back, and neither renewed nor lost.
-WITH renewed AS (
-    UPDATE agno.step SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-    FROM agno.run
+-- A step that is ready is about to be claimed, or was just given back, and neither renewed nor lost. A step that is locked
+-- is being recorded or cancelled: to wait for it with others in hand would deadlock, and it needs no lease.
+WITH held AS (
+    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.id = ANY(%(step_ids)s::uuid[]) AND step.worker = %(worker)s AND step.status = 'running'
-      AND run.id = step.run_id AND run.generation = step.generation AND run.ended_at IS NULL
+      AND run.generation = step.generation AND run.ended_at IS NULL
+    FOR NO KEY UPDATE OF step SKIP LOCKED
+),
+renewed AS (
+    UPDATE agno.step SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    FROM held WHERE step.id = held.id
 )
 SELECT id::text FROM agno.step
 WHERE id = ANY(%(step_ids)s::uuid[]) AND (status NOT IN ('ready', 'running') OR status = 'running' AND worker <> %(worker)s);
@@ -176,6 +182,11 @@ RETURNING id;
 -- End the lease of a step whose worker is known to be dead, so that the keeper need not wait for it.
 UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running' RETURNING id;
 
+-- name: hold_run
+-- Cancel, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it
+-- sees the steps which that wrote.
+SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
 -- name: cancel
 -- The generation goes up, so that whatever is still under way comes too late; then all its open steps end.
 WITH stopped AS (
@@ -190,15 +201,21 @@ ended AS (
     FROM stopped WHERE step.run_id = stopped.id AND step.status IN ('ready', 'running')
     RETURNING step.id
 ),
+-- A row that is locked is being sent, and struck out by who sends it.
+held AS (
+    SELECT outbox.id FROM agno.outbox JOIN ended ON outbox.step_id = ended.id FOR UPDATE OF outbox SKIP LOCKED
+),
 unsent AS (
-    DELETE FROM agno.outbox USING ended WHERE outbox.step_id = ended.id
+    DELETE FROM agno.outbox USING held WHERE outbox.id = held.id
 )
 SELECT id::text FROM stopped;
 
 -- name: published
 -- The commit need not reach the disk: a row that comes back is published twice, which is harmless.
-DELETE FROM agno.outbox USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
-WHERE id = ANY(%(outbox_ids)s);
+-- In the order of the ids, since the keeper may be striking out the same ones.
+WITH no_wait AS (SELECT set_config('synchronous_commit', 'off', true)),
+held AS (SELECT outbox.id FROM agno.outbox, no_wait WHERE outbox.id = ANY(%(outbox_ids)s) ORDER BY outbox.id FOR UPDATE OF outbox)
+DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
 
 -- name: history
 -- What was said in the last finished runs of a session, oldest first.

@@ -28,10 +28,11 @@ WHERE ended_run_id = %(run_id)s::uuid OR chord_id = %(chord_id)s::uuid
 RETURNING id AS outbox_id, ended_run_id, chord_id;
 
 -- name: release_expired
--- Rule 3: a lease ran out. With attempts left, and if a repetition is safe, the step is ready again.
+-- Rule 3: a lease ran out. With attempts left, and if a repetition is safe, the step is ready again. A try that a
+-- provider refused is an attempt, too, but no crash: those are bounded by the agent's Retry.
 WITH late AS (
     SELECT id FROM agno.step
-    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt < max_attempts AND effect IS DISTINCT FROM 'once'
+    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt - tries < max_attempts AND effect IS DISTINCT FROM 'once'
     ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
@@ -44,7 +45,7 @@ RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queu
 -- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
        step.key, step.call->>'id' AS call_id
-FROM agno.step WHERE status = 'running' AND lease_until < clock_timestamp() AND (attempt >= max_attempts OR effect = 'once')
+FROM agno.step WHERE status = 'running' AND lease_until < clock_timestamp() AND (attempt - tries >= max_attempts OR effect = 'once')
 ORDER BY lease_until LIMIT %(limit)s;
 
 -- name: silent_queues

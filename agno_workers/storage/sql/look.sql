@@ -19,7 +19,8 @@ FROM agno.step WHERE run_id = %(run_id)s ORDER BY created_at, seq, id;
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
 
 -- name: events
--- The structural events of a run are its rows: no second record that could disagree with the first.
+-- The structural events of a run are its rows: no second record that could disagree with the first. A step keeps the
+-- error of a worker that died in it, though a later attempt brought it to a good end.
 SELECT * FROM (
     SELECT 'RunStarted' AS event, run.id::text AS subject, '' AS name, 0 AS attempt, run.started_at AS at, NULL::jsonb AS error
     FROM agno.run WHERE id = %(run_id)s AND started_at IS NOT NULL
@@ -27,7 +28,8 @@ SELECT * FROM (
     SELECT CASE kind WHEN 'tool' THEN 'ToolCallStarted' ELSE 'ModelCallStarted' END, id::text, name, attempt, started_at, NULL
     FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL
     UNION ALL
-    SELECT CASE WHEN kind = 'tool' AND error IS NULL THEN 'ToolCallCompleted' WHEN kind = 'tool' THEN 'ToolCallError'
+    SELECT CASE WHEN kind = 'tool' AND status = 'done' AND coalesce(error->>'type', 'LeaseExpired') = 'LeaseExpired' THEN 'ToolCallCompleted'
+                WHEN kind = 'tool' THEN 'ToolCallError'
                 WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id::text, name, attempt, ended_at, error
     FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled'
     UNION ALL

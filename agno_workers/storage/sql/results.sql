@@ -1,10 +1,12 @@
 -- Celery's result backend: results of users' own tasks and chords. Runs answer for themselves.
 
 -- name: task_meta
+-- A run that exists speaks for itself, before anything that Celery says of its id.
 SELECT id::text AS task_id, run.status, NULL::jsonb AS meta, agno.inflate(run.content) AS content, run.error, run.ended_at
-FROM agno.run WHERE id::text = ANY(%(task_ids)s) AND run.id = ANY(%(run_ids)s)
+FROM agno.run WHERE id = %(run_id)s
 UNION ALL
-SELECT task_id, status, meta, NULL, NULL, updated_at FROM agno.task_result WHERE task_id = ANY(%(task_ids)s);
+SELECT task_id, status, meta, NULL, NULL, updated_at FROM agno.task_result WHERE task_id = %(task_id)s
+ORDER BY meta NULLS FIRST;
 
 -- name: store_result
 -- A result that is there stays: the copy of a task that is delivered twice does not overwrite the first.
@@ -39,7 +41,8 @@ SELECT agno.size_chord(%(chord_id)s, %(size)s);
 SELECT agno.chord_part(%(chord_id)s, %(task_id)s, %(position)s, %(status)s, %(result)s) AS known;
 
 -- name: chord
-SELECT body FROM agno.barrier WHERE id = %(chord_id)s;
-
--- name: chord_parts
-SELECT task_id, status, agno.inflate(result) AS result FROM agno.chord_part WHERE barrier_id = %(chord_id)s ORDER BY position, created_at;
+SELECT barrier.body, jsonb_agg(jsonb_build_object('task_id', part.task_id, 'status', part.status, 'result', agno.inflate(part.result))
+                               ORDER BY part.position, part.created_at) AS parts,
+       (array_agg(part.task_id ORDER BY part.created_at DESC))[1] AS last
+FROM agno.barrier JOIN agno.chord_part part ON part.barrier_id = barrier.id
+WHERE barrier.id = %(chord_id)s GROUP BY barrier.id;

@@ -20,7 +20,7 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.embedded import EmbeddedServers
 from tests.conftest import ROOT, Worker
 
-WAIT_S = 30
+WAIT_S = 8
 """Patience with a result; no test waits so long unless it fails."""
 PLAIN = ("-I", "tests.contract.canvas.plain")
 """How a worker gets the plain tasks."""

@@ -1,0 +1,193 @@
+"""A user's canvas around runs and chords: what Celery is to do after a task is kept with its run, and done when that has ended.
+
+Celery does all this in the process that ran the task, and forgets it with that process. Here it is a row that is owed
+(see dispatch.py). It may be done twice, so whatever is sent has an id that was fixed when the canvas was submitted.
+What can't be sent, and what will never be because something before it failed, fails aloud: whoever waits hears why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from celery import Celery, states
+from celery.app.task import Context
+from celery.canvas import Signature
+from celery.exceptions import ChordError
+from celery.result import GroupResult
+from kombu.exceptions import OperationalError
+from kombu.utils.functional import maybe_list
+
+from agno_workers.broker.backend import STATES
+from agno_workers.broker.names import RUN
+from agno_workers.core.run import Canvas, Run, RunStatus
+from agno_workers.errors import AgnoError, RunFailed, Unavailable
+from agno_workers.storage.pool import to_json
+from agno_workers.storage.results import Part, UserChord, barrier_id
+
+log = logging.getLogger(__name__)
+
+AWAY = (OperationalError, OSError, Unavailable)
+"""Not a failure of what is sent: the broker or Postgres is away, and the keeper tries again."""
+
+
+def keep(app: Celery, options: Mapping[str, Any]) -> Canvas:
+    """Celery's options of a task (as `send_task` takes them), as JSON to be kept with its run."""
+    group_id = options.get("group_id")
+    kept = {
+        "link": [_frozen(app, callback) for callback in maybe_list(options.get("link")) or []],
+        "link_error": [_frozen(app, errback) for errback in maybe_list(options.get("link_error")) or []],
+        "chain": options.get("chain") or [],
+        "group_id": group_id and barrier_id(group_id),
+        "group_index": options.get("group_index"),
+        "chord": bool(options.get("chord")),
+        "root_id": options.get("root_id"),
+        "parent_id": options.get("parent_id"),
+    }
+    return msgspec.convert(json.loads(app.backend.encode(kept)), Canvas)
+
+
+def _frozen(app: Celery, callback: Any) -> Signature:
+    """A copy with an id for each of its tasks: the same however often it is sent."""
+    signature = Signature.from_dict(app.backend.decode(app.backend.encode(callback)), app=app)
+    signature.freeze()
+    return signature
+
+
+class Followers:
+    """Sends what comes after runs and chords. Raises what AWAY lists; then all of it may be done again."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def after_run(self, run: Run, canvas: Canvas) -> None:
+        """What Celery's tracer does when a task ends: link and chain, or link_error."""
+        context = {"root_id": canvas.root_id or run.id, "parent_id": run.id}
+        if run.status is RunStatus.DONE:
+            for callback in canvas.link:
+                self._send(self._signature(callback), run.content, context)
+            if canvas.chain:  # it is kept last task first
+                *rest, following = [self._signature(task) for task in canvas.chain]
+                self._send(following, run.content, {**context, "chain": rest})
+            return
+        error = AgnoError.from_json(run.error or {})
+        for later in reversed(canvas.chain):
+            self._never(self._signature(later), error, STATES[run.status])
+        self._call_errbacks(run.id, RUN, self._decoded(canvas.link_error), error, context)
+
+    def after_chord(self, chord: UserChord, header: GroupResult | None) -> None:
+        """Send the body what its header gave, in the header's order (nested as in `header`, where that held groups); or
+        fail it with the first part that failed.
+        """
+        body = self._signature(chord.body)
+        context = {"root_id": body.options.get("root_id") or chord.last, "parent_id": chord.last}
+        for part in chord.parts:
+            if part.status not in (RunStatus.DONE, states.SUCCESS):
+                cause = self._cause(part)
+                error = ChordError(f"Dependency {part.task_id} raised {cause!r}")
+                error.__cause__ = cause
+                self._fail(body, error, context)
+                return
+        given = {part.task_id: self._result(part) for part in chord.parts}
+        self._send(body, _nested(header, given) if header is not None else list(given.values()), context)
+
+    def _send(self, signature: Signature, result: Any, options: dict[str, Any]) -> None:
+        try:
+            signature.apply_async((result,), **options)
+        except AWAY:
+            raise
+        except Exception as error:
+            log.exception("%s can't be sent and fails", signature)
+            self._fail(signature, error, options)
+            for later in options.get("chain", ()):
+                self._never(later, error)
+
+    def _fail(self, signature: Signature, error: BaseException, context: dict[str, Any]) -> None:
+        """End what was about to start: its errbacks are called, and whoever waits for it is told."""
+        self._never(signature, error)
+        for task, errbacks in _errbacks(signature):
+            self._call_errbacks(task.id, task.task, errbacks, error, context)
+
+    def _never(
+        self,
+        signature: Signature,
+        error: BaseException,
+        state: str = states.FAILURE,
+        part: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Mark all tasks in a signature as failed, and tell the chord that it is a `part` of (as its options say).
+
+        Celery marks only the signature itself: who waits for a task inside of it, or for the chord around it, waits
+        for ever.
+        """
+        part = signature.options if signature.options.get("chord") else part
+        match signature.subtask_type:
+            case "chain" if signature.tasks:
+                *first, last = signature.tasks
+                for task in first:
+                    self._never(task, error, state)
+                self._never(last, error, state, part)
+            case "group":
+                for task in signature.tasks:
+                    self._never(task, error, state, part)
+            case "chord":
+                for task in getattr(signature.tasks, "tasks", signature.tasks):
+                    self._never(task, error, state)
+                self._never(signature.body, error, state, part)
+            case None:
+                self._app.backend.store_result(signature.id, error, state)
+                if part is not None:
+                    place = {"group": part["group_id"], "group_index": part.get("group_index")}
+                    request = Context({"task": signature.task, "id": signature.id, **place})
+                    self._app.backend.on_chord_part_return(request, state, error)
+        for later in signature.options.get("chain") or ():
+            self._never(Signature.from_dict(later, app=self._app), error, state)
+
+    def _call_errbacks(
+        self, task_id: str, name: str, errbacks: list[Any], error: BaseException, context: dict[str, Any]
+    ) -> None:
+        if errbacks:
+            family = {key: context[key] for key in ("root_id", "parent_id")}
+            request = Context({"id": task_id, "task": name, "errbacks": errbacks, "delivery_info": {}, **family})
+            self._app.backend._call_task_errbacks(request, error, None)
+
+    def _signature(self, described: Any) -> Signature:
+        return Signature.from_dict(self._decoded(described), app=self._app)
+
+    def _decoded(self, kept: Any) -> Any:
+        """As Celery had it: its JSON has a way to write dates, decimals and the like."""
+        return self._app.backend.decode(to_json(kept))
+
+    def _result(self, part: Part) -> Any:
+        return part.result if part.status == RunStatus.DONE else self._decoded(part.result)
+
+    def _cause(self, part: Part) -> BaseException:
+        if part.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            return AgnoError.from_json(part.result or {})
+        cause = self._app.backend.exception_to_python(self._decoded(part.result))
+        return cause if isinstance(cause, BaseException) else RunFailed(f"a header task failed: {cause!r}")
+
+
+def _nested(header: GroupResult, given: Mapping[str, Any]) -> list[Any]:
+    return [
+        _nested(result, given) if isinstance(result, GroupResult) else given[result.id] for result in header
+    ]
+
+
+def _errbacks(signature: Signature, outer: Sequence[Any] = ()) -> list[tuple[Signature, list[Any]]]:
+    """Whose errbacks are called, when a signature fails before it starts, and which: its own and those around it."""
+    own = [*outer]
+    own.extend(each for each in maybe_list(signature.options.get("link_error")) or [] if each not in own)
+    match signature.subtask_type:
+        case "group":
+            return [found for task in signature.tasks for found in _errbacks(task, own)]
+        case "chord":
+            return _errbacks(signature.body, own)
+        case "chain" if signature.tasks:
+            first = maybe_list(signature.tasks[0].options.get("link_error")) or []
+            return [(signature, own + [each for each in first if each not in own])]
+        case _:
+            return [(signature, own)]

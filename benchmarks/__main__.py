@@ -1,0 +1,98 @@
+"""`python -m benchmarks [NAME ...] [--quick] [--json FILE]`, and `python -m benchmarks readme`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+from rich.console import Console
+
+from benchmarks import agent, fanout, models, parallel, readme, runs, submit
+from benchmarks.report import Report, machine, show
+from benchmarks.stage import ROOT, Options
+
+BENCHMARKS: dict[str, Callable[[Options], Report]] = {
+    "agent": agent.run,
+    "fanout": fanout.run,
+    "parallel": parallel.run,
+    "models": models.run,
+    "runs": runs.run,
+    "submit": submit.run,
+}
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.name == ["readme"]:
+        sys.exit(readme.write(RESULTS, ROOT / "README.md"))
+    options = Options(
+        quick=arguments.quick,
+        pool=arguments.pool,
+        concurrency=arguments.concurrency,
+        agno_python=arguments.agno_python,
+    )
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    reports = []
+    for name in arguments.name or BENCHMARKS:
+        load = os.getloadavg()[0]
+        report = BENCHMARKS[name](options)
+        reports.append(replace(report, machine=machine(load), quick=options.quick))
+        show(reports[-1], console)
+        if not options.quick:
+            _write(RESULTS / f"{name}.json", reports[-1])
+    if arguments.json:
+        _write(arguments.json, reports)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Each benchmark measures its peer in the same run, on servers of its own with fsync on. Full runs write "
+        "benchmarks/results/NAME.json; `readme` puts those between the marks in README.md.",
+    )  # fmt: skip
+    parser.add_argument(
+        "name",
+        nargs="*",
+        choices=[*BENCHMARKS, "readme", []],
+        metavar="NAME",
+        help=f"{', '.join(BENCHMARKS)} (default: all), or readme",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few repetitions: whether it works, not how fast it is"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the reports of this run there as well"
+    )
+    parser.add_argument(
+        "--pool", default="threads", choices=("threads", "prefork"), help="of both workers (threads)"
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=16,
+        metavar="N",
+        help="of both workers, where it is not the benchmark's own choice (16)",
+    )
+    parser.add_argument(
+        "--agno-python",
+        type=Path,
+        default=Options.agno_python,
+        metavar="PATH",
+        help="the Python of an environment with agno (benchmarks/.venv)",
+    )
+    return parser.parse_args()
+
+
+def _write(path: Path, value: Report | list[Report]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""k tools that block for a second, in one turn: how much more than a second does it take?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.peers import stock
+from benchmarks.report import Report, Row
+from benchmarks.stage import Options, stage
+from benchmarks.timing import alternate, latencies_s
+from benchmarks.workload import parallel
+
+
+def run(options: Options) -> Report:
+    widths = (1, 5) if options.quick else (1, 2, 5, 10, 20, 50)
+    roomy = replace(options, concurrency=60)
+    with stage() as on_stage, on_stage.worker(roomy), on_stage.stock_worker(roomy):
+        rows = tuple(_row(width, options.pick(3, 1)) for width in widths)
+        setting = on_stage.setting(roomy)
+    return Report(
+        name="parallel", title="k tools that block for 1 s, in one turn", setting=setting, rows=rows
+    )
+
+
+def _row(width: int, rounds: int) -> Row:
+    ours, chords = alternate(
+        rounds,
+        lambda: latencies_s(lambda: parallel.delay(str(width)), 1)[0],
+        lambda: latencies_s(lambda: stock.parallel(width), 1)[0],
+    )
+    return Row(
+        measure=f"{width} tool(s) of 1 s", unit="s", ours=ours, peer=chords, against="stock chord of as many + body",
+        aim="<= 1.15 s" if width == 50 else "", readme=width == 50,
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Stock Celery with Redis as broker and result backend, all settings at their defaults."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, chord, group
+
+app = Celery("stock")
+
+
+def connect(url: str) -> None:
+    app.conf.update(broker_url=url, result_backend=url)
+
+
+if url := os.environ.get("BENCH_STOCK_URL"):
+    connect(url)
+
+
+@app.task  # type: ignore[untyped-decorator]
+def noop(number: int) -> int:
+    return number
+
+
+@app.task  # type: ignore[untyped-decorator]
+def block(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task  # type: ignore[untyped-decorator]
+def body(results: list[Any]) -> int:
+    return len(results)
+
+
+def fan_out(width: int) -> Any:
+    """Send a chord of no-op tasks; gives the result of its body."""
+    return chord([noop.s(number) for number in range(width)], body.s()).apply_async()
+
+
+def parallel(width: int) -> Any:
+    """Send a chord of tasks that block for a second each."""
+    return chord([block.s(1.0) for _ in range(width)], body.s()).apply_async()
+
+
+def raw(count: int) -> Any:
+    """Send so many no-op tasks, and nothing after them."""
+    return group(noop.s(number) for number in range(count)).apply_async()

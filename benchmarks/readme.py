@@ -1,0 +1,45 @@
+"""The README's table, between its two comments, from the last results."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.report import Report, Row, ours, peer, ratio
+
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+
+def write(results: Path, page: Path) -> int:
+    """Put the table into `page`; gives the exit status. Nothing is written where the marks or the results are missing."""
+    reports = [msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(results.glob("*.json"))]
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    place = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    if not reports or not place.search(text):
+        print(
+            f"nothing was written: {page} needs {BEGIN} and {END}, {results} needs results.", file=sys.stderr
+        )
+        return 1
+    page.write_text(place.sub(lambda _: table(reports), text, count=1), encoding="utf-8")
+    return 0
+
+
+def table(reports: list[Report]) -> str:
+    """Markdown, and a line that says where and when."""
+    lines = ["| measure | agno-workers | peer | ratio |", "|---|---|---|---|"]
+    lines += [_line(report, row) for report in reports for row in report.rows if row.readme]
+    machines = [report.machine for report in reports if report.machine]
+    cores = sorted({each.cores for each in machines})
+    dates = sorted({each.at[:10] for each in machines})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    where = f"Measured {when} on a machine with {' or '.join(map(str, cores))} cores that also ran Postgres and Valkey, fsync on."
+    lines += ["", f"{where} Each row and its peer took turns in one run; `./run bench` measures again."]
+    return "\n".join(lines) + "\n"
+
+
+def _line(report: Report, row: Row) -> str:
+    beside = f"{peer(row)}, {row.against}" if row.against else peer(row)
+    return f"| {report.name}: {row.measure} | {ours(row)} | {beside} | {ratio(row)} |"

@@ -1,0 +1,147 @@
+"""Where a benchmark plays: real servers with fsync on, and workers of ours and of stock Celery on the same two."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from agno_workers import embedded, wiring
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.embedded.keeper import Order
+from agno_workers.embedded.server import Kept
+from agno_workers.storage import migrate
+from benchmarks import workload
+from benchmarks.peers import stock
+
+ROOT = Path(__file__).parents[1]
+WARM_S = 120.0
+"""How long a worker may take from its start to its first result."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    quick: bool = False
+    pool: str = "threads"
+    concurrency: int = 16
+    agno_python: Path = ROOT / "benchmarks" / ".venv" / "bin" / "python"
+    """The Python of an environment with agno in it; the rows beside agno are left out where there is none."""
+
+    def pick(self, full: int, quick: int) -> int:
+        """How many: for a real measurement, or for a look whether it works."""
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Servers that run, and this process's services connected to them."""
+
+    servers: EmbeddedServers
+    folder: Path
+    fsync_s: float
+    """What the disk takes to keep 4 KiB."""
+
+    @property
+    def stock_url(self) -> str:
+        """The same Valkey, another of its databases."""
+        return f"{self.servers.broker_url}?virtual_host=1"
+
+    def setting(self, options: Options | None = None) -> str:
+        worker = (
+            f"; one worker process each: -P {options.pool} -c {options.concurrency}, log level WARNING"
+            if options
+            else ""
+        )
+        return (
+            "embedded Postgres 18 and Valkey on this machine, fsync on "
+            f"({self.fsync_s * 1000:.2g} ms for 4 KiB){worker}"
+        )
+
+    @contextmanager
+    def worker(self, options: Options, **environment: str) -> Iterator[int]:
+        """A worker of ours for all queues, warm; gives its process id."""
+        with self._celery("agno_workers", options, "-Q", "agents,tools", **environment) as pid:
+            workload.fan_out.delay("2").get(timeout=WARM_S)
+            yield pid
+
+    @contextmanager
+    def stock_worker(self, options: Options) -> Iterator[int]:
+        """A worker of stock Celery, warm; gives its process id."""
+        with self._celery("benchmarks.peers.stock", options) as pid:
+            stock.fan_out(2).get(timeout=WARM_S)
+            yield pid
+
+    @contextmanager
+    def _celery(self, app: str, options: Options, *more: str, **environment: str) -> Iterator[int]:
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{app}@bench", "-l", "WARNING"]
+        command += [
+            "-P",
+            options.pool,
+            "-c",
+            str(options.concurrency),
+            "--without-gossip",
+            "--without-mingle",
+            *more,
+        ]
+        with self.process(command, app, **environment) as pid:
+            yield pid
+
+    @contextmanager
+    def process(self, command: list[str], name: str, **environment: str) -> Iterator[int]:
+        """A process that ends with us, even when we are killed; its output goes to a log in `folder`."""
+        order = Order(command, str(ROOT), dict(os.environ) | environment, os.getpid())
+        log = self.folder / f"{name}.log"
+        kept = Kept(order, log)
+        try:
+            yield kept.pid
+        except Exception as error:
+            error.add_note(f"the last words of {name}: {log.read_text(errors='replace')[-2000:]}")
+            raise
+        finally:
+            kept.stop()
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """Fresh servers with an empty, migrated database. Nothing of AGNO_* from outside counts."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="agno-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with embedded.servers(folder, fsync=True) as servers:
+            try:
+                for variable in [each for each in os.environ if each.startswith("AGNO_")]:
+                    del os.environ[variable]
+                on_stage = Stage(servers, folder, _fsync_s(folder))
+                os.environ |= {
+                    "AGNO_DATABASE_URL": servers.database_url,
+                    "AGNO_BROKER_URL": servers.broker_url,
+                    "AGNO_IMPORTS": "benchmarks.workload",
+                    "BENCH_STOCK_URL": on_stage.stock_url,
+                }
+                migrate.upgrade(servers.database_url)
+                wiring.forget()
+                stock.connect(on_stage.stock_url)
+                yield on_stage
+            finally:
+                wiring.forget()
+                os.environ.clear()
+                os.environ |= before
+
+
+def _fsync_s(folder: Path) -> float:
+    took = []
+    with (folder / "probe").open("wb", buffering=0) as file:
+        for _ in range(20):
+            file.write(bytes(4096))
+            began = perf_counter()
+            os.fsync(file.fileno())
+            took.append(perf_counter() - began)
+    return median(took)

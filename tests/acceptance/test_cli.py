@@ -1,0 +1,357 @@
+"""`agno-workers` as people type it, on real servers with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from agno_workers import Client, wiring
+from agno_workers.cli.main import main
+from agno_workers.embedded import EmbeddedServers
+from tests.acceptance.terminal import StartProgram, programs
+from tests.conftest import Worker
+
+ROOT = Path(__file__).parents[2]
+
+
+class Typed:
+    """What one command printed, and how it ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Type = Callable[..., Typed]
+
+
+@pytest.fixture
+def type_(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Iterator[Type]:
+    """Runs a command in this process: `type_("runs", "ls", AGNO_IMPORTS="...")`."""
+    for name in [name for name in os.environ if name.startswith("AGNO_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**environment, "AGNO_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, **changed: str) -> Typed:
+        with monkeypatch.context() as patch:
+            for name, value in changed.items():
+                patch.setenv(name, value) if value else patch.delenv(name, raising=False)
+            wiring.forget()
+            with pytest.raises(SystemExit) as ended:
+                main(list(arguments))
+        wiring.forget()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return Typed(code if isinstance(code, int) else 1, out, err)
+
+    yield run
+    wiring.forget()
+
+
+@pytest.fixture
+def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[StartProgram]:
+    """Starts `agno-workers` as a process of its own, on the state folder that `type_` uses, too."""
+    yield from programs({**environment, "AGNO_STATE_DIR": str(tmp_path / "state")})
+
+
+# run and runs.
+
+
+def test_a_run_is_submitted_and_its_answer_printed(type_: Type, worker: Worker) -> None:
+    assert type_("run", "echo", "hi").out == "<hi>\n"
+    assert type_("run", "echo", "hi", "--stream").out == "<hi>\n"
+    outcome = type_("run", "echo", "hi", "--json", "--session", "s1", "--user", "u1").json
+    assert (outcome["status"], outcome["content"]) == ("done", "<hi>")
+    listed = type_("runs", "ls", "--session", "s1", "--json").json
+    assert [(item["run"]["id"], item["run"]["user_id"], item["asked"]) for item in listed] == [
+        (outcome["run_id"], "u1", "hi")
+    ]
+
+
+def test_a_run_that_fails_is_one_sentence(type_: Type, worker: Worker) -> None:
+    failed = type_("run", "failing", "hi")
+    assert (failed.status, failed.out) == (2, "")
+    assert "the key is wrong" in failed.err.splitlines()[-1]
+    as_json = type_("run", "failing", "hi", "--json")
+    assert (as_json.status, as_json.json["status"]) == (2, "failed")
+
+
+def test_a_run_is_shown_with_its_steps_and_its_transcript(type_: Type, worker: Worker) -> None:
+    run_id = type_("run", "caller", 'add {"a": 1, "b": 2}\nboom {"text": "no"}', "--json").json["run_id"]
+    shown = type_("runs", "show", run_id).out
+    assert re.search(r"tool:1:0 +add +done +\S+ m?s +\S+ m?s +1 ", shown)
+    assert "boom met raised: no" in shown
+    assert 'calls add {"a": 1, "b": 2}' in shown
+    assert "add: 3" in shown
+    everything = type_("runs", "show", run_id, "--json").json
+    assert [step["key"] for step in everything["steps"]] == ["turn:1", "tool:1:0", "tool:1:1", "turn:2"]
+    assert [message["role"] for message in everything["transcript"]] == [
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
+
+
+def test_a_run_without_a_worker_says_why_it_waits_and_can_be_cancelled(type_: Type) -> None:
+    run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
+    assert (
+        type_("run", "echo", "hi", "--no-wait", "--key", "k").out
+        == type_("run", "echo", "x", "--no-wait", "--key", "k").out
+    )
+    shown = type_("runs", "show", run_id).out
+    assert re.search(
+        r"→ Turn 1 waits in queue 'agents' since .*, and no worker listens to it: start one", shown
+    )
+    assert type_("runs", "cancel", run_id).out == f"Run {run_id} is cancelled.\n"
+    assert type_("runs", "cancel", run_id).out == f"Run {run_id} had ended before: cancelled.\n"
+    assert "→" not in type_("runs", "show", run_id).out
+    listed = type_("runs", "ls", "--status", "cancelled").out
+    assert run_id in listed
+    assert len(type_("runs", "ls", "--status", "queued", "--agent", "echo", "--json").json) == 1
+    assert type_("runs", "ls", "--agent", "nobody").out == "No such runs.\n"
+
+
+def test_the_text_may_come_from_standard_input(
+    type_: Type, monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    read, write = os.pipe()
+    os.write(write, b"from a pipe")
+    os.close(write)
+    with os.fdopen(read) as piped:
+        monkeypatch.setattr(sys, "stdin", piped)
+        run_id = type_("run", "echo", "-", "--no-wait").out.strip()
+    assert "from a pipe" in type_("runs", "show", run_id).out
+
+
+def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
+    listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
+    assert listed["echo"] == {
+        "name": "echo",
+        "model": "scripted:echo",
+        "queue": "agents",
+        "description": "",
+        "tools": [],
+    }
+    assert "add" in listed["caller"]["tools"]
+    assert re.search(r"^shouter +scripted:shout +agents", type_("agents", "ls").out, re.MULTILINE)
+
+
+# db and doctor.
+
+
+def test_a_new_database_is_brought_to_the_newest_schema(type_: Type, servers: EmbeddedServers) -> None:
+    url = _new_database(servers, "fresh_for_upgrade")
+    broken = type_("doctor", AGNO_DATABASE_URL=url)
+    assert broken.status == 1
+    assert re.search(
+        r"fail +schema +at nothing, and this code wants \w+: run `agno-workers db upgrade`", broken.out
+    )
+    assert re.fullmatch(
+        r"The schema is at \w+ \(was: none\).\n", type_("db", "upgrade", AGNO_DATABASE_URL=url).out
+    )
+    assert re.fullmatch(
+        r"The schema is at \w+, as it was.\n", type_("db", "upgrade", AGNO_DATABASE_URL=url).out
+    )
+
+
+def test_a_doctor_who_finds_nothing_says_so_line_by_line(type_: Type, worker: Worker) -> None:
+    report = type_("doctor", "--json")
+    assert report.status == 0
+    assert {finding["about"]: finding["level"] for finding in report.json} == dict.fromkeys(
+        ["versions", "Postgres", "schema", "pgvector", "Redis", "queues", "clocks"], "ok"
+    )
+
+
+def test_a_doctor_finds_steps_that_nobody_will_carry(type_: Type) -> None:
+    type_("run", "echo", "hi", "--no-wait")
+    report = type_("doctor")
+    assert report.status == 1
+    assert re.search(
+        r"fail +queues +agents: 1 step\(s\) wait, for up to .*, and no worker listens: start one", report.out
+    )
+
+
+def test_a_doctor_finds_a_redis_that_forgets(type_: Type, redis_client: redis.Redis) -> None:
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    redis_client.config_set("appendonly", "no")
+    try:
+        report = type_("doctor")
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+        redis_client.config_set("appendonly", "yes")
+    assert report.status == 1
+    assert "fail Redis     Redis runs with maxmemory-policy 'allkeys-lru'" in report.out
+    assert "warn Redis     Redis keeps no append-only file" in report.out
+
+
+def test_a_doctor_goes_on_when_a_server_is_away(type_: Type) -> None:
+    report = type_("doctor", AGNO_BROKER_URL="redis://127.0.0.1:1/0")
+    assert report.status == 1
+    assert "ok   schema" in report.out
+    assert "fail Redis     Redis can't be reached" in report.out
+    assert "Traceback" not in report.out + report.err
+
+
+# What people get wrong.
+
+WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "an unknown setting": (["runs", "ls"], {"AGNO_DATABSE_URL": "x"}, "did you mean 'AGNO_DATABASE_URL'?"),
+    "a setting of the wrong kind": (["runs", "ls"], {"AGNO_LEASE_S": "soon"}, "AGNO_LEASE_S"),
+    "one address of two": (["runs", "ls"], {"AGNO_BROKER_URL": ""}, "AGNO_BROKER_URL is not"),
+    "no address at all": (
+        ["runs", "ls"],
+        {"AGNO_DATABASE_URL": "", "AGNO_BROKER_URL": ""},
+        "start everything here with",
+    ),
+    "no address of Postgres": (["runs", "ls"], {"AGNO_DATABASE_URL": "nonsense"}, "write postgresql://"),
+    "another database": (
+        ["db", "upgrade"],
+        {"AGNO_DATABASE_URL": "mysql://me:secret@host/db"},
+        "write postgresql://",
+    ),
+    "a Postgres that is not there": (
+        ["runs", "ls"],
+        {"AGNO_DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},
+        "Postgres can't be reached",
+    ),
+    "no address of Redis": (["up"], {"AGNO_BROKER_URL": "nonsense"}, "write redis://"),
+    "a Redis that is not there": (
+        ["up"],
+        {"AGNO_BROKER_URL": "redis://:secret@127.0.0.1:1/0"},
+        "Redis can't be reached",
+    ),
+    "a run that is not there": (["runs", "show", "0198c0de-0000-7000-8000-000000000000"], {}, "no run"),
+    "no run's id": (["runs", "cancel", "nonsense"], {}, "is not a run id"),
+    "a status that is none": (["runs", "ls", "--status", "lost"], {}, "--status 'lost' is none of queued"),
+    "an agent that is not there": (["run", "eco", "hi"], {}, "Did you mean 'echo'?"),
+    "an empty input": (["run", "echo", "  "], {}, "is empty"),
+    "no agents": (["agents", "ls"], {"AGNO_IMPORTS": ""}, "AGNO_IMPORTS is not set"),
+    "agents that can't be imported": (
+        ["agents", "ls"],
+        {"AGNO_IMPORTS": "nothing.here"},
+        "can't be imported",
+    ),
+    "a document that is not there": (["demo", "/nothing/here"], {}, "does not exist"),
+    "a model that is none": (["demo", "--model", "gpt"], {}, "write provider:model"),
+    "a model without its key": (
+        ["demo", "--model", "openai:gpt-5"],
+        {"OPENAI_API_KEY": ""},
+        "OPENAI_API_KEY is not set",
+    ),
+    "a state folder that can't be written to": (
+        ["up"],
+        {"AGNO_DATABASE_URL": "", "AGNO_BROKER_URL": "", "AGNO_STATE_DIR": "/proc/state"},
+        "set AGNO_STATE_DIR to a folder of your own",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_answered_in_one_sentence(type_: Type, mistake: str) -> None:
+    arguments, changed, said = WRONG[mistake]
+    answer = type_(*arguments, **changed)
+    assert answer.status == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+    assert answer.err.startswith("agno-workers: ")
+    assert "secret" not in answer.err + answer.out
+
+
+def test_a_taken_port_is_named(type_: Type) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answer = type_("up", "--flower", "--flower-port", str(taken.getsockname()[1]))
+    assert answer.status == 2
+    assert "choose another with --flower-port" in answer.err
+
+
+# up.
+
+
+def test_up_serves_runs_and_ends_in_order(start_program: StartProgram, type_: Type) -> None:
+    up = start_program("up", "--agents", "2", "--tools", "2")
+    up.wait_for("Everything is up")
+    assert type_("run", "shouter", "hi").out == "HI\n"
+    everything = up.family()
+    up.signal(signal.SIGTERM)
+    assert up.end() == 128 + signal.SIGTERM
+    assert everything.are_gone()
+
+
+def test_up_with_agents_that_can_not_be_imported_ends(start_program: StartProgram) -> None:
+    up = start_program("up", AGNO_IMPORTS="nothing.here")
+    assert up.end() == 2
+    assert "agno-workers: the agents worker could not start: AGNO_IMPORTS names 'nothing.here'" in "".join(
+        up.lines
+    )
+    assert "Traceback" not in "".join(up.lines)
+
+
+def test_up_starts_servers_of_its_own_and_all_ends_when_it_is_killed(
+    start_program: StartProgram, type_: Type, tmp_path: Path
+) -> None:
+    nowhere = {"AGNO_DATABASE_URL": "", "AGNO_BROKER_URL": ""}
+    up = start_program("up", "--agents", "1", "--tools", "1", **nowhere)
+    up.wait_for("Everything is up")
+    assert type_("runs", "ls", **nowhere).out == "No runs.\n"  # a second shell needs no exports
+
+    up.wait_for("export AGNO_BROKER_URL")
+    worker = int(re.findall(r"agents: process (\d+)", "".join(up.lines))[0])
+    os.kill(worker, signal.SIGKILL)
+    up.wait_for(f"process {worker} ended (SIGKILL), starting it again now")
+    up.wait_for(" ready.")
+
+    everything = up.family()
+    assert len(everything) > 8  # keepers, workers, Valkey, Postgres and its children
+    up.signal(signal.SIGKILL)
+    assert everything.are_gone()
+
+
+def test_flower_is_for_this_machine_and_for_looking(start_program: StartProgram) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    up = start_program("up", "--flower", "--flower-port", str(port))
+    address = up.wait_for("read-only; user agno, password ")
+    password = address.split()[-1]
+    shutdown = ["curl", "-s", "-X", "POST", f"http://127.0.0.1:{port}/api/worker/shutdown/x"]
+    assert _stdout(*shutdown, "-o", "/dev/null", "-w", "%{http_code}") == "401"
+    assert "Read only" in _stdout(*shutdown, "-u", f"agno:{password}")
+    for pid in up.family().pids:
+        assert password not in (Path("/proc") / str(pid) / "cmdline").read_text(errors="replace")
+
+
+def _stdout(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+
+
+def _new_database(servers: EmbeddedServers, name: str) -> str:
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()

@@ -1,0 +1,148 @@
+"""`agno-workers demo`, as a newcomer starts it, and as nobody should treat it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agno_workers import Client
+from tests.acceptance.terminal import Program, StartProgram, programs
+
+HOLDING = '''
+"""A script for the demo: a turn over a text with HOLD in it goes on when the file {hold} is gone."""
+import time
+from pathlib import Path
+
+from agno_workers.errors import ModelRejected
+from agno_workers.models.scripted import Scripted, Turn
+
+
+def write(request):
+    text = request.messages[-1].text
+    if "REJECT" in text:
+        return Turn(error=ModelRejected("this text is refused", provider="scripted", model="holding"))
+    while "HOLD" in text and Path("{hold}").exists():
+        time.sleep(0.02)  # the model at work
+    return Turn(text=f"read {{len(text)}} characters")
+
+
+Scripted("holding", write)
+'''
+
+
+@pytest.fixture
+def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[StartProgram]:
+    """Starts the demo with short leases, and a model that waits for `hold` to go."""
+    (tmp_path / "demo_script.py").write_text(HOLDING.format(hold=tmp_path / "hold"))
+    ours = {
+        "AGNO_IMPORTS": "demo_script",
+        "AGNO_LEASE_S": "2",
+        "AGNO_STATE_DIR": str(tmp_path / "state"),
+        "PYTHONPATH": str(tmp_path),
+    }
+    yield from programs(environment | ours)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.md").write_text(f"# {name}\n\nSome words of {name} to be read.\n")
+    return folder
+
+
+@pytest.fixture
+def hold(tmp_path: Path, texts: Path) -> Path:
+    """A demo over `texts` stands still in the middle, until this file is gone."""
+    (texts / "one.md").write_text("HOLD")
+    (tmp_path / "hold").touch()
+    return tmp_path / "hold"
+
+
+def test_the_demo_comes_out_right_and_says_so(
+    start_program: StartProgram, texts: Path, client: Client
+) -> None:
+    demo = start_program("demo", str(texts), "--model", "scripted:demo")
+    assert demo.end() == 0, "".join(demo.lines)
+    said = "".join(demo.lines)
+    for sentence in (
+        "no model writes here, a script does",
+        "analyst one.md: done after",
+        "9 words in 3 line(s). It begins: Some words of one to be read.",
+        "A script picks the eight calls, no model does.",
+        "All as it should be: 4 runs done, 13 steps recorded once each, the chord's body ran once.",
+    ):
+        assert sentence in said
+    assert re.search(r"^    count_code_blocks +░*█+ +[\d.]+ m?s +[\d.]+ m?s$", said, re.MULTILINE)
+    (run_id,) = re.findall(r"agno-workers runs show (\S+)", said)
+    assert client.handle(run_id).run.tool_calls == 8
+
+
+def test_a_narrow_terminal_is_wide_enough(start_program: StartProgram, texts: Path) -> None:
+    demo = start_program("demo", str(texts / "one.md"), "--model", "scripted:demo", COLUMNS="80")
+    assert demo.end() == 0, "".join(demo.lines)
+    too_wide = [line for line in demo.lines if len(line.rstrip()) > 80]
+    assert all("runs" in line or "/" in line for line in too_wide)  # what is to be copied is not broken
+
+
+def test_a_model_that_refuses_is_a_demo_that_failed(start_program: StartProgram, texts: Path) -> None:
+    (texts / "two.md").write_text("REJECT")
+    demo = start_program("demo", str(texts), "--model", "scripted:holding")
+    assert demo.end() == 1
+    assert "this text is refused" in "".join(demo.lines)
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    start_program: StartProgram, texts: Path, hold: Path
+) -> None:
+    demo = start_program("demo", str(texts), "--model", "scripted:holding")
+    worker = _worker(demo)
+    demo.wait_for("analyst one.md: running")
+    os.kill(worker, signal.SIGKILL)
+    demo.wait_for(f"process {worker} ended (SIGKILL), starting it again now")
+    hold.unlink()
+    assert demo.end() == 0, "".join(demo.lines)
+    assert re.search(
+        r"the chord's body ran once, \d attempt\(s\) repeated after a worker was lost\.", "".join(demo.lines)
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_asked_to_end_leaves_nothing(
+    start_program: StartProgram, texts: Path, hold: Path, client: Client, signum: signal.Signals
+) -> None:
+    demo = start_program("demo", str(texts), "--model", "scripted:holding")
+    demo.wait_for("analyst one.md: running")
+    everything = demo.family()
+    demo.signal(signum)
+    demo.wait_for("Ended before it was over")
+    assert demo.end() == 128 + signum
+    assert everything.are_gone()
+
+
+def test_a_demo_that_is_killed_leaves_no_process_and_the_next_one_cleans_up(
+    start_program: StartProgram, texts: Path, hold: Path, tmp_path: Path
+) -> None:
+    ours = {"AGNO_DATABASE_URL": "", "AGNO_BROKER_URL": ""}
+    demo = start_program("demo", str(texts), "--model", "scripted:holding", **ours)
+    demo.wait_for("analyst one.md: running")
+    everything = demo.family()
+    assert len(everything) > 8  # keepers, workers, Valkey, Postgres and its children
+    demo.signal(signal.SIGKILL)
+    assert everything.are_gone()
+
+    hold.unlink()
+    again = start_program("demo", str(texts), "--model", "scripted:holding", **ours)
+    assert again.end() == 0, "".join(again.lines)
+    assert "embedded" in "".join(again.lines) or str(tmp_path / "state") in "".join(again.lines)
+
+
+def _worker(demo: Program) -> int:
+    """The process that carries the turns."""
+    return int(demo.wait_for("agents: process ").split()[-1])

@@ -1,0 +1,206 @@
+"""While a step is carried: renewed, given back, given up; and cancelled under the hands of who carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.tool import Effect
+from agno_workers.storage.journal import Recorded
+from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps, unknown_id
+
+ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
+
+
+def left_s(world: World, step_id: str) -> float:
+    """Seconds until the lease runs out."""
+    sql = "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
+    return float(world.value(sql, id=step_id))
+
+
+# Renew.
+
+
+def test_a_renewal_moves_the_leases_of_its_worker_and_of_nobody_else(world: World) -> None:
+    mine, others = world.turn(), world.turn()
+    world.sql("UPDATE agno.step SET worker = 'w2' WHERE id = %(id)s", id=others.step_id)
+    longer = world.journal_of("w1", lease_s=1000.0)
+    assert longer.renew([mine.step_id, others.step_id]) == {others.step_id}
+    assert left_s(world, mine.step_id) > 900
+    assert left_s(world, others.step_id) < 100
+
+
+def test_a_renewal_names_exactly_the_steps_that_were_lost(world: World) -> None:
+    kept, cancelled, done, taken, released, given_back = (world.turn() for _ in range(6))
+    world.journal.cancel(cancelled.run_id)
+    world.journal.end(done, said("ok"), FEW, "ok", "end")
+    for turn in (taken, released):
+        world.expire(turn.step_id)
+    world.journal_of("w2").claim_turn(taken.run_id, taken.step_id, 0)
+    world.journal.release_expired(10)
+    world.journal.retry(given_back, 3600, ERROR)
+    all_of_them = [turn.step_id for turn in (kept, cancelled, done, taken, released, given_back)]
+    assert world.journal.renew([*all_of_them, unknown_id()]) == {
+        cancelled.step_id, done.step_id, taken.step_id,
+    }  # fmt: skip
+
+
+def test_a_step_whose_lease_ran_out_is_held_again_if_nobody_took_it(world: World) -> None:
+    turn = world.turn()
+    world.expire(turn.step_id)
+    assert world.journal.renew([turn.step_id]) == set()
+    assert left_s(world, turn.step_id) > 10
+    assert world.journal.release_expired(10) == []
+
+
+def test_renewing_nothing_is_nothing(world: World) -> None:
+    world.turn()
+    with world.unchanged():
+        assert world.journal.renew([]) == set()
+
+
+# Retry.
+
+
+def test_a_step_that_is_given_back_waits_for_its_time_and_keeps_why(world: World) -> None:
+    turn = world.turn()
+    world.journal.retry(turn, 3600, ERROR)
+    step = world.step(turn.step_id)
+    assert (step["status"], step["tries"], step["attempt"], step["error"], step["sent_at"]) == ("ready", 1, 1, ERROR, None)  # fmt: skip
+    assert world.journal.claim_turn(turn.run_id, turn.step_id, 0) is None
+    world.sql("UPDATE agno.step SET not_before = clock_timestamp()")
+    second = claimed(world.journal.claim_turn(turn.run_id, turn.step_id, 0))
+    assert (second.attempt, second.tries) == (2, 1)
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed by another", "released", "done", "cancelled", "given back"])
+def test_only_the_attempt_that_holds_a_step_may_give_it_back(world: World, meanwhile: str) -> None:
+    turn = world.turn()
+    match meanwhile:
+        case "claimed by another":
+            world.expire(turn.step_id)
+            assert world.journal_of("w2").claim_turn(turn.run_id, turn.step_id, 0)
+        case "released":
+            world.expire(turn.step_id)
+            assert world.journal.release_expired(10)
+        case "done":
+            world.journal.end(turn, said("ok"), FEW, "ok", "end")
+        case "cancelled":
+            world.journal.cancel(turn.run_id)
+        case _:
+            world.journal.retry(turn, 3600, ERROR)
+    with world.unchanged():
+        world.journal.retry(turn, 0, {"type": "Late", "message": "", "ids": {}})
+
+
+def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_ran_out(world: World) -> None:
+    turn = world.turn()
+    world.expire(turn.step_id)
+    world.journal.retry(turn, 0, ERROR)
+    assert world.step(turn.step_id)["status"] == "ready"
+
+
+# Give up.
+
+
+@pytest.mark.parametrize("status", ["ready", "done"])
+def test_giving_up_a_step_that_nobody_carries_changes_nothing(world: World, status: str) -> None:
+    turn = world.turn()
+    if status == "ready":
+        world.journal.retry(turn, 0, ERROR)
+    else:
+        world.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with world.unchanged():
+        world.journal.give_up(turn.step_id)
+        world.journal.give_up(unknown_id())
+
+
+def test_a_step_that_is_given_up_is_released_at_once(world: World) -> None:
+    turn = world.turn()
+    assert world.journal.release_expired(10) == []
+    world.journal.give_up(turn.step_id)
+    assert [send.step_id for send in world.journal.release_expired(10)] == [turn.step_id]
+
+
+# Cancel.
+
+
+def test_a_cancelled_run_has_no_open_step_and_owes_nothing(world: World) -> None:
+    recorded = world.fan_out("a", "b", "c")
+    first = recorded.sends[0]
+    tool = claimed(world.journal.claim_tool(first.run_id, first.step_id, 0))
+    other = world.submit()
+    assert world.journal.cancel(tool.run_id)
+    run = world.look.run(tool.run_id)
+    assert (run.status, run.reason, run.generation) == (RunStatus.CANCELLED, "cancelled", 1)
+    assert run.error is not None
+    assert (run.error["type"], run.error["ids"]) == ("RunCancelled", {"run_id": run.id})
+    assert [step.status for step in world.look.steps(run.id)] == [StepStatus.DONE, *[StepStatus.CANCELLED] * 3]  # fmt: skip
+    assert other.send is not None
+    assert [row["step_id"] for row in world.sql("SELECT step_id FROM agno.outbox")] == [other.send.step_id]
+    assert world.journal.renew([tool.step_id]) == {tool.step_id}
+
+
+def test_a_run_is_cancelled_once(world: World) -> None:
+    turn = world.turn()
+    assert world.journal.cancel(turn.run_id)
+    with world.unchanged():
+        assert not world.journal.cancel(turn.run_id)
+        assert not world.journal.cancel(unknown_id())
+
+
+def test_a_run_that_has_ended_can_not_be_cancelled(world: World) -> None:
+    turn = world.turn()
+    world.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with world.unchanged():
+        assert not world.journal.cancel(turn.run_id)
+
+
+def test_a_run_that_waits_for_its_time_can_be_cancelled(world: World) -> None:
+    submitted = world.submit(not_before="2100-01-01T00:00:00Z")
+    assert world.journal.cancel(submitted.run_id)
+    assert world.journal.take_due(10) == []
+
+
+@pytest.mark.parametrize("ahead", ["fan_out", "ask_again", "last tool"])
+def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrote(
+    world: World, ahead: str
+) -> None:
+    """The steps that were written while it waited were not there when its statement began."""
+    (tool,) = world.tools("a")
+    turn = world.turn()
+    run_id = tool.run_id if ahead == "last tool" else turn.run_id
+
+    def record(transaction: Any) -> Recorded:
+        journal = world.journal_of("w1", transaction)
+        match ahead:
+            case "fan_out":
+                return journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
+            case "ask_again":
+                return journal.ask_again(turn, said("hm"), FEW, "agents")
+            case _:
+                return journal.finish_tool(tool, result(tool))
+
+    with world.transaction() as first, world.transaction() as second:
+        recorded = record(first)
+        cancelled = second.begin(lambda: world.journal_of("", second).cancel(run_id))
+        assert world.waits(cancelled, second)
+        first.commit()
+        assert cancelled.result()
+        second.commit()
+    assert {world.step(send.step_id)["status"] for send in recorded.sends} == {"cancelled"}
+    assert world.sql("SELECT 1 FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id WHERE run_id = %(id)s", id=run_id) == []  # fmt: skip
+
+
+@pytest.mark.parametrize("effect", list(Effect), ids=str)
+def test_a_cancelled_tool_is_never_carried_again(world: World, effect: Effect) -> None:
+    (tool,) = world.tools("a", effect=effect)
+    world.journal.cancel(tool.run_id)
+    with world.unchanged():
+        world.expire(tool.step_id)
+        assert world.journal.release_expired(10) == []
+        assert world.journal.hopeless(10) == []
+        assert world.journal.take_lost(None, 0.0, 10) == []
+        assert world.journal.claim_tool(tool.run_id, tool.step_id, 0) is None

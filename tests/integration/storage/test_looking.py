@@ -1,0 +1,158 @@
+"""What is read of runs: a session's past, the events, lists."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from agno_workers.core.messages import Message, user
+from agno_workers.core.run import RunStatus
+from agno_workers.storage.journal import TurnClaim
+from agno_workers.storage.look import Event, output
+from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
+
+ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
+
+
+def ended(world: World, text: str, **options: str) -> TurnClaim:
+    """A run that is done: it was asked a question, and answered in capitals."""
+    turn = world.turn(text=text, **{"session_id": "s", **options})
+    world.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")
+    return turn
+
+
+def conversation(*texts: str) -> tuple[Message, ...]:
+    return tuple(message for text in texts for message in (user(text), *said(text.upper())))
+
+
+# The history of a session.
+
+
+@pytest.mark.parametrize(
+    ("runs", "seen"), [(1, ["c"]), (2, ["b", "c"]), (3, ["a", "b", "c"]), (100, ["a", "b", "c"])]
+)
+def test_the_history_is_what_was_said_in_the_last_runs_oldest_first(
+    world: World, runs: int, seen: list[str]
+) -> None:
+    for text in ("a", "b", "c"):
+        ended(world, text)
+    now = world.turn(session_id="s")
+    assert world.journal.history(now, runs) == conversation(*seen)
+
+
+def test_the_history_holds_only_finished_runs_of_the_same_agent_and_session_from_before(
+    world: World,
+) -> None:
+    ended(world, "kept")
+    ended(world, "other session", session_id="t")
+    ended(world, "other agent", agent="writer")
+    world.journal.cancel(world.turn(text="cancelled", session_id="s").run_id)
+    world.journal.fail(world.turn(text="failed", session_id="s"), ERROR, "refused", said("no"), FEW)
+    world.turn(text="under way", session_id="s")
+    world.submit("waits", session_id="s")
+    now = world.turn(text="now", session_id="s")
+    ended(world, "after")
+    assert world.journal.history(now, 10) == conversation("kept")
+
+
+def test_the_history_has_the_calls_and_results_of_a_run_in_their_order(world: World) -> None:
+    tools = world.tools("a", "b", session_id="s")
+    for tool in reversed(tools):
+        sends = world.journal.finish_tool(tool, result(tool, tool.name)).sends
+    last = claimed(world.journal.claim_turn(sends[0].run_id, sends[0].step_id, 0))
+    world.journal.end(last, said("ok"), FEW, "ok", "end")
+    now = world.turn(session_id="s")
+    assert list(world.journal.history(now, 1)) == world.look.transcript(last.run_id)
+
+
+def test_the_history_has_large_texts_whole(world: World) -> None:
+    large = "x" * 100_000
+    ended(world, large)
+    assert world.journal.history(world.turn(session_id="s"), 1) == conversation(large)
+
+
+# Events.
+
+
+def names(events: list[Event]) -> list[str]:
+    return [f"{event.event} {event.name}".strip() for event in events]
+
+
+def test_the_events_of_a_run_are_its_story_in_the_order_of_time(world: World) -> None:
+    good, bad = world.tools("good", "bad")
+    world.journal.finish_tool(good, result(good))
+    (send,) = world.journal.finish_tool(bad, result(bad), {"type": "raised", "message": "no"}).sends
+    last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
+    world.journal.end(last, said("ok"), FEW, "ok", "end")
+    events = world.look.events(last.run_id)
+    assert names(events) == [
+        "RunStarted", "ModelCallStarted", "ModelCallCompleted", "ToolCallStarted good", "ToolCallStarted bad",
+        "ToolCallCompleted good", "ToolCallError bad", "ModelCallStarted", "ModelCallCompleted", "RunCompleted",
+    ]  # fmt: skip
+    assert all(one.at <= two.at for one, two in pairwise(events))
+    assert events[0].subject == events[-1].subject == last.run_id
+    assert [event.error for event in events if event.event == "ToolCallError"] == [{"type": "raised", "message": "no"}]  # fmt: skip
+
+
+def test_a_tool_that_came_through_after_its_worker_died_has_completed(world: World) -> None:
+    (tool,) = world.tools("a")
+    world.expire(tool.step_id)
+    world.journal.release_expired(10)
+    again = claimed(world.journal_of("w2").claim_tool(tool.run_id, tool.step_id, 0))
+    world.journal.finish_tool(again, result(again))
+    (event,) = [event for event in world.look.events(tool.run_id) if event.event.startswith("ToolCall") and event.event != "ToolCallStarted"]  # fmt: skip
+    assert (event.event, event.attempt) == ("ToolCallCompleted", 2)
+
+
+def test_a_tool_whose_worker_died_each_time_has_failed(world: World) -> None:
+    (tool,) = world.tools("a")
+    world.journal.finish_tool(tool, result(tool), {"type": "LeaseExpired", "message": "died"}, step_status="dead")  # fmt: skip
+    assert "ToolCallError a" in names(world.look.events(tool.run_id))
+
+
+@pytest.mark.parametrize(
+    ("end", "last"), [("cancel", "RunCancelled"), ("fail", "RunError"), ("none", "ModelCallStarted")]
+)
+def test_the_last_event_says_how_a_run_ended(world: World, end: str, last: str) -> None:
+    turn = world.turn()
+    if end == "cancel":
+        world.journal.cancel(turn.run_id)
+    if end == "fail":
+        world.journal.fail(turn, ERROR, "refused")
+    assert world.look.events(turn.run_id)[-1].event == last
+
+
+def test_a_run_that_nobody_has_claimed_has_no_events(world: World) -> None:
+    assert world.look.events(world.submit().run_id) == []
+
+
+# Lists.
+
+
+def test_runs_are_listed_newest_first_with_what_was_asked(world: World) -> None:
+    runs = [world.submit(text, agent=agent, session_id="s").run_id for text, agent in (("one", "a"), ("two", "b"))]  # fmt: skip
+    world.journal.cancel(runs[0])
+    assert [(listed.run.id, listed.asked) for listed in world.look.runs()] == [(runs[1], "two"), (runs[0], "one")]  # fmt: skip
+    assert [listed.run.id for listed in world.look.runs(limit=1)] == [runs[1]]
+    assert [listed.run.id for listed in world.look.runs(status=RunStatus.CANCELLED)] == [runs[0]]
+    assert [listed.run.id for listed in world.look.runs(agent="b", session_id="s")] == [runs[1]]
+    assert world.look.runs(session_id="t") == []
+
+
+def test_an_output_is_the_run_as_its_caller_sees_it(world: World) -> None:
+    turn = ended(world, "hi")
+    seen = output(world.look.run(turn.run_id))
+    assert (seen.run_id, seen.agent, seen.status, seen.content, seen.reason, seen.usage, seen.turns) == (
+        turn.run_id, "echo", RunStatus.DONE, "HI", "end", FEW, 1,
+    )  # fmt: skip
+
+
+def test_a_queue_counts_what_could_be_carried_now(world: World) -> None:
+    world.submit()
+    world.submit(not_before="2100-01-01T00:00:00Z")
+    world.turn()
+    turn = world.turn()
+    world.journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
+    queues = world.look.queues()
+    assert {queue: ready for queue, (ready, _) in queues.items()} == {"agents": 1, "tools": 2}

@@ -1,0 +1,209 @@
+"""What is stored comes back as it was: large texts once each, and any text at all, save what Postgres has no room for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, user
+from agno_workers.core.tool import Effect
+from agno_workers.storage.journal import ToolStep
+from agno_workers.storage.pool import Payloads, to_json
+from tests.integration.storage.world import FEW, INLINE_MAX_BYTES, World, claimed, said
+
+LARGE = "ä" * 50 * 1024  # 100 KiB
+BROKEN = "a\0b\ud800c"
+MENDED = "a\ufffdb\ufffdc"
+STRANGE = ["", " ", "\u2028", "☃🎈", "\U0010ffff", "שלום \u202e", "e\u0301", "\\u0000", "\\\\u0000", '"', "\\", "\x01\x1f\x7f", "%s %(a)s", "'; DROP TABLE agno.run; --"]  # fmt: skip
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(json.dumps(text, ensure_ascii=False).encode()).hexdigest()
+
+
+# Large texts.
+
+
+def test_a_large_text_is_stored_once_though_it_stands_in_the_transcript_and_in_the_answer(
+    world: World,
+) -> None:
+    turn = world.turn()
+    world.journal.end(turn, said(LARGE), FEW, LARGE, "end")
+    assert world.count("blob") == 1
+    assert world.value("SELECT sum(octet_length(content::text)) FROM agno.message") < 1024
+    assert world.value("SELECT octet_length(content::text) FROM agno.run") < 1024
+    assert world.look.run(turn.run_id).content == LARGE
+    assert world.look.transcript(turn.run_id) == [user("hi"), *said(LARGE)]
+
+
+def test_a_large_text_of_two_runs_is_stored_once(world: World) -> None:
+    runs = [world.submit(LARGE).run_id for _ in range(2)]
+    assert world.count("blob") == 1
+    assert [world.look.transcript(run_id) for run_id in runs] == [[user(LARGE)]] * 2
+
+
+def test_a_large_text_goes_all_the_way_input_arguments_result_answer(world: World) -> None:
+    texts = [f"{place}{LARGE}" for place in range(4)]
+    turn = world.turn(text=texts[0])
+    call = ToolCall("call_0", "echo", json.dumps({"text": texts[1]}, ensure_ascii=False))
+    asked = Message("assistant", (Text("hm"), call))
+    (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
+    tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
+    assert tool.call == call
+    gave = Message("tool", (ToolResult("call_0", "echo", texts[2]),))
+    (send,) = world.journal.finish_tool(tool, gave).sends
+    last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
+    assert last.transcript == (user(texts[0]), asked, gave)
+    world.journal.end(last, said("ok"), FEW, {"deep": [{"down": texts[3]}]}, "end")
+    assert world.look.run(turn.run_id).content == {"deep": [{"down": texts[3]}]}
+    assert world.look.runs()[0].asked == texts[0][:200]
+    assert world.count("blob") == 4
+
+
+@pytest.mark.parametrize(("size", "blobs"), [(INLINE_MAX_BYTES, 0), (INLINE_MAX_BYTES + 1, 1)])
+def test_a_text_is_large_by_its_bytes_as_json(world: World, size: int, blobs: int) -> None:
+    text = "ä" * ((size - 2) // 2) + "a" * (size % 2)
+    run_id = world.submit(text).run_id
+    assert world.count("blob") == blobs
+    assert world.look.transcript(run_id) == [user(text)]
+
+
+def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(world: World) -> None:
+    turn = world.turn()
+    content = {"numbers": list(range(50_000)), "lines": ["line"] * 10_000}
+    world.journal.end(turn, said(""), FEW, content, "end")
+    assert world.count("blob") == 0
+    assert world.look.run(turn.run_id).content == content
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda reference: reference,
+        lambda reference: json.dumps(reference),
+        lambda reference: f"see {reference}, {reference}",
+        lambda reference: "\\" + reference,
+        lambda reference: '"' + reference + '"',
+        lambda reference: reference.replace('"', '\\"'),
+    ],
+)
+def test_text_that_looks_like_a_reference_stays_text(world: World, wrap: Any) -> None:
+    text = wrap('{"$blob": "' + digest(LARGE) + '"}')
+    message = user(text, LARGE, text)
+    run_id = world.journal.submit(message, agent="echo", queue="agents").run_id
+    assert world.value("SELECT encode(sha256, 'hex') FROM agno.blob") == digest(LARGE)
+    assert world.look.transcript(run_id) == [message]
+
+
+def test_a_large_text_that_holds_references_comes_back_as_it_was(world: World) -> None:
+    text = '{"$blob": "' + digest(LARGE) + '"}' * 1000 + LARGE
+    message = user(text, LARGE)
+    run_id = world.journal.submit(message, agent="echo", queue="agents").run_id
+    assert world.look.transcript(run_id) == [message]
+
+
+def test_ten_megabytes_come_back_as_they_were(world: World) -> None:
+    text = "0123456789" * 1024 * 1024
+    turn = world.turn(text=text)
+    assert turn.transcript == (user(text),)
+    world.journal.end(turn, said(text), FEW, text, "end")
+    assert world.look.run(turn.run_id).content == text
+    assert world.count("blob") == 1
+
+
+def test_what_a_refused_result_brought_is_not_kept(world: World) -> None:
+    turn = world.turn()
+    world.journal.cancel(turn.run_id)
+    with world.unchanged():
+        world.journal.end(turn, said(LARGE), FEW, LARGE, "end")
+
+
+# Any text.
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_any_text_comes_back_as_it_was(world: World, text: str) -> None:
+    turn = world.turn(text=text, session_id=text, metadata={text: [text]}, idempotency_key=text)
+    assert (turn.transcript, turn.session_id, turn.metadata) == ((user(text),), text, {text: [text]})
+    world.journal.end(turn, said(text), FEW, text, text)
+    run = world.look.run(turn.run_id)
+    assert (run.content, run.reason, run.idempotency_key) == (text, text, text)
+
+
+def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(world: World) -> None:
+    turn = world.turn(
+        text=BROKEN, session_id=BROKEN, user_id=BROKEN, idempotency_key=BROKEN, metadata={BROKEN: [BROKEN]}, agent=BROKEN,
+    )  # fmt: skip
+    assert turn.transcript == (user(MENDED),)
+    assert (turn.session_id, turn.user_id, turn.agent, turn.metadata) == (MENDED, MENDED, MENDED, {MENDED: [MENDED]})  # fmt: skip
+    call = ToolCall(BROKEN, BROKEN, BROKEN)
+    asked = Message("assistant", (Text(BROKEN), call))
+    (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
+    tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
+    assert (tool.name, tool.call) == (MENDED, ToolCall(MENDED, MENDED, MENDED))
+    gave = Message("tool", (ToolResult(BROKEN, BROKEN, BROKEN, True),))
+    (send,) = world.journal.finish_tool(tool, gave, {"message": BROKEN}).sends
+    last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
+    world.journal.end(last, said(BROKEN), FEW, {"answer": BROKEN}, "end")
+    assert world.look.run(turn.run_id).content == {"answer": MENDED}
+    assert world.look.transcript(turn.run_id)[2] == Message("tool", (ToolResult(MENDED, MENDED, MENDED, True),))  # fmt: skip
+    assert world.step(tool.step_id)["error"] == {"message": MENDED}
+
+
+def test_a_key_that_had_to_be_mended_is_still_the_same_key(world: World) -> None:
+    assert world.submit(idempotency_key=BROKEN).run_id == world.submit(idempotency_key=BROKEN).run_id
+
+
+def test_large_text_that_has_to_be_mended_is_still_stored_once(world: World) -> None:
+    run_id = world.submit(BROKEN + LARGE).run_id
+    world.submit(MENDED + LARGE)
+    assert world.count("blob") == 1
+    assert world.look.transcript(run_id) == [user(MENDED + LARGE)]
+
+
+def test_huge_metadata_comes_back_as_it_was(world: World) -> None:
+    metadata = {f"key {place}": {"value": ["x" * 100]} for place in range(10_000)}
+    turn = world.turn(metadata=metadata)
+    assert turn.metadata == metadata
+    assert world.look.run(turn.run_id).metadata == metadata
+
+
+# Without a database.
+
+texts = st.text(st.characters(exclude_categories=[]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def mended(value: Any) -> Any:
+    """The same value without NUL and lone surrogates."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        case list():
+            return [mended(item) for item in value]
+        case dict():
+            return {mended(key): mended(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+@given(values)
+def test_json_is_what_postgres_takes_and_else_as_it_was(value: Any) -> None:
+    assert msgspec.json.decode(to_json(value)) == mended(value)
+
+
+@given(values, texts)
+def test_what_was_packed_before_may_stand_beside_what_has_to_be_mended(value: Any, text: str) -> None:
+    packed = Payloads(1024).pack(value)
+    encoded = to_json({"packed": packed, "beside": [text]})
+    assert msgspec.json.decode(encoded) == {"packed": mended(value), "beside": [mended(text)]}

@@ -1,0 +1,184 @@
+"""The tables as migrations make them, as SQLAlchemy knows them and as our statements use them are the same tables."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from psycopg import sql
+
+from agno_workers.core.run import RunStatus, StepKind, StepStatus
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.errors import Unavailable
+from agno_workers.storage import migrate
+from agno_workers.storage.pool import statements
+from agno_workers.storage.schema import SCHEMA, metadata
+from tests.integration.storage.world import World
+
+ROOT = Path(__file__).parents[3]
+STORAGE = files("agno_workers.storage")
+STATEMENTS = [
+    (path.stem, name)
+    for path in sorted((ROOT / "agno_workers" / "storage" / "sql").glob("*.sql"))
+    for name in statements(path.stem)
+]
+NewDatabase = Callable[[], str]
+
+
+@pytest.fixture
+def new_database(servers: EmbeddedServers) -> Iterator[NewDatabase]:
+    """Makes empty databases, not migrated."""
+    names: list[str] = []
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+
+        def make() -> str:
+            names.append(f"empty_{uuid.uuid4().hex[:12]}")
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(names[-1])))
+            return urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{names[-1]}"))
+
+        yield make
+        for name in names:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def connect(url: str) -> sa.Connection:
+    url = sa.engine.make_url(url).set(drivername="postgresql+psycopg")  # type: ignore[assignment]
+    return sa.create_engine(url, poolclass=sa.pool.NullPool).connect()
+
+
+CATALOGUE = {
+    "columns": """
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
+               pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE c.relnamespace = 'agno'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND c.relname <> 'alembic_version'""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'agno'::regnamespace AND conrelid <> coalesce(to_regclass('agno.alembic_version'), 0::oid)""",
+    "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'agno' AND tablename <> 'alembic_version'",
+}
+
+
+@pytest.mark.parametrize("part", CATALOGUE)
+def test_migrations_make_what_sqlalchemy_would_make(
+    world_url: str, new_database: NewDatabase, part: str
+) -> None:
+    """Compared in Postgres's own words: columns with defaults, constraints with their text, indexes with their WHERE."""
+    with connect(new_database()) as drawn, connect(world_url) as migrated:
+        drawn.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
+        metadata.create_all(drawn)
+        wanted, found = (
+            {tuple(row) for row in connection.execute(sa.text(CATALOGUE[part]))}
+            for connection in (drawn, migrated)
+        )
+    assert found == wanted
+    assert found
+
+
+def test_alembic_finds_nothing_to_migrate(world_url: str) -> None:
+    def ours(name: str | None, kind: str, _parents: Any) -> bool:
+        return name == SCHEMA if kind == "schema" else name != "alembic_version"
+
+    with connect(world_url) as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"include_schemas": True, "include_name": ours, "compare_type": True, "compare_server_default": True, "version_table_schema": SCHEMA},
+        )  # fmt: skip
+        assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [("run_status", RunStatus), ("step_status", StepStatus), ("step_kind", StepKind)],
+)
+def test_the_check_constraints_know_the_words_of_the_enums(
+    world: World, constraint: str, words: type[RunStatus | StepStatus | StepKind]
+) -> None:
+    text = world.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(name)s", name=constraint)  # fmt: skip
+    assert set(re.findall(r"'(\w+)'", text)) == {str(word) for word in words}
+
+
+@pytest.mark.parametrize("status", list(RunStatus), ids=str)
+def test_a_run_has_an_end_exactly_when_its_status_is_terminal(world: World, status: RunStatus) -> None:
+    statement = "UPDATE agno.run SET status = %(status)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END"
+    world.submit()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        world.sql(statement, status=status, ended=not status.is_terminal)
+    world.sql(statement, status=status, ended=status.is_terminal)
+
+
+def test_an_empty_database_is_brought_to_the_newest_revision_and_a_second_time_changes_nothing(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    assert migrate.current(url) is None
+    assert migrate.upgrade(url) == (None, migrate.newest())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT agno.submit('echo', 'hi')")
+        assert migrate.upgrade(url) == (migrate.newest(), migrate.newest())
+        assert connection.execute("SELECT count(*) FROM agno.run").fetchone() == (1,)
+    assert migrate.current(url) == migrate.newest()
+
+
+def test_two_processes_may_migrate_the_same_database_at_once(new_database: NewDatabase) -> None:
+    url = new_database()
+    code = f"from agno_workers.storage import migrate; migrate.upgrade({url!r})"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
+        processes = [
+            subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        waiting = "SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while connection.execute(waiting).fetchone() != (True,):
+            assert all(process.poll() is None for process in processes)
+        connection.execute("SELECT pg_advisory_unlock(%s)", (migrate._LOCK,))
+    assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert migrate.current(url) == migrate.newest()
+
+
+def test_a_database_that_is_not_there_is_unavailable(servers: EmbeddedServers) -> None:
+    url = urlunsplit(urlsplit(servers.database_url)._replace(path="/nowhere"))
+    with pytest.raises(Unavailable, match="AGNO_DATABASE_URL"):
+        migrate.upgrade(url)
+
+
+def test_the_functions_of_the_migration_are_those_of_the_code() -> None:
+    assert (
+        STORAGE.joinpath("sql", "functions.sql").read_text()
+        == STORAGE.joinpath("migrations", "versions", "0001_functions.sql").read_text()
+    )
+
+
+def test_the_functions_may_be_made_twice(world: World) -> None:
+    world.sql(STORAGE.joinpath("sql", "functions.sql").read_text().replace("%", "%%"))
+    assert world.submit().created
+
+
+@pytest.mark.parametrize(("file", "name"), STATEMENTS, ids=lambda value: str(value))
+def test_postgres_understands_every_statement(world: World, file: str, name: str) -> None:
+    """Names of tables, columns and functions, and types, without running anything."""
+    places: dict[str, str] = {}
+    text = re.sub(r"%\((\w+)\)s", lambda found: places.setdefault(found[1], f"${len(places) + 1}"), statements(file)[name])  # fmt: skip
+    with world.pool.connection() as connection:
+        connection.execute(f"PREPARE understood AS {text.replace('%%', '%')}".encode())
+        connection.execute("DEALLOCATE understood")
+
+
+def test_every_statement_is_found() -> None:
+    assert len(STATEMENTS) > 40
+    assert ("journal", "finish_tool") in STATEMENTS

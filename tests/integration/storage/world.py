@@ -1,0 +1,184 @@
+"""One database for all tests of the journal, emptied for each, and runs in the middle of their lives to try things on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, Usage, user
+from agno_workers.core.tool import Effect
+from agno_workers.storage.journal import Journal, Recorded, Submitted, ToolClaim, ToolStep, TurnClaim
+from agno_workers.storage.look import Look
+from agno_workers.storage.pool import Connection, Pool, Row, execute
+from agno_workers.storage.schema import metadata
+
+T = TypeVar("T")
+TABLES = [f"agno.{table.name}" for table in metadata.sorted_tables]
+FEW = Usage(input_tokens=10, output_tokens=5)
+INLINE_MAX_BYTES = 64 * 1024
+
+
+class World:
+    """The database, and what tests do to it. `journal` is the one of worker `w1`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.look = Look(pool)
+        self.journal = self.journal_of("w1")
+
+    def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> Journal:
+        """The journal as another worker has it; `pool` may be an open Transaction."""
+        numbers = {"inline_max_bytes": INLINE_MAX_BYTES, "lease_s": 60.0, "publish_after_s": 0.0, "turn_attempts": 3}
+        return Journal(pool or self.pool, **(numbers | changed), worker=worker)  # type: ignore[arg-type]
+
+    def sql(self, statement: str, **params: Any) -> list[Row]:
+        return self.pool.run(statement, params)
+
+    def value(self, statement: str, **params: Any) -> Any:
+        """The one value of the one row."""
+        ((value,),) = (row.values() for row in self.sql(statement, **params))
+        return value
+
+    def count(self, table: str) -> int:
+        return int(self.value(f"SELECT count(*) FROM agno.{table}"))
+
+    def step(self, step_id: str) -> Row:
+        (row,) = self.sql("SELECT * FROM agno.step WHERE id = %(id)s", id=step_id)
+        return row
+
+    def run(self, run_id: str) -> Row:
+        (row,) = self.sql("SELECT * FROM agno.run WHERE id = %(id)s", id=run_id)
+        return row
+
+    def empty(self) -> None:
+        self.sql(f"TRUNCATE {', '.join(TABLES)} CASCADE")
+
+    def everything(self) -> dict[str, list[Any]]:
+        """The whole database."""
+        return {
+            table: [row["row"] for row in self.sql(f"SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text")]
+            for table in TABLES
+        }  # fmt: skip
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Whatever happens inside leaves every row as it was."""
+        before = self.everything()
+        yield
+        assert self.everything() == before
+
+    # Runs in the middle of their lives.
+
+    def submit(self, text: str = "hi", agent: str = "echo", **options: Any) -> Submitted:
+        return self.journal.submit(user(text), agent=agent, queue="agents", **options)
+
+    def turn(self, **options: Any) -> TurnClaim:
+        """A new run whose first turn was sent and is under way, carried by w1."""
+        submitted = self.submit(**options)
+        assert submitted.send is not None
+        assert submitted.send.outbox_id is not None
+        self.journal.published([submitted.send.outbox_id])
+        return claimed(self.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
+
+    def fan_out(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> Recorded:
+        """A new run that waits for these tools; none is claimed yet."""
+        turn = self.turn(**options)
+        recorded = self.journal.fan_out(turn, asking(*names), FEW, tool_steps(*names, effect=effect), "agents")
+        assert recorded.recorded
+        return recorded  # fmt: skip
+
+    def tools(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> list[ToolClaim]:
+        """A new run whose tools were all sent and are under way, carried by w1."""
+        sends = self.fan_out(*names, effect=effect, **options).sends
+        self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+        return [claimed(self.journal.claim_tool(send.run_id, send.step_id, 0)) for send in sends]
+
+    def expire(self, step_id: str) -> None:
+        """The lease runs out now."""
+        self.journal.give_up(step_id)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A connection with an open transaction, rolled back at the end if nobody committed it."""
+        transaction = Transaction(self.pool)
+        try:
+            yield transaction
+        finally:
+            transaction.close()
+
+    def waits(self, future: Future[Any], transaction: Transaction) -> bool:
+        """True once the transaction waits for another's lock, False once the call in it is over."""
+        while not future.done():
+            if self.value("SELECT cardinality(pg_blocking_pids(%(pid)s))", pid=transaction.pid):
+                return True
+            wait([future], timeout=0.002)
+        return False
+
+
+class Transaction(Pool):
+    """An open transaction in the place of a pool: what a journal does in it takes effect with `commit`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._connection = pool.dedicated()
+        self._connection.autocommit = False
+        self._threads = ThreadPoolExecutor(1)
+        self.pid = self._connection.info.backend_pid
+
+    def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+        return execute(self._connection, statement, params)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        yield self._connection
+
+    def begin(self, call: Callable[[], T]) -> Future[T]:
+        """Start a call on this connection, which may have to wait for another's lock."""
+        return self._threads.submit(call)
+
+    def begin_and_commit(self, call: Callable[[], T]) -> Future[T]:
+        """As `begin`, with the commit right behind it."""
+
+        def whole() -> T:
+            value = call()
+            self.commit()
+            return value
+
+        return self._threads.submit(whole)
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._connection.close()
+
+
+def claimed(claim: T | None) -> T:
+    assert claim is not None
+    return claim
+
+
+def asking(*names: str) -> Message:
+    return Message("assistant", tuple(ToolCall(f"call_{place}", name) for place, name in enumerate(names)))
+
+
+def tool_steps(*names: str, effect: Effect = Effect.IDEMPOTENT) -> list[ToolStep]:
+    return [ToolStep(call, "tools", effect, 3) for call in asking(*names).tool_calls]
+
+
+def said(text: str) -> list[Message]:
+    return [Message("assistant", (Text(text),))]
+
+
+def result(claim: ToolClaim, text: str = "ok") -> Message:
+    return Message("tool", (ToolResult(claim.call.id, claim.name, text),))
+
+
+def unknown_id() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,74 @@
+"""Errors cross processes: as JSON in a row, by pickle in Celery's results."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import msgspec
+import pytest
+
+from agno_workers import errors
+from agno_workers.errors import AgnoError, ModelUnavailable, RunFailed, UnknownAgent, WaitTimeout
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AgnoError)]
+IDS: dict[str, Any] = {"run_id": "r-1", "retry_after_s": 2.5, "status": None, "known": ["a", "b"]}
+
+
+def drawn() -> set[str]:
+    """The names in the picture at the top of the file."""
+    lines = (errors.__doc__ or "").splitlines()
+    return {"AgnoError"} | {line.partition("── ")[2].split()[0] for line in lines if "── " in line}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "cross",
+    [
+        lambda error: pickle.loads(pickle.dumps(error)),
+        copy.copy,
+        lambda error: AgnoError.from_json(msgspec.json.decode(msgspec.json.encode(error.to_json()))),
+    ],
+    ids=["pickle", "copy", "json"],
+)
+def test_an_error_comes_back_as_it_was(kind: type[AgnoError], cross: Any) -> None:
+    back = cross(kind("it broke: do this.", **IDS))
+    assert type(back) is kind
+    assert str(back) == "it broke: do this."
+    assert back.ids == IDS
+    assert back.run_id == "r-1"
+
+
+def test_every_error_is_drawn_in_the_tree_and_nothing_else() -> None:
+    assert {kind.__name__ for kind in KINDS} == drawn()
+
+
+@pytest.mark.parametrize(
+    "stored", [{"type": "ValueError", "message": "it broke", "ids": {}}, {"message": "it broke"}]
+)
+def test_an_error_of_a_type_unknown_here_comes_back_as_a_failed_run(stored: dict[str, Any]) -> None:
+    back = AgnoError.from_json(stored)
+    assert type(back) is RunFailed
+    assert str(back) == "it broke"
+
+
+@pytest.mark.parametrize("name", ["Any", "annotations", "_rebuild", "__builtins__", "object", ""])
+def test_no_name_in_a_row_makes_anything_but_an_error_of_the_tree(name: str) -> None:
+    assert type(AgnoError.from_json({"type": name, "message": "x"})) is RunFailed
+
+
+def test_an_id_that_an_error_does_not_carry_is_named_with_those_it_does() -> None:
+    with pytest.raises(AttributeError, match=r"UnknownAgent has no 'run_id'; it carries \['agent'\]"):
+        _ = UnknownAgent("no agent", agent="x").run_id
+
+
+def test_a_wait_that_is_over_is_a_timeout_for_who_knows_nothing_of_us() -> None:
+    with pytest.raises(TimeoutError):
+        raise WaitTimeout("over")
+
+
+def test_what_a_caller_may_catch_together_stands_under_one_branch() -> None:
+    assert isinstance(ModelUnavailable("x"), errors.ModelError)
+    assert isinstance(UnknownAgent("x"), errors.InvalidInput)
+    assert not isinstance(errors.ModelRejected("x"), ModelUnavailable)

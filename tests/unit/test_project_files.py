@@ -1,0 +1,269 @@
+"""What stands beside the code (Procfile, compose, config, pages) says what the code says."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+import yaml
+
+import agno_workers
+from agno_workers.broker.app import AgnoCelery, create
+from agno_workers.broker.backend import STATES
+from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.submit import ASKED
+from agno_workers.cli.main import COMMANDS
+from agno_workers.cli.workers import workers
+from agno_workers.core.run import StepStatus
+from agno_workers.settings import Settings, load
+from agno_workers.storage.pool import statements
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "CHANGELOG.md", "docs/how-it-works.md", "docs/messages.md", "docs/operations.md"]
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def procfile() -> dict[str, list[str]]:
+    lines = (line.partition(":") for line in read("Procfile").splitlines() if line.strip())
+    return {name: shlex.split(command) for name, _, command in lines}
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))
+    return loaded
+
+
+@pytest.fixture
+def celery_app() -> AgnoCelery:
+    return create("redis://nobody", agent_queue="agents", tool_queue="tools", broker_timeout_s=1.0)
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("AGNO_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+# Processes.
+
+
+def test_the_workers_serve_every_queue_of_the_settings(procfile: dict[str, list[str]]) -> None:
+    served = [command[command.index("-Q") + 1] for command in procfile.values() if "worker" in command]
+    assert sorted(served) == sorted([_default("agent_queue"), _default("tool_queue")])
+
+
+def test_up_starts_its_workers_as_the_procfile_does(procfile: dict[str, list[str]]) -> None:
+    started = workers(Settings(), {}, agents=32, tools=16)
+    for program, name in zip(started, ("worker-agents", "worker-tools"), strict=True):
+        for option in procfile[name][1:]:
+            assert option in program.arguments or option.endswith("@%h"), f"{name}: {option}"
+
+
+def test_compose_runs_what_the_procfile_runs(procfile: dict[str, list[str]], compose: dict[str, Any]) -> None:
+    for name, command in procfile.items():
+        assert shlex.split(compose["services"][name]["command"]) == command
+
+
+def test_compose_is_valid(compose: dict[str, Any]) -> None:
+    schema = json.loads(read("tests/fixtures/compose-spec/compose-spec.json"))
+    jsonschema.validate(compose, schema)
+
+
+def test_compose_refers_to_what_it_has(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert set(service.get("depends_on", {})) <= set(compose["services"]), name
+        assert set(service.get("networks", [])) <= {"default", *compose["networks"]}, name
+        for volume in service.get("volumes", []):
+            assert volume.partition(":")[0] in compose["volumes"], name
+    asked = set(re.findall(r"\$\{(\w+)", read("docker-compose.yml")))
+    assert asked <= set(_env_example()), "a variable that config/env.example does not have"
+
+
+def test_compose_keeps_the_queues_and_gives_workers_time(
+    compose: dict[str, Any], celery_app: AgnoCelery
+) -> None:
+    valkey = " ".join(compose["services"]["valkey"]["command"].split())
+    for setting in ("--maxmemory-policy noeviction", "--appendonly yes", "--appendfsync everysec"):
+        assert setting in valkey
+    for name in ("worker-agents", "worker-tools"):
+        grace_s = int(compose["services"][name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > celery_app.conf.worker_soft_shutdown_timeout
+
+
+def test_compose_opens_no_port_to_the_outside(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert compose["networks"]["data"]["internal"] is True
+    assert all(compose["services"][name]["networks"] == ["data"] for name in ("postgres", "valkey"))
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    "path", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "config").glob("*.toml"))
+)
+def test_a_settings_file_loads(path: str, clean_environment: pytest.MonkeyPatch) -> None:
+    clean_environment.setenv("AGNO_CONFIG", str(ROOT / path))
+    loaded = load()
+    assert loaded.renew_every_s * 2 <= loaded.lease_s
+
+
+def test_the_example_of_an_environment_loads(clean_environment: pytest.MonkeyPatch) -> None:
+    clean_environment.chdir(ROOT)
+    for name, value in _env_example().items():
+        clean_environment.setenv(name, value)
+    loaded = load()
+    assert f":{_env_example()['POSTGRES_PASSWORD']}@postgres:" in loaded.database_url.get_secret_value()
+
+
+def test_the_versions_agree() -> None:
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert agno_workers.__version__ == version
+    assert f"## [{version}]" in read("CHANGELOG.md")
+
+
+def test_no_file_names_a_package_index_or_a_folder_of_one_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git work tree")
+    wrong = re.compile(
+        r"--(?:extra-)?index-url|--find-[l]inks|_auth[T]oken"
+        r"|https?://[^\s/\"']*(?:pypi|npm|registry|mirror|artifactory|nexus|proxy)[^\s\"']*"
+        r"|(?<![\w.$}])/(?:work|root|home|Users)/\w+"
+    )
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path.stat().st_size < 1_000_000:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            found += [f"{name}: {match.group()}" for match in wrong.finditer(text)]
+    assert not found
+
+
+# Pages.
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_exists(page: str) -> None:
+    code = _code(read(page))
+    for line in re.findall(r"agno-workers ([a-z][^\n]*)", code):
+        words = [word.rstrip(",;") for word in line.partition("#")[0].split()]
+        assert words[0] in COMMANDS, line
+        command: Any = typer.main.get_command(importlib.import_module(f"agno_workers.cli.{words[0]}").app)
+        if hasattr(command, "commands"):
+            assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        options = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {word for word in words if word.startswith("--")} <= options, line
+    for word in re.findall(r"\./run ([\w-]+)", code):
+        assert word in {"agno-workers", "python"} or f"# ./run {word}" in read("run"), f"./run {word}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_of_a_page_exists(page: str) -> None:
+    text = read(page)
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    for path in linked:
+        assert ((ROOT / page).parent / path).exists(), path
+    for path in re.findall(r"`((?:agno_workers|tests|config|docs|tasks|engine|core)/[\w./-]*)`", text):
+        assert (ROOT / path).exists() or (ROOT / "agno_workers" / path).exists(), path
+
+
+def test_the_table_of_settings_is_the_settings() -> None:
+    page = read("docs/operations.md")
+    assert _settings_table().written(page) == page, "run: ./run python docs/settings_table.py"
+
+
+def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
+    section = _section(read("docs/operations.md"), "What we set in Celery, and why")
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(rows) > 5
+    for name, value in rows:
+        assert repr(celery_app.conf[name]).replace("'", '"') == value, name
+
+
+def test_the_wire_page_names_what_travels() -> None:
+    page = read("docs/messages.md")
+    assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, TURN, TOOL}
+    assert _first_cells(_section(page, "`agno.run`")) == ASKED
+    statuses = _first_cells(_section(page, "Statuses"))
+    assert statuses == {*map(str, STATES), *map(str, StepStatus)}
+    for status, state in STATES.items():
+        assert f"| `{status}` | {state} |" in page
+    assert _first_cells(_section(page, "Events")) == set(
+        re.findall(r"'([A-Z]\w+)'", statements("look")["events"])
+    )
+
+
+def test_the_wire_page_has_the_parameters_of_submit() -> None:
+    functions = read("agno_workers/storage/sql/functions.sql")
+    (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) RETURNS", functions, re.DOTALL)
+    parameters = {part.split()[0] for part in signature.split(",")}
+    assert _first_cells(_section(read("docs/messages.md"), "SQL")) == parameters
+
+
+def test_the_tables_of_steps_tell_what_tasks_take() -> None:
+    from agno_workers.engine.loop import take_turn
+
+    named = list(inspect.signature(take_turn).parameters)[1:]
+    assert ", ".join(f"`{name}`" for name in named) in read("docs/messages.md")
+
+
+def _default(key: str) -> Any:
+    return Settings.model_fields[key].default
+
+
+def _env_example() -> dict[str, str]:
+    lines = (line for line in read("config/env.example").splitlines() if line and not line.startswith("#"))
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _code(page: str) -> str:
+    """What stands in fences and back-ticks."""
+    found = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page, re.DOTALL)
+    return "\n".join(fence or inline for fence, inline in found)
+
+
+def _section(page: str, heading: str) -> str:
+    return re.split(r"^#+ ", page.partition(f"# {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def _first_cells(section: str) -> set[str]:
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+def _settings_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("settings_table", ROOT / "docs" / "settings_table.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
