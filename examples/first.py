@@ -1,29 +1,27 @@
-"""The README's twelve lines. In one shell the servers and workers, in another this file:
+"""The README's agent, as a program. Servers and workers in one shell, this file in another:
 
     AGNO_IMPORTS=examples.first ./run up
-    ./run agno-workers run editor "Agents are durable when their steps are rows."
+    ./run agno-workers run writer "What is a lease?"
 
-With MODEL=openai:gpt-5-mini (and a key) in the first shell a model answers; without, an echo does.
+Run as a program it needs the two `export` lines that `up` prints: `./run python -m examples.first`.
 """
 
-import os
-
-from agno_workers import Agent, tool
+from agno_workers import Agent, Effect, tool
 
 
-@tool
+@tool(effect=Effect.PURE)
 def word_count(text: str) -> int:
     """Count the words of a text."""
     return len(text.split())
 
 
-editor = Agent(
-    name="editor",
-    model=os.environ.get("MODEL", "scripted:echo"),
-    instructions="Improve the text. Count its words before and after.",
+writer = Agent(
+    name="writer",
+    instructions="Answer in one sentence.",
     tools=[word_count],
+    model="scripted:echo",  # repeats what it hears; with a key: "openai:…", "anthropic:…"; a server of yours: "local:…"
 )
 
 if __name__ == "__main__":
-    run = editor.delay("Agents are durable when their steps are rows.")  # kept: it is in Postgres now
+    run = writer.delay("What is a barrier?")  # in Postgres when this returns
     print(run.get(timeout=60))

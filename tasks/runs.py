@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.exceptions import Ignore
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import Ignore, NotRegistered
+from celery.worker.request import Request
 
 from agno_workers import wiring
 from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TURN
 from agno_workers.broker.submit import submit
 from agno_workers.engine.loop import take_turn
+from agno_workers.storage.pool import patiently
 from agno_workers.tasks.app import app
 
 
-@app.task(name=RUN, bind=True)
+class Submission(Request):
+    """A message that submits a run. It is taken at once: its time is kept with the run, and not in this worker's memory."""
+
+    @property
+    def eta(self) -> None:
+        return None
+
+
+@app.task(name=RUN, bind=True, Request=Submission)
 def run(self: Any, *input: Any, **asked: Any) -> None:
     """Submit a run whose message came from an app that is not ours; the task's id becomes the run's.
 
     The run, not this task, completes the canvas that it is part of: so Celery is told to leave it alone.
     """
     services, request = wiring.services(), self.request
+    delivery = request.delivery_info or {}
     canvas = {
         "link": request.callbacks,
         "link_error": request.errbacks,
@@ -31,17 +44,28 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         "root_id": request.root_id,
         "parent_id": request.parent_id,
     }
-    submitted = submit(
+    submitted = patiently(  # until the run is in Postgres, this message is all there is of it
+        submit,
         services.journal,
         input,
         asked,
-        queue=(request.delivery_info or {}).get("routing_key") or services.settings.agent_queue,
+        queue=delivery.get("routing_key") or services.settings.agent_queue,
         task_id=request.id,
+        eta=request.eta,
+        priority=delivery.get("priority"),
         canvas=keep(app, canvas),
     )
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
     raise Ignore
+
+
+@signals.task_unknown.connect
+def fail_unknown(message: Any, name: str, id: str, **_: Any) -> None:
+    """Tell the chord and the chain of a task that no worker here knows: Celery fails it alone, and they would wait for ever."""
+    _, _, embedded = message.payload
+    request = Context({**message.headers, **embedded, "delivery_info": {}})
+    app.backend.mark_as_failure(id, NotRegistered(name), request=request)
 
 
 @app.task(name=TURN, ignore_result=True)

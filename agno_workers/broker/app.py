@@ -16,6 +16,7 @@ from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TOOL, TURN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
+from agno_workers.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
@@ -34,6 +35,11 @@ class AgnoCelery(Celery):
         return self._submit(args or (), kwargs or {}, options)
 
     def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
+        for option in ("expires", "time_limit", "soft_time_limit"):
+            if options.get(option) is not None:
+                raise InvalidInput(
+                    f"{option} can't be set for a run: use the agent's Limits, or cancel the run."
+                )
         dispatch, parent = self.dispatch(), self.current_worker_task
         family = {"root_id": parent.request.root_id, "parent_id": parent.request.id} if parent else {}
         queue = options.get("queue") or self.conf.task_default_queue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class PostgresBackend(BaseBackend):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._own_chords: set[str] = set()  # between apply_chord and set_chord_size of the same call
+        self._own = threading.local()  # `chord_id`, from apply_chord to the set_chord_size of the same call
 
     @property
     def _dispatch(self) -> Dispatch:
@@ -63,7 +64,7 @@ class PostgresBackend(BaseBackend):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> None:
-        if request is not None and request.task in STEP_TASKS:
+        if _is_step(request):
             return
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         self._dispatch.results.store(task_id, state, self._as_json(meta))
@@ -79,7 +80,15 @@ class PostgresBackend(BaseBackend):
             return meta
         state = STATES[RunStatus(outcome.status)]
         result = AgnoError.from_json(outcome.error) if outcome.error else outcome.content
-        return {"task_id": task_id, "status": state, "result": result, "traceback": None, "children": []}
+        ended_at = outcome.ended_at and outcome.ended_at.isoformat()
+        return {
+            "task_id": task_id,
+            "status": state,
+            "result": result,
+            "traceback": None,
+            "children": [],
+            "date_done": ended_at,
+        }
 
     def wait_for(self, task_id: str, timeout: float | None = None, on_interval: Any = None, **_: Any) -> Any:
         """As Celery's, but woken by NOTIFY instead of a poll each `interval`."""
@@ -118,8 +127,8 @@ class PostgresBackend(BaseBackend):
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Write a user's chord down before its header is sent. Ours was committed with the turn that wanted it."""
         header_result = self.app.GroupResult(*header_result_args)
+        self._own.chord_id = header_result.id if body.task == TURN else None
         if body.task == TURN:
-            self._own_chords.add(header_result.id)
             return
         chord_id = barrier_id(header_result.id)
         if any(isinstance(result, GroupResult) for result in header_result.results):
@@ -127,10 +136,8 @@ class PostgresBackend(BaseBackend):
         self._dispatch.results.open_chord(chord_id, self._as_json(dict(body)))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        if group_id in self._own_chords:
-            self._own_chords.discard(group_id)
-            return
-        self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
+        if group_id != getattr(self._own, "chord_id", None):
+            self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """A header task of a user's chord came back. A tool's own part was counted in the commit of its result."""
@@ -153,7 +160,18 @@ class PostgresBackend(BaseBackend):
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> None:
         """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
-        if request is not None and request.task in STEP_TASKS:
+        if _is_step(request):
             self._dispatch.journal.give_up(task_id)
             return
         super().mark_as_failure(task_id, exc, traceback, request, **kwargs)
+
+    def _fail_chain(
+        self, chain: Any, exc: BaseException, *_: Any, state: str = states.FAILURE, **__: Any
+    ) -> None:
+        """As Celery's, but telling also those who wait for a task inside of a group or a chord of the chain."""
+        self._dispatch.followers.after_failure(chain or (), exc, state)
+
+
+def _is_step(request: Any) -> bool:
+    # What Celery makes up for a task that the worker does not know has no `task`.
+    return getattr(request, "task", None) in STEP_TASKS

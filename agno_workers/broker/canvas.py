@@ -74,9 +74,13 @@ class Followers:
                 self._send(following, run.content, {**context, "chain": rest})
             return
         error = AgnoError.from_json(run.error or {})
-        for later in reversed(canvas.chain):
-            self._never(self._signature(later), error, STATES[run.status])
+        self.after_failure(self._decoded(canvas.chain), error, STATES[run.status])
         self._call_errbacks(run.id, RUN, self._decoded(canvas.link_error), error, context)
+
+    def after_failure(self, chain: Sequence[Any], error: BaseException, state: str) -> None:
+        """Fail the rest of a chain, which is kept last task first."""
+        for later in reversed(chain):
+            self._never(Signature.from_dict(later, app=self._app), error, state)
 
     def after_chord(self, chord: UserChord, header: GroupResult | None) -> None:
         """Send the body what its header gave, in the header's order (nested as in `header`, where that held groups); or
@@ -151,7 +155,9 @@ class Followers:
     ) -> None:
         if errbacks:
             family = {key: context[key] for key in ("root_id", "parent_id")}
-            request = Context({"id": task_id, "task": name, "errbacks": errbacks, "delivery_info": {}, **family})
+            request = Context(
+                {"id": task_id, "task": name, "errbacks": errbacks, "delivery_info": {}, **family}
+            )
             self._app.backend._call_task_errbacks(request, error, None)
 
     def _signature(self, described: Any) -> Signature:

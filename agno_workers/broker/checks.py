@@ -34,6 +34,6 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
         found: dict[str, Any] = client.info(section)
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
-            f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?"
+            f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
         ) from error
     return found

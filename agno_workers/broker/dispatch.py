@@ -32,7 +32,7 @@ class Dispatch:
         self.journal = journal
         self.results = results
         self._look = look
-        self._followers = Followers(app)
+        self.followers = Followers(app)
 
     def publish(self, recorded: Recorded) -> None:
         """All that a finished step owes: the chord of its tools, the next turn, or what comes after the run."""
@@ -41,7 +41,7 @@ class Dispatch:
         else:
             self.send(recorded.sends)
         if recorded.continues is not None:
-            self.go_on(self.journal.take_owed(*recorded.continues))
+            self.go_on(self.results.owed(*recorded.continues))
 
     def send(self, sends: Sequence[Send]) -> bool:
         """Publish steps one by one. False: the broker is away, and the keeper will do it."""
@@ -50,25 +50,31 @@ class Dispatch:
     def go_on(self, continues: Sequence[Continue]) -> None:
         """Publish what comes after ended runs and completed chords."""
         for owed in continues:
-            try:
-                self._go_on(owed)
-            except AWAY as error:
-                log.warning("a server is away; the keeper goes on with %s later: %s", owed, error)
-            except Exception:  # a bug, ours or an errback's: it must not keep the others waiting
-                log.exception("%s failed; the keeper tries again", owed)
-            else:
+            if self.results.hold_owed(owed.outbox_id) and self._went_on(owed):
                 self.journal.published([owed.outbox_id])
 
     def continue_chord(self, chord_id: str) -> None:
         """Publish the body of a user's chord, if its last part has come in."""
-        self.go_on(self.journal.take_owed(None, chord_id))
+        self.go_on(self.results.owed(None, chord_id))
+
+    def _went_on(self, owed: Continue) -> bool:
+        try:
+            self._go_on(owed)
+        except AWAY as error:
+            log.warning("a server is away; the keeper goes on with %s later: %s", owed, error)
+        except Exception:  # a bug, ours or an errback's: it must not keep the others waiting
+            log.exception("%s failed; the keeper tries again", owed)
+        else:
+            return True
+        self.results.release_owed(owed.outbox_id)
+        return False
 
     def _go_on(self, owed: Continue) -> None:
         if owed.ended_run_id is not None:
-            self._followers.after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
+            self.followers.after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
         elif owed.chord_id is not None:
             header = self._app.backend.restore_group(owed.chord_id)
-            self._followers.after_chord(self.results.chord(owed.chord_id), header)
+            self.followers.after_chord(self.results.chord(owed.chord_id), header)
 
     def _sent(self, sends: Sequence[Send], publish: Any) -> bool:
         if not sends:

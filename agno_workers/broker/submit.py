@@ -27,7 +27,7 @@ def submit(
     queue: str,
     task_id: str | None = None,
     countdown: float | None = None,
-    eta: datetime | None = None,
+    eta: datetime | str | None = None,
     priority: int | None = None,
     canvas: Canvas | None = None,
 ) -> Submitted:
@@ -35,7 +35,7 @@ def submit(
 
     `inputs` are joined into the first message: text, parts, and results of earlier tasks of a canvas (a list, as
     a chord's body gets it, becomes numbered sections; other JSON is shown as JSON). `asked` are the keyword
-    arguments, see ASKED. `countdown` in seconds; `eta` in UTC if naive.
+    arguments, see ASKED. `countdown` in seconds; `eta` (text: ISO 8601) in UTC if naive.
 
     Raises InvalidInput, which names what is wrong; then nothing was stored.
     """
@@ -51,6 +51,8 @@ def submit(
     agent = asked.get("agent")
     if not isinstance(agent, str) or not agent:
         raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
     if countdown is not None:
         eta = datetime.now(UTC) + timedelta(seconds=countdown)
     given = [*inputs, asked["input"]] if asked.get("input") is not None else list(inputs)

@@ -41,10 +41,25 @@ def are_given(given: Settings) -> bool:
     return not _is_half_given(given) and bool(given.database_url.get_secret_value())
 
 
-def database_url(given: Settings) -> str:
-    """Raises SettingsError without an address, Unavailable when nobody answers there."""
+def database_url(given: Settings, *, migrated: bool = False) -> str:
+    """Raises SettingsError without an address, or, asked for `migrated`, without our tables; Unavailable when nobody answers."""
     url = _required(given, "database_url")
-    reach_postgres(url)
+    try:
+        with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
+            has_tables = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() == (
+                True,
+            )
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
+        ) from None
+    except psycopg.OperationalError as error:
+        said = without_secrets(str(error), url).rstrip(" .?")
+        raise Unavailable(
+            f"Postgres can't be reached: {said}. Is it up, and is AGNO_DATABASE_URL right?"
+        ) from error
+    if migrated and not has_tables:
+        raise SettingsError("this database has none of our tables: run `agno-workers db upgrade`.")
     return url
 
 
@@ -55,25 +70,12 @@ def redis_client(given: Settings) -> redis.Redis:
     return client
 
 
-def reach_postgres(url: str) -> None:
-    try:
-        psycopg.connect(url, connect_timeout=PATIENCE_S).close()
-    except psycopg.ProgrammingError:
-        raise SettingsError(
-            "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
-        ) from None
-    except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"Postgres can't be reached: {without_secrets(str(error), url)}. Is it up, and is AGNO_DATABASE_URL right?"
-        ) from error
-
-
 def reach_redis(client: redis.Redis) -> None:
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
-            f"Redis can't be reached: {error}. Is it up, and is AGNO_BROKER_URL right?"
+            f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
         ) from error
 
 
@@ -81,7 +83,7 @@ def reach_redis(client: redis.Redis) -> None:
 def look(given: Settings | None = None) -> Iterator[Look]:
     """The rows, for reading."""
     pool = Pool(
-        database_url(given or settings()),
+        database_url(given or settings(), migrated=True),
         size=1,
         timeout_s=PATIENCE_S,
         statement_timeout_s=30.0,
@@ -97,7 +99,7 @@ def look(given: Settings | None = None) -> Iterator[Look]:
 def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
     """For submitting, waiting and cancelling; `live`: with Redis, for pieces of text as they are written."""
     redis_url = _as_redis_url(_required(given, "broker_url")) if live else None
-    with Client(database_url(given), redis_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
+    with Client(database_url(given, migrated=True), redis_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
         yield opened
 
 

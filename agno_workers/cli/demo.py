@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
@@ -18,21 +19,19 @@ from rich.text import Text
 
 from agno_workers import settings as settings_module
 from agno_workers import wiring
-from agno_workers.broker.checks import redis_problems
-from agno_workers.cli import connection, screen
+from agno_workers.cli import screen
 from agno_workers.cli.demo_model import Chosen, choose, serving
 from agno_workers.cli.processes import Crew, Ended, ending_by_signal
 from agno_workers.cli.progress import progress
-from agno_workers.cli.servers import Servers, running, use
+from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.timeline import show_timeline
 from agno_workers.cli.workers import workers
 from agno_workers.core.run import RunStatus
 from agno_workers.demo import pipeline
 from agno_workers.demo.documents import Picked, pick
 from agno_workers.demo.pipeline import Told, Watch, Watched
-from agno_workers.errors import AgnoError, SettingsError
+from agno_workers.errors import AgnoError
 from agno_workers.settings import Settings
-from agno_workers.storage import migrate
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.1
@@ -61,14 +60,16 @@ def demo(
     with ending_by_signal() as hurry:
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
-                crew = Crew(
-                    workers(stage.settings, {}, agents=8, tools=8), lambda _program, _line: None, stage.say
-                )
+                programs = [
+                    replace(program, patience_s=1.0) for program in workers(stage.settings, agents=8, tools=8)
+                ]
+                crew = Crew(programs, lambda _program, _line: None, stage.say)
                 try:
                     crew.start()
                     wrong = _play(stage, crew, started)
                 finally:
                     stage.leave()
+                    hurry.set()  # nothing is under way that somebody waits for
                     crew.stop(hurry)
         except Ended as ended:
             console.print("[dim]Ended before it was over; what was left of it is cancelled.[/]")
@@ -95,6 +96,11 @@ class Stage:
         services = wiring.services()
         return Watch(services.look, services.streams, self.session, leave_out)
 
+    def clean(self) -> None:
+        """On servers of our own nobody else can be at work: what is unfinished was left by a demo that was killed."""
+        if self.servers.state_dir and (left := pipeline.cancel_unfinished(wiring.services(), "demo-")):
+            self.say(f"cancelled what a demo that was killed had left: {left} run(s)")
+
     def leave(self) -> None:
         """Cancel what is unfinished: nobody will work on it."""
         try:
@@ -114,15 +120,11 @@ def _stage(
         picked = pick(path, Path(folder), most=documents, max_chars=chosen.max_chars)
         _say_what(console, chosen, picked)
         with running(settings) as servers, serving(chosen) as model_environment:
-            use(servers)
-            if problems := redis_problems(servers.client):
-                raise SettingsError(problems[0])
-            migrate.upgrade(servers.database_url, timeout_s=connection.PATIENCE_S)
+            prepare(servers)
             os.environ.update(model_environment)
             os.environ.update(_environment(settings, chosen, session, folder))
             stage = Stage(console, settings_module.load(), servers, chosen, picked, session)
-            if servers.state_dir:  # nobody else can be at work here, so a demo that was killed left these
-                pipeline.cancel_unfinished(wiring.services(), "demo-")
+            stage.clean()
             yield stage
 
 
@@ -235,16 +237,21 @@ def _show_check(stage: Stage, tellings: Sequence[Told], wrong: list[str]) -> Non
 
 
 def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
-    stage.console.print()
-    stage.console.print(Rule("Where to look next", align="left"))
-    if stage.servers.state_dir:
-        stage.console.print(
-            f"  The servers end now; the runs stay in {stage.servers.state_dir}.",
-            markup=False,
-            soft_wrap=True,
-        )
-        stage.console.print("  ./run up                           starts them again; then, in another shell:")
-    stage.console.print(f"  ./run agno-workers runs ls --session {stage.session}")
-    for telling in [telling for telling in tellings if telling.run.agent == "researcher"]:
-        stage.console.print(f"  ./run agno-workers runs show {telling.run.id}", soft_wrap=True)
-    stage.console.print("  ./run agno-workers doctor")
+    console, state_dir = stage.console, stage.servers.state_dir
+    console.print()
+    console.print(Rule("Where to look next", align="left"))
+    if state_dir:
+        said = f"The servers end now; the runs stay in {state_dir}. Start the servers again, then look from another shell:"
+        console.print(screen.indented(said))
+    shown = [f"runs show {telling.run.id}" for telling in tellings if telling.run.agent == "researcher"]
+    for words in [*(["up"] if state_dir else []), f"runs ls --session {stage.session}", *shown, "doctor"]:
+        console.print(f"  {_as_typed(words)}", soft_wrap=True, markup=False)
+
+
+def _as_typed(words: str) -> str:
+    """A command that works in another shell in this folder, copied as it stands."""
+    chosen = os.environ.get("AGNO_STATE_DIR")
+    state_dir = f"AGNO_STATE_DIR={shlex.quote(chosen)} " if chosen else ""
+    if not Path("run").exists() or not Path("agno_workers").is_dir():
+        return f"{state_dir}agno-workers {words}"
+    return f"{state_dir}./run {words}" if words == "up" else f"{state_dir}./run agno-workers {words}"

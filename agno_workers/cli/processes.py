@@ -18,8 +18,6 @@ from typing import Any
 from agno_workers.embedded.keeper import Order
 from agno_workers.errors import AgnoError
 
-PATIENCE_S = 10.0
-"""From the polite signal to SIGKILL. What is cut short is carried again: nothing is lost."""
 _STEADY_S = 10.0  # a process that lived so long is started again at once
 _MAX_PAUSE_S = 30.0
 _LOOK_EVERY_S = 0.1
@@ -41,10 +39,12 @@ class Program:
     """Short: it stands before each line of its output."""
     arguments: tuple[str, ...]
     """For the Python that runs us: `-m celery ...`."""
-    environment: Mapping[str, str]
-    """Beside our own."""
     ready: str
     """What it says once it does its work."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside our own."""
+    patience_s: float = 10.0
+    """From the polite signal to SIGKILL. What is cut short is carried again: nothing is lost."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Child:
                 parent=os.getpid(),
                 talks=True,
                 orphan_signal=signal.SIGKILL,
-                patience_s=PATIENCE_S,
+                patience_s=self.program.patience_s,
             )
         )
         self._keeper = subprocess.Popen(
@@ -88,19 +88,16 @@ class Child:
     def is_running(self) -> bool:
         return self._keeper.poll() is None
 
-    @property
-    def status(self) -> int | None:
-        """The exit status, as a shell tells it, once it is over and all of its output was read."""
-        status = self._keeper.poll()
-        if status is not None:
-            self._reader.join(timeout=5)
+    def wait(self) -> int:
+        """Its exit status, as a shell tells it, once it is over and all of its output was read."""
+        status = self._keeper.wait()
+        self._reader.join(timeout=5)
         return status
 
     @property
     def has_refused(self) -> bool:
         """It ended by itself, and never worked: starting it again would not help."""
-        status = self.status
-        return status is not None and 0 < status < 128 and not self.is_ready.is_set()
+        return not self.is_running() and 0 < self.wait() < 128 and not self.is_ready.is_set()
 
     def ask_to_end(self) -> None:
         if self.is_running():
@@ -157,7 +154,7 @@ class Crew:
 
     def wait_until_ready(self) -> None:
         """Raises as `check`."""
-        while not all([child.is_ready.wait(_LOOK_EVERY_S) for child in self.children]):
+        while not all(child.is_ready.wait(_LOOK_EVERY_S) for child in self.children):
             self.check()
 
     def check(self) -> None:
@@ -169,7 +166,7 @@ class Crew:
                 said = said.removeprefix("agno-workers: ").removeprefix("the worker does not start: ")
                 raise AgnoError(f"the {child.program.name} worker could not start: {said}")
 
-    def stop(self, hurry: threading.Event | None = None) -> None:
+    def stop(self, hurry: threading.Event) -> None:
         """Ask all to end, and wait until nothing of them is left; `hurry` cuts it short."""
         self._stopping.set()
         if self._watch.is_alive():
@@ -178,16 +175,21 @@ class Crew:
             child.ask_to_end()
         for child in self._children.values():
             while child.is_running():
-                if hurry is not None and hurry.wait(_LOOK_EVERY_S / 5):
+                if hurry.is_set():
                     child.kill()
-                elif hurry is None:
-                    time.sleep(_LOOK_EVERY_S / 5)
-            _ = child.status
+                time.sleep(_LOOK_EVERY_S / 5)
+            child.wait()
 
     def _start(self, program: Program) -> None:
         child = Child(program, self._on_line).start()
         self._children[program.name] = child
-        self._on_event(f"{program.name}: process {child.pid}")
+        self._say(f"{program.name}: process {child.pid}")
+
+    def _say(self, sentence: str) -> None:
+        try:
+            self._on_event(sentence)
+        except OSError:
+            pass  # our own output is gone; the work goes on
 
     def _keep(self) -> None:
         while not self._stopping.wait(_LOOK_EVERY_S):
@@ -199,21 +201,24 @@ class Crew:
         if child.is_running() or (child.has_refused and program.name not in self._worked):
             return  # the latter is for `check`
         self._worked.add(program.name)
-        now = time.monotonic()
         if program.name not in self._again_at:
-            steady = now - child.started_at > _STEADY_S or (
-                child.is_ready.is_set() and child.status == 128 + signal.SIGKILL
-            )
-            deaths = self._deaths[program.name] = 0 if steady else self._deaths.get(program.name, 0) + 1
-            pause_s = 0.0 if steady else min(_MAX_PAUSE_S, 2.0 ** (deaths - 1))
-            self._again_at[program.name] = now + pause_s
+            pause_s = self._pause_s(child)
+            self._again_at[program.name] = time.monotonic() + pause_s
             again = f"in {pause_s:.0f} s" if pause_s else "now"
-            self._on_event(
-                f"{program.name}: process {child.pid} ended ({_ended(child.status)}), starting it again {again}"
+            self._say(
+                f"{program.name}: process {child.pid} ended ({_ended(child.wait())}), starting it again {again}"
             )
-        if now >= self._again_at[program.name]:
+        if time.monotonic() >= self._again_at[program.name]:
             del self._again_at[program.name]
             self._start(program)
+
+    def _pause_s(self, child: Child) -> float:
+        """None for one that worked until it was killed, more and more for one that keeps dying."""
+        name, lived_s = child.program.name, time.monotonic() - child.started_at
+        killed_at_work = child.is_ready.is_set() and child.wait() == 128 + signal.SIGKILL
+        steady = lived_s > _STEADY_S or killed_at_work
+        deaths = self._deaths[name] = 0 if steady else self._deaths.get(name, 0) + 1
+        return 0.0 if steady else min(_MAX_PAUSE_S, 2.0 ** (deaths - 1))
 
 
 @contextmanager
@@ -238,7 +243,5 @@ def ending_by_signal() -> Iterator[threading.Event]:
             signal.signal(each, handler)
 
 
-def _ended(status: int | None) -> str:
-    if status is not None and status > 128:
-        return signal.Signals(status - 128).name
-    return f"exit status {status}"
+def _ended(status: int) -> str:
+    return signal.Signals(status - 128).name if status > 128 else f"exit status {status}"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import typer
-from rich.console import Console
 
 from agno_workers.cli import connection, screen
 from agno_workers.client import RunHandle
@@ -80,11 +79,15 @@ def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
 
 def _wait(handle: RunHandle) -> None:
     """Until the run has ended, with a word on what it waits for when that is long."""
-    console = screen.console(stderr=True)
+    console, begun, hinted = screen.console(stderr=True), time.monotonic(), False
     with console.status(f"[dim]run {handle.id}[/]") as shown:
         for run in _looks(handle):
             shown.update(f"[dim]run {handle.id}[/] {run.status}")
-            _hint(console, run)
+            if run.status is RunStatus.QUEUED and not hinted and time.monotonic() - begun > _HINT_AFTER_S:
+                hinted = True
+                console.print(
+                    f"[dim]No worker has taken it yet: `agno-workers runs show {run.id}` says why.[/]"
+                )
 
 
 def _looks(handle: RunHandle) -> Iterator[Run]:
@@ -99,12 +102,6 @@ def _looks(handle: RunHandle) -> Iterator[Run]:
             if not handle.run.status.is_terminal:
                 raise
         return
-
-
-def _hint(console: Console, run: Run) -> None:
-    age_s = time.time() - run.created_at.timestamp() if run.created_at else 0
-    if run.status is RunStatus.QUEUED and _HINT_AFTER_S < age_s < _HINT_AFTER_S + 1.5:
-        console.print(f"[dim]No worker has taken it yet: `agno-workers runs show {run.id}` says why.[/]")
 
 
 def _print_pieces(handle: RunHandle) -> None:

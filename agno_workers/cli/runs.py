@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from agno_workers.cli.why import why_waiting
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 from agno_workers.storage.look import Listed, Look
 
 app = typer.Typer(
@@ -110,9 +110,18 @@ def _labels(run: Run) -> list[tuple[str, str | None]]:
 def _show_why(console: Console, look: Look, run: Run, steps: list[Step]) -> None:
     if run.status.is_terminal:
         return
-    waits = any(step.status is StepStatus.READY for step in steps)
-    for sentence in why_waiting(run, steps, look.now(), listening(connection.settings()) if waits else None):
+    for sentence in why_waiting(run, steps, look.now(), _consumed(steps)):
         console.print(f"→ {sentence}", style="yellow", markup=False)
+
+
+def _consumed(steps: list[Step]) -> Collection[str] | None:
+    """The queues that workers listen to, where a step waits in one; None where it can't be known."""
+    if not any(step.status is StepStatus.READY for step in steps):
+        return None
+    try:
+        return listening(connection.settings())
+    except (Unavailable, SettingsError):  # no Redis: the rows are there all the same
+        return None
 
 
 def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None) -> None:

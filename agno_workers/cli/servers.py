@@ -10,10 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import redis
+import sqlalchemy
 
 from agno_workers import embedded
+from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
+from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.settings import Settings
+from agno_workers.storage import migrate
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,13 @@ class Servers:
         """What a process needs to work on them."""
         return {"AGNO_DATABASE_URL": self.database_url, "AGNO_BROKER_URL": self.broker_url}
 
-    def described(self) -> tuple[str, str]:
-        """Where Postgres and Redis are, without passwords."""
-        return connection.without_password(self.database_url), connection.without_password(self.broker_url)
+    def described(self) -> dict[str, str]:
+        """Where everything is, without passwords."""
+        where = {
+            "Postgres": connection.without_password(self.database_url),
+            "Redis": connection.without_password(self.broker_url),
+        }
+        return {**where, "data": str(self.state_dir)} if self.state_dir else where
 
 
 @contextmanager
@@ -59,6 +67,22 @@ def _revive(servers: embedded.EmbeddedServers) -> None:
     servers.postgres.start()
 
 
-def use(servers: Servers) -> None:
-    """Let this process, and those that it starts, work on them."""
+def prepare(servers: Servers) -> None:
+    """Bring the schema up to date, and let this process, and those that it starts, work on these servers.
+
+    Raises SettingsError for a Redis that work can't be entrusted to.
+    """
+    if problems := redis_problems(servers.client):
+        raise SettingsError(problems[0])
+    upgrade(servers.database_url)
     os.environ.update(servers.environment)
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """The revisions before and after. Raises Unavailable, also where Postgres refuses."""
+    try:
+        return migrate.upgrade(url, timeout_s=connection.PATIENCE_S)
+    except sqlalchemy.exc.DBAPIError as error:
+        raise Unavailable(
+            f"Postgres refused to change the schema: {' '.join(str(error.orig).split())}."
+        ) from error

@@ -13,14 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers import settings as settings_module
-from agno_workers.broker.checks import redis_problems
-from agno_workers.cli import connection, screen
+from agno_workers.cli import screen
 from agno_workers.cli.processes import Crew, Ended, Program, ending_by_signal
-from agno_workers.cli.servers import Servers, running, use
+from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.workers import FLOWER_USER, flower, workers
-from agno_workers.errors import SettingsError
-from agno_workers.settings import Settings
-from agno_workers.storage import migrate
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _COLOURS = {"agents": "cyan", "tools": "green", "flower": "magenta"}
@@ -31,7 +27,7 @@ def up(
     agents: int = typer.Option(8, "--agents", min=1, help="Turns of agents at the same time."),
     tools: int = typer.Option(8, "--tools", min=1, help="Tool calls at the same time."),
     with_flower: bool = typer.Option(
-        False, "--flower", help="Start Flower too, read-only, for this machine."
+        False, "--flower", help="Start Flower too, for this machine and read-only."
     ),
     flower_port: int = typer.Option(5555, "--flower-port", min=1, max=65535),
 ) -> None:
@@ -42,48 +38,38 @@ def up(
     """
     settings = settings_module.load()  # not those of servers that another `up` runs
     console = screen.console()
+    programs = workers(settings, agents=agents, tools=tools, events=with_flower)
+    where = {"agents": settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"}
+    if with_flower:
+        program, password = flower(flower_port)
+        programs.append(program)
+        where["Flower"] = (
+            f"http://127.0.0.1:{flower_port}, read-only; user {FLOWER_USER}, password {password}"
+        )
     with ending_by_signal() as hurry:
         try:
             with running(settings) as servers:
-                use(servers)
-                _refuse(redis_problems(servers.client))
-                migrate.upgrade(servers.database_url, timeout_s=connection.PATIENCE_S)
-                programs = workers(
-                    settings, servers.environment, agents=agents, tools=tools, events=with_flower
-                )
-                password = ""
-                if with_flower:
-                    program, password = flower(servers.environment, flower_port)
-                    programs.append(program)
+                prepare(servers)
                 _keep(
                     servers,
-                    programs,
+                    Crew(programs, partial(_print_line, console), partial(_print_event, console)),
                     console,
+                    where,
                     hurry,
-                    partial(_say_where, console, settings, servers, password, flower_port),
                 )
         except Ended as ended:
             if ended.signum != signal.SIGINT:
                 raise typer.Exit(128 + ended.signum) from None
 
 
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise SettingsError(problems[0])
-
-
 def _keep(
-    servers: Servers,
-    programs: list[Program],
-    console: Console,
-    hurry: threading.Event,
-    say_where: partial[None],
+    servers: Servers, crew: Crew, console: Console, where: dict[str, str], hurry: threading.Event
 ) -> None:
-    crew = Crew(programs, partial(_print_line, console), partial(_print_event, console))
+    """Until a signal, or until something here can't work."""
     try:
         crew.start().wait_until_ready()
-        say_where()
-        while True:  # until a signal
+        _say_where(console, servers, where)
+        while True:
             time.sleep(1)
             servers.revive()
     finally:
@@ -96,16 +82,9 @@ def _keep(
             crew.stop(hurry)
 
 
-def _say_where(console: Console, settings: Settings, servers: Servers, password: str, port: int) -> None:
-    postgres, redis = servers.described()
+def _say_where(console: Console, servers: Servers, where: dict[str, str]) -> None:
     console.print("\n[bold green]Everything is up.[/] Ctrl-C ends it.")
-    where = {"Postgres": postgres, "Redis": redis}
-    where["agents"] = settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"
-    if password:
-        where["Flower"] = f"http://127.0.0.1:{port}, read-only; user {FLOWER_USER}, password {password}"
-    if servers.state_dir:
-        where["data"] = str(servers.state_dir)
-    for name, text in where.items():
+    for name, text in {**servers.described(), **where}.items():
         console.print(Text.assemble((f"  {name:<10}", "dim"), text), soft_wrap=True)
     if servers.state_dir:
         console.print("\nFrom another shell, `agno-workers runs ls` finds it. Other programs need:")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
 
 from agno_workers.cli.processes import Program
 from agno_workers.errors import SettingsError
@@ -19,25 +18,21 @@ _QUIET = (
 )  # ten lines against root, for the sake of pickle: we take JSON only
 
 
-def workers(
-    settings: Settings, environment: Mapping[str, str], *, agents: int, tools: int, events: bool = False
-) -> list[Program]:
+def workers(settings: Settings, *, agents: int, tools: int, events: bool = False) -> list[Program]:
     """One for the turns of agents, one for tools, with so many threads each. `events`: tell Flower of each task."""
     return [
-        _worker("agents", settings.agent_queue, agents, environment, events),
-        _worker("tools", settings.tool_queue, tools, environment, events),
+        _worker("agents", settings.agent_queue, agents, events),
+        _worker("tools", settings.tool_queue, tools, events),
     ]
 
 
-def _worker(name: str, queue: str, threads: int, environment: Mapping[str, str], events: bool) -> Program:
-    command = (
-        f"-m celery -q -A agno_workers worker -P threads -l INFO {_WITHOUT} {'-E' if events else ''}".split()
-    )
-    itself = ["-Q", queue, "-c", str(threads), "-n", f"{name}-{os.getpid()}@%h"]
-    return Program(name, (*_QUIET, *command, *itself), environment, ready=" ready.")
+def _worker(name: str, queue: str, threads: int, events: bool) -> Program:
+    command = f"-m celery -q -A agno_workers worker -P threads -l INFO {_WITHOUT}".split()
+    itself = ["-Q", queue, "-c", str(threads), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
+    return Program(name, (*_QUIET, *command, *itself), ready=" ready.")
 
 
-def flower(environment: Mapping[str, str], port: int) -> tuple[Program, str]:
+def flower(port: int) -> tuple[Program, str]:
     """Flower, for this machine only, looking and not touching; and the password that was made for it.
 
     Raises SettingsError when the port is taken.
@@ -51,7 +46,7 @@ def flower(environment: Mapping[str, str], port: int) -> tuple[Program, str]:
         "FLOWER_READ_ONLY": "true",
     }
     arguments = ("-m", "celery", "-A", "agno_workers", "flower")
-    return Program("flower", arguments, {**environment, **options}, ready="Visit me at"), password
+    return Program("flower", arguments, ready="Visit me at", environment=options), password
 
 
 def _must_be_free(port: int) -> None:

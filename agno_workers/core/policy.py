@@ -12,7 +12,7 @@ def delay_s(retry: Retry, attempt: int, random01: float, retry_after_s: float | 
     earlier only costs another refusal. `random01` is a number in [0, 1).
     """
     try:
-        backoff = min(retry.max_delay_s, retry.first_delay_s * retry.factor ** (attempt - 1))
+        backoff = min(retry.max_delay_s, retry.first_delay_s * float(retry.factor) ** (attempt - 1))
     except OverflowError:  # 2.0 ** 1024: an agent that is told to try for days
         backoff = retry.max_delay_s
     jittered = backoff * (1 + retry.jitter * (2 * random01 - 1))

@@ -73,7 +73,7 @@ analyst = Agent(
 editor = Agent(
     name="editor",
     model=MODEL,
-    instructions="These are summaries of several documents. Write one short paragraph that says what they are about together.",
+    instructions="Provide a concise, objective summary of the input text, which holds notes on several documents, in one short paragraph.",
     settings=_settings(max_output_tokens=80),
 )
 researcher = Agent(

@@ -121,9 +121,9 @@ def _problems_of(telling: Told) -> list[str]:
     return found + [f"tool {part.name}: {part.content}" for part in errors]
 
 
-def cancel_unfinished(services: Services, session: str) -> None:
-    """Cancel what has not ended of the sessions whose name begins so."""
+def cancel_unfinished(services: Services, session: str) -> int:
+    """Cancel what has not ended of the sessions whose name begins so; gives how many runs that were."""
     unfinished = [status for status in RunStatus if not status.is_terminal]
-    for listed in [item for status in unfinished for item in services.look.runs(status=status, limit=10_000)]:
-        if (listed.run.session_id or "").startswith(session):
-            services.journal.cancel(listed.run.id)
+    listed = [item.run for status in unfinished for item in services.look.runs(status=status, limit=10_000)]
+    ours = [run.id for run in listed if (run.session_id or "").startswith(session)]
+    return sum(services.journal.cancel(run_id) for run_id in ours)

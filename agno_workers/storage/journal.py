@@ -13,14 +13,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall, Usage
 from agno_workers.core.run import StepKind
 from agno_workers.core.tool import Effect
-from agno_workers.errors import Unavailable
-from agno_workers.storage.pool import Payloads, Pool, Row, execute, jsonb, statements
+from agno_workers.storage.pool import Payloads, Pool, Row, execute, jsonb, patiently, statements
 
 _SQL = {**statements("journal"), **statements("keeper")}
 T = TypeVar("T")
@@ -439,14 +437,7 @@ class Journal:
         return str(self._pool.run(_SQL["epoch"], {"fresh": str(uuid7())})[0]["value"])
 
     def _patiently(self, statement: str, params: dict[str, Any]) -> list[Row]:
-        """A result was paid for: hold on to it while Postgres is away, and record it when it is back."""
-        patient = Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(0.1, 2.0),
-            stop=stop_after_delay(120),
-            reraise=True,
-        )
-        return patient(self._pool.run, statement, params)
+        return patiently(self._pool.run, statement, params)
 
     def _claim(self, run_id: str, step_id: str, generation: int) -> dict[str, Any]:
         return {

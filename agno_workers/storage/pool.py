@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import psycopg
@@ -20,8 +20,9 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 
 _NOT_MIGRATED = (
     errors.UndefinedTable,
@@ -32,6 +33,8 @@ _NOT_MIGRATED = (
 
 Connection = psycopg.Connection[DictRow]
 Row = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Pool:
@@ -69,14 +72,15 @@ class Pool:
         """All rows of a named statement, in one round trip.
 
         Raises Unavailable when Postgres can't be reached or went away in the middle: then the statement took
-        effect or did not, and all of `journal.sql` may be repeated.
+        effect or did not, and all of `journal.sql` may be repeated. Raises InvalidInput for a value, such as a key
+        of many kilobytes, that Postgres has no room for.
         """
         with self.connection() as connection:
             return execute(connection, statement, params)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """One connection for a while. Raises Unavailable as `run` does."""
+        """One connection for a while. Raises as `run` does."""
         self._pool.open()
         try:
             with self._pool.connection() as connection:
@@ -84,6 +88,11 @@ class Pool:
         except PoolTimeout as error:
             raise Unavailable(
                 f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?"
+            ) from error
+        except errors.ProgramLimitExceeded as error:
+            # An OperationalError, too, but no outage: the same value would never pass.
+            raise InvalidInput(
+                f"Postgres has no room for a value: {error.diag.message_primary}. Shorten it."
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
@@ -104,6 +113,17 @@ class Pool:
 
     def close(self) -> None:
         self._pool.close(timeout=1)
+
+
+def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Make a call that may be repeated, and hold on for two minutes while Postgres is away: what it brings was paid for."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_random_exponential(0.1, 2.0),
+        stop=stop_after_delay(120),
+        reraise=True,
+    )
+    return retrying(call, *args, **kwargs)
 
 
 def _adapt(connection: Connection) -> None:
@@ -160,7 +180,7 @@ class Payloads:
 
     def pack(self, value: Any) -> msgspec.Raw:
         text = to_json(value)
-        if len(text) > self._max:
+        if len(text) > self._max or b'"$blob"' in text:
             text = to_json(self._apart(msgspec.json.decode(text)))
         return msgspec.Raw(text)
 
@@ -172,15 +192,20 @@ class Payloads:
         """The value with a reference in the place of each large string."""
         match value:
             case str() if len(text := to_json(value)) > self._max:
-                digest = hashlib.sha256(text).hexdigest()
-                self._blobs[digest] = msgspec.Raw(text)
-                return {"$blob": digest}
+                return self._reference(text)
+            case {"$blob": str(own)} if len(value) == 1:  # no reference of ours: to be read as it stands
+                return {"$blob": self._reference(to_json(own))}
             case dict():
                 return {key: self._apart(item) for key, item in value.items()}
             case list():
                 return [self._apart(item) for item in value]
             case _:
                 return value
+
+    def _reference(self, text: bytes) -> dict[str, str]:
+        digest = hashlib.sha256(text).hexdigest()
+        self._blobs[digest] = msgspec.Raw(text)
+        return {"$blob": digest}
 
 
 def jsonb(value: Any) -> Jsonb | None:

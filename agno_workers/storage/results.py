@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -12,6 +13,7 @@ import psycopg
 
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import Unavailable
+from agno_workers.storage.journal import Continue
 from agno_workers.storage.pool import Pool, jsonb, statements
 
 _SQL = statements("results")
@@ -27,6 +29,8 @@ class Outcome(msgspec.Struct, frozen=True):
     meta: dict[str, Any] | None = None
     content: Any = None
     error: dict[str, Any] | None = None
+    ended_at: datetime | None = None
+    """Of a run."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -74,6 +78,19 @@ class Results:
 
     def delete_group(self, group_id: str) -> None:
         self._pool.run(_SQL["delete_group"], {"group_id": group_id})
+
+    def owed(self, run_id: str | None, chord_id: str | None) -> list[Continue]:
+        """What an ended run, and the chord that its part completed, owe to a canvas; to be held before it is done."""
+        rows = self._pool.run(_SQL["owed"], {"run_id": run_id, "chord_id": chord_id})
+        return msgspec.convert(rows, list[Continue])
+
+    def hold_owed(self, outbox_id: int) -> bool:
+        """Take the right to do what is owed to a canvas, for 8 s; False: it is done, or somebody is at it."""
+        return bool(self._pool.run(_SQL["hold_owed"], {"outbox_id": outbox_id}))
+
+    def release_owed(self, outbox_id: int) -> None:
+        """Give it back undone; the keeper takes it in 1 s."""
+        self._pool.run(_SQL["release_owed"], {"outbox_id": outbox_id})
 
     def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
         """Write down a user's chord before its first header task is sent. All `chord_id`s as `barrier_id` gives them."""

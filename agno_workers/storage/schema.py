@@ -10,7 +10,9 @@
     blob                    strings over 64 KiB, once each, by sha256
     meta                    the epoch that Redis must repeat, and who is keeper
 
-Lock order in every transaction: run, step, barrier. The rest is only inserted or deleted.
+Lock order in every transaction: run, step, barrier. The rest is only inserted or deleted. Whoever locks many rows skips
+those that are locked (renewal, keeper) or goes by their ids (the outbox): only cancel, which holds the run, waits for a
+step with others in hand.
 """
 
 from __future__ import annotations

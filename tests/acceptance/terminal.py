@@ -47,6 +47,7 @@ class Program:
     """One `agno-workers ...`; `lines` is all that it has printed so far."""
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        self.environment = environment
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agno_workers.cli.main", *arguments],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -19,28 +18,18 @@ from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.embedded import EmbeddedServers
 from agno_workers.storage.journal import Submitted
 from agno_workers.wiring import Services
+from tests import invariants
 from tests.agents import caller, echo
 from tests.conftest import StartWorker, Worker
 
 WAIT_S = 30
 
 
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    """Waits for a condition of the outside world, such as a file that a tool writes."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        tick = threading.Event()
-        for _ in range(WAIT_S * 50):
-            if condition():
-                return
-            tick.wait(0.02)
-        pytest.fail("the condition never came")
-
-    return wait
-
-
-Until = Callable[[Callable[[], bool]], None]
+@pytest.fixture(autouse=True)
+def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Iterator[None]:
+    """After every crash the invariants hold, while the test's workers still live."""
+    yield
+    invariants.hold(database_url)
 
 
 @pytest.fixture
@@ -60,11 +49,11 @@ def running(path: Path) -> Callable[[], bool]:
 
 
 def test_c8_a_step_of_a_killed_worker_is_carried_by_another(
-    start_worker: StartWorker, app: AgnoCelery, held: Path, until: Until
+    start_worker: StartWorker, app: AgnoCelery, held: Path
 ) -> None:
     doomed = start_worker()
     run = caller.delay(f'{holding(held)}\nadd {{"a": 1, "b": 2}}')
-    until(running(held))
+    invariants.until(running(held))
     other = start_worker()
     doomed.kill()
     held.unlink()
@@ -86,13 +75,13 @@ def test_c9_a_repeated_tool_gets_the_same_idempotency_key(
 
 
 def test_a_once_tool_is_never_run_again_and_the_model_is_told(
-    start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, until: Until
+    start_worker: StartWorker, app: AgnoCelery, tmp_path: Path
 ) -> None:
     ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
     hold.touch()
     doomed = start_worker()
     run = caller.delay(f'pay {{"path": "{ledger}"}}')
-    until(ledger.exists)
+    invariants.until(ledger.exists)
     doomed.kill()
     start_worker()
     assert "not known whether pay took effect" in run.get(timeout=WAIT_S)
@@ -155,15 +144,15 @@ def test_c4_a_message_that_is_sent_twice_is_carried_once(
 
 
 def test_c15_of_two_workers_with_the_same_step_the_first_commit_wins(
-    start_worker: StartWorker, app: AgnoCelery, held: Path, tmp_path: Path, until: Until
+    start_worker: StartWorker, app: AgnoCelery, held: Path, tmp_path: Path
 ) -> None:
     paused = start_worker()
     run = caller.delay(holding(held))
-    until(running(held))
+    invariants.until(running(held))
     Path(f"{held}.running").unlink()
     paused.kill(signal.SIGSTOP)
     start_worker()
-    until(running(held))  # the lease ran out, and the other carries the step, too
+    invariants.until(running(held))  # the lease ran out, and the other carries the step, too
     held.unlink()
     assert run.get(timeout=WAIT_S) == "released"
     paused.kill(signal.SIGCONT)
@@ -173,11 +162,9 @@ def test_c15_of_two_workers_with_the_same_step_the_first_commit_wins(
     ]  # fmt: skip
 
 
-def test_c16_a_cancelled_run_refuses_late_results(
-    worker: Worker, app: AgnoCelery, held: Path, until: Until
-) -> None:
+def test_c16_a_cancelled_run_refuses_late_results(worker: Worker, app: AgnoCelery, held: Path) -> None:
     run = caller.delay(holding(held))
-    until(running(held))
+    invariants.until(running(held))
     assert run.cancel()
     assert not run.cancel()
     held.unlink()
@@ -199,10 +186,10 @@ def test_c17_while_redis_is_down_runs_are_accepted_and_done_when_it_is_back(
 
 
 def test_c18_a_result_that_is_ready_while_postgres_restarts_is_recorded_when_it_is_back(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, held: Path, until: Until
+    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, held: Path
 ) -> None:
     run = caller.delay(holding(held))
-    until(running(held))
+    invariants.until(running(held))
     servers.postgres.kill()
     try:
         held.unlink()
@@ -212,11 +199,11 @@ def test_c18_a_result_that_is_ready_while_postgres_restarts_is_recorded_when_it_
 
 
 def test_c21_a_worker_that_is_asked_to_end_finishes_what_it_carries(
-    start_worker: StartWorker, app: AgnoCelery, held: Path, until: Until
+    start_worker: StartWorker, app: AgnoCelery, held: Path
 ) -> None:
     worker = start_worker()
     run = caller.delay(holding(held))
-    until(running(held))
+    invariants.until(running(held))
     worker.kill(signal.SIGTERM)
     worker.wait_for("Warm shutdown")
     held.unlink()

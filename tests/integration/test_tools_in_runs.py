@@ -11,26 +11,18 @@ from agno_workers.core.messages import ToolResult
 from agno_workers.core.run import RunStatus
 from agno_workers.engine.loop import take_turn
 from agno_workers.engine.tool_calls import take_tool
-from agno_workers.storage.journal import Send
 from agno_workers.wiring import Services
+from tests import steps
 from tests.agents import caller
+from tests.steps import first_step
 
 
 def carry(services: Services, text: str) -> str:
     """Submit a run of `caller` and carry its steps, one after another, until it is over; its id."""
     submitted = caller.delay(text)
-    todo: list[Send] = [first_step(services, submitted.id)]
-    while todo:
-        step = todo.pop(0)
-        take = take_turn if step.kind == "turn" else take_tool
-        todo += take(services.engine, step.run_id, step.step_id, step.generation).sends
+    steps.carry(services.engine, first_step(services.look, submitted.id))
     run_id: str = submitted.id
     return run_id
-
-
-def first_step(services: Services, run_id: str) -> Send:
-    (step,) = services.look.steps(run_id)
-    return Send(None, run_id, step.id, 0, step.kind, step.queue)
 
 
 def results(services: Services, run_id: str) -> list[tuple[str, bool]]:
@@ -103,7 +95,7 @@ def test_a_transactional_tool_that_is_late_has_written_nothing_and_its_connectio
 
 def test_a_transactional_tool_whose_step_was_recorded_by_another_writes_nothing(services: Services) -> None:
     submitted = caller.delay(call("write_row", text="twice", fail=False))
-    turn = first_step(services, submitted.id)
+    turn = first_step(services.look, submitted.id)
     (tool,) = take_turn(services.engine, turn.run_id, turn.step_id, 0).sends
     claim = services.journal.claim_tool(tool.run_id, tool.step_id, 0)
     assert claim is not None

@@ -20,7 +20,7 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.embedded import EmbeddedServers
 from tests.conftest import ROOT, Worker
 
-WAIT_S = 8
+WAIT_S = 30
 """Patience with a result; no test waits so long unless it fails."""
 PLAIN = ("-I", "tests.contract.canvas.plain")
 """How a worker gets the plain tasks."""
@@ -105,11 +105,12 @@ def plain(app: AgnoCelery) -> Plain:
 
 
 @pytest.fixture
-def held(tmp_path: Path) -> Path:
+def held(tmp_path: Path) -> Iterator[Path]:
     """A file that keeps the tool `hold` at work as long as it exists."""
     path = tmp_path / "held"
     path.touch()
-    return path
+    yield path
+    path.unlink(missing_ok=True)
 
 
 def holding(path: Path) -> str:

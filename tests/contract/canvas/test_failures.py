@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from celery import chain, chord, group
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, NotRegistered
 from celery.result import AsyncResult
 
 from agno_workers.broker.app import AgnoCelery
@@ -18,8 +18,8 @@ from agno_workers.errors import InvalidInput, ModelRejected, RunCancelled
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, failing, nothing, shouter
-from tests.contract.canvas.conftest import WAIT_S, Plain, holding, running
 from tests.conftest import Worker
+from tests.contract.canvas.conftest import WAIT_S, Plain, holding, running
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_an_errback_of_the_new_kind_gets_the_error_itself(plain: Plain, tmp_path
     body = plain("join")
     body.link_error(plain("heard"))
     result = chord([echo.s("a"), plain("fail_with", f"tell:{notes}")], body)()
-    invariants.until(notes.exists)
+    invariants.until(lambda: notes.exists() and notes.read_text().endswith("\n"))
     assert notes.read_text() == f"{result.id} ChordError\n"
 
 
@@ -131,8 +131,10 @@ def test_a_chain_that_fails_anywhere_in_a_header_reaches_the_body(plain: Plain, 
         app_result(chord([chain(*steps), echo.s("b")], plain("join"))()).get(timeout=WAIT_S)
 
 
-def test_a_chain_that_fails_before_its_group_in_a_header_reaches_the_body(plain: Plain) -> None:
-    steps = chain(failing.s("a"), group([echo.s(), plain("same")]))
+@pytest.mark.parametrize("broken", ["plain", "run"])
+def test_a_chain_that_fails_before_its_group_in_a_header_reaches_the_body(plain: Plain, broken: str) -> None:
+    first = plain("fail") if broken == "plain" else failing.s("a")
+    steps = chain(first, group([echo.s(), plain("same")]))
     with pytest.raises(ChordError):
         app_result(chord([steps, echo.s("b")], plain("join"))()).get(timeout=WAIT_S)
 
@@ -171,10 +173,12 @@ def test_link_error_of_a_chain_is_called_once_for_the_task_that_failed(plain: Pl
     assert (tmp_path / "notes").read_text().splitlines() == [result.parent.id]
 
 
-def test_a_group_after_a_failed_run_fails(plain: Plain) -> None:
-    result = chain(failing.s("a"), group([echo.s(), plain("same")]))()
+@pytest.mark.parametrize("broken", ["plain", "run"])
+def test_a_group_after_a_failure_fails(plain: Plain, broken: str) -> None:
+    first = plain("fail") if broken == "plain" else failing.s("a")
+    result = chain(first, group([echo.s(), plain("same")]))()
     for task in result:
-        with pytest.raises(ModelRejected):
+        with pytest.raises((ModelRejected, ValueError)):
             app_result(task).get(timeout=WAIT_S)
 
 
@@ -242,6 +246,19 @@ def test_a_link_that_can_not_be_sent_fails_alone(plain: Plain) -> None:
         results[0].get(timeout=WAIT_S)
 
 
+def test_a_task_that_no_worker_knows_fails_all_that_wait_for_it(plain: Plain, tmp_path: Path) -> None:
+    errback, told = noting(plain, tmp_path)
+    body = echo.s()
+    body.link_error(errback)
+    in_a_chain = chain(echo.s("a"), plain("nobody_knows"), echo.s())()
+    in_a_chord = chord([echo.s("a"), plain("nobody_knows")], body)()
+    with pytest.raises(NotRegistered, match="nobody_knows"):
+        app_result(in_a_chain).get(timeout=WAIT_S)
+    with pytest.raises(ChordError, match="nobody_knows"):
+        app_result(in_a_chord).get(timeout=WAIT_S)
+    assert told.get(timeout=WAIT_S) == in_a_chord.id
+
+
 def test_a_run_whose_task_id_is_no_uuid_is_refused() -> None:
     with pytest.raises(InvalidInput, match="order-17"):
         echo.apply_async(("a",), task_id="order-17")
@@ -257,7 +274,9 @@ def test_a_wrong_argument_is_refused_before_anything_is_stored(database: psycopg
 # Cancelling.
 
 
-def test_a_cancelled_run_fails_the_chord_that_it_is_part_of(plain: Plain, held: Path, services: Services) -> None:
+def test_a_cancelled_run_fails_the_chord_that_it_is_part_of(
+    plain: Plain, held: Path, services: Services
+) -> None:
     result = chord([echo.s("a"), caller.s(holding(held))], plain("join"))()
     invariants.until(running(held))
     assert services.journal.cancel(result.parent[1].id)
@@ -267,7 +286,9 @@ def test_a_cancelled_run_fails_the_chord_that_it_is_part_of(plain: Plain, held: 
     held.unlink()
 
 
-def test_a_cancelled_run_ends_the_chain_that_it_is_part_of(plain: Plain, held: Path, services: Services) -> None:
+def test_a_cancelled_run_ends_the_chain_that_it_is_part_of(
+    plain: Plain, held: Path, services: Services
+) -> None:
     result = chain(caller.s(holding(held)), echo.s(), plain("upper"))()
     invariants.until(running(held))
     services.journal.cancel(result.parent.parent.id)
@@ -297,4 +318,4 @@ def app_signature(signature: Any, **wrong: Any) -> Any:
 
 def states(result: Any) -> list[str]:
     """The states of a chain's tasks, first to last."""
-    return states(result.parent) + [result.state] if result.parent else [result.state]
+    return [*states(result.parent), result.state] if result.parent else [result.state]

@@ -20,6 +20,7 @@ from kombu.entity import Queue
 from agno_workers.agent import RunResult
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
+from agno_workers.errors import InvalidInput
 from tests import invariants
 from tests.agents import caller, echo, failing, shouter
 from tests.conftest import ROOT, Worker
@@ -44,7 +45,12 @@ def test_a_result_is_read_in_another_process(environment: dict[str, str], plain:
         f"print(ascii(wiring.celery_app().AsyncResult(sys.argv[1]).get(timeout={WAIT_S})))"
     )
     said = subprocess.run(
-        [sys.executable, "-c", program, result.id], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, result.id],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.strip() == ascii(sections("<a>", "B"))
 
@@ -56,6 +62,7 @@ def test_states_follow_the_run(held: Path) -> None:
     held.unlink()
     assert result.get(timeout=WAIT_S) == "released"
     assert (result.state, result.successful(), result.status) == ("SUCCESS", True, RunStatus.DONE)
+    assert result.date_done == result.run.ended_at
     failed = failing.delay("a")
     failed.get(timeout=WAIT_S, propagate=False)
     assert (failed.state, failed.failed(), failed.status) == ("FAILURE", True, RunStatus.FAILED)
@@ -136,7 +143,9 @@ def test_dates_stay_dates_on_every_road(plain: Plain) -> None:
     linked = plain("kind", when).set(immutable=True)
     linked_result = linked.freeze()
     echo.apply_async(("a",), link=linked)
-    assert [result.get(timeout=WAIT_S) for result in (after_a_run, after_a_chord, linked_result)] == ["datetime"] * 3
+    assert [result.get(timeout=WAIT_S) for result in (after_a_run, after_a_chord, linked_result)] == [
+        "datetime"
+    ] * 3
     assert of_a_header.get(timeout=WAIT_S) == [when, 1]
 
 
@@ -160,7 +169,10 @@ def test_results_of_a_megabyte_pass_through_a_chord(plain: Plain) -> None:
 def test_a_task_id_given_by_the_caller_is_the_runs_id(plain: Plain) -> None:
     given = str(uuid.uuid4())
     assert echo.apply_async(("a",), task_id=given).id == given
-    assert chord([echo.s("a")], plain("join")).apply_async(task_id=str(uuid.uuid4())).get(timeout=WAIT_S) == "<a>"
+    assert (
+        chord([echo.s("a")], plain("join")).apply_async(task_id=str(uuid.uuid4())).get(timeout=WAIT_S)
+        == "<a>"
+    )
 
 
 def test_the_same_task_id_twice_is_one_run(database: psycopg.Connection) -> None:
@@ -175,22 +187,25 @@ def test_the_same_task_id_twice_is_one_run(database: psycopg.Connection) -> None
 def test_the_id_of_a_group_may_be_any_text(plain: Plain) -> None:
     header = group([echo.s("a"), plain("upper", "b")], task_id=f"report {uuid.uuid4()}")
     assert header.apply_async().get(timeout=WAIT_S) == ["<a>", "B"]
-    named = group([chain(echo.s("a"), group([echo.s()])), plain("upper", "b")], task_id=f"rapport {uuid.uuid4()}")
-    assert chord(named, plain("join"))().get(timeout=WAIT_S) == "(<<a>>)+B"
+    nested = chain(echo.s("a"), group([echo.s(), plain("upper")]))
+    named = group([nested, plain("upper", "b")], task_id=f"rapport {uuid.uuid4()}")
+    assert chord(named, plain("join"))().get(timeout=WAIT_S) == "(<<a>>+<A>)+B"
 
 
 @pytest.mark.parametrize("when", ["countdown", "eta", "naive eta", "eta as text"])
 def test_a_run_waits_for_its_time(database: psycopg.Connection, when: str) -> None:
     eta = datetime.now(UTC) + timedelta(seconds=0.4)
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "countdown": {"countdown": 0.4},
         "eta": {"eta": eta},
         "naive eta": {"eta": eta.replace(tzinfo=None)},
         "eta as text": {"eta": eta.isoformat()},
-    }[when]
-    result = echo.apply_async(("a",), **options)
+    }
+    result = echo.apply_async(("a",), **options[when])
     assert result.get(timeout=WAIT_S) == "<a>"
-    (waited,) = database.execute("SELECT started_at >= %s FROM agno.run WHERE id = %s", [eta, result.id]).fetchall()
+    (waited,) = database.execute(
+        "SELECT started_at >= %s FROM agno.run WHERE id = %s", [eta, result.id]
+    ).fetchall()
     assert waited == (True,)
 
 
@@ -200,7 +215,9 @@ def test_a_run_in_a_canvas_waits_for_its_time(plain: Plain, database: psycopg.Co
     assert result.get(timeout=WAIT_S) == "<A>"
     delayed = chord([echo.s("a"), echo.s("b").set(countdown=0.2)], plain("join")).apply_async(countdown=0.1)
     assert delayed.get(timeout=WAIT_S) == "<a>+<b>"
-    (waited,) = database.execute("SELECT started_at >= %s FROM agno.run WHERE id = %s", [eta, result.parent.id]).fetchall()
+    (waited,) = database.execute(
+        "SELECT started_at >= %s FROM agno.run WHERE id = %s", [eta, result.parent.id]
+    ).fetchall()
     assert waited == (True,)
 
 
@@ -224,7 +241,10 @@ def test_stamps_do_no_harm(plain: Plain) -> None:
     assert canvas().get(timeout=WAIT_S) == sections("<A>", "B")
     stamped = echo.s("a")
     stamped.stamp(tenant="acme")
-    assert stamped.apply_async(headers={"x": "y"}, shadow="another", expires=600, ignore_result=False).get(timeout=WAIT_S) == "<a>"
+    assert (
+        stamped.apply_async(headers={"x": "y"}, shadow="another", ignore_result=False).get(timeout=WAIT_S)
+        == "<a>"
+    )
 
 
 def test_a_run_handle_comes_back_from_every_verb() -> None:
@@ -256,7 +276,8 @@ def test_a_canvas_that_is_sent_twice_with_keys_works_once_and_answers_twice(
     assert answers == [sections("<A>", "<B>", "<C>\n\nSUM UP.")] * 2
     assert send().get(timeout=WAIT_S) == answers[0]
     worked = database.execute(
-        "SELECT count(*) FROM agno.step s JOIN agno.run r ON r.id = s.run_id WHERE r.idempotency_key LIKE %s", [f"{key}%"]
+        "SELECT count(*) FROM agno.step s JOIN agno.run r ON r.id = s.run_id WHERE r.idempotency_key LIKE %s",
+        [f"{key}%"],
     ).fetchone()
     assert worked == (4,)
 
@@ -264,7 +285,7 @@ def test_a_canvas_that_is_sent_twice_with_keys_works_once_and_answers_twice(
 def test_a_run_with_a_known_key_ends_as_the_first_one_does(plain: Plain, held: Path) -> None:
     key = str(uuid.uuid4())
     first = caller.delay(holding(held), idempotency_key=key)
-    follower = chain(caller.s("", idempotency_key=key).set(args=("ignored",)), plain("upper"))()
+    follower = chain(caller.s("ignored", idempotency_key=key), plain("upper"))()
     grouped = group([caller.s("ignored", idempotency_key=key), plain("upper", "b")])()
     invariants.until(running(held))
     held.unlink()
@@ -287,4 +308,12 @@ def test_a_key_whose_run_has_failed_fails_the_canvas(plain: Plain) -> None:
     key = str(uuid.uuid4())
     failing.delay("a", idempotency_key=key).get(timeout=WAIT_S, propagate=False)
     again = chain(failing.s("a", idempotency_key=key), plain("upper"))()
-    assert str(AsyncResult(again.id, app=again.app).get(timeout=WAIT_S, propagate=False)) == "the key is wrong"
+    assert (
+        str(AsyncResult(again.id, app=again.app).get(timeout=WAIT_S, propagate=False)) == "the key is wrong"
+    )
+
+
+@pytest.mark.parametrize("option", ["expires", "time_limit", "soft_time_limit"])
+def test_an_option_that_a_run_can_not_keep_is_refused(app: AgnoCelery, option: str) -> None:
+    with pytest.raises(InvalidInput, match=option):
+        echo.s("a").apply_async(**{option: 600})

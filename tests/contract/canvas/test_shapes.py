@@ -13,8 +13,8 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.errors import InvalidInput
 from tests import invariants
 from tests.agents import caller, echo, shouter
-from tests.contract.canvas.conftest import WAIT_S, Plain, sections
 from tests.conftest import Worker
+from tests.contract.canvas.conftest import WAIT_S, Plain, sections
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +206,9 @@ def test_a_header_task_is_replaced_by_a_run_a_chain_and_a_group(plain: Plain) ->
     assert chord(header, plain("join"))().get(timeout=WAIT_S) == "<a>+<B>+(<c>+<d>)"
 
 
-def test_a_run_delayed_inside_a_plain_task_is_a_run_result(plain: Plain, database: psycopg.Connection) -> None:
+def test_a_run_delayed_inside_a_plain_task_is_a_run_result(
+    plain: Plain, database: psycopg.Connection
+) -> None:
     result = plain("delays_a_run", "a").delay()
     run_id, kind = result.get(timeout=WAIT_S)
     assert kind == "RunResult"
@@ -227,7 +229,12 @@ def test_a_link_gets_the_result_of_a_run(plain: Plain, tmp_path: Path) -> None:
 
 
 def test_several_links_of_every_shape_are_called(plain: Plain) -> None:
-    links = [shouter.s(), echo.s() | shouter.s(), group([plain("upper"), echo.s()]), chord([echo.s()], plain("join"))]
+    links = [
+        shouter.s(),
+        echo.s() | shouter.s(),
+        group([plain("upper"), echo.s()]),
+        chord([echo.s()], plain("join")),
+    ]
     results = [link.freeze() for link in links]
     echo.apply_async(("a",), link=links)
     given = [result.get(timeout=WAIT_S) for result in results]

@@ -29,7 +29,7 @@ def ready(request: pytest.FixtureRequest, world: World) -> Ready:
 
 
 def test_a_claimed_step_is_its_workers_with_a_lease_and_an_attempt_more(world: World, ready: Ready) -> None:
-    claim, step_id, run_id = ready
+    claim, step_id, _ = ready
     assert claim("w1")
     step = world.step(step_id)
     assert (step["status"], step["worker"], step["attempt"]) == ("running", "w1", 1)
@@ -152,9 +152,7 @@ def test_the_claim_of_a_once_tool_is_on_disk_before_it_runs_and_others_do_not_wa
 
 def test_a_claimed_turn_brings_all_that_the_turn_needs(world: World) -> None:
     canvas = {"link": [], "root_id": "r"}
-    submitted = world.submit(
-        "hi", session_id="s", user_id="u", metadata={"a": 1}, priority=3, canvas=canvas
-    )
+    submitted = world.submit("hi", session_id="s", user_id="u", metadata={"a": 1}, priority=3, canvas=canvas)
     assert submitted.send is not None
     turn = claimed(world.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
     assert (turn.run_id, turn.step_id, turn.key, turn.seq, turn.attempt, turn.tries) == (

@@ -32,9 +32,13 @@ def test_a_cancel_and_a_renewal_of_the_same_steps_do_not_deadlock(world: World) 
     with ExitStack() as stack:
         gate, renewing, cancelling = (as_if_large(stack.enter_context(world.transaction())) for _ in range(3))
         lock(gate, "step", carried[3])
-        renewed = renewing.begin_and_commit(lambda: world.journal_of("w1", renewing).renew(list(carried.values())))
+        renewed = renewing.begin_and_commit(
+            lambda: world.journal_of("w1", renewing).renew(list(carried.values()))
+        )
         world.waits(renewed, renewing)
-        cancelled = cancelling.begin_and_commit(lambda: world.journal_of("", cancelling).cancel(tools[0].run_id))
+        cancelled = cancelling.begin_and_commit(
+            lambda: world.journal_of("", cancelling).cancel(tools[0].run_id)
+        )
         world.waits(cancelled, cancelling)
         gate.commit()
         assert renewed.result() == set()
@@ -52,7 +56,9 @@ def test_a_cancel_and_the_striking_out_of_its_messages_do_not_deadlock(world: Wo
         lock(gate, "outbox", ids[1])
         struck = striking.begin_and_commit(lambda: world.journal_of("", striking).published(ids))
         assert world.waits(struck, striking)
-        cancelled = cancelling.begin_and_commit(lambda: world.journal_of("", cancelling).cancel(sends[0].run_id))
+        cancelled = cancelling.begin_and_commit(
+            lambda: world.journal_of("", cancelling).cancel(sends[0].run_id)
+        )
         world.waits(cancelled, cancelling)
         gate.commit()
         struck.result()

@@ -19,9 +19,7 @@ FINISHES: dict[str, Finish] = {
     "end": lambda journal, turn: journal.end(turn, said("ok"), FEW, "ok", "end"),
     "fail": lambda journal, turn: journal.fail(turn, ERROR, "refused", said("no"), FEW),
     "ask_again": lambda journal, turn: journal.ask_again(turn, said("hm"), FEW, "agents"),
-    "fan_out": lambda journal, turn: journal.fan_out(
-        turn, asking("add"), FEW, tool_steps("add"), "agents"
-    ),
+    "fan_out": lambda journal, turn: journal.fan_out(turn, asking("add"), FEW, tool_steps("add"), "agents"),
 }
 finishes = pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES)
 
@@ -38,7 +36,7 @@ def test_an_end_records_the_reply_the_answer_and_the_sums(world: World) -> None:
     assert [step.status for step in world.look.steps(run.id)] == [StepStatus.DONE]
 
 
-@pytest.mark.parametrize("content", ["", None, 0, False, [], {"a": None}, 2**70, 0.1, "\u2028 ☃ 🎈 ‏שלום"])
+@pytest.mark.parametrize("content", ["", None, 0, False, [], {"a": None}, 2**70, 0.1, "\u2028 ☃ 🎈 שלום"])
 def test_an_answer_comes_back_as_it_was(world: World, content: object) -> None:
     turn = world.turn()
     world.journal.end(turn, said(""), FEW, content, "end")

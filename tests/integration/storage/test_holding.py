@@ -16,7 +16,9 @@ ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
 def left_s(world: World, step_id: str) -> float:
     """Seconds until the lease runs out."""
-    sql = "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
+    sql = (
+        "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
+    )
     return float(world.value(sql, id=step_id))
 
 

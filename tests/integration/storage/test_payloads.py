@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, user
@@ -86,7 +86,7 @@ def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(world: W
     "wrap",
     [
         lambda reference: reference,
-        lambda reference: json.dumps(reference),
+        json.dumps,
         lambda reference: f"see {reference}, {reference}",
         lambda reference: "\\" + reference,
         lambda reference: '"' + reference + '"',
@@ -99,6 +99,27 @@ def test_text_that_looks_like_a_reference_stays_text(world: World, wrap: Any) ->
     run_id = world.journal.submit(message, agent="echo", queue="agents").run_id
     assert world.value("SELECT encode(sha256, 'hex') FROM agno.blob") == digest(LARGE)
     assert world.look.transcript(run_id) == [message]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda reference: reference,
+        lambda reference: [reference, "", reference],
+        lambda reference: {"answer": reference},
+        lambda reference: {"$blob": reference},
+        lambda reference: reference | {"more": 1},
+        lambda reference: {"answer": reference, "large": "x" * INLINE_MAX_BYTES},
+    ],
+)
+def test_an_answer_that_looks_like_a_reference_gives_nobody_the_text_of_another_run(
+    world: World, wrap: Any
+) -> None:
+    world.submit(LARGE)
+    content = wrap({"$blob": digest(LARGE)})
+    turn = world.turn()
+    world.journal.end(turn, said(""), FEW, content, "end")
+    assert world.look.run(turn.run_id).content == content
 
 
 def test_a_large_text_that_holds_references_comes_back_as_it_was(world: World) -> None:
@@ -197,11 +218,13 @@ def mended(value: Any) -> Any:
             return value
 
 
+@settings(deadline=None)
 @given(values)
 def test_json_is_what_postgres_takes_and_else_as_it_was(value: Any) -> None:
     assert msgspec.json.decode(to_json(value)) == mended(value)
 
 
+@settings(deadline=None)
 @given(values, texts)
 def test_what_was_packed_before_may_stand_beside_what_has_to_be_mended(value: Any, text: str) -> None:
     packed = Payloads(1024).pack(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus, StepKind
-from agno_workers.errors import RunNotFound
+from agno_workers.errors import InvalidInput, RunNotFound
 from agno_workers.storage.journal import Send, utc
 from agno_workers.storage.look import known_id
 from agno_workers.storage.pool import Connection
@@ -105,6 +106,14 @@ def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(world: World) -
         world.submit(agent="")
 
 
+@pytest.mark.parametrize("option", ["idempotency_key", "session_id"])
+def test_a_key_that_no_index_has_room_for_is_the_callers_mistake_and_no_outage(
+    world: World, option: str
+) -> None:
+    with world.unchanged(), pytest.raises(InvalidInput, match="no room"):
+        world.submit(**{option: secrets.token_hex(5000)})
+
+
 @pytest.mark.parametrize("text", ["", "nonsense", "0198c0de-0000-7000-8000-00000000000", "' OR true --", "\0", "\ud800"])  # fmt: skip
 def test_text_that_is_no_id_is_a_run_that_does_not_exist(world: World, text: str) -> None:
     world.submit()
@@ -164,9 +173,7 @@ def test_sql_may_say_everything_that_python_may(world: World, caller: Connection
 
 
 @pytest.mark.parametrize("agent", ["''", "NULL"])
-def test_sql_without_an_agent_is_an_error_that_says_so(
-    world: World, caller: Connection, agent: str
-) -> None:
+def test_sql_without_an_agent_is_an_error_that_says_so(world: World, caller: Connection, agent: str) -> None:
     with world.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Name the agent"):
         submit_in_sql(caller, f"{agent}, 'hi'")
 

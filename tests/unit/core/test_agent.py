@@ -60,7 +60,7 @@ def test_an_agent_is_frozen(field: str) -> None:
 
 def test_an_agent_is_made_of_names_not_of_places() -> None:
     with pytest.raises(TypeError):
-        Agent("researcher", "openai:x")  # type: ignore[misc]
+        Agent("researcher", "openai:x")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Agent(name="researcher")  # type: ignore[call-arg]
     with pytest.raises(TypeError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.core.messages import (
@@ -53,16 +53,19 @@ tokens = st.integers(0, 10**12)
 usages = st.builds(Usage, tokens, tokens, tokens, tokens, tokens)
 
 
+@settings(deadline=None)
 @given(messages)
 def test_a_message_of_any_parts_comes_back_from_json_as_it_was(message: Message) -> None:
     assert msgspec.json.decode(msgspec.json.encode(message), type=Message) == message
 
 
+@settings(deadline=None)
 @given(messages)
 def test_a_message_comes_back_from_the_dicts_that_a_driver_hands_out(message: Message) -> None:
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(message)), Message) == message
 
 
+@settings(deadline=None)
 @given(st.builds(Reply, messages, st.sampled_from(list(StopReason)), usages, texts, texts))
 def test_a_reply_comes_back_from_json_as_it_was(reply: Reply) -> None:
     assert msgspec.json.decode(msgspec.json.encode(reply), type=Reply) == reply
@@ -108,6 +111,7 @@ def test_messages_are_frozen() -> None:
         user("hi").role = "system"  # type: ignore[misc]
 
 
+@settings(deadline=None)
 @given(usages, usages, usages)
 def test_usage_adds_up_field_by_field_in_any_order(a: Usage, b: Usage, c: Usage) -> None:
     assert a + b == b + a

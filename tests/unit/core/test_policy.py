@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.core.agent import Retry
@@ -43,6 +43,7 @@ def test_a_providers_wish_is_a_lower_bound_even_above_the_longest_delay(
     assert delay_s(NO_JITTER, 4, 0.5, wish) == expected
 
 
+@settings(deadline=None)
 @given(retries, st.integers(1, 10**6), shares)
 def test_every_delay_is_finite_and_within_the_jitter_around_its_bounds(
     retry: Retry, attempt: int, random01: float
@@ -53,6 +54,7 @@ def test_every_delay_is_finite_and_within_the_jitter_around_its_bounds(
     assert shortest * (1 - 1e-9) <= delay <= retry.max_delay_s * (1 + retry.jitter) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(retries, st.integers(1, 100), shares, st.floats(0, 10_000))
 def test_a_later_attempt_never_waits_less_and_a_wish_is_always_met(
     retry: Retry, attempt: int, random01: float, wish: float

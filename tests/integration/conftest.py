@@ -1,4 +1,4 @@
-"""A database for all tests of this folder, emptied before each: creating one would cost more than most tests do."""
+"""A database for all tests of journal and engine, emptied before each: creating one would cost more than most tests do."""
 
 from __future__ import annotations
 

@@ -1,0 +1,240 @@
+"""A chord outlives what Redis forgets and whom SIGKILL takes, and its body runs once. The control: stock Celery's does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from celery import Celery, chord, group
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+from agno_workers.broker.app import AgnoCelery
+from agno_workers.core.run import StepKind
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.storage.journal import Continue, Send
+from agno_workers.wiring import Services
+from tests import invariants
+from tests.agents import caller, echo, shouter
+from tests.conftest import ROOT, StartWorker, Worker
+from tests.contract.canvas import stock
+from tests.contract.canvas.conftest import PLAIN, WAIT_S, Plain, holding, running, sections
+
+_PARTS_OF_OPEN_CHORDS = """
+    SELECT count(*) FROM agno.chord_part p JOIN agno.barrier b ON b.id = p.barrier_id WHERE b.fired_at IS NULL"""
+
+
+@pytest.fixture(autouse=True)
+def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
+    yield
+    invariants.hold(database_url)
+
+
+# Redis forgets everything.
+
+
+@pytest.mark.parametrize("body", ["run", "plain task", "chain", "group", "chord"])
+def test_a_chord_outlives_a_redis_that_forgets_everything(
+    plain: Plain, held: Path, database: psycopg.Connection, redis_client: redis.Redis, body: str
+) -> None:
+    bodies: dict[str, tuple[Any, Any]] = {
+        "run": (echo.s(), sections("<a>", "released", "B")),
+        "plain task": (plain("join"), "<a>+released+B"),
+        "chain": (plain("join") | shouter.s(), "<A>+RELEASED+B"),
+        "group": (group([plain("join"), echo.s()]), ["<a>+released+B", sections("<a>", "released", "B")]),
+        "chord": (chord([plain("join"), echo.si("c")], plain("join")), "<a>+released+B+<c>"),
+    }
+    signature, expected = bodies[body]
+    result = chord([echo.s("a"), caller.s(holding(held)), plain("upper", "b")], signature)()
+    invariants.until(running(held))
+    invariants.until(lambda: database.execute(_PARTS_OF_OPEN_CHORDS).fetchone() == (2,))
+    redis_client.flushall()
+    held.unlink()
+    assert result.get(timeout=WAIT_S) == expected
+
+
+def test_a_chord_in_a_chord_outlives_a_redis_that_forgets_everything(
+    plain: Plain, held: Path, redis_client: redis.Redis
+) -> None:
+    inner = chord([caller.s(holding(held)), echo.s("a")], shouter.s())
+    result = chord([inner | echo.s(), echo.s("b")], plain("join"))()
+    invariants.until(running(held))
+    redis_client.flushall()
+    held.unlink()
+    assert result.get(timeout=WAIT_S) == "<[1]\nRELEASED\n\n[2]\n<A>>+<b>"
+
+
+def test_a_header_that_redis_forgot_before_a_worker_saw_it_is_sent_again(
+    start_worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    result = chord([echo.s(letter).set(queue="late") for letter in "abc"], echo.s())()
+    assert redis_client.llen("late") == 3
+    redis_client.flushall()
+    start_worker(queues="late")
+    assert result.get(timeout=WAIT_S) == sections("<a>", "<b>", "<c>")
+
+
+def test_a_chord_that_is_sent_while_redis_is_away_is_accepted_and_comes_back(
+    environment: dict[str, str], app: AgnoCelery
+) -> None:
+    program = (
+        "from celery import chord; from tests.agents import echo, shouter; "
+        "print(chord([echo.s('a'), echo.s('b')], echo.s() | shouter.s())().id)"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
+    away = inherited | environment | {"AGNO_BROKER_URL": "redis://127.0.0.1:1/0"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=away, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert app.AsyncResult(said.stdout.strip()).get(timeout=WAIT_S) == sections("<A>", "<B>").upper()
+
+
+def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everything(
+    servers: EmbeddedServers, held: Path, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """The negative control. Redis held the count of the chord: with it the body is gone, silently. Both header tasks have
+    succeeded when the wait for the body begins, and there is nothing else that it could be waiting for.
+    """
+    command = [sys.executable, "-m", "celery", "-A", "tests.contract.canvas.stock", "worker", "-Q", "stock"]
+    started = subprocess.Popen(
+        [*command, "-P", "threads", "-c", "2", "-l", "ERROR"],
+        cwd=ROOT,
+        env={**os.environ, "STOCK_REDIS_URL": servers.broker_url},
+    )
+    celery: Celery = stock.connected(servers.broker_url)
+    try:
+        header = [celery.signature("stock.same", ["a"]), celery.signature("stock.hold", [str(held)])]
+        body = celery.signature("stock.join", kwargs={"path": str(tmp_path / "body ran")})
+        result = chord(header, body, app=celery)()
+        invariants.until(running(held))
+        invariants.until(result.parent[0].ready)
+        redis_client.flushall()
+        held.unlink()
+        assert celery.AsyncResult(result.parent[1].id).get(timeout=WAIT_S) == "released"
+        with pytest.raises(CeleryTimeoutError):
+            celery.AsyncResult(result.id).get(timeout=3)
+        assert not (tmp_path / "body ran").exists()
+    finally:
+        started.kill()
+        started.wait(timeout=30)
+        celery.close()
+
+
+# A worker dies.
+
+
+def test_a_chord_outlives_a_worker_that_is_killed_in_the_middle_of_it(
+    plain: Plain, start_worker: StartWorker, tmp_path: Path, database: psycopg.Connection
+) -> None:
+    """More tools are held than one worker has threads, so that the doomed one is at work on some."""
+    doomed = start_worker(*PLAIN)
+    paths = [tmp_path / f"held{n}" for n in range(12)]
+    for path in paths:
+        path.touch()
+    header = [caller.s(f'{holding(path)}\nadd {{"a": 1, "b": {n}}}') for n, path in enumerate(paths)]
+    result = chord(header, plain("note", path=str(tmp_path / "notes")))()
+    pid = str(doomed.process.pid)
+    invariants.until(
+        lambda: any(Path(f"{path}.running").read_text() == pid for path in paths if running(path)())
+    )
+    doomed.kill()
+    for path in paths:
+        path.unlink()
+    assert result.get(timeout=WAIT_S) == [f"released | {1 + n}" for n in range(12)]
+    assert len((tmp_path / "notes").read_text().splitlines()) == 1
+    run_ids = [part.id for part in result.parent]
+    steps = "SELECT count(*), count(DISTINCT key || run_id), max(attempt) FROM agno.step WHERE run_id = ANY(%s::uuid[])"
+    assert database.execute(steps, [run_ids]).fetchone() == (4 * 12, 4 * 12, 2)
+
+
+# Everything is sent twice.
+
+
+def test_messages_that_come_twice_run_the_body_once(
+    held: Path, services: Services, database: psycopg.Connection
+) -> None:
+    header = [caller.s(f'add {{"a": 1, "b": 2}}\n{holding(held)}'), echo.s("a")]
+    result = chord(header, echo.s())()
+    run_ids = [part.id for part in result.parent]
+    invariants.until(running(held))
+    resend(services, database, run_ids)
+    held.unlink()
+    assert result.get(timeout=WAIT_S) == sections("3 | released", "<a>")
+    resend(services, database, [*run_ids, result.id])
+    invariants.until(lambda: services.redis.llen("agents") + services.redis.llen("tools") == 0)
+    attempts = "SELECT sum(attempt), count(*) FROM agno.step WHERE run_id = ANY(%s::uuid[])"
+    assert database.execute(attempts, [[*run_ids, result.id]]).fetchone() == (6, 6)
+
+
+@pytest.mark.parametrize("kind", ["run", "chain", "group", "chord"])
+def test_what_is_owed_twice_is_sent_once(
+    services: Services, database: psycopg.Connection, plain: Plain, kind: str
+) -> None:
+    """As after a crash between the sending and the striking out: the same is owed again, after a run and after a chord."""
+    bodies = {
+        "run": echo.s(),
+        "chain": echo.s() | shouter.s(),
+        "group": group([echo.s(), shouter.s()]),
+        "chord": chord([echo.s(), shouter.s()], echo.s()),
+    }
+    linked = bodies[kind].clone()
+    linked_result = linked.freeze()
+    first = echo.s("a").set(link=linked)
+    result = (chord([first, echo.s("b")], bodies[kind].clone()) | plain("same")).delay()
+    answers = [result.get(timeout=WAIT_S), linked_result.get(timeout=WAIT_S)]
+    invariants.until(lambda: database.execute("SELECT 1 FROM agno.outbox").fetchall() == [])
+    count = "SELECT (SELECT count(*) FROM agno.run), (SELECT count(*) FROM agno.step), (SELECT count(*) FROM agno.barrier)"
+    before = database.execute(count).fetchone()
+    database.execute(
+        "INSERT INTO agno.outbox (ended_run_id, due_at) SELECT id, now() FROM agno.run WHERE canvas IS NOT NULL"
+    )
+    database.execute(
+        "INSERT INTO agno.outbox (chord_id, due_at) SELECT id, now() FROM agno.barrier WHERE run_id IS NULL"
+    )
+    invariants.until(lambda: database.execute("SELECT 1 FROM agno.outbox").fetchall() == [])
+    assert database.execute(count).fetchone() == before
+    assert [result.get(timeout=WAIT_S), linked_result.get(timeout=WAIT_S)] == answers
+
+
+def test_what_many_go_on_with_at_once_is_sent_once(
+    services: Services, plain: Plain, database: psycopg.Connection, tmp_path: Path
+) -> None:
+    """A keeper and a slow worker meet at the same row. A plain task would run once for each message."""
+    chord_id = str(uuid.uuid4())
+    body = plain("note", path=str(tmp_path / "notes"))
+    told = body.freeze()
+    services.results.open_chord(chord_id, dict(body))
+    services.results.chord_part(chord_id, str(uuid.uuid4()), 0, "SUCCESS", "a")
+    database.execute("UPDATE agno.barrier SET size = 1, fired_at = now() WHERE id = %s", [chord_id])
+    late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper
+    (row,) = database.execute(late, [chord_id]).fetchall()
+    owed = Continue(row[0], chord_id=chord_id)
+    many = [partial(services.dispatch.go_on, [owed]), partial(services.dispatch.continue_chord, chord_id)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda go_on: go_on(), many))
+    services.dispatch.go_on([owed])
+    assert told.get(timeout=WAIT_S) == ["a"]
+    invariants.until(lambda: services.redis.llen("agents") == 0)
+    assert (tmp_path / "notes").read_text() == "['a']\n"
+
+
+def resend(services: Services, database: psycopg.Connection, run_ids: list[str]) -> None:
+    """Send the message of every step of these runs again, twice."""
+    rows = database.execute(
+        "SELECT run_id::text, id::text, generation, kind, queue FROM agno.step WHERE run_id = ANY(%s::uuid[])",
+        [run_ids],
+    ).fetchall()
+    sends = [
+        Send(None, run, step, generation, StepKind(kind), queue)
+        for run, step, generation, kind, queue in rows
+    ]
+    assert services.dispatch.send(sends * 2)

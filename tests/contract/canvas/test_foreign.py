@@ -1,0 +1,236 @@
+"""Other people's Celery apps: a plain one that only sends, and one that keeps its results here by `agno_workers.attach`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from celery import Celery, chain, chord, group
+from celery.canvas import Signature
+from celery.exceptions import ChordError, ImproperlyConfigured
+
+from agno_workers import Client
+from agno_workers.broker.app import AgnoCelery
+from agno_workers.core.run import RunStatus
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
+from tests import invariants
+from tests.conftest import ROOT, Worker
+from tests.contract.canvas import shop
+from tests.contract.canvas.conftest import WAIT_S, sections
+
+
+@pytest.fixture(scope="module")
+def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
+    """A Celery app that knows nothing of us but the broker."""
+    celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
+    yield celery
+    celery.close()
+
+
+@pytest.fixture(scope="module")
+def customer(servers: EmbeddedServers, app: AgnoCelery) -> Iterator[Celery]:
+    """The shop's app, in the process of one who sends."""
+    celery = shop.connected(servers.broker_url)
+    yield celery
+    celery.close()
+
+
+@pytest.fixture(scope="module")
+def shop_worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """The shop's own worker: stock Celery, its own queue."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
+    command = [sys.executable, "-m", "celery", "-A", "tests.contract.canvas.shop", "worker", "-Q", "shop"]
+    started = subprocess.Popen(
+        [*command, "-P", "threads", "-c", "4", "-l", "WARNING"],
+        cwd=ROOT,
+        env=inherited | environment,
+        text=True,
+    )
+    yield started
+    started.kill()
+    started.wait(timeout=30)
+
+
+@pytest.fixture(autouse=True)
+def _invariants(worker: Worker, database_url: str) -> Iterator[None]:
+    yield
+    invariants.hold(database_url)
+
+
+def run_of(celery: Celery, agent: str, *inputs: Any, **asked: Any) -> Signature:
+    """What an app without our code sends for a run."""
+    return celery.signature(
+        "agno.run", args=inputs, kwargs={"agent": agent, **asked}, options={"queue": "agents"}
+    )
+
+
+# A plain app that sends.
+
+
+def test_send_task_submits_a_run(stranger: Celery, client: Client) -> None:
+    sent = stranger.send_task(
+        "agno.run", ["a"], {"agent": "echo", "user_id": "u1"}, queue="agents", priority=6
+    )
+    handle = client.handle(sent.id)
+    invariants.until(lambda: known(client, sent.id))
+    assert handle.get(timeout=WAIT_S) == "<a>"
+    assert (handle.run.user_id, handle.run.agent) == ("u1", "echo")
+
+
+def test_a_message_that_comes_twice_is_one_run(stranger: Celery, client: Client) -> None:
+    task_id = str(uuid.uuid4())
+    for text in ("a", "b"):
+        stranger.send_task("agno.run", [text], {"agent": "echo"}, queue="agents", task_id=task_id)
+    last = stranger.send_task("agno.run", ["c"], {"agent": "echo"}, queue="agents")
+    invariants.until(lambda: known(client, task_id) and known(client, last.id))
+    assert client.handle(task_id).get(timeout=WAIT_S) in ("<a>", "<b>")
+    assert len(client.handle(task_id).steps) == 1
+
+
+def test_a_chain_and_its_links_go_on_after_each_run(stranger: Celery, client: Client) -> None:
+    linked = run_of(stranger, "echo")
+    linked_id = linked.freeze().id
+    steps = chain(run_of(stranger, "echo", "a"), run_of(stranger, "shouter"), run_of(stranger, "echo"))
+    result = steps.apply_async(link=linked)
+    invariants.until(lambda: known(client, result.id) and known(client, linked_id))
+    assert [client.handle(run_id).get(timeout=WAIT_S) for run_id in (result.id, linked_id)] == [
+        "<<A>>",
+        "<<<A>>>",
+    ]
+
+
+def test_a_later_run_is_kept_in_postgres_until_its_time(
+    stranger: Celery, client: Client, database: psycopg.Connection
+) -> None:
+    sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents", countdown=3600)
+    invariants.until(lambda: known(client, sent.id))
+    waiting = "SELECT not_before > now() + interval '59 minutes' FROM agno.step WHERE run_id = %s AND status = 'ready'"
+    assert database.execute(waiting, [sent.id]).fetchall() == [(True,)]
+    database.execute("UPDATE agno.step SET not_before = now() WHERE run_id = %s", [sent.id])
+    assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+
+
+def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
+    stranger: Celery, servers: EmbeddedServers, database_url: str
+) -> None:
+    name = urlsplit(database_url).path[1:]
+    with psycopg.connect(servers.database_url, autocommit=True) as elsewhere:
+        elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        elsewhere.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents")
+        queue = stranger.connection_for_read().default_channel.client
+        invariants.until(lambda: queue.llen("agents") == 0)  # a worker has the message, and nowhere to put it
+        elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    with Client(database_url) as client:
+        invariants.until(lambda: known(client, sent.id))
+        assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+
+
+# An app that is attached.
+
+
+def test_an_app_that_is_not_attached_is_told_so(servers: EmbeddedServers) -> None:
+    celery = Celery(
+        broker=servers.broker_url, set_as_current=False, backend="agno_workers.broker.backend:PostgresBackend"
+    )
+    with pytest.raises(ImproperlyConfigured, match="attach"):
+        celery.AsyncResult(str(uuid.uuid4())).ready()
+
+
+def test_an_attached_app_waits_for_runs(customer: Celery) -> None:
+    assert run_of(customer, "echo", "a").delay().get(timeout=WAIT_S) == "<a>"
+    with pytest.raises(ModelRejected):
+        run_of(customer, "failing", "a").delay().get(timeout=WAIT_S)
+
+
+def test_an_attached_app_is_told_of_what_it_said_wrong(customer: Celery) -> None:
+    with pytest.raises(InvalidInput, match="user_id"):
+        run_of(customer, "echo", "a", usr_id="x").delay().get(timeout=WAIT_S)
+    with pytest.raises(InvalidInput, match="order-17"):
+        run_of(customer, "echo", "a").apply_async(task_id="order-17").get(timeout=WAIT_S)
+
+
+def test_the_canvas_of_an_attached_app_over_runs(customer: Celery) -> None:
+    letters = [run_of(customer, "echo", letter) for letter in "abc"]
+    assert group(letters, app=customer)().get(timeout=WAIT_S) == ["<a>", "<b>", "<c>"]
+    assert chord(letters, run_of(customer, "echo"), app=customer)().get(timeout=WAIT_S) == sections(
+        "<a>", "<b>", "<c>"
+    )
+    inner = chord(letters[:2], run_of(customer, "shouter"), app=customer)
+    nested = chord([inner, letters[2]], run_of(customer, "shouter"), app=customer)
+    assert nested().get(timeout=WAIT_S) == "[1]\n[1]\n<A>\n\n[2]\n<B>\n\n[2]\n<C>"
+
+
+def test_a_failed_run_reaches_the_chord_of_an_attached_app(customer: Celery) -> None:
+    header = [run_of(customer, "echo", "a"), run_of(customer, "failing", "b")]
+    result = chord(header, run_of(customer, "echo"), app=customer)()
+    with pytest.raises(ChordError, match="the key is wrong"):
+        customer.AsyncResult(result.id).get(timeout=WAIT_S)
+
+
+def test_a_refused_run_reaches_the_chord_of_an_attached_app(customer: Celery) -> None:
+    header = [run_of(customer, "echo", "a"), run_of(customer, "echo", "b", usr_id="x")]
+    result = chord(header, run_of(customer, "echo"), app=customer)()
+    with pytest.raises(ChordError, match="user_id"):
+        customer.AsyncResult(result.id).get(timeout=WAIT_S)
+
+
+# Plain tasks of an attached app, on its own worker.
+
+
+def test_plain_tasks_keep_their_results_and_chords_in_postgres(
+    customer: Celery, shop_worker: subprocess.Popen[str]
+) -> None:
+    prices = [customer.signature("shop.price", [item]) for item in ("tea", "мёд")]
+    assert group(prices, app=customer)().get(timeout=WAIT_S) == ["price of tea", "price of мёд"]
+    total = chord(prices, customer.signature("shop.total"), app=customer)()
+    assert total.get(timeout=WAIT_S) == "price of tea + price of мёд"
+    broken = chord(
+        [*prices, customer.signature("shop.broken")], customer.signature("shop.total"), app=customer
+    )()
+    with pytest.raises(ChordError, match="out of stock"):
+        customer.AsyncResult(broken.id).get(timeout=WAIT_S)
+
+
+def test_plain_tasks_and_runs_of_two_workers_make_one_chord(
+    customer: Celery, shop_worker: subprocess.Popen[str]
+) -> None:
+    """Each worker sends what follows by its own routes, so a task that follows a run names its queue."""
+    header = [customer.signature("shop.price", ["tea"]), run_of(customer, "echo", "a")]
+    total = customer.signature("shop.total", queue="shop")
+    assert chord(header, total, app=customer)().get(timeout=WAIT_S) == "price of tea + <a>"
+    summary = chord(header, run_of(customer, "echo"), app=customer)()
+    assert summary.get(timeout=WAIT_S) == sections("price of tea", "<a>")
+    steps = chain(customer.signature("shop.price", ["tea"]), run_of(customer, "shouter"), total.clone())
+    assert steps().get(timeout=WAIT_S) == " + ".join("PRICE OF TEA")
+
+
+def test_link_error_of_an_attached_apps_chord_is_called_once(
+    customer: Celery, shop_worker: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    errback = customer.signature("shop.note", kwargs={"path": str(tmp_path / "notes")}, queue="shop")
+    told = errback.freeze()
+    body = run_of(customer, "echo")
+    body.link_error(errback)
+    result = chord(
+        [run_of(customer, "failing", "a"), customer.signature("shop.broken")], body, app=customer
+    )()
+    assert told.get(timeout=WAIT_S) == result.id
+    assert (tmp_path / "notes").read_text() == f"{result.id}\n"
+
+
+def known(client: Client, run_id: str) -> bool:
+    """Whether a worker has submitted the run that a message asked for."""
+    try:
+        return client.handle(run_id).run.status in RunStatus
+    except RunNotFound:
+        return False

@@ -1,0 +1,108 @@
+"""An engine on a real database, with agents of the test's own, whose models say what they are told to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from typing import Any
+
+import pytest
+import redis
+
+from agno_workers.core.agent import Agent
+from agno_workers.core.messages import AnyPart, Message, ModelRequest, user
+from agno_workers.core.ports import Model
+from agno_workers.core.run import Run
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.engine.loop import Engine
+from agno_workers.models.scripted import Scripted, Turn
+from agno_workers.registry import Registry
+from agno_workers.storage.journal import Send
+from agno_workers.storage.pool import Pool, Row, statements
+from agno_workers.streams import Streams
+from tests.integration.storage.world import World, claimed
+from tests.steps import carry
+
+_numbers = count()
+_NAMES = {text: name for name, text in statements("journal").items()}
+
+
+class Cue:
+    """A model that gives the next of `turns` each time it is asked, the last one again and again; `asked` is what it heard."""
+
+    def __init__(self, *turns: Turn | Callable[[], Turn]) -> None:
+        self.asked: list[ModelRequest] = []
+        self._turns = turns
+        self.model = Scripted(f"cue_{next(_numbers)}", self._next)
+
+    def _next(self, request: ModelRequest) -> Turn:
+        self.asked.append(request)
+        turn = self._turns[min(len(self.asked), len(self._turns)) - 1]
+        return turn() if callable(turn) else turn
+
+
+class CountedPool(Pool):
+    """A pool that remembers the names of the statements it ran."""
+
+    ran: list[str]
+
+    def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+        self.ran.append(_NAMES.get(statement, statement))
+        return super().run(statement, params)
+
+
+class Play:
+    """The stage: an engine for these agents, and runs that are carried to their end by this test."""
+
+    def __init__(self, world: World, pool: CountedPool, streams: Streams) -> None:
+        self.world = world
+        self.pool = pool
+        self.look = world.look
+        self._streams = streams
+
+    def engine(self, *agents: Agent) -> Engine:
+        journal = self.world.journal_of("w1", self.pool)
+        return Engine(journal, self.pool, Registry(agents), self._streams, _as_it_is, "agents", "tools")
+
+    def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> Send:
+        """A new run; its first turn."""
+        message = user(*content or ("hi",))
+        return claimed(self.world.journal.submit(message, agent=agent, queue="agents", **options).send)
+
+    def run(self, agent: Agent, *content: str | AnyPart, **options: Any) -> Run:
+        """A run of this agent, carried to its end."""
+        step = self.submit(agent.name, *content, **options)
+        carry(self.engine(agent), step)
+        return self.look.run(step.run_id)
+
+    def transcript(self, run: Run) -> list[Message]:
+        return self.look.transcript(run.id)
+
+    def let_time_pass(self) -> None:
+        """Until every step that is to be tried later may be tried."""
+        self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+
+
+def _as_it_is(model: str | Model) -> Model:
+    assert not isinstance(model, str)
+    return model
+
+
+@pytest.fixture(scope="session")
+def counted_pool(world_url: str) -> Iterator[CountedPool]:
+    pool = CountedPool(world_url, size=4, timeout_s=10, statement_timeout_s=30)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def live_streams(servers: EmbeddedServers) -> Iterator[Streams]:
+    client = redis.Redis.from_url(servers.redis_url)
+    yield Streams(client, max_events=100, ttl_s=60)
+    client.close()
+
+
+@pytest.fixture
+def play(world: World, counted_pool: CountedPool, live_streams: Streams) -> Play:
+    counted_pool.ran = []
+    return Play(world, counted_pool, live_streams)

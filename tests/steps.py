@@ -1,0 +1,26 @@
+"""Carrying the steps of a run by hand, where no worker is wanted."""
+
+from __future__ import annotations
+
+from agno_workers.engine.loop import Engine, take_turn
+from agno_workers.engine.tool_calls import take_tool
+from agno_workers.storage.journal import Recorded, Send
+from agno_workers.storage.look import Look
+
+
+def first_step(look: Look, run_id: str) -> Send:
+    (step,) = look.steps(run_id)
+    return Send(None, run_id, step.id, 0, step.kind, step.queue)
+
+
+def take(engine: Engine, step: Send) -> Recorded:
+    """Carry one step."""
+    carrying = take_turn if step.kind == "turn" else take_tool
+    return carrying(engine, step.run_id, step.step_id, step.generation)
+
+
+def carry(engine: Engine, step: Send) -> None:
+    """Carry a step and all that follows from it, one after another."""
+    todo = [step]
+    while todo:
+        todo += take(engine, todo.pop(0)).sends
