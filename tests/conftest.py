@@ -54,7 +54,10 @@ def template(servers: EmbeddedServers) -> str:
 def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
     """A fresh migrated database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    _execute(servers, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    _execute(
+        servers,
+        sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)),
+    )
     yield _named(servers.database_url, name)
     _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

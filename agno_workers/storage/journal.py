@@ -130,7 +130,7 @@ class Recorded(msgspec.Struct, frozen=True):
     """Of a fan-out: the turn that its last tool wakes; sent then, not now."""
     barrier_id: str | None = None
     continues: tuple[str, str | None] | None = None
-    """Of the end of a run that is part of a user's canvas: `(run_id, chord_id)`, for `take_owed`."""
+    """Of the end of a run that is part of a user's canvas: `(run_id, chord_id)`, for `Results.owed`."""
 
 
 class Journal:
@@ -394,11 +394,6 @@ class Journal:
         if stale:
             self.published(stale)
         return [_owed(row) for row in rows if row["outbox_id"] not in stale]
-
-    def take_owed(self, run_id: str | None, chord_id: str | None) -> list[Continue]:
-        """What an ended run owes to its canvas, and the chord that its part completed."""
-        rows = self._pool.run(_SQL["take_owed"], {"run_id": run_id, "chord_id": chord_id, "again_s": 1.0})
-        return [_as(Continue, row) for row in rows]
 
     def release_expired(self, limit: int) -> list[Send]:
         """Rule 3: leases that ran out, where another attempt is allowed."""

@@ -72,7 +72,7 @@ def test_the_workers_serve_every_queue_of_the_settings(procfile: dict[str, list[
 
 
 def test_up_starts_its_workers_as_the_procfile_does(procfile: dict[str, list[str]]) -> None:
-    started = workers(Settings(), {}, agents=32, tools=16)
+    started = workers(Settings(), agents=32, tools=16)
     for program, name in zip(started, ("worker-agents", "worker-tools"), strict=True):
         for option in procfile[name][1:]:
             assert option in program.arguments or option.endswith("@%h"), f"{name}: {option}"

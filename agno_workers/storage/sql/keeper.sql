@@ -21,12 +21,6 @@ SELECT taken.id AS outbox_id, taken.ended_run_id, taken.chord_id, step.id AS ste
        step.queue, step.priority, step.status = 'ready' AS wanted
 FROM taken LEFT JOIN agno.step ON step.id = taken.step_id;
 
--- name: take_owed
--- What one ended run owes to the canvas that it is part of: to be sent by the worker that ended it.
-UPDATE agno.outbox SET due_at = clock_timestamp() + make_interval(secs => %(again_s)s)
-WHERE ended_run_id = %(run_id)s::uuid OR chord_id = %(chord_id)s::uuid
-RETURNING id AS outbox_id, ended_run_id, chord_id;
-
 -- name: release_expired
 -- Rule 3: a lease ran out. With attempts left, and if a repetition is safe, the step is ready again. A try that a
 -- provider refused is an attempt, too, but no crash: those are bounded by the agent's Retry.

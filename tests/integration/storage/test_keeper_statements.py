@@ -8,6 +8,7 @@ from agno_workers.core.messages import user
 from agno_workers.core.run import StepKind
 from agno_workers.core.tool import Effect
 from agno_workers.storage.journal import Continue, Send
+from agno_workers.storage.results import Results
 from tests.integration.storage.world import FEW, World, claimed, result, said
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
@@ -86,7 +87,7 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(worl
     ended = world.turn(canvas={"link": [{"task": "t"}]})
     recorded = world.journal.end(ended, said("ok"), FEW, "ok", "end")
     assert recorded.continues == (ended.run_id, None)
-    (owed,) = world.journal.take_owed(ended.run_id, None)
+    (owed,) = Results(world.pool).owed(ended.run_id, None)
     assert owed == Continue(owed.outbox_id, ended.run_id)
     world.sql("UPDATE agno.outbox SET due_at = clock_timestamp() WHERE ended_run_id IS NOT NULL")
     assert owed in world.journal.take_outbox(10, 60)
