@@ -16,22 +16,26 @@ CHORD = "stock chord of 10 + body"
 def run(options: Options) -> Report:
     one_by_one, at_once = options.pick(20, 3), options.pick(100, 10)
     rounds = options.pick(5, 1)
+    told: list[str] = []
     with stage() as on_stage, on_stage.worker(options), on_stage.stock_worker(options):
         ours, chords = alternate(
             rounds,
             lambda: latencies_s(lambda: fan_out.delay("10"), one_by_one),
             lambda: latencies_s(lambda: stock.fan_out(10), one_by_one),
+            told=told,
         )
         fast, fast_chords = alternate(
             rounds,
             lambda: per_s(lambda: fan_out.delay("10"), at_once),
             lambda: per_s(lambda: stock.fan_out(10), at_once),
+            told=told,
         )
         long, long_chords, raw = alternate(
             rounds,
             lambda: per_s(lambda: fan_out.delay("5x3"), at_once),
             lambda: per_s(lambda: stock.fan_out(19), at_once),
             lambda: per_s(lambda: stock.raw(20), at_once),
+            told=told,
         )
         setting = on_stage.setting(options)
     rate = f"{at_once} at once"
@@ -60,4 +64,5 @@ def run(options: Options) -> Report:
                 against="20 stock tasks, nothing after them", aim=">= 1.3x", readme=True,
             ),
         ),
+        notes=tuple(told),
     )  # fmt: skip

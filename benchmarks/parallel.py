@@ -13,20 +13,26 @@ from benchmarks.workload import parallel
 
 def run(options: Options) -> Report:
     widths = (1, 5) if options.quick else (1, 2, 5, 10, 20, 50)
+    told: list[str] = []
     roomy = replace(options, concurrency=60)
     with stage() as on_stage, on_stage.worker(roomy), on_stage.stock_worker(roomy):
-        rows = tuple(_row(width, options.pick(3, 1)) for width in widths)
+        rows = tuple(_row(width, options.pick(3, 1), told) for width in widths)
         setting = on_stage.setting(roomy)
     return Report(
-        name="parallel", title="k tools that block for 1 s, in one turn", setting=setting, rows=rows
+        name="parallel",
+        title="k tools that block for 1 s, in one turn",
+        setting=setting,
+        rows=rows,
+        notes=tuple(told),
     )
 
 
-def _row(width: int, rounds: int) -> Row:
+def _row(width: int, rounds: int, told: list[str]) -> Row:
     ours, chords = alternate(
         rounds,
         lambda: latencies_s(lambda: parallel.delay(str(width)), 1)[0],
         lambda: latencies_s(lambda: stock.parallel(width), 1)[0],
+        told=told,
     )
     return Row(
         measure=f"{width} tool(s) of 1 s", unit="s", ours=ours, peer=chords, against="stock chord of as many + body",

@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import quantiles
 from time import perf_counter
 from typing import Any, TypeVar
 
+from celery import exceptions
+
 T = TypeVar("T")
-WAIT_S = 300.0
-"""The longest that a result is awaited."""
+WAIT_S = 60.0
+"""The longest that a result is awaited: many times what the slowest takes."""
+_REPEATS = 3
 
 
-def alternate(rounds: int, *sides: Callable[[], T]) -> list[tuple[T, ...]]:
-    """Each side's results, one a round. Every other round goes backwards, so that none is always the first."""
+class Lost(Exception):
+    """A result did not come in time."""
+
+
+def alternate(rounds: int, *sides: Callable[[], T], told: list[str] | None = None) -> list[tuple[T, ...]]:
+    """Each side's results, one a round. Every other round goes backwards, so that none is always the first.
+
+    A round in which a result was lost is repeated and `told` of: it happens to stock Celery. Raises Lost for the
+    fourth loss of one round, or for the first where nobody is told.
+    """
     found: list[list[T]] = [[] for _ in sides]
     for number in range(rounds):
         order = range(len(sides))
         for side in order if number % 2 == 0 else reversed(order):
-            found[side].append(sides[side]())
+            found[side].append(_told(sides[side], "ours" if side == 0 else "the peer", told))
     return [tuple(each) for each in found]
 
 
+def _told(side: Callable[[], T], whose: str, told: list[str] | None) -> T:
+    for _ in range(_REPEATS if told is not None else 0):
+        try:
+            return side()
+        except Lost as lost:
+            assert told is not None
+            told.append(f"a round of {whose} was repeated: {lost}")
+    return side()
+
+
 def latencies_s(submit: Callable[[], Any], count: int) -> list[float]:
-    """From the submit to the result, one at a time. What is submitted has Celery's `get`."""
+    """From the submit to the result, one at a time. What is submitted has Celery's `get`. Raises Lost."""
     took = []
     for _ in range(count):
         began = perf_counter()
-        submit().get(timeout=WAIT_S)
+        _await(submit())
         took.append(perf_counter() - began)
     return took
 
 
 def per_s(submit: Callable[[], Any], count: int) -> float:
-    """From the first submit to the last result, with all of them under way at once."""
+    """From the first submit to the last result, with all of them under way at once. Raises Lost."""
     began = perf_counter()
     for result in [submit() for _ in range(count)]:
-        result.get(timeout=WAIT_S)
+        _await(result)
     return count / (perf_counter() - began)
+
+
+def _await(result: Any) -> None:
+    try:
+        result.get(timeout=WAIT_S)
+    except exceptions.TimeoutError:
+        raise Lost(
+            f"a result was not there after {WAIT_S:g} s, Celery's state of it is {_state(result)}"
+        ) from None
+
+
+def _state(result: Any) -> str:
+    states = [str(part.state) for part in getattr(result, "results", None) or [result]]
+    return ", ".join(f"{count} x {state}" for state, count in Counter(states).items())
 
 
 def p95(values: Sequence[float]) -> float:

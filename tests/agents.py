@@ -102,7 +102,7 @@ def _block_while(path: Path) -> None:
         time.sleep(0.02)  # this is the tool at work, not a test that waits
 
 
-echo = Agent(name="echo", model=Scripted("echo", _echo))
+echo = Agent(name="echo", model=Scripted("angles", _echo))
 shouter = Agent(
     name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper()))
 )

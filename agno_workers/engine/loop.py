@@ -143,6 +143,10 @@ def try_later(engine: Engine, claim: TurnClaim, retry: Retry, error: Exception) 
             exc_info=error,
             extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent},
         )
+    else:
+        log.warning(
+            "a turn is tried again: %s", error, extra={"run_id": claim.run_id, "step_id": claim.step_id}
+        )
     if claim.tries + 1 >= retry.attempts:
         return engine.journal.fail(claim, described, "retries", step_status="dead")
     wish = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None

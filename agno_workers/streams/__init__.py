@@ -56,9 +56,12 @@ class Streams:
         if time.monotonic() < self._silent_until:
             return
         key = _key(run_id)
+        clean = {
+            name: text.encode("utf-8", "replace") for name, text in fields.items()
+        }  # models write lone surrogates
         try:
             with self._client.pipeline(transaction=False) as pipe:
-                pipe.xadd(key, fields, maxlen=self._max_events, approximate=True)  # type: ignore[arg-type]  # dict is invariant
+                pipe.xadd(key, clean, maxlen=self._max_events, approximate=True)  # type: ignore[arg-type]  # dict is invariant
                 pipe.expire(key, self._ttl_s)
                 pipe.execute()
         except redis.RedisError as error:

@@ -21,8 +21,6 @@ BEGIN
     IF coalesce(run->>'agent', '') = '' THEN
         RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(coalesce(run->'blobs', '{}'))
-        ON CONFLICT DO NOTHING;
     INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, metadata, canvas)
     VALUES (new_id, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
             run->>'idempotency_key', (run->>'parent_run_id')::uuid, coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'))
@@ -30,24 +28,15 @@ BEGIN
     IF NOT FOUND THEN
         SELECT r.* INTO known FROM agno.run r
             WHERE r.id = new_id OR (r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key')
-            ORDER BY r.id <> new_id LIMIT 1 FOR NO KEY UPDATE;
+            ORDER BY r.id <> new_id LIMIT 1;
         IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
-            INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, metadata, canvas)
-            VALUES (new_id, known.agent, 'waiting', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
-                    coalesce(run->'metadata', '{}'), run->'canvas');
-            INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
-            UPDATE agno.run r SET canvas = coalesce(r.canvas, '{}') || jsonb_build_object('alike',
-                    coalesce(r.canvas->'alike', '[]') || to_jsonb(new_id))
-                WHERE r.id = known.id AND r.ended_at IS NULL;
-            IF NOT FOUND THEN
-                PERFORM agno.end_alike(known, new_id);
-            END IF;
+            PERFORM agno.stand_in(run, new_id, known.id);
             known.id := new_id;
         END IF;
         RETURN QUERY SELECT known.id, false, NULL::uuid, NULL::bigint, known.queue, known.priority, false;
         RETURN;
     END IF;
-    INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+    PERFORM agno.first_message(run, new_id);
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before, sent_at)
     VALUES (first_step, new_id, 0, 'turn:1', 'turn', run_queue, (run->>'priority')::smallint, 1,
             coalesce((run->>'max_attempts')::int, 5), timer, CASE WHEN timer IS NULL THEN clock_timestamp() END);
@@ -55,6 +44,31 @@ BEGIN
         INSERT INTO agno.outbox (step_id, due_at) VALUES (first_step, clock_timestamp() + make_interval(secs => coalesce((run->>'publish_after_s')::float8, 0.3))) RETURNING id INTO owed;
     END IF;
     RETURN QUERY SELECT new_id, true, first_step, owed, run_queue, (run->>'priority')::smallint, timer IS NULL;
+END $$;
+
+-- The first message of a new run, and the large strings in it.
+CREATE OR REPLACE FUNCTION agno.first_message(run jsonb, new_id uuid) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(coalesce(run->'blobs', '{}')) ON CONFLICT DO NOTHING;
+    INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+$$;
+
+-- A run that does no work, and ends as, and when, the one does that has its key. Locks that one until the commit.
+CREATE OR REPLACE FUNCTION agno.stand_in(run jsonb, new_id uuid, known_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    known agno.run;
+BEGIN
+    SELECT r.* INTO known FROM agno.run r WHERE r.id = known_id FOR NO KEY UPDATE;
+    INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, metadata, canvas)
+    VALUES (new_id, known.agent, 'waiting', known.queue, known.priority, run->>'session_id', run->>'user_id',
+            coalesce(run->'metadata', '{}'), run->'canvas');
+    PERFORM agno.first_message(run, new_id);
+    IF known.ended_at IS NOT NULL THEN
+        PERFORM agno.end_alike(known, new_id);
+    ELSE
+        UPDATE agno.run r SET canvas = coalesce(r.canvas, '{}') || jsonb_build_object('alike',
+                coalesce(r.canvas->'alike', '[]') || to_jsonb(new_id))
+            WHERE r.id = known_id;
+    END IF;
 END $$;
 
 -- The same for SQL callers, inside their own transaction: SELECT agno.submit('researcher', 'What is new?');
@@ -67,9 +81,10 @@ DECLARE
 BEGIN
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
-        'idempotency_key', idempotency_key, 'metadata', metadata, 'not_before', not_before, 'publish_after_s', 0,
+        'idempotency_key', idempotency_key, 'not_before', not_before
+    )) || jsonb_build_object('metadata', coalesce(metadata, '{}'), 'publish_after_s', 0,
         'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', coalesce(input, ''))))
-    ))) s;
+    )) s;
     -- Nobody here holds a connection to Redis: wake the keeper, which publishes what was committed.
     PERFORM pg_notify('agno_outbox', '');
     RETURN submitted;

@@ -28,7 +28,7 @@ SELECT * FROM (
     SELECT CASE kind WHEN 'tool' THEN 'ToolCallStarted' ELSE 'ModelCallStarted' END, id::text, name, attempt, started_at, NULL
     FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL
     UNION ALL
-    SELECT CASE WHEN kind = 'tool' AND status = 'done' AND coalesce(error->>'type', 'LeaseExpired') = 'LeaseExpired' THEN 'ToolCallCompleted'
+    SELECT CASE WHEN kind = 'tool' AND status = 'done' AND (error IS NULL OR error @> '{"type": "LeaseExpired"}') THEN 'ToolCallCompleted'
                 WHEN kind = 'tool' THEN 'ToolCallError'
                 WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id::text, name, attempt, ended_at, error
     FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled'

@@ -51,9 +51,9 @@ def a_folder_of_nobody() -> Iterator[Path]:
 
 
 def test_both_answer_and_leave_nothing_behind(state_dir: Path) -> None:
-    before = modes_above(state_dir)
+    before, others = modes_above(state_dir), descendants(os.getpid())
     with embedded.servers(state_dir) as servers:
-        family = descendants(os.getpid())
+        family = [pid for pid in descendants(os.getpid()) if pid not in others]
         with psycopg.connect(servers.database_url) as connection:
             connection.execute("CREATE EXTENSION vector")
             row = connection.execute(
@@ -111,8 +111,9 @@ def test_data_survives_a_restart_and_a_kill_and_is_gone_when_fresh(state_dir: Pa
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
 def test_a_kill_leaves_no_child(state_dir: Path, name: str) -> None:
     server = {"postgres": embedded.Postgres, "valkey": embedded.Valkey}[name](state_dir)
+    others = descendants(os.getpid())
     server.start()
-    family = descendants(os.getpid())
+    family = [pid for pid in descendants(os.getpid()) if pid not in others]
     server.kill()
     wait_until_gone(family)
 
