@@ -354,8 +354,8 @@ class Journal:
         )
 
     def give_up(self, step_id: str) -> None:
-        """Say that the worker of this step is dead, so that nobody waits for its lease to run out."""
-        self._pool.run(_SQL["give_up"], {"step_id": step_id})
+        """Say that the process of this worker that carried a step is dead, so that nobody waits for its lease."""
+        self._pool.run(_SQL["give_up"], {"step_id": step_id, "worker": self.worker})
 
     def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; False when it has ended already."""

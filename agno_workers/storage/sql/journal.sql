@@ -179,8 +179,9 @@ WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s
 RETURNING id;
 
 -- name: give_up
--- End the lease of a step whose worker is known to be dead, so that the keeper need not wait for it.
-UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running' RETURNING id;
+-- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only its own
+-- worker may: a copy of its message that failed elsewhere says nothing about it.
+UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
 
 -- name: hold_run
 -- Cancel, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it

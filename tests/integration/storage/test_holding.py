@@ -206,3 +206,11 @@ def test_a_cancelled_tool_is_never_carried_again(world: World, effect: Effect) -
         assert world.journal.hopeless(10) == []
         assert world.journal.take_lost(None, 0.0, 10) == []
         assert world.journal.claim_tool(tool.run_id, tool.step_id, 0) is None
+
+
+def test_a_step_is_given_up_only_by_its_own_worker(world: World) -> None:
+    turn = world.turn()
+    world.journal_of("another").give_up(turn.step_id)
+    assert world.journal.release_expired(10) == []
+    world.journal.give_up(turn.step_id)
+    assert [send.step_id for send in world.journal.release_expired(10)] == [turn.step_id]
