@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TOOL, TURN
@@ -93,7 +93,7 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        task_queues=[Queue(agent_queue), Queue(tool_queue)],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (agent_queue, tool_queue)],
         task_default_queue=agent_queue,
         task_routes={RUN: {"queue": agent_queue}, TURN: {"queue": agent_queue}, TOOL: {"queue": tool_queue}},
         task_create_missing_queues=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from celery import exceptions, states
 from celery.backends.base import BaseBackend
 from celery.result import GroupResult, result_from_tuple
 
-from agno_workers.broker.names import STEP_TASKS, TOOL, TURN
+from agno_workers.broker.names import STEP_TASKS, TOOL
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import AgnoError
 from agno_workers.storage.pool import to_json
@@ -45,10 +44,6 @@ class PostgresBackend(BaseBackend):
     persistent = True
     supports_native_join = False
     thread_safe = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._own = threading.local()  # `chord_id`, from apply_chord to the set_chord_size of the same call
 
     @property
     def _dispatch(self) -> Dispatch:
@@ -125,19 +120,15 @@ class PostgresBackend(BaseBackend):
     # Chords.
 
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
-        """Write a user's chord down before its header is sent. Ours was committed with the turn that wanted it."""
+        """Write a user's chord down before its header is sent."""
         header_result = self.app.GroupResult(*header_result_args)
-        self._own.chord_id = header_result.id if body.task == TURN else None
-        if body.task == TURN:
-            return
         chord_id = barrier_id(header_result.id)
         if any(isinstance(result, GroupResult) for result in header_result.results):
             self.save_group(chord_id, header_result)
         self._dispatch.results.open_chord(chord_id, self._as_json(dict(body)))
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        if group_id != getattr(self._own, "chord_id", None):
-            self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
+        self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """A header task of a user's chord came back. A tool's own part was counted in the commit of its result."""

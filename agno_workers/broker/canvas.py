@@ -18,7 +18,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import ChordError
 from celery.result import GroupResult
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.utils.functional import maybe_list
 
 from agno_workers.broker.backend import STATES
@@ -30,7 +30,7 @@ from agno_workers.storage.results import Part, UserChord, barrier_id
 
 log = logging.getLogger(__name__)
 
-AWAY = (OperationalError, OSError, Unavailable)
+AWAY = (OperationalError, BatchPublishError, OSError, Unavailable)
 """Not a failure of what is sent: the broker or Postgres is away, and the keeper tries again."""
 
 

@@ -107,7 +107,8 @@ class World:
 
     def expire(self, step_id: str) -> None:
         """The lease runs out now."""
-        self.journal.give_up(step_id)
+        expired = "UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running'"
+        self.sql(expired, step_id=step_id)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
