@@ -91,7 +91,10 @@ def build(settings: Settings, app: Celery, *, worker: str = "") -> Services:
     )
     look, results = Look(pool), Results(pool)
     client = redis_client(settings)
-    streams = Streams(client, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
+    watching = redis_client(
+        settings, timeout_s=min(1.0, settings.broker_timeout_s)
+    )  # nobody waits long to be watched
+    streams = Streams(watching, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
     dispatch = Dispatch(app, journal, results, look)
     return Services(settings, app, pool, journal, look, results, client, streams, dispatch)
 
@@ -117,6 +120,13 @@ def services() -> Services:
     return _default().services.get()
 
 
+def upkeep() -> Services:
+    """Services with connections of their own, for the threads that must never wait for a tool to give one back."""
+    here = services()
+    settings = here.settings.model_copy(update={"db_pool_size": 3})
+    return build(settings, here.app, worker=here.journal.worker)
+
+
 def name_worker(name: str) -> None:
     """Say which worker this process, and the children that it forks, are; before the first use of `services`."""
     _default().services.name(name)
@@ -139,12 +149,12 @@ def problems() -> list[str]:
     return found
 
 
-def redis_client(settings: Settings) -> redis.Redis:
-    """A client for the broker's Redis, with time-outs."""
+def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
+    """A client for the broker's Redis, with time-outs (default: the settings' `broker_timeout_s`)."""
     url = (
         required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
     )
-    wait = settings.broker_timeout_s
+    wait = timeout_s or settings.broker_timeout_s
     client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
     )

@@ -97,7 +97,9 @@ class Stage:
     @contextmanager
     def process(self, command: list[str], name: str, **environment: str) -> Iterator[int]:
         """A process that ends with us, even when we are killed; its output goes to a log in `folder`."""
-        order = Order(command, str(ROOT), dict(os.environ) | environment, os.getpid())
+        # An order stands on a command line that every user can read: no secret of this shell goes into it.
+        inherited = {key: os.environ[key] for key in ("HOME", "LANG", "PATH", "TMPDIR") if key in os.environ}
+        order = Order(command, str(ROOT), inherited | environment, os.getpid())
         log = self.folder / f"{name}.log"
         kept = Kept(order, log)
         try:

@@ -15,6 +15,7 @@ from agno_workers import wiring
 from agno_workers.broker.keeper import Renewal, Rounds
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.errors import AgnoError
+from agno_workers.storage.results import as_uuid
 
 if (
     folder := str(Path.cwd())
@@ -37,28 +38,34 @@ class Threads(bootsteps.StartStopStep):
         self._threads: list[Rounds | Renewal] = []
 
     def start(self, _worker: Any) -> None:
-        services = wiring.services()
+        services, upkeep = wiring.services(), wiring.upkeep()
         settings = services.settings
         self._threads = [
             Rounds(
-                services.keeper(),
-                services.pool,
+                upkeep.keeper(),
+                upkeep.pool,
                 every_s=settings.keeper_every_s,
                 standby_s=settings.keeper_lease_s,
             ),
-            Renewal(services.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s),
+            Renewal(upkeep.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s),
         ]
         for thread in self._threads:
             thread.start()
+        # Not in `stop`: that comes first, and a step that is still under way needs its lease until it is over.
+        signals.worker_shutdown.connect(self._end, weak=False)
 
-    def stop(self, _worker: Any) -> None:
+    def _end(self, **_: Any) -> None:
         for thread in self._threads:
             thread.stop()
 
 
 def carried() -> list[str]:
     """The steps that this worker's pool is at work on, whatever kind of pool it is."""
-    return [request.id for request in list(state.active_requests) if request.name in STEP_TASKS]
+    return [
+        request.id
+        for request in list(state.active_requests)
+        if request.name in STEP_TASKS and as_uuid(request.id) is not None
+    ]
 
 
 @signals.worker_init.connect

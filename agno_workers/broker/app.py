@@ -89,6 +89,9 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         redis_socket_connect_timeout=broker_timeout_s,
         result_backend="agno_workers.broker.backend:PostgresBackend",
         result_backend_thread_safe=True,
+        result_backend_always_retry=True,  # while Postgres is away, for a minute or so
+        result_backend_max_retries=60,
+        result_backend_max_sleep_between_retries_ms=2000,
         result_expires=None,
         task_serializer="json",
         result_serializer="json",

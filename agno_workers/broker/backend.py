@@ -18,14 +18,17 @@ from celery.result import GroupResult, result_from_tuple
 
 from agno_workers.broker.names import STEP_TASKS, TOOL
 from agno_workers.core.run import RunStatus
-from agno_workers.errors import AgnoError
-from agno_workers.storage.pool import to_json
+from agno_workers.errors import AgnoError, Unavailable
+from agno_workers.storage.pool import patiently, to_json
 from agno_workers.storage.results import Outcome, barrier_id, is_over
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
 
 log = logging.getLogger(__name__)
+
+_DEATHS = (exceptions.WorkerLostError, exceptions.TimeLimitExceeded, exceptions.Terminated)
+"""What Celery says when the process that carried a task is gone."""
 
 STATES = {
     RunStatus.QUEUED: states.PENDING,
@@ -117,6 +120,10 @@ class PostgresBackend(BaseBackend):
     def _delete_group(self, group_id: str) -> None:
         self._dispatch.results.delete_group(group_id)
 
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Reading and storing hold on while Postgres is away; see `result_backend_*` in app.py."""
+        return isinstance(exc, Unavailable)
+
     # Chords.
 
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
@@ -135,7 +142,8 @@ class PostgresBackend(BaseBackend):
         if request.task == TOOL or not request.group or not request.id:
             return
         encoded, chord_id = self._as_json(self.encode_result(result, state)), barrier_id(request.group)
-        if self._dispatch.results.chord_part(chord_id, request.id, request.group_index, state, encoded):
+        part = chord_id, request.id, request.group_index, state, encoded
+        if patiently(self._dispatch.results.chord_part, *part):
             self._dispatch.continue_chord(chord_id)
         elif state == states.SUCCESS:
             log.warning(
@@ -152,8 +160,9 @@ class PostgresBackend(BaseBackend):
     ) -> None:
         """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
         if _is_step(request):
-            self._dispatch.journal.give_up(task_id)
-            return
+            if isinstance(exc, _DEATHS):
+                self._dispatch.journal.give_up(task_id)
+            return  # anything else may have met a copy of the step: its lease tells
         super().mark_as_failure(task_id, exc, traceback, request, **kwargs)
 
     def _fail_chain(

@@ -16,6 +16,7 @@ from kombu.exceptions import BatchPublishError, OperationalError
 
 from agno_workers.broker.canvas import AWAY, Followers
 from agno_workers.broker.names import TASK_OF, TURN
+from agno_workers.errors import Unavailable
 from agno_workers.storage.journal import Continue, Journal, Recorded, Send
 from agno_workers.storage.look import Look
 from agno_workers.storage.results import Results
@@ -72,18 +73,25 @@ class Dispatch:
         except (OperationalError, BatchPublishError, OSError) as error:
             log.warning("the broker is away; the keeper sends %d message(s) later: %s", len(sends), error)
             return False
-        self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+        self._strike_out([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
 
     def go_on(self, continues: Sequence[Continue]) -> None:
         """Publish what comes after ended runs and completed chords."""
         for owed in continues:
             if self.results.hold_owed(owed.outbox_id) and self._went_on(owed):
-                self.journal.published([owed.outbox_id])
+                self._strike_out([owed.outbox_id])
 
     def continue_chord(self, chord_id: str) -> None:
         """Publish the body of a user's chord, if its last part has come in."""
         self.go_on(self.results.owed(None, chord_id))
+
+    def _strike_out(self, outbox_ids: Sequence[int]) -> None:
+        """What was sent is no longer owed. If that can't be said now, the keeper sends it again, which is harmless."""
+        try:
+            self.journal.published(outbox_ids)
+        except Unavailable as error:
+            log.warning("%d sent message(s) stay in the outbox: %s", len(outbox_ids), error)
 
     def _went_on(self, owed: Continue) -> bool:
         try:

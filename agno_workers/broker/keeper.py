@@ -4,9 +4,10 @@ Each worker has both, as threads of its main process; a busy or dead pool can't 
 rounds, the others stand by. Rules, as in sql/keeper.sql:
 
     1  Redis lost its memory (a key there no longer equals a row here): everything that is ready is sent again
-    2  an outbox row that was not published within 300 ms is published
+    2  an outbox row that was not published in time (`publish_after_s`) is published
     3  a lease that ran out: the step is ready again, or, without a further attempt, ends
-    4  a sent step that nobody claimed for 3 s while its queue is empty: its message was lost, it is sent again
+    4  a sent step that nobody claimed for 3 s while its queue is empty: its message was lost, it is sent again; where
+       the queue is never empty, after a minute, and then after twice that, and so on
     5  timers that have come are sent
 
 Every rule may be carried out twice or by two keepers at once; each round logs what it did, and an outage of
@@ -32,7 +33,8 @@ from agno_workers.storage.pool import Connection, Pool
 log = logging.getLogger(__name__)
 
 EPOCH_KEY = "agno:epoch"
-_BATCH = 500
+_BATCH = 100  # a batch is sent well within the keeper's lease
+_PATIENCE_S = 60.0
 _AGAIN_S = 1.0  # an outbox row that a keeper took and did not strike out is taken again after this
 _ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
 
@@ -53,28 +55,38 @@ class Keeper:
         self._look_for_lost_at = 0.0
 
     def round(self) -> bool:
-        """One round; False: another worker's keeper does them. Raises what Postgres and Redis raise."""
-        if not self._journal.lead(self._lease_s):
+        """One round; False: another worker's keeper does them. A rule that fails is logged and keeps no other from its
+        work, but an outage of Postgres, which each would meet, is raised.
+        """
+        if not self._lead():
             return False
-        self.check_epoch()
-        self.publish_outbox()
-        self.expire_leases()
-        self._send("timers", self._journal.take_due(_BATCH))
-        if time.monotonic() >= self._look_for_lost_at:
-            self.resend_lost()
-            self._look_for_lost_at = time.monotonic() + 1.0
+        for rule in (
+            self.expire_leases,
+            self.send_due,
+            self.publish_outbox,
+            self.check_epoch,
+            self.resend_lost,
+        ):
+            try:
+                rule()
+            except (Unavailable, psycopg.Error):
+                raise
+            except (redis.RedisError, OSError) as error:
+                log.warning("%s waits for Redis: %s", rule.__name__, error)
+            except Exception:
+                log.exception("%s failed; the next round tries again", rule.__name__)
         return True
 
     def check_epoch(self) -> None:
         """Rule 1."""
         epoch = self._journal.epoch()
-        remembered = self._redis.get(EPOCH_KEY)
-        if remembered == epoch.encode():
+        if self._redis.get(EPOCH_KEY) == epoch.encode():
             return
         log.warning("Redis lost its memory (or is new): sending every ready step again")
-        while lost := self._journal.take_lost(None, 0.0, _BATCH):
+        noticed = self._journal.now()  # what is sent from here on is not sent twice
+        while lost := self._journal.take_forgotten(noticed, _BATCH):
             self._send("forgotten", lost)
-            if len(lost) < _BATCH:
+            if len(lost) < _BATCH or not self._lead():
                 break
         self._redis.set(EPOCH_KEY, epoch)
 
@@ -84,21 +96,39 @@ class Keeper:
             log.info("publishing %d message(s) that were left behind", len(owed))
             self._dispatch.send([item for item in owed if isinstance(item, Send)])
             self._dispatch.go_on([item for item in owed if not isinstance(item, Send)])
-            if len(owed) < _BATCH:
+            if len(owed) < _BATCH or not self._lead():
                 break
 
     def expire_leases(self) -> None:
         """Rule 3."""
         self._send("expired", self._journal.release_expired(_BATCH))
         for step in self._journal.hopeless(_BATCH):
-            self._dispatch.publish(self._bury(step))
+            try:
+                self._dispatch.publish(self._bury(step))
+            except (Unavailable, psycopg.OperationalError):
+                raise
+            except Exception:
+                log.exception("a step can't be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
+
+    def send_due(self) -> None:
+        """Rule 5."""
+        self._send("due", self._journal.take_due(_BATCH))
 
     def resend_lost(self) -> None:
-        """Rule 4."""
+        """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent
+        again whatever its queue holds, each time after twice the patience.
+        """
+        if time.monotonic() < self._look_for_lost_at:
+            return
+        self._look_for_lost_at = time.monotonic() + 1.0
         silent = self._journal.silent_queues(self._resend_after_s)
         empty = [queue for queue in silent if queues.length(self._redis, queue) == 0]
         if empty:
             self._send("lost", self._journal.take_lost(empty, self._resend_after_s, _BATCH))
+        self._send("long waiting", self._journal.take_overdue(_PATIENCE_S, _BATCH))
+
+    def _lead(self) -> bool:
+        return self._journal.lead(self._lease_s)
 
     def _send(self, why: str, sends: list[Send]) -> None:
         if sends:

@@ -51,6 +51,10 @@ def submit(
     agent = asked.get("agent")
     if not isinstance(agent, str) or not agent:
         raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
+    if priority is not None and not 0 <= priority <= 9:
+        raise InvalidInput(f"priority must be from 0 (first) to 9 (last), got {priority!r}.")
+    if not queue:
+        raise InvalidInput(f"queue must be the name of a Celery queue, got {queue!r}.")
     if isinstance(eta, str):
         eta = datetime.fromisoformat(eta)
     if countdown is not None:

@@ -78,4 +78,4 @@ class ToolOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     is_error: bool = False
     kind: str = "ok"
-    """`ok`, `raised`, `timeout`, `invalid_arguments`, `unknown_tool`, `unserialisable`, `crashed` or `unknown`."""
+    """`ok`, `raised`, `timeout`, `invalid_arguments`, `unknown_tool` or `unserialisable`."""

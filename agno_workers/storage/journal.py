@@ -397,10 +397,8 @@ class Journal:
 
     def release_expired(self, limit: int) -> list[Send]:
         """Rule 3: leases that ran out, where another attempt is allowed."""
-        return [
-            _as(Send, row | {"outbox_id": None})
-            for row in self._pool.run(_SQL["release_expired"], {"limit": limit})
-        ]
+        rows = self._pool.run(_SQL["release_expired"], {"limit": limit, "again_s": self._publish_after_s})
+        return [_as(Send, row) for row in rows]
 
     def hopeless(self, limit: int) -> list[Hopeless]:
         """Rule 3: leases that ran out, where none is."""
@@ -413,19 +411,31 @@ class Journal:
         ]
 
     def take_lost(self, queues: Sequence[str] | None, resend_after_s: float, limit: int) -> list[Send]:
-        """Rules 4 and 1: steps whose message is gone, in these queues or (None) in all."""
-        params = {
-            "queues": None if queues is None else list(queues),
-            "resend_after_s": resend_after_s,
-            "limit": limit,
-        }
+        """Rule 4: steps of these queues (None: of all) that nobody claimed for `resend_after_s`."""
+        named = None if queues is None else list(queues)
+        return self._take_lost(queues=named, resend_after_s=resend_after_s, limit=limit, sent_before=None)
+
+    def take_forgotten(self, sent_before: datetime, limit: int) -> list[Send]:
+        """Rule 1: steps of all queues whose message was sent before that time."""
+        return self._take_lost(queues=None, resend_after_s=0, limit=limit, sent_before=sent_before)
+
+    def _take_lost(self, **params: Any) -> list[Send]:
         return [_as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["take_lost"], params)]
+
+    def now(self) -> datetime:
+        """The database's clock, by which everything here is timed."""
+        when: datetime = self._pool.run(_SQL["now"])[0]["now"]
+        return when
+
+    def take_overdue(self, patience_s: float, limit: int) -> list[Send]:
+        """Rule 4: steps that have waited for long, whatever their queue holds."""
+        rows = self._pool.run(_SQL["take_overdue"], {"patience_s": patience_s, "limit": limit})
+        return [_as(Send, row | {"outbox_id": None}) for row in rows]
 
     def take_due(self, limit: int) -> list[Send]:
         """Rule 5: steps whose timer has come."""
-        return [
-            _as(Send, row | {"outbox_id": None}) for row in self._pool.run(_SQL["take_due"], {"limit": limit})
-        ]
+        rows = self._pool.run(_SQL["take_due"], {"limit": limit, "again_s": self._publish_after_s})
+        return [_as(Send, row) for row in rows]
 
     def epoch(self) -> str:
         """The value that Redis must repeat as long as it remembers."""

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _FLUSH_AFTER_S = 0.05
 _FLUSH_AFTER_CHARS = 2000
-_PAUSE_AFTER_ERROR_S = 2.0
+_PAUSE_AFTER_ERROR_S = 20.0
 
 
 class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,7 +52,7 @@ class Streams:
             writer.flush()
 
     def append(self, run_id: str, fields: dict[str, str]) -> None:
-        """Add one event; after a failure nothing is tried for 2 s, so that a step is not slowed by a Redis that is away."""
+        """Add one event; after a failure nothing is tried for 20 s, so that a step is not slowed by a Redis that is away."""
         if time.monotonic() < self._silent_until:
             return
         key = _key(run_id)

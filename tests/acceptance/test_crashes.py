@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -211,6 +212,31 @@ def test_c21_a_worker_that_is_asked_to_end_finishes_what_it_carries(
     start_worker()
     assert run.get(timeout=WAIT_S) == "released"
     assert [step.attempt for step in run.handle.steps] == [1, 1, 1]
+
+
+def test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done(
+    start_worker: StartWorker, services: Services, tmp_path: Path
+) -> None:
+    ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
+    hold.touch()
+    ending = start_worker()
+    run = caller.delay(f'pay {{"path": "{ledger}"}}')
+    invariants.until(ledger.exists)
+    ending.kill(signal.SIGTERM)
+    ending.wait_for("Warm shutdown")
+    start_worker()
+    leases: set[datetime] = set()
+
+    def renewed_three_times() -> bool:  # well past the lease that it had when the worker was asked to end
+        leases.update(
+            row["lease_until"]
+            for row in services.pool.run("SELECT lease_until FROM agno.step WHERE effect = 'once'")
+        )
+        return len(leases) == 4
+
+    invariants.until(renewed_three_times)
+    hold.unlink()
+    assert run.get(timeout=WAIT_S) == "paid"
 
 
 def test_a_run_submitted_in_sql_lives_and_dies_with_the_callers_transaction(

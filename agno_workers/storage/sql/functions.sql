@@ -79,11 +79,14 @@ CREATE OR REPLACE FUNCTION agno.submit(
 DECLARE
     submitted uuid;
 BEGIN
+    IF coalesce(btrim(input), '') = '' THEN
+        RAISE EXCEPTION 'agno.submit: the input of agent % is empty. Say what it is to do.', quote_literal(agent) USING ERRCODE = '22023';
+    END IF;
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
         'idempotency_key', idempotency_key, 'not_before', not_before
     )) || jsonb_build_object('metadata', coalesce(metadata, '{}'), 'publish_after_s', 0,
-        'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', coalesce(input, ''))))
+        'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', input)))
     )) s;
     -- Nobody here holds a connection to Redis: wake the keeper, which publishes what was committed.
     PERFORM pg_notify('agno_outbox', '');

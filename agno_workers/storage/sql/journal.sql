@@ -55,7 +55,7 @@ WITH claimed AS (
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
        claimed.name, claimed.effect, agno.inflate(claimed.call) AS call, claimed.agent, claimed.session_id,
        claimed.user_id, claimed.metadata,
-       CASE WHEN claimed.effect <> 'once' THEN set_config('synchronous_commit', 'off', true) END AS no_wait
+       set_config('synchronous_commit', CASE claimed.effect WHEN 'once' THEN 'on' ELSE 'off' END, true) AS wait
 FROM claimed;
 
 -- name: finish_turn

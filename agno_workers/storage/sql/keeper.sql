@@ -28,12 +28,21 @@ WITH late AS (
     SELECT id FROM agno.step
     WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt - tries < max_attempts AND effect IS DISTINCT FROM 'once'
     ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+released AS (
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
+        error = jsonb_build_object('type', 'LeaseExpired', 'message',
+            format('attempt %%s on %%s ended without a result: the worker died, was paused or cut off', step.attempt, step.worker))
+    FROM late WHERE step.id = late.id
+    RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
+),
+owed AS (
+    INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM released
+    RETURNING id, step_id
 )
-UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
-    error = jsonb_build_object('type', 'LeaseExpired', 'message',
-        format('attempt %%s on %%s ended without a result: the worker died, was paused or cut off', step.attempt, step.worker))
-FROM late WHERE step.id = late.id
-RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
+       released.priority
+FROM released JOIN owed ON owed.step_id = released.id;
 
 -- name: hopeless
 -- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
@@ -52,14 +61,26 @@ SELECT DISTINCT queue FROM (
 
 -- name: take_lost
 -- Rule 4, second half, for queues that are empty: those messages were lost. Rule 1 (Redis lost its memory) is the
--- same with every queue and no patience.
+-- same with every queue, and all that was sent before it was noticed.
 WITH lost AS (
     SELECT id FROM agno.step
     WHERE status = 'ready' AND not_before IS NULL AND (%(queues)s::text[] IS NULL OR queue = ANY(%(queues)s))
-      AND sent_at < clock_timestamp() - make_interval(secs => %(resend_after_s)s)
+      AND sent_at < coalesce(%(sent_before)s, clock_timestamp() - make_interval(secs => %(resend_after_s)s))
     ORDER BY sent_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE agno.step SET sent_at = clock_timestamp() FROM lost WHERE step.id = lost.id
+RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+
+-- name: take_overdue
+-- Rule 4, for queues that are never empty: a step that has waited since it was sent for `patience_s`, and for as long as
+-- it had waited before. So each time it is sent again the wait doubles, and a true backlog is not doubled.
+WITH overdue AS (
+    SELECT id FROM agno.step
+    WHERE status = 'ready' AND not_before IS NULL AND sent_at < clock_timestamp() - make_interval(secs => %(patience_s)s)
+      AND clock_timestamp() - sent_at > sent_at - created_at
+    ORDER BY sent_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE agno.step SET sent_at = clock_timestamp() FROM overdue WHERE step.id = overdue.id
 RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
 
 -- name: take_due
@@ -67,9 +88,20 @@ RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queu
 WITH due AS (
     SELECT id FROM agno.step WHERE status = 'ready' AND not_before <= clock_timestamp()
     ORDER BY not_before LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+begun AS (
+    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() FROM due WHERE step.id = due.id
+    RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
+),
+owed AS (
+    INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM begun
+    RETURNING id, step_id
 )
-UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() FROM due WHERE step.id = due.id
-RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+SELECT owed.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
+FROM begun JOIN owed ON owed.step_id = begun.id;
+
+-- name: now
+SELECT clock_timestamp() AS now;
 
 -- name: epoch
 -- The value that Redis must repeat; made once.

@@ -1,0 +1,95 @@
+"""The keeper's rounds on a real database and a real Redis, without a worker: what is owed arrives, and nothing more."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from agno_workers.broker import keeper, queues
+from agno_workers.broker.keeper import EPOCH_KEY, Keeper
+from agno_workers.engine.loop import NOTHING
+from agno_workers.storage.journal import Hopeless, Recorded
+from agno_workers.wiring import Services
+from tests.agents import caller, echo
+from tests.steps import first_step
+
+
+@pytest.fixture
+def rounds(services: Services) -> Keeper:
+    return services.keeper()
+
+
+def submit(count: int) -> list[str]:
+    return [echo.delay(str(number)).id for number in range(count)]
+
+
+def age(services: Services, seconds: float) -> None:
+    """All steps were written and sent so long ago."""
+    passed = "created_at = created_at - make_interval(secs => %(s)s), sent_at = sent_at - make_interval(secs => %(s)s)"
+    services.pool.run(f"UPDATE agno.step SET {passed}", {"s": seconds})
+
+
+def remembers(services: Services, client: redis.Redis) -> None:
+    client.set(EPOCH_KEY, services.journal.epoch())
+
+
+def test_after_a_wipe_a_long_backlog_is_sent_once(
+    services: Services, rounds: Keeper, redis_client: redis.Redis
+) -> None:
+    backlog = 2 * keeper._BATCH + 1
+    submit(backlog)
+    redis_client.flushall()
+    assert rounds.round()
+    assert rounds.round()
+    assert queues.length(redis_client, "agents") == backlog
+    assert redis_client.get(EPOCH_KEY) == services.journal.epoch().encode()
+
+
+def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_then_after_two(
+    services: Services, rounds: Keeper, redis_client: redis.Redis
+) -> None:
+    remembers(services, redis_client)
+    submit(1)
+    sent = []
+    for seconds in (30, 31, 30, 31, 61):
+        age(services, seconds)
+        rounds._look_for_lost_at = 0.0
+        rounds.round()
+        sent.append(queues.length(redis_client, "agents"))
+    assert sent == [1, 2, 2, 2, 3]
+
+
+def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
+    services: Services, redis_client: redis.Redis
+) -> None:
+    def break_down(step: Hopeless) -> Recorded:
+        raise ValueError(step.step_id)
+
+    rounds = Keeper(
+        services.journal, services.dispatch, redis_client, break_down, lease_s=1, resend_after_s=1
+    )
+    stuck = first_step(services.look, caller.delay("add").id)
+    services.pool.run("UPDATE agno.step SET max_attempts = 1")
+    assert services.journal.claim_turn(stuck.run_id, stuck.step_id, 0)
+    services.journal.give_up(stuck.step_id)
+    echo.apply_async(("later",), countdown=0.0)
+    before = queues.length(redis_client, "agents")
+    assert rounds.round()
+    assert queues.length(redis_client, "agents") > before
+
+
+def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services) -> None:
+    nowhere = redis.Redis(unix_socket_path="/nowhere/redis.sock")
+    ended: list[str] = []
+
+    def note(step: Hopeless) -> Recorded:
+        ended.append(step.step_id)
+        return NOTHING
+
+    rounds = Keeper(services.journal, services.dispatch, nowhere, note, lease_s=1, resend_after_s=1)
+    turn = first_step(services.look, echo.delay("x").id)
+    services.pool.run("UPDATE agno.step SET max_attempts = 1")
+    assert services.journal.claim_turn(turn.run_id, turn.step_id, 0)
+    services.journal.give_up(turn.step_id)
+    assert rounds.round()
+    assert ended == [turn.step_id]
