@@ -98,7 +98,9 @@ class Stage:
     def process(self, command: list[str], name: str, **environment: str) -> Iterator[int]:
         """A process that ends with us, even when we are killed; its output goes to a log in `folder`."""
         # An order stands on a command line that every user can read: no secret of this shell goes into it.
-        inherited = {key: os.environ[key] for key in ("HOME", "LANG", "PATH", "TMPDIR") if key in os.environ}
+        plain = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
+        ours = ("AGNO_", "BENCH_")
+        inherited = {key: value for key, value in os.environ.items() if key in plain or key.startswith(ours)}
         order = Order(command, str(ROOT), inherited | environment, os.getpid())
         log = self.folder / f"{name}.log"
         kept = Kept(order, log)

@@ -152,7 +152,7 @@ def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
     listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
     assert listed["echo"] == {
         "name": "echo",
-        "model": "scripted:echo",
+        "model": "scripted:angles",
         "queue": "agents",
         "description": "",
         "tools": [],
