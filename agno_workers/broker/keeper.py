@@ -86,8 +86,10 @@ class Keeper:
         noticed = self._journal.now()  # what is sent from here on is not sent twice
         while lost := self._journal.take_forgotten(noticed, _BATCH):
             self._send("forgotten", lost)
-            if len(lost) < _BATCH or not self._lead():
+            if len(lost) < _BATCH:
                 break
+            if not self._lead():
+                return  # the next keeper finds the key missing, and sends the rest
         self._redis.set(EPOCH_KEY, epoch)
 
     def publish_outbox(self) -> None:

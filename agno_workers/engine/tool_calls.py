@@ -27,9 +27,8 @@ def take_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
         return NOTHING
     try:
         tools = engine.prepare(claim.agent).tools
-    except (
-        AgnoError
-    ) as error:  # this worker lacks the agent's code: the model is told, rather than the run left hanging
+    except AgnoError as error:
+        # This worker lacks the agent's code: the model is told, rather than the run left hanging.
         return finish(engine, claim, ToolOutcome(str(error), True, "unknown_tool"))
     tool = tools.get(claim.name)
     with engine.held.step(claim.step_id) as lost, engine.streams.writer(claim.run_id, claim.step_id) as emit:

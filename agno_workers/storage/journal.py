@@ -20,7 +20,7 @@ from agno_workers.core.run import StepKind
 from agno_workers.core.tool import Effect
 from agno_workers.storage.pool import Payloads, Pool, Row, execute, jsonb, patiently, statements
 
-_SQL = {**statements("journal"), **statements("keeper")}
+_SQL = {**statements("journal"), **statements("keeper"), "clock": statements("look")["clock"]}
 T = TypeVar("T")
 
 
@@ -64,7 +64,6 @@ class TurnClaim(msgspec.Struct, frozen=True):
     max_attempts: int
     tries: int
     agent: str
-    run_queue: str
     transcript: tuple[Message, ...]
     created_at: datetime
     priority: int | None = None
@@ -424,7 +423,7 @@ class Journal:
 
     def now(self) -> datetime:
         """The database's clock, by which everything here is timed."""
-        when: datetime = self._pool.run(_SQL["now"])[0]["now"]
+        when: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         return when
 
     def take_overdue(self, patience_s: float, limit: int) -> list[Send]:

@@ -29,7 +29,7 @@ begun AS (
     FROM claimed WHERE run.id = claimed.run_id AND run.status <> 'running'
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
-       claimed.tries, alive.agent, alive.queue AS run_queue, alive.priority, alive.session_id, alive.user_id, alive.metadata, alive.canvas,
+       claimed.tries, alive.agent, alive.priority, alive.session_id, alive.user_id, alive.metadata, alive.canvas,
        alive.turns, alive.tool_calls, alive.created_at,
        jsonb_build_object('input_tokens', alive.input_tokens, 'output_tokens', alive.output_tokens,
            'cached_tokens', alive.cached_tokens, 'cache_write_tokens', alive.cache_write_tokens,
@@ -50,7 +50,7 @@ WITH claimed AS (
       AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
            OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts
               AND step.effect <> 'once')
-    RETURNING step.*, run.agent, run.session_id, run.user_id, run.metadata, run.queue AS run_queue
+    RETURNING step.*, run.agent, run.session_id, run.user_id, run.metadata
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.key, claimed.seq, claimed.attempt, claimed.max_attempts,
        claimed.name, claimed.effect, agno.inflate(claimed.call) AS call, claimed.agent, claimed.session_id,

@@ -100,9 +100,6 @@ owed AS (
 SELECT owed.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
 FROM begun JOIN owed ON owed.step_id = begun.id;
 
--- name: now
-SELECT clock_timestamp() AS now;
-
 -- name: epoch
 -- The value that Redis must repeat; made once.
 INSERT INTO agno.meta AS m (key, value) VALUES ('epoch', %(fresh)s) ON CONFLICT (key) DO UPDATE SET value = m.value RETURNING value;
