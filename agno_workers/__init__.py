@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agno_workers import errors as errors
     from agno_workers.agent import Agent as Agent
     from agno_workers.agent import RunResult as RunResult
+    from agno_workers.batch import Batch as Batch
     from agno_workers.client import Client as Client
     from agno_workers.client import RunHandle as RunHandle
     from agno_workers.core.agent import (
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     )
     from agno_workers.core.agent import (
         Limits as Limits,
+    )
+    from agno_workers.core.agent import (
+        Prices as Prices,
     )
     from agno_workers.core.agent import (
         Retry as Retry,
@@ -51,11 +55,15 @@ if TYPE_CHECKING:
     from agno_workers.core.run import Run as Run
     from agno_workers.core.run import RunOutput as RunOutput
     from agno_workers.core.run import RunStatus as RunStatus
+    from agno_workers.core.tool import NOT_DONE as NOT_DONE
     from agno_workers.core.tool import Effect as Effect
     from agno_workers.core.tool import Tool as Tool
     from agno_workers.core.tool import ToolContext as ToolContext
     from agno_workers.errors import AgnoError as AgnoError
+    from agno_workers.errors import NotWaiting as NotWaiting
     from agno_workers.errors import ToolError as ToolError
+    from agno_workers.errors import TryAgain as TryAgain
+    from agno_workers.people import Requirement as Requirement
     from agno_workers.tools import Toolkit as Toolkit
     from agno_workers.tools import tool as tool
     from agno_workers.wiring import attach as attach
@@ -64,12 +72,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agno_workers.agent": ("Agent", "RunResult"),
+    "agno_workers.batch": ("Batch",),
     "agno_workers.client": ("Client", "RunHandle"),
-    "agno_workers.core.agent": ("Context", "History", "Limits", "Retry"),
+    "agno_workers.core.agent": ("Context", "History", "Limits", "Prices", "Retry"),
     "agno_workers.core.messages": ("Audio", "File", "Image", "Message", "ModelSettings", "Text", "Usage"),
     "agno_workers.core.run": ("Run", "RunOutput", "RunStatus"),
-    "agno_workers.core.tool": ("Effect", "Tool", "ToolContext"),
-    "agno_workers.errors": ("AgnoError", "ToolError"),
+    "agno_workers.core.tool": ("NOT_DONE", "Effect", "Tool", "ToolContext"),
+    "agno_workers.errors": ("AgnoError", "NotWaiting", "ToolError", "TryAgain"),
+    "agno_workers.people": ("Requirement",),
     "agno_workers.tools": ("Toolkit", "tool"),
     "agno_workers.wiring": ("attach",),
     # `celery -A agno_workers worker` looks for `app`; importing it registers the tasks, which only workers want.

@@ -7,13 +7,14 @@ chord([researcher.s(topic) for topic in topics], editor.s()).delay()
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from celery.canvas import Signature
 from celery.result import AsyncResult
 
 from agno_workers import wiring
+from agno_workers.batch import Batch, Keys, submit_many
 from agno_workers.broker.names import RUN
 from agno_workers.client import RunHandle
 from agno_workers.core import agent as core
@@ -25,7 +26,8 @@ from agno_workers.streams import Streamed
 class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
     """A Celery AsyncResult for a run, with the run's own words beside Celery's.
 
-    `state` speaks Celery (`SUCCESS`), `status` speaks of runs (`done`).
+    `state` speaks Celery (`SUCCESS`), `status` speaks of runs (`done`). `handle` has what Celery has no word for: pause, resume,
+    requirements, redrive, fork.
     """
 
     @property
@@ -61,7 +63,7 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
 class Agent(core.Agent, frozen=True, kw_only=True):
     """An agent, and the ways to give it work. See `core.agent.Agent` for the fields.
 
-    Each verb takes `session_id`, `user_id`, `idempotency_key` and `metadata` beside the input.
+    Each verb takes `session_id`, `user_id`, `idempotency_key`, `metadata` and `deadline_s` beside the input.
     """
 
     def delay(self, *input: Any, **asked: Any) -> RunResult:
@@ -87,6 +89,20 @@ class Agent(core.Agent, frozen=True, kw_only=True):
     def si(self, *input: Any, **asked: Any) -> Signature:
         """As `s`, taking no result of an earlier task."""
         return self.s(*input, **asked).set(immutable=True)
+
+    def map(
+        self, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None, **common: Any
+    ) -> Batch:
+        """Submit a run for each input at once, all of them or none; see `agno_workers.batch.submit_many`.
+
+        Not Celery's `map`, which is a signature: for a canvas, `group(agent.s(each) for each in inputs)`.
+        `common` to all: queue, priority, session_id, user_id, metadata, deadline_s.
+        """
+        services = wiring.services()
+        queue = common.pop("queue", None) or self.queue or services.settings.agent_queue
+        return submit_many(
+            services.bulk, self.name, inputs, queue=queue, keys=keys, batch_id=batch_id, **common
+        )
 
     def run(self, *input: Any, timeout: float | None = None, **asked: Any) -> RunOutput:
         """Submit, and wait at most `timeout` seconds. Raises as `delay` and `RunHandle.output`."""

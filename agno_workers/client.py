@@ -10,16 +10,21 @@ Only Postgres is needed: the workers' keeper hears of a submit by NOTIFY and sen
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import redis
+from msgspec.structs import replace
 
-from agno_workers.broker.submit import submit
-from agno_workers.core.messages import Message
-from agno_workers.core.run import Run, RunOutput, RunStatus, Step
-from agno_workers.errors import AgnoError, WaitTimeout
+from agno_workers.batch import Batch, Keys, submit_many
+from agno_workers.broker.submit import first_message, submit
+from agno_workers.core.messages import Message, ToolCall
+from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
+from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
+from agno_workers.people import Requirement
+from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
 from agno_workers.storage.look import Event, Look, known_id, output
 from agno_workers.storage.pool import Pool
@@ -88,6 +93,63 @@ class RunHandle:
         """End the run as cancelled; False when it has ended already. Late results are refused."""
         return self._journal.cancel(self.id)
 
+    def pause(self) -> bool:
+        """Let no further step begin, here and in the runs that it delegated to; False when it has ended or is paused."""
+        return self._journal.pause(self.id)
+
+    def resume(self) -> bool:
+        """Let a paused run go on; False when it is not paused."""
+        return self._journal.resume(self.id)
+
+    @property
+    def requirements(self) -> list[Requirement]:
+        """What waits for a person in this run: to be approved, answered, completed or resolved."""
+        return [Requirement(waiting, self._journal) for waiting in self._look.waiting(self.id)]
+
+    def redrive(self) -> bool:
+        """Send a failed run again, under its own id, from its last good turn; False when it has not failed.
+
+        What its canvas did on the failure is not undone; what follows a success runs when it comes.
+        """
+        return self._journal.redrive(self.id)
+
+    def fork(
+        self, at: str | None = None, *input: Any, arguments: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
+        metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
+    ) -> RunHandle:  # fmt: skip
+        """A new run that begins at a step of this one and reuses all results from before it; this one stays as it was.
+
+        `at`: a step's key or id (`runs show` lists them); None: the first turn, so the whole run again. `input`: in the place
+        of the first message or, at a later turn, a further message before it. `arguments`: those that a tool is called
+        with, at its step. The agent is the one that is deployed now.
+
+        Raises RunNotFound, and InvalidInput where there is no such step or nothing can begin there.
+        """
+        agent = self.run.agent  # raises RunNotFound
+        step = _step_at(self.steps, self.id, at)
+        edited: list[tuple[int, Message]] = []
+        call: ToolCall | None = None
+        if step.kind is StepKind.DELEGATE or (arguments is not None and step.kind is not StepKind.TOOL):
+            kind = "a delegation" if step.kind is StepKind.DELEGATE else f"a {step.kind}"
+            raise InvalidInput(
+                f"step {step.key} of run {self.id} is {kind}: fork from a turn, with input, or from a tool's step, with arguments.",
+                run_id=self.id, step_id=step.id,
+            )  # fmt: skip
+        if input and step.kind is not StepKind.TURN:
+            raise InvalidInput(
+                f"step {step.key} of run {self.id} is a tool call, which takes arguments=..., no input.",
+                run_id=self.id,
+            )
+        if arguments is not None:
+            call = replace(self._look.call(step.id), arguments=msgspec.json.encode(dict(arguments)).decode())
+            edited = _with_call(self.messages, call)
+        asked = first_message(input, agent) if input else None
+        run_id, _ = self._journal.fork(
+            step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,
+            deadline_s=deadline_s,
+        )  # fmt: skip
+        return RunHandle(run_id, self._journal, self._look, self._results, self._streams)
+
     def events(self, timeout: float | None = None) -> Iterator[Event | Streamed]:
         """What happens in the run, from its beginning to its end: structural events (rows, complete and in order)
         and, while they are there, live pieces of text. Raises WaitTimeout after `timeout` seconds.
@@ -120,6 +182,25 @@ class RunHandle:
                 time.sleep(0.25)
 
 
+def _step_at(steps: Sequence[Step], run_id: str, at: str | None) -> Step:
+    """The newest step of that key, or the one of that id."""
+    wanted = "turn:1" if at is None else at
+    for step in reversed(steps):
+        if wanted in (step.key, step.id):
+            return step
+    known = ", ".join(dict.fromkeys(step.key for step in steps))
+    raise InvalidInput(f"run {run_id} has no step {wanted!r}: it has {known}.", run_id=run_id)
+
+
+def _with_call(transcript: Sequence[Message], call: ToolCall) -> list[tuple[int, Message]]:
+    """The message that made a call, as if the model had made it with these arguments; with its number."""
+    return [
+        (seq, replace(message, parts=tuple(call if isinstance(part, ToolCall) and part.id == call.id else part for part in message.parts)))
+        for seq, message in enumerate(transcript)
+        if any(made.id == call.id for made in message.tool_calls)
+    ]  # fmt: skip
+
+
 class Client:
     """See the module. Safe to share between threads; `close()` it, or use it as a context manager."""
 
@@ -136,6 +217,7 @@ class Client:
         self._journal = Journal(
             self._pool, inline_max_bytes=64 * 1024, lease_s=0, publish_after_s=0.0, turn_attempts=5
         )
+        self._bulk = Bulk(self._pool, self._journal, inline_max_bytes=64 * 1024, turn_attempts=5)
         self._look = Look(self._pool)
         self._results = Results(self._pool)
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
@@ -145,7 +227,8 @@ class Client:
         self, agent: str, *input: Any, queue: str = "agents", task_id: str | None = None, countdown: float | None = None,
         eta: datetime | None = None, priority: int | None = None, **asked: Any,
     ) -> RunHandle:  # fmt: skip
-        """Submit a run; when this returns, it is in Postgres. `asked`: session_id, user_id, idempotency_key, metadata.
+        """Submit a run; when this returns, it is in Postgres. `asked`: session_id, user_id, idempotency_key,
+        metadata, deadline_s.
 
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat with an idempotency key).
         """
@@ -162,9 +245,37 @@ class Client:
         self._journal.wake_keeper()
         return self.handle(submitted.run_id)
 
+    def submit_many(
+        self, agent: str, inputs: Iterable[Any], *, queue: str = "agents", keys: Keys | None = None,
+        batch_id: str | None = None, **common: Any,
+    ) -> Batch:  # fmt: skip
+        """Submit a run for each input, all of them or none; see `agno_workers.batch.submit_many`.
+
+        `common` to all: priority, session_id, user_id, metadata, deadline_s.
+        """
+        return submit_many(self._bulk, agent, inputs, queue=queue, keys=keys, batch_id=batch_id, **common)
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch that was submitted before, or elsewhere."""
+        return Batch(batch_id, self._bulk)
+
     def handle(self, run_id: str) -> RunHandle:
         """A run that was submitted before, or elsewhere."""
         return RunHandle(run_id, self._journal, self._look, self._results, self._streams)
+
+    def requirements(self, limit: int = 1000) -> list[Requirement]:
+        """What waits for a person in all runs, the oldest first."""
+        return [Requirement(waiting, self._journal) for waiting in self._look.waiting(limit=limit)]
+
+    def requirement(self, step_id: str) -> Requirement:
+        """The one of that id. Raises NotWaiting."""
+        for waiting in self._look.waiting(step_id=step_id):
+            return Requirement(waiting, self._journal)
+        raise NotWaiting(
+            f"no step {step_id!r} waits for a person: it was answered, has expired, or never asked. "
+            "`agno-workers runs waiting` lists those that do.",
+            step_id=step_id,
+        )
 
     def close(self) -> None:
         self._pool.close()

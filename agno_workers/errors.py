@@ -8,10 +8,12 @@
     │   ├── UnknownAgent       no agent of that name is imported here
     │   └── InvalidTool        a function can't be offered to a model as a tool
     ├── RunNotFound            no run has that id
+    ├── NotWaiting             nothing waits (any more) for what was answered: look again
     ├── RunFailed              the run ended `failed`; carries why
     ├── RunCancelled           the run was cancelled before it ended
     ├── WaitTimeout            the wait is over, the run is not: it goes on, ask again
     ├── ToolError              raised by a tool's author: the model reads the message
+    │   └── TryAgain           the same, after some more tries
     └── ModelError
         ├── ModelUnavailable   worth another try later (429, 5xx, reset, time-out)
         └── ModelRejected      the same request will fail again (bad key, bad request)
@@ -78,6 +80,10 @@ class RunNotFound(AgnoError):
     """No run has that id in this database."""
 
 
+class NotWaiting(AgnoError):
+    """A step, or a run, does not wait for what was said to it: it was answered, expired, cancelled, or never asked."""
+
+
 class RunFailed(AgnoError):
     """The run ended `failed`. `run_id`, `reason` and the cause's own ids are attributes."""
 
@@ -92,6 +98,15 @@ class WaitTimeout(AgnoError, TimeoutError):
 
 class ToolError(AgnoError):
     """A tool's author raises this to tell the model what went wrong, in words meant for the model."""
+
+
+class TryAgain(ToolError):
+    """A tool raises this when the same call may work later: `TryAgain("the bank is closed", after_s=60)`. It is tried again
+    by the tool's `retry`; after the last try the model reads the message.
+    """
+
+    def __init__(self, message: str, after_s: float | None = None, **ids: Any) -> None:
+        super().__init__(message, **(ids if after_s is None else ids | {"after_s": after_s}))
 
 
 class ModelError(AgnoError):

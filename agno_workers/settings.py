@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agno_workers.errors import SettingsError
@@ -22,6 +22,8 @@ from agno_workers.errors import SettingsError
 _OTHER_VARIABLES = frozenset(
     {
         "AGNO_CONFIG",
+        "AGNO_CRASH_AT",
+        "AGNO_CRASH_HOW",
         "AGNO_INSTALLER",
         "AGNO_LOCAL_API_KEY",
         "AGNO_PYTHON",
@@ -29,6 +31,8 @@ _OTHER_VARIABLES = frozenset(
         "AGNO_VENV",
     }
 )
+
+_SHORTEST_KEY = 16
 
 
 class Settings(BaseSettings):
@@ -40,6 +44,11 @@ class Settings(BaseSettings):
     """`postgresql://...`; the one durable store."""
     broker_url: SecretStr = SecretStr("")
     """`redis://...`, `rediss://...` or `redis+socket:///path`; the wake-up calls and the live streams."""
+    signing_key: SecretStr = SecretStr("")
+    """With a key, tasks are signed when they are sent, and a worker takes no others; several, with commas, while one
+    replaces another: the first signs, each is believed. Empty: no signatures."""
+    signing_max_age_s: int = Field(0, ge=0)
+    """With a key: refuse what was signed longer ago, but for steps; 0: however old. See docs/messages.md."""
     imports: str = ""
     """Comma-separated modules in which the worker finds agents: `myapp.agents,myapp.more`."""
 
@@ -71,6 +80,12 @@ class Settings(BaseSettings):
     """A sent step that nobody claimed, while its queue is empty, was lost: the keeper sends it again."""
     keeper_lease_s: float = Field(1.0, gt=0)
     """A keeper that is silent for so long is replaced by another worker's."""
+    shutdown_grace_s: float = Field(10.0, ge=0)
+    """A worker that is asked to end (SIGTERM) finishes what it can within this, and hands the rest over to others."""
+    shutdown_max_s: float = Field(300.0, gt=0)
+    """What can't be handed over, `once` tools and tasks of your own, is waited for so long, then cut short."""
+    canary_every_s: float = Field(30.0, gt=0)
+    """How often a worker sends itself a message; one that did not hear three in a row ends, to be started again."""
 
     turn_attempts: int = Field(5, ge=1)
     """Times that a worker may die in one turn before the run fails; refusals of the provider count by `Retry`."""
@@ -80,6 +95,16 @@ class Settings(BaseSettings):
     """Live events kept of one run; the oldest go first."""
     stream_ttl_s: int = Field(3600, ge=1)
     """How long the live events of a run are kept after the last one."""
+
+    @field_validator("signing_key")
+    @classmethod
+    def _keys_are_long(cls, given: SecretStr) -> SecretStr:
+        keys = [key.strip() for key in given.get_secret_value().split(",")]
+        if any(len(key) < _SHORTEST_KEY for key in keys) and keys != [""]:
+            raise ValueError(
+                f"a key has at least {_SHORTEST_KEY} characters (`openssl rand -hex 32` makes one)"
+            )
+        return given
 
     @model_validator(mode="after")
     def _renewal_beats_the_lease(self) -> Settings:

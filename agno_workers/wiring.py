@@ -15,19 +15,25 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.gate import Gate
 from agno_workers.broker.keeper import Keeper
+from agno_workers.broker.signing import Signer, sign
 from agno_workers.core.ports import Model
+from agno_workers.engine.control import Held
 from agno_workers.engine.loop import Engine
-from agno_workers.engine.tool_calls import bury
+from agno_workers.engine.tool_calls import bury, expire
 from agno_workers.errors import SettingsError
 from agno_workers.models.resolve import resolve
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
+from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
+from agno_workers.storage.quarantine import Quarantine
 from agno_workers.storage.results import Results
+from agno_workers.storage.workers import Workers
 from agno_workers.streams import Streams
 
 
@@ -44,6 +50,8 @@ class Services:
     redis: redis.Redis
     streams: Streams
     dispatch: Dispatch
+    bulk: Bulk
+    workers: Workers
 
     @cached_property
     def engine(self) -> Engine:
@@ -56,7 +64,15 @@ class Services:
             partial(_model, self.settings),
             agent_queue=self.settings.agent_queue,
             tool_queue=self.settings.tool_queue,
+            held=Held(self.journal.is_held),
         )
+
+    @cached_property
+    def gate(self) -> Gate:
+        """What a message has to pass before this process works on it."""
+        keys = self.settings.signing_key.get_secret_value()
+        quarantine = Quarantine(self.pool, worker=self.journal.worker)
+        return Gate(quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s)
 
     def keeper(self) -> Keeper:
         return Keeper(
@@ -64,6 +80,8 @@ class Services:
             self.dispatch,
             self.redis,
             partial(bury, self.engine),
+            partial(expire, self.engine),
+            self.bulk.cancel_forsaken,
             lease_s=self.settings.keeper_lease_s,
             resend_after_s=self.settings.resend_after_s,
         )
@@ -96,17 +114,25 @@ def build(settings: Settings, app: Celery, *, worker: str = "") -> Services:
     )  # nobody waits long to be watched
     streams = Streams(watching, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
     dispatch = Dispatch(app, journal, results, look)
-    return Services(settings, app, pool, journal, look, results, client, streams, dispatch)
+    bulk = Bulk(
+        pool, journal, inline_max_bytes=settings.inline_max_bytes, turn_attempts=settings.turn_attempts
+    )
+    workers = Workers(pool, publish_after_s=settings.publish_after_s)
+    return Services(settings, app, pool, journal, look, results, client, streams, dispatch, bulk, workers)
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
-    """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`."""
+    """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`.
+
+    With a `signing_key`, it signs what it sends.
+    """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: build(given, app, worker=worker))
     app.dispatch = lambda: services.get().dispatch
     app.conf.update(
         result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
     )
+    _sign(app, given)
     return app
 
 
@@ -171,6 +197,11 @@ def required(settings: Settings, key: str) -> str:
     return value
 
 
+def _sign(app: Celery, settings: Settings) -> None:
+    if keys := settings.signing_key.get_secret_value():
+        sign(app, keys)
+
+
 def _model(settings: Settings, model: str | Model) -> Model:
     if not isinstance(model, str):
         return model
@@ -231,6 +262,8 @@ class _Default:
         )
         self.services = _PerProcess(lambda worker: build(self.settings, self.app, worker=worker))
         self.app.dispatch = lambda: self.services.get().dispatch
+        self.app.gate = lambda: self.services.get().gate
+        _sign(self.app, self.settings)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--quick] [--json FILE]`, and `python -m benchmarks readme`."""
+"""`python -m benchmarks [NAME ...] [--quick] [--json FILE]`, `… readme`, and `… payments --markdown`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from benchmarks import agent, fanout, models, parallel, readme, runs, submit
+from benchmarks import agent, bulk, fanout, models, parallel, readme, runs, submit
+from benchmarks.payments import bench as payments
+from benchmarks.payments import table
 from benchmarks.report import Report, machine, show
 from benchmarks.stage import ROOT, Options
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "agent": agent.run,
+    "bulk": bulk.run,
     "fanout": fanout.run,
     "parallel": parallel.run,
     "models": models.run,
     "runs": runs.run,
     "submit": submit.run,
+    "payments": payments.run,
 }
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -33,6 +37,9 @@ def main() -> None:
     arguments = _arguments()
     if arguments.name == ["readme"]:
         sys.exit(readme.write(RESULTS, ROOT / "README.md"))
+    if arguments.markdown:
+        print(table.markdown(RESULTS / "payments.json"), end="")
+        return
     options = Options(
         quick=arguments.quick,
         pool=arguments.pool,
@@ -47,7 +54,7 @@ def main() -> None:
             load = os.getloadavg()[0]
             report = fresh.submit(BENCHMARKS[name], options).result()
             reports.append(replace(report, machine=machine(load), quick=options.quick))
-            show(reports[-1], console)
+            _show(reports[-1], console)
             if not options.quick:
                 _write(RESULTS / f"{name}.json", reports[-1])
     if arguments.json:
@@ -73,6 +80,9 @@ def _arguments() -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="write the reports of this run there as well"
     )
     parser.add_argument(
+        "--markdown", action="store_true", help="of payments: print the last full run as a table for a page"
+    )
+    parser.add_argument(
         "--pool", default="threads", choices=("threads", "prefork"), help="of both workers (threads)"
     )
     parser.add_argument(
@@ -90,10 +100,19 @@ def _arguments() -> argparse.Namespace:
         help="the Python of an environment with agno (benchmarks/.venv)",
     )
     arguments = parser.parse_args()
+    if arguments.markdown and arguments.name != ["payments"]:
+        parser.error("--markdown is for `payments` alone")
     unknown = [name for name in arguments.name if name not in BENCHMARKS and arguments.name != ["readme"]]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}: there are {', '.join(BENCHMARKS)}")
     return arguments
+
+
+def _show(report: Report, console: Console) -> None:
+    if isinstance(report, table.Payments):
+        table.show(report, console)
+    else:
+        show(report, console)
 
 
 def _write(path: Path, value: Report | list[Report]) -> None:

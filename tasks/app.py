@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,20 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from agno_workers import wiring
+from agno_workers.broker.canary import Canary
 from agno_workers.broker.keeper import Renewal, Rounds
+from agno_workers.broker.life import Life, kind_of, under_way
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.errors import AgnoError
 from agno_workers.storage.results import as_uuid
+from agno_workers.storage.workers import Itself
 
 if (
     folder := str(Path.cwd())
 ) not in sys.path:  # AGNO_IMPORTS is found where `-A` is: in the working folder, too
     sys.path.insert(0, folder)
+
+_LOOK_AFTER_CHILDREN_EVERY_S = 0.5
 
 try:
     app = wiring.celery_app()
@@ -30,40 +38,101 @@ except AgnoError as error:  # a wrong setting: one sentence, not a traceback
 
 
 class Threads(bootsteps.StartStopStep):
-    """The keeper and the renewal of leases, in the worker's main process."""
+    """The keeper, the renewal of leases, and the worker's own life (see broker/life.py), in its main process."""
 
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, _worker: Any, **_: Any) -> None:
-        self._threads: list[Rounds | Renewal] = []
+    def __init__(self, worker: Any, **_: Any) -> None:
+        self._threads: list[Rounds | Renewal | Canary | Life] = []
+        self._life: Life | None = None
+        self._looks_after_children = False
+        worker.canary = None
 
-    def start(self, _worker: Any) -> None:
+    def start(self, worker: Any) -> None:
         services, upkeep = wiring.services(), wiring.upkeep()
-        settings = services.settings
-        self._threads = [
-            Rounds(
-                upkeep.keeper(),
-                upkeep.pool,
-                every_s=settings.keeper_every_s,
-                standby_s=settings.keeper_lease_s,
-            ),
-            Renewal(upkeep.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s),
-        ]
+        settings, name = services.settings, services.journal.worker
+        host, pool = socket.gethostname(), kind_of(type(worker.pool))
+        life = self._life = Life(
+            worker,
+            Itself(name, host, os.getpid(), version("agno-workers"), pool),
+            upkeep.workers,
+            upkeep.dispatch,
+            every_s=settings.renew_every_s,
+            grace_s=settings.shutdown_grace_s,
+            max_s=settings.shutdown_max_s,
+        )
+        worker.canary = Canary(
+            worker, app, upkeep.redis, life.deaf, name=name, every_s=settings.canary_every_s
+        )
+        rounds = Rounds(
+            upkeep.keeper(),
+            upkeep.pool,
+            every_s=settings.keeper_every_s,
+            standby_s=settings.keeper_lease_s,
+        )
+        services.engine.held.is_renewed = True  # in this process; a prefork child has services of its own
+        renewal = Renewal(upkeep.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s)
+        life.register()
+        self._threads = [rounds, renewal, worker.canary, life]
         for thread in self._threads:
             thread.start()
+        leave_when_asked(life)
         # Not in `stop`: that comes first, and a step that is still under way needs its lease until it is over.
         signals.worker_shutdown.connect(self._end, weak=False)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """See a dead child within a second: Celery often looks just before it can be reaped, and then after 5 s again."""
+        if not self._looks_after_children:
+            self._looks_after_children = True
+            hub.call_repeatedly(_LOOK_AFTER_CHILDREN_EVERY_S, worker.pool.maintain_pool)
+
+    def close(self, worker: Any) -> None:
+        if self._life is not None:
+            worker.canary.stop()  # from here on it is no fault to hear nothing
+            self._life.close()
 
     def _end(self, **_: Any) -> None:
         for thread in self._threads:
             thread.stop()
 
 
+class Ears(bootsteps.StartStopStep):
+    """Hears the canary, at each connection anew."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        if consumer.controller.canary is not None:
+            consumer.controller.canary.listen(consumer)
+
+
+def leave_when_asked(life: Life) -> None:
+    """The first signal is Celery's warm shutdown, in our time. SIGQUIT, or a second signal, ends at once: Celery would
+    wait in its handler for threads that can't be stopped.
+    """
+    process = os.getpid()
+    asked = False
+
+    def hurry(*_: Any) -> None:
+        if os.getpid() == process:  # a child of the pool has our handlers, too
+            state.should_stop = 0
+            life.ask("hurry")
+
+    def leave(**_: Any) -> None:
+        nonlocal asked
+        life.ask("hurry" if asked else "leave")
+        asked = True
+        signal.signal(signal.SIGINT, hurry)  # after Celery's, which it puts in place at the first Ctrl-C
+
+    signals.worker_shutting_down.connect(leave, weak=False)
+    signal.signal(signal.SIGQUIT, hurry)
+
+
 def carried() -> list[str]:
-    """The steps that this worker's pool is at work on, whatever kind of pool it is."""
+    """The steps that this worker's pool is at work on."""
     return [
         request.id
-        for request in list(state.active_requests)
+        for request in under_way()
         if request.name in STEP_TASKS and as_uuid(request.id) is not None
     ]
 
@@ -88,5 +157,6 @@ def _begin(sender: Any, **_: Any) -> None:
 
 
 app.steps["worker"].add(Threads)
+app.steps["consumer"].add(Ears)
 
 from agno_workers.tasks import runs, tools  # noqa: E402, F401 - they register their tasks on `app`

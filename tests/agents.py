@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from agno_workers import Agent, Effect, Limits, Retry, ToolContext, ToolError, tool
+from agno_workers import NOT_DONE, Agent, Effect, Limits, Prices, Retry, ToolContext, ToolError, tool
 from agno_workers.core.messages import ModelRequest
 from agno_workers.errors import ModelRejected
 from agno_workers.models.scripted import Scripted, Turn
@@ -97,6 +97,108 @@ def write_slowly(ctx: ToolContext) -> str:
     return "written"
 
 
+# The tools of the crash matrix: each execution leaves a line in the ledger, whatever becomes of it.
+
+
+@tool(effect=Effect.PURE)
+def look(path: str, ctx: ToolContext) -> str:
+    """Look something up."""
+    return _did("looked", path, ctx)
+
+
+@tool(effect=Effect.IDEMPOTENT)
+def note(path: str, ctx: ToolContext) -> str:
+    """Call a service that takes an idempotency key."""
+    return _did("noted", path, ctx)
+
+
+@tool(effect=Effect.TRANSACTIONAL)
+def book(path: str, ctx: ToolContext) -> str:
+    """Write a row in the step's own transaction."""
+    ctx.connection.execute("INSERT INTO public.booking VALUES (%s)", (ctx.idempotency_key,))
+    return _did("booked", path, ctx)
+
+
+@tool(effect=Effect.TRANSACTIONAL)
+def book_slowly(path: str, ctx: ToolContext) -> str:
+    """Write a row in the step's own transaction, say so (PATH.running), and go on once PATH is gone."""
+    ctx.connection.execute("CREATE TABLE IF NOT EXISTS public.booking (key text)")
+    ctx.connection.execute("INSERT INTO public.booking VALUES (%s)", (ctx.idempotency_key,))
+    hold(path)
+    return "booked"
+
+
+@tool(effect=Effect.ONCE)
+def send(path: str, ctx: ToolContext) -> str:
+    """Do what must not be done twice, and can't be looked up."""
+    return _did("sent", path, ctx)
+
+
+@tool(effect=Effect.ONCE, on_unknown="ask")
+def wire(path: str, ctx: ToolContext) -> str:
+    """Do what must not be done twice, and what only a person can look up."""
+    return _did("wired", path, ctx)
+
+
+def _was_paid(path: str, ctx: ToolContext) -> object:
+    return "transferred before" if ctx.idempotency_key in _ledger(path) else NOT_DONE
+
+
+@tool(effect=Effect.ONCE, reconcile=_was_paid)
+def transfer(path: str, ctx: ToolContext) -> str:
+    """Do what must not be done twice, and can be looked up."""
+    return _did("transferred", path, ctx)
+
+
+@tool(requires_confirmation=True)
+def publish(path: str, ctx: ToolContext) -> str:
+    """Needs a person's approval."""
+    return _did(f"published, {ctx.answer['verdict']} by {ctx.answer['by']}", path, ctx)
+
+
+@tool(requires_user_input=True, user_input_fields=("iban",))
+def refund(path: str, iban: str, ctx: ToolContext) -> str:
+    """Needs what the model must not choose."""
+    return _did(f"refunded to {iban}", path, ctx)
+
+
+@tool(external_execution=True)
+def deliver(path: str) -> str:
+    """Is executed by somebody outside."""
+    raise AssertionError(f"{path} is not for us")
+
+
+def _did(what: str, path: str, ctx: ToolContext) -> str:
+    with Path(path).open("a") as ledger:
+        ledger.write(f"{ctx.idempotency_key}\n")
+    return what
+
+
+def _ledger(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _poisoned(request: ModelRequest) -> Turn:
+    """Kills its process as long as the file that the input names is there."""
+    if Path(request.messages[0].text).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Turn(text="cured")
+
+
+def _thinking(request: ModelRequest) -> Turn:
+    """Says that it thinks (PATH.running), and answers once PATH is gone."""
+    hold(request.messages[0].text)
+    return Turn(text="thought")
+
+
+def _counting(request: ModelRequest) -> Turn:
+    """One call a turn, as many as the input says, all alike in size."""
+    done = sum(message.role == "tool" for message in request.messages)
+    if done < int(request.messages[0].text):
+        return Turn(calls=(("add", {"a": 1000 + done, "b": 1000}),))
+    return Turn(text=f"{done} calls")
+
+
 def _block_while(path: Path) -> None:
     while path.exists():
         time.sleep(0.02)  # this is the tool at work, not a test that waits
@@ -112,5 +214,20 @@ caller = Agent(
     model=Scripted("caller", _tools_named),
     tools=[add, boom, log_line, pay, hold, kill_worker, write_row, write_slowly],
     limits=Limits(turns=5),
+)
+matrix = Agent(
+    name="matrix",
+    model=Scripted("matrix", _tools_named),
+    tools=[add, hold, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
+    prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
+)
+boss = Agent(name="boss", model=Scripted("boss", _tools_named), tools=[matrix, echo, add])
+poisoned = Agent(name="poisoned", model=Scripted("poisoned", _poisoned))
+thinker = Agent(name="thinker", model=Scripted("thinker", _thinking))
+counter = Agent(
+    name="counter",
+    model=Scripted("counter", _counting),
+    tools=[add],
+    limits=Limits(turns=200, tool_calls=200),
 )
 failing = Agent(name="failing", model=Scripted("failing", _failing), retry=Retry(attempts=1))

@@ -20,12 +20,14 @@ from agno_workers.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
+    from agno_workers.broker.gate import Gate
 
 
 class AgnoCelery(Celery):
-    """Celery, with `dispatch`: a callable that gives this process's Dispatch."""
+    """Celery, with `dispatch` and `gate`: callables that give this process's Dispatch and Gate."""
 
     dispatch: Callable[[], Dispatch]
+    gate: Callable[[], Gate]
     result_cls: Any = None
     """What `agno.run` returns to its caller; set by `wiring`."""
 
@@ -101,6 +103,7 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         task_routes={RUN: {"queue": agent_queue}, TURN: {"queue": agent_queue}, TOOL: {"queue": tool_queue}},
         task_create_missing_queues=True,
         task_acks_late=False,
+        worker_consumer="agno_workers.broker.consumer:Consumer",  # lives through bad messages
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
         task_send_sent_event=False,
@@ -108,7 +111,6 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         worker_enable_remote_control=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=True,
-        worker_soft_shutdown_timeout=10.0,
         timezone="UTC",
         enable_utc=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 
@@ -27,6 +28,16 @@ def redis_warnings(client: redis.Redis) -> list[str]:
         return []
     cost = "Redis keeps no append-only file, so its restart forgets the queues and all waiting steps are sent again"
     return [f"{cost}: set `appendonly yes`."]
+
+
+def unsigned_warnings(broker_url: str, *, signed: bool) -> list[str]:
+    """What is to be said of who may write to Redis."""
+    address = urlsplit(broker_url)
+    local = "socket" in address.scheme or address.hostname in ("localhost", "127.0.0.1", "::1")
+    if signed or local:
+        return []
+    danger = "Redis is on another machine, and whoever can write to it can have tasks carried out"
+    return [f"{danger}: set AGNO_SIGNING_KEY, the same for all."]
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kombu.exceptions import BatchPublishError, OperationalError
 from agno_workers.broker.canvas import AWAY, Followers
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.errors import Unavailable
+from agno_workers.failpoints import reach
 from agno_workers.storage.journal import Continue, Journal, Recorded, Send
 from agno_workers.storage.look import Look
 from agno_workers.storage.results import Results
@@ -43,6 +44,9 @@ class Dispatch:
             )
             shape = {"group_id": recorded.barrier_id, "chord": body}
         self.send(recorded.sends, **shape)
+        self.send(recorded.children)
+        if recorded.parent_run_id is not None:
+            self.send(self.journal.owed_sends(recorded.parent_run_id))
         if recorded.continues is not None:
             self.go_on(self.results.owed(*recorded.continues))
 
@@ -70,11 +74,20 @@ class Dispatch:
                         add_to_parent=False,
                         **options,
                     )
+                    reach("dispatch.part")
         except (OperationalError, BatchPublishError, OSError) as error:
             log.warning("the broker is away; the keeper sends %d message(s) later: %s", len(sends), error)
             return False
+        reach("dispatch.sent")
         self._strike_out([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
+
+    def after_end(self, run_id: str) -> None:
+        """What is owed for a run that was ended from outside; what this does not send, the keeper's next round does."""
+        run = self._look.run(run_id)
+        self.go_on(self.results.owed(run_id, self._look.canvas(run_id).group_id))
+        if run.parent_run_id is not None:
+            self.send(self.journal.owed_sends(run.parent_run_id))
 
     def go_on(self, continues: Sequence[Continue]) -> None:
         """Publish what comes after ended runs and completed chords."""

@@ -3,12 +3,14 @@
 Each worker has both, as threads of its main process; a busy or dead pool can't starve them. One keeper does the
 rounds, the others stand by. Rules, as in sql/keeper.sql:
 
-    1  Redis lost its memory (a key there no longer equals a row here): everything that is ready is sent again
+    1  Redis lost its memory, all of it or the last seconds, or this database went back in time (a key there no longer
+       equals a row here): everything that is ready is sent again
     2  an outbox row that was not published in time (`publish_after_s`) is published
     3  a lease that ran out: the step is ready again, or, without a further attempt, ends
     4  a sent step that nobody claimed for 3 s while its queue is empty: its message was lost, it is sent again; where
        the queue is never empty, after a minute, and then after twice that, and so on
-    5  timers that have come are sent
+    5  timers that have come are sent; steps that nobody answered in time, runs whose deadline has come and delegated runs
+       whose parent is over end
 
 Every rule may be carried out twice or by two keepers at once; each round logs what it did, and an outage of
 Postgres or Redis costs rounds, never the thread.
@@ -20,6 +22,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 import redis
@@ -27,7 +30,8 @@ import redis
 from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.errors import Unavailable
-from agno_workers.storage.journal import Hopeless, Journal, Recorded, Send
+from agno_workers.failpoints import reach
+from agno_workers.storage.journal import Expired, Hopeless, Journal, Recorded, Send
 from agno_workers.storage.pool import Connection, Pool
 
 log = logging.getLogger(__name__)
@@ -35,33 +39,48 @@ log = logging.getLogger(__name__)
 EPOCH_KEY = "agno:epoch"
 _BATCH = 100  # a batch is sent well within the keeper's lease
 _PATIENCE_S = 60.0
+_TURN_S = 0.5  # for one rule in one round
 _AGAIN_S = 1.0  # an outbox row that a keeper took and did not strike out is taken again after this
+Ending = TypeVar("Ending", Hopeless, Expired)
 _ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
 
 
 class Keeper:
-    """The rounds. `bury` ends a step that no attempt ended."""
+    """The rounds. `bury` ends a step that no attempt ended, `expire` one that nobody answered, and `cancel_forsaken` the rest
+    of batches whose cancel was cut short.
+    """
 
     def __init__(
-        self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[Hopeless], Recorded], *,
-        lease_s: float, resend_after_s: float,
+        self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[Hopeless], Recorded],
+        expire: Callable[[Expired], Recorded], cancel_forsaken: Callable[[], int], *, lease_s: float, resend_after_s: float,
     ) -> None:  # fmt: skip
         self._journal = journal
         self._dispatch = dispatch
         self._redis = client
         self._bury = bury
+        self._expire = expire
+        self._cancel_forsaken = cancel_forsaken
+        self._beat = 0
+        self._remembered = 0  # the last beat that Redis was told
         self._lease_s = lease_s
         self._resend_after_s = resend_after_s
-        self._look_for_lost_at = 0.0
+        self._not_before: dict[str, float] = {}
+        self.has_more = False
+        """Whether the last round left work for the next one, so as not to keep the other rules waiting."""
 
     def round(self) -> bool:
         """One round; False: another worker's keeper does them. A rule that fails is logged and keeps no other from its
         work, but an outage of Postgres, which each would meet, is raised.
         """
+        self.has_more = False
         if not self._lead():
             return False
         for rule in (
             self.expire_leases,
+            self.expire_waits,
+            self.end_overdue,
+            self.end_orphans,
+            self.end_forsaken,
             self.send_due,
             self.publish_outbox,
             self.check_epoch,
@@ -77,65 +96,143 @@ class Keeper:
                 log.exception("%s failed; the next round tries again", rule.__name__)
         return True
 
+    def end(self) -> None:
+        """Do no more rounds, and let another worker's keeper do them at once."""
+        self._journal.abdicate()
+
     def check_epoch(self) -> None:
-        """Rule 1."""
+        """Rule 1. Redis repeats the epoch, and the number of the last round: a greater one than this round's is from a time
+        that this database has forgotten, a smaller one than it was told from a time to which Redis has gone back.
+        """
         epoch = self._journal.epoch()
-        if self._redis.get(EPOCH_KEY) == epoch.encode():
+        remembered = _remembered(self._redis.get(EPOCH_KEY))
+        if (
+            remembered is not None
+            and remembered.epoch == epoch
+            and self._remembered <= remembered.beat <= self._beat
+        ):
+            self._remember(epoch)
             return
-        log.warning("Redis lost its memory (or is new): sending every ready step again")
+        if remembered is not None and remembered.epoch == epoch and remembered.beat > self._beat:
+            if not self._lead() or remembered.beat <= self._beat:
+                return  # another keeper has told Redis meanwhile
+            log.warning(
+                "Postgres is older than Redis (restored from a backup?): sending every ready step again"
+            )
+            epoch = self._journal.new_epoch()
+        else:
+            log.warning("Redis lost its memory (or is new): sending every ready step again")
         noticed = self._journal.now()  # what is sent from here on is not sent twice
         while lost := self._journal.take_forgotten(noticed, _BATCH):
-            self._send("forgotten", lost)
+            if not self._send("forgotten", lost):
+                return  # Redis is away again: the next round finds the key missing
             if len(lost) < _BATCH:
                 break
             if not self._lead():
                 return  # the next keeper finds the key missing, and sends the rest
-        self._redis.set(EPOCH_KEY, epoch)
+        self._remember(epoch)
+
+    def _remember(self, epoch: str) -> None:
+        self._redis.set(EPOCH_KEY, f"{epoch} {self._beat}")
+        self._remembered = self._beat
 
     def publish_outbox(self) -> None:
         """Rule 2."""
+        until = time.monotonic() + _TURN_S
         while owed := self._journal.take_outbox(_BATCH, _AGAIN_S):
             log.info("publishing %d message(s) that were left behind", len(owed))
-            self._dispatch.send([item for item in owed if isinstance(item, Send)])
+            reach("keeper.taken")
+            is_sent = self._dispatch.send([item for item in owed if isinstance(item, Send)])
             self._dispatch.go_on([item for item in owed if not isinstance(item, Send)])
-            if len(owed) < _BATCH or not self._lead():
+            if not is_sent or not self._goes_on(len(owed), until):
                 break
 
     def expire_leases(self) -> None:
         """Rule 3."""
         self._send("expired", self._journal.release_expired(_BATCH))
         for step in self._journal.hopeless(_BATCH):
-            try:
-                self._dispatch.publish(self._bury(step))
-            except (Unavailable, psycopg.OperationalError):
-                raise
-            except Exception:
-                log.exception("a step can't be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
+            self._end_step(step, self._bury)
+
+    def expire_waits(self) -> None:
+        """Rule 5: steps that nobody answered in time."""
+        for step in self._journal.expired_waits(_BATCH):
+            self._end_step(step, self._expire)
+
+    def end_overdue(self) -> None:
+        """Rule 5: runs whose deadline has come."""
+        for run_id in self._journal.overdue_runs(_BATCH):
+            if self._journal.end_overdue(run_id):
+                log.warning("the deadline of a run has come", extra={"run_id": run_id})
+                self._dispatch.after_end(run_id)
+
+    def end_orphans(self) -> None:
+        """Runs that were delegated by one that is over, once a second."""
+        if self._is_time_for("orphans"):
+            for run_id in self._journal.orphans(_BATCH):
+                self._journal.cancel(run_id)
+
+    def end_forsaken(self) -> None:
+        """Runs in a batch that was cancelled by somebody who did not come to its end, once a second."""
+        if self._is_time_for("forsaken"):
+            self._cancel_forsaken()
 
     def send_due(self) -> None:
-        """Rule 5."""
-        self._send("due", self._journal.take_due(_BATCH))
+        """Rule 5: timers, and the runs of a batch, of which there may be many."""
+        until = time.monotonic() + _TURN_S
+        while due := self._journal.take_due(_BATCH):
+            if not self._send("due", due) or not self._goes_on(len(due), until):
+                break
 
     def resend_lost(self) -> None:
         """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent
         again whatever its queue holds, each time after twice the patience.
         """
-        if time.monotonic() < self._look_for_lost_at:
+        if not self._is_time_for("lost"):
             return
-        self._look_for_lost_at = time.monotonic() + 1.0
         silent = self._journal.silent_queues(self._resend_after_s)
         empty = [queue for queue in silent if queues.length(self._redis, queue) == 0]
         if empty:
             self._send("lost", self._journal.take_lost(empty, self._resend_after_s, _BATCH))
         self._send("long waiting", self._journal.take_overdue(_PATIENCE_S, _BATCH))
 
-    def _lead(self) -> bool:
-        return self._journal.lead(self._lease_s)
+    def _goes_on(self, taken: int, until: float) -> bool:
+        """Whether a rule takes a further batch; not for so long that the other rules come too late."""
+        if taken < _BATCH:
+            return False
+        self.has_more = time.monotonic() > until
+        return not self.has_more and self._lead()
 
-    def _send(self, why: str, sends: list[Send]) -> None:
-        if sends:
-            log.info("sending %d %s step(s)", len(sends), why)
-            self._dispatch.send(sends)
+    def _is_time_for(self, what: str) -> bool:
+        """Once a second."""
+        now = time.monotonic()
+        if now < self._not_before.get(what, 0.0):
+            return False
+        self._not_before[what] = now + 1.0
+        return True
+
+    def _end_step(self, step: Ending, end: Callable[[Ending], Recorded]) -> None:
+        try:
+            self._dispatch.publish(end(step))
+        except (Unavailable, psycopg.OperationalError):
+            raise
+        except Exception:
+            log.exception("a step can't be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
+
+    def _lead(self) -> bool:
+        beat = self._journal.lead(self._lease_s)
+        if beat is None:
+            self._remembered = 0  # from now on another keeper tells Redis
+            return False
+        self._beat = beat
+        return True
+
+    def _send(self, why: str, sends: list[Send]) -> bool:
+        """False: Redis is away."""
+        if not sends:
+            return True
+        log.info("sending %d %s step(s)", len(sends), why)
+        reach("keeper.taken")
+        return self._dispatch.send(sends)
 
 
 class Rounds(threading.Thread):
@@ -155,7 +252,8 @@ class Rounds(threading.Thread):
             try:
                 listener = listener or _listening(self._pool)
                 leads = self._keeper.round()
-                for _ in listener.notifies(timeout=self._every_s if leads else self._standby_s, stop_after=1):
+                pause_s = 0.0 if self._keeper.has_more else self._every_s if leads else self._standby_s
+                for _ in listener.notifies(timeout=pause_s, stop_after=1):
                     pass
             except _ERRORS as error:
                 log.warning("the keeper's round was cut short: %s", error)
@@ -165,6 +263,10 @@ class Rounds(threading.Thread):
             except Exception:
                 log.exception("the keeper's round failed; the next one follows")
                 self._stopping.wait(self._standby_s)
+        try:
+            self._keeper.end()
+        except _ERRORS as error:
+            log.info("another keeper leads when this one's time is over: %s", error)
         _close(listener)
 
     def stop(self) -> None:
@@ -201,6 +303,17 @@ class Renewal(threading.Thread):
 
     def stop(self) -> None:
         self._stopping.set()
+
+
+class _Remembered(NamedTuple):
+    epoch: str
+    beat: int
+
+
+def _remembered(value: Any) -> _Remembered | None:
+    """What Redis repeats; None: nothing, or nothing of ours."""
+    epoch, _, beat = (value or b"").decode(errors="replace").partition(" ")
+    return _Remembered(epoch, int(beat) if beat.isdecimal() else 0) if epoch else None
 
 
 def _listening(pool: Pool) -> Connection:

@@ -4,6 +4,8 @@ RUN = "agno.run"
 """Submit a run: `send_task("agno.run", args=[input], kwargs={"agent": ...})`. Keyword arguments as `submit` takes them."""
 TURN = "agno.turn"
 TOOL = "agno.tool"
+CANARY = "agno.canary"
+"""What a worker sends itself, to know that it hears; see canary.py."""
 
 STEP_TASKS = frozenset({TURN, TOOL})
 """Tasks that carry one step; their results are rows of the journal, not results of Celery."""

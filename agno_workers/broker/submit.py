@@ -12,10 +12,11 @@ import msgspec
 from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas
 from agno_workers.errors import InvalidInput
+from agno_workers.failpoints import reach
 from agno_workers.storage.journal import Journal, Submitted, utc
 from agno_workers.storage.results import as_uuid
 
-ASKED = frozenset({"agent", "input", "session_id", "user_id", "idempotency_key", "metadata"})
+ASKED = frozenset({"agent", "input", "session_id", "user_id", "idempotency_key", "metadata", "deadline_s"})
 """What a caller may say of a run, as keyword arguments of `agno.run`."""
 
 
@@ -60,8 +61,10 @@ def submit(
     if countdown is not None:
         eta = datetime.now(UTC) + timedelta(seconds=countdown)
     given = [*inputs, asked["input"]] if asked.get("input") is not None else list(inputs)
-    return journal.submit(
-        first_message(given, agent),
+    message = first_message(given, agent)
+    reach("submit.asked")
+    submitted = journal.submit(
+        message,
         agent=agent,
         queue=queue,
         id=task_id,
@@ -69,17 +72,25 @@ def submit(
         user_id=_text(asked, "user_id"),
         idempotency_key=_text(asked, "idempotency_key"),
         metadata=_object(asked, "metadata"),
+        deadline_s=_seconds(asked, "deadline_s"),
         canvas=canvas if canvas and canvas != Canvas() else None,
         priority=priority,
         not_before=utc(eta),
     )
+    reach("submit.committed")
+    return submitted
 
 
 def first_message(inputs: Sequence[Any], agent: str) -> Message:
     """The user's message of a run. Raises InvalidInput when there is nothing in it."""
     parts: list[AnyPart] = []
     for value in inputs:
-        parts.extend(_parts(value))
+        try:
+            parts.extend(_parts(value))
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"a part of the input of agent {agent!r} is malformed: {error}.", agent=agent
+            ) from error
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
         raise InvalidInput(f"the input of agent {agent!r} is empty. Say what it is to do.", agent=agent)
     merged: list[AnyPart] = []
@@ -126,6 +137,15 @@ def _text(asked: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidInput(f"{key} must be text, got {value!r}.")
     return value
+
+
+def _seconds(asked: Mapping[str, Any], key: str) -> float | None:
+    value = asked.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidInput(f"{key} must be seconds above 0, got {value!r}.")
+    return float(value)
 
 
 def _object(asked: Mapping[str, Any], key: str) -> dict[str, Any] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from agno_workers import settings as settings_module
 from agno_workers.cli import connection, screen
-from agno_workers.core.agent import Agent
+from agno_workers.core.agent import Agent, Limits
 from agno_workers.errors import SettingsError
 from agno_workers.registry import Registry
 from agno_workers.tools import collect
@@ -34,26 +36,69 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
     if json:
         typer.echo(screen.as_json([_described(agent, settings.agent_queue) for agent in known]))
         return
+    if not known:
+        typer.echo(f"No agents stand in {settings.imports}.")
+        return
     console = screen.console()
-    rows = [
-        tuple(_shown(value) for value in _described(agent, settings.agent_queue).values()) for agent in known
-    ]
-    if known:
-        console.print(screen.table(console.width, ("agent", "model", "queue", "description", "tools"), rows))
-    else:
-        console.print(f"No agents stand in {settings.imports}.", markup=False)
+    names = max(len(agent.name) for agent in known)
+    models = max(len(_model(agent)) for agent in known)
+    for agent in known:
+        line = f"{agent.name:<{names}}  {_model(agent):<{models}}  {agent.queue or settings.agent_queue}"
+        console.print(line, style="bold", markup=False)
+        for text in _details(agent):
+            console.print(screen.indented(text))
 
 
-def _described(agent: Agent, queue: str) -> dict[str, str | list[str]]:
+def _described(agent: Agent, queue: str) -> dict[str, Any]:
     """Raises InvalidTool for a tool that could not be offered to a model."""
     return {
         "name": agent.name,
-        "model": agent.model if isinstance(agent.model, str) else agent.model.name,
+        "model": _model(agent),
         "queue": agent.queue or queue,
         "description": agent.description,
-        "tools": sorted(collect(agent.tools)),
+        "tools": _tools(agent),
+        "members": _members(agent),
+        "limits": agent.limits,
+        "prices": agent.prices,
     }
 
 
-def _shown(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
+def _details(agent: Agent) -> list[str]:
+    """What there is to say beside its name, model and queue, a line each."""
+    limits, prices = _limits(agent.limits), agent.prices
+    cached = f", ${prices.cached_usd:g} cached" if prices and prices.cached_usd is not None else ""
+    lines = {
+        "": screen.one_line(agent.description, 200),
+        "tools: ": ", ".join(_tools(agent)),
+        "delegates to: ": ", ".join(_members(agent)),
+        "limits: ": limits,
+        "prices: ": f"${prices.input_usd:g} in{cached}, ${prices.output_usd:g} out, for a million tokens"
+        if prices
+        else "",
+    }
+    return [f"{name}{text}" for name, text in lines.items() if text]
+
+
+def _model(agent: Agent) -> str:
+    return agent.model if isinstance(agent.model, str) else agent.model.name
+
+
+def _tools(agent: Agent) -> list[str]:
+    return sorted(collect(each for each in agent.tools if not isinstance(each, Agent)))
+
+
+def _members(agent: Agent) -> list[str]:
+    """The agents among its tools."""
+    return sorted(each.name for each in agent.tools if isinstance(each, Agent))
+
+
+def _limits(limits: Limits) -> str:
+    """Those that are not the defaults."""
+    said = {
+        "turns": f"{limits.turns} turn(s)",
+        "tool_calls": f"{limits.tool_calls} tool call(s)",
+        "tokens": f"{limits.tokens} tokens",
+        "cost_usd": screen.dollars(limits.cost_usd or 0),
+        "deadline_s": f"{limits.deadline_s or 0:g} s",
+    }
+    return ", ".join(text for name, text in said.items() if getattr(limits, name) != getattr(Limits(), name))

@@ -82,7 +82,14 @@ def reach_redis(client: redis.Redis) -> None:
 @contextmanager
 def look(given: Settings | None = None) -> Iterator[Look]:
     """The rows, for reading."""
-    pool = Pool(
+    with pool(given) as opened:
+        yield Look(opened)
+
+
+@contextmanager
+def pool(given: Settings | None = None) -> Iterator[Pool]:
+    """Postgres, with our tables in it. Raises as `database_url`."""
+    opened = Pool(
         database_url(given or settings(), migrated=True),
         size=1,
         timeout_s=PATIENCE_S,
@@ -90,9 +97,9 @@ def look(given: Settings | None = None) -> Iterator[Look]:
         name="agno-workers-cli",
     )
     try:
-        yield Look(pool)
+        yield opened
     finally:
-        pool.close()
+        opened.close()
 
 
 @contextmanager

@@ -1,26 +1,32 @@
-"""Which queues have a worker, asked of the workers themselves."""
+"""Which queues have a worker, by the table in which workers say that they are there."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 
-from agno_workers import wiring
 from agno_workers.cli import connection
 from agno_workers.settings import Settings
+from agno_workers.storage.workers import State, Worker, Workers
 
-_ANSWER_WITHIN_S = 1.0
+
+def known(settings: Settings) -> list[Worker]:
+    """The workers of the last day. Raises as `connection.database_url`."""
+    with connection.pool(settings) as pool:
+        return Workers(pool).all()
+
+
+def state(worker: Worker, settings: Settings) -> State:
+    return worker.state(renew_every_s=settings.renew_every_s, lease_s=settings.lease_s)
 
 
 def listening(settings: Settings) -> dict[str, list[str]]:
-    """The workers of each queue that any worker listens to. Takes a second; raises as `connection.redis_client`."""
-    connection.redis_client(settings).close()
-    os.environ["AGNO_DATABASE_URL"] = (
-        settings.database_url.get_secret_value()
-    )  # they may have been found, not set
-    os.environ["AGNO_BROKER_URL"] = settings.broker_url.get_secret_value()
-    answers = wiring.celery_app().control.inspect(timeout=_ANSWER_WITHIN_S).active_queues() or {}
+    """The workers of each queue that a living worker listens to; raises as `known`."""
+    return by_queue([worker for worker in known(settings) if state(worker, settings) in ("alive", "silent")])
+
+
+def by_queue(workers: Sequence[Worker]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for worker, queues in answers.items():
-        for queue in queues:
-            found.setdefault(queue["name"], []).append(worker)
+    for worker in workers:
+        for queue in worker.queues:
+            found.setdefault(queue, []).append(worker.name)
     return found

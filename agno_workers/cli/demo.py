@@ -22,10 +22,10 @@ from agno_workers import wiring
 from agno_workers.cli import screen
 from agno_workers.cli.demo_model import Chosen, choose, serving
 from agno_workers.cli.processes import Crew, Ended, ending_by_signal
+from agno_workers.cli.programs import workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.timeline import show_timeline
-from agno_workers.cli.workers import workers
 from agno_workers.core.run import RunStatus
 from agno_workers.demo import pipeline
 from agno_workers.demo.documents import Picked, pick

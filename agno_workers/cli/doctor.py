@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -13,15 +13,26 @@ import psycopg
 import typer
 from rich.text import Text
 
-from agno_workers.broker.checks import redis_problems, redis_warnings
+from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_warnings
 from agno_workers.cli import connection, screen
-from agno_workers.cli.consumers import listening
+from agno_workers.cli.consumers import by_queue, known, state
 from agno_workers.errors import AgnoError
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
+from agno_workers.storage.dead import Dead, Which
+from agno_workers.storage.look import Look, Stuck
+from agno_workers.storage.pool import Pool
+from agno_workers.storage.quarantine import Quarantine
+from agno_workers.storage.workers import Worker
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_RECENTLY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+_MANY_DEAD = 10
+_UNCLAIMED = timedelta(minutes=2)  # the keeper sends a step again after one
+_OVERDUE = timedelta(minutes=1)  # the keeper needs well under a second
+_KEEPERS_CHANGE = timedelta(seconds=10)
 _CLOCKS_WARN = timedelta(seconds=1)
 _CLOCKS_FAIL = timedelta(seconds=30)
 _PACKAGES = ("agno-workers", "celery", "kombu", "redis", "psycopg")
@@ -59,9 +70,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if postgres:
         yield from _check("schema", lambda: _schema(settings))
         yield from _check("pgvector", lambda: _pgvector(settings))
+        yield from _check("messages", lambda: _messages(settings))
     redis = yield from _check("Redis", lambda: _redis(settings))
-    if postgres and redis:
+    if postgres:
         yield from _check("queues", lambda: _queues(settings))
+        yield from _check("workers", lambda: _workers(settings))
+        yield from _check("runs", lambda: _runs(settings))
+    if postgres and redis:
         yield from _check("clocks", lambda: _clocks(settings))
 
 
@@ -130,6 +145,20 @@ def _pgvector(settings: Settings) -> list[Finding]:
     return [Finding("ok", "pgvector", f"{row[1]} installed" if row[1] else f"{row[0]} available")]
 
 
+def _messages(settings: Settings) -> list[Finding]:
+    url = connection.database_url(settings, migrated=True)
+    pool = Pool(url, size=1, timeout_s=connection.PATIENCE_S, statement_timeout_s=30.0)
+    try:
+        kept = Quarantine(pool).recent(_RECENTLY)
+    finally:
+        pool.close()
+    if not kept:
+        return [Finding("ok", "messages", "none was quarantined within a day")]
+    counted = ", ".join(f"{count.messages} {count.reason}" for count in kept)
+    text = f"quarantined within a day: {counted}. The table agno.quarantine has them, and docs/messages.md says what to do."
+    return [Finding("warn", "messages", text)]
+
+
 def _redis(settings: Settings) -> list[Finding]:
     with connection.redis_client(settings) as client:
         problems, warnings = redis_problems(client), redis_warnings(client)
@@ -138,6 +167,7 @@ def _redis(settings: Settings) -> list[Finding]:
         f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"
     )
     where = connection.without_password(settings.broker_url.get_secret_value())
+    warnings += unsigned_warnings(where, signed=bool(settings.signing_key.get_secret_value()))
     found = [Finding("fail", "Redis", text) for text in problems] + [
         Finding("warn", "Redis", text) for text in warnings
     ]
@@ -145,7 +175,8 @@ def _redis(settings: Settings) -> list[Finding]:
 
 
 def _queues(settings: Settings) -> list[Finding]:
-    workers = listening(settings)
+    living = [worker for worker in known(settings) if state(worker, settings) in ("alive", "silent")]
+    workers = by_queue(living)
     found = [
         Finding("ok", "queues", f"{queue}: {len(names)} worker(s)")
         for queue, names in sorted(workers.items())
@@ -158,8 +189,81 @@ def _queues(settings: Settings) -> list[Finding]:
             text = f"{queue}: {ready} step(s) wait, for up to {since}, and no worker listens: start one with `-Q {queue}`."
             found.append(Finding("fail", "queues", text))
     return found or [
-        Finding("warn", "queues", "no worker answered, and nothing waits: `agno-workers up` starts workers.")
+        Finding("warn", "queues", "no worker is there, and nothing waits: `agno-workers up` starts workers.")
     ]
+
+
+def _workers(settings: Settings) -> list[Finding]:
+    """Only what is wrong with them: the queues tell that they are there."""
+    workers = known(settings)
+    living = [worker for worker in workers if state(worker, settings) == "alive"]
+    replaced = {worker.node for worker in living}
+    found = [
+        Finding(
+            "warn", "workers", f"{worker.name} has said nothing for {_since(worker)}: is it still running?"
+        )
+        for worker in workers
+        if state(worker, settings) in ("silent", "lost") and worker.node not in replaced
+    ]
+    if len(versions := sorted({worker.version for worker in living})) > 1:
+        text = f"of different versions: {', '.join(versions)}. Fine for the minutes of a deploy; restart the old ones."
+        found.append(Finding("warn", "workers", text))
+    return found
+
+
+def _since(worker: Worker) -> str:
+    return screen.length(timedelta(seconds=round(worker.silent_s)))
+
+
+def _runs(settings: Settings) -> list[Finding]:
+    """Work that does not move, and what has died lately."""
+    living = [worker for worker in known(settings) if state(worker, settings) == "alive"]
+    with connection.pool(settings) as pool:
+        look = Look(pool)
+        stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
+        now, silent_s = look.now(), look.keeper_silent_s()
+        died = sum(group.letters for group in Dead(pool).groups(Which(within=_HOUR), limit=1000))
+    no_keeper = silent_s is None or silent_s > _KEEPERS_CHANGE.total_seconds()
+    found = [finding for each in stuck if (finding := _stuck(each, now, living, no_keeper=no_keeper))]
+    if died >= _MANY_DEAD:
+        text = f"{died} have died within an hour: `agno-workers dead ls --since 1h` says of what."
+        found.append(Finding("warn", "runs", text))
+    return found or [Finding("ok", "runs", "none is stuck")]
+
+
+def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: bool) -> Finding | None:
+    """None for what another finding tells: a queue without a worker."""
+    count, since = stuck.count, screen.length(now - stuck.since)
+    keeper = (
+        "no keeper is alive, and each worker brings one: start a worker"
+        if no_keeper
+        else "the log of the worker that is keeper says why (`SELECT value FROM agno.meta WHERE key = 'keeper'`)"
+    )
+    match stuck.what:
+        case "no_step":
+            text = f"{count} run(s) have no open step, so nothing moves them: `agno-workers runs show {stuck.sample}`."
+            return Finding("fail", "runs", text)
+        case "lease":
+            text = f"{count} step(s) are with workers whose lease ended up to {since} ago; {keeper}."
+            return Finding("fail", "runs", text)
+        case "outbox":
+            text = f"{count} message(s) should have gone to Celery up to {since} ago; {keeper}."
+            return Finding("fail", "runs", text)
+        case "unclaimed":
+            listening = [worker for worker in living if stuck.queue in worker.queues]
+            if not listening:
+                return None
+            free = sum(max(0, worker.concurrency - worker.steps) for worker in listening)
+            move = (
+                f"with {free} of their slots free: `agno-workers runs show {stuck.sample}`, and the workers' logs"
+                if free
+                else "whose slots are all in use: start more workers"
+            )
+            text = f"{stuck.queue}: {count} step(s) were sent up to {since} ago, and not taken by {len(listening)} worker(s), {move}."
+            return Finding("warn", "runs", text)
+        case "person":
+            text = f"{count} call(s) have waited for a person for up to {since}: `agno-workers runs waiting` lists them."
+            return Finding("warn", "runs", text)
 
 
 def _clocks(settings: Settings) -> list[Finding]:

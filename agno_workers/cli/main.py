@@ -10,13 +10,15 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from agno_workers.errors import AgnoError
+from agno_workers.errors import AgnoError, InvalidInput
 
 COMMANDS = {
     "demo": "See it work here: a group of agent runs over real files, then eight tools side by side.",
     "up": "Start everything here and keep it running: servers, migrations, workers. Ctrl-C ends it.",
     "run": "Submit a run, and wait for its answer.",
-    "runs": "List runs, show one with its steps, cancel one.",
+    "runs": "List runs, show one with its steps, steer one; what waits for a person, and answering it.",
+    "dead": "List what failed, show why, send it again.",
+    "workers": "List workers: who is there, and what they carry.",
     "agents": "Show the agents that AGNO_IMPORTS brings.",
     "db": "Bring the database to the newest schema.",
     "doctor": "Check what runs need: versions, Postgres, Redis, queues, clocks.",
@@ -66,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="agno-workers")
     except AgnoError as error:
         sys.exit(_sentence(error))
+    except UnicodeEncodeError as error:  # bytes of the command line that are no text of its locale
+        sys.exit(_sentence(InvalidInput(f"{error.object!a} is no UTF-8 text: write it as such.")))
     except BrokenPipeError:  # `agno-workers runs ls | head`
         sys.stdout = None  # nothing is left to be flushed
         sys.exit(0)

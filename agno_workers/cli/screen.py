@@ -22,6 +22,10 @@ COLOURS = {
     "dead": "red",
     "unknown": "magenta",
     "cancelled": "dim",
+    "alive": "green",
+    "silent": "yellow",
+    "lost": "red",
+    "stopped": "dim",
 }
 
 
@@ -110,3 +114,8 @@ def hanging(line: Text, indent: int) -> Table:
     rows.add_column()
     rows.add_row(line[:indent], line[indent:])
     return rows
+
+
+def dollars(usd: float) -> str:
+    """US dollars, with as many places as a small sum needs."""
+    return f"${usd:.2f}" if usd == 0 or usd >= 0.1 else f"${usd:.6f}".rstrip("0")

@@ -15,8 +15,8 @@ from rich.text import Text
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
 from agno_workers.cli.processes import Crew, Ended, Program, ending_by_signal
+from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
-from agno_workers.cli.workers import FLOWER_USER, flower, workers
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _COLOURS = {"agents": "cyan", "tools": "green", "flower": "magenta"}

@@ -1,60 +1,53 @@
-"""The programs that `up` and `demo` keep running: Celery workers, and Flower."""
+"""`agno-workers workers`: who carries steps."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
+from collections.abc import Sequence
+from datetime import timedelta
 
-from agno_workers.cli.processes import Program
-from agno_workers.errors import SettingsError
+import typer
+from rich.console import Console
+
+from agno_workers.cli import connection, screen
+from agno_workers.cli.consumers import known, state
 from agno_workers.settings import Settings
+from agno_workers.storage.workers import Worker
 
-FLOWER_USER = "agno"
-_WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and serve nothing of ours
-_QUIET = (
-    "-W",
-    "ignore::UserWarning:celery.platforms",
-)  # ten lines against root, for the sake of pickle: we take JSON only
+app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List workers.")
 
 
-def workers(settings: Settings, *, agents: int, tools: int, events: bool = False) -> list[Program]:
-    """One for the turns of agents, one for tools, with so many threads each. `events`: tell Flower of each task."""
-    return [
-        _worker("agents", settings.agent_queue, agents, events),
-        _worker("tools", settings.tool_queue, tools, events),
+@app.callback()
+def root() -> None:
+    """Holds `ls`: a single command would stand without its name."""
+
+
+@app.command()
+def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """List the workers of the last day: alive, silent (has missed a time), lost (its leases ran out), or stopped."""
+    settings = connection.settings()
+    workers = known(settings)
+    if json:
+        told = [screen.plain(worker) | {"state": state(worker, settings)} for worker in workers]
+        typer.echo(screen.as_json(told))
+    elif workers:
+        _show(screen.console(), workers, settings)
+    else:
+        typer.echo("No workers: `agno-workers up` starts some.")
+
+
+def _show(console: Console, workers: Sequence[Worker], settings: Settings) -> None:
+    columns = ("state", "host", "queues", "pool", "steps", "version", "seen", "name")
+    rows = [
+        (
+            screen.status(state(worker, settings)),
+            worker.hostname,
+            ",".join(worker.queues),
+            f"{worker.pool} x {worker.concurrency}",
+            str(worker.steps),
+            worker.version,
+            f"{screen.length(timedelta(seconds=round(worker.silent_s)))} ago",
+            worker.name,
+        )
+        for worker in workers
     ]
-
-
-def _worker(name: str, queue: str, threads: int, events: bool) -> Program:
-    command = f"-m celery -q -A agno_workers worker -P threads -l INFO {_WITHOUT}".split()
-    itself = ["-Q", queue, "-c", str(threads), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
-    return Program(name, (*_QUIET, *command, *itself), ready=" ready.")
-
-
-def flower(port: int) -> tuple[Program, str]:
-    """Flower, for this machine only, looking and not touching; and the password that was made for it.
-
-    Raises SettingsError when the port is taken.
-    """
-    _must_be_free(port)
-    password = secrets.token_urlsafe(12)
-    options = {
-        "FLOWER_ADDRESS": "127.0.0.1",
-        "FLOWER_PORT": str(port),
-        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",  # not on the command line, which others can read
-        "FLOWER_READ_ONLY": "true",
-    }
-    arguments = ("-m", "celery", "-A", "agno_workers", "flower")
-    return Program("flower", arguments, ready="Visit me at", environment=options), password
-
-
-def _must_be_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} of 127.0.0.1 can't be used for Flower ({error.strerror}): choose another with --flower-port."
-            ) from error
+    console.print(screen.table(console.width, columns, rows, right=("steps",)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import ModelSettings
+from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.ports import Model
 
 
@@ -30,7 +30,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Where a run ends with what it has, `reason` saying which limit it met."""
+    """Where a run ends with what it has (`done`, the last text), `reason` saying which limit it met, as in `limit:turns`."""
 
     turns: int = 20
     """Model calls."""
@@ -38,10 +38,30 @@ class Limits(msgspec.Struct, frozen=True):
     """Tool calls in all turns together."""
     tokens: int | None = None
     """Input and output tokens of all turns together."""
+    cost_usd: float | None = None
+    """US dollars of all turns together, by the agent's `prices`; a delegation's run has limits of its own."""
+    deadline_s: float | None = None
+    """Seconds from the submit to the end, whatever the run is doing then; its delegations end with it."""
+
+
+class Prices(msgspec.Struct, frozen=True):
+    """What the agent's model costs, in US dollars for a million tokens. Providers change theirs: none are built in."""
+
+    input_usd: float
+    output_usd: float
+    cached_usd: float | None = None
+    """Of input that the provider had cached; None: as other input."""
+
+    def cost_usd(self, usage: Usage) -> float:
+        cached = self.input_usd if self.cached_usd is None else self.cached_usd
+        fresh = usage.input_tokens - usage.cached_tokens
+        return (
+            fresh * self.input_usd + usage.cached_tokens * cached + usage.output_tokens * self.output_usd
+        ) / 1e6
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """How often a model call is tried before the run fails, and how long to wait in between."""
+    """How often a model call (a tool) is tried before the run fails (the model is told), and how long to wait in between."""
 
     attempts: int = 4
     first_delay_s: float = 1.0
@@ -63,13 +83,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     instructions: str | Sequence[str] = ""
     tools: Sequence[Any] = ()
-    """Functions, `@tool`s and toolkits."""
+    """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
     output_schema: type[Any] | None = None
     """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
     settings: ModelSettings = ModelSettings()
     history: History = History()
     context: Context = Context()
     limits: Limits = Limits()
+    prices: Prices | None = None
     retry: Retry = Retry()
     queue: str | None = None
     """The Celery queue that carries its turns; None is the settings' `agent_queue`."""

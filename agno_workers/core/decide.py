@@ -45,6 +45,7 @@ class SoFar(msgspec.Struct, frozen=True):
     turns: int
     tool_calls: int
     usage: Usage
+    cost_usd: float = 0.0
 
 
 def decide(
@@ -107,10 +108,18 @@ def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | None:
         return End(reply.message.text, "limit:tool_calls")
     if limits.tokens is not None and tokens >= limits.tokens:
         return End(reply.message.text, "limit:tokens")
+    if limits.cost_usd is not None and so_far.cost_usd >= limits.cost_usd:
+        return End(reply.message.text, "limit:cost")
     return None
 
 
+_MISFIT = "Your answer does not fit the required JSON schema: "
+
+
+def asked_to_mend(message: Message) -> bool:
+    """Whether a message is ours, about an answer that did not fit."""
+    return message.role == "user" and message.text.startswith(_MISFIT)
+
+
 def _mend(misfit: str) -> Message:
-    return user(
-        f"Your answer does not fit the required JSON schema: {misfit}\nAnswer again with JSON that fits, and nothing else."
-    )
+    return user(f"{_MISFIT}{misfit}\nAnswer again with JSON that fits, and nothing else.")

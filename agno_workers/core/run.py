@@ -13,9 +13,14 @@ The life of a run:
 The life of a step:
 
     ready ──claim──▶ running ──▶ done                 the first result of its generation is recorded, a later one refused
-      ▲                 │   └──▶ unknown              a `once` step that a crash cut short: never run again by itself
-      └──retry, lease───┘   └──▶ dead                 attempts used up
-    (ready, running) ──cancel──▶ cancelled
+      ▲ ▲               │   ├──▶ unknown              a `once` step that a crash cut short: never run again by itself
+      │ └─retry, lease──┘   ├──▶ dead                 attempts used up
+      │                     └──▶ waiting              the same, where a person is to find out
+      └──approve, answer── waiting ──▶ done           a person, somebody outside, or a child run (see WaitsFor)
+    (ready, running, waiting) ──cancel, deadline──▶ cancelled
+
+A failed run may be sent again (redrive): it is `queued` in the next generation, and goes on from its last good turn.
+A run that is paused keeps its status; no step of it is claimed until it is resumed.
 
 A step that is `ready` may have `not_before` (a timer): the keeper sends it when that has come.
 The check constraints of `storage/schema.py` repeat these two lists; a test holds them together.
@@ -48,15 +53,36 @@ class RunStatus(StrEnum):
 class StepStatus(StrEnum):
     READY = "ready"
     RUNNING = "running"
+    WAITING = "waiting"
     DONE = "done"
     UNKNOWN = "unknown"
     DEAD = "dead"
     CANCELLED = "cancelled"
 
+    @property
+    def is_open(self) -> bool:
+        return self in (StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)
+
 
 class StepKind(StrEnum):
     TURN = "turn"
     TOOL = "tool"
+    DELEGATE = "delegate"
+
+
+class WaitsFor(StrEnum):
+    """What a `waiting` step waits for."""
+
+    CONFIRMATION = "confirmation"
+    """A person approves or rejects the call."""
+    ANSWER = "answer"
+    """A person fills in arguments that the model must not choose."""
+    EXECUTION = "execution"
+    """Somebody outside executes the call and brings its result."""
+    RESOLUTION = "resolution"
+    """A `once` tool was cut short: a person finds out whether it took effect."""
+    RUN = "run"
+    """A delegation: the child run's end."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -74,15 +100,24 @@ class Run(msgspec.Struct, frozen=True):
     content: Any = None
     """The answer: text, or the JSON value of `output_schema`. None until the run has ended."""
     reason: str | None = None
-    """Why it ended: `end`, `length`, `refusal`, or the name of the limit that it met."""
+    """Why it ended: `end`, `length`, `refusal`, or the name of the limit that it met, as `limit:turns`."""
     error: dict[str, Any] | None = None
     """`{"type", "message", "ids"}` of a failed run."""
     usage: Usage = Usage()
     turns: int = 0
     tool_calls: int = 0
+    cost_usd: float = 0.0
+    """By the agent's `prices`; 0 without."""
+    parent_step_id: str | None = None
+    depth: int = 0
+    """How many delegations lead to it."""
+    forked_from: str | None = None
+    batch_id: str | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    deadline_at: datetime | None = None
+    paused_at: datetime | None = None
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -96,11 +131,20 @@ class Step(msgspec.Struct, frozen=True):
     status: StepStatus
     queue: str
     name: str = ""
-    """The tool's name; empty for a turn."""
+    """The tool's (the agent's) name; empty for a turn."""
+    seq: int = 0
+    """Where in the transcript its first message goes."""
+    effect: str | None = None
     attempt: int = 0
     worker: str | None = None
     error: dict[str, Any] | None = None
     """Why the last attempt failed, also where a later one succeeded."""
+    waits_for: WaitsFor | None = None
+    expires_at: datetime | None = None
+    answer: dict[str, Any] | None = None
+    """What a person said to it: `{"verdict", "by", "note", "values"}`."""
+    child_run_id: str | None = None
+    """Of a delegation: the run that it waits for."""
     not_before: datetime | None = None
     created_at: datetime | None = None
     sent_at: datetime | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Any
+from enum import Enum, StrEnum
+from typing import Any, Literal
 
 import msgspec
 
+from agno_workers.core.agent import Retry
 from agno_workers.core.messages import ToolSpec
+from agno_workers.core.run import WaitsFor
 
 
 class Effect(StrEnum):
@@ -21,7 +23,35 @@ class Effect(StrEnum):
     TRANSACTIONAL = "transactional"
     """Writes on `ctx.connection`, which commits with the result or not at all: run again."""
     ONCE = "once"
-    """Never run again: after a crash in the middle the step is `unknown`."""
+    """Never run again blindly: after a crash in the middle the `reconcile` hook tells, or a person, or it stays `unknown`."""
+
+
+class NotDone(Enum):
+    """What a reconcile hook returns when the effect did not happen, and can't happen any more: the tool runs then."""
+
+    NOT_DONE = "not_done"
+
+
+NOT_DONE = NotDone.NOT_DONE
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a tool asks for beyond its effect. It is written with each of its steps: the keeper and people go by it."""
+
+    offered: bool = True
+    """The worker that wrote the step has this tool; False: the model made its name up."""
+    reconcile: bool = False
+    """After a crash the tool's hook is asked what happened."""
+    on_unknown: Literal["tell", "ask"] = "tell"
+    """Of a `once` tool that was cut short, and nobody knows: tell the model so, or wait for a person."""
+    needs: WaitsFor | None = None
+    """What a call waits for before it is executed: `confirmation`, `answer` or `execution`."""
+    fields: tuple[str, ...] = ()
+    """Arguments that a person fills in; the model does not see them."""
+    within_s: float | None = None
+    """How long a person may take; None: for as long as the run lives."""
+    on_timeout: Literal["reject", "approve", "fail"] = "reject"
+    """What follows when nobody answered: the model is told, the call is made, the run fails."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -35,7 +65,13 @@ class Tool(msgspec.Struct, frozen=True):
     queue: str | None = None
     """The Celery queue that carries its calls; None is the settings' `tool_queue`."""
     max_attempts: int = 3
-    """Executions at the most, counting those that a crash cut short."""
+    """Executions at the most that a crash may cut short."""
+    retry: Retry = Retry()
+    """How often, and how long apart, a call is tried that raised `TryAgain` or one of `retry_on`."""
+    retry_on: tuple[type[BaseException], ...] = ()
+    reconcile: Callable[..., Any] | None = None
+    """Called in a `once` tool's place after a crash, with the same arguments."""
+    policy: Policy = Policy()
 
     @property
     def name(self) -> str:
@@ -59,6 +95,8 @@ class ToolContext(msgspec.Struct, frozen=True):
     user_id: str | None = None
     metadata: dict[str, Any] = {}
     """What the caller gave with the run."""
+    answer: dict[str, Any] = {}
+    """What a person said to this call: `{"verdict", "by", "note", "values"}`; empty where nobody was asked."""
     connection: Any = None
     """A psycopg connection inside the step's transaction, for `transactional` tools; None for the others."""
     cancelled: Callable[[], bool] = lambda: False
@@ -78,4 +116,7 @@ class ToolOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     is_error: bool = False
     kind: str = "ok"
-    """`ok`, `raised`, `timeout`, `invalid_arguments`, `unknown_tool` or `unserialisable`."""
+    """`ok`, `raised`, `again`, `timeout`, `invalid_arguments`, `unknown_tool` or `unserialisable`; of a reconcile
+    hook also `not_done` and `unknown`."""
+    after_s: float | None = None
+    """Of `again`: wait at least so long."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+from agno_workers.errors import Unavailable
+
+_LOOK_EVERY_S = 1.0
 
 
 class Stopped(Exception):
@@ -12,21 +17,47 @@ class Stopped(Exception):
 
 
 class Held:
-    """The steps under way in this process. The renewal marks those that it could not hold."""
+    """The steps under way in this process. The renewal marks those that it could not hold.
 
-    def __init__(self) -> None:
-        self._lost: dict[str, threading.Event] = {}
+    A child of a prefork worker has no renewal, which runs in the main process: there `is_held` asks the database, at most
+    once a second, and only when somebody wants to know.
+    """
+
+    def __init__(self, is_held: Callable[[str], bool]) -> None:
+        self._is_held = is_held
+        self._lock = threading.Lock()
+        self._lost: dict[str, list[threading.Event]] = {}
+        self.is_renewed = False
+        """Whether this process renews its leases itself."""
 
     @contextmanager
-    def step(self, step_id: str) -> Iterator[threading.Event]:
-        """Carry a step; the event is set once it is lost."""
-        lost = self._lost.setdefault(step_id, threading.Event())
+    def step(self, step_id: str) -> Iterator[Callable[[], bool]]:
+        """Carry a step; gives a question: is it lost?"""
+        event = threading.Event()
+        with self._lock:  # a step may be carried twice here: both are told
+            self._lost.setdefault(step_id, []).append(event)
+        look_at = time.monotonic() + _LOOK_EVERY_S
+
+        def is_lost() -> bool:
+            nonlocal look_at
+            if not event.is_set() and not self.is_renewed and time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK_EVERY_S
+                try:
+                    if not self._is_held(step_id):
+                        event.set()
+                except Unavailable:
+                    pass  # not known now; the result will be refused if it is so
+            return event.is_set()
+
         try:
-            yield lost
+            yield is_lost
         finally:
-            self._lost.pop(step_id, None)
+            with self._lock:
+                self._lost[step_id].remove(event)
+                if not self._lost[step_id]:
+                    del self._lost[step_id]
 
     def lose(self, step_ids: Iterable[str]) -> None:
-        for step_id in step_ids:
-            if event := self._lost.get(step_id):
+        with self._lock:
+            for event in (event for step_id in step_ids for event in self._lost.get(step_id, ())):
                 event.set()

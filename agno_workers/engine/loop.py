@@ -9,25 +9,32 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from agno_workers.core.agent import Agent, Retry
-from agno_workers.core.decide import AskAgain, End, Fail, FanOut, SoFar, decide, not_called
-from agno_workers.core.messages import Reply, ToolCall
+from agno_workers.core.decide import AskAgain, End, Fail, FanOut, SoFar, asked_to_mend, decide, not_called
+from agno_workers.core.messages import Reply, ToolCall, user
 from agno_workers.core.policy import delay_s
 from agno_workers.core.ports import Model
-from agno_workers.core.tool import Effect
+from agno_workers.core.tool import Effect, Policy
 from agno_workers.engine.control import Held, Stopped
-from agno_workers.engine.prepare import Prepared
+from agno_workers.engine.prepare import Delegation, Prepared
 from agno_workers.errors import AgnoError, ModelRejected, ModelUnavailable, Unavailable
+from agno_workers.failpoints import reach
 from agno_workers.registry import Registry
-from agno_workers.storage.journal import Journal, Recorded, ToolStep, TurnClaim
+from agno_workers.storage.journal import Child, Journal, Recorded, ToolStep, TurnClaim
 from agno_workers.storage.pool import Pool
 from agno_workers.streams import Streams
 
 log = logging.getLogger(__name__)
 NOTHING = Recorded(False)
+MAX_DEPTH = 8
+"""Delegations of delegations at the most: agents that call each other in a ring come to an end."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,9 @@ class Engine:
     resolve: Callable[[str | Model], Model]
     agent_queue: str
     tool_queue: str
-    held: Held = field(default_factory=Held)
+    held: Held
     prepared: dict[str, Prepared] = field(default_factory=dict)
+    begun: dict[tuple[str, str], Prepared] = field(default_factory=dict)
 
     def prepare(self, name: str) -> Prepared:
         """Raises UnknownAgent or InvalidTool."""
@@ -50,20 +58,36 @@ class Engine:
             self.prepared[name] = Prepared.of(self.registry.get(name))
         return self.prepared[name]
 
+    def prepare_for(self, claim: TurnClaim) -> Prepared:
+        """The agent as it was when the run began: a deploy changes its instructions for new runs only."""
+        prepared, sha256 = self.prepare(claim.agent), claim.definition
+        if sha256 is None or sha256 == prepared.definition.sha256:
+            return prepared
+        if (claim.agent, sha256) not in self.begun:
+            self.begun[claim.agent, sha256] = prepared.as_begun(self.journal.definition(sha256))
+        return self.begun[claim.agent, sha256]
+
     def queue_of(self, agent: Agent) -> str:
         return agent.queue or self.agent_queue
 
 
 def take_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Recorded:
     """Carry one turn of a run; what it owes to Celery comes back to be sent."""
+    reach("turn.received")
     claim = engine.journal.claim_turn(run_id, step_id, generation)
     if claim is None:
         return NOTHING  # a duplicate, or cancelled: somebody else has it, or nobody needs it
+    reach("turn.claimed")
     retry = Retry()
     try:
-        prepared = engine.prepare(claim.agent)
+        prepared = engine.prepare_for(claim)
         retry = prepared.agent.retry
-        return record(engine, prepared, claim, ask(engine, prepared, claim))
+        claim = with_deadline(engine, prepared, claim)
+        reply = ask(engine, prepared, claim)
+        reach("turn.replied")
+        recorded = record(engine, prepared, claim, reply)
+        reach("turn.recorded")
+        return recorded
     except Stopped:
         return NOTHING
     except ModelRejected as error:
@@ -76,16 +100,27 @@ def take_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
         return try_later(engine, claim, retry, error)
 
 
+def with_deadline(engine: Engine, prepared: Prepared, claim: TurnClaim) -> TurnClaim:
+    """The keeper ends a run whose deadline has come; the agent's own is written down with its first turn."""
+    limit = prepared.agent.limits.deadline_s
+    if limit is None or claim.turns > 0 or (claim.deadline_at is not None and claim.parent_run_id is None):
+        return claim
+    return replace(claim, deadline_at=engine.journal.set_deadline(claim.run_id, limit))
+
+
 def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
     """One model call, watched by whoever follows the run, and left early when the step is lost."""
     agent = prepared.agent
     past = (
         engine.journal.history(claim, agent.history.runs) if claim.session_id and agent.history.runs else ()
     )
-    with engine.held.step(claim.step_id) as lost, engine.streams.writer(claim.run_id, claim.step_id) as emit:
+    with (
+        engine.held.step(claim.step_id) as is_lost,
+        engine.streams.writer(claim.run_id, claim.step_id) as emit,
+    ):
 
         def watch(delta: Any) -> None:
-            if lost.is_set():
+            if is_lost():
                 raise Stopped
             emit(delta)
 
@@ -95,23 +130,29 @@ def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
 def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -> Recorded:
     """Decide what comes next, and record it with the reply in one transaction."""
     journal, agent = engine.journal, prepared.agent
+    cost_usd = agent.prices.cost_usd(reply.usage) if agent.prices else 0.0
+    definition = prepared.definition if claim.definition is None else None
+    kept: Any = {"cost_usd": cost_usd, "definition": definition}
     content, misfit = (
         prepared.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
     )
     so_far = SoFar(
-        claim.turns + 1, claim.tool_calls + len(reply.message.tool_calls), claim.usage + reply.usage
+        claim.turns + 1,
+        claim.tool_calls + len(reply.message.tool_calls),
+        claim.usage + reply.usage,
+        claim.cost_usd + cost_usd,
     )
-    grace = agent.retry.output_attempts - sum(message.role == "user" for message in claim.transcript[1:])
+    grace = agent.retry.output_attempts - sum(map(asked_to_mend, claim.transcript))
     match decide(reply, so_far, agent.limits, misfit, grace, content):
         case FanOut(calls):
-            steps = [tool_step(engine, prepared, call) for call in calls]
-            return journal.fan_out(claim, reply.message, reply.usage, steps, engine.queue_of(agent))
+            steps = [tool_step(engine, prepared, claim, call) for call in calls]
+            return journal.fan_out(claim, reply.message, reply.usage, steps, engine.queue_of(agent), **kept)
         case AskAgain(note):
             said = [reply.message] if note is None else [reply.message, note]
-            return journal.ask_again(claim, said, reply.usage, engine.queue_of(agent))
+            return journal.ask_again(claim, said, reply.usage, engine.queue_of(agent), **kept)
         case End(answer, reason):
             said = [reply.message, *not_called(reply, reason)]
-            return journal.end(claim, said, reply.usage, answer, reason)
+            return journal.end(claim, said, reply.usage, answer, reason, **kept)
         case Fail(message, reason):
             error = {
                 "type": "RunFailed",
@@ -119,24 +160,27 @@ def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -
                 "ids": {"run_id": claim.run_id, "reason": reason},
             }
             said = [reply.message, *not_called(reply, reason)]
-            return journal.fail(claim, error, reason, said, reply.usage)
+            return journal.fail(claim, error, reason, said, reply.usage, **kept)
 
 
-def tool_step(engine: Engine, prepared: Prepared, call: ToolCall) -> ToolStep:
-    """Where a call goes. An unknown tool goes on its way too: its result will tell the model."""
+def tool_step(engine: Engine, prepared: Prepared, claim: TurnClaim, call: ToolCall) -> ToolStep:
+    """Where a call goes: to a worker, or to a run of its own. One that can't be made goes on its way too: its result
+    will tell the model.
+    """
+    if (member := prepared.members.get(call.name)) and claim.depth < MAX_DEPTH:
+        with suppress(msgspec.ValidationError, msgspec.DecodeError):
+            task = msgspec.json.decode(call.arguments, type=Delegation).task
+            child = Child(member.name, engine.queue_of(member), user(task))
+            return ToolStep(call, engine.agent_queue, Effect.PURE, 1, child=child)
     tool = prepared.tools.get(call.name)
     if tool is None:
-        return ToolStep(call, engine.tool_queue, Effect.PURE, 3)
-    return ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts)
+        return ToolStep(call, engine.tool_queue, Effect.PURE, 3, Policy(offered=False))
+    return ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, tool.policy)
 
 
 def try_later(engine: Engine, claim: TurnClaim, retry: Retry, error: Exception) -> Recorded:
     """Another try after a while, or, when the tries are used up, the end of the run."""
-    described = (
-        error.to_json()
-        if isinstance(error, AgnoError)
-        else {"type": type(error).__name__, "message": str(error), "ids": {}}
-    )
+    described = as_json(error)
     if not isinstance(error, AgnoError):
         log.error(
             "a turn raised",
@@ -152,3 +196,9 @@ def try_later(engine: Engine, claim: TurnClaim, retry: Retry, error: Exception) 
     wish = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None
     engine.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish), described)
     return NOTHING
+
+
+def as_json(error: Exception) -> dict[str, Any]:
+    if isinstance(error, AgnoError):
+        return error.to_json()
+    return {"type": type(error).__name__, "message": str(error), "ids": {}}

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pydantic
 
 from agno_workers.core.agent import Agent
-from agno_workers.core.messages import Message, ModelRequest, OutputSpec
+from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
 from agno_workers.core.tool import Tool
-from agno_workers.storage.journal import TurnClaim
+from agno_workers.errors import InvalidInput, InvalidTool
+from agno_workers.storage.journal import Definition, TurnClaim
 from agno_workers.tools import collect
+from agno_workers.tools.decorate import ACCEPTED_NAME
+
+_DECLARED = (
+    "description",
+    "instructions",
+    "model",
+    "settings",
+    "history",
+    "context",
+    "limits",
+    "prices",
+    "retry",
+)
+"""What of an agent is kept with its runs; tools and output_schema are code, and those of the worker."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -21,22 +37,39 @@ class Prepared(msgspec.Struct, frozen=True):
     agent: Agent
     tools: dict[str, Tool]
     output: OutputSpec | None
+    members: dict[str, Agent]
+    """The agents among its tools, by name."""
+    definition: Definition
 
     @classmethod
     def of(cls, agent: Agent) -> Prepared:
-        """Raises InvalidTool where a tool can't be offered to a model."""
+        """Raises InvalidTool where a tool can't be offered to a model, InvalidInput for a budget that can't be kept."""
+        if agent.limits.cost_usd is not None and agent.prices is None:
+            raise InvalidInput(
+                f"agent {agent.name!r} has limits.cost_usd and no prices: give prices=Prices(input_usd=..., output_usd=...).",
+                agent=agent.name,
+            )
+        members, tools = _members(agent)
         output = None
         if agent.output_schema is not None:
             schema = pydantic.TypeAdapter(agent.output_schema).json_schema()
             output = OutputSpec(agent.output_schema.__name__, schema)
-        return cls(agent, collect(agent.tools), output)
+        return cls(agent, tools, output, members, _definition(agent))
+
+    def as_begun(self, content: dict[str, Any]) -> Prepared:
+        """The same, as its definition stood when a run began."""
+        fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
+        return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
     def request(self, claim: TurnClaim, history: tuple[Message, ...]) -> ModelRequest:
         """The next model call of a run."""
         return ModelRequest(
             messages=history + claim.transcript,
             system=_system(self.agent, claim),
-            tools=tuple(tool.spec for tool in self.tools.values()),
+            tools=(
+                *(tool.spec for tool in self.tools.values()),
+                *(_delegation(member) for member in self.members.values()),
+            ),
             output=self.output,
             settings=self.agent.settings,
         )
@@ -54,6 +87,57 @@ class Prepared(msgspec.Struct, frozen=True):
             ]
             return None, "; ".join(problems)
         return pydantic.TypeAdapter(self.agent.output_schema).dump_python(value, mode="json"), None
+
+
+_TYPES: dict[str, Any] = {
+    **{name: hint for name, hint in get_type_hints(Agent).items() if name in _DECLARED},
+    "instructions": str | tuple[str, ...],
+    "model": str,
+}
+
+
+class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model says to an agent that it calls."""
+
+    task: str
+
+
+def _members(agent: Agent) -> tuple[dict[str, Agent], dict[str, Tool]]:
+    """The agents and the tools among an agent's tools, which must not share a name."""
+    members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
+    tools = collect(each for each in agent.tools if not isinstance(each, Agent))
+    for name in members:
+        if name in tools:
+            raise InvalidTool(
+                f"agent {agent.name!r} has a tool and an agent called {name!r}: rename one of them.",
+                agent=agent.name,
+            )
+        if not ACCEPTED_NAME.fullmatch(name):
+            raise InvalidTool(
+                f"agent {name!r} can't be a tool of {agent.name!r}: providers take 1 to 64 letters, digits, _ and -. Rename it.",
+                agent=agent.name,
+            )
+    return members, tools
+
+
+def _delegation(member: Agent) -> ToolSpec:
+    task = {
+        "type": "string",
+        "description": "What is to be done, with all that is needed to do it: nothing else is passed on.",
+    }
+    return ToolSpec(
+        member.name,
+        member.description or f"Delegates a task to the agent {member.name} and returns its answer.",
+        {"type": "object", "properties": {"task": task}, "required": ["task"], "additionalProperties": False},
+    )
+
+
+def _definition(agent: Agent) -> Definition:
+    content = {name: getattr(agent, name) for name in _DECLARED}
+    if not isinstance(agent.model, str):
+        del content["model"]  # an object is code, too
+    plain = msgspec.to_builtins(content, enc_hook=str)
+    return Definition(hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest(), plain)
 
 
 def _system(agent: Agent, claim: TurnClaim) -> str:

@@ -1,6 +1,6 @@
 """The transactions that move a run: submit, claim, finish_turn, finish_tool, renew, and what the keeper puts right.
 
-Each method is one statement of `sql/`, so one round trip (cancel: two), and safe to repeat. What a transaction owes to
+Each method is one statement of `sql/`, so one round trip (stop: two), and safe to repeat. What a transaction owes to
 Celery comes back as `Send`s: the caller publishes them after the commit; if it dies before that, the keeper does.
 """
 
@@ -12,12 +12,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+import psycopg
 from msgspec.structs import replace
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall, Usage
-from agno_workers.core.run import StepKind
-from agno_workers.core.tool import Effect
+from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
+from agno_workers.core.tool import Effect, Policy
+from agno_workers.errors import InvalidInput, RunCancelled
+from agno_workers.failpoints import reach
 from agno_workers.storage.pool import Payloads, Pool, Row, execute, jsonb, patiently, statements
 
 _SQL = {**statements("journal"), **statements("keeper"), "clock": statements("look")["clock"]}
@@ -74,6 +77,12 @@ class TurnClaim(msgspec.Struct, frozen=True):
     turns: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()
+    cost_usd: float = 0.0
+    depth: int = 0
+    deadline_at: datetime | None = None
+    parent_run_id: str | None = None
+    definition: str | None = None
+    """The sha256 of what the agent was when the run began; None before its first turn is recorded."""
 
 
 class ToolClaim(msgspec.Struct, frozen=True):
@@ -90,6 +99,12 @@ class ToolClaim(msgspec.Struct, frozen=True):
     effect: Effect
     call: ToolCall
     agent: str
+    tries: int = 0
+    policy: Policy = Policy()
+    answer: dict[str, Any] | None = None
+    """What a person said to it: `{"verdict", "by", "note", "values"}`."""
+    reconciling: bool = False
+    """The last attempt of a `once` tool was cut short: its hook comes first."""
     session_id: str | None = None
     user_id: str | None = None
     metadata: dict[str, Any] = {}
@@ -102,6 +117,24 @@ class ToolStep(msgspec.Struct, frozen=True):
     queue: str
     effect: Effect
     max_attempts: int
+    policy: Policy = Policy()
+    child: Child | None = None
+    """The run that a delegation starts; then no worker carries the step itself."""
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A run that another one delegates to."""
+
+    agent: str
+    queue: str
+    asked: Message
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """What an agent was when a run began, as JSON, and the name by which it is kept."""
+
+    sha256: str
+    content: dict[str, Any]
 
 
 class Hopeless(msgspec.Struct, frozen=True):
@@ -118,6 +151,21 @@ class Hopeless(msgspec.Struct, frozen=True):
     seq: int
     effect: Effect | None = None
     call_id: str | None = None
+    policy: Policy = Policy()
+
+
+class Expired(msgspec.Struct, frozen=True):
+    """A step that nobody answered in time."""
+
+    step_id: str
+    run_id: str
+    generation: int
+    kind: StepKind
+    name: str
+    seq: int
+    waits_for: WaitsFor
+    call_id: str | None = None
+    policy: Policy = Policy()
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -128,6 +176,10 @@ class Recorded(msgspec.Struct, frozen=True):
     body: Send | None = None
     """Of a fan-out: the turn that its last tool wakes; sent then, not now."""
     barrier_id: str | None = None
+    children: tuple[Send, ...] = ()
+    """The first turns of the runs that a fan-out delegates to."""
+    parent_run_id: str | None = None
+    """Of the end of such a run: the run whose turn it may have woken, for `owed_sends`."""
     continues: tuple[str, str | None] | None = None
     """Of the end of a run that is part of a user's canvas: `(run_id, chord_id)`, for `Results.owed`."""
 
@@ -154,7 +206,7 @@ class Journal:
 
     def submit(self, message: Message, *, agent: str, queue: str, **options: Any) -> Submitted:
         """Put a run on the road. `options`: id, session_id, user_id, idempotency_key, metadata, canvas, priority,
-        not_before, parent_run_id, as `agno.submit_run` in functions.sql names them; None means not given.
+        not_before, deadline_s, as `agno.submit_run` in functions.sql names them; None means not given.
         """
         payloads = Payloads(self._inline_max_bytes)
         given = {key: value for key, value in options.items() if value is not None}
@@ -195,8 +247,9 @@ class Journal:
         return _as(ToolClaim, rows[0]) if rows else None
 
     def fan_out(
-        self, claim: TurnClaim, said: Message, usage: Usage, calls: Sequence[ToolStep], next_queue: str
-    ) -> Recorded:
+        self, claim: TurnClaim, said: Message, usage: Usage, calls: Sequence[ToolStep], next_queue: str, *,
+        cost_usd: float = 0.0, definition: Definition | None = None,
+    ) -> Recorded:  # fmt: skip
         """Record a turn that asked for tools: a step each, and the barrier whose last part writes the next turn.
 
         The results' places in the transcript are given out here, in the order of the calls, so that they stay in
@@ -218,7 +271,7 @@ class Journal:
             {
                 "id": str(uuid7()),
                 "key": f"tool:{turn}:{place}",
-                "kind": StepKind.TOOL,
+                "kind": StepKind.DELEGATE if step.child else StepKind.TOOL,
                 "queue": step.queue,
                 "name": step.call.name,
                 "seq": claim.seq + 1 + place,
@@ -226,8 +279,16 @@ class Journal:
                 "effect": step.effect,
                 "barrier_id": barrier_id,
                 "max_attempts": step.max_attempts,
+                "policy": step.policy,
+                "waits_for": WaitsFor.RUN if step.child else step.policy.needs,
+                "child_run_id": str(uuid7()) if step.child else None,
             }
             for place, step in enumerate(calls)
+        ]
+        children = [
+            self._child(claim, step.child, written, payloads)
+            for step, written in zip(calls, steps, strict=True)
+            if step.child
         ]
         barrier = [{"id": barrier_id, "size": len(steps), "body": body}]
         recorded = self._finish_turn(
@@ -238,14 +299,32 @@ class Journal:
             run_status="waiting",
             steps=steps,
             barrier=barrier,
+            children=children,
             tool_calls=len(calls),
+            cost_usd=cost_usd,
+            definition=definition,
         )
         woken = Send(
             None, claim.run_id, next_turn_id, claim.generation, StepKind.TURN, next_queue, claim.priority
         )
         return replace(recorded, body=woken, barrier_id=barrier_id) if recorded.recorded else recorded
 
-    def ask_again(self, claim: TurnClaim, said: Sequence[Message], usage: Usage, next_queue: str) -> Recorded:
+    def _child(
+        self, claim: TurnClaim, child: Child, step: dict[str, Any], payloads: Payloads
+    ) -> dict[str, Any]:
+        """A run for `agno.submit_run`."""
+        asked = {
+            "id": step["child_run_id"], "agent": child.agent, "queue": child.queue, "input": payloads.pack(child.asked),
+            "user_id": claim.user_id, "metadata": claim.metadata, "priority": claim.priority, "parent_run_id": claim.run_id,
+            "parent_step_id": step["id"], "depth": claim.depth + 1, "deadline_at": utc(claim.deadline_at),
+            "max_attempts": self._turn_attempts, "publish_after_s": self._publish_after_s,
+        }  # fmt: skip
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def ask_again(
+        self, claim: TurnClaim, said: Sequence[Message], usage: Usage, next_queue: str, *,
+        cost_usd: float = 0.0, definition: Definition | None = None,
+    ) -> Recorded:  # fmt: skip
         """Record a turn that another turn follows right away."""
         step = {
             "id": str(uuid7()),
@@ -256,12 +335,14 @@ class Journal:
             "max_attempts": self._turn_attempts,
         }
         return self._finish_turn(
-            claim, Payloads(self._inline_max_bytes), said, usage, run_status="running", steps=[step]
-        )
+            claim, Payloads(self._inline_max_bytes), said, usage, run_status="running", steps=[step], cost_usd=cost_usd,
+            definition=definition,
+        )  # fmt: skip
 
     def end(
-        self, claim: TurnClaim, said: Sequence[Message], usage: Usage, content: Any, reason: str
-    ) -> Recorded:
+        self, claim: TurnClaim, said: Sequence[Message], usage: Usage, content: Any, reason: str, *,
+        cost_usd: float = 0.0, definition: Definition | None = None,
+    ) -> Recorded:  # fmt: skip
         """Record the last turn and the run's answer."""
         payloads = Payloads(self._inline_max_bytes)
         return self._finish_turn(
@@ -273,27 +354,25 @@ class Journal:
             content=payloads.pack(content),
             reason=reason,
             ended=True,
+            cost_usd=cost_usd,
+            definition=definition,
         )
 
     def fail(
-        self,
-        turn: TurnClaim | Hopeless,
-        error: dict[str, Any],
-        reason: str,
-        said: Sequence[Message] = (),
-        usage: Usage | None = None,
-        step_status: str = "done",
-    ) -> Recorded:
+        self, turn: TurnClaim | Hopeless, error: dict[str, Any], reason: str, said: Sequence[Message] = (),
+        usage: Usage | None = None, step_status: str = "done", *, cost_usd: float = 0.0, definition: Definition | None = None,
+    ) -> Recorded:  # fmt: skip
         """End the run `failed`, with what its last turn said, if anything."""
         return self._finish_turn(
             turn, Payloads(self._inline_max_bytes), said, usage, run_status="failed", error=error, run_error=error, reason=reason,
-            ended=True, step_status=step_status,
+            ended=True, step_status=step_status, cost_usd=cost_usd, definition=definition,
         )  # fmt: skip
 
     def _finish_turn(
         self, claim: TurnClaim | Hopeless, payloads: Payloads, said: Sequence[Message], usage: Usage | None, *, run_status: str,
         step_status: str = "done", steps: Sequence[dict[str, Any]] = (), barrier: Sequence[dict[str, Any]] = (), tool_calls: int = 0,
         content: Any = None, reason: str | None = None, error: Any = None, run_error: Any = None, ended: bool = False,
+        children: Sequence[dict[str, Any]] = (), cost_usd: float = 0.0, definition: Definition | None = None,
     ) -> Recorded:  # fmt: skip
         messages = [
             {"seq": claim.seq + place, "content": payloads.pack(message)}
@@ -307,7 +386,8 @@ class Journal:
                 "run_status": run_status, "messages": jsonb(messages), "steps": jsonb(list(steps)), "barrier": jsonb(list(barrier)),
                 "content": jsonb(content), "reason": reason, "error": jsonb(error), "run_error": jsonb(run_error), "ended": ended,
                 "blobs": payloads.blobs, "publish_after_s": self._publish_after_s, "turns": 1 if usage else 0,
-                "tool_calls": tool_calls, **used,
+                "tool_calls": tool_calls, "children": jsonb(list(children)), "cost_usd": cost_usd, "definition": jsonb(definition),
+                "late_only": isinstance(claim, Hopeless), **used,
             },
         )  # fmt: skip
         if not row["recorded"]:
@@ -316,22 +396,34 @@ class Journal:
         priority = claim.priority if isinstance(claim, TurnClaim) else None
         sends = tuple(
             Send(outbox_id, claim.run_id, step["id"], claim.generation, step["kind"], step["queue"], priority)
-            for outbox_id, step in zip(row["outbox_ids"], steps, strict=True)
+            for outbox_id, step in zip(row["outbox_ids"], filter(_is_ready, steps), strict=True)
         )
-        return Recorded(True, sends, continues=(claim.run_id, canvas.get("group_id")) if canvas else None)
+        return Recorded(
+            True,
+            sends,
+            children=tuple(
+                _as(Send, child | {"generation": 0, "kind": StepKind.TURN}) for child in row["children"]
+            ),
+            parent_run_id=claim.parent_run_id if ended and isinstance(claim, TurnClaim) else None,
+            continues=(claim.run_id, canvas.get("group_id")) if canvas else None,
+        )
 
     def finish_tool(
-        self, claim: ToolClaim | Hopeless, result: Message, error: dict[str, Any] | None = None, step_status: str = "done",
-        connection: Any = None,
+        self, claim: ToolClaim | Hopeless | Expired, result: Message, error: dict[str, Any] | None = None,
+        step_status: str = "done", connection: Any = None, answer: dict[str, Any] | None = None,
     ) -> Recorded:  # fmt: skip
         """Record what a tool gave, and close its part of the barrier. `connection`: the open transaction of a
-        `transactional` tool, whose writes commit with this.
+        `transactional` tool, whose writes commit with this. Of a step that waited (Expired): what a person, or the lack
+        of one, made of it; `answer` is kept with it.
         """
+        waited = isinstance(claim, Expired)
         payloads = Payloads(self._inline_max_bytes)
         params = {
             "run_id": claim.run_id, "step_id": claim.step_id, "generation": claim.generation, "step_status": step_status,
             "message": jsonb(payloads.pack(result)), "error": jsonb(error), "blobs": payloads.blobs,
-            "publish_after_s": self._publish_after_s,
+            "publish_after_s": self._publish_after_s, "answer": jsonb(answer), "late_only": isinstance(claim, Hopeless),
+            "from_statuses": [] if waited else [StepStatus.READY, StepStatus.RUNNING],
+            "from_waits": [claim.waits_for if isinstance(claim, Expired) else WaitsFor.RESOLUTION],
         }  # fmt: skip
         run = self._patiently if connection is None else partial(execute, connection)
         (row,) = run(_SQL["finish_tool"], params)
@@ -356,11 +448,134 @@ class Journal:
         """Say that the process of this worker that carried a step is dead, so that nobody waits for its lease."""
         self._pool.run(_SQL["give_up"], {"step_id": step_id, "worker": self.worker})
 
+    def is_held(self, step_id: str) -> bool:
+        """Whether this worker still carries a step."""
+        return bool(self._pool.run(_SQL["is_held"], {"step_id": step_id, "worker": self.worker}))
+
     def cancel(self, run_id: str) -> bool:
-        """End a run as cancelled; False when it has ended already."""
+        """End a run as cancelled, and the runs that it delegated to; False when it has ended already."""
+        stopped = self._stop(run_id, RunStatus.CANCELLED, "cancelled", _cancelled(run_id))
+        reach("cancel.recorded")
+        for child_id in self.open_children(run_id) if stopped else ():
+            self.cancel(child_id)  # whoever dies before this leaves them to the keeper
+        return stopped
+
+    def cancel_all(self, run_ids: Sequence[str]) -> int:
+        """As `cancel`, for some at a time; how many of them it ended. In the order of their ids, so that two who do can't
+        deadlock.
+        """
+        stops = [
+            _stopping(run_id, RunStatus.CANCELLED, "cancelled", _cancelled(run_id))
+            for run_id in sorted(set(run_ids))
+        ]
+        with self._pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            cursor.executemany(_SQL["hold_run"], stops)
+            cursor.executemany(_SQL["stop"], stops, returning=True)
+            stopped = len(cursor.fetchall())
+            while cursor.nextset():
+                stopped += len(cursor.fetchall())
+        reach("cancel.recorded")
+        if children := self._pool.run(_SQL["open_children_of"], {"run_ids": list(run_ids)}):
+            self.cancel_all(
+                [row["id"] for row in children]
+            )  # whoever dies before this leaves them to the keeper
+        return stopped
+
+    def end_overdue(self, run_id: str) -> bool:
+        """End a run whose deadline has come, with the last that it said; `failed` where it has said nothing at all."""
+        text = f"the deadline of run {run_id} came before its first turn was over"
+        error = {"type": "RunFailed", "message": text, "ids": {"run_id": run_id, "reason": "limit:deadline"}}
+        return self._stop(run_id, RunStatus.DONE, "limit:deadline", error, overdue_only=True)
+
+    def fail_unanswered(self, step: Expired, error: dict[str, Any]) -> bool:
+        """End a run `failed` because nobody answered this step; False when somebody did meanwhile."""
+        return self._stop(step.run_id, RunStatus.FAILED, "nobody_answered", error, if_waits=step.step_id)
+
+    def _stop(
+        self, run_id: str, status: RunStatus, reason: str, error: dict[str, Any] | None, *, overdue_only: bool = False,
+        if_waits: str | None = None,
+    ) -> bool:  # fmt: skip
+        params = _stopping(run_id, status, reason, error, overdue_only=overdue_only, if_waits=if_waits)
         with self._pool.connection() as connection, connection.transaction():
             execute(connection, _SQL["hold_run"], {"run_id": run_id})
-            return bool(execute(connection, _SQL["cancel"], {"run_id": run_id}))
+            return bool(execute(connection, _SQL["stop"], params))
+
+    def open_children(self, run_id: str) -> list[str]:
+        """The runs that a run has delegated to and that have not ended."""
+        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_id": run_id})]
+
+    def pause(self, run_id: str) -> bool:
+        """Let no further step of a run, and of the runs that it delegated to, begin; False when it has ended or is paused."""
+        paused = bool(self._pool.run(_SQL["pause"], {"run_id": run_id}))
+        for child_id in self.open_children(run_id):
+            self.pause(child_id)
+        return paused
+
+    def resume(self, run_id: str) -> bool:
+        """Let a paused run, and those that it delegated to, go on; False when none of them is paused."""
+        resumed = bool(self._pool.run(_SQL["resume"], {"run_id": run_id}))
+        for child_id in self.open_children(
+            run_id
+        ):  # looked for last: a turn under way delegates as its run stands
+            resumed = self.resume(child_id) or resumed
+        return resumed
+
+    def answer(self, step_id: str, waits_for: Sequence[WaitsFor], answer: dict[str, Any]) -> bool:
+        """Let a waiting step be carried, with what a person said; False when it does not wait for that."""
+        params = {"step_id": step_id, "waits_for": list(waits_for), "answer": jsonb(answer)}
+        return bool(self._pool.run(_SQL["answer"], params))
+
+    def ask_person(self, step: ToolClaim | Hopeless, error: dict[str, Any]) -> bool:
+        """Leave it to a person to find out whether a `once` tool took effect."""
+        params = {
+            "step_id": step.step_id, "attempt": step.attempt, "late_only": isinstance(step, Hopeless), "error": jsonb(error),
+        }  # fmt: skip
+        return bool(self._pool.run(_SQL["ask_person"], params))
+
+    def redrive(self, run_id: str) -> bool:
+        """Send a failed run again, from its last good turn; False when it has not failed."""
+        return bool(self._pool.run(_SQL["redrive"], {"run_id": run_id}))
+
+    def fork(
+        self, step_id: str, *, asked: Message | None = None, messages: Sequence[tuple[int, Message]] = (),
+        call: ToolCall | None = None, **options: Any,
+    ) -> tuple[str, bool]:  # fmt: skip
+        """A new run from a step of another one; its id, and whether it is new. `asked` takes the place of the first message
+        (of a later turn: comes before it), `messages` those of that number, `call` that of the tool step. `options`:
+        idempotency_key, metadata, deadline_s.
+        """
+        payloads = Payloads(self._inline_max_bytes)
+        given = {
+            "id": str(uuid7()),
+            "step_id": step_id,
+            "input": None if asked is None else payloads.pack(asked),
+            "messages": [{"seq": seq, "content": payloads.pack(message)} for seq, message in messages],
+            "call": None if call is None else payloads.pack(call),
+            **options,
+        }
+        fork = {key: value for key, value in given.items() if value is not None} | {
+            "blobs": payloads.blobs.obj
+        }
+        try:
+            (row,) = self._pool.run(_SQL["fork"], {"fork": jsonb(fork)})
+        except psycopg.errors.InvalidParameterValue as error:
+            raise InvalidInput(str(error.diag.message_primary), step_id=step_id) from error
+        return row["run_id"], row["created"]
+
+    def set_deadline(self, run_id: str, deadline_s: float) -> datetime | None:
+        """Give a run the deadline of its agent, from when it was due; None when its submit gave it one."""
+        rows = self._pool.run(_SQL["set_deadline"], {"run_id": run_id, "deadline_s": deadline_s})
+        return rows[0]["deadline_at"] if rows else None
+
+    def definition(self, sha256: str) -> dict[str, Any]:
+        """What an agent was when a run began."""
+        (row,) = self._pool.run(_SQL["definition"], {"sha256": sha256})
+        content: dict[str, Any] = row["content"]
+        return content
+
+    def owed_sends(self, run_id: str) -> list[Send]:
+        """Steps of a run that are owed to Celery and not sent yet."""
+        return [_as(Send, row) for row in self._pool.run(_SQL["owed_sends"], {"run_id": run_id})]
 
     def published(self, outbox_ids: Sequence[int]) -> None:
         """Strike out messages that were sent."""
@@ -378,9 +593,14 @@ class Journal:
 
     # What the keeper puts right; see sql/keeper.sql.
 
-    def lead(self, lease_s: float) -> bool:
-        """Become or stay the keeper that does the rounds."""
-        return bool(self._pool.run(_SQL["lead"], {"worker": self.worker, "lease_s": lease_s}))
+    def lead(self, lease_s: float) -> int | None:
+        """Become or stay the keeper that does the rounds; their number, None where another keeper does them."""
+        rows = self._pool.run(_SQL["lead"], {"worker": self.worker, "lease_s": lease_s})
+        return rows[0]["beat"] if rows else None
+
+    def abdicate(self) -> None:
+        """Be keeper no longer, so that another worker's is at once."""
+        self._pool.run(_SQL["abdicate"], {"worker": self.worker})
 
     def take_outbox(self, limit: int, again_s: float) -> list[Send | Continue]:
         """Rule 2: messages left behind. Those of steps that are no longer ready are struck out here."""
@@ -436,9 +656,25 @@ class Journal:
         rows = self._pool.run(_SQL["take_due"], {"limit": limit, "again_s": self._publish_after_s})
         return [_as(Send, row) for row in rows]
 
+    def expired_waits(self, limit: int) -> list[Expired]:
+        """Rule 5: steps that nobody answered in time."""
+        return [_as(Expired, row) for row in self._pool.run(_SQL["expired_waits"], {"limit": limit})]
+
+    def overdue_runs(self, limit: int) -> list[str]:
+        """Rule 5: runs whose deadline has come."""
+        return [row["id"] for row in self._pool.run(_SQL["overdue_runs"], {"limit": limit})]
+
+    def orphans(self, limit: int) -> list[str]:
+        """Open runs whose parent is over."""
+        return [row["id"] for row in self._pool.run(_SQL["orphans"], {"limit": limit})]
+
     def epoch(self) -> str:
         """The value that Redis must repeat as long as it remembers."""
         return str(self._pool.run(_SQL["epoch"], {"fresh": str(uuid7())})[0]["value"])
+
+    def new_epoch(self) -> str:
+        """Another value, that Redis can't know: this database has gone back in time."""
+        return str(self._pool.run(_SQL["new_epoch"], {"fresh": str(uuid7())})[0]["value"])
 
     def _patiently(self, statement: str, params: dict[str, Any]) -> list[Row]:
         return patiently(self._pool.run, statement, params)
@@ -454,6 +690,24 @@ def utc(when: datetime | None) -> str | None:
     if when is None:
         return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def _is_ready(step: dict[str, Any]) -> bool:
+    return step.get("waits_for") is None
+
+
+def _stopping(
+    run_id: str, status: RunStatus, reason: str, error: dict[str, Any] | None, *, overdue_only: bool = False,
+    if_waits: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "run_id": run_id, "status": status, "reason": reason, "error": jsonb(error), "overdue_only": overdue_only,
+        "if_waits": if_waits,
+    }  # fmt: skip
+
+
+def _cancelled(run_id: str) -> dict[str, Any]:
+    return RunCancelled(f"run {run_id} was cancelled", run_id=run_id).to_json()
 
 
 def _owed(row: Row) -> Send | Continue:

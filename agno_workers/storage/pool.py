@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, ParamSpec, TypeVar
@@ -65,6 +66,9 @@ class Pool:
             configure=_adapt,
             kwargs=self._kwargs,
             timeout=timeout_s,
+            # After an outage a pool that is left alone tries after 1, 2, 4, 8 ... s. One that soon gives up tries anew as
+            # soon as it is asked; see `_connection`.
+            reconnect_timeout=0.5,
             name=name,
         )
 
@@ -83,8 +87,8 @@ class Pool:
         """One connection for a while. Raises as `run` does."""
         self._pool.open()
         try:
-            with self._pool.connection() as connection:
-                yield connection
+            with ExitStack() as stack:
+                yield self._connection(stack)
         except PoolTimeout as error:
             raise Unavailable(
                 f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?"
@@ -101,6 +105,17 @@ class Pool:
                 f"this database has not the tables that this code needs ({error.diag.message_primary}): "
                 "run `agno-workers db upgrade`."
             ) from error
+
+    def _connection(self, stack: ExitStack) -> Connection:
+        """Asked for again each second, so that the first answer of a server that comes back is heard."""
+        until = time.monotonic() + self._timeout_s
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                return stack.enter_context(self._pool.connection(timeout=max(0.01, min(1.0, left_s))))
+            except PoolTimeout:
+                if left_s <= 1.0:
+                    raise
 
     def dedicated(self) -> Connection:
         """A connection outside the pool, for LISTEN; the caller closes it."""
@@ -134,7 +149,8 @@ def _adapt(connection: Connection) -> None:
 
 def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
     cursor = connection.execute(statement, params)
-    return cursor.fetchall() if cursor.description else []
+    # Empty for rows without columns, None for no rows.
+    return cursor.fetchall() if cursor.description is not None else []
 
 
 @cache

@@ -9,19 +9,21 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import docstring_parser
 import msgspec
 
+from agno_workers.core.agent import Retry
 from agno_workers.core.messages import ToolSpec
-from agno_workers.core.tool import Effect, Tool
+from agno_workers.core.run import WaitsFor
+from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.errors import InvalidTool
 from agno_workers.tools.signature import Signature, describe, read_signature, underlying
 
-_ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What OpenAI and Anthropic take as the name of a tool."""
 
 
@@ -55,6 +57,16 @@ def tool(
     queue: str | None = None,
     strict: bool = False,
     max_attempts: int = 3,
+    retry: Retry | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    reconcile: Callable[..., Any] | None = None,
+    on_unknown: Literal["tell", "ask"] = "tell",
+    requires_confirmation: bool = False,
+    requires_user_input: bool = False,
+    user_input_fields: Sequence[str] = (),
+    external_execution: bool = False,
+    answer_within_s: float | None = None,
+    on_timeout: Literal["reject", "approve", "fail"] = "reject",
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 
 
@@ -69,6 +81,16 @@ def tool(
     queue: str | None = None,
     strict: bool = False,
     max_attempts: int = 3,
+    retry: Retry | None = None,
+    retry_on: tuple[type[BaseException], ...] = (),
+    reconcile: Callable[..., Any] | None = None,
+    on_unknown: Literal["tell", "ask"] = "tell",
+    requires_confirmation: bool = False,
+    requires_user_input: bool = False,
+    user_input_fields: Sequence[str] = (),
+    external_execution: bool = False,
+    answer_within_s: float | None = None,
+    on_timeout: Literal["reject", "approve", "fail"] = "reject",
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Offer a function to models: `@tool`, or `@tool(effect="once", timeout_s=5)`.
 
@@ -83,7 +105,19 @@ def tool(
     * `queue`: the Celery queue that carries its calls; default: the settings' `tool_queue`.
     * `strict`: ask the provider to hold the model to the schema while it writes, where it can; default: no.
       Arguments are checked here in either case.
-    * `max_attempts`: executions at the most, counting those that a crash cut short; default 3.
+    * `max_attempts`: executions that a crash may cut short before the call is given up (`dead`); default 3.
+    * `retry`, `retry_on`: how often a call is tried again, and how long apart, that raised `TryAgain` or one of these
+      exceptions; default: 4 tries, and TryAgain only. After the last the step is `dead`, and the model reads why. A `once`
+      tool needs a `reconcile` hook for `retry_on`, and it comes first; `TryAgain` says that nothing has happened.
+    * `reconcile`: of a `once` tool, a function that is asked after a crash, with the same arguments (and `ctx`): the
+      tool's result if the effect happened, `NOT_DONE` if it did not and can't any more (then the tool runs; a worker that
+      was thought dead may only have been paused, before the effect), None if it can't tell.
+    * `on_unknown`: what follows where nobody can tell: `tell` the model, or `ask` a person (`runs resolve`).
+    * `requires_confirmation`: the call waits until a person approves or rejects it.
+    * `requires_user_input`: the call waits until a person has filled in `user_input_fields`, which the model does not see.
+    * `external_execution`: the function is never called: somebody outside makes the call and brings its result.
+    * `answer_within_s`, `on_timeout`: how long a person may take (default: as long as the run lives), and what follows
+      then: `reject` (the model is told), `approve` (a confirmation only) or `fail` the run.
 
     A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in
     an event loop of their own. Plain functions, methods, callable objects and `functools.partial` all work;
@@ -96,11 +130,22 @@ def tool(
         _refuse_what_is_no_function(function)
         documentation = _documentation(function)
         signature = read_signature(function, _parameter_descriptions(documentation))
+        policy = Policy(
+            reconcile=reconcile is not None,
+            on_unknown=on_unknown,
+            needs=_need(function, requires_confirmation, requires_user_input, external_execution),
+            fields=tuple(user_input_fields),
+            within_s=answer_within_s,
+            on_timeout=on_timeout,
+        )
+        _refuse_policy(
+            function, Effect(effect) if effect in list(Effect) else None, policy, signature, bool(retry_on)
+        )
         return FunctionTool(
             spec=ToolSpec(
                 name=_accepted_name(function, name),
                 description=_accepted_description(function, description, documentation),
-                parameters=signature.schema,
+                parameters=_without(signature.schema, policy.fields),
                 strict=strict,
             ),
             function=function,
@@ -108,11 +153,70 @@ def tool(
             timeout_s=_accepted_timeout(function, timeout_s),
             queue=queue,
             max_attempts=_accepted_attempts(function, max_attempts),
+            retry=retry or Retry(),
+            retry_on=tuple(retry_on),
+            reconcile=reconcile,
+            policy=policy,
             signature=signature,
             unbound=signature.takes_self,
         )
 
     return decorate if function is None else decorate(function)
+
+
+def _need(
+    function: Callable[..., Any], confirmation: bool, user_input: bool, execution: bool
+) -> WaitsFor | None:
+    asked = {
+        WaitsFor.CONFIRMATION: confirmation,
+        WaitsFor.ANSWER: user_input,
+        WaitsFor.EXECUTION: execution,
+    }
+    needs = [need for need, is_asked in asked.items() if is_asked]
+    if len(needs) > 1:
+        raise InvalidTool(
+            f"{describe(function)} asks for {' and '.join(needs)}: a call waits for one thing. Choose one"
+            " (who answers, or executes, may refuse as well)."
+        )
+    return needs[0] if needs else None
+
+
+def _refuse_policy(
+    function: Callable[..., Any], effect: Effect | None, policy: Policy, signature: Signature, retries: bool
+) -> None:
+    name, properties = describe(function), signature.schema["properties"]
+    unknown = [field for field in policy.fields if field not in properties]
+    problem = ""
+    if effect is not Effect.ONCE and (policy.reconcile or policy.on_unknown == "ask"):
+        problem = "has reconcile or on_unknown, which are for effect='once': other effects are run again"
+    elif effect is Effect.ONCE and retries and not policy.reconcile:
+        problem = "has retry_on and effect='once': the call may have taken effect. Give a reconcile hook, or raise TryAgain where it surely has not"
+    elif policy.on_unknown not in ("tell", "ask"):
+        problem = f"has on_unknown={policy.on_unknown!r}: give 'tell' or 'ask'"
+    elif policy.on_timeout not in ("reject", "approve", "fail"):
+        problem = f"has on_timeout={policy.on_timeout!r}: give 'reject', 'approve' or 'fail'"
+    elif policy.on_timeout == "approve" and policy.needs is not WaitsFor.CONFIRMATION:
+        problem = "has on_timeout='approve', which is for requires_confirmation only"
+    elif unknown:
+        problem = (
+            f"has no parameter {unknown[0]!r} for user_input_fields: it has {', '.join(properties) or 'none'}"
+        )
+    elif bool(policy.fields) != (policy.needs is WaitsFor.ANSWER):
+        problem = "needs both, requires_user_input=True and user_input_fields=[...], or neither"
+    elif policy.within_s is not None and not (math.isfinite(policy.within_s) and policy.within_s > 0):
+        problem = f"has answer_within_s={policy.within_s!r}: give seconds above 0, or None to wait as long as the run lives"
+    if problem:
+        raise InvalidTool(f"{name} {problem}.", function=name)
+
+
+def _without(schema: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """The schema as the model sees it: what a person fills in is not asked of it."""
+    if not fields:
+        return schema
+    properties = {name: value for name, value in schema["properties"].items() if name not in fields}
+    required = [name for name in schema.get("required", []) if name not in fields]
+    kept = {key: value for key, value in schema.items() if key != "required"}
+    return kept | {"properties": properties} | ({"required": required} if required else {})
 
 
 def _refuse_what_is_no_function(function: Any) -> None:
@@ -162,7 +266,7 @@ def _accepted_name(function: Callable[..., Any], name: str | None) -> str:
         raise InvalidTool(f"{describe(function)} can't be a tool: give it a name and annotations with def.")
     own_name = plain.__name__ if plain.__name__ != "__call__" else type(function).__name__
     chosen = own_name if name is None else name
-    if not _ACCEPTED_NAME.fullmatch(chosen):
+    if not ACCEPTED_NAME.fullmatch(chosen):
         raise InvalidTool(
             f"{describe(function)} can't be called {chosen!r}: providers take 1 to 64 letters, digits,"
             " _ and -. Choose one with @tool(name=...)."

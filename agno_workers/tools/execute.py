@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.tool import Tool, ToolContext, ToolOutcome
-from agno_workers.errors import ToolError
+from agno_workers.core.tool import NOT_DONE, Tool, ToolContext, ToolOutcome
+from agno_workers.errors import ToolError, TryAgain
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.refusal import InvalidArguments
 from agno_workers.tools.result import Unserialisable, bounded, safe_text, to_text
@@ -42,6 +42,7 @@ def execute(
     *,
     known: Iterable[str] = (),
     max_result_bytes: int = MAX_RESULT_BYTES,
+    reconciling: bool = False,
 ) -> ToolOutcome:
     """Call a tool with the JSON text that a model wrote, and say what became of it by `kind`:
 
@@ -50,15 +51,19 @@ def execute(
     * `invalid_arguments`: no JSON, or not what the signature asks for. The function was not called.
     * `raised`: the message of a ToolError as it stands; type and message of anything else, whose traceback is
       logged. `sys.exit()` in a tool counts as raised.
+    * `again`: the tool raised TryAgain or one of its `retry_on`; the same call may work later.
     * `timeout`: `tool.timeout_s` went by. A coroutine was cancelled; a plain function may still be running,
       with `ctx.cancelled()` true, so **the caller must not commit on `ctx.connection`** but drop it.
     * `unserialisable`: the tool ran, but its result has no form as text.
+
+    `reconciling` calls the tool's `reconcile` hook in its place, with the same arguments (and `ctx`, if it takes it); then
+    `ok` is the tool's result, `not_done` that it did not take effect, and `unknown` that the hook gave None.
 
     Content past `max_result_bytes` (UTF-8) is cut, and says so at its end; NUL and lone surrogates become
     U+FFFD. Never raises by itself: only what hits the calling thread from outside while it waits (Ctrl-C,
     Celery's time limit) goes up, and then the tool is told to stop as if it were late.
     """
-    outcome = _unknown(name, known) if tool is None else _Attempt(tool, arguments, ctx).outcome()
+    outcome = _unknown(name, known) if tool is None else _Attempt(tool, arguments, ctx, reconciling).outcome()
     return msgspec.structs.replace(outcome, content=bounded(safe_text(outcome.content), max_result_bytes))
 
 
@@ -78,8 +83,9 @@ def _failure(kind: str, content: str) -> ToolOutcome:
 class _Attempt:
     """One execution on its thread. The author's code (validators, function, serializers) runs there only."""
 
-    def __init__(self, tool: Tool, arguments: str, ctx: ToolContext) -> None:
+    def __init__(self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool) -> None:
         self._tool = tool
+        self._reconciling = reconciling
         self._arguments = safe_text(arguments)
         self._cancelled_before = ctx.cancelled
         self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
@@ -118,16 +124,30 @@ class _Attempt:
 
     def _call(self) -> ToolOutcome:
         try:
-            args, kwargs = _bind(self._tool, self._arguments, self._ctx)
+            arguments = _with_answer(self._arguments, self._tool, self._ctx)
+            args, kwargs = _bind(self._tool, arguments, self._ctx)
         except InvalidArguments as error:
             return _failure("invalid_arguments", str(error))
-        value = self._tool.function(*args, **kwargs)
+        value = self._hook(args, kwargs) if self._reconciling else self._tool.function(*args, **kwargs)
         if inspect.isawaitable(value):
             value = asyncio.run(self._awaited(value))
+        if self._reconciling and value is None:
+            return _failure("unknown", f"the reconcile hook of {self._tool.name} does not know")
+        if self._reconciling and value is NOT_DONE:
+            return _failure("not_done", f"{self._tool.name} did not take effect")
         try:
             return ToolOutcome(to_text(value))
         except Unserialisable as error:
             return _failure("unserialisable", str(error))
+
+    def _hook(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        hook = self._tool.reconcile
+        if hook is None:
+            return None
+        kwargs.pop("ctx", None)
+        if "ctx" in inspect.signature(hook).parameters:
+            kwargs["ctx"] = self._ctx
+        return hook(*args, **kwargs)
 
     async def _awaited(self, awaitable: Awaitable[Any]) -> Any:
         task = asyncio.current_task()
@@ -138,6 +158,9 @@ class _Attempt:
         return await awaitable
 
     def _raised(self, error: BaseException) -> ToolOutcome:
+        if isinstance(error, (TryAgain, *self._tool.retry_on)):
+            text = _message(error) or type(error).__name__
+            return ToolOutcome(text, True, "again", getattr(error, "ids", {}).get("after_s"))
         if isinstance(error, ToolError):
             return _failure("raised", _message(error) or "ToolError")
         if not self._given_up.is_set():
@@ -177,6 +200,18 @@ class _Attempt:
             "agent": ctx.agent,
             "attempt": ctx.attempt,
         }
+
+
+def _with_answer(arguments: str, tool: Tool, ctx: ToolContext) -> str:
+    """The model's arguments with those that a person filled in, whatever the model made of them."""
+    if not tool.policy.fields:
+        return arguments
+    try:
+        given = msgspec.json.decode(arguments if arguments.strip() else "{}", type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return arguments  # to be refused as it stands
+    kept = {name: value for name, value in given.items() if name not in tool.policy.fields}
+    return msgspec.json.encode(kept | ctx.answer.get("values", {})).decode()
 
 
 def _bind(tool: Tool, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict[str, Any]]:

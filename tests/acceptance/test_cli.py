@@ -2,73 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import psycopg
 import pytest
 import redis
 from psycopg import sql
 
-from agno_workers import Client, wiring
-from agno_workers.cli.main import main
+from agno_workers import Client, Limits
 from agno_workers.embedded import EmbeddedServers
-from tests.acceptance.terminal import StartProgram, programs
+from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
 
 ROOT = Path(__file__).parents[2]
-
-
-class Typed:
-    """What one command printed, and how it ended."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Type = Callable[..., Typed]
-
-
-@pytest.fixture
-def type_(
-    environment: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Iterator[Type]:
-    """Runs a command in this process: `type_("runs", "ls", AGNO_IMPORTS="...")`."""
-    for name in [name for name in os.environ if name.startswith("AGNO_")]:
-        monkeypatch.delenv(name)
-    for name, value in {**environment, "AGNO_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "120"}.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str, **changed: str) -> Typed:
-        with monkeypatch.context() as patch:
-            for name, value in changed.items():
-                patch.setenv(name, value) if value else patch.delenv(name, raising=False)
-            wiring.forget()
-            with pytest.raises(SystemExit) as ended:
-                main(list(arguments))
-        wiring.forget()
-        out, err = capsys.readouterr()
-        code = ended.value.code
-        return Typed(code if isinstance(code, int) else 1, out, err)
-
-    yield run
-    wiring.forget()
 
 
 @pytest.fixture
@@ -156,6 +111,9 @@ def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
         "queue": "agents",
         "description": "",
         "tools": [],
+        "members": [],
+        "limits": msgspec.to_builtins(Limits()),
+        "prices": None,
     }
     assert "add" in listed["caller"]["tools"]
     assert re.search(r"^shouter +scripted:shout +agents", type_("agents", "ls").out, re.MULTILINE)
@@ -186,7 +144,7 @@ def test_a_doctor_who_finds_nothing_says_so_line_by_line(type_: Type, worker: Wo
     report = type_("doctor", "--json")
     assert report.status == 0
     assert {finding["about"]: finding["level"] for finding in report.json} == dict.fromkeys(
-        ["versions", "Postgres", "schema", "pgvector", "Redis", "queues", "clocks"], "ok"
+        ["versions", "Postgres", "schema", "pgvector", "messages", "Redis", "queues", "runs", "clocks"], "ok"
     )
 
 

@@ -1,4 +1,6 @@
-"""Nothing accepted is lost: real workers, real servers, real SIGKILL. The cells are those of the crash matrix in docs."""
+"""Nothing accepted is lost while whole servers fail: cells of the crash matrix (docs/crash_matrix.md) that need servers of
+their own. Deaths at named places are in test_crash_matrix.py.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +8,35 @@ import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import LiteralString
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 import redis
+from psycopg import sql
 
-from agno_workers import Client
+from agno_workers import Client, wiring
 from agno_workers.agent import RunResult
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.keeper import EPOCH_KEY
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.embedded import EmbeddedServers
+from agno_workers.errors import RunNotFound, Unavailable
 from agno_workers.storage.journal import Submitted
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.agents import caller, echo
+from tests.acceptance.matrix.stories import call, delegated
+from tests.agents import boss, caller, echo, matrix, thinker
+from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker
+from tests.steps import first_step, take
 
 WAIT_S = 30
+NEVER = "600"
+"""Seconds: what comes sooner came by another way."""
+SHORT = {"AGNO_LEASE_S": "1.5", "AGNO_RENEW_EVERY_S": "0.5"}
+"""Where a lease has to run out."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +44,7 @@ def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Itera
     """After every crash the invariants hold, while the test's workers still live."""
     yield
     invariants.hold(database_url)
+    invariants.usage_adds_up(database_url)
 
 
 @pytest.fixture
@@ -49,59 +63,6 @@ def running(path: Path) -> Callable[[], bool]:
     return lambda: Path(f"{path}.running").exists()
 
 
-def test_c8_a_step_of_a_killed_worker_is_carried_by_another(
-    start_worker: StartWorker, app: AgnoCelery, held: Path
-) -> None:
-    doomed = start_worker()
-    run = caller.delay(f'{holding(held)}\nadd {{"a": 1, "b": 2}}')
-    invariants.until(running(held))
-    other = start_worker()
-    doomed.kill()
-    held.unlink()
-    assert run.get(timeout=WAIT_S) == "released | 3"
-    assert [step.attempt for step in run.handle.steps if step.name == "hold"] == [2]
-    assert other.process.poll() is None
-
-
-def test_c9_a_repeated_tool_gets_the_same_idempotency_key(
-    start_worker: StartWorker, app: AgnoCelery, tmp_path: Path
-) -> None:
-    ledger, lives = tmp_path / "ledger", tmp_path / "lives"
-    lives.write_text("1")
-    start_worker(pool="prefork", concurrency=2)
-    run = caller.delay(f'log_line {{"path": "{ledger}", "text": "x"}}\nkill_worker {{"path": "{lives}"}}')
-    assert run.get(timeout=WAIT_S) == "x | survived"
-    keys = {line.split()[1] for line in ledger.read_text().splitlines()}
-    assert len(keys) == 1
-
-
-def test_a_once_tool_is_never_run_again_and_the_model_is_told(
-    start_worker: StartWorker, app: AgnoCelery, tmp_path: Path
-) -> None:
-    ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
-    hold.touch()
-    doomed = start_worker()
-    run = caller.delay(f'pay {{"path": "{ledger}"}}')
-    invariants.until(ledger.exists)
-    doomed.kill()
-    start_worker()
-    assert "not known whether pay took effect" in run.get(timeout=WAIT_S)
-    assert len(ledger.read_text().splitlines()) == 1
-    assert [step.status for step in run.handle.steps if step.name == "pay"] == [StepStatus.UNKNOWN]
-
-
-def test_c20_a_tool_that_kills_its_worker_each_time_ends_dead_and_the_run_goes_on(
-    start_worker: StartWorker, app: AgnoCelery, tmp_path: Path
-) -> None:
-    lives = tmp_path / "lives"
-    lives.write_text("100")
-    start_worker(pool="prefork", concurrency=1)
-    run = caller.delay(f'kill_worker {{"path": "{lives}"}}')
-    assert "died in each of 3 attempts" in run.get(timeout=WAIT_S)
-    assert lives.read_text() == "97"
-    assert [step.status for step in run.handle.steps if step.name] == [StepStatus.DEAD]
-
-
 def test_c3_what_was_committed_but_never_published_is_published_by_the_keeper(
     services: Services, worker: Worker
 ) -> None:
@@ -109,15 +70,40 @@ def test_c3_what_was_committed_but_never_published_is_published_by_the_keeper(
     assert RunResult(submitted.run_id, app=services.dispatch._app).get(timeout=WAIT_S) == "<hi>"
 
 
-def test_c5_after_redis_lost_its_memory_everything_ready_is_sent_again(
-    services: Services, redis_client: redis.Redis, start_worker: StartWorker
-) -> None:
-    runs = [echo.delay(str(number)) for number in range(50)]
-    assert redis_client.llen("agents") == 50
-    redis_client.flushall()
-    start_worker()
-    assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}>" for number in range(50)]
-    assert redis_client.get(EPOCH_KEY) == services.journal.epoch().encode()
+@pytest.mark.parametrize("how", ["flushed", "empty after a restart", "older after a failover"])
+def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
+    how: str, services: Services, redis_client: redis.Redis, servers: EmbeddedServers, start_worker: StartWorker, held: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    ledger = tmp_path / "ledger"
+    start_worker(concurrency=1, AGNO_RESEND_AFTER_S=NEVER)
+    busy = matrix.delay(call("hold", held))
+    invariants.until(
+        running(held)
+    )  # the worker has a keeper, and no hand free; it takes one or two messages along
+    waiting = [echo.delay(str(number)) for number in range(20)]
+    calling, delegating = matrix.delay(call("look", ledger)), boss.delay(delegated(call("look", ledger)))
+    for run in (calling, delegating):  # its tool, or the first turn of the run that it delegates to, is ready
+        services.dispatch.publish(take(services.engine, first_step(services.look, run.id)))
+    epoch = services.journal.epoch()
+    invariants.until(lambda: _remembered(redis_client) > 1)
+    before = _beat(services)
+    match how:
+        case "flushed":
+            redis_client.flushall()
+        case "empty after a restart":
+            servers.valkey.kill()
+            servers.valkey.start(fresh=True)
+        case _:
+            redis_client.delete("agents", "tools")
+            redis_client.set(EPOCH_KEY, f"{epoch} 1")
+    invariants.until(lambda: sum(_length(redis_client, queue) for queue in ("agents", "tools")) >= 20)
+    assert _beat(services) - before <= 12
+    held.unlink()
+    assert busy.get(timeout=WAIT_S) == "released"
+    assert [run.get(timeout=WAIT_S) for run in waiting] == [f"<{number}>" for number in range(20)]
+    assert [run.get(timeout=WAIT_S) for run in (calling, delegating)] == ["looked", "looked"]
+    assert services.journal.epoch() == epoch
 
 
 def test_c6_a_message_that_a_dying_worker_took_along_is_sent_again(
@@ -144,74 +130,201 @@ def test_c4_a_message_that_is_sent_twice_is_carried_once(
     assert [step.attempt for step in run.handle.steps] == [1]
 
 
-def test_c15_of_two_workers_with_the_same_step_the_first_commit_wins(
-    start_worker: StartWorker, app: AgnoCelery, held: Path, tmp_path: Path
+# A commit arrives, its answer does not.
+
+
+@pytest.fixture
+def line(servers: EmbeddedServers) -> Iterator[Proxy]:
+    """A line to Postgres that can lose answers."""
+    folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
+    with Network() as network:
+        yield network.proxy(f"{folder}/.s.PGSQL.5432")
+
+
+def through(line: Proxy, database_url: str) -> str:
+    parts = urlsplit(database_url)
+    return f"postgresql://{parts.netloc.rstrip('@')}@127.0.0.1:{line.port}{parts.path}"
+
+
+def test_c10_a_submit_whose_answer_is_lost_is_safe_to_repeat(
+    line: Proxy, database_url: str, services: Services, worker: Worker
 ) -> None:
-    paused = start_worker()
-    run = caller.delay(holding(held))
-    invariants.until(running(held))
-    Path(f"{held}.running").unlink()
-    paused.kill(signal.SIGSTOP)
-    start_worker()
-    invariants.until(running(held))  # the lease ran out, and the other carries the step, too
-    held.unlink()
-    assert run.get(timeout=WAIT_S) == "released"
-    paused.kill(signal.SIGCONT)
-    paused.wait_for("Task agno.tool[")
-    assert [(step.key, step.status) for step in run.handle.steps] == [
-        ("turn:1", StepStatus.DONE), ("tool:1:0", StepStatus.DONE), ("turn:2", StepStatus.DONE),
-    ]  # fmt: skip
+    with Client(through(line, database_url), timeout_s=2) as client:
+        client.submit("echo", "warm").get(timeout=WAIT_S)
+        line.set(Mode.LOSE_ANSWERS)
+        with pytest.raises(Unavailable):
+            client.submit("echo", "hi", idempotency_key="k")
+        line.set(Mode.PASS)
+        (stored,) = services.pool.run("SELECT id FROM agno.run WHERE idempotency_key = 'k'")
+        again = client.submit("echo", "hi", idempotency_key="k")
+        assert (again.id, again.get(timeout=WAIT_S)) == (stored["id"], "<hi>")
 
 
-def test_c16_a_cancelled_run_refuses_late_results(worker: Worker, app: AgnoCelery, held: Path) -> None:
-    run = caller.delay(holding(held))
-    invariants.until(running(held))
-    assert run.cancel()
-    assert not run.cancel()
-    held.unlink()
-    worker.wait_for("Task agno.tool[")
-    assert run.status is RunStatus.CANCELLED
-    assert [step.status for step in run.handle.steps] == [StepStatus.DONE, StepStatus.CANCELLED]
-
-
-def test_c17_while_redis_is_down_runs_are_accepted_and_done_when_it_is_back(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery
+@pytest.mark.parametrize("kind", ["turn", "tool"])
+def test_c10_a_result_whose_commit_was_not_answered_is_found_recorded(
+    kind: str, line: Proxy, database_url: str, services: Services, start_worker: StartWorker, held: Path
 ) -> None:
-    servers.valkey.kill()
-    try:
-        run = echo.delay("hi")
-        assert run.status is RunStatus.QUEUED
-    finally:
-        servers.valkey.start()
-    assert run.get(timeout=WAIT_S) == "<hi>"
+    start_worker(AGNO_DATABASE_URL=through(line, database_url))
+    run = thinker.delay(str(held)) if kind == "turn" else matrix.delay(call("hold", held))
+    invariants.until(running(held))
+    line.set(Mode.LOSE_ANSWERS)
+    held.unlink()
+    invariants.until(
+        lambda: StepStatus.DONE in {step.status for step in run.handle.steps if step.kind == kind}
+    )
+    line.set(Mode.PASS)
+    assert run.get(timeout=WAIT_S) == ("thought" if kind == "turn" else "released")
+    assert {step.attempt for step in run.handle.steps} == {1}
 
 
-def test_c18_a_result_that_is_ready_while_postgres_restarts_is_recorded_when_it_is_back(
+@pytest.mark.parametrize(
+    ("tool", "attempts", "says"),
+    [("note", 2, "noted"), ("send", 1, "!It is not known whether send took effect")],
+)
+def test_c10_a_claim_whose_commit_was_not_answered_expires_by_its_effect(
+    tool: str, attempts: int, says: str, line: Proxy, database_url: str, services: Services, start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    cut_off = start_worker(queues="tools", AGNO_DATABASE_URL=through(line, database_url), **SHORT)
+    runs = [matrix.delay(call(each, tmp_path / "ledger")) for each in ("look", tool)]
+    before, owed = [take(services.engine, first_step(services.look, run.id)) for run in runs]
+    services.dispatch.publish(before)  # so that the worker is connected
+    cut_off.wait_for("succeeded in")
+    run = runs[1]
+    line.set(Mode.LOSE_ANSWERS)
+    services.dispatch.publish(owed)
+    cut_off.wait_for("raised unexpected")
+    assert run.handle.steps[1].attempt == 1
+    line.set(Mode.PASS)
+    start_worker(**SHORT)
+    assert run.get(timeout=WAIT_S).startswith(says)
+    assert [step.attempt for step in run.handle.steps if step.name] == [attempts]
+
+
+# Servers that are away.
+
+
+def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_it_is_back(
     servers: EmbeddedServers, worker: Worker, app: AgnoCelery, held: Path
 ) -> None:
-    run = caller.delay(holding(held))
+    working = matrix.delay(call("hold", held))
     invariants.until(running(held))
+    servers.valkey.kill()
+    try:
+        submitted = echo.delay("hi")
+        assert submitted.status is RunStatus.QUEUED
+        held.unlink()
+        invariants.until(lambda: working.handle.steps[1].status == StepStatus.DONE)
+    finally:
+        servers.valkey.start()
+    assert [run.get(timeout=WAIT_S) for run in (submitted, working)] == ["<hi>", "released"]
+    assert {step.attempt for run in (submitted, working) for step in run.handle.steps} == {1}
+
+
+def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_anew(
+    servers: EmbeddedServers, start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, database_url: str
+) -> None:
+    files = [tmp_path / name for name in ("turn", "tool", "transaction")]
+    for file in files:
+        file.touch()
+    start_worker(**SHORT)
+    runs = [
+        thinker.delay(str(files[0])),
+        matrix.delay(call("hold", files[1])),
+        matrix.delay(call("book_slowly", files[2])),
+    ]
+    invariants.until(lambda: all(running(file)() for file in files))
     servers.postgres.kill()
     try:
-        held.unlink()
+        for file in files:
+            file.unlink()
     finally:
         servers.postgres.start()
-    assert run.get(timeout=WAIT_S) == "released"
+    assert [run.get(timeout=WAIT_S) for run in runs] == ["thought", "released", "booked"]
+    most = [max(step.attempt for step in run.handle.steps) for run in runs]
+    assert all(
+        number <= allowed for number, allowed in zip(most, (1, 1, 2), strict=True)
+    )  # Postgres may forget a claim
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM public.booking").fetchone() == (1,)
 
 
-def test_c21_a_worker_that_is_asked_to_end_finishes_what_it_carries(
-    start_worker: StartWorker, app: AgnoCelery, held: Path
-) -> None:
-    worker = start_worker()
-    run = caller.delay(holding(held))
+def test_c22_a_restored_backup_goes_on_from_where_it_was(
+    servers: EmbeddedServers, redis_client: redis.Redis, app: AgnoCelery, database_url: str, start_worker: StartWorker, held: Path
+) -> None:  # fmt: skip
+    first = start_worker()
+    middle = boss.delay(delegated(call("hold", held)))
     invariants.until(running(held))
-    worker.kill(signal.SIGTERM)
-    worker.wait_for("Warm shutdown")
+    first.kill()
+    queued = echo.delay("queued")
+    database = Database(servers, database_url)
+    database.back_up()
+    old_epoch = wiring.services().journal.epoch()
     held.unlink()
-    assert worker.process.wait(timeout=WAIT_S) == 0
-    start_worker()
-    assert run.get(timeout=WAIT_S) == "released"
-    assert [step.attempt for step in run.handle.steps] == [1, 1, 1]
+    second = start_worker()
+    assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
+    second.kill()
+    unknown = echo.delay("unknown")
+    dropped = unknown.handle.steps[0].id
+    database.restore()
+    third = start_worker(AGNO_RESEND_AFTER_S=NEVER)
+    assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
+    assert any("Postgres is older than Redis" in line for line in third.lines)
+    invariants.until(
+        lambda: any(f"{dropped}] succeeded" in line for line in list(third.lines))
+    )  # it claimed nothing
+    with pytest.raises(RunNotFound):
+        outcome(database_url, unknown)
+    epoch = wiring.services().journal.epoch()
+    assert epoch != old_epoch
+    invariants.until(lambda: _epoch(redis_client) == epoch)
+
+
+def outcome(database_url: str, run: RunResult) -> object:
+    with Client(database_url) as client:
+        return client.handle(run.id).get(timeout=WAIT_S)
+
+
+class Database:
+    """A backup of this test's database, and bringing it back."""
+
+    def __init__(self, servers: EmbeddedServers, url: str) -> None:
+        self._servers = servers
+        self._name = urlsplit(url).path.removeprefix("/")
+        self._backup = f"{self._name}_backup"
+
+    def back_up(self) -> None:
+        self._do("CREATE DATABASE {backup} TEMPLATE {name}")
+
+    def restore(self) -> None:
+        self._do("DROP DATABASE {name} WITH (FORCE)", "ALTER DATABASE {backup} RENAME TO {name}")
+
+    def _do(self, *statements: LiteralString) -> None:
+        wiring.forget()  # nobody may be connected
+        with psycopg.connect(self._servers.database_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (self._name,)
+            )
+            for statement in statements:
+                names = {"name": sql.Identifier(self._name), "backup": sql.Identifier(self._backup)}
+                connection.execute(sql.SQL(statement).format(**names))
+
+
+def test_work_that_outlives_every_lease_ends_with_its_first_result(
+    services: Services, start_worker: StartWorker, held: Path
+) -> None:
+    services.pool.run("""
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER no_renewal BEFORE UPDATE ON agno.step FOR EACH ROW
+        WHEN (OLD.status = 'running' AND NEW.status = 'running' AND NEW.lease_until > OLD.lease_until AND NEW.attempt = OLD.attempt)
+        EXECUTE FUNCTION public.refuse()""")
+    start_worker(AGNO_LEASE_S="0.8", AGNO_RENEW_EVERY_S="0.4")
+    run = thinker.delay(str(held))
+    services.pool.run("UPDATE agno.step SET max_attempts = 100")
+    invariants.until(lambda: run.handle.steps[0].attempt > 3)  # three leases have run out
+    held.unlink()
+    assert run.get(timeout=WAIT_S) == "thought"
+    assert (run.run.turns, len(run.handle.messages)) == (1, 2)
 
 
 def test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done(
@@ -219,12 +332,12 @@ def test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done
 ) -> None:
     ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
     hold.touch()
-    ending = start_worker()
+    ending = start_worker(**SHORT)
     run = caller.delay(f'pay {{"path": "{ledger}"}}')
     invariants.until(ledger.exists)
     ending.kill(signal.SIGTERM)
     ending.wait_for("Warm shutdown")
-    start_worker()
+    start_worker(**SHORT)
     leases: set[datetime] = set()
 
     def renewed_three_times() -> bool:  # well past the lease that it had when the worker was asked to end
@@ -252,6 +365,34 @@ def test_a_run_submitted_in_sql_lives_and_dies_with_the_callers_transaction(
     assert client.handle(str(kept[0])).get(timeout=WAIT_S) == "<kept>"
     with pytest.raises(Exception, match="no run"):
         client.handle(str(dropped[0])).get(timeout=1)
+
+
+def _beat(services: Services) -> int:
+    """How many rounds the keepers have done."""
+    (row,) = services.pool.run("SELECT beat FROM agno.meta WHERE key = 'keeper'")
+    return int(row["beat"])
+
+
+def _length(client: redis.Redis, queue: str) -> int:
+    length = client.llen(queue)
+    assert isinstance(length, int)
+    return length
+
+
+def _epoch(client: redis.Redis) -> str:
+    """The epoch that Redis repeats."""
+    return _told(client)[0]
+
+
+def _remembered(client: redis.Redis) -> int:
+    """The round that Redis has heard of."""
+    return int(_told(client)[1])
+
+
+def _told(client: redis.Redis) -> list[str]:
+    value = client.get(EPOCH_KEY)
+    assert value is None or isinstance(value, bytes)
+    return value.decode().split() if value else ["", "0"]
 
 
 def _submit_unpublished(services: Services, text: str) -> Submitted:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"core", "errors", "settings"},
+    {"core", "errors", "settings", "failpoints"},
     {"models", "storage", "streams", "broker", "limits", "security", "telemetry", "embedded"},
     {"tools", "context", "memory", "knowledge", "reasoning", "registry"},
     {"engine"},
     {"teams", "workflows"},
     {"wiring"},
-    {"tasks", "api", "dashboard", "cli", "demo", "client", "agent", "__init__"},
+    {"tasks", "api", "dashboard", "cli", "demo", "client", "people", "batch", "agent", "__init__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "pydantic_settings", "msgspec"} | set(sys.stdlib_module_names)
@@ -28,9 +28,18 @@ EXCEPT = {
     ("settings", "errors"): "a wrong setting is one of the errors of the one tree",
     ("broker", "storage"): "the result backend, the outbox and the keeper are where rows become messages",
     ("agent", "client"): "both are the Python door: what `agent.delay` returns holds the Client's RunHandle",
+    (
+        "agent",
+        "batch",
+    ): "both are the Python door: `agent.map` gives the batch that `Client.submit_many` gives",
+    ("client", "batch"): "the same",
+    ("client", "people"): "the same: a RunHandle gives what waits for a person in its run",
+    ("__init__", "batch"): "re-exports what we promise",
     ("__init__", "agent"): "re-exports what we promise",
+    ("__init__", "people"): "re-exports what we promise",
     ("__init__", "client"): "re-exports what we promise",
     ("cli", "client"): "the command line is a caller like any other, and submits and waits as callers do",
+    ("cli", "people"): "the same: it answers what waits for a person as callers do",
     ("cli", "demo"): "`agno-workers demo` gives the demo a stage and draws what it tells",
     ("demo", "__init__"): "the demo's agents are written as a user writes them",
     ("__init__", "tasks"): "`celery -A agno_workers` looks for `app` here; only a worker asks for it",

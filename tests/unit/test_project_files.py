@@ -26,7 +26,7 @@ from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN, TOOL, TURN
 from agno_workers.broker.submit import ASKED
 from agno_workers.cli.main import COMMANDS
-from agno_workers.cli.workers import workers
+from agno_workers.cli.programs import workers
 from agno_workers.core.run import StepStatus
 from agno_workers.settings import Settings, load
 from agno_workers.storage.pool import statements
@@ -106,7 +106,7 @@ def test_compose_keeps_the_queues_and_gives_workers_time(
         assert setting in valkey
     for name in ("worker-agents", "worker-tools"):
         grace_s = int(compose["services"][name]["stop_grace_period"].removesuffix("s"))
-        assert grace_s > celery_app.conf.worker_soft_shutdown_timeout
+        assert grace_s > _default("shutdown_grace_s") + 1
 
 
 def test_compose_opens_no_port_to_the_outside(compose: dict[str, Any]) -> None:
@@ -199,7 +199,14 @@ def test_every_path_of_a_page_exists(page: str) -> None:
 
 def test_the_table_of_settings_is_the_settings() -> None:
     page = read("docs/operations.md")
-    assert _settings_table().written(page) == page, "run: ./run python docs/settings_table.py"
+    assert _script("settings_table").written(page) == page, "run: ./run python docs/settings_table.py"
+
+
+def test_the_figures_of_the_reliability_page_are_those_that_were_measured() -> None:
+    page = read("docs/reliability.md")
+    assert _script("reliability_figures").written(page) == page, (
+        "run: ./run python docs/reliability_figures.py"
+    )
 
 
 def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
@@ -260,8 +267,8 @@ def _first_cells(section: str) -> set[str]:
     return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
 
 
-def _settings_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("settings_table", ROOT / "docs" / "settings_table.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -9,11 +9,25 @@ SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
   AND (%(session_id)s::text IS NULL OR run.session_id = %(session_id)s)
+  AND (%(batch_id)s::uuid IS NULL OR run.batch_id = %(batch_id)s)
 ORDER BY run.created_at DESC LIMIT %(limit)s;
 
 -- name: steps
-SELECT id, run_id, key, kind, status, queue, name, attempt, worker, error, not_before, created_at, sent_at, started_at, ended_at
-FROM agno.step WHERE run_id = %(run_id)s ORDER BY created_at, seq, id;
+SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
+       not_before, created_at, sent_at, started_at, ended_at
+FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, id;
+
+-- name: waiting
+-- What waits for a person, or somebody outside; of one run or of all, the oldest first.
+SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.name, step.waits_for, step.created_at, step.expires_at,
+       coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
+FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
+WHERE step.status = 'waiting' AND step.waits_for <> 'run' AND run.ended_at IS NULL
+  AND (%(run_id)s::uuid IS NULL OR step.run_id = %(run_id)s::uuid) AND (%(step_id)s::uuid IS NULL OR step.id = %(step_id)s::uuid)
+ORDER BY step.created_at, step.seq LIMIT %(limit)s;
+
+-- name: call
+SELECT agno.inflate(call) AS call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: transcript
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
@@ -25,11 +39,17 @@ SELECT * FROM (
     SELECT 'RunStarted' AS event, run.id::text AS subject, '' AS name, 0 AS attempt, run.started_at AS at, NULL::jsonb AS error
     FROM agno.run WHERE id = %(run_id)s AND started_at IS NOT NULL
     UNION ALL
-    SELECT CASE kind WHEN 'tool' THEN 'ToolCallStarted' ELSE 'ModelCallStarted' END, id::text, name, attempt, started_at, NULL
+    SELECT CASE kind WHEN 'turn' THEN 'ModelCallStarted' ELSE 'ToolCallStarted' END, id::text, name, attempt, started_at, NULL
     FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL
     UNION ALL
-    SELECT CASE WHEN kind = 'tool' AND status = 'done' AND (error IS NULL OR error @> '{"type": "LeaseExpired"}') THEN 'ToolCallCompleted'
-                WHEN kind = 'tool' THEN 'ToolCallError'
+    SELECT 'ToolCallWaiting', id::text, name, 0, created_at, NULL
+    FROM agno.step WHERE run_id = %(run_id)s AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
+    UNION ALL
+    SELECT 'ToolCallAnswered', id::text, name, 0, (answer->>'at')::timestamptz, NULL
+    FROM agno.step WHERE run_id = %(run_id)s AND answer ? 'at'
+    UNION ALL
+    SELECT CASE WHEN kind <> 'turn' AND status = 'done' AND (error IS NULL OR error->>'type' = ANY('{LeaseExpired,OutcomeUnknown}')) THEN 'ToolCallCompleted'
+                WHEN kind <> 'turn' THEN 'ToolCallError'
                 WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id::text, name, attempt, ended_at, error
     FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled'
     UNION ALL
@@ -44,3 +64,47 @@ SELECT queue, count(*) AS ready, min(sent_at) AS oldest FROM agno.step WHERE sta
 
 -- name: clock
 SELECT clock_timestamp() AS now;
+
+-- name: around
+-- What decides why a run is not over and does not stand in its row: leases, delegated runs, the keeper, the agent's limits.
+-- `last`: after this lease there is no further attempt (as in keeper.sql, hopeless).
+SELECT clock_timestamp() AS now,
+    (SELECT coalesce(jsonb_object_agg(step.id, jsonb_build_object('until', step.lease_until, 'last', step.attempt - step.tries >= step.max_attempts
+            OR step.effect IS NOT DISTINCT FROM 'once' AND (step.policy->>'reconcile')::boolean IS NOT TRUE)), '{}')
+     FROM agno.step WHERE step.run_id = asked.id AND step.status = 'running') AS leases,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('id', child.id, 'agent', child.agent, 'status', child.status) ORDER BY child.id), '[]')
+     FROM agno.step JOIN agno.run child ON child.id = step.child_run_id WHERE step.run_id = asked.id) AS children,
+    (SELECT until FROM agno.meta WHERE key = 'keeper') AS keeper_until,
+    (SELECT definition.content->'limits' FROM agno.run JOIN agno.definition ON definition.sha256 = run.definition
+     WHERE run.id = asked.id) AS limits
+FROM (VALUES (%(run_id)s::uuid)) AS asked (id);
+
+-- name: keeper
+SELECT clock_timestamp() AS now, (SELECT until FROM agno.meta WHERE key = 'keeper') AS until;
+
+-- name: stuck
+-- Work that does not move, with how much of it there is, since when, and one id. What waits for its time, in a paused run or
+-- for a person who was asked lately is as it should be, and so is a run without any step: it ends as another one does.
+SELECT * FROM (
+    SELECT 'no_step' AS what, '' AS queue, count(*) AS count, min(run.created_at) AS since, max(run.id::text) AS sample
+    FROM agno.run WHERE run.ended_at IS NULL
+      AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.generation = run.generation
+                      AND step.status IN ('ready', 'running', 'waiting'))
+      AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id)
+    UNION ALL
+    SELECT 'unclaimed', step.queue, count(*), min(step.sent_at), max(step.run_id::text)
+    FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+      AND step.sent_at < now() - make_interval(secs => %(unclaimed_s)s)
+    GROUP BY step.queue
+    UNION ALL
+    SELECT 'lease', '', count(*), min(lease_until), max(run_id::text)
+    FROM agno.step WHERE status = 'running' AND lease_until < now() - make_interval(secs => %(overdue_s)s)
+    UNION ALL
+    SELECT 'outbox', '', count(*), min(due_at), NULL FROM agno.outbox WHERE due_at < now() - make_interval(secs => %(overdue_s)s)
+    UNION ALL
+    SELECT 'person', '', count(*), min(step.created_at), max(step.id::text)
+    FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
+    WHERE step.status = 'waiting' AND step.waits_for <> 'run' AND run.ended_at IS NULL
+      AND step.created_at < now() - make_interval(secs => %(person_s)s)
+) AS found WHERE count > 0 ORDER BY what, queue;

@@ -9,19 +9,22 @@ from typing import Any
 import pytest
 import redis
 
+from agno_workers.client import RunHandle
 from agno_workers.core.agent import Agent
-from agno_workers.core.messages import AnyPart, Message, ModelRequest, user
+from agno_workers.core.messages import AnyPart, Message, ModelRequest, ToolResult, user
 from agno_workers.core.ports import Model
 from agno_workers.core.run import Run
 from agno_workers.embedded import EmbeddedServers
+from agno_workers.engine.control import Held
 from agno_workers.engine.loop import Engine
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.storage.journal import Send
 from agno_workers.storage.pool import Pool, Row, statements
+from agno_workers.storage.results import Results
 from agno_workers.streams import Streams
 from tests.integration.storage.world import World, claimed
-from tests.steps import carry
+from tests.steps import carry, take
 
 _numbers = count()
 _NAMES = {text: name for name, text in statements("journal").items()}
@@ -62,7 +65,16 @@ class Play:
 
     def engine(self, *agents: Agent) -> Engine:
         journal = self.world.journal_of("w1", self.pool)
-        return Engine(journal, self.pool, Registry(agents), self._streams, _as_it_is, "agents", "tools")
+        return Engine(
+            journal,
+            self.pool,
+            Registry(agents),
+            self._streams,
+            _as_it_is,
+            "agents",
+            "tools",
+            Held(journal.is_held),
+        )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> Send:
         """A new run; its first turn."""
@@ -74,6 +86,28 @@ class Play:
         step = self.submit(agent.name, *content, **options)
         carry(self.engine(agent), step)
         return self.look.run(step.run_id)
+
+    def carry_owed(self, engine: Engine, run_id: str) -> Run:
+        """Carry all that a run is owed, as the keeper would have it sent, until there is no more."""
+        while sends := engine.journal.owed_sends(run_id):
+            for send in sends:
+                assert send.outbox_id is not None
+                engine.journal.published([send.outbox_id])
+                take(engine, send)
+        return self.look.run(run_id)
+
+    def handle(self, run_id: str) -> RunHandle:
+        """The run from outside, as a Client gives it."""
+        return RunHandle(run_id, self.world.journal, self.look, Results(self.pool), None)
+
+    def results(self, run_id: str) -> list[str]:
+        """What the tools of a run gave, in the order of the calls."""
+        return [
+            part.content
+            for message in self.look.transcript(run_id)
+            for part in message.parts
+            if isinstance(part, ToolResult)
+        ]
 
     def transcript(self, run: Run) -> list[Message]:
         return self.look.transcript(run.id)

@@ -9,11 +9,12 @@ import pydantic
 import pytest
 
 from agno_workers.core.agent import Agent, Context, Retry
+from agno_workers.core.messages import Usage
 from agno_workers.core.run import RunStatus, StepStatus
-from agno_workers.core.tool import Effect
+from agno_workers.core.tool import Effect, ToolContext
 from agno_workers.engine.control import Held, Stopped
 from agno_workers.engine.loop import Engine, take_turn
-from agno_workers.engine.tool_calls import bury, take_tool
+from agno_workers.engine.tool_calls import DEPLOY, bury, take_tool
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models.scripted import Turn
 from agno_workers.storage.journal import Recorded, Send
@@ -149,10 +150,9 @@ def _circular() -> dict[str, Any]:
     ("broken", "type_", "message"),
     [
         ({"instructions": None}, "TypeError", "NoneType"),
-        ({"context": Context(facts=_circular())}, "ValueError", "Circular"),
         ({"output_schema": Unreadable}, "RuntimeError", "a bug in a validator"),
     ],
-    ids=["instructions", "facts", "output schema"],
+    ids=["instructions", "output schema"],
 )
 def test_a_bug_in_an_agent_is_logged_and_fails_the_run_after_some_tries(
     play: Play, caplog: pytest.LogCaptureFixture, broken: dict[str, Any], type_: str, message: str
@@ -175,6 +175,14 @@ def test_a_tool_that_can_not_be_offered_fails_the_run_after_some_tries(play: Pla
     error = carried_until_it_failed(play, engine, play.submit("a"), Retry().attempts)
     assert error["type"] == "InvalidTool"
     assert "42" in error["message"]
+
+
+def test_facts_that_have_no_end_fail_the_run_after_some_tries(play: Play) -> None:
+    engine = play.engine(
+        Agent(name="a", model=Cue(Turn()).model, context=Context(facts=_circular()), retry=AT_ONCE)
+    )
+    error = carried_until_it_failed(play, engine, play.submit("a"), Retry().attempts)
+    assert error["type"] == "RecursionError"
 
 
 def test_a_model_that_raises_anything_else_is_a_bug_like_any_other(play: Play) -> None:
@@ -246,15 +254,78 @@ def test_a_reply_that_comes_too_late_to_be_recorded_changes_nothing(play: Play) 
 
 
 def test_only_a_step_that_is_carried_can_be_lost() -> None:
-    held = Held()
+    held = Held(lambda _: True)
     held.lose(["a"])
-    with held.step("a") as lost, held.step("b") as other:
-        assert not lost.is_set()
+    with held.step("a") as is_lost, held.step("b") as is_other_lost:
+        assert not is_lost()
         held.lose(["a", "c"])
-        assert lost.is_set()
-        assert not other.is_set()
-    with held.step("a") as again:
-        assert not again.is_set()
+        assert is_lost()
+        assert not is_other_lost()
+    with held.step("a") as is_lost_again:
+        assert not is_lost_again()
+
+
+def test_a_step_that_is_carried_twice_here_is_lost_to_both() -> None:
+    held = Held(lambda _: True)
+    with held.step("a") as first:
+        with held.step("a") as second:
+            pass
+        with held.step("a") as second:
+            held.lose(["a"])
+            assert first()
+            assert second()
+
+
+def test_a_worker_holds_a_step_from_its_claim_to_its_end_or_until_another_takes_it(play: Play) -> None:
+    journal, other = play.world.journal, play.world.journal_of("w2")
+    steps = [play.submit("a") for _ in range(3)]
+    assert not journal.is_held(steps[0].step_id)
+    claims = [journal.claim_turn(step.run_id, step.step_id, 0) for step in steps]
+    assert all(journal.is_held(step.step_id) for step in steps)
+    assert not other.is_held(steps[0].step_id)
+    assert claims[0] is not None
+    journal.end(claims[0], [], Usage(), "ok", "end")
+    journal.cancel(steps[1].run_id)
+    journal.give_up(steps[2].step_id)
+    assert other.claim_turn(steps[2].run_id, steps[2].step_id, 0)
+    assert not any(journal.is_held(step.step_id) for step in steps)
+
+
+def test_a_tool_that_returned_because_it_was_told_so_has_no_result(play: Play) -> None:
+    @tool
+    def watch(ctx: ToolContext) -> str:
+        """Watch."""
+        play.world.sql("UPDATE agno.step SET worker = 'other' WHERE name = 'watch'")
+        now.append(2.0)
+        return "half" if ctx.cancelled() else "whole"
+
+    now = [0.0]
+    engine = play.engine(Agent(name="a", model=Cue(Turn(calls=(("watch", {}),))).model, tools=[watch]))
+    (send,) = take(engine, play.submit("a")).sends
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agno_workers.engine.control.time.monotonic", lambda: now[-1])
+        assert take(engine, send) == NOTHING
+    assert play.look.steps(send.run_id)[1].status is StepStatus.RUNNING
+
+
+def test_where_no_renewal_runs_the_database_is_asked_whether_a_step_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    asked: list[str] = []
+
+    def is_held(step_id: str) -> bool:
+        asked.append(step_id)
+        return len(asked) < 2
+
+    with Held(is_held).step("a") as is_lost:
+        assert [is_lost(), is_lost()] == [False, False]
+        now += 1
+        assert [is_lost(), is_lost()] == [False, False]
+        now += 1
+        assert [is_lost(), is_lost()] == [True, True]
+    assert asked == ["a", "a"]
 
 
 def test_stopping_is_no_error_of_ours() -> None:
@@ -297,10 +368,29 @@ def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(play: 
     assert [row.status for row in play.look.steps(paying.run_id)] == [StepStatus.DONE, StepStatus.UNKNOWN, StepStatus.DONE]  # fmt: skip
 
 
-def test_a_tool_whose_agent_is_not_deployed_here_tells_the_model_rather_than_hang(play: Play) -> None:
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [([], "no agent 'a' is imported here"), ([Agent(name="a", model="scripted:echo")], "no worker here has the tool pay")],
+    ids=["agent", "tool"],
+)  # fmt: skip
+def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_model_is_told(
+    play: Play, here: list[Agent], said: str
+) -> None:
     cue = Cue(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=cue.model, tools=[pay])
     (paying,) = take(play.engine(agent), play.submit("a")).sends
-    (last,) = take_tool(play.engine(), paying.run_id, paying.step_id, 0).sends
+    for _ in range(DEPLOY.attempts - 1):
+        assert take_tool(play.engine(*here), paying.run_id, paying.step_id, 0) == NOTHING
+        play.let_time_pass()
+    (last,) = take_tool(play.engine(*here), paying.run_id, paying.step_id, 0).sends
     carry(play.engine(agent), last)
-    assert "no agent 'a' is imported here" in str(cue.asked[-1].messages[-1].parts)
+    assert said in str(cue.asked[-1].messages[-1].parts)
+
+
+def test_a_worker_with_the_code_makes_the_call_that_another_gave_back(play: Play) -> None:
+    cue = Cue(Turn(calls=(("pay", {}),)), Turn(text="ok"))
+    agent = Agent(name="a", model=cue.model, tools=[pay])
+    (paying,) = take(play.engine(agent), play.submit("a")).sends
+    assert take_tool(play.engine(), paying.run_id, paying.step_id, 0) == NOTHING
+    play.let_time_pass()
+    assert take_tool(play.engine(agent), paying.run_id, paying.step_id, 0).recorded

@@ -9,7 +9,14 @@ The order of locks is run, step, barrier (schema.py). Who takes them:
     claim_turn              run, step
     finish_turn             run, step              then inserts
     finish_tool             run (shared), step, barrier
-    cancel                  run, steps, outbox rows that are not locked
+    the end of a child      run, step; then run (shared), step, barrier of the parent
+    stop (cancel, deadline) run, steps, outbox rows that are not locked
+    answer                  run (shared), step
+    ask_person              step
+    pause                   run
+    resume                  run, steps
+    redrive                 run, step
+    fork                    run (shared)
     claim_tool, retry, give_up     step            reads the run; the step's status tells of a cancel
     renew, release_expired, take_due, take_lost    steps that are not locked
     take_outbox             outbox rows that are not locked
@@ -24,10 +31,23 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.messages import user
-from agno_workers.storage.journal import Journal, Recorded, Send, ToolClaim, TurnClaim
+from agno_workers.core.messages import Message, ToolResult, user
+from agno_workers.core.run import StepKind, WaitsFor
+from agno_workers.core.tool import Effect, Policy
+from agno_workers.storage.journal import (
+    Child,
+    Expired,
+    Hopeless,
+    Journal,
+    Recorded,
+    Send,
+    ToolClaim,
+    ToolStep,
+    TurnClaim,
+)
 from agno_workers.storage.pool import Pool
-from tests.integration.storage.world import FEW, Transaction, World, asking, claimed, result, said, tool_steps
+from tests.integration.storage.world import FEW, Transaction, World, claimed, result, said, tool_steps
+from tests.integration.storage.world import asking as asking_for
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
@@ -37,9 +57,11 @@ class Stage:
     """A run in the middle of its life, with all that transactions could be about."""
 
     run_id: str
-    step: TurnClaim | ToolClaim | Send
+    step: TurnClaim | ToolClaim | Send | Expired
     other: ToolClaim | None = None
     """The other tool of two."""
+    waiting: Expired | None = None
+    """The step again, where it is one that a person was asked about."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +111,73 @@ def late_tool(world: World) -> Stage:
     return Stage(tool.run_id, tool, other)
 
 
+def paused(world: World) -> Stage:
+    """As `ready`, in a run that is paused."""
+    stage = ready(world)
+    world.journal.pause(stage.run_id)
+    return stage
+
+
+def failed(world: World) -> Stage:
+    """A run that has failed with its first turn."""
+    turn = world.turn(idempotency_key="k")
+    world.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
+    return Stage(turn.run_id, turn)
+
+
+def asking(world: World) -> Stage:
+    """A call that a person was to allow and did not in time, beside one that is under way."""
+    policy = Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="fail")
+    turn, waits, other = two_calls(world, lambda step: ToolStep(step.call, "tools", step.effect, 3, policy))
+    world.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE id = %(id)s", id=waits)
+    (expired,) = world.journal.expired_waits(10)
+    return Stage(turn.run_id, expired, other, expired)
+
+
+def cut_short(world: World) -> Stage:
+    """A `once` tool whose worker died; a person is to find out whether it took effect."""
+    turn, paying, other = two_calls(
+        world,
+        lambda step: ToolStep(step.call, "tools", Effect.ONCE, 3, Policy(on_unknown="ask", within_s=60)),
+    )
+    claim = claimed(world.journal.claim_tool(turn.run_id, paying, 0))
+    world.expire(claim.step_id)
+    return Stage(turn.run_id, claim, other)
+
+
+def unresolved(world: World) -> Stage:
+    """The same, with the person who was asked, and did not answer in time."""
+    stage = cut_short(world)
+    assert isinstance(stage.step, ToolClaim)
+    world.journal.ask_person(stage.step, ERROR)
+    world.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE status = 'waiting'")
+    (expired,) = world.journal.expired_waits(10)
+    return Stage(stage.run_id, stage.step, stage.other, expired)
+
+
+def delegating(world: World) -> Stage:
+    """A run, over its deadline, that waits for a child and for a tool, both of which are under way."""
+    turn, _, other = two_calls(
+        world,
+        lambda step: ToolStep(
+            step.call, "agents", Effect.PURE, 1, child=Child("member", "agents", user("do"))
+        ),
+    )
+    world.sql("UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", id=turn.run_id)
+    (child,) = world.sql("""
+        SELECT step.run_id, step.id FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE run.agent = 'member'""")
+    return Stage(turn.run_id, claimed(world.journal.claim_turn(child["run_id"], child["id"], 0)), other)
+
+
+def two_calls(world: World, made: Callable[[ToolStep], ToolStep]) -> tuple[TurnClaim, str, ToolClaim]:
+    """A run with two calls: the id of the first, which is what is `made` of it, and the second, under way."""
+    turn = world.turn(idempotency_key="k")
+    one, two = tool_steps("a", "b")
+    world.journal.fan_out(turn, asking_for("a", "b"), FEW, [made(one), two], "agents")
+    ids = {row["key"]: row["id"] for row in world.sql("SELECT id, key FROM agno.step WHERE kind <> 'turn'")}
+    return turn, ids["tool:1:0"], claimed(world.journal.claim_tool(turn.run_id, ids["tool:1:1"], 0))
+
+
 def submit(at: Place) -> Any:
     return at.by("").submit(user("hi"), agent="echo", queue="agents", idempotency_key="k")
 
@@ -108,7 +197,7 @@ def end(at: Place) -> Any:
 
 def fan_out(at: Place) -> Any:
     assert isinstance(at.stage.step, TurnClaim)
-    return at.by("w1").fan_out(at.stage.step, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
+    return at.by("w1").fan_out(at.stage.step, asking_for("a", "b"), FEW, tool_steps("a", "b"), "agents")
 
 
 def ask_again(at: Place) -> Any:
@@ -143,6 +232,84 @@ def cancel(at: Place) -> Any:
     return at.by("").cancel(at.stage.run_id)
 
 
+def pause(at: Place) -> Any:
+    return at.by("").pause(at.stage.run_id)
+
+
+def resume(at: Place) -> Any:
+    return at.by("").resume(at.stage.run_id)
+
+
+def redrive(at: Place) -> Any:
+    return at.by("").redrive(at.stage.run_id)
+
+
+def fork(at: Place) -> Any:
+    return at.by("").fork(at.stage.step.step_id)[1]
+
+
+def delegate(at: Place) -> Any:
+    assert isinstance(at.stage.step, TurnClaim)
+    (step,) = tool_steps("a")
+    calls = [ToolStep(step.call, "agents", Effect.PURE, 1, child=Child("member", "agents", user("do")))]
+    return at.by("w1").fan_out(at.stage.step, asking_for("a"), FEW, calls, "agents")
+
+
+def bury(at: Place) -> Any:
+    """The keeper ends a step whose lease ran out; the list that it goes by may be old."""
+    lost = _hopeless(at.stage.step)
+    if isinstance(at.stage.step, TurnClaim):
+        return at.by("").fail(lost, ERROR, "worker_lost", step_status="dead")
+    return at.by("").finish_tool(lost, _told("died"), ERROR, "dead")
+
+
+def ask_person(at: Place) -> Any:
+    return at.by("").ask_person(_hopeless(at.stage.step), ERROR)
+
+
+def approve(at: Place) -> Any:
+    return at.by("").answer(at.stage.step.step_id, [WaitsFor.CONFIRMATION], {"verdict": "approved"})
+
+
+def again(at: Place) -> Any:
+    return at.by("").answer(at.stage.step.step_id, [WaitsFor.RESOLUTION], {"verdict": "again"})
+
+
+def settle(at: Place) -> Any:
+    """What a person, or the lack of one, makes of a call that waits."""
+    assert at.stage.waiting is not None
+    return at.by("").finish_tool(at.stage.waiting, _told("no"), ERROR, answer={"verdict": "rejected"})
+
+
+def fail_unanswered(at: Place) -> Any:
+    assert at.stage.waiting is not None
+    return at.by("").fail_unanswered(at.stage.waiting, ERROR)
+
+
+def end_overdue(at: Place) -> Any:
+    return at.by("").end_overdue(at.stage.run_id)
+
+
+def fail_child(at: Place) -> Any:
+    assert isinstance(at.stage.step, TurnClaim)
+    return at.by("w1").fail(at.stage.step, ERROR, "refusal")
+
+
+def cancel_child(at: Place) -> Any:
+    assert isinstance(at.stage.step, TurnClaim)
+    return at.by("").cancel(at.stage.step.run_id)
+
+
+def _hopeless(step: Any) -> Hopeless:
+    assert isinstance(step, TurnClaim | ToolClaim)
+    kind = StepKind.TURN if isinstance(step, TurnClaim) else StepKind.TOOL
+    return Hopeless(step.step_id, step.run_id, 0, kind, step.key, "a", step.attempt, "w1", step.seq)
+
+
+def _told(text: str) -> Message:
+    return Message("tool", (ToolResult("call_0", "a", text, True),))
+
+
 def release_expired(at: Place) -> Any:
     return at.by("").release_expired(10)
 
@@ -164,10 +331,20 @@ def published(at: Place) -> Any:
 
 
 ACTS: dict[Callable[[World], Stage], list[Act]] = {
-    ready: [submit, claim_turn, take_lost, cancel, take_outbox, published],
+    ready: [submit, claim_turn, take_lost, cancel, take_outbox, published, pause, fork],
+    paused: [resume, pause, claim_turn, take_lost, take_outbox, cancel],
     waiting: [claim_turn, end, take_due, cancel],
-    late_turn: [submit, claim_turn, end, fan_out, retry, give_up, renew, cancel, release_expired, take_outbox],
-    late_tool: [claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published],
+    late_turn: [
+        submit, claim_turn, end, fan_out, delegate, retry, give_up, renew, cancel, release_expired, take_outbox, bury, pause, fork,
+    ],
+    late_tool: [
+        claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published, bury, pause,
+    ],
+    failed: [redrive, fork, submit, end, cancel],
+    asking: [approve, settle, fail_unanswered, finish_other, cancel, pause],
+    cut_short: [ask_person, finish_tool, finish_other, bury, renew, cancel],
+    unresolved: [settle, again, finish_tool, finish_other, cancel],
+    delegating: [end, fail_child, cancel_child, end_overdue, finish_other, delegate],
 }  # fmt: skip
 NEVER_WAIT: list[Act] = [renew, release_expired, take_due, take_lost, take_outbox]
 PAIRS = [
@@ -260,16 +437,24 @@ def short(given: Any) -> Any:
 
 def portrait(world: World) -> dict[str, Any]:
     """All rows without ids and times. A message owed for a step that is not ready is as good as struck out."""
+    of_runs = "JOIN agno.run ON run.id = run_id ORDER BY depth, forked_from IS NOT NULL"
     return {
-        "runs": world.sql("SELECT status, generation, turns, tool_calls, input_tokens, content, reason, ended_at IS NULL AS open FROM agno.run"),
-        "steps": world.sql("""
-            SELECT key, status, attempt, tries, worker, error->>'type' AS error, not_before IS NULL AS now, sent_at IS NULL AS unsent,
-                   lease_until > clock_timestamp() AS held, ended_at IS NULL AS open FROM agno.step ORDER BY key"""),
-        "messages": world.sql("SELECT seq, content FROM agno.message ORDER BY seq"),
-        "barriers": world.sql("SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier"),
+        "runs": world.sql("""
+            SELECT agent, status, generation, turns, tool_calls, input_tokens, content, reason, ended_at IS NULL AS open,
+                   paused_at IS NULL AS goes, forked_from IS NOT NULL AS forked
+            FROM agno.run ORDER BY depth, forked_from IS NOT NULL"""),
+        "steps": world.sql(f"""
+            SELECT key, step.status, step.generation, kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling,
+                   not_before IS NULL AS now, sent_at IS NULL AS unsent, lease_until > clock_timestamp() AS held,
+                   step.ended_at IS NULL AS open
+            FROM agno.step {of_runs}, key, step.generation"""),
+        "messages": world.sql(f"""
+            SELECT agent, seq, regexp_replace(message.content::text, '[0-9a-f-]{{36}}', 'id', 'g') AS content
+            FROM agno.message {of_runs}, seq"""),
+        "barriers": world.sql(f"SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier {of_runs}"),
         "owed": world.sql("""
-            SELECT step.key, outbox.due_at > clock_timestamp() AS later FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id
-            WHERE step.status = 'ready' ORDER BY step.key"""),
+            SELECT agent, key, outbox.due_at > clock_timestamp() AS later FROM agno.outbox JOIN agno.step ON step.id = step_id
+            JOIN agno.run ON run.id = run_id WHERE step.status = 'ready' ORDER BY depth, forked_from IS NOT NULL, key, outbox.id"""),
     }  # fmt: skip
 
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
+from psycopg.rows import DictRow
+
+import agno_workers.storage
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, Usage, user
 from agno_workers.core.tool import Effect
 from agno_workers.storage.journal import Journal, Recorded, Submitted, ToolClaim, ToolStep, TurnClaim
 from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Connection, Pool, Row, execute
+from agno_workers.storage.pool import Connection, Pool, Row, execute, statements
 from agno_workers.storage.schema import metadata
 
 T = TypeVar("T")
 TABLES = [f"agno.{table.name}" for table in metadata.sorted_tables]
 FEW = Usage(input_tokens=10, output_tokens=5)
 INLINE_MAX_BYTES = 64 * 1024
+SQL_FILES = sorted((Path(agno_workers.storage.__file__).parent / "sql").glob("*.sql"))
+STATEMENTS = {
+    f"{path.stem}.{name}": text for path in SQL_FILES for name, text in statements(path.stem).items()
+}
+"""All named statements, as `journal.submit`."""
 
 
 class World:
@@ -132,17 +143,17 @@ class Transaction(Pool):
     """An open transaction in the place of a pool: what a journal does in it takes effect with `commit`."""
 
     def __init__(self, pool: Pool) -> None:
-        self._connection = pool.dedicated()
-        self._connection.autocommit = False
+        self._begun = pool.dedicated()
+        self._begun.autocommit = False
         self._threads = ThreadPoolExecutor(1)
-        self.pid = self._connection.info.backend_pid
+        self.pid = self._begun.info.backend_pid
 
     def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
-        return execute(self._connection, statement, params)
+        return execute(self._begun, statement, params)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        yield self._connection
+        yield self._begun
 
     def begin(self, call: Callable[[], T]) -> Future[T]:
         """Start a call on this connection, which may have to wait for another's lock."""
@@ -159,14 +170,49 @@ class Transaction(Pool):
         return self._threads.submit(whole)
 
     def commit(self) -> None:
-        self._connection.commit()
+        self._begun.commit()
 
     def rollback(self) -> None:
-        self._connection.rollback()
+        self._begun.rollback()
 
     def close(self) -> None:
         self._threads.shutdown()
-        self._connection.close()
+        self._begun.close()
+
+
+class CountingPool(Pool):
+    """Counts how often each named statement ran, whoever runs it, and each function of the database."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, size=1, timeout_s=10, statement_timeout_s=30)
+        self.ran: Counter[str] = Counter()
+        names = {text: name for name, text in STATEMENTS.items()}
+        ran = self.ran
+
+        class Cursor(psycopg.Cursor[DictRow]):
+            def execute(self, query: Any, params: Any = None, **options: Any) -> Cursor:
+                ran[names.get(query, "")] += 1
+                super().execute(query, params, **options)
+                return self
+
+            def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+                ran[names.get(query, "")] += 1
+                super().executemany(query, params_seq, returning=returning)
+
+        self._cursor = Cursor
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        with super().connection() as connection:
+            if connection.cursor_factory is not self._cursor:
+                connection.cursor_factory = self._cursor
+                connection.execute("SET track_functions = 'all'")
+            yield connection
+
+    def functions(self) -> set[str]:
+        """The functions of the database that ran."""
+        self.run("SELECT pg_stat_force_next_flush()")
+        return {row["funcname"] for row in self.run("SELECT funcname FROM pg_stat_user_functions")}
 
 
 def claimed(claim: T | None) -> T:

@@ -1,20 +1,15 @@
-"""What the command line says of times and of runs that are not over."""
+"""How the command line says times, sums, texts and addresses."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from msgspec.structs import replace
 
 from agno_workers.cli.connection import without_password
-from agno_workers.cli.screen import age, length, one_line, table
-from agno_workers.cli.why import why_waiting
-from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
+from agno_workers.cli.screen import age, dollars, length, one_line, table
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-RUN = Run("r", "writer", RunStatus.RUNNING)
-TURN = Step("s", "r", "turn:2", StepKind.TURN, StepStatus.READY, "agents", sent_at=NOW - timedelta(seconds=3))
 
 
 def ago(seconds: float) -> datetime:
@@ -68,59 +63,8 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
-WHY = {
-    "a free worker": (TURN, {"agents"}, "Turn 2 waits in queue 'agents' since 3 s for a free worker."),
-    "unknown who listens": (TURN, None, "Turn 2 waits in queue 'agents' since 3 s for a free worker."),
-    "no worker": (
-        TURN,
-        {"tools"},
-        "Turn 2 waits in queue 'agents' since 3 s, and no worker listens to it: start one with `-Q agents`.",
-    ),
-    "its time": (replace(TURN, not_before=NOW + timedelta(seconds=60)), None, "Turn 2 is due in 1 min 0 s."),
-    "another try": (
-        replace(
-            TURN, not_before=NOW + timedelta(seconds=8), error={"type": "ModelUnavailable", "message": "429"}
-        ),
-        None,
-        "Turn 2 is due in 8 s after ModelUnavailable: 429.",
-    ),
-    "its work": (
-        replace(TURN, status=StepStatus.RUNNING, started_at=ago(2), worker="w1", attempt=2),
-        None,
-        "Turn 2 is being worked on for 2 s by w1, attempt 2.",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WHY)
-def test_a_step_says_what_it_waits_for(case: str) -> None:
-    step, listening, said = WHY[case]
-    assert why_waiting(RUN, [step], NOW, listening) == [said]
-
-
-def test_tools_that_are_out_are_counted() -> None:
-    tools = [
-        Step("a", "r", "tool:1:0", StepKind.TOOL, StepStatus.DONE, "tools", "add"),
-        Step(
-            "b",
-            "r",
-            "tool:1:1",
-            StepKind.TOOL,
-            StepStatus.RUNNING,
-            "tools",
-            "hold",
-            started_at=ago(1),
-            worker="w",
-        ),
-    ]
-    first, second = why_waiting(RUN, tools, NOW, None)
-    assert first == "1 of 2 tool calls are out; the last one in wakes the next turn."
-    assert second == "Tool hold is being worked on for 1 s by w."
-
-
-def test_a_run_that_is_over_waits_for_nothing() -> None:
-    assert why_waiting(replace(RUN, status=RunStatus.DONE), [TURN], NOW, None) == []
-
-
-def test_a_run_without_an_open_step_is_the_keepers() -> None:
-    assert "keeper" in why_waiting(RUN, [], NOW, None)[0]
+@pytest.mark.parametrize(
+    ("usd", "said"), [(0, "$0.00"), (1, "$1.00"), (12.345, "$12.35"), (0.1, "$0.10"), (0.0042, "$0.0042")]
+)
+def test_a_sum_has_the_places_that_it_needs(usd: float, said: str) -> None:
+    assert dollars(usd) == said

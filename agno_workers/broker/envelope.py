@@ -1,0 +1,233 @@
+"""What a message must look like before a worker touches it, and a transport that lives through one that does not.
+
+Stock kombu and Celery take messages at their word. A list element that is no JSON, a `delivery_tag` that is a list, a
+body that is a number: each of some thirty raises in the worker's event loop, and the process ends, or reconnects and
+forgets what it had fetched. `tests/acceptance/test_bad_messages.py` has the table.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from kombu.transport import redis as stock
+from kombu.transport.virtual import base
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from agno_workers.broker.gate import nonce_key
+from agno_workers.broker.names import STEP_TASKS
+from agno_workers.broker.signing import NONCE
+from agno_workers.storage.quarantine import HEAD_CHARACTERS, Quarantined
+
+Name = Annotated[str, msgspec.Meta(max_length=255, pattern=r"\A[^\x00\ud800-\udfff]+\Z")]
+"""Text that may be a key in Postgres: neither empty, nor with what Postgres does not take."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Headers(msgspec.Struct):
+    """Those of Celery's protocol 2 that its worker relies on and does not check, as it does `eta` and `expires`."""
+
+    task: Name
+    id: Name
+    root_id: Name | None = None
+    parent_id: Name | None = None
+    group: Name | None = None
+    group_index: Count | None = None
+    retries: Count | None = 0
+    timelimit: tuple[Seconds | None, Seconds | None] | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: Count | None = 0
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+    shadow: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: str | None = None
+
+
+class Link(msgspec.Struct):
+    """A signature in a canvas. What a group or a chord holds inside is Celery's to say, when its turn comes."""
+
+    task: Name
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+
+
+class Embedded(msgspec.Struct):
+    """What comes after a task."""
+
+    callbacks: list[Link] | None = None
+    errbacks: list[Link] | None = None
+    chain: list[Link] | None = None
+    chord: Link | None = None
+
+
+class Ids(msgspec.Struct):
+    """What a step's message says."""
+
+    run_id: uuid.UUID
+    step_id: uuid.UUID
+    generation: Count
+
+
+Body = tuple[list[Any], dict[str, Any], Embedded | None]
+_MARK = "agno_unreadable"
+_DEEPEST = 200
+"""A request goes to prefork's children in pickle, which at some 500 gives up, and takes a slot of the pool along for good."""
+
+
+class Message(base.Message):
+    """A message that can always be made: what is wrong with it is in `errors`, and the consumer is told."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel=channel, **options)  # type: ignore[no-untyped-call]  # kombu has no types here
+            _check(self)
+        except Exception:
+            self.errors = [sys.exc_info()]
+            blank = {"properties": {"delivery_tag": uuid.uuid4().hex}}
+            super().__init__(blank, channel=channel, **options)  # type: ignore[no-untyped-call]  # as above
+        self.raw = payload
+
+
+class Channel(stock.Channel):
+    """Stock kombu, but for list elements that are no JSON, and for signed messages that go back unread."""
+
+    Message = Message
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        client = super()._create_client(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
+        client.set_response_callback("BRPOP", _readable)
+        return client
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        """A worker that ends puts back what it had taken and not begun: the next one must not call that a replay."""
+        if isinstance(nonce := message.headers.get(NONCE), str):
+            with self.conn_or_acquire() as client:
+                client.delete(nonce_key(nonce))
+        super()._restore(message, leftmost)  # type: ignore[no-untyped-call]  # as above
+
+
+class Transport(stock.Transport):
+    Channel = Channel
+
+
+def misshapen(message: Any, tasks: Mapping[str, Any]) -> str | None:
+    """What is wrong with a message, if anything is. Decodes the body, as Celery would do next."""
+    try:
+        headers = msgspec.convert(message.headers, Headers)
+        args, kwargs, _ = msgspec.convert(message.payload, Body)
+        if _is_deeper(message.headers, _DEEPEST) or (
+            message.body.count(b"[") + message.body.count(b"{") > _DEEPEST
+            and _is_deeper(message.payload, _DEEPEST)
+        ):
+            return f"it is nested deeper than {_DEEPEST}."
+        if headers.task in STEP_TASKS:
+            ids = msgspec.convert(kwargs, Ids)
+            if headers.task in tasks:
+                tasks[headers.task].__header__(*args, **kwargs)
+            if headers.id != str(ids.step_id):
+                return f"its id is not that of its step, {ids.step_id}."
+    except Exception as error:  # a decoder of what JSON has not (dates, UUIDs) raises what it likes
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def described(message: Any, reason: str, detail: str) -> Quarantined:
+    """A refused message, as far as it can be shown."""
+    whole = getattr(message, "raw", {"headers": message.headers, "properties": message.properties})
+    raw = _dict(whole)
+    if message.errors and isinstance(marked := raw.get(_MARK), dict):
+        return Quarantined(
+            reason,
+            str(marked.get("why")),
+            str(marked.get("queue")),
+            None,
+            None,
+            str(marked.get("head")),
+            _int(marked.get("bytes")),
+        )
+    headers = _dict(raw.get("headers"))
+    queue = _dict(_dict(raw.get("properties")).get("delivery_info")).get("routing_key")
+    if isinstance(message.body, bytes):  # instead of its base64
+        shown = {**raw, "body": message.body[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace")}
+    else:
+        shown = whole
+    return Quarantined(
+        reason,
+        detail,
+        str(queue or ""),
+        _shown(headers.get("task")),
+        _shown(headers.get("id")),
+        _text(shown)[:HEAD_CHARACTERS],
+        len(_text(whole)),
+    )
+
+
+def _readable(response: Any) -> Any:
+    """Puts an envelope that says so around a list element that kombu could not read."""
+    if not response:
+        return None
+    key, item = response
+    try:
+        loads(bytes_to_str(item))
+    except Exception as error:  # see misshapen
+        found = {
+            "why": f"no JSON that Celery reads: {type(error).__name__}: {error}",
+            "queue": bytes_to_str(key).rsplit(stock.Channel.sep, 1)[0],
+            "head": item[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace"),
+            "bytes": len(item),
+        }
+        item = dumps({_MARK: found}).encode()
+    return key, item
+
+
+def _check(message: Message) -> None:
+    """What kombu and Celery rely on, and do not look at."""
+    kinds: dict[str, Any] = {
+        "delivery_tag": str,
+        "delivery_info": dict,
+        "headers": dict,
+        "properties": dict,
+        "content_type": str | None,
+        "content_encoding": str | None,
+        "body": bytes | None,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(value := getattr(message, name), kind):
+            raise TypeError(f"{name} is {type(value).__name__}")
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    match value:
+        case dict():
+            return depth < 0 or any(_is_deeper(each, depth - 1) for each in value.values())
+        case list() | tuple():
+            return depth < 0 or any(_is_deeper(each, depth - 1) for each in value)
+        case _:
+            return False
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**63 else 0
+
+
+def _shown(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(dumps(value))
+    except Exception:  # as deep as JSON may be read, and too deep to be written
+        return repr(value)[:HEAD_CHARACTERS] if not isinstance(value, dict) else "{…}"

@@ -1,0 +1,127 @@
+-- Runs that are submitted together, and what became of them.
+-- `open` to `close` are one transaction, in this order. Whoever waits for another's uncommitted key or blob goes by
+-- their order, so that two batches with the same ones can't wait for each other in a circle.
+
+-- name: open
+-- The batch itself. No row: it is there already, if need be since this very moment, for which this waits.
+-- All that follows may take longer than one statement of a run: the COPY lasts as long as the caller hands in inputs.
+WITH patience AS (SELECT set_config('statement_timeout', %(timeout_ms)s::text, true))
+INSERT INTO agno.batch (id, agent, size) SELECT %(batch_id)s, %(agent)s, 0 FROM patience ON CONFLICT (id) DO NOTHING RETURNING id;
+
+-- name: stage
+CREATE TEMP TABLE agno_item (position int, id uuid, step_id uuid, key text, message jsonb, blobs jsonb) ON COMMIT DROP;
+
+-- name: copy
+COPY pg_temp.agno_item (position, id, step_id, key, message, blobs) FROM STDIN;
+
+-- name: runs
+INSERT INTO agno.run (id, batch_id, agent, status, queue, priority, session_id, user_id, idempotency_key, metadata, deadline_at)
+SELECT id, %(batch_id)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(user_id)s, key, %(metadata)s,
+       clock_timestamp() + make_interval(secs => %(deadline_s)s)
+FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
+ON CONFLICT (agent, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+
+-- name: known
+-- Items whose key was taken: the run that has it is theirs, too. Only there is anything to write down: the position of
+-- any other is in its run's id.
+WITH taken AS (
+    DELETE FROM pg_temp.agno_item item USING agno.run
+    WHERE run.agent = %(agent)s AND run.idempotency_key = item.key AND run.id <> item.id
+    RETURNING item.position, run.id AS run_id
+)
+UPDATE agno.batch SET metadata = jsonb_build_object('known', (SELECT jsonb_agg(taken ORDER BY position) FROM taken))
+WHERE id = %(batch_id)s;
+
+-- name: blobs
+INSERT INTO agno.blob SELECT DISTINCT ON (b.key) decode(b.key, 'hex'), b.value
+FROM pg_temp.agno_item item, jsonb_each(item.blobs) b ORDER BY b.key ON CONFLICT DO NOTHING;
+
+-- name: messages
+INSERT INTO agno.message (run_id, seq, content) SELECT id, 0, message FROM pg_temp.agno_item;
+
+-- name: steps
+-- Due at once, and not sent: the keeper does that (take_due), in this order.
+INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
+SELECT step_id, id, 0, 'turn:1', 'turn', %(queue)s, %(priority)s, 1, %(max_attempts)s, clock_timestamp()
+FROM (SELECT step_id, id FROM pg_temp.agno_item ORDER BY position) item;
+
+-- name: close
+UPDATE agno.batch SET size = %(size)s WHERE id = %(batch_id)s RETURNING pg_notify('agno_outbox', '');
+
+-- name: batch
+SELECT id, agent, size, created_at, cancelled_at FROM agno.batch WHERE id = %(batch_id)s;
+
+-- name: progress
+-- Items by the status of their runs, and how many ended lately.
+WITH batch AS (
+    SELECT *, greatest(created_at, clock_timestamp() - interval '30 s') AS lately FROM agno.batch WHERE id = %(batch_id)s
+),
+item AS (
+    SELECT status, ended_at FROM agno.run WHERE batch_id = %(batch_id)s
+    UNION ALL
+    SELECT run.status, run.ended_at
+    FROM batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid) JOIN agno.run ON run.id = known.run_id
+)
+SELECT batch.id, batch.agent, batch.size, batch.created_at, batch.cancelled_at,
+       count(*) FILTER (WHERE item.status = 'queued') AS queued, count(*) FILTER (WHERE item.status = 'running') AS running,
+       count(*) FILTER (WHERE item.status = 'waiting') AS waiting, count(*) FILTER (WHERE item.status = 'done') AS done,
+       count(*) FILTER (WHERE item.status = 'failed') AS failed, count(*) FILTER (WHERE item.status = 'cancelled') AS cancelled,
+       count(*) FILTER (WHERE item.ended_at > batch.lately)
+           / extract(epoch FROM greatest(clock_timestamp() - batch.lately, interval '1 s'))::float8 AS per_s
+FROM batch LEFT JOIN item ON true
+GROUP BY batch.id, batch.agent, batch.size, batch.created_at, batch.cancelled_at, batch.lately;
+
+-- name: unfinished
+-- Some runs of a batch that have not ended.
+SELECT id FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at IS NULL
+UNION ALL
+SELECT run.id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid) JOIN agno.run ON run.id = known.run_id
+WHERE batch.id = %(batch_id)s AND run.ended_at IS NULL
+LIMIT %(limit)s;
+
+-- name: abandoned
+-- The runs of such a batch that are still open; not those that were sent again since.
+SELECT id FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at IS NULL AND generation = 0
+UNION ALL
+SELECT run.id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid) JOIN agno.run ON run.id = known.run_id
+WHERE batch.id = %(batch_id)s AND run.ended_at IS NULL AND run.generation = 0
+LIMIT %(limit)s;
+
+-- name: ended
+-- Items in the order in which their runs ended. A position of -1 is to be read from the run's id.
+SELECT position, id, ended_at FROM (
+    SELECT -1 AS position, id, ended_at FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at >= %(ended_at)s
+    UNION ALL
+    SELECT known.position, run.id, run.ended_at
+    FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (position int, run_id uuid)
+    JOIN agno.run ON run.id = known.run_id
+    WHERE batch.id = %(batch_id)s AND run.ended_at >= %(ended_at)s
+) item
+WHERE (ended_at, id, position) > (%(ended_at)s, %(id)s, %(position)s)
+ORDER BY ended_at, id, position LIMIT %(limit)s;
+
+-- name: made
+-- The runs that came with a batch, in the order of their inputs.
+SELECT id FROM agno.run
+WHERE batch_id = %(batch_id)s AND id > %(after)s ORDER BY id LIMIT %(limit)s;
+
+-- name: taken
+-- Runs that were there before a batch, and have its keys.
+SELECT DISTINCT run_id AS id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid)
+WHERE batch.id = %(batch_id)s AND NOT EXISTS (SELECT FROM agno.run WHERE run.id = known.run_id AND run.batch_id = batch.id) ORDER BY run_id;
+
+-- name: these
+SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = ANY(%(run_ids)s::uuid[]);
+
+-- name: cancel
+-- What a batch is to come to is written down first: if who cancels it dies, `forsaken` finds the rest.
+UPDATE agno.batch SET cancelled_at = coalesce(cancelled_at, clock_timestamp()) WHERE id = %(batch_id)s RETURNING id;
+
+-- name: forsaken
+-- Batches that were cancelled by somebody who did not come to the end of it.
+SELECT batch.id FROM agno.batch
+WHERE batch.cancelled_at > clock_timestamp() - interval '1 day' AND batch.cancelled_at < clock_timestamp() - make_interval(secs => %(older_s)s)
+  AND (EXISTS (SELECT FROM agno.run WHERE run.batch_id = batch.id AND run.ended_at IS NULL AND run.generation = 0)
+       OR EXISTS (SELECT FROM jsonb_to_recordset(batch.metadata->'known') known (run_id uuid)
+                  JOIN agno.run ON run.id = known.run_id WHERE run.ended_at IS NULL AND run.generation = 0))
+LIMIT %(limit)s;

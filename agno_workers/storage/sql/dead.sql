@@ -1,0 +1,49 @@
+-- Dead letters: runs that failed, and tool calls that ended without a result (`dead`) or of which nobody knows (`unknown`).
+-- A turn that is dead is no letter of its own: it failed its run. `within_s` counts back from now.
+
+-- name: groups
+-- Like with like: every word with a digit in it (ids, numbers, names of workers) is taken out of the message.
+SELECT letter.status, letter.agent, letter.tool, said.type, said.message, count(*) AS letters, max(letter.ended_at) AS newest,
+       max(letter.id::text) AS sample
+FROM (
+    SELECT run.id, run.status, run.agent, 'turn' AS tool, run.error, run.ended_at FROM agno.run WHERE run.status = 'failed'
+    UNION ALL
+    SELECT step.id, step.status, run.agent, step.name, step.error, step.ended_at
+    FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.status IN ('dead', 'unknown') AND step.kind <> 'turn'
+) AS letter,
+LATERAL (SELECT coalesce(letter.error->>'type', '') AS type,
+    left(regexp_replace(left(letter.error->>'message', 1000), '[[:alnum:]_@#-]*[0-9][[:alnum:]_@#-]*', '…', 'g'), 300) AS message) AS said
+WHERE (%(agent)s::text IS NULL OR letter.agent = %(agent)s) AND (%(tool)s::text IS NULL OR letter.tool = %(tool)s)
+  AND (%(error)s::text IS NULL OR said.type = %(error)s)
+  AND letter.ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity')
+GROUP BY 1, 2, 3, 4, 5 ORDER BY letters DESC, newest DESC LIMIT %(limit)s;
+
+-- name: letter
+-- One of them, or a run or a step that is none: its status tells.
+SELECT run.id, run.id AS run_id, run.agent, 'turn' AS tool, '' AS key, run.status, run.status AS run_status, run.reason, run.error,
+       run.ended_at, run.parent_run_id, NULL AS call
+FROM agno.run WHERE run.id = %(id)s
+UNION ALL
+SELECT step.id, run.id, run.agent, CASE step.kind WHEN 'turn' THEN 'turn' ELSE step.name END, step.key, step.status, run.status, NULL,
+       step.error, step.ended_at, run.parent_run_id, agno.inflate(step.call)->>'arguments'
+FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE step.id = %(id)s;
+
+-- name: count
+-- Failed runs that may be sent again (one without a step stands for another run), and those that another run delegated: that one was told, and waits no more.
+SELECT count(*) FILTER (WHERE parent_run_id IS NULL) AS runs, count(parent_run_id) AS delegated
+FROM agno.run
+WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id) AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
+  AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)
+  AND ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity');
+
+-- name: failed
+-- A page of those runs, the oldest first, behind a place in that order. None that failed after `until`: a run that is sent
+-- again and fails again is not met twice.
+SELECT id, ended_at FROM agno.run
+WHERE status = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id) AND ended_at <= %(until)s::timestamptz
+  AND ended_at >= coalesce(%(after)s::timestamptz, '-infinity') AND (ended_at, id) > (coalesce(%(after)s::timestamptz, '-infinity'), %(after_id)s::uuid)
+  AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
+  AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)
+  AND ended_at > coalesce(%(until)s::timestamptz - make_interval(secs => %(within_s)s::float8), '-infinity')
+ORDER BY ended_at, id LIMIT %(limit)s;

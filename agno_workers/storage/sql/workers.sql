@@ -1,0 +1,45 @@
+-- Who carries steps: one row a worker process, and what it leaves to others when it ends.
+
+-- name: seen
+-- A worker says that it is there. The row is written anew where it is gone: a restored backup knows nothing of it.
+INSERT INTO agno.worker AS w (name, hostname, pid, version, pool, concurrency, queues, steps)
+VALUES (%(name)s, %(hostname)s, %(pid)s, %(version)s, %(pool)s, %(concurrency)s, %(queues)s, %(steps)s)
+ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), concurrency = excluded.concurrency, queues = excluded.queues,
+    steps = excluded.steps, stopped_at = NULL;
+
+-- name: stopped
+UPDATE agno.worker SET stopped_at = clock_timestamp(), seen_at = clock_timestamp(), steps = 0 WHERE name = %(name)s;
+
+-- name: forget
+-- Workers that have been gone for a day.
+DELETE FROM agno.worker WHERE seen_at < clock_timestamp() - make_interval(days => 1);
+
+-- name: workers
+SELECT worker.*, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS silent_s FROM agno.worker
+ORDER BY stopped_at IS NOT NULL, name;
+
+-- name: hand_over
+-- The steps of a worker that ends: ready again, and sent. It is no crash, so the attempt that was cut short is given
+-- back by `max_attempts`; not by `tries`, which count towards the agent's Retry. A `once` tool is never handed over. A row
+-- that is locked is being recorded.
+WITH cut AS (
+    SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND effect IS DISTINCT FROM 'once'
+    ORDER BY id FOR UPDATE SKIP LOCKED
+),
+released AS (
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(), max_attempts = step.max_attempts + 1
+    FROM cut WHERE step.id = cut.id
+    RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
+),
+owed AS (
+    INSERT INTO agno.outbox (step_id, due_at)
+    SELECT id, clock_timestamp() + make_interval(secs => %(publish_after_s)s) FROM released
+    RETURNING id, step_id
+)
+SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
+       released.priority
+FROM released JOIN owed ON owed.step_id = released.id;
+
+-- name: held
+-- What a worker still holds.
+SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s;

@@ -1,0 +1,44 @@
+"""What the acceptance tests share: commands typed in this process, and assertions that say as much as those in the tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agno_workers import wiring
+from agno_workers.cli.main import main
+from tests.acceptance.terminal import Type, Typed
+
+pytest.register_assert_rewrite("tests.acceptance.matrix")
+
+
+@pytest.fixture
+def type_(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Iterator[Type]:
+    """Runs a command in this process: `type_("runs", "ls", AGNO_IMPORTS="...")`."""
+    for name in [name for name in os.environ if name.startswith("AGNO_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**environment, "AGNO_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, **changed: str) -> Typed:
+        with monkeypatch.context() as patch:
+            for name, value in changed.items():
+                patch.setenv(name, value) if value else patch.delenv(name, raising=False)
+            wiring.forget()
+            with pytest.raises(SystemExit) as ended:
+                main(list(arguments))
+        wiring.forget()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return Typed(code if isinstance(code, int) else 1, out, err)
+
+    yield run
+    wiring.forget()

@@ -1,0 +1,257 @@
+"""The product of the crash matrix: places where a process dies, kinds of steps that it dies in, and ways to die."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agno_workers.client import RunHandle
+from agno_workers.core.tool import Effect
+from agno_workers.failpoints import POINTS
+from tests import invariants
+from tests.acceptance.matrix.fleet import (
+    KEEPER_EVERY_S,
+    KEEPER_LEASE_S,
+    LEASE_S,
+    PUBLISH_AFTER_S,
+    RESEND_AFTER_S,
+    Fleet,
+    lines,
+    repeats,
+)
+
+CHILD, WORKER, PAUSE, DEPLOY = "a dead prefork child", "SIGKILL", "SIGSTOP past the lease", "SIGTERM"
+"""Ways to die. A prefork child dies alone; the other three befall a worker with all that it carries."""
+
+_LOOK_EVERY_S = 1.0
+"""How often the keeper looks for lost messages, and Celery (at the latest) for dead children."""
+WAIT_S = 30
+_SIGNALS = {PAUSE: "STOP", DEPLOY: "TERM"}
+_SLACK = 8
+"""Keeper's rounds that a run takes without any fault, on a machine that is busy."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is under way when the process dies."""
+
+    name: str
+    agent: str
+    says: str
+    """The end of the run."""
+    passes: int = 0
+    """Steps of the same kind that come to the place before the one that is meant."""
+    effect: Effect | None = None
+    tool: str = "look"
+    reconcile: bool = False
+    needs: str = ""
+    """What a person does before the step can be carried."""
+
+    def ask(self, ledger: Path) -> str:
+        call = f"{self.tool} {json.dumps({'path': str(ledger)})}"
+        return call if self.agent == "matrix" else f"matrix {json.dumps({'task': call})}"
+
+
+TURNS = (
+    Kind("the first turn", "matrix", "looked"),
+    Kind("the turn after the barrier", "matrix", "looked", 1),
+    Kind("a turn that delegates", "boss", "looked"),
+    Kind("the first turn of a delegated run", "boss", "looked", 1),
+    Kind("the last turn of a delegated run", "boss", "looked", 2),
+    Kind("the turn after a delegation", "boss", "looked", 3),
+)
+TOOLS = (
+    Kind("a pure tool", "matrix", "looked", effect=Effect.PURE, tool="look"),
+    Kind("an idempotent tool", "matrix", "noted", effect=Effect.IDEMPOTENT, tool="note"),
+    Kind("a transactional tool", "matrix", "booked", effect=Effect.TRANSACTIONAL, tool="book"),
+    Kind("a once tool", "matrix", "sent", effect=Effect.ONCE, tool="send"),
+    Kind("a once tool with a reconcile hook", "matrix", "transferred", effect=Effect.ONCE, tool="transfer", reconcile=True),
+    Kind("a tool of a delegated run", "boss", "noted", effect=Effect.IDEMPOTENT, tool="note"),
+    Kind("a tool that a person has approved", "matrix", "published, approved by ann", effect=Effect.IDEMPOTENT, tool="publish",
+         needs="approve"),
+    Kind("a tool that a person has filled in", "matrix", "refunded to DE1", effect=Effect.IDEMPOTENT, tool="refund",
+         needs="answer"),
+)  # fmt: skip
+_IS_CUT_SHORT = ("turn.claimed", "turn.replied", "tool.claimed", "tool.executed")
+_IS_EXECUTED = ("tool.executed", "tool.recorded")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One death."""
+
+    kind: Kind
+    place: str
+    how: str
+
+    @property
+    def number(self) -> str:
+        """Its row in the matrix."""
+        match self.place, self.how:
+            case _, how if how == PAUSE:
+                return "C15"
+            case _, how if how == DEPLOY:
+                return "C21"
+            case (("turn.received" | "tool.received"), _):
+                return "C7"
+            case (("turn.claimed" | "tool.claimed"), _):
+                return "C8"
+            case (("turn.replied" | "tool.executed"), _):
+                return "C9"
+            case "turn.recorded", _ if self.kind.passes in (0, 1):
+                return "C13"
+            case _:
+                return "C11"
+
+    @property
+    def lane(self) -> str:
+        return "children" if self.how == CHILD else "machines"
+
+    def play(self, fleet: Fleet, folder: Path) -> None:
+        ledger = folder / "ledger"
+        fleet.arm(self.place, passes=self.kind.passes, how=_SIGNALS.get(self.how, ""))
+        before = fleet.beat()
+        run = fleet.client.submit(self.kind.agent, self.kind.ask(ledger))
+        _person(run, self.kind.needs)
+        answer = run.get(timeout=WAIT_S)
+        rounds = fleet.beat() - before
+        invariants.until(
+            lambda: not fleet.is_armed(self.place)
+        )  # the end of the run may be seen before the death
+        assert rounds <= self.within_rounds
+        if self.how == PAUSE:
+            _late(fleet, run)
+        assert answer.startswith(self.says)
+        assert repeats(fleet.executions(run.id)) == self.repeats
+        keys = lines(ledger)
+        assert len(keys) == self.ledger
+        assert len(set(keys)) <= 1
+        if self.kind.effect is Effect.TRANSACTIONAL:
+            rows = fleet.sql("SELECT FROM public.booking WHERE key = %(key)s", key=keys[0])
+            assert len(rows) == 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.number} {self.place}, {self.kind.name}, {self.how}"
+
+    @property
+    def done(self) -> str:
+        """What is done to what."""
+        return f"{self.kind.name}, {self.how}: {POINTS[self.place]}"
+
+    @property
+    def is_unknown(self) -> bool:
+        """Nobody can know what became of it."""
+        return self.is_cut_short and self.kind.effect is Effect.ONCE and not self.kind.reconcile
+
+    @property
+    def is_cut_short(self) -> bool:
+        """It was claimed, and nothing of it is recorded."""
+        return self.place in _IS_CUT_SHORT and self.how != DEPLOY
+
+    @property
+    def repeats(self) -> int:
+        """Executions beyond the steps. A worker that is asked to end finishes what takes no time."""
+        return int(self.is_cut_short and not self.is_unknown)
+
+    @property
+    def says(self) -> str:
+        """How the run's answer begins."""
+        if self.is_unknown:
+            return f"!It is not known whether {self.kind.tool} took effect"
+        if self.kind.reconcile and self.place == "tool.executed" and self.how != DEPLOY:
+            return "transferred before"
+        return self.kind.says
+
+    @property
+    def ledger(self) -> int:
+        """Lines in the ledger of executions, which is outside of any transaction."""
+        if self.kind.effect is None or not self.is_cut_short:
+            return 1
+        was_executed = self.place in _IS_EXECUTED
+        if self.kind.effect is Effect.ONCE:
+            return 1 if self.kind.reconcile or was_executed or self.how == PAUSE else 0
+        return 2 if was_executed or self.how == PAUSE else 1
+
+    @property
+    def within_rounds(self) -> int:
+        """Rounds of the keeper from the submit to the end, at the most."""
+        return math.ceil(self.within_s / KEEPER_EVERY_S) + _SLACK
+
+    @property
+    def within_s(self) -> float:
+        if self.how == DEPLOY:
+            return 0.0
+        lost_s = RESEND_AFTER_S + _LOOK_EVERY_S
+        wait_s = PUBLISH_AFTER_S
+        if self.place.endswith(".received"):
+            wait_s = lost_s
+        elif self.place in _IS_CUT_SHORT:
+            wait_s = LEASE_S
+        if self.how == CHILD:
+            return _LOOK_EVERY_S + (0 if self.place in _IS_CUT_SHORT else wait_s)
+        # Redis may still hand a message to a worker that is stopped.
+        return wait_s + KEEPER_LEASE_S + (lost_s if self.how == PAUSE else 0)
+
+    @property
+    def holds(self) -> str:
+        """What must hold, beside the invariants."""
+        by = {
+            Effect.ONCE: "executed at most once, `unknown`: the model is told" if self.is_unknown else "executed once",
+            Effect.TRANSACTIONAL: "one row",
+            None: "recorded once",
+        }.get(self.kind.effect, f"executed {'twice' if self.ledger == 2 else 'once'}, with one key")  # fmt: skip
+        late = "; the late result changes nothing" if self.how == PAUSE else ""
+        return f"the run says {self.says!r}; {by}{late}; over within {self.within_rounds} rounds"
+
+
+def _person(run: RunHandle, needs: str) -> None:
+    """Somebody does what the run waits for."""
+    if not needs:
+        return
+    invariants.until(lambda: run.requirements)
+    (requirement,) = run.requirements
+    if needs == "approve":
+        requirement.approve(by="ann")
+    else:
+        requirement.answer({"iban": "DE1"}, by="ann")
+
+
+def _late(fleet: Fleet, run: RunHandle) -> None:
+    """The worker that was stopped goes on, and brings its result to nobody."""
+    before = fleet.executions(run.id), run.messages, run.run
+    stopped = fleet.stopped()
+    stopped.kill(signal.SIGCONT)
+    stopped.wait_for("succeeded in")
+    assert (fleet.executions(run.id), run.messages, run.run) == before
+
+
+def _product() -> Iterator[Cell]:
+    for kind in TURNS:
+        for place in ("turn.received", "turn.claimed", "turn.replied", "turn.recorded"):
+            yield Cell(kind, place, CHILD)
+    for kind in TOOLS:
+        for place in ("tool.received", "tool.claimed", "tool.executed", "tool.recorded"):
+            yield Cell(kind, place, CHILD)
+    for place in ("turn.claimed", "turn.recorded"):
+        for kind in (TURNS[0], TURNS[2], TURNS[4]):
+            yield Cell(kind, place, WORKER)
+    yield Cell(TURNS[1], "turn.received", WORKER)
+    for kind in TOOLS[:5]:
+        yield Cell(kind, "tool.executed", WORKER)
+    for place in ("tool.received", "tool.claimed", "tool.recorded"):
+        yield Cell(TOOLS[1], place, WORKER)
+    for kind in (TURNS[0], TURNS[4]):
+        yield Cell(kind, "turn.replied", PAUSE)
+    for kind in TOOLS[1:5]:
+        yield Cell(kind, "tool.executed", PAUSE)
+    yield Cell(TURNS[0], "turn.replied", DEPLOY)
+    yield Cell(TURNS[2], "turn.recorded", DEPLOY)
+    yield Cell(TOOLS[3], "tool.executed", DEPLOY)
+
+
+CELLS = tuple(_product())

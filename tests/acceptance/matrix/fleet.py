@@ -1,0 +1,217 @@
+"""Workers that a test may let die anywhere while they run, and that are replaced: so that a hundred deaths cost no hundred starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+
+from agno_workers import Client
+from agno_workers.broker.app import create
+from agno_workers.broker.names import TASK_OF
+from agno_workers.failpoints import POINTS
+from tests import invariants
+from tests.conftest import ROOT, Worker
+
+LEASE_S, PUBLISH_AFTER_S, RESEND_AFTER_S, KEEPER_EVERY_S, KEEPER_LEASE_S = 1.5, 0.3, 0.5, 0.25, 1.0
+
+
+class Execution(NamedTuple):
+    """A step of a run, or of one that it delegated to: how often it was carried."""
+
+    id: str
+    run_id: str
+    kind: str
+    agent: str
+    key: str
+    name: str
+    status: str
+    attempt: int
+
+
+class Fleet:
+    """`size` workers of one kind on a database and a Redis of their own. Who dies is replaced, beside what the test does."""
+
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S
+    ) -> None:
+        self.places = folder / "places"
+        self.places.mkdir()
+        self.database_url = environment["AGNO_DATABASE_URL"]
+        self.client = Client(self.database_url)
+        self._environment = {
+            **environment,
+            "AGNO_CRASH_AT": f"@{self.places}",
+            "AGNO_LEASE_S": str(lease_s),
+            "AGNO_RENEW_EVERY_S": "0.5",
+            "AGNO_PUBLISH_AFTER_S": str(PUBLISH_AFTER_S),
+            "AGNO_RESEND_AFTER_S": str(RESEND_AFTER_S),
+            "AGNO_KEEPER_EVERY_S": str(KEEPER_EVERY_S),
+            "AGNO_KEEPER_LEASE_S": str(KEEPER_LEASE_S),
+        }
+        self._pool = pool
+        self._size = size
+        self._starting: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self.workers: list[Worker] = []
+        self.sql("CREATE TABLE IF NOT EXISTS public.booking (key text)")
+        self.fill()
+        self.await_all()
+
+    def fill(self) -> None:
+        """Replace the dead, without waiting for it."""
+        with self._lock:
+            self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+        self._starting = [thread for thread in self._starting if thread.is_alive()]
+        for _ in range(self._size - len(self.workers) - len(self._starting)):
+            thread = threading.Thread(target=self._start, daemon=True)
+            thread.start()
+            self._starting.append(thread)
+
+    def await_all(self) -> None:
+        for thread in self._starting:
+            thread.join(timeout=60)
+        self.fill()
+        assert len(self.workers) == self._size, "a worker of the fleet did not start"
+
+    def arm(self, place: str, *, passes: int = 0, how: str = "") -> None:
+        """Whoever comes to this place next, but for so many who pass, dies: by SIGKILL, or as `how` says."""
+        assert place in POINTS
+        for number in range(passes):
+            (self.places / f"{place}.{number}").touch()
+        (self.places / place).write_text(how)
+
+    def is_armed(self, place: str) -> bool:
+        return (self.places / place).exists()
+
+    def disarm(self) -> None:
+        for token in self.places.iterdir():
+            token.unlink(missing_ok=True)
+
+    def beat(self) -> int:
+        """How many rounds the keepers have done."""
+        (row,) = self.sql("SELECT coalesce(max(beat), 0) AS beat FROM agno.meta WHERE key = 'keeper'")
+        return int(row["beat"])
+
+    def leader(self) -> Worker:
+        """The worker whose keeper does the rounds."""
+        (row,) = self.sql("SELECT value FROM agno.meta WHERE key = 'keeper'")
+        return self._of_pid(int(re.findall(r"#(\d+)-", row["value"])[0]))
+
+    def stopped(self) -> Worker:
+        """The worker that a SIGSTOP has caught."""
+        caught: list[Worker] = []
+
+        def is_caught() -> bool:
+            caught[:] = [worker for worker in self.workers if _state(worker.process.pid) == "T"]
+            return bool(caught)
+
+        invariants.until(is_caught)
+        return caught[0]
+
+    def person(self, *order: str) -> subprocess.CompletedProcess[str]:
+        """A client process does something (see person.py), and may die at an armed place."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
+        return subprocess.run(
+            [sys.executable, "-m", "tests.acceptance.matrix.person", *order],
+            cwd=ROOT, env=inherited | self._environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def hears(self, text: str) -> None:
+        """Until a worker says this."""
+        invariants.until(lambda: self._said(text))
+
+    def redeliver(self, step: Execution) -> None:
+        """Send the message of a step once more, and wait until a worker is done with it."""
+        seen = self._said(f"{step.id}] succeeded")
+        ids = {"run_id": step.run_id, "step_id": step.id, "generation": 0}
+        queue = "tools" if step.kind == "tool" else "agents"
+        with create(
+            self._environment["AGNO_BROKER_URL"],
+            agent_queue="agents",
+            tool_queue="tools",
+            broker_timeout_s=5.0,
+        ) as app:
+            app.send_task(TASK_OF[step.kind], kwargs=ids, task_id=step.id, queue=queue, ignore_result=True)
+        invariants.until(lambda: self._said(f"{step.id}] succeeded") > seen)
+
+    def executions(self, run_id: str) -> list[Execution]:
+        rows = self.sql(
+            """WITH RECURSIVE family AS (
+                   SELECT id, agent FROM agno.run WHERE id = %(run_id)s
+                   UNION ALL SELECT run.id, run.agent FROM agno.run JOIN family ON run.parent_run_id = family.id)
+               SELECT step.id::text, run_id::text, kind, agent, key, name, status, attempt FROM agno.step JOIN family ON step.run_id = family.id
+               ORDER BY family.id, generation, seq""",
+            run_id=run_id,
+        )
+        return [Execution(**row) for row in rows]
+
+    def sql(self, statement: str, **params: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(self.database_url, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement, params)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def settle(self) -> None:
+        """Wake who was stopped, replace who has died, and see that nothing is left over."""
+        self.disarm()
+        for worker in self.workers:
+            worker.kill(signal.SIGCONT)
+        self.fill()
+        invariants.hold(self.database_url)
+        invariants.usage_adds_up(self.database_url)
+
+    def abandon(self) -> None:
+        """After a failure: let what follows begin anew."""
+        self.disarm()
+        for worker in self.workers:
+            worker.kill(signal.SIGCONT)
+        self.fill()
+        for row in self.sql("SELECT id::text FROM agno.run WHERE ended_at IS NULL"):
+            self.client.handle(row["id"]).cancel()
+
+    def close(self) -> None:
+        for thread in self._starting:
+            thread.join(timeout=60)
+        for worker in self.workers:
+            worker.kill(signal.SIGCONT)
+            worker.kill()
+        self.client.close()
+
+    def _said(self, text: str) -> int:
+        return sum(text in line for worker in self.workers for line in list(worker.lines))
+
+    def _start(self) -> None:
+        worker = Worker(self._environment, "agents,tools", self._pool, 4)
+        with self._lock:
+            self.workers.append(worker)
+
+    def _of_pid(self, pid: int) -> Worker:
+        (found,) = [worker for worker in self.workers if worker.process.pid == pid]
+        return found
+
+
+def repeats(steps: list[Execution]) -> int:
+    """Executions beyond the steps."""
+    return sum(max(0, step.attempt - 1) for step in steps)
+
+
+def lines(ledger: Path) -> list[str]:
+    """Of the outside world: the keys of what was executed."""
+    return ledger.read_text().splitlines() if ledger.exists() else []
+
+
+def _state(pid: int) -> str:
+    """As /proc has it: `T` is stopped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,29 @@
+"""A person, or a service, at a client process of its own, which may die while it does one thing: `VERB SUBJECT [MORE]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from agno_workers import Client
+
+
+def main(verb: str, subject: str, *more: str) -> None:
+    with Client(os.environ["AGNO_DATABASE_URL"]) as client:
+        match verb:
+            case "submit":
+                client.submit(subject, more[0], idempotency_key=more[1])
+            case "cancel":
+                client.handle(subject).cancel()
+            case "approve":
+                client.requirement(subject).approve(by="ann")
+            case "complete":
+                client.requirement(subject).complete("delivered", by="ann")
+            case "resolve":
+                client.requirement(subject).resolve(True, "it went through", by="ann")
+            case "again":
+                client.requirement(subject).resolve(False, again=True, by="ann")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,462 @@
+"""What the product of cells.py does not cover: each story is a death, or a doubled message, told once. Its docstring is its row
+in docs/crash_matrix.md: what is done, and after the colon what must hold.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.errors import NotWaiting, RunCancelled, RunFailed
+from tests import invariants
+from tests.acceptance.matrix.cells import CELLS, WAIT_S, Cell
+from tests.acceptance.matrix.fleet import Fleet, lines, repeats
+
+
+@dataclass(frozen=True)
+class Story:
+    number: str
+    lane: str
+    play: Callable[[Fleet, Path], None]
+
+    @property
+    def id(self) -> str:
+        return f"{self.number} {self.play.__name__}"
+
+    @property
+    def done(self) -> str:
+        return self._row[0]
+
+    @property
+    def holds(self) -> str:
+        return self._row[1]
+
+    @property
+    def _row(self) -> tuple[str, str]:
+        done, _, holds = " ".join((self.play.__doc__ or "").split()).partition(": ")
+        return done, holds.removesuffix(".")
+
+
+STORIES: list[Story] = []
+
+
+def story(number: str, lane: str) -> Callable[[Callable[[Fleet, Path], None]], Callable[[Fleet, Path], None]]:
+    """Tell it to the fleet of this lane: `children` (prefork, one dies at a time) or `machines` (threads, all die together)."""
+
+    def told(play: Callable[[Fleet, Path], None]) -> Callable[[Fleet, Path], None]:
+        STORIES.append(Story(number, lane, play))
+        return play
+
+    return told
+
+
+def call(tool: str, ledger: Path) -> str:
+    return f"{tool} {json.dumps({'path': str(ledger)})}"
+
+
+def delegated(*calls: str) -> str:
+    return "\n".join(f"matrix {json.dumps({'task': each})}" for each in calls)
+
+
+def held(folder: Path) -> Path:
+    """A file that keeps `hold` and `thinker` at work as long as it exists."""
+    path = folder / "held"
+    path.touch()
+    return path
+
+
+def is_running(path: Path) -> Callable[[], bool]:
+    return Path(f"{path}.running").exists
+
+
+# Clients.
+
+
+@story("C1", "machines")
+def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed when it has asked for a run, before anything is stored: nothing is; with the same key the next
+    try makes the run.
+    """
+    fleet.arm("submit.asked")
+    before = fleet.sql("SELECT count(*) FROM agno.run")
+    assert fleet.person("submit", "echo", "hi", "c1").returncode == -signal.SIGKILL
+    assert fleet.sql("SELECT count(*) FROM agno.run") == before
+    assert fleet.client.submit("echo", "hi", idempotency_key="c1").get(timeout=WAIT_S) == "<hi>"
+
+
+@story("C2", "machines")
+def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed when its submit has committed, before it hears of it, publishes or wakes a keeper: the keeper
+    publishes (C3); a retry with the key gives the same run.
+    """
+    fleet.arm("submit.committed")
+    before = fleet.beat()
+    assert fleet.person("submit", "echo", "hi", "c2").returncode == -signal.SIGKILL
+    stored = fleet.sql("SELECT id::text FROM agno.run WHERE idempotency_key = 'c2'")
+    assert fleet.client.handle(stored[0]["id"]).get(timeout=WAIT_S) == "<hi>"
+    assert fleet.beat() - before <= 16
+    assert [{"id": fleet.client.submit("echo", "hi", idempotency_key="c2").id}] == stored
+
+
+@story("C11", "machines")
+def a_person_dies_after_approving(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed when its approval has committed: the call is made, once."""
+    _answered(fleet, folder, "publish", "approve", "published, approved by ann")
+
+
+@story("C11", "machines")
+def a_person_dies_after_completing(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed when the result that it brought has committed: the model reads it."""
+    _answered(fleet, folder, "deliver", "complete", "delivered")
+
+
+def _answered(fleet: Fleet, folder: Path, tool: str, verb: str, says: str) -> None:
+    run = fleet.client.submit("matrix", call(tool, folder / "ledger"))
+    invariants.until(lambda: run.requirements)
+    (requirement,) = run.requirements
+    fleet.arm("answer.recorded")
+    assert fleet.person(verb, requirement.id).returncode == -signal.SIGKILL
+    assert run.get(timeout=WAIT_S) == says
+    assert len(lines(folder / "ledger")) == (verb == "approve")
+    with pytest.raises(NotWaiting):
+        requirement.reject("too late")
+
+
+@story("C9", "children")
+def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies when a once tool that asks people has run, and so does the client of the person who says that it
+    happened: it is not repeated; the model reads what the person said.
+    """
+    run = _unknown(fleet, folder)
+    fleet.arm("answer.recorded")
+    assert fleet.person("resolve", run).returncode == -signal.SIGKILL
+    (step,) = fleet.sql("SELECT run_id::text FROM agno.step WHERE id = %(run)s", run=run)
+    assert fleet.client.handle(step["run_id"]).get(timeout=WAIT_S) == "it went through"
+    assert len(lines(folder / "ledger")) == 1
+
+
+@story("C9", "children")
+def a_person_says_that_it_did_not_happen(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies when a once tool that asks people is claimed, and a person says that it did not happen, to be made
+    now; that one's client dies, too: it is made once.
+    """
+    step_id = _unknown(fleet, folder, "tool.claimed")
+    fleet.arm("answer.recorded")
+    assert fleet.person("again", step_id).returncode == -signal.SIGKILL
+    (step,) = fleet.sql("SELECT run_id::text FROM agno.step WHERE id = %(step_id)s", step_id=step_id)
+    assert fleet.client.handle(step["run_id"]).get(timeout=WAIT_S) == "wired"
+    assert len(lines(folder / "ledger")) == 1
+
+
+def _unknown(fleet: Fleet, folder: Path, place: str = "tool.executed") -> str:
+    """The step of a once tool that a crash cut short, and that waits for a person."""
+    fleet.arm(place)
+    run = fleet.client.submit("matrix", call("wire", folder / "ledger"))
+    invariants.until(lambda: run.requirements)
+    (requirement,) = run.requirements
+    assert requirement.needs == "resolution"
+    return requirement.id
+
+
+@story("C15", "machines")
+def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> None:
+    """A worker is stopped past its lease when a once tool that asks people has run, and goes on before anybody has answered:
+    its result counts, and nobody is asked any more.
+    """
+    fleet.arm("tool.executed", how="STOP")
+    run = fleet.client.submit("matrix", call("wire", folder / "ledger"))
+    invariants.until(lambda: run.requirements)
+    (requirement,) = run.requirements
+    fleet.stopped().kill(signal.SIGCONT)
+    assert run.get(timeout=WAIT_S) == "wired"
+    assert len(lines(folder / "ledger")) == 1
+    with pytest.raises(NotWaiting):
+        requirement.resolve(False)
+
+
+# Messages.
+
+
+@story("C4", "machines")
+def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
+    """The keeper dies when it has published a run's first turn, before the outbox row is deleted: it is published twice; the
+    second claim gets no row.
+    """
+    fleet.arm("dispatch.sent")
+    run = fleet.client.submit("matrix", call("look", folder / "ledger"))
+    assert run.get(timeout=WAIT_S) == "looked"
+    assert (
+        len(lines(folder / "ledger")) == 1 + repeats(fleet.executions(run.id)) <= 2
+    )  # it may have taken the turn along
+
+
+@story("C12", "children")
+def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies when it has published the turn after the barrier: that is published twice, and carried once."""
+    fleet.arm("dispatch.sent", passes=2)  # the submit, and the fan-out
+    run = fleet.client.submit("matrix", call("look", folder / "ledger"))
+    assert run.get(timeout=WAIT_S) == "looked"
+    invariants.until(lambda: not fleet.is_armed("dispatch.sent"))
+    assert repeats(fleet.executions(run.id)) == 0
+
+
+@story("C12", "machines")
+def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
+    """Each message of a run that has ended is delivered once more: it claims nothing, and changes nothing."""
+    run = fleet.client.submit("boss", delegated(call("note", folder / "ledger")))
+    assert run.get(timeout=WAIT_S) == "noted"
+    before = fleet.executions(run.id), run.messages, run.run
+    for step in before[0]:
+        if step.kind != "delegate":
+            fleet.redeliver(step)
+    assert (fleet.executions(run.id), run.messages, run.run) == before
+    assert len(lines(folder / "ledger")) == 1
+
+
+@story("C13", "children")
+def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies when it has published one of three tool calls: the keeper publishes the rest; the barrier closes."""
+    fleet.arm("dispatch.part", passes=1)
+    run = fleet.client.submit("matrix", "\n".join([call("note", folder / "ledger")] * 3))
+    assert run.get(timeout=WAIT_S) == "noted | noted | noted"
+    invariants.until(lambda: not fleet.is_armed("dispatch.part"))
+    assert repeats(fleet.executions(run.id)) == 0
+    assert len(set(lines(folder / "ledger"))) == len(lines(folder / "ledger")) == 3
+
+
+@story("C13", "children")
+def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies when it has published the first turn of one of two delegated runs: the keeper publishes the other's."""
+    fleet.arm("dispatch.part", passes=1)
+    run = fleet.client.submit("boss", delegated(*[call("note", folder / "ledger")] * 2))
+    assert run.get(timeout=WAIT_S) == "noted | noted"
+    invariants.until(lambda: not fleet.is_armed("dispatch.part"))
+    assert repeats(fleet.executions(run.id)) == 0
+    assert len(lines(folder / "ledger")) == 2
+
+
+@story("C14", "machines")
+def many_last_parts(fleet: Fleet, folder: Path) -> None:
+    """Twenty tool calls of one turn end at about the same time on three workers (two last ones that commit together, in each
+    order: tests/integration/storage/test_interleavings.py): the turn after the barrier runs once.
+    """
+    run = fleet.client.submit("matrix", "\n".join([call("look", folder / "ledger")] * 20))
+    assert run.get(timeout=WAIT_S) == " | ".join(["looked"] * 20)
+    assert [(step.key, step.attempt) for step in fleet.executions(run.id) if step.kind == "turn"] == [
+        ("turn:1", 1),
+        ("turn:2", 1),
+    ]
+
+
+# Cancelled while something is under way.
+
+
+@story("C16", "machines")
+def cancelled_while_the_model_speaks(fleet: Fleet, folder: Path) -> None:
+    """A run is cancelled while its model is asked: the reply that comes late is refused."""
+    path = held(folder)
+    _cancelled(fleet, "thinker", str(path), path, "agno.turn[")
+
+
+@story("C16", "machines")
+def cancelled_while_a_tool_runs(fleet: Fleet, folder: Path) -> None:
+    """A run is cancelled while its tool runs: the result that comes late is refused."""
+    path = held(folder)
+    _cancelled(fleet, "matrix", call("hold", path), path, "agno.tool[")
+
+
+@story("C16", "machines")
+def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
+    """A run is cancelled while the run that it delegated to is at work: that one is cancelled, too, and its late result refused."""
+    path = held(folder)
+    _cancelled(fleet, "boss", delegated(call("hold", path)), path, "agno.tool[")
+
+
+def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> None:
+    run = fleet.client.submit(agent, asked)
+    invariants.until(is_running(path))
+    (carried,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
+    assert run.cancel()
+    with pytest.raises(RunCancelled):
+        run.get(timeout=WAIT_S)
+    before = fleet.executions(run.id), run.messages, run.run
+    path.unlink()
+    fleet.hears(f"Task {task}{carried.id}] succeeded")
+    assert (fleet.executions(run.id), run.messages, run.run) == before
+    assert not {step.status for step in before[0]} & {
+        StepStatus.READY,
+        StepStatus.RUNNING,
+        StepStatus.WAITING,
+    }
+
+
+@story("C16", "machines")
+def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
+    """A run is cancelled while a person is asked: the answer that comes late is refused."""
+    run = fleet.client.submit("matrix", call("publish", folder / "ledger"))
+    invariants.until(lambda: run.requirements)
+    (requirement,) = run.requirements
+    assert run.cancel()
+    with pytest.raises(NotWaiting):
+        requirement.approve()
+    assert lines(folder / "ledger") == []
+
+
+@story("C16", "machines")
+def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
+    """A run is paused with a tool under way, and cancelled: it ends, and nothing of it begins any more."""
+    path = held(folder)
+    run = fleet.client.submit("matrix", call("hold", path))
+    invariants.until(is_running(path))
+    assert run.pause()
+    path.unlink()
+    invariants.until(lambda: [step.status for step in run.steps][-1] == StepStatus.READY)
+    assert run.cancel()
+    assert [step.attempt for step in fleet.executions(run.id)] == [1, 1, 0]
+
+
+@story("C16", "machines")
+def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed when it has cancelled a run, before it cancels the run that this one delegated to: the keeper
+    cancels that.
+    """
+    path = held(folder)
+    run = fleet.client.submit("boss", delegated(call("hold", path)))
+    invariants.until(is_running(path))
+    fleet.arm("cancel.recorded")
+    before = fleet.beat()
+    assert fleet.person("cancel", run.id).returncode == -signal.SIGKILL
+    invariants.until(
+        lambda: {step.status for step in fleet.executions(run.id)} == {StepStatus.DONE, StepStatus.CANCELLED}
+    )
+    assert fleet.beat() - before <= 16
+    assert run.status is RunStatus.CANCELLED
+    path.unlink()
+
+
+# Keepers.
+
+
+@story("C19", "machines")
+def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
+    """The worker whose keeper leads is killed: another's takes over, within its lease, and publishes."""
+    leader, before = fleet.leader(), fleet.beat()
+    leader.kill()
+    assert fleet.client.submit("echo", "hi").get(timeout=WAIT_S) == "<hi>"
+    assert fleet.leader() is not leader
+    assert fleet.beat() - before <= 12
+
+
+@story("C19", "machines")
+def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
+    """The keeper is killed when it has taken messages of the outbox to publish: another takes them again, a second later."""
+    fleet.arm("keeper.taken")
+    before = fleet.beat()
+    assert fleet.client.submit("echo", "hi").get(timeout=WAIT_S) == "<hi>"
+    assert fleet.beat() - before <= 16
+
+
+@story("C19", "machines")
+def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
+    """A worker is killed with a tool call in hand; when its lease is over, the keeper that gives it to others is killed, too:
+    it is in the outbox, and published by a third.
+    """
+    fleet.arm("tool.claimed")
+    fleet.arm("keeper.taken", passes=1)  # of the submit
+    run = fleet.client.submit("matrix", call("note", folder / "ledger"))
+    assert run.get(timeout=WAIT_S) == "noted"
+    assert not fleet.is_armed("keeper.taken")
+    assert repeats(fleet.executions(run.id)) == 1
+    assert len(lines(folder / "ledger")) == 1
+
+
+# Poison, patience and size.
+
+
+@story("C20", "children")
+def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
+    """A turn kills its process each time: after `turn_attempts` deaths its run has failed and says why; cured and redriven, it
+    is done.
+    """
+    poison = folder / "poison"
+    poison.touch()
+    run = fleet.client.submit("poisoned", str(poison))
+    with pytest.raises(RunFailed, match="no further attempt"):
+        run.get(timeout=WAIT_S)
+    assert [(step.status, step.attempt) for step in fleet.executions(run.id)] == [(StepStatus.DEAD, 5)]
+    poison.unlink()
+    assert run.redrive()
+    assert run.get(timeout=WAIT_S) == "cured"
+
+
+@story("C20", "children")
+def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
+    """A tool kills its process each time: after `max_attempts` deaths it is dead; the model is told, and the run goes on."""
+    lives = folder / "lives"
+    lives.write_text("100")
+    run = fleet.client.submit("caller", call("kill_worker", lives))
+    assert "died in each of 3 attempts" in run.get(timeout=WAIT_S)
+    assert lives.read_text() == "97"
+    assert [(step.status, step.attempt) for step in fleet.executions(run.id) if step.name] == [
+        (StepStatus.DEAD, 3)
+    ]
+
+
+@story("C8", "machines")
+def a_long_tool_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
+    """A tool runs for longer than its lease (there is no visibility timeout that could end before): it is executed once."""
+    path = held(folder)
+    _long(fleet, "matrix", call("hold", path), path, "released")
+
+
+@story("C8", "children")
+def a_long_turn_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
+    """A model in a prefork child speaks for longer than the lease, which is renewed by the worker's main process: it is asked
+    once.
+    """
+    path = held(folder)
+    _long(fleet, "thinker", str(path), path, "thought")
+
+
+def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
+    run = fleet.client.submit(agent, asked)
+    invariants.until(is_running(path))
+    leases: set[object] = set()
+
+    def is_long_past_its_first_lease() -> bool:
+        leases.update(
+            row["lease_until"]
+            for row in fleet.sql("SELECT lease_until FROM agno.step WHERE status = 'running'")
+        )
+        return len(leases) == 6
+
+    invariants.until(is_long_past_its_first_lease)
+    path.unlink()
+    assert run.get(timeout=WAIT_S) == says
+    assert repeats(fleet.executions(run.id)) == 0
+
+
+@story("-", "machines")
+def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
+    """A run makes a hundred tool calls, one a turn: the second fifty take at most 1.1 times the bytes of the first fifty."""
+    run = fleet.client.submit("counter", "100")
+    assert run.get(timeout=WAIT_S) == "100 calls"
+    early, late = fleet.sql(
+        """WITH stored AS (
+               SELECT split_part(key, ':', 2)::int AS turn, pg_column_size(step.*) AS bytes FROM agno.step WHERE run_id = %(run_id)s
+               UNION ALL SELECT 1 + (seq - 1) / 2, pg_column_size(message.*) FROM agno.message WHERE run_id = %(run_id)s AND seq > 0
+               UNION ALL SELECT split_part(body->>'key', ':', 2)::int - 1, pg_column_size(barrier.*) FROM agno.barrier
+                         WHERE run_id = %(run_id)s)
+           SELECT sum(bytes)::int AS bytes FROM stored WHERE turn <= 100 GROUP BY turn > 50 ORDER BY turn > 50""",
+        run_id=run.id,
+    )
+    assert late["bytes"] <= early["bytes"] * 1.1
+
+
+ALL: tuple[Cell | Story, ...] = (*CELLS, *STORIES)

@@ -1,0 +1,422 @@
+"""What operators see and say: runs that wait, people who answer, dead letters, and a doctor for work that is stuck."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from agno_workers import Client
+from agno_workers.core.run import RunStatus
+from tests import invariants
+from tests.acceptance.terminal import Type
+from tests.conftest import StartWorker, Worker
+
+NOBODY = "0198c0de-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """Everybody here knows the agents that ask people."""
+    return environment | {"AGNO_IMPORTS": "tests.acceptance.people_agents"}
+
+
+def submitted(type_: Type, text: str, agent: str = "clerk") -> str:
+    return type_("run", agent, text, "--no-wait").out.strip()
+
+
+def waiting(type_: Type, run_id: str = "") -> dict[str, dict[str, Any]]:
+    """What waits for a person, by its tool."""
+    found = type_("runs", "waiting", "--json", *(["--run", run_id] if run_id else [])).json
+    return {requirement["tool"]: requirement for requirement in found}
+
+
+def asking(type_: Type, *calls: str) -> tuple[str, dict[str, str]]:
+    """A run all of whose calls wait for people; its id, and the ids of its steps by tool."""
+    run_id = submitted(type_, "\n".join(calls))
+    invariants.until(lambda: len(waiting(type_, run_id)) == len(calls))
+    return run_id, {tool: requirement["step_id"] for tool, requirement in waiting(type_, run_id).items()}
+
+
+def steps(type_: Type, run_id: str) -> dict[str, dict[str, Any]]:
+    return {step["key"]: step for step in type_("runs", "show", run_id, "--json").json["steps"]}
+
+
+def sentence(text: str) -> str:
+    """As it was before the terminal wrapped it."""
+    return " ".join(text.split())
+
+
+# People in the loop.
+
+
+def test_people_see_what_waits_for_them_and_answer_it(type_: Type, worker: Worker, client: Client) -> None:
+    run_id, step = asking(
+        type_, 'transfer {"amount": 5}', 'refund {"amount": 7}', 'deliver {"parcel": "' + "p" * 2000 + '"}'
+    )
+    listed = type_("runs", "waiting", COLUMNS="80").out
+    assert "transfer waits for a person to approve or reject it" in listed
+    assert "refund waits for a person to fill in iban, urgent" in listed
+    assert f"agno-workers runs answer {step['refund']} iban=… urgent=…" in listed
+    assert "it is rejected" in listed
+    assert len(listed) < 3000  # the parcel is not shown whole
+
+    shown = sentence(type_("runs", "show", run_id, COLUMNS="80").out)
+    assert "Tool transfer waits for a person to approve or reject it, for " in shown
+    assert f"`agno-workers runs approve {step['transfer']}`, or `runs reject`" in shown
+    assert f"`agno-workers runs complete {step['deliver']} RESULT`" in shown
+
+    assert "approved" in type_("runs", "approve", step["transfer"], "--note", "fine").out
+    assert "answered" in type_("runs", "answer", step["refund"], "iban=DE 1", "urgent=true").out
+    assert "completed" in type_("runs", "complete", run_id, "at the door", "--by", "ann").out
+    assert client.handle(run_id).get(timeout=30) == "moved 5 | 7 to DE 1, urgent: True | at the door"
+    assert type_("runs", "waiting").out == "Nothing waits for a person.\n"
+
+    shown = type_("runs", "show", run_id).out
+    assert f"transfer was answered by {getpass.getuser()}: approved: fine" in shown
+    assert "(iban=DE 1, urgent=True)" in shown
+    assert "deliver was answered by ann: completed" in shown
+
+
+def test_a_rejected_call_is_not_made_and_the_model_reads_why(
+    type_: Type, worker: Worker, client: Client
+) -> None:
+    run_id, _ = asking(type_, 'transfer {"amount": 5}')
+    assert "rejected" in type_("runs", "reject", run_id, "--note", "Too much.", "--by", "bob").out
+    assert (
+        client.handle(run_id).get(timeout=30) == "!transfer was not called: a person rejected it. Too much."
+    )
+    assert "transfer was answered by bob: rejected" in type_("runs", "show", run_id).out
+
+
+def test_an_answer_that_fits_nothing_is_refused_and_says_what_would(type_: Type, worker: Worker) -> None:
+    run_id, step = asking(type_, 'transfer {"amount": 5}', 'refund {"amount": 7}')
+    wrong = {
+        "name one of the steps": ["approve", run_id],
+        "waits for a confirmation: approve or reject it": ["complete", step["transfer"], "x"],
+        "waits for an answer: answer or reject it": ["resolve", step["refund"], "--happened"],
+        "'iban' is not FIELD=VALUE": ["answer", step["refund"], "iban"],
+        "iban is given twice": ["answer", step["refund"], "iban=1", "iban=2"],
+        "asks for iban, urgent, not for by, self": ["answer", step["refund"], "self=1", "by=2"],
+        "asks for iban, urgent, got iban": ["answer", step["refund"], "iban=1"],
+        "asks for nothing, not for iban": ["answer", step["transfer"], "iban=1"],
+        "say one of --happened, --again and": ["resolve", run_id, "--again", "--happened"],
+        "RESULT goes with --happened only": ["resolve", run_id, "--again", "paid"],
+        "is the id of no step and of no run": ["approve", "nonsense"],
+        "waits for a person: it was answered": ["approve", NOBODY],
+        "no run": ["waiting", "--run", NOBODY],
+    }
+    for said, arguments in wrong.items():
+        answer = type_("runs", *arguments)
+        assert (answer.status, answer.out) == (2, "")
+        assert said in answer.err
+        assert answer.err.count("\n") == 1
+    assert len(waiting(type_, run_id)) == 2
+
+    type_("runs", "approve", step["transfer"])
+    late = type_("runs", "approve", step["transfer"])
+    assert (late.status, "was answered" in late.err) == (2, True)
+    type_("runs", "cancel", run_id)
+    assert "the run is cancelled" in type_("runs", "reject", run_id).err
+
+
+def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
+    type_: Type, start_worker: StartWorker, client: Client, tmp_path: Path
+) -> None:
+    short = {"AGNO_LEASE_S": "1", "AGNO_RENEW_EVERY_S": "0.3"}
+    worker = start_worker(**short)
+    path, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
+    hold.touch()
+    run_id = submitted(type_, f'charge {{"path": "{path}"}}')
+    invariants.until(lambda: path.exists() and path.read_text())
+    worker.kill()
+    assert re.search(r"Tool charge (is being worked on|was with)", type_("runs", "show", run_id).out)
+    start_worker(**short)
+    invariants.until(lambda: waiting(type_, run_id))
+    listed = type_("runs", "waiting").out
+    assert "charge waits for a person to find out whether it took effect" in listed
+    assert "ended without a result" in listed
+    hold.unlink()
+    assert "made again" in type_("runs", "resolve", run_id, "--again").out
+    assert client.handle(run_id).get(timeout=30) == "paid"
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_result_may_come_from_standard_input(
+    type_: Type, worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, _ = asking(type_, 'deliver {"parcel": "p"}')
+    monkeypatch.setattr(sys, "stdin", io.StringIO("nobody was at home"))
+    type_("runs", "complete", run_id, "-", "--error")
+    assert client.handle(run_id).get(timeout=30) == "!nobody was at home"
+
+
+# Steering a run.
+
+
+def test_a_paused_run_says_so_and_goes_on_when_it_is_resumed(
+    type_: Type, worker: Worker, client: Client
+) -> None:
+    run_id, _ = asking(type_, 'transfer {"amount": 5}')
+    assert "is paused" in type_("runs", "pause", run_id).out
+    assert "was paused before, at" in type_("runs", "pause", run_id).out
+    assert f"{run_id}  clerk  waiting paused" in type_("runs", "ls").out
+    type_("runs", "approve", run_id)
+    shown = sentence(type_("runs", "show", run_id, COLUMNS="80").out)
+    assert re.search(rf"→ Paused for .* `agno-workers runs resume {run_id}` lets it go on", shown)
+    assert "waits in queue" not in shown
+    assert client.handle(run_id).status is RunStatus.WAITING
+    assert type_("runs", "resume", run_id).out == f"Run {run_id} goes on.\n"
+    assert client.handle(run_id).get(timeout=30) == "moved 5"
+    assert type_("runs", "resume", run_id).out == f"Run {run_id} had ended before: done.\n"
+    assert type_("runs", "pause", run_id).out == f"Run {run_id} had ended before: done.\n"
+
+
+def test_a_run_that_was_never_paused_says_so(type_: Type) -> None:
+    run_id = submitted(type_, "hi")
+    assert type_("runs", "resume", run_id).out == f"Run {run_id} is not paused: it is queued.\n"
+
+
+def test_a_fork_begins_where_it_is_told_with_what_it_is_told(
+    type_: Type, worker: Worker, client: Client
+) -> None:
+    run_id = submitted(type_, 'add {"a": 1, "b": 2}')
+    assert client.handle(run_id).get(timeout=30) == "3"
+    at = ["runs", "fork", run_id, "--at"]
+    forked = type_(*at, "tool:1:0", "--arguments", '{"a": 1, "b": 5}', "--key", "k").out.strip()
+    assert client.handle(forked).get(timeout=30) == "6"
+    assert type_(*at, "tool:1:0", "--key", "k").out.strip() == forked
+    assert f"forked from {run_id}" in sentence(type_("runs", "show", forked).out)
+    again = type_("runs", "fork", run_id, "--input", 'add {"a": 2, "b": 2}').out.strip()
+    assert client.handle(again).get(timeout=30) == "4"
+
+    wrong = {
+        "has no step 'tool:9:9'": [*at, "tool:9:9"],
+        "--arguments is no JSON object": [*at, "tool:1:0", "--arguments", "a=1"],
+        "--arguments is no JSON object (Expected": [*at, "tool:1:0", "--arguments", "[1]"],
+        "is a turn": [*at, "turn:2", "--arguments", "{}"],
+        "takes arguments": [*at, "tool:1:0", "--input", "x"],
+        "is empty": ["runs", "fork", run_id, "--input", " "],
+        "no run": ["runs", "fork", NOBODY],
+    }
+    for said, arguments in wrong.items():
+        answer = type_(*arguments)
+        assert (answer.status, answer.out) == (2, "")
+        assert said in answer.err
+        assert answer.err.count("\n") == 1
+
+
+def test_a_delegation_is_shown_from_both_ends(type_: Type, worker: Worker, client: Client) -> None:
+    parent = submitted(type_, 'transfer {"amount": 5}', "manager")
+    invariants.until(lambda: waiting(type_))
+    child = waiting(type_)["transfer"]["run_id"]
+    shown = sentence(type_("runs", "show", parent, COLUMNS="80").out)
+    assert f"→ clerk has a run of its own, which is waiting: `agno-workers runs show {child}`." in shown
+    assert f"delegated to clerk {child} (waiting)" in shown
+    assert f"delegated by {parent}" in sentence(type_("runs", "show", child).out)
+    told = type_("runs", "show", parent, "--json").json
+    assert told["children"] == [{"id": child, "agent": "clerk", "status": "waiting"}]
+    assert len(told["why"]) == 1
+    type_("runs", "approve", child)
+    assert client.handle(parent).get(timeout=30) == '["moved 5"]'
+
+
+def test_a_run_shows_what_it_cost_and_when_it_must_end_in_80_columns(
+    type_: Type, worker: Worker, client: Client
+) -> None:
+    run_id, _ = asking(type_, 'transfer {"amount": 5}')
+    shown = type_("runs", "show", run_id, COLUMNS="80").out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(r"cost \$0\.0\d+ of \$1\.00; deadline 20\d\d-", sentence(shown))
+    assert re.search(r"→ Its deadline comes in (1 h 0 min|59 min \d+ s): then it ends", shown)
+    assert re.search(r"→ It has spent \$0\.0\d+ of \$1\.00, and ends when that is spent\.", shown)
+    assert re.search(r"^tool:1:0  transfer  waiting  +\S+ m?s +0 ", shown, re.MULTILINE)
+
+
+# Dead letters.
+
+
+def failed(type_: Type, tmp_path: Path, count: int) -> tuple[list[str], Path]:
+    """So many runs that failed for the same reason, and will do better when the file is gone."""
+    locked = tmp_path / "locked"
+    locked.touch()
+    runs = [submitted(type_, f"{number} {locked}", "moody") for number in range(count)]
+    invariants.until(lambda: len(type_("runs", "ls", "--status", "failed", "--json").json) == count)
+    return runs, locked
+
+
+def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
+    type_: Type, worker: Worker, client: Client, tmp_path: Path
+) -> None:
+    runs, locked = failed(type_, tmp_path, 3)
+    closed = submitted(type_, 'closed {"text": "17"}')
+    assert client.handle(closed).get(timeout=30) == "!shop 17 is closed"
+    groups = type_("dead", "ls", "--json").json
+    assert [(group["letters"], group["agent"], group["tool"], group["message"]) for group in groups] == [
+        (3, "moody", "turn", "order … is locked by …"),
+        (1, "clerk", "closed", "shop … is closed"),
+    ]
+    assert groups[0]["sample"] in runs
+    listed = type_("dead", "ls", COLUMNS="80").out
+    assert "3  failed  moody · turn  ModelRejected: order … is locked by …" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    for filters in (["--agent", "moody"], ["--tool", "turn"], ["--error", "ModelRejected"]):
+        assert len(type_("dead", "ls", "--json", "--since", "1h", *filters).json) == 1
+    assert type_("dead", "ls", "--agent", "nobody").out == "Nothing of that kind is dead.\n"
+
+    bulk = ["dead", "redrive", "--error", "ModelRejected"]
+    assert type_(*bulk, "--dry-run").out == "3 run(s) would be sent again.\n"
+    assert type_(*bulk, "--limit", "1").out == "1 run(s) were sent again.\n"  # and fails again
+    invariants.until(lambda: type_(*bulk, "--dry-run").out.startswith("3 "))
+    locked.unlink()
+    assert type_(*bulk).out == "3 run(s) were sent again.\n"
+    assert [client.handle(run_id).get(timeout=30) for run_id in runs] == [
+        f"order {number} is done" for number in range(3)
+    ]
+    assert type_("dead", "redrive", "--all").out == "0 run(s) were sent again.\n"
+    assert "runs fork RUN --at KEY" in type_("dead", "redrive", "--tool", "closed").out
+
+
+def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
+    type_: Type, worker: Worker, client: Client, tmp_path: Path
+) -> None:
+    (run_id,), locked = failed(type_, tmp_path, 1)
+    assert f"`agno-workers dead show {run_id}` says what can be done" in sentence(
+        type_("runs", "show", run_id).out
+    )
+    shown = sentence(type_("dead", "show", run_id, COLUMNS="80").out)
+    assert "ModelRejected: order 0 is locked by job-0" in shown
+    assert f"`agno-workers dead redrive {run_id}` sends it again" in shown
+    assert type_("dead", "show", run_id, "--json").json["reason"] == "model_rejected"
+    locked.unlink()
+    assert type_("dead", "redrive", run_id).out == f"Run {run_id} goes on from its last good turn.\n"
+    assert client.handle(run_id).get(timeout=30) == "order 0 is done"
+    again = type_("dead", "redrive", run_id)
+    assert again.status == 2
+    assert f"is done, and only a failed run is sent again: `agno-workers runs fork {run_id}`" in again.err
+    assert "is done, not dead" in type_("dead", "show", run_id).err
+
+
+def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client: Client) -> None:
+    run_id = submitted(type_, 'closed {"text": "17"}')
+    client.handle(run_id).output(timeout=30)
+    step_id = steps(type_, run_id)["tool:1:0"]["id"]
+    shown = sentence(type_("dead", "show", step_id, COLUMNS="80").out)
+    assert 'arguments: {"text": "17"}' in shown
+    assert f"`agno-workers runs fork {run_id} --at tool:1:0` makes it in a new run" in shown
+    refused = type_("dead", "redrive", step_id)
+    assert refused.status == 2
+    assert f"`agno-workers runs fork {run_id} --at tool:1:0`" in refused.err
+    forked = type_(*f"runs fork {run_id} --at tool:1:0".split()).out.strip()
+    assert client.handle(forked).get(timeout=30) == "!shop 17 is closed"
+
+
+DEAD_WRONG = {
+    "say which": ["redrive"],
+    "--all is for all": ["redrive", "--all", "--agent", "a"],
+    "not both": ["redrive", NOBODY, "--all"],
+    "no run and no step has the id": ["redrive", NOBODY],
+    "no run and no step": ["show", NOBODY],
+    "is not a run id": ["show", "nonsense"],
+    "'2 parsecs' is no time: write": ["ls", "--since", "2 parsecs"],
+    "'999999999999d' is no time": ["ls", "--since", "999999999999d"],
+    "'0s' is no time": ["redrive", "--since", "0s"],
+}
+
+
+@pytest.mark.parametrize("said", DEAD_WRONG)
+def test_a_mistake_with_dead_letters_is_answered_in_one_sentence(type_: Type, said: str) -> None:
+    answer = type_("dead", *DEAD_WRONG[said])
+    assert (answer.status, answer.out) == (2, "")
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_nothing_is_dead_in_a_new_database(type_: Type) -> None:
+    assert type_("dead", "ls").out == "Nothing is dead.\n"
+    assert type_("dead", "ls", "--json").json == []
+
+
+# A doctor for work that is stuck.
+
+
+def runs_of(type_: Type) -> list[str]:
+    """What the doctor says of runs, as `level: text`."""
+    report = type_("doctor", "--json").json
+    return [f"{finding['level']}: {finding['text']}" for finding in report if finding["about"] == "runs"]
+
+
+WORKER = """
+    INSERT INTO agno.worker (name, hostname, pid, version, pool, concurrency, queues)
+    VALUES ('w', 'h', 1, '0', 'threads', 8, '["agents"]')"""
+STUCK = {
+    "fail: 1 run(s) have no open step": "UPDATE agno.step SET status = 'cancelled'",
+    "fail: 1 step(s) are with workers whose lease ended up to 5 min": """
+        UPDATE agno.step SET status = 'running', worker = 'w', lease_until = now() - interval '5 min'""",
+    "fail: 1 message(s) should have gone to Celery up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
+    "warn: 1 call(s) have waited for a person for up to 3 d: `agno-workers runs waiting`": """
+        UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation', created_at = now() - interval '3 days'""",
+    "warn: agents: 1 step(s) were sent up to 5 min": """
+        UPDATE agno.step SET sent_at = now() - interval '5 min';"""
+    + WORKER,
+}
+
+
+@pytest.mark.parametrize("said", STUCK)
+def test_a_doctor_finds_work_that_does_not_move(type_: Type, database_url: str, said: str) -> None:
+    submitted(type_, "hi")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert runs_of(type_) == ["ok: none is stuck"]
+        connection.execute(STUCK[said].encode())
+    (found,) = runs_of(type_)
+    assert found.startswith(said)
+    if "lease" in said or "Celery" in said:
+        assert "no keeper is alive, and each worker brings one: start a worker" in found
+
+
+def test_a_doctor_does_not_mind_what_waits_as_it_should(type_: Type, database_url: str) -> None:
+    paused, timed = submitted(type_, "hi"), submitted(type_, "hi")
+    type_("runs", "pause", paused)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(WORKER.encode())
+        connection.execute("UPDATE agno.step SET sent_at = now() - interval '1 day'")
+        connection.execute(
+            "UPDATE agno.step SET not_before = now() + interval '1 day' WHERE run_id = %s", (timed,)
+        )
+    assert runs_of(type_) == ["ok: none is stuck"]
+
+
+def test_a_doctor_finds_that_many_died_lately(type_: Type, database_url: str) -> None:
+    for _ in range(10):
+        submitted(type_, "hi")
+    assert runs_of(type_) == ["ok: none is stuck"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE agno.step SET status = 'dead', ended_at = now()")
+        connection.execute(
+            """UPDATE agno.run SET status = 'failed', ended_at = now(), error = '{"type": "x", "message": "y"}'"""
+        )
+    assert runs_of(type_) == [
+        "warn: 10 have died within an hour: `agno-workers dead ls --since 1h` says of what."
+    ]
+
+
+# agents.
+
+
+def test_agents_are_shown_with_members_limits_and_prices(type_: Type) -> None:
+    listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
+    assert listed["manager"]["members"] == ["clerk"]
+    assert listed["clerk"]["tools"] == ["add", "charge", "closed", "deliver", "refund", "transfer"]
+    assert listed["clerk"]["limits"]["cost_usd"] == 1.0
+    assert listed["clerk"]["prices"] == {"input_usd": 3, "output_usd": 15, "cached_usd": 0.3}
+    shown = type_("agents", "ls", COLUMNS="80").out
+    assert "delegates to: clerk" in shown
+    assert "limits: 5 turn(s), $1.00, 3600 s" in shown
+    assert "prices: $3 in, $0.3 cached, $15 out, for a million tokens" in shown
+    assert shown.count("limits:") == 1  # defaults are not told

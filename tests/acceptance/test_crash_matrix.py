@@ -1,0 +1,127 @@
+"""The crash matrix, cell by cell (docs/crash_matrix.md): a process dies at a named place, and what was promised holds.
+
+Real workers, servers and signals. Bounds are counted in rounds of the keeper, not in seconds: a slow machine is no failure.
+The cells are played side by side, in lanes with workers and a database of their own; each test waits for its cell.
+Faults of whole servers are in test_crashes.py.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from agno_workers.embedded import EmbeddedServers
+from tests.acceptance.matrix.cells import Cell
+from tests.acceptance.matrix.fleet import Fleet
+from tests.acceptance.matrix.stories import ALL, Story
+from tests.conftest import ROOT
+
+LANES = ("children", "children", "machines", "machines", "machines")
+FLEETS = {
+    "children": {
+        "pool": "prefork",
+        "size": 1,
+        "lease_s": 600.0,
+    },  # nobody waits for a lease when a child dies
+    "machines": {"pool": "threads", "size": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def environments(servers: EmbeddedServers, template: str) -> Iterator[Callable[[int], dict[str, str]]]:
+    """`AGNO_*` of the lane of that number: a database and a Redis of its own."""
+    names: list[str] = []
+
+    def environment(number: int) -> dict[str, str]:
+        name = f"matrix_{uuid.uuid4().hex[:12]}"
+        query = "CREATE DATABASE {} TEMPLATE {}"
+        _execute(servers, sql.SQL(query).format(sql.Identifier(name), sql.Identifier(template)))
+        names.append(name)
+        with redis.Redis.from_url(f"{servers.redis_url}?db={number}") as client:
+            client.flushdb()
+        return {
+            "AGNO_DATABASE_URL": servers.database_url.replace("/agno?", f"/{name}?"),
+            "AGNO_BROKER_URL": f"{servers.broker_url}?virtual_host={number}",
+            "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
+            "AGNO_IMPORTS": "tests.agents",
+        }
+
+    yield environment
+    for name in names:
+        _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def played(
+    request: pytest.FixtureRequest,
+    environments: Callable[[int], dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Future[None]]]:
+    """What becomes of each cell that is asked for."""
+    asked = [item.callspec.params["cell"] for item in request.session.items if _has_cell(item, request)]  # type: ignore[attr-defined]  # of parametrised items
+    futures: dict[str, Future[None]] = {cell.id: Future() for cell in asked}
+    todo = {lane: deque(cell for cell in asked if cell.lane == lane) for lane in FLEETS}
+    stopping: list[bool] = []
+
+    def work(number: int, lane: str) -> None:
+        if not todo[lane]:
+            return
+        fleet = Fleet(environments(number), tmp_path_factory.mktemp(lane), **FLEETS[lane])  # type: ignore[arg-type]  # as given
+        try:
+            while not stopping:
+                cell = todo[lane].popleft()
+                try:
+                    play(cell, fleet, tmp_path_factory.mktemp("cell"))
+                except BaseException as error:  # pytest.fail is no Exception
+                    futures[cell.id].set_exception(error)
+                else:
+                    futures[cell.id].set_result(None)
+        except IndexError:
+            pass  # nothing is left to play
+        finally:
+            fleet.close()
+
+    with ThreadPoolExecutor(len(LANES)) as lanes:
+        working = [lanes.submit(work, number, lane) for number, lane in enumerate(LANES, 1)]
+        for lane in working:
+            lane.add_done_callback(lambda done: _tell(futures, done.exception()))
+        yield futures
+        stopping.append(True)
+
+
+@pytest.mark.parametrize("cell", ALL, ids=[cell.id for cell in ALL])
+def test_nothing_is_lost_and_nothing_doubled(cell: Cell | Story, played: dict[str, Future[None]]) -> None:
+    played[cell.id].result()
+
+
+def play(cell: Cell | Story, fleet: Fleet, folder: Path) -> None:
+    try:
+        cell.play(fleet, folder)
+    except BaseException:
+        fleet.abandon()
+        raise
+    fleet.settle()
+
+
+def _tell(futures: dict[str, Future[None]], error: BaseException | None) -> None:
+    """A lane that can't work says so to all who wait."""
+    for future in futures.values():
+        if error is not None and not future.done():
+            future.set_exception(error)
+
+
+def _has_cell(item: pytest.Item, request: pytest.FixtureRequest) -> bool:
+    return item.path == request.path and "cell" in getattr(getattr(item, "callspec", None), "params", {})
+
+
+def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(statement)

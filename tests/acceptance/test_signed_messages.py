@@ -1,0 +1,301 @@
+"""With a signing key, writing to Redis is not enough: what was not signed, was changed or came before is no work."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery, chain, chord, group
+from celery.canvas import Signature
+
+import agno_workers
+from agno_workers import Client
+from agno_workers.broker.app import AgnoCelery
+from agno_workers.broker.signing import NONCE, SIGNED_AT, sign
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.wiring import Services
+from tests import invariants
+from tests.agents import caller, echo, shouter
+from tests.conftest import StartWorker, Worker
+from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
+
+WAIT_S = 30
+PLAIN = ("-I", "tests.contract.canvas.plain,tests.acceptance.retrying")
+KEY = "a key of these tests, and of nothing else"
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """All processes of these tests sign."""
+    return environment | {"AGNO_SIGNING_KEY": KEY}
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker) -> Worker:
+    return start_worker(*PLAIN)
+
+
+@pytest.fixture
+def quarantine(database_url: str) -> Quarantined:
+    return Quarantined(database_url)
+
+
+@pytest.fixture
+def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
+    """A Celery app that knows nothing of us but the broker."""
+    celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
+    yield celery
+    celery.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Iterator[None]:
+    yield
+    invariants.hold(database_url)
+
+
+def plain(app: Celery, name: str, *args: Any, **kwargs: Any) -> Signature:
+    return app.signature(f"plain.{name}", args=args, kwargs=kwargs)
+
+
+def note(app: Celery, path: Path) -> Signature:
+    return plain(app, "note", "x", str(path)).set(queue="agents")
+
+
+def test_whatever_road_celery_takes_what_it_sends_is_signed(
+    start_worker: StartWorker, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
+) -> None:
+    start_worker(*PLAIN, pool="prefork", concurrency=2)
+    start_worker(*PLAIN)
+    linked = tmp_path / "linked"
+    results = [
+        chord([echo.s("a"), echo.s("b"), plain(app, "upper", "c")], plain(app, "join")).delay(),
+        chain(echo.s("a"), shouter.s(), plain(app, "upper")).delay(),
+        (plain(app, "add", 1, 2) | group(plain(app, "same"), plain(app, "same"), app=app) | plain(app, "join")).delay(),
+        app.signature("retrying.third_time").delay(),
+        plain(app, "becomes_a_chain", "a").delay(),
+        caller.delay('add {"a": 1, "b": 2}\nadd {"a": 3, "b": 4}'),
+        echo.apply_async(("l",), link=plain(app, "note", str(linked))),
+        plain(app, "fail").apply_async(link_error=plain(app, "note", str(tmp_path / "failed"))),
+    ]  # fmt: skip
+    assert [result.get(timeout=WAIT_S) for result in results[:-1]] == [
+        "<a>+<b>+C", "<A>", "3+3", 2, "<A>", "3 | 7", "<l>",
+    ]  # fmt: skip
+    invariants.until(lambda: linked.exists() and (tmp_path / "failed").exists())
+    assert quarantine() == []
+
+
+def test_what_is_not_signed_is_not_done(
+    worker: Worker, stranger: Celery, app: AgnoCelery, client: Client, quarantine: Quarantined, tmp_path: Path
+) -> None:
+    note(stranger, tmp_path / "ledger").delay()
+    run = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents")
+    stranger.send_task("nobody.knows", queue="agents")
+    assert quarantine.reasons(3) == ["unsigned"] * 3
+    assert echo.delay("behind").get(timeout=WAIT_S) == "<behind>"
+    assert not (tmp_path / "ledger").exists()
+    with pytest.raises(agno_workers.AgnoError, match="no run"):
+        client.handle(run.id).get(timeout=0.1)
+    assert KEY not in "".join(worker.lines) + json.dumps(quarantine(), default=str)
+
+
+@pytest.mark.parametrize("road", ["sign", "attach"])
+def test_another_app_that_signs_is_believed(
+    worker: Worker, stranger: Celery, services: Services, client: Client, quarantine: Quarantined, road: str
+) -> None:
+    if road == "sign":
+        sign(stranger, KEY)
+    else:
+        agno_workers.attach(stranger)
+    sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents", compression="zlib")
+    invariants.until(lambda: services.look.runs(limit=1))
+    assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+    assert quarantine() == []
+
+
+def other_task(real: Message) -> None:
+    real["headers"]["task"] = "plain.big"
+
+
+def other_id(real: Message) -> None:
+    real["headers"]["id"] = "5c7c39a7-9a47-4ec5-97a1-92b2b3a0a7e1"
+
+
+def other_root(real: Message) -> None:
+    real["headers"]["root_id"] = "x"
+
+
+def another_chord(real: Message) -> None:
+    real["headers"]["group"] = "x"
+
+
+def a_header_more(real: Message) -> None:
+    real["headers"]["chain"] = [{"task": "plain.big", "args": [1]}]
+
+
+def a_header_less(real: Message) -> None:
+    del real["headers"]["expires"]
+
+
+def no_time_limit(real: Message) -> None:
+    real["headers"]["timelimit"] = [None, 1]
+
+
+def other_arguments(real: Message) -> None:
+    args, *rest = decoded(real["body"])
+    real["body"] = encoded([["y", args[1]], *rest])
+
+
+def more_to_do(real: Message) -> None:
+    args, kwargs, _ = decoded(real["body"])
+    real["body"] = encoded(
+        [args, kwargs, {**NOTHING_AFTER, "callbacks": [{"task": "plain.big", "args": [1]}]}]
+    )
+
+
+def other_nonce(real: Message) -> None:
+    real["headers"][NONCE] = "0" * 32
+
+
+def younger(real: Message) -> None:
+    real["headers"][SIGNED_AT] += 1
+
+
+def other_queue(real: Message) -> None:
+    real["properties"]["delivery_info"]["routing_key"] = "tools"
+
+
+def signed_by_nobody(real: Message) -> None:
+    real["headers"]["agno_sig"] = "ä" * 64
+
+
+CHANGES: list[Callable[[Message], None]] = [
+    other_task, other_id, other_root, another_chord, a_header_more, a_header_less, no_time_limit, other_arguments, more_to_do,
+    other_nonce, younger, other_queue, signed_by_nobody,
+]  # fmt: skip
+
+
+def test_what_was_changed_on_the_way_is_not_done(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
+) -> None:  # fmt: skip
+    ledger = tmp_path / "ledger"
+    note(app, ledger).delay()
+    real = redis_client.rpop("agents")
+    assert isinstance(real, bytes)
+    worker = start_worker(*PLAIN)
+    for change in CHANGES:
+        changed = json.loads(real)
+        change(changed)
+        redis_client.lpush("agents", json.dumps(changed))
+    assert quarantine.reasons(len(CHANGES)) == ["altered"] * len(CHANGES)
+    assert not ledger.exists()
+    redis_client.lpush("agents", real)
+    invariants.until(ledger.exists)
+    assert worker.process.poll() is None
+
+
+def test_a_message_with_another_key_is_not_done(
+    worker: Worker, stranger: Celery, quarantine: Quarantined, tmp_path: Path
+) -> None:
+    sign(stranger, "a key that the worker has not")
+    note(stranger, tmp_path / "ledger").delay()
+    assert quarantine.reasons(1) == ["altered"]
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_the_same_message_a_second_time_is_not_done(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
+) -> None:  # fmt: skip
+    ledger = tmp_path / "ledger"
+    note(app, ledger).delay()
+    run = echo.delay("hi")
+    messages = redis_client.lrange("agents", 0, -1)
+    workers = [start_worker(*PLAIN) for _ in range(2)]
+    redis_client.lpush("agents", *messages, *messages)
+    assert run.get(timeout=WAIT_S) == "<hi>"
+    assert quarantine.reasons(4) == ["replayed"] * 4
+    assert sorted(row["task"] for row in quarantine()) == ["agno.turn"] * 2 + ["plain.note"] * 2
+    assert ledger.read_text() == "x\n"
+    assert [step.attempt for step in run.handle.steps] == [1]
+    assert [worker.process.poll() for worker in workers] == [None, None]
+
+
+def test_a_step_that_the_keeper_sends_again_is_no_replay(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
+) -> None:
+    runs = [echo.delay(str(number)) for number in range(20)]
+    redis_client.flushall()
+    start_worker(*PLAIN)
+    assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}>" for number in range(20)]
+    assert quarantine() == []
+
+
+def test_what_an_ending_worker_had_taken_and_not_begun_is_no_replay_for_the_next(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
+) -> None:  # fmt: skip
+    held, ledger = tmp_path / "held", tmp_path / "ledger"
+    held.touch()
+    ending = start_worker(*PLAIN, concurrency=1)
+    plain(app, "hold", str(held)).delay()
+    invariants.until(Path(f"{held}.running").exists)
+    note(app, ledger).delay()
+    invariants.until(lambda: not redis_client.llen("agents"))
+    ending.kill(signal.SIGTERM)
+    ending.wait_for("Warm shutdown")
+    ending.kill(signal.SIGQUIT)  # it puts back what it can, and does not wait for what is under way
+    ending.process.wait(timeout=WAIT_S)
+    start_worker(*PLAIN)
+    invariants.until(ledger.exists)
+    assert ledger.read_text() == "x\n"
+    assert quarantine() == []
+
+
+def test_after_redis_forgot_its_nonces_a_replayed_step_still_does_nothing(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
+) -> None:
+    run = echo.delay("hi")
+    real = redis_client.lindex("agents", 0)
+    assert isinstance(real, bytes)
+    worker = start_worker(*PLAIN)
+    assert run.get(timeout=WAIT_S) == "<hi>"
+    redis_client.flushall()
+    redis_client.lpush("agents", real)
+    for _ in range(2):
+        worker.wait_for("Task agno.turn[")
+    assert [step.attempt for step in run.handle.steps] == [1]
+
+
+def test_a_key_is_replaced_without_a_gap(
+    start_worker: StartWorker, stranger: Celery, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
+) -> None:
+    start_worker(*PLAIN, AGNO_SIGNING_KEY=f"the next key of these tests, {KEY}")
+    assert echo.delay("signed with the old one").get(timeout=WAIT_S) == "<signed with the old one>"
+    sign(stranger, "the next key of these tests")
+    note(stranger, tmp_path / "ledger").delay()
+    invariants.until((tmp_path / "ledger").exists)
+    assert quarantine() == []
+
+
+def test_what_was_signed_too_long_ago_is_not_done_but_for_steps(
+    start_worker: StartWorker, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
+) -> None:
+    note(app, tmp_path / "ledger").delay()
+    run, sent_at = echo.delay("hi"), time.monotonic()
+    invariants.until(lambda: time.monotonic() - sent_at > 1.5)
+    start_worker(*PLAIN, AGNO_SIGNING_MAX_AGE_S="1")
+    assert run.get(timeout=WAIT_S) == "<hi>"
+    assert quarantine.reasons(1) == ["replayed"]
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_a_bad_message_is_called_unreadable_before_it_is_called_unsigned(
+    worker: Worker, redis_client: redis.Redis, quarantine: Quarantined
+) -> None:
+    redis_client.lpush("agents", b"hello", json.dumps(message(body=[1])), json.dumps(message()))
+    assert quarantine.reasons(3) == ["unreadable", "unreadable", "unsigned"]

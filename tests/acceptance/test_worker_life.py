@@ -1,0 +1,366 @@
+"""A worker says that it is there, leaves in time and leaves nothing undone, and ends when it has gone deaf."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from agno_workers.broker.app import AgnoCelery
+from agno_workers.cli.main import main
+from agno_workers.core.run import StepStatus
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.storage.workers import Workers
+from agno_workers.wiring import Services
+from tests import invariants
+from tests.acceptance.test_crashes import holding, running
+from tests.agents import caller, echo
+from tests.conftest import StartWorker, Worker
+
+WAIT_S = 30
+LONG = "600"
+"""A grace time, or a lease, that no test waits for: what comes sooner came by another way."""
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], request: pytest.FixtureRequest) -> dict[str, str]:
+    """As for all tests, and what a test changes for its workers and itself alike."""
+    changed: dict[str, str] = getattr(request, "param", {})
+    return environment | changed
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Iterator[None]:
+    yield
+    invariants.hold(database_url)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file that keeps the tool `hold` at work as long as it exists."""
+    path = tmp_path / "held"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def workers(services: Services) -> Workers:
+    return Workers(services.pool)
+
+
+def ends(worker: Worker) -> int:
+    return worker.process.wait(timeout=WAIT_S)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process is over, though nobody may have asked for its exit status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+# Who is there.
+
+
+def test_a_worker_is_known_with_what_it_listens_to_and_carries(
+    start_worker: StartWorker, app: AgnoCelery, workers: Workers, held: Path
+) -> None:
+    worker = start_worker(concurrency=3)
+    (known,) = workers.all()
+    assert (known.pid, known.pool, known.concurrency) == (worker.process.pid, "threads", 3)
+    assert (known.queues, known.hostname) == (("agents", "tools"), socket.gethostname())
+    run = caller.delay(holding(held))
+    invariants.until(lambda: workers.all()[0].steps == 1)
+    held.unlink()
+    assert run.get(timeout=WAIT_S) == "released"
+    invariants.until(lambda: workers.all()[0].steps == 0)
+
+
+def test_queues_that_come_and_go_at_run_time_are_seen(
+    worker: Worker, app: AgnoCelery, workers: Workers
+) -> None:
+    app.control.add_consumer("heavy")
+    app.control.cancel_consumer("tools")
+    invariants.until(lambda: workers.all()[0].queues == ("agents", "heavy"))
+
+
+def test_a_worker_that_ends_is_stopped_and_one_that_is_killed_is_lost(
+    start_worker: StartWorker, workers: Workers
+) -> None:
+    stopped, killed = start_worker(), start_worker()
+    assert stopped.stop() == 0
+    killed.kill()
+
+    def states() -> dict[int, str]:
+        return {each.pid: each.state(renew_every_s=1.0, lease_s=3.0) for each in workers.all()}
+
+    assert states()[stopped.process.pid] == "stopped"
+    invariants.until(lambda: states()[killed.process.pid] == "lost")
+
+
+def test_workers_that_are_long_gone_are_forgotten_when_one_starts(
+    start_worker: StartWorker, services: Services, workers: Workers
+) -> None:
+    start_worker().kill()
+    services.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(hours => 25)")
+    worker = start_worker()
+    assert [each.pid for each in workers.all()] == [worker.process.pid]
+
+
+def test_the_command_lists_workers_and_the_doctor_asks_after_the_silent(
+    start_worker: StartWorker, services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_worker(queues="heavy").kill()
+    start_worker(queues="agents")
+    services.pool.run(
+        "UPDATE agno.worker SET seen_at = seen_at - make_interval(hours => 1) WHERE queues = '[\"heavy\"]'"
+    )
+    services.pool.run("UPDATE agno.worker SET version = '0.0.1' WHERE queues = '[\"agents\"]'")
+    start_worker(queues="tools")
+    assert _told(capsys, "workers", "ls").count("alive") == 2
+    listed = {
+        each["queues"][0]: each["state"] for each in json.loads(_told(capsys, "workers", "ls", "--json"))
+    }
+    assert listed == {"heavy": "lost", "agents": "alive", "tools": "alive"}
+    found = json.loads(_told(capsys, "doctor", "--json"))
+    silent, versions = [each["text"] for each in found if each["about"] == "workers"]
+    assert "has said nothing for 1 h" in silent
+    assert versions.startswith("of different versions: 0.0.1, ")
+    queues = [each["text"] for each in found if each["about"] == "queues"]
+    assert queues == ["agents: 1 worker(s)", "tools: 1 worker(s)"]
+
+
+def test_the_doctor_fails_for_a_queue_whose_worker_is_lost(
+    start_worker: StartWorker, app: AgnoCelery, services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = start_worker()
+    worker.kill()
+    run = echo.delay("hi")
+    services.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(secs => 4)")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == 1
+    assert "agents: 1 step(s) wait" in " ".join(capsys.readouterr().out.split())
+    run.cancel()
+
+
+def _told(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(list(command))
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+# Leaving.
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_what_is_not_done_within_the_grace_time_is_carried_by_another(
+    start_worker: StartWorker, services: Services, held: Path, pool: str
+) -> None:
+    ending = start_worker(pool=pool, concurrency=2, AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S="1")
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    at_work = int(Path(f"{held}.running").read_text())  # on prefork a child
+    Path(f"{held}.running").unlink()
+    other = start_worker(pool=pool, concurrency=2, AGNO_LEASE_S=LONG)
+    ending.process.terminate()
+    ending.wait_for("handing over 1 step(s)")
+    invariants.until(running(held), timeout_s=3)  # long before the lease is over
+    assert ends(ending) == 0
+    invariants.until(lambda: is_gone(at_work))
+    held.unlink()
+    assert run.get(timeout=WAIT_S) == "released"
+    (step,) = services.pool.run("SELECT attempt, max_attempts, tries FROM agno.step WHERE name = 'hold'")
+    assert (step["attempt"], step["tries"], step["attempt"] - step["max_attempts"]) == (2, 0, 1 - 3)
+    assert other.process.poll() is None
+
+
+def test_a_second_signal_hands_over_at_once(start_worker: StartWorker, app: AgnoCelery, held: Path) -> None:
+    ending = start_worker(AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S=LONG)
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    ending.process.terminate()
+    ending.wait_for("Warm shutdown")
+    ending.process.terminate()
+    assert ends(ending) == 0
+    held.unlink()
+    start_worker(AGNO_LEASE_S=LONG)
+    assert run.get(timeout=WAIT_S) == "released"
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
+def test_sigquit_and_ctrl_c_twice_hand_over_at_once(
+    start_worker: StartWorker, app: AgnoCelery, held: Path, how: signal.Signals
+) -> None:
+    ending = start_worker(AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S=LONG)
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    ending.process.send_signal(how)
+    if how is signal.SIGINT:
+        ending.wait_for("Hitting Ctrl+C again")
+        ending.process.send_signal(how)
+    ending.wait_for("handing over 1 step(s)")
+    ends(ending)
+    held.unlink()
+    start_worker(AGNO_LEASE_S=LONG)
+    assert run.get(timeout=WAIT_S) == "released"
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_once_tool_is_waited_for_and_runs_once(
+    start_worker: StartWorker, workers: Workers, held: Path, tmp_path: Path, pool: str
+) -> None:
+    ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
+    hold.touch()
+    ending = start_worker(pool=pool, concurrency=2, AGNO_SHUTDOWN_GRACE_S="0.5")
+    run = caller.delay(f'pay {{"path": "{ledger}"}}\n{holding(held)}')
+    invariants.until(lambda: ledger.exists() and running(held)())
+    start_worker()
+    ending.process.terminate()
+    ending.wait_for("handing over 1 step(s)")
+    held.unlink()
+    assert ending.process.poll() is None
+    assert [] in [list(each.queues) for each in workers.all()]  # it takes nothing more, and says so
+    hold.unlink()
+    assert ends(ending) == 0
+    assert run.get(timeout=WAIT_S) == "paid | released"
+    assert len(ledger.read_text().splitlines()) == 1
+    assert [step.status for step in run.handle.steps if step.name == "pay"] == [StepStatus.DONE]
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_an_idle_worker_ends_at_once(start_worker: StartWorker, workers: Workers, pool: str) -> None:
+    worker = start_worker(pool=pool, concurrency=2, AGNO_SHUTDOWN_GRACE_S=LONG)
+    assert worker.stop() == 0
+    assert workers.all()[0].stopped_at is not None
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"AGNO_SIGNING_KEY": "a key of more than thirty-two letters"}],
+    ids=["unsigned", "signed"],
+    indirect=True,
+)
+def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_works(
+    start_worker: StartWorker, redis_client: redis.Redis, services: Services, held: Path, pool: str
+) -> None:
+    slow = {"AGNO_SHUTDOWN_GRACE_S": LONG, "AGNO_RESEND_AFTER_S": LONG}
+    ending = start_worker(pool=pool, concurrency=1, **slow)
+    other = start_worker(queues="elsewhere", **slow)
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    waiting = echo.delay("hi")
+    ending.wait_for(waiting.handle.steps[0].id)  # it was received
+    ending.process.terminate()
+    invariants.until(lambda: redis_client.llen("agents") == 1)
+    services.app.control.add_consumer("agents")
+    assert waiting.get(timeout=WAIT_S) == "<hi>"
+    assert ending.process.poll() is None
+    held.unlink()
+    services.app.control.add_consumer("tools")
+    assert run.get(timeout=WAIT_S) == "released"
+    assert ends(ending) == 0
+    assert other.process.poll() is None
+
+
+# Deaf.
+
+
+class Proxy:
+    """Between a worker and Redis. `deafen` swallows what comes back on connections that wait for messages."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._deaf = threading.Event()
+        self._door = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+        self.url = f"redis://127.0.0.1:{self._door.getsockname()[1]}/0"
+
+    def deafen(self) -> None:
+        self._deaf.set()
+
+    def close(self) -> None:
+        self._door.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._door.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._path)
+                waits = threading.Event()
+                threading.Thread(target=self._pump, args=(near, far, waits, False), daemon=True).start()
+                threading.Thread(target=self._pump, args=(far, near, waits, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, waits: threading.Event, back: bool) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                if b"BRPOP" in chunk and not back:
+                    waits.set()
+                if not (back and waits.is_set() and self._deaf.is_set()):
+                    sink.sendall(chunk)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(servers: EmbeddedServers) -> Iterator[Proxy]:
+    proxy = Proxy(servers.redis_url.removeprefix("unix://").partition("?")[0])
+    yield proxy
+    proxy.close()
+
+
+def test_a_worker_that_hears_nothing_hands_its_steps_over_and_ends_with_an_error(
+    start_worker: StartWorker, app: AgnoCelery, proxy: Proxy, held: Path
+) -> None:
+    short = {"AGNO_CANARY_EVERY_S": "0.3", "AGNO_SHUTDOWN_GRACE_S": "0.3", "AGNO_LEASE_S": LONG}
+    deaf = start_worker(AGNO_BROKER_URL=proxy.url, **short)
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    proxy.deafen()
+    deaf.wait_for("this worker is deaf")
+    assert ends(deaf) == 1
+    held.unlink()
+    start_worker(AGNO_LEASE_S=LONG)
+    assert run.get(timeout=WAIT_S) == "released"
+
+
+def test_a_busy_worker_is_not_deaf(
+    start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, workers: Workers, held: Path
+) -> None:
+    busy = start_worker(pool="threads", concurrency=1, AGNO_CANARY_EVERY_S="0.2")
+    run = caller.delay(holding(held))
+    invariants.until(running(held))
+    others = [echo.delay(str(number)) for number in range(3)]  # they take the credit for messages, too
+    name = f"agno.canary.{workers.all()[0].name}"
+    invariants.until(lambda: redis_client.llen(name) > 6)
+    assert redis_client.ttl(name) > 0  # nothing is left of it when its worker is killed
+    assert not redis_client.keys("_kombu.binding.*canary*")
+    held.unlink()
+    assert run.get(timeout=WAIT_S) == "released"
+    assert [other.get(timeout=WAIT_S) for other in others] == ["<0>", "<1>", "<2>"]
+    invariants.until(lambda: redis_client.llen(name) == 0)
+    assert busy.process.poll() is None
+
+
+def test_a_worker_outlives_a_redis_that_is_away_for_long(
+    start_worker: StartWorker, app: AgnoCelery, servers: EmbeddedServers, workers: Workers
+) -> None:
+    worker = start_worker(AGNO_CANARY_EVERY_S="0.2")
+    servers.valkey.kill()
+    try:
+        worker.wait_for("Trying again in 4.00 seconds")
+    finally:
+        servers.valkey.start()
+    assert echo.delay("hi").get(timeout=WAIT_S) == "<hi>"
+    assert worker.process.poll() is None

@@ -1,0 +1,185 @@
+"""Those who submit, through every door, while servers and workers die; and what they write down of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import psycopg
+from celery import chain, chord
+
+from agno_workers import Client
+from agno_workers.errors import Unavailable
+from tests.chaos.agents import errand, teller
+from tests.chaos.history import History, Submission
+
+_TOOLS = ("look", "note", "pay", "book")
+_PATIENT = 0.8
+"""The share of those who try again until they are heard. The others stop at the first failure."""
+_PAUSE_S = (0.02, 0.25)
+_AGAIN_S = (0.05, 0.5)
+
+Door = Callable[[str, str, random.Random], list[str]]
+"""Submits a key and an input, and gives the ids of the runs that it was promised."""
+
+
+class Callers:
+    """Threads that submit until they are told to stop; what they have begun, they finish."""
+
+    def __init__(
+        self, history: History, database_url: str, redis_url: str, *, seed: int, threads: int
+    ) -> None:
+        self._history = history
+        self._database_url = database_url
+        self._seed = seed
+        self._client = Client(database_url, redis_url, pool_size=threads, timeout_s=5.0)
+        self._doors: dict[str, Door] = {
+            "delay": self._delay,
+            "client": self._submit,
+            "client, cancelled": self._cancel,
+            "sql": self._sql,
+            "chain": self._chain,
+            "chord": self._chord,
+        }
+        self._stopping = threading.Event()
+        self._crowded = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"chaos-caller-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def hold(self, crowded: bool) -> None:
+        """Nothing new is submitted while there is much to do: the end must come in our time."""
+        if crowded:
+            self._crowded.set()
+        else:
+            self._crowded.clear()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def join(self, timeout_s: float) -> list[str]:
+        """The names of those who have not ended in time."""
+        for thread in self._threads:
+            thread.join(timeout_s / len(self._threads))
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _work(self, number: int) -> None:
+        dice = random.Random(f"{self._seed} caller {number}")
+        count = 0
+        while not self._stopping.wait(dice.uniform(*_PAUSE_S)):
+            if self._crowded.is_set():
+                continue
+            count += 1
+            door = dice.choice(sorted(self._doors))
+            self._until_heard(self._history.begin(f"{number}-{count}", door), dice)
+
+    def _until_heard(self, submission: Submission, dice: random.Random) -> None:
+        """Attempt until acknowledged, with the same key; or, of an impatient caller, once."""
+        knock = partial(self._doors[submission.door], submission.key, _errand(dice))
+        patient = (
+            dice.random() < _PATIENT or submission.door == "chord"
+        )  # half a chord is nobody's fault but its caller's
+        seed = dice.random()
+        give_up = threading.Event()
+        while not give_up.wait(dice.uniform(*_AGAIN_S) if submission.attempts else 0):
+            submission.attempts += 1
+            try:
+                told = knock(random.Random(seed))
+            except Unavailable as error:
+                submission.errors.append(f"{type(error).__name__}: {error}"[:200])
+                if not patient:
+                    return
+            except Exception as error:
+                self._history.surprise(submission, error)
+                return
+            else:
+                submission.run_ids += told
+                submission.acknowledged += bool(told)
+                if not told or dice.random() > 0.05:  # now and then somebody who was heard says it again
+                    return
+
+    def _delay(self, key: str, said: str, dice: random.Random) -> list[str]:
+        return [errand.delay(said, idempotency_key=key, metadata=_mark(key)).id]
+
+    def _submit(self, key: str, said: str, dice: random.Random) -> list[str]:
+        return [self._client.submit("errand", said, idempotency_key=key, metadata=_mark(key)).id]
+
+    def _cancel(self, key: str, said: str, dice: random.Random) -> list[str]:
+        run = self._client.submit("errand", said, idempotency_key=key, metadata=_mark(key))
+        self._stopping.wait(dice.uniform(0, 0.5))
+        run.cancel()
+        return [run.id]
+
+    def _sql(self, key: str, said: str, dice: random.Random) -> list[str]:
+        """A row of the caller's own and the run, in one transaction; now and then the caller thinks better of it."""
+        with _connected(self._database_url) as connection:
+            connection.execute(
+                "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOTHING", [key]
+            )
+            (run_id,) = connection.execute(
+                "SELECT agno.submit('errand', %s, idempotency_key => %s, metadata => %s)::text",
+                [said, key, json.dumps(_mark(key))],
+            ).fetchone() or ("",)
+            if dice.random() < 0.1:
+                connection.rollback()
+                return []
+            connection.commit()
+            return [run_id]
+
+    def _chain(self, key: str, said: str, dice: random.Random) -> list[str]:
+        ids = _ids(dice, 2)
+        first = errand.s(said, metadata=_mark(key, "0")).set(task_id=ids[0])
+        then = teller.s(metadata=_mark(key, "1")).set(task_id=ids[1])
+        chain(first, then).apply_async()
+        return ids
+
+    def _chord(self, key: str, said: str, dice: random.Random) -> list[str]:
+        """Its ids are fixed before the first attempt, so that another attempt is the same chord."""
+        *header_ids, body_id, group_id = _ids(dice, 5)
+        header = [
+            errand.s(said, metadata=_mark(key, str(n))).set(task_id=task_id)
+            for n, task_id in enumerate(header_ids)
+        ]
+        body = teller.s(metadata=_mark(key, "body"))
+        chord(header, body).set(task_id=group_id).apply_async(task_id=body_id)
+        return [*header_ids, body_id]
+
+
+def _errand(dice: random.Random) -> str:
+    turns = [dice.choices(_TOOLS, k=dice.randint(1, 3)) for _ in range(dice.randint(1, 2))]
+    return json.dumps({"turns": turns})
+
+
+def _mark(key: str, part: str = "") -> dict[str, str]:
+    return {"submission": key, "part": part}
+
+
+def _ids(dice: random.Random, count: int) -> list[str]:
+    """Ids that are the same in every attempt."""
+    return [str(uuid.UUID(int=dice.getrandbits(128), version=4)) for _ in range(count)]
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[psycopg.Connection]:
+    """A connection that is closed, not committed, at the end."""
+    try:
+        connection = psycopg.connect(url, connect_timeout=5, options="-c statement_timeout=10000")
+        try:
+            yield connection
+        finally:
+            connection.close()
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(str(error)) from error

@@ -1,0 +1,320 @@
+"""What the callers were told, what became of it, and the verdict: nothing accepted is lost, nothing is doubled.
+
+The verdict is a function of values, so that a history that was made up can show that it goes red.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import namedtuple_row
+
+TERMINAL = frozenset({"done", "failed", "cancelled"})
+_CELERY_TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+
+
+class Submission(msgspec.Struct):
+    """One thing that a caller wanted, with all its attempts to get it accepted."""
+
+    key: str
+    door: str
+    attempts: int = 0
+    run_ids: list[str] = []
+    """What it was told, by each attempt that was acknowledged; of a canvas all that are part of it."""
+    acknowledged: int = 0
+    errors: list[str] = []
+
+    @property
+    def accepted(self) -> bool:
+        return self.acknowledged > 0
+
+
+class History:
+    """Of all callers, in the order in which they began. Safe between threads."""
+
+    def __init__(self) -> None:
+        self.submissions: list[Submission] = []
+        self.surprises: list[str] = []
+        """What a door raised that it does not promise to raise."""
+        self._lock = threading.Lock()
+
+    def begin(self, key: str, door: str) -> Submission:
+        submission = Submission(key, door)
+        with self._lock:
+            self.submissions.append(submission)
+        return submission
+
+    def surprise(self, submission: Submission, error: BaseException) -> None:
+        with self._lock:
+            self.surprises.append(f"{submission.door} of {submission.key}: {type(error).__name__}: {error}")
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    id: str
+    submission: str
+    part: str
+    status: str
+    reason: str | None = None
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    run_id: str
+    generation: int
+    key: str
+    status: str
+    attempt: int
+    effect: str | None = None
+    call_id: str | None = None
+    ended_at: float | None = None
+    winners: int = 1
+    """Results of it in the transcript."""
+    is_error: bool = False
+    """The model was told that it failed."""
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """A line of the ledger."""
+
+    effect: str
+    run: str
+    call: str
+    key: str
+    attempt: int
+
+
+class World(msgspec.Struct, frozen=True):
+    """What there is when all is over."""
+
+    runs: list[RunRow] = []
+    steps: list[StepRow] = []
+    results: dict[str, str] = {}
+    """State of those parts of a canvas that never became a run, by id."""
+    ledger: list[Execution] = []
+    bookings: list[tuple[str, str]] = []
+    """Run and call of each row that a transactional tool wrote."""
+    ordered: set[str] = set()
+    """Submissions whose own row was committed with the submit in SQL."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    counters: dict[str, Any]
+    broken: list[str]
+    """A line for each promise that was not kept."""
+
+
+def verdict(history: History, world: World) -> Verdict:
+    """All that can be said of a history when all is over."""
+    lost = _lost(history.submissions, world)
+    doubled = [*_runs_doubled(history.submissions, world), *_effects_doubled(world)]
+    others = [*_winners(world), *_effects_apart(world), *_transactions_torn(history.submissions, world)]
+    stored = {run.submission for run in world.runs}
+    well = {run.id for run in world.runs if run.status in ("done", "cancelled")}
+    accepted = [submission for submission in history.submissions if submission.accepted]
+    tools = [step for step in world.steps if step.effect is not None]
+    repeated = [step for step in world.steps if step.attempt > 1]
+    counters = {
+        "submissions": len(history.submissions),
+        "attempts to submit": sum(submission.attempts for submission in history.submissions),
+        "acknowledged": len(accepted),
+        "acknowledged by door": dict(sorted(Counter(submission.door for submission in accepted).items())),
+        "ended well": sum(_ended_well(submission, well) for submission in accepted),
+        "lost": len(lost),
+        "duplicated": len(doubled),
+        "unacknowledged but stored": sum(not s.accepted and s.key in stored for s in history.submissions),
+        "runs": len(world.runs),
+        "runs by end": dict(sorted(Counter(run.status for run in world.runs).items())),
+        "failed because of": dict(sorted(Counter(r.reason or "" for r in world.runs if r.status == "failed").items())),
+        "steps": len(world.steps),
+        "executions beyond the first": sum(step.attempt - 1 for step in repeated),
+        "tool executions in the ledger": len(world.ledger),
+        "tool steps": len(tools),
+        "recovered": sum(step.status == "done" for step in repeated),
+        "unknown": sum(step.status == "unknown" for step in tools),
+        "dead": sum(step.status == "dead" for step in world.steps),
+        "the model was told of an error": sum(step.status == "done" and step.is_error for step in tools),
+    }  # fmt: skip
+    surprises = [f"a door raised what it does not promise: {surprise}" for surprise in history.surprises]
+    return Verdict(counters, [*lost, *doubled, *others, *surprises])
+
+
+def _ended_well(submission: Submission, well: set[str]) -> bool:
+    """All that it was promised was done, or cancelled by itself."""
+    return well.issuperset(submission.run_ids)
+
+
+def _lost(submissions: Sequence[Submission], world: World) -> list[str]:
+    """Acknowledged, and not at an end."""
+    status = {run.id: run.status for run in world.runs}
+    found = []
+    for submission in submissions:
+        for run_id in submission.run_ids:
+            if run_id not in status and world.results.get(run_id) not in _CELERY_TERMINAL:
+                found.append(
+                    f"lost: {submission.door} {submission.key} was told {run_id}, which is not in Postgres"
+                )
+            elif run_id in status and status[run_id] not in TERMINAL:
+                found.append(
+                    f"lost: {submission.door} {submission.key}: run {run_id} is still {status[run_id]}"
+                )
+    return found
+
+
+def _runs_doubled(submissions: Sequence[Submission], world: World) -> list[str]:
+    """One key, and more than one run."""
+    found = []
+    parts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for run in world.runs:
+        parts[run.submission, run.part].append(run.id)
+    for (key, part), ids in parts.items():
+        if len(ids) > 1:
+            found.append(
+                f"duplicated: {key}{part and f', part {part},'} has {len(ids)} runs: {', '.join(ids)}"
+            )
+    for submission in submissions:
+        told = set(submission.run_ids)
+        if submission.acknowledged and len(submission.run_ids) != len(told) * submission.acknowledged:
+            found.append(
+                f"duplicated: {submission.door} {submission.key} was told different runs: {sorted(told)}"
+            )
+    return found
+
+
+def _effects_doubled(world: World) -> list[str]:
+    """`once` executed twice; a transaction committed twice; a call with two idempotency keys."""
+    paid = Counter((line.run, line.call) for line in world.ledger if line.effect == "once")
+    found = [f"duplicated: once, {n} times: run {run}, {call}" for (run, call), n in paid.items() if n > 1]
+    for (run, call), n in Counter(world.bookings).items():
+        if n > 1:
+            found.append(f"duplicated: transactional, {n} rows: run {run}, {call}")
+    keys: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for line in world.ledger:
+        keys[line.run, line.call].add(line.key)
+    for (run, call), seen in keys.items():
+        if len(seen) > 1:
+            found.append(f"duplicated: one call with {len(seen)} idempotency keys: run {run}, {call}")
+    return found
+
+
+def _winners(world: World) -> list[str]:
+    """At most one result is recorded of a step, and of a step that is done exactly one."""
+    found = []
+    for (run, generation, key), n in Counter((s.run_id, s.generation, s.key) for s in world.steps).items():
+        if n > 1:
+            found.append(f"two steps with one key: run {run}, generation {generation}, {key}")
+    found += [
+        f"{step.winners} recorded results: run {step.run_id}, {step.key}, {step.status}"
+        for step in world.steps
+        if step.winners > 1 or (step.status == "done" and step.winners != 1)
+    ]
+    return found
+
+
+def _effects_apart(world: World) -> list[str]:
+    """What is recorded as done was done; what is not, or failed, left no row of its transaction."""
+    executed = {(line.run, line.call) for line in world.ledger}
+    booked = set(world.bookings)
+    found = []
+    for step in world.steps:
+        call = step.run_id, step.call_id or ""
+        if step.effect is None:
+            continue
+        done = step.status == "done" and not step.is_error
+        if done and call not in executed:
+            found.append(f"{step.effect} is done and was never executed: run {call[0]}, {call[1]}")
+        if step.effect == "transactional" and done != (call in booked):
+            rows = "a row" if call in booked else "no row"
+            found.append(f"transactional is {step.status} with {rows}: run {call[0]}, {call[1]}")
+    return found
+
+
+def _transactions_torn(submissions: Sequence[Submission], world: World) -> list[str]:
+    """A submit in SQL stands or falls with the row beside it."""
+    stored = {run.submission for run in world.runs}
+    return [
+        f"torn: {submission.key}: its row and its run are not both there, or both absent"
+        for submission in submissions
+        if submission.door == "sql" and (submission.key in stored) != (submission.key in world.ordered)
+    ]
+
+
+def recovery(faults: Sequence[float], ended: Sequence[float]) -> dict[str, float]:
+    """Seconds from the end of each fault to the next step that was recorded: what was seen from outside."""
+    later = sorted(ended)
+    took = []
+    for fault in faults:
+        after = next((at for at in later if at > fault), None)
+        if after is not None:
+            took.append(after - fault)
+    if len(took) < 2:
+        return {}
+    cuts = quantiles(took, n=20, method="inclusive")
+    return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3), "max": round(max(took), 3)}
+
+
+_RUNS = """
+    SELECT id::text, coalesce(metadata->>'submission', '') AS submission, coalesce(metadata->>'part', '') AS part, status, reason
+    FROM agno.run"""
+# A turn's result is the assistant's message at its place, a tool's the one that answers its call.
+_STEPS = """
+    WITH said AS MATERIALIZED (
+        SELECT m.run_id, m.seq, m.content->>'role' AS role, part->>'call_id' AS call_id, part->>'is_error' AS is_error
+        FROM agno.message m LEFT JOIN LATERAL jsonb_array_elements(m.content->'parts') part ON part->>'type' = 'tool_result')
+    SELECT s.run_id::text, s.generation, s.key, s.status, s.attempt, CASE s.kind WHEN 'tool' THEN s.effect END AS effect,
+           s.call->>'id' AS call_id, extract(epoch FROM s.ended_at)::float8 AS ended_at,
+           told.winners, told.is_error
+    FROM agno.step s, LATERAL (
+        SELECT count(*)::int AS winners, coalesce(bool_or(is_error::boolean), false) AS is_error
+        FROM said WHERE said.run_id = s.run_id AND CASE s.kind
+            WHEN 'tool' THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant' AND said.seq = s.seq END) told"""
+
+
+def read(database_url: str, ledger: Path) -> World:
+    """The world as it is."""
+    with psycopg.connect(database_url, row_factory=namedtuple_row) as connection:
+
+        def rows(statement: str) -> list[Any]:
+            return connection.execute(statement.encode()).fetchall()
+
+        return World(
+            runs=[RunRow(*row) for row in rows(_RUNS)],
+            steps=[StepRow(*row) for row in rows(_STEPS)],
+            results={row.task_id: row.status for row in rows("SELECT task_id, status FROM agno.task_result")},
+            ledger=read_ledger(ledger),
+            bookings=[(row.run_id, row.call_id) for row in rows("SELECT run_id, call_id FROM chaos.booking")],
+            ordered={row.submission for row in rows("SELECT submission FROM chaos.ordered")},
+        )
+
+
+def read_ledger(path: Path) -> list[Execution]:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [Execution(**json.loads(line)) for line in lines]
+
+
+_STUCK = """
+    SELECT 'run ' || id || ' of ' || agent || ' is ' || status || ', since ' || created_at::time(0) FROM agno.run WHERE ended_at IS NULL
+    UNION ALL
+    SELECT 'step ' || key || ' of run ' || run_id || ' is ' || status || ' on ' || queue || ', attempt ' || attempt
+        || coalesce(', worker ' || worker, '') || coalesce(', lease until ' || lease_until::time(1), '')
+        || coalesce(', not before ' || not_before::time(1), '') || coalesce(', sent ' || sent_at::time(1), '')
+        || coalesce(', error ' || error::text, '')
+    FROM agno.step WHERE status NOT IN ('done', 'unknown', 'dead', 'cancelled')
+    UNION ALL
+    SELECT 'outbox row ' || id || ' is due since ' || due_at::time(1) || ': step ' || coalesce(step_id::text, '-')
+        || ', ended run ' || coalesce(ended_run_id::text, '-') || ', chord ' || coalesce(chord_id::text, '-') FROM agno.outbox
+    UNION ALL
+    SELECT 'a chord ' || id || ' has ' || arrived || ' of ' || coalesce(size::text, 'unknown') || ' parts'
+    FROM agno.barrier WHERE run_id IS NULL AND fired_at IS NULL"""
+
+
+def stuck(database_url: str) -> list[str]:
+    """What is not over, a line each."""
+    with psycopg.connect(database_url, connect_timeout=5, options="-c statement_timeout=10000") as connection:
+        return [row[0] for row in connection.execute(_STUCK).fetchall()]

@@ -1,0 +1,221 @@
+"""A failed run goes on under its own id (redrive); a new one begins in the middle of an old one, which stays as it was (fork)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from agno_workers.core.agent import Agent, Retry
+from agno_workers.core.messages import StopReason, user
+from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.errors import InvalidInput, ModelRejected, RunFailed
+from agno_workers.models.scripted import Turn
+from agno_workers.tools import tool
+from tests.integration.engine.conftest import Cue, Play
+from tests.steps import carry, take
+
+REJECTED = Turn(error=ModelRejected("the key is wrong", provider="scripted", model="m"))
+ADD = Turn(text="let me see", calls=(("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})))
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add."""
+    added.append((a, b))
+    return a + b
+
+
+added: list[tuple[int, int]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_added() -> None:
+    added.clear()
+
+
+def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(play: Play) -> None:
+    cue = Cue(ADD, REJECTED, Turn(text="3 and 7"))
+    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
+    step = play.submit("a")
+    carry(engine, step)
+    assert play.look.run(step.run_id).status is RunStatus.FAILED
+    assert play.handle(step.run_id).redrive()
+    run = play.carry_owed(engine, step.run_id)
+    assert (run.status, run.content, run.generation, run.turns, run.tool_calls) == (
+        RunStatus.DONE, "3 and 7", 1, 2, 2,
+    )  # fmt: skip
+    assert added == [(1, 2), (3, 4)]
+    assert cue.asked[1].messages == cue.asked[2].messages
+
+
+def test_what_a_turn_said_that_failed_the_run_is_forgotten(play: Play) -> None:
+    cue = Cue(Turn(text="too", stop=StopReason.CONTEXT_WINDOW), Turn(text="short"))
+    engine = play.engine(Agent(name="a", model=cue.model))
+    step = play.submit("a")
+    carry(engine, step)
+    assert play.look.run(step.run_id).turns == 1
+    assert play.handle(step.run_id).redrive()
+    run = play.carry_owed(engine, step.run_id)
+    assert (run.content, run.turns) == ("short", 1)
+    assert [message.text for message in play.transcript(run)] == ["hi", "short"]
+    assert [step.status for step in play.look.steps(run.id)] == [StepStatus.DEAD, StepStatus.DONE]
+
+
+def test_a_run_may_fail_and_be_sent_again_more_than_once(play: Play) -> None:
+    cue = Cue(REJECTED, REJECTED, REJECTED, Turn(text="ok"))
+    engine = play.engine(Agent(name="a", model=cue.model))
+    step = play.submit("a")
+    carry(engine, step)
+    for _ in range(3):
+        assert play.handle(step.run_id).redrive()
+        play.carry_owed(engine, step.run_id)
+    assert play.look.run(step.run_id).content == "ok"
+
+
+def test_only_a_failed_run_is_sent_again(play: Play) -> None:
+    cue = Cue(Turn(text="ok"))
+    run = play.run(Agent(name="a", model=cue.model))
+    waiting = play.submit("a").run_id
+    cancelled = play.submit("a").run_id
+    play.world.journal.cancel(cancelled)
+    with play.world.unchanged():
+        assert not any(play.handle(run_id).redrive() for run_id in (run.id, waiting, cancelled))
+
+
+def test_the_late_result_of_the_failed_generation_changes_nothing(play: Play) -> None:
+    cue = Cue(Turn(text="late"))
+    engine = play.engine(Agent(name="a", model=cue.model, retry=Retry(attempts=1)))
+    step = play.submit("a")
+    claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
+    assert claim
+    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert play.handle(step.run_id).redrive()
+    with play.world.unchanged():
+        assert not take(engine, step).recorded
+
+
+def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(play: Play) -> None:
+    step = play.submit("a", deadline_s=3600.0)
+    play.world.sql(
+        "UPDATE agno.run SET created_at = created_at - interval '2 h', deadline_at = deadline_at - interval '2 h'"
+    )
+    play.world.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
+    claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
+    assert claim
+    play.handle(step.run_id).pause()
+    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert play.handle(step.run_id).redrive()
+    run = play.look.run(step.run_id)
+    assert run.paused_at is None
+    left = "SELECT round(extract(epoch FROM deadline_at - clock_timestamp()) / 60)::int FROM agno.run"
+    assert play.world.value(left) == 60
+    claim = play.world.journal.claim_turn(step.run_id, play.look.steps(step.run_id)[-1].id, 1)
+    assert claim
+    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert play.handle(step.run_id).redrive()
+    assert play.world.value(left) == 60
+
+
+def test_a_run_that_stands_for_another_is_not_sent_again(play: Play) -> None:
+    play.submit("a", idempotency_key="k", id=str(uuid4()))
+    other = str(uuid4())
+    play.world.journal.submit(
+        user("hi"),
+        agent="a",
+        queue="agents",
+        idempotency_key="k",
+        id=other,
+        canvas={"group_id": str(uuid4())},
+    )
+    play.world.sql("UPDATE agno.run SET status = 'failed', ended_at = clock_timestamp()")
+    with play.world.unchanged():
+        assert not play.handle(other).redrive()
+
+
+# Forks.
+
+
+def done(play: Play, cue: Cue) -> tuple[Any, str]:
+    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
+    step = play.submit("a", session_id="s", metadata={"order": 17})
+    carry(engine, step)
+    return engine, step.run_id
+
+
+def test_a_fork_from_the_first_turn_is_the_whole_run_again_with_other_input(play: Play) -> None:
+    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(play, cue)
+    before = play.world.everything()
+    fork = play.handle(run_id).fork(None, "other input")
+    run = play.carry_owed(engine, fork.id)
+    assert (run.content, run.forked_from, run.session_id, run.metadata) == ("two", run_id, "s", {"order": 17})
+    assert [message.text for message in play.transcript(run)] == ["other input", "two"]
+    kept = [row for row in play.world.everything()["agno.run"] if row["id"] == run_id]
+    assert kept == [row for row in before["agno.run"] if row["id"] == run_id]
+
+
+def test_a_fork_from_a_later_turn_reuses_the_results_of_before_and_hears_one_thing_more(play: Play) -> None:
+    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(play, cue)
+    run = play.carry_owed(engine, play.handle(run_id).fork("turn:2", "and in words?").id)
+    assert (run.content, run.turns, run.tool_calls) == ("two", 2, 2)
+    assert added == [(1, 2), (3, 4)]
+    assert cue.asked[2].messages == (*cue.asked[1].messages, user("and in words?"))
+
+
+def test_a_fork_from_a_tool_repeats_that_call_only_with_other_arguments(play: Play) -> None:
+    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(play, cue)
+    run = play.carry_owed(engine, play.handle(run_id).fork("tool:1:1", arguments={"a": 30, "b": 40}).id)
+    assert (run.content, run.tool_calls, play.results(run.id)) == ("two", 2, ["3", "70"])
+    assert added == [(1, 2), (3, 4), (30, 40)]
+    assert '{"a":30,"b":40}' in str(cue.asked[2].messages[1])
+
+
+def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(play: Play) -> None:
+    cue = Cue(ADD, REJECTED, Turn(text="one"), Turn(text="two"), Turn(text="three"))
+    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
+    step = play.submit("a")
+    carry(engine, step)
+    play.handle(step.run_id).redrive()
+    play.carry_owed(engine, step.run_id)
+    first = play.handle(step.run_id).fork("turn:2")
+    assert play.carry_owed(engine, first.id).content == "two"
+    assert play.carry_owed(engine, first.fork("turn:2").id).content == "three"
+
+
+def test_the_same_key_gives_the_same_fork(play: Play) -> None:
+    engine, run_id = done(play, Cue(Turn(text="one"), Turn(text="two")))
+    first = play.handle(run_id).fork(idempotency_key="k")
+    play.carry_owed(engine, first.id)
+    with play.world.unchanged():
+        assert play.handle(run_id).fork(idempotency_key="k").id == first.id
+
+
+@pytest.mark.parametrize(
+    ("at", "input", "arguments", "message"),
+    [
+        ("turn:9", (), None, "it has turn:1, tool:1:0, tool:1:1, turn:2"),
+        ("turn:2", (), {"a": 1}, "fork from a turn, with input, or from a tool's step"),
+        ("tool:1:0", ("x",), None, "takes arguments"),
+        ("turn:2", ("",), None, "is empty"),
+    ],
+)
+def test_a_fork_that_can_not_begin_is_refused(
+    play: Play, at: str, input: tuple[str, ...], arguments: Any, message: str
+) -> None:
+    _, run_id = done(play, Cue(ADD, Turn(text="one")))
+    with play.world.unchanged(), pytest.raises(InvalidInput, match=message):
+        play.handle(run_id).fork(at, *input, arguments=arguments)
+
+
+def test_a_fork_beside_a_tool_that_is_still_out_is_refused(play: Play) -> None:
+    cue = Cue(ADD, Turn(text="one"))
+    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
+    step = play.submit("a")
+    first, _ = take(engine, step).sends
+    take(engine, first)
+    with pytest.raises(InvalidInput, match="still open"):
+        play.handle(step.run_id).fork("tool:1:0", arguments={"a": 1, "b": 1})

@@ -1,0 +1,82 @@
+"""The invariants and the proof by a model know all there is: whoever adds a table, a word or a transition says there what holds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sqlalchemy as sa
+from hypothesis.stateful import INITIALIZE_RULE_MARKER, RULE_MARKER
+
+from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
+from agno_workers.storage.schema import metadata
+from tests import invariants
+from tests.integration.storage.test_state_machine import Road
+from tests.integration.storage.world import SQL_FILES, STATEMENTS
+
+MOVING = ["run", "step", "barrier", "message", "chord_part", "outbox"]
+WRITES = re.compile(rf"(?:UPDATE|INSERT INTO|DELETE FROM)\s+agno\.(?:{'|'.join(MOVING)})\b", re.IGNORECASE)
+FUNCTION = re.compile(
+    r"^CREATE OR REPLACE FUNCTION agno\.(\w+)(.*?)(?=^CREATE OR REPLACE|\Z)", re.MULTILINE | re.DOTALL
+)
+ENUMS = {
+    "run.status": RunStatus,
+    "step.status": StepStatus,
+    "step.kind": StepKind,
+    "step.waits_for": WaitsFor,
+}
+
+
+def writing() -> set[str]:
+    """Statements by file and name, functions by their name."""
+    (functions,) = (path.read_text(encoding="utf-8") for path in SQL_FILES if path.stem == "functions")
+    return {name for name, text in STATEMENTS.items() if WRITES.search(text)} | {
+        name for name, text in FUNCTION.findall(functions) if WRITES.search(text)
+    }
+
+
+def test_each_table_is_checked_or_it_is_said_why_not() -> None:
+    assert {table.name for table in metadata.sorted_tables} == {
+        *invariants.TABLES,
+        *invariants.REFERENCE_ONLY,
+    }
+
+
+def test_the_tables_that_are_checked_are_those_that_the_proof_watches() -> None:
+    assert set(MOVING) == set(invariants.TABLES)
+
+
+@pytest.mark.parametrize("column", invariants.WORDS)
+def test_each_word_for_where_a_run_or_a_step_is_has_its_invariant(column: str) -> None:
+    assert set(invariants.WORDS[column]) == set(ENUMS[column])
+
+
+def test_all_enums_of_the_schema_are_covered() -> None:
+    listed = {
+        f"{table.name}.{constraint.name.removeprefix(f'{table.name}_')}"
+        for table in metadata.sorted_tables
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint) and isinstance(constraint.name, str)
+        and " IN ('" in str(constraint.sqltext) and " = (" not in str(constraint.sqltext)
+    }  # fmt: skip
+    assert listed == set(invariants.WORDS)
+
+
+def test_the_invariants_that_are_named_exist() -> None:
+    named = {*invariants.TABLES.values()} | {
+        name for words in invariants.WORDS.values() for name in words.values()
+    }
+    constraints = {
+        str(constraint.name) for table in metadata.sorted_tables for constraint in table.constraints
+    }
+    assert named <= {*invariants.ALWAYS, *invariants.AT_REST, *constraints}
+
+
+def test_each_statement_and_function_that_moves_something_has_its_rule_in_the_proof() -> None:
+    assert writing() == set(invariants.MOVES)
+
+
+@pytest.mark.parametrize("name", sorted(set(invariants.MOVES.values())))
+def test_each_rule_that_is_named_is_one(name: str) -> None:
+    rule = getattr(Road, name)
+    assert hasattr(rule, RULE_MARKER) or hasattr(rule, INITIALIZE_RULE_MARKER)

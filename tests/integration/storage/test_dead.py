@@ -1,0 +1,102 @@
+"""Dead letters: what counts as one, which belong together, and the failed runs that may be sent again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from agno_workers.core.tool import Effect
+from agno_workers.storage.dead import Dead, Which
+from tests.integration.storage.world import FEW, World, result
+
+
+def error(message: str, kind: str = "RunFailed") -> dict[str, object]:
+    return {"type": kind, "message": message, "ids": {}}
+
+
+def failed(world: World, message: str = "no", kind: str = "RunFailed", **options: str) -> str:
+    turn = world.turn(**options)
+    world.journal.fail(turn, error(message, kind), "refused", usage=FEW)
+    return turn.run_id
+
+
+@pytest.fixture
+def dead(world: World) -> Dead:
+    return Dead(world.pool)
+
+
+def test_messages_that_differ_in_ids_and_numbers_are_one_group(world: World, dead: Dead) -> None:
+    runs = [
+        failed(
+            world,
+            f"attempt {n} of 0198c0de-0000-7000-8000-00000000000{n} on w{n}@host#1{n}-ab died after 3.{n} s",
+        )
+        for n in range(3)
+    ]
+    other = failed(world, "no such model")
+    first, second = dead.groups(Which(), 10)
+    assert (first.letters, first.message) == (3, "attempt … of … on … died after ….… s")
+    assert (first.sample, second.sample) == (max(runs), other)
+
+
+def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(world: World, dead: Dead) -> None:
+    died, lost, fine = (world.tools(name, effect=Effect.ONCE)[0] for name in ("died", "lost", "fine"))
+    world.journal.finish_tool(died, result(died), error("e", "LeaseExpired"), "dead")
+    world.journal.finish_tool(lost, result(lost), error("e", "OutcomeUnknown"), "unknown")
+    world.journal.finish_tool(fine, result(fine), error("e", "raised"))
+    found = {group.tool: (group.status, group.type) for group in dead.groups(Which(), 10)}
+    assert found == {"died": ("dead", "LeaseExpired"), "lost": ("unknown", "OutcomeUnknown")}
+    assert dead.letter(died.step_id).is_dead
+    assert dead.letter(lost.step_id).key == "tool:1:0"
+    assert not dead.letter(fine.step_id).is_dead
+
+
+def test_a_dead_turn_is_no_letter_beside_its_run(world: World, dead: Dead) -> None:
+    turn = world.turn()
+    world.journal.fail(turn, error("e"), "retries", step_status="dead")
+    (group,) = dead.groups(Which(), 10)
+    assert (group.status, group.tool, group.letters) == ("failed", "turn", 1)
+
+
+def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: Dead) -> None:
+    old = failed(world, kind="A", agent="one")
+    failed(world, kind="B", agent="two")
+    world.sql("UPDATE agno.run SET ended_at = now() - interval '2 hours' WHERE id = %(id)s", id=old)
+    for which, agents in {
+        Which(agent="one"): ["one"],
+        Which(error="B"): ["two"],
+        Which(tool="turn"): ["one", "two"],
+        Which(tool="pay"): [],
+        Which(within=timedelta(hours=1)): ["two"],
+        Which(agent="one", within=timedelta(hours=1)): [],
+    }.items():
+        assert sorted(group.agent for group in dead.groups(which, 10)) == agents
+        assert dead.redrivable(which).runs == len(agents)
+        assert len(list(dead.failed(which))) == len(agents)
+
+
+def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
+    world: World, dead: Dead
+) -> None:
+    runs = [failed(world) for _ in range(7)]
+    world.sql("UPDATE agno.run SET ended_at = now() - interval '1 min' WHERE id = ANY(%(ids)s)", ids=runs[:4])
+    seen = []
+    for run_id in dead.failed(Which(), page=2):
+        seen.append(run_id)
+        assert world.journal.redrive(run_id)
+        (step,) = world.sql("SELECT id FROM agno.step WHERE run_id = %(id)s AND status = 'ready'", id=run_id)
+        turn = world.journal.claim_turn(run_id, step["id"], 1)
+        assert turn is not None
+        world.journal.fail(turn, error("again"), "refused", usage=FEW)
+    assert sorted(seen) == sorted(runs)
+
+
+def test_runs_that_others_delegated_are_counted_apart(world: World, dead: Dead) -> None:
+    parent, child = failed(world), failed(world)
+    world.sql(
+        "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child
+    )
+    found = dead.redrivable(Which())
+    assert (found.runs, found.delegated) == (1, 1)
+    assert list(dead.failed(Which())) == [parent]

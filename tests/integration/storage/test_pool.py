@@ -1,0 +1,30 @@
+"""A pool through an outage."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.errors import Unavailable
+from agno_workers.storage.pool import Pool
+from tests.chaos.proxy import Mode, Network
+
+
+def test_the_first_call_after_an_outage_is_answered_however_long_that_was(servers: EmbeddedServers) -> None:
+    """psycopg's pool, left alone, would try again 7 s after the outage began, and then 15 s after."""
+    folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
+    with Network() as network:
+        line = network.proxy(f"{folder}/.s.PGSQL.5432")
+        pool = Pool(
+            f"postgresql://agno@127.0.0.1:{line.port}/agno", size=2, timeout_s=2, statement_timeout_s=30
+        )
+        pool.run("SELECT 1")
+        line.set(Mode.RESET)
+        for _ in range(3):  # of up to 2 s each
+            with pytest.raises(Unavailable):
+                pool.run("SELECT 1")
+        line.set(Mode.PASS)
+        assert pool.run("SELECT 1 AS one") == [{"one": 1}]
+        pool.close()

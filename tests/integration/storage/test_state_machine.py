@@ -1,0 +1,934 @@
+"""The proof by a model: any transactions in any order, on the real Postgres, break no invariant and lose no run.
+
+Hypothesis makes up the lives of runs: several workers that claim, work, die, or come back late with a result; messages that
+are lost, doubled or forged; people who answer, or don't; a keeper that puts right what it finds; cancels, pauses, redrives
+and forks in between. After each transaction `invariants.ALWAYS` must hold. In the end everybody but the keeper, one worker
+and a person who answers is gone, Redis has forgotten all, and each run must come to its end: `calm`.
+
+The clock is set, not waited for: a lease, a timer, a deadline is over when its row says so.
+
+    AGNO_ROADS=3000 ./run test tests/integration/storage/test_state_machine.py      other roads, and more of them
+    AGNO_SHORTEST=1 ./run test ...              a road that fails, cut down to what makes it fail: takes minutes
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec.structs import replace
+from uuid6 import uuid7
+
+from agno_workers.core.messages import Message, ToolCall, Usage, user
+from agno_workers.core.run import RunStatus, StepKind, WaitsFor
+from agno_workers.core.tool import Effect, Policy, ToolOutcome
+from agno_workers.embedded import EmbeddedServers
+from agno_workers.engine import tool_calls
+from agno_workers.engine.control import Held
+from agno_workers.engine.loop import Engine
+from agno_workers.errors import InvalidInput, NotWaiting
+from agno_workers.people import Requirement
+from agno_workers.registry import Registry
+from agno_workers.storage.bulk import Bulk, Common, Item
+from agno_workers.storage.journal import (
+    Child,
+    Continue,
+    Expired,
+    Hopeless,
+    Recorded,
+    Send,
+    ToolClaim,
+    ToolStep,
+    TurnClaim,
+)
+from agno_workers.storage.look import Waiting
+from agno_workers.storage.pool import Pool, Row
+from agno_workers.storage.results import Results
+from agno_workers.storage.workers import Workers
+from agno_workers.streams import Streams
+from tests import invariants
+from tests.integration.storage.world import (
+    FEW,
+    INLINE_MAX_BYTES,
+    CountingPool,
+    World,
+    asking,
+    claimed,
+    said,
+)
+
+InOrder = TypeVar("InOrder", Send, Hopeless, Expired, Waiting)
+ROADS = int(os.environ.get("AGNO_ROADS", "0"))
+FEW_RUNS, MAX_RUNS = 4, 12
+ERROR = {"type": "ModelRejected", "message": "no", "ids": {}}
+WORKERS = ("w1", "w2", "w3")
+CHILD = "child"
+CALLS: dict[str, Policy | Effect] = {
+    "look_up": Effect.PURE,
+    "write": Effect.IDEMPOTENT,
+    "pay": Effect.ONCE,
+    "pay_or_ask": Policy(on_unknown="ask", within_s=60),
+    "pay_and_check": Policy(reconcile=True),
+    "pay_and_check_or_ask": Policy(reconcile=True, on_unknown="ask"),
+    "if_allowed": Policy(needs=WaitsFor.CONFIRMATION, within_s=60),
+    "unless_forbidden": Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="approve"),
+    "only_if_allowed": Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="fail"),
+    "filled_in": Policy(needs=WaitsFor.ANSWER, fields=("iban",), within_s=60),
+    "elsewhere": Policy(needs=WaitsFor.EXECUTION, within_s=60),
+}
+"""What a model may call: an effect without more, or the policy of a `once` tool. And CHILD, a delegation."""
+
+_THERE = """
+    SELECT coalesce(bool_or(r.ended_at IS NULL), false) AS open, coalesce(bool_or(r.status = 'failed'), false) AS failed,
+           coalesce(bool_or(r.paused_at IS NOT NULL AND r.ended_at IS NULL), false) AS paused,
+           coalesce(bool_or(s.status = 'running'), false) AS running,
+           coalesce(bool_or(s.status = 'running' AND s.lease_until < clock_timestamp()), false) AS late,
+           coalesce(bool_or(s.status = 'waiting' AND s.waits_for <> 'run'), false) AS asking,
+           coalesce(bool_or(s.status = 'waiting' AND s.expires_at < clock_timestamp()), false) AS expired,
+           coalesce(bool_or(s.status = 'ready'), false) AS ready, coalesce(bool_or(s.not_before IS NOT NULL), false) AS timer,
+           coalesce(bool_or(r.ended_at IS NULL AND r.deadline_at < clock_timestamp()), false) AS overdue,
+           coalesce(bool_or(r.parent_run_id IS NOT NULL), false) AS child,
+           EXISTS (SELECT FROM agno.outbox) AS owed
+    FROM agno.run r LEFT JOIN agno.step s ON s.run_id = r.id"""
+picks = st.integers(0, 11)
+some_calls = st.lists(st.sampled_from([*CALLS, CHILD, "pay_or_ask"]), min_size=1, max_size=3)
+fates = st.sampled_from(["sent", "sent", "sent", "not struck out", "lost", "not sent"])
+"""What becomes of messages: `lost` ones were struck out of the outbox, those `not sent` were left in it by one who died."""
+
+
+@dataclass
+class Carried:
+    """A claim in the hands of a worker, who may have lost it, or have died, without knowing."""
+
+    worker: str
+    claim: TurnClaim | ToolClaim
+    is_executed: bool = False
+
+
+class Result(NamedTuple):
+    run_id: str
+    generation: int
+    key: str
+
+
+def if_any(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For rules that need something to work on."""
+
+    def of_it(road: Road) -> bool:
+        return road.there[what]
+
+    return precondition(of_it)
+
+
+class Road(RuleBasedStateMachine):
+    """What may happen, as rules. What must be true of it, as far as rows don't tell, is counted here."""
+
+    def __init__(self, pool: CountingPool, streams: Streams) -> None:
+        super().__init__()
+        self.world = World(pool)
+        self.world.empty()
+        self.journal = self.world.journal
+        self.workers = Workers(pool)
+        self.results = Results(pool)
+        self.bulk = Bulk(pool, self.journal, inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
+        self.engine = Engine(
+            self.journal,
+            pool,
+            Registry([]),
+            streams,
+            _no_model,
+            "agents",
+            "tools",
+            Held(self.journal.is_held),
+        )
+        self.mail: list[Send] = []
+        """What is on its way to workers."""
+        self.carried: list[Carried] = []
+        self.hopeless: list[Hopeless] = []
+        self.expired: list[Expired] = []
+        self.asked: list[Requirement] = []
+        """What keepers and people have on their screens: it may be long past."""
+        self.runs: list[str] = []
+        """All that was accepted, in order."""
+        self.by_key: dict[str, str] = {}
+        self.batches: list[str] = []
+        self.there: dict[str, bool] = {}
+        """Of what there is any, to try no rule that has nothing to work on."""
+        self.recorded: Counter[Result] = Counter()
+        self.replies: Counter[str] = Counter()
+        self.executions: Counter[str] = Counter()
+        self.allowed: Counter[str] = Counter()
+        """Executions of a `once` step beyond the first, since somebody found out that it had not been executed."""
+
+    # Somebody wants something.
+
+    @initialize()
+    def submit(self) -> None:
+        self._submitted(self.journal.submit(user("hi"), agent="a", queue="agents"), "sent")
+
+    @precondition(lambda self: len(self.runs) < FEW_RUNS)
+    @rule(
+        key=st.sampled_from([None, "k1", "k2"]),
+        how=st.sampled_from(["plain", "timer", "canvas", "deadline"]),
+        fate=fates,
+    )
+    def submit_with(self, key: str | None, how: str, fate: str) -> None:
+        ways: dict[str, dict[str, Any]] = {
+            "plain": {},
+            "timer": {"not_before": "2999-01-01"},
+            "canvas": {"id": str(uuid7()), "canvas": {"link": [{"task": "t"}]}},
+            "deadline": {"deadline_s": 60},
+        }
+        submitted = self.journal.submit(
+            user("hi"), agent="a", queue="agents", idempotency_key=key, **ways[how]
+        )
+        assert submitted.created == (key is None or key not in self.by_key)
+        if key is not None and how != "canvas":
+            assert self.by_key.setdefault(key, submitted.run_id) == submitted.run_id
+        elif key is not None:
+            self.by_key.setdefault(key, submitted.run_id)
+        self._submitted(submitted, fate)
+
+    @precondition(lambda self: len(self.runs) < FEW_RUNS)
+    @rule()
+    def submit_by_sql(self) -> None:
+        self._accept(self.world.value("SELECT agno.submit('a', 'hi')"))
+
+    @precondition(lambda self: len(self.runs) < FEW_RUNS)
+    @rule(fate=fates)
+    def submit_chord(self, fate: str) -> None:
+        chord = str(uuid7())
+        self.results.open_chord(chord, {"task": "body"})
+        for place in range(2):
+            canvas = {"chord": True, "group_id": chord, "group_index": place}
+            self._submitted(self.journal.submit(user("hi"), agent="a", queue="agents", canvas=canvas), fate)
+        self.results.size_chord(chord, 2)
+
+    @precondition(lambda self: len(self.runs) < FEW_RUNS)
+    @rule(key=st.sampled_from([None, "k1"]))
+    def submit_many(self, key: str | None) -> None:
+        batch = str(uuid7())
+        assert self.bulk.submit(batch, [Item(user("one")), Item(user("two"), key)], Common("a", "agents"))
+        for run in self.bulk.runs(batch):
+            self._accept(run.id)
+            if run.idempotency_key:
+                assert self.by_key.setdefault(run.idempotency_key, run.id) == run.id
+        self.batches.append(batch)
+
+    @precondition(lambda self: self.batches)
+    @rule(pick=picks)
+    def cancel_batch(self, pick: int) -> None:
+        self.bulk.cancel(_one(self.batches, pick))
+
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        run = self._run(pick)
+        assert self.journal.cancel(run["id"]) == (run["ended_at"] is None)
+
+    @if_any("open")
+    @rule(pick=picks)
+    def stop_without_the_children(self, pick: int) -> None:
+        """Whoever cancels, and dies before it comes to the children."""
+        run = self._run(pick)
+        stopped = self.journal._stop(run["id"], RunStatus.CANCELLED, "cancelled", ERROR)
+        assert stopped == (run["ended_at"] is None)
+
+    @if_any("open")
+    @rule(pick=picks)
+    def pause(self, pick: int) -> None:
+        run = self._run(pick)
+        assert self.journal.pause(run["id"]) == (run["ended_at"] is None and run["paused_at"] is None)
+
+    @if_any("paused")
+    @rule(pick=picks)
+    def resume(self, pick: int) -> None:
+        run = self._run(pick)
+        family = {run["id"]}
+        for row in self._rows("ended_at IS NULL"):  # a child comes after its parent
+            if row["parent_run_id"] in family:
+                family.add(row["id"])
+        paused = [row["id"] for row in self._rows("paused_at IS NOT NULL AND ended_at IS NULL")]
+        assert self.journal.resume(run["id"]) == bool(family.intersection(paused))
+
+    @if_any("failed")
+    @rule(pick=picks)
+    def redrive(self, pick: int) -> None:
+        run = self._run(pick, "status = 'failed'")
+        assert self.journal.redrive(run["id"]) == (run["status"] == "failed")
+
+    @precondition(lambda self: len(self.runs) < MAX_RUNS)
+    @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
+    def fork(self, pick: int, is_edited: bool, key: str | None) -> None:
+        steps = self._steps("kind <> 'delegate'")
+        step = _one(steps, pick)
+        edits: dict[str, Any] = {}
+        if is_edited and step["kind"] == "turn":
+            edits = {"asked": user("something else")}
+        elif is_edited:
+            edits = {"call": ToolCall(step["call"]["id"], step["name"], '{"edited": true}')}
+        open_beside = [
+            other["key"]
+            for other in self._steps("ended_at IS NULL AND kind <> 'turn'")
+            if other["run_id"] == step["run_id"] and other["id"] != step["id"] and step["kind"] == "tool"
+            and other["key"].split(":")[1] == step["key"].split(":")[1]
+        ]  # fmt: skip
+        try:
+            run_id, created = self.journal.fork(step["id"], idempotency_key=key, **edits)
+        except InvalidInput:
+            assert open_beside
+            return
+        assert not open_beside
+        its_key = f"{key} of {self.world.run(run_id)['agent']}"
+        assert created == (key is None or its_key not in self.by_key)
+        if key is not None:
+            assert self.by_key.setdefault(its_key, run_id) == run_id
+        self._accept(run_id)
+
+    # Workers.
+
+    @precondition(lambda self: self.mail)
+    @rule(pick=picks, worker=st.sampled_from(WORKERS), is_doubled=st.booleans())
+    def receive(self, pick: int, worker: str, is_doubled: bool) -> None:
+        self._receive(pick, worker, is_doubled)
+
+    def _receive(self, pick: int, worker: str, is_doubled: bool) -> Carried | None:
+        send = _one(self.mail, pick)
+        if not is_doubled:
+            self.mail.remove(send)
+        journal = self.world.journal_of(worker)
+        take = journal.claim_turn if send.kind is StepKind.TURN else journal.claim_tool
+        claim = take(send.run_id, send.step_id, send.generation)
+        if claim is None:
+            return None
+        if isinstance(claim, TurnClaim):
+            assert len(claim.transcript) == claim.seq
+        carried = Carried(worker, claim)
+        self.carried.append(carried)
+        return carried
+
+    @precondition(lambda self: self.mail)
+    @rule(pick=picks, how=st.sampled_from(["run", "step", "generation", "kind"]))
+    def receive_forged(self, pick: int, how: str) -> None:
+        """Nothing comes of a message that names what does not belong together."""
+        true = _one(self.mail, pick)
+        forged = {
+            "run": replace(true, run_id=str(uuid7())),
+            "step": replace(true, step_id=str(uuid7())),
+            "generation": replace(true, generation=true.generation + 1),
+            "kind": replace(true, kind=StepKind.TOOL if true.kind is StepKind.TURN else StepKind.TURN),
+        }[how]
+        take = self.journal.claim_turn if forged.kind is StepKind.TURN else self.journal.claim_tool
+        if how == "run" and forged.kind is StepKind.TOOL:
+            return
+        with self.world.unchanged():
+            assert take(forged.run_id, forged.step_id, forged.generation) is None
+
+    @precondition(lambda self: self.mail)
+    @rule(pick=picks, calls=some_calls, fate=fates, is_bad=st.booleans())
+    def work(self, pick: int, calls: list[str], fate: str, is_bad: bool) -> None:
+        """A message, and all that follows from it: the ordinary day."""
+        self._work(pick, calls, fate, is_bad=is_bad)
+
+    @precondition(lambda self: self.mail)
+    @rule(calls=some_calls, times=st.integers(1, 4))
+    def work_on(self, calls: list[str], times: int) -> None:
+        for _ in range(times):
+            if self.mail:
+                self._work(-1, calls, "sent")
+
+    @precondition(lambda self: self.mail)
+    @rule(pick=picks, is_executed=st.booleans(), fate=fates)
+    def work_and_die(self, pick: int, is_executed: bool, fate: str) -> None:
+        """A worker dies with a step in hand, rather a call than a turn, and the keeper sees it."""
+        self.mail.sort(key=lambda send: send.kind)
+        carried = self._receive(pick % 3, "w2", is_doubled=False)
+        if carried is not None:
+            if is_executed and isinstance(carried.claim, ToolClaim):
+                self._execute(carried)
+            self.world.expire(carried.claim.step_id)
+            self.expire_leases(is_late=False, fate=fate)
+
+    def _work(self, pick: int, calls: list[str], fate: str, *, is_bad: bool = False) -> None:
+        carried = self._receive(pick, "w1", is_doubled=False)
+        if carried is not None:
+            self.carried.remove(carried)
+            if isinstance(carried.claim, ToolClaim):
+                self._execute(carried)
+                self._tool_ends(carried.claim, ToolOutcome("said", is_error=is_bad), fate)
+            elif is_bad:
+                self._turn_ends(carried.claim, self.journal.fail, fate, ERROR, "refusal", said("no"), FEW)
+            elif carried.claim.turns < 2 and len(self.runs) < MAX_RUNS:
+                self._fan_out(carried.claim, calls, fate)
+            else:
+                self._turn_ends(carried.claim, self.journal.end, fate, said("ok"), FEW, "ok", "end")
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks, is_doubled=st.booleans(), calls=some_calls, fate=fates)
+    def fan_out(self, pick: int, is_doubled: bool, calls: list[str], fate: str) -> None:
+        if len(self.runs) >= MAX_RUNS:
+            calls = [name for name in calls if name != CHILD] or ["write"]
+        self._fan_out(self._turn(pick, is_doubled), calls, fate)
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks, is_doubled=st.booleans(), how=st.sampled_from(["again", "misfit"]), fate=fates)
+    def ask_again(self, pick: int, is_doubled: bool, how: str, fate: str) -> None:
+        words = said("hm") if how == "again" else [*said("hm"), user("try again")]
+        self._turn_ends(self._turn(pick, is_doubled), self.journal.ask_again, fate, words, FEW, "agents")
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks, is_doubled=st.booleans(), fate=fates)
+    def end(self, pick: int, is_doubled: bool, fate: str) -> None:
+        self._turn_ends(self._turn(pick, is_doubled), self.journal.end, fate, said("ok"), FEW, "ok", "end")
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks, is_doubled=st.booleans(), how=st.sampled_from(["silently", "with words", "dead"]))
+    def fail(self, pick: int, is_doubled: bool, how: str) -> None:
+        words = (said("no"), FEW) if how == "with words" else ()
+        step_status = "dead" if how == "dead" else "done"
+        turn = self._turn(pick, is_doubled)
+        self._turn_ends(
+            turn, self.journal.fail, "sent", ERROR, "model_rejected", *words, step_status=step_status
+        )
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks)
+    def try_turn_later(self, pick: int) -> None:
+        self.journal.retry(self._turn(pick, is_doubled=True), 60, ERROR)
+
+    @precondition(lambda self: self._holds(TurnClaim))
+    @rule(pick=picks)
+    def set_deadline(self, pick: int) -> None:
+        self.journal.set_deadline(self._turn(pick, is_doubled=True).run_id, 60)
+
+    @precondition(lambda self: self._holds(ToolClaim))
+    @rule(
+        pick=picks,
+        is_doubled=st.booleans(),
+        outcome=st.sampled_from(["ok", "ok", "raised", "again", "dies", "nobody knows"]),
+        fate=fates,
+    )
+    def execute(self, pick: int, is_doubled: bool, outcome: str, fate: str) -> None:
+        carried = self._take(pick, ToolClaim, is_doubled)
+        claim = carried.claim
+        assert isinstance(claim, ToolClaim)
+        if outcome == "nobody knows" and claim.reconciling:
+            self._publish(tool_calls.leave_unknown(self.engine, claim, "the hook does not know").sends, fate)
+            return
+        if outcome == "again" and not carried.is_executed:
+            tool_calls.finish(self.engine, claim, None, ToolOutcome("in an hour", True, "again", 3600))
+            return
+        if not carried.is_executed:
+            self._execute(carried)
+        if outcome != "dies":
+            self._tool_ends(claim, ToolOutcome("said", is_error=outcome == "raised"), fate)
+
+    @precondition(lambda self: self.carried)
+    @rule(worker=st.sampled_from(WORKERS))
+    def renew(self, worker: str) -> None:
+        mine = {carried.claim.step_id for carried in self.carried if carried.worker == worker}
+        lost = self.world.journal_of(worker).renew(sorted(mine))
+        held = {
+            step["id"]: step["lease_until"]
+            for step in self._steps(f"status = 'running' AND worker = '{worker}'")
+        }
+        assert not lost & held.keys()
+        assert all(held[step_id] > self.journal.now() for step_id in mine & held.keys())
+
+    @precondition(lambda self: self.carried)
+    @rule(pick=picks)
+    def give_up(self, pick: int) -> None:
+        """A process of a worker died, and its worker says so."""
+        carried = _one(self.carried, pick)
+        self.world.journal_of(carried.worker).give_up(carried.claim.step_id)
+
+    @if_any("running")
+    @rule(worker=st.sampled_from(WORKERS), fate=fates)
+    def hand_over(self, worker: str, fate: str) -> None:
+        self._publish(self.workers.hand_over(worker), fate)
+
+    # Time goes by.
+
+    @if_any("running")
+    @rule(pick=picks)
+    def lease_runs_out(self, pick: int) -> None:
+        for step in _at_most_one(self._steps("status = 'running'"), pick):
+            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=step["id"])
+
+    @if_any("asking")
+    @rule(pick=picks)
+    def wait_runs_out(self, pick: int) -> None:
+        for step in _at_most_one(self._steps("status = 'waiting' AND expires_at IS NOT NULL"), pick):
+            self.world.sql("UPDATE agno.step SET expires_at = '2000-01-01' WHERE id = %(id)s", id=step["id"])
+
+    @if_any("timer")
+    @rule()
+    def timers_come(self) -> None:
+        self.world.sql("UPDATE agno.step SET not_before = '2000-01-01' WHERE not_before IS NOT NULL")
+
+    @if_any("open")
+    @rule(pick=picks)
+    def deadline_comes(self, pick: int) -> None:
+        self.world.sql("UPDATE agno.run SET deadline_at = '2000-01-01' WHERE id = %(id)s", id=self._run(pick)["id"])  # fmt: skip
+
+    @precondition(lambda self: self.mail)
+    @rule(pick=picks)
+    def redis_forgets(self, pick: int) -> None:
+        if pick == 0:
+            self.mail.clear()
+        else:
+            self.mail.remove(_one(self.mail, pick))
+
+    # The keeper.
+
+    @if_any("late")
+    @rule(is_late=st.booleans(), fate=fates)
+    def expire_leases(self, is_late: bool, fate: str) -> None:
+        self._publish(self.journal.release_expired(100), fate)
+        self.hopeless += self._in_order(self.journal.hopeless(100))
+        if not is_late:
+            self._bury(fate)
+
+    @precondition(lambda self: self.hopeless)
+    @rule(fate=fates)
+    def bury_late(self, fate: str) -> None:
+        self._bury(fate)
+
+    @if_any("expired")
+    @rule(is_late=st.booleans(), fate=fates)
+    def expire_waits(self, is_late: bool, fate: str) -> None:
+        self.expired += self._in_order(self.journal.expired_waits(100))
+        if not is_late:
+            self._expire(fate)
+
+    @precondition(lambda self: self.expired)
+    @rule(fate=fates)
+    def expire_late(self, fate: str) -> None:
+        self._expire(fate)
+
+    @if_any("overdue")
+    @rule()
+    def end_overdue(self) -> None:
+        for run_id in self.journal.overdue_runs(100):
+            assert self.journal.end_overdue(run_id)
+        assert not self.journal.overdue_runs(100)
+
+    @if_any("child")
+    @rule()
+    def end_orphans(self) -> None:
+        while orphans := self.journal.orphans(100):
+            for run_id in orphans:
+                self.journal.cancel(run_id)
+        assert not self.world.sql("""
+            SELECT c.id FROM agno.run c JOIN agno.step s ON s.id = c.parent_step_id
+            WHERE c.ended_at IS NULL AND s.status <> 'waiting'""")
+
+    @if_any("timer")
+    @rule(fate=fates)
+    def send_due(self, fate: str) -> None:
+        self._publish(self.journal.take_due(100), fate)
+
+    @if_any("owed")
+    @rule(fate=fates)
+    def publish_outbox(self, fate: str) -> None:
+        self.world.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
+        owed = self.journal.take_outbox(100, 0)
+        self._publish([item for item in owed if isinstance(item, Send)], fate)
+        for item in owed:
+            if isinstance(item, Continue) and self.results.hold_owed(item.outbox_id):
+                self._go_on(item, fate)
+
+    @if_any("ready")
+    @rule(how=st.sampled_from(["lost", "overdue", "forgotten"]), fate=fates)
+    def resend(self, how: str, fate: str) -> None:
+        self.world.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 hour' WHERE status = 'ready'")
+        match how:
+            case "lost":
+                self._publish(self.journal.take_lost(self.journal.silent_queues(3), 3, 100), fate)
+            case "overdue":
+                self._publish(self.journal.take_overdue(60, 100), fate)
+            case _:
+                self._publish(self.journal.take_forgotten(self.journal.now(), 100), fate)
+
+    # People.
+
+    @precondition(lambda self: self.there["asking"] or self.asked)
+    @rule(
+        pick=picks,
+        verdict=st.sampled_from(["yes", "yes", "no", "again"]),
+        is_stale=st.booleans(),
+    )
+    def answer(self, pick: int, verdict: str, is_stale: bool) -> None:
+        """A person looks at what waits, and says something; or says it to what was on the screen long ago."""
+        waiting = self._in_order(self.world.look.waiting())
+        fresh = [Requirement(one, self.journal) for one in waiting]
+        for requirement in _at_most_one(self.asked if is_stale else fresh, pick):
+            waits = self.world.step(requirement.id)["waits_for"] == requirement.needs
+            try:
+                self._say(requirement, verdict)
+            except NotWaiting:
+                assert not waits
+            else:
+                assert waits
+        self.asked = (self.asked + fresh)[-6:]
+
+    # What must be true.
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        assert not self._broken(invariants.ALWAYS)
+        (self.there,) = self.world.sql(_THERE)
+
+    @invariant()
+    def what_happened_once_happened_once(self) -> None:
+        assert not [result for result, times in self.recorded.items() if times > 1]
+        for step_id, times in self.executions.items():
+            assert times <= 1 + self.allowed[step_id]
+
+    def teardown(self) -> None:
+        self.calm()
+
+    def calm(self) -> None:
+        """Redis is empty and all workers are dead; now nothing fails any more, and every run must end."""
+        self.mail.clear()
+        self.carried.clear()
+        for _ in range(40):
+            for run in self._rows("paused_at IS NOT NULL AND ended_at IS NULL"):
+                self.journal.resume(run["id"])
+            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
+            self.timers_come()
+            self.expire_leases(is_late=False, fate="sent")
+            self.expire_waits(is_late=False, fate="sent")
+            self.end_overdue()
+            self.end_orphans()
+            self.send_due("sent")
+            self.resend("lost", "sent")
+            self.publish_outbox("sent")
+            for waiting in self.world.look.waiting():
+                self._say(Requirement(waiting, self.journal), "yes")
+            while self.mail:
+                self._carry_on()
+            self.nothing_is_broken()
+            if not self._broken(invariants.AT_REST):
+                break
+        self.what_happened_once_happened_once()
+        assert not self._broken({**invariants.ALWAYS, **invariants.AT_REST})
+        assert {row["id"]: row["input_tokens"] for row in self._rows()} == {
+            run_id: FEW.input_tokens * self.replies[run_id] for run_id in self.runs
+        }
+
+    def _carry_on(self) -> None:
+        carried = self._receive(0, "w1", is_doubled=False)
+        if carried is not None:
+            self.carried.remove(carried)
+            if isinstance(carried.claim, ToolClaim):
+                self._execute(carried)
+                self._tool_ends(carried.claim, ToolOutcome("ok"), "sent")
+            else:
+                self._turn_ends(carried.claim, self.journal.end, "sent", said("ok"), FEW, "ok", "end")
+
+    # How it is done.
+
+    def _accept(self, run_id: str) -> None:
+        if run_id not in self.runs:
+            self.runs.append(run_id)
+
+    def _submitted(self, submitted: Any, fate: str) -> None:
+        self._accept(submitted.run_id)
+        self._publish([submitted.send] if submitted.send else [], fate)
+
+    def _publish(self, sends: Sequence[Send], fate: str) -> None:
+        if fate in ("sent", "not struck out"):
+            self.mail += self._in_order(sends)
+        if fate in ("sent", "lost"):
+            self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+
+    def _go_on(self, owed: Continue, fate: str) -> None:
+        if fate in ("sent", "lost"):
+            self.journal.published([owed.outbox_id])
+        else:
+            self.results.release_owed(owed.outbox_id)
+
+    def _turn(self, pick: int, is_doubled: bool) -> TurnClaim:
+        claim = self._take(pick, TurnClaim, is_doubled).claim
+        assert isinstance(claim, TurnClaim)
+        return claim
+
+    def _holds(self, kind: type[TurnClaim | ToolClaim]) -> bool:
+        return any(isinstance(carried.claim, kind) for carried in self.carried)
+
+    def _take(self, pick: int, kind: type[TurnClaim | ToolClaim], is_doubled: bool) -> Carried:
+        carried: Carried = _one([one for one in self.carried if isinstance(one.claim, kind)], pick)
+        if not is_doubled:
+            self.carried.remove(carried)
+        return carried
+
+    def _fan_out(self, claim: TurnClaim, calls: Sequence[str], fate: str) -> None:
+        steps = [_tool_step(f"call_{claim.turns}_{place}", name) for place, name in enumerate(calls)]
+        message = Message("assistant", tuple(step.call for step in steps))
+        recorded = self._turn_ends(claim, self.journal.fan_out, fate, message, FEW, steps, "agents")
+        for send in recorded.children:
+            self._accept(send.run_id)
+        self._publish(recorded.children, fate)
+
+    def _turn_ends(self, claim: TurnClaim, move: Callable[..., Recorded], fate: str, *result: Any, **more: Any) -> Recorded:  # fmt: skip
+        """Whoever comes first is recorded, and everybody else refused."""
+        wanted = self._is_wanted(claim)
+        recorded = move(claim, *result, **more)
+        assert recorded.recorded == wanted
+        if recorded.recorded:
+            self.recorded[Result(claim.run_id, claim.generation, claim.key)] += 1
+            self.replies[claim.run_id] += any(isinstance(value, Usage) for value in result)
+            self._publish(recorded.sends, fate)
+            if recorded.parent_run_id is not None:
+                self._publish(self.journal.owed_sends(recorded.parent_run_id), fate)
+            if recorded.continues is not None:
+                for owed in self.results.owed(*recorded.continues):
+                    self._go_on(owed, fate)
+        return recorded
+
+    def _tool_ends(self, claim: ToolClaim, outcome: ToolOutcome, fate: str) -> None:
+        wanted = self._is_wanted(claim)
+        recorded = tool_calls.finish(self.engine, claim, None, outcome)
+        assert recorded.recorded == wanted
+        self.recorded[Result(claim.run_id, claim.generation, claim.key)] += recorded.recorded
+        self._publish(recorded.sends, fate)
+
+    def _is_wanted(self, claim: TurnClaim | ToolClaim) -> bool:
+        run, step = self.world.run(claim.run_id), self.world.step(claim.step_id)
+        is_open = step["status"] in ("ready", "running") or step["waits_for"] == "resolution"
+        return is_open and run["ended_at"] is None and run["generation"] == claim.generation
+
+    def _execute(self, carried: Carried) -> None:
+        """A `once` tool after a crash asks its hook first, which knows what happened."""
+        claim = carried.claim
+        assert isinstance(claim, ToolClaim)
+        if claim.reconciling and self.executions[claim.step_id]:
+            return
+        if claim.reconciling:
+            self.allowed[claim.step_id] += 1
+        if claim.effect is Effect.ONCE:
+            self.executions[claim.step_id] += 1
+        carried.is_executed = True
+
+    def _bury(self, fate: str) -> None:
+        while self.hopeless:
+            self._publish(tool_calls.bury(self.engine, self.hopeless.pop(0)).sends, fate)
+
+    def _expire(self, fate: str) -> None:
+        while self.expired:
+            self._publish(tool_calls.expire(self.engine, self.expired.pop(0)).sends, fate)
+
+    def _say(self, requirement: Requirement, verdict: str) -> None:
+        match requirement.needs:
+            case WaitsFor.RESOLUTION:
+                happened = bool(self.executions[requirement.id])
+                requirement.resolve(happened, again=verdict == "again" and not happened)
+                self.allowed[requirement.id] += not happened
+            case _ if verdict == "no":
+                requirement.reject("no")
+            case WaitsFor.CONFIRMATION:
+                requirement.approve()
+            case WaitsFor.ANSWER:
+                requirement.answer({"iban": "DE00"})
+            case _:
+                requirement.complete("done elsewhere")
+
+    def _broken(self, statements: dict[str, str]) -> list[Row]:
+        whole = " UNION ALL ".join(
+            f"SELECT '{name.replace(chr(39), chr(39) * 2)}' AS what, to_jsonb(t) AS row FROM ({statement}) t"
+            for name, statement in statements.items()
+        )
+        return self.world.sql(whole)
+
+    def _rows(self, where: str = "true") -> list[Row]:
+        rows = self.world.sql(f"SELECT * FROM agno.run WHERE {where}")
+        return sorted(rows, key=lambda row: self.runs.index(row["id"]))
+
+    def _run(self, pick: int, where: str = "true") -> Row:
+        """A run, rather one of those."""
+        run: Row = _one(self._rows(where) or self._rows(), pick)
+        return run
+
+    def _steps(self, where: str) -> list[Row]:
+        rows = self.world.sql(f"SELECT * FROM agno.step WHERE {where}")
+        return sorted(rows, key=lambda row: (self.runs.index(row["run_id"]), row["generation"], row["key"]))
+
+    def _in_order(self, items: Sequence[InOrder]) -> list[InOrder]:
+        """As they were made, where SQL may give any order: so that Hypothesis can go the same road twice."""
+        return sorted(items, key=lambda item: (self.runs.index(item.run_id), item.step_id))
+
+
+def _tool_step(call_id: str, name: str) -> ToolStep:
+    call = ToolCall(call_id, name)
+    if name == CHILD:
+        return ToolStep(call, "agents", Effect.PURE, 1, child=Child(CHILD, "agents", user("do it")))
+    how = CALLS[name]
+    if isinstance(how, Effect):
+        return ToolStep(call, "tools", how, 2)
+    return ToolStep(call, "tools", Effect.ONCE, 2, how)
+
+
+def _one(items: Sequence[Any], pick: int) -> Any:
+    return items[pick % len(items)]
+
+
+def _at_most_one(items: Sequence[Any], pick: int) -> Sequence[Any]:
+    return [_one(items, pick)] if items else []
+
+
+def _no_model(model: Any) -> Any:
+    raise AssertionError(f"nobody asks {model}")
+
+
+@pytest.fixture(scope="module")
+def counting_pool(world_url: str) -> Iterator[CountingPool]:
+    pool = CountingPool(world_url)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600 if ROADS else 300)
+def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
+    counting_pool: CountingPool, servers: EmbeddedServers
+) -> None:
+    streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
+    how = settings(
+        max_examples=ROADS or 200,
+        stateful_step_count=60,
+        derandomize=not ROADS,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink) if "AGNO_SHORTEST" in os.environ else (Phase.generate,),
+        report_multiple_bugs=False,
+    )
+
+    class ThisRoad(Road):
+        def __init__(self) -> None:
+            super().__init__(counting_pool, streams)
+
+    run_state_machine_as_test(ThisRoad, settings=how)
+    ran = counting_pool.ran.keys() | counting_pool.functions()
+    assert [name for name in invariants.MOVES if name not in ran] == []
+
+
+# What was found on such roads, and must not come back.
+
+
+@pytest.mark.parametrize("kind", ["turn", "tool"])
+def test_a_message_for_the_wrong_task_claims_nothing(world: World, kind: str) -> None:
+    """Else a tool's step becomes a turn that asks the model, and a `once` tool is carried again after a crash."""
+    turn = claimed(world.submit().send)
+    (tool,) = world.fan_out("a", agent="b").sends
+    with world.unchanged():
+        if kind == "turn":
+            assert world.journal.claim_turn(tool.run_id, tool.step_id, 0) is None
+        else:
+            assert world.journal.claim_tool(turn.run_id, turn.step_id, 0) is None
+
+
+def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_call(world: World) -> None:
+    turn = world.turn()
+    policy = Policy(needs=WaitsFor.CONFIRMATION, on_unknown="ask")
+    (call,) = asking("pay").tool_calls
+    world.journal.fan_out(
+        turn, asking("pay"), FEW, [ToolStep(call, "tools", Effect.ONCE, 3, policy)], "agents"
+    )
+    (waiting,) = world.look.waiting()
+    early, stale = (Requirement(waiting, world.journal) for _ in range(2))
+    early.approve()
+    claim = claimed(world.journal.claim_tool(turn.run_id, waiting.step_id, 0))
+    assert world.journal.ask_person(claim, ERROR)
+    with pytest.raises(NotWaiting), world.unchanged():
+        stale.reject("no")
+
+
+def test_a_child_that_its_parent_forgot_when_it_was_sent_again_is_an_orphan(world: World) -> None:
+    parent, child = _delegation(world)
+    world.journal._stop(parent.run_id, RunStatus.FAILED, "nobody_answered", ERROR)
+    assert world.journal.redrive(parent.run_id)
+    assert world.journal.orphans(10) == [child.run_id]
+
+
+def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(world: World) -> None:
+    """A pool that lets a turn under way delegate in front of the resume."""
+    turn = world.turn()
+    world.journal.pause(turn.run_id)
+
+    class Between(Pool):
+        def __init__(self) -> None:
+            self.is_first = True
+
+        def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+            if "paused_at = NULL" in statement and self.is_first:
+                self.is_first = False
+                world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
+            return world.pool.run(statement, params)
+
+    assert world.journal_of("", Between()).resume(turn.run_id)
+    assert world.sql("SELECT agent FROM agno.run WHERE paused_at IS NOT NULL") == []
+
+
+def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(world: World) -> None:
+    turn = world.turn()
+    world.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
+    world.sql("UPDATE agno.run SET created_at = created_at - interval '1 hour'")
+    world.sql("UPDATE agno.step SET created_at = created_at - interval '1 hour'")
+    world.journal.redrive(turn.run_id)
+    deadline_at = world.journal.set_deadline(turn.run_id, 60)
+    assert deadline_at is not None
+    assert deadline_at > world.journal.now()
+
+
+def test_a_fork_can_be_forked_from_a_call_that_it_took_over(world: World) -> None:
+    one, two = world.tools("a", "b")
+    for tool in (one, two):
+        tool_calls.finish(_engine(world), tool, None, ToolOutcome("ok"))
+    fork, _ = world.journal.fork(one.step_id)
+    (copied,) = [step.id for step in world.look.steps(fork) if step.key == two.key]
+    (mine,) = [step.id for step in world.look.steps(fork) if step.key == one.key]
+    tool_calls.finish(
+        _engine(world), claimed(world.journal.claim_tool(fork, mine, 0)), None, ToolOutcome("ok")
+    )
+    again, _ = world.journal.fork(copied)
+    (step,) = [step.id for step in world.look.steps(again) if step.key == two.key]
+    claim = claimed(world.journal.claim_tool(again, step, 0))
+    (send,) = tool_calls.finish(_engine(world), claim, None, ToolOutcome("ok")).sends
+    assert len(claimed(world.journal.claim_turn(again, send.step_id, 0)).transcript) == 4
+
+
+def _engine(world: World) -> Engine:
+    streams = Streams(redis.Redis(), max_events=10, ttl_s=60)
+    return Engine(
+        world.journal,
+        world.pool,
+        Registry([]),
+        streams,
+        _no_model,
+        "agents",
+        "tools",
+        Held(world.journal.is_held),
+    )
+
+
+def _delegation(world: World) -> tuple[TurnClaim, Send]:
+    turn = world.turn()
+    recorded = world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
+    (child,) = recorded.children
+    return turn, child
