@@ -107,8 +107,8 @@ class Ears(bootsteps.StartStopStep):
 
 
 def leave_when_asked(life: Life) -> None:
-    """The first signal is Celery's warm shutdown, in our time. SIGQUIT, or a second signal, ends at once: Celery would
-    wait in its handler for threads that can't be stopped.
+    """The first signal is Celery's warm shutdown, in our time, for Ctrl-C as for SIGTERM. SIGQUIT, or a second signal, ends at
+    once: Celery would wait in its handler for threads that can't be stopped.
     """
     process = os.getpid()
     asked = False
@@ -122,10 +122,10 @@ def leave_when_asked(life: Life) -> None:
         nonlocal asked
         life.ask("hurry" if asked else "leave")
         asked = True
-        signal.signal(signal.SIGINT, hurry)  # after Celery's, which it puts in place at the first Ctrl-C
 
     signals.worker_shutting_down.connect(leave, weak=False)
     signal.signal(signal.SIGQUIT, hurry)
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
 
 
 def carried() -> list[str]:

@@ -37,9 +37,13 @@ def project(tmp_path: Path, environment: dict[str, str], start_worker: StartWork
 
 
 def test_the_programs_print_answers(project: dict[str, str], client: Client) -> None:
-    by_agent, by_client, by_message = (_run(project, "-c", program).splitlines() for program in PROGRAMS)
+    by_agent, by_batch, by_client, by_message, nothing = (
+        _run(project, "-c", program).splitlines() for program in PROGRAMS
+    )
     assert by_agent[0].startswith("What is a barrier? Usage(")
     assert "Compare them." in "".join(by_agent[1:])
+    assert sorted(by_batch) == ["What is a fence? What is a fence?", "What is a lease? What is a lease?"]
+    assert nothing == []  # it defines an agent
     assert by_client == ["What is a fence?"]
     assert client.handle(by_message[-1]).get(timeout=WAIT_S) == "What is a queue?"
 

@@ -206,7 +206,7 @@ def test_sigquit_and_ctrl_c_twice_hand_over_at_once(
     invariants.until(running(held))
     ending.process.send_signal(how)
     if how is signal.SIGINT:
-        ending.wait_for("Hitting Ctrl+C again")
+        ending.wait_for("Warm shutdown")
         ending.process.send_signal(how)
     ending.wait_for("handing over 1 step(s)")
     ends(ending)

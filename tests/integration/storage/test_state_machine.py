@@ -183,8 +183,8 @@ class Road(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule(
-        key=st.sampled_from([None, "k1", "k2"]),
-        how=st.sampled_from(["plain", "timer", "canvas", "deadline"]),
+        key=st.sampled_from([None, "k1", "k1"]),
+        how=st.sampled_from(["plain", "timer", "canvas", "canvas", "deadline"]),
         fate=fates,
     )
     def submit_with(self, key: str | None, how: str, fate: str) -> None:
