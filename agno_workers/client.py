@@ -107,7 +107,8 @@ class RunHandle:
         return [Requirement(waiting, self._journal) for waiting in self._look.waiting(self.id)]
 
     def redrive(self) -> bool:
-        """Send a failed run again, under its own id, from its last good turn; False when it has not failed.
+        """Send a failed run again, under its own id, from its last good turn; False when it has not failed, or was
+        delegated by another one, which was told.
 
         What its canvas did on the failure is not undone; what follows a success runs when it comes.
         """

@@ -115,7 +115,7 @@ class Requirement:
 
     def _let_go(self, needs: Sequence[WaitsFor], answer: dict[str, Any]) -> None:
         self._must_need(*needs)
-        if not self._journal.answer(self.id, needs, answer):
+        if not self._journal.answer(self.id, needs, answer, self._waiting.attempt):
             raise self._too_late()
         reach("answer.recorded")
 
@@ -130,6 +130,7 @@ class Requirement:
             self.tool,
             self._waiting.seq,
             self.needs,
+            self._waiting.attempt,
         )
         recorded = self._journal.finish_tool(waited, message, error, StepStatus.DONE, answer=answer)
         if not recorded.recorded:

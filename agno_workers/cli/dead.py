@@ -149,6 +149,11 @@ def _redrive_one(id: str) -> None:
         if not letter.is_run:
             move = _moves(letter)[0] if letter.is_dead else f"It is {letter.status}: there is nothing to do."
             raise InvalidInput(f"{_named(letter)} is no run, and only runs are sent again. {move}")
+        if letter.status == RunStatus.FAILED and letter.parent_run_id is not None:
+            raise InvalidInput(
+                f"run {letter.id} was delegated by {letter.parent_run_id}, which was told that it failed and waits no more: "
+                "redrive or fork that one."
+            )
         if client.handle(id).redrive():
             typer.echo(f"Run {letter.id} goes on from its last good turn.")
         elif letter.status not in (RunStatus.DONE, RunStatus.CANCELLED):

@@ -213,7 +213,9 @@ def expire(engine: Engine, step: Expired) -> Recorded:
         return engine.journal.finish_tool(step, _result(step, said), error, "unknown", answer=answer)
     match step.policy.on_timeout:
         case "approve" if step.waits_for is WaitsFor.CONFIRMATION:
-            engine.journal.answer(step.step_id, [step.waits_for], answer | {"verdict": "approved"})
+            engine.journal.answer(
+                step.step_id, [step.waits_for], answer | {"verdict": "approved"}, step.attempt
+            )
             return NOTHING
         case "fail":
             engine.journal.fail_unanswered(step, error)

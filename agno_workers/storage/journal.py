@@ -164,6 +164,8 @@ class Expired(msgspec.Struct, frozen=True):
     name: str
     seq: int
     waits_for: WaitsFor
+    attempt: int
+    """After which it began to wait: what is said of an earlier one comes too late."""
     call_id: str | None = None
     policy: Policy = Policy()
 
@@ -423,6 +425,7 @@ class Journal:
             "message": jsonb(payloads.pack(result)), "error": jsonb(error), "blobs": payloads.blobs,
             "publish_after_s": self._publish_after_s, "answer": jsonb(answer), "late_only": isinstance(claim, Hopeless),
             "from_statuses": [] if waited else [StepStatus.READY, StepStatus.RUNNING],
+            "asked_after": claim.attempt if isinstance(claim, Expired) else None,
             "from_waits": [claim.waits_for if isinstance(claim, Expired) else WaitsFor.RESOLUTION],
         }  # fmt: skip
         run = self._patiently if connection is None else partial(execute, connection)
@@ -520,9 +523,15 @@ class Journal:
             resumed = self.resume(child_id) or resumed
         return resumed
 
-    def answer(self, step_id: str, waits_for: Sequence[WaitsFor], answer: dict[str, Any]) -> bool:
-        """Let a waiting step be carried, with what a person said; False when it does not wait for that."""
-        params = {"step_id": step_id, "waits_for": list(waits_for), "answer": jsonb(answer)}
+    def answer(
+        self, step_id: str, waits_for: Sequence[WaitsFor], answer: dict[str, Any], attempt: int | None = None
+    ) -> bool:
+        """Let a waiting step be carried, with what a person said; False when it does not wait for that, or (given an
+        `attempt`) was cut short once more since the person was asked.
+        """
+        params = {
+            "step_id": step_id, "waits_for": list(waits_for), "answer": jsonb(answer), "asked_after": attempt,
+        }  # fmt: skip
         return bool(self._pool.run(_SQL["answer"], params))
 
     def ask_person(self, step: ToolClaim | Hopeless, error: dict[str, Any]) -> bool:

@@ -33,6 +33,7 @@ class Waiting(msgspec.Struct, frozen=True):
     generation: int
     key: str
     seq: int
+    attempt: int
     agent: str
     name: str
     waits_for: WaitsFor

@@ -17,16 +17,20 @@ from tests.integration.storage.world import World
 
 @pytest.fixture(scope="session")
 def world_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
-    name = f"world_{uuid.uuid4().hex[:12]}"
+    plain = f"world_{uuid.uuid4().hex[:12]}"
+    name = sql.Identifier(plain)
+    _execute(servers, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
+    yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{plain}"))
+    _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-        yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(statement)
 
 
-@pytest.fixture(scope="session")
+# For one module: the crash tests of another may have killed the server in between.
+@pytest.fixture(scope="module")
 def world_pool(world_url: str) -> Iterator[Pool]:
     pool = Pool(world_url, size=4, timeout_s=10, statement_timeout_s=30)
     yield pool

@@ -133,7 +133,7 @@ SELECT EXISTS (SELECT FROM recorded) AS recorded, ARRAY(SELECT id FROM owed) AS 
 -- name: finish_tool
 -- Record a tool's result, close its part of the barrier, and, if it was the last part, write the next turn: one commit.
 -- `from_statuses` and `from_waits` say who comes: a worker with a step that it carries, or a person with one that waits, still
--- for what the person was asked. A worker that was thought dead may still bring what became of a `once` tool, until a person
+-- for what the person was asked, after the same attempt. A worker that was thought dead may still bring what became of a `once` tool, until a person
 -- has said so. `late_only` is the keeper, for whom the lease must still be over.
 WITH alive AS (
     SELECT run.id, run.generation FROM agno.run
@@ -146,6 +146,7 @@ recorded AS (
     FROM alive
     WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation
       AND (step.status = ANY(%(from_statuses)s) OR step.waits_for = ANY(%(from_waits)s)) AND step.kind = 'tool'
+      AND (%(asked_after)s::int IS NULL OR step.attempt = %(asked_after)s)
       AND (NOT %(late_only)s OR step.status = 'running' AND step.lease_until < clock_timestamp())
     RETURNING step.run_id, step.generation, step.seq, step.barrier_id
 ),
@@ -212,6 +213,7 @@ answered AS (
         answer = %(answer)s || jsonb_build_object('at', statement_timestamp())
     FROM alive
     WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation AND step.waits_for = ANY(%(waits_for)s)
+      AND (%(asked_after)s::int IS NULL OR step.attempt = %(asked_after)s)
     RETURNING step.id
 ),
 owed AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM answered)

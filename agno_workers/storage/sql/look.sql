@@ -19,7 +19,7 @@ FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, i
 
 -- name: waiting
 -- What waits for a person, or somebody outside; of one run or of all, the oldest first.
-SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.name, step.waits_for, step.created_at, step.expires_at,
+SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.attempt, step.name, step.waits_for, step.created_at, step.expires_at,
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
 WHERE step.status = 'waiting' AND step.waits_for <> 'run' AND run.ended_at IS NULL

@@ -191,9 +191,8 @@ def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     fleet.arm("dispatch.sent")
     run = fleet.client.submit("matrix", call("look", folder / "ledger"))
     assert run.get(timeout=WAIT_S) == "looked"
-    assert (
-        len(lines(folder / "ledger")) == 1 + repeats(fleet.executions(run.id)) <= 2
-    )  # it may have taken the turn along
+    # It may have taken a step along, the turn or the tool.
+    assert 1 <= len(lines(folder / "ledger")) <= 1 + repeats(fleet.executions(run.id)) <= 2
 
 
 @story("C12", "children")

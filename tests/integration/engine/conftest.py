@@ -122,14 +122,14 @@ def _as_it_is(model: str | Model) -> Model:
     return model
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def counted_pool(world_url: str) -> Iterator[CountedPool]:
     pool = CountedPool(world_url, size=4, timeout_s=10, statement_timeout_s=30)
     yield pool
     pool.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live_streams(servers: EmbeddedServers) -> Iterator[Streams]:
     client = redis.Redis.from_url(servers.redis_url)
     yield Streams(client, max_events=100, ttl_s=60)

@@ -185,6 +185,25 @@ def test_a_step_that_a_living_worker_holds_is_not_buried(play: Play) -> None:
         assert not bury(engine, late).recorded
 
 
+def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(play: Play) -> None:
+    engine, send = cut_short(play, Bank().tool(on_unknown="ask"))
+    keeper(play, engine)
+    (first,) = play.handle(send.run_id).requirements
+    first.resolve(False, again=True)
+    dead = play.world.journal_of("dead")
+    assert dead.claim_tool(send.run_id, send.step_id, 0)
+    dead.give_up(send.step_id)
+    keeper(play, engine)
+    with pytest.raises(NotWaiting, match="does not wait any more"):
+        first.resolve(True, "receipt 7")
+    with pytest.raises(NotWaiting, match="does not wait any more"):
+        first.resolve(False, again=True)
+    (second,) = play.handle(send.run_id).requirements
+    second.resolve(True, "receipt 8")
+    play.carry_owed(engine, send.run_id)
+    assert play.results(send.run_id) == ["receipt 8"]
+
+
 def test_nobody_resolves_what_was_told_already(play: Play) -> None:
     engine, send = cut_short(play, Bank().tool(on_unknown="ask"))
     keeper(play, engine)

@@ -94,7 +94,7 @@ def test_a_message_is_believed_as_it_was_signed() -> None:
         with_header(SIGNATURE, "ä"),
         signed(keys=NEXT_KEY),
     ],
-    ids=repr,
+    ids=map(str, range(99)),
 )
 def test_a_message_that_was_changed_is_not_believed(changed: Sent) -> None:
     assert reason(changed) == "altered"
@@ -146,7 +146,7 @@ def test_a_key_that_could_be_guessed_is_no_setting_and_is_not_shown(
         {"headers": {"trace": ("a", {1: "b"}), "at": datetime(2026, 1, 1, tzinfo=UTC)}},
         {"compression": "zlib"},
         {"priority": 6, "group_id": "g", "group_index": 1, "root_id": "r", "parent_id": "p"},
-        {"stamped_headers": ["monitor"], "monitor": [uuid.uuid4()]},
+        {"stamped_headers": ["monitor"], "monitor": [uuid.UUID(int=17)]},
         {"retry": True},
         {"shadow": "ä\ud800"},
     ],

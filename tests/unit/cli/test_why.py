@@ -27,7 +27,7 @@ WORKED = replace(TURN, status=StepStatus.RUNNING, started_at=ago(20), worker="w1
 ASKED = Step("t", "r", "tool:1:0", StepKind.TOOL, StepStatus.WAITING, "tools", "pay")
 DELEGATED = replace(ASKED, kind=StepKind.DELEGATE, name="clerk", waits_for=WaitsFor.RUN, child_run_id="c")
 WAITING = Waiting(
-    "t", "r", 0, "tool:1:0", 2, "writer", "pay", WaitsFor.CONFIRMATION, ToolCall("call", "pay"), Policy(), ago(60)
+    "t", "r", 0, "tool:1:0", 2, 0, "writer", "pay", WaitsFor.CONFIRMATION, ToolCall("call", "pay"), Policy(), ago(60)
 )  # fmt: skip
 KEPT = Around(NOW, keeper_until=ago(-1))
 

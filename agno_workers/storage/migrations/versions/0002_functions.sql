@@ -115,7 +115,7 @@ $$;
 
 -- A failed run goes on from its last good turn, in the next generation: what its last turn said, if anything, is forgotten.
 -- It has as long as it had from its submit to its deadline.
--- A run that did not fail gives no row.
+-- A run that did not fail gives no row, and neither does a delegated one: the run that waited for it was told.
 CREATE OR REPLACE FUNCTION agno.redrive_run(run_id uuid)
 RETURNS TABLE (step_id uuid, generation int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -127,7 +127,8 @@ DECLARE
     turn int;
     forgotten int;
 BEGIN
-    SELECT r.* INTO failed FROM agno.run r WHERE r.id = $1 AND r.status = 'failed' FOR NO KEY UPDATE;
+    SELECT r.* INTO failed FROM agno.run r WHERE r.id = $1 AND r.status = 'failed' AND r.parent_run_id IS NULL
+        FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
