@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 1.0
 """How often the keeper looks for lost messages, and Celery (at the latest) for dead children."""
 WAIT_S = 30
 _SIGNALS = {PAUSE: "STOP", DEPLOY: "TERM"}
-_SLACK = 8
+_SLACK = 16
 """Keeper's rounds that a run takes without any fault, on a machine that is busy."""
 
 
