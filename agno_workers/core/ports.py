@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 from agno_workers.core.messages import Emit, ModelRequest, Reply
 
@@ -21,5 +22,26 @@ class Model(Protocol):
 
         Raises ModelUnavailable (try later, see `retry_after_s`) or ModelRejected (final). It does not
         retry by itself: retries are steps, so that they are visible, durable and bounded in one place.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """One embedding model of one provider."""
+
+    name: str
+    """The name it resolves by, `openai:text-embedding-3-small`: vectors of one name can be compared."""
+    dimensions: int
+    max_tokens: int
+    """Of one text; more is cut off."""
+    batch_texts: int
+    """Texts of one call at the most."""
+    batch_tokens: int
+    """Tokens of one call at the most."""
+
+    def embed(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Any:
+        """One vector a text, as a numpy array `(len(texts), dimensions)` float32 of unit length.
+
+        Raises ModelUnavailable (try later, see `retry_after_s`) or ModelRejected (final). It does not retry by itself.
         """
         ...

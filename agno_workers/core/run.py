@@ -68,6 +68,14 @@ class StepKind(StrEnum):
     TURN = "turn"
     TOOL = "tool"
     DELEGATE = "delegate"
+    SCAN = "scan"
+    """Of an ingestion: find the sources."""
+    INGEST = "ingest"
+    """Read a batch of documents, and cut them into chunks."""
+    EMBED = "embed"
+    """The vectors of a batch of chunks."""
+    TIDY = "tidy"
+    """What comes at the end of an ingestion."""
 
 
 class WaitsFor(StrEnum):

@@ -1,0 +1,196 @@
+"""Facts about knowledge: what is read, what is kept of it, what a search gives. No IO.
+
+    source ──fetch──▶ Raw ──read──▶ Parsed ──prepare──▶ Prepared (a document and its chunks) ──embed──▶ vectors
+
+Offsets count characters of the normalised text. Vectors are float32, unit length, so that the inner product is the cosine.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+Mode = Literal["hybrid", "semantic", "keyword"]
+
+
+class SourceStatus(StrEnum):
+    """Where a source of an ingestion is."""
+
+    PENDING = "pending"
+    TAKEN = "taken"
+    """In a step that is open."""
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    DUPLICATE = "duplicate"
+    """The same document stands under another address."""
+    FAILED = "failed"
+
+
+class SpaceStatus(StrEnum):
+    """Where one model's vectors of one knowledge base are."""
+
+    BUILDING = "building"
+    CURRENT = "current"
+    RETIRED = "retired"
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One document to be, as an ingestion found it; nothing of it has been read."""
+
+    uri: str
+    """Its name in the knowledge base: `file:///...`, `https://...`, `s3://...`, `text:...`, `db:...`."""
+    origin: str = ""
+    """What it was found by, such as the folder: a source that an origin no longer has is removed. Empty: never removed so."""
+    bytes: int = 0
+    """As far as is known without reading it."""
+    fingerprint: str | None = None
+    """Equal to the last one: unchanged, and not read. An ETag, or size and time of change."""
+    media_type: str | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = {}
+    text: str | None = None
+    """The document itself, where it was handed in."""
+
+
+class Raw(msgspec.Struct, frozen=True):
+    """The bytes of a source."""
+
+    content: bytes
+    media_type: str | None = None
+    """As the server said; None: to be told by the name and the first bytes."""
+    fingerprint: str | None = None
+
+
+class Block(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of a document's structure, in reading order."""
+
+    kind: Literal["heading", "paragraph", "list", "table", "code"]
+    text: str
+    level: int = 0
+    """Of a heading: 1 for the highest."""
+    page: int | None = None
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """What a reader makes of bytes."""
+
+    blocks: tuple[Block, ...]
+    title: str | None = None
+    metadata: dict[str, Any] = {}
+    """What the format knows: author, created, pages ... JSON values."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One chunk to be."""
+
+    position: int
+    content: str
+    heading: tuple[str, ...]
+    """The headings above it, the highest first."""
+    start: int
+    end: int
+    tokens: int
+    hash: bytes
+    """sha256 of what is embedded: the heading path and the content."""
+
+    @property
+    def embedded(self) -> str:
+        """The text that the model sees."""
+        return embedded_text(self.heading, self.content)
+
+
+def embedded_text(heading: tuple[str, ...] | list[str], content: str) -> str:
+    """What of a chunk is embedded: its headings, for the words that stand only there, and its content."""
+    return f"{' > '.join(heading)}\n{content}" if heading else content
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A document that was read, and its chunks."""
+
+    title: str | None
+    media_type: str
+    language: str | None
+    """ISO 639-1; None: too short, or not sure."""
+    bytes: int
+    sha256: bytes
+    """Of the raw bytes."""
+    text_sha256: bytes
+    """Of the normalised text."""
+    bands: tuple[int, ...]
+    """MinHash bands (signed 64 bit): two documents that share one are nearly the same. Empty: too short to tell."""
+    metadata: dict[str, Any]
+    pieces: tuple[Piece, ...]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a document can't be read: final, for these bytes."""
+
+    type: str
+    """`unreadable`, `unsupported`, `empty`, `too_large`, `time_limit`, `memory_limit`, `crashed`, `low_quality`, `encrypted`"""
+    message: str
+
+
+class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How documents are cut."""
+
+    strategy: str = "structure"
+    """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and gives (text, [Piece])."""
+    max_chars: int = 500
+    overlap_chars: int = 0
+    max_tokens: int = 256
+    """By the tokeniser of the embedder; a longer piece is cut."""
+    tokenizer: str = "minilm"
+    """`minilm`, `cl100k_base` or `o200k_base`."""
+
+
+class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One chunk that a search found."""
+
+    chunk_id: int
+    document_id: int
+    uri: str
+    content: str
+    score: float
+    """The higher the better; comparable within one search only."""
+    title: str | None = None
+    heading: tuple[str, ...] = ()
+    position: int = 0
+    start: int = 0
+    end: int = 0
+    metadata: dict[str, Any] = {}
+    scores: dict[str, float] = {}
+    """The parts of the score: `semantic` (cosine), `keyword` (BM25), `feedback`, and the ranks in each."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far an ingestion is, as its rows stand."""
+
+    run_id: str
+    knowledge: str
+    status: str
+    """Of the run."""
+    scanned: bool
+    """Whether all sources are known; before that `total` still grows."""
+    total: int
+    documents: int
+    """Read and kept."""
+    unchanged: int
+    duplicates: int
+    failed: int
+    removed: int
+    chunks: int
+    embedded: int
+    """Chunks with a vector; `chunks` counts those that are searchable by keyword."""
+    to_embed: int
+    tokens: int
+    bytes: int
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def settled(self) -> int:
+        """Sources of which is known what became of them."""
+        return self.documents + self.unchanged + self.duplicates + self.failed
