@@ -14,6 +14,9 @@
     ├── WaitTimeout            the wait is over, the run is not: it goes on, ask again
     ├── ToolError              raised by a tool's author: the model reads the message
     │   └── TryAgain           the same, after some more tries
+    ├── SourceError            a document can't be had where it comes from
+    │   ├── SourceUnavailable  worth another try later (429, 5xx, reset, time-out)
+    │   └── SourceRejected     final: gone, denied, too large, or an address that is off limits
     └── ModelError
         ├── ModelUnavailable   worth another try later (429, 5xx, reset, time-out)
         └── ModelRejected      the same request will fail again (bad key, bad request)
@@ -107,6 +110,20 @@ class TryAgain(ToolError):
 
     def __init__(self, message: str, after_s: float | None = None, **ids: Any) -> None:
         super().__init__(message, **(ids if after_s is None else ids | {"after_s": after_s}))
+
+
+class SourceError(AgnoError):
+    """A document can't be had where it comes from. Carries `uri` (without secrets) and, where known, `status`."""
+
+
+class SourceUnavailable(SourceError):
+    """Worth another try: rate limit, overload, reset, time-out. `retry_after_s` is the server's wish or None."""
+
+
+class SourceRejected(SourceError):
+    """Final: asking again would end the same. `code` says why in a word: `gone` (it was there, or never was), `denied`,
+    `off_limits`, `too_large`, `redirect`, `invalid`, `rejected`.
+    """
 
 
 class ModelError(AgnoError):

@@ -62,6 +62,8 @@ class Raw(msgspec.Struct, frozen=True):
     media_type: str | None = None
     """As the server said; None: to be told by the name and the first bytes."""
     fingerprint: str | None = None
+    unchanged: bool = False
+    """The server says that it is as it was when `fingerprint` was taken; `content` is empty."""
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
