@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agno_workers.core.knowledge import Knowledge, Use
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.ports import Model
 
@@ -84,6 +85,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | Sequence[str] = ""
     tools: Sequence[Any] = ()
     """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
+    knowledge: Knowledge | Use | None = None
+    """What it may search: `docs` (a tool), `docs.context()` (hits with each question), `docs.learns()` (may add to it)."""
     output_schema: type[Any] | None = None
     """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
     settings: ModelSettings = ModelSettings()

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 Mode = Literal["hybrid", "semantic", "keyword"]
+Digest = bytes
+"""A sha256, 32 bytes."""
 
 
 class SourceStatus(StrEnum):
@@ -117,9 +119,9 @@ class Prepared(msgspec.Struct, frozen=True):
     language: str | None
     """ISO 639-1; None: too short, or not sure."""
     bytes: int
-    sha256: bytes
+    sha256: Digest
     """Of the raw bytes."""
-    text_sha256: bytes
+    text_sha256: Digest
     """Of the normalised text."""
     bands: tuple[int, ...]
     """MinHash bands (signed 64 bit): two documents that share one are nearly the same. Empty: too short to tell."""
@@ -165,6 +167,84 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     scores: dict[str, float] = {}
     """The parts of the score: `semantic` (cosine), `keyword` (BM25), `feedback`, and the ranks in each."""
+
+
+class Searching(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a search goes by where its caller says nothing."""
+
+    limit: int = 8
+    mode: Mode = "hybrid"
+    gap_below: float = 0.3
+    """A question whose best hit is less alike (cosine) is kept as a gap; where no hit has one, a question without any."""
+
+
+class Learning(msgspec.Struct, frozen=True):
+    """That an agent may add to a knowledge base, and how much of it is believed at once."""
+
+    min_confidence: float = 0.8
+    """From here on it becomes a document at once, below it waits for a person; above 1: all of it waits."""
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+    """Its name everywhere: in code, on the command line, in Postgres."""
+
+
+class Knowledge(_Named, frozen=True, kw_only=True):
+    """Everything that makes one knowledge base, but its documents. It holds no connection."""
+
+    description: str = ""
+    """What can be found in it: agents are told."""
+    embedder: str = "local"
+    """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`."""
+    chunking: Chunking = Chunking()
+    searching: Searching = Searching()
+
+    def context(
+        self, limit: int = 5, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+    ) -> Use:
+        """For `Agent(knowledge=...)`: the best hits come with each question, and the agent has no tool to search."""
+        return Use(self, "context", limit, mode or self.searching.mode, filters or {})
+
+    def tool(
+        self, limit: int | None = None, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+    ) -> Use:
+        """For `Agent(knowledge=...)`: a tool to search, within bounds that the model can't move."""
+        searching = self.searching
+        return Use(self, "tool", limit or searching.limit, mode or searching.mode, filters or {})
+
+    def learns(self, min_confidence: float = 0.8) -> Use:
+        """For `Agent(knowledge=...)`: a tool to search, and one to add to it."""
+        return self.tool().learns(min_confidence)
+
+
+class Use(msgspec.Struct, frozen=True):
+    """How one agent uses a knowledge base."""
+
+    knowledge: Knowledge
+    way: Literal["tool", "context"]
+    limit: int
+    mode: Mode
+    filters: dict[str, Any] = {}
+    """Of the developer, not of the model."""
+    learning: Learning | None = None
+
+    def learns(self, min_confidence: float = 0.8) -> Use:
+        """The same, and the agent may add to it."""
+        return msgspec.structs.replace(self, learning=Learning(min_confidence))
+
+
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One hit that an agent was given, by the number under which it may cite it."""
+
+    n: int
+    uri: str
+    content: str
+    title: str | None = None
+    heading: tuple[str, ...] = ()
+    chunk: int = 0
+    cited: bool = False
+    """The answer names its number, as `[3]`, or its uri."""
 
 
 class Progress(msgspec.Struct, frozen=True):
