@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 from agno_workers.core.agent import Retry
 
 
@@ -17,3 +22,25 @@ def delay_s(retry: Retry, attempt: int, random01: float, retry_after_s: float | 
         backoff = retry.max_delay_s
     jittered = backoff * (1 + retry.jitter * (2 * random01 - 1))
     return max(jittered, retry_after_s or 0.0)
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a server asks us to wait, or None: from retry-after-ms, or Retry-After in seconds or as a date."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    if (seconds := _number(value)) is not None:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from agno_workers.core.policy import retry_after_s
 from agno_workers.errors import ModelError, ModelRejected, ModelUnavailable
 
 CONTEXT_WINDOW = "context_window"
@@ -88,28 +87,6 @@ def explanation(body: object) -> tuple[str, str]:
         code = inner.get("code") if isinstance(inner.get("code"), str) else inner.get("type")
         return str(code or ""), _sentence(str(inner.get("message") or ""))
     return "", _sentence(str(inner or ""))
-
-
-def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that the provider asks us to wait: from retry-after-ms, or Retry-After in seconds or as a date."""
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    if (seconds := _number(value)) is not None:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _too_long(code: str, words: str) -> bool:

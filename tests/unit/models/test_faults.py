@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agno_workers.core.policy import retry_after_s
 from agno_workers.errors import ModelRejected, ModelUnavailable
 from agno_workers.models.faults import (
     MAX_EXPLANATION,
@@ -14,7 +15,6 @@ from agno_workers.models.faults import (
     explanation,
     of_event,
     of_status,
-    retry_after_s,
 )
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
