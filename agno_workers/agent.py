@@ -18,6 +18,7 @@ from agno_workers.batch import Batch, Keys, submit_many
 from agno_workers.broker.names import RUN
 from agno_workers.client import RunHandle
 from agno_workers.core import agent as core
+from agno_workers.core.knowledge import Reference
 from agno_workers.core.run import Run, RunOutput, RunStatus
 from agno_workers.storage.look import Event
 from agno_workers.streams import Streamed
@@ -46,6 +47,11 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
     def output(self, timeout: float | None = None) -> RunOutput:
         """Wait, and give content, status, reason and usage; raises as `RunHandle.output`."""
         return self.handle.output(timeout)
+
+    @property
+    def references(self) -> list[Reference]:
+        """What it was given of knowledge; see `RunHandle.references`."""
+        return self.handle.references
 
     def events(self, timeout: float | None = None) -> Iterator[Event | Streamed]:
         """What happens in the run, as it happens; see `RunHandle.events`."""

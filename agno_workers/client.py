@@ -20,7 +20,9 @@ from msgspec.structs import replace
 
 from agno_workers.batch import Batch, Keys, submit_many
 from agno_workers.broker.submit import first_message, submit
+from agno_workers.core.knowledge import Reference
 from agno_workers.core.messages import Message, ToolCall
+from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
 from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
 from agno_workers.people import Requirement
@@ -64,6 +66,11 @@ class RunHandle:
     def messages(self) -> list[Message]:
         """The transcript as far as it goes."""
         return self._look.transcript(self.id)
+
+    @property
+    def references(self) -> list[Reference]:
+        """What it was given of knowledge, with its searches and its questions; `cited` once its answer names it."""
+        return references(self.messages, self._look.grounded(self.id).values(), self.run.content)
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the end, at most `timeout` seconds, and give the run's content.

@@ -18,8 +18,10 @@ from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.gate import Gate
 from agno_workers.broker.keeper import Keeper
 from agno_workers.broker.signing import Signer, sign
+from agno_workers.core.knowledge import Hit
 from agno_workers.core.ports import Model
 from agno_workers.engine.control import Held
+from agno_workers.engine.library import Library
 from agno_workers.engine.loop import Engine
 from agno_workers.engine.tool_calls import bury, expire
 from agno_workers.errors import SettingsError
@@ -29,6 +31,7 @@ from agno_workers.settings import Settings
 from agno_workers.storage import migrate
 from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
+from agno_workers.storage.learned import Learned
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.quarantine import Quarantine
@@ -65,7 +68,13 @@ class Services:
             agent_queue=self.settings.agent_queue,
             tool_queue=self.settings.tool_queue,
             held=Held(self.journal.is_held),
+            library=self.library,
         )
+
+    @cached_property
+    def library(self) -> Library:
+        """What asks knowledge bases."""
+        return Library(Learned(self.pool), self.look, _not_yet, _not_yet)
 
     @cached_property
     def gate(self) -> Gate:
@@ -200,6 +209,10 @@ def required(settings: Settings, key: str) -> str:
 def _sign(app: Celery, settings: Settings) -> None:
     if keys := settings.signing_key.get_secret_value():
         sign(app, keys)
+
+
+def _not_yet(*_: object, **__: object) -> list[Hit]:
+    raise SettingsError("searching is on its way")
 
 
 def _model(settings: Settings, model: str | Model) -> Model:

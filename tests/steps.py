@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from agno_workers.core.knowledge import Hit, Knowledge, Source
+from agno_workers.engine.library import Library
 from agno_workers.engine.loop import Engine, take_turn
 from agno_workers.engine.tool_calls import take_tool
 from agno_workers.storage.journal import Recorded, Send
+from agno_workers.storage.learned import Learned
 from agno_workers.storage.look import Look
+from agno_workers.storage.pool import Connection, Pool
 
 
 def first_step(look: Look, run_id: str) -> Send:
@@ -24,3 +31,20 @@ def carry(engine: Engine, step: Send) -> None:
     todo = [step]
     while todo:
         todo += take(engine, todo.pop(0)).sends
+
+
+class Shelf:
+    """Knowledge without an embedder: a search gives `hits`, and what is added lies in `added`."""
+
+    def __init__(self, pool: Pool, hits: Sequence[Hit] = ()) -> None:
+        self.hits = list(hits)
+        self.asked: list[str] = []
+        self.added: list[Source] = []
+        self.library = Library(Learned(pool), Look(pool), self._ask, self._add)
+
+    def _ask(self, knowledge: Knowledge, question: str, **_: Any) -> list[Hit]:
+        self.asked.append(question)
+        return list(self.hits)
+
+    def _add(self, knowledge: Knowledge, source: Source, connection: Connection) -> None:
+        self.added.append(source)

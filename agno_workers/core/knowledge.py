@@ -111,6 +111,10 @@ def embedded_text(heading: tuple[str, ...] | list[str], content: str) -> str:
     return f"{' > '.join(heading)}\n{content}" if heading else content
 
 
+NEAR_BANDS = 4
+"""Equal bands of two documents that are nearly the same; see knowledge/near.py for what that means."""
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """A document that was read, and its chunks."""
 
@@ -124,7 +128,7 @@ class Prepared(msgspec.Struct, frozen=True):
     text_sha256: Digest
     """Of the normalised text."""
     bands: tuple[int, ...]
-    """MinHash bands (signed 64 bit): two documents that share one are nearly the same. Empty: too short to tell."""
+    """MinHash bands (signed 64 bit): two documents that share NEAR_BANDS of them are nearly the same. Empty: too short to tell."""
     metadata: dict[str, Any]
     pieces: tuple[Piece, ...]
 
@@ -232,6 +236,26 @@ class Use(msgspec.Struct, frozen=True):
     def learns(self, min_confidence: float = 0.8) -> Use:
         """The same, and the agent may add to it."""
         return msgspec.structs.replace(self, learning=Learning(min_confidence))
+
+
+def use_of(given: Knowledge | Use) -> Use:
+    """A knowledge base handed to an agent as it is: it gets the tool to search."""
+    return given if isinstance(given, Use) else given.tool()
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What an agent learned."""
+
+    title: str
+    content: str
+    source: str
+    """Where it has it from: a URL, a person, a run."""
+    confidence: float
+    """From 0 to 1, the agent's own."""
+    author: str
+    """The agent."""
+    run_id: str | None = None
+    metadata: dict[str, Any] = {}
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):

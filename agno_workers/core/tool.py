@@ -91,6 +91,8 @@ class ToolContext(msgspec.Struct, frozen=True):
     agent: str
     attempt: int
     """1 for the first execution of this call."""
+    key: str = ""
+    """Which call of the run it is: `tool:2:0` is the first one of the second turn."""
     session_id: str | None = None
     user_id: str | None = None
     metadata: dict[str, Any] = {}

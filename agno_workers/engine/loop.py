@@ -23,6 +23,7 @@ from agno_workers.core.policy import delay_s
 from agno_workers.core.ports import Model
 from agno_workers.core.tool import Effect, Policy
 from agno_workers.engine.control import Held, Stopped
+from agno_workers.engine.library import Library
 from agno_workers.engine.prepare import Delegation, Prepared
 from agno_workers.errors import AgnoError, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.failpoints import reach
@@ -49,13 +50,14 @@ class Engine:
     agent_queue: str
     tool_queue: str
     held: Held
+    library: Library
     prepared: dict[str, Prepared] = field(default_factory=dict)
     begun: dict[tuple[str, str], Prepared] = field(default_factory=dict)
 
     def prepare(self, name: str) -> Prepared:
         """Raises UnknownAgent or InvalidTool."""
         if name not in self.prepared:
-            self.prepared[name] = Prepared.of(self.registry.get(name))
+            self.prepared[name] = Prepared.of(self.registry.get(name), self.library.tools)
         return self.prepared[name]
 
     def prepare_for(self, claim: TurnClaim) -> Prepared:
@@ -124,7 +126,8 @@ def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
                 raise Stopped
             emit(delta)
 
-        return engine.resolve(agent.model).ask(prepared.request(claim, past), watch)
+        hits = engine.library.ground(prepared.use, claim.run_id, claim.transcript) if prepared.use else ()
+        return engine.resolve(agent.model).ask(prepared.request(claim, past, hits), watch)
 
 
 def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -> Recorded:
@@ -152,7 +155,10 @@ def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -
             return journal.ask_again(claim, said, reply.usage, engine.queue_of(agent), **kept)
         case End(answer, reason):
             said = [reply.message, *not_called(reply, reason)]
-            return journal.end(claim, said, reply.usage, answer, reason, **kept)
+            recorded = journal.end(claim, said, reply.usage, answer, reason, **kept)
+            if recorded.recorded and prepared.use:
+                engine.library.credit(claim.run_id, claim.transcript, reply.message.text)
+            return recorded
         case Fail(message, reason):
             error = {
                 "type": "RunFailed",

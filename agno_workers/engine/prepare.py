@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 import msgspec
 import pydantic
 
 from agno_workers.core.agent import Agent
+from agno_workers.core.knowledge import Hit, Use, use_of
 from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
+from agno_workers.core.references import as_context
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, InvalidTool
 from agno_workers.storage.journal import Definition, TurnClaim
@@ -40,32 +43,41 @@ class Prepared(msgspec.Struct, frozen=True):
     members: dict[str, Agent]
     """The agents among its tools, by name."""
     definition: Definition
+    use: Use | None = None
+    """How it uses a knowledge base."""
 
     @classmethod
-    def of(cls, agent: Agent) -> Prepared:
-        """Raises InvalidTool where a tool can't be offered to a model, InvalidInput for a budget that can't be kept."""
+    def of(cls, agent: Agent, tools_for: Callable[[Use], Sequence[Tool]] = lambda _: ()) -> Prepared:
+        """`tools_for` gives the tools of a knowledge base.
+
+        Raises InvalidTool where a tool can't be offered to a model, InvalidInput for a budget that can't be kept.
+        """
         if agent.limits.cost_usd is not None and agent.prices is None:
             raise InvalidInput(
                 f"agent {agent.name!r} has limits.cost_usd and no prices: give prices=Prices(input_usd=..., output_usd=...).",
                 agent=agent.name,
             )
-        members, tools = _members(agent)
+        use = None if agent.knowledge is None else use_of(agent.knowledge)
+        members, tools = _members(agent, tools_for(use) if use else ())
         output = None
         if agent.output_schema is not None:
             schema = pydantic.TypeAdapter(agent.output_schema).json_schema()
             output = OutputSpec(agent.output_schema.__name__, schema)
-        return cls(agent, tools, output, members, _definition(agent))
+        return cls(agent, tools, output, members, _definition(agent), use)
 
     def as_begun(self, content: dict[str, Any]) -> Prepared:
         """The same, as its definition stood when a run began."""
         fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
         return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
-    def request(self, claim: TurnClaim, history: tuple[Message, ...]) -> ModelRequest:
-        """The next model call of a run."""
+    def request(
+        self, claim: TurnClaim, history: tuple[Message, ...], hits: Sequence[Hit] = ()
+    ) -> ModelRequest:
+        """The next model call of a run. `hits`: what goes with its question."""
+        given = as_context(self.use.knowledge.name, hits) if self.use else ""
         return ModelRequest(
             messages=history + claim.transcript,
-            system=_system(self.agent, claim),
+            system="\n\n".join(part for part in (_system(self.agent, claim), given) if part),
             tools=(
                 *(tool.spec for tool in self.tools.values()),
                 *(_delegation(member) for member in self.members.values()),
@@ -102,10 +114,10 @@ class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str
 
 
-def _members(agent: Agent) -> tuple[dict[str, Agent], dict[str, Tool]]:
-    """The agents and the tools among an agent's tools, which must not share a name."""
+def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
+    """The agents and the tools among an agent's tools, and more tools; no two of them may share a name."""
     members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
-    tools = collect(each for each in agent.tools if not isinstance(each, Agent))
+    tools = collect([*(each for each in agent.tools if not isinstance(each, Agent)), *more])
     for name in members:
         if name in tools:
             raise InvalidTool(

@@ -49,6 +49,7 @@ def take_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
             call_id=claim.call.id,
             agent=claim.agent,
             attempt=claim.attempt,
+            key=claim.key,
             session_id=claim.session_id,
             user_id=claim.user_id,
             metadata=claim.metadata,

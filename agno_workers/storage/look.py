@@ -9,13 +9,14 @@ from uuid import UUID
 import msgspec
 
 from agno_workers.core.agent import Limits
+from agno_workers.core.knowledge import Hit
 from agno_workers.core.messages import Message, ToolCall, Usage
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.tool import Policy
 from agno_workers.errors import RunNotFound
 from agno_workers.storage.pool import Pool, Row, statements
 
-_SQL = statements("look")
+_SQL = {**statements("look"), "grounded": statements("learned")["grounded"]}
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -159,6 +160,11 @@ class Look:
             msgspec.convert(row["content"], Message)
             for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
         ]
+
+    def grounded(self, run_id: str) -> dict[int, list[Hit]]:
+        """What of knowledge went with the messages of a run, by their numbers."""
+        rows = self._pool.run(_SQL["grounded"], {"run_id": known_id(run_id)})
+        return {row["seq"]: msgspec.convert(row["hits"], list[Hit]) for row in rows}
 
     def events(self, run_id: str) -> list[Event]:
         """What has happened so far, in the order of time."""

@@ -15,12 +15,35 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"core", "errors", "settings", "failpoints"},
-    {"models", "storage", "streams", "broker", "limits", "security", "telemetry", "embedded"},
+    {
+        "models",
+        "embedders",
+        "sources",
+        "storage",
+        "streams",
+        "broker",
+        "limits",
+        "security",
+        "telemetry",
+        "embedded",
+    },
     {"tools", "context", "memory", "knowledge", "reasoning", "registry"},
     {"engine"},
     {"teams", "workflows"},
     {"wiring"},
-    {"tasks", "api", "dashboard", "cli", "demo", "client", "people", "batch", "agent", "__init__"},
+    {
+        "tasks",
+        "api",
+        "dashboard",
+        "cli",
+        "demo",
+        "client",
+        "people",
+        "batch",
+        "agent",
+        "knowledge_base",
+        "__init__",
+    },
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "pydantic_settings", "msgspec"} | set(sys.stdlib_module_names)

@@ -24,7 +24,7 @@ from agno_workers.storage.pool import Pool, Row, statements
 from agno_workers.storage.results import Results
 from agno_workers.streams import Streams
 from tests.integration.storage.world import World, claimed
-from tests.steps import carry, take
+from tests.steps import Shelf, carry, take
 
 _numbers = count()
 _NAMES = {text: name for name, text in statements("journal").items()}
@@ -61,6 +61,7 @@ class Play:
         self.world = world
         self.pool = pool
         self.look = world.look
+        self.shelf = Shelf(pool)
         self._streams = streams
 
     def engine(self, *agents: Agent) -> Engine:
@@ -74,6 +75,7 @@ class Play:
             "agents",
             "tools",
             Held(journal.is_held),
+            self.shelf.library,
         )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> Send:

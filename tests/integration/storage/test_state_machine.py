@@ -71,6 +71,7 @@ from tests.integration.storage.world import (
     claimed,
     said,
 )
+from tests.steps import Shelf
 
 InOrder = TypeVar("InOrder", Send, Hopeless, Expired, Waiting)
 ROADS = int(os.environ.get("AGNO_ROADS", "0"))
@@ -155,6 +156,7 @@ class Road(RuleBasedStateMachine):
             "agents",
             "tools",
             Held(self.journal.is_held),
+            Shelf(pool).library,
         )
         self.mail: list[Send] = []
         """What is on its way to workers."""
@@ -924,6 +926,7 @@ def _engine(world: World) -> Engine:
         "agents",
         "tools",
         Held(world.journal.is_held),
+        Shelf(world.pool).library,
     )
 
 

@@ -1,0 +1,126 @@
+"""The knowledge bases of this database, as runs use them: asked with a tool or with each question, added to, credited."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use
+from agno_workers.core.messages import Message
+from agno_workers.core.references import references
+from agno_workers.core.tool import Tool, ToolContext
+from agno_workers.errors import ToolError, Unavailable
+from agno_workers.storage.learned import Count, Learned
+from agno_workers.storage.look import Look
+from agno_workers.storage.pool import Connection
+from agno_workers.tools.knowledge import add_tool, search_tool
+
+log = logging.getLogger(__name__)
+
+
+class Asks(Protocol):
+    """Finds what fits a question."""
+
+    def __call__(
+        self, knowledge: Knowledge, question: str, *, limit: int, mode: Mode, filters: dict[str, Any]
+    ) -> list[Hit]: ...
+
+
+Adds = Callable[[Knowledge, Source, Connection], object]
+"""Submits the ingestion of a document whose text is at hand, in the caller's transaction."""
+
+
+class Library:
+    """See the module. What it needs of searching and ingesting is handed in."""
+
+    def __init__(self, learned: Learned, look: Look, asks: Asks, adds: Adds) -> None:
+        self.learned = learned
+        self._look = look
+        self._asks = asks
+        self._adds = adds
+
+    def ask(
+        self,
+        knowledge: Knowledge,
+        question: str,
+        *,
+        limit: int | None = None,
+        mode: Mode | None = None,
+        filters: dict[str, Any] | None = None,
+    ) -> list[Hit]:
+        """The best hits, best first. A question without a good one is kept as a gap, unless a filter may be why."""
+        searching = knowledge.searching
+        hits = self._asks(
+            knowledge, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {}
+        )  # fmt: skip
+        best, is_gap = judged(hits, searching.gap_below)
+        if is_gap and not filters:
+            self.learned.note_gap(knowledge.name, question, best)
+        return hits
+
+    def tools(self, use: Use) -> Sequence[Tool]:
+        """What an agent is offered of a knowledge base."""
+        offered: list[Tool] = [search_tool(use, self._ask_for)] if use.way == "tool" else []
+        return [*offered, add_tool(use, self.learn)] if use.learning else offered
+
+    def ground(self, use: Use, run_id: str, transcript: Sequence[Message]) -> Sequence[Hit]:
+        """What goes with the last question of a run. Found once and kept: a turn that is carried again asks the same."""
+        asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
+        if use.way != "context" or not asked:
+            return ()
+        kept = self._look.grounded(run_id)
+        if asked[-1] in kept:
+            return kept[asked[-1]]
+        return self.learned.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
+
+    def learn(self, use: Use, note: Note, ctx: ToolContext) -> str:
+        """Believe a note, or put it before a person; in the transaction of the call. Gives what the model is told."""
+        assert use.learning
+        if note.confidence >= use.learning.min_confidence:
+            self._adds(use.knowledge, as_source(note, f"learned:{ctx.step_id}"), ctx.connection)
+            return f"It is being added to {use.knowledge.name!r}."
+        if self.learned.keep_note(use.knowledge.name, note, ctx.connection) is None:
+            raise ToolError(f"There is no knowledge base {use.knowledge.name!r} yet: nothing was added.")
+        return f"It waits for a person, who decides whether it becomes part of {use.knowledge.name!r}."
+
+    def credit(self, run_id: str, transcript: Sequence[Message], answer: str) -> None:
+        """Count what a run that has ended was given, and what of it its answer cites. It is a hint: a count may be lost."""
+        try:
+            given = references(transcript, self._look.grounded(run_id).values(), answer)
+            used = Counter(each.chunk for each in given)
+            cited = Counter(each.chunk for each in given if each.cited)
+            self.learned.count(
+                Count(chunk, min(1, many), min(1, cited[chunk])) for chunk, many in used.items()
+            )
+        except Unavailable as error:
+            log.warning("the references of a run are not counted: %s", error, extra={"run_id": run_id})
+
+    def _ask_for(self, use: Use, question: str) -> list[Hit]:
+        return self.ask(use.knowledge, question, limit=use.limit, mode=use.mode, filters=use.filters)
+
+
+def judged(hits: Sequence[Hit], gap_below: float) -> tuple[float | None, bool]:
+    """The cosine of the best hit, where it is known, and whether the question found nothing good."""
+    alike = [hit.scores["semantic"] for hit in hits if "semantic" in hit.scores]
+    best = max(alike, default=None)
+    return best, (not hits if best is None else best < gap_below)
+
+
+def as_source(note: Note, uri: str) -> Source:
+    """A note as a document."""
+    about = {
+        "author": note.author,
+        "run_id": note.run_id,
+        "confidence": note.confidence,
+        "source": note.source,
+    }
+    return Source(
+        uri=uri,
+        title=note.title,
+        text=note.content,
+        bytes=len(note.content.encode()),
+        media_type="text/plain",
+        metadata={**note.metadata, **{name: value for name, value in about.items() if value is not None}},
+    )

@@ -1,0 +1,178 @@
+"""What agents do with knowledge: search it with a tool, get it with a question, add to it; what is counted of it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from agno_workers.core.agent import Agent
+from agno_workers.core.knowledge import Hit, Knowledge
+from agno_workers.core.run import RunStatus
+from agno_workers.engine.library import judged
+from agno_workers.engine.loop import take_turn
+from agno_workers.models.scripted import Turn
+from tests.integration.engine.conftest import Cue, Play
+
+DOCS = Knowledge("docs", description="How it works.")
+
+
+@pytest.fixture
+def chunks(play: Play) -> list[int]:
+    """Three chunks of a knowledge base of that name, so that there is something to count."""
+    play.world.sql("INSERT INTO agno.knowledge (name) VALUES ('docs')")
+    play.world.sql(
+        "INSERT INTO agno.document (knowledge_id, uri) SELECT id, 'file:///a.md' FROM agno.knowledge"
+    )
+    play.world.sql("""
+        INSERT INTO agno.chunk (knowledge_id, document_id, version, position, live, hash, content, start_at, end_at, tokens, language)
+        SELECT knowledge_id, id, 1, n, true, sha256(n::text::bytea), 'chunk ' || n, 0, 1, 1, 'english'
+        FROM agno.document, generate_series(1, 3) n""")
+    return [row["id"] for row in play.pool.run("SELECT id FROM agno.chunk ORDER BY position")]
+
+
+def hits(chunks: list[int], semantic: float = 0.8) -> list[Hit]:
+    return [
+        Hit(
+            chunk,
+            1,
+            f"file:///{place}.md",
+            f"chunk {place}",
+            1 / (place + 1),
+            title=f"Page {place}",
+            scores={"semantic": semantic},
+        )
+        for place, chunk in enumerate(chunks)
+    ]
+
+
+def counted(play: Play, chunks: list[int]) -> list[tuple[int, int]]:
+    known = {
+        row["chunk_id"]: (row["used"], row["cited"]) for row in play.pool.run("SELECT * FROM agno.feedback")
+    }
+    return [known.get(chunk, (0, 0)) for chunk in chunks]
+
+
+def test_an_agent_searches_and_what_it_cites_is_told_and_counted(play: Play, chunks: list[int]) -> None:
+    play.shelf.hits = hits(chunks[:2])
+    cue = Cue(
+        Turn(calls=(("search_knowledge", {"query": "what is a lease?"}),)),
+        Turn(calls=(("search_knowledge", {"query": "and a fence?"}),)),
+        Turn(text="A right of a worker [1], and what holds the late [102]."),
+    )
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
+    assert run.status is RunStatus.DONE
+    assert play.shelf.asked == ["what is a lease?", "and a fence?"]
+    assert "How it works." in cue.asked[0].tools[0].description
+    given = play.handle(run.id).references
+    assert [(each.n, each.uri, each.title, each.cited) for each in given] == [
+        (1, "file:///0.md", "Page 0", True),
+        (2, "file:///1.md", "Page 1", False),
+        (101, "file:///0.md", "Page 0", False),
+        (102, "file:///1.md", "Page 1", True),
+    ]
+    assert counted(play, chunks) == [(1, 1), (1, 1), (0, 0)]
+
+
+def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
+    play: Play, chunks: list[int]
+) -> None:
+    play.shelf.hits = hits(chunks)
+    cue = Cue(Turn(text="[2] says so"))
+    agent = Agent(name="helper", model=cue.model, knowledge=DOCS.context(limit=3), instructions="Be brief.")
+    engine, step = play.engine(agent), play.submit("helper", "What is a lease?")
+    claim = engine.journal.claim_turn(step.run_id, step.step_id, 0)
+    assert claim is not None
+    first = engine.library.ground(DOCS.context(limit=3), step.run_id, claim.transcript)
+    play.shelf.hits = []  # the knowledge base has changed, and then the worker dies
+    play.world.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
+    take_turn(engine, step.run_id, step.step_id, 0)
+
+    (asked,) = cue.asked
+    assert asked.tools == ()
+    assert asked.system.startswith("Be brief.\n\nFrom the knowledge base 'docs'")
+    for hit in first:
+        assert hit.content in asked.system
+    assert [each.cited for each in play.handle(step.run_id).references] == [False, True, False]
+    assert counted(play, chunks) == [(1, 0), (1, 1), (1, 0)]
+
+
+def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks: list[int]) -> None:
+    cue = Cue(
+        Turn(calls=tuple(("search_knowledge", {"query": text}) for text in ("What  is a Fence?", "what is a fence"))),
+        Turn(text="I don't know."),
+    )  # fmt: skip
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
+    assert all("Nothing in 'docs' fits" in said for said in play.results(run.id))
+    assert [(gap.question, gap.asked) for gap in play.shelf.library.learned.gaps("docs")] == [
+        ("what is a fence", 2)
+    ]
+    assert play.handle(run.id).references == []
+
+
+def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Play, chunks: list[int]) -> None:
+    note = {"title": "Fences", "text": "A fence holds the late.", "source": "ann"}
+    cue = Cue(
+        Turn(calls=(
+            ("add_knowledge", note | {"confidence": 0.9}),
+            ("add_knowledge", note | {"confidence": 0.5}),
+            ("add_knowledge", note | {"confidence": 2}),
+        )),
+        Turn(text="Noted."),
+    )  # fmt: skip
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns(0.8)))
+    added, waits, wrong = play.results(run.id)
+    assert ("is being added" in added, "waits for a person" in waits, "confidence" in wrong) == (
+        True,
+        True,
+        True,
+    )
+    (source,) = play.shelf.added
+    assert source.text == "A fence holds the late."
+    assert source.uri.startswith("learned:")
+    assert source.metadata == {"author": "helper", "run_id": run.id, "confidence": 0.9, "source": "ann"}
+    (kept,) = play.shelf.library.learned.notes("docs")
+    assert (kept.title, kept.author, kept.run_id, kept.confidence) == ("Fences", "helper", run.id, 0.5)
+
+
+def test_an_agent_that_may_not_learn_has_no_tool_for_it(play: Play) -> None:
+    cue = Cue(Turn(text="ok"))
+    play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
+    assert [spec.name for spec in cue.asked[0].tools] == ["search_knowledge"]
+
+
+def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model(play: Play) -> None:
+    note = {"title": "t", "text": "x", "source": "s", "confidence": 0.1}
+    cue = Cue(Turn(calls=(("add_knowledge", note),)), Turn(text="ok"))
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns()))
+    assert play.results(run.id) == ["There is no knowledge base 'docs' yet: nothing was added."]
+
+
+@pytest.mark.parametrize(
+    ("alike", "said"),
+    [
+        ([0.2, 0.4], (0.4, False)),
+        ([0.2], (0.2, True)),
+        ([], (None, True)),
+        ([None], (None, False)),  # found by words only: how good it is, nobody can say
+        ([None, 0.1], (0.1, True)),
+    ],
+)
+def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
+    alike: list[float | None], said: tuple[float | None, bool]
+) -> None:
+    found = [Hit(1, 1, "u", "c", 1.0, scores={} if each is None else {"semantic": each}) for each in alike]
+    assert judged(found, 0.3) == said
+
+
+def test_the_results_of_a_search_are_json_that_says_where_they_are_from(
+    play: Play, chunks: list[int]
+) -> None:
+    play.shelf.hits = hits(chunks[:1])
+    cue = Cue(Turn(calls=(("search_knowledge", {"query": "x"}),)), Turn(text="ok"))
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
+    (said,) = play.results(run.id)
+    assert msgspec.json.decode(said) == {
+        "results": [
+            {"n": 1, "uri": "file:///0.md", "title": "Page 0", "content": "chunk 0", "chunk": chunks[0]}
+        ]
+    }
