@@ -6,6 +6,7 @@
     ├── Unavailable            Postgres or Redis does not answer: try again later, nothing was lost
     ├── InvalidInput           what the caller handed in can't be used: change it
     │   ├── UnknownAgent       no agent of that name is imported here
+    │   ├── UnknownKnowledge   no knowledge base has that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
     ├── RunNotFound            no run has that id
     ├── NotWaiting             nothing waits (any more) for what was answered: look again
@@ -73,6 +74,10 @@ class InvalidInput(AgnoError):
 
 class UnknownAgent(InvalidInput):
     """No agent of that name is imported in this process; see `AGNO_IMPORTS`."""
+
+
+class UnknownKnowledge(InvalidInput):
+    """No knowledge base of that name is in this database."""
 
 
 class InvalidTool(InvalidInput):

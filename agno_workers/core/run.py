@@ -91,6 +91,8 @@ class WaitsFor(StrEnum):
     """A `once` tool was cut short: a person finds out whether it took effect."""
     RUN = "run"
     """A delegation: the child run's end."""
+    WINDOW = "window"
+    """Of an ingestion, vectors to be made: its turn, since only so many of a run are sent at a time."""
 
 
 class Run(msgspec.Struct, frozen=True):

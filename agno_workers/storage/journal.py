@@ -21,7 +21,7 @@ from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.core.tool import Effect, Policy
 from agno_workers.errors import InvalidInput, RunCancelled
 from agno_workers.failpoints import reach
-from agno_workers.storage.pool import Payloads, Pool, Row, execute, jsonb, patiently, statements
+from agno_workers.storage.pool import Connection, Payloads, Pool, Row, execute, jsonb, patiently, statements
 
 _SQL = {**statements("journal"), **statements("keeper"), "clock": statements("look")["clock"]}
 T = TypeVar("T")
@@ -206,9 +206,14 @@ class Journal:
         self._turn_attempts = turn_attempts
         self.worker = worker
 
-    def submit(self, message: Message, *, agent: str, queue: str, **options: Any) -> Submitted:
+    def submit(
+        self, message: Message, *, agent: str, queue: str, ingestion: dict[str, Any] | None = None,
+        connection: Connection | None = None, **options: Any,
+    ) -> Submitted:  # fmt: skip
         """Put a run on the road. `options`: id, session_id, user_id, idempotency_key, metadata, canvas, priority,
-        not_before, deadline_s, as `agno.submit_run` in functions.sql names them; None means not given.
+        not_before, deadline_s, as `agno.submit_run` in functions.sql names them; None means not given. `ingestion`: the
+        run is one, of the knowledge base that the agent names, and its first step a scan. `connection`: the caller's
+        open transaction.
         """
         payloads = Payloads(self._inline_max_bytes)
         given = {key: value for key, value in options.items() if value is not None}
@@ -219,8 +224,11 @@ class Journal:
             "max_attempts": self._turn_attempts,
             "publish_after_s": self._publish_after_s,
         }
+        if ingestion is not None:
+            run["ingestion"] = payloads.pack(ingestion)
         run["blobs"] = payloads.blobs.obj
-        (row,) = self._pool.run(_SQL["submit"], {"run": jsonb(run)})
+        ask = self._pool.run if connection is None else partial(execute, connection)
+        (row,) = ask(_SQL["submit"], {"run": jsonb(run)})
         send = None
         if row["due"]:
             send = Send(
@@ -228,7 +236,7 @@ class Journal:
                 str(row["run_id"]),
                 str(row["step_id"]),
                 0,
-                StepKind.TURN,
+                StepKind.TURN if ingestion is None else StepKind.SCAN,
                 row["queue"],
                 row["priority"],
             )

@@ -10,7 +10,7 @@ FROM (
     UNION ALL
     SELECT step.id, step.status, run.agent, step.name, step.error, step.ended_at
     FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status IN ('dead', 'unknown') AND step.kind <> 'turn'
+    WHERE step.status IN ('dead', 'unknown') AND step.kind IN ('tool', 'delegate')
 ) AS letter,
 LATERAL (SELECT coalesce(letter.error->>'type', '') AS type,
     left(regexp_replace(left(letter.error->>'message', 1000), '[[:alnum:]_@#-]*[0-9][[:alnum:]_@#-]*', '…', 'g'), 300) AS message) AS said
@@ -33,7 +33,7 @@ FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE step.id = %(id)s;
 -- Failed runs that may be sent again (one without a step stands for another run), and those that another run delegated: that one was told, and waits no more.
 SELECT count(*) FILTER (WHERE parent_run_id IS NULL) AS runs, count(parent_run_id) AS delegated
 FROM agno.run
-WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id) AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
+WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
   AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)
   AND ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity');
 
@@ -41,7 +41,7 @@ WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = ru
 -- A page of those runs, the oldest first, behind a place in that order. None that failed after `until`: a run that is sent
 -- again and fails again is not met twice.
 SELECT id, ended_at FROM agno.run
-WHERE status = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id) AND ended_at <= %(until)s::timestamptz
+WHERE status = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND ended_at <= %(until)s::timestamptz
   AND ended_at >= coalesce(%(after)s::timestamptz, '-infinity') AND (ended_at, id) > (coalesce(%(after)s::timestamptz, '-infinity'), %(after_id)s::uuid)
   AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
   AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)

@@ -4,7 +4,8 @@
 -- Put one run on the road: run, first message, first step and the message owed to Celery, all or nothing.
 -- `run` holds id?, agent, queue?, input (parts of the first message), session_id?, user_id?, idempotency_key?,
 -- metadata?, canvas?, priority?, not_before?, max_attempts?, publish_after_s?, deadline_s? or deadline_at?, and of a delegation
--- parent_run_id?, parent_step_id?, depth?, paused_at?. An id or an (agent, idempotency_key)
+-- parent_run_id?, parent_step_id?, depth?, paused_at?; of an ingestion (its agent is `knowledge:<name>`) ingestion: its options,
+-- and its first step is a scan. An id or an (agent, idempotency_key)
 -- that exists already returns the run that exists, and stores nothing. Except where a canvas waits for its own id while the key
 -- is that of another run: then a run of that id is stored which does no work, and ends as, and when, the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
@@ -42,8 +43,16 @@ BEGIN
         RETURN;
     END IF;
     PERFORM agno.first_message(run, new_id);
+    IF run ? 'ingestion' THEN
+        INSERT INTO agno.ingestion (run_id, knowledge_id, options)
+        SELECT new_id, k.id, agno.inflate(run->'ingestion') FROM agno.knowledge k WHERE 'knowledge:' || k.name = run->>'agent';
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no %.', run->>'agent' USING ERRCODE = 'P0002';
+        END IF;
+    END IF;
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before, due_at, sent_at)
-    VALUES (first_step, new_id, 0, 'turn:1', 'turn', run_queue, (run->>'priority')::smallint, 1,
+    VALUES (first_step, new_id, 0, CASE WHEN run ? 'ingestion' THEN 'scan' ELSE 'turn:1' END,
+            CASE WHEN run ? 'ingestion' THEN 'scan' ELSE 'turn' END, run_queue, (run->>'priority')::smallint, 1,
             coalesce((run->>'max_attempts')::int, 5), timer, timer, CASE WHEN timer IS NULL THEN clock_timestamp() END);
     IF timer IS NULL THEN
         INSERT INTO agno.outbox (step_id, due_at) VALUES (first_step, clock_timestamp() + make_interval(secs => coalesce((run->>'publish_after_s')::float8, 0.3))) RETURNING id INTO owed;
@@ -134,7 +143,7 @@ BEGIN
     END IF;
     SELECT s.* INTO last_turn FROM agno.step s WHERE s.run_id = $1 AND s.kind = 'turn' ORDER BY s.seq DESC, s.generation DESC LIMIT 1;
     IF NOT FOUND THEN
-        RETURN; -- it stands for another run, and did no work
+        RETURN; -- it stands for another run, and did no work, or is an ingestion, of which what failed is ingested anew
     END IF;
     turn := split_part(last_turn.key, ':', 2)::int;
     IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind <> 'turn' AND s.seq > last_turn.seq) THEN
@@ -176,6 +185,9 @@ DECLARE
     known uuid;
 BEGIN
     SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
+    IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
+        RAISE EXCEPTION 'an ingestion has no transcript to be forked: ingest again, what is unchanged costs nothing.' USING ERRCODE = '22023';
+    END IF;
     SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
     place := at.seq;
     below := at.seq;
@@ -384,3 +396,143 @@ END $$;
 DROP TRIGGER IF EXISTS run_ended ON agno.run;
 CREATE TRIGGER run_ended AFTER UPDATE OF status ON agno.run FOR EACH ROW
     WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION agno.run_ended();
+
+-- Let an ingestion go on: the next steps of its windows, and, once nothing is open, the tidy that ends it. `how` holds ingest_window,
+-- embed_window, batch_bytes, batch_documents, unknown_bytes (of a source of unknown size), attempts and publish_after_s. It is called after
+-- the commit of each step, for only then is it known who was last; and by the keeper, where nobody came to that.
+-- Two at once open a step too many at the most. Sources that another one is about to take are left to it.
+CREATE OR REPLACE FUNCTION agno.go_on(ingestion uuid, how jsonb)
+RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    alive agno.run;
+    scan agno.step;
+    room int;
+    embeds int;
+    is_over boolean;
+    opened uuid[] := '{}';
+    called uuid[];
+    new_step uuid;
+BEGIN
+    SELECT r.* INTO alive FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
+        WHERE r.id = ingestion AND r.ended_at IS NULL AND i.scanned_at IS NOT NULL FOR SHARE OF r;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT s.* INTO scan FROM agno.step s WHERE s.run_id = alive.id AND s.kind = 'scan' ORDER BY s.generation DESC LIMIT 1;
+    SELECT (how->>'ingest_window')::int - count(*) FILTER (WHERE s.kind = 'ingest'),
+           (how->>'embed_window')::int - count(*) FILTER (WHERE s.kind = 'embed' AND s.status <> 'waiting'), count(*) = 0
+        INTO room, embeds, is_over
+        FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation
+            AND s.kind IN ('scan', 'ingest', 'embed', 'tidy') AND s.status IN ('ready', 'running', 'waiting');
+    WHILE room > 0 LOOP
+        new_step := agno.uuid7();
+        WITH free AS (
+            SELECT p.position, p.alone, CASE p.bytes WHEN 0 THEN (how->>'unknown_bytes')::bigint ELSE p.bytes END AS bytes
+            FROM agno.source p WHERE p.run_id = alive.id AND p.status = 'pending'
+            ORDER BY p.position LIMIT (how->>'batch_documents')::int FOR UPDATE SKIP LOCKED
+        ),
+        ranked AS (
+            SELECT free.position, row_number() OVER place AS nth, sum(free.bytes) OVER place AS total, bool_or(free.alone) OVER place AS alone
+            FROM free WINDOW place AS (ORDER BY free.position)
+        )
+        UPDATE agno.source p SET status = 'taken', step_id = new_step FROM ranked
+        WHERE p.run_id = alive.id AND p.position = ranked.position
+          AND (ranked.nth = 1 OR ranked.total <= (how->>'batch_bytes')::bigint AND NOT ranked.alone);
+        EXIT WHEN NOT FOUND;
+        INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, sent_at)
+        VALUES (new_step, alive.id, alive.generation, 'ingest:' || right(new_step::text, 12), 'ingest', scan.queue, scan.priority, 2,
+                (how->>'attempts')::int, clock_timestamp());
+        opened := opened || new_step;
+        room := room - 1;
+    END LOOP;
+    IF embeds > 0 THEN
+        WITH next AS (
+            SELECT s.id FROM agno.step s
+            WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'embed' AND s.status = 'waiting'
+            ORDER BY s.created_at LIMIT embeds FOR UPDATE SKIP LOCKED
+        ),
+        sent AS (
+            UPDATE agno.step s SET status = 'ready', waits_for = NULL, sent_at = clock_timestamp() FROM next WHERE s.id = next.id
+            RETURNING s.id
+        )
+        SELECT coalesce(array_agg(sent.id), '{}') INTO called FROM sent;
+        opened := opened || called;
+    END IF;
+    IF is_over AND cardinality(opened) = 0
+       AND NOT EXISTS (SELECT FROM agno.source p WHERE p.run_id = alive.id AND p.status IN ('pending', 'taken')) THEN
+        INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, sent_at)
+        VALUES (agno.uuid7(), alive.id, alive.generation, 'tidy', 'tidy', scan.queue, scan.priority, 4, (how->>'attempts')::int, clock_timestamp())
+        ON CONFLICT DO NOTHING RETURNING id INTO new_step;
+        IF FOUND THEN
+            opened := opened || new_step;
+        END IF;
+    END IF;
+    RETURN QUERY
+        WITH owed AS (
+            INSERT INTO agno.outbox (step_id, due_at)
+            SELECT o.id, clock_timestamp() + make_interval(secs => (how->>'publish_after_s')::float8) FROM unnest(opened) WITH ORDINALITY AS o (id, place)
+            ORDER BY o.place RETURNING id, step_id
+        )
+        SELECT owed.id, s.id, s.run_id, s.generation, s.kind, s.queue, s.priority FROM owed JOIN agno.step s ON s.id = owed.step_id ORDER BY owed.id;
+END $$;
+
+-- The next versions of these documents take the place of the searched ones, of those whose chunks all have a vector where the knowledge
+-- base is searched, or can have none. One transaction: a search sees the old or the new. `pending` holds version, keep
+-- ([{id, position, start_at, end_at, tokens}], chunks that stay) and row (columns of the document). The caller holds the documents.
+-- Gives how many searched chunks there are more.
+CREATE OR REPLACE FUNCTION agno.switch_documents(documents bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    next agno.document;
+    row agno.document;
+    more bigint := 0;
+    changed bigint;
+BEGIN
+    FOR next IN
+        SELECT d.* FROM agno.document d JOIN agno.knowledge k ON k.id = d.knowledge_id
+        WHERE d.id = ANY(documents) AND d.pending IS NOT NULL
+          AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.document_id = d.id AND NOT c.live AND c.refused IS NULL AND k.space_id IS NOT NULL
+                          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id))
+    LOOP
+        DELETE FROM agno.chunk c WHERE c.document_id = next.id AND c.live
+            AND NOT EXISTS (SELECT FROM jsonb_array_elements(next.pending->'keep') kept WHERE (kept->>'id')::bigint = c.id);
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        more := more - changed;
+        UPDATE agno.chunk c SET version = (next.pending->>'version')::int, position = kept.position, start_at = kept.start_at, end_at = kept.end_at,
+            tokens = kept.tokens
+        FROM jsonb_to_recordset(next.pending->'keep') AS kept (id bigint, position int, start_at int, end_at int, tokens int) WHERE c.id = kept.id;
+        UPDATE agno.chunk c SET live = true WHERE c.document_id = next.id AND NOT c.live;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        more := more + changed;
+        row := jsonb_populate_record(next, next.pending->'row');
+        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe, metadata, run_id) =
+            (row.origin, row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.recipe,
+             row.metadata, row.run_id),
+            version = (next.pending->>'version')::int, chunks = (next.pending->>'chunks')::int, pending = NULL, updated_at = clock_timestamp()
+        WHERE d.id = next.id;
+    END LOOP;
+    RETURN more;
+END $$;
+
+-- A document that is about to have another text, or to go, leaves its chunks to one that has the same text. False: a duplicate is
+-- in use elsewhere; nothing was done, it is to be tried again. The caller holds the document, and nobody waits here.
+CREATE OR REPLACE FUNCTION agno.bequeath(leaving bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    heirs bigint[];
+BEGIN
+    SELECT array_agg(h.id) INTO heirs FROM (
+        SELECT d.id FROM agno.document d WHERE d.duplicate_of = leaving ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED) h;
+    IF EXISTS (SELECT FROM agno.document d WHERE d.duplicate_of = leaving AND d.id <> ALL(coalesce(heirs, '{}'))) THEN
+        RETURN false;
+    END IF;
+    IF heirs IS NULL THEN
+        RETURN true;
+    END IF;
+    UPDATE agno.chunk c SET document_id = heirs[1] WHERE c.document_id = leaving AND c.live;
+    UPDATE agno.near_band b SET document_id = heirs[1] WHERE b.document_id = leaving;
+    UPDATE agno.document d SET duplicate_of = NULL, version = l.version, chunks = l.chunks, updated_at = clock_timestamp()
+        FROM agno.document l WHERE d.id = heirs[1] AND l.id = leaving;
+    UPDATE agno.document d SET duplicate_of = heirs[1] WHERE d.id = ANY(heirs[2:]);
+    UPDATE agno.document d SET version = 0, chunks = 0 WHERE d.id = leaving;
+    RETURN true;
+END $$;

@@ -276,6 +276,7 @@ SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
 WITH stopped AS (
     UPDATE agno.run SET status = CASE WHEN %(status)s = 'done' AND run.turns = 0 THEN 'failed' ELSE %(status)s END,
         generation = run.generation + 1, ended_at = clock_timestamp(), reason = %(reason)s, paused_at = NULL,
+        input_tokens = run.input_tokens + coalesce((SELECT sum(tokens) FROM agno.ingest_count WHERE run_id = run.id), 0),
         error = CASE WHEN %(status)s = 'done' AND run.turns > 0 THEN NULL ELSE %(error)s::jsonb END,
         content = CASE WHEN %(status)s = 'done' AND run.turns > 0 THEN coalesce((
             SELECT text FROM agno.message m, jsonb_path_query_first(m.content, '$.parts[*] ? (@.type == "text").text') AS text
@@ -294,7 +295,7 @@ ended AS (
 said AS (
     INSERT INTO agno.message (run_id, seq, content)
     SELECT run_id, seq, agno.tool_said(call_id, name, format('%%s did not end: the run was stopped (%%s).', name, %(reason)s::text), true)
-    FROM ended WHERE kind <> 'turn'
+    FROM ended WHERE kind IN ('tool', 'delegate')
 ),
 -- A row that is locked is being sent, and struck out by who sends it.
 held AS (

@@ -22,7 +22,7 @@ FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, i
 SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.attempt, step.name, step.waits_for, step.created_at, step.expires_at,
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
-WHERE step.status = 'waiting' AND step.waits_for <> 'run' AND run.ended_at IS NULL
+WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window') AND run.ended_at IS NULL
   AND (%(run_id)s::uuid IS NULL OR step.run_id = %(run_id)s::uuid) AND (%(step_id)s::uuid IS NULL OR step.id = %(step_id)s::uuid)
 ORDER BY step.created_at, step.seq LIMIT %(limit)s;
 
@@ -40,10 +40,10 @@ SELECT * FROM (
     FROM agno.run WHERE id = %(run_id)s AND started_at IS NOT NULL
     UNION ALL
     SELECT CASE kind WHEN 'turn' THEN 'ModelCallStarted' ELSE 'ToolCallStarted' END, id::text, name, attempt, started_at, NULL
-    FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL
+    FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL AND kind IN ('turn', 'tool', 'delegate')
     UNION ALL
     SELECT 'ToolCallWaiting', id::text, name, 0, created_at, NULL
-    FROM agno.step WHERE run_id = %(run_id)s AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
+    FROM agno.step WHERE run_id = %(run_id)s AND kind IN ('tool', 'delegate') AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
     UNION ALL
     SELECT 'ToolCallAnswered', id::text, name, 0, (answer->>'at')::timestamptz, NULL
     FROM agno.step WHERE run_id = %(run_id)s AND answer ? 'at'
@@ -51,7 +51,7 @@ SELECT * FROM (
     SELECT CASE WHEN kind <> 'turn' AND status = 'done' AND (error IS NULL OR error->>'type' = ANY('{LeaseExpired,OutcomeUnknown}')) THEN 'ToolCallCompleted'
                 WHEN kind <> 'turn' THEN 'ToolCallError'
                 WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id::text, name, attempt, ended_at, error
-    FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled'
+    FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate')
     UNION ALL
     SELECT CASE status WHEN 'done' THEN 'RunCompleted' WHEN 'failed' THEN 'RunError' ELSE 'RunCancelled' END, id::text, '', 0,
            ended_at, error
@@ -105,6 +105,6 @@ SELECT * FROM (
     UNION ALL
     SELECT 'person', '', count(*), min(step.created_at), max(step.id::text)
     FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
-    WHERE step.status = 'waiting' AND step.waits_for <> 'run' AND run.ended_at IS NULL
+    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window') AND run.ended_at IS NULL
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
 ) AS found WHERE count > 0 ORDER BY what, queue;

@@ -1,6 +1,6 @@
 -- 0002 -> 0003: knowledge. Safe to run twice; code of 0002 goes on working beside it, on runs of its own kinds.
 
-CREATE EXTENSION IF NOT EXISTS vector;
+CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;
 
 CREATE TABLE IF NOT EXISTS agno.knowledge (
 	id INTEGER GENERATED ALWAYS AS IDENTITY,
@@ -41,11 +41,16 @@ CREATE TABLE IF NOT EXISTS agno.document (
 	fingerprint TEXT,
 	sha256 BYTEA,
 	text_sha256 BYTEA,
+	-- How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
+	recipe BYTEA,
 	metadata JSONB DEFAULT '{}' NOT NULL,
 	version INTEGER DEFAULT '0' NOT NULL,
 	chunks INTEGER DEFAULT '0' NOT NULL,
+	-- The next version, whose chunks wait for their vectors; see switch_documents in functions.sql.
 	pending JSONB,
+	-- The ingestion that wrote it last.
 	run_id UUID,
+	-- The document that has the same text, and its chunks.
 	duplicate_of BIGINT,
 	near_duplicate_of BIGINT,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
@@ -58,6 +63,7 @@ CREATE INDEX IF NOT EXISTS document_sha256 ON agno.document (knowledge_id, sha25
 CREATE INDEX IF NOT EXISTS document_text ON agno.document (knowledge_id, text_sha256);
 CREATE INDEX IF NOT EXISTS document_origin ON agno.document (knowledge_id, origin);
 CREATE INDEX IF NOT EXISTS document_metadata ON agno.document USING gin (metadata jsonb_path_ops);
+CREATE INDEX IF NOT EXISTS document_duplicates ON agno.document (duplicate_of) WHERE duplicate_of IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS agno.near_band (
 	knowledge_id INTEGER NOT NULL,
@@ -75,6 +81,7 @@ CREATE TABLE IF NOT EXISTS agno.chunk (
 	document_id BIGINT NOT NULL,
 	version INTEGER NOT NULL,
 	position INTEGER NOT NULL,
+	-- Searched; false: of a next version that waits for its vectors.
 	live BOOLEAN NOT NULL,
 	hash BYTEA NOT NULL,
 	content TEXT NOT NULL,
@@ -85,6 +92,8 @@ CREATE TABLE IF NOT EXISTS agno.chunk (
 	tokens INTEGER NOT NULL,
 	-- A text search configuration by its name: `english`, `simple` ...
 	language REGCONFIG NOT NULL,
+	-- Why no vector could be made of it.
+	refused TEXT,
 	tsv TSVECTOR GENERATED ALWAYS AS (to_tsvector(language, heading || E'\n' || content)) STORED,
 	PRIMARY KEY (id),
 	FOREIGN KEY(document_id) REFERENCES agno.document (id) ON DELETE CASCADE
@@ -116,7 +125,9 @@ CREATE TABLE IF NOT EXISTS agno.ingestion (
 	run_id UUID NOT NULL,
 	knowledge_id INTEGER NOT NULL,
 	options JSONB NOT NULL,
-	scanned BOOLEAN DEFAULT 'false' NOT NULL,
+	scanned_at TIMESTAMP WITH TIME ZONE,
+	-- Those that were found whole: what they no longer have is removed.
+	origins JSONB DEFAULT '[]' NOT NULL,
 	total BIGINT DEFAULT '0' NOT NULL,
 	total_bytes BIGINT DEFAULT '0' NOT NULL,
 	PRIMARY KEY (run_id),
@@ -131,6 +142,7 @@ CREATE TABLE IF NOT EXISTS agno.source (
 	bytes BIGINT DEFAULT '0' NOT NULL,
 	-- As core/knowledge.py, Source.
 	given JSONB NOT NULL,
+	recipe BYTEA NOT NULL,
 	status TEXT DEFAULT 'pending' NOT NULL,
 	step_id UUID,
 	attempts INTEGER DEFAULT '0' NOT NULL,
@@ -205,6 +217,21 @@ CREATE TABLE IF NOT EXISTS agno.feedback (
 	PRIMARY KEY (chunk_id),
 	FOREIGN KEY(chunk_id) REFERENCES agno.chunk (id) ON DELETE CASCADE
 );
+-- What a run was given with a message, so that a turn which is carried again asks the same.
+CREATE TABLE IF NOT EXISTS agno.grounding (
+	run_id UUID NOT NULL,
+	-- Of the message.
+	seq INTEGER NOT NULL,
+	-- As core/knowledge.py, Hit.
+	hits JSONB NOT NULL,
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+	PRIMARY KEY (run_id, seq),
+	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
+);
 
+CREATE INDEX IF NOT EXISTS run_ingesting ON agno.run (id) WHERE ended_at IS NULL AND agent LIKE 'knowledge:%';
+CREATE INDEX IF NOT EXISTS step_ingesting ON agno.step (run_id) WHERE kind IN ('scan', 'ingest', 'embed', 'tidy') AND status IN ('ready', 'running', 'waiting');
+ALTER TABLE agno.step DROP CONSTRAINT IF EXISTS step_waits_for;
+ALTER TABLE agno.step ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window'));
 ALTER TABLE agno.step DROP CONSTRAINT IF EXISTS step_kind;
 ALTER TABLE agno.step ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'tidy'));

@@ -1,0 +1,77 @@
+-- Knowledge bases, and ingestions as seen from outside; what moves one is in ingest.sql.
+
+-- name: ensure
+-- Options that are given take the place of those that are known; the others stay.
+INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
+ON CONFLICT (name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
+RETURNING id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at;
+
+-- name: get
+SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
+
+-- name: all
+SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
+
+-- name: spaces
+SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
+
+-- name: ensure_space
+-- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again.
+WITH made AS (
+    INSERT INTO agno.space AS s (knowledge_id, model, dimensions, status)
+    SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.space_id IS NULL THEN 'current' ELSE 'building' END
+    FROM agno.knowledge k WHERE k.id = %(knowledge_id)s FOR NO KEY UPDATE
+    ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END
+    RETURNING id, knowledge_id, model, dimensions, status, has_partition, is_indexed
+),
+searched AS (
+    UPDATE agno.knowledge k SET space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.space_id IS NULL
+)
+SELECT * FROM made;
+
+-- name: open_ingestions
+SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
+WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NULL ORDER BY run.id;
+
+-- name: hold_knowledge
+-- Nobody begins an ingestion of it from here on (a submit refers to this row).
+SELECT id FROM agno.knowledge WHERE id = %(knowledge_id)s FOR UPDATE;
+
+-- name: remove
+-- Its vectors first, by space: those of a partition of its own go with that (see search.sql).
+DELETE FROM agno.knowledge WHERE id = %(knowledge_id)s RETURNING id;
+
+-- name: progress
+SELECT run.id::text AS run_id, knowledge.name AS knowledge, run.status, ingestion.scanned_at IS NOT NULL AS scanned, ingestion.total,
+       run.started_at, run.ended_at,
+       coalesce(sum(c.documents), 0)::bigint AS documents, coalesce(sum(c.unchanged), 0)::bigint AS unchanged,
+       coalesce(sum(c.duplicates), 0)::bigint AS duplicates, coalesce(sum(c.failed), 0)::bigint AS failed,
+       coalesce(sum(c.removed), 0)::bigint AS removed, coalesce(sum(c.chunks), 0)::bigint AS chunks,
+       coalesce(sum(c.embedded), 0)::bigint AS embedded, coalesce(sum(c.to_embed), 0)::bigint AS to_embed,
+       coalesce(sum(c.tokens), 0)::bigint AS tokens, coalesce(sum(c.bytes), 0)::bigint AS bytes
+FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
+LEFT JOIN agno.ingest_count c ON c.run_id = ingestion.run_id
+WHERE ingestion.run_id = %(run_id)s GROUP BY run.id, knowledge.id, ingestion.run_id;
+
+-- name: failures
+-- Sources first, in their order; then chunks of which no vector could be made.
+SELECT uri, attempts, error->>'type' AS type, error->>'message' AS message, position FROM agno.source
+WHERE run_id = %(run_id)s AND status = 'failed'
+UNION ALL
+SELECT document.uri, 1, 'no_vector', format('chunk %%s: %%s', chunk.position, chunk.refused), chunk.position
+FROM agno.step JOIN agno.chunk ON chunk.id IN (SELECT jsonb_array_elements_text(step.call->'chunks')::bigint) JOIN agno.document ON document.id = chunk.document_id
+WHERE step.run_id = %(run_id)s AND step.kind = 'embed' AND step.status = 'dead' AND chunk.refused IS NOT NULL
+ORDER BY position LIMIT %(limit)s;
+
+-- name: ingestion
+SELECT ingestion.options, knowledge.name AS knowledge, run.queue FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
+JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.run_id = %(run_id)s;
+
+-- name: ingestions
+-- The newest first.
+SELECT ingestion.run_id::text AS run_id, run.status, run.created_at, run.ended_at, ingestion.total FROM agno.ingestion
+JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.knowledge_id = %(knowledge_id)s ORDER BY run.created_at DESC LIMIT %(limit)s;
+
+-- name: documents
+SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, near_duplicate_of, metadata, updated_at
+FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s;

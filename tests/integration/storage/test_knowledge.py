@@ -1,0 +1,103 @@
+"""Knowledge bases and their ingestions from outside: what is submitted, what is known, what is gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
+from agno_workers.storage.knowledge import Knowledges
+from tests.integration.storage.world import World, claimed, unknown_id
+
+
+@pytest.fixture
+def knowledges(world: World) -> Knowledges:
+    return Knowledges(world.pool, world.journal, queue="knowledge")
+
+
+def test_a_knowledge_base_is_made_once_and_options_that_are_given_replace_those_that_are_known(
+    knowledges: Knowledges,
+) -> None:
+    made = knowledges.ensure("docs", {"embedder": "hash:8", "description": "d"})
+    assert knowledges.ensure("docs") == made
+    assert knowledges.ensure("docs", {"embedder": "hash:16"}).options == {
+        "embedder": "hash:16",
+        "description": "d",
+    }
+    assert knowledges.get("docs").id == made.id
+    assert [row.name for row in knowledges.all()] == ["docs"]
+
+
+def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: Knowledges) -> None:
+    knowledges.ensure("documents")
+    with pytest.raises(UnknownKnowledge, match=r"'document'.*Did you mean 'documents'"):
+        knowledges.get("document")
+    with pytest.raises(UnknownKnowledge, match="Did you mean"):
+        knowledges.submit("document", ["/tmp"])
+
+
+def test_a_submit_for_one_that_is_not_there_stores_nothing(world: World, knowledges: Knowledges) -> None:
+    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There is none yet"):
+        knowledges.submit("docs", ["/tmp"])
+
+
+def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: Knowledges) -> None:
+    knowledges.ensure("docs")
+    submitted = knowledges.submit("docs", ["/tmp/a", "/tmp/b"], idempotency_key="k", metadata={"by": "me"})
+    again = knowledges.submit("docs", ["/tmp/a"], idempotency_key="k")
+    assert (again.run_id, again.created, again.send) == (submitted.run_id, False, None)
+    send = claimed(submitted.send)
+    assert (send.kind, send.queue) == ("scan", "knowledge")
+    run = world.look.run(submitted.run_id)
+    assert (run.agent, run.status, run.metadata) == ("knowledge:docs", "queued", {"by": "me"})
+    progress = knowledges.progress(submitted.run_id)
+    assert (progress.knowledge, progress.scanned, progress.total) == ("docs", False, 0)
+    assert [ingested.run_id for ingested in knowledges.ingestions(knowledges.get("docs").id)] == [
+        submitted.run_id
+    ]
+
+
+def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
+    world: World, knowledges: Knowledges
+) -> None:
+    knowledges.ensure("docs")
+    with (
+        world.unchanged(),
+        world.pool.connection() as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        assert knowledges.submit("docs", ["text"], connection=connection).created
+
+
+def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowledges: Knowledges) -> None:
+    for run_id in (unknown_id(), world.submit().run_id):
+        with pytest.raises(RunNotFound, match="knowledge ls"):
+            knowledges.progress(run_id)
+
+
+def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowledges: Knowledges) -> None:
+    docs = knowledges.ensure("docs")
+    first = knowledges.ensure_space(docs.id, "hash:8", 8)
+    assert knowledges.ensure_space(docs.id, "hash:8", 8) == first
+    assert first.status == "current"
+    assert knowledges.get("docs").space_id == first.id
+    assert knowledges.ensure_space(docs.id, "hash:16", 16).status == "building"
+    assert knowledges.get("docs").space_id == first.id
+
+
+def test_a_knowledge_base_that_is_removed_ends_its_ingestions(world: World, knowledges: Knowledges) -> None:
+    knowledges.ensure("docs")
+    submitted = knowledges.submit("docs", ["/tmp"])
+    knowledges.remove("docs")
+    assert world.look.run(submitted.run_id).status == "cancelled"
+    assert world.count("ingestion") == 0
+    with pytest.raises(UnknownKnowledge):
+        knowledges.get("docs")
+
+
+def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges: Knowledges) -> None:
+    knowledges.ensure("docs")
+    submitted = knowledges.submit("docs", ["/tmp"])
+    with world.unchanged():
+        assert not world.journal.redrive(submitted.run_id)
+        with pytest.raises(InvalidInput, match="no transcript"):
+            world.journal.fork(claimed(submitted.send).step_id)
