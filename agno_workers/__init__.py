@@ -31,6 +31,27 @@ if TYPE_CHECKING:
     from agno_workers.core.agent import (
         Retry as Retry,
     )
+    from agno_workers.core.knowledge import (
+        Chunking as Chunking,
+    )
+    from agno_workers.core.knowledge import (
+        Hit as Hit,
+    )
+    from agno_workers.core.knowledge import (
+        Learning as Learning,
+    )
+    from agno_workers.core.knowledge import (
+        Progress as Progress,
+    )
+    from agno_workers.core.knowledge import (
+        Reference as Reference,
+    )
+    from agno_workers.core.knowledge import (
+        Searching as Searching,
+    )
+    from agno_workers.core.knowledge import (
+        Source as Source,
+    )
     from agno_workers.core.messages import (
         Audio as Audio,
     )
@@ -63,6 +84,8 @@ if TYPE_CHECKING:
     from agno_workers.errors import NotWaiting as NotWaiting
     from agno_workers.errors import ToolError as ToolError
     from agno_workers.errors import TryAgain as TryAgain
+    from agno_workers.ingestion import Ingestion as Ingestion
+    from agno_workers.knowledge_base import Knowledge as Knowledge
     from agno_workers.people import Requirement as Requirement
     from agno_workers.tools import Toolkit as Toolkit
     from agno_workers.tools import tool as tool
@@ -75,10 +98,21 @@ _HOMES = {
     "agno_workers.batch": ("Batch",),
     "agno_workers.client": ("Client", "RunHandle"),
     "agno_workers.core.agent": ("Context", "History", "Limits", "Prices", "Retry"),
+    "agno_workers.core.knowledge": (
+        "Chunking",
+        "Hit",
+        "Learning",
+        "Progress",
+        "Reference",
+        "Searching",
+        "Source",
+    ),
     "agno_workers.core.messages": ("Audio", "File", "Image", "Message", "ModelSettings", "Text", "Usage"),
     "agno_workers.core.run": ("Run", "RunOutput", "RunStatus"),
     "agno_workers.core.tool": ("NOT_DONE", "Effect", "Tool", "ToolContext"),
     "agno_workers.errors": ("AgnoError", "NotWaiting", "ToolError", "TryAgain"),
+    "agno_workers.ingestion": ("Ingestion",),
+    "agno_workers.knowledge_base": ("Knowledge",),
     "agno_workers.people": ("Requirement",),
     "agno_workers.tools": ("Toolkit", "tool"),
     "agno_workers.wiring": ("attach",),

@@ -25,9 +25,11 @@ from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
 from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
+from agno_workers.ingestion import Ingestion, document, given, options
 from agno_workers.people import Requirement
 from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
+from agno_workers.storage.knowledge import Given, Knowledges
 from agno_workers.storage.look import Event, Look, known_id, output
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.results import Results
@@ -228,6 +230,7 @@ class Client:
         self._bulk = Bulk(self._pool, self._journal, inline_max_bytes=64 * 1024, turn_attempts=5)
         self._look = Look(self._pool)
         self._results = Results(self._pool)
+        self._knowledges = Knowledges(self._pool, self._journal, queue="knowledge")
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
         self._streams = Streams(self._redis, max_events=1, ttl_s=1) if self._redis else None
 
@@ -266,6 +269,43 @@ class Client:
     def batch(self, batch_id: str) -> Batch:
         """A batch that was submitted before, or elsewhere."""
         return Batch(batch_id, self._bulk)
+
+    def add_document(
+        self, knowledge: str, uri: str, text: str, *, title: str | None = None, media_type: str = "text/plain",
+        metadata: dict[str, Any] | None = None, idempotency_key: str | None = None, **asked: Any,
+    ) -> Ingestion:  # fmt: skip
+        """Push one document into a knowledge base; the same `uri` again takes the place of the former text. For a webhook: it
+        returns once the document is in Postgres, and with an `idempotency_key` a call that comes twice counts once.
+
+        `asked`: queue, priority, deadline_s. Raises UnknownKnowledge and InvalidInput (nothing was stored), Unavailable (safe to repeat with a key).
+        """
+        source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
+        return self._ingest(knowledge, [source], idempotency_key=idempotency_key, **asked)
+
+    def ingest(
+        self, knowledge: str, sources: Given | Iterable[Given], *, metadata: dict[str, Any] | None = None,
+        glob: str | Sequence[str] | None = None, idempotency_key: str | None = None, **asked: Any,
+    ) -> Ingestion:  # fmt: skip
+        """Bring documents in: paths (that workers can see, too), URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.
+
+        `asked` and what it raises: as `add_document`.
+        """
+        return self._ingest(
+            knowledge,
+            given(sources),
+            options=options(metadata, glob),
+            idempotency_key=idempotency_key,
+            **asked,
+        )
+
+    def ingestion(self, run_id: str) -> Ingestion:
+        """One that was submitted before, or elsewhere."""
+        return Ingestion(run_id, self._knowledges, self._journal, self._look, self._results)
+
+    def _ingest(self, knowledge: str, sources: list[Given], **asked: Any) -> Ingestion:
+        submitted = self._knowledges.submit(knowledge, sources, **asked)
+        self._journal.wake_keeper()
+        return self.ingestion(submitted.run_id)
 
     def handle(self, run_id: str) -> RunHandle:
         """A run that was submitted before, or elsewhere."""

@@ -1,4 +1,6 @@
-"""Agents by name. A worker finds them by importing the modules of `AGNO_IMPORTS` and looking at what stands in them."""
+"""Agents and knowledge bases by name. A worker finds them by importing the modules of `AGNO_IMPORTS` and looking at what
+stands in them.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ import importlib
 from collections.abc import Iterable
 
 from agno_workers.core.agent import Agent
+from agno_workers.core.knowledge import Knowledge, use_of
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent
 
 
 class Registry:
-    """The agents that this process knows."""
+    """The agents that this process knows, and the knowledge bases that stand beside them or that they use."""
 
     def __init__(self, agents: Iterable[Agent] = ()) -> None:
         self._agents: dict[str, Agent] = {}
+        self._knowledge: dict[str, Knowledge] = {}
         for agent in agents:
             self.add(agent)
 
@@ -25,6 +29,20 @@ class Registry:
                 f"two different agents are named {agent.name!r}: callers could not tell them apart. Rename one.",
                 agent=agent.name,
             )
+        if agent.knowledge is not None:
+            self.add_knowledge(use_of(agent.knowledge).knowledge)
+
+    def add_knowledge(self, knowledge: Knowledge) -> None:
+        """Raises InvalidInput when another one has that name already."""
+        if self._knowledge.setdefault(knowledge.name, knowledge) != knowledge:
+            raise InvalidInput(
+                f"two different knowledge bases are named {knowledge.name!r}: their documents would be one heap. Rename one.",
+                knowledge=knowledge.name,
+            )
+
+    def knowledge(self, name: str) -> Knowledge | None:
+        """As the code describes it; None: it stands in none of the modules, and Postgres may still know it."""
+        return self._knowledge.get(name)
 
     def get(self, name: str) -> Agent:
         """Raises UnknownAgent, which lists the known ones."""
@@ -44,7 +62,7 @@ class Registry:
 
     @classmethod
     def importing(cls, modules: str) -> Registry:
-        """From a comma-separated list of modules: every Agent that stands in one of them by a name of its own.
+        """From a comma-separated list of modules: every Agent and Knowledge that stands in one of them by a name of its own.
 
         Raises SettingsError for a module that can't be imported, with what its import said.
         """
@@ -60,4 +78,6 @@ class Registry:
             for value in vars(module).values():
                 if isinstance(value, Agent):
                     registry.add(value)
+                elif isinstance(value, Knowledge):
+                    registry.add_knowledge(value)
         return registry

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """The Celery queue of runs and their turns, for agents that name none."""
     tool_queue: str = "tools"
     """The Celery queue of tool calls, for tools that name none."""
+    knowledge_queue: str = "knowledge"
+    """The Celery queue of ingestions."""
     local_base_url: str = ""
     """Where `local:...` models answer (OpenAI-compatible), such as `http://127.0.0.1:11434/v1`."""
 

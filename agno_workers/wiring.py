@@ -31,7 +31,7 @@ from agno_workers.settings import Settings
 from agno_workers.storage import migrate
 from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
-from agno_workers.storage.learned import Learned
+from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.quarantine import Quarantine
@@ -72,9 +72,13 @@ class Services:
         )
 
     @cached_property
+    def knowledges(self) -> Knowledges:
+        return Knowledges(self.pool, self.journal, queue=self.settings.knowledge_queue)
+
+    @cached_property
     def library(self) -> Library:
         """What asks knowledge bases."""
-        return Library(Learned(self.pool), self.look, _not_yet, _not_yet)
+        return Library(self.pool, _not_yet, _not_yet)
 
     @cached_property
     def gate(self) -> Gate:
@@ -271,6 +275,7 @@ class _Default:
             required(self.settings, "broker_url"),
             agent_queue=self.settings.agent_queue,
             tool_queue=self.settings.tool_queue,
+            knowledge_queue=self.settings.knowledge_queue,
             broker_timeout_s=self.settings.broker_timeout_s,
         )
         self.services = _PerProcess(lambda worker: build(self.settings, self.app, worker=worker))

@@ -10,7 +10,6 @@ from agno_workers.engine.library import Library
 from agno_workers.engine.loop import Engine, take_turn
 from agno_workers.engine.tool_calls import take_tool
 from agno_workers.storage.journal import Recorded, Send
-from agno_workers.storage.learned import Learned
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Connection, Pool
 
@@ -40,7 +39,7 @@ class Shelf:
         self.hits = list(hits)
         self.asked: list[str] = []
         self.added: list[Source] = []
-        self.library = Library(Learned(pool), Look(pool), self._ask, self._add)
+        self.library = Library(pool, self._ask, self._add)
 
     def _ask(self, knowledge: Knowledge, question: str, **_: Any) -> list[Hit]:
         self.asked.append(question)

@@ -65,7 +65,14 @@ class AgnoCelery(Celery):
         return result
 
 
-def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout_s: float) -> AgnoCelery:
+def create(
+    broker_url: str,
+    *,
+    agent_queue: str,
+    tool_queue: str,
+    knowledge_queue: str = "knowledge",
+    broker_timeout_s: float,
+) -> AgnoCelery:
     """A Celery app with the settings that our promises need; each is explained where it is not plain."""
     app = AgnoCelery("agno_workers", set_as_current=False)
     app.conf.update(
@@ -98,7 +105,10 @@ def create(broker_url: str, *, agent_queue: str, tool_queue: str, broker_timeout
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (agent_queue, tool_queue)],
+        task_queues=[
+            Queue(name, Exchange(name), routing_key=name)
+            for name in (agent_queue, tool_queue, knowledge_queue)
+        ],
         task_default_queue=agent_queue,
         task_routes={RUN: {"queue": agent_queue}, TURN: {"queue": agent_queue}, TOOL: {"queue": tool_queue}},
         task_create_missing_queues=True,

@@ -8,15 +8,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import psycopg
 
 from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, UnknownKnowledge
 from agno_workers.failpoints import reach
 from agno_workers.storage.journal import Journal, Submitted, utc
+from agno_workers.storage.knowledge import AGENT as KNOWLEDGE
+from agno_workers.storage.knowledge import asked_for
 from agno_workers.storage.results import as_uuid
 
-ASKED = frozenset({"agent", "input", "session_id", "user_id", "idempotency_key", "metadata", "deadline_s"})
+ASKED = frozenset(
+    {"agent", "input", "session_id", "user_id", "idempotency_key", "metadata", "deadline_s", "options"}
+)
 """What a caller may say of a run, as keyword arguments of `agno.run`."""
 
 
@@ -36,7 +41,8 @@ def submit(
 
     `inputs` are joined into the first message: text, parts, and results of earlier tasks of a canvas (a list, as
     a chord's body gets it, becomes numbered sections; other JSON is shown as JSON). `asked` are the keyword
-    arguments, see ASKED. `countdown` in seconds; `eta` (text: ISO 8601) in UTC if naive.
+    arguments, see ASKED. The agent `knowledge:NAME` ingests: its inputs are sources (see `Knowledges.submit`), and
+    `options` say more of them. `countdown` in seconds; `eta` (text: ISO 8601) in UTC if naive.
 
     Raises InvalidInput, which names what is wrong; then nothing was stored.
     """
@@ -61,22 +67,38 @@ def submit(
     if countdown is not None:
         eta = datetime.now(UTC) + timedelta(seconds=countdown)
     given = [*inputs, asked["input"]] if asked.get("input") is not None else list(inputs)
-    message = first_message(given, agent)
+    options, ingestion = _object(asked, "options"), None
+    if agent.startswith(KNOWLEDGE):
+        message, ingestion = asked_for(agent.removeprefix(KNOWLEDGE), _sources(given, agent), options)
+    elif options is None:
+        message = first_message(given, agent)
+    else:
+        raise InvalidInput(
+            f"options are for an ingestion, by an agent {KNOWLEDGE}NAME, and {agent!r} is none."
+        )
     reach("submit.asked")
-    submitted = journal.submit(
-        message,
-        agent=agent,
-        queue=queue,
-        id=task_id,
-        session_id=_text(asked, "session_id"),
-        user_id=_text(asked, "user_id"),
-        idempotency_key=_text(asked, "idempotency_key"),
-        metadata=_object(asked, "metadata"),
-        deadline_s=_seconds(asked, "deadline_s"),
-        canvas=canvas if canvas and canvas != Canvas() else None,
-        priority=priority,
-        not_before=utc(eta),
-    )
+    try:
+        submitted = journal.submit(
+            message,
+            agent=agent,
+            queue=queue,
+            ingestion=ingestion,
+            id=task_id,
+            session_id=_text(asked, "session_id"),
+            user_id=_text(asked, "user_id"),
+            idempotency_key=_text(asked, "idempotency_key"),
+            metadata=_object(asked, "metadata"),
+            deadline_s=_seconds(asked, "deadline_s"),
+            canvas=canvas if canvas and canvas != Canvas() else None,
+            priority=priority,
+            not_before=utc(eta),
+        )
+    except psycopg.errors.NoDataFound as error:
+        name = agent.removeprefix(KNOWLEDGE)
+        raise UnknownKnowledge(
+            f"there is no knowledge base {name!r}: `agno-workers ingest ... --knowledge {name}` makes one.",
+            knowledge=name,
+        ) from error
     reach("submit.committed")
     return submitted
 
@@ -101,6 +123,20 @@ def first_message(inputs: Sequence[Any], agent: str) -> Message:
             case _:
                 merged.append(part)
     return Message("user", tuple(merged))
+
+
+def _sources(inputs: Sequence[Any], agent: str) -> list[Any]:
+    """What an ingestion is to bring in; what an earlier task of a canvas gave may be a list of it."""
+    found: list[Any] = []
+    for given in inputs:
+        found += given if isinstance(given, list | tuple) else [given]
+    wrong = [given for given in found if not isinstance(given, str | dict) or not given]
+    if wrong or not found:
+        got = repr(wrong[0]) if wrong else "nothing"
+        raise InvalidInput(
+            f"{agent} takes paths, addresses and descriptions of sources, got {got}.", agent=agent
+        )
+    return found
 
 
 def _parts(value: Any) -> list[AnyPart]:

@@ -154,6 +154,19 @@ class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
     """`minilm`, `cl100k_base` or `o200k_base`."""
 
 
+class Filter(msgspec.Struct, frozen=True):
+    """What a search is narrowed to, as Postgres takes it; knowledge/filters.py makes it, agno.filter_condition reads it."""
+
+    equal: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = ()
+    """Of each pair a document's metadata must contain (`@>`) the one or the other; there is an index for that."""
+    path: str | None = None
+    """The rest: a jsonpath over `{"metadata": ..., "uri": ..., ...}`."""
+    values: dict[str, str | int | float | bool | None] = {}
+    """Its variables."""
+    uses_facts: bool = False
+    """It asks for more than metadata."""
+
+
 class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     """One chunk that a search found."""
 
@@ -236,6 +249,17 @@ class Use(msgspec.Struct, frozen=True):
     def learns(self, min_confidence: float = 0.8) -> Use:
         """The same, and the agent may add to it."""
         return msgspec.structs.replace(self, learning=Learning(min_confidence))
+
+
+def as_options(knowledge: Knowledge) -> dict[str, Any]:
+    """What of it is kept in Postgres beside its name."""
+    built: dict[str, Any] = msgspec.to_builtins(knowledge)
+    return {name: value for name, value in built.items() if name != "name"}
+
+
+def from_options(name: str, options: dict[str, Any]) -> Knowledge:
+    """A knowledge base as Postgres knows it."""
+    return msgspec.convert({**options, "name": name}, Knowledge)
 
 
 def use_of(given: Knowledge | Use) -> Use:

@@ -11,10 +11,10 @@ from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use
 from agno_workers.core.messages import Message
 from agno_workers.core.references import references
 from agno_workers.core.tool import Tool, ToolContext
-from agno_workers.errors import ToolError, Unavailable
-from agno_workers.storage.learned import Count, Learned
+from agno_workers.errors import NotWaiting, ToolError, Unavailable
+from agno_workers.storage.learned import Count, KeptNote, Learned, NoteStatus
 from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Connection
+from agno_workers.storage.pool import Connection, Pool
 from agno_workers.tools.knowledge import add_tool, search_tool
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,10 @@ Adds = Callable[[Knowledge, Source, Connection], object]
 class Library:
     """See the module. What it needs of searching and ingesting is handed in."""
 
-    def __init__(self, learned: Learned, look: Look, asks: Asks, adds: Adds) -> None:
-        self.learned = learned
-        self._look = look
+    def __init__(self, pool: Pool, asks: Asks, adds: Adds) -> None:
+        self.learned = Learned(pool)
+        self._pool = pool
+        self._look = Look(pool)
         self._asks = asks
         self._adds = adds
 
@@ -84,6 +85,23 @@ class Library:
         if self.learned.keep_note(use.knowledge.name, note, ctx.connection) is None:
             raise ToolError(f"There is no knowledge base {use.knowledge.name!r} yet: nothing was added.")
         return f"It waits for a person, who decides whether it becomes part of {use.knowledge.name!r}."
+
+    def decide(
+        self, knowledge: Knowledge, id: int, *, approve: bool, by: str | None = None, note: str | None = None
+    ) -> KeptNote:
+        """A person's word on a note that waits: approved, it becomes a document, in the same transaction. Raises NotWaiting."""
+        status: NoteStatus = "approved" if approve else "rejected"
+        with self._pool.connection() as connection, connection.transaction():
+            kept = self.learned.decide_note(knowledge.name, id, status, connection, by=by, note=note)
+            if kept is None:
+                raise NotWaiting(
+                    f"no note {id} of {knowledge.name!r} waits: somebody decided, or there is none. "
+                    f"`agno-workers knowledge review {knowledge.name}` lists those that do.",
+                    note=id,
+                )
+            if approve:
+                self._adds(knowledge, as_source(kept, f"learned:{kept.id}"), connection)
+        return kept
 
     def credit(self, run_id: str, transcript: Sequence[Message], answer: str) -> None:
         """Count what a run that has ended was given, and what of it its answer cites. It is a hint: a count may be lost."""
