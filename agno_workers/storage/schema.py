@@ -485,7 +485,7 @@ chunk = sa.Table(
 )
 sa.Index("chunk_document", chunk.c.document_id, chunk.c.position)
 sa.Index("chunk_hash", chunk.c.hash)
-sa.Index("chunk_knowledge", chunk.c.knowledge_id)
+sa.Index("chunk_knowledge", chunk.c.knowledge_id, chunk.c.language)
 sa.Index("chunk_words", chunk.c.tsv, postgresql_using="gin")
 
 chunk_embedding = sa.Table(

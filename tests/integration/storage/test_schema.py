@@ -179,13 +179,15 @@ def test_a_database_that_is_not_there_is_unavailable(servers: EmbeddedServers) -
         migrate.upgrade(url)
 
 
-def test_the_functions_of_the_newest_migration_are_those_of_the_code() -> None:
-    newest = max((ROOT / "agno_workers/storage/migrations/versions").glob("*_functions.sql"))
-    assert STORAGE.joinpath("sql", "functions.sql").read_text() == newest.read_text()
+@pytest.mark.parametrize(("made", "file"), [("functions", "functions"), ("search", "search_functions")])
+def test_the_functions_of_the_newest_migration_are_those_of_the_code(made: str, file: str) -> None:
+    newest = max((ROOT / "agno_workers/storage/migrations/versions").glob(f"*_{made}.sql"))
+    assert STORAGE.joinpath("sql", f"{file}.sql").read_text() == newest.read_text()
 
 
-def test_the_functions_may_be_made_twice(world: World) -> None:
-    world.sql(STORAGE.joinpath("sql", "functions.sql").read_text().replace("%", "%%"))
+@pytest.mark.parametrize("file", ["functions", "search_functions"])
+def test_the_functions_may_be_made_twice(world: World, file: str) -> None:
+    world.sql(STORAGE.joinpath("sql", f"{file}.sql").read_text().replace("%", "%%"))
     assert world.submit().created
 
 

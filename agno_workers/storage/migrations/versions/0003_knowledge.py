@@ -17,5 +17,5 @@ depends_on = None
 
 def upgrade() -> None:
     folder = files("agno_workers.storage").joinpath("migrations", "versions")
-    for name in ("0003_tables.sql", "0003_functions.sql"):
+    for name in ("0003_tables.sql", "0003_functions.sql", "0003_search.sql"):
         op.get_bind().exec_driver_sql(folder.joinpath(name).read_text(encoding="utf-8").replace("%", "%%"))

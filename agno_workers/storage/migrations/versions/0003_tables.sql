@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS agno.chunk (
 );
 CREATE INDEX IF NOT EXISTS chunk_document ON agno.chunk (document_id, position);
 CREATE INDEX IF NOT EXISTS chunk_hash ON agno.chunk (hash);
-CREATE INDEX IF NOT EXISTS chunk_knowledge ON agno.chunk (knowledge_id);
+CREATE INDEX IF NOT EXISTS chunk_knowledge ON agno.chunk (knowledge_id, language);
 CREATE INDEX IF NOT EXISTS chunk_words ON agno.chunk USING gin (tsv);
 
 CREATE TABLE IF NOT EXISTS agno.chunk_embedding (

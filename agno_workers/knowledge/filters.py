@@ -1,0 +1,230 @@
+"""What a search is narrowed to: a dict of conditions, made into jsonpath with variables.
+
+    {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "tags": {"contains": "beta"}, "source": {"in": ["crm", "wiki"]},
+     "any": [{"team": "a"}, {"team": "b"}], "not": {"draft": True}, "title": {"prefix": "How"}}
+
+All of them must hold. A field is one of the document's metadata, dots go down into it (`author.name`), except for what every
+document has by itself: uri, title, language, media_type, created, updated (times). `metadata.title` is the metadata's own.
+A field whose value is a list meets a condition if one of its elements does. A field that a document has not, or whose type
+is another, meets none; so it meets every `not` and `ne`.
+
+Names are quoted and values are variables: no text of a caller becomes part of the program that Postgres runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from agno_workers.core.knowledge import Filter
+from agno_workers.errors import InvalidInput
+
+FACTS = ("uri", "title", "language", "media_type", "created", "updated")
+TIMES = ("created", "updated")
+COMPARISONS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+OPERATORS = (*COMPARISONS, "ne", "in", "contains", "prefix", "exists")
+WORDS = ("any", "all", "not")
+MAX_CONDITIONS = 100
+MAX_DEPTH = 8
+Scalar = str | int | float | bool | None
+
+
+NONE = Filter()
+
+
+def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
+    """Raises InvalidInput, which names the field, the operator and the nearest known one."""
+    if not conditions:
+        return NONE
+    compiler = _Compiler()
+    equal, rest = [], []
+    for field, given in _items(conditions):
+        is_eq = field not in WORDS and isinstance(given, Mapping) and set(given) == {"eq"}
+        value = given["eq"] if is_eq else given
+        if _is_indexed(field, value):
+            name = _path_of(field)[-1]
+            plain = compiler.counted(_scalar(field, "eq", value))
+            equal.append(({name: plain}, {name: [plain]}))
+        else:
+            rest.append(compiler.condition(field, value, 0))
+    return Filter(
+        equal=tuple(equal),
+        path=f"strict $ ? ({' && '.join(rest)})" if rest else None,
+        values=compiler.values,
+        uses_facts=compiler.uses_facts,
+    )
+
+
+def _is_indexed(field: str, value: Any) -> bool:
+    """Whether the condition is one on a top-level field of the metadata, to equal a value."""
+    is_plain = field not in WORDS and not isinstance(value, Mapping | list | tuple | set)
+    return is_plain and field not in FACTS and len(_path_of(field)) == 2
+
+
+class _Compiler:
+    """Collects the variables while the text is written."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Scalar] = {}
+        self.uses_facts = False
+        self._count = 0
+
+    def counted(self, value: Scalar) -> Scalar:
+        self._count += 1
+        if self._count > MAX_CONDITIONS:
+            raise InvalidInput(f"a filter has more than {MAX_CONDITIONS} values: ask for less at once.")
+        return value
+
+    def all_of(self, conditions: Any, where: str, depth: int) -> str:
+        if not isinstance(conditions, Mapping) or not conditions:
+            raise InvalidInput(
+                f"filter {where!r}: expected conditions such as {{'lang': 'en'}}, got {conditions!r}."
+            )
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"a filter is nested deeper than {MAX_DEPTH}: say it flatter.")
+        return _and(self.condition(field, value, depth) for field, value in _items(conditions))
+
+    def condition(self, field: str, value: Any, depth: int) -> str:
+        match field:
+            case "any" | "all":
+                if not isinstance(value, list | tuple) or not value:
+                    raise InvalidInput(
+                        f"filter {field!r}: expected a list of conditions, got {value!r}. A field of that name is 'metadata.{field}'."
+                    )
+                parts = [self.all_of(each, field, depth + 1) for each in value]
+                return _or(parts) if field == "any" else _and(parts)
+            case "not":
+                return _not(self.all_of(value, field, depth + 1))
+            case _:
+                return self._field(field, value)
+
+    def _field(self, field: str, value: Any) -> str:
+        path = _path_of(field)
+        self.uses_facts |= path[0] != "metadata"
+        place = "@" + "".join(f".{_quoted(name)}" for name in path)
+        if not isinstance(value, Mapping):
+            return self._operator(field, place, "eq", value)
+        if not value:
+            raise InvalidInput(
+                f"filter {field!r}: no operator in {{}}. There are {', '.join(OPERATORS)}; dots go down into a field: '{field}.name'."
+            )
+        return _and(
+            self._operator(field, place, _known(field, operator), given) for operator, given in value.items()
+        )
+
+    def _operator(self, field: str, place: str, operator: str, value: Any) -> str:
+        compare = partial(self._compare, field, place, operator)
+        match operator:
+            case "exists":
+                if not isinstance(value, bool):
+                    raise InvalidInput(f"filter {field!r}: 'exists' takes true or false, got {value!r}.")
+                found = f"exists(@ ? (exists({place})))"
+                return found if value else f"!({found})"
+            case "in":
+                if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
+                    raise InvalidInput(f"filter {field!r}: 'in' takes a list, got {value!r}.")
+                # No value at all is in no list: a condition that never holds.
+                return _or([compare(each) for each in value] or ["1 == 2"])
+            case "ne":
+                return _not(compare(value))
+            case _:
+                return compare(value)
+
+    def _compare(self, field: str, place: str, operator: str, value: Any) -> str:
+        variable = f"v{len(self.values)}"
+        self.values[variable] = self.counted(_scalar(field, operator, value))
+        sign = "starts with" if operator == "prefix" else COMPARISONS.get(operator, "==")
+        test = f"? (@ {sign} ${variable})"
+        elements = f"exists({place}[*] {test})"
+        return elements if operator == "contains" else f"(exists({place} {test}) || {elements})"
+
+
+# In jsonpath a condition may be unknown (a type that can't be compared, a field that is not there), and so would its
+# negation be. `exists(@ ? (...))` makes of unknown what we mean: no.
+
+
+def _not(condition: str) -> str:
+    return f"!(exists(@ ? ({condition})))"
+
+
+def _and(conditions: Iterator[str] | list[str]) -> str:
+    return "(" + " && ".join(conditions) + ")"
+
+
+def _or(conditions: list[str]) -> str:
+    return "(" + " || ".join(conditions) + ")"
+
+
+def _items(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for field, value in conditions.items():
+        if not isinstance(field, str):
+            raise InvalidInput(f"filter: a field is named by text, not by {field!r}.")
+        yield field, value
+
+
+def _path_of(field: str) -> tuple[str, ...]:
+    """`year`: ("metadata", "year"); `uri`: ("uri",)."""
+    names = tuple(field.split("."))
+    if "" in names:
+        raise InvalidInput(f"filter {field!r}: expected a name, or names with dots between them.")
+    if len(names) == 1 and names[0] in FACTS:
+        return names
+    return names if names[0] == "metadata" and len(names) > 1 else ("metadata", *names)
+
+
+def _known(field: str, operator: Any) -> str:
+    if operator in OPERATORS:
+        return str(operator)
+    near = get_close_matches(str(operator), OPERATORS, 1, 0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InvalidInput(
+        f"filter {field!r}: no operator {operator!r}.{hint} There are {', '.join(OPERATORS)}; dots go down into a field: '{field}.{operator}'."
+    )
+
+
+def _scalar(field: str, operator: str, value: Any) -> Scalar:
+    """The value as JSON has it; a time as the seconds since 1970 (of `created` and `updated`) or as ISO text (else)."""
+    if field in TIMES:
+        return _seconds(field, operator, value)
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    match value:
+        case bool() | None if operator not in ("gt", "gte", "lt", "lte", "prefix"):
+            return value
+        case bool() | None:
+            pass
+        case str():
+            # As what is stored: see storage/pool.py, to_json.
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+        case int() | float() if operator != "prefix" and math.isfinite(value) and abs(value) < 2**63:
+            return value
+        case _:
+            pass
+    expected = {"prefix": "text"}.get(operator, "text or a number" if operator in COMPARISONS and operator != "eq" else "text, a number, true, false or null")  # fmt: skip
+    hint = " For one of several say {'in': [...]}." if isinstance(value, list | tuple | set) else ""
+    raise InvalidInput(f"filter {field!r}: {operator!r} takes {expected}, got {value!r}.{hint}")
+
+
+def _seconds(field: str, operator: str, value: Any) -> float:
+    if operator in ("prefix", "contains"):
+        raise InvalidInput(
+            f"filter {field!r}: it is a time, and has no {operator!r}: say gt, gte, lt or lte."
+        )
+    try:
+        when = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"filter {field!r}: expected a time such as '2026-01-31' or '2026-01-31T12:00:00Z', got {value!r}."
+        ) from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _quoted(name: str) -> str:
+    """A name as a jsonpath string: as JSON, in which a NUL or half of a surrogate pair, that Postgres has not, can't be a name."""
+    clean = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+    return json.dumps(clean, ensure_ascii=False)

@@ -1,0 +1,262 @@
+-- Searching, in the database: one call finds, weighs and joins, so that a search is one round trip.
+-- Safe to run twice; migration 0003 runs this file as it stood at its number.
+--
+-- In the texts that are made here only numbers of ours are put in; every value of a caller stays a parameter:
+-- $1 the filter, $2 the documents it leaves, $3 the vector asked for, $4 the words, $5 the words that are looked up.
+
+-- How often a word stands in a text (16 at the most). ts_rank of one word is the sum of 1/i^2 for i up to that number,
+-- by pi^2/6; so the number is found in the list of those sums, many times faster than by taking the tsvector apart.
+CREATE OR REPLACE FUNCTION agno.times(words tsvector, word tsquery) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT width_bucket(ts_rank('{1,1,1,1}', words, word)::float8, '{0.6,0.755,0.824,0.865,0.8875,0.904,0.9165,0.9265,0.9335,0.9396,0.9447,0.9491,0.9527,0.956,0.9588,0.9613}'::float8[]);
+$$;
+
+-- What a word adds to the BM25 of a text, without its idf. k1 = 1.2 and b = 0.75 as in Lucene; the form is that of
+-- Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). The length counts lexemes once.
+CREATE OR REPLACE FUNCTION agno.weight(words tsvector, word tsquery, average float8) RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(2.2 / (1 + 1.2 * (0.25 + 0.75 * length(words) / average) / nullif(agno.times(words, word), 0)), 0);
+$$;
+
+-- A lexeme as a query for itself, whatever it is made of.
+CREATE OR REPLACE FUNCTION agno.word(lexeme text) RETURNS tsquery LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery;
+$$;
+
+-- The condition of a filter (see knowledge/filters.py) on a document `d`; the filter itself is $1.
+CREATE OR REPLACE FUNCTION agno.filter_condition(filter jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT concat_ws(' AND ', 'd.version > 0',
+        (SELECT string_agg(format('(d.metadata @> ($1 #> ''{equal,%1$s,0}'') OR d.metadata @> ($1 #> ''{equal,%1$s,1}''))', i), ' AND ')
+            FROM generate_series(0, jsonb_array_length(filter->'equal') - 1) i),
+        CASE WHEN filter->>'path' IS NOT NULL THEN format('jsonb_path_exists(%s, ($1->>''path'')::jsonpath, $1->''values'', true)',
+            CASE WHEN (filter->>'uses_facts')::boolean THEN
+                'jsonb_build_object(''metadata'', d.metadata, ''uri'', d.uri, ''title'', d.title, ''language'', d.language, ''media_type'', d.media_type, '
+                '''created'', extract(epoch FROM d.created_at), ''updated'', extract(epoch FROM d.updated_at))'
+            ELSE 'jsonb_build_object(''metadata'', d.metadata)' END) END);
+$$;
+
+-- The words of a question, the rarest first, at most 40, with in how many chunks each stands. Lexemes in all the languages
+-- of the base. The numbers are those that were counted last, grown with the base; before the first count they are counted
+-- here, up to 2000.
+CREATE OR REPLACE FUNCTION agno.question_words(base agno.knowledge, question text)
+RETURNS TABLE (word tsquery, documents float8) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    lexemes text[];
+BEGIN
+    -- From one language to the next in the index, as DISTINCT would not.
+    WITH RECURSIVE spoken (language) AS (
+        (SELECT c.language FROM agno.chunk c WHERE c.knowledge_id = base.id ORDER BY c.language LIMIT 1)
+        UNION ALL
+        SELECT (SELECT c.language FROM agno.chunk c WHERE c.knowledge_id = base.id AND c.language > s.language ORDER BY c.language LIMIT 1)
+        FROM spoken s WHERE s.language IS NOT NULL
+    )
+    SELECT array_agg(DISTINCT l) INTO lexemes
+    FROM spoken s, unnest(tsvector_to_array(to_tsvector(s.language, left(question, 4000)))) l
+    WHERE s.language IS NOT NULL AND l <> '';
+    IF base.stats_chunks > 0 THEN
+        RETURN QUERY SELECT agno.word(l), coalesce(x.documents, 0) * greatest(1, base.chunk_count / base.stats_chunks::float8)
+            FROM unnest(lexemes) l LEFT JOIN agno.lexeme x ON x.knowledge_id = base.id AND x.lexeme = l
+            ORDER BY 2, l LIMIT 40;
+    ELSE
+        RETURN QUERY SELECT agno.word(l), n.documents
+            FROM unnest(lexemes) l, LATERAL (
+                SELECT count(*)::float8 AS documents FROM (
+                    SELECT FROM agno.chunk c WHERE c.tsv @@ agno.word(l) AND c.knowledge_id = base.id LIMIT 2000) few) n
+            ORDER BY 2, l LIMIT 40;
+    END IF;
+END $$;
+
+-- `asked` holds knowledge_id, known_version?, space_id?, text?, mode, filter?, limit, candidates, ef, max_scan, exact_chunks,
+-- words_budget, min_score?, per_document?, and of a search by example document_id? or chunk_id? (whose document is left out).
+-- Gives {"version", "how", "hits"}, or {"version", "unchanged": true} where the base still is at known_version, or nothing
+-- where there is no such base.
+--
+-- The parts of a hybrid score, each over the best of either side (`candidates` each), are exact for all of them:
+--   semantic  cosine, plus 0.75 of the cosine with the mean of the three best (Rocchio's feedback, with its usual weight)
+--   keyword   BM25
+-- each as the mean of the chunk's own and that of the chunk and its neighbours (a chunk is read in its place), then by
+-- the best, 0.6 to 0.4. Ranks alone (RRF) throw away how far the scores are apart: Bruch et al., "An Analysis of Fusion
+-- Functions for Hybrid Retrieval" (2023).
+CREATE OR REPLACE FUNCTION agno.search(asked jsonb, vector text) RETURNS jsonb LANGUAGE plpgsql SET jit = off AS $$
+DECLARE
+    base agno.knowledge;
+    room agno.space;
+    filter jsonb := nullif(asked->'filter', 'null');
+    mode text := asked->>'mode';
+    wanted int := (asked->>'limit')::int;
+    best int := greatest((asked->>'candidates')::int, wanted);
+    documents bigint[];
+    left_chunks bigint;
+    narrow text := '';
+    partition text;
+    near halfvec := vector;
+    self bigint := (asked->>'document_id')::bigint;
+    is_exact boolean;
+    dimensions text;
+    words tsquery[];
+    counts float8[];
+    lookup tsquery;
+    average float8;
+    n float8;
+    idf float8;
+    presence text := '0';
+    bm25 text := '0';
+    how jsonb := '{}';
+    hits jsonb;
+    semantic text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
+    keyword text := semantic;
+BEGIN
+    SELECT k.* INTO base FROM agno.knowledge k WHERE k.id = (asked->>'knowledge_id')::int;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF base.version = (asked->>'known_version')::bigint THEN
+        RETURN jsonb_build_object('version', base.version, 'unchanged', true);
+    END IF;
+    SELECT s.* INTO room FROM agno.space s WHERE s.id = coalesce((asked->>'space_id')::int, base.space_id) AND s.knowledge_id = base.id;
+    dimensions := format('halfvec(%s)', room.dimensions);
+    partition := CASE WHEN room.has_partition THEN format('agno.chunk_embedding_%s', room.id) ELSE 'agno.chunk_embedding_small' END;
+
+    IF filter IS NOT NULL THEN
+        EXECUTE format('SELECT array_agg(id), coalesce(sum(chunks), 0) FROM (SELECT d.id, d.chunks FROM agno.document d '
+            'WHERE d.knowledge_id = %s AND %s LIMIT 20001) few', base.id, agno.filter_condition(filter)) INTO documents, left_chunks USING filter;
+        IF documents IS NULL THEN
+            RETURN jsonb_build_object('version', base.version, 'how', '{"filter": "nothing is left"}'::jsonb, 'hits', '[]'::jsonb);
+        ELSIF cardinality(documents) <= 20000 THEN
+            narrow := ' AND c.document_id = ANY ($2)';
+        ELSE
+            left_chunks := base.chunk_count;
+            narrow := format(' AND EXISTS (SELECT FROM agno.document d WHERE d.id = c.document_id AND %s)', agno.filter_condition(filter));
+        END IF;
+        how := how || jsonb_build_object('filtered_chunks', left_chunks);
+    END IF;
+
+    IF asked->>'chunk_id' IS NOT NULL THEN
+        SELECT c.document_id INTO self FROM agno.chunk c WHERE c.id = (asked->>'chunk_id')::bigint;
+    END IF;
+    IF self IS NOT NULL AND room.id IS NOT NULL THEN
+        -- The mean of a document's chunks, of 200 of them at the most.
+        EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN %s e ON e.chunk_id = c.id AND e.space_id = %s '
+            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', partition, room.id, base.id)
+            INTO near USING self, (asked->>'chunk_id')::bigint;
+        narrow := narrow || format(' AND c.document_id <> %s', self);
+    END IF;
+    IF room.id IS NULL OR near IS NULL THEN
+        mode := CASE mode WHEN 'semantic' THEN 'none' ELSE 'keyword' END;
+        near := NULL;
+    ELSIF vector_dims(near) <> room.dimensions THEN
+        RAISE EXCEPTION 'the question has % dimensions, and the vectors of % have %: ask with the model that they were made with.',
+            vector_dims(near), room.model, room.dimensions USING ERRCODE = '22023';
+    END IF;
+
+    IF mode IN ('semantic', 'hybrid') THEN
+        is_exact := NOT room.is_indexed OR left_chunks <= (asked->>'exact_chunks')::int;
+        how := how || jsonb_build_object('semantic', CASE WHEN is_exact THEN 'exact' ELSE 'hnsw' END);
+        IF is_exact AND filter IS NOT NULL AND left_chunks <= (asked->>'exact_chunks')::int THEN
+            -- From the documents to their chunks to their vectors.
+            semantic := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN %s e ON e.chunk_id = c.id AND e.space_id = %s '
+                'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', partition, room.id, narrow, best);
+        ELSIF is_exact THEN
+            -- Sorted first, since nearly all are live.
+            semantic := format('SELECT c.id, -e.distance AS score FROM (SELECT chunk_id, embedding <#> $3 AS distance FROM %s WHERE space_id = %s ORDER BY 2) e '
+                'JOIN agno.chunk c ON c.id = e.chunk_id WHERE c.live%s ORDER BY e.distance LIMIT %s', partition, room.id, narrow, best);
+        ELSE
+            -- Without the iterative scan a filter, or row-level security, that lets few through would leave next to nothing of the
+            -- ef nearest. Its order is nearly right, and is set right by the ORDER BY of `near` below.
+            PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', asked->>'ef', true),
+                    set_config('hnsw.max_scan_tuples', asked->>'max_scan', true);
+            semantic := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM %2$s e JOIN agno.chunk c ON c.id = e.chunk_id '
+                'WHERE c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, partition, narrow, best);
+        END IF;
+    END IF;
+
+    IF mode IN ('keyword', 'hybrid') THEN
+        SELECT array_agg(q.word), array_agg(q.documents) INTO words, counts FROM agno.question_words(base, asked->>'text') q;
+        n := greatest(base.chunk_count, 1);
+        average := coalesce(nullif(base.avg_length, 0), 40);
+        FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
+            idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
+            presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN %s ELSE 0 END', i, idf);
+            bm25 := bm25 || format(' + %s * agno.weight(c.tsv, ($4)[%s], %s)', idf, i, average);
+            IF i = 1 OR (SELECT sum(c) FROM unnest(counts[:i]) c) <= (asked->>'words_budget')::float8 THEN
+                lookup := CASE WHEN lookup IS NULL THEN words[i] ELSE lookup || words[i] END;
+            END IF;
+        END LOOP;
+        how := how || jsonb_build_object('words', coalesce(cardinality(words), 0), 'looked_up', coalesce(numnode(lookup) / 2 + 1, 0));
+        IF lookup IS NOT NULL THEN
+            -- What stands in more chunks than we can look at only helps to weigh; of what is found the most promising
+            -- (each word once, weighed by its rarity) are weighed in full.
+            keyword := format('SELECT c.id, %s AS score FROM agno.chunk c WHERE c.id IN (SELECT c.id FROM (SELECT c.id, c.tsv FROM agno.chunk c '
+                'WHERE c.tsv @@ $5 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY (%s) / (0.55 + 0.45 * length(c.tsv) / %s) DESC LIMIT %s) '
+                'ORDER BY score DESC, c.id LIMIT %s', bm25, base.id, narrow, presence, average, best * 2, best);
+        END IF;
+    END IF;
+
+    EXECUTE format($sql$
+        WITH near AS MATERIALIZED (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%1$s) found),
+        said AS MATERIALIZED (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%2$s) found),
+        candidate AS MATERIALIZED (
+            SELECT id, near.score AS semantic, near.rank AS semantic_rank, said.score AS keyword, said.rank AS keyword_rank
+            FROM near FULL JOIN said USING (id)
+        ),
+        joined AS (%3$s),
+        moved AS (
+            SELECT j.*, c.document_id, 1 + 0.1 * f.said / (10 + abs(f.said)) AS feedback,
+                row_number() OVER (PARTITION BY c.document_id ORDER BY j.score DESC, j.id) AS place
+            FROM joined j JOIN agno.chunk c ON c.id = j.id
+            LEFT JOIN LATERAL (
+                SELECT (b.cited + 0.1 * b.used + 3 * b.up - 3 * b.down)::float8 AS said FROM agno.feedback b WHERE b.chunk_id = j.id
+            ) f ON true
+        ),
+        top AS (
+            SELECT m.*, m.score + abs(m.score) * coalesce(m.feedback - 1, 0) AS final FROM moved m
+            WHERE m.place <= %4$s AND m.score + abs(m.score) * coalesce(m.feedback - 1, 0) >= %5$s ORDER BY final DESC, m.id LIMIT %6$s
+        )
+        SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
+            'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
+            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'scores', jsonb_strip_nulls(jsonb_build_object('semantic', t.semantic,
+            'semantic_rank', t.semantic_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback)))
+            ORDER BY t.final DESC, t.id)
+        FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
+        $sql$, semantic, keyword,
+        CASE mode WHEN 'semantic' THEN 'SELECT *, semantic AS score FROM candidate'
+                  WHEN 'hybrid' THEN agno.fusion(partition, room.id, bm25)
+                  ELSE 'SELECT *, keyword AS score FROM candidate' END,
+        coalesce((asked->>'per_document')::int, 2147483647), coalesce(asked->>'min_score', '-1e300')::float8, wanted)
+    INTO hits USING filter, documents, near, words, lookup;
+    RETURN jsonb_build_object('version', base.version, 'how', how || jsonb_build_object('mode', mode), 'hits', coalesce(hits, '[]'));
+END $$;
+
+-- The text that joins the two sides of a hybrid search; see agno.search. A chunk that has no vector yet counts as the
+-- least alike of those that have one.
+CREATE OR REPLACE FUNCTION agno.fusion(partition text, space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format($sql$
+        WITH around AS MATERIALIZED (
+            SELECT o.id, o.document_id, o.position FROM candidate k JOIN agno.chunk c ON c.id = k.id
+            JOIN agno.chunk o ON o.document_id = c.document_id AND o.position BETWEEN c.position - 1 AND c.position + 1 AND o.live
+            GROUP BY o.id
+        ),
+        weighed AS MATERIALIZED (
+            SELECT a.*, e.embedding, -(e.embedding <#> $3) AS cosine, %3$s AS words, k.id IS NOT NULL AS found
+            FROM around a JOIN agno.chunk c ON c.id = a.id
+            LEFT JOIN %1$s e ON e.chunk_id = a.id AND e.space_id = %2$s
+            LEFT JOIN candidate k ON k.id = a.id
+        ),
+        most AS (SELECT greatest(max(cosine), 1e-6) AS cosine, min(cosine) AS least, greatest(max(words), 1e-6) AS words FROM weighed WHERE found),
+        middle AS (
+            SELECT avg(embedding) AS mean FROM (
+                SELECT w.embedding FROM weighed w, most WHERE w.found AND w.embedding IS NOT NULL
+                ORDER BY 0.6 * w.cosine / most.cosine + 0.4 * w.words / most.words DESC, w.id LIMIT 3) best
+        ),
+        fed AS (
+            SELECT w.id, w.document_id, w.position, w.found, w.cosine, w.words, w.cosine - 0.75 * (w.embedding <#> middle.mean) AS meaning
+            FROM weighed w, middle
+        ),
+        placed AS (
+            SELECT id, found, cosine, words, meaning + avg(meaning) OVER side AS meaning, words + avg(words) OVER side AS said
+            FROM fed WINDOW side AS (PARTITION BY document_id ORDER BY position RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING)
+        ),
+        limits AS (SELECT greatest(max(meaning), 1e-6) AS meaning, min(meaning) AS least, greatest(max(said), 1e-6) AS said FROM placed WHERE found)
+        SELECT p.id, p.cosine AS semantic, k.semantic_rank, p.words AS keyword, k.keyword_rank,
+            0.6 * coalesce(p.meaning, limits.least) / limits.meaning + 0.4 * p.said / limits.said AS score
+        FROM placed p JOIN candidate k USING (id), limits
+        WHERE p.found
+    $sql$, partition, space_id, bm25);
+$$;
