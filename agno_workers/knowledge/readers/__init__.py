@@ -1,1 +1,88 @@
-"""Readers, one a format: bytes to the blocks of a document. They are given hostile files, and run in a child process."""
+"""Readers, one a format: bytes to the blocks of a document. They are given hostile files, and run in a child process.
+
+A reader is a module with `read(content, media_type, name) -> Parsed`, which raises Unreadable. It is imported with the
+first document of its format, since some of their libraries take a second to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.readers import detect as formats
+from agno_workers.knowledge.readers.detect import detect as detect
+from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
+
+_HERE = "agno_workers.knowledge.readers"
+_READERS = {
+    "text/plain": "plain",
+    "text/x-code": "plain",
+    "text/html": "hypertext",
+    "application/xml": "hypertext",
+    "image/svg+xml": "hypertext",
+    "text/markdown": "markdown",
+    "text/csv": "delimited",
+    "text/tab-separated-values": "delimited",
+    "application/json": "records",
+    "application/jsonl": "records",
+    "message/rfc822": "mail",
+    "application/pdf": "pdf",
+    formats.DOCX: "word",
+    formats.PPTX: "slides",
+    **dict.fromkeys((formats.XLSX, formats.XLSB, formats.XLS, formats.ODS), "sheets"),
+    **dict.fromkeys(
+        ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"), "picture"
+    ),
+}
+
+
+def read(content: bytes, media_type: str, name: str) -> Parsed:
+    """What the reader of this media type (see `detect`) makes of it, in text that msgpack and Postgres take.
+
+    Raises Unreadable. Whatever else comes up is a fault that the file found in a parser.
+    """
+    reader = _READERS.get(media_type.partition(";")[0])
+    if reader is None:
+        raise Unreadable("unsupported", f"Nothing here reads {media_type!r}.")
+    find: Callable[[bytes, str, str], Parsed] = importlib.import_module(f"{_HERE}.{reader}").read
+    parsed = find(content, media_type, name)
+    chars = sum(len(block.text) for block in parsed.blocks)
+    if chars > MAX_CHARS:
+        raise too_long(chars)
+    return Parsed(
+        tuple(block for block in map(_clean_block, parsed.blocks) if block.text.strip()),
+        _clean(parsed.title).strip()[:1000] or None if parsed.title else None,
+        {_clean(key): _clean_value(value) for key, value in parsed.metadata.items()},
+    )
+
+
+def _clean_block(block: Block) -> Block:
+    text = _clean(block.text)
+    return block if text is block.text else msgspec.structs.replace(block, text=text)
+
+
+def _clean(text: str) -> str:
+    """NUL and lone surrogates become U+FFFD; the same object where there are none."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _clean_value(value: Any) -> Any:
+    match value:
+        case str():
+            return _clean(value)
+        case dict():
+            return {_clean(key): _clean_value(item) for key, item in value.items()}
+        case list():
+            return [_clean_value(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,197 @@
+"""The program that reads documents, one after the other, and dies of those that are meant to kill: `-m ...knowledge.child`.
+
+The worker (reading.py) writes an order, then tasks, and gets an answer for each, in order. What a parser may use is
+limited by the kernel: address space, seconds of CPU for each document, no files to write, few to open. It ends with
+the worker: when its input is closed, and by a signal should the worker be killed while a document is read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+import msgspec
+
+from agno_workers.core.knowledge import Block, Chunking, Parsed, Prepared, Refusal, Source
+from agno_workers.errors import AgnoError, SettingsError
+from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
+from agno_workers.knowledge.readers import detect, read
+from agno_workers.knowledge.readers.unreadable import Unreadable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_MAX_DOCUMENTS = 5000  # parsers leak; a new child costs as much as some documents
+_MAX_OPEN_FILES = 64
+_LOOK_AT_MEMORY_EVERY = 20  # documents
+
+Prepare = Callable[[Parsed, bytes, str, Source, Chunking], Prepared | Refusal]
+
+
+def main() -> None:
+    """Answers until its input is closed."""
+    tasks, answers = _private_pipes()
+    order = msgspec.msgpack.decode(_next_frame(tasks) or b"", type=Order)
+    _end_with(order.parent)
+    child = _Child(order)
+    _send(answers, Answer())
+    decoder = msgspec.msgpack.Decoder(Task)
+    while (content := _next_frame(tasks)) is not None:
+        task = decoder.decode(content)
+        del content
+        answer = child.answer(task)
+        _send(answers, answer)
+        if answer.leaves:
+            return
+
+
+class _Child:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._prepare: Prepare = _find(order.prepare)
+        self._read = 0
+        _warm_up(self._prepare)
+        _limit(order)
+        gc.freeze()  # what is loaded by now stays
+
+    def answer(self, task: Task) -> Answer:
+        _allow_cpu(self._order.time_limit_s)
+        self._read += 1
+        try:
+            outcome = self._outcome(task)
+        except AgnoError as error:
+            return Answer(fault=error.to_json())
+        except ImportError as error:  # such as a library that is not installed
+            return Answer(fault=SettingsError(f"Documents can't be read here: {error}.").to_json())
+        except MemoryError:
+            pass
+        else:
+            if isinstance(outcome, Refusal):
+                return Answer(refusal=outcome, leaves=self._has_enough())
+            return Answer(prepared=outcome, leaves=self._has_enough())
+        return Answer(refusal=self._no_memory(), leaves=True)
+
+    def _outcome(self, task: Task) -> Prepared | Refusal:
+        """What goes wrong in a parser is the document's fault, whatever a library raises: Rust's panics are no Exceptions."""
+        source = task.source
+        try:
+            said = source.media_type or task.media_type
+            # What was handed in as text is text, whatever it is called.
+            name = source.uri if source.text is None else ""
+            media_type = detect(task.content, said, name)
+            parsed = read(task.content, media_type, name)
+        except (MemoryError, ImportError):
+            raise
+        except Unreadable as error:
+            return Refusal(error.type, str(error))
+        except RecursionError:
+            return Refusal("unreadable", "It is nested too deeply to be read.")
+        except BaseException as error:
+            return Refusal("unreadable", f"It is broken: a parser gave up on it with {_shown(error)}.")
+        try:
+            kept = msgspec.structs.replace(source, text=None)
+            return self._prepare(parsed, task.content, media_type.partition(";")[0], kept, task.chunking)
+        except (MemoryError, ImportError, AgnoError):
+            raise
+        except BaseException as error:
+            return Refusal("crashed", f"It was read, but cutting it to chunks failed with {_shown(error)}.")
+
+    def _has_enough(self) -> bool:
+        if self._read % _LOOK_AT_MEMORY_EVERY:
+            return False
+        return self._read >= _MAX_DOCUMENTS or _resident_bytes() > self._order.memory_limit_bytes // 3
+
+    def _no_memory(self) -> Refusal:
+        limit = self._order.memory_limit_bytes // 1_000_000
+        return Refusal("memory_limit", f"Reading it takes more than the {limit} MB that a document may use.")
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Where tasks come from and answers go; what libraries print goes to the log."""
+    tasks, answers = os.fdopen(os.dup(0), "rb", 1 << 16), os.fdopen(os.dup(1), "wb", 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return tasks, answers
+
+
+def _next_frame(tasks: BinaryIO) -> bytes | None:
+    """None: the worker has closed the pipe, or is gone."""
+    length = tasks.read(LENGTH_BYTES)
+    if len(length) < LENGTH_BYTES:
+        return None
+    content = tasks.read(size := int.from_bytes(length, "little"))
+    return content if len(content) == size else None
+
+
+def _send(answers: BinaryIO, answer: Answer) -> None:
+    left = memoryview(frame(answer))
+    while left:
+        left = left[answers.write(left) :]
+
+
+def _end_with(parent: int) -> None:
+    """The kernel kills us with the thread that started us: reading.py keeps one for that."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+
+
+def _find(name: str) -> Prepare:
+    module, _, function = name.partition(":")
+    found: Prepare = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _warm_up(prepare: Prepare) -> None:
+    """Loads what the first document would, such as the language model, which is unpacked to a file: still allowed."""
+    words = "This is the first of the documents, and nobody will ever search for it."
+    prepare(
+        Parsed((Block("paragraph", words),)), words.encode(), "text/plain", Source("text:first"), Chunking()
+    )
+
+
+def _limit(order: Order) -> None:
+    for kind, wished in (
+        (resource.RLIMIT_AS, order.memory_limit_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        limit = wished if hard == resource.RLIM_INFINITY else min(wished, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _allow_cpu(seconds: float) -> None:
+    """SIGXCPU comes after that much more of it, give or take a second, and ends the process."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = math.ceil(time.process_time() + seconds)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
+    )
+
+
+def _resident_bytes() -> int:
+    """Not getrusage's: the peak of a process includes that of its parent."""
+    with open("/proc/self/statm", "rb") as pages:  # noqa: PTH123 - a child is to start fast, and pathlib is slow to import
+        return int(pages.read().split()[1]) * resource.getpagesize()
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Office files are zips of XML: what must hold before a parser may look into one."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+
+from agno_workers.knowledge.readers.unreadable import Unreadable
+
+_MAX_ENTRIES = 10_000
+_MAX_BYTES = 512 * 1024 * 1024
+_MAX_XML_BYTES = 128 * 1024 * 1024
+_FREE_BYTES = 32 * 1024 * 1024
+_MAX_RATIO = 100  # an office file's XML shrinks to a tenth, a bomb to a thousandth
+_PROLOG_BYTES = 4096
+_ROOT = re.compile(r"<[A-Za-z_]")
+
+
+def check(content: bytes) -> None:
+    """Raises Unreadable where the zip is broken, encrypted, would unpack to too much, or its XML has a DTD.
+
+    The sizes are those that its directory states; Python's zipfile unpacks no more than that, other unpackers
+    may, within the memory that the child has.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_sizes(archive.infolist(), len(content))
+            for entry in archive.infolist():
+                with archive.open(entry) as part:
+                    _check_prolog(entry.filename, part.read(_PROLOG_BYTES))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        raise Unreadable("unreadable", f"It is a zip that can't be unpacked: {error}.") from error
+    except RuntimeError as error:  # zipfile's word for a password
+        raise Unreadable("encrypted", f"It is a zip behind a password: {error}.") from error
+
+
+def names(content: bytes) -> frozenset[str]:
+    """The files in the zip, none where it is broken."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return frozenset(archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return frozenset()
+
+
+def first_bytes(content: bytes, name: str, count: int = 100) -> bytes:
+    """The beginning of one file in the zip, nothing where it can't be read."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as part:
+            return part.read(count)
+    except (zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, OSError, RuntimeError, ValueError):
+        return b""
+
+
+def _check_sizes(entries: list[zipfile.ZipInfo], packed: int) -> None:
+    if len(entries) > _MAX_ENTRIES:
+        raise Unreadable("too_large", f"It holds {len(entries):,} files, and {_MAX_ENTRIES:,} are allowed.")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > _MAX_BYTES:
+        raise Unreadable(
+            "too_large", f"It would unpack to {unpacked:,} bytes, and {_MAX_BYTES:,} are allowed."
+        )
+    if unpacked > _FREE_BYTES and unpacked > packed * _MAX_RATIO:
+        raise Unreadable(
+            "too_large",
+            f"It is {packed:,} bytes that would unpack to {unpacked:,}, more than {_MAX_RATIO} times as much: a zip bomb.",
+        )
+    for entry in entries:
+        if entry.filename.endswith((".xml", ".rels")) and entry.file_size > _MAX_XML_BYTES:
+            raise Unreadable(
+                "too_large",
+                f"{entry.filename!r} in it would unpack to {entry.file_size:,} bytes, and {_MAX_XML_BYTES:,} are allowed.",
+            )
+
+
+def _check_prolog(name: str, head: bytes) -> None:
+    """Office XML has no DTD; one is there for its entities: files of ours, or a billion laughs. A part is XML by what it
+    begins with: which names are, the file itself may say.
+    """
+    utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<"))
+    big = head.startswith((b"\xfe\xff", b"\0<"))
+    text = head.decode(("utf-16-be" if big else "utf-16-le") if utf16 else "latin-1", "ignore")
+    if not text.lstrip("\ufeff\xef\xbb\xbf \t\r\n").startswith("<"):
+        return
+    root = _ROOT.search(text)
+    if "<!DOCTYPE" in (text[: root.start()] if root else text):
+        raise Unreadable(
+            "unreadable", f"{name!r} in it declares a DTD, which no office program writes and we don't read."
+        )
+    if root is None and len(head) == _PROLOG_BYTES:
+        raise Unreadable("unreadable", f"{name!r} in it does not begin as XML does.")

@@ -1,0 +1,183 @@
+"""What a document is: by its first bytes, then by what the server said, and by its name only where those leave it open.
+
+A PDF named `.txt` is read as a PDF; what is named `.pdf` and is none is refused, unless it is a web page, as error
+pages are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from agno_workers.knowledge.readers.archive import first_bytes, names
+from agno_workers.knowledge.readers.decode import charset_of, marked
+from agno_workers.knowledge.readers.unreadable import Unreadable
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+XLSB = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
+XLS = "application/vnd.ms-excel"
+ODS = "application/vnd.oasis.opendocument.spreadsheet"
+
+_BY_FIRST_BYTES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+_NOT_READ = (
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+    (b"BZh", "a bzip2 file: unpack it first"),
+    (b"\xfd7zXZ\0", "an xz file: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z file: unpack it first"),
+    (b"Rar!\x1a\x07", "a RAR file: unpack it first"),
+    (b"{\\rtf", "an RTF file: save it as DOCX or PDF"),
+    (b"%!PS", "a PostScript file: save it as PDF"),
+    (b"\x7fELF", "a program"),
+    (b"MZ\x90", "a program"),
+    (b"SQLite format 3\0", "an SQLite database: ingest a query of it"),
+    (b"ID3", "sound"),
+    (b"OggS", "sound or video"),
+    (b"\x1aE\xdf\xa3", "video"),
+    (b"PAR1", "a Parquet file: save it as CSV or JSON"),
+)
+_BY_SUFFIX = {
+    ".html": "text/html", ".htm": "text/html", ".xhtml": "text/html",
+    ".xml": "application/xml", ".rss": "application/xml", ".atom": "application/xml", ".svg": "image/svg+xml",
+    ".md": "text/markdown", ".markdown": "text/markdown", ".mdx": "text/markdown",
+    ".csv": "text/csv", ".tsv": "text/tab-separated-values", ".tab": "text/tab-separated-values",
+    ".json": "application/json", ".geojson": "application/json", ".ipynb": "application/json",
+    ".jsonl": "application/jsonl", ".ndjson": "application/jsonl",
+    ".eml": "message/rfc822",
+    **dict.fromkeys((
+        ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp",
+        ".cs", ".go", ".rs", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".swift", ".sh", ".bash", ".ps1", ".sql", ".css",
+        ".toml", ".yaml", ".yml", ".ini", ".cfg", ".conf",
+    ), "text/x-code"),
+}  # fmt: skip
+_BINARY_SUFFIXES = {
+    ".pdf": "a PDF", ".docx": "a DOCX file", ".pptx": "a PPTX file", ".xlsx": "an XLSX file", ".xls": "an XLS file",
+    ".ods": "an ODS file", ".png": "a PNG image", ".jpg": "a JPEG image", ".jpeg": "a JPEG image", ".gif": "a GIF image",
+    ".webp": "a WebP image", ".tif": "a TIFF image", ".tiff": "a TIFF image", ".bmp": "a BMP image",
+}  # fmt: skip
+_SAID = {
+    "application/xhtml+xml": "text/html", "text/xml": "application/xml", "text/x-markdown": "text/markdown",
+    "text/json": "application/json", "application/x-ndjson": "application/jsonl", "application/ndjson": "application/jsonl",
+    "application/jsonlines": "application/jsonl", "application/csv": "text/csv",
+}  # fmt: skip
+_TEXT_TYPES = {*_BY_SUFFIX.values(), "text/plain"}
+_HTML = re.compile(
+    r"\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,2000}?-->\s*)?"
+    r"<(?:!doctype\s+html|html|head|body|title|meta|script|article|main|table|div|p|h1)[\s>]",
+    re.IGNORECASE | re.DOTALL,
+)
+_SVG = re.compile(r"\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!doctype\s+svg[^>]{0,500}>\s*)?<svg[\s>]", re.IGNORECASE)
+_MAIL = re.compile(
+    r"(?:(?:Return-Path|Received|Delivered-To|From|To|Cc|Date|Subject|Message-ID|MIME-Version|Reply-To|DKIM-Signature|"
+    r"Content-Type|Content-Transfer-Encoding|X-[\w-]{1,60}): [^\n]{0,998}\n(?:[ \t][^\n]{0,998}\n){0,50}){3}"
+)
+
+
+def detect(content: bytes, said: str | None, name: str) -> str:
+    """The media type, with the server's charset where it is text; `name` is a file's name or a URL.
+
+    Raises Unreadable for what no reader reads.
+    """
+    if not content or content.isspace():
+        raise Unreadable("empty", "It has no content.")
+    suffix = PurePosixPath(unquote(urlsplit(name).path) if "://" in name else name).suffix.lower()
+    if binary := _binary(content):
+        return binary
+    head = _head_of_text(content, suffix)
+    claimed = (said or "").partition(";")[0].strip().lower()
+    charset = charset_of(said or "")
+    found = _text_type(head, _SAID.get(claimed, claimed), suffix)
+    return f"{found}; charset={charset}" if charset else found
+
+
+def _binary(content: bytes) -> str | None:
+    """By the first bytes alone; None: text, or nothing we know."""
+    for first, found in _BY_FIRST_BYTES:
+        if content.startswith(first):
+            return found
+    for first, what in _NOT_READ:
+        if content.startswith(first):
+            raise Unreadable("unsupported", f"It is {what}.")
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[:2] == b"BM" and content[6:10] == b"\0\0\0\0":
+        return "image/bmp"
+    if content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _in_zip(content)
+    if content.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+        return _in_ole(content)
+    return "application/pdf" if b"%PDF-" in content[:1024] else None
+
+
+def _in_zip(content: bytes) -> str:
+    within = names(content)
+    if not within:
+        raise Unreadable("unreadable", "It is a zip (a DOCX, PPTX or XLSX, maybe) that is broken or cut off.")
+    for part, found in (
+        ("word/document.xml", DOCX),
+        ("ppt/presentation.xml", PPTX),
+        ("xl/workbook.xml", XLSX),
+        ("xl/workbook.bin", XLSB),
+    ):
+        if part in within:
+            return found
+    said = first_bytes(content, "mimetype").decode("ascii", "replace").strip()
+    if said == ODS:
+        return ODS
+    what = f"a zip of the type {said!r}" if said else "a zip with files in it: unpack it first"
+    raise Unreadable("unsupported", f"It is {what}.")
+
+
+def _in_ole(content: bytes) -> str:
+    """The container of Office before 2007, and of its encrypted files since."""
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        raise Unreadable("encrypted", "It is an Office file behind a password: save it without one.")
+    if "Workbook".encode("utf-16-le") in content or "Book\0".encode("utf-16-le") in content:
+        return XLS
+    raise Unreadable(
+        "unsupported", "It is a DOC, PPT or MSG file of Office before 2007: save it in today's format."
+    )
+
+
+def _head_of_text(content: bytes, suffix: str) -> str:
+    """The beginning, as text. Raises Unreadable where it is none."""
+    head = content[:4096]
+    if mark := marked(head):
+        return head[len(mark[0]) :].decode(mark[1], "replace")
+    controls = sum(head.count(code) for code in _CONTROLS)
+    if controls > len(head) // 100 + 1:
+        if named := _BINARY_SUFFIXES.get(suffix):
+            raise Unreadable("unreadable", f"It is called {named}, but its bytes are not those of one.")
+        raise Unreadable("unsupported", "It is neither text nor a binary format that we read.")
+    return head.decode("latin-1")
+
+
+# Bytes that text has none of, in whatever charset: tab, line ends, form feed and escape (ISO 2022) are left out.
+_CONTROLS = [bytes([code]) for code in range(32) if code not in (9, 10, 12, 13, 27)]
+
+
+def _text_type(head: str, claimed: str, suffix: str) -> str:
+    if _HTML.match(head):
+        return "text/markdown" if "text/markdown" in (claimed, _BY_SUFFIX.get(suffix)) else "text/html"
+    if _SVG.match(head):
+        return "image/svg+xml"
+    if named := _BINARY_SUFFIXES.get(suffix):
+        raise Unreadable("unreadable", f"It is called {named}, but its bytes are text.")
+    if claimed in _TEXT_TYPES - {"text/plain"}:
+        return claimed
+    if claimed.endswith("+json"):
+        return "application/json"
+    if claimed.endswith("+xml") or head.lstrip().startswith("<?xml"):
+        return "application/xml"
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    return "message/rfc822" if _MAIL.match(head.replace("\r\n", "\n")) else "text/plain"

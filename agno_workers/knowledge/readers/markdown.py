@@ -1,0 +1,118 @@
+"""Markdown (CommonMark with tables), and the front matter that many a site generator knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.readers import hypertext
+from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.readers.tables import table
+
+# Blocks only: what is inside them costs three times as much, and most of it is plain text.
+_PARSER = MarkdownIt("commonmark").enable("table").disable("inline")
+_INSIDE = MarkdownIt("commonmark")
+_HAS_MARKUP = re.compile(r"[*_`\[\]<&\\!]|  \n")
+_FRONT = re.compile(r"---[ \t]*\r?\n((?:[^\n]*\n){0,200}?)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)")
+_FIELD = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]+(\S[^\n]{0,2000})")
+_LANGUAGE = {"lang", "language", "locale"}
+
+
+def read(content: bytes, media_type: str, _name: str) -> Parsed:
+    """The title is the front matter's, or a heading of level 1 that stands alone."""
+    text, metadata = _front_matter(decode(content, charset_of(media_type)))
+    environment: dict[str, Any] = {}
+    blocks = tuple(_blocks(_PARSER.parse(text, environment), environment))
+    highest = [block.text for block in blocks if block.kind == "heading" and block.level == 1]
+    title = metadata.pop("title", None) or (highest[0] if len(highest) == 1 else None)
+    return Parsed(blocks, title, metadata)
+
+
+def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
+    """The text behind it, and its single-line fields; lists and nested ones are left out."""
+    found = _FRONT.match(text)
+    if not found:
+        return text, {}
+    fields: dict[str, Any] = {}
+    for line in found[1].splitlines():
+        if field := _FIELD.fullmatch(line.rstrip()):
+            key = field[1].lower()
+            fields["language" if key in _LANGUAGE else key] = field[2].strip("\"' ")
+    return text[found.end() :], fields
+
+
+def _blocks(tokens: list[Token], environment: dict[str, Any]) -> Iterator[Block]:
+    """One pass: a list gathers its lines until it ends, or until something else than text stands in it."""
+    items: list[str] = []
+    rows: list[list[str]] = []
+    depth, level, mark = 0, 0, ""
+    for token in tokens:
+        kind = token.type
+        if kind in ("bullet_list_open", "ordered_list_open"):
+            depth += 1
+        elif kind in ("bullet_list_close", "ordered_list_close"):
+            depth -= 1
+        elif kind == "list_item_open":
+            mark = f"{'  ' * (depth - 1)}{token.info + '.' if token.info else '-'} "
+        elif kind == "heading_open":
+            level = int(token.tag[1])
+        elif kind == "heading_close":
+            level = 0
+        elif kind == "tr_open":
+            rows.append([])
+        elif kind == "inline":
+            text = _inside(token.content, environment)
+            if rows:
+                rows[-1].append(text)
+            elif depth and not level:
+                items.append(mark + text if mark else "  " * depth + text)
+                mark = ""
+            elif text:
+                yield from _list(items)
+                yield Block("heading", text, level=level) if level else Block("paragraph", text)
+        elif kind == "table_close":
+            yield from _list(items)
+            yield from filter(None, [table(rows)])
+            rows = []
+        elif kind in ("fence", "code_block"):
+            yield from _list(items)
+            if token.content.strip():
+                yield Block("code", token.content.strip("\n"))
+        elif kind == "html_block":
+            yield from _list(items)
+            yield from hypertext.fragment(token.content)
+        if not depth:
+            yield from _list(items)
+    yield from _list(items)
+
+
+def _list(items: list[str]) -> Iterator[Block]:
+    """The list so far, which is then empty."""
+    if items:
+        yield Block("list", "\n".join(items))
+        items.clear()
+
+
+def _inside(content: str, environment: dict[str, Any]) -> str:
+    """The words without their marks: a link's text, an image's alternative text, code as it stands."""
+    if not _HAS_MARKUP.search(content):
+        return " ".join(content.split())
+    tokens: list[Token] = []
+    _INSIDE.inline.parse(content, _INSIDE, environment, tokens)
+    parts = []
+    for token in tokens:
+        match token.type:
+            case "softbreak":
+                parts.append(" ")
+            case "hardbreak":
+                parts.append("\n")
+            case "html_inline":
+                pass
+            case _:
+                parts.append(token.content)
+    return "".join(parts).strip()

@@ -1,0 +1,87 @@
+"""Plain text: paragraphs by blank lines, and the headings that are plain even so. Source code is one block of code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.readers.decode import charset_of, decode
+
+# `1.  Introduction`, `3.2.1 Terminology`: alone between blank lines, at the margin, no sentence. One number with one
+# space is left out: that is how lists begin.
+_NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3}){1,5}\.?[ \t]{1,3}|\d{1,3}\.[ \t]{2,3})([^\W\d_][^\n]{0,80})")
+_UNDERLINES = "=-~^*#"  # the first two are those of Markdown, the others of reStructuredText
+_PAGE_FOOT = re.compile(r"\[Page [\divxlc]{1,6}\]\s{0,9}$")
+_BULLET = re.compile(r"\s{0,12}(?:[-*•+o]|\d{1,3}[.)])\s+\S")
+
+
+def read(content: bytes, media_type: str, _name: str) -> Parsed:
+    """No title: that a first line is one can't be told."""
+    text = decode(content, charset_of(media_type))
+    if media_type.startswith("text/x-code"):
+        return Parsed((Block("code", text.strip("\n")),))
+    return Parsed(tuple(blocks(text)))
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The blocks of plain text, such as a mail's."""
+    for lines in _paragraphs(_without_page_breaks(text)):
+        yield from _block(lines)
+
+
+def _without_page_breaks(text: str) -> list[str]:
+    """Its lines, without the foot of one page and the head of the next, as RFCs have them."""
+    if "\f" not in text:
+        return text.splitlines()
+    lines: list[str] = []
+    for number, page in enumerate(text.split("\f")):
+        on_page = page.strip("\r\n").splitlines()
+        cut = bool(lines) and bool(_PAGE_FOOT.search(lines[-1][-40:]))
+        if cut:
+            lines.pop()
+            while lines and not lines[-1].strip():
+                lines.pop()
+        lines += [""] if number else []
+        lines += on_page[1:] if cut else on_page
+    return lines
+
+
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
+    paragraph: list[str] = []
+    for line in lines:
+        if line.strip():
+            paragraph.append(line.rstrip())
+        elif paragraph:
+            yield paragraph
+            paragraph = []
+    if paragraph:
+        yield paragraph
+
+
+def _block(lines: list[str]) -> Iterator[Block]:
+    first = lines[0].strip()
+    if len(lines) == 1 and len(first) <= 100 and first == lines[0]:
+        found = _NUMBERED.fullmatch(first)
+        if found and not first.endswith((".", ",", ";", ":")):
+            yield Block("heading", first, level=found[1].rstrip(" \t.").count(".") + 1)
+            return
+    start = 0
+    while len(lines) - start >= 2 and (level := _underlined(lines[start].strip(), lines[start + 1])):
+        yield Block("heading", lines[start].strip(), level=level)
+        start += 2
+    if rest := lines[start:]:
+        yield Block("list" if _is_list(rest) else "paragraph", "\n".join(rest))
+
+
+def _is_list(lines: list[str]) -> bool:
+    bullets = sum(_BULLET.match(line[:40]) is not None for line in lines)
+    return _BULLET.match(lines[0][:40]) is not None and (bullets > 1 or len(lines) == 1)
+
+
+def _underlined(text: str, line: str) -> int:
+    """The level of a heading by its underline, 0: it is none."""
+    mark = line[:1]
+    if not mark or mark not in _UNDERLINES or line.strip(mark) or not 3 <= len(text) <= 100:
+        return 0
+    return _UNDERLINES.index(mark) + 1 if len(line) >= min(len(text) - 1, 8) and text.strip(mark) else 0

@@ -1,0 +1,33 @@
+"""What an Office file says of itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Protocol
+
+
+class CoreProperties(Protocol):
+    """docProps/core.xml, as python-docx and python-pptx have it."""
+
+    @property
+    def author(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def keywords(self) -> str: ...
+    @property
+    def created(self) -> datetime | None: ...
+    @property
+    def language(self) -> str: ...
+
+
+def metadata(properties: CoreProperties) -> dict[str, Any]:
+    """Author, description, keywords, date and language, those that are there."""
+    found = {
+        "author": properties.author,
+        "description": properties.subject,
+        "keywords": properties.keywords,
+        "date": properties.created.date().isoformat() if properties.created else "",
+        "language": properties.language,
+    }
+    return {key: value.strip()[:2000] for key, value in found.items() if value and value.strip()}

@@ -1,0 +1,89 @@
+"""JSON and JSON lines: a paragraph for each record, with its fields as `path: value` lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
+
+
+def read(content: bytes, media_type: str, _name: str) -> Parsed:
+    """The title is a field `title` or `name` of the one record. JSON lines that are called JSON are read as such."""
+    text = decode(content, charset_of(media_type))
+    if media_type.startswith("application/jsonl"):
+        records = _lines(text)
+    else:
+        try:
+            value = msgspec.json.decode(text)
+            records = value if isinstance(value, list) else [value]
+        except msgspec.DecodeError as error:
+            records = _lines(text, error)
+        except RecursionError as error:
+            raise Unreadable("unreadable", "It is JSON that is nested too deeply to be read.") from error
+    title = None
+    if len(records) == 1 and isinstance(records[0], dict):
+        title = next(
+            (v for k in ("title", "name") if isinstance(v := records[0].get(k), str) and v.strip()), None
+        )
+    return Parsed(tuple(_blocks(records)), title, {"records": len(records)})
+
+
+def _lines(text: str, whole: msgspec.DecodeError | None = None) -> list[Any]:
+    """A record a line. `whole` is why it was no JSON as a whole: what to say if its first line is none either."""
+    records: list[Any] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                records.append(msgspec.json.decode(line))
+            except (msgspec.DecodeError, RecursionError) as error:
+                reason = whole if whole and not records else f"line {number}: {error}"
+                raise Unreadable("unreadable", f"It is broken JSON: {reason}.") from error
+    return records
+
+
+def _blocks(records: list[Any]) -> Iterator[Block]:
+    chars = 0
+    for record in records:
+        lines = []
+        for path, value in _fields(record):
+            lines.append(f"{path}: {value}" if path else value)
+            chars += len(lines[-1]) + 1
+            if chars > MAX_CHARS:
+                raise too_long(chars)
+        if text := "\n".join(lines).strip():
+            yield Block("paragraph", text)
+
+
+def _fields(record: Any) -> Iterator[tuple[str, str]]:
+    """`author.name` and its value ...; lists of plain values are one field. Null and empty ones are left out."""
+    waiting: list[tuple[str, Any]] = [("", record)]
+    while waiting:
+        path, value = waiting.pop()
+        match value:
+            case dict():
+                waiting += [(f"{path}.{key}" if path else key, item) for key, item in reversed(value.items())]
+            case list() if any(isinstance(item, dict | list) for item in value):
+                waiting += [(f"{path}[{at}]", item) for at, item in reversed(list(enumerate(value)))]
+            case list():
+                if text := ", ".join(_plain(item) for item in value):
+                    yield path, text
+            case _:
+                if text := _plain(value):
+                    yield path, text
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value.strip()
+        case _:
+            return str(value)

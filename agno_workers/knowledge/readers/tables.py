@@ -1,0 +1,24 @@
+"""How a table is written in a block: a row a line, `a | b | c`, the header first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agno_workers.core.knowledge import Block
+from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
+
+
+def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | None:
+    """The block; None where no cell holds anything. Raises Unreadable where it is more text than we keep."""
+    lines: list[str] = []
+    chars = 0
+    for row in rows:
+        cells = [" ".join(cell.split()) for cell in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        if cells:
+            lines.append(" | ".join(cells))
+            chars += len(lines[-1]) + 1
+            if chars > MAX_CHARS:
+                raise too_long(chars)
+    return Block("table", "\n".join(lines), page=page) if lines else None

@@ -1,0 +1,131 @@
+"""DOCX: the body in its order. Headings by their styles; lists by their numbering; tracked deletions are left out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import docx
+from docx.document import Document
+from docx.opc.exceptions import PackageNotFoundError
+from docx.oxml.ns import qn
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.readers import archive
+from agno_workers.knowledge.readers.properties import metadata
+from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.readers.unreadable import Unreadable
+
+_P, _TBL, _TR, _TC = qn("w:p"), qn("w:tbl"), qn("w:tr"), qn("w:tc")
+_WORDS = {qn("w:t"): None, qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
+# What stands in the text and is not shown: deletions, field codes, the old form of a drawing beside the new one.
+_HIDDEN = {qn("w:del"), qn("w:moveFrom"), qn("w:pPr"), qn("w:rPr"), "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}  # fmt: skip
+
+
+def read(content: bytes, _media_type: str, _name: str) -> Parsed:
+    """The title is the file's, or the paragraph in the style Title."""
+    archive.check(content)
+    try:
+        document = docx.Document(io.BytesIO(content))
+    except (PackageNotFoundError, KeyError, ValueError, SyntaxError) as error:
+        raise Unreadable("unreadable", f"It is a broken DOCX file: {error}") from error
+    reader = _Reader(document)
+    blocks = tuple(reader.blocks(document.element.body))
+    return Parsed(
+        blocks, document.core_properties.title.strip() or reader.title, metadata(document.core_properties)
+    )
+
+
+class _Reader:
+    def __init__(self, document: Document) -> None:
+        self.title: str | None = None
+        self._styles = {style.style_id: style.name or "" for style in document.styles}
+        self._items: list[str] = []
+
+    def blocks(self, body: Any) -> Iterator[Block]:
+        """Content controls and the like hold paragraphs and tables, too: all are found, those in tables with their table."""
+        for element in _top(body, {_P, _TBL}):
+            if element.tag == _TBL:
+                yield from self._list()
+                rows = (_top(row, {_TC}) for row in _top(element, {_TR}))
+                yield from filter(None, [table((_text(cell, " ") for cell in cells) for cells in rows)])
+            elif text := _text(element).strip():
+                yield from self._paragraph(element, text)
+        yield from self._list()
+
+    def _paragraph(self, element: Any, text: str) -> Iterator[Block]:
+        properties = element.find(qn("w:pPr"))
+        style, level = self._style(properties)
+        if level:
+            yield from self._list()
+            if style == "Title":
+                self.title = self.title or text
+            yield Block("heading", " ".join(text.split()), level=level)
+        elif style.startswith("List") or (
+            properties is not None and properties.find(qn("w:numPr")) is not None
+        ):
+            self._items.append(f"{'  ' * _indent(properties)}- {text}")
+        else:
+            yield from self._list()
+            code = style.lower().startswith(("code", "html preformatted", "source", "macro text"))
+            yield Block("code" if code else "paragraph", text)
+
+    def _style(self, properties: Any) -> tuple[str, int]:
+        """Its name, and the level of the heading that it makes, or 0."""
+        found = properties.find(qn("w:pStyle")) if properties is not None else None
+        style = self._styles.get(found.get(qn("w:val")), "") if found is not None else ""
+        if style.startswith("Heading ") and style[8:].isdecimal():
+            return style, min(int(style[8:9]) or 1, 9)
+        outline = properties.find(qn("w:outlineLvl")) if properties is not None else None
+        if outline is not None and (value := outline.get(qn("w:val"), "")) in set("012345678"):
+            return style, int(value) + 1
+        return style, 1 if style == "Title" else 0
+
+    def _list(self) -> Iterator[Block]:
+        if self._items:
+            yield Block("list", "\n".join(self._items))
+            self._items.clear()
+
+
+def _top(root: Any, tags: set[str]) -> Iterator[Any]:
+    """The elements of these tags below root, but none that stand within another of them or are hidden."""
+    element = next(iter(root), None)
+    while element is not None:
+        below = None
+        if element.tag in tags:
+            yield element
+        elif element.tag not in _HIDDEN:
+            below = next(iter(element), None)
+        element = below if below is not None else _after(element, root)
+
+
+def _after(element: Any, root: Any) -> Any:
+    """The next element that is not below this one."""
+    while element is not None and element is not root:
+        following = element.getnext()
+        if following is not None:
+            return following
+        element = element.getparent()
+    return None
+
+
+def _text(root: Any, between: str = "\n") -> str:
+    """The words in an element, paragraphs within it apart."""
+    parts: list[str] = []
+    element = next(iter(root), None)
+    while element is not None:
+        tag = element.tag
+        if tag in _WORDS:
+            parts.append(_WORDS[tag] or element.text or "")
+        elif tag == _P and parts:
+            parts.append(between)
+        below = None if tag in _HIDDEN else next(iter(element), None)
+        element = below if below is not None else _after(element, root)
+    return "".join(parts)
+
+
+def _indent(properties: Any) -> int:
+    level = properties.find(f".//{qn('w:ilvl')}") if properties is not None else None
+    value = level.get(qn("w:val"), "0") if level is not None else "0"
+    return int(value) if value in set("012345678") else 0
