@@ -18,8 +18,7 @@ from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.gate import Gate
 from agno_workers.broker.keeper import Keeper
 from agno_workers.broker.signing import Signer, sign
-from agno_workers.core.knowledge import Hit
-from agno_workers.core.ports import Model
+from agno_workers.core.ports import Embedder, Model
 from agno_workers.engine.control import Held
 from agno_workers.engine.library import Library
 from agno_workers.engine.loop import Engine
@@ -78,7 +77,7 @@ class Services:
     @cached_property
     def library(self) -> Library:
         """What asks knowledge bases."""
-        return Library(self.pool, _not_yet, _not_yet)
+        return Library.on(self.pool, self.knowledges, _not_yet)
 
     @cached_property
     def gate(self) -> Gate:
@@ -215,7 +214,7 @@ def _sign(app: Celery, settings: Settings) -> None:
         sign(app, keys)
 
 
-def _not_yet(*_: object, **__: object) -> list[Hit]:
+def _not_yet(name: str) -> Embedder:
     raise SettingsError("searching is on its way")
 
 

@@ -39,11 +39,14 @@ class Shelf:
         self.hits = list(hits)
         self.asked: list[str] = []
         self.added: list[Source] = []
-        self.library = Library(pool, self._ask, self._add)
+        self.library = Library(pool, self, self._add)
 
-    def _ask(self, knowledge: Knowledge, question: str, **_: Any) -> list[Hit]:
+    def ask(self, knowledge: str, question: str, **_: Any) -> list[Hit]:
         self.asked.append(question)
         return list(self.hits)
+
+    def similar(self, knowledge: str, uri: str, **_: Any) -> list[Hit]:
+        return [hit for hit in self.hits if hit.uri != uri]
 
     def _add(self, knowledge: Knowledge, source: Source, connection: Connection) -> None:
         self.added.append(source)

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use
+from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use, as_options
 from agno_workers.core.messages import Message
+from agno_workers.core.ports import Embedder
 from agno_workers.core.references import references
 from agno_workers.core.tool import Tool, ToolContext
+from agno_workers.engine.asking import Asking
 from agno_workers.errors import NotWaiting, ToolError, Unavailable
+from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.learned import Count, KeptNote, Learned, NoteStatus
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Connection, Pool
@@ -21,11 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Asks(Protocol):
-    """Finds what fits a question."""
+    """Finds what fits; see asking.py."""
 
-    def __call__(
-        self, knowledge: Knowledge, question: str, *, limit: int, mode: Mode, filters: dict[str, Any]
+    def ask(
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any]
     ) -> list[Hit]: ...
+
+    def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[Hit]: ...
 
 
 Adds = Callable[[Knowledge, Source, Connection], object]
@@ -42,6 +47,17 @@ class Library:
         self._asks = asks
         self._adds = adds
 
+    @classmethod
+    def on(cls, pool: Pool, knowledges: Knowledges, embedder: Callable[[str], Embedder]) -> Library:
+        """On real shelves. Who adds within a transaction leaves it to the keeper to send what follows from that."""
+
+        def add(knowledge: Knowledge, source: Source, connection: Connection) -> None:
+            knowledges.ensure(knowledge.name, as_options(knowledge))
+            knowledges.submit(knowledge.name, [source], connection=connection, idempotency_key=source.uri)
+            connection.execute("SELECT pg_notify('agno_outbox', '')")
+
+        return cls(pool, Asking(pool, knowledges, embedder), add)
+
     def ask(
         self,
         knowledge: Knowledge,
@@ -53,13 +69,25 @@ class Library:
     ) -> list[Hit]:
         """The best hits, best first. A question without a good one is kept as a gap, unless a filter may be why."""
         searching = knowledge.searching
-        hits = self._asks(
-            knowledge, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {}
+        hits = self._asks.ask(knowledge.name, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {}
         )  # fmt: skip
         best, is_gap = judged(hits, searching.gap_below)
         if is_gap and not filters:
             self.learned.note_gap(knowledge.name, question, best)
         return hits
+
+    def similar(
+        self,
+        knowledge: Knowledge,
+        uri: str,
+        *,
+        limit: int | None = None,
+        filters: dict[str, Any] | None = None,
+    ) -> list[Hit]:
+        """Of other documents, the chunks most like this one."""
+        return self._asks.similar(
+            knowledge.name, uri, limit=limit or knowledge.searching.limit, filters=filters or {}
+        )
 
     def tools(self, use: Use) -> Sequence[Tool]:
         """What an agent is offered of a knowledge base."""

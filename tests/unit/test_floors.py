@@ -67,6 +67,7 @@ EXCEPT = {
     ("__init__", "agent"): "re-exports what we promise",
     ("__init__", "people"): "re-exports what we promise",
     ("__init__", "client"): "re-exports what we promise",
+    ("cli", "ingestion"): "the same: it ingests and watches as callers do",
     ("cli", "client"): "the command line is a caller like any other, and submits and waits as callers do",
     ("cli", "people"): "the same: it answers what waits for a person as callers do",
     ("cli", "demo"): "`agno-workers demo` gives the demo a stage and draws what it tells",

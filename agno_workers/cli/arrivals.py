@@ -1,0 +1,87 @@
+"""How an ingestion goes, out of looks at it: rates, the time left, and the lines that say so. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+
+from agno_workers.cli.screen import length
+from agno_workers.core.knowledge import Progress
+
+_WINDOW_S = 20.0
+"""Rates are those of so long: an ingestion has quick and slow documents."""
+_TOO_SHORT_S = 0.5
+
+
+class Arrivals:
+    """Looks at one ingestion, one after another. Times are those of one clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int, int]] = deque()
+
+    def look(self, progress: Progress, at: float) -> None:
+        self._looks.append((at, progress.settled, progress.embedded))
+        while len(self._looks) > 2 and at - self._looks[1][0] > _WINDOW_S:
+            self._looks.popleft()
+
+    @property
+    def documents_per_s(self) -> float:
+        return self._per_s(1)
+
+    @property
+    def vectors_per_s(self) -> float:
+        return self._per_s(2)
+
+    def left(self, progress: Progress) -> timedelta | None:
+        """Until all that is known by now is in: documents and vectors are made side by side. None: nobody can say."""
+        todo = [
+            (progress.total - progress.settled, self.documents_per_s),
+            (progress.to_embed - progress.embedded, self.vectors_per_s),
+        ]
+        if any(amount > 0 and per_s <= 0 for amount, per_s in todo):
+            return None
+        return timedelta(
+            seconds=round(max(max(0, amount) / per_s if per_s else 0.0 for amount, per_s in todo))
+        )
+
+    def _per_s(self, which: int) -> float:
+        if len(self._looks) < 2:
+            return 0.0
+        first, last = self._looks[0], self._looks[-1]
+        took_s = last[0] - first[0]
+        return (last[which] - first[which]) / took_s if took_s >= _TOO_SHORT_S else 0.0
+
+
+def share(progress: Progress) -> float:
+    """How much of it is done, 0 to 1: half of it is reading, half of it vectors, as far as is known."""
+    read = progress.settled / progress.total if progress.total else float(progress.scanned)
+    embedded = progress.embedded / progress.to_embed if progress.to_embed else read
+    return min(1.0, (read + embedded) / 2)
+
+
+def counted(progress: Progress) -> str:
+    """What became of its sources, in words: `12 of 40 documents (3 unchanged, 1 failed), 96 chunks, 80 vectors`."""
+    total = f"{progress.total:,}{'' if progress.scanned else '+'}"
+    others = {
+        "unchanged": progress.unchanged,
+        "the same as another": progress.duplicates,
+        "failed": progress.failed,
+        "removed": progress.removed,
+    }
+    said = ", ".join(f"{many:,} {what}" for what, many in others.items() if many)
+    vectors = (
+        f"{progress.embedded:,} of {progress.to_embed:,} vectors"
+        if progress.to_embed
+        else "no vector to make"
+    )
+    return f"{progress.settled:,} of {total} documents{f' ({said})' if said else ''}, {progress.chunks:,} chunks, {vectors}"
+
+
+def rate(arrivals: Arrivals, progress: Progress) -> str:
+    """`41 documents/s, 9 s left`; empty as long as nothing can be said."""
+    per_s = arrivals.documents_per_s
+    said = [f"{per_s:.0f} documents/s" if per_s >= 10 else f"{per_s:.1f} documents/s"] if per_s > 0 else []
+    left = arrivals.left(progress)
+    if left is not None and (progress.total > progress.settled or progress.to_embed > progress.embedded):
+        said.append(f"{length(left)} left{'' if progress.scanned else ' of what is known'}")
+    return ", ".join(said)

@@ -1,0 +1,197 @@
+"""`agno-workers ingest`: bring documents into a knowledge base, and watch how that goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from agno_workers.cli import screen, shelf
+from agno_workers.cli.arrivals import Arrivals, counted, rate, share
+from agno_workers.cli.consumers import listening
+from agno_workers.cli.shelf import Shelf
+from agno_workers.core.knowledge import Progress
+from agno_workers.core.run import RunStatus
+from agno_workers.errors import AgnoError
+from agno_workers.ingestion import Ingestion, given, options
+from agno_workers.storage.knowledge import Failure
+
+app = typer.Typer(pretty_exceptions_enable=False)
+_LOOK_EVERY_S = 0.25
+_HINT_AFTER_S = 5.0
+_LINE_EVERY_S = 5.0
+_SHOWN = 5
+_LISTED = 20
+
+
+@app.command()
+def ingest(
+    sources: list[str] = typer.Argument(
+        metavar="SOURCE...", help="Files, folders, URLs, sitemaps, s3://..., gs://..., az://..."
+    ),
+    knowledge: str = typer.Option(
+        ..., "--knowledge", "-k", help="The knowledge base; it is made where there is none."
+    ),
+    wait: bool = typer.Option(
+        False, "--wait", help="Show how it goes until it is over. Without: print its id and leave."
+    ),
+    embedder: str | None = typer.Option(
+        None,
+        "--embedder",
+        help="local (default), openai:MODEL or compatible:URL#MODEL; kept with the knowledge base.",
+    ),
+    glob: list[str] = typer.Option(
+        [], "--glob", help="Of folders only these files: '*.md'. May be repeated."
+    ),
+    metadata: list[str] = typer.Option(
+        [], "--metadata", metavar="NAME=VALUE", help="Goes with each document. May be repeated."
+    ),
+    batch: bool = typer.Option(
+        False, "--batch", help="Vectors by the provider's batch API: half the price, within a day."
+    ),
+    key: str | None = typer.Option(
+        None, "--key", help="Idempotency key: the same key again gives the same ingestion."
+    ),
+    json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
+) -> None:
+    """Bring documents into a knowledge base. The same again costs next to nothing: only what changed is read.
+
+    Exits 0 when everything is in, 1 when some documents failed, 2 when it could not begin. Ctrl-C stops watching, not the work.
+    """
+    brought, more = given(sources), options(shelf.pairs("--metadata", metadata), glob, batch=batch)
+    with shelf.opened() as here:
+        here.ensure(knowledge, embedder)
+        job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
+        if wait:
+            follow(here, job, json=json)
+        elif json:
+            typer.echo(screen.as_json(job.progress()))
+        else:
+            typer.echo(job.id)
+            typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
+
+
+def follow(here: Shelf, job: Ingestion, *, json: bool = False) -> None:
+    """Until it is over. Exits 1 where a document failed; raises what the whole of it failed with."""
+    console = screen.console(stderr=json)
+    try:
+        ended = _watch(here, job, console)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nIt goes on: `agno-workers knowledge watch {job.id}` looks again, `agno-workers runs cancel {job.id}` ends it.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    failures = job.failures(_LISTED) if ended.failed else []
+    if json:
+        typer.echo(screen.as_json({**screen.plain(ended), "failures": failures}))
+    else:
+        _say_end(console, job, ended, failures)
+    if (error := job.run.error) is not None:
+        raise AgnoError.from_json(error)
+    if ended.failed:
+        raise typer.Exit(1)
+
+
+def _watch(here: Shelf, job: Ingestion, console: Console) -> Progress:
+    """Look four times a second."""
+    arrivals, begun, hinted = Arrivals(), time.monotonic(), False
+    with _shown(console) as shown:
+        while True:
+            progress, now = job.progress(), time.monotonic()
+            arrivals.look(progress, now)
+            shown.show(
+                progress, rate(arrivals, progress), job.failures(_SHOWN) if progress.failed else [], now
+            )
+            if RunStatus(progress.status).is_terminal:
+                return progress
+            if progress.status == RunStatus.QUEUED and not hinted and now - begun > _HINT_AFTER_S:
+                hinted = True
+                console.print(Text(_nobody(here, job), "yellow"))
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _nobody(here: Shelf, job: Ingestion) -> str:
+    """Why it has not begun."""
+    queue = here.settings.knowledge_queue
+    if queue not in listening(here.settings):
+        return (
+            f"Nobody works on it: no worker listens to the queue {queue!r}. `agno-workers up` starts one, or "
+            f"`celery -A agno_workers worker -Q {queue} -P prefork`. It waits until then."
+        )
+    return f"No worker has taken it yet: `agno-workers runs show {job.id}` says why."
+
+
+class _Shows(Protocol):
+    def show(self, progress: Progress, speed: str, failures: Sequence[Failure], now: float) -> None: ...
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[_Shows]:
+    """A bar that changes in place on a terminal, a line now and then elsewhere."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        yield _Bar(live)
+
+
+class _Bar:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, progress: Progress, speed: str, failures: Sequence[Failure], now: float) -> None:  # noqa: ARG002 - a bar is drawn each time
+        width = self._live.console.width
+        lines = [ProgressBar(total=1.0, completed=share(progress), width=min(60, width))]
+        head = Text.assemble((progress.knowledge, "bold"), f"  {share(progress):.0%}  ", (speed, "cyan"))
+        said = Text(counted(progress) if progress.scanned or progress.total else "looking for documents")
+        self._live.update(Group(head, *lines, said, *_reasons(failures, progress.failed, width)))
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said_at = float("-inf")
+
+    def show(self, progress: Progress, speed: str, failures: Sequence[Failure], now: float) -> None:  # noqa: ARG002 - they are told at the end
+        if (
+            now - self._said_at < _LINE_EVERY_S
+            or RunStatus(progress.status).is_terminal
+            or not progress.total
+        ):
+            return
+        self._said_at = now
+        self._console.print(
+            f"{counted(progress)}{f'; {speed}' if speed else ''}", markup=False, soft_wrap=True
+        )
+
+
+def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequence[Failure]) -> None:
+    took = screen.took(ended.started_at, ended.ended_at)
+    colour = screen.COLOURS.get(ended.status, "")
+    console.print(
+        Text.assemble(
+            (ended.knowledge, "bold"), " ", (ended.status, colour), f"{f' in {took}' if took else ''}: {counted(ended)}"
+        ),
+        soft_wrap=True,
+    )  # fmt: skip
+    for line in _reasons(failures, ended.failed, max(console.width, 80) if console.is_terminal else 1000):
+        console.print(line, soft_wrap=True)
+    if ended.failed:
+        console.print(f"Again, those alone: agno-workers knowledge retry {job.id}", style="dim", markup=False)
+
+
+def _reasons(failures: Sequence[Failure], many: int, width: int) -> list[Text]:
+    lines = [
+        Text.assemble(("✗ ", "red"), screen.one_line(f"{each.uri}: {each.message}", width - 2))
+        for each in failures
+    ]
+    more = many - len(failures)
+    return [*lines, Text(f"  and {more:,} more", "dim")] if failures and more > 0 else lines

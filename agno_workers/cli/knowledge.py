@@ -1,0 +1,287 @@
+"""`agno-workers knowledge`: which knowledge bases there are, what is in one, and what people decide about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from agno_workers.cli import screen, shelf
+from agno_workers.cli.ingest import follow
+from agno_workers.core.knowledge import SpaceStatus
+from agno_workers.errors import InvalidInput
+from agno_workers.ingestion import Ingestion
+from agno_workers.storage.learned import Gap, KeptNote
+from agno_workers.storage.overview import Base, Model, Origin, Overview
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Which knowledge bases there are, what is in one, what agents learned and what is missing.",
+)
+_AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+_NAME = typer.Argument(metavar="NAME", help="The knowledge base.")
+_RUN = typer.Argument(metavar="ID", help="The ingestion.")
+_WAIT = typer.Option(False, "--wait", help="Show how it goes until it is over.")
+
+
+@app.command()
+def ls(json: bool = _AS_JSON) -> None:
+    """List the knowledge bases."""
+    with shelf.opened() as here:
+        bases, now = Overview(here.pool).bases(), here.look.now()
+    if json:
+        typer.echo(screen.as_json(bases))
+    elif not bases:
+        typer.echo("No knowledge bases: `agno-workers ingest FOLDER --knowledge NAME` makes one.")
+    else:
+        console = screen.console()
+        columns = ("name", "documents", "chunks", "vectors", "changed", "state", "searched with")
+        rows = [_row(base, now) for base in bases]
+        console.print(screen.table(console.width, columns, rows, right=("documents", "chunks", "vectors")))
+
+
+def _row(base: Base, now: datetime) -> tuple[str | Text, ...]:
+    state = Text(f"{base.open} ingestion(s)", "cyan") if base.open else Text("at rest", "dim")
+    changed = f"{screen.age(base.updated_at, now)} ago" if base.updated_at else "never"
+    return (
+        base.name,
+        f"{base.documents:,}",
+        f"{base.chunks:,}",
+        f"{base.vectors:,}",
+        changed,
+        state,
+        base.model or "words only",
+    )
+
+
+@app.command()
+def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
+    """Show one: its models, where its documents are from, its last ingestions."""
+    with shelf.opened() as here:
+        row = here.knowledges.get(name)
+        overview = Overview(here.pool)
+        (base,) = overview.bases(name)
+        models, origins = overview.models(name), overview.origins(name)
+        ingestions, now = here.knowledges.ingestions(row.id, limit=5), here.look.now()
+    if json:
+        told = {"knowledge": base, "models": models, "origins": origins, "ingestions": ingestions}
+        typer.echo(screen.as_json(told))
+        return
+    console = screen.console()
+    console.print(
+        Text.assemble((base.name, "bold"), f"  {base.documents:,} documents, {base.chunks:,} chunks")
+    )
+    if said := base.options.get("description"):
+        console.print(screen.indented(str(said)))
+    _show_models(console, models, base.chunks)
+    _show_origins(console, origins, now)
+    if ingestions:
+        columns = ("ingestion", "status", "age", "documents")
+        rows = [
+            (each.run_id, screen.status(each.status), screen.age(each.created_at, now), f"{each.total:,}")
+            for each in ingestions
+        ]
+        console.print()
+        console.print(screen.table(console.width, columns, rows, right=("age", "documents")))
+    for sentence in _waits(base):
+        console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
+
+
+def _show_models(console: Console, models: Sequence[Model], chunks: int) -> None:
+    columns = ("status", "vectors", "index", "model")
+    rows = [
+        (
+            Text(model.status, "green" if model.status is SpaceStatus.CURRENT else "dim"),
+            f"{model.vectors:,} of {chunks:,}",
+            "HNSW" if model.is_indexed else "exact",
+            f"{model.model} ({model.dimensions})",
+        )
+        for model in models
+    ]
+    console.print()
+    if rows:
+        console.print(screen.table(console.width, columns, rows, right=("vectors",)))
+    else:
+        console.print("No vectors yet: it can be searched by words.", style="dim")
+
+
+def _show_origins(console: Console, origins: Sequence[Origin], now: datetime) -> None:
+    if origins:
+        rows = [
+            (f"{each.documents:,}", f"{screen.age(each.updated_at, now)} ago", each.origin or "one by one")
+            for each in origins
+        ]
+        console.print()
+        console.print(
+            screen.table(console.width, ("documents", "changed", "from"), rows, right=("documents",))
+        )
+
+
+def _waits(base: Base) -> list[str]:
+    """What people may want to see to."""
+    said = {
+        f"{base.notes} note(s) of agents wait: `agno-workers knowledge review {base.name}`.": base.notes,
+        f"{base.gaps} question(s) had no good hit: `agno-workers knowledge gaps {base.name}`.": base.gaps,
+    }
+    return [sentence for sentence, many in said.items() if many]
+
+
+@app.command()
+def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not ask.")) -> None:
+    """Remove a knowledge base with all that is in it; ingestions into it are cancelled."""
+    with shelf.opened() as here:
+        here.knowledges.get(name)  # raises UnknownKnowledge
+        (base,) = Overview(here.pool).bases(name)
+        if not yes:
+            asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
+            typer.confirm(asked, abort=True)
+        here.knowledges.remove(name)
+    typer.echo(f"{name} is removed.")
+
+
+@app.command()
+def reindex(
+    name: str = _NAME,
+    embedder: str | None = typer.Option(
+        None, "--embedder", help="A new model; the old one is searched until all is there."
+    ),
+    wait: bool = _WAIT,
+    json: bool = _AS_JSON,
+) -> None:
+    """Make the vectors that are missing, or all of them with a new model, without downtime."""
+    with shelf.opened() as here:
+        here.knowledges.get(name)  # raises UnknownKnowledge
+        here.ensure(name, embedder)
+        _go(here, here.began(here.knowledges.reindex(name)), wait=wait, json=json)
+
+
+@app.command()
+def watch(run_id: str = _RUN, json: bool = _AS_JSON) -> None:
+    """Show how an ingestion goes until it is over. Exits 1 when some documents failed."""
+    with shelf.opened() as here:
+        job = here.ingestion(run_id)
+        job.progress()  # raises RunNotFound before anything is drawn
+        follow(here, job, json=json)
+
+
+@app.command()
+def failures(
+    run_id: str = _RUN, limit: int = typer.Option(100, "--limit", min=1, max=100_000), json: bool = _AS_JSON
+) -> None:
+    """List what an ingestion could not bring in, and why. Exits 1 where there is something."""
+    with shelf.opened() as here:
+        job = here.ingestion(run_id)
+        progress, listed = job.progress(), job.failures(limit)
+    if json:
+        typer.echo(screen.as_json(listed))
+    elif not listed:
+        typer.echo(f"Nothing failed, {progress.settled:,} documents so far.")
+    else:
+        console = screen.console()
+        for each in listed:
+            tries = f" ({each.attempts} tries)" if each.attempts > 1 else ""
+            line = Text.assemble((each.type, "red"), tries, " ", (each.uri, "bold"), f" {each.message}")
+            console.print(line, soft_wrap=True)
+    if listed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def retry(run_id: str = _RUN, wait: bool = _WAIT, json: bool = _AS_JSON) -> None:
+    """Begin a new ingestion of what failed in one, and of what it left undone."""
+    with shelf.opened() as here:
+        _go(here, here.ingestion(run_id).retry(), wait=wait, json=json)
+
+
+@app.command()
+def review(
+    name: str = _NAME,
+    verdict: str | None = typer.Argument(None, metavar="[approve|reject]"),
+    id: int | None = typer.Argument(None, metavar="[NOTE]"),
+    note: str | None = typer.Option(None, "--note", help="Why; it is kept."),
+    by: str | None = typer.Option(None, "--by", help="Who decides."),
+    json: bool = _AS_JSON,
+) -> None:
+    """List what agents learned and are not sure of; approve makes a document of one, reject keeps the note."""
+    if verdict not in (None, "approve", "reject"):
+        raise InvalidInput(f"{verdict!r} is no verdict: write approve or reject.")
+    if verdict is not None and id is None:
+        raise InvalidInput(f"{verdict} which note? `agno-workers knowledge review {name}` lists them.")
+    with shelf.opened() as here:
+        here.knowledges.get(name)  # raises UnknownKnowledge
+        if verdict is None or id is None:
+            _show_notes(here.learned.notes(name), name, json=json)
+            return
+        kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
+        here.journal.wake_keeper()
+    said = "is approved, and becomes a document" if verdict == "approve" else "is rejected"
+    typer.echo(screen.as_json(kept) if json else f"Note {kept.id} {said}.")
+
+
+def _show_notes(notes: Sequence[KeptNote], name: str, *, json: bool) -> None:
+    if json:
+        typer.echo(screen.as_json(notes))
+        return
+    if not notes:
+        typer.echo(f"No note of {name} waits.")
+        return
+    console = screen.console()
+    for kept in notes:
+        told = f"  {kept.confidence:.0%} sure, by {kept.author}, from {kept.source or 'nowhere'}"
+        console.print(Text.assemble((str(kept.id), "bold"), f"  {kept.title}", (told, "dim")))
+        console.print(screen.indented(screen.one_line(kept.content, 500)))
+    typer.echo(f"\nagno-workers knowledge review {name} approve NOTE, or reject NOTE --note WHY")
+
+
+@app.command()
+def gaps(
+    name: str = _NAME,
+    limit: int = typer.Option(50, "--limit", min=1, max=10_000),
+    forget: str | None = typer.Option(None, "--forget", metavar="QUESTION", help="Strike one out: it is filled, or none."),
+    json: bool = _AS_JSON,
+) -> None:  # fmt: skip
+    """List the questions that had no good hit, the most asked first."""
+    with shelf.opened() as here:
+        here.knowledges.get(name)  # raises UnknownKnowledge
+        if forget is not None:
+            if not here.learned.forget_gap(name, forget):
+                raise InvalidInput(f"{forget!r} is no gap of {name!r}: `knowledge gaps {name}` lists them.")
+            typer.echo("It is struck out.")
+            return
+        listed, now = here.learned.gaps(name, limit), here.look.now()
+    if json:
+        typer.echo(screen.as_json(listed))
+    elif not listed:
+        typer.echo(f"No gaps in {name}: every question had a good hit, or nobody has asked.")
+    else:
+        _show_gaps(listed, now)
+
+
+def _show_gaps(listed: Sequence[Gap], now: datetime) -> None:
+    console = screen.console()
+    rows = [
+        (
+            f"{gap.asked:,}",
+            f"{screen.age(gap.last_at, now)} ago",
+            "nothing" if gap.best_score is None else f"{gap.best_score:.2f}",
+            gap.question,
+        )
+        for gap in listed
+    ]
+    console.print(
+        screen.table(console.width, ("asked", "last", "best", "question"), rows, right=("asked", "best"))
+    )
+
+
+def _go(here: shelf.Shelf, job: Ingestion, *, wait: bool, json: bool) -> None:
+    if wait:
+        follow(here, job, json=json)
+    elif json:
+        typer.echo(screen.as_json(job.progress()))
+    else:
+        typer.echo(job.id)
+        typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)

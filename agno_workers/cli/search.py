@@ -1,0 +1,107 @@
+"""`agno-workers search`: ask a knowledge base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from agno_workers.cli import screen, shelf
+from agno_workers.core.knowledge import Hit
+from agno_workers.errors import InvalidInput
+from agno_workers.storage.overview import Overview
+
+app = typer.Typer(pretty_exceptions_enable=False)
+_SNIPPET_CHARS = 320
+_LONG_WORD = 3
+"""Shorter ones (`a`, `is`, `do`) stand everywhere, and to mark them says nothing."""
+
+
+@app.command()
+def search(
+    knowledge: str = typer.Argument(metavar="NAME", help="The knowledge base."),
+    question: str = typer.Argument(help="A question, or a few words."),
+    mode: str | None = typer.Option(None, "--mode", help="hybrid (default), semantic or keyword."),
+    filters: list[str] = typer.Option(
+        [],
+        "--filter",
+        metavar="NAME=VALUE",
+        help="Only documents with this metadata; VALUE may be JSON: 'year={\"gte\": 2024}'. May be repeated.",
+    ),
+    limit: int | None = typer.Option(
+        None, "--limit", min=1, max=1000, help="Hits at the most; default: the knowledge base's, else 8."
+    ),
+    json: bool = typer.Option(False, "--json", help="Print JSON: whole chunks, and what their score is made of."),
+) -> None:  # fmt: skip
+    """Find the chunks that answer a question, the best first."""
+    chosen = shelf.pairs("--filter", filters)
+    with shelf.opened() as here:
+        described = here.described(knowledge)
+        hits = here.library.ask(described, question, limit=limit, mode=mode, filters=chosen)  # type: ignore[arg-type]  # another mode is refused there
+        if not hits:
+            _must_hold_something(here, knowledge)
+    if json:
+        typer.echo(screen.as_json(hits))
+    elif hits:
+        _show(screen.console(), hits, question)
+    else:
+        narrowed = " Try it without --filter." if chosen else " Try other words."
+        typer.echo(f"Nothing in {knowledge} fits.{narrowed}")
+
+
+def _must_hold_something(here: shelf.Shelf, knowledge: str) -> None:
+    (base,) = Overview(here.pool).bases(knowledge)
+    if not base.documents and base.open:
+        raise InvalidInput(
+            f"{knowledge!r} is still empty: an ingestion is under way, `agno-workers knowledge show {knowledge}`."
+        )
+    if not base.documents:
+        raise InvalidInput(
+            f"{knowledge!r} is empty: `agno-workers ingest FOLDER --knowledge {knowledge}` brings documents in."
+        )
+
+
+def _show(console: Console, hits: Sequence[Hit], question: str) -> None:
+    words = marks(question)
+    for rank, hit in enumerate(hits, 1):
+        console.print(
+            Text.assemble((f"{rank:>2}  ", "dim"), (f"{hit.score:.3f}  ", "cyan"), (place(hit), "bold"))
+        )
+        console.print(Text(f"    {hit.uri}", "dim"), soft_wrap=True)
+        text = Text(snippet(hit.content, words))
+        if words:
+            text.highlight_regex(words, "yellow")
+        console.print(screen.hanging(Text("    ") + text, 4))
+
+
+def place(hit: Hit) -> str:
+    """Where in its document: `Title > Heading > Heading`."""
+    path = [part for part in hit.heading if part]
+    if hit.title and path[:1] != [hit.title]:
+        path.insert(0, hit.title)
+    return " > ".join(path) or hit.uri.rstrip("/").rpartition("/")[2]
+
+
+def marks(question: str) -> re.Pattern[str] | None:
+    """The words of a question, to be marked where they stand, with what may be inflected."""
+    words = sorted(
+        {word for word in re.findall(r"\w+", question) if len(word) >= _LONG_WORD}, key=len, reverse=True
+    )
+    stems = [re.escape(word[:-1] if len(word) > 4 and word.endswith("s") else word) for word in words]
+    return re.compile(rf"\b(?:{'|'.join(stems)})\w{{0,3}}\b", re.IGNORECASE) if stems else None
+
+
+def snippet(content: str, words: re.Pattern[str] | None) -> str:
+    """The part of a chunk in which most of the words stand."""
+    line = " ".join(content.split())
+    if len(line) <= _SNIPPET_CHARS:
+        return line
+    places = [match.start() for match in words.finditer(line)] if words else []
+    starts = [max(0, place - 40) for place in places] or [0]
+    best = max(starts, key=lambda start: sum(start <= place < start + _SNIPPET_CHARS for place in places))
+    best = line.find(" ", best) + 1 if best else 0
+    end = best + _SNIPPET_CHARS
+    return f"{'…' if best else ''}{line[best:end].strip()}{'…' if end < len(line) else ''}"

@@ -1,0 +1,114 @@
+"""What the commands about knowledge work with: Postgres, and what there is in it of knowledge bases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from agno_workers.cli import connection
+from agno_workers.core.knowledge import Knowledge, as_options, from_options
+from agno_workers.core.ports import Embedder
+from agno_workers.engine.library import Library
+from agno_workers.errors import InvalidInput
+from agno_workers.ingestion import Ingestion
+from agno_workers.registry import Registry
+from agno_workers.settings import Settings
+from agno_workers.storage.journal import Journal, Submitted
+from agno_workers.storage.knowledge import KnowledgeRow, Knowledges
+from agno_workers.storage.learned import Learned
+from agno_workers.storage.look import Look
+from agno_workers.storage.pool import Pool
+from agno_workers.storage.results import Results
+
+_NAME = re.compile(r"[\w][\w.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Knowledge bases, as a command reaches them."""
+
+    settings: Settings
+    pool: Pool
+    journal: Journal
+    look: Look
+    knowledges: Knowledges
+    learned: Learned
+    library: Library
+
+    def described(self, name: str) -> Knowledge:
+        """As the code of AGNO_IMPORTS describes it, or else as Postgres knows it. Raises UnknownKnowledge."""
+        return in_code(self.settings, name) or as_row(self.knowledges.get(name))
+
+    def ensure(self, name: str, embedder: str | None) -> None:
+        """Make it where there is none, with the options of the code, or with these."""
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(
+                f"{name!r} can't be the name of a knowledge base: letters, digits, '_', '.' and '-' make one."
+            )
+        known = in_code(self.settings, name)
+        if known and embedder and known.embedder != embedder:
+            raise InvalidInput(
+                f"the code of AGNO_IMPORTS says that {name!r} has the embedder {known.embedder!r}: change it there."
+            )
+        options = as_options(known) if known else {"embedder": embedder} if embedder else None
+        self.knowledges.ensure(name, options)
+
+    def ingestion(self, run_id: str) -> Ingestion:
+        return Ingestion(run_id, self.knowledges, self.journal, self.look, Results(self.pool))
+
+    def began(self, submitted: Submitted) -> Ingestion:
+        """An ingestion that is on the road; the keeper sends it."""
+        self.journal.wake_keeper()
+        return self.ingestion(submitted.run_id)
+
+
+@contextmanager
+def opened(given: Settings | None = None) -> Iterator[Shelf]:
+    """Raises as `connection.pool`."""
+    given = given or connection.settings()
+    with connection.pool(given) as pool:
+        journal = Journal(
+            pool,
+            inline_max_bytes=given.inline_max_bytes,
+            lease_s=given.lease_s,
+            publish_after_s=0.0,
+            turn_attempts=given.turn_attempts,
+        )
+        knowledges = Knowledges(pool, journal, queue=given.knowledge_queue)
+        library = Library.on(pool, knowledges, _not_yet)
+        yield Shelf(given, pool, journal, Look(pool), knowledges, library.learned, library)
+
+
+def in_code(given: Settings, name: str) -> Knowledge | None:
+    """As a module of AGNO_IMPORTS describes it; None: there is no code, or it is not in there."""
+    if not given.imports:
+        return None
+    connection.import_from_here()
+    return Registry.importing(given.imports).knowledge(name)
+
+
+def as_row(row: KnowledgeRow) -> Knowledge:
+    return from_options(row.name, row.options)
+
+
+def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """`lang=en` and `year=2024` as values; JSON where it is JSON, else text. Raises InvalidInput."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInput(f"{option} {text!r} has no '=': write it as {option} name=value.")
+        try:
+            found[name.strip()] = msgspec.json.decode(value)
+        except (msgspec.MsgspecError, UnicodeError):
+            found[name.strip()] = value
+    return found
+
+
+def _not_yet(name: str) -> Embedder:
+    raise InvalidInput("no embedders yet")
