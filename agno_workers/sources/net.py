@@ -103,9 +103,14 @@ class Net:
         seen = {url}
         hop = url
         for _ in range(MAX_REDIRECTS + 1):
-            asked = {**(headers if hop.origin == url.origin else {}), **conditional(hop)}
+            conditions = conditional(hop)
+            asked = {**(headers if hop.origin == url.origin else {}), **conditions}
             answer = self._hop(hop, asked, clock, max_bytes)
             if isinstance(answer, Response):
+                if answer.status == 304 and not conditions:
+                    raise _rejected(
+                        hop, "says that it did not change, which was not asked (304)", "rejected", 304
+                    )
                 return answer
             if hop.scheme == "https" and answer.scheme == "http":
                 raise _rejected(hop, "redirects from https to http", "redirect")

@@ -338,7 +338,7 @@ def test_headers_without_number_are_refused() -> None:
     [
         (400, SourceRejected, "rejected"), (401, SourceRejected, "denied"), (403, SourceRejected, "denied"),
         (404, SourceRejected, "gone"), (410, SourceRejected, "gone"), (418, SourceRejected, "rejected"),
-        (300, SourceRejected, "rejected"), (304, None, None), (204, None, None), (203, None, None),
+        (300, SourceRejected, "rejected"), (304, SourceRejected, "rejected"), (204, None, None), (203, None, None),
         (408, SourceUnavailable, None), (425, SourceUnavailable, None), (429, SourceUnavailable, None),
         (500, SourceUnavailable, None), (502, SourceUnavailable, None), (503, SourceUnavailable, None),
     ],

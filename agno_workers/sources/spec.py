@@ -1,0 +1,47 @@
+"""Reading what a caller wrote to describe a source: all of it is understood, or it is refused with a hint. No IO."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from agno_workers.errors import InvalidInput
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read(kind: type[T], given: Mapping[str, Any], what: str) -> T:
+    """The description as a value. Raises InvalidInput, which names an unknown key's nearest, the missing key or the wrong type."""
+    known = [field.encode_name for field in msgspec.structs.fields(kind)]
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise InvalidInput(
+                f"{what} has the unknown key {key!r}: did you mean {near!r}? It knows {', '.join(known)}."
+            )
+    try:
+        return msgspec.convert(dict(given), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{what} can't be used: {error}. Correct it.") from error
+
+
+def from_environment(variable: str, what: str) -> str:
+    """The value that a worker's environment has under this name. No message repeats it.
+
+    Raises InvalidInput where there is none.
+    """
+    if value := os.environ.get(variable, ""):
+        return value
+    raise InvalidInput(
+        f"{what}: the environment variable {variable!r} is not set where the workers run. Set it there; "
+        "a description holds its name, never its value."
+    )
+
+
+def patterns(given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
+    """`glob`, as one or several."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
