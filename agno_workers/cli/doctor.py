@@ -21,6 +21,7 @@ from agno_workers.settings import Settings
 from agno_workers.storage import migrate
 from agno_workers.storage.dead import Dead, Which
 from agno_workers.storage.look import Look, Stuck
+from agno_workers.storage.overview import Overview
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.quarantine import Quarantine
 from agno_workers.storage.workers import Worker
@@ -35,6 +36,7 @@ _OVERDUE = timedelta(minutes=1)  # the keeper needs well under a second
 _KEEPERS_CHANGE = timedelta(seconds=10)
 _CLOCKS_WARN = timedelta(seconds=1)
 _CLOCKS_FAIL = timedelta(seconds=30)
+_PGVECTOR_NEEDED, _PGVECTOR_WANTED = "0.8", "0.8.4"
 _PACKAGES = ("agno-workers", "celery", "kombu", "redis", "psycopg")
 
 
@@ -76,6 +78,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _check("queues", lambda: _queues(settings))
         yield from _check("workers", lambda: _workers(settings))
         yield from _check("runs", lambda: _runs(settings))
+        yield from _check("knowledge", lambda: _knowledge(settings))
     if postgres and redis:
         yield from _check("clocks", lambda: _clocks(settings))
 
@@ -142,7 +145,21 @@ def _pgvector(settings: Settings) -> list[Finding]:
                 "not available, so no knowledge can be searched: install the extension on the server.",
             )
         ]
-    return [Finding("ok", "pgvector", f"{row[1]} installed" if row[1] else f"{row[0]} available")]
+    available, installed = row
+    if _is_older(installed or available, _PGVECTOR_NEEDED):
+        move = "update the server's pgvector, then `ALTER EXTENSION vector UPDATE`"
+        text = f"{installed or available} is too old: knowledge needs {_PGVECTOR_NEEDED} or newer; {move}."
+        return [Finding("fail" if installed else "warn", "pgvector", text)]
+    if installed and _is_older(installed, _PGVECTOR_WANTED):
+        text = f"{installed} installed; {_PGVECTOR_WANTED} mends faults of its index: update it, then `ALTER EXTENSION vector UPDATE`."
+        return [Finding("warn", "pgvector", text)]
+    return [Finding("ok", "pgvector", f"{installed} installed" if installed else f"{available} available")]
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Of versions such as 0.8.4."""
+    numbers = [[int(part) for part in text.split(".") if part.isdigit()] for text in (version, than)]
+    return numbers[0] < numbers[1]
 
 
 def _messages(settings: Settings) -> list[Finding]:
@@ -229,6 +246,30 @@ def _runs(settings: Settings) -> list[Finding]:
         text = f"{died} have died within an hour: `agno-workers dead ls --since 1h` says of what."
         found.append(Finding("warn", "runs", text))
     return found or [Finding("ok", "runs", "none is stuck")]
+
+
+def _knowledge(settings: Settings) -> list[Finding]:
+    """Models that nobody is getting ready any more. Ingestions that don't move are found among the runs and queues."""
+    with connection.pool(settings) as pool:
+        overview = Overview(pool)
+        bases, unfinished = overview.bases(), overview.unfinished()
+    found = [
+        Finding(
+            "warn",
+            "knowledge",
+            f"{each.knowledge}: {each.vectors:,} of {each.chunks:,} vectors of {each.model} were made, and nobody goes on: "
+            f"`agno-workers knowledge reindex {each.knowledge}`.",
+        )
+        for each in unfinished
+    ]
+    if found or not bases:
+        return found
+    documents = sum(base.documents for base in bases)
+    return [
+        Finding(
+            "ok", "knowledge", f"{len(bases)} knowledge base(s), {documents:,} documents, none half built"
+        )
+    ]
 
 
 def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: bool) -> Finding | None:

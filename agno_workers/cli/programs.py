@@ -18,17 +18,27 @@ _QUIET = (
 )  # ten lines against root, for the sake of pickle: we take JSON only
 
 
-def workers(settings: Settings, *, agents: int, tools: int, events: bool = False) -> list[Program]:
-    """One for the turns of agents, one for tools, with so many threads each. `events`: tell Flower of each task."""
+def workers(
+    settings: Settings, *, agents: int, tools: int, knowledge: int = 0, events: bool = False
+) -> list[Program]:
+    """One for the turns of agents, one for tools, with so many threads each; one for knowledge, with so many processes, where
+    that is above 0. `events`: tell Flower of each task.
+    """
+    kinds = [
+        ("agents", settings.agent_queue, "threads", agents),
+        ("tools", settings.tool_queue, "threads", tools),
+        ("knowledge", settings.knowledge_queue, "prefork", knowledge),
+    ]
     return [
-        _worker("agents", settings.agent_queue, agents, events, settings.shutdown_max_s),
-        _worker("tools", settings.tool_queue, tools, events, settings.shutdown_max_s),
+        _worker(name, queue, pool, slots, events, settings.shutdown_max_s)
+        for name, queue, pool, slots in kinds
+        if slots
     ]
 
 
-def _worker(name: str, queue: str, threads: int, events: bool, ends_within_s: float) -> Program:
-    command = f"-m celery -q -A agno_workers worker -P threads -l INFO {_WITHOUT}".split()
-    itself = ["-Q", queue, "-c", str(threads), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
+def _worker(name: str, queue: str, pool: str, slots: int, events: bool, ends_within_s: float) -> Program:
+    command = f"-m celery -q -A agno_workers worker -P {pool} -l INFO {_WITHOUT}".split()
+    itself = ["-Q", queue, "-c", str(slots), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
     return Program(name, (*_QUIET, *command, *itself), ready=" ready.", patience_s=ends_within_s + 5)
 
 

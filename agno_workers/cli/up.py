@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -19,13 +20,17 @@ from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 
 app = typer.Typer(pretty_exceptions_enable=False)
-_COLOURS = {"agents": "cyan", "tools": "green", "flower": "magenta"}
+_COLOURS = {"agents": "cyan", "tools": "green", "knowledge": "blue", "flower": "magenta"}
+_CORES = os.cpu_count() or 1
 
 
 @app.command()
 def up(
     agents: int = typer.Option(8, "--agents", min=1, help="Turns of agents at the same time."),
     tools: int = typer.Option(8, "--tools", min=1, help="Tool calls at the same time."),
+    knowledge: int = typer.Option(
+        min(4, _CORES), "--knowledge", min=0, help="Processes that ingest documents; 0: no such worker."
+    ),
     with_flower: bool = typer.Option(
         False, "--flower", help="Start Flower too, for this machine and read-only."
     ),
@@ -34,11 +39,11 @@ def up(
     """Start everything here and keep it running, until Ctrl-C.
 
     Starts a Postgres and a Valkey of its own, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then keeps
-    a worker for agents and one for tools running. All of it ends with this process, however that ends.
+    a worker for agents, one for tools and one for knowledge running. All of it ends with this process, however that ends.
     """
     settings = settings_module.load()  # not those of servers that another `up` runs
     console = screen.console()
-    programs = workers(settings, agents=agents, tools=tools, events=with_flower)
+    programs = workers(settings, agents=agents, tools=tools, knowledge=knowledge, events=with_flower)
     where = {"agents": settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"}
     if with_flower:
         program, password = flower(flower_port)
@@ -95,9 +100,9 @@ def _say_where(console: Console, servers: Servers, where: dict[str, str]) -> Non
 
 def _print_line(console: Console, program: Program, line: str) -> None:
     console.print(
-        Text(f"{program.name:<7}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"), soft_wrap=True
+        Text(f"{program.name:<10}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"), soft_wrap=True
     )
 
 
 def _print_event(console: Console, sentence: str) -> None:
-    console.print(Text(f"{'up':<7}│ {sentence}", "dim"), soft_wrap=True)
+    console.print(Text(f"{'up':<10}│ {sentence}", "dim"), soft_wrap=True)

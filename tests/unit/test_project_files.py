@@ -32,7 +32,14 @@ from agno_workers.settings import Settings, load
 from agno_workers.storage.pool import statements
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CHANGELOG.md", "docs/how-it-works.md", "docs/messages.md", "docs/operations.md"]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/how-it-works.md",
+    "docs/knowledge.md",
+    "docs/messages.md",
+    "docs/operations.md",
+]
 
 
 def read(path: str) -> str:
@@ -68,12 +75,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_the_workers_serve_every_queue_of_the_settings(procfile: dict[str, list[str]]) -> None:
     served = [command[command.index("-Q") + 1] for command in procfile.values() if "worker" in command]
-    assert sorted(served) == sorted([_default("agent_queue"), _default("tool_queue")])
+    assert sorted(served) == sorted(
+        [_default("agent_queue"), _default("tool_queue"), _default("knowledge_queue")]
+    )
 
 
 def test_up_starts_its_workers_as_the_procfile_does(procfile: dict[str, list[str]]) -> None:
-    started = workers(Settings(), agents=32, tools=16)
-    for program, name in zip(started, ("worker-agents", "worker-tools"), strict=True):
+    started = workers(Settings(), agents=32, tools=16, knowledge=4)
+    names = ("worker-agents", "worker-tools", "worker-knowledge")
+    for program, name in zip(started, names, strict=True):
         for option in procfile[name][1:]:
             assert option in program.arguments or option.endswith("@%h"), f"{name}: {option}"
 
@@ -104,7 +114,7 @@ def test_compose_keeps_the_queues_and_gives_workers_time(
     valkey = " ".join(compose["services"]["valkey"]["command"].split())
     for setting in ("--maxmemory-policy noeviction", "--appendonly yes", "--appendfsync everysec"):
         assert setting in valkey
-    for name in ("worker-agents", "worker-tools"):
+    for name in ("worker-agents", "worker-tools", "worker-knowledge"):
         grace_s = int(compose["services"][name]["stop_grace_period"].removesuffix("s"))
         assert grace_s > _default("shutdown_grace_s") + 1
 

@@ -1,0 +1,88 @@
+"""How an ingestion goes, in words: rates, the time left, what became of its sources."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from agno_workers.cli.arrivals import Arrivals, counted, rate, share
+from agno_workers.core.knowledge import Progress
+
+NONE = Progress("r", "docs", "running", True, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def looks(*seen: tuple[float, int, int]) -> Arrivals:
+    arrivals = Arrivals()
+    for at, documents, embedded in seen:
+        arrivals.look(replace(NONE, documents=documents, embedded=embedded), at)
+    return arrivals
+
+
+@pytest.mark.parametrize(
+    ("seen", "per_s"),
+    [
+        ([], 0),
+        ([(0, 0, 0)], 0),
+        ([(0, 0, 0), (0.1, 50, 0)], 0),  # too short to say
+        ([(0, 0, 0), (2, 50, 0)], 25),
+        ([(0, 0, 0), (10, 1000, 0), (31, 1042, 0)], 2),  # of the last 20 s
+    ],
+)
+def test_the_rate_is_that_of_the_last_while(seen: list[tuple[float, int, int]], per_s: float) -> None:
+    assert looks(*seen).documents_per_s == pytest.approx(per_s)
+
+
+@pytest.mark.parametrize(
+    ("progress", "left_s"),
+    [
+        (replace(NONE, total=100, documents=50), 2),  # 25/s
+        (replace(NONE, total=50, documents=50, to_embed=300, embedded=100), 4),  # 50/s
+        (
+            replace(NONE, total=100, documents=50, to_embed=300, embedded=100),
+            4,
+        ),  # side by side: the longer one
+        (replace(NONE, total=50, documents=50), 0),
+    ],
+)
+def test_the_time_left_is_that_of_what_is_known(progress: Progress, left_s: float) -> None:
+    arrivals = looks((0, 0, 0), (2, 50, 100))
+    assert arrivals.left(progress) == timedelta(seconds=left_s)
+
+
+def test_nobody_can_say_how_long_what_stands_still_takes() -> None:
+    assert looks((0, 5, 0), (2, 5, 0)).left(replace(NONE, total=9, documents=5)) is None
+    assert rate(looks((0, 5, 0), (2, 5, 0)), replace(NONE, total=9, documents=5)) == ""
+
+
+def test_the_rate_is_said_with_the_time_left() -> None:
+    arrivals = looks((0, 0, 0), (2, 50, 0))
+    assert rate(arrivals, replace(NONE, total=100, documents=50)) == "25 documents/s, 2 s left"
+    growing = replace(NONE, total=100, documents=50, scanned=False)
+    assert rate(arrivals, growing) == "25 documents/s, 2 s left of what is known"
+    assert rate(arrivals, replace(NONE, total=50, documents=50)) == "25 documents/s"
+
+
+@pytest.mark.parametrize(
+    ("progress", "done"),
+    [
+        (replace(NONE, scanned=False), 0),
+        (NONE, 1),  # nothing to do
+        (replace(NONE, total=4, documents=1), 0.25),
+        (replace(NONE, total=4, documents=4, to_embed=10), 0.5),
+        (replace(NONE, total=4, documents=2, unchanged=1, failed=1, to_embed=10, embedded=10), 1),
+    ],
+)
+def test_the_bar_is_full_when_all_is_in(progress: Progress, done: float) -> None:
+    assert share(progress) == pytest.approx(done)
+
+
+def test_what_became_of_the_sources_is_said_in_words() -> None:
+    assert counted(NONE) == "0 of 0 documents, 0 chunks, no vector to make"
+    progress = replace(
+        NONE, scanned=False, total=1200, documents=990, unchanged=7, duplicates=2, failed=1, chunks=12345, to_embed=12000, embedded=9
+    )  # fmt: skip
+    assert counted(progress) == (
+        "1,000 of 1,200+ documents (7 unchanged, 2 the same as another, 1 failed), 12,345 chunks, 9 of 12,000 vectors"
+    )
