@@ -21,6 +21,7 @@ from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
+from agno_workers.storage.knowledge import AGENT as KNOWLEDGE
 from agno_workers.storage.look import Around, Listed
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(people.app)
 _MAX_SHOWN_CHARS = 1000
 _MAX_NAME_CHARS = 16
+_MAX_STEPS = 40
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
@@ -105,6 +107,12 @@ def _show_run(console: Console, run: Run, around: Around) -> None:
     facts += [f"{run.turns} turn(s), {run.tool_calls} tool call(s), {usage}", _cost(run, around)]
     facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
     console.print("; ".join(fact for fact in facts if fact), style="dim", markup=False)
+    if run.agent.startswith(KNOWLEDGE):
+        console.print(
+            f"an ingestion: `agno-workers knowledge watch {run.id}` shows how far it is",
+            style="dim",
+            markup=False,
+        )
     if run.error:
         console.print(
             f"[red]{escape(str(run.error.get('type')))}[/]: {escape(str(run.error.get('message')))}"
@@ -156,6 +164,7 @@ def _consumed(steps: list[Step]) -> Collection[str] | None:
 
 def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None) -> None:
     columns = ("step", "tool", "status", "waited", "worked", "tries", "worker")
+    shown = _worth_showing(steps)
     rows = [
         (
             step.key,
@@ -166,13 +175,15 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
             str(step.attempt),
             step.worker or "",
         )
-        for step in steps
+        for step in shown
     ]
     console.print()
     console.print(screen.table(console.width, columns, rows, right=("waited", "worked", "tries")))
-    for step in steps:
+    if len(shown) < len(steps):
+        console.print(f"{len(steps) - len(shown):,} more steps; --json shows all", style="dim")
+    for step in shown:
         if step.error and step.error != run_error and not _is_verdict(step):
-            name = "the model call" if step.kind is StepKind.TURN else step.name
+            name = "the model call" if step.kind is StepKind.TURN else step.name or step.kind
             console.print(
                 f"{step.key}: {name} met {step.error.get('type')}: {step.error.get('message')}",
                 style="red",
@@ -180,6 +191,18 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
             )
         if step.answer:
             console.print(f"{step.key}: {step.name} {_answered(step.answer)}", style="blue", markup=False)
+
+
+def _worth_showing(steps: list[Step]) -> list[Step]:
+    """All of an agent's run; of an ingestion, which may have thousands, those that are open or went wrong, and the last ones."""
+    if len(steps) <= _MAX_STEPS or not any(step.kind.is_of_ingestion for step in steps):
+        return steps
+    marked = [
+        step
+        for place, step in enumerate(steps)
+        if step.status.is_open or step.error or place < 2 or place >= len(steps) - 5
+    ]
+    return marked[:_MAX_STEPS]
 
 
 def _is_verdict(step: Step) -> bool:

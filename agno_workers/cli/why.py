@@ -32,6 +32,12 @@ def why_waiting(
     if not steps:
         return ["It does no work of its own: it ends as the run does that has its idempotency key."]
     open_steps = [step for step in steps if step.status.is_open]
+    if any(step.kind.is_of_ingestion for step in steps):
+        return [
+            *_paused(run, around.now),
+            *_ingestion(run, open_steps, around, consumed),
+            *_ends(run, around),
+        ]
     if not open_steps:
         move = (
             f"`agno-workers runs fork {run.id} --at STEP` goes on from its last step, `runs cancel` ends it"
@@ -93,6 +99,21 @@ def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]
     }
     if len(open_steps) < len(of_turn):
         yield f"{len(open_steps)} of {len(of_turn)} tool calls are out; the last one in wakes the next turn."
+
+
+def _ingestion(
+    run: Run, open_steps: Sequence[Step], around: Around, consumed: Collection[str] | None
+) -> Iterator[str]:
+    """Of an ingestion, which may have thousands of steps."""
+    if not open_steps:
+        yield "No step is open at this moment: the keeper of a worker says within a second what follows."
+    yield from (_under_way(step, around) for step in open_steps if step.status is StepStatus.RUNNING)
+    ready = [step for step in open_steps if step.status is StepStatus.READY]
+    if ready and run.paused_at is None:
+        more = f" So do {len(ready) - 1} more steps." if len(ready) > 1 else ""
+        yield f"{_in_queue(ready[0], around.now, consumed)}{more}"
+    if waiting := sum(step.status is StepStatus.WAITING for step in open_steps):
+        yield f"{waiting} step(s) wait for their turn: only so many of one ingestion are sent at a time."
 
 
 def _why(run: Run, step: Step, around: Around, consumed: Collection[str] | None) -> Iterator[str]:
@@ -171,7 +192,19 @@ def _is_kept(around: Around) -> bool:
 
 
 def _named(step: Step) -> str:
-    return f"Tool {step.name}" if step.kind is StepKind.TOOL else f"Turn {step.key.split(':')[1]}"
+    match step.kind:
+        case StepKind.TURN:
+            return f"Turn {step.key.split(':')[1]}"
+        case StepKind.TOOL | StepKind.DELEGATE:
+            return f"Tool {step.name}"
+        case StepKind.SCAN:
+            return "The look for documents"
+        case StepKind.INGEST:
+            return "A batch of documents"
+        case StepKind.EMBED:
+            return "A batch of vectors"
+        case StepKind.TIDY:
+            return "Tidying up"
 
 
 def _message(step: Step) -> str:

@@ -77,6 +77,10 @@ class StepKind(StrEnum):
     TIDY = "tidy"
     """What comes at the end of an ingestion."""
 
+    @property
+    def is_of_ingestion(self) -> bool:
+        return self in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.TIDY)
+
 
 class WaitsFor(StrEnum):
     """What a `waiting` step waits for."""

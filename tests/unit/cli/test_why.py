@@ -211,3 +211,26 @@ def test_a_run_that_nothing_moves_says_how_to_go_on() -> None:
 def test_a_run_without_steps_ends_as_another_one_does() -> None:
     (said,) = why_waiting(RUN, [], KEPT, None)
     assert "idempotency key" in said
+
+
+INGESTION = Run("r", "knowledge:docs", RunStatus.RUNNING)
+BATCH = Step("s", "r", "ingest:1", StepKind.INGEST, StepStatus.READY, "knowledge", sent_at=ago(3))
+
+
+def test_of_an_ingestion_the_steps_that_wait_are_counted() -> None:
+    done = replace(BATCH, kind=StepKind.SCAN, key="scan", status=StepStatus.DONE)
+    reading = replace(BATCH, status=StepStatus.RUNNING, started_at=ago(20), worker="w1", attempt=1)
+    later = replace(
+        BATCH, kind=StepKind.EMBED, key="embed:1", status=StepStatus.WAITING, waits_for=WaitsFor.WINDOW
+    )
+    said = why_waiting(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
+    assert said == [
+        "A batch of documents is being worked on for 20 s by w1; if that worker falls silent, its lease ends in 5 s.",
+        "A batch of documents waits in queue 'knowledge' since 3 s for a free worker. So do 1 more steps.",
+        "2 step(s) wait for their turn: only so many of one ingestion are sent at a time.",
+    ]
+
+
+def test_an_ingestion_between_two_steps_is_not_stuck() -> None:
+    (said,) = why_waiting(INGESTION, [replace(BATCH, status=StepStatus.DONE)], KEPT, None)
+    assert "within a second" in said
