@@ -58,6 +58,22 @@ class Settings(BaseSettings):
     """The Celery queue of tool calls, for tools that name none."""
     knowledge_queue: str = "knowledge"
     """The Celery queue of ingestions."""
+    ingest_window: int = Field(4, ge=1)
+    """Steps of one ingestion that read documents, sent at a time: the rest waits in Postgres, so that others have their turn."""
+    embed_window: int = Field(8, ge=1)
+    """The same, of steps that make vectors."""
+    batch_bytes: int = Field(4 * 1024 * 1024, ge=1)
+    """Bytes of documents that one step reads."""
+    batch_documents: int = Field(50, ge=1)
+    """Documents that one step reads, at the most."""
+    embed_tokens: int = Field(32_000, ge=1)
+    """Tokens of which one step makes vectors."""
+    ingest_attempts: int = Field(3, ge=1)
+    """Times that a worker may die in one step of an ingestion, before the step is cut into smaller ones, and then given up."""
+    document_max_bytes: int = Field(50 * 1024 * 1024, ge=1)
+    """A larger document is refused."""
+    fetch_timeout_s: float = Field(60.0, gt=0)
+    """The longest that fetching one document may take."""
     local_base_url: str = ""
     """Where `local:...` models answer (OpenAI-compatible), such as `http://127.0.0.1:11434/v1`."""
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from importlib import import_module
 
 import redis
 from celery import Celery
@@ -18,8 +19,12 @@ from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.gate import Gate
 from agno_workers.broker.keeper import Keeper
 from agno_workers.broker.signing import Signer, sign
-from agno_workers.core.ports import Embedder, Model
+from agno_workers.core.ports import Model
+from agno_workers.core.run import StepKind
+from agno_workers.embedders.resolve import resolve as embedder
 from agno_workers.engine.control import Held
+from agno_workers.engine.ingest import Intake
+from agno_workers.engine.ingest import bury as bury_ingesting
 from agno_workers.engine.library import Library
 from agno_workers.engine.loop import Engine
 from agno_workers.engine.tool_calls import bury, expire
@@ -29,7 +34,8 @@ from agno_workers.registry import Registry
 from agno_workers.settings import Settings
 from agno_workers.storage import migrate
 from agno_workers.storage.bulk import Bulk
-from agno_workers.storage.journal import Journal
+from agno_workers.storage.ingest import Ingest, Windows
+from agno_workers.storage.journal import Hopeless, Journal, Recorded
 from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
@@ -66,18 +72,52 @@ class Services:
             partial(_model, self.settings),
             agent_queue=self.settings.agent_queue,
             tool_queue=self.settings.tool_queue,
-            held=Held(self.journal.is_held),
+            held=self.held,
             library=self.library,
         )
+
+    @cached_property
+    def held(self) -> Held:
+        """The steps that this process carries."""
+        return Held(self.journal.is_held)
 
     @cached_property
     def knowledges(self) -> Knowledges:
         return Knowledges(self.pool, self.journal, queue=self.settings.knowledge_queue)
 
     @cached_property
+    def ingest(self) -> Ingest:
+        """The transactions of ingestions."""
+        settings = self.settings
+        windows = Windows(
+            ingest_window=settings.ingest_window,
+            embed_window=settings.embed_window,
+            batch_bytes=settings.batch_bytes,
+            batch_documents=settings.batch_documents,
+            embed_tokens=settings.embed_tokens,
+            attempts=settings.ingest_attempts,
+            publish_after_s=settings.publish_after_s,
+        )
+        return Ingest(self.pool, worker=self.journal.worker, lease_s=settings.lease_s, windows=windows)
+
+    @cached_property
+    def intake(self) -> Intake:
+        """What carries the steps of ingestions. Only workers want it: it loads what reads documents and makes vectors."""
+        intake: Intake = import_module("agno_workers.engine.intake").build(
+            self.pool,
+            self.ingest,
+            self.knowledges,
+            self.journal,
+            self.held,
+            fetch_timeout_s=self.settings.fetch_timeout_s,
+            document_max_bytes=self.settings.document_max_bytes,
+        )
+        return intake
+
+    @cached_property
     def library(self) -> Library:
         """What asks knowledge bases."""
-        return Library.on(self.pool, self.knowledges, _not_yet)
+        return Library.on(self.pool, self.knowledges, embedder)
 
     @cached_property
     def gate(self) -> Gate:
@@ -91,12 +131,18 @@ class Services:
             self.journal,
             self.dispatch,
             self.redis,
-            partial(bury, self.engine),
+            self._bury,
             partial(expire, self.engine),
             self.bulk.cancel_forsaken,
+            self.ingest,
             lease_s=self.settings.keeper_lease_s,
             resend_after_s=self.settings.resend_after_s,
         )
+
+    def _bury(self, step: Hopeless) -> Recorded:
+        if step.kind in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.TIDY):
+            return bury_ingesting(self.ingest, step)
+        return bury(self.engine, step)
 
     def close(self) -> None:
         self.pool.close()
@@ -212,10 +258,6 @@ def required(settings: Settings, key: str) -> str:
 def _sign(app: Celery, settings: Settings) -> None:
     if keys := settings.signing_key.get_secret_value():
         sign(app, keys)
-
-
-def _not_yet(name: str) -> Embedder:
-    raise SettingsError("searching is on its way")
 
 
 def _model(settings: Settings, model: str | Model) -> Model:

@@ -70,8 +70,8 @@ class Threads(bootsteps.StartStopStep):
             every_s=settings.keeper_every_s,
             standby_s=settings.keeper_lease_s,
         )
-        services.engine.held.is_renewed = True  # in this process; a prefork child has services of its own
-        renewal = Renewal(upkeep.journal, carried, services.engine.held.lose, every_s=settings.renew_every_s)
+        services.held.is_renewed = True  # in this process; a prefork child has services of its own
+        renewal = Renewal(upkeep.journal, carried, services.held.lose, every_s=settings.renew_every_s)
         life.register()
         self._threads = [rounds, renewal, worker.canary, life]
         for thread in self._threads:
@@ -159,4 +159,4 @@ def _begin(sender: Any, **_: Any) -> None:
 app.steps["worker"].add(Threads)
 app.steps["consumer"].add(Ears)
 
-from agno_workers.tasks import runs, tools  # noqa: E402, F401 - they register their tasks on `app`
+from agno_workers.tasks import embeddings, ingestion, runs, tools  # noqa: E402, F401 - they register their tasks on `app`

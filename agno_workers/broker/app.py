@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from agno_workers.broker.canvas import keep
-from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.names import EMBED, INGEST, RUN, SCAN, TIDY, TOOL, TURN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
 from agno_workers.errors import InvalidInput
@@ -110,7 +110,12 @@ def create(
             for name in (agent_queue, tool_queue, knowledge_queue)
         ],
         task_default_queue=agent_queue,
-        task_routes={RUN: {"queue": agent_queue}, TURN: {"queue": agent_queue}, TOOL: {"queue": tool_queue}},
+        task_routes={
+            RUN: {"queue": agent_queue},
+            TURN: {"queue": agent_queue},
+            TOOL: {"queue": tool_queue},
+            **{name: {"queue": knowledge_queue} for name in (SCAN, INGEST, EMBED, TIDY)},
+        },
         task_create_missing_queues=True,
         task_acks_late=False,
         worker_consumer="agno_workers.broker.consumer:Consumer",  # lives through bad messages

@@ -11,6 +11,7 @@ rounds, the others stand by. Rules, as in sql/keeper.sql:
        the queue is never empty, after a minute, and then after twice that, and so on
     5  timers that have come are sent; steps that nobody answered in time, runs whose deadline has come and delegated runs
        whose parent is over end
+    6  an ingestion of which nothing is on its way goes on: who ended its last step did not come to that
 
 Every rule may be carried out twice or by two keepers at once; each round logs what it did, and an outage of
 Postgres or Redis costs rounds, never the thread.
@@ -31,6 +32,7 @@ from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.errors import Unavailable
 from agno_workers.failpoints import reach
+from agno_workers.storage.ingest import Ingest
 from agno_workers.storage.journal import Expired, Hopeless, Journal, Recorded, Send
 from agno_workers.storage.pool import Connection, Pool
 
@@ -52,7 +54,7 @@ class Keeper:
 
     def __init__(
         self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[Hopeless], Recorded],
-        expire: Callable[[Expired], Recorded], cancel_forsaken: Callable[[], int], *, lease_s: float, resend_after_s: float,
+        expire: Callable[[Expired], Recorded], cancel_forsaken: Callable[[], int], ingest: Ingest, *, lease_s: float, resend_after_s: float,
     ) -> None:  # fmt: skip
         self._journal = journal
         self._dispatch = dispatch
@@ -60,6 +62,7 @@ class Keeper:
         self._bury = bury
         self._expire = expire
         self._cancel_forsaken = cancel_forsaken
+        self._ingest = ingest
         self._beat = 0
         self._remembered = 0  # the last beat that Redis was told
         self._lease_s = lease_s
@@ -81,6 +84,7 @@ class Keeper:
             self.end_overdue,
             self.end_orphans,
             self.end_forsaken,
+            self.go_on,
             self.send_due,
             self.publish_outbox,
             self.check_epoch,
@@ -175,6 +179,12 @@ class Keeper:
         """Runs in a batch that was cancelled by somebody who did not come to its end, once a second."""
         if self._is_time_for("forsaken"):
             self._cancel_forsaken()
+
+    def go_on(self) -> None:
+        """Rule 6, once a second."""
+        if self._is_time_for("halted"):
+            for run_id in self._ingest.halted(_BATCH):
+                self._send("following", list(self._ingest.go_on(run_id)))
 
     def send_due(self) -> None:
         """Rule 5: timers, and the runs of a batch, of which there may be many."""

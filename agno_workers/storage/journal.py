@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import psycopg
@@ -135,6 +135,15 @@ class Definition(msgspec.Struct, frozen=True):
 
     sha256: str
     content: dict[str, Any]
+
+
+class Carried(Protocol):
+    """A step in the hands of a worker."""
+
+    @property
+    def step_id(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
 
 
 class Hopeless(msgspec.Struct, frozen=True):
@@ -448,7 +457,7 @@ class Journal:
         )
         return {row["id"] for row in rows}
 
-    def retry(self, claim: TurnClaim | ToolClaim, delay_s: float, error: dict[str, Any]) -> None:
+    def retry(self, claim: Carried, delay_s: float, error: dict[str, Any]) -> None:
         """Give a step back, to be tried again in `delay_s`; the keeper sends it then."""
         self._pool.run(
             _SQL["retry"],

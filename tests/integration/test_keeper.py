@@ -72,6 +72,7 @@ def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
         break_down,
         lambda _: NOTHING,
         lambda: 0,
+        services.ingest,
         lease_s=1,
         resend_after_s=1,
     )
@@ -100,6 +101,7 @@ def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services)
         note,
         lambda _: NOTHING,
         lambda: 0,
+        services.ingest,
         lease_s=1,
         resend_after_s=1,
     )

@@ -113,7 +113,16 @@ def test_a_value_out_of_range_names_its_key_and_where_to_set_it(text: str, key: 
 
 
 def test_every_number_says_its_unit() -> None:
-    counted = {"db_pool_size", "turn_attempts", "stream_max_events"}  # connections, attempts, events
+    counted = {  # connections, attempts, events, steps, documents, tokens
+        "db_pool_size",
+        "turn_attempts",
+        "stream_max_events",
+        "ingest_window",
+        "embed_window",
+        "batch_documents",
+        "embed_tokens",
+        "ingest_attempts",
+    }
     numbers = {name for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
     assert {name for name in numbers if not name.endswith(("_s", "_bytes"))} == counted
 

@@ -413,6 +413,7 @@ DECLARE
     opened uuid[] := '{}';
     called uuid[];
     new_step uuid;
+    tidies bigint;
 BEGIN
     SELECT r.* INTO alive FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
         WHERE r.id = ingestion AND r.ended_at IS NULL AND i.scanned_at IS NOT NULL FOR SHARE OF r;
@@ -461,8 +462,10 @@ BEGIN
     END IF;
     IF is_over AND cardinality(opened) = 0
        AND NOT EXISTS (SELECT FROM agno.source p WHERE p.run_id = alive.id AND p.status IN ('pending', 'taken')) THEN
-        INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, sent_at)
-        VALUES (agno.uuid7(), alive.id, alive.generation, 'tidy', 'tidy', scan.queue, scan.priority, 4, (how->>'attempts')::int, clock_timestamp())
+        SELECT count(*) INTO tidies FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'tidy';
+        INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, call, max_attempts, sent_at)
+        VALUES (agno.uuid7(), alive.id, alive.generation, 'tidy:' || tidies, 'tidy', scan.queue, scan.priority, 4,
+                jsonb_build_object('tidies', tidies), (how->>'attempts')::int, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING id INTO new_step;
         IF FOUND THEN
             opened := opened || new_step;

@@ -1,0 +1,402 @@
+"""The steps of an ingestion: find the sources, read a batch of them, make vectors, tidy up. See storage/ingest.py for what each ends with.
+
+A step may be carried twice, after a crash or by two workers at once; whoever records first is right. What goes wrong with one
+document is written down with it, and the rest goes on; a step that fails as a whole is cut smaller until it is clear by whom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from agno_workers.core.agent import Retry
+from agno_workers.core.edition import Again, Failed, Item, Outcome, Read, Unchanged, recipe_of
+from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source, embedded_text
+from agno_workers.core.policy import delay_s
+from agno_workers.core.ports import BatchEmbedder, Embedder
+from agno_workers.core.run import StepKind
+from agno_workers.engine.control import Held, Stopped
+from agno_workers.errors import (
+    AgnoError,
+    InvalidInput,
+    ModelRejected,
+    ModelUnavailable,
+    SettingsError,
+    SourceRejected,
+    SourceUnavailable,
+    Unavailable,
+)
+from agno_workers.failpoints import reach
+from agno_workers.storage.ingest import Ingest, Text, WorkClaim
+from agno_workers.storage.journal import Hopeless, Journal, Recorded
+from agno_workers.storage.knowledge import Given, Knowledges
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+NOTHING = Recorded(False)
+FETCHES = 8
+"""Sources of one step that are fetched side by side."""
+SOURCE = Retry(attempts=3, first_delay_s=2.0, factor=5.0)
+"""A source that can't be had now."""
+STEP = Retry(attempts=4)
+"""A step that raised what nobody expected."""
+MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
+"""A provider that is away: some hours, for a long ingestion must live through that."""
+POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
+"""A batch at a provider, which may take a day."""
+_BUSY_S = 1.0
+_FOR_ALL_TEXTS = frozenset({401, 402, 403, 404})
+"""What a provider refuses for the key or the model, whatever the text."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What ingesting needs of the world, handed in by `wiring`."""
+
+    ingest: Ingest
+    knowledges: Knowledges
+    journal: Journal
+    held: Held
+    find: Callable[[Given, Mapping[str, Any]], Iterator[Source]]
+    fetch: Callable[[Source, float, int], Raw]
+    prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
+    embedder: Callable[[str], Embedder]
+    tidy_index: Callable[[int], object]
+    fetch_timeout_s: float
+    document_max_bytes: int
+
+
+def take_scan(intake: Intake, run_id: str, step_id: str, generation: int) -> Recorded:
+    """Find the sources of an ingestion."""
+    claim = intake.ingest.claim(StepKind.SCAN, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("scan.claimed")
+    return guarded(intake, claim, scan, scan_failed)
+
+
+def take_ingest(intake: Intake, run_id: str, step_id: str, generation: int) -> Recorded:
+    """Read a batch of sources."""
+    claim = intake.ingest.claim(StepKind.INGEST, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("ingest.claimed")
+    return guarded(intake, claim, ingest, ingest_failed)
+
+
+def take_embed(intake: Intake, run_id: str, step_id: str, generation: int) -> Recorded:
+    """Make the vectors of a batch of chunks."""
+    claim = intake.ingest.claim(StepKind.EMBED, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("embed.claimed")
+    return guarded(intake, claim, embed, embed_failed)
+
+
+def take_tidy(intake: Intake, run_id: str, step_id: str, generation: int) -> Recorded:
+    """End an ingestion."""
+    claim = intake.ingest.claim(StepKind.TIDY, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("tidy.claimed")
+    return guarded(intake, claim, tidy, tidy_failed)
+
+
+IsLost = Callable[[], bool]
+Body = Callable[[Intake, WorkClaim, IsLost], Recorded]
+OnError = Callable[[Intake, WorkClaim, Exception], Recorded]
+
+
+def guarded(intake: Intake, claim: WorkClaim, body: Body, failed: OnError) -> Recorded:
+    """The body of a step; what it raises is for `failed` to judge."""
+    try:
+        with intake.held.step(claim.step_id) as is_lost:
+            return body(intake, claim, is_lost)
+    except Stopped:
+        return NOTHING
+    except Unavailable:
+        raise  # Postgres is away: the lease runs out, and the step is carried again
+    except Exception as error:
+        ids = {"run_id": claim.run_id, "step_id": claim.step_id}
+        if isinstance(error, AgnoError):
+            log.warning("a step of an ingestion failed: %s", error, extra=ids)
+        else:
+            log.error("a step of an ingestion raised", exc_info=error, extra=ids)
+        return failed(intake, claim, error)
+
+
+# Scan.
+
+
+def scan(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
+    options, chunking = claim.options, chunking_of(claim)
+    if name := claim.settings.get("embedder", "local"):
+        embedder = intake.embedder(name)
+        intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
+    found: dict[str, tuple[Source, bytes]] = {}
+    origins: dict[str, None] = {}
+    for source in sources_of(intake, options, is_lost):
+        origins.setdefault(source.origin)
+        found.setdefault(source.uri, (source, recipe_of(source, chunking)))
+    reach("scan.found")
+    whole = [] if "again" in options else [origin for origin in origins if origin]
+    recorded = intake.ingest.finish_scan(claim, found.values(), whole)
+    reach("scan.recorded")
+    return recorded
+
+
+def sources_of(intake: Intake, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
+    """All sources; of one uri the first counts."""
+    if "again" in options:
+        yield from intake.ingest.left_over(options["again"])
+        return
+    for given in options["sources"]:
+        for source in intake.find(given, options):
+            if is_lost():
+                raise Stopped
+            yield source
+
+
+def scan_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
+    if isinstance(error, InvalidInput | SourceRejected | SettingsError | ModelRejected):
+        return intake.ingest.fail(claim, as_json(error), "scan")
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "scan")
+
+
+# Ingest.
+
+
+def ingest(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
+    chunking, outcomes = chunking_of(claim), list[tuple[Item, Outcome]]()
+    for portion in portions(fetched(intake, intake.ingest.items(claim)), intake.ingest.windows.batch_bytes):
+        outcomes += [(item, found) for item, found, _ in portion if not isinstance(found, Raw)]
+        raws = [(item, found) for item, found, _ in portion if isinstance(found, Raw)]
+        if is_lost():
+            raise Stopped
+        results = intake.prepare([(item.source, raw) for item, raw in raws], chunking) if raws else ()
+        outcomes += [
+            (item, read(item, raw, result)) for (item, raw), result in zip(raws, results, strict=True)
+        ]
+    reach("ingest.read")
+    recorded = intake.ingest.finish_ingest(claim, outcomes)
+    reach("ingest.recorded")
+    return recorded
+
+
+Fetched = tuple[Item, Raw | Outcome, int]
+"""A source, its bytes or what is known without them, and how many bytes that are."""
+
+
+def fetched(intake: Intake, items: Sequence[Item]) -> Iterator[Fetched]:
+    """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had."""
+    with ThreadPoolExecutor(FETCHES) as pool:
+        for few in batched(items, FETCHES):
+            yield from pool.map(partial(look, intake), few)
+
+
+def look(intake: Intake, item: Item) -> Fetched:
+    source = item.source
+    same_place = item.same_recipe and item.origin == source.origin
+    if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
+        return item, Unchanged(source.fingerprint), 0
+    if item.same_recipe and source.fingerprint is None:
+        source = replace(source, fingerprint=item.fingerprint)  # the server is asked whether it is as it was
+    try:
+        raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
+    except SourceRejected as error:
+        return item, Failed(as_json(error)), 0
+    except SourceUnavailable as error:
+        if item.attempts + 1 >= SOURCE.attempts:
+            return item, Failed(as_json(error)), 0
+        wait_s = delay_s(SOURCE, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
+        return item, Again(as_json(error), wait_s), 0
+    fingerprint = raw.fingerprint or item.source.fingerprint
+    if raw.unchanged or (item.same_recipe and hashlib.sha256(raw.content).digest() == item.sha256):
+        return item, Unchanged(fingerprint), 0
+    return item, raw, len(raw.content)
+
+
+def read(item: Item, raw: Raw, result: Prepared | Refusal) -> Outcome:
+    if isinstance(result, Refusal):
+        return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
+    return Read(result, raw.fingerprint or item.source.fingerprint)
+
+
+def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetched]]:
+    """Lists of which the bytes are held in memory together."""
+    portion: list[Fetched] = []
+    held = 0
+    for each in fetched:
+        portion.append(each)
+        held += each[2]
+        if held >= max_bytes:
+            yield portion
+            portion, held = [], 0
+    if portion:
+        yield portion
+
+
+def ingest_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
+    """Tried again, in case it was the moment; then each source by itself."""
+    return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, as_json(error))
+
+
+# Embed.
+
+
+def embed(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
+    texts = intake.ingest.texts(claim)
+    if not texts or claim.model is None:
+        return intake.ingest.finish_embed(claim, {})
+    embedder = intake.embedder(claim.model)
+    if claim.options.get("batch") and isinstance(embedder, BatchEmbedder):
+        return embed_by_batch(intake, claim, embedder, texts)
+    vectors: dict[int, bytes] = {}
+    for few in calls(texts, embedder):
+        if is_lost():
+            raise Stopped
+        vectors |= halves([text.id for text in few], embedder.embed([embedded(text) for text in few]))
+    reach("embed.made")
+    recorded = intake.ingest.finish_embed(claim, vectors, tokens=sum(text.tokens for text in texts))
+    reach("embed.recorded")
+    return recorded
+
+
+def embed_by_batch(intake: Intake, claim: WorkClaim, embedder: BatchEmbedder, texts: Sequence[Text]) -> Recorded:  # fmt: skip
+    """Hand the texts in and look again later, in another attempt: no worker waits. The batch has the step's id as its key, so
+    that one which was made right before a crash is found, and not paid for twice.
+    """
+    batch: dict[str, Any] = (claim.call or {}).get("batch") or {}
+    if "id" not in batch:
+        batch_id = embedder.find(claim.step_id) if batch else None
+        if batch_id is None:
+            batch = {"chunks": [text.id for text in texts]}
+            if not intake.ingest.keep_call(claim, {"batch": batch}):
+                return NOTHING
+            batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
+        reach("embed.started")
+        batch = batch | {"id": batch_id}
+        if not intake.ingest.keep_call(claim, {"batch": batch}):
+            return NOTHING
+    if (made := embedder.poll(batch["id"])) is None:
+        waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
+        intake.journal.retry(claim, delay_s(POLL, claim.tries + 1, random.random()), waiting)
+        return NOTHING
+    tokens = sum(text.tokens for text in texts)
+    return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
+
+
+def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
+    """The texts of one call each, within the bounds of the embedder."""
+    few: list[Text] = []
+    tokens = 0
+    for text in texts:
+        if few and (len(few) >= embedder.batch_texts or tokens + text.tokens > embedder.batch_tokens):
+            yield few
+            few, tokens = [], 0
+        few.append(text)
+        tokens += text.tokens
+    yield few
+
+
+def embedded(text: Text) -> str:
+    return embedded_text(text.heading.split("\n") if text.heading else (), text.content)
+
+
+def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
+    """float32 rows as float16, big-endian, as Postgres takes them."""
+    return {chunk_id: row.tobytes() for chunk_id, row in zip(chunk_ids, vectors.astype(">f2"), strict=True)}
+
+
+def embed_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
+    if isinstance(error, ModelRejected) and error.ids.get("status") in _FOR_ALL_TEXTS:
+        return intake.ingest.fail(claim, as_json(error), "model_rejected")
+    if isinstance(error, ModelUnavailable):
+        again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
+    else:
+        again = None if isinstance(error, ModelRejected) else later(intake, claim, STEP, error)
+    return again or smaller(intake.ingest, claim, claim.call or {}, as_json(error))
+
+
+def smaller(ingest: Ingest, step: WorkClaim | Hopeless, call: dict[str, Any], error: dict[str, Any]) -> Recorded:  # fmt: skip
+    """Each half by itself; a text that is alone stays without a vector."""
+    if len(call["chunks"]) > 1:
+        return ingest.split_embed(step, error, call)
+    return ingest.refuse_embed(step, error, call)
+
+
+# Tidy.
+
+
+def tidy(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
+    if not intake.ingest.remove_vanished(claim):
+        busy = {"type": "Busy", "message": "a document that is to go is in use elsewhere", "ids": {}}
+        intake.journal.retry(claim, _BUSY_S, busy)
+        return NOTHING
+    reach("tidy.removed")
+    if is_lost():
+        raise Stopped
+    intake.tidy_index(claim.knowledge_id)
+    recorded = intake.ingest.finish_tidy(claim)
+    reach("tidy.recorded")
+    intake.ingest.drop_retired(claim)
+    return recorded
+
+
+def tidy_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "tidy")
+
+
+# What they share.
+
+
+def bury(ingest: Ingest, step: Hopeless) -> Recorded:
+    """End a step that no attempt ended, for the keeper."""
+    ids = {"run_id": step.run_id, "step_id": step.step_id}
+    said = f"its worker died in each of {step.attempt} attempts"
+    error = {"type": "crashed", "message": said, "ids": ids}
+    log.error("a step of an ingestion is given up", extra=ids | {"kind": step.kind, "attempt": step.attempt})
+    match step.kind:
+        case StepKind.INGEST:
+            return ingest.free_sources(step, error)
+        case StepKind.EMBED:
+            return smaller(ingest, step, ingest.call(step), error)
+        case _:
+            return ingest.fail(step, error, "worker_lost")
+
+
+def later(
+    intake: Intake, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
+) -> Recorded | None:
+    """Another try after a while; None: the tries are used up."""
+    if claim.tries + 1 >= retry.attempts:
+        return None
+    intake.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish_s), as_json(error))
+    return NOTHING
+
+
+def chunking_of(claim: WorkClaim) -> Chunking:
+    return msgspec.convert(claim.settings.get("chunking", {}), Chunking)
+
+
+def as_json(error: Exception) -> dict[str, Any]:
+    if isinstance(error, AgnoError):
+        return error.to_json()
+    return {"type": type(error).__name__, "message": str(error), "ids": {}}
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while few := list(islice(rest, size)):
+        yield few

@@ -1,0 +1,325 @@
+-- The transactions that move an ingestion; see ingest.py for what is one, and schema.py for the order of locks.
+
+-- name: claim
+-- The right to carry a step of an ingestion, as claim_tool. Its scan, which finds the run queued, locks that first.
+WITH no_wait AS (SELECT set_config('synchronous_commit', 'off', true)),
+queued AS (
+    SELECT run.id FROM agno.run, no_wait WHERE run.id = %(run_id)s AND run.status = 'queued' FOR NO KEY UPDATE OF run
+),
+claimed AS (
+    UPDATE agno.step SET status = 'running', attempt = step.attempt + 1, worker = %(worker)s,
+        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
+        started_at = coalesce(step.started_at, clock_timestamp())
+    FROM agno.run, (SELECT count(*) FROM queued) AS locked
+    WHERE step.id = %(step_id)s AND run.id = step.run_id AND run.generation = step.generation AND run.ended_at IS NULL
+      AND run.paused_at IS NULL AND step.generation = %(generation)s AND step.kind = %(kind)s AND step.kind IN ('scan', 'ingest', 'embed', 'tidy')
+      AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
+           OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts)
+    RETURNING step.*, run.canvas
+),
+begun AS (
+    UPDATE agno.run SET status = 'running', started_at = coalesce(run.started_at, claimed.started_at)
+    FROM claimed, queued WHERE run.id = queued.id AND run.id = claimed.run_id
+)
+SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.kind, claimed.attempt, claimed.max_attempts, claimed.tries,
+       claimed.call, claimed.canvas, knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings,
+       ingestion.options, space.model
+FROM claimed JOIN agno.ingestion ON ingestion.run_id = claimed.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
+LEFT JOIN agno.space ON space.id = (claimed.call->>'space')::int;
+
+-- name: call
+SELECT call FROM agno.step WHERE id = %(step_id)s;
+
+-- name: items
+-- The sources of a step, and what is known of their documents.
+SELECT s.position, s.given, s.recipe, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
+       coalesce(d.recipe = s.recipe AND d.pending IS NULL, false) AS same_recipe
+FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri
+WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
+
+-- name: texts
+-- What is to be embedded, of those chunks that are still there and have no vector yet.
+SELECT c.id, c.heading, c.content, c.tokens FROM agno.chunk c
+WHERE c.id = ANY(%(chunk_ids)s)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s)
+ORDER BY c.id;
+
+-- name: left_over
+-- What another ingestion did not bring in.
+SELECT given FROM agno.source WHERE run_id = %(run_id)s AND status IN ('failed', 'pending', 'taken') ORDER BY position;
+
+-- name: configurations
+SELECT cfgname AS name FROM pg_ts_config;
+
+-- name: end_step
+-- The first result of the generation wins; no row: another one was first, or the run is over.
+WITH alive AS (
+    SELECT run.id, run.generation FROM agno.run
+    WHERE run.id = %(run_id)s AND run.generation = %(generation)s AND run.ended_at IS NULL FOR SHARE
+)
+UPDATE agno.step SET status = %(step_status)s, ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL,
+    error = coalesce(%(error)s, step.error)
+FROM alive
+WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation AND step.kind = %(kind)s
+  AND step.status IN ('ready', 'running')
+  AND (NOT %(late_only)s OR step.status = 'running' AND step.lease_until < clock_timestamp())
+RETURNING step.queue, step.priority;
+
+-- name: keep_call
+-- What a step must still know after a crash, such as the id of a batch at a provider.
+UPDATE agno.step SET call = call || %(more)s WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s RETURNING id;
+
+-- name: copy_sources
+COPY agno.source (run_id, position, uri, bytes, given, recipe) FROM STDIN;
+
+-- name: mark_unchanged
+-- Those that need not be read: they are as they were, and are to be read in the same way.
+UPDATE agno.source s SET status = 'unchanged', document_id = d.id FROM agno.document d
+WHERE s.run_id = %(run_id)s AND d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri AND d.recipe = s.recipe
+  AND d.fingerprint = s.given->>'fingerprint' AND d.origin = coalesce(s.given->>'origin', '') AND d.pending IS NULL
+RETURNING s.position;
+
+-- name: scanned
+UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
+WHERE run_id = %(run_id)s;
+
+-- name: wants_all_vectors
+-- Whether vectors may be missing of which no ingestion thinks: of a space that is built, and of one that was left before its end.
+SELECT EXISTS (SELECT FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status = 'building')
+    OR coalesce((SELECT run.status <> 'done' FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
+                 WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NOT NULL AND ingestion.run_id <> %(run_id)s
+                 ORDER BY run.ended_at DESC LIMIT 1), false) AS wanted;
+
+-- name: missing_vectors
+-- Chunks without a vector, but for those that another open ingestion will see to. `refused`: those as well that had none for a reason.
+SELECT s.id AS space_id, c.id, c.tokens FROM agno.space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
+JOIN agno.document d ON d.id = c.document_id
+WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND (c.refused IS NULL OR %(refused)s)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id)
+  AND (s.status = 'building' OR NOT EXISTS (
+      SELECT FROM agno.run WHERE run.id = d.run_id AND run.ended_at IS NULL AND run.id <> %(run_id)s))
+ORDER BY s.id, c.id;
+
+-- name: hold_texts
+-- Of two transactions that bring the same text under two addresses the second one sees the first one's. In one order for all.
+SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bigint[]) AS key ORDER BY key) AS text;
+
+-- name: hold_documents
+-- New ones are written, those that are there are locked, and come back as they are. In the order of their uris.
+INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe,
+    metadata, version, chunks, run_id)
+SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.recipe,
+    n.metadata, 1, n.chunks, %(run_id)s
+FROM jsonb_to_recordset(%(rows)s) AS n (uri text, origin text, title text, media_type text, language text, bytes bigint, fingerprint text,
+    sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, chunks int)
+ORDER BY n.uri
+ON CONFLICT (knowledge_id, uri) DO UPDATE SET knowledge_id = excluded.knowledge_id
+RETURNING d.id, d.uri, d.xmax = 0 AS is_new, d.version, d.text_sha256, d.duplicate_of, d.updated_at;
+
+-- name: bequeath
+SELECT leaving AS id, agno.bequeath(leaving) AS is_free FROM unnest(%(document_ids)s::bigint[]) AS leaving;
+
+-- name: live_chunks
+SELECT id, document_id, hash FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) AND live ORDER BY document_id, position;
+
+-- name: originals
+-- Documents that have these texts already. One that somebody is at work on is left out: nobody waits here.
+SELECT d.id, d.text_sha256 FROM agno.document d
+WHERE d.knowledge_id = %(knowledge_id)s AND d.text_sha256 = ANY(%(texts)s) AND d.duplicate_of IS NULL AND d.pending IS NULL AND d.version > 0
+  AND d.id <> ALL(%(document_ids)s)
+ORDER BY d.id FOR SHARE SKIP LOCKED;
+
+-- name: chunk_ids
+SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
+
+-- name: copy_chunks
+COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN;
+
+-- name: write_documents
+-- Those that were there before: all at once, or, with `pending`, once their vectors are there.
+UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at = clock_timestamp(),
+    origin = coalesce(n.origin, d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
+    media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
+    bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
+    sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), recipe = coalesce(n.recipe, d.recipe),
+    metadata = coalesce(n.metadata, d.metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
+    duplicate_of = n.duplicate_of
+FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, title text, media_type text, language text, bytes bigint,
+    fingerprint text, sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
+WHERE d.id = n.id;
+
+-- name: touch_documents
+-- Read, and found to be as they were: from now on that is known without reading.
+UPDATE agno.document d SET fingerprint = n.fingerprint, origin = n.origin
+FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, fingerprint text, origin text) WHERE d.id = n.id;
+
+-- name: hold_unchanged
+-- One that is in use elsewhere is left as it is, since it is out of the order here.
+SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = ANY(%(uris)s) ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: drop_chunks
+-- Of documents that have become duplicates: all; of edited ones: those of a version that never came.
+DELETE FROM agno.chunk c WHERE c.document_id = ANY(%(document_ids)s) AND c.id <> ALL(%(but)s) AND (c.live IS FALSE OR %(live)s)
+RETURNING c.live;
+
+-- name: copy_vectors
+-- A text that has a vector of the same model somewhere needs no other one.
+INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
+SELECT target.id, new.id, known.embedding
+FROM agno.chunk new JOIN agno.space target ON target.knowledge_id = new.knowledge_id AND target.status IN ('current', 'building'),
+LATERAL (
+    SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id JOIN agno.space s ON s.id = e.space_id
+    WHERE c.hash = new.hash AND c.id <> new.id AND s.model = target.model AND s.dimensions = target.dimensions LIMIT 1
+) AS known
+WHERE new.id = ANY(%(chunk_ids)s)
+RETURNING space_id, chunk_id;
+
+-- name: open_spaces
+SELECT id FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
+
+-- name: write_bands
+WITH gone AS (DELETE FROM agno.near_band WHERE document_id = ANY(%(edited)s))
+INSERT INTO agno.near_band (knowledge_id, band, hash, document_id)
+SELECT %(knowledge_id)s, n.band, n.hash, n.document_id
+FROM unnest(%(bands)s::smallint[], %(hashes)s::bigint[], %(document_ids)s::bigint[]) AS n (band, hash, document_id)
+ON CONFLICT DO NOTHING;
+
+-- name: find_near
+UPDATE agno.document d SET near_duplicate_of = near.other FROM (
+    SELECT DISTINCT ON (mine) mine, other FROM (
+        SELECT m.document_id AS mine, o.document_id AS other, count(*) AS shared
+        FROM agno.near_band m JOIN agno.near_band o ON o.knowledge_id = m.knowledge_id AND o.band = m.band AND o.hash = m.hash
+        WHERE m.document_id = ANY(%(document_ids)s) AND o.document_id < m.document_id GROUP BY 1, 2
+    ) AS pair WHERE shared >= %(near_bands)s ORDER BY mine, other
+) AS near WHERE d.id = near.mine;
+
+-- name: switch
+SELECT agno.switch_documents(%(document_ids)s) AS more;
+
+-- name: write_embeds
+-- They wait for their turn in the window.
+INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, max_attempts)
+SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'embed', 'waiting', 'window', %(queue)s, %(priority)s, 3, n.call,
+       %(attempts)s
+FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
+
+-- name: write_again
+-- Sources that are tried again after a while: in a step of their own, which is a timer.
+WITH written AS (
+    INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
+    VALUES (%(again_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(again_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
+            %(attempts)s, clock_timestamp() + make_interval(secs => %(after_s)s))
+)
+UPDATE agno.source s SET step_id = %(again_id)s, attempts = s.attempts + 1, error = n.error
+FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, error jsonb) WHERE s.run_id = %(run_id)s AND s.position = n.position;
+
+-- name: end_sources
+UPDATE agno.source s SET status = n.status, document_id = n.document_id, error = n.error
+FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, status text, document_id bigint, error jsonb)
+WHERE s.run_id = %(run_id)s AND s.position = n.position;
+
+-- name: free_sources
+-- Of a step that brought its worker down: each of them alone from here on, one that was alone has failed.
+UPDATE agno.source s SET status = CASE WHEN batch.is_single THEN 'failed' ELSE 'pending' END, alone = true, attempts = s.attempts + 1,
+    error = CASE WHEN batch.is_single THEN %(error)s::jsonb END
+FROM (SELECT count(*) = 1 AS is_single FROM agno.source WHERE step_id = %(step_id)s AND status = 'taken') AS batch
+WHERE s.step_id = %(step_id)s AND s.status = 'taken'
+RETURNING s.status;
+
+-- name: count
+INSERT INTO agno.ingest_count AS c (run_id, shard, documents, unchanged, duplicates, failed, removed, chunks, embedded, to_embed, tokens, bytes)
+VALUES (%(run_id)s, %(shard)s, %(documents)s, %(unchanged)s, %(duplicates)s, %(failed)s, %(removed)s, %(chunks)s, %(embedded)s, %(to_embed)s,
+        %(tokens)s, %(bytes)s)
+ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.documents, unchanged = c.unchanged + excluded.unchanged,
+    duplicates = c.duplicates + excluded.duplicates, failed = c.failed + excluded.failed, removed = c.removed + excluded.removed,
+    chunks = c.chunks + excluded.chunks, embedded = c.embedded + excluded.embedded, to_embed = c.to_embed + excluded.to_embed,
+    tokens = c.tokens + excluded.tokens, bytes = c.bytes + excluded.bytes;
+
+-- name: raise_version
+-- The last statement of a transaction, since all others of this knowledge base wait for it.
+UPDATE agno.knowledge k SET version = k.version + 1, chunk_count = greatest(0, k.chunk_count + %(more)s)
+FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
+
+-- name: hold_documents_of
+-- The documents of these chunks, before anything is written for them.
+SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
+WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
+
+-- name: wanting
+SELECT c.id FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'
+WHERE c.id = ANY(%(chunk_ids)s)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s);
+
+-- name: copy_embeddings
+COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN (FORMAT BINARY);
+
+-- name: refuse
+UPDATE agno.chunk SET refused = %(why)s WHERE id = ANY(%(chunk_ids)s) AND refused IS DISTINCT FROM %(why)s;
+
+-- name: vanished
+-- What the origins of an ingestion no longer have. Not of an origin that a later ingestion has looked at, and no document that was
+-- written since.
+SELECT d.id, d.duplicate_of IS NOT NULL AS is_duplicate FROM agno.ingestion mine JOIN agno.document d ON d.knowledge_id = mine.knowledge_id
+WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanned_at
+  AND d.origin IN (SELECT origin FROM jsonb_array_elements_text(mine.origins) AS origin
+      WHERE NOT EXISTS (SELECT FROM agno.ingestion later WHERE later.knowledge_id = mine.knowledge_id AND later.scanned_at > mine.scanned_at
+                        AND later.origins ? origin))
+  AND NOT EXISTS (SELECT FROM agno.source s WHERE s.run_id = mine.run_id AND s.uri = d.uri)
+ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
+
+-- name: hold_run
+SELECT FROM agno.run WHERE id = %(run_id)s AND generation = %(generation)s AND ended_at IS NULL FOR SHARE;
+
+-- name: named_documents
+SELECT d.id, d.duplicate_of IS NOT NULL AS is_duplicate FROM agno.document d
+WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = ANY(%(uris)s) ORDER BY d.uri FOR NO KEY UPDATE;
+
+-- name: remove_documents
+WITH live AS (SELECT count(*) AS chunks FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) AND live),
+gone AS (DELETE FROM agno.document WHERE id = ANY(%(document_ids)s) RETURNING id)
+SELECT (SELECT count(*) FROM gone) AS documents, (SELECT chunks FROM live) AS chunks;
+
+-- name: switch_space
+-- The space that was built is searched from here on, if nothing lacks in it.
+WITH built AS (
+    SELECT s.id FROM agno.space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
+      AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id AND c.refused IS NULL
+                      AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id))
+    ORDER BY s.id DESC LIMIT 1
+),
+spaces AS (
+    UPDATE agno.space s SET status = CASE s.id WHEN built.id THEN 'current' ELSE 'retired' END FROM built
+    WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
+)
+UPDATE agno.knowledge k SET space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+
+-- name: drop_retired
+-- A portion of the vectors that are no longer searched.
+DELETE FROM agno.chunk_embedding e USING (
+    SELECT o.chunk_id, o.space_id FROM agno.space s JOIN agno.chunk_embedding o ON o.space_id = s.id
+    WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old
+WHERE e.chunk_id = old.chunk_id AND e.space_id = old.space_id RETURNING 1 AS gone;
+
+-- name: end_run
+-- The sums are what the ingestion was.
+UPDATE agno.run SET status = %(run_status)s, reason = %(reason)s, error = %(run_error)s, ended_at = clock_timestamp(), paused_at = NULL,
+    input_tokens = run.input_tokens + total.tokens,
+    content = CASE WHEN %(run_status)s = 'done' THEN jsonb_build_object('documents', total.documents, 'unchanged', total.unchanged,
+        'duplicates', total.duplicates, 'failed', total.failed, 'removed', total.removed, 'chunks', total.chunks, 'embedded', total.embedded,
+        'tokens', total.tokens, 'seconds', round(extract(epoch FROM clock_timestamp() - coalesce(run.started_at, run.created_at)), 3)) END
+FROM (SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
+             coalesce(sum(failed), 0) AS failed, coalesce(sum(removed), 0) AS removed, coalesce(sum(chunks), 0) AS chunks,
+             coalesce(sum(embedded), 0) AS embedded, coalesce(sum(tokens), 0) AS tokens
+      FROM agno.ingest_count WHERE run_id = %(run_id)s) AS total
+WHERE run.id = %(run_id)s AND run.ended_at IS NULL;
+
+-- name: go_on
+SELECT * FROM agno.go_on(%(run_id)s, %(how)s);
+
+-- name: halted
+-- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
+SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
+WHERE run.ended_at IS NULL AND run.agent LIKE 'knowledge:%%' AND ingestion.scanned_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'tidy')
+                  AND step.status IN ('ready', 'running'))
+LIMIT %(limit)s;

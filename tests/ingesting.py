@@ -1,0 +1,194 @@
+"""Ingesting without workers: documents that a test holds in its hands, read by a reader that cuts at empty lines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from agno_workers.core.knowledge import Chunking, Piece, Prepared, Raw, Refusal, Source, embedded_text
+from agno_workers.core.run import StepKind
+from agno_workers.engine import ingest
+from agno_workers.engine.control import Held
+from agno_workers.engine.ingest import Intake
+from agno_workers.errors import SourceRejected
+from agno_workers.storage.ingest import Ingest, Windows
+from agno_workers.storage.journal import Recorded, Send
+from agno_workers.storage.knowledge import Given, Knowledges
+from tests.integration.storage.world import World
+
+ORIGIN = "shelf:"
+BIG = Windows(publish_after_s=0.0)
+TAKE = {
+    StepKind.SCAN: ingest.take_scan,
+    StepKind.INGEST: ingest.take_ingest,
+    StepKind.EMBED: ingest.take_embed,
+    StepKind.TIDY: ingest.take_tidy,
+}
+
+
+class Shelf:
+    """Documents by their name. What was done with them is counted: `fetched`, `prepared`, `embedded`."""
+
+    def __init__(
+        self, world: World, windows: Windows = BIG, *, worker: str = "w1", dimensions: int = 8
+    ) -> None:
+        self.world = world
+        self.books: dict[str, str] = {}
+        self.ill: dict[str, Exception] = {}
+        """What fetching one raises."""
+        self.fetched: list[str] = []
+        self.prepared: list[str] = []
+        self.embedder = Counted(dimensions)
+        self.on_prepare: Callable[[], object] = lambda: None
+        self.ingest = Ingest(world.pool, worker=worker, lease_s=60.0, windows=windows)
+        journal = world.journal_of(worker)
+        self.knowledges = Knowledges(world.pool, journal, queue="knowledge")
+        self.tidied: list[int] = []
+        self.intake = Intake(
+            ingest=self.ingest,
+            knowledges=self.knowledges,
+            journal=journal,
+            held=Held(journal.is_held),
+            find=self.find,
+            fetch=self.fetch,
+            prepare=self.prepare,
+            embedder=lambda name: self.embedder,
+            tidy_index=self.tidied.append,
+            fetch_timeout_s=5,
+            document_max_bytes=1 << 20,
+        )
+
+    def find(self, given: Given, options: Mapping[str, Any]) -> Iterator[Source]:
+        """A Source is itself; a text is the beginning of names."""
+        if isinstance(given, dict) and "uri" in given:
+            yield Source(**given)
+            return
+        for name in sorted(self.books):
+            if name.startswith(str(given)):
+                yield Source(name, ORIGIN + str(given), len(self.books[name]), fingerprint=_digest(self.books[name]).hex())  # fmt: skip
+
+    def fetch(self, source: Source, timeout_s: float, max_bytes: int) -> Raw:
+        self.fetched.append(source.uri)
+        if source.uri in self.ill:
+            raise self.ill[source.uri]
+        text = source.text if source.text is not None else self.books.get(source.uri)
+        if text is None:
+            raise SourceRejected(f"{source.uri} is gone")
+        return Raw(text.encode())
+
+    def prepare(
+        self, items: Sequence[tuple[Source, Raw]], chunking: Chunking
+    ) -> Sequence[Prepared | Refusal]:
+        self.on_prepare()
+        self.prepared += [source.uri for source, _ in items]
+        return [_read(raw) for _, raw in items]
+
+    # Carrying steps.
+
+    def submit(self, *sources: Given, **asked: Any) -> Send:
+        self.knowledges.ensure("docs", {"embedder": "hash"})
+        send = self.knowledges.submit("docs", sources or ("",), **asked).send
+        assert send is not None
+        return send
+
+    def take(self, send: Send) -> Recorded:
+        if send.outbox_id is not None:
+            self.world.journal.published([send.outbox_id])
+        return TAKE[send.kind](self.intake, send.run_id, send.step_id, send.generation)
+
+    def carry(self, *sends: Send) -> None:
+        """These and all that follows from them, one after another."""
+        todo = list(sends)
+        while todo:
+            todo += self.take(todo.pop(0)).sends
+
+    def run(self, *sources: Given, **asked: Any) -> dict[str, Any]:
+        """An ingestion, carried to its end; what it says of itself."""
+        send = self.submit(*sources, **asked)
+        self.carry(send)
+        self.finish(send.run_id)
+        content: dict[str, Any] = self.world.look.run(send.run_id).content
+        return content
+
+    def finish(self, run_id: str) -> None:
+        """Carry what is tried again later, and what the keeper would send, until the run has ended."""
+        while not self.world.look.run(run_id).status.is_terminal:
+            self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+            due = self.world.journal.take_due(100) or [
+                send for send in self.ingest.go_on(run_id) if send.run_id == run_id
+            ]
+            assert due, "nothing moves"
+            self.carry(*due)
+
+    # What is in.
+
+    def chunks(self, *, live: bool = True) -> dict[str, list[str]]:
+        """The searched chunks of each document, in their order."""
+        rows = self.world.sql(
+            "SELECT d.uri, c.content FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id WHERE c.live = %(live)s "
+            "ORDER BY d.uri, c.position",
+            live=live,
+        )
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row["uri"], []).append(row["content"])
+        return found
+
+    def without_vector(self) -> int:
+        return int(
+            self.world.value(
+                "SELECT count(*) FROM agno.chunk c WHERE NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id)"
+            )
+        )
+
+    def statuses(self, run_id: str) -> dict[str, str]:
+        rows = self.world.sql("SELECT uri, status FROM agno.source WHERE run_id = %(id)s", id=run_id)
+        return {row["uri"]: row["status"] for row in rows}
+
+
+class Counted:
+    """Vectors that are made of the text's hash. Remembers the texts; `refuses` what a model will not take."""
+
+    max_tokens = 1000
+    batch_texts = 4
+    batch_tokens = 1000
+
+    def __init__(self, dimensions: int) -> None:
+        self.name = f"counted:{dimensions}"
+        self.dimensions = dimensions
+        self.seen: list[str] = []
+        self.refuses: Callable[[Sequence[str]], Exception | None] = lambda _: None
+
+    def embed(self, texts: Sequence[str], kind: Any = "document") -> Any:
+        if (error := self.refuses(texts)) is not None:
+            raise error
+        self.seen += texts
+        return np.array([vector_of(text, self.dimensions) for text in texts])
+
+
+def vector_of(text: str, dimensions: int) -> Any:
+    numbers = np.frombuffer(_digest(text)[:dimensions], np.uint8).astype(np.float32) + 1
+    return numbers / np.linalg.norm(numbers)
+
+
+def _read(raw: Raw) -> Prepared | Refusal:
+    text = raw.content.decode()
+    if not text.strip():
+        return Refusal("empty", "there is nothing in it")
+    pieces, start = [], 0
+    for position, part in enumerate(text.split("\n\n")):
+        pieces.append(
+            Piece(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
+        )  # fmt: skip
+        start += len(part) + 2
+    bands = tuple(range(16)) if "alike" in text else ()
+    return Prepared(
+        None, "text/plain", "en", len(raw.content), _digest(text), _digest(text), bands, {}, tuple(pieces)
+    )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
