@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from benchmarks import agent, bulk, fanout, models, parallel, readme, runs, submit
+from benchmarks import agent, bulk, fanout, ingest, models, parallel, readme, runs, submit
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
 from benchmarks.report import Report, machine, show
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "models": models.run,
     "runs": runs.run,
     "submit": submit.run,
+    "ingest": ingest.run,
     "payments": payments.run,
 }
 RESULTS = ROOT / "benchmarks" / "results"

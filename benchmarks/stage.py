@@ -68,19 +68,19 @@ class Stage:
     @contextmanager
     def worker(self, options: Options, **environment: str) -> Iterator[int]:
         """A worker of ours for all queues, warm; gives its process id."""
-        with self._celery("agno_workers", options, "-Q", "agents,tools", **environment) as pid:
+        with self.celery("agno_workers", options, "-Q", "agents,tools", **environment) as pid:
             workload.fan_out.delay("2").get(timeout=WARM_S)
             yield pid
 
     @contextmanager
     def stock_worker(self, options: Options) -> Iterator[int]:
         """A worker of stock Celery, warm; gives its process id."""
-        with self._celery("benchmarks.peers.stock", options) as pid:
+        with self.celery("benchmarks.peers.stock", options) as pid:
             stock.fan_out(2).get(timeout=WARM_S)
             yield pid
 
     @contextmanager
-    def _celery(self, app: str, options: Options, *more: str, **environment: str) -> Iterator[int]:
+    def celery(self, app: str, options: Options, *more: str, **environment: str) -> Iterator[int]:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{app}@bench", "-l", "WARNING"]
         command += [
             "-P",

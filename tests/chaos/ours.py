@@ -50,7 +50,7 @@ class Options(msgspec.Struct, frozen=True):
 def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
     """All of it. The verdict's `broken` is empty when every promise was kept."""
     with ExitStack() as stack:
-        folder = Path(options.folder or stack.enter_context(_temporary()))
+        folder = Path(options.folder or stack.enter_context(temporary()))
         folder.mkdir(parents=True, exist_ok=True)
         servers = stack.enter_context(embedded.servers(folder, fsync=options.fsync))
         stack.enter_context(telling(folder, servers))
@@ -61,7 +61,7 @@ def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
         ledger = folder / "ledger"
         fleet = Fleet(*_workers(lines, ledger), folder)
         stack.callback(fleet.stop)
-        stack.enter_context(_environment(_settings(lines, CLIENTS)))
+        stack.enter_context(environment(_settings(lines, CLIENTS)))
         fleet.start()
         return _play(options, Faults(faults, servers, lines, fleet), History(), ledger, say)
 
@@ -97,7 +97,7 @@ def _play(options: Options, faults: Faults, history: History, ledger: Path, say:
     if open_ends:
         broken += [f"after {options.settle_s:.0f} s of calm: {what}" for what in open_ends[:20]]
     else:
-        broken += _invariants(url)
+        broken += violated(url)
     world = histories.read(url, ledger)
     found = histories.verdict(history, world)
     return Verdict(
@@ -121,7 +121,7 @@ def _counters(found: Verdict, faults: Faults, world: histories.World) -> dict[st
     }
 
 
-def _invariants(url: str) -> list[str]:
+def violated(url: str) -> list[str]:
     try:
         invariants.hold(url)
     except pytest.fail.Exception as failed:
@@ -189,7 +189,7 @@ def _settings(lines: Lines, who: str) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
+def environment(settings: dict[str, str]) -> Iterator[None]:
     """This process as a caller: nothing of AGNO_* from outside counts."""
     before = dict(os.environ)
     for variable in [each for each in os.environ if each.startswith("AGNO_")]:
@@ -205,7 +205,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary() -> Iterator[str]:
+def temporary() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="agno-chaos-", ignore_cleanup_errors=True) as name:
         yield name
 
