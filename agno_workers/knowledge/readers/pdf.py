@@ -227,16 +227,17 @@ def _begins(line: _Line, last: _Line, level: int | None, last_level: int | None,
 
 
 def _usual_gap(lines: list[_Line]) -> float:
-    """Between the lines of a paragraph: the one that most pairs have, more or less."""
+    """Between the lines of a paragraph: the one that most pairs in one type have, the least of those."""
     gaps = [
         gap
         for _, page in groupby(lines[:5000], key=lambda line: line.page)
         for last, line in pairwise(page)
-        if 0 < (gap := last.bottom - line.bottom) < 100
+        if last.size == line.size and 0 < (gap := last.bottom - line.bottom) < 100
     ]
-    if not gaps:
+    counts = Counter(map(round, gaps))
+    if not counts:
         return 12.0
-    common = Counter(round(gap) for gap in gaps).most_common(1)[0][0]
+    common = max(counts, key=lambda rounded: (counts[rounded], -rounded))
     return median(gap for gap in gaps if round(gap) == common)
 
 

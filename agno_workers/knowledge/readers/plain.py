@@ -71,7 +71,8 @@ def _block(lines: list[str]) -> Iterator[Block]:
         yield Block("heading", lines[start].strip(), level=level)
         start += 2
     if rest := lines[start:]:
-        yield Block("list" if _is_list(rest) else "paragraph", "\n".join(rest))
+        margin = min(len(line) - len(line.lstrip()) for line in rest)
+        yield Block("list" if _is_list(rest) else "paragraph", "\n".join(line[margin:] for line in rest))
 
 
 def _is_list(lines: list[str]) -> bool:

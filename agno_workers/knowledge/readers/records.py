@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
-
-import msgspec
 
 from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.decode import charset_of, decode
@@ -19,9 +18,9 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
         records = _lines(text)
     else:
         try:
-            value = msgspec.json.decode(text)
+            value = json.loads(text, strict=False)  # which takes lone surrogates, as programs write them
             records = value if isinstance(value, list) else [value]
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             records = _lines(text, error)
         except RecursionError as error:
             raise Unreadable("unreadable", "It is JSON that is nested too deeply to be read.") from error
@@ -33,14 +32,14 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
     return Parsed(tuple(_blocks(records)), title, {"records": len(records)})
 
 
-def _lines(text: str, whole: msgspec.DecodeError | None = None) -> list[Any]:
+def _lines(text: str, whole: ValueError | None = None) -> list[Any]:
     """A record a line. `whole` is why it was no JSON as a whole: what to say if its first line is none either."""
     records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                records.append(msgspec.json.decode(line))
-            except (msgspec.DecodeError, RecursionError) as error:
+                records.append(json.loads(line, strict=False))
+            except (ValueError, RecursionError) as error:
                 reason = whole if whole and not records else f"line {number}: {error}"
                 raise Unreadable("unreadable", f"It is broken JSON: {reason}.") from error
     return records
