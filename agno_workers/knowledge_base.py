@@ -23,6 +23,7 @@ from agno_workers.errors import InvalidInput
 from agno_workers.ingestion import Ingestion, document, given, options
 from agno_workers.storage.knowledge import AGENT, DocumentRow, Given
 from agno_workers.storage.learned import Count, Verdict
+from agno_workers.storage.removal import remove_documents
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
@@ -77,8 +78,12 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return self.s(sources, **asked).set(immutable=True)
 
     def remove(self, uri: str) -> bool:
-        """Take one document out; False: there is none of that uri."""
-        return wiring.services().knowledges.remove_document(self.name, uri)
+        """Take one document out, at once; False: there is none of that uri. Raises UnknownKnowledge.
+
+        One that came from a folder comes back with the next ingestion of that folder.
+        """
+        here = wiring.services()
+        return remove_documents(here.pool, here.knowledges.get(self.name).id, [uri]) == 1
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
         """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""

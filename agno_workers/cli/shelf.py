@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import msgspec
 
 from agno_workers.cli import connection
 from agno_workers.core.knowledge import Knowledge, as_options, from_options
-from agno_workers.core.ports import Embedder
+from agno_workers.embedders.resolve import resolve
 from agno_workers.engine.library import Library
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, ModelRejected
 from agno_workers.ingestion import Ingestion
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
@@ -55,6 +55,9 @@ class Shelf:
             raise InvalidInput(
                 f"the code of AGNO_IMPORTS says that {name!r} has the embedder {known.embedder!r}: change it there."
             )
+        if embedder:
+            with suppress(ModelRejected):  # the workers may have the key that it lacks here
+                resolve(embedder)
         options = as_options(known) if known else {"embedder": embedder} if embedder else None
         self.knowledges.ensure(name, options)
 
@@ -80,7 +83,7 @@ def opened(given: Settings | None = None) -> Iterator[Shelf]:
             turn_attempts=given.turn_attempts,
         )
         knowledges = Knowledges(pool, journal, queue=given.knowledge_queue)
-        library = Library.on(pool, knowledges, _not_yet)
+        library = Library.on(pool, knowledges, resolve)
         yield Shelf(given, pool, journal, Look(pool), knowledges, library.learned, library)
 
 
@@ -108,7 +111,3 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
         except (msgspec.MsgspecError, UnicodeError):
             found[name.strip()] = value
     return found
-
-
-def _not_yet(name: str) -> Embedder:
-    raise InvalidInput("no embedders yet")
