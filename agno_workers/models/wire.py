@@ -88,6 +88,13 @@ class Wire:
                 self._drain(line, chunks)
             return reply
 
+    def fetch(self, path: str, body: dict[str, Any], timeout_s: float) -> bytes:
+        """Post the body; gives the whole answer, which is no stream of events."""
+        with self._line() as line:
+            line.deadline.begin(timeout_s)
+            with closing(self._post(line, path, body)) as response:
+                return b"".join(self._chunks(line, response))
+
     def _post(self, line: Line, path: str, body: dict[str, Any]) -> httpx2.Response:
         try:
             return line.post(path, body)

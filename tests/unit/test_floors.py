@@ -52,6 +52,7 @@ EXCEPT = {
     ("settings", "errors"): "a wrong setting is one of the errors of the one tree",
     ("broker", "storage"): "the result backend, the outbox and the keeper are where rows become messages",
     ("agent", "client"): "both are the Python door: what `agent.delay` returns holds the Client's RunHandle",
+    ("embedders", "models"): "an embedding is asked for over the same wires as a reply, and fails in the same ways",
     (
         "agent",
         "batch",
