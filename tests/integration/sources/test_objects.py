@@ -1,0 +1,222 @@
+"""Objects, from a server that speaks S3."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from agno_workers.core.knowledge import Source
+from agno_workers.errors import InvalidInput, SourceError, SourceRejected, SourceUnavailable
+from agno_workers.sources import objects
+from tests.fakes.bucket import KEY_ID, SECRET, Bucket, bucket, etag
+
+KEYS = ["docs/a.md", "docs/b.pdf", "docs/sub/c.md", "docs/sub/d ü&+%?#.md", "docs2/e.md", "top.txt"]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with bucket({key: f"this is {key}".encode() for key in KEYS} | {"docs/": b"", "docs/empty.md": b""}) as started:  # fmt: skip
+        for name, value in started.environment.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+def uris(given: str | Mapping[str, Any], **options: Any) -> list[str]:
+    return [source.uri.removeprefix("s3://library/") for source in objects.find(given, options)]
+
+
+def fetch(uri: str, *, timeout_s: float = 10, max_bytes: int = 10**6) -> Any:
+    return objects.fetch(Source(uri), timeout_s=timeout_s, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("s3://library", KEYS),
+        ("s3://library/", KEYS),
+        ("s3://library/docs", KEYS[:4]),
+        ("s3://library/docs/", KEYS[:4]),
+        ("s3://library/docs/sub", KEYS[2:4]),
+        ("s3://library/top.txt", ["top.txt"]),
+        ("s3://library/nothing/here", []),
+        ({"objects": "s3://library/", "glob": "*.md"}, [KEYS[0], KEYS[2], KEYS[3], KEYS[4]]),
+        ({"objects": "s3://library/docs", "glob": ["*.pdf", "sub/c*"]}, [KEYS[1], KEYS[2]]),
+        ({"objects": "s3://library/docs", "glob": "**/*.md", "exclude": "sub/*"}, [KEYS[0]]),
+        ({"objects": "s3://library/top.txt", "glob": "*.txt"}, ["top.txt"]),
+    ],
+)
+def test_a_prefix_is_a_folder_or_an_object(
+    here: Bucket, given: str | dict[str, Any], found: list[str]
+) -> None:
+    assert sorted(uris(given)) == sorted(found)
+
+
+def test_a_list_goes_over_all_pages(here: Bucket) -> None:
+    uris("s3://library/")
+    lists = [path for method, path in here.requests if "list-type=2" in path]
+    assert len(lists) == 4
+    assert sum("continuation-token" in path for path in lists) == 3
+
+
+def test_the_glob_of_an_ingestion_counts_where_the_description_has_none(here: Bucket) -> None:
+    assert uris("s3://library/", glob="*.pdf") == ["docs/b.pdf"]
+    assert uris("s3://library/", glob=["*.pdf", "*.txt"]) == ["docs/b.pdf", "top.txt"]
+    assert uris({"objects": "s3://library/", "glob": "*.txt"}, glob="*.pdf") == ["top.txt"]
+
+
+def test_an_object_has_its_size_and_etag_and_is_not_read(here: Bucket) -> None:
+    [source] = objects.find({"objects": "s3://library/docs/a.md", "metadata": {"team": "a"}})
+    content = here.objects["docs/a.md"]
+    assert source == Source(
+        "s3://library/docs/a.md",
+        origin="s3://library/docs/a.md",
+        bytes=len(content),
+        fingerprint=f"etag:{etag(content)}",
+        metadata={"team": "a"},
+    )
+    assert not [path for method, path in here.requests if method == "GET" and "list-type" not in path]
+
+
+def test_every_object_that_is_found_can_be_fetched(here: Bucket) -> None:
+    for source in objects.find("s3://library/"):
+        raw = objects.fetch(source, timeout_s=10, max_bytes=1000)
+        assert raw.content == f"this is {source.uri.removeprefix('s3://library/')}".encode()
+        assert (raw.fingerprint, raw.media_type) == (source.fingerprint, None)
+
+
+def test_the_type_that_the_store_knows_comes_along(here: Bucket) -> None:
+    here.types["docs/a.md"] = "text/markdown; charset=utf-8"
+    assert fetch("s3://library/docs/a.md").media_type == "text/markdown; charset=utf-8"
+
+
+def test_an_object_that_is_too_large_is_not_read(here: Bucket) -> None:
+    here.objects["big"] = bytes(2_000_000)
+    here.drip = threading.Event()  # it would never end
+    with pytest.raises(SourceRejected) as caught:
+        fetch("s3://library/big", max_bytes=1_999_999)
+    assert caught.value.code == "too_large"
+
+
+def test_an_object_that_drips_is_late(here: Bucket) -> None:
+    here.drip = threading.Event()
+    started = monotonic()
+    with pytest.raises(SourceUnavailable):
+        fetch("s3://library/docs/a.md", timeout_s=0.5)
+    assert monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault", "kind", "code"),
+    [
+        ("s3://library/nothing", None, SourceRejected, "gone"),
+        ("s3://elsewhere/a", None, SourceRejected, "gone"),
+        ("s3://library/docs/a.md", 403, SourceRejected, "denied"),
+        ("s3://library/docs/a.md", 401, SourceRejected, "denied"),
+        ("s3://library/docs/a.md", 400, SourceRejected, "rejected"),
+        ("s3://library/docs/a.md", 429, SourceUnavailable, None),
+        ("s3://library/docs/a.md", 500, SourceUnavailable, None),
+        ("s3://library/docs/a.md", 503, SourceUnavailable, None),
+    ],
+)
+def test_a_fetch_fails_for_good_or_for_now(here: Bucket, uri: str, fault: int | None, kind: type[SourceError], code: str | None) -> None:  # fmt: skip
+    here.fault = fault
+    with pytest.raises(SourceError) as caught:
+        fetch(uri)
+    assert (type(caught.value), caught.value.ids.get("code")) == (kind, code)
+    assert uri in str(caught.value)
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(403, SourceRejected), (503, SourceUnavailable)])
+def test_a_list_that_fails_says_so(here: Bucket, fault: int, kind: type[SourceError]) -> None:
+    here.fault = fault
+    with pytest.raises(kind):
+        uris("s3://library/docs/")
+
+
+@pytest.mark.parametrize("fault", [400, 403, 404, 500, 503])
+def test_no_error_holds_a_secret(here: Bucket, fault: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.fault = fault
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session-token-session-token")
+    for call in (lambda: fetch("s3://library/docs/a.md"), lambda: uris("s3://library/docs/a.md")):
+        with pytest.raises(SourceError) as caught:
+            call()
+        told = f"{caught.value.to_json()} {caught.value.__cause__!r} {caught.value.__suppress_context__}"
+        for secret in (KEY_ID, SECRET, "session-token", "Signature"):
+            assert secret not in told
+        assert told.endswith("None True")
+
+
+def test_a_store_that_cannot_be_reached_is_asked_later(monkeypatch: pytest.MonkeyPatch, here: Bucket) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(SourceUnavailable):
+        fetch("s3://library/docs/a.md")
+
+
+def test_google_and_azure_are_asked_where_their_environment_says(here: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
+    here.signed = False
+    account = {"gcs_base_url": f"http://127.0.0.1:{here.port}", "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}  # fmt: skip
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    environment = {
+        "GOOGLE_SERVICE_ACCOUNT": str(tmp_path / "account.json"),
+        "GOOGLE_ALLOW_HTTP": "true",
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0LXNlY3JldA==",
+        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{here.port}",
+        "AZURE_ALLOW_HTTP": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for scheme in ("gs", "az"):
+        found = list(objects.find(f"{scheme}://library/docs/"))
+        assert sorted(source.uri.removeprefix(f"{scheme}://library/") for source in found) == sorted(KEYS[:4])
+        for source in found:
+            raw = objects.fetch(source, timeout_s=10, max_bytes=1000)
+            assert raw.fingerprint == source.fingerprint
+            assert raw.content.startswith(b"this is docs/")
+        with pytest.raises(SourceRejected, match="is gone"):
+            fetch(f"{scheme}://library/nothing")
+
+
+@pytest.mark.parametrize("uri", ["az://container/a", "gs://bucket/a"])
+def test_what_the_environment_lacks_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/nowhere/account.json")
+    with pytest.raises(SourceError, match=uri[:-2]):
+        list(objects.find(uri))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("s3://", "names no objects"),
+        ("s3:///key", "names no objects"),
+        ("s3://key:secret@bucket/a", "holds a user or a key"),
+        ({"objects": "http://bucket/a"}, "names no objects"),
+        ({"objects": "s3://bucket/", "globs": "*.md"}, "did you mean 'glob'"),
+        ({"objects": "s3://bucket/", "glob": 5}, "Expected"),
+        ({"objects": "s3://bucket/", "secret_access_key": "x"}, "unknown key 'secret_access_key'"),
+    ],
+)
+def test_a_description_that_cannot_be_used_says_why_at_once(given: str | dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidInput, match=why) as caught:
+        objects.find(given)
+    assert "secret@" not in str(caught.value)
+
+
+def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(InvalidInput, match=r"agno-workers\[objects\]"):
+        objects.find("s3://bucket/")
+
+
+def test_what_is_for_objects() -> None:
+    assert [objects.takes(given) for given in ("s3://a", "gs://a", "az://a", {"objects": "s3://a"})] == [
+        True
+    ] * 4
+    assert [objects.takes(given) for given in ("https://a", "a/b", {"url": "x"}, 5)] == [False] * 4
