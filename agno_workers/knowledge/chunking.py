@@ -1,0 +1,48 @@
+"""Whether a Chunking can be followed: asked where it is handed in, before anything is stored. Light, for doors import it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from agno_workers.core.knowledge import Chunking
+from agno_workers.errors import InvalidInput
+
+STRATEGIES = ("structure", "fixed")
+TOKENIZERS = ("minilm", "cl100k_base", "o200k_base")
+MIN_TOKENS = 16
+"""One character may be four tokens, the headings take up to half, and a model adds two."""
+MAX_CHARS = 100_000
+
+
+def check(chunking: Chunking) -> Chunking:
+    """The same. Raises InvalidInput for what can't be followed, with what was perhaps meant."""
+    if ":" not in chunking.strategy:
+        _one_of(chunking.strategy, STRATEGIES, "strategy of chunking", "or module:function, one of your own")
+    elif not all(part.isidentifier() for part in chunking.strategy.replace(":", ".", 1).split(".")):
+        raise InvalidInput(
+            f"{chunking.strategy!r} names no function: write module:function, such as shop.chunks:by_product.",
+            strategy=chunking.strategy,
+        )
+    _one_of(
+        chunking.tokenizer, TOKENIZERS, "tokeniser", "the one that counts as your embedder does, or nearly"
+    )
+    _within("max_chars", chunking.max_chars, 1, MAX_CHARS)
+    _within("overlap_chars", chunking.overlap_chars, 0, chunking.max_chars // 2)
+    _within("max_tokens", chunking.max_tokens, MIN_TOKENS, MAX_CHARS)
+    return chunking
+
+
+def _one_of(name: str, known: Iterable[str], what: str, advice: str) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(known)}, {advice}."
+    raise InvalidInput(f"{name!r} is no {what}. {hint}", name=name)
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidInput(
+            f"{name} is {value!r}: it must be a whole number from {least} to {most}.", name=name
+        )

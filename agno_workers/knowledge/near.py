@@ -1,0 +1,97 @@
+"""Nearly the same document, found by an index look-up: MinHash over shingles of five words, in bands.
+
+Two documents are compared by the share of their shingles that both have (Jaccard, J). A band is a hash over ROWS minima, so
+one band is equal with probability J^5, and documents that share none are never looked at. How many of the BANDS are equal
+then estimates J; `NEAR_BANDS` of 16 is the bar, and passes a pair with probability
+
+    J     0.5    0.6    0.7    0.75   0.8    0.85   0.9    0.95
+    p     .001   .03    .28    .55    .82    .97    .999   1.0
+
+so a copy with another date or a changed sentence is found, and two pages of one template are not. Measured in
+`tests/unit/knowledge/test_near.py`.
+
+Bands are stored for years and compared between machines: the arithmetic is spelled out here, in integers, and depends on
+no library's hash, no seed of the process and no byte order.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agno_workers.core.knowledge import NEAR_BANDS
+
+BANDS = 16
+ROWS = 5
+SHINGLE_WORDS = 5
+SHINGLE_CHARS = 12
+"""Where words aren't set apart by blanks (Chinese, Japanese, Thai): runs of characters."""
+MIN_SHINGLES = 24
+"""Below, one changed word is most of the document, and chance decides."""
+
+MAX_CHARS = 1_000_000
+"""Of a longer text, its beginning is compared."""
+
+Hashes = NDArray[np.uint64]
+
+_BLOCK = 512  # shingles hashed at once: 80 x 512 x 8 bytes stay in the cache
+_LONG_WORD = 16  # characters a word, on average: no words, then
+
+
+def bands(text: str) -> tuple[int, ...]:
+    """The bands of a text, signed 64 bit as Postgres' bigint; empty where it is too short to tell."""
+    shingles = _shingles(text[:MAX_CHARS].casefold())
+    if len(shingles) < MIN_SHINGLES:
+        return ()
+    least = np.full((BANDS * ROWS, 1), np.iinfo(np.uint64).max, np.uint64)
+    for begin in range(0, len(shingles), _BLOCK):
+        hashes = _FACTORS * shingles[begin : begin + _BLOCK]
+        np.minimum(least, hashes.min(axis=1, keepdims=True), out=least)
+    folded = _fold(least.reshape(BANDS, ROWS), ROWS)[:, 0]
+    return tuple(folded.view(np.int64).tolist())
+
+
+def are_near(shared: int) -> bool:
+    """Whether two documents with so many equal bands are nearly the same."""
+    return shared >= NEAR_BANDS
+
+
+def likeness(shared: int) -> float:
+    """The Jaccard index that so many equal bands speak for."""
+    return float((shared / BANDS) ** (1 / ROWS))
+
+
+def _shingles(text: str) -> Hashes:
+    """A hash for each run of words, or of characters."""
+    words = text.split()
+    if len(text) > len(words) * _LONG_WORD:
+        points = np.frombuffer("".join(words).encode("utf-32-le", "replace"), "<u4")
+        return _fold(points.astype(np.uint64), SHINGLE_CHARS)
+    sums = map(zlib.crc32, map(str.encode, words))
+    return _fold(np.fromiter(sums, np.uint64, len(words)), SHINGLE_WORDS)
+
+
+def _fold(hashes: Hashes, width: int) -> Hashes:
+    """One hash for each run of `width` neighbours (of the last axis), in which their order counts."""
+    runs = max(hashes.shape[-1] - width + 1, 0)
+    folded = np.zeros((*hashes.shape[:-1], runs), np.uint64)
+    for place in range(width):
+        folded = (folded ^ hashes[..., place : place + runs]) * _PRIME
+        folded ^= folded >> _HALF
+    return folded
+
+
+def _stream(count: int, seed: int) -> Hashes:
+    """`count` numbers that look random and are the same everywhere (splitmix64)."""
+    mixed = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+_PRIME, _HALF = np.uint64(0xFF51AFD7ED558CCD), np.uint64(32)
+_FACTORS = (_stream(BANDS * ROWS, 1) | np.uint64(1))[
+    :, None
+]  # odd: each is a permutation of the 64-bit numbers

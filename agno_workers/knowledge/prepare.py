@@ -1,0 +1,53 @@
+"""From what a reader made of bytes to the document that is kept: each step in a row, no IO, in a child process."""
+
+from __future__ import annotations
+
+import hashlib
+
+from agno_workers.core.knowledge import Chunking, Parsed, Prepared, Refusal, Source
+from agno_workers.knowledge.chunk import chunk
+from agno_workers.knowledge.language import language_of
+from agno_workers.knowledge.near import bands
+from agno_workers.knowledge.normalise import MAX_TITLE_CHARS, Normal, json_object, line, normalise
+from agno_workers.knowledge.quality import refusal
+
+
+def prepare(
+    parsed: Parsed, content: bytes, media_type: str, source: Source, chunking: Chunking
+) -> Prepared | Refusal:
+    """The document and its chunks, or why it is not kept.
+
+    What the source says of itself comes before what the format knows: its title, its metadata, and in it `language`.
+    Raises InvalidInput where the strategy of chunking can't be loaded or used.
+    """
+    normal = _titled(normalise(parsed), source)
+    if refused := refusal(normal):
+        return refused
+    text, pieces = chunk(normal, chunking)
+    if not pieces:
+        return Refusal("empty", "Its chunks are all empty: nothing in it could be found by a search.")
+    metadata = normal.parsed.metadata | json_object(source.metadata)
+    return Prepared(
+        title=normal.parsed.title,
+        media_type=media_type,
+        language=language_of(normal.parsed.blocks, metadata.get("language")),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).digest(),
+        text_sha256=hashlib.sha256(text.encode()).digest(),
+        bands=bands(text),
+        metadata=metadata,
+        pieces=pieces,
+    )
+
+
+def _titled(normal: Normal, source: Source) -> Normal:
+    """With the source's title, the format's, or the first heading's."""
+    parsed = normal.parsed
+    title = line(source.title, MAX_TITLE_CHARS) or parsed.title or _first_heading(parsed)
+    return Normal(
+        normal.text, Parsed(parsed.blocks, title, parsed.metadata), normal.starts, normal.unreadable
+    )
+
+
+def _first_heading(parsed: Parsed) -> str | None:
+    return next((block.text for block in parsed.blocks if block.kind == "heading"), None)

@@ -1,0 +1,73 @@
+"""Which language a document is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agno_workers.core.knowledge import Block
+from agno_workers.knowledge.language import detect, language_of, valid
+
+ENGLISH = "The pump is checked each spring, and the valve is turned twice before the water comes back."
+GERMAN = "Die Pumpe wird jedes Frühjahr geprüft, und das Ventil wird zweimal gedreht, bevor das Wasser kommt."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ENGLISH, "en"),
+        (GERMAN, "de"),
+        (
+            "La pompe est vérifiée chaque printemps, et la vanne est tournée deux fois avant le retour de l'eau.",
+            "fr",
+        ),
+        ("每年春天都会检查水泵，并在水回来之前将阀门转动两次。这是为了安全。", "zh"),
+        ("ポンプは毎年春に点検され、水が戻る前にバルブが二回回されます。", "ja"),
+        ("Насос проверяют каждую весну, а вентиль поворачивают дважды, прежде чем вернётся вода.", "ru"),
+        ("ok", None),
+        ("12.50 13.75 44 1,200 7 8 9 10 11 12 13 14 15", None),
+        ("", None),
+    ],
+)
+def test_a_language_is_told_by_its_looks(text: str, expected: str | None) -> None:
+    assert detect(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("de", "de"),
+        ("de-AT", "de"),
+        ("EN_us.UTF-8", "en"),
+        (" fr, en", "fr"),
+        ("deu", None),
+        ("english", None),
+        ("xx", None),
+        ("", None),
+        (None, None),
+        (7, None),
+        ("x" * 10_000, None),
+    ],
+)
+def test_only_a_code_of_two_letters_is_a_declaration(declared: Any, expected: str | None) -> None:
+    assert valid(declared) == expected
+
+
+def test_a_declaration_wins_where_it_is_one() -> None:
+    blocks = (Block("paragraph", ENGLISH),)
+    assert language_of(blocks, "de") == "de"
+    assert language_of(blocks, "klingon") == "en"
+    assert language_of(blocks) == "en"
+
+
+def test_code_tables_and_headings_are_not_looked_at() -> None:
+    english = [Block(kind, ENGLISH * 5) for kind in ("code", "table", "heading")]
+    assert language_of((*english, Block("paragraph", GERMAN))) == "de"
+    assert language_of(tuple(english)) is None
+
+
+def test_a_page_that_begins_in_one_language_is_in_the_one_that_follows() -> None:
+    """What the first few hundred characters leave open, the rest settles."""
+    mixed = "Home News Shop FAQ Login " * 10 + GERMAN * 15
+    assert detect(mixed) == "de"

@@ -1,0 +1,113 @@
+"""Nearly the same documents are found by equal bands."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from math import comb
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agno_workers.core.knowledge import NEAR_BANDS
+from agno_workers.knowledge.near import BANDS, MIN_SHINGLES, ROWS, are_near, bands, likeness
+
+TEXT = " ".join(
+    f"Sentence {number} tells of pump {number * 7} and of what was found in it." for number in range(40)
+)
+
+
+def shared(one: str, other: str) -> int:
+    return sum(a == b for a, b in zip(bands(one), bands(other), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_near"),
+    [
+        (TEXT, True),
+        (TEXT.upper(), True),
+        (TEXT.replace(" ", "\n"), True),
+        (TEXT.replace("Sentence 17 tells", "Sentence 17 speaks"), True),
+        ("Printed on 3 March. " + TEXT, True),
+        (TEXT + " See the next page for what was found in the others.", True),
+        (" ".join(TEXT.split()[: len(TEXT.split()) // 2]), False),
+        (TEXT.replace("pump", "engine"), False),
+        (" ".join(sorted(TEXT.split())), False),
+    ],
+)
+def test_a_small_change_keeps_documents_near(other: str, is_near: bool) -> None:
+    assert are_near(shared(TEXT, other)) is is_near
+
+
+def test_a_text_without_blanks_is_compared_by_its_characters() -> None:
+    rng = random.Random(2)
+    text = "".join(chr(rng.randrange(0x4E00, 0x9F00)) for _ in range(2_000))
+    assert are_near(shared(text, text[:900] + "改" + text[900:]))
+    assert not are_near(shared(text, text[::-1]))
+
+
+def test_a_short_text_has_no_bands() -> None:
+    words = [f"word{number}" for number in range(MIN_SHINGLES + 4)]
+    assert len(bands(" ".join(words))) == BANDS
+    assert bands(" ".join(words[:-1])) == ()
+    assert bands("") == ()
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_bands_fit_into_a_bigint(text: str) -> None:
+    for band in bands(text * 30):
+        assert -(2**63) <= band < 2**63
+
+
+def test_bands_are_the_same_in_every_process_and_for_ever() -> None:
+    """They are stored: a change here makes all that were stored before worthless."""
+    program = f"from agno_workers.knowledge.near import bands; print(bands({TEXT!r}))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert told == {f"{bands(TEXT)}\n"}
+    assert bands(TEXT)[:2] == (805720887265239905, 2249145743068433087)
+
+
+def test_the_chance_to_be_found_is_as_documented() -> None:
+    """Pairs of a known likeness, against the binomial that the docstring tabulates."""
+    rng = random.Random(1)
+    found: dict[float, list[bool]] = {0.5: [], 0.8: [], 0.9: []}
+    while min(map(len, found.values())) < 150:
+        likeness_, is_near = _pair(rng)
+        for target, seen in found.items():
+            if abs(likeness_ - target) < 0.02:
+                seen.append(is_near)
+    for target, seen in found.items():
+        assert sum(seen) / len(seen) == pytest.approx(_chance(target), abs=0.12)
+    assert [round(_chance(each), 2) for each in (0.6, 0.7, 0.8, 0.9)] == [0.03, 0.28, 0.82, 1.0]
+
+
+def _chance(likeness_: float) -> float:
+    band = likeness_**ROWS
+    return 1 - sum(comb(BANDS, k) * band**k * (1 - band) ** (BANDS - k) for k in range(NEAR_BANDS))
+
+
+def _pair(rng: random.Random) -> tuple[float, bool]:
+    """A text and a copy with some words replaced: the share of their runs of five words that both have, and what we say."""
+    text = [f"w{rng.randrange(5_000)}" for _ in range(300)]
+    change = rng.choice([0.02, 0.04, 0.13])
+    copy = [f"w{rng.randrange(5_000)}" if rng.random() < change else word for word in text]
+    one, other = ({tuple(words[at : at + 5]) for at in range(296)} for words in (text, copy))
+    return len(one & other) / len(one | other), are_near(shared(" ".join(text), " ".join(copy)))
+
+
+def test_equal_bands_speak_for_a_likeness() -> None:
+    assert likeness(BANDS) == 1
+    assert likeness(0) == 0
+    assert likeness(5) == pytest.approx(0.79, abs=0.01)

@@ -1,0 +1,78 @@
+"""Token counts, offline, as the models' own tokenisers give them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.normalise import clean
+from agno_workers.knowledge.tokens import MINILM, tokens
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Tokenizer:
+    return Tokenizer.from_file(str(MINILM))
+
+
+_texts = st.lists(
+    st.one_of(
+        st.text(max_size=30), st.sampled_from(["don't", "a\tb", "漢字", "\u3000", "x" * 200, "É", "e\u0301"])
+    )
+).map(" ".join)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(_texts, max_size=4))
+def test_counts_of_minilm_are_the_tokenisers_own(minilm: Tokenizer, given: list[str]) -> None:
+    texts = [clean(text) for text in given]
+    assert tokens("minilm").counts(texts) == [len(minilm.encode(text)) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "count"),
+    [
+        ("minilm", "The pump is checked each spring.", 9),
+        ("minilm", "", 2),
+        ("cl100k_base", "The pump is checked each spring.", 7),
+        ("cl100k_base", "hello <|endoftext|>", 7),  # what looks like a mark of the model is text
+        ("o200k_base", "Donaudampfschifffahrt", 8),
+        ("o200k_base", "", 0),
+    ],
+)
+def test_counts_are_those_of_the_model(name: str, text: str, count: int) -> None:
+    assert tokens(name).counts([text, text]) == [count, count]
+
+
+def test_an_unknown_tokeniser_is_told() -> None:
+    with pytest.raises(
+        InvalidInput, match="'gpt9' is no tokeniser: use one of minilm, cl100k_base, o200k_base"
+    ):
+        tokens("gpt9")
+
+
+def test_words_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = tokens("minilm")
+    words = counter._counts  # type: ignore[attr-defined]  # the private memory is what this is about
+    monkeypatch.setattr(type(words), "max_words", 100)
+    words.clear()
+    many = [f"w{number}" for number in range(500)] + ["y" * 5_000]
+    expected = counter.counts(many)
+    assert len(words) <= 100
+    assert counter.counts(many) == expected
+
+
+def test_counting_loads_no_vocabulary_that_it_does_not_need() -> None:
+    """bpe_openai's Python half reads all of them."""
+    program = (
+        "import sys; from agno_workers.knowledge.tokens import tokens\n"
+        "[tokens(name).counts(['pump']) for name in ('minilm', 'cl100k_base')]\n"
+        "print([name for name in ('bpe_openai', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
