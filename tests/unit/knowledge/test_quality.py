@@ -33,7 +33,10 @@ def refused(document: Parsed) -> str | None:
         inspect.getsource(chunk),
         "\n".join(f"{number} | ok | {number % 3}" for number in range(500)),
         "name | state\n" + "\n".join(f"pump-{number} | ok" for number in range(300)),
-        "".join(f"+-----+-----+\n| a   | {each:3} |\n+-----+-----+\n" for each in range(20)),
+        "".join(
+            f"+---------+----------+\n| pump-{each:2} | 1.{each:2} bar |\n+---------+----------+\n"
+            for each in range(20)
+        ),
         "水泵每年春天检查。" * 40,
         "https://example.org/a/very/long/path/to/something?with=arguments&and=more \n" * 40,
         "Page footer, confidential\n"
