@@ -25,7 +25,7 @@ from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
 from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
-from agno_workers.ingestion import Ingestion, document, given, options
+from agno_workers.ingestion import Ingestion, Sources, document, given, options
 from agno_workers.people import Requirement
 from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.journal import Journal
@@ -283,7 +283,7 @@ class Client:
         return self._ingest(knowledge, [source], idempotency_key=idempotency_key, **asked)
 
     def ingest(
-        self, knowledge: str, sources: Given | Iterable[Given], *, metadata: dict[str, Any] | None = None,
+        self, knowledge: str, sources: Sources, *, metadata: dict[str, Any] | None = None,
         glob: str | Sequence[str] | None = None, idempotency_key: str | None = None, **asked: Any,
     ) -> Ingestion:  # fmt: skip
         """Bring documents in: paths (that workers can see, too), URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.

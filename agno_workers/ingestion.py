@@ -22,6 +22,10 @@ from agno_workers.storage.results import Results
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
+Sources = Given | Path | Iterable[Given | Path]
+"""What callers hand in: one thing to ingest, or several."""
+
+
 class Ingestion:
     """See the module. Making one asks nothing of the database; it is a run, so its id serves `runs show` as well."""
 
@@ -88,7 +92,7 @@ class Ingestion:
         return run if run.status.is_terminal else None
 
 
-def given(sources: Given | Iterable[Given]) -> list[Given]:
+def given(sources: Sources) -> list[Given]:
     """What callers hand in, as a worker elsewhere understands it: paths are absolute.
 
     Raises InvalidInput for a path that is not here. Write `file:///...` for one that only workers can see.

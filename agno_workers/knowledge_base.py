@@ -8,7 +8,7 @@ agent = Agent(name="helper", model="openai:...", knowledge=docs)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,17 +20,16 @@ from agno_workers.broker.names import RUN
 from agno_workers.core import knowledge as core
 from agno_workers.core.knowledge import Hit, Mode
 from agno_workers.errors import InvalidInput
-from agno_workers.ingestion import Ingestion, document, given, options
+from agno_workers.ingestion import Ingestion, Sources, document, given, options
 from agno_workers.storage.knowledge import AGENT, DocumentRow, Given
 from agno_workers.storage.learned import Count, Verdict
-from agno_workers.storage.removal import remove_documents
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     """A knowledge base, and what can be done with it. See `core.knowledge.Knowledge` for the fields."""
 
     def ingest(
-        self, sources: Given | Iterable[Given], *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
+        self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, idempotency_key: str | None = None, **asked: Any,
     ) -> Ingestion:  # fmt: skip
         """Bring documents in: files, folders (`glob` picks some of their files), URLs, sitemaps, `s3://...`. When this
@@ -57,7 +56,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return self._submit([source], idempotency_key=idempotency_key)
 
     def s(
-        self, sources: Given | Iterable[Given] = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
+        self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, **asked: Any,
     ) -> Signature:  # fmt: skip
         """A signature for `group`, `chain` and `chord`. What an earlier task gives (a path, or a list of them) is brought in, too;
@@ -73,7 +72,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
             RUN, args=args, kwargs=kwargs, options={"queue": services.settings.knowledge_queue}
         )
 
-    def si(self, sources: Given | Iterable[Given], **asked: Any) -> Signature:
+    def si(self, sources: Sources, **asked: Any) -> Signature:
         """As `s`, taking no result of an earlier task."""
         return self.s(sources, **asked).set(immutable=True)
 
@@ -82,8 +81,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         One that came from a folder comes back with the next ingestion of that folder.
         """
-        here = wiring.services()
-        return remove_documents(here.pool, here.knowledges.get(self.name).id, [uri]) == 1
+        return wiring.services().knowledges.remove_document(self.name, uri)
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
         """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""

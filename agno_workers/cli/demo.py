@@ -1,4 +1,4 @@
-"""`agno-workers demo`: everything started here, a pipeline of runs over real files, and what the rows tell of it."""
+"""`agno-workers demo`: everything started here, documents asked, a pipeline of runs over them, and what the rows tell of it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from rich.text import Text
 from agno_workers import settings as settings_module
 from agno_workers import wiring
 from agno_workers.cli import screen
+from agno_workers.cli.arrivals import Arrivals, counted, rate
 from agno_workers.cli.demo_model import Chosen, choose, serving
 from agno_workers.cli.processes import Crew, Ended, ending_by_signal
 from agno_workers.cli.programs import workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.timeline import show_timeline
+from agno_workers.client import RunHandle
 from agno_workers.core.run import RunStatus
 from agno_workers.demo import pipeline
 from agno_workers.demo.documents import Picked, pick
 from agno_workers.demo.pipeline import Told, Watch, Watched
-from agno_workers.errors import AgnoError
+from agno_workers.embedders.resolve import resolve
+from agno_workers.errors import AgnoError, ModelRejected
 from agno_workers.settings import Settings
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -48,7 +51,7 @@ def demo(
     ),
     documents: int = typer.Option(6, "--documents", min=1, max=50, help="Read at most so many."),
 ) -> None:
-    """See it work here: a group of agent runs over real files, then eight tools side by side.
+    """See it work here: documents brought in and asked, a group of agent runs over them, then eight tools side by side.
 
     Starts a Postgres and a Valkey of its own (or uses AGNO_DATABASE_URL and AGNO_BROKER_URL) and real Celery workers, and
     ends them with itself. Kill a worker while it runs: the demo still comes out right, and checks that it did.
@@ -61,7 +64,8 @@ def demo(
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
                 programs = [
-                    replace(program, patience_s=1.0) for program in workers(stage.settings, agents=8, tools=8)
+                    replace(program, patience_s=1.0)
+                    for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
                 ]
                 crew = Crew(programs, lambda _program, _line: None, stage.say)
                 try:
@@ -87,6 +91,8 @@ class Stage:
     servers: Servers
     chosen: Chosen
     picked: Picked
+    folder: Path
+    """Where copies of the documents lie."""
     session: str
 
     def say(self, sentence: str) -> None:
@@ -100,6 +106,8 @@ class Stage:
         """On servers of our own nobody else can be at work: what is unfinished was left by a demo that was killed."""
         if self.servers.state_dir and (left := pipeline.cancel_unfinished(wiring.services(), "demo-")):
             self.say(f"cancelled what a demo that was killed had left: {left} run(s)")
+        if self.servers.state_dir:
+            pipeline.forget_former(wiring.services(), "demo-")
 
     def leave(self) -> None:
         """Cancel what is unfinished: nobody will work on it."""
@@ -123,7 +131,7 @@ def _stage(
             prepare(servers)
             os.environ.update(model_environment)
             os.environ.update(_environment(settings, chosen, session, folder))
-            stage = Stage(console, settings_module.load(), servers, chosen, picked, session)
+            stage = Stage(console, settings_module.load(), servers, chosen, picked, Path(folder), session)
             stage.clean()
             yield stage
 
@@ -138,25 +146,47 @@ def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) 
         "AGNO_IMPORTS": ",".join(imports),
         "AGNO_AGENT_QUEUE": f"{session}-agents",
         "AGNO_TOOL_QUEUE": f"{session}-tools",
+        "AGNO_KNOWLEDGE_QUEUE": f"{session}-knowledge",
         "AGNO_LEASE_S": str(lease_s),
         "AGNO_RENEW_EVERY_S": str(min(settings.renew_every_s, lease_s / 3)),
         "DEMO_MODEL": chosen.name,
         "DEMO_FOLDER": folder,
+        "DEMO_KNOWLEDGE": session,
+        "DEMO_EMBEDDER": _embedder(),
     }
 
 
+def _embedder() -> str:
+    """A model on this machine, where it is installed; else one that goes by words only."""
+    try:
+        resolve("local")
+    except ModelRejected:
+        return "hash:384"
+    return "local"
+
+
 def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
-    """Both acts, the timeline and the check. Gives what went wrong."""
+    """The three acts, the timeline and the check. Gives what went wrong."""
     console, picked = stage.console, stage.picked
     many = len(picked.documents)
     console.print()
-    console.print(Rule(f"1  chord: {many} run(s) of analyst, then editor over what they wrote", align="left"))
+    console.print(
+        Rule(f"1  knowledge: {many} document(s) in, {len(picked.questions)} question(s)", align="left")
+    )
+    first_s = _bring_in(stage, crew)
+    pipeline.submit_questions(picked.questions, stage.session)
+    _follow(stage, crew, stage.watch(), len(picked.questions))
+    asked = stage.watch().now()
+    sourceless = _show_helped(stage, asked)
+
+    console.print(Rule(f"2  chord: {many} run(s) of analyst, then editor over what they wrote", align="left"))
+    before = frozenset(watched.run.id for watched in asked)
     pipeline.submit_pipeline(picked.documents, stage.session)
-    first_s = _follow(stage, crew, stage.watch(), many + 1)
-    written = stage.watch().now()
+    _follow(stage, crew, stage.watch(before), many + 1)
+    written = stage.watch(before).now()
     _show_answers(stage, written)
 
-    console.print(Rule("2  researcher: eight tools side by side", align="left"))
+    console.print(Rule("3  researcher: eight tools side by side", align="left"))
     console.print(
         screen.indented(
             Text(
@@ -166,17 +196,61 @@ def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
         )
     )
     pipeline.submit_research(picked.documents, stage.session)
-    _follow(stage, crew, stage.watch(frozenset(watched.run.id for watched in written)), 1)
+    _follow(stage, crew, stage.watch(before | {watched.run.id for watched in written}), 1)
 
     tellings = pipeline.told(wiring.services().look, stage.session)
     show_timeline(console, tellings)
-    wrong = pipeline.problems(tellings, picked.documents)
+    wrong = [*pipeline.problems(tellings, picked.documents), *sourceless]
     _show_check(stage, tellings, wrong)
     console.print(
         f"  first step begun {first_s - started:.1f} s after the start of this command", style="dim"
     )
     _say_where_next(stage, tellings)
     return wrong
+
+
+def _bring_in(stage: Stage, crew: Crew) -> float:
+    """The documents, twice: the second time shows what unchanged ones cost. Gives when it was first seen at work."""
+    first: float | None = None
+    for again in (False, True):
+        job = pipeline.submit_ingestion(stage.folder)
+        arrivals = Arrivals()
+        with stage.console.status("") as shown:
+            while not RunStatus((progress := job.progress()).status).is_terminal:
+                arrivals.look(progress, time.monotonic())
+                shown.update(Text(f"{counted(progress)} {rate(arrivals, progress)}", "dim"))
+                if first is None and progress.started_at:
+                    first = time.monotonic()
+                crew.check()
+                time.sleep(_LOOK_EVERY_S)
+        took = screen.took(job.run.created_at, progress.ended_at)
+        line = f"{'again: ' if again else ''}{counted(progress)}, in {took}"
+        stage.console.print(screen.indented(Text(line)))
+        for failure in job.failures() if not again else []:
+            stage.say(f"not read: {failure.uri}: {failure.message}")
+        if job.run.error:
+            raise AgnoError.from_json(job.run.error)
+    return first or time.monotonic()
+
+
+def _show_helped(stage: Stage, asked: Sequence[Watched]) -> list[str]:
+    """Questions, answers and what they cite. Gives which have no source."""
+    by = stage.chosen.byline if stage.chosen.calls_tools else "  (scripted; the search is real)"
+    here, told = wiring.services(), []
+    for watched in asked:
+        handle = RunHandle(watched.run.id, here.journal, here.look, here.results, here.streams)
+        cited = [each for each in handle.references if each.cited]
+        question = screen.one_line(handle.messages[0].text, 200)
+        stage.console.print()
+        stage.console.print(Text.assemble((f"helper: {question}", "bold"), (by, "dim")))
+        stage.console.print(screen.indented(str(watched.run.content or watched.run.status).strip()))
+        for each in cited:
+            where = " > ".join(each.heading) or each.title or ""
+            source = f"[{each.n}] {Path(each.uri).name}{f': {where}' if where else ''}"
+            stage.console.print(screen.indented(Text(source, "dim")))
+        told.append((watched.run, cited))
+    stage.console.print()
+    return pipeline.without_sources(told)
 
 
 def _follow(stage: Stage, crew: Crew, watch: Watch, expected: int) -> float:
@@ -244,7 +318,9 @@ def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
         said = f"The servers end now; the runs stay in {state_dir}. Start the servers again, then look from another shell:"
         console.print(screen.indented(said))
     shown = [f"runs show {telling.run.id}" for telling in tellings if telling.run.agent == "researcher"]
-    for words in [*(["up"] if state_dir else []), f"runs ls --session {stage.session}", *shown, "doctor"]:
+    searched = f'search {stage.session} "{stage.picked.questions[0]}"'
+    listed = f"runs ls --session {stage.session}"
+    for words in [*(["up"] if state_dir else []), searched, listed, *shown, "doctor"]:
         console.print(f"  {_as_typed(words)}", soft_wrap=True, markup=False)
 
 

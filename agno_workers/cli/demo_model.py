@@ -36,6 +36,10 @@ class Chosen:
         return "  (scripted)" if self.name.startswith("scripted:") else ""
 
     @property
+    def calls_tools(self) -> bool:
+        return not self.name.startswith(("local:", "scripted:"))
+
+    @property
     def is_ours(self) -> bool:
         """Whether it runs on this machine, started by us."""
         return self.name == LOCAL

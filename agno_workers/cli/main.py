@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from agno_workers.errors import AgnoError, InvalidInput
 
 COMMANDS = {
-    "demo": "See it work here: a group of agent runs over real files, then eight tools side by side.",
+    "demo": "See it work here: documents asked, a group of agent runs over them, eight tools side by side.",
     "up": "Start everything here and keep it running: servers, migrations, workers. Ctrl-C ends it.",
     "run": "Submit a run, and wait for its answer.",
     "runs": "List runs, show one with its steps, steer one; what waits for a person, and answering it.",

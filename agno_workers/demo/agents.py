@@ -1,7 +1,8 @@
-"""The demo's agents. Its workers import this module; DEMO_MODEL and DEMO_FOLDER say what they work with.
+"""The demo's agents and its knowledge base. Its workers import this module; DEMO_* say what they work with.
 
-`analyst` reads one document, `editor` what all analysts wrote, `researcher` calls eight tools side by side. Who calls
-the tools is a script: a small local model can't, and the demo should show the same each time.
+`helper` answers out of the documents, `analyst` reads one of them, `editor` what all analysts wrote, `researcher` calls eight
+tools side by side. Who calls the tools is a script: a small local model can't, and the demo should show the same each
+time. Only `helper` is a model's, where there is one that calls tools.
 """
 
 from __future__ import annotations
@@ -9,13 +10,21 @@ from __future__ import annotations
 import os
 import re
 
-from agno_workers import Agent
+import msgspec
+
+from agno_workers import Agent, Knowledge
 from agno_workers.core.messages import ModelRequest, ModelSettings, ToolResult
+from agno_workers.core.references import Found
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.tools.files import FileTools
 
 MODEL = os.environ.get("DEMO_MODEL") or "scripted:demo"
 FOLDER = os.environ.get("DEMO_FOLDER")
+docs = Knowledge(
+    os.environ.get("DEMO_KNOWLEDGE") or "demo",
+    description="The documents of this demo.",
+    embedder=os.environ.get("DEMO_EMBEDDER") or "local",
+)
 
 
 def _write(request: ModelRequest) -> Turn:
@@ -25,6 +34,27 @@ def _write(request: ModelRequest) -> Turn:
     return Turn(
         text=f"{len(text.split())} words in {len(text.splitlines())} line(s). It begins: {first[:100]}"
     )
+
+
+def _help(request: ModelRequest) -> Turn:
+    """Scripted help: searches for the question, and answers with the sentences of the results that have most of its words."""
+    question = request.messages[0].text
+    results = [part for message in request.messages for part in message.parts if isinstance(part, ToolResult)]
+    if not results:
+        return Turn(calls=(("search_knowledge", {"query": question}),))
+    found = msgspec.json.decode(results[-1].content, type=Found)
+    wanted = set(_words(question))
+    said = []
+    for place, each in enumerate(found.results[:3]):
+        sentences = re.split(r"(?<=[.!?])\s+|\n{2,}", each.content)
+        best = max(sentences, key=lambda sentence: len(wanted & set(_words(sentence))))
+        score = len(wanted & set(_words(best)))
+        said.append((-score, place, f"{_short(best.strip(), 300)} [{each.n}]"))
+    return Turn(text=" ".join(text for _, _, text in sorted(said)[:2]) or found.note)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text.lower()) if len(word) > 3]
 
 
 def _research(request: ModelRequest) -> Turn:
@@ -50,9 +80,9 @@ def _eight_calls(names: list[str]) -> tuple[tuple[str, dict[str, str]], ...]:
     return (("list_files", {}), ("search_text", {"query": "the"}), *each)
 
 
-def _short(text: str) -> str:
+def _short(text: str, chars: int = 90) -> str:
     line = re.sub(r"\s+", " ", text)
-    return line if len(line) <= 90 else f"{line[:89]}…"
+    return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 
 def _settings(max_output_tokens: int) -> ModelSettings:
@@ -63,6 +93,7 @@ def _settings(max_output_tokens: int) -> ModelSettings:
 
 
 Scripted("demo", _write)
+_CALLS_TOOLS = not MODEL.startswith(("local:", "scripted:"))
 
 analyst = Agent(
     name="analyst",
@@ -75,6 +106,12 @@ editor = Agent(
     model=MODEL,
     instructions="Provide a concise, objective summary of the input text, which holds notes on several documents, in one short paragraph.",
     settings=_settings(max_output_tokens=80),
+)
+helper = Agent(
+    name="helper",
+    model=MODEL if _CALLS_TOOLS else Scripted("demo-helper", _help),
+    instructions="Search the knowledge base, and answer out of it in one or two sentences.",
+    knowledge=docs,
 )
 researcher = Agent(
     name="researcher",

@@ -17,6 +17,12 @@ SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
 MAX_BYTES = 2 * 1024 * 1024
 _LOOK_AT = 5000
 """Files looked at in a folder at the most: `demo /` must not walk a disk."""
+_ASKED = 2
+_QUESTIONS = (
+    "What happens to a step when its worker dies?",
+    "What does the keeper do when Redis has lost everything?",
+)
+"""Of our own documents."""
 _PACKAGE = Path(__file__).parent
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages"})
 
@@ -41,6 +47,8 @@ class Picked:
     documents: list[Document]
     left_out: int
     """Documents past the limit, and those that are too large or no text."""
+    questions: tuple[str, ...] = ()
+    """That the documents may answer."""
 
 
 def pick(path: Path | None, folder: Path, *, most: int, max_chars: int) -> Picked:
@@ -64,7 +72,16 @@ def pick(path: Path | None, folder: Path, *, most: int, max_chars: int) -> Picke
         raise InvalidInput(
             f"{source} holds no text to read: name a file or folder with {', '.join(sorted(SUFFIXES))} in UTF-8."
         )
-    return Picked(source, documents, left_out)
+    questions = _QUESTIONS if path is None else tuple(_asked(documents))
+    return Picked(source, documents, left_out, questions)
+
+
+def _asked(documents: list[Document]) -> Iterator[str]:
+    """A question for each of the first documents, after one of its headings."""
+    for document in documents[:_ASKED]:
+        lines = [line.strip() for line in document.text.splitlines() if line.strip()]
+        headings = [line.strip("# ") for line in lines if line.startswith("#") and line.strip("# ")]
+        yield f"What is said about {(headings[1:2] or headings or lines)[0][:80]}?"
 
 
 def _found(path: Path | None) -> tuple[str, Path, list[Path]]:

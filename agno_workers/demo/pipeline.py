@@ -1,22 +1,35 @@
-"""The demo's work: a chord of runs, a run with eight tools, watching both, and checking what the rows say."""
+"""The demo's work: documents ingested and asked, a chord of runs, a run with eight tools; watching, and checking what the rows say."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from celery import chord
 
+from agno_workers.core.knowledge import Reference
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
-from agno_workers.demo.agents import analyst, editor, researcher
+from agno_workers.demo.agents import analyst, docs, editor, helper, researcher
 from agno_workers.demo.documents import Document
+from agno_workers.ingestion import Ingestion
 from agno_workers.storage.look import Look
 from agno_workers.streams import Streams
 from agno_workers.wiring import Services
 
 TOOL_CALLS = 8
+
+
+def submit_ingestion(folder: Path) -> Ingestion:
+    """All documents of the demo's folder, into its knowledge base."""
+    return docs.ingest(folder)
+
+
+def submit_questions(questions: Sequence[str], session: str) -> None:
+    for question in questions:
+        helper.delay(question, session_id=session)
 
 
 def submit_pipeline(documents: Sequence[Document], session: str) -> None:
@@ -100,7 +113,8 @@ def problems(tellings: Sequence[Told], documents: Sequence[Document]) -> list[st
         number = sum(telling.run.agent == agent for telling in tellings)
         if number != 1:
             found.append(f"{agent} should have run once, and did {number} times")
-    calls = sum(step.kind is StepKind.TOOL for telling in tellings for step in telling.steps)
+    research = [step for telling in tellings if telling.run.agent == "researcher" for step in telling.steps]
+    calls = sum(step.kind is StepKind.TOOL for step in research)
     if calls != TOOL_CALLS:
         found.append(f"{TOOL_CALLS} tools should have been called, and {calls} were")
     return found
@@ -119,6 +133,22 @@ def _problems_of(telling: Told) -> list[str]:
     parts = [part for message in telling.transcript for part in message.parts]
     errors = [part for part in parts if isinstance(part, ToolResult) and part.is_error]
     return found + [f"tool {part.name}: {part.content}" for part in errors]
+
+
+def without_sources(asked: Sequence[tuple[Run, Sequence[Reference]]]) -> list[str]:
+    """Answers that should name where they have it from, and do not."""
+    return [
+        f"helper {run.id} answered without a source: {str(run.content)[:80]!r}"
+        for run, references in asked
+        if run.status is RunStatus.DONE and not any(each.cited for each in references)
+    ]
+
+
+def forget_former(services: Services, prefix: str) -> None:
+    """Remove the knowledge bases of demos that were before this one."""
+    for row in services.knowledges.all():
+        if row.name.startswith(prefix):
+            services.knowledges.remove(row.name)
 
 
 def cancel_unfinished(services: Services, session: str) -> int:

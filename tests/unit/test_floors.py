@@ -52,7 +52,10 @@ EXCEPT = {
     ("settings", "errors"): "a wrong setting is one of the errors of the one tree",
     ("broker", "storage"): "the result backend, the outbox and the keeper are where rows become messages",
     ("agent", "client"): "both are the Python door: what `agent.delay` returns holds the Client's RunHandle",
-    ("embedders", "models"): "an embedding is asked for over the same wires as a reply, and fails in the same ways",
+    (
+        "embedders",
+        "models",
+    ): "an embedding is asked for over the same wires as a reply, and fails in the same ways",
     (
         "agent",
         "batch",
@@ -72,6 +75,7 @@ EXCEPT = {
     ("cli", "client"): "the command line is a caller like any other, and submits and waits as callers do",
     ("cli", "people"): "the same: it answers what waits for a person as callers do",
     ("cli", "demo"): "`agno-workers demo` gives the demo a stage and draws what it tells",
+    ("demo", "ingestion"): "the demo brings its documents in as a user does",
     ("demo", "__init__"): "the demo's agents are written as a user writes them",
     ("__init__", "tasks"): "`celery -A agno_workers` looks for `app` here; only a worker asks for it",
 }
