@@ -42,6 +42,8 @@ class Shelf:
         self.fetched: list[str] = []
         self.prepared: list[str] = []
         self.embedder = Counted(dimensions)
+        self.breaks: set[str] = set()
+        """What the reader itself breaks down of."""
         self.on_prepare: Callable[[], object] = lambda: None
         self.ingest = Ingest(world.pool, worker=worker, lease_s=60.0, windows=windows)
         journal = world.journal_of(worker)
@@ -84,6 +86,8 @@ class Shelf:
     ) -> Sequence[Prepared | Refusal]:
         self.on_prepare()
         self.prepared += [source.uri for source, _ in items]
+        if self.breaks & {source.uri for source, _ in items}:
+            raise ValueError("what nobody expected")
         return [_read(raw) for _, raw in items]
 
     # Carrying steps.
@@ -114,12 +118,15 @@ class Shelf:
         return content
 
     def finish(self, run_id: str) -> None:
-        """Carry what is tried again later, and what the keeper would send, until the run has ended."""
+        """Carry what is tried again later, what was sent, and what the keeper would send, until the run has ended."""
         while not self.world.look.run(run_id).status.is_terminal:
             self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
-            due = self.world.journal.take_due(100) or [
-                send for send in self.ingest.go_on(run_id) if send.run_id == run_id
-            ]
+            journal = self.world.journal
+            due = (
+                journal.take_due(100)
+                or journal.take_forgotten(journal.now(), 100)
+                or self.ingest.go_on(run_id)
+            )
             assert due, "nothing moves"
             self.carry(*due)
 

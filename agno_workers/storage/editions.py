@@ -293,6 +293,30 @@ def configurations(connection: Connection) -> dict[str, str]:
     return {language: name for language, name in _CONFIGURATIONS.items() if name in there}
 
 
+class Removed(msgspec.Struct, frozen=True):
+    documents: int = 0
+    chunks: int = 0
+    """That were searched."""
+
+
+def removal(connection: Connection, held: Sequence[Row]) -> Removed:
+    """Remove documents that the caller holds, duplicates first; the others leave their chunks to their heirs. What has an heir that is in
+    use elsewhere stays.
+    """
+    duplicates = [row["id"] for row in held if row["is_duplicate"]]
+    originals = [row["id"] for row in held if not row["is_duplicate"]]
+    gone = [_removed(connection, duplicates)] if duplicates else []
+    if originals:
+        rows = execute(connection, _SQL["bequeath"], {"document_ids": originals})
+        gone.append(_removed(connection, [row["id"] for row in rows if row["is_free"]]))
+    return Removed(sum(each.documents for each in gone), sum(each.chunks for each in gone))
+
+
+def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
+    (row,) = execute(connection, _SQL["remove_documents"], {"document_ids": list(ids)})
+    return msgspec.convert(row, Removed)
+
+
 def _pending(document: Document) -> dict[str, Any]:
     keep = [
         {"id": chunk_id, "position": piece.position, "start_at": piece.start, "end_at": piece.end, "tokens": piece.tokens}

@@ -23,7 +23,7 @@ from uuid6 import uuid7
 from agno_workers.core.edition import Again, Failed, Item, Missing, Outcome, Read, Unchanged, packed
 from agno_workers.core.knowledge import Source
 from agno_workers.core.run import StepKind
-from agno_workers.storage.editions import Count, Editions, configurations
+from agno_workers.storage.editions import Count, Editions, configurations, removal
 from agno_workers.storage.journal import Hopeless, Recorded, Send
 from agno_workers.storage.pool import Connection, Pool, Row, execute, jsonb, patiently, statements, to_json
 
@@ -400,30 +400,6 @@ class Ingest:
         own = {"run_id": claim.run_id, "step_id": claim.step_id, "generation": claim.generation}
         known = {"knowledge_id": claim.knowledge_id} if isinstance(claim, WorkClaim) else {}
         return execute(connection, _SQL[name], own | known | params)
-
-
-class Removed(msgspec.Struct, frozen=True):
-    documents: int = 0
-    chunks: int = 0
-    """That were searched."""
-
-
-def removal(connection: Connection, held: Sequence[Row]) -> Removed:
-    """Remove documents that the caller holds, duplicates first; the others leave their chunks to their heirs. What has an heir that is in
-    use elsewhere stays.
-    """
-    duplicates = [row["id"] for row in held if row["is_duplicate"]]
-    originals = [row["id"] for row in held if not row["is_duplicate"]]
-    gone = [_removed(connection, duplicates)] if duplicates else []
-    if originals:
-        rows = execute(connection, _SQL["bequeath"], {"document_ids": originals})
-        gone.append(_removed(connection, [row["id"] for row in rows if row["is_free"]]))
-    return Removed(sum(each.documents for each in gone), sum(each.chunks for each in gone))
-
-
-def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
-    (row,) = execute(connection, _SQL["remove_documents"], {"document_ids": list(ids)})
-    return _as(Removed, row)
 
 
 def _over(claim: WorkClaim | Hopeless) -> Recorded:

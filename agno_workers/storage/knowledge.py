@@ -13,12 +13,13 @@ from uuid6 import uuid7
 
 from agno_workers.core.knowledge import Progress, Source, SpaceStatus
 from agno_workers.core.messages import Message, user
-from agno_workers.errors import RunNotFound, UnknownKnowledge
+from agno_workers.errors import RunNotFound, Unavailable, UnknownKnowledge
+from agno_workers.storage.editions import removal
 from agno_workers.storage.journal import Journal, Submitted
 from agno_workers.storage.look import known_id
-from agno_workers.storage.pool import Connection, Pool, Row, execute, jsonb, statements
+from agno_workers.storage.pool import Connection, Pool, Row, execute, jsonb, patiently, statements
 
-_SQL = statements("knowledge")
+_SQL = {**statements("knowledge"), "named_documents": statements("ingest")["named_documents"]}
 T = TypeVar("T")
 _SHOWN = 5
 AGENT = "knowledge:"
@@ -129,6 +130,23 @@ class Knowledges:
                 if not execute(connection, _SQL["open_ingestions"], own):
                     execute(connection, _SQL["remove"], own)
                     return
+
+    def remove_document(self, name: str, uri: str) -> bool:
+        """Take a document out of a knowledge base; False: it has none of that uri. Raises UnknownKnowledge, and Unavailable while
+        others are at work on its duplicates.
+        """
+        own = {"knowledge_id": self.get(name).id, "uris": [uri]}
+        return patiently(self._remove_document, own)
+
+    def _remove_document(self, own: dict[str, Any]) -> bool:
+        with self._pool.connection() as connection, connection.transaction():
+            held = execute(connection, _SQL["named_documents"], own)
+            removed = removal(connection, held)
+            if removed.documents < len(held):
+                raise Unavailable(f"duplicates of {own['uris'][0]!r} are being written: try again.")
+            if held:
+                execute(connection, _SQL["raise_version"], own | {"more": -removed.chunks})
+        return bool(held)
 
     def spaces(self, knowledge_id: int) -> list[Space]:
         return [_as(Space, row) for row in self._pool.run(_SQL["spaces"], {"knowledge_id": knowledge_id})]

@@ -261,9 +261,9 @@ UPDATE agno.chunk SET refused = %(why)s WHERE id = ANY(%(chunk_ids)s) AND refuse
 -- written since.
 SELECT d.id, d.duplicate_of IS NOT NULL AS is_duplicate FROM agno.ingestion mine JOIN agno.document d ON d.knowledge_id = mine.knowledge_id
 WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanned_at
-  AND d.origin IN (SELECT origin FROM jsonb_array_elements_text(mine.origins) AS origin
+  AND d.origin IN (SELECT whole.origin FROM jsonb_array_elements_text(mine.origins) AS whole (origin)
       WHERE NOT EXISTS (SELECT FROM agno.ingestion later WHERE later.knowledge_id = mine.knowledge_id AND later.scanned_at > mine.scanned_at
-                        AND later.origins ? origin))
+                        AND later.origins ? whole.origin))
   AND NOT EXISTS (SELECT FROM agno.source s WHERE s.run_id = mine.run_id AND s.uri = d.uri)
 ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
 

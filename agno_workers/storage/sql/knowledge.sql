@@ -16,13 +16,18 @@ SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chun
 SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
 
 -- name: ensure_space
--- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again.
+-- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again, and
+-- one that is being built is given up where the one that is searched is wanted.
 WITH made AS (
     INSERT INTO agno.space AS s (knowledge_id, model, dimensions, status)
     SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.space_id IS NULL THEN 'current' ELSE 'building' END
     FROM agno.knowledge k WHERE k.id = %(knowledge_id)s FOR NO KEY UPDATE
     ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END
     RETURNING id, knowledge_id, model, dimensions, status, has_partition, is_indexed
+),
+given_up AS (
+    UPDATE agno.space s SET status = 'retired' FROM made
+    WHERE s.knowledge_id = made.knowledge_id AND s.status = 'building' AND s.id <> made.id
 ),
 searched AS (
     UPDATE agno.knowledge k SET space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.space_id IS NULL
@@ -57,7 +62,7 @@ WHERE ingestion.run_id = %(run_id)s GROUP BY run.id, knowledge.id, ingestion.run
 -- Sources first, in their order; then chunks of which no vector could be made.
 SELECT uri, attempts, error->>'type' AS type, error->>'message' AS message, position FROM agno.source
 WHERE run_id = %(run_id)s AND status = 'failed'
-UNION ALL
+UNION
 SELECT document.uri, 1, 'no_vector', format('chunk %%s: %%s', chunk.position, chunk.refused), chunk.position
 FROM agno.step JOIN agno.chunk ON chunk.id IN (SELECT jsonb_array_elements_text(step.call->'chunks')::bigint) JOIN agno.document ON document.id = chunk.document_id
 WHERE step.run_id = %(run_id)s AND step.kind = 'embed' AND step.status = 'dead' AND chunk.refused IS NOT NULL
@@ -75,3 +80,7 @@ JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.knowledge_id = %(know
 -- name: documents
 SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, near_duplicate_of, metadata, updated_at
 FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s;
+
+-- name: raise_version
+-- As in ingest.sql, for who is no ingestion.
+UPDATE agno.knowledge SET version = version + 1, chunk_count = greatest(0, chunk_count + %(more)s) WHERE id = %(knowledge_id)s;

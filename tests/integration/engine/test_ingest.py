@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from agno_workers.engine.ingest import NOTHING
+from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.storage.ingest import Windows
 from tests.ingesting import Shelf
 from tests.integration.storage.world import World
@@ -40,3 +44,486 @@ def test_the_same_again_is_not_read(small: Shelf) -> None:
     again = small.run()
     assert (again["unchanged"], again["documents"], small.fetched) == (5, 0, [])
     assert len(small.embedder.seen) == 5
+
+
+def test_of_an_edited_document_only_the_new_chunks_are_embedded(shelf: Shelf) -> None:
+    shelf.books = {"a": "one\n\ntwo\n\nthree", "b": "other"}
+    shelf.run()
+    ids = dict(_ids(shelf))
+    shelf.embedder.seen.clear()
+    shelf.books["a"] = "zero\n\none\n\nthree"
+    summary = shelf.run()
+    assert shelf.embedder.seen == ["zero"]
+    assert shelf.chunks() == {"a": ["zero", "one", "three"], "b": ["other"]}
+    assert {text: dict(_ids(shelf))[text] for text in ("one", "three")} == {
+        text: ids[text] for text in ("one", "three")
+    }
+    assert (summary["documents"], summary["unchanged"], summary["embedded"]) == (1, 1, 3)
+
+
+def test_a_search_sees_the_old_version_until_the_last_vector_of_the_new_one_is_there(small: Shelf) -> None:
+    small.books = {"a": "one\n\ntwo\n\nthree\n\nfour"}
+    small.run()
+    small.books["a"] = "1\n\n2\n\n3\n\n4\n\nfour"
+    before = small.chunks()
+    send = small.submit("")
+    (read,) = small.take(send).sends
+    (first,) = small.take(read).sends
+    assert small.chunks() == before
+    assert small.chunks(live=False) == {"a": ["1", "2", "3", "4"]}
+    (second,) = small.take(first).sends
+    assert small.chunks() == before
+    small.carry(second)
+    assert small.chunks() == {"a": ["1", "2", "3", "4", "four"]}
+    assert small.chunks(live=False) == {}
+
+
+def test_an_edit_that_brings_no_new_text_is_there_at_once(shelf: Shelf) -> None:
+    shelf.books = {"a": "one\n\ntwo", "b": "three"}
+    shelf.run()
+    shelf.embedder.seen.clear()
+    shelf.books["a"] = "two\n\nthree"
+    (read,) = shelf.take(shelf.submit("")).sends
+    shelf.take(read)
+    assert shelf.chunks()["a"] == ["two", "three"]
+    shelf.finish(read.run_id)
+    assert shelf.embedder.seen == []
+    assert shelf.without_vector() == 0
+
+
+def test_what_has_left_its_origin_goes_and_what_came_by_itself_stays(shelf: Shelf) -> None:
+    shelf.books = {"a1": "a one", "a2": "a two", "b1": "b one"}
+    shelf.run("a", "b", {"uri": "note", "text": "a note"})
+    del shelf.books["a2"], shelf.books["b1"]
+    summary = shelf.run("a")
+    assert sorted(shelf.chunks()) == ["a1", "b1", "note"]
+    assert summary["removed"] == 1
+
+
+def test_a_scan_that_failed_removes_nothing(shelf: Shelf) -> None:
+    shelf.books = {"a": "text"}
+    shelf.run()
+    send = shelf.submit("")
+    shelf.books = {}
+    find = shelf.intake.find
+    object.__setattr__(shelf.intake, "find", _raising(SourceRejected("the folder is gone")))
+    assert not shelf.take(send).sends
+    object.__setattr__(shelf.intake, "find", find)
+    run = shelf.world.look.run(send.run_id)
+    assert (run.status, run.reason) == ("failed", "scan")
+    assert shelf.chunks() == {"a": ["text"]}
+
+
+def test_an_ingestion_that_a_later_one_overtook_removes_nothing(shelf: Shelf) -> None:
+    shelf.books = {"a": "one"}
+    shelf.run()
+    shelf.books = {}
+    early = shelf.submit("")
+    followed = shelf.take(early).sends
+    shelf.books = {"a": "one"}
+    shelf.run()
+    shelf.carry(*followed)
+    shelf.finish(early.run_id)
+    assert shelf.chunks() == {"a": ["one"]}
+
+
+# Duplicates.
+
+
+@pytest.mark.parametrize("batch_documents", [1, 50])
+def test_the_same_text_under_another_name_has_no_chunks_of_its_own(world: World, batch_documents: int) -> None:  # fmt: skip
+    shelf = Shelf(world, Windows(batch_documents=batch_documents, publish_after_s=0.0))
+    shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "other"}
+    summary = shelf.run()
+    assert (summary["documents"], summary["duplicates"]) == (2, 1)
+    assert sorted(shelf.chunks()) == ["a", "c"]
+    assert len(shelf.embedder.seen) == 3
+
+
+@pytest.mark.parametrize("how", ["edited", "gone", "removed"])
+def test_a_text_outlives_the_document_it_was_first_read_from(shelf: Shelf, how: str) -> None:
+    shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "same\n\ntext"}
+    shelf.run()
+    match how:
+        case "edited":
+            shelf.books["a"] = "quite other"
+        case "gone":
+            del shelf.books["a"]
+        case "removed":
+            assert shelf.knowledges.remove_document("docs", "a")
+            del shelf.books["a"]
+    shelf.run()
+    found = shelf.chunks()
+    assert found.pop("a", None) == (["quite other"] if how == "edited" else None)
+    assert found == {"b": ["same", "text"]}
+    shelf.books.pop("b")
+    shelf.run()
+    assert shelf.chunks()["c"] == ["same", "text"]
+    assert len(shelf.embedder.seen) == 2 + (how == "edited")
+    assert shelf.without_vector() == 0
+
+
+def test_a_duplicate_that_gets_a_text_of_its_own_has_it_at_once(shelf: Shelf) -> None:
+    shelf.books = {"a": "same", "b": "same"}
+    shelf.run()
+    shelf.books["b"] = "own"
+    shelf.run()
+    assert shelf.chunks() == {"a": ["same"], "b": ["own"]}
+
+
+def test_a_document_that_becomes_a_duplicate_gives_its_chunks_up(shelf: Shelf) -> None:
+    shelf.books = {"a": "same", "b": "own"}
+    shelf.run()
+    shelf.books["b"] = "same"
+    assert shelf.run()["duplicates"] == 1
+    assert shelf.chunks() == {"a": ["same"]}
+
+
+def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
+    shelf.books = {"a": "alike one", "b": "alike two", "c": "other"}
+    shelf.run()
+    rows = shelf.world.sql(
+        "SELECT d.uri, o.uri AS near FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
+    )
+    assert rows == [{"uri": "b", "near": "a"}]
+    assert len(shelf.chunks()) == 3
+
+
+# What goes wrong.
+
+
+def test_one_document_that_can_not_be_had_or_read_fails_alone(small: Shelf) -> None:
+    small.books = {"a": "fine", "b": " ", "c": "denied", "d": "fine, too"}
+    small.ill["c"] = SourceRejected("c is denied to everybody")
+    send = small.submit("")
+    small.carry(send)
+    small.finish(send.run_id)
+    assert sorted(small.chunks()) == ["a", "d"]
+    failures = {each.uri: (each.type, each.message) for each in small.knowledges.failures(send.run_id)}
+    assert failures == {"b": ("empty", "there is nothing in it"), "c": ("SourceRejected", "c is denied to everybody")}  # fmt: skip
+    progress = small.knowledges.progress(send.run_id)
+    assert (progress.total, progress.settled, progress.failed, progress.to_embed) == (4, 4, 2, 0)
+
+
+def test_a_failed_edit_leaves_the_document_as_it_was(shelf: Shelf) -> None:
+    shelf.books = {"a": "old"}
+    shelf.run()
+    shelf.books = {"a": " "}
+    assert shelf.run()["failed"] == 1
+    assert shelf.chunks() == {"a": ["old"]}
+
+
+def test_a_source_that_is_away_is_tried_three_times(shelf: Shelf) -> None:
+    shelf.books = {"a": "text", "b": "text too"}
+    shelf.ill["a"] = SourceUnavailable("away", retry_after_s=7)
+    send = shelf.submit("")
+    (read,) = shelf.take(send).sends
+    shelf.take(read)
+    (again,) = shelf.world.sql("SELECT not_before - clock_timestamp() AS wait FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
+    assert 6 < again["wait"].total_seconds() <= 7
+    shelf.finish(send.run_id)
+    assert shelf.fetched.count("a") == 3
+    (failure,) = shelf.knowledges.failures(send.run_id)
+    assert (failure.uri, failure.type) == ("a", "SourceUnavailable")
+
+
+def test_what_failed_is_ingested_anew_and_nothing_else(shelf: Shelf) -> None:
+    shelf.books = {"a": "fine", "b": "denied"}
+    shelf.ill["b"] = SourceRejected("denied")
+    send = shelf.submit("")
+    shelf.carry(send)
+    shelf.finish(send.run_id)
+    shelf.ill.clear()
+    shelf.fetched.clear()
+    again = shelf.knowledges.rerun(send.run_id)
+    assert again.send is not None
+    shelf.carry(again.send)
+    shelf.finish(again.run_id)
+    assert (shelf.fetched, sorted(shelf.chunks())) == (["b"], ["a", "b"])
+    assert shelf.knowledges.progress(again.run_id).total == 1
+
+
+def test_a_document_that_breaks_its_whole_step_is_found_and_the_others_are_in(small: Shelf) -> None:
+    """As one whose text Postgres does not take."""
+    small.books = {name: f"text {name}" for name in "abcdef"}
+    small.breaks = {"c"}
+    send = small.submit("")
+    small.carry(send)
+    small.finish(send.run_id)
+    assert sorted(small.chunks()) == ["a", "b", "d", "e", "f"]
+    (failure,) = small.knowledges.failures(send.run_id)
+    assert (failure.uri, failure.type) == ("c", "ValueError")
+
+
+def test_a_text_that_the_model_refuses_stays_without_a_vector_and_the_others_have_one(small: Shelf) -> None:
+    small.books = {"a": "1\n\n2\n\nbad\n\n3\n\n4", "b": "5"}
+    small.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
+    send = small.submit("")
+    small.carry(send)
+    small.finish(send.run_id)
+    assert sorted(small.embedder.seen) == ["1", "2", "3", "4", "5"]
+    (failure,) = small.knowledges.failures(send.run_id)
+    assert (failure.uri, failure.type, failure.message) == ("a", "no_vector", "chunk 2: no")
+    assert small.chunks()["a"] == ["1", "2", "bad", "3", "4"]
+    small.embedder.refuses = lambda _: None
+    again = small.knowledges.rerun(send.run_id).send
+    assert again is not None
+    small.carry(again)
+    small.finish(again.run_id)
+    assert small.without_vector() == 0
+
+
+def test_an_edit_with_a_text_that_the_model_refuses_is_searched_all_the_same(small: Shelf) -> None:
+    small.books = {"a": "old"}
+    small.run()
+    small.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
+    small.books = {"a": "new\n\nbad"}
+    small.run()
+    assert small.chunks() == {"a": ["new", "bad"]}
+
+
+def test_a_key_that_the_provider_refuses_ends_the_ingestion_and_what_is_in_stays_in(shelf: Shelf) -> None:
+    shelf.books = {"a": "text"}
+    shelf.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
+    send = shelf.submit("")
+    shelf.carry(send)
+    run = shelf.world.look.run(send.run_id)
+    assert (run.status, run.reason) == ("failed", "model_rejected")
+    assert shelf.chunks() == {"a": ["text"]}
+    shelf.embedder.refuses = lambda _: None
+    assert shelf.run()["unchanged"] == 1
+    assert shelf.without_vector() == 0
+
+
+def test_a_provider_that_is_away_is_waited_for(shelf: Shelf) -> None:
+    shelf.books = {"a": "text"}
+    away = [ModelUnavailable("away", retry_after_s=20), ModelUnavailable("away"), None]
+    shelf.embedder.refuses = lambda _: away.pop(0)
+    send = shelf.submit("")
+    shelf.carry(send)
+    (step,) = shelf.world.sql("SELECT not_before - clock_timestamp() AS wait, error FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
+    assert step["wait"].total_seconds() > 19
+    shelf.finish(send.run_id)
+    assert shelf.without_vector() == 0
+
+
+# Two at once, and late ones.
+
+
+def test_two_workers_that_carry_the_same_step_write_it_once(world: World, shelf: Shelf) -> None:
+    other = Shelf(world, worker="w2")
+    shelf.books = other.books = {"a": "one\n\ntwo", "b": "three"}
+    (read,) = shelf.take(shelf.submit("")).sends
+
+    def meanwhile() -> None:
+        shelf.on_prepare = lambda: None
+        world.expire(read.step_id)
+        assert len(other.take(read).sends) == 1
+
+    shelf.on_prepare = meanwhile
+    assert not shelf.take(read).recorded
+    shelf.finish(read.run_id)
+    assert shelf.chunks() == {"a": ["one", "two"], "b": ["three"]}
+
+
+def test_of_two_ingestions_of_the_same_document_the_newer_text_stays(world: World, shelf: Shelf) -> None:
+    shelf.books = {"a": "first"}
+    shelf.run()
+    shelf.books["a"] = "second"
+    (early,) = shelf.take(shelf.submit("")).sends
+
+    def meanwhile() -> None:
+        shelf.on_prepare = lambda: None
+        shelf.books["a"] = "third"
+        shelf.run()
+
+    shelf.on_prepare = meanwhile
+    shelf.carry(early)
+    shelf.finish(early.run_id)
+    assert shelf.chunks() == {"a": ["third"]}
+    assert shelf.chunks(live=False) == {}
+    assert shelf.knowledges.progress(early.run_id).settled == 1
+
+
+def test_new_documents_that_two_ingestions_find_are_there_once(world: World, shelf: Shelf) -> None:
+    shelf.books = {name: f"text {name}" for name in "abc"}
+    (early,) = shelf.take(shelf.submit("")).sends
+
+    def meanwhile() -> None:
+        shelf.on_prepare = lambda: None
+        shelf.run()
+
+    shelf.on_prepare = meanwhile
+    shelf.carry(early)
+    shelf.finish(early.run_id)
+    assert shelf.chunks() == {name: [text] for name, text in shelf.books.items()}
+    progress = shelf.knowledges.progress(early.run_id)
+    assert (progress.unchanged, progress.documents, progress.settled) == (3, 0, 3)
+
+
+@pytest.mark.parametrize("after", ["scan", "ingest", "embed"])
+def test_a_cancelled_ingestion_leaves_what_is_in_and_the_next_one_completes_it(
+    small: Shelf, after: str
+) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abcd"}
+    send = small.submit("")
+    sends = small.take(send).sends
+    if after != "scan":
+        sends += small.take(sends[0]).sends
+    if after == "embed":
+        (embed,) = (each for each in sends if each.kind == "embed")
+        small.take(embed)
+    assert small.world.journal.cancel(send.run_id)
+    for late in sends:
+        assert not small.take(late).recorded
+    assert small.ingest.go_on(send.run_id) == ()
+    assert small.world.look.run(send.run_id).status == "cancelled"
+    assert sorted(small.chunks()) == ([] if after == "scan" else ["a", "b"])
+    small.run()
+    assert small.chunks() == {name: text.split("\n\n") for name, text in small.books.items()}
+    assert small.without_vector() == 0
+    assert len(small.embedder.seen) == 8
+
+
+def test_a_cancelled_edit_is_completed_by_the_next_ingestion(small: Shelf) -> None:
+    small.books = {"a": "old\n\nstays"}
+    small.run()
+    small.books = {"a": "1\n\n2\n\n3\n\n4\n\nstays"}
+    send = small.submit("")
+    (read,) = small.take(send).sends
+    (embed,) = small.take(read).sends
+    small.take(embed)
+    small.world.journal.cancel(send.run_id)
+    assert small.chunks() == {"a": ["old", "stays"]}
+    small.embedder.seen.clear()
+    small.run()
+    assert small.chunks() == {"a": ["1", "2", "3", "4", "stays"]}
+    assert small.chunks(live=False) == {}
+    assert small.embedder.seen == ["4"], "the vectors that were made before are used"
+
+
+def test_a_paused_ingestion_goes_on_when_it_is_resumed(small: Shelf) -> None:
+    small.books = {name: f"text {name}" for name in "abcdef"}
+    send = small.submit("")
+    first, *_ = small.take(send).sends
+    small.world.journal.pause(send.run_id)
+    assert not small.take(first).recorded
+    small.world.journal.resume(send.run_id)
+    small.carry(*small.world.journal.owed_sends(send.run_id))
+    small.finish(send.run_id)
+    assert len(small.chunks()) == 6
+
+
+def test_a_knowledge_base_that_is_removed_in_the_middle_takes_its_ingestion_with_it(small: Shelf) -> None:
+    small.books = {name: f"text {name}" for name in "abcdef"}
+    send = small.submit("")
+    first, *_ = small.take(send).sends
+    small.on_prepare = lambda: small.knowledges.remove("docs")
+    assert not small.take(first).recorded
+    assert small.world.look.run(send.run_id).status == "cancelled"
+    assert small.world.count("document") == small.world.count("source") == 0
+
+
+def test_what_follows_is_written_by_the_keeper_where_nobody_came_to_it(small: Shelf) -> None:
+    small.books = {name: f"text {name}" for name in "abc"}
+    send = small.submit("")
+    small.world.journal.published([send.outbox_id])  # type: ignore[list-item]
+    claim = small.ingest.claim(send.kind, send.run_id, send.step_id, 0)
+    assert claim is not None
+    small.ingest._followed = lambda claim: NOTHING  # type: ignore[method-assign]  # dies after the commit
+    small.ingest.finish_scan(claim, [(source, b"r") for source in small.find("", {})], [])
+    del small.ingest._followed
+    assert small.ingest.halted(10) == [send.run_id]
+    small.finish(send.run_id)
+    assert len(small.chunks()) == 3
+    assert small.ingest.halted(10) == []
+
+
+def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
+    small.books = {f"b{place:02}": f"one {place}\n\ntwo {place}" for place in range(20)}
+    send = small.submit("")
+    todo = list(small.take(send).sends)
+    while todo:
+        rows = small.world.sql("SELECT kind, count(*) AS open FROM agno.step WHERE status IN ('ready', 'running') GROUP BY kind")  # fmt: skip
+        assert all(row["open"] <= {"ingest": 2, "embed": 1}.get(row["kind"], 1) for row in rows), rows
+        todo += small.take(todo.pop(0)).sends
+    assert small.world.look.run(send.run_id).status == "done"
+    assert small.without_vector() == 0
+
+
+# Changes of how documents are read, and of the model.
+
+
+def test_another_chunking_reads_all_documents_again_and_keeps_the_vectors_of_equal_chunks(
+    shelf: Shelf,
+) -> None:
+    shelf.books = {"a": "one\n\ntwo", "b": "three"}
+    shelf.run()
+    shelf.embedder.seen.clear()
+    shelf.knowledges.ensure("docs", {"chunking": {"max_chars": 100}})
+    assert shelf.run()["documents"] == 2
+    assert shelf.embedder.seen == []
+    assert shelf.run()["unchanged"] == 2
+
+
+def test_other_metadata_is_taken_over_though_the_text_is_the_same(shelf: Shelf) -> None:
+    shelf.run({"uri": "a", "text": "text", "metadata": {"team": "x"}})
+    shelf.run({"uri": "a", "text": "text", "metadata": {"team": "y"}})
+    assert shelf.world.sql("SELECT metadata FROM agno.document") == [{"metadata": {"team": "y"}}]
+    assert shelf.embedder.seen == ["text"]
+
+
+def test_another_model_is_built_beside_the_old_one_which_is_searched_meanwhile(small: Shelf) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
+    small.run()
+    docs = small.knowledges.get("docs")
+    other = Shelf(small.world, SMALL, dimensions=16)
+    other.books = small.books
+    send = other.knowledges.reindex("docs").send
+    assert send is not None
+    (first, *_) = other.take(send).sends
+    assert other.knowledges.get("docs").space_id == docs.space_id
+    other.carry(first)
+    other.finish(send.run_id)
+    after = other.knowledges.get("docs")
+    assert after.space_id != docs.space_id
+    assert after.version > docs.version
+    assert [space.status for space in other.knowledges.spaces(docs.id)] == ["retired", "current"]
+    assert other.world.sql("SELECT space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1") == [
+        {"space_id": after.space_id, "many": 6}
+    ]
+
+
+def test_documents_that_come_while_a_space_is_built_are_in_both(small: Shelf) -> None:
+    small.books = {"a": "one\n\ntwo\n\nthree\n\nfour"}
+    small.run()
+    other = Shelf(small.world, SMALL, dimensions=16)
+    models = {shelf.embedder.name: shelf.embedder for shelf in (small, other)}
+    object.__setattr__(other.intake, "embedder", lambda name: models.get(name, other.embedder))
+    send = other.knowledges.reindex("docs").send
+    assert send is not None
+    (first, *_) = other.take(send).sends
+    other.books = {"b": "five"}
+    sends = other.take(other.submit("b")).sends
+    other.carry(*(each for each in sends if each.kind == "ingest"))
+    other.finish(sends[0].run_id)
+    other.carry(first)
+    other.finish(send.run_id)
+    assert [space.status for space in other.knowledges.spaces(other.knowledges.get("docs").id)] == [
+        "retired",
+        "current",
+    ]
+    assert other.without_vector() == 0
+    assert "five" in small.embedder.seen
+    assert "five" in other.embedder.seen
+
+
+def _raising(error: Exception) -> Any:
+    def find(*_: Any) -> Any:
+        raise error
+
+    return find
+
+
+def _ids(shelf: Shelf) -> list[tuple[str, int]]:
+    return [(row["content"], row["id"]) for row in shelf.world.sql("SELECT id, content FROM agno.chunk")]
