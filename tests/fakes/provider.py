@@ -675,8 +675,8 @@ def reset(request: web.Request) -> None:
     request.transport.abort()
 
 
-async def serve(port: int, uds: str, fake: Fake) -> None:
-    runner = web.AppRunner(fake.app(), access_log=None, shutdown_timeout=0.1)
+async def serve(port: int, uds: str, app: web.Application) -> None:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     if uds:
         await web.UnixSite(runner, uds, backlog=4096).start()
@@ -729,10 +729,10 @@ class Provider:
 
 
 @contextmanager
-def running(*args: str) -> Iterator[Provider]:
+def running(*args: str, module: str = "tests.fakes.provider") -> Iterator[Provider]:
     """A fake provider in a process of its own, listening on a free port of localhost until the block ends."""
     here = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "tests.fakes.provider", *args]
+    command = [sys.executable, "-m", module, *args]
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -755,7 +755,7 @@ def main() -> None:
     options = parser.parse_args()
     fake = Fake(delay_s=options.delay, record=not options.no_record)
     try:
-        asyncio.run(serve(options.port, options.uds, fake))
+        asyncio.run(serve(options.port, options.uds, fake.app()))
     except KeyboardInterrupt:
         pass
 
