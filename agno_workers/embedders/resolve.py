@@ -39,9 +39,8 @@ def resolve(name: str) -> Embedder:
     Raises InvalidInput for a name that can't be an embedder's, and ModelRejected when the key, the address or the package
     that it needs is missing; the message names what to set or to install.
     """
+    name = f"local:{LOCAL}" if name == "local" else name
     provider, colon, model = name.partition(":")
-    if name == "local":
-        colon, model = ":", LOCAL
     if provider not in PROVIDERS or not colon or not model:
         raise _unknown(name)
     return PROVIDERS[provider](name, model)

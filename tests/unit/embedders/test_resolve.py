@@ -1,0 +1,119 @@
+"""From a name to an embedder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from agno_workers.embedders import resolve
+from agno_workers.errors import InvalidInput, ModelRejected
+
+VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGNO_LOCAL_BASE_URL", "AGNO_LOCAL_API_KEY")
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("AGNO_LOCAL_BASE_URL", "http://localhost:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [
+        ("local:all-minilm-l6-v2", 384),
+        ("openai:text-embedding-3-small", 1536),
+        ("openai:text-embedding-3-small@512", 512),
+        ("openai:text-embedding-3-large", 3072),
+        ("openai:text-embedding-ada-002", 1536),
+        ("compatible:nomic-embed-text@768", 768),
+        ("compatible:org/model:tag@768", 768),
+        ("compatible:https://host:8000/v1#org/model@1024", 1024),
+        ("hash:64", 64),
+    ],
+)
+def test_an_embedder_has_the_name_it_resolves_by_and_is_made_once(
+    keyed: None, name: str, dimensions: int
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: resolve(name), range(32)))
+    assert (found[0].name, found[0].dimensions) == (name, dimensions)
+    assert len({id(embedder) for embedder in found}) == 1
+
+
+def test_local_alone_is_minilm_under_its_whole_name() -> None:
+    assert resolve("local") is resolve("local:all-minilm-l6-v2")
+
+
+def test_another_key_is_another_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a")
+    first = resolve("openai:text-embedding-3-small")
+    monkeypatch.setenv("OPENAI_API_KEY", "b")
+    assert resolve("openai:text-embedding-3-small") is not first
+    monkeypatch.setenv("OPENAI_API_KEY", "a")
+    assert resolve("openai:text-embedding-3-small") is first
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("openai:text-embedding-3-small", "OPENAI_API_KEY"), ("compatible:nomic", "AGNO_LOCAL_BASE_URL")],
+)
+def test_what_is_missing_is_named(name: str, variable: str) -> None:
+    with pytest.raises(ModelRejected, match=f"{name} can't be asked: {variable} is not set") as caught:
+        resolve(name)
+    assert caught.value.code == "not_configured"
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("", "Known are local, "),
+        ("loca", r"Did you mean local\?"),
+        ("local:", r"Did you mean local\?"),
+        ("local:minilm-l6", r"Did you mean local:all-minilm-l6-v2\?"),
+        ("all-minilm-l6-v2", r"Did you mean local:all-minilm-l6-v2\?"),
+        ("openai:text-embedding-3-smal", r"Did you mean openai:text-embedding-3-small\?"),
+        ("text-embedding-3-large", r"Did you mean openai:text-embedding-3-large\?"),
+        ("openai:text-embedding-3-small@2000", "is not an embedder's name"),
+        ("openai:text-embedding-ada-002@512", "is not an embedder's name"),
+        ("openai:text-embedding-3-small@many", "'many' is no number of dimensions"),
+        ("hash", r"Did you mean hash:384\?"),
+        ("hash:0", "'0' is no number of dimensions"),
+        ("hash:99999", "'99999' is no number of dimensions"),
+        ("compatible:localhost:8000/v1#model", "write compatible:http://host:port/v1#model"),
+        ("compatible:ftp://host/v1#model", "write compatible:http://host:port/v1#model"),
+        ("compatible:http://user:password@host/v1#model", "without a user or a password"),
+        ("compatible:http://host/v1#", "write compatible:http://host:port/v1#model"),
+        ("compatible:http://host/v1#@768", "write compatible:http://host:port/v1#model"),
+        ("cohere:embed-v4", "Known are local, "),
+    ],
+)
+def test_a_name_that_can_not_be_is_answered_with_one_that_can(keyed: None, name: str, advice: str) -> None:
+    with pytest.raises(InvalidInput, match=advice) as caught:
+        resolve(name)
+    assert caught.value.model == name
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    program = (
+        "import os, sys\n"
+        "from agno_workers.embedders import resolve\n"
+        "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'bpe_openai', 'torch')\n"
+        "told = lambda: print([name for name in heavy if name in sys.modules])\n"
+        "told()\n"
+        "os.environ['OPENAI_API_KEY'] = 'k'\n"
+        "resolve('openai:text-embedding-3-small')\n"
+        "told()\n"
+        "resolve('local')\n"
+        "told()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:3] == ["[]", "['numpy']", "['numpy', 'onnxruntime', 'tokenizers']"]
