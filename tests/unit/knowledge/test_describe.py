@@ -1,0 +1,56 @@
+"""A picture becomes text by a model that looks at it, and by none when it can't."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.core.messages import Image, ModelRequest
+from agno_workers.errors import ModelUnavailable
+from agno_workers.knowledge.describe import describe
+from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.models.scripted import Scripted, Turn
+from tests.fakes import documents as made
+
+
+def test_the_model_sees_the_picture_and_its_words_become_paragraphs() -> None:
+    seen: list[ModelRequest] = []
+
+    def look(request: ModelRequest) -> Turn:
+        seen.append(request)
+        return Turn(text="A blue bay.\n\nBoats lie in the mud.")
+
+    parsed = describe(made.png(), Scripted("looks", look))
+    assert parsed == Parsed(
+        (Block("paragraph", "A blue bay."), Block("paragraph", "Boats lie in the mud.")),
+        None,
+        {"described_by": "scripted:looks"},
+    )
+    (picture,) = (part for part in seen[0].messages[0].parts if isinstance(part, Image))
+    assert (base64.b64decode(picture.data), picture.media_type) == (made.png(), "image/png")
+
+
+@pytest.mark.parametrize(
+    ("content", "type"),
+    [
+        (made.every_format()["a.tiff"], "unsupported"),
+        (made.pdf(), "unsupported"),
+        (b"", "empty"),
+        (made.png() + bytes(5_000_000), "too_large"),
+    ],
+)
+def test_what_no_model_looks_at_is_not_sent(content: bytes, type: str) -> None:
+    def never(_: ModelRequest) -> Turn:
+        raise AssertionError("it was asked")
+
+    with pytest.raises(Unreadable) as refused:
+        describe(content, Scripted("never", never))
+    assert refused.value.type == type
+
+
+def test_a_model_that_is_away_is_no_refusal() -> None:
+    away = ModelUnavailable("Away.", provider="scripted", retry_after_s=None)
+    with pytest.raises(ModelUnavailable):
+        describe(made.png(), Scripted("away", (Turn(error=away),)))
