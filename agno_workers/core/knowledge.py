@@ -159,6 +159,8 @@ class Filter(msgspec.Struct, frozen=True):
 
     equal: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = ()
     """Of each pair a document's metadata must contain (`@>`) the one or the other; there is an index for that."""
+    columns: dict[str, str] = {}
+    """What its uri, language or media_type must be."""
     path: str | None = None
     """The rest: a jsonpath over `{"metadata": ..., "uri": ..., ...}`."""
     values: dict[str, str | int | float | bool | None] = {}

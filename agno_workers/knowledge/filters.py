@@ -4,7 +4,7 @@
      "any": [{"team": "a"}, {"team": "b"}], "not": {"draft": True}, "title": {"prefix": "How"}}
 
 All of them must hold. A field is one of the document's metadata, dots go down into it (`author.name`), except for what every
-document has by itself: uri, title, language, media_type, created, updated (times). `metadata.title` is the metadata's own.
+document has by itself: uri, title, language (or lang), media_type, created, updated (times). `metadata.title` is the metadata's own.
 A field whose value is a list meets a condition if one of its elements does. A field that a document has not, or whose type
 is another, meets none; so it meets every `not` and `ne`.
 
@@ -24,7 +24,10 @@ from typing import Any
 from agno_workers.core.knowledge import Filter
 from agno_workers.errors import InvalidInput
 
-FACTS = ("uri", "title", "language", "media_type", "created", "updated")
+FACTS = {each: each for each in ("uri", "title", "language", "media_type", "created", "updated")} | {
+    "lang": "language"
+}
+COLUMNS = ("uri", "language", "media_type")
 TIMES = ("created", "updated")
 COMPARISONS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = (*COMPARISONS, "ne", "in", "contains", "prefix", "exists")
@@ -42,7 +45,7 @@ def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
     if not conditions:
         return NONE
     compiler = _Compiler()
-    equal, rest = [], []
+    equal, columns, rest = [], dict[str, str](), []
     for field, given in _items(conditions):
         is_eq = field not in WORDS and isinstance(given, Mapping) and set(given) == {"eq"}
         value = given["eq"] if is_eq else given
@@ -50,10 +53,13 @@ def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
             name = _path_of(field)[-1]
             plain = compiler.counted(_scalar(field, "eq", value))
             equal.append(({name: plain}, {name: [plain]}))
+        elif FACTS.get(field) in COLUMNS and isinstance(value, str) and FACTS[field] not in columns:
+            columns[FACTS[field]] = str(_scalar(field, "eq", value))
         else:
             rest.append(compiler.condition(field, value, 0))
     return Filter(
         equal=tuple(equal),
+        columns=columns,
         path=f"strict $ ? ({' && '.join(rest)})" if rest else None,
         values=compiler.values,
         uses_facts=compiler.uses_facts,
@@ -173,7 +179,7 @@ def _path_of(field: str) -> tuple[str, ...]:
     if "" in names:
         raise InvalidInput(f"filter {field!r}: expected a name, or names with dots between them.")
     if len(names) == 1 and names[0] in FACTS:
-        return names
+        return (FACTS[names[0]],)
     return names if names[0] == "metadata" and len(names) > 1 else ("metadata", *names)
 
 
@@ -201,7 +207,9 @@ def _scalar(field: str, operator: str, value: Any) -> Scalar:
         case str():
             # As what is stored: see storage/pool.py, to_json.
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-        case int() | float() if operator != "prefix" and math.isfinite(value) and abs(value) < 2**63:
+        case int() if operator != "prefix" and abs(value) < 2**63:
+            return value
+        case float() if operator != "prefix" and math.isfinite(value):
             return value
         case _:
             pass

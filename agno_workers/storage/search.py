@@ -29,15 +29,15 @@ Rerank = Callable[[str, Sequence[Hit]], Sequence[float]]
 class Effort(msgspec.Struct, frozen=True):
     """How far a search looks. More finds more, and takes longer."""
 
-    candidates: int = 60
+    candidates: int = 40
     """Of each side of a hybrid search; fewer than `limit` are never taken."""
     ef: int = 200
     """Of HNSW: how many nearest are held while it looks, 1 to 1000."""
     max_scan: int = 20_000
     """Of HNSW: vectors looked at where a filter leaves few, before it gives up."""
-    exact_chunks: int = 10_000
+    exact_chunks: int = 2000
     """A filter that leaves at most that many chunks has all of them compared, in place of HNSW."""
-    words_budget: int = 4000
+    words_budget: int = 1500
     """Chunks in which the words that are looked up stand, the rarest words first; the others only weigh."""
 
 
@@ -129,7 +129,7 @@ class Search:
         asked: dict[str, Any],
     ) -> Found:
         """What agno.search gives to `asked`, and how it went about it."""
-        if filter is not None and (filter.equal or filter.path):
+        if filter is not None and filter != Filter():
             asked = asked | {"filter": msgspec.structs.asdict(filter)}
         asked = asked | {"knowledge_id": knowledge_id} | msgspec.structs.asdict(effort or Effort())
         if asked["limit"] * 2 > asked["ef"]:

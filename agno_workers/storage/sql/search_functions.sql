@@ -24,6 +24,8 @@ $$;
 -- The condition of a filter (see knowledge/filters.py) on a document `d`; the filter itself is $1.
 CREATE OR REPLACE FUNCTION agno.filter_condition(filter jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT concat_ws(' AND ', 'd.version > 0',
+        (SELECT string_agg(format('d.%1$I = ($1 #>> ''{columns,%1$s}'')', name), ' AND ')
+            FROM jsonb_object_keys(filter->'columns') name WHERE name IN ('uri', 'language', 'media_type')),
         (SELECT string_agg(format('(d.metadata @> ($1 #> ''{equal,%1$s,0}'') OR d.metadata @> ($1 #> ''{equal,%1$s,1}''))', i), ' AND ')
             FROM generate_series(0, jsonb_array_length(filter->'equal') - 1) i),
         CASE WHEN filter->>'path' IS NOT NULL THEN format('jsonb_path_exists(%s, ($1->>''path'')::jsonpath, $1->''values'', true)',
@@ -52,7 +54,7 @@ BEGIN
     FROM spoken s, unnest(tsvector_to_array(to_tsvector(s.language, left(question, 4000)))) l
     WHERE s.language IS NOT NULL AND l <> '';
     IF base.stats_chunks > 0 THEN
-        RETURN QUERY SELECT agno.word(l), coalesce(x.documents, 0) * greatest(1, base.chunk_count / base.stats_chunks::float8)
+        RETURN QUERY SELECT agno.word(l), coalesce(x.documents, 1) * greatest(1, base.chunk_count / base.stats_chunks::float8)
             FROM unnest(lexemes) l LEFT JOIN agno.lexeme x ON x.knowledge_id = base.id AND x.lexeme = l
             ORDER BY 2, l LIMIT 40;
     ELSE
@@ -82,11 +84,12 @@ DECLARE
     filter jsonb := nullif(asked->'filter', 'null');
     mode text := asked->>'mode';
     wanted int := (asked->>'limit')::int;
-    best int := greatest((asked->>'candidates')::int, wanted);
+    -- Twice as many as are wanted: what is nearly in order is set in order, and feedback may move it.
+    best int := CASE WHEN mode = 'semantic' AND asked->>'per_document' IS NULL THEN wanted * 2
+                     ELSE greatest((asked->>'candidates')::int, wanted * 2) END;
     documents bigint[];
     left_chunks bigint;
     narrow text := '';
-    partition text;
     near halfvec := vector;
     self bigint := (asked->>'document_id')::bigint;
     is_exact boolean;
@@ -97,8 +100,8 @@ DECLARE
     average float8;
     n float8;
     idf float8;
-    presence text := '0';
-    bm25 text := '0';
+    presence text := '0::float8';
+    bm25 text := '0::float8';
     how jsonb := '{}';
     hits jsonb;
     semantic text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
@@ -111,8 +114,8 @@ BEGIN
         RETURN jsonb_build_object('version', base.version, 'unchanged', true);
     END IF;
     SELECT s.* INTO room FROM agno.space s WHERE s.id = coalesce((asked->>'space_id')::int, base.space_id) AND s.knowledge_id = base.id;
+    -- Vectors are read through the parent, whose plan goes to the one partition: one that is being moved is not missed.
     dimensions := format('halfvec(%s)', room.dimensions);
-    partition := CASE WHEN room.has_partition THEN format('agno.chunk_embedding_%s', room.id) ELSE 'agno.chunk_embedding_small' END;
 
     IF filter IS NOT NULL THEN
         EXECUTE format('SELECT array_agg(id), coalesce(sum(chunks), 0) FROM (SELECT d.id, d.chunks FROM agno.document d '
@@ -133,8 +136,8 @@ BEGIN
     END IF;
     IF self IS NOT NULL AND room.id IS NOT NULL THEN
         -- The mean of a document's chunks, of 200 of them at the most.
-        EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN %s e ON e.chunk_id = c.id AND e.space_id = %s '
-            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', partition, room.id, base.id)
+        EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.space_id = %s '
+            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', room.id, base.id)
             INTO near USING self, (asked->>'chunk_id')::bigint;
         narrow := narrow || format(' AND c.document_id <> %s', self);
     END IF;
@@ -151,19 +154,19 @@ BEGIN
         how := how || jsonb_build_object('semantic', CASE WHEN is_exact THEN 'exact' ELSE 'hnsw' END);
         IF is_exact AND filter IS NOT NULL AND left_chunks <= (asked->>'exact_chunks')::int THEN
             -- From the documents to their chunks to their vectors.
-            semantic := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN %s e ON e.chunk_id = c.id AND e.space_id = %s '
-                'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', partition, room.id, narrow, best);
+            semantic := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.space_id = %s '
+                'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', room.id, narrow, best);
         ELSIF is_exact THEN
             -- Sorted first, since nearly all are live.
-            semantic := format('SELECT c.id, -e.distance AS score FROM (SELECT chunk_id, embedding <#> $3 AS distance FROM %s WHERE space_id = %s ORDER BY 2) e '
-                'JOIN agno.chunk c ON c.id = e.chunk_id WHERE c.live%s ORDER BY e.distance LIMIT %s', partition, room.id, narrow, best);
+            semantic := format('SELECT c.id, -e.distance AS score FROM (SELECT chunk_id, embedding <#> $3 AS distance FROM agno.chunk_embedding WHERE space_id = %s ORDER BY 2) e '
+                'JOIN agno.chunk c ON c.id = e.chunk_id WHERE c.live%s ORDER BY e.distance LIMIT %s', room.id, narrow, best);
         ELSE
             -- Without the iterative scan a filter, or row-level security, that lets few through would leave next to nothing of the
             -- ef nearest. Its order is nearly right, and is set right by the ORDER BY of `near` below.
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', asked->>'ef', true),
                     set_config('hnsw.max_scan_tuples', asked->>'max_scan', true);
-            semantic := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM %2$s e JOIN agno.chunk c ON c.id = e.chunk_id '
-                'WHERE c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, partition, narrow, best);
+            semantic := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id '
+                'WHERE e.space_id = %2$s AND c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, room.id, narrow, best);
         END IF;
     END IF;
 
@@ -173,8 +176,8 @@ BEGIN
         average := coalesce(nullif(base.avg_length, 0), 40);
         FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
             idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
-            presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN %s ELSE 0 END', i, idf);
-            bm25 := bm25 || format(' + %s * agno.weight(c.tsv, ($4)[%s], %s)', idf, i, average);
+            presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN float8 ''%s'' ELSE 0 END', i, idf);
+            bm25 := bm25 || format(' + float8 ''%s'' * agno.weight(c.tsv, ($4)[%s], float8 ''%s'')', idf, i, average);
             IF i = 1 OR (SELECT sum(c) FROM unnest(counts[:i]) c) <= (asked->>'words_budget')::float8 THEN
                 lookup := CASE WHEN lookup IS NULL THEN words[i] ELSE lookup || words[i] END;
             END IF;
@@ -184,7 +187,7 @@ BEGIN
             -- What stands in more chunks than we can look at only helps to weigh; of what is found the most promising
             -- (each word once, weighed by its rarity) are weighed in full.
             keyword := format('SELECT c.id, %s AS score FROM agno.chunk c WHERE c.id IN (SELECT c.id FROM (SELECT c.id, c.tsv FROM agno.chunk c '
-                'WHERE c.tsv @@ $5 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY (%s) / (0.55 + 0.45 * length(c.tsv) / %s) DESC LIMIT %s) '
+                'WHERE c.tsv @@ $5 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY (%s) / (0.55 + 0.45 * length(c.tsv) / float8 ''%s'') DESC LIMIT %s) '
                 'ORDER BY score DESC, c.id LIMIT %s', bm25, base.id, narrow, presence, average, best * 2, best);
         END IF;
     END IF;
@@ -217,7 +220,7 @@ BEGIN
         FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
         $sql$, semantic, keyword,
         CASE mode WHEN 'semantic' THEN 'SELECT *, semantic AS score FROM candidate'
-                  WHEN 'hybrid' THEN agno.fusion(partition, room.id, bm25)
+                  WHEN 'hybrid' THEN agno.fusion(room.id, bm25)
                   ELSE 'SELECT *, keyword AS score FROM candidate' END,
         coalesce((asked->>'per_document')::int, 2147483647), coalesce(asked->>'min_score', '-1e300')::float8, wanted)
     INTO hits USING filter, documents, near, words, lookup;
@@ -226,7 +229,7 @@ END $$;
 
 -- The text that joins the two sides of a hybrid search; see agno.search. A chunk that has no vector yet counts as the
 -- least alike of those that have one.
-CREATE OR REPLACE FUNCTION agno.fusion(partition text, space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION agno.fusion(space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format($sql$
         WITH around AS MATERIALIZED (
             SELECT o.id, o.document_id, o.position FROM candidate k JOIN agno.chunk c ON c.id = k.id
@@ -234,9 +237,9 @@ CREATE OR REPLACE FUNCTION agno.fusion(partition text, space_id int, bm25 text) 
             GROUP BY o.id
         ),
         weighed AS MATERIALIZED (
-            SELECT a.*, e.embedding, -(e.embedding <#> $3) AS cosine, %3$s AS words, k.id IS NOT NULL AS found
+            SELECT a.*, e.embedding, -(e.embedding <#> $3) AS cosine, %2$s AS words, k.id IS NOT NULL AS found
             FROM around a JOIN agno.chunk c ON c.id = a.id
-            LEFT JOIN %1$s e ON e.chunk_id = a.id AND e.space_id = %2$s
+            LEFT JOIN agno.chunk_embedding e ON e.chunk_id = a.id AND e.space_id = %1$s
             LEFT JOIN candidate k ON k.id = a.id
         ),
         most AS (SELECT greatest(max(cosine), 1e-6) AS cosine, min(cosine) AS least, greatest(max(words), 1e-6) AS words FROM weighed WHERE found),
@@ -255,8 +258,76 @@ CREATE OR REPLACE FUNCTION agno.fusion(partition text, space_id int, bm25 text) 
         ),
         limits AS (SELECT greatest(max(meaning), 1e-6) AS meaning, min(meaning) AS least, greatest(max(said), 1e-6) AS said FROM placed WHERE found)
         SELECT p.id, p.cosine AS semantic, k.semantic_rank, p.words AS keyword, k.keyword_rank,
-            0.6 * coalesce(p.meaning, limits.least) / limits.meaning + 0.4 * p.said / limits.said AS score
+            0.6 * coalesce(p.meaning, limits.least, 0) / limits.meaning + 0.4 * p.said / limits.said AS score
         FROM placed p JOIN candidate k USING (id), limits
         WHERE p.found
-    $sql$, partition, space_id, bm25);
+    $sql$, space_id, bm25);
 $$;
+
+-- Partitions. A large space's vectors lie in a table of their own, with an index of their own; the small ones lie together.
+-- Each of these is to be called in a transaction of its own, by one at a time (search_index.py holds a lock), and may be
+-- called again wherever it was cut short.
+
+-- The table that will be the partition: made, and not yet attached. Locks agno.chunk SHARE ROW EXCLUSIVE, for the foreign key.
+CREATE OR REPLACE FUNCTION agno.make_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    name text := format('chunk_embedding_%s', space_id);
+BEGIN
+    IF to_regclass('agno.' || name) IS NULL THEN
+        LOCK TABLE agno.chunk IN SHARE ROW EXCLUSIVE MODE;
+        EXECUTE format('CREATE TABLE agno.%I (LIKE agno.chunk_embedding INCLUDING INDEXES, CHECK (space_id = %s), FOREIGN KEY (chunk_id) REFERENCES agno.chunk ON DELETE CASCADE)', name, space_id);
+    END IF;
+END $$;
+
+-- What lies among the small ones is copied; they go on being read and written.
+CREATE OR REPLACE FUNCTION agno.fill_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- A chunk that goes meanwhile is locked out by the foreign key, or takes its copy along.
+    EXECUTE format('INSERT INTO agno.chunk_embedding_%1$s (space_id, chunk_id, embedding) SELECT e.space_id, e.chunk_id, e.embedding '
+        'FROM agno.chunk_embedding_small e JOIN agno.chunk c ON c.id = e.chunk_id WHERE e.space_id = %1$s FOR KEY SHARE OF c SKIP LOCKED ON CONFLICT DO NOTHING', space_id);
+END $$;
+
+-- The switch: from one commit to the next the copy, made complete, is the partition. Locks agno.chunk SHARE ROW EXCLUSIVE, then
+-- agno.chunk_embedding SHARE UPDATE EXCLUSIVE, then agno.chunk_embedding_small ACCESS EXCLUSIVE: in the order in which
+-- whoever writes chunks and vectors locks them.
+CREATE OR REPLACE FUNCTION agno.attach_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE agno.chunk IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE ONLY agno.chunk_embedding IN SHARE UPDATE EXCLUSIVE MODE;
+    LOCK TABLE agno.chunk_embedding_small IN ACCESS EXCLUSIVE MODE;
+    EXECUTE format('WITH moved AS (DELETE FROM agno.chunk_embedding_small WHERE space_id = %1$s RETURNING space_id, chunk_id, embedding) '
+        'INSERT INTO agno.chunk_embedding_%1$s (space_id, chunk_id, embedding) SELECT m.* FROM moved m ON CONFLICT DO NOTHING', space_id);
+    EXECUTE format('ALTER TABLE agno.chunk_embedding ATTACH PARTITION agno.chunk_embedding_%1$s FOR VALUES IN (%1$s)', space_id);
+    UPDATE agno.space s SET has_partition = true WHERE s.id = $1;
+END $$;
+
+-- A space that nobody searches gives its partition back. Locks agno.chunk, then all vectors, ACCESS EXCLUSIVE, for a moment.
+CREATE OR REPLACE FUNCTION agno.drop_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_regclass(format('agno.chunk_embedding_%s', space_id)) IS NOT NULL THEN
+        LOCK TABLE agno.chunk IN ACCESS EXCLUSIVE MODE;
+        LOCK TABLE ONLY agno.chunk_embedding IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('DROP TABLE agno.chunk_embedding_%s', space_id);
+        UPDATE agno.space s SET has_partition = false, is_indexed = false WHERE s.id = $1;
+    END IF;
+END $$;
+
+-- In how many chunks each word of a base stands (those of one chunk are left out: a word that is not here counts as one of
+-- them), and how long a chunk is in the mean.
+CREATE OR REPLACE FUNCTION agno.count_words(knowledge_id int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    average float8;
+    counted bigint;
+BEGIN
+    SELECT count(*), coalesce(avg(length(c.tsv)), 0) INTO counted, average FROM agno.chunk c WHERE c.knowledge_id = $1 AND c.live;
+    WITH counts AS MATERIALIZED (
+        SELECT s.word, s.ndoc FROM ts_stat(format('SELECT tsv FROM agno.chunk WHERE knowledge_id = %s AND live', $1)) s WHERE s.ndoc > 1
+    ),
+    gone AS (
+        DELETE FROM agno.lexeme x WHERE x.knowledge_id = $1 AND NOT EXISTS (SELECT FROM counts WHERE counts.word = x.lexeme)
+    )
+    INSERT INTO agno.lexeme AS x (knowledge_id, lexeme, documents) SELECT $1, word, ndoc FROM counts
+    ON CONFLICT ON CONSTRAINT lexeme_pkey DO UPDATE SET documents = excluded.documents WHERE x.documents <> excluded.documents;
+    UPDATE agno.knowledge k SET avg_length = average, stats_chunks = counted, version = k.version + 1 WHERE k.id = $1;
+    RETURN counted;
+END $$;

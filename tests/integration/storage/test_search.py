@@ -1,0 +1,230 @@
+"""What a search finds, in which order, and what its scores are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agno_workers.core.knowledge import Hit
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.filters import compile_filter
+from agno_workers.storage.search import Effort, Search
+from tests.integration.storage.base import Base
+from tests.integration.storage.world import World
+
+EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+NORTH_EAST = (0.8, 0.6, 0.0)
+
+
+@pytest.fixture
+def base(world: World) -> Base:
+    return Base(world.pool)
+
+
+# By words.
+
+
+def test_one_word_of_a_question_is_enough_and_a_rare_one_weighs_more(base: Base) -> None:
+    rare, common = base.add("the zeppelin arrives"), base.add("a train arrives here")
+    base.add("the train leaves"), base.add("nothing of the kind")
+    assert base.found("when does a zeppelin or a train land?", mode="keyword")[0] == rare[0]
+    assert set(base.found("zeppelin train", mode="keyword")) > {rare[0], common[0]}
+
+
+def test_a_keyword_score_is_bm25(base: Base) -> None:
+    texts = ["cat", "cat cat cat dog", "cat dog bird fish", "bird fish horse"]
+    ids = [base.add(text)[0] for text in texts]
+    base.sql("SELECT agno.count_words(%s)", base.id)
+    hits = {hit.chunk_id: hit.score for hit in base.search.search(base.id, "cats", mode="keyword")}
+    lengths = [len(set(text.split())) for text in texts]
+    average = sum(lengths) / 4
+    idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
+    expected = {
+        ids[i]: idf * f * 2.2 / (f + 1.2 * (0.25 + 0.75 * lengths[i] / average)) for i, f in enumerate((1, 3, 1))
+    }  # fmt: skip
+    assert hits == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 15, 16, 40])
+def test_how_often_a_word_stands_in_a_text_is_read_off_its_rank(world: World, count: int) -> None:
+    text = "other words " + "word filler " * count
+    counted = world.value("SELECT agno.times(to_tsvector('simple', %(text)s), 'word')", text=text)
+    assert counted == min(count, 16)
+
+
+def test_a_base_of_several_languages_is_asked_in_all_of_them(base: Base) -> None:
+    german, english = base.add("Die Häuser am Hafen", language="german"), base.add("running water")
+    assert base.found("ein Haus", mode="keyword") == german
+    assert base.found("it runs", mode="keyword") == english
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=30) | st.sampled_from(["a' | b", "\\", "a\\'b", "!(&|<->:*", "x:A*", "''", "http://a.b/c?d='e'", "%s %(a)s", "O'Reilly's"]))  # fmt: skip
+def test_no_question_breaks_the_search(world: World, question: str) -> None:
+    world.empty()
+    base = Base(world.pool)
+    base.add(("something", EAST))
+    for mode in ("keyword", "semantic", "hybrid"):
+        base.search.search(base.id, question, EAST, mode=mode)
+
+
+def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Base) -> None:
+    for number in range(30):
+        base.add(f"house number{number}")
+    target = base.add("house zeppelin")
+    found = base.search.find(
+        base.id, None, None, Effort(words_budget=10), {"text": "zeppelin house", "mode": "keyword", "limit": 8}
+    )  # fmt: skip
+    assert [hit.chunk_id for hit in found.hits] == target
+    assert (found.how["words"], found.how["looked_up"]) == (2, 1)
+
+
+# By meaning.
+
+
+def test_semantic_hits_come_by_their_cosine(base: Base) -> None:
+    ids = base.add(("a", EAST), ("b", NORTH), ("c", NORTH_EAST))
+    hits = base.search.search(base.id, "", EAST, mode="semantic")
+    assert [hit.chunk_id for hit in hits] == [ids[0], ids[2], ids[1]]
+    assert [hit.scores["semantic"] for hit in hits] == pytest.approx([1, 0.8, 0], abs=1e-3)
+    assert [hit.scores["semantic_rank"] for hit in hits] == [1, 2, 3]
+
+
+def test_neither_another_base_nor_a_version_to_come_is_seen(base: Base, world: World) -> None:
+    other = Base(world.pool, "other")
+    other.add(("zeppelin", EAST))
+    base.add(("zeppelin", EAST), live=False)
+    for mode in ("keyword", "semantic", "hybrid"):
+        assert base.found("zeppelin", EAST, mode=mode) == []
+        assert len(other.found("zeppelin", EAST, mode=mode)) == 1
+
+
+def test_a_vector_of_another_model_is_refused(base: Base) -> None:
+    base.add(("a", EAST))
+    with pytest.raises(InvalidInput, match="the question has 2 dimensions, and the vectors of test have 3"):
+        base.found("a", (1.0, 0.0), mode="semantic")
+
+
+def test_like_a_document_are_others(base: Base) -> None:
+    (own, _), near, far = base.add(("a", EAST), ("b", NORTH)), base.add(("c", NORTH_EAST), ("d", NORTH_EAST)), base.add(("e", UP))  # fmt: skip
+    ((document,),) = (row.values() for row in base.sql("SELECT document_id FROM agno.chunk WHERE id = %s", own))  # fmt: skip
+    like_document = base.search.similar(base.id, document_id=document)
+    assert [hit.chunk_id for hit in like_document] == [near[0], far[0]]
+    like_chunk = base.search.similar(base.id, chunk_id=own, per_document=None)
+    assert [hit.chunk_id for hit in like_chunk] == [*near, far[0]]
+    with pytest.raises(InvalidInput, match="similar to what"):
+        base.search.similar(base.id)
+
+
+# By both.
+
+
+def test_both_sides_of_a_hybrid_score_are_known_whichever_side_found_it(base: Base) -> None:
+    said, meant = base.add(("zeppelin", NORTH)), base.add(("airship", EAST))
+    hits = {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST, effort=Effort(candidates=1), limit=1)}  # fmt: skip
+    hits |= {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST)}
+    assert hits[said[0]].scores["semantic"] == pytest.approx(0, abs=1e-3)
+    assert hits[meant[0]].scores["keyword"] == 0
+    assert hits[meant[0]].scores["semantic"] == pytest.approx(1, abs=1e-3)
+
+
+def test_without_vectors_a_hybrid_search_is_one_by_words(base: Base) -> None:
+    ids = base.add("zeppelin", "airship")
+    assert base.found("zeppelin", EAST) == ids[:1]
+    assert base.found("zeppelin") == ids[:1]
+    assert base.found("zeppelin", EAST, mode="semantic") == []
+
+
+def test_a_chunk_whose_vector_is_still_to_come_is_found_by_its_words(base: Base) -> None:
+    base.add(("boat", NORTH))
+    base.add(("train", UP))
+    assert base.add("zeppelin")[0] in base.found("zeppelin", EAST)
+
+
+def test_a_chunk_is_read_in_its_place(base: Base) -> None:
+    alone = base.add(("it flies", EAST))
+    at_home = base.add(("the zeppelin", EAST), ("it flies", EAST))
+    found = base.found("zeppelin flies", EAST)
+    assert found.index(at_home[1]) < found.index(alone[0])
+
+
+# Around all of them.
+
+
+@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
+def test_filters_narrow_every_mode(base: Base, mode: Any) -> None:
+    base.add(("zeppelin", EAST), year=1930)
+    newer = base.add(("zeppelin", NORTH_EAST), year=1999, uri="file:///b")
+
+    def found(**conditions: Any) -> list[int]:
+        return base.found("zeppelin", EAST, mode=mode, filter=compile_filter(conditions))
+
+    assert found(year={"gt": 1950}) == found(year=1999) == found(uri={"prefix": "file:"}) == newer
+    assert found(uri="file:///b", lang="en", created={"gt": "2020-01-01"}) == newer
+    assert found(year=1) == []
+
+
+def test_a_hit_tells_where_it_stands(base: Base) -> None:
+    _, second = base.add("one", "zeppelin", uri="file:///a", year=1930)
+    base.sql("UPDATE agno.chunk SET heading = E'Air\\nShips' WHERE id = %s", second)
+    (hit,) = base.search.search(base.id, "zeppelin")
+    assert (hit.uri, hit.title, hit.heading, hit.position) == ("file:///a", "A title", ("Air", "Ships"), 1)
+    assert hit.metadata == {"year": 1930}
+
+
+def test_bounds(base: Base) -> None:
+    base.add(("a", EAST), ("b", EAST), ("c", EAST))
+    other = base.add(("d", NORTH_EAST))
+    assert len(base.found("", EAST, mode="semantic", limit=2)) == 2
+    assert base.found("", EAST, mode="semantic", per_document=1)[1:] == other
+    assert len(base.found("", EAST, mode="semantic", min_score=0.9)) == 3
+    for wrong in (0, 1001):
+        with pytest.raises(InvalidInput, match=f"limit is {wrong}"):
+            base.found("", EAST, limit=wrong)
+    with pytest.raises(InvalidInput, match="no knowledge base has the id 0"):
+        base.search.search(0, "a")
+
+
+@pytest.mark.parametrize(("up", "down", "moved"), [(0, 0, None), (1, 0, 1.023), (10**6, 0, 1.1), (0, 10**6, 0.9)])  # fmt: skip
+def test_feedback_moves_a_score_by_a_tenth_at_the_most(base: Base, up: int, down: int, moved: float | None) -> None:  # fmt: skip
+    (chunk,) = base.add(("a", EAST))
+    if up or down:
+        base.sql("INSERT INTO agno.feedback (chunk_id, up, down) VALUES (%s, %s, %s)", chunk, up, down)
+    (hit,) = base.search.search(base.id, "", EAST, mode="semantic")
+    assert hit.scores.get("feedback") == (moved and pytest.approx(moved, abs=1e-3))
+    assert hit.score == pytest.approx(moved or 1, abs=2e-3)
+
+
+def test_a_reranker_has_the_last_word(base: Base) -> None:
+    ids = base.add(*((text, EAST) for text in ("aa", "a", "aaa", "aaaa")))
+
+    def by_length(question: str, hits: Sequence[Hit]) -> list[float]:
+        return [float(len(hit.content)) for hit in hits]
+
+    hits = base.search.search(base.id, "q", EAST, mode="semantic", limit=2, rerank=by_length)
+    assert [hit.chunk_id for hit in hits] == [ids[3], ids[2]]
+    assert hits[0].scores["rerank"] == hits[0].score == 4
+
+
+def test_a_known_answer_is_given_again_until_the_base_changes(base: Base) -> None:
+    (chunk,) = base.add("zeppelin")
+    assert base.found("zeppelin") == [chunk]
+    base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
+    assert base.found("zeppelin") == [chunk]  # nobody said that it changed
+    assert base.found("zeppelin", limit=9) == []  # another question
+    base.sql("UPDATE agno.knowledge SET version = version + 1 WHERE id = %s", base.id)
+    assert base.found("zeppelin") == []
+
+
+def test_only_so_many_answers_are_kept(base: Base) -> None:
+    base.search = Search(base.pool, cached=2)
+    (chunk,) = base.add("zeppelin")
+    for limit in (1, 2, 3):
+        base.found("zeppelin", limit=limit)
+    base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
+    assert [len(base.found("zeppelin", limit=limit)) for limit in (3, 2, 1)] == [1, 1, 0]

@@ -1,0 +1,77 @@
+"""What a filter says when it can't be understood, and what it is made into."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from agno_workers.core.knowledge import Filter
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_no_condition_is_no_filter(nothing: dict[str, Any] | None) -> None:
+    assert compile_filter(nothing) == Filter()
+
+
+def test_what_must_be_equal_goes_to_the_index() -> None:
+    made = compile_filter({"kind": "note", "year": {"eq": 2024}, "lang": "en", "uri": "a"})
+    assert made.equal == (({"kind": "note"}, {"kind": ["note"]}), ({"year": 2024}, {"year": [2024]}))
+    assert made.columns == {"language": "en", "uri": "a"}
+    assert made.path is None
+
+
+def test_no_value_is_in_the_text_of_the_path() -> None:
+    evil = "' || true) -- \" $x"
+    made = compile_filter({"a": {"gt": evil}, "not": {"title": {"prefix": evil}}, "any": [{"b": evil}]})
+    assert made.path is not None
+    assert evil not in made.path
+    assert set(made.values.values()) == {evil}
+
+
+def test_times_are_seconds_of_the_documents_own_and_text_elsewhere() -> None:
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert compile_filter({"created": {"gte": "2026-01-31T12:00:00Z"}}).values == {"v0": noon.timestamp()}
+    assert compile_filter({"seen": {"gte": noon}}).values == {"v0": "2026-01-31T12:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"year": {"gtee": 1}}, r"filter 'year': no operator 'gtee'. Did you mean 'gte'\?"),
+        ({"year": {"$gte": 1}}, r"Did you mean 'gte'\?"),
+        ({"author": {"name": "Ann"}}, r"dots go down into a field: 'author.name'"),
+        ({"year": {}}, r"filter 'year': no operator in \{\}"),
+        ({"tags": ["a", "b"]}, r"filter 'tags': 'eq' takes .*, got \['a', 'b'\]. For one of several say"),
+        ({"year": {"in": "ab"}}, r"filter 'year': 'in' takes a list, got 'ab'"),
+        ({"year": {"gt": True}}, r"filter 'year': 'gt' takes text or a number, got True"),
+        ({"year": {"gt": None}}, r"got None"),
+        ({"year": float("nan")}, r"got nan"),
+        ({"year": 2**64}, r"got 18446744073709551616"),
+        ({"name": {"prefix": 3}}, r"filter 'name': 'prefix' takes text, got 3"),
+        ({"name": {"exists": "yes"}}, r"'exists' takes true or false, got 'yes'"),
+        ({"created": {"gt": "yesterday"}}, r"filter 'created': expected a time"),
+        ({"created": {"prefix": "2026"}}, r"it is a time, and has no 'prefix'"),
+        ({"any": {"a": 1}}, r"filter 'any': expected a list of conditions.*'metadata.any'"),
+        ({"any": []}, r"filter 'any': expected a list of conditions"),
+        ({"not": 3}, r"filter 'not': expected conditions"),
+        ({"a..b": 1}, r"filter 'a..b': expected a name"),
+        ({"": 1}, r"expected a name"),
+        ({3: 1}, r"a field is named by text, not by 3"),
+        ({"a": {"in": list(range(MAX_CONDITIONS + 1))}}, r"more than 100 values"),
+    ],
+)
+def test_a_filter_that_is_none_says_what_is_wrong_and_what_to_say(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        compile_filter(wrong)
+
+
+def test_a_filter_has_a_bottom() -> None:
+    deep: dict[str, Any] = {"a": 1}
+    for _ in range(MAX_DEPTH + 2):
+        deep = {"not": deep}
+    with pytest.raises(InvalidInput, match="nested deeper than 8"):
+        compile_filter(deep)
