@@ -76,10 +76,12 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     return _listed(asked, (scheme, bucket, prefix), globs)
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int, known: str | None = None) -> Raw:  # noqa: ARG001 - the list knew
+def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
     """The object, as it is now. Raises SourceUnavailable or SourceRejected."""
-    obstore = _obstore()
-    scheme, bucket, key = _parts(source.uri)
+    try:
+        obstore, (scheme, bucket, key) = _obstore(), _parts(source.uri)
+    except InvalidInput as error:
+        raise SourceRejected(str(error), uri=source.uri, code="invalid") from error
     ends = monotonic() + timeout_s
     with _translated(source.uri):
         answer = obstore.get(_store(scheme, bucket, timeout_s, 0), key)

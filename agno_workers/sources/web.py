@@ -36,6 +36,7 @@ _SITEMAP_BYTES = 50 * 1024 * 1024  # as the protocol says, unpacked
 _ROBOTS_BYTES = 512 * 1024  # as RFC 9309 says
 _REQUEST_S = 60.0  # for one sitemap
 _SLICE = 64 * 1024
+_LISTED = "lastmod:"
 _GZIP = b"\x1f\x8b"
 
 
@@ -72,13 +73,19 @@ def takes(given: object) -> bool:
     return isinstance(given, Mapping) and ("sitemap" in given or set(given) <= {"url", "title", "metadata"})
 
 
-def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The sources of a URL or a sitemap. Of `options` counts `allow` (see addresses.py).
+def find(
+    given: str | Mapping[str, Any],
+    options: Mapping[str, Any] = {},  # noqa: ARG001 - as all `find`s
+    *,
+    allow: Sequence[str] = (),
+) -> Iterator[Source]:
+    """The sources of a URL or a sitemap. `allow` is the operator's list of what may be asked although it isn't public (see
+    addresses.py), and never the caller's.
 
     Raises InvalidInput for a description that can't be used, at once. While it goes on, SourceUnavailable (try the whole again)
     or SourceRejected, never after having left something out without a word.
     """
-    net = Net(openings(options.get("allow", ())))
+    net = Net(openings(allow))
     asked = _read(given)
     if isinstance(asked, Page):
         return iter([Source(str(_parsed(asked.url)), title=asked.title, metadata=asked.metadata)])
@@ -86,34 +93,29 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     return _Walk(asked, net).sources()
 
 
-def fetch(
-    source: Source,
-    *,
-    timeout_s: float,
-    max_bytes: int,
-    known: str | None = None,
-    allow: Sequence[str] = (),
-    net: Net | None = None,
-) -> Raw:
-    """The page. `known` is the fingerprint of what was read last: where it still holds, nothing is read (`Raw.unchanged`).
+def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
+    """The page. With the fingerprint of what was read last, nothing is read while that still holds (`Raw.unchanged`).
 
     Raises SourceUnavailable or SourceRejected, as `Net.get`.
     """
-    net = net or Net(openings(allow))
-    response = net.get(
-        urls.parse(source.uri),
+    known = source.fingerprint
+    asked = urls.parse(source.uri)
+    answer = Net(openings(allow)).get(
+        asked,
         timeout_s=timeout_s,
         max_bytes=max_bytes,
-        conditional=lambda hop: _conditions(known, hop),
+        conditional=lambda hop: _conditions(known, hop, asked),
     )
-    if response.status == 304:
+    if answer.status == 304:
         return Raw(b"", fingerprint=known, unchanged=True)
-    redirected = str(response.url) != str(urls.parse(source.uri))
-    fingerprint = source.fingerprint or _fingerprint(response.headers, response.url if redirected else None)
-    return Raw(response.content, response.headers.get("content-type"), fingerprint)
+    if known is not None and known.startswith(_LISTED):
+        fingerprint: str | None = known  # what the sitemap will say the next time, too
+    else:
+        fingerprint = _fingerprint(answer.headers, answer.url if answer.url != asked else None)
+    return Raw(answer.content, answer.headers.get("content-type"), fingerprint)
 
 
-# ---- fingerprints: `etag:"abc"`, `modified:DATE`, with ` URL` at the end where a redirect led there ---------
+# ---- fingerprints: `lastmod:DATE` of a sitemap; `etag:"abc"`, `modified:DATE`, with ` URL` at the end where a redirect led there
 
 
 def _fingerprint(headers: Mapping[str, str], final: Url | None) -> str | None:
@@ -125,11 +127,11 @@ def _fingerprint(headers: Mapping[str, str], final: Url | None) -> str | None:
     return None
 
 
-def _conditions(known: str | None, hop: Url) -> dict[str, str]:
+def _conditions(known: str | None, hop: Url, asked: Url) -> dict[str, str]:
     """The headers that make `hop` answer 304 while it is as it was; none where the fingerprint is of another page."""
     kind, _, value = (known or "").partition(":")
     value, where = _split(value)
-    if (where is not None and where != str(hop)) or not value.isascii() or not value.isprintable():
+    if (where or str(asked)) != str(hop) or not value.isascii() or not value.isprintable():
         return {}
     names = {"etag": "If-None-Match", "modified": "If-Modified-Since"}
     return {names[kind]: value} if kind in names else {}
@@ -210,7 +212,7 @@ class _Walk:
         self._seen.add(str(url))
         if len(self._seen) - self._sitemaps > self._asked.max_urls:
             raise self._too_many("pages", "max_urls", self._asked.max_urls)
-        fingerprint = f"lastmod:{entry.modified}" if entry.modified else None
+        fingerprint = f"{_LISTED}{entry.modified}" if entry.modified else None
         yield Source(str(url), origin=str(self._top), fingerprint=fingerprint)
 
     def _is_ours(self, url: Url) -> bool:
