@@ -1,0 +1,106 @@
+"""From what a caller wrote to the sources that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agno_workers.core.knowledge import Raw, Source
+from agno_workers.errors import InvalidInput, SourceRejected
+from agno_workers.sources import web
+from agno_workers.sources.resolve import fetch, find, scheme_of
+
+
+def test_each_kind_is_found_by_how_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("A.")
+    for given, uri in [
+        (str(tmp_path), f"file://{tmp_path}/a.md"),
+        (f"file://{tmp_path}/a.md", f"file://{tmp_path}/a.md"),
+        ({"path": str(tmp_path / "a.md")}, f"file://{tmp_path}/a.md"),
+        ({"text": "Hello.", "key": "greeting"}, "text:greeting"),
+        ("https://example.com/docs", "https://example.com/docs"),
+        ({"url": "https://example.com/docs", "title": "Docs"}, "https://example.com/docs"),
+        (Source("https://example.com/x"), "https://example.com/x"),
+        (Source("wiki:page", text="Hello."), "wiki:page"),
+    ]:
+        (source,) = find(given)  # type: ignore[arg-type]  # each of another type
+        assert source.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("ftp://example.com/a", "names no source"),
+        ("htps://example.com/a", r"Did you mean https:\?"),
+        ("text:greeting", "A text is handed in as {'text': ...}"),
+        (Source("wiki:page"), "names no source"),
+        ({"text": "  "}, "is empty"),
+        ({"text": "Hello.", "titel": "x"}, "did you mean 'title'"),
+        ("/no/such/path", "does not exist"),
+    ],
+)
+def test_what_means_nothing_is_told_at_once(given: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        find(given)
+
+
+def test_metadata_of_an_ingestion_goes_with_each_and_gives_way_to_its_own() -> None:
+    given = {"text": "Hello.", "metadata": {"team": "dev"}}
+    (source,) = find(given, {"metadata": {"team": "ops", "year": 2026}})
+    assert source.metadata == {"team": "dev", "year": 2026}
+
+
+def test_which_private_addresses_may_be_asked_is_not_for_who_submits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def note(_: Any, options: Any) -> Iterator[Source]:
+        seen.append(options["allow"])
+        return iter(())
+
+    monkeypatch.setattr(web, "find", note)
+    find("http://10.0.0.1/", {"allow": ["10.0.0.0/8"]})
+    find("http://10.0.0.1/", {"allow": ["*"]}, allow=["wiki.intern"])
+    assert seen == [(), ("wiki.intern",)]
+    with pytest.raises(SourceRejected) as caught:
+        fetch(Source("http://127.0.0.1:9/"), 5, 1_000)
+    assert caught.value.code == "off_limits"
+
+
+def test_a_text_is_its_own_bytes() -> None:
+    (source,) = find({"text": "Grüße \ud83d", "key": "a", "media_type": "text/markdown"})
+    raw = fetch(source, 5, 1_000)
+    assert raw == Raw("Grüße ?".encode(), "text/markdown", source.fingerprint)
+    (same,) = find({"text": "Grüße \ud83d"})
+    (other,) = find({"text": "Grüße"})
+    assert same.fingerprint == source.fingerprint != other.fingerprint
+    assert same.uri != other.uri
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        (Source("text:a", text="x" * 2_000), "too_large"),
+        (Source("db:a/1"), "invalid"),
+        (Source("file://server/a"), "invalid"),
+        (Source("file:///no/such/file"), "gone"),
+    ],
+)
+def test_a_source_that_can_not_be_had_fails_by_itself(source: Source, code: str) -> None:
+    with pytest.raises(SourceRejected) as caught:
+        fetch(source, 5, 1_000)
+    assert caught.value.code == code
+    assert caught.value.uri == source.uri
+
+
+def test_a_text_at_hand_is_taken_whatever_its_address() -> None:
+    assert fetch(Source("https://example.com/", text="Hello."), 5, 1_000).content == b"Hello."
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"), [("HTTPS://a", "https"), ("a/b:c", ""), ("/a", ""), ("text:a", "text"), ("", "")]
+)
+def test_a_scheme_is_what_stands_before_the_colon(uri: str, scheme: str) -> None:
+    assert scheme_of(uri) == scheme
