@@ -36,7 +36,6 @@ _SITEMAP_BYTES = 50 * 1024 * 1024  # as the protocol says, unpacked
 _ROBOTS_BYTES = 512 * 1024  # as RFC 9309 says
 _REQUEST_S = 60.0  # for one sitemap
 _SLICE = 64 * 1024
-_LISTED = "lastmod:"
 _GZIP = b"\x1f\x8b"
 
 
@@ -73,19 +72,14 @@ def takes(given: object) -> bool:
     return isinstance(given, Mapping) and ("sitemap" in given or set(given) <= {"url", "title", "metadata"})
 
 
-def find(
-    given: str | Mapping[str, Any],
-    options: Mapping[str, Any] = {},  # noqa: ARG001 - as all `find`s
-    *,
-    allow: Sequence[str] = (),
-) -> Iterator[Source]:
-    """The sources of a URL or a sitemap. `allow` is the operator's list of what may be asked although it isn't public (see
-    addresses.py), and never the caller's.
+def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
+    """The sources of a URL or a sitemap. Of `options` counts `allow`: the operator's list of what may be asked although it isn't
+    public (see addresses.py), which resolve.py puts there.
 
     Raises InvalidInput for a description that can't be used, at once. While it goes on, SourceUnavailable (try the whole again)
     or SourceRejected, never after having left something out without a word.
     """
-    net = Net(openings(allow))
+    net = Net(openings(options.get("allow", ())))
     asked = _read(given)
     if isinstance(asked, Page):
         return iter([Source(str(_parsed(asked.url)), title=asked.title, metadata=asked.metadata)])
@@ -93,12 +87,14 @@ def find(
     return _Walk(asked, net).sources()
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
-    """The page. With the fingerprint of what was read last, nothing is read while that still holds (`Raw.unchanged`).
+def fetch(
+    source: Source, *, timeout_s: float, max_bytes: int, known: str | None = None, allow: Sequence[str] = ()
+) -> Raw:
+    """The page. `known` is the fingerprint of what was read last: while it still holds, nothing is read (`Raw.unchanged`). A
+    fingerprint that the sitemap gave stays the page's, for the sitemap will give it again.
 
     Raises SourceUnavailable or SourceRejected, as `Net.get`.
     """
-    known = source.fingerprint
     asked = urls.parse(source.uri)
     answer = Net(openings(allow)).get(
         asked,
@@ -108,10 +104,9 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[s
     )
     if answer.status == 304:
         return Raw(b"", fingerprint=known, unchanged=True)
-    if known is not None and known.startswith(_LISTED):
-        fingerprint: str | None = known  # what the sitemap will say the next time, too
-    else:
-        fingerprint = _fingerprint(answer.headers, answer.url if answer.url != asked else None)
+    fingerprint = source.fingerprint or _fingerprint(
+        answer.headers, answer.url if answer.url != asked else None
+    )
     return Raw(answer.content, answer.headers.get("content-type"), fingerprint)
 
 
@@ -212,7 +207,7 @@ class _Walk:
         self._seen.add(str(url))
         if len(self._seen) - self._sitemaps > self._asked.max_urls:
             raise self._too_many("pages", "max_urls", self._asked.max_urls)
-        fingerprint = f"{_LISTED}{entry.modified}" if entry.modified else None
+        fingerprint = f"lastmod:{entry.modified}" if entry.modified else None
         yield Source(str(url), origin=str(self._top), fingerprint=fingerprint)
 
     def _is_ours(self, url: Url) -> bool:
