@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     """Times that a worker may die in one step of an ingestion, before the step is cut into smaller ones, and then given up."""
     document_max_bytes: int = Field(50 * 1024 * 1024, ge=1)
     """A larger document is refused."""
+    source_allow: str = ""
+    """Private hosts and networks that documents may be fetched from, with commas: `wiki.intern`, `*.intern`, `10.0.0.0/8`,
+    `host:8443`. Others are refused, whoever names them: see sources/addresses.py."""
     fetch_timeout_s: float = Field(60.0, gt=0)
     """The longest that fetching one document may take."""
     local_base_url: str = ""

@@ -111,6 +111,7 @@ class Services:
             self.held,
             fetch_timeout_s=self.settings.fetch_timeout_s,
             document_max_bytes=self.settings.document_max_bytes,
+            allow=[entry.strip() for entry in self.settings.source_allow.split(",") if entry.strip()],
         )
         return intake
 

@@ -347,7 +347,8 @@ def tidy(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     reach("tidy.removed")
     if is_lost():
         raise Stopped
-    intake.tidy_index(claim.knowledge_id)
+    if intake.ingest.has_changed(claim):
+        intake.tidy_index(claim.knowledge_id)
     recorded = intake.ingest.finish_tidy(claim)
     reach("tidy.recorded")
     intake.ingest.drop_retired(claim)

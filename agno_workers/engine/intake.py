@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 
 from agno_workers.embedders import resolve
 from agno_workers.engine.control import Held
 from agno_workers.engine.ingest import Intake
 from agno_workers.knowledge.reading import Reading
-from agno_workers.sources import fetch, find
+from agno_workers.sources.resolve import fetch, find
 from agno_workers.storage.ingest import Ingest
 from agno_workers.storage.journal import Journal
 from agno_workers.storage.knowledge import Knowledges
@@ -18,15 +19,16 @@ from agno_workers.storage.search_index import SearchIndex
 
 
 def build(
-    pool: Pool, ingest: Ingest, knowledges: Knowledges, journal: Journal, held: Held, *, fetch_timeout_s: float, document_max_bytes: int
+    pool: Pool, ingest: Ingest, knowledges: Knowledges, journal: Journal, held: Held, *, fetch_timeout_s: float, document_max_bytes: int,
+    allow: Sequence[str],
 ) -> Intake:  # fmt: skip
     return Intake(
         ingest=ingest,
         knowledges=knowledges,
         journal=journal,
         held=held,
-        find=find,
-        fetch=fetch,
+        find=partial(find, allow=allow),
+        fetch=partial(fetch, allow=allow),
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         tidy_index=SearchIndex(pool).tidy_index,

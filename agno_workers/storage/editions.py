@@ -210,9 +210,7 @@ class Editions:
         self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
         if not tokens or not self.spaces:
             return
-        found = {
-            (row["space_id"], row["chunk_id"]) for row in self._ask("copy_vectors", chunk_ids=list(tokens))
-        }
+        found = self._copy_vectors(list(tokens))
         self.copied = len(found)
         self.missing = [
             Missing(space, chunk_id, count)
@@ -220,6 +218,19 @@ class Editions:
             for chunk_id, count in tokens.items()
             if (space, chunk_id) not in found
         ]
+
+    def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
+        """Gives (space, chunk) of those that got one."""
+        new = defaultdict(list)
+        for each in self.documents:
+            for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True):
+                new[piece.hash].append(chunk_id)
+        same = self._ask("same_texts", hashes=list(new), but=ids)
+        pairs = [(chunk_id, row["id"]) for row in same for chunk_id in new[row["hash"]]]
+        if not pairs:
+            return set()
+        rows = self._ask("copy_vectors", new=[pair[0] for pair in pairs], known=[pair[1] for pair in pairs])
+        return {(row["space_id"], row["chunk_id"]) for row in rows}
 
     def write_documents(self) -> None:
         """Those that were there before, and new ones that turned out to be duplicates."""

@@ -219,7 +219,8 @@ class Ingest:
             if ids:
                 with connection.cursor() as cursor, cursor.copy(_SQL["copy_embeddings"]) as copy:
                     copy.write(_binary(call["space"], ids, vectors))
-            self._ask(connection, "refuse", claim, chunk_ids=ids, why=None)
+            if mended := [row["id"] for row in wanting if row["is_refused"]]:
+                self._ask(connection, "refuse", claim, chunk_ids=mended, why=None)
             if error:
                 self._ask(connection, "refuse", claim, chunk_ids=call["chunks"], why=error["message"])
             more = 0
@@ -284,6 +285,10 @@ class Ingest:
             else:
                 self._ask(connection, "end_run", claim, run_status="done", reason="end", run_error=None)
         return self._followed(claim) if missing else _over(claim)
+
+    def has_changed(self, claim: WorkClaim) -> bool:
+        """Whether an ingestion has changed anything that a search could see."""
+        return bool(self._pool.run(_SQL["has_changed"], {"run_id": claim.run_id})[0]["changed"])
 
     def drop_retired(self, claim: WorkClaim) -> None:
         """Forget vectors that are no longer searched, little by little."""

@@ -162,16 +162,19 @@ SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s 
 DELETE FROM agno.chunk c WHERE c.document_id = ANY(%(document_ids)s) AND c.id <> ALL(%(but)s) AND (c.live IS FALSE OR %(live)s)
 RETURNING c.live;
 
+-- name: same_texts
+-- Chunks anywhere that are embedded as these would be.
+SELECT c.id, c.hash FROM agno.chunk c WHERE c.hash = ANY(%(hashes)s) AND c.id <> ALL(%(but)s);
+
 -- name: copy_vectors
--- A text that has a vector of the same model somewhere needs no other one.
+-- A text that has a vector of the same model somewhere needs no other one. `new` and `known`: pairs of chunks with the same text.
 INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
-SELECT target.id, new.id, known.embedding
-FROM agno.chunk new JOIN agno.space target ON target.knowledge_id = new.knowledge_id AND target.status IN ('current', 'building'),
-LATERAL (
-    SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id JOIN agno.space s ON s.id = e.space_id
-    WHERE c.hash = new.hash AND c.id <> new.id AND s.model = target.model AND s.dimensions = target.dimensions LIMIT 1
-) AS known
-WHERE new.id = ANY(%(chunk_ids)s)
+SELECT DISTINCT ON (target.id, pair.new) target.id, pair.new, e.embedding
+FROM unnest(%(new)s::bigint[], %(known)s::bigint[]) AS pair (new, known)
+JOIN agno.chunk_embedding e ON e.chunk_id = pair.known
+JOIN agno.space s ON s.id = e.space_id
+JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
+    AND target.model = s.model AND target.dimensions = s.dimensions
 RETURNING space_id, chunk_id;
 
 -- name: open_spaces
@@ -246,7 +249,7 @@ SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
 WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
 
 -- name: wanting
-SELECT c.id FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'
+SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'
 WHERE c.id = ANY(%(chunk_ids)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s);
 
@@ -292,6 +295,10 @@ spaces AS (
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
 )
 UPDATE agno.knowledge k SET space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+
+-- name: has_changed
+-- Whether the ingestion has changed anything that a search could see.
+SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
 
 -- name: drop_retired
 -- A portion of the vectors that are no longer searched.

@@ -43,8 +43,9 @@ class Fleet:
     """`size` workers of one kind on a database and a Redis of their own. Who dies is replaced, beside what the test does."""
 
     def __init__(
-        self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S
-    ) -> None:
+        self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S,
+        queues: str = "agents,tools",
+    ) -> None:  # fmt: skip
         self.places = folder / "places"
         self.places.mkdir()
         self.database_url = environment["AGNO_DATABASE_URL"]
@@ -60,6 +61,7 @@ class Fleet:
             "AGNO_KEEPER_LEASE_S": str(KEEPER_LEASE_S),
         }
         self._pool = pool
+        self._queues = queues
         self._size = size
         self._starting: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -192,11 +194,11 @@ class Fleet:
 
     def _start(self) -> None:
         try:
-            worker = Worker(self._environment, "agents,tools", self._pool, 4)
+            worker = Worker(self._environment, self._queues, self._pool, 4)
         except (
             pytest.fail.Exception
         ):  # the keeper that a failpoint kills may be this one's, before the worker is ready
-            worker = Worker(self._environment, "agents,tools", self._pool, 4)
+            worker = Worker(self._environment, self._queues, self._pool, 4)
         with self._lock:
             self.workers.append(worker)
 

@@ -1,0 +1,134 @@
+"""An ingestion while workers die and Redis forgets: every chunk and every vector is there, once, as without faults."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from agno_workers.core.knowledge import Progress
+from agno_workers.storage.knowledge import Knowledges
+from agno_workers.wiring import Services
+from tests import invariants
+from tests.acceptance.matrix.fleet import Fleet
+from tests.conftest import StartWorker
+
+PLACES = (
+    "scan.claimed", "scan.found", "scan.recorded", "ingest.claimed", "ingest.read", "ingest.recorded", "embed.claimed", "embed.made",
+    "embed.recorded", "tidy.claimed", "tidy.removed", "tidy.recorded",
+)  # fmt: skip
+SMALL = {"AGNO_BATCH_DOCUMENTS": "5", "AGNO_EMBED_TOKENS": "1500", "AGNO_EMBED_WINDOW": "3"}
+OPTIONS = {"embedder": "hash:32", "chunking": {"max_chars": 200}}
+WORDS = [f"word{number}" for number in range(400)]
+
+
+@pytest.fixture
+def knowledges(services: Services) -> Knowledges:
+    return services.knowledges
+
+
+@pytest.fixture
+def fleet(environment: dict[str, str], tmp_path: Path, services: Services) -> Iterator[Fleet]:
+    """Two workers for knowledge; who dies is replaced."""
+    started = Fleet(environment | SMALL, tmp_path, pool="threads", size=2, queues="knowledge")
+    yield started
+    started.close()
+
+
+def written(folder: Path, many: int, seed: int = 1) -> Path:
+    """So many small documents of some paragraphs."""
+    chance = random.Random(seed)
+    folder.mkdir(exist_ok=True)
+    for number in range(many):
+        paragraphs = [" ".join(chance.choices(WORDS, k=25)) for _ in range(chance.randint(2, 6))]
+        (folder / f"{number:03}.txt").write_text("\n\n".join(paragraphs))
+    return folder
+
+
+def begin(services: Services, knowledges: Knowledges, name: str, folder: Path) -> str:
+    knowledges.ensure(name, OPTIONS)
+    submitted = knowledges.submit(name, [str(folder)])
+    assert submitted.send is not None
+    services.dispatch.send([submitted.send])
+    return submitted.run_id
+
+
+def ended(knowledges: Knowledges, run_id: str, timeout_s: float = 120) -> Progress:
+    invariants.until(lambda: knowledges.progress(run_id).ended_at is not None, timeout_s)
+    return knowledges.progress(run_id)
+
+
+def kept(services: Services, name: str) -> list[tuple[object, ...]]:
+    """Each chunk and each vector of a knowledge base, whatever their ids are."""
+    rows = services.pool.run(
+        """SELECT d.uri, c.position, c.live, encode(c.hash, 'hex') AS hash, c.content, md5(e.embedding::text) AS vector, s.model
+           FROM agno.knowledge k JOIN agno.document d ON d.knowledge_id = k.id LEFT JOIN agno.chunk c ON c.document_id = d.id
+           LEFT JOIN agno.chunk_embedding e ON e.chunk_id = c.id LEFT JOIN agno.space s ON s.id = e.space_id
+           WHERE k.name = %(name)s ORDER BY d.uri, c.position""",
+        {"name": name},
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+@pytest.mark.timeout(300)
+def test_whoever_dies_at_whichever_place_nothing_is_lost_and_nothing_is_there_twice(
+    services: Services, knowledges: Knowledges, fleet: Fleet, tmp_path: Path
+) -> None:
+    folder = written(tmp_path / "documents", 12)
+    ended(knowledges, begin(services, knowledges, "clean", folder))
+    for place in PLACES:
+        fleet.arm(place)
+        run_id = begin(services, knowledges, place.replace(".", "_"), folder)
+        invariants.until(lambda place=place: not fleet.is_armed(place))
+        fleet.fill()
+        assert ended(knowledges, run_id).status == "done", place
+        assert kept(services, place.replace(".", "_")) == kept(services, "clean"), place
+    fleet.settle()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_workers_die_each_second_and_redis_forgets_twice_and_all_is_as_without_faults(
+    services: Services, knowledges: Knowledges, fleet: Fleet, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    folder = written(tmp_path / "documents", 180)
+    run_id = begin(services, knowledges, "stormy", folder)
+    over, tick, deaths = threading.Event(), threading.Event(), 0
+    while not over.is_set():
+        tick.wait(1.0)
+        if fleet.workers:
+            fleet.workers[deaths % len(fleet.workers)].kill(signal.SIGKILL)
+            deaths += 1
+        fleet.fill()
+        if deaths in (3, 6):
+            redis_client.flushall()
+        if knowledges.progress(run_id).ended_at is not None or deaths > 60:
+            over.set()
+    progress = ended(knowledges, run_id)
+    assert (progress.status, progress.documents, progress.failed, progress.to_embed) == ("done", 180, 0, 0)
+    assert progress.chunks == progress.embedded
+    ended(knowledges, begin(services, knowledges, "clean", folder))
+    assert kept(services, "stormy") == kept(services, "clean")
+    assert deaths > 3
+    fleet.settle()
+
+
+@pytest.mark.timeout(200)
+def test_a_document_that_kills_its_worker_each_time_fails_alone(
+    services: Services, knowledges: Knowledges, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = written(tmp_path / "documents", 9)
+    (folder / "005-poison.txt").write_text("poison")
+    start_worker(queues="knowledge", pool="prefork", concurrency=2, AGNO_IMPORTS="tests.poison", AGNO_BATCH_DOCUMENTS="5")  # fmt: skip
+    run_id = begin(services, knowledges, "docs", folder)
+    progress = ended(knowledges, run_id)
+    assert (progress.status, progress.documents, progress.failed) == ("done", 9, 1)
+    (failure,) = knowledges.failures(run_id)
+    assert failure.uri.endswith("005-poison.txt")
+    assert failure.message == "its worker died in each of 3 attempts"
+    assert progress.chunks == progress.embedded > 0
