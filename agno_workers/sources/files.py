@@ -294,7 +294,7 @@ def _stat(path: str) -> os.stat_result:
         ) from error
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise InvalidInput(f"{_shown(path)} is {_kind(found)}: name a file or a folder.")
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=True):
         raise InvalidInput(f"{_shown(path)} can't be read: Permission denied. Let the workers read it.")
     return found
 
