@@ -8,7 +8,19 @@ import signal
 import time
 from pathlib import Path
 
-from agno_workers import NOT_DONE, Agent, Effect, Limits, Prices, Retry, ToolContext, ToolError, tool
+from agno_workers import (
+    NOT_DONE,
+    Agent,
+    Effect,
+    Knowledge,
+    Limits,
+    Prices,
+    Retry,
+    Searching,
+    ToolContext,
+    ToolError,
+    tool,
+)
 from agno_workers.core.messages import ModelRequest
 from agno_workers.errors import ModelRejected
 from agno_workers.models.scripted import Scripted, Turn
@@ -220,6 +232,13 @@ matrix = Agent(
     model=Scripted("matrix", _tools_named),
     tools=[add, hold, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
     prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
+)
+handbook = Knowledge("handbook", embedder="hash:384", searching=Searching(limit=3, gap_below=0.1))
+reader = Agent(name="reader", model=Scripted("reader", _tools_named), knowledge=handbook.learns(0.8))
+informed = Agent(
+    name="informed",
+    model=Scripted("informed", lambda request: Turn(text=f"[1] of {request.system.splitlines()[-1]}")),
+    knowledge=handbook.context(limit=1),
 )
 boss = Agent(name="boss", model=Scripted("boss", _tools_named), tools=[matrix, echo, add])
 poisoned = Agent(name="poisoned", model=Scripted("poisoned", _poisoned))

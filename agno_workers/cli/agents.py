@@ -9,6 +9,7 @@ import typer
 from agno_workers import settings as settings_module
 from agno_workers.cli import connection, screen
 from agno_workers.core.agent import Agent, Limits
+from agno_workers.core.knowledge import use_of
 from agno_workers.errors import SettingsError
 from agno_workers.registry import Registry
 from agno_workers.tools import collect
@@ -58,6 +59,7 @@ def _described(agent: Agent, queue: str) -> dict[str, Any]:
         "description": agent.description,
         "tools": _tools(agent),
         "members": _members(agent),
+        "knowledge": _knowledge(agent),
         "limits": agent.limits,
         "prices": agent.prices,
     }
@@ -71,6 +73,7 @@ def _details(agent: Agent) -> list[str]:
         "": screen.one_line(agent.description, 200),
         "tools: ": ", ".join(_tools(agent)),
         "delegates to: ": ", ".join(_members(agent)),
+        "knowledge: ": _knowledge(agent) or "",
         "limits: ": limits,
         "prices: ": f"${prices.input_usd:g} in{cached}, ${prices.output_usd:g} out, for a million tokens"
         if prices
@@ -90,6 +93,15 @@ def _tools(agent: Agent) -> list[str]:
 def _members(agent: Agent) -> list[str]:
     """The agents among its tools."""
     return sorted(each.name for each in agent.tools if isinstance(each, Agent))
+
+
+def _knowledge(agent: Agent) -> str | None:
+    """What it searches, and how: `docs, by a tool, may add to it`."""
+    if agent.knowledge is None:
+        return None
+    use = use_of(agent.knowledge)
+    how = "by a tool" if use.way == "tool" else "with each question"
+    return f"{use.knowledge.name}, {how}{', may add to it' if use.learning else ''}"
 
 
 def _limits(limits: Limits) -> str:

@@ -36,7 +36,7 @@ class Arrivals:
         """Until all that is known by now is in: documents and vectors are made side by side. None: nobody can say."""
         todo = [
             (progress.total - progress.settled, self.documents_per_s),
-            (progress.to_embed - progress.embedded, self.vectors_per_s),
+            (progress.to_embed, self.vectors_per_s),
         ]
         if any(amount > 0 and per_s <= 0 for amount, per_s in todo):
             return None
@@ -55,7 +55,8 @@ class Arrivals:
 def share(progress: Progress) -> float:
     """How much of it is done, 0 to 1: half of it is reading, half of it vectors, as far as is known."""
     read = progress.settled / progress.total if progress.total else float(progress.scanned)
-    embedded = progress.embedded / progress.to_embed if progress.to_embed else read
+    vectors = progress.embedded + progress.to_embed
+    embedded = progress.embedded / vectors if vectors else read
     return min(1.0, (read + embedded) / 2)
 
 
@@ -69,19 +70,18 @@ def counted(progress: Progress) -> str:
         "removed": progress.removed,
     }
     said = ", ".join(f"{many:,} {what}" for what, many in others.items() if many)
-    vectors = (
-        f"{progress.embedded:,} of {progress.to_embed:,} vectors"
-        if progress.to_embed
-        else "no vector to make"
-    )
-    return f"{progress.settled:,} of {total} documents{f' ({said})' if said else ''}, {progress.chunks:,} chunks, {vectors}"
+    vectors = progress.embedded + progress.to_embed
+    made = f", {progress.embedded:,} of {vectors:,} vectors" if vectors else ""
+    return f"{progress.settled:,} of {total} documents{f' ({said})' if said else ''}, {progress.chunks:,} chunks{made}"
 
 
 def rate(arrivals: Arrivals, progress: Progress) -> str:
-    """`41 documents/s, 9 s left`; empty as long as nothing can be said."""
-    per_s = arrivals.documents_per_s
-    said = [f"{per_s:.0f} documents/s" if per_s >= 10 else f"{per_s:.1f} documents/s"] if per_s > 0 else []
-    left = arrivals.left(progress)
-    if left is not None and (progress.total > progress.settled or progress.to_embed > progress.embedded):
+    """`41 documents/s, 9 s left`, and vectors once all are read; empty as long as nothing can be said."""
+    reading = progress.settled < progress.total
+    if not reading and not progress.to_embed:
+        return ""
+    per_s, what = (arrivals.documents_per_s, "documents") if reading else (arrivals.vectors_per_s, "vectors")
+    said = [f"{per_s:.0f} {what}/s" if per_s >= 10 else f"{per_s:.1f} {what}/s"] if per_s > 0 else []
+    if (left := arrivals.left(progress)) is not None:
         said.append(f"{length(left)} left{'' if progress.scanned else ' of what is known'}")
     return ", ".join(said)

@@ -112,6 +112,7 @@ def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
         "description": "",
         "tools": [],
         "members": [],
+        "knowledge": None,
         "limits": msgspec.to_builtins(Limits()),
         "prices": None,
     }

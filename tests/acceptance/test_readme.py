@@ -31,18 +31,21 @@ def project(tmp_path: Path, environment: dict[str, str], start_worker: StartWork
     """A folder with the README's agents.py, a worker that serves it, and the environment of who uses it."""
     (tmp_path / "agents.py").write_text(AGENTS)
     theirs = {"AGNO_IMPORTS": "agents", "PYTHONPATH": str(tmp_path)}
-    start_worker(**theirs)
+    start_worker(queues="agents,tools,knowledge", **theirs)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
     return inherited | environment | theirs
 
 
 def test_the_programs_print_answers(project: dict[str, str], client: Client) -> None:
-    by_agent, by_batch, by_client, by_message, nothing = (
+    by_agent, by_batch, by_client, by_message, by_knowledge, nothing = (
         _run(project, "-c", program).splitlines() for program in PROGRAMS
     )
     assert by_agent[0].startswith("What is a barrier? Usage(")
     assert "Compare them." in "".join(by_agent[1:])
     assert sorted(by_batch) == ["What is a fence? What is a fence?", "What is a lease? What is a lease?"]
+    many, found = by_knowledge
+    assert int(many.split()[0]) > 5
+    assert found.endswith(".md")
     assert nothing == []  # it defines an agent
     assert by_client == ["What is a fence?"]
     assert client.handle(by_message[-1]).get(timeout=WAIT_S) == "What is a queue?"
