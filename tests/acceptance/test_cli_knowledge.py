@@ -1,0 +1,323 @@
+"""`ingest`, `search` and `knowledge` as people type them, and agents that use what was brought in; real servers, real workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from celery import chord
+
+from agno_workers import Client
+from agno_workers.broker.app import AgnoCelery
+from tests.acceptance.terminal import StartProgram, Type, programs
+from tests.agents import echo, handbook
+from tests.conftest import StartWorker, Worker
+
+WAIT_S = 60
+LEASES = """# Leases
+
+A lease is the right of one worker to carry one step for some seconds.
+
+## Renewal
+
+A worker renews its leases every five seconds, all of them with one statement, so that a busy child can not starve it.
+"""
+BARRIERS = """# Barriers
+
+A barrier counts the tool calls of one turn down; at zero, the next turn is written in the same transaction.
+"""
+
+
+@pytest.fixture
+def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[StartProgram]:
+    yield from programs({**environment, "AGNO_STATE_DIR": str(tmp_path / "state")})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "leases.md").write_text(LEASES)
+    (docs / "barriers.md").write_text(BARRIERS)
+    return docs
+
+
+@pytest.fixture
+def librarian(start_worker: StartWorker) -> Worker:
+    """A worker for documents, as the Procfile has it."""
+    return start_worker(queues="knowledge", pool="prefork", concurrency=1)
+
+
+@pytest.fixture
+def brought_in(type_: Type, librarian: Worker, folder: Path) -> str:
+    """The handbook of tests/agents.py, with two documents in it; the id of their ingestion."""
+    ingested = type_("ingest", str(folder), "--knowledge", "handbook", "--wait", "--json")
+    assert ingested.status == 0, ingested.err
+    return str(ingested.json["run_id"])
+
+
+# Bringing in, and what is there then.
+
+
+def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
+    type_: Type, librarian: Worker, folder: Path
+) -> None:
+    asked = (
+        "ingest",
+        str(folder),
+        "--knowledge",
+        "docs",
+        "--embedder",
+        "hash:384",
+        "--metadata",
+        "team=core",
+    )
+    first = type_(*asked, "--wait")
+    assert (first.status, first.err) == (0, "")
+    assert re.search(
+        r"^docs done in .*: 2 of 2 documents, (\d) chunks, \1 of \1 vectors$", first.out, re.MULTILINE
+    )
+
+    found = type_("search", "docs", "renewal of leases", "--limit", "1")
+    assert found.status == 0
+    assert "Leases > Renewal" in found.out
+    assert "leases.md" in found.out
+    (hit,) = type_("search", "docs", "renewal of leases", "--limit", "1", "--json").json
+    assert hit["uri"].endswith("leases.md")
+    assert hit["metadata"]["team"] == "core"
+    assert {"semantic", "keyword"} <= set(hit["scores"])
+
+    again = type_(*asked, "--wait", "--json")
+    assert again.status == 0
+    assert (again.json["unchanged"], again.json["documents"], again.json["embedded"]) == (2, 0, 0)
+
+    (folder / "barriers.md").write_text(BARRIERS.replace("zero", "nought"))
+    (folder / "leases.md").unlink()
+    edited = type_(*asked, "--wait", "--json").json
+    assert (edited["documents"], edited["removed"]) == (1, 1)
+    assert [hit["uri"].rpartition("/")[2] for hit in type_("search", "docs", "nought", "--json").json] == [
+        "barriers.md"
+    ]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_each_mode_finds_and_a_filter_narrows(type_: Type, brought_in: str, mode: str) -> None:
+    first = type_("search", "handbook", "a barrier counts down", "--mode", mode, "--json").json[0]
+    assert first["uri"].endswith("barriers.md")
+    none = type_("search", "handbook", "a barrier counts down", "--mode", mode, "--filter", "team=none")
+    assert (none.status, none.out) == (0, "Nothing in handbook fits. Try it without --filter.\n")
+
+
+def test_what_there_is_is_listed_and_shown_and_removed(
+    type_: Type, brought_in: str, database_url: str
+) -> None:
+    (listed,) = type_("knowledge", "ls", "--json").json
+    assert (listed["name"], listed["documents"], listed["model"]) == ("handbook", 2, "hash:384")
+    assert listed["vectors"] == listed["chunks"] > 0
+    assert re.search(r"^handbook +2 ", type_("knowledge", "ls").out, re.MULTILINE)
+    shown = type_("knowledge", "show", "handbook").out
+    assert "hash:384 (384)" in shown
+    assert brought_in in shown
+    report = {finding["about"]: finding["text"] for finding in type_("doctor", "--json").json}
+    assert report["knowledge"] == "1 knowledge base(s), 2 documents, none half built"
+
+    assert type_("knowledge", "rm", "handbook", "--yes").out == "handbook is removed.\n"
+    assert type_("knowledge", "ls").out.startswith("No knowledge bases")
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM agno.chunk").fetchone() == (0,)
+
+
+def test_what_can_not_be_read_is_told_with_its_reason_and_the_rest_is_in(
+    type_: Type, librarian: Worker, folder: Path
+) -> None:
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing of a PDF follows")
+    ingested = type_("ingest", str(folder), "--knowledge", "docs", "--embedder", "hash:384", "--wait")
+    assert ingested.status == 1
+    assert "3 of 3 documents (1 failed)" in ingested.out
+    assert re.search(r"✗ file://\S+broken\.pdf: \S+", ingested.out)
+    (run_id,) = re.findall(r"agno-workers knowledge retry (\S+)", ingested.out)
+    failures = type_("knowledge", "failures", run_id)
+    assert failures.status == 1
+    assert "broken.pdf" in failures.out
+    assert type_("search", "docs", "leases", "--json").json
+
+    (folder / "broken.pdf").write_bytes(b"")
+    (folder / "broken.pdf").unlink()
+    (folder / "broken.pdf").write_text(
+        "Now it is plain text about fences, whatever its name says, and long enough."
+    )
+    again = type_("knowledge", "retry", run_id, "--wait", "--json")
+    assert again.json["total"] == 1
+
+
+def test_a_new_model_takes_over_when_all_its_vectors_are_there(
+    type_: Type, librarian: Worker, folder: Path
+) -> None:
+    type_("ingest", str(folder), "--knowledge", "docs", "--embedder", "hash:384", "--wait")
+    moved = type_("knowledge", "reindex", "docs", "--embedder", "hash:128", "--wait", "--json")
+    assert moved.status == 0, moved.err
+    (listed,) = type_("knowledge", "ls", "--json").json
+    assert (listed["model"], listed["vectors"]) == ("hash:128", listed["chunks"])
+    assert type_("search", "docs", "leases", "--mode", "semantic", "--json").json
+
+
+def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
+    start_program: StartProgram, type_: Type, folder: Path, start_worker: StartWorker
+) -> None:
+    ingesting = start_program("ingest", str(folder), "-k", "docs", "--embedder", "hash:384", "--wait")
+    assert "no worker listens to the queue 'knowledge'" in ingesting.wait_for("Nobody works on it")
+    report = type_("doctor")
+    assert re.search(r"fail +queues +knowledge: 1 step\(s\) wait, .* and no worker listens", report.out)
+    ingesting.signal(signal.SIGINT)
+    line = ingesting.wait_for("It goes on")
+    assert ingesting.end() == 130
+    (run_id,) = re.findall(r"knowledge watch (\S+)`", line)
+
+    start_worker(queues="knowledge", pool="prefork", concurrency=1)
+    watched = type_("knowledge", "watch", run_id, "--json")
+    assert (watched.status, watched.json["status"], watched.json["documents"]) == (0, "done", 2)
+
+
+# What agents and people make of it.
+
+
+def test_an_agent_searches_cites_and_learns_and_a_person_approves(
+    type_: Type, brought_in: str, start_worker: StartWorker, client: Client
+) -> None:
+    start_worker()
+    asked = 'search_knowledge {"query": "how often are leases renewed?"}'
+    run_id = type_("run", "reader", asked, "--json").json["run_id"]
+    given = client.handle(run_id).references
+    assert [each.n for each in given] == [1, 2, 3][: len(given)]
+    assert given[0].uri.endswith("leases.md")
+
+    note = {"title": "Fences", "text": "A fence holds back a late worker.", "source": "ann"}
+    sure, unsure = (json.dumps(note | {"confidence": each}) for each in (0.9, 0.4))
+    learned = type_("run", "reader", f"add_knowledge {sure}", "--json").json["run_id"]
+    type_("run", "reader", f"add_knowledge {unsure}", "--json")
+    with psycopg.connect(client._pool.url) as connection:
+        row = connection.execute(
+            "SELECT id FROM agno.run WHERE idempotency_key LIKE 'learned:%%' AND agent = 'knowledge:handbook'"
+        ).fetchone()
+    assert row is not None
+    client.ingestion(str(row[0])).wait(timeout=WAIT_S)
+    (hit,) = type_("search", "handbook", "fence", "--mode", "keyword", "--json").json
+    assert (hit["metadata"]["author"], hit["metadata"]["run_id"]) == ("reader", learned)
+
+    (waiting,) = type_("knowledge", "review", "handbook", "--json").json
+    assert (waiting["title"], waiting["author"], waiting["confidence"]) == ("Fences", "reader", 0.4)
+    assert "40% sure, by reader" in type_("knowledge", "review", "handbook").out
+    approved = type_("knowledge", "review", "handbook", "approve", str(waiting["id"]), "--by", "bob")
+    assert approved.out == f"Note {waiting['id']} is approved, and becomes a document.\n"
+    assert type_("knowledge", "review", "handbook").out == "No note of handbook waits.\n"
+    twice = type_("knowledge", "review", "handbook", "reject", str(waiting["id"]))
+    assert (twice.status, "waits: somebody decided" in twice.err) == (2, True)
+
+
+def test_an_agent_gets_the_best_hits_with_its_question(
+    type_: Type, brought_in: str, start_worker: StartWorker, client: Client, database_url: str
+) -> None:
+    start_worker()
+    outcome = type_("run", "informed", "what does a barrier count?", "--json").json
+    assert "barriers.md" in outcome["content"]
+    (reference,) = client.handle(outcome["run_id"]).references
+    assert (reference.n, reference.cited) == (1, True)
+    with psycopg.connect(database_url) as connection:
+        counted = connection.execute("SELECT used, cited, up FROM agno.feedback").fetchall()
+    assert counted == [(1, 1, 0)]
+
+
+def test_questions_without_a_good_hit_are_listed_and_struck_out(type_: Type, brought_in: str) -> None:
+    assert type_("knowledge", "gaps", "handbook").out.startswith("No gaps in handbook")
+    for question in ("zebra crossings?", "Zebra  crossings"):
+        type_("search", "handbook", question)
+    (gap,) = type_("knowledge", "gaps", "handbook", "--json").json
+    assert (gap["question"], gap["asked"]) == ("zebra crossings", 2)
+    assert "zebra crossings" in type_("knowledge", "gaps", "handbook").out
+    assert type_("knowledge", "gaps", "handbook", "--forget", "Zebra crossings?").out == "It is struck out.\n"
+    assert type_("knowledge", "gaps", "handbook", "--json").json == []
+
+
+# In Python.
+
+
+def test_knowledge_in_python_is_ingested_found_judged_and_removed(
+    app: AgnoCelery, librarian: Worker, folder: Path
+) -> None:
+    job = handbook.ingest(folder, glob="l*.md", metadata={"team": "core"})
+    assert (job.wait(timeout=WAIT_S).documents, job.failures()) == (1, [])
+    added = handbook.add("The office is closed on Fridays.", uri="text:office", metadata={"kind": "note"})
+    added.wait(timeout=WAIT_S)
+    hit, *_ = handbook.search("when is the office closed?", filters={"kind": "note"})
+    assert (hit.uri, hit.metadata["kind"]) == ("text:office", "note")
+    assert handbook.feedback(hit, "up")
+    assert [each.uri for each in handbook.similar("text:office", limit=1)] != ["text:office"]
+    assert [row.uri for row in handbook.documents()] == [f"file://{folder}/leases.md", "text:office"]
+    assert handbook.remove("text:office")
+    assert not handbook.remove("text:office")
+    assert handbook.search("office", mode="keyword") == []
+    assert handbook.feedback(hit, "down") is False
+
+
+def test_ingestions_are_parts_of_a_canvas(app: AgnoCelery, start_worker: StartWorker, folder: Path) -> None:
+    start_worker(queues="agents,tools,knowledge")
+    header = [handbook.s(folder / "leases.md"), handbook.s(folder / "barriers.md")]
+    said = chord(header, echo.s("done")).delay().get(timeout=WAIT_S)
+    assert said.count('"documents":1') == 2
+    assert said.endswith("done>")
+
+
+def test_a_webhook_that_calls_twice_brings_in_once(
+    type_: Type, librarian: Worker, client: Client, brought_in: str
+) -> None:
+    pushed = [
+        client.add_document("handbook", "crm:17", "Ann prefers mail.", idempotency_key="17-v2")
+        for _ in range(2)
+    ]
+    assert pushed[0].id == pushed[1].id
+    assert pushed[0].wait(timeout=WAIT_S).documents == 1
+    assert type_("search", "handbook", "Ann", "--mode", "keyword", "--json").json[0]["uri"] == "crm:17"
+
+
+# What people get wrong.
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "a path that is not there": (["ingest", "/nothing/here", "-k", "docs"], "does not exist"),
+    "no embedder's name": (["ingest", ".", "-k", "docs", "--embedder", "lokal"], "Did you mean local?"),
+    "another embedder than the code's": (
+        ["ingest", ".", "-k", "handbook", "--embedder", "hash:8"],
+        "the code of AGNO_IMPORTS says",
+    ),
+    "no name": (["ingest", ".", "-k", "a/b"], "can't be the name of a knowledge base"),
+    "no pair": (["ingest", ".", "-k", "docs", "--metadata", "team"], "write it as --metadata name=value"),
+    "a name that is not there": (["search", "handbok", "x"], "Did you mean 'handbook'?"),
+    "no mode": (["search", "handbook", "x", "--mode", "fuzzy"], "choose one of hybrid, semantic, keyword"),
+    "an empty question": (["search", "handbook", "  "], "the question is empty"),
+    "no filter": (["search", "handbook", "x", "--filter", 'year={"above": 3}'], "above"),
+    "an empty one": (["search", "handbook", "x"], "'handbook' is empty: `agno-workers ingest"),
+    "show of none": (["knowledge", "show", "nothing"], "there is no knowledge base 'nothing'"),
+    "rm of none": (["knowledge", "rm", "nothing", "--yes"], "there is no knowledge base 'nothing'"),
+    "gaps of none": (["knowledge", "gaps", "nothing"], "there is no knowledge base 'nothing'"),
+    "no verdict": (["knowledge", "review", "handbook", "maybe", "1"], "write approve or reject"),
+    "a verdict on nothing": (["knowledge", "review", "handbook", "approve"], "approve which note?"),
+    "a note that is not there": (["knowledge", "review", "handbook", "approve", "7"], "no note 7 of 'handbook' waits"),
+    "no ingestion": (["knowledge", "watch", "0198c0de-0000-7000-8000-000000000000"], "there is no ingestion"),
+    "no id": (["knowledge", "failures", "nonsense"], "is not a run id"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_answered_in_one_sentence(type_: Type, mistake: str, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("INSERT INTO agno.knowledge (name) VALUES ('handbook')")
+    arguments, said = WRONG[mistake]
+    answer = type_(*arguments)
+    assert answer.status == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+    assert answer.err.startswith("agno-workers: ")
