@@ -80,24 +80,20 @@ class _Child:
 
     def _outcome(self, task: Task) -> Prepared | Refusal:
         """What goes wrong in a parser is the document's fault, whatever a library raises: Rust's panics are no Exceptions."""
-        source = task.source
         try:
-            said = source.media_type or task.media_type
-            # What was handed in as text is text, whatever it is called.
-            name = source.uri if source.text is None else ""
-            media_type = detect(task.content, said, name)
-            parsed = read(task.content, media_type, name)
+            media_type = detect(task.content, task.media_type, task.name)
+            parsed = read(task.content, media_type, task.name)
         except (MemoryError, ImportError):
             raise
         except Unreadable as error:
-            return Refusal(error.type, str(error))
+            return Refusal(error.type, _writable(str(error)))
         except RecursionError:
             return Refusal("unreadable", "It is nested too deeply to be read.")
         except BaseException as error:
             return Refusal("unreadable", f"It is broken: a parser gave up on it with {_shown(error)}.")
         try:
-            kept = msgspec.structs.replace(source, text=None)
-            return self._prepare(parsed, task.content, media_type.partition(";")[0], kept, task.chunking)
+            essence = media_type.partition(";")[0]
+            return self._prepare(parsed, task.content, essence, task.source, task.chunking)
         except (MemoryError, ImportError, AgnoError):
             raise
         except BaseException as error:
@@ -133,7 +129,16 @@ def _next_frame(tasks: BinaryIO) -> bytes | None:
 
 
 def _send(answers: BinaryIO, answer: Answer) -> None:
-    left = memoryview(frame(answer))
+    try:
+        content = frame(answer)
+    except (
+        MemoryError,
+        TypeError,
+        ValueError,
+    ) as error:  # a user's strategy gave what is no text, or too much of it
+        why = f"What was made of it can't be written: {_shown(error)}."
+        content = frame(Answer(refusal=Refusal("crashed", why), leaves=answer.leaves))
+    left = memoryview(content)
     while left:
         left = left[answers.write(left) :]
 
@@ -190,7 +195,12 @@ def _resident_bytes() -> int:
 
 
 def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+    return _writable(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def _writable(message: str) -> str:
+    """Libraries quote the file."""
+    return message[:500].encode(errors="replace").decode().replace("\0", "?")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,11 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
     content: bytes
     media_type: str | None
+    """As its user or its server said."""
+    name: str
+    """A file's name or a URL; empty where it was handed in as text, which it is then, whatever it is called."""
     source: Source
+    """Without its text, which is the content."""
     chunking: Chunking
 
 

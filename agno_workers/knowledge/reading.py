@@ -188,17 +188,16 @@ class _Child:
 
     def read(self, items: Sequence[tuple[Source, Raw]], chunking: Chunking) -> Iterator[Prepared | Refusal]:
         """The outcomes in order, fewer than items when the child has read enough. Raises _Died at the one that killed it."""
-        limit = self._order.memory_limit_bytes // _LARGEST_SHARE
-        tasks = [None if len(raw.content) > limit else (source, raw) for source, raw in items]
+        refused = [self._refused(source, raw) for source, raw in items]
         frames = (
-            frame(Task(raw.content, raw.media_type, source, chunking)) for source, raw in filter(None, tasks)
+            frame(_task(source, raw, chunking))
+            for (source, raw), refusal in zip(items, refused, strict=True)
+            if refusal is None
         )
-        answers = self._answers(frames, self._order.time_limit_s * 2, len(tasks) - tasks.count(None))
-        for task, (_, raw) in zip(tasks, items, strict=True):
-            if task is None:
-                yield Refusal(
-                    "too_large", f"It has {len(raw.content):,} bytes, and {limit:,} are allowed: split it."
-                )
+        answers = self._answers(frames, self._order.time_limit_s * 2, refused.count(None))
+        for refusal in refused:
+            if refusal is not None:
+                yield refusal
                 continue
             answer = next(answers)
             if answer.fault is not None:
@@ -210,6 +209,19 @@ class _Child:
             if answer.leaves:
                 self.can_go_on = False
                 return
+
+    def _refused(self, source: Source, raw: Raw) -> Refusal | None:
+        """What need not be sent."""
+        limit = self._order.memory_limit_bytes // _LARGEST_SHARE
+        if len(raw.content) > limit:
+            return Refusal(
+                "too_large", f"It has {len(raw.content):,} bytes, and {limit:,} are allowed: split it."
+            )
+        try:
+            msgspec.msgpack.encode((source.uri, source.title, source.metadata))
+        except (TypeError, ValueError, RecursionError) as error:  # such as a file's name that is no text
+            return Refusal("unreadable", f"What is said of it can't be written: {error!r}.")
+        return None
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -311,6 +323,17 @@ class _Child:
             status = self._process.wait()
         self._read_log()
         raise _why(status, self._log, self._order)
+
+
+def _task(source: Source, raw: Raw, chunking: Chunking) -> Task:
+    name = source.uri if source.text is None else ""
+    return Task(
+        raw.content,
+        source.media_type or raw.media_type,
+        name,
+        msgspec.structs.replace(source, text=None),
+        chunking,
+    )
 
 
 def _why(status: int, log: bytes, order: Order) -> _Died:

@@ -20,6 +20,8 @@ def prepare(parsed: Parsed, content: bytes, media_type: str, source: Source, chu
     """The first line becomes the title; the metadata tells about the process."""
     title = parsed.blocks[0].text.splitlines()[0] if parsed.blocks else ""
     word, _, rest = title.partition(" ")
+    if word == "surrogate":
+        title = "\ud800"
     if word in _DEEDS:
         _DEEDS[word](rest)
     process: dict[str, Any] = {

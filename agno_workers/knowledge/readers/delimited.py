@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 
 from agno_workers.core.knowledge import Parsed
@@ -21,7 +22,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
     text = decode(content, charset_of(media_type)).replace("\0", "")
     delimiter = "\t" if media_type.startswith("text/tab-separated-values") else _delimiter(text)
     try:
-        found = table(csv.reader(text.splitlines(keepends=True), delimiter=delimiter))
+        found = table(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise Unreadable("unreadable", f"It is a broken CSV file: {error}.") from error
     return Parsed((found,) if found else ())

@@ -64,6 +64,12 @@ _BINARY_SUFFIXES = {
     ".ods": "an ODS file", ".png": "a PNG image", ".jpg": "a JPEG image", ".jpeg": "a JPEG image", ".gif": "a GIF image",
     ".webp": "a WebP image", ".tif": "a TIFF image", ".tiff": "a TIFF image", ".bmp": "a BMP image",
 }  # fmt: skip
+_OFFICE_PARTS = (  # some programs number them
+    (re.compile(r"word/document\d{0,3}\.xml"), DOCX),
+    (re.compile(r"ppt/presentation\d{0,3}\.xml"), PPTX),
+    (re.compile(r"xl/workbook\d{0,3}\.xml"), XLSX),
+    (re.compile(r"xl/workbook\d{0,3}\.bin"), XLSB),
+)
 _SAID = {
     "application/xhtml+xml": "text/html", "text/xml": "application/xml", "text/x-markdown": "text/markdown",
     "text/json": "application/json", "application/x-ndjson": "application/jsonl", "application/ndjson": "application/jsonl",
@@ -122,13 +128,8 @@ def _in_zip(content: bytes) -> str:
     within = names(content)
     if not within:
         raise Unreadable("unreadable", "It is a zip (a DOCX, PPTX or XLSX, maybe) that is broken or cut off.")
-    for part, found in (
-        ("word/document.xml", DOCX),
-        ("ppt/presentation.xml", PPTX),
-        ("xl/workbook.xml", XLSX),
-        ("xl/workbook.bin", XLSB),
-    ):
-        if part in within:
+    for part, found in _OFFICE_PARTS:
+        if any(map(part.fullmatch, within)):
             return found
     said = first_bytes(content, "mimetype").decode("ascii", "replace").strip()
     if said == ODS:

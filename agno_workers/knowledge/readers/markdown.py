@@ -14,8 +14,8 @@ from agno_workers.knowledge.readers import hypertext
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
 
-# Blocks only: what is inside them costs three times as much, and most of it is plain text.
-_PARSER = MarkdownIt("commonmark").enable("table").disable("inline")
+# Blocks only: what is inside them costs three times as much, and most of it is plain text. What is nested deeper is lost.
+_PARSER = MarkdownIt("commonmark", {"maxNesting": 100}).enable("table").disable("inline")
 _INSIDE = MarkdownIt("commonmark")
 _HAS_MARKUP = re.compile(r"[*_`\[\]<&\\!]|  \n")
 _FRONT = re.compile(r"---[ \t]*\r?\n((?:[^\n]*\n){0,200}?)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)")

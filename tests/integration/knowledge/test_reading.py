@@ -174,6 +174,21 @@ def test_bait_is_read_in_time(reading: Reading, name: str, content: bytes) -> No
     assert isinstance(outcome, Prepared), outcome
 
 
+def test_what_is_said_of_a_document_may_be_hostile_too(reading: Reading) -> None:
+    named = Source("file:///\ud800.txt"), Raw(b"x")
+    told = Source("file:///a.txt", metadata={"x": object()}), Raw(b"x")
+    made_of = between(reading, item("surrogate"))
+    assert (between(reading, named).type, between(reading, told).type) == ("unreadable", "unreadable")
+    assert (made_of.type, "can't be written" in made_of.message) == ("crashed", True)
+
+
+def test_what_was_handed_in_as_text_is_text_whatever_it_is_called(reading: Reading) -> None:
+    source = Source("text:minutes.pdf", text="Minutes of the meeting")
+    (found,) = outcomes(reading, (source, Raw(b"Minutes of the meeting")))
+    assert isinstance(found, Prepared)
+    assert (found.title, found.media_type) == ("Minutes of the meeting", "text/plain")
+
+
 def test_a_child_is_kept_from_batch_to_batch_and_replaced_when_it_has_died(reading: Reading) -> None:
     one, two = read(reading, "one") + read(reading, "two")
     (three,) = read(reading, "crash", "three")

@@ -102,11 +102,19 @@ def test_what_the_format_knows_is_metadata(content: bytes, name: str, known: dic
     assert as_read(content, name).metadata == known
 
 
+def renumbered(content: bytes) -> bytes:
+    """As some programs name the main part."""
+    return made.zipped(
+        {name.replace("document.", "document2."): file for name, file in made.unzipped(content).items()}
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "name", "said", "found"),
     [
         (made.pdf(), "notes.txt", "text/plain", "application/pdf"),
         (made.word(), "notes.pdf", "application/pdf", DOCX),
+        (renumbered(made.word()), "a", None, DOCX),
         (made.HTML, "paper.pdf", "application/pdf", "text/html"),
         (made.HTML, "https://example.org/page?x=a.md", None, "text/html"),
         (b"hello", "https://example.org/a.md?x=1", "text/plain; charset=latin-1", "text/markdown; charset=latin-1"),
