@@ -1,6 +1,6 @@
 """The program that reads documents, one after the other, and dies of those that are meant to kill: `-m ...knowledge.child`.
 
-The worker (reading.py) writes an order, then tasks, and gets an answer for each, in order. What a parser may use is
+The worker (process.py) writes an order, then tasks, and gets an answer for each, in order. What a parser may use is
 limited by the kernel: address space, seconds of CPU for each document, no files to write, few to open. It ends with
 the worker: when its input is closed, and by a signal should the worker be killed while a document is read.
 """

@@ -9,11 +9,9 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -21,11 +19,11 @@ from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 from agno_workers.knowledge.reading import Reading
 from tests.fakes import documents as made
+from tests.invariants import until
 
 ROOT = Path(__file__).parents[3]
 PREPARE = "tests.fakes.preparing:prepare"
 MEMORY = 512 << 20
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +256,27 @@ def test_threads_share_the_children() -> None:
     assert found == {number: [f"{number}.{at}" for at in range(12) if at != 5] for number in range(6)}
 
 
+def test_closing_waits_for_the_batch_under_way() -> None:
+    reading = Reading(1, memory_limit_bytes=MEMORY, prepare=PREPARE)
+    read(reading, "started")
+    found: list[Prepared] = []
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        found.extend(read(reading, "sleep 0.5", "behind"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    until(lambda: reading._idle == [])
+    reading.close()
+    thread.join(60)
+    assert [one.title for one in found] == ["sleep 0.5", "behind"]
+    with pytest.raises(RuntimeError, match="closed"):
+        read(reading, "more")
+
+
 def test_a_forked_process_has_children_of_its_own(reading: Reading) -> None:
     (ours,) = read(reading, "hello")
     told, tells = os.pipe()
@@ -284,12 +303,13 @@ Reading(1, prepare={PREPARE!r}).prepare([(Source("file:///a.txt"), Raw(b"tell-an
 """
     worker = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     try:
-        child = int(_until(lambda: str(told.readlink()) if told.is_symlink() else None))
+        until(told.is_symlink)
+        child = int(str(told.readlink()))
         worker.send_signal(signal.SIGKILL)
     finally:
         worker.kill()
         worker.wait()
-    _until(lambda: None if _runs(child) else True)
+    until(lambda: not _runs(child))
 
 
 def test_the_real_thing_gives_chunks_for_every_format() -> None:
@@ -304,15 +324,6 @@ def test_the_real_thing_gives_chunks_for_every_format() -> None:
     assert isinstance(html, Prepared)
     assert html.language == "en"
     assert any(piece.heading and "Currents" in piece.heading for piece in html.pieces)
-
-
-def _until(look: Callable[[], T | None], within_s: float = 30.0) -> T:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if (found := look()) is not None:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it never came")
 
 
 def _runs(pid: int) -> bool:

@@ -1,0 +1,284 @@
+"""One reading child as the worker sees it: the process, the pipes to it, the clock, and why it died."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
+from agno_workers.errors import AgnoError, Unavailable
+from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
+
+_START_WITHIN_S = 60.0
+_PIPE_BYTES = 1 << 20
+_SHOWN_LOG_BYTES = 2000
+# Of the memory limit that a document's bytes may be: its text and its tree take several times as much.
+_LARGEST_SHARE = 8
+# Sent from outside: they say nothing about the document, which gets a second try.
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+# How native code says that it got no memory, before it aborts.
+_NO_MEMORY = (
+    b"memory allocation of", b"bad_alloc", b"out of memory", b"Out of memory", b"MemoryError", b"Cannot allocate",
+)  # fmt: skip
+
+
+class Died(Exception):
+    """A child ended before it had answered."""
+
+    def __init__(self, refusal: Refusal, from_outside: bool = False) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.from_outside = from_outside
+
+
+class Child:
+    """One process, and the pipes to it. It serves one thread at a time."""
+
+    def __init__(self, order: Order) -> None:
+        self.can_go_on = True
+        self._order = order
+        self._log = b""
+        self._buffer = bytearray()
+        self._decoder = msgspec.msgpack.Decoder(Answer)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-B", "-m", "agno_workers.knowledge.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,  # a Ctrl-C is for the worker, which finishes its batch
+        )
+        self._pipes = [
+            pipe for pipe in (self._process.stdin, self._process.stdout, self._process.stderr) if pipe
+        ]
+        self._to, self._from, self._log_from = (pipe.fileno() for pipe in self._pipes)
+        for end in (self._to, self._from, self._log_from):
+            os.set_blocking(end, False)
+        for end in (self._to, self._from):
+            _widen(end)
+        try:
+            for _ in self._answers(iter([frame(order)]), _START_WITHIN_S, 1):
+                pass
+        except Died as death:
+            self.end()
+            log = self._log.decode(errors="replace").strip().rpartition("\n")[2]
+            raise Unavailable(
+                f"No process to read documents in can be started: {death.refusal.message} {log} Try again later."
+            ) from death
+
+    def read(self, items: Sequence[tuple[Source, Raw]], chunking: Chunking) -> Iterator[Prepared | Refusal]:
+        """The outcomes in order, fewer than items when the child has read enough. Raises Died at the one that killed it."""
+        refused = [self._refused(source, raw) for source, raw in items]
+        frames = (
+            frame(_task(source, raw, chunking))
+            for (source, raw), refusal in zip(items, refused, strict=True)
+            if refusal is None
+        )
+        answers = self._answers(frames, self._order.time_limit_s * 2, refused.count(None))
+        for refusal in refused:
+            if refusal is not None:
+                yield refusal
+                continue
+            answer = next(answers)
+            if answer.fault is not None:
+                self.can_go_on = False  # there are tasks in its pipe
+                raise AgnoError.from_json(answer.fault)
+            outcome = answer.prepared or answer.refusal
+            assert outcome is not None
+            yield outcome
+            if answer.leaves:
+                self.can_go_on = False
+                return
+
+    def _refused(self, source: Source, raw: Raw) -> Refusal | None:
+        """What need not be sent."""
+        limit = self._order.memory_limit_bytes // _LARGEST_SHARE
+        if len(raw.content) > limit:
+            return Refusal(
+                "too_large", f"It has {len(raw.content):,} bytes, and {limit:,} are allowed: split it."
+            )
+        try:
+            msgspec.msgpack.encode((source.uri, source.title, source.metadata))
+        except (TypeError, ValueError, RecursionError) as error:  # such as a file's name that is no text
+            return Refusal("unreadable", f"What is said of it can't be written: {error!r}.")
+        return None
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Kills it if need be; all of it is over then."""
+        self.can_go_on = False
+        self._process.kill()
+        self._process.wait()
+        self.leave()
+
+    def leave(self) -> None:
+        """Closes the pipes and lets it be."""
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _answers(self, frames: Iterator[bytes], within_s: float, expected: int) -> Iterator[Answer]:
+        """Writes as far ahead as the pipe takes, and gives each answer as it comes; each has its own time."""
+        left = memoryview(b"")
+        poll = select.poll()
+        poll.register(self._from, select.POLLIN)
+        poll.register(self._log_from, select.POLLIN)
+        deadline = time.monotonic() + within_s
+        while expected:
+            if not left:
+                left = memoryview(next(frames, b""))
+            if left:
+                poll.register(self._to, select.POLLOUT)
+            events = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            if not events:
+                self._kill_for_time(within_s)
+            if self._to in events:
+                left = self._write(left)
+                if not left:
+                    poll.unregister(self._to)
+            if self._log_from in events and not self._read_log():
+                poll.unregister(self._log_from)
+            if self._from in events:
+                received = _read(self._from)
+                if received == b"":
+                    self._mourn()
+                self._buffer += received or b""
+                for answer in self._whole_answers():
+                    expected -= 1
+                    self._log = b""  # what it says from now on is about the next document
+                    deadline = time.monotonic() + within_s
+                    yield answer
+
+    def _whole_answers(self) -> Iterator[Answer]:
+        start = 0
+        try:
+            while len(self._buffer) >= start + LENGTH_BYTES:
+                end = (
+                    start
+                    + LENGTH_BYTES
+                    + int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "little")
+                )
+                if end - start > self._order.memory_limit_bytes:
+                    raise ValueError("its answer is too long")
+                if len(self._buffer) < end:
+                    return
+                content = self._buffer[start + LENGTH_BYTES : end]
+                start = end
+                yield self._decoder.decode(content)
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            self.can_go_on = False
+            raise Died(Refusal("crashed", f"The process that read it made no sense: {error}.")) from error
+        finally:
+            del self._buffer[:start]
+
+    def _write(self, left: memoryview) -> memoryview:
+        try:
+            return left[os.write(self._to, left[:_PIPE_BYTES]) :]
+        except BlockingIOError:
+            return left
+        except BrokenPipeError:  # it is dead: the end of its output tells
+            return left
+
+    def _read_log(self) -> bool:
+        """Keeps the end of what the child says; False once that is all."""
+        received = _read(self._log_from)
+        self._log = (self._log + (received or b""))[-_SHOWN_LOG_BYTES:]
+        return received != b""
+
+    def _kill_for_time(self, within_s: float) -> NoReturn:
+        self.can_go_on = False
+        self._process.kill()
+        self._process.wait()
+        raise Died(
+            Refusal("time_limit", f"Reading it took longer than the {within_s:g} s that a document may take.")
+        )
+
+    def _mourn(self) -> NoReturn:
+        """Tells from what is left of it why the child has died."""
+        self.can_go_on = False
+        try:
+            status = self._process.wait(10)
+        except subprocess.TimeoutExpired:  # it closed its pipe and lives on
+            self._process.kill()
+            status = self._process.wait()
+        self._read_log()
+        raise _why(status, self._log, self._order)
+
+
+def _task(source: Source, raw: Raw, chunking: Chunking) -> Task:
+    name = source.uri if source.text is None else ""
+    return Task(
+        raw.content,
+        source.media_type or raw.media_type,
+        name,
+        msgspec.structs.replace(source, text=None),
+        chunking,
+    )
+
+
+def _why(status: int, log: bytes, order: Order) -> Died:
+    megabytes = order.memory_limit_bytes // 1_000_000
+    if any(word in log for word in _NO_MEMORY):
+        return Died(
+            Refusal("memory_limit", f"Reading it takes more than the {megabytes} MB that a document may use.")
+        )
+    if status >= 0:
+        return Died(Refusal("crashed", f"The process that read it ended, with status {status}."))
+    if -status == signal.SIGXCPU:
+        return Died(
+            Refusal("time_limit", f"Reading it took more than {order.time_limit_s:g} s of computing.")
+        )
+    name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
+    if -status in _FROM_OUTSIDE:
+        return Died(
+            Refusal("crashed", f"The process that read it was killed twice ({name}): did the machine run out of memory?"),
+            from_outside=True,
+        )  # fmt: skip
+    return Died(
+        Refusal(
+            "crashed",
+            f"It crashed its parser ({name}): it is broken, or needs more than {megabytes} MB of memory.",
+        )
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Where our code is and how libraries are to behave; no key or password of the worker's."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100 - "" is the folder we are in
+        "LC_ALL": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "1",  # its address space is limited, and each arena reserves 64 MB
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _widen(pipe: int) -> None:
+    """Fewer turns between the two processes. A user may have only so much of it."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        pass
+
+
+def _read(pipe: int) -> bytes | None:
+    """What is there, b"" at its end, None where there is nothing yet."""
+    try:
+        return os.read(pipe, _PIPE_BYTES)
+    except BlockingIOError:
+        return None
