@@ -182,16 +182,22 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
         ),
         soft_wrap=True,
     )  # fmt: skip
-    for line in _reasons(failures, ended.failed, max(console.width, 80) if console.is_terminal else 1000):
+    for line in _reasons(failures, ended.failed):
         console.print(line, soft_wrap=True)
     if ended.failed:
-        console.print(f"Again, those alone: agno-workers knowledge retry {job.id}", style="dim", markup=False)
+        again = f"Again, those alone: agno-workers knowledge retry {job.id}"
+        console.print(again, style="dim", markup=False, soft_wrap=True)
 
 
-def _reasons(failures: Sequence[Failure], many: int, width: int) -> list[Text]:
-    lines = [
-        Text.assemble(("✗ ", "red"), screen.one_line(f"{each.uri}: {each.message}", width - 2))
-        for each in failures
-    ]
+def _reasons(failures: Sequence[Failure], many: int, width: int | None = None) -> list[Text]:
+    """A line each; with a `width`, on one line each, of which the reason is to be read."""
+    lines = []
+    for each in failures:
+        uri, said = each.uri, f"{each.uri}: {each.message}"
+        if width is not None:
+            room = max(20, width // 3)
+            uri = uri if len(uri) <= room else f"…{uri[1 - room :]}"
+            said = screen.one_line(f"{uri}: {each.message}", width - 2)
+        lines.append(Text.assemble(("✗ ", "red"), said))
     more = many - len(failures)
     return [*lines, Text(f"  and {more:,} more", "dim")] if failures and more > 0 else lines

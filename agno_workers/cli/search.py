@@ -17,7 +17,12 @@ from agno_workers.storage.overview import Overview
 app = typer.Typer(pretty_exceptions_enable=False)
 _SNIPPET_CHARS = 320
 _LONG_WORD = 3
-"""Shorter ones (`a`, `is`, `do`) stand everywhere, and to mark them says nothing."""
+_EVERYWHERE = re.compile(
+    r"and|are|but|can|did|does|for|from|get|ha[dsv]e?|how|its|not|our|that|the[mnry]?|their|there|these|this|was|were"
+    r"|what|when|where|which|who|why|will|with|you|your",
+    re.IGNORECASE,
+)
+"""To mark these, or shorter ones, would say nothing."""
 
 
 @app.command()
@@ -87,11 +92,10 @@ def place(hit: Hit) -> str:
 
 def marks(question: str) -> re.Pattern[str] | None:
     """The words of a question, to be marked where they stand, with what may be inflected."""
-    words = sorted(
-        {word for word in re.findall(r"\w+", question) if len(word) >= _LONG_WORD}, key=len, reverse=True
-    )
+    asked = {word for word in re.findall(r"\w+", question) if len(word) >= _LONG_WORD}
+    words = sorted((word for word in asked if not _EVERYWHERE.fullmatch(word)), key=len, reverse=True)
     stems = [re.escape(word[:-1] if len(word) > 4 and word.endswith("s") else word) for word in words]
-    return re.compile(rf"\b(?:{'|'.join(stems)})\w{{0,3}}\b", re.IGNORECASE) if stems else None
+    return re.compile(rf"\b(?:{'|'.join(stems)})(?:e?s|e?d|ing)?\b", re.IGNORECASE) if stems else None
 
 
 def snippet(content: str, words: re.Pattern[str] | None) -> str:
