@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from agno_workers.core.knowledge import Raw, Source
 from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.sources import inline
+from agno_workers.sources import inline, spec
 
 Given = str | Mapping[str, Any] | Source
 
@@ -74,6 +74,8 @@ def scheme_of(uri: str) -> str:
 
 
 def _found(given: Given, options: Mapping[str, Any]) -> Iterator[Source]:
+    if isinstance(given, Mapping) and "uri" in given:  # a Source that has travelled as JSON
+        given = spec.read(Source, given, "a source")
     if isinstance(given, Source):
         if given.text is None and scheme_of(given.uri) not in _SCHEMES:
             raise InvalidInput(_advice(given.uri))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agno_workers.core.knowledge import Raw, Source
@@ -97,6 +98,11 @@ def test_a_source_that_can_not_be_had_fails_by_itself(source: Source, code: str)
 
 def test_a_text_at_hand_is_taken_whatever_its_address() -> None:
     assert fetch(Source("https://example.com/", text="Hello."), 5, 1_000).content == b"Hello."
+
+
+def test_a_source_that_has_travelled_as_json_is_itself() -> None:
+    source = Source("crm:17", text="Ann prefers mail.", title="Ann", metadata={"kind": "note"})
+    assert list(find(msgspec.to_builtins(source))) == [source]
 
 
 @pytest.mark.parametrize(
