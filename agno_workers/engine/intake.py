@@ -9,7 +9,9 @@ from functools import cache, partial
 from agno_workers.embedders import resolve
 from agno_workers.engine.control import Held
 from agno_workers.engine.ingest import Intake
+from agno_workers.errors import InvalidInput, SettingsError
 from agno_workers.knowledge.reading import Reading
+from agno_workers.sources.addresses import openings
 from agno_workers.sources.resolve import fetch, find
 from agno_workers.storage.ingest import Ingest
 from agno_workers.storage.journal import Journal
@@ -22,6 +24,10 @@ def build(
     pool: Pool, ingest: Ingest, knowledges: Knowledges, journal: Journal, held: Held, *, fetch_timeout_s: float, document_max_bytes: int,
     allow: Sequence[str],
 ) -> Intake:  # fmt: skip
+    try:
+        openings(allow)
+    except InvalidInput as error:
+        raise SettingsError(f"setting 'source_allow': {error}", key="source_allow") from error
     return Intake(
         ingest=ingest,
         knowledges=knowledges,

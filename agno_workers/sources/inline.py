@@ -32,7 +32,7 @@ class Text(msgspec.Struct, frozen=True):
 
 def takes(given: object) -> bool:
     """Whether this description is for `find` here."""
-    return isinstance(given, Mapping) and "text" in given and "database" not in given and "api" not in given
+    return isinstance(given, Mapping) and "text" in given and not {"database", "api", "items"} & set(given)
 
 
 def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as all of them

@@ -76,7 +76,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     return _listed(asked, (scheme, bucket, prefix), globs)
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int, known: str | None = None) -> Raw:  # noqa: ARG001 - the list knew
+def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
     """The object, as it is now. Raises SourceUnavailable or SourceRejected."""
     try:
         obstore, (scheme, bucket, key) = _obstore(), _parts(source.uri)

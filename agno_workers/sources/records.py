@@ -41,7 +41,7 @@ def document(
     )
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int, known: str | None = None) -> Raw:  # noqa: ARG001 - it is here
+def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: ARG001 - it is here
     """The text that came with the source. Raises SourceRejected when it is too large."""
     if source.text is None:
         if source.bytes > MAX_TEXT_BYTES:

@@ -36,6 +36,7 @@ _SITEMAP_BYTES = 50 * 1024 * 1024  # as the protocol says, unpacked
 _ROBOTS_BYTES = 512 * 1024  # as RFC 9309 says
 _REQUEST_S = 60.0  # for one sitemap
 _SLICE = 64 * 1024
+_LISTED = "lastmod:"
 _GZIP = b"\x1f\x8b"
 
 
@@ -87,15 +88,12 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     return _Walk(asked, net).sources()
 
 
-def fetch(
-    source: Source, *, timeout_s: float, max_bytes: int, known: str | None = None, allow: Sequence[str] = ()
-) -> Raw:
-    """The page. `known` is the fingerprint of what was read last: while it still holds, nothing is read (`Raw.unchanged`). A
-    fingerprint that the sitemap gave stays the page's, for the sitemap will give it again.
+def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
+    """The page. With the fingerprint of what was read last, nothing is read while that still holds (`Raw.unchanged`).
 
     Raises SourceUnavailable or SourceRejected, as `Net.get`.
     """
-    asked = urls.parse(source.uri)
+    known, asked = source.fingerprint, urls.parse(source.uri)
     answer = Net(openings(allow)).get(
         asked,
         timeout_s=timeout_s,
@@ -104,9 +102,10 @@ def fetch(
     )
     if answer.status == 304:
         return Raw(b"", fingerprint=known, unchanged=True)
-    fingerprint = source.fingerprint or _fingerprint(
-        answer.headers, answer.url if answer.url != asked else None
-    )
+    if known is not None and known.startswith(_LISTED):
+        fingerprint: str | None = known  # what the sitemap will say the next time, too
+    else:
+        fingerprint = _fingerprint(answer.headers, answer.url if answer.url != asked else None)
     return Raw(answer.content, answer.headers.get("content-type"), fingerprint)
 
 
@@ -207,7 +206,7 @@ class _Walk:
         self._seen.add(str(url))
         if len(self._seen) - self._sitemaps > self._asked.max_urls:
             raise self._too_many("pages", "max_urls", self._asked.max_urls)
-        fingerprint = f"lastmod:{entry.modified}" if entry.modified else None
+        fingerprint = f"{_LISTED}{entry.modified}" if entry.modified else None
         yield Source(str(url), origin=str(self._top), fingerprint=fingerprint)
 
     def _is_ours(self, url: Url) -> bool:

@@ -21,8 +21,8 @@ def find(given: str | Mapping[str, Any]) -> list[Source]:
     return list(web.find(given, {"allow": ALLOW}))
 
 
-def fetch(uri: str, known: str | None = None, **source: Any) -> Any:
-    return web.fetch(Source(uri, **source), timeout_s=10, max_bytes=10**6, known=known, allow=ALLOW)
+def fetch(uri: str, known: str | None = None) -> Any:
+    return web.fetch(Source(uri, fingerprint=known), timeout_s=10, max_bytes=10**6, allow=ALLOW)
 
 
 def sitemap(*pages: str, modified: str = "") -> bytes:
@@ -140,7 +140,7 @@ def test_a_sitemap_lists_its_pages_once_with_lastmod_as_fingerprint() -> None:
 
 def test_the_fingerprint_of_a_listed_page_stays_its_lastmod() -> None:
     with site({"/a": page("hello", etag='"1"')}) as here:
-        assert fetch(here.url("/a"), fingerprint="lastmod:2026").fingerprint == "lastmod:2026"
+        assert fetch(here.url("/a"), known="lastmod:2026").fingerprint == "lastmod:2026"
 
 
 def test_an_index_is_followed_also_packed_and_below_folders() -> None:

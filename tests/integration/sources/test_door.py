@@ -1,0 +1,80 @@
+"""Every kind of source through the one door, as an ingestion uses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+
+from agno_workers.engine.intake import build
+from agno_workers.errors import SettingsError
+from agno_workers.sources.resolve import fetch, find
+from tests.fakes.bucket import Bucket, bucket
+from tests.fakes.site import Request, Site, page, site
+
+ALLOW = ["127.0.0.1"]
+
+
+@pytest.fixture
+def here() -> Iterator[Site]:
+    def changing(request: Request) -> bytes:
+        return (
+            page(status=304) if request.headers.get("if-none-match") == '"1"' else page("A page", etag='"1"')
+        )
+
+    with site(
+        {"/page": changing, "/list": page(json.dumps({"items": [{"id": 1, "body": "An item"}]}))}
+    ) as started:
+        started.answers["/sitemap.xml"] = page(
+            f"<urlset><url><loc>{started.url('/page')}</loc></url></urlset>"
+        )
+        yield started
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with bucket({"a.md": b"An object"}) as started:
+        for name, value in started.environment.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+def test_what_every_kind_finds_can_be_fetched_and_has_the_metadata_of_the_ingestion(
+    here: Site, library: Bucket, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE article AS SELECT 1 AS id, 'A row' AS body")
+    monkeypatch.setenv("ARTICLES_URL", database_url)
+    cases: list[tuple[Any, str, bytes]] = [
+        (here.url("/page"), here.url("/page"), b"A page"),
+        (here.url("/sitemap.xml"), here.url("/page"), b"A page"),
+        ({"sitemap": here.url("/sitemap.xml"), "robots": False}, here.url("/page"), b"A page"),
+        ("s3://library/", "s3://library/a.md", b"An object"),
+        ({"objects": "s3://library", "glob": "*.md"}, "s3://library/a.md", b"An object"),
+        ({"database": "ARTICLES_URL", "query": "SELECT * FROM article", "id": "id", "text": "body"}, "db:ARTICLES_URL/1", b"A row"),
+        ({"api": here.url("/list"), "items": "items", "id": "id", "text": "body", "name": "list"}, "api:list/1", b"An item"),
+        ({"url": here.url("/list"), "items": "items", "id": "id", "text": "body", "name": "list"}, "api:list/1", b"An item"),
+    ]  # fmt: skip
+    for given, uri, content in cases:
+        (source,) = find(given, {"metadata": {"team": "docs"}}, allow=ALLOW)
+        assert (source.uri, source.metadata) == (uri, {"team": "docs"})
+        assert fetch(source, 10, 1000, allow=ALLOW).content == content
+
+
+def test_a_page_that_did_not_change_is_not_read_again(here: Site) -> None:
+    (source,) = find(here.url("/page"), allow=ALLOW)
+    first = fetch(source, 10, 1000, allow=ALLOW)
+    (again,) = find(here.url("/page"), allow=ALLOW)
+    raw = fetch(replace(again, fingerprint=first.fingerprint), 10, 1000, allow=ALLOW)
+    assert (raw.unchanged, raw.content, raw.fingerprint) == (True, b"", first.fingerprint)
+
+
+def test_an_allow_list_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
+    nothing: Any = None
+    with pytest.raises(SettingsError, match=r"source_allow.*'10\.0\.0\.1/8'"):
+        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=["10.0.0.1/8"])  # fmt: skip
