@@ -6,10 +6,13 @@ counted once and remembered. That is exact, and five times as fast as tokenising
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from importlib.util import find_spec, module_from_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,34 +44,48 @@ def tokens(name: str) -> Tokens:
 
 
 class _WordPiece:
+    """Counts by word, and a new word by its runs of letters and digits, since BERT takes each mark by itself. The tokeniser sees
+    a run once, all new ones of a document in one call.
+    """
+
     added = 2
     """[CLS] and [SEP]."""
+    max_held = 16_000_000
+    """Bytes of words, about, after which it begins anew: random text must not fill the memory."""
 
     def __init__(self) -> None:
-        self._counts = _WordCounts()
+        self._tokenizer = Tokenizer.from_file(str(MINILM))
+        self._counts: dict[str, int] = {}
+        self._held = 0
 
     def counts(self, texts: Sequence[str]) -> list[int]:
+        if self._held > self.max_held:
+            self._counts, self._held = {}, 0
+        words = [text.split() for text in texts]
+        if new := set(chain.from_iterable(words)).difference(self._counts):
+            self._learn(new)
         count = self._counts.__getitem__
-        return [sum(map(count, text.split())) + self.added for text in texts]
+        return [sum(map(count, each)) + self.added for each in words]
+
+    def _learn(self, words: set[str]) -> None:
+        runs = {word: _RUN.findall(word) for word in words if word.isascii()}
+        self._tokenise(list(set(chain(*runs.values(), words - runs.keys())).difference(self._counts)))
+        count = self._counts.__getitem__
+        for word, parts in runs.items():
+            marks = len(word) - sum(map(len, parts))
+            self._counts[word] = sum(map(count, parts)) + marks
+        self._held += sum(map(len, words)) + 100 * len(words)
+
+    def _tokenise(self, words: list[str]) -> None:
+        self._counts |= dict.fromkeys(words, 0)
+        if words:
+            encoding = self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
+            for index, count in Counter(encoding.word_ids).items():
+                assert index is not None, "only a token that the model adds is of no word"
+                self._counts[words[index]] = count
 
 
-class _WordCounts(dict[str, int]):
-    """Tokens by word. Begins anew when full, so that random text can't fill the memory."""
-
-    max_words = 100_000
-    max_word_chars = 40
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._tokenizer = Tokenizer.from_file(str(MINILM))
-
-    def __missing__(self, word: str) -> int:
-        count = len(self._tokenizer.encode(word, add_special_tokens=False))
-        if len(word) <= self.max_word_chars:
-            if len(self) >= self.max_words:
-                self.clear()
-            self[word] = count
-        return count
+_RUN = re.compile("[A-Za-z0-9]+")
 
 
 class _BytePair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import subprocess
 import sys
 
@@ -22,7 +23,22 @@ def minilm() -> Tokenizer:
 
 _texts = st.lists(
     st.one_of(
-        st.text(max_size=30), st.sampled_from(["don't", "a\tb", "漢字", "\u3000", "x" * 200, "É", "e\u0301"])
+        st.text(max_size=30),
+        st.sampled_from(
+            [
+                "don't",
+                "a\tb",
+                "f(x[1],'q')",
+                string.punctuation,
+                "snake_case.CamelCase",
+                "a" * 99 + "!b",
+                "漢字",
+                "\u3000",
+                "x" * 200,
+                "É",
+                "e\u0301",
+            ]
+        ),
     )
 ).map(" ".join)
 
@@ -58,13 +74,11 @@ def test_an_unknown_tokeniser_is_told() -> None:
 
 def test_words_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = tokens("minilm")
-    words = counter._counts  # type: ignore[attr-defined]  # the private memory is what this is about
-    monkeypatch.setattr(type(words), "max_words", 100)
-    words.clear()
-    many = [f"w{number}" for number in range(500)] + ["y" * 5_000]
-    expected = counter.counts(many)
-    assert len(words) <= 100
-    assert counter.counts(many) == expected
+    monkeypatch.setattr(type(counter), "max_held", 20_000)
+    for turn in range(50):
+        text = " ".join(f"w{turn}x{number}" for number in range(40)) + " " + "y" * 5_000
+        assert counter.counts([text]) == counter.counts([text])
+        assert counter._held < 60_000  # type: ignore[attr-defined]  # its memory is what this is about
 
 
 def test_counting_loads_no_vocabulary_that_it_does_not_need() -> None:
