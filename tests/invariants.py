@@ -18,7 +18,8 @@ ALWAYS = {
         WHERE r.ended_at IS NULL
           AND NOT EXISTS (SELECT FROM agno.step s WHERE s.run_id = r.id AND s.generation = r.generation
                           AND s.status IN ('ready', 'running', 'waiting'))
-          AND NOT EXISTS (SELECT FROM agno.run k WHERE k.canvas->'alike' ? r.id::text)""",
+          AND NOT EXISTS (SELECT FROM agno.run k WHERE k.canvas->'alike' ? r.id::text)
+          AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id AND i.scanned_at IS NOT NULL)  -- rule 6 of the keeper""",
     "a step is open of a run that has ended, or of an older generation": """
         SELECT s.id, s.key, s.status, s.generation, r.status, r.generation FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE s.status IN ('ready', 'running', 'waiting') AND (r.ended_at IS NOT NULL OR r.generation <> s.generation)""",
@@ -34,7 +35,7 @@ ALWAYS = {
     "a call that ended has no result, or one that is open has": """
         SELECT s.run_id, s.key, s.status, m.content->>'role' FROM agno.step s
         LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
-        WHERE s.kind <> 'turn' AND (s.ended_at IS NOT NULL) <> (m.content->>'role' IS NOT DISTINCT FROM 'tool')""",
+        WHERE s.kind IN ('tool', 'delegate') AND (s.ended_at IS NOT NULL) <> (m.content->>'role' IS NOT DISTINCT FROM 'tool')""",
     "a transcript of a run that has ended has a gap": """
         SELECT m.run_id, count(*), max(m.seq) FROM agno.message m JOIN agno.run r ON r.id = m.run_id
         WHERE r.ended_at IS NOT NULL GROUP BY m.run_id HAVING count(*) <> max(m.seq) + 1 OR min(m.seq) <> 0""",
@@ -62,7 +63,9 @@ ALWAYS = {
         SELECT run_id, key, kind, waits_for, attempt FROM agno.step
         WHERE waits_for IN ('confirmation', 'answer', 'execution') AND (kind <> 'tool' OR attempt > 0 OR answer IS NOT NULL)
            OR waits_for = 'resolution' AND (kind <> 'tool' OR effect <> 'once' OR attempt = 0)
-           OR waits_for = 'run' AND kind <> 'delegate'""",
+           OR waits_for = 'run' AND kind <> 'delegate'
+           OR (waits_for = 'window' OR kind IN ('scan', 'ingest', 'embed', 'tidy')) AND waits_for IS NOT NULL
+              AND (waits_for <> 'window' OR kind <> 'embed' OR attempt > 0)""",
     "it is not known what became of a step that may be repeated": """
         SELECT run_id, key, effect FROM agno.step WHERE status = 'unknown' AND effect IS DISTINCT FROM 'once'""",
     "a step is dead, and nothing says why": """
@@ -73,10 +76,11 @@ ALWAYS = {
     "a run is queued, and its turn has begun": """
         SELECT r.id, s.key, s.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation
         WHERE r.status = 'queued' AND s.status IN ('ready', 'running', 'waiting')
-          AND (s.kind <> 'turn' OR s.status <> 'ready' OR s.attempt > 0)""",
+          AND (s.kind NOT IN ('turn', 'scan') OR s.status <> 'ready' OR s.attempt > 0)""",
     "a run is running without a turn under way": """
         SELECT r.id FROM agno.run r WHERE r.status = 'running' AND NOT EXISTS (SELECT FROM agno.step s
-            WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind = 'turn' AND s.status IN ('ready', 'running'))""",
+            WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind = 'turn' AND s.status IN ('ready', 'running'))
+          AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id)""",
     "a run is waiting while its turn is under way": """
         SELECT r.id, s.key FROM agno.run r JOIN agno.step s ON s.run_id = r.id
         WHERE r.status = 'waiting' AND s.kind = 'turn' AND s.status = 'running'""",
@@ -89,7 +93,7 @@ ALWAYS = {
         WHERE r.reason = 'nobody_answered' AND s.answer IS NOT NULL""",
     "run.tool_calls is not the number of its calls": """
         SELECT r.id, r.tool_calls, count(DISTINCT s.key) FROM agno.run r
-        LEFT JOIN agno.step s ON s.run_id = r.id AND s.kind <> 'turn'
+        LEFT JOIN agno.step s ON s.run_id = r.id AND s.kind IN ('tool', 'delegate')
         GROUP BY r.id HAVING r.tool_calls <> count(DISTINCT s.key)""",
     "run.turns is not the number of its turns that are done": """
         SELECT r.id, r.turns, count(s.id) FROM agno.run r
@@ -99,6 +103,67 @@ ALWAYS = {
         SELECT r.id, r.turns, count(m.seq) FROM agno.run r
         LEFT JOIN agno.message m ON m.run_id = r.id AND agno.inflate(m.content)->>'role' = 'assistant'
         GROUP BY r.id HAVING r.turns <> count(m.seq)""",
+    "an ingestion has a step of an agent, or an agent one of an ingestion": """
+        SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        WHERE (s.kind IN ('scan', 'ingest', 'embed', 'tidy')) <> starts_with(r.agent, 'knowledge:')""",
+    "an ingestion is scanned, or has sources, without its scan being done": """
+        SELECT i.run_id, i.scanned_at FROM agno.ingestion i
+        WHERE (i.scanned_at IS NOT NULL) <> EXISTS (SELECT FROM agno.step s WHERE s.run_id = i.run_id AND s.kind = 'scan' AND s.status = 'done')
+           OR i.scanned_at IS NULL AND EXISTS (SELECT FROM agno.source p WHERE p.run_id = i.run_id)
+           OR i.scanned_at IS NOT NULL AND i.total <> (SELECT count(*) FROM agno.source p WHERE p.run_id = i.run_id)""",
+    "an ingestion is tidied while something of it is open": """
+        SELECT s.run_id, s.key FROM agno.step s WHERE s.kind = 'tidy' AND s.status IN ('ready', 'running')
+          AND (EXISTS (SELECT FROM agno.source p WHERE p.run_id = s.run_id AND p.status IN ('pending', 'taken'))
+               OR EXISTS (SELECT FROM agno.step o WHERE o.run_id = s.run_id AND o.id <> s.id AND o.status IN ('ready', 'running', 'waiting')))""",
+    "a source is in the hands of no step that is open, or in those of one and not taken": """
+        SELECT p.run_id, p.uri, p.status, s.status FROM agno.source p JOIN agno.run r ON r.id = p.run_id LEFT JOIN agno.step s ON s.id = p.step_id
+        WHERE r.ended_at IS NULL AND (p.status = 'taken') <> (s.status IS NOT NULL AND s.status IN ('ready', 'running'))""",
+    "a source that failed does not say why, or one that is in has no document": """
+        SELECT p.run_id, p.uri, p.status FROM agno.source p
+        WHERE p.status = 'failed' AND p.error IS NULL OR p.status IN ('done', 'duplicate') AND p.document_id IS NULL""",
+    "the counters of an ingestion are not the number of its sources": """
+        SELECT i.run_id, c.documents, c.unchanged, c.duplicates, c.failed FROM agno.ingestion i, LATERAL (
+            SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
+                   coalesce(sum(failed), 0) AS failed FROM agno.ingest_count n WHERE n.run_id = i.run_id) AS c
+        WHERE (c.documents, c.unchanged, c.duplicates, c.failed) <> (
+            SELECT count(*) FILTER (WHERE status = 'done'), count(*) FILTER (WHERE status = 'unchanged'),
+                   count(*) FILTER (WHERE status = 'duplicate'), count(*) FILTER (WHERE status = 'failed')
+            FROM agno.source p WHERE p.run_id = i.run_id)""",
+    "what is counted as to be embedded is not in a step": """
+        SELECT i.run_id, c.to_embed, s.chunks FROM agno.ingestion i JOIN agno.run r ON r.id = i.run_id,
+            LATERAL (SELECT coalesce(sum(to_embed), 0) AS to_embed FROM agno.ingest_count n WHERE n.run_id = i.run_id) AS c,
+            LATERAL (SELECT coalesce(sum(jsonb_array_length(call->'chunks')), 0) AS chunks FROM agno.step
+                     WHERE step.run_id = i.run_id AND kind = 'embed' AND status IN ('ready', 'running', 'waiting')) AS s
+        WHERE r.ended_at IS NULL AND c.to_embed <> s.chunks""",
+    "a document does not have the chunks that it says": """
+        SELECT d.uri, d.version, d.chunks, count(c.id) FROM agno.document d LEFT JOIN agno.chunk c ON c.document_id = d.id AND c.live
+        GROUP BY d.id HAVING d.chunks <> count(c.id) OR d.version = 0 OR count(c.id) FILTER (WHERE c.version <> d.version) > 0
+            OR count(DISTINCT c.position) <> count(c.id) OR max(c.position) + 1 <> count(c.id)""",
+    "a chunk is of a version that nothing waits for": """
+        SELECT d.uri, c.version, c.position FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id
+        WHERE NOT c.live AND (d.pending IS NULL OR c.version <> (d.pending->>'version')::int)""",
+    "a document waits for a version of which chunks are gone": """
+        SELECT d.uri, d.pending FROM agno.document d WHERE d.pending IS NOT NULL AND (d.pending->>'chunks')::int <>
+            (SELECT count(*) FROM agno.chunk c WHERE c.document_id = d.id AND NOT c.live) + (
+             SELECT count(*) FROM agno.chunk c, jsonb_array_elements(d.pending->'keep') AS kept (value)
+             WHERE c.document_id = d.id AND c.live AND c.id = (kept.value->>'id')::bigint)""",
+    "a duplicate has chunks of its own, or is that of a document without": """
+        SELECT d.uri, o.uri, o.duplicate_of FROM agno.document d LEFT JOIN agno.document o ON o.id = d.duplicate_of
+        WHERE d.duplicate_of IS NOT NULL AND (d.chunks <> 0 OR d.pending IS NOT NULL OR o.id IS NULL OR o.duplicate_of IS NOT NULL
+            OR o.text_sha256 <> d.text_sha256)""",
+    "the searched chunks of a knowledge base are not counted": """
+        SELECT k.name, k.chunk_count, count(c.id) FROM agno.knowledge k LEFT JOIN agno.chunk c ON c.knowledge_id = k.id AND c.live
+        GROUP BY k.id HAVING k.chunk_count <> count(c.id)""",
+    "a text that is to get a vector is in no step": """
+        SELECT d.uri, c.position, d.run_id FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.knowledge k ON k.id = d.knowledge_id
+        JOIN agno.run r ON r.id = d.run_id JOIN agno.ingestion i ON i.run_id = r.id
+        WHERE r.ended_at IS NULL AND i.scanned_at IS NOT NULL AND k.space_id IS NOT NULL AND c.refused IS NULL
+          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id)
+          AND NOT EXISTS (SELECT FROM agno.step s WHERE s.kind = 'embed' AND s.status IN ('ready', 'running', 'waiting')
+                          AND (s.call->>'space')::int = k.space_id AND s.call->'chunks' @> to_jsonb(c.id))""",
+    "a knowledge base is searched in a space that is not its current one": """
+        SELECT k.name, k.space_id, s.id, s.status FROM agno.knowledge k JOIN agno.space s ON s.knowledge_id = k.id
+        WHERE (s.status = 'current') <> (k.space_id IS NOT DISTINCT FROM s.id)""",
 }
 
 # What holds once all is over. Each gives a row for each violation: what it is about, and how it is wrong.
@@ -127,6 +192,16 @@ AT_REST = {
         LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
         WHERE s.status = 'done' AND child.status = 'done' AND child.generation = 0 AND agno.inflate(m.content) #>> '{parts,0,content}'
               IS DISTINCT FROM coalesce(agno.inflate(child.content) #>> '{}', '')""",
+    "a source of an ingestion that is done was not settled": """
+        SELECT p.run_id, p.uri, p.status FROM agno.source p JOIN agno.run r ON r.id = p.run_id
+        WHERE r.status = 'done' AND p.status IN ('pending', 'taken')""",
+    "a document waits for vectors that nobody makes": """
+        SELECT d.uri, d.pending FROM agno.document d JOIN agno.run r ON r.id = d.run_id WHERE d.pending IS NOT NULL AND r.status = 'done'""",
+    "a text has no vector, and its ingestion was done": """
+        SELECT d.uri, c.position FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.knowledge k ON k.id = d.knowledge_id
+        JOIN agno.run r ON r.id = d.run_id
+        WHERE r.status = 'done' AND k.space_id IS NOT NULL AND c.refused IS NULL
+          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id)""",
 }
 
 
@@ -197,6 +272,14 @@ TABLES = {
     "message": "a turn would read a transcript with a gap, or what comes after it",
     "chord_part": "a user's chord fired with parts missing, or did not count one",
     "outbox": "a message is left in the outbox",
+    "ingestion": "an ingestion is scanned, or has sources, without its scan being done",
+    "source": "a source is in the hands of no step that is open, or in those of one and not taken",
+    "ingest_count": "the counters of an ingestion are not the number of its sources",
+    "document": "a document does not have the chunks that it says",
+    "chunk": "a chunk is of a version that nothing waits for",
+    "chunk_embedding": "a text that is to get a vector is in no step",
+    "knowledge": "the searched chunks of a knowledge base are not counted",
+    "space": "a knowledge base is searched in a space that is not its current one",
 }
 REFERENCE_ONLY = {
     "task_result": "results of users' own tasks: tests/contract",
@@ -207,6 +290,12 @@ REFERENCE_ONLY = {
     "worker": "who was seen when: nothing follows from it",
     "quarantine": "kept for people, nothing reads it",
     "meta": "the epoch and the lead: test_keeper.py",
+    "near_band": "what is nearly the same is a hint: test_ingest.py",
+    "lexeme": "counted anew from the chunks: test_search_index.py",
+    "review": "notes for people: test_learned.py",
+    "gap": "questions, counted: test_learned.py",
+    "feedback": "results, counted: test_learned.py",
+    "grounding": "what runs were given, only inserted: test_learned.py",
 }
 WORDS = {
     "run.status": {
@@ -230,6 +319,10 @@ WORDS = {
         "turn": "a turn is open beside another open step",
         "tool": "a call that ended has no result, or one that is open has",
         "delegate": "a delegation is carried by a worker",
+        "scan": "an ingestion is scanned, or has sources, without its scan being done",
+        "ingest": "a source is in the hands of no step that is open, or in those of one and not taken",
+        "embed": "what is counted as to be embedded is not in a step",
+        "tidy": "an ingestion is tidied while something of it is open",
     },
     "step.waits_for": {
         "confirmation": "a step waits for somebody who can do nothing for it",
@@ -237,6 +330,20 @@ WORDS = {
         "execution": "a step waits for somebody who can do nothing for it",
         "resolution": "a step waits for somebody who can do nothing for it",
         "run": "a delegation waits for a run that is over, or waits for another",
+        "window": "a step waits for somebody who can do nothing for it",
+    },
+    "source.status": {
+        "pending": "a source is in the hands of no step that is open, or in those of one and not taken",
+        "taken": "a source is in the hands of no step that is open, or in those of one and not taken",
+        "done": "a source that failed does not say why, or one that is in has no document",
+        "unchanged": "the counters of an ingestion are not the number of its sources",
+        "duplicate": "a source that failed does not say why, or one that is in has no document",
+        "failed": "a source that failed does not say why, or one that is in has no document",
+    },
+    "space.status": {
+        "building": "a knowledge base is searched in a space that is not its current one",
+        "current": "a knowledge base is searched in a space that is not its current one",
+        "retired": "a knowledge base is searched in a space that is not its current one",
     },
 }
 MOVES = {

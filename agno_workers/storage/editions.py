@@ -115,6 +115,7 @@ class Editions:
     missing: list[Missing] = field(default_factory=list)
     spaces: list[int] = field(default_factory=list)
     copied: int = 0
+    """Vectors that need not be made: they are there, or were copied."""
     more: int = 0
     """Chunks that are searched now and were not before."""
 
@@ -202,22 +203,25 @@ class Editions:
 
     def find_vectors(self) -> None:
         """Copies of those that are there for the same text; what has none is `missing`."""
+        self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
         tokens = {
             chunk_id: piece.tokens
             for each in self.documents
             for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True)
         }
-        self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
-        if not tokens or not self.spaces:
-            return
-        found = self._copy_vectors(list(tokens))
-        self.copied = len(found)
-        self.missing = [
-            Missing(space, chunk_id, count)
-            for space in self.spaces
-            for chunk_id, count in tokens.items()
-            if (space, chunk_id) not in found
-        ]
+        if tokens and self.spaces:
+            found = self._copy_vectors(list(tokens))
+            self.copied = len(found)
+            self.missing = [
+                Missing(space, chunk_id, count)
+                for space in self.spaces
+                for chunk_id, count in tokens.items()
+                if (space, chunk_id) not in found
+            ]
+        if kept := [chunk_id for each in self.documents for chunk_id, _ in each.kept]:
+            lacking = self._ask("lacking", chunk_ids=kept)
+            self.missing += [Missing(row["space_id"], row["id"], row["tokens"]) for row in lacking]
+            self.copied += len(kept) * len(self.spaces) - len(lacking)
 
     def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
         """Gives (space, chunk) of those that got one."""
@@ -281,13 +285,11 @@ class Editions:
     @property
     def count(self) -> Count:
         own = [each for each in self.documents if each.original is None]
-        chunks = sum(len(each.read.prepared.pieces) for each in own)
-        kept = sum(len(each.kept) for each in own) if self.spaces else 0
         return Count(
             documents=len(own),
             duplicates=len(self.documents) - len(own),
-            chunks=chunks,
-            embedded=self.copied + kept,
+            chunks=sum(len(each.read.prepared.pieces) for each in own),
+            embedded=self.copied,
             to_embed=len(self.missing),
             bytes=sum(each.read.prepared.bytes for each in self.documents),
         )

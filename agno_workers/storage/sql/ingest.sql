@@ -177,6 +177,12 @@ JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.stat
     AND target.model = s.model AND target.dimensions = s.dimensions
 RETURNING space_id, chunk_id;
 
+-- name: lacking
+-- Of chunks that stay, those that never got a vector: their ingestion was cut short.
+SELECT s.id AS space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
+WHERE c.id = ANY(%(chunk_ids)s) AND c.refused IS NULL
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id);
+
 -- name: open_spaces
 SELECT id FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
 

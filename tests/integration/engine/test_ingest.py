@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,10 +10,18 @@ import pytest
 from agno_workers.engine.ingest import NOTHING
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.storage.ingest import Windows
+from tests import invariants
 from tests.ingesting import Shelf
 from tests.integration.storage.world import World
 
 SMALL = Windows(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _invariants_hold(world: World) -> Iterator[None]:
+    yield
+    for what, statement in invariants.ALWAYS.items():
+        assert world.sql(statement) == [], what
 
 
 @pytest.fixture
