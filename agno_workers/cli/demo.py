@@ -213,7 +213,7 @@ def _bring_in(stage: Stage, crew: Crew) -> float:
     """The documents, twice: the second time shows what unchanged ones cost. Gives when it was first seen at work."""
     first: float | None = None
     for again in (False, True):
-        job = pipeline.submit_ingestion(stage.folder)
+        job = pipeline.submit_ingestion(stage.folder, stage.session, os.environ["DEMO_EMBEDDER"])
         arrivals = Arrivals()
         with stage.console.status("") as shown:
             while not RunStatus((progress := job.progress()).status).is_terminal:
@@ -243,7 +243,8 @@ def _show_helped(stage: Stage, asked: Sequence[Watched]) -> list[str]:
         question = screen.one_line(handle.messages[0].text, 200)
         stage.console.print()
         stage.console.print(Text.assemble((f"helper: {question}", "bold"), (by, "dim")))
-        stage.console.print(screen.indented(str(watched.run.content or watched.run.status).strip()))
+        said = (watched.run.error or {}).get("message") or watched.run.content or watched.run.status
+        stage.console.print(screen.indented(str(said).strip()))
         for each in cited:
             where = " > ".join(each.heading) or each.title or ""
             source = f"[{each.n}] {Path(each.uri).name}{f': {where}' if where else ''}"

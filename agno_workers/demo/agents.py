@@ -42,15 +42,18 @@ def _help(request: ModelRequest) -> Turn:
     results = [part for message in request.messages for part in message.parts if isinstance(part, ToolResult)]
     if not results:
         return Turn(calls=(("search_knowledge", {"query": question}),))
+    if results[-1].is_error:
+        return Turn(text=results[-1].content)
     found = msgspec.json.decode(results[-1].content, type=Found)
     wanted = set(_words(question))
-    said = []
-    for place, each in enumerate(found.results[:3]):
-        sentences = re.split(r"(?<=[.!?])\s+|\n{2,}", each.content)
-        best = max(sentences, key=lambda sentence: len(wanted & set(_words(sentence))))
-        score = len(wanted & set(_words(best)))
-        said.append((-score, place, f"{_short(best.strip(), 300)} [{each.n}]"))
-    return Turn(text=" ".join(text for _, _, text in sorted(said)[:2]) or found.note)
+    sentences = [
+        (-len(wanted & set(_words(sentence))), place, f"{_short(sentence.strip(), 300)} [{each.n}]")
+        for place, each in enumerate(found.results[:4])
+        for sentence in re.split(r"(?<=[.!?])\s+|\n{2,}", each.content)
+        if 30 < len(sentence) < 400 and sentence.rstrip().endswith((".", "!"))
+    ]
+    best = [text for _, _, text in sorted(sentences)[:2]]
+    return Turn(text=" ".join(best) or found.note or f"It is said in [{found.results[0].n}].")
 
 
 def _words(text: str) -> list[str]:

@@ -19,7 +19,7 @@ _LOOK_AT = 5000
 """Files looked at in a folder at the most: `demo /` must not walk a disk."""
 _ASKED = 2
 _QUESTIONS = (
-    "What happens to a step when its worker dies?",
+    "What happens when the worker of a once tool dies in the middle?",
     "What does the keeper do when Redis has lost everything?",
 )
 """Of our own documents."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celery import chord
+from msgspec.structs import replace
 
 from agno_workers.core.knowledge import Reference
 from agno_workers.core.messages import Message, ToolResult
@@ -22,9 +23,9 @@ from agno_workers.wiring import Services
 TOOL_CALLS = 8
 
 
-def submit_ingestion(folder: Path) -> Ingestion:
-    """All documents of the demo's folder, into its knowledge base."""
-    return docs.ingest(folder)
+def submit_ingestion(folder: Path, knowledge: str, embedder: str) -> Ingestion:
+    """All documents of the demo's folder. The workers know the same knowledge base by their environment."""
+    return replace(docs, name=knowledge, embedder=embedder).ingest(folder)
 
 
 def submit_questions(questions: Sequence[str], session: str) -> None:
