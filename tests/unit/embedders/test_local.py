@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -46,7 +47,7 @@ def _in_floats(session: onnxruntime.InferenceSession, text: str) -> np.ndarray:
         None, {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     )
     mean: np.ndarray = states[0].mean(axis=0)
-    return mean / np.linalg.norm(mean)
+    return np.asarray(mean / np.linalg.norm(mean))
 
 
 def test_what_means_the_same_is_near() -> None:
@@ -68,6 +69,7 @@ def test_a_fork_in_the_middle_of_loading_leaves_nothing_locked() -> None:
     until(embedder._ready._lock.locked)
     child = os.fork()
     if not child:
+        signal.alarm(30)  # a lock that nobody opens would keep it for ever
         try:
             os._exit(embedder.embed(["in the child"]).shape != (1, 384))
         except BaseException:
