@@ -7,8 +7,10 @@ none of it: without the index it compares every vector, without the counts it co
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 import msgspec
 from psycopg import errors
@@ -91,7 +93,7 @@ class SearchIndex:
         connection = self._pool.dedicated()
         try:
             execute(connection, _SQL["patience"], {"ms": str(round(self._index.build_s * 1000))})
-            execute(connection, _SQL["alone"], {"lock": _LOCKS, "knowledge_id": knowledge_id})
+            self._take_turn(connection, knowledge_id)
             yield connection
         except (errors.LockNotAvailable, errors.QueryCanceled) as error:
             raise Unavailable(
@@ -101,6 +103,17 @@ class SearchIndex:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
         finally:
             connection.close()
+
+    def _take_turn(self, connection: Connection, knowledge_id: int) -> None:
+        """By asking now and then: CONCURRENTLY waits for every statement under way, and so for one that waits for us."""
+        turn = {"lock": _LOCKS, "knowledge_id": knowledge_id}
+        until = monotonic() + self._index.build_s
+        while not execute(connection, _SQL["alone"], turn)[0]["ours"]:
+            if monotonic() > until:
+                raise Unavailable(
+                    f"the index of knowledge base {knowledge_id} has been tended to by somebody else for {self._index.build_s:g} s. Try again."
+                )
+            sleep(random.uniform(0.05, 0.5))
 
     def _tidy(self, connection: Connection, space: Row) -> list[str]:
         done = []

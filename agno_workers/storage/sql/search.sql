@@ -5,11 +5,11 @@
 SELECT agno.search(%(asked)s, %(vector)s::text) AS found;
 
 -- name: patience
--- Of this session: how long a build may take, and another one is waited for.
+-- Of this session: how long a build may take.
 SELECT set_config('statement_timeout', %(ms)s, false), set_config('lock_timeout', %(ms)s, false);
 
 -- name: alone
-SELECT pg_advisory_lock(%(lock)s::int, %(knowledge_id)s::int);
+SELECT pg_try_advisory_lock(%(lock)s::int, %(knowledge_id)s::int) AS ours;
 
 -- name: brief
 -- Of this transaction: nobody waits long behind a lock that it waits for.

@@ -58,12 +58,13 @@ class Base:
         return ids
 
     def embed(self, chunk: int, vector: Sequence[float]) -> None:
-        self.sql(
-            "INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding) VALUES (%s, %s, %s::text::halfvec)",
-            self.space,
-            chunk,
-            str(list(vector)),
-        )
+        """As embedding does it: the chunk is locked first."""
+        with self.pool.connection() as connection, connection.transaction():
+            connection.execute("SELECT FROM agno.chunk WHERE id = %s FOR KEY SHARE", [chunk])
+            connection.execute(
+                "INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding) VALUES (%s, %s, %s::text::halfvec)",
+                [self.space, chunk, str(list(vector))],
+            )
 
     def found(self, text: str, vector: Sequence[float] | None = None, **asked: Any) -> list[int]:
         """The ids of the chunks, the best first."""
