@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use, as_options
+from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use
 from agno_workers.core.messages import Message
 from agno_workers.core.ports import Embedder
 from agno_workers.core.references import references
 from agno_workers.core.tool import Tool, ToolContext
 from agno_workers.engine.asking import Asking
-from agno_workers.errors import NotWaiting, ToolError, Unavailable
+from agno_workers.errors import NotWaiting, ToolError, Unavailable, UnknownKnowledge
 from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.learned import Count, KeptNote, Learned, NoteStatus
 from agno_workers.storage.look import Look
@@ -52,7 +52,6 @@ class Library:
         """On real shelves. Who adds within a transaction leaves it to the keeper to send what follows from that."""
 
         def add(knowledge: Knowledge, source: Source, connection: Connection) -> None:
-            knowledges.ensure(knowledge.name, as_options(knowledge))
             knowledges.submit(knowledge.name, [source], connection=connection, idempotency_key=source.uri)
             connection.execute("SELECT pg_notify('agno_outbox', '')")
 
@@ -108,7 +107,10 @@ class Library:
         """Believe a note, or put it before a person; in the transaction of the call. Gives what the model is told."""
         assert use.learning
         if note.confidence >= use.learning.min_confidence:
-            self._adds(use.knowledge, as_source(note, f"learned:{ctx.step_id}"), ctx.connection)
+            try:
+                self._adds(use.knowledge, as_source(note, f"learned:{ctx.step_id}"), ctx.connection)
+            except UnknownKnowledge as error:
+                raise ToolError(str(error)) from error
             return f"It is being added to {use.knowledge.name!r}."
         if self.learned.keep_note(use.knowledge.name, note, ctx.connection) is None:
             raise ToolError(f"There is no knowledge base {use.knowledge.name!r} yet: nothing was added.")
