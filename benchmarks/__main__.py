@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from benchmarks import agent, bulk, fanout, ingest, models, parallel, readme, runs, submit
+from benchmarks import agent, bulk, embed, fanout, ingest, models, parallel, readme, runs, submit
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
 from benchmarks.report import Report, machine, show
@@ -23,6 +23,7 @@ from benchmarks.stage import ROOT, Options
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "agent": agent.run,
     "bulk": bulk.run,
+    "embed": embed.run,
     "fanout": fanout.run,
     "parallel": parallel.run,
     "models": models.run,
