@@ -26,6 +26,7 @@ def prepare(parsed: Parsed, content: bytes, media_type: str, source: Source, chu
         _DEEDS[word](rest)
     process: dict[str, Any] = {
         "pid": os.getpid(),
+        "has_text": source.text is not None,
         "environment": sorted(os.environ),
         "limits": {
             name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
