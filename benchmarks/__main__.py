@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from benchmarks import agent, bulk, embed, fanout, ingest, models, parallel, readme, runs, submit
+from benchmarks import agent, bulk, embed, fanout, ingest, models, parallel, readme, runs, search, submit
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
 from benchmarks.report import Report, machine, show
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "parallel": parallel.run,
     "models": models.run,
     "runs": runs.run,
+    "search": search.run,
     "submit": submit.run,
     "ingest": ingest.run,
     "payments": payments.run,

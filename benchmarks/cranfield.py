@@ -1,0 +1,102 @@
+"""Whether the search finds what people would have: Cranfield's questions, with the chunks and vectors that an ingestion makes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from agno_workers.core.knowledge import Block, Chunking, Mode, Parsed, Piece, Refusal, Source
+from agno_workers.embedders.resolve import resolve
+from agno_workers.knowledge.prepare import prepare
+from agno_workers.storage.pool import Pool
+from agno_workers.storage.search import Search
+from agno_workers.storage.search_index import SearchIndex
+from benchmarks.made_base import literal
+from benchmarks.stage import ROOT
+
+FOLDER = ROOT.parent / "shared" / "data" / "cranfield"
+MODES: tuple[Mode, ...] = ("keyword", "semantic", "hybrid")
+
+
+def is_here() -> bool:
+    return (FOLDER / "docs.jsonl.gz").exists()
+
+
+def quality(pool: Pool, folder: Path = FOLDER) -> dict[Mode, tuple[float, float]]:
+    """nDCG@10 of each mode, over the even and over the odd questions: the best chunk of each document counts."""
+    embedder = resolve("local")
+    knowledge_id = _store(pool, folder)
+    SearchIndex(pool).tidy_index(knowledge_id)
+    questions = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    relevant: dict[int, set[str]] = defaultdict(set)
+    for line in (folder / "qrels.tsv").read_text().splitlines():
+        question, document, _ = line.split()
+        relevant[int(question)].add(f"cranfield:{document}")
+    vectors = embedder.embed([each["text"] for each in questions], "query").tolist()
+    search = Search(pool, cached=0)
+    found: dict[Mode, tuple[float, float]] = {}
+    for mode in MODES:
+        scores = [
+            _ndcg(
+                [hit.uri for hit in search.search(knowledge_id, each["text"], vector, mode=mode, limit=10, per_document=1)],
+                relevant[each["id"]],
+            )
+            for each, vector in zip(questions, vectors, strict=True)
+        ]  # fmt: skip
+        found[mode] = (sum(scores[::2]) / len(scores[::2]), sum(scores[1::2]) / len(scores[1::2]))
+    return found
+
+
+def _ndcg(uris: list[str], relevant: set[str]) -> float:
+    gain = sum(1 / math.log2(place + 2) for place, uri in enumerate(uris[:10]) if uri in relevant)
+    return gain / sum(1 / math.log2(place + 2) for place in range(min(10, len(relevant))))
+
+
+def _store(pool: Pool, folder: Path) -> int:
+    embedder = resolve("local")
+    with pool.connection() as connection, connection.transaction():
+        (base,) = connection.execute("INSERT INTO agno.knowledge (name) VALUES ('cranfield') RETURNING id").fetchall()  # fmt: skip
+        (space,) = connection.execute(
+            "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'local', %s, 'current') RETURNING id",
+            [base["id"], embedder.dimensions],
+        ).fetchall()
+        chunks: list[tuple[int, Piece]] = []
+        for uri, title, pieces in _documents(folder):
+            (document,) = connection.execute(
+                "INSERT INTO agno.document (knowledge_id, uri, title, language, version, chunks) VALUES (%s, %s, %s, 'en', 1, %s) RETURNING id",
+                [base["id"], uri, title, len(pieces)],
+            ).fetchall()
+            chunks += [(document["id"], piece) for piece in pieces]
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN"
+            ) as copy,
+        ):
+            for number, (document_id, piece) in enumerate(chunks, 1_000_000_000):
+                copy.write_row(
+                    (number, base["id"], document_id, 1, piece.position, True, piece.hash, piece.content, "\n".join(piece.heading), piece.start, piece.end, piece.tokens, "english")
+                )  # fmt: skip
+        vectors = embedder.embed([piece.embedded for _, piece in chunks])
+        with connection.cursor() as cursor, cursor.copy("COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN") as copy:  # fmt: skip
+            for number, vector in enumerate(vectors, 1_000_000_000):
+                copy.write_row((space["id"], number, literal(vector)))
+        connection.execute(
+            "UPDATE agno.knowledge SET chunk_count = %s, space_id = %s, version = 1 WHERE id = %s",
+            [len(chunks), space["id"], base["id"]],
+        )
+    return int(base["id"])
+
+
+def _documents(folder: Path) -> Iterator[tuple[str, str, tuple[Piece, ...]]]:
+    for line in gzip.decompress((folder / "docs.jsonl.gz").read_bytes()).decode().splitlines():
+        document = json.loads(line)
+        uri, title, text = f"cranfield:{document['id']}", document["title"], document["text"]
+        parsed = Parsed((Block("paragraph", text),), title)
+        prepared = prepare(parsed, text.encode(), "text/plain", Source(uri), Chunking())
+        if not isinstance(prepared, Refusal):
+            yield uri, title, prepared.pieces
