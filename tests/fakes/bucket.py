@@ -119,7 +119,8 @@ def etag(content: bytes) -> str:
 
 
 def _error(status: int, code: str) -> web.Response:
-    text = f"<Error><Code>{code}</Code><Message>{code}</Message><AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId></Error>"
+    text = f"<Error><Code>{code}</Code><Message>{code}</Message><AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId>"
+    text += "<StringToSign>Signature</StringToSign></Error>"
     return web.Response(status=status, text=text, content_type="application/xml")
 
 

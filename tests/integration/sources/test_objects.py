@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from obstore.exceptions import GenericError
 
 from agno_workers.core.knowledge import Source
 from agno_workers.errors import InvalidInput, SourceError, SourceRejected, SourceUnavailable
@@ -151,6 +152,15 @@ def test_no_error_holds_a_secret(here: Bucket, fault: int, monkeypatch: pytest.M
         for secret in (KEY_ID, SECRET, "session-token", "Signature"):
             assert secret not in told
         assert told.endswith("None True")
+
+
+def test_values_of_the_environment_are_taken_out_of_what_obstore_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", "sv=2026&sig=abcdefgh")
+    with pytest.raises(SourceUnavailable) as caught, objects._translated("az://container/a"):
+        raise GenericError("the token sv=2026&sig=abcdefgh is too old\nDebug source: sv=2026&sig=abcdefgh")
+    assert "the token *** is too old. Try" in str(caught.value)
 
 
 def test_a_store_that_cannot_be_reached_is_asked_later(monkeypatch: pytest.MonkeyPatch, here: Bucket) -> None:
