@@ -39,6 +39,7 @@ from tests.fakes.provider import Chat, Provider, reset, serve
 FAULTS = {
     "reset": "reset the TCP connection in the middle of the answer",
     "never": "accept the request and never answer",
+    "context": "400: a text is too long, by the server's own count",
     "html": "answer 200 with a web page",
     "cut": "answer 200 with half of the JSON",
     "count": "a vector too few",
@@ -53,6 +54,7 @@ FAULTS = {
 DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
 """Any other model has 384, and refuses to be asked for fewer."""
 MAX_TEXTS = 2048
+TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 8192 tokens.")
 
 
 @dataclass
@@ -114,6 +116,8 @@ class Fake:
         await asyncio.sleep(max((float(option(text, "delay") or 0) for text in texts), default=0))
         if fault == "never":
             await asyncio.Event().wait()
+        if fault == "context":
+            return failure(400, *TOO_LONG)
         if fault.isdigit():
             return failure(int(fault), "some_error", f"You asked for a {fault}.", said)
         if refused := refusal(body, texts):
@@ -264,7 +268,7 @@ def refusal(body: dict[str, Any], texts: list[str]) -> tuple[str, str] | None:
     if not texts or len(texts) > MAX_TEXTS or "" in texts:
         return "invalid_request_error", "'$.input' is invalid."
     if any(len(text) > 8191 and tokens(text) > 8191 for text in texts):
-        return "context_length_exceeded", "This model's maximum context length is 8192 tokens."
+        return TOO_LONG
     return None
 
 
