@@ -39,6 +39,7 @@ PAGES = [
     "docs/knowledge.md",
     "docs/messages.md",
     "docs/operations.md",
+    "docs/sources.md",
 ]
 
 
