@@ -16,6 +16,8 @@ _FREE_BYTES = 32 * 1024 * 1024
 _MAX_RATIO = 100  # an office file's XML shrinks to a tenth, a bomb to a thousandth
 _PROLOG_BYTES = 4096
 _ROOT = re.compile(r"<[A-Za-z_]")
+_ENCODING = re.compile(r"<\?xml[^>]{0,100}encoding\s{0,9}=\s{0,9}[\"']([^\"'>]{1,40})")
+_ENCODINGS = {"utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "windows-1252"}
 
 
 def check(content: bytes) -> None:
@@ -77,13 +79,20 @@ def _check_sizes(entries: list[zipfile.ZipInfo], packed: int) -> None:
 
 def _check_prolog(name: str, head: bytes) -> None:
     """Office XML has no DTD; one is there for its entities: files of ours, or a billion laughs. A part is XML by what it
-    begins with: which names are, the file itself may say.
+    begins with, since which names are XML the file itself may say; its encoding is one in which we see a DTD.
     """
     utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<"))
     big = head.startswith((b"\xfe\xff", b"\0<"))
     text = head.decode(("utf-16-be" if big else "utf-16-le") if utf16 else "latin-1", "ignore")
     if not text.lstrip("\ufeff\xef\xbb\xbf \t\r\n").startswith("<"):
+        if head and name.endswith((".xml", ".rels")):
+            raise Unreadable("unreadable", f"{name!r} in it is no XML in UTF-8 or UTF-16.")
         return
+    encoding = _ENCODING.search(text[:300])
+    if encoding and encoding[1].lower() not in _ENCODINGS:
+        raise Unreadable(
+            "unreadable", f"{name!r} in it is XML in {encoding[1]}, which no office program writes."
+        )
     root = _ROOT.search(text)
     if "<!DOCTYPE" in (text[: root.start()] if root else text):
         raise Unreadable(
