@@ -59,6 +59,7 @@ class Shelf:
             prepare=self.prepare,
             embedder=lambda name: self.embedder,
             tidy_index=self.tidied.append,
+            drop_space=lambda *_: None,
             fetch_timeout_s=5,
             document_max_bytes=1 << 20,
         )

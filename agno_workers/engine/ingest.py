@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from agno_workers.core.agent import Retry
 from agno_workers.core.edition import Again, Failed, Item, Outcome, Read, Unchanged, recipe_of
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source, embedded_text
+from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source, SpaceStatus, embedded_text
 from agno_workers.core.policy import delay_s
 from agno_workers.core.ports import BatchEmbedder, Embedder
 from agno_workers.core.run import StepKind
@@ -56,8 +56,8 @@ MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
 POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
 """A batch at a provider, which may take a day."""
 _BUSY_S = 1.0
-_FOR_ALL_TEXTS = frozenset({401, 402, 403, 404})
-"""What a provider refuses for the key or the model, whatever the text."""
+_FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
+"""Statuses and codes of what is refused for the key, the bill or the model, whatever the text."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Intake:
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
     embedder: Callable[[str], Embedder]
     tidy_index: Callable[[int], object]
+    drop_space: Callable[[int, int], object]
     fetch_timeout_s: float
     document_max_bytes: int
 
@@ -144,20 +145,16 @@ def scan(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     if name := claim.settings.get("embedder", "local"):
         embedder = intake.embedder(name)
         intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
-    found: dict[str, tuple[Source, bytes]] = {}
-    origins: dict[str, None] = {}
-    for source in sources_of(intake, options, is_lost):
-        origins.setdefault(source.origin)
-        found.setdefault(source.uri, (source, recipe_of(source, chunking)))
+    found = [(source, recipe_of(source, chunking)) for source in sources_of(intake, options, is_lost)]
     reach("scan.found")
-    whole = [] if "again" in options else [origin for origin in origins if origin]
-    recorded = intake.ingest.finish_scan(claim, found.values(), whole)
+    whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
+    recorded = intake.ingest.finish_scan(claim, found, whole)
     reach("scan.recorded")
     return recorded
 
 
 def sources_of(intake: Intake, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
-    """All sources; of one uri the first counts."""
+    """All sources, as they are found."""
     if "again" in options:
         yield from intake.ingest.left_over(options["again"])
         return
@@ -320,7 +317,7 @@ def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
 
 
 def embed_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
-    if isinstance(error, ModelRejected) and error.ids.get("status") in _FOR_ALL_TEXTS:
+    if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
         return intake.ingest.fail(claim, as_json(error), "model_rejected")
     if isinstance(error, ModelUnavailable):
         again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
@@ -351,8 +348,16 @@ def tidy(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
         intake.tidy_index(claim.knowledge_id)
     recorded = intake.ingest.finish_tidy(claim)
     reach("tidy.recorded")
-    intake.ingest.drop_retired(claim)
+    forget_retired(intake, claim)
     return recorded
+
+
+def forget_retired(intake: Intake, claim: WorkClaim) -> None:
+    """The vectors that are no longer searched go; who dies before that leaves them to the next ingestion."""
+    for space in intake.knowledges.spaces(claim.knowledge_id):
+        if space.status is SpaceStatus.RETIRED and space.has_partition:
+            intake.drop_space(claim.knowledge_id, space.id)
+    intake.ingest.drop_retired(claim)
 
 
 def tidy_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:

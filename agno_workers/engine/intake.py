@@ -28,6 +28,7 @@ def build(
         openings(allow)
     except InvalidInput as error:
         raise SettingsError(f"setting 'source_allow': {error}", key="source_allow") from error
+    index = SearchIndex(pool)
     return Intake(
         ingest=ingest,
         knowledges=knowledges,
@@ -37,7 +38,8 @@ def build(
         fetch=partial(fetch, allow=allow),
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
-        tidy_index=SearchIndex(pool).tidy_index,
+        tidy_index=index.tidy_index,
+        drop_space=index.drop_space,
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,
     )

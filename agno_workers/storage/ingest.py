@@ -49,7 +49,8 @@ class Windows(msgspec.Struct, frozen=True):
     unknown_bytes: int = 64 * 1024
     """What a source counts for, of which nobody said how large it is."""
     attempts: int = 3
-    """Times that a worker may die in one step."""
+    """Times that a worker may die in a step, before it is cut into smaller ones. One that can't be cut has twice as many, since a worker
+    may die of something else; a process whose death its own worker has seen counts double."""
     publish_after_s: float = 0.5
 
 
@@ -142,9 +143,12 @@ class Ingest:
     ) -> Recorded:
         """Write down what was found, with the recipe of each, in the order in which it is to be read. `origins`: those that were found whole.
 
-        What is as it was is settled here.
+        Of one uri the first counts. What is as it was is settled here.
         """
-        return patiently(self._finish_scan, claim, list(sources), origins)
+        first: dict[str, tuple[Source, bytes]] = {}
+        for source, recipe in sources:
+            first.setdefault(source.uri, (source, recipe))
+        return patiently(self._finish_scan, claim, list(first.values()), origins)
 
     def _finish_scan(
         self, claim: WorkClaim, sources: Sequence[tuple[Source, bytes]], origins: Sequence[str]
@@ -214,6 +218,7 @@ class Ingest:
             if step is None:
                 return Recorded(False)
             held = self._ask(connection, "hold_documents_of", claim, chunk_ids=call["chunks"])
+            self._ask(connection, "hold_chunks", claim, chunk_ids=list(vectors))
             wanting = self._ask(connection, "wanting", claim, chunk_ids=list(vectors), space_id=call["space"])
             ids = sorted(row["id"] for row in wanting)
             if ids:

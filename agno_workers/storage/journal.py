@@ -25,6 +25,8 @@ from agno_workers.storage.pool import Connection, Payloads, Pool, Row, execute, 
 
 _SQL = {**statements("journal"), **statements("keeper"), "clock": statements("look")["clock"]}
 T = TypeVar("T")
+_SCAN_ATTEMPTS = 12
+"""Of the first step of an ingestion: nobody is to blame for it but the machine."""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -230,7 +232,7 @@ class Journal:
             "agent": agent,
             "queue": queue,
             "input": payloads.pack(message),
-            "max_attempts": self._turn_attempts,
+            "max_attempts": self._turn_attempts if ingestion is None else _SCAN_ATTEMPTS,
             "publish_after_s": self._publish_after_s,
         }
         if ingestion is not None:

@@ -18,8 +18,12 @@ from agno_workers.storage.editions import removal
 from agno_workers.storage.journal import Journal, Submitted
 from agno_workers.storage.look import known_id
 from agno_workers.storage.pool import Connection, Pool, Row, execute, jsonb, patiently, statements
+from agno_workers.storage.search_index import SearchIndex
 
-_SQL = {**statements("knowledge"), "named_documents": statements("ingest")["named_documents"]}
+_SQL = {
+    **statements("knowledge"),
+    "named_documents": statements("ingest")["named_documents"],
+}
 T = TypeVar("T")
 _SHOWN = 5
 AGENT = "knowledge:"
@@ -124,6 +128,7 @@ class Knowledges:
         while True:
             for row in self._pool.run(_SQL["open_ingestions"], own):
                 self._journal.cancel(row["id"])
+            SearchIndex(self._pool).drop(knowledge.id)
             with self._pool.connection() as connection, connection.transaction():
                 execute(connection, "SET LOCAL statement_timeout = '10min'")
                 execute(connection, _SQL["hold_knowledge"], own)

@@ -50,8 +50,8 @@ def knowledges(services: Services) -> Knowledges:
 
 @pytest.fixture
 def fleet(environment: dict[str, str], tmp_path: Path, services: Services) -> Iterator[Fleet]:
-    """Two workers for knowledge; who dies is replaced."""
-    started = Fleet(environment | SMALL, tmp_path, pool="threads", size=2, queues="knowledge")
+    """Three workers for knowledge; who dies is replaced."""
+    started = Fleet(environment | SMALL, tmp_path, pool="threads", size=3, queues="knowledge")
     yield started
     started.close()
 
@@ -139,17 +139,15 @@ def test_workers_die_each_second_and_redis_forgets_twice_and_all_is_as_without_f
 ) -> None:
     folder = written(tmp_path / "documents", 180)
     run_id = begin(services, knowledges, "stormy", folder)
-    over, tick, deaths = threading.Event(), threading.Event(), 0
-    while not over.is_set():
+    tick, deaths = threading.Event(), 0
+    while knowledges.progress(run_id).ended_at is None and deaths < 60:
         tick.wait(1.0)
-        if fleet.workers:
-            fleet.workers[deaths % len(fleet.workers)].kill(signal.SIGKILL)
+        if len(fleet.workers) == 3:  # the one that has lived longest: it has work in its hands
+            fleet.workers[0].kill(signal.SIGKILL)
             deaths += 1
+            if deaths in (2, 4):
+                redis_client.flushall()
         fleet.fill()
-        if deaths in (3, 6):
-            redis_client.flushall()
-        if knowledges.progress(run_id).ended_at is not None or deaths > 60:
-            over.set()
     progress = ended(knowledges, run_id)
     assert (progress.status, progress.documents, progress.failed, progress.to_embed) == ("done", 180, 0, 0)
     assert progress.chunks == progress.embedded

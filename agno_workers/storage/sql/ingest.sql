@@ -209,7 +209,7 @@ SELECT agno.switch_documents(%(document_ids)s) AS more;
 -- They wait for their turn in the window.
 INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, max_attempts)
 SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'embed', 'waiting', 'window', %(queue)s, %(priority)s, 3, n.call,
-       %(attempts)s
+       %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
 FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 
 -- name: write_again
@@ -217,7 +217,7 @@ FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 WITH written AS (
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
     VALUES (%(again_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(again_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
-            %(attempts)s, clock_timestamp() + make_interval(secs => %(after_s)s))
+            %(attempts)s * CASE jsonb_array_length(%(sources)s) WHEN 1 THEN 2 ELSE 1 END, clock_timestamp() + make_interval(secs => %(after_s)s))
 )
 UPDATE agno.source s SET step_id = %(again_id)s, attempts = s.attempts + 1, error = n.error
 FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, error jsonb) WHERE s.run_id = %(run_id)s AND s.position = n.position;
@@ -253,6 +253,10 @@ FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.kno
 -- The documents of these chunks, before anything is written for them.
 SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
 WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
+
+-- name: hold_chunks
+-- In a statement of its own, before any vector is looked at or written: see attach_partition in search_functions.sql.
+SELECT id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s) ORDER BY id FOR KEY SHARE;
 
 -- name: wanting
 SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'

@@ -191,8 +191,11 @@ RETURNING id;
 
 -- name: give_up
 -- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only its own
--- worker may: a copy of its message that failed elsewhere says nothing about it.
-UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
+-- worker may: a copy of its message that failed elsewhere says nothing about it. Of an ingestion's step it counts double, since the
+-- process died by itself, and not with all of its machine.
+UPDATE agno.step SET lease_until = clock_timestamp(),
+    max_attempts = CASE WHEN kind IN ('ingest', 'embed') THEN greatest(attempt - tries, max_attempts - 1) ELSE max_attempts END
+WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
 
 -- name: ask_person
 -- A `once` tool was cut short, and its policy is that a person finds out what happened.

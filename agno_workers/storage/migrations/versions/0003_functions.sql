@@ -413,6 +413,7 @@ DECLARE
     opened uuid[] := '{}';
     called uuid[];
     new_step uuid;
+    taken int;
     tidies bigint;
 BEGIN
     SELECT r.* INTO alive FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
@@ -440,10 +441,11 @@ BEGIN
         UPDATE agno.source p SET status = 'taken', step_id = new_step FROM ranked
         WHERE p.run_id = alive.id AND p.position = ranked.position
           AND (ranked.nth = 1 OR ranked.total <= (how->>'batch_bytes')::bigint AND NOT ranked.alone);
-        EXIT WHEN NOT FOUND;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        EXIT WHEN taken = 0;
         INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, sent_at)
         VALUES (new_step, alive.id, alive.generation, 'ingest:' || right(new_step::text, 12), 'ingest', scan.queue, scan.priority, 2,
-                (how->>'attempts')::int, clock_timestamp());
+                (how->>'attempts')::int * CASE taken WHEN 1 THEN 2 ELSE 1 END, clock_timestamp());
         opened := opened || new_step;
         room := room - 1;
     END LOOP;
@@ -465,7 +467,7 @@ BEGIN
         SELECT count(*) INTO tidies FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'tidy';
         INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, call, max_attempts, sent_at)
         VALUES (agno.uuid7(), alive.id, alive.generation, 'tidy:' || tidies, 'tidy', scan.queue, scan.priority, 4,
-                jsonb_build_object('tidies', tidies), (how->>'attempts')::int, clock_timestamp())
+                jsonb_build_object('tidies', tidies), (how->>'attempts')::int * 4, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING id INTO new_step;
         IF FOUND THEN
             opened := opened || new_step;
