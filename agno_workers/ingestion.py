@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from agno_workers.storage.look import Look, known_id
 from agno_workers.storage.results import Results
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+_MAGIC = re.compile(r"[*?\[]")
 
 
 Sources = Given | Path | Iterable[Given | Path]
@@ -128,14 +131,23 @@ def document(
 
 
 def _absolute(source: Given | Path) -> Given:
-    if isinstance(source, dict | Source):
-        return source
-    text = str(source)
-    if isinstance(source, str) and _ADDRESS.match(text):
-        return text
-    path = Path(text).expanduser()
-    if not text.strip() or not path.exists():
+    match source:
+        case dict() if isinstance(path := source.get("path"), str):
+            return source | {"path": _path(path)}
+        case str() if _ADDRESS.match(source):
+            return source
+        case str() | Path():
+            return _path(str(source))
+        case _:
+            return source
+
+
+def _path(text: str) -> str:
+    """A path, or a glob: what stands before its first `*`, `?` or `[` must be here."""
+    path = Path(normpath(Path.cwd() / Path(text).expanduser()))  # links stay: what they lead to may change
+    solid = Path(*takewhile(lambda part: not _MAGIC.search(part), path.parts))
+    if not text.strip() or not (path if solid == path else solid).exists():
         raise InvalidInput(
             f"{text!r} does not exist: name a file, a folder, or an address such as https://... or s3://..."
         )
-    return str(path.resolve())
+    return str(path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 import typer
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,7 +20,7 @@ from agno_workers.cli.consumers import listening
 from agno_workers.cli.shelf import Shelf
 from agno_workers.core.knowledge import Progress
 from agno_workers.core.run import RunStatus
-from agno_workers.errors import AgnoError
+from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.ingestion import Ingestion, given, options
 from agno_workers.storage.knowledge import Failure
 
@@ -34,7 +35,8 @@ _LISTED = 20
 @app.command()
 def ingest(
     sources: list[str] = typer.Argument(
-        metavar="SOURCE...", help="Files, folders, URLs, sitemaps, s3://..., gs://..., az://..."
+        metavar="SOURCE...",
+        help="Files, folders, globs, URLs, sitemaps, s3://..., gs://..., az://...; or a description as JSON: '{\"database\": ...}'.",
     ),
     knowledge: str = typer.Option(
         ..., "--knowledge", "-k", help="The knowledge base; it is made where there is none."
@@ -65,7 +67,10 @@ def ingest(
 
     Exits 0 when everything is in, 1 when some documents failed, 2 when it could not begin. Ctrl-C stops watching, not the work.
     """
-    brought, more = given(sources), options(shelf.pairs("--metadata", metadata), glob, batch=batch)
+    brought, more = (
+        given([_described(each) for each in sources]),
+        options(shelf.pairs("--metadata", metadata), glob, batch=batch),
+    )
     with shelf.opened() as here:
         here.ensure(knowledge, embedder)
         job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
@@ -76,6 +81,15 @@ def ingest(
         else:
             typer.echo(job.id)
             typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
+
+
+def _described(source: str) -> str | dict[str, Any]:
+    if not source.lstrip().startswith("{"):
+        return source
+    try:
+        return msgspec.json.decode(source, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidInput(f"{source!r} begins like JSON and is none ({error}): correct it.") from error
 
 
 def follow(here: Shelf, job: Ingestion, *, json: bool = False) -> None:

@@ -77,7 +77,7 @@ def test_the_demo_comes_out_right_and_says_so_in_80_columns(
         "analyst one.md: done after",
         "9 words in 3 line(s). It begins: Some words of one to be read.",
         "A script picks the eight calls, no model does.",
-        "All as it should be: 4 runs done, 13 steps recorded once each, the chord's body ran once",
+        "All as it should be: 6 runs done, 19 steps recorded once each, the chord's body ran once",
     ):
         assert sentence in said
     bar = re.compile(r"^    count_code_blocks +░*█+ +[\d.]+ m?s +[\d.]+ m?s$")
