@@ -355,9 +355,10 @@ knowledge = sa.Table(
     # Raised by every change that a search could see.
     sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("chunk_count", sa.BigInteger, nullable=False, server_default="0"),
-    # Lexemes a chunk, and the chunks there were when they were counted.
+    # Lexemes a chunk, and the chunks and the version there were when they were counted.
     sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
     sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
     _now("created_at"),
     sa.UniqueConstraint("name", name="knowledge_name"),
 )

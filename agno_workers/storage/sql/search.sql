@@ -28,8 +28,8 @@ SELECT s.id, s.dimensions, s.status, s.has_partition, s.is_indexed,
 FROM agno.space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
 
 -- name: words_are_stale
--- Of a small base always, which costs little; else once it has grown or shrunk by a twentieth.
-SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND (chunk_count < 20000 OR abs(chunk_count - stats_chunks) * 20 > chunk_count);
+-- Of a small base with every change, which costs little; else once it has grown or shrunk by a twentieth.
+SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND version <> stats_version AND (chunk_count < 20000 OR abs(chunk_count - stats_chunks) * 20 > chunk_count);
 
 -- name: count_words
 SELECT agno.count_words(%(knowledge_id)s::int);

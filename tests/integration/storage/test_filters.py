@@ -9,12 +9,28 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agno_workers.knowledge.filters import compile_filter
+from agno_workers.knowledge.filters import FACTS, WORDS, compile_filter
 from agno_workers.storage.pool import jsonb
 from tests.integration.storage.world import World
 
 # Few names and values, so that they meet; and those that would break out of a text that is put together.
-NAMES = st.sampled_from(["a", "b", "tags", 'x"y', "o'b", "$v0", "@", "*", "\\", "ä\U0001f600", "any "])
+ODD = [
+    "a",
+    "b",
+    "tags",
+    'x"y',
+    "o'b",
+    "$v0",
+    "@",
+    "*",
+    "\\",
+    "ä\U0001f600",
+    "any ",
+    '") || true || ("',
+    "\n",
+    "\x7f",
+]
+NAMES = st.sampled_from(ODD) | st.text(min_size=1, max_size=3).filter(lambda name: "." not in name and name not in {*WORDS, *FACTS})  # fmt: skip
 TEXTS = st.sampled_from(["", "x", "xy", "x' OR true --", '" || true', "\\", "$v1", "%s", "ä", "\U0001f600", "\uffee"]) | st.text(max_size=4)  # fmt: skip
 NUMBERS = st.integers(-3, 3) | st.sampled_from([0.5, 1.0, 2.5, -1e300, 2**62])
 SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS

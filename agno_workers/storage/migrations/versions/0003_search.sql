@@ -335,6 +335,6 @@ BEGIN
     )
     INSERT INTO agno.lexeme AS x (knowledge_id, lexeme, documents) SELECT $1, word, ndoc FROM counts
     ON CONFLICT ON CONSTRAINT lexeme_pkey DO UPDATE SET documents = excluded.documents WHERE x.documents <> excluded.documents;
-    UPDATE agno.knowledge k SET avg_length = average, stats_chunks = counted, version = k.version + 1 WHERE k.id = $1;
+    UPDATE agno.knowledge k SET avg_length = average, stats_chunks = counted, version = k.version + 1, stats_version = k.version + 1 WHERE k.id = $1;
     RETURN counted;
 END $$;

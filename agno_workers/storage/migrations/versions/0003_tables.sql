@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS agno.knowledge (
 	chunk_count BIGINT DEFAULT '0' NOT NULL,
 	avg_length DOUBLE PRECISION DEFAULT '0' NOT NULL,
 	stats_chunks BIGINT DEFAULT '0' NOT NULL,
+	stats_version BIGINT DEFAULT '0' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
 	CONSTRAINT knowledge_name UNIQUE (name)
