@@ -30,6 +30,7 @@ def test_a_hit_is_told_by_its_headings(title: str | None, heading: tuple[str, ..
     ("question", "text", "marked"),
     [
         ("how do leases end?", "A lease ends; leases ended here.", ["lease", "ends", "leases", "ended"]),
+        ("what does the keeper do with it?", "The keeper keeps within them what", ["keeper"]),
         ("C++ (templates)", "template parameters", ["template"]),
         ("is a", "is it a", []),
         ("Straße", "die STRASSE, die Straße", ["Straße"]),
