@@ -92,7 +92,7 @@ class Keeper:
         ):
             try:
                 rule()
-            except (Unavailable, psycopg.Error):
+            except Unavailable:
                 raise
             except (redis.RedisError, OSError) as error:
                 log.warning("%s waits for Redis: %s", rule.__name__, error)
@@ -165,15 +165,18 @@ class Keeper:
     def end_overdue(self) -> None:
         """Rule 5: runs whose deadline has come."""
         for run_id in self._journal.overdue_runs(_BATCH):
-            if self._journal.end_overdue(run_id):
-                log.warning("the deadline of a run has come", extra={"run_id": run_id})
-                self._dispatch.after_end(run_id)
+            self._end_run(run_id, self._end_overdue)
+
+    def _end_overdue(self, run_id: str) -> None:
+        if self._journal.end_overdue(run_id):
+            log.warning("the deadline of a run has come", extra={"run_id": run_id})
+            self._dispatch.after_end(run_id)
 
     def end_orphans(self) -> None:
         """Runs that were delegated by one that is over, once a second."""
         if self._is_time_for("orphans"):
             for run_id in self._journal.orphans(_BATCH):
-                self._journal.cancel(run_id)
+                self._end_run(run_id, self._journal.cancel)
 
     def end_forsaken(self) -> None:
         """Runs in a batch that was cancelled by somebody who did not come to its end, once a second."""
@@ -223,10 +226,18 @@ class Keeper:
     def _end_step(self, step: Ending, end: Callable[[Ending], Recorded]) -> None:
         try:
             self._dispatch.publish(end(step))
-        except (Unavailable, psycopg.OperationalError):
+        except Unavailable:
             raise
         except Exception:
             log.exception("a step can't be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
+
+    def _end_run(self, run_id: str, end: Callable[[str], object]) -> None:
+        try:
+            end(run_id)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("a run can't be ended", extra={"run_id": run_id})
 
     def _lead(self) -> bool:
         beat = self._journal.lead(self._lease_s)

@@ -86,6 +86,25 @@ def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
     assert queues.length(redis_client, "agents") > before
 
 
+def test_a_run_that_can_not_be_ended_keeps_neither_another_nor_any_rule_from_its_work(
+    services: Services, rounds: Keeper, redis_client: redis.Redis
+) -> None:
+    broken, overdue = submit(2)
+    services.pool.run(
+        """UPDATE agno.run SET deadline_at = created_at, canvas = '{"chord": true, "group_id": "no uuid"}' WHERE id = %(id)s""",
+        {"id": broken},
+    )
+    services.pool.run(
+        "UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", {"id": overdue}
+    )
+    echo.apply_async(("later",), countdown=0.0)
+    before = queues.length(redis_client, "agents")
+    assert rounds.round()
+    assert services.look.run(overdue).status.is_terminal
+    assert queues.length(redis_client, "agents") > before
+    assert not services.look.run(broken).status.is_terminal
+
+
 def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services) -> None:
     nowhere = redis.Redis(unix_socket_path="/nowhere/redis.sock")
     ended: list[str] = []
