@@ -153,6 +153,9 @@ class RunHandle:
         if arguments is not None:
             call = replace(self._look.call(step.id), arguments=msgspec.json.encode(dict(arguments)).decode())
             edited = _with_call(self.messages, call)
+        if step.kind is StepKind.TOOL and deadline_s is None:
+            limits = self._look.around(self.id).limits  # no turn comes before the call, which may wait long
+            deadline_s = limits.deadline_s if limits else None
         asked = first_message(input, agent) if input else None
         run_id, _ = self._journal.fork(
             step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,

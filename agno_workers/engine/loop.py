@@ -103,9 +103,11 @@ def take_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Rec
 
 
 def with_deadline(engine: Engine, prepared: Prepared, claim: TurnClaim) -> TurnClaim:
-    """The keeper ends a run whose deadline has come; the agent's own is written down with its first turn."""
-    limit = prepared.agent.limits.deadline_s
-    if limit is None or claim.turns > 0 or (claim.deadline_at is not None and claim.parent_run_id is None):
+    """The keeper ends a run whose deadline has come; the agent's own is written down with the first turn that it takes (a
+    fork has turns of another run's before it).
+    """
+    limit, has_begun = prepared.agent.limits.deadline_s, claim.definition is not None
+    if limit is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
         return claim
     return replace(claim, deadline_at=engine.journal.set_deadline(claim.run_id, limit))
 

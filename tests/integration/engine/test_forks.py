@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from agno_workers.core.agent import Agent, Retry
+from agno_workers.core.agent import Agent, Limits, Retry
 from agno_workers.core.messages import StopReason, user
-from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.run import Run, RunStatus, StepStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunFailed
 from agno_workers.models.scripted import Turn
 from agno_workers.tools import tool
@@ -25,6 +25,12 @@ def add(a: int, b: int) -> int:
     """Add."""
     added.append((a, b))
     return a + b
+
+
+@tool(requires_confirmation=True)
+def publish(text: str) -> str:
+    """Publish."""
+    return text
 
 
 added: list[tuple[int, int]] = []
@@ -192,6 +198,37 @@ def test_the_same_key_gives_the_same_fork(play: Play) -> None:
     play.carry_owed(engine, first.id)
     with play.world.unchanged():
         assert play.handle(run_id).fork(idempotency_key="k").id == first.id
+
+
+def given_s(run: Run) -> int:
+    """The time that a run has, from its making to its deadline."""
+    assert run.deadline_at is not None
+    assert run.created_at is not None
+    return round((run.deadline_at - run.created_at).total_seconds())
+
+
+@pytest.mark.parametrize("at", ["turn:1", "turn:2", "tool:1:0"])
+def test_a_fork_has_the_deadline_of_its_agent_from_when_it_was_made(play: Play, at: str) -> None:
+    limits = Limits(deadline_s=60)
+    engine = play.engine(Agent(name="a", model=Cue(ADD, Turn(text="one")).model, tools=[add], limits=limits))
+    step = play.submit("a")
+    carry(engine, step)
+    play.world.sql("UPDATE agno.run SET created_at = created_at - interval '2 h'")
+    play.world.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
+    fork = play.carry_owed(engine, play.handle(step.run_id).fork(at).id)
+    assert given_s(fork) == 60
+
+
+def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(play: Play) -> None:
+    limits = Limits(deadline_s=60)
+    asking = Turn(calls=(("publish", {"text": "hi"}),))
+    engine = play.engine(Agent(name="a", model=Cue(asking).model, tools=[publish], limits=limits))
+    step = play.submit("a")
+    carry(engine, step)
+    play.handle(step.run_id).requirements[0].reject()
+    run = play.handle(step.run_id)
+    assert given_s(run.fork("tool:1:0").run) == 60
+    assert given_s(run.fork("tool:1:0", deadline_s=5).run) == 5
 
 
 @pytest.mark.parametrize(
