@@ -81,6 +81,16 @@ def hold(path: str) -> str:
 
 
 @tool(effect=Effect.PURE)
+def listen(path: str, ctx: ToolContext) -> str:
+    """Say that it runs (PATH.running), go on until the run is cancelled, and say that this was heard (PATH.heard)."""
+    Path(path + ".running").touch()
+    while not ctx.cancelled():
+        time.sleep(0.02)  # this is the tool at work, not a test that waits
+    Path(path + ".heard").touch()
+    return "heard"
+
+
+@tool(effect=Effect.PURE)
 def kill_worker(path: str) -> str:
     """Kill the worker process that runs this, as long as PATH has lives left in it."""
     lives = int(Path(path).read_text())
@@ -230,7 +240,7 @@ caller = Agent(
 matrix = Agent(
     name="matrix",
     model=Scripted("matrix", _tools_named),
-    tools=[add, hold, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
+    tools=[add, hold, listen, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
     prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
 )
 handbook = Knowledge("handbook", embedder="hash:384", searching=Searching(limit=3, gap_below=0.1))

@@ -201,6 +201,24 @@ def test_c10_a_claim_whose_commit_was_not_answered_expires_by_its_effect(
     assert [step.attempt for step in run.handle.steps if step.name] == [attempts]
 
 
+# A cancel.
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_c16_a_cancel_reaches_a_tool_of_a_delegated_run_within_a_heartbeat_without_remote_control(
+    start_worker: StartWorker, services: Services, redis_client: redis.Redis, tmp_path: Path, pool: str
+) -> None:
+    renewal = {"AGNO_LEASE_S": NEVER, "AGNO_RENEW_EVERY_S": "1"}
+    start_worker("--", "worker.enable_remote_control=false", pool=pool, concurrency=4, **renewal)
+    run = boss.delay(delegated(call("listen", tmp_path / "tool")))
+    invariants.until(running(tmp_path / "tool"))
+    before = _beat(services)
+    assert run.handle.cancel()
+    invariants.until((tmp_path / "tool.heard").exists)
+    assert not redis_client.exists("_kombu.binding.celery.pidbox")  # nobody listens to remote control
+    assert _beat(services) - before <= 20  # 5 s; a renewal comes each second
+
+
 # Servers that are away.
 
 
