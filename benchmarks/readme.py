@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -13,18 +14,29 @@ from benchmarks.report import Report, Row, ours, peer, ratio
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
-def write(results: Path, page: Path) -> int:
+def write(results: Iterable[Path], page: Path) -> int:
     """Put the table into `page`; gives the exit status. Nothing is written where the marks or the results are missing."""
-    reports = [msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(results.glob("*.json"))]
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    place = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
-    if not reports or not place.search(text):
+    new = written(results, text)
+    if new is None:
         print(
-            f"nothing was written: {page} needs {BEGIN} and {END}, {results} needs results.", file=sys.stderr
+            f"nothing was written: {page} needs {BEGIN} and {END}, and there must be results.",
+            file=sys.stderr,
         )
         return 1
-    page.write_text(place.sub(lambda _: table(reports), text, count=1), encoding="utf-8")
+    page.write_text(new, encoding="utf-8")
     return 0
+
+
+def written(results: Iterable[Path], page: str) -> str | None:
+    """The page with the table of those results that are there; None where these or the marks are missing."""
+    reports = [
+        msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(results) if path.exists()
+    ]
+    place = re.compile(f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    if not reports or not place.search(page):
+        return None
+    return place.sub(lambda _: table(reports), page, count=1)
 
 
 def table(reports: list[Report]) -> str:

@@ -30,6 +30,8 @@ from agno_workers.cli.programs import workers
 from agno_workers.core.run import StepStatus
 from agno_workers.settings import Settings, load
 from agno_workers.storage.pool import statements
+from benchmarks import readme
+from benchmarks.__main__ import MEASURED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -218,6 +220,11 @@ def test_the_figures_of_the_reliability_page_are_those_that_were_measured() -> N
     assert _script("reliability_figures").written(page) == page, (
         "run: ./run python docs/reliability_figures.py"
     )
+
+
+def test_the_table_of_the_readme_is_what_was_measured() -> None:
+    page = read("README.md")
+    assert readme.written(MEASURED, page) == page, "run: ./run python -m benchmarks readme"
 
 
 def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
