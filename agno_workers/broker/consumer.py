@@ -10,6 +10,9 @@
        ▼  as in stock Celery
 
 Rows are written by a thread: with Postgres away the consumer goes on, and the log has the line in any case.
+
+When the connection is lost, Celery forgets what it had taken and not begun: a broker that knows acknowledgements sends it
+again. Ours does not (see app.py), so it goes back to its queue as soon as there is a connection.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from celery import signals
 from celery.exceptions import NotRegistered
 from celery.utils.objects import Bunch
 from celery.worker import consumer as stock
+from celery.worker import state
 from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport as RedisTransport
 
@@ -47,7 +51,21 @@ class Consumer(stock.Consumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._rows = Rows()
+        self._not_begun: list[Any] = []
         super().__init__(*args, **options)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        for request in _forgotten(self):
+            if not request.message.acknowledged:
+                request.message.ack()  # or the lost connection might put it back, too, which it tries next
+                self._not_begun.append(request.message)
+        super().on_connection_error_after_connected(exc)
+
+    def on_ready(self) -> None:
+        super().on_ready()
+        while self._not_begun:
+            self.task_consumer.channel._restore(self._not_begun[-1])
+            self._not_begun.pop()
 
     def ensure_connected(self, conn: Any) -> Any:
         # Not the setting `broker_transport`: kombu overrules it for redis+socket:// URLs.
@@ -90,6 +108,11 @@ class Consumer(stock.Consumer):
 
     def shutdown(self) -> None:
         super().shutdown()
+        for message in self._not_begun:
+            log.error(
+                "task %s (%s) was not begun and can't be put back: Redis is away",
+                message.headers["id"], message.headers["task"],
+            )  # fmt: skip
         self._rows.finish()
 
     def _refuse(self, message: Any, refusal: Refusal, then: Callable[[], None] | None = None) -> None:
@@ -124,6 +147,19 @@ class Consumer(stock.Consumer):
         )
         self.app.backend.mark_as_failure(task_id, NotRegistered(name), request=request)
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+
+def _forgotten(consumer: Any) -> list[Any]:
+    """The requests that Celery drops with a connection: those that wait for a process of the pool, for their time or for
+    their rate. What a pool of threads has taken stays in its queue.
+    """
+    semaphore = consumer.controller.semaphore
+    waiting = [arguments[0] for _, arguments, _ in semaphore._waiting] if semaphore else []
+    limited = [
+        request for bucket in consumer.task_buckets.values() if bucket for request, _ in bucket.contents
+    ]
+    begun = {*state.active_requests, *state.reserved_requests}
+    return [*waiting, *limited, *(request for request in state.scheduled_requests if request not in begun)]
 
 
 class Rows:

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+from celery import Celery
 
+from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.main import main
 from agno_workers.core.run import StepStatus
@@ -22,6 +25,7 @@ from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.test_crashes import holding, running
 from tests.agents import caller, echo
+from tests.chaos.proxy import Mode, Network
 from tests.conftest import StartWorker, Worker
 
 WAIT_S = 30
@@ -271,6 +275,39 @@ def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_work
     assert run.get(timeout=WAIT_S) == "released"
     assert ends(ending) == 0
     assert other.process.poll() is None
+
+
+# A connection that is lost.
+
+
+@pytest.mark.parametrize("lasts", [True, False], ids=["away", "reset"])
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_what_was_taken_and_not_begun_outlives_a_connection_that_is_lost(
+    servers: EmbeddedServers, start_worker: StartWorker, services: Services, client: Client, held: Path, pool: str,
+    lasts: bool,
+) -> None:  # fmt: skip
+    """From a foreign app, since there is nothing in Postgres from which the keeper could send it again."""
+    foreign = Celery(broker=servers.broker_url, set_as_current=False)
+    with Network() as network:
+        line = network.proxy(urlsplit(servers.redis_url).path)
+        through = {"AGNO_BROKER_URL": f"redis://127.0.0.1:{line.port}/0"}
+        worker = start_worker("-I", "tests.contract.canvas.plain", pool=pool, concurrency=1, **through)
+        run = caller.delay(holding(held))
+        invariants.until(running(held))
+        later = foreign.send_task("plain.upper", ["later"], queue="agents", countdown=5)
+        sent = foreign.send_task("agno.run", ["hi"], {"agent": "echo"}, queue="agents")
+        worker.wait_for(sent.id)  # it was received, and waits for the only slot
+        line.set(Mode.RESET)
+        worker.wait_for("Cannot connect" if lasts else "Connection to broker lost")
+        line.set(Mode.PASS)
+        worker.wait_for("Connected to")
+        held.unlink()
+        assert run.get(timeout=WAIT_S) == "released"
+        invariants.until(lambda: services.pool.run("SELECT FROM agno.run WHERE id = %(id)s", {"id": sent.id}))
+        assert client.handle(sent.id).get(timeout=WAIT_S) == "<hi>"
+        assert services.app.AsyncResult(later.id).get(timeout=WAIT_S) == "LATER"
+        worker.stop()
+        assert sum(f"plain.upper[{later.id}] succeeded" in said for said in worker.lines) == 1
 
 
 # Deaf.
