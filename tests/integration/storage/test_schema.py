@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from psycopg import sql
@@ -25,9 +26,10 @@ from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.embedded import EmbeddedServers
 from agno_workers.errors import Unavailable
 from agno_workers.storage import migrate
-from agno_workers.storage.pool import statements
+from agno_workers.storage.journal import Send
+from agno_workers.storage.pool import Pool, statements
 from agno_workers.storage.schema import SCHEMA, metadata
-from tests.integration.storage.world import World
+from tests.integration.storage.world import FEW, World, said
 
 ROOT = Path(__file__).parents[3]
 STORAGE = files("agno_workers.storage")
@@ -171,6 +173,49 @@ def test_two_processes_may_migrate_the_same_database_at_once(new_database: NewDa
     assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
     assert migrate.current(url) == migrate.newest()
+
+
+def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_database: NewDatabase) -> None:
+    """A deploy: the database is migrated while runs of the old code are under way, and new workers carry them on."""
+    url = new_database()
+    with migrate._connect(url, 10) as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+    with psycopg.connect(url, autocommit=True) as old:
+        for agent in ("sent", "under way"):
+            old.execute("SELECT agno.submit(%s, 'hi')", (agent,))
+        old.execute("""
+            UPDATE agno.run SET status = 'running', started_at = now() WHERE agent = 'under way';
+            UPDATE agno.step SET status = 'running', attempt = 1, worker = 'old', started_at = now(), lease_until = now()
+            FROM agno.run WHERE run.id = run_id AND agent = 'under way'""")
+        assert migrate.upgrade(url) == ("0001", migrate.newest())
+        old.execute("SELECT agno.submit('submitted by old code', 'hi')")
+    pool = Pool(url, size=2, timeout_s=10, statement_timeout_s=30)
+    try:
+        world = World(pool)
+        for step in [*world.journal.take_outbox(10, 1.0), *world.journal.release_expired(10)]:
+            assert isinstance(step, Send)
+            if (turn := world.journal.claim_turn(step.run_id, step.step_id, 0)) is not None:
+                assert world.journal.end(turn, said("ok"), FEW, "ok", "end").recorded
+                world.journal.published([step.outbox_id] if step.outbox_id else [])
+        assert [row["status"] for row in world.sql("SELECT status FROM agno.run")] == ["done"] * 3
+    finally:
+        pool.close()
+
+
+def test_a_migration_only_adds_so_that_the_code_before_it_goes_on_working() -> None:
+    """What goes, goes a release later, once nobody asks for it."""
+    later = sorted((ROOT / "agno_workers/storage/migrations/versions").glob("*_tables.sql"))[1:]
+    for path in later:
+        text = path.read_text()
+        assert not re.findall(
+            r"DROP (?:TABLE|COLUMN)|RENAME|ALTER COLUMN|SET NOT NULL", text, re.IGNORECASE
+        ), path
+        columns = re.findall(r"ADD COLUMN[^,;]*NOT NULL[^,;]*", text, re.IGNORECASE)
+        assert all("DEFAULT" in column for column in columns), path
 
 
 def test_a_database_that_is_not_there_is_unavailable(servers: EmbeddedServers) -> None:
