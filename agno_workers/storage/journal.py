@@ -1,6 +1,6 @@
 """The transactions that move a run: submit, claim, finish_turn, finish_tool, renew, and what the keeper puts right.
 
-Each method is one statement of `sql/`, so one round trip (stop: two), and safe to repeat. What a transaction owes to
+Each method is one statement of `sql/`, so one round trip (stop and resume: two), and safe to repeat. What a transaction owes to
 Celery comes back as `Send`s: the caller publishes them after the commit; if it dies before that, the keeper does.
 """
 
@@ -535,7 +535,9 @@ class Journal:
 
     def resume(self, run_id: str) -> bool:
         """Let a paused run, and those that it delegated to, go on; False when none of them is paused."""
-        resumed = bool(self._pool.run(_SQL["resume"], {"run_id": run_id}))
+        with self._pool.connection() as connection, connection.transaction():
+            execute(connection, _SQL["hold_run"], {"run_id": run_id})
+            resumed = bool(execute(connection, _SQL["resume"], {"run_id": run_id}))
         for child_id in self.open_children(
             run_id
         ):  # looked for last: a turn under way delegates as its run stands

@@ -267,7 +267,7 @@ FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id
 WHERE step.run_id = %(run_id)s AND step.status = 'ready';
 
 -- name: hold_run
--- Stop, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it
+-- Stop and resume, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it
 -- sees the steps which that wrote.
 SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
 

@@ -196,6 +196,22 @@ def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrot
     assert world.sql("SELECT 1 FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id WHERE run_id = %(id)s", id=run_id) == []  # fmt: skip
 
 
+def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wrote(world: World) -> None:
+    """What that sent may have met a run that was still paused: then nobody would take it for a while."""
+    turn = world.turn()
+    world.journal.pause(turn.run_id)
+    with world.transaction() as recording, world.transaction() as resuming:
+        journal = world.journal_of("w1", recording)
+        sends = journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents").sends
+        resumed = resuming.begin_and_commit(lambda: world.journal_of("", resuming).resume(turn.run_id))
+        assert world.waits(resumed, resuming)
+        recording.commit()
+        assert resumed.result()
+    world.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+    owed = world.journal.owed_sends(turn.run_id)
+    assert {send.step_id for send in owed} == {send.step_id for send in sends}
+
+
 @pytest.mark.parametrize("effect", list(Effect), ids=str)
 def test_a_cancelled_tool_is_never_carried_again(world: World, effect: Effect) -> None:
     (tool,) = world.tools("a", effect=effect)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,7 +58,7 @@ from agno_workers.storage.journal import (
     TurnClaim,
 )
 from agno_workers.storage.look import Waiting
-from agno_workers.storage.pool import Pool, Row
+from agno_workers.storage.pool import Connection, Pool, Row
 from agno_workers.storage.results import Results
 from agno_workers.storage.workers import Workers
 from agno_workers.streams import Streams
@@ -877,11 +878,13 @@ def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(world: Wo
         def __init__(self) -> None:
             self.is_first = True
 
-        def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
-            if "paused_at = NULL" in statement and self.is_first:
+        @contextmanager
+        def connection(self) -> Iterator[Connection]:
+            if self.is_first:
                 self.is_first = False
                 world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
-            return world.pool.run(statement, params)
+            with world.pool.connection() as connection:
+                yield connection
 
     assert world.journal_of("", Between()).resume(turn.run_id)
     assert world.sql("SELECT agent FROM agno.run WHERE paused_at IS NOT NULL") == []
