@@ -177,6 +177,27 @@ class Counted:
         return np.array([vector_of(text, self.dimensions) for text in texts])
 
 
+class Later(Counted):
+    """A provider that takes batches in, and has them when `is_ready`. A batch costs each time it is started."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__(dimensions)
+        self.batches: dict[str, list[str]] = {}
+        self.is_ready = False
+        self.on_start: Callable[[], object] = lambda: None
+
+    def start(self, texts: Sequence[str], key: str) -> str:
+        self.batches[key] = list(texts)
+        self.on_start()
+        return key
+
+    def find(self, key: str) -> str | None:
+        return key if key in self.batches else None
+
+    def poll(self, id: str) -> Any | None:
+        return self.embed(self.batches[id]) if self.is_ready else None
+
+
 def vector_of(text: str, dimensions: int) -> Any:
     numbers = np.frombuffer(_digest(text)[:dimensions], np.uint8).astype(np.float32) + 1
     return numbers / np.linalg.norm(numbers)

@@ -393,4 +393,43 @@ MOVES = {
 }
 """Whatever writes a run, a step, a barrier, a message or what is owed, and the rule of the proof that does it."""
 
-INGEST_MOVES: dict[str, str] = {}
+INGEST_MOVES = {
+    "ingest.claim": "receive",
+    "ingest.copy_vectors": "record",
+    "ingest.count": "record",
+    "ingest.drop_chunks": "record",
+    "ingest.drop_retired": "record",
+    "ingest.end_run": "record",
+    "ingest.end_sources": "record",
+    "ingest.end_step": "record",
+    "ingest.find_near": "record",
+    "ingest.free_sources": "break_down",
+    "ingest.hold_documents": "record",
+    "ingest.keep_call": "remember",
+    "ingest.mark_unchanged": "record",
+    "ingest.raise_version": "record",
+    "ingest.refuse": "record",
+    "ingest.remove_documents": "take_out",
+    "ingest.scanned": "record",
+    "ingest.switch_space": "another_model",
+    "ingest.touch_documents": "record",
+    "ingest.write_again": "record",
+    "ingest.write_documents": "record",
+    "ingest.write_embeds": "record",
+    "knowledge.ensure": "submit",
+    "knowledge.ensure_space": "receive",
+    "knowledge.raise_version": "take_out",
+    # Functions of the database.
+    "bequeath": "take_out",
+    "go_on": "go_on",
+    "switch_documents": "record",
+}
+"""The same, of ingestions; their rules are in integration/storage/test_ingest_machine.py."""
+MOVED_ELSEWHERE = {
+    "attach_partition": "test_search_index.py",
+    "count_words": "test_search_index.py",
+    "drop_partition": "test_search_index.py",
+    "search.indexed": "test_search_index.py",
+    "knowledge.remove": "test_knowledge.py",
+}
+"""What writes the same tables without moving anything in them, and where it is tested."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from agno_workers.engine.ingest import NOTHING
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.storage.ingest import Windows
 from tests import invariants
-from tests.ingesting import Shelf
+from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
 
 SMALL = Windows(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
@@ -458,6 +459,87 @@ def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
         todo += small.take(todo.pop(0)).sends
     assert small.world.look.run(send.run_id).status == "done"
     assert small.without_vector() == 0
+
+
+# A provider's batches.
+
+
+@pytest.fixture
+def later(shelf: Shelf) -> Later:
+    """The provider of a shelf with two books."""
+    shelf.books = {"a": "one\n\ntwo", "b": "three"}
+    shelf.embedder = Later(8)
+    return shelf.embedder
+
+
+def test_a_batch_is_waited_for_without_a_worker(shelf: Shelf, later: Later) -> None:
+    send = shelf.submit("", options={"batch": True})
+    shelf.carry(send)
+    assert [sorted(texts) for texts in later.batches.values()] == [["one", "three", "two"]]
+    (step,) = shelf.world.sql("SELECT status, tries, not_before > clock_timestamp() AS waits FROM agno.step WHERE kind = 'embed'")  # fmt: skip
+    assert step == {"status": "ready", "tries": 1, "waits": True}
+    assert shelf.chunks() == {"a": ["one", "two"], "b": ["three"]}
+    later.is_ready = True
+    shelf.finish(send.run_id)
+    assert shelf.without_vector() == 0
+    assert len(later.batches) == 1
+
+
+def test_a_batch_that_was_made_right_before_a_crash_is_found_and_not_made_twice(
+    shelf: Shelf, later: Later
+) -> None:
+    def dies() -> None:
+        raise SystemExit
+
+    later.on_start = dies
+    send = shelf.submit("", options={"batch": True})
+    (read,) = shelf.take(send).sends
+    (embed,) = shelf.take(read).sends
+    with pytest.raises(SystemExit):
+        shelf.take(embed)
+    (made,) = later.batches.items()
+    later.on_start = lambda: pytest.fail("made twice")
+    later.is_ready = True
+    shelf.world.expire(embed.step_id)
+    shelf.take(embed)
+    shelf.finish(send.run_id)
+    assert (shelf.without_vector(), dict([made])) == (0, later.batches)
+
+
+def test_a_document_that_goes_while_its_batch_is_under_way_costs_the_others_nothing(
+    shelf: Shelf, later: Later
+) -> None:
+    send = shelf.submit("", options={"batch": True})
+    shelf.carry(send)
+    shelf.knowledges.remove_document("docs", "b")
+    later.is_ready = True
+    shelf.finish(send.run_id)
+    assert shelf.chunks() == {"a": ["one", "two"]}
+    assert shelf.without_vector() == 0
+    assert shelf.knowledges.progress(send.run_id).to_embed == 0
+
+
+# Real transactions side by side.
+
+
+def test_ingestions_side_by_side_do_not_deadlock_and_all_texts_are_in(world: World) -> None:
+    """Three workers on the same books, with the same texts under other names, changed while they are read."""
+    shelves = [Shelf(world, SMALL, worker=f"w{place}") for place in range(3)]
+    for version in range(6):
+        books = {f"b{place}": f"text {(place * 7 + version) % 5}\n\nv{version % 2}" for place in range(12)}
+        for shelf in shelves:
+            shelf.books = books
+        sends = [shelf.submit("") for shelf in shelves]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda shelf, send: shelf.carry(send), shelves, sends))
+        for send in sends:
+            shelves[0].finish(send.run_id)
+        assert sorted({"\n\n".join(parts) for parts in shelves[0].chunks().values()}) == sorted(
+            set(books.values())
+        )
+        assert len(shelves[0].chunks()) == len(set(books.values()))
+        assert {row["status"] for row in world.sql("SELECT status FROM agno.run")} == {"done"}
+        assert world.sql("SELECT key, error FROM agno.step WHERE tries > 0") == []
 
 
 # Changes of how documents are read, and of the model.
