@@ -20,10 +20,12 @@ from msgspec.structs import replace
 
 from agno_workers.batch import Batch, Keys, submit_many
 from agno_workers.broker.submit import first_message, submit
-from agno_workers.core.knowledge import Reference
+from agno_workers.core.knowledge import Hit, Mode, Reference
 from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
+from agno_workers.embedders.resolve import resolve
+from agno_workers.engine.asking import Asking
 from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
 from agno_workers.ingestion import Ingestion, Sources, document, given, options
 from agno_workers.people import Requirement
@@ -234,6 +236,7 @@ class Client:
         self._look = Look(self._pool)
         self._results = Results(self._pool)
         self._knowledges = Knowledges(self._pool, self._journal, queue="knowledge")
+        self._asking = Asking(self._pool, self._knowledges, resolve)
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
         self._streams = Streams(self._redis, max_events=1, ttl_s=1) if self._redis else None
 
@@ -300,6 +303,16 @@ class Client:
             idempotency_key=idempotency_key,
             **asked,
         )
+
+    def search(
+        self, knowledge: str, question: str, *, limit: int = 8, mode: Mode = "hybrid", filters: dict[str, Any] | None = None
+    ) -> list[Hit]:  # fmt: skip
+        """The best hits of a knowledge base, best first. `keyword` needs Postgres alone; the other modes need the embedding
+        model here (for `local` the extra `knowledge`, for a provider its key). Questions are not counted as gaps.
+
+        Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected of the embedder.
+        """
+        return self._asking.ask(knowledge, question, limit=limit, mode=mode, filters=filters or {})
 
     def ingestion(self, run_id: str) -> Ingestion:
         """One that was submitted before, or elsewhere."""

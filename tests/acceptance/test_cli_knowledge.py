@@ -282,6 +282,8 @@ def test_a_webhook_that_calls_twice_brings_in_once(
     assert pushed[0].id == pushed[1].id
     assert pushed[0].wait(timeout=WAIT_S).documents == 1
     assert type_("search", "handbook", "Ann", "--mode", "keyword", "--json").json[0]["uri"] == "crm:17"
+    assert [hit.uri for hit in client.search("handbook", "Ann", mode="keyword")] == ["crm:17"]
+    assert client.search("handbook", "what does Ann prefer?")[0].uri == "crm:17"
 
 
 # What people get wrong.
