@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agno_workers import wiring
 from agno_workers.core.knowledge import Filter, Mode
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.storage.pool import Connection, Pool
@@ -44,11 +43,12 @@ def run(options: Options) -> Report:
     chunks, asked, rounds = options.pick(100_000, 2000), options.pick(100, 10), options.pick(3, 1)
     made = corpus(chunks, asked)
     with stage() as on_stage:
-        pool = wiring.services().pool
+        pool = Pool(on_stage.servers.database_url, size=3, timeout_s=10, statement_timeout_s=900)
         knowledge_id, space_id, first, built = _build(pool, made)
         rows = _rows(pool, made, knowledge_id, space_id, first, asked, rounds)
         rows += _quality(pool) if not options.quick else []
         setting = on_stage.setting()
+        pool.close()
     return Report(
         name="search",
         title=f"searching {chunks} chunks of {DIMENSIONS} dimensions for the best {LIMIT}",
@@ -170,7 +170,6 @@ def _recall(answers: list[set[int]], truth: list[set[int]]) -> float:
 
 
 def _quality(pool: Pool) -> list[Row]:
-    """In hundredths, so that the table shows them."""
     if not cranfield.is_here():
         return []
     quoted = {"keyword": "38", "semantic": "40", "hybrid": "43"}

@@ -229,3 +229,12 @@ def test_only_so_many_answers_are_kept(base: Base) -> None:
         base.found("zeppelin", limit=limit)
     base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
     assert [len(base.found("zeppelin", limit=limit)) for limit in (3, 2, 1)] == [1, 1, 0]
+
+
+def test_an_answer_is_kept_for_a_while_only(base: Base) -> None:
+    """Feedback moves ranks, and changes no base."""
+    base.search = Search(base.pool, cached_s=0.0)
+    (chunk,) = base.add("zeppelin")
+    assert base.found("zeppelin") == [chunk]
+    base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
+    assert base.found("zeppelin") == []
