@@ -1,0 +1,151 @@
+"""Notes are decided once, alike questions are counted together, feedback adds up, and what a run was given stays."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from agno_workers.core.knowledge import Hit, Note
+from agno_workers.storage.learned import Count, Learned, normalised
+from agno_workers.storage.overview import Overview
+from tests.integration.storage.world import World
+
+NOTE = Note("Fences", "A fence holds back the late.", "ann", 0.4, author="reader")
+
+
+@pytest.fixture
+def learned(world: World) -> Learned:
+    world.sql("INSERT INTO agno.knowledge (name) VALUES ('docs'), ('other')")
+    return Learned(world.pool)
+
+
+@pytest.fixture
+def chunk(learned: Learned, world: World) -> int:
+    world.sql(
+        "INSERT INTO agno.document (knowledge_id, uri) SELECT id, 'file:///a' FROM agno.knowledge WHERE name = 'docs'"
+    )
+    world.sql("""
+        INSERT INTO agno.chunk (knowledge_id, document_id, version, position, live, hash, content, start_at, end_at, tokens, language)
+        SELECT knowledge_id, id, 1, 0, true, sha256('x'), 'text', 0, 4, 1, 'english' FROM agno.document""")
+    return int(world.value("SELECT max(id) FROM agno.chunk"))
+
+
+def keep(world: World, learned: Learned, note: Note = NOTE, knowledge: str = "docs") -> int | None:
+    with world.pool.connection() as connection, connection.transaction():
+        return learned.keep_note(knowledge, note, connection)
+
+
+def decide(world: World, learned: Learned, id: int, knowledge: str = "docs") -> object:
+    with world.pool.connection() as connection, connection.transaction():
+        return learned.decide_note(knowledge, id, "approved", connection, by="bob", note="yes")
+
+
+def test_a_note_is_decided_once(world: World, learned: Learned) -> None:
+    kept_id = keep(world, learned)
+    assert kept_id is not None
+    assert decide(world, learned, kept_id, "other") is None  # it is not theirs
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: decide(world, learned, kept_id), range(4)))
+    assert sum(each is not None for each in said) == 1
+    assert learned.notes("docs") == []
+    (kept,) = learned.notes("docs", None)
+    assert (kept.status, kept.decided_by, kept.note, kept.author) == ("approved", "bob", "yes", "reader")
+    assert kept.decided_at is not None
+
+
+def test_a_note_rolled_back_was_never_there(world: World, learned: Learned) -> None:
+    with world.pool.connection() as connection, connection.transaction(force_rollback=True):
+        assert learned.keep_note("docs", NOTE, connection)
+    assert learned.notes("docs") == []
+
+
+def test_nobody_can_note_for_a_knowledge_base_that_is_not_there(world: World, learned: Learned) -> None:
+    assert keep(world, learned, knowledge="nothing") is None
+
+
+def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(learned: Learned) -> None:
+    for question, score in (("How?", None), ("What  IS it?", 0.1), ("what is it", 0.2)):
+        learned.note_gap("docs", question, score)
+    assert [(gap.question, gap.asked, gap.best_score) for gap in learned.gaps("docs")] == [
+        ("what is it", 2, 0.2),
+        ("how", 1, None),
+    ]
+    assert learned.gaps("other") == []
+    learned.note_gap("nothing", "how", None)  # is nobody's
+    assert learned.forget_gap("docs", "HOW ?")
+    assert not learned.forget_gap("docs", "how")
+    assert len(learned.gaps("docs")) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("What  is\n it ?", "what is it"),
+        ("Straße…", "strasse"),
+        ("?!", ""),
+        ("x" * 5000, "x" * 500),
+        ("1.5", "1.5"),
+    ],
+)
+def test_a_question_is_told_by_its_words(question: str, said: str) -> None:
+    assert normalised(question) == said
+
+
+def test_a_question_of_any_length_is_a_key(learned: Learned) -> None:
+    learned.note_gap("docs", "\U0001f511" * 5000, None)
+    assert len(learned.gaps("docs")) == 1
+
+
+def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
+    world: World, learned: Learned, chunk: int
+) -> None:
+    counts = [Count(chunk, used=1, cited=1), Count(chunk, used=1), Count(-1, up=1)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: learned.count(counts), range(8))) == [1] * 8
+    learned.count([Count(chunk, up=1), Count(chunk, down=2)])
+    (row,) = world.pool.run("SELECT used, cited, up, down FROM agno.feedback")
+    assert row == {"used": 16, "cited": 8, "up": 1, "down": 2}
+    assert learned.count([]) == 0
+
+
+def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: Learned) -> None:
+    run_id = world.submit().run_id
+    one, other = [Hit(1, 1, "u", "one", 1.0)], [Hit(2, 1, "u", "other", 1.0)]
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(lambda hits: learned.ground(run_id, 0, hits), [one, other] * 4))
+    assert kept == [kept[0]] * 8
+    assert learned.ground(run_id, 2, []) == []
+    assert world.look.grounded(run_id) == {0: kept[0], 2: []}
+    world.sql("DELETE FROM agno.run")
+    assert world.look.grounded(run_id) == {}
+
+
+def test_an_overview_counts_what_is_there(world: World, learned: Learned, chunk: int) -> None:
+    keep(world, learned)
+    learned.note_gap("docs", "how", None)
+    overview = Overview(world.pool)
+    docs, other = overview.bases()
+    assert (docs.documents, docs.chunks, docs.vectors, docs.notes, docs.gaps, docs.model) == (
+        1,
+        1,
+        0,
+        1,
+        1,
+        None,
+    )
+    assert (other.documents, other.chunks, other.updated_at) == (0, 0, None)
+    assert [base.name for base in overview.bases("docs")] == ["docs"]
+    assert [(origin.origin, origin.documents) for origin in overview.origins("docs")] == [("", 1)]
+    assert overview.searched("nothing") is None
+
+    world.sql(
+        "INSERT INTO agno.space (knowledge_id, model, dimensions) SELECT id, 'hash:8', 8 FROM agno.knowledge WHERE name = 'docs'"
+    )
+    (unfinished,) = overview.unfinished()
+    assert (unfinished.knowledge, unfinished.model, unfinished.vectors, unfinished.chunks) == (
+        "docs",
+        "hash:8",
+        0,
+        1,
+    )
