@@ -20,7 +20,7 @@ FLOOR = "the packaged int8 file, batches of 8"
 def run(options: Options) -> Report:
     rounds = options.pick(5, 1)
     texts = list(chunks())[: options.pick(200, 24)]
-    questions = [text[:50] for text in texts]
+    questions = [text[:50] for text in texts[:40]]
     ours, peer = Local(), Packaged()
     vectors, tokens = ours.embed_counted(texts)
     cosines = (vectors * peer.embed(texts)).sum(axis=1)
