@@ -489,7 +489,7 @@ def test_a_batch_that_was_made_right_before_a_crash_is_found_and_not_made_twice(
     shelf: Shelf, later: Later
 ) -> None:
     def dies() -> None:
-        raise SystemExit
+        raise SystemExit("embed.started")
 
     later.on_start = dies
     send = shelf.submit("", options={"batch": True})

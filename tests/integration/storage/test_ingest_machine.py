@@ -43,6 +43,7 @@ SMALL = Windows(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=
 NAMES = ("a1", "a2", "a3", "b1")
 PARTS = ("one", "two", "three", "bad", "four")
 MAX_OPEN = 3
+RATHER = (StepKind.INGEST, StepKind.EMBED, StepKind.SCAN, StepKind.TIDY)
 WORKERS = ("w1", "w2", "w3")
 ERROR = {"type": "E", "message": "no", "ids": {}}
 picks = st.integers(0, 11)
@@ -81,10 +82,12 @@ class Library(RuleBasedStateMachine):
 
     # People.
 
-    @initialize(texts=st.lists(texts, min_size=4, max_size=4))
-    def begin(self, texts: list[str]) -> None:
+    @initialize(texts=st.lists(texts, min_size=4, max_size=4), is_read=st.booleans())
+    def begin(self, texts: list[str], is_read: bool) -> None:
         self.books.update(zip(NAMES, texts, strict=True))
         self.submit("", "sent")
+        while self.mail and is_read:
+            self.work(1)
 
     @rule(name=st.sampled_from(NAMES), text=texts)
     def write(self, name: str, text: str) -> None:
@@ -125,9 +128,10 @@ class Library(RuleBasedStateMachine):
         self.runs.append(again.run_id)
         self._publish([again.send], "sent")
 
-    @rule(pick=picks)
-    def cancel(self, pick: int) -> None:
-        self.world.journal.cancel(_one(self.runs, pick))
+    @rule(pick=picks, is_meant=st.sampled_from([True, False, False]))
+    def cancel(self, pick: int, is_meant: bool) -> None:
+        if is_meant:
+            self.world.journal.cancel(_one(self.runs, pick))
 
     @rule(pick=picks)
     def pause(self, pick: int) -> None:
@@ -142,8 +146,9 @@ class Library(RuleBasedStateMachine):
     @precondition(lambda self: self.mail)
     @rule(pick=picks, worker=st.sampled_from(WORKERS), is_doubled=st.booleans())
     def receive(self, pick: int, worker: str, is_doubled: bool) -> None:
-        """Claim a step, and look at all that it needs, as the world is now."""
-        send = _one(self.mail, pick)
+        """Claim a step, rather a batch than others, and look at all that it needs, as the world is now."""
+        self.mail.sort(key=lambda send: RATHER.index(send.kind))
+        send = _one(self.mail[:3], pick)
         if not is_doubled:
             self.mail.remove(send)
         shelf = self.shelves[worker]
@@ -163,8 +168,9 @@ class Library(RuleBasedStateMachine):
     @precondition(lambda self: self.carried)
     @rule(pick=picks, fate=fates)
     def break_down(self, pick: int, fate: str) -> None:
-        """The body of a step raises what nobody expected, for the last time."""
-        carried = self._take(pick, is_doubled=False)
+        """The body of a step, rather of a batch, raises what nobody expected, for the last time."""
+        self.carried.sort(key=lambda carried: RATHER.index(carried.claim.kind))
+        carried = self._take(pick // 4, is_doubled=False)
         shelf, claim = self.shelves[carried.worker], carried.claim
         match claim.kind:
             case StepKind.INGEST:
@@ -184,8 +190,7 @@ class Library(RuleBasedStateMachine):
     @precondition(lambda self: self.carried)
     @rule(pick=picks)
     def remember(self, pick: int) -> None:
-        carried = _one(self.carried, pick)
-        if carried.claim.kind is StepKind.EMBED:
+        for carried in [each for each in self.carried if each.claim.kind is StepKind.EMBED][: pick // 4]:
             self.shelves[carried.worker].ingest.keep_call(carried.claim, {"note": 1})
 
     @precondition(lambda self: self.mail)
@@ -193,9 +198,10 @@ class Library(RuleBasedStateMachine):
     def work(self, times: int) -> None:
         """The ordinary day."""
         for _ in range(times):
+            held = len(self.carried)
             if self.mail:
-                self.receive(-1, "w1", is_doubled=False)
-                if self.carried:
+                self.receive(0, "w1", is_doubled=False)
+                if len(self.carried) > held:
                     self.record(-1, is_doubled=False, fate="sent")
 
     # Time, and the keeper.
