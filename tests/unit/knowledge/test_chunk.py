@@ -27,7 +27,7 @@ chunkings = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(parsed, chunkings)
 def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
@@ -45,7 +45,7 @@ def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, ch
         )  # a table's header above it
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(parsed, chunkings)
 def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
@@ -61,7 +61,7 @@ def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) ->
     assert not set(left_out) - set(headings + " \n\t")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(parsed)
 def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
     normal = normalise(document)
@@ -71,7 +71,7 @@ def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
         assert any(heading in each for each in found)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(parsed, st.integers(20, 300), st.data(), st.sampled_from(["structure", "fixed"]))
 def test_with_an_overlap_every_piece_still_brings_something_new(
     document: Parsed, max_chars: int, data: st.DataObject, strategy: str

@@ -37,6 +37,7 @@ def refused(document: Parsed) -> str | None:
             f"+---------+----------+\n| pump-{each:2} | 1.{each:2} bar |\n+---------+----------+\n"
             for each in range(20)
         ),
+        "\n".join(f"pump {number % 30} | ok" for number in range(300)),
         "水泵每年春天检查。" * 40,
         "https://example.org/a/very/long/path/to/something?with=arguments&and=more \n" * 40,
         "Page footer, confidential\n"
