@@ -17,8 +17,10 @@ from agno_workers.cli import connection, people, screen
 from agno_workers.cli.consumers import listening
 from agno_workers.cli.why import why_waiting
 from agno_workers.client import Client, RunHandle
+from agno_workers.core.knowledge import Reference
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
+from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 from agno_workers.storage.knowledge import AGENT as KNOWLEDGE
@@ -86,9 +88,11 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
     with connection.look() as look:
         run, steps, transcript = look.run(run_id), look.steps(run_id), look.transcript(run_id)
         around = look.around(run_id)
+        given = references(transcript, look.grounded(run_id).values(), run.content)
     why = [] if run.status.is_terminal else why_waiting(run, steps, around, _consumed(steps))
     if json:
         told = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
+        told |= {"references": given}
         typer.echo(screen.as_json(told))
         return
     console = screen.console()
@@ -97,6 +101,7 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
     _show_steps(console, steps, around.now, run.error)
     _show_transcript(console, transcript)
+    _show_references(console, given)
 
 
 def _show_run(console: Console, run: Run, around: Around) -> None:
@@ -112,6 +117,7 @@ def _show_run(console: Console, run: Run, around: Around) -> None:
             f"an ingestion: `agno-workers knowledge watch {run.id}` shows how far it is",
             style="dim",
             markup=False,
+            soft_wrap=True,
         )
     if run.error:
         console.print(
@@ -236,6 +242,20 @@ def _show_transcript(console: Console, transcript: Sequence[Message]) -> None:
                     console.print(f"({type(other).__name__.lower()})", style="dim")
 
 
+def _show_references(console: Console, given: Sequence[Reference]) -> None:
+    """What the run had of knowledge; what its answer cites stands out."""
+    if not given:
+        return
+    console.print()
+    console.print(Rule("knowledge", align="left", style="dim"))
+    for each in given:
+        where = " > ".join(each.heading) or each.title or ""
+        line = Text.assemble((f"[{each.n}] ", "cyan"), f"{where}  " if where else "", (each.uri, "dim"))
+        if each.cited:
+            line.append("  cited", "green")
+        console.print(line, soft_wrap=True)
+
+
 def _cut(text: str) -> str:
     if len(text) <= _MAX_SHOWN_CHARS:
         return text
@@ -293,7 +313,9 @@ def fork(
         help="At the first turn: in the place of what was asked; at a later one: said before it.",
     ),
     arguments: str | None = typer.Option(
-        None, "--arguments", help="At a tool's step: the JSON object that it is called with."
+        None,
+        "--arguments",
+        help='At a tool\'s step: the JSON object that it is called with; at that of an agent: {"task": "..."}.',
     ),
     key: str | None = typer.Option(None, "--key", help="Idempotency key of the new run."),
 ) -> None:

@@ -195,6 +195,7 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
     given = client.handle(run_id).references
     assert [each.n for each in given] == [1, 2, 3][: len(given)]
     assert given[0].uri.endswith("leases.md")
+    assert re.search(r"^\[1\] Leases.* file://\S+leases\.md", type_("runs", "show", run_id).out, re.MULTILINE)
 
     note = {"title": "Fences", "text": "A fence holds back a late worker.", "source": "ann"}
     sure, unsure = (json.dumps(note | {"confidence": each}) for each in (0.9, 0.4))
