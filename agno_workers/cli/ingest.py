@@ -11,6 +11,7 @@ import msgspec
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -163,10 +164,12 @@ class _Bar:
 
     def show(self, progress: Progress, speed: str, failures: Sequence[Failure], now: float) -> None:  # noqa: ARG002 - a bar is drawn each time
         width = self._live.console.width
-        lines = [ProgressBar(total=1.0, completed=share(progress), width=min(60, width))]
+        bar = Padding(
+            ProgressBar(total=1.0, completed=share(progress), width=min(60, width)), 0
+        )  # ends its line
         head = Text.assemble((progress.knowledge, "bold"), f"  {share(progress):.0%}  ", (speed, "cyan"))
         said = Text(counted(progress) if progress.scanned or progress.total else "looking for documents")
-        self._live.update(Group(head, *lines, said, *_reasons(failures, progress.failed, width)))
+        self._live.update(Group(head, bar, said, *_reasons(failures, progress.failed, width)))
 
 
 class _Lines:
