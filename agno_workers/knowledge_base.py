@@ -21,6 +21,7 @@ from agno_workers.core import knowledge as core
 from agno_workers.core.knowledge import Hit, Mode
 from agno_workers.errors import InvalidInput
 from agno_workers.ingestion import Ingestion, Sources, document, given, options
+from agno_workers.knowledge.chunking import check
 from agno_workers.storage.knowledge import AGENT, DocumentRow, Given
 from agno_workers.storage.learned import Count, Verdict
 
@@ -119,8 +120,9 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
 
     def _submit(self, sources: list[Given], **asked: Any) -> Ingestion:
+        kept = self._options
         here = wiring.services()
-        here.knowledges.ensure(self.name, self._options)
+        here.knowledges.ensure(self.name, kept)
         submitted = here.knowledges.submit(self.name, sources, **asked)
         if submitted.send is not None:
             here.dispatch.send([submitted.send])
@@ -128,4 +130,5 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     @property
     def _options(self) -> dict[str, Any]:
+        check(self.chunking)
         return core.as_options(self)

@@ -37,6 +37,7 @@ from agno_workers.errors import (
     Unavailable,
 )
 from agno_workers.failpoints import reach
+from agno_workers.knowledge.chunking import check
 from agno_workers.storage.ingest import Ingest, Text, WorkClaim
 from agno_workers.storage.journal import Hopeless, Journal, Recorded
 from agno_workers.storage.knowledge import Given, Knowledges
@@ -393,7 +394,7 @@ def later(
 
 
 def chunking_of(claim: WorkClaim) -> Chunking:
-    return msgspec.convert(claim.settings.get("chunking", {}), Chunking)
+    return check(msgspec.convert(claim.settings.get("chunking", {}), Chunking))
 
 
 def as_json(error: Exception) -> dict[str, Any]:

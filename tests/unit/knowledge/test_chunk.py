@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Piece, embedded_text
+from agno_workers.core.knowledge import Block, Chunking, Parsed, Piece, Source, embedded_text
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.chunk import chunk
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.normalise import Normal, normalise
 from agno_workers.knowledge.tokens import tokens
+from agno_workers.knowledge_base import Knowledge
 from tests.unit.knowledge.documents import outline, paragraphs, parsed
 
 chunkings = st.builds(
@@ -303,3 +304,8 @@ def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
 def test_a_chunking_that_can_not_be_followed_is_refused(chunking: Chunking, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         check(chunking)
+
+
+def test_a_knowledge_base_tells_of_it_before_anything_is_sent() -> None:
+    with pytest.raises(InvalidInput, match="Did you mean 'structure'"):
+        Knowledge("docs", chunking=Chunking("structur")).ingest([Source("text:a", text="Hello.")])
