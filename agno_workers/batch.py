@@ -185,9 +185,9 @@ def _checked(key: Any) -> str | None:
 def _common(
     agent: Any, queue: Any, priority: Any, session_id: Any, user_id: Any, metadata: Any, deadline_s: Any
 ) -> Common:
-    if not isinstance(agent, str) or not agent:
+    if not isinstance(agent, str) or not agent.strip():
         raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
-    if not isinstance(queue, str) or not queue:
+    if not isinstance(queue, str) or not queue.strip():
         raise InvalidInput(f"queue must be the name of a Celery queue, got {queue!r}.")
     if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 9):
         raise InvalidInput(f"priority must be from 0 (first) to 9 (last), got {priority!r}.")

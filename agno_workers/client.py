@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from agno_workers.batch import Batch, Keys, submit_many
 from agno_workers.broker.submit import first_message, submit
 from agno_workers.core.knowledge import Hit, Mode, Reference
-from agno_workers.core.messages import Message, ToolCall
+from agno_workers.core.messages import Message, ToolCall, user
 from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step, StepKind
 from agno_workers.embedders.resolve import resolve
@@ -133,7 +133,8 @@ class RunHandle:
 
         `at`: a step's key or id (`runs show` lists them); None: the first turn, so the whole run again. `input`: in the place
         of the first message or, at a later turn, a further message before it. `arguments`: those that a tool is called
-        with, at its step. The agent is the one that is deployed now.
+        with, at its step; of a delegation `{"task": ...}`, and it is a new run that is asked. The agents are those that are
+        deployed now.
 
         Raises RunNotFound, and InvalidInput where there is no such step or nothing can begin there.
         """
@@ -141,24 +142,31 @@ class RunHandle:
         step = _step_at(self.steps, self.id, at)
         edited: list[tuple[int, Message]] = []
         call: ToolCall | None = None
-        if step.kind is StepKind.DELEGATE or (arguments is not None and step.kind is not StepKind.TOOL):
-            kind = "a delegation" if step.kind is StepKind.DELEGATE else f"a {step.kind}"
+        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE)
+        if step.kind.is_of_ingestion:
             raise InvalidInput(
-                f"step {step.key} of run {self.id} is {kind}: fork from a turn, with input, or from a tool's step, with arguments.",
-                run_id=self.id, step_id=step.id,
-            )  # fmt: skip
-        if input and step.kind is not StepKind.TURN:
-            raise InvalidInput(
-                f"step {step.key} of run {self.id} is a tool call, which takes arguments=..., no input.",
+                f"run {self.id} is an ingestion, which has no transcript to be forked: ingest again, what is unchanged costs nothing.",
                 run_id=self.id,
             )
+        if arguments is not None and not is_call:
+            raise InvalidInput(
+                f"step {step.key} of run {self.id} is a turn: fork from a turn, with input, or from a tool's step, with arguments.",
+                run_id=self.id, step_id=step.id,
+            )  # fmt: skip
+        if input and is_call:
+            raise InvalidInput(
+                f"step {step.key} of run {self.id} is a {'tool call' if step.kind is StepKind.TOOL else 'delegation'}, "
+                "which takes arguments=..., no input.",
+                run_id=self.id,
+            )  # fmt: skip
+        asked = first_message(input, agent) if input else None
         if arguments is not None:
             call = replace(self._look.call(step.id), arguments=msgspec.json.encode(dict(arguments)).decode())
             edited = _with_call(self.messages, call)
-        if step.kind is StepKind.TOOL and deadline_s is None:
+            asked = _task(arguments, step, self.id) if step.kind is StepKind.DELEGATE else None
+        if is_call and deadline_s is None:
             limits = self._look.around(self.id).limits  # no turn comes before the call, which may wait long
             deadline_s = limits.deadline_s if limits else None
-        asked = first_message(input, agent) if input else None
         run_id, _ = self._journal.fork(
             step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,
             deadline_s=deadline_s,
@@ -205,6 +213,18 @@ def _step_at(steps: Sequence[Step], run_id: str, at: str | None) -> Step:
             return step
     known = ", ".join(dict.fromkeys(step.key for step in steps))
     raise InvalidInput(f"run {run_id} has no step {wanted!r}: it has {known}.", run_id=run_id)
+
+
+def _task(arguments: Mapping[str, Any], step: Step, run_id: str) -> Message:
+    """What the run is asked that a call delegates to."""
+    match dict(arguments):
+        case {"task": str(task), **rest} if task.strip() and not rest:
+            return user(task)
+    raise InvalidInput(
+        f'step {step.key} of run {run_id} is a delegation to {step.name}, which takes arguments={{"task": "..."}}: what it is '
+        "to do, with all that is needed to do it, and no more.",
+        run_id=run_id, step_id=step.id,
+    )  # fmt: skip
 
 
 def _with_call(transcript: Sequence[Message], call: ToolCall) -> list[tuple[int, Message]]:

@@ -56,11 +56,11 @@ def submit(
             f"task_id {task_id!r} is no UUID, and it is to be the run's id: leave it out, or give an idempotency_key."
         )
     agent = asked.get("agent")
-    if not isinstance(agent, str) or not agent:
+    if not isinstance(agent, str) or not agent.strip():
         raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
     if priority is not None and not 0 <= priority <= 9:
         raise InvalidInput(f"priority must be from 0 (first) to 9 (last), got {priority!r}.")
-    if not queue:
+    if not queue.strip():
         raise InvalidInput(f"queue must be the name of a Celery queue, got {queue!r}.")
     if isinstance(eta, str):
         eta = datetime.fromisoformat(eta)

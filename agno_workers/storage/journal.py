@@ -571,8 +571,8 @@ class Journal:
         call: ToolCall | None = None, **options: Any,
     ) -> tuple[str, bool]:  # fmt: skip
         """A new run from a step of another one; its id, and whether it is new. `asked` takes the place of the first message
-        (of a later turn: comes before it), `messages` those of that number, `call` that of the tool step. `options`:
-        idempotency_key, metadata, deadline_s.
+        (of a later turn: comes before it; of a delegation: that of the run that is asked), `messages` those of that number,
+        `call` that of the tool step. `options`: idempotency_key, metadata, deadline_s.
         """
         payloads = Payloads(self._inline_max_bytes)
         given = {

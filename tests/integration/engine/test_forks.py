@@ -248,6 +248,133 @@ def test_a_fork_that_can_not_begin_is_refused(
         play.handle(run_id).fork(at, *input, arguments=arguments)
 
 
+# Forks at a delegation.
+
+
+class Desk:
+    """An agent that lets another one look things up, and then says what it heard; and a run of it that is over."""
+
+    def __init__(self, play: Play, *said: str, limits: Limits | None = None) -> None:
+        self.play = play
+        asking = Turn(
+            text="let me ask", calls=(("add", {"a": 1, "b": 2}), ("expert", {"task": "look up 17"}))
+        )
+        self.asks = Cue(asking, Turn(text="told"))
+        self.looks = Cue(*(Turn(text=text) for text in said))
+        self.expert = Agent(name="expert", model=self.looks.model, queue="experts")
+        desk = Agent(name="desk", model=self.asks.model, tools=[add, self.expert], limits=limits or Limits())
+        self.engine = play.engine(desk, self.expert)
+        self.run_id = play.submit("desk", user_id="u", metadata={"order": 17}, priority=3).run_id
+        self.end(self.run_id)
+
+    def end(self, run_id: str) -> Run:
+        """Carry a run and those that it delegates to, until nothing is owed any more."""
+        todo = [run_id]
+        while todo:
+            self.play.carry_owed(self.engine, todo[0])
+            open_children = self.play.world.journal.open_children(todo[0])
+            todo = [*open_children, *todo] if open_children else todo[1:]
+        return self.play.look.run(run_id)
+
+    def children(self, run_id: str) -> list[Run]:
+        ids = "SELECT id::text FROM agno.run WHERE parent_run_id = %(run_id)s"
+        return [self.play.look.run(row["id"]) for row in self.play.world.sql(ids, run_id=run_id)]
+
+    def asked(self, run_id: str) -> str:
+        return self.play.look.transcript(run_id)[0].text
+
+
+def test_a_fork_from_a_delegation_asks_a_new_run_with_another_task(play: Play) -> None:
+    desk = Desk(play, "seventeen", "eighteen")
+    before = play.world.everything()
+    fork = play.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
+    (child,) = desk.children(fork.id)
+    assert (child.agent, child.depth, child.user_id, child.metadata, child.status) == (
+        "expert", 1, "u", {"order": 17}, RunStatus.QUEUED,
+    )  # fmt: skip
+    assert (play.world.run(child.id)["queue"], play.world.run(child.id)["priority"]) == ("experts", 3)
+    assert desk.asked(child.id) == "look up 18"
+    run = desk.end(fork.id)
+    assert (run.status, run.content, run.turns, run.tool_calls) == (RunStatus.DONE, "told", 2, 2)
+    assert play.results(run.id) == ["3", "eighteen"]
+    assert added == [(1, 2)]
+    assert '{"task":"look up 18"}' in str(desk.asks.asked[-1].messages[1])
+    after = play.world.everything()
+    for table in ("agno.run", "agno.step", "agno.message"):
+        assert [row for row in before[table] if row not in after[table]] == []
+
+
+def test_a_fork_from_a_delegation_may_ask_the_same_again(play: Play) -> None:
+    desk = Desk(play, "seventeen", "17")
+    run = desk.end(play.handle(desk.run_id).fork("tool:1:1").id)
+    assert play.results(run.id) == ["3", "17"]
+    assert [request.messages for request in desk.looks.asked] == [(user("look up 17"),)] * 2
+
+
+def test_a_delegation_that_a_fork_took_over_can_be_forked_again(play: Play) -> None:
+    desk = Desk(play, "seventeen", "eighteen", "seventeen at last")
+    first = play.handle(desk.run_id).fork("tool:1:0", arguments={"a": 5, "b": 5})
+    desk.end(first.id)
+    assert desk.children(first.id) == []
+    again = first.fork("tool:1:1")
+    (child,) = desk.children(again.id)
+    assert (play.world.run(child.id)["queue"], desk.asked(child.id)) == ("experts", "look up 17")
+    assert play.results(desk.end(again.id).id) == ["10", "eighteen"]
+
+
+def test_the_fork_of_a_fork_asks_what_that_one_asked(play: Play) -> None:
+    desk = Desk(play, "seventeen", "eighteen", "eighteen again")
+    first = play.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
+    desk.end(first.id)
+    assert play.results(desk.end(first.fork("tool:1:1").id).id) == ["3", "eighteen again"]
+    assert [request.messages[0].text for request in desk.looks.asked] == [
+        "look up 17",
+        "look up 18",
+        "look up 18",
+    ]
+
+
+def test_a_run_that_a_fork_delegates_to_has_the_deadline_of_the_fork(play: Play) -> None:
+    desk = Desk(play, "seventeen", limits=Limits(deadline_s=60))
+    fork = play.handle(desk.run_id).fork("tool:1:1")
+    (child,) = desk.children(fork.id)
+    assert given_s(fork.run) == 60
+    assert child.deadline_at == fork.run.deadline_at
+
+
+def test_a_cancel_reaches_the_run_that_a_fork_delegates_to(play: Play) -> None:
+    desk = Desk(play, "seventeen")
+    fork = play.handle(desk.run_id).fork("tool:1:1")
+    fork.cancel()
+    assert [child.status for child in desk.children(fork.id)] == [RunStatus.CANCELLED]
+    assert desk.end(desk.run_id).status is RunStatus.DONE
+
+
+def test_the_same_key_gives_the_same_fork_of_a_delegation_and_asks_once(play: Play) -> None:
+    desk = Desk(play, "seventeen", "eighteen")
+    first = play.handle(desk.run_id).fork("tool:1:1", idempotency_key="k")
+    with play.world.unchanged():
+        assert play.handle(desk.run_id).fork("tool:1:1", idempotency_key="k").id == first.id
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"task": " "}, {"task": 17}, {"task": "x", "by": "noon"}, {"a": 1}]
+)
+def test_a_delegation_takes_a_task_and_no_more(play: Play, arguments: dict[str, Any]) -> None:
+    desk = Desk(play, "seventeen")
+    with play.world.unchanged(), pytest.raises(InvalidInput, match="is a delegation to expert, which takes"):
+        play.handle(desk.run_id).fork("tool:1:1", arguments=arguments)
+    with play.world.unchanged(), pytest.raises(InvalidInput, match="is a delegation, which takes arguments"):
+        play.handle(desk.run_id).fork("tool:1:1", "look up 18")
+
+
+def test_a_delegation_whose_run_was_deleted_is_not_forked(play: Play) -> None:
+    desk = Desk(play, "seventeen")
+    play.world.sql("DELETE FROM agno.run WHERE parent_run_id IS NOT NULL")
+    with play.world.unchanged(), pytest.raises(InvalidInput, match="is gone: fork from the turn before"):
+        play.handle(desk.run_id).fork("tool:1:1")
+
+
 def test_a_fork_beside_a_tool_that_is_still_out_is_refused(play: Play) -> None:
     cue = Cue(ADD, Turn(text="one"))
     engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))

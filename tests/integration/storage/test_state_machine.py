@@ -277,17 +277,17 @@ class Road(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
     def fork(self, pick: int, is_edited: bool, key: str | None) -> None:
-        steps = self._steps("kind <> 'delegate'")
-        step = _one(steps, pick)
+        step = _one(self._steps("true"), pick)
         edits: dict[str, Any] = {}
         if is_edited and step["kind"] == "turn":
             edits = {"asked": user("something else")}
         elif is_edited:
             edits = {"call": ToolCall(step["call"]["id"], step["name"], '{"edited": true}')}
+            edits |= {"asked": user("do something else")} if step["kind"] == "delegate" else {}
         open_beside = [
             other["key"]
             for other in self._steps("ended_at IS NULL AND kind <> 'turn'")
-            if other["run_id"] == step["run_id"] and other["id"] != step["id"] and step["kind"] == "tool"
+            if other["run_id"] == step["run_id"] and other["id"] != step["id"] and step["kind"] != "turn"
             and other["key"].split(":")[1] == step["key"].split(":")[1]
         ]  # fmt: skip
         try:
@@ -301,6 +301,10 @@ class Road(RuleBasedStateMachine):
         if key is not None:
             assert self.by_key.setdefault(its_key, run_id) == run_id
         self._accept(run_id)
+        if created and step["kind"] == "delegate":
+            (child,) = self.world.sql("SELECT * FROM agno.run WHERE parent_run_id = %(id)s", id=run_id)
+            assert (child["agent"], child["depth"], child["status"]) == (CHILD, 1, "queued")
+            self._accept(child["id"])
 
     # Workers.
 
@@ -753,7 +757,7 @@ class Road(RuleBasedStateMachine):
 
     def _broken(self, statements: dict[str, str]) -> list[Row]:
         whole = " UNION ALL ".join(
-            f"SELECT '{name.replace(chr(39), chr(39) * 2)}' AS what, to_jsonb(t) AS row FROM ({statement}) t"
+            f"SELECT '{name.replace(chr(39), chr(39) * 2)}' AS what, to_jsonb(t) AS row FROM ({statement}\n) t"
             for name, statement in statements.items()
         )
         return self.world.sql(whole)

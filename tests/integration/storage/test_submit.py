@@ -172,10 +172,27 @@ def test_sql_may_say_everything_that_python_may(world: World, caller: Connection
     assert world.count("outbox") == 0
 
 
-@pytest.mark.parametrize("agent", ["''", "NULL"])
+@pytest.mark.parametrize("agent", ["''", "NULL", "' '", r"E'\t\n'"])
 def test_sql_without_an_agent_is_an_error_that_says_so(world: World, caller: Connection, agent: str) -> None:
     with world.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Name the agent"):
         submit_in_sql(caller, f"{agent}, 'hi'")
+
+
+@pytest.mark.parametrize("queue", ["''", "' '", r"E'\t\n'"])
+def test_sql_with_a_queue_that_nobody_can_serve_is_an_error_that_says_so(
+    world: World, caller: Connection, queue: str
+) -> None:
+    with (
+        world.unchanged(),
+        pytest.raises(psycopg.errors.InvalidParameterValue, match="Name a queue, or leave it out"),
+    ):
+        submit_in_sql(caller, f"'echo', 'hi', queue => {queue}")
+
+
+def test_sql_with_no_queue_means_that_of_the_agents(world: World, caller: Connection) -> None:
+    run_id = submit_in_sql(caller, "'echo', 'hi', queue => NULL")
+    caller.commit()
+    assert world.run(run_id)["queue"] == "agents"
 
 
 def test_a_submit_in_sql_dies_with_the_callers_transaction(world: World, caller: Connection) -> None:

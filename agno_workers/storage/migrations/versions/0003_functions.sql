@@ -20,8 +20,12 @@ DECLARE
     owed bigint;
     known agno.run;
 BEGIN
-    IF coalesce(run->>'agent', '') = '' THEN
+    IF coalesce(run->>'agent', '') !~ '\S' THEN
         RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
+    END IF;
+    IF run_queue !~ '\S' THEN
+        RAISE EXCEPTION 'agno.submit: the queue of agent % is empty, and no worker serves such a one. Name a queue, or leave it out.',
+            quote_literal(run->>'agent') USING ERRCODE = '22023';
     END IF;
     INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, parent_step_id, depth,
         metadata, canvas, paused_at, deadline_at)
@@ -167,9 +171,11 @@ BEGIN
     RETURN QUERY SELECT new_step, failed.generation + 1;
 END $$;
 
--- A new run that begins in the middle of an old one: what came before the step is copied, results included; the step is new.
--- `fork` holds id, step_id, blobs, and what is edited: input? (the user's message), messages? ([{seq, content}]), call?,
--- idempotency_key?, metadata?, deadline_s?. The old run stays as it was. Raises where a tool beside the step is still open.
+-- A new run that begins in the middle of an old one: what came before the step is copied, results included; the step is new, and so
+-- is the run that it waits for, where it delegates.
+-- `fork` holds id, step_id, blobs, and what is edited: input? (the user's message; of a delegation: what its run is asked), messages?
+-- ([{seq, content}]), call?, idempotency_key?, metadata?, deadline_s?. The old run stays as it was. Raises where a tool beside the step is
+-- still open.
 CREATE OR REPLACE FUNCTION agno.fork_run(fork jsonb) RETURNS TABLE (run_id uuid, created boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -177,9 +183,11 @@ DECLARE
     at agno.step;
     old agno.run;
     asking agno.step;
+    heard agno.run;
     round text;
     new_gate uuid := agno.uuid7();
     new_step uuid := agno.uuid7();
+    new_child uuid;
     below int;
     place int;
     known uuid;
@@ -199,6 +207,19 @@ BEGIN
         IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round AND s.id <> at.id
                    AND s.status IN ('ready', 'running', 'waiting')) THEN
             RAISE EXCEPTION 'a tool call beside % is still open: fork once it has ended, or from the turn before.', at.key USING ERRCODE = '22023';
+        END IF;
+    END IF;
+    IF at.kind = 'delegate' THEN
+        new_child := agno.uuid7();
+        -- The run that it delegated to the last time: of a delegation that was copied, that of a run that this one was forked from.
+        WITH RECURSIVE line AS (
+            SELECT old.id AS id, old.forked_from AS origin, 0 AS back
+            UNION ALL SELECT r.id, r.forked_from, line.back + 1 FROM line JOIN agno.run r ON r.id = line.origin
+        )
+        SELECT c.* INTO heard FROM line JOIN agno.step s ON s.run_id = line.id AND s.key = at.key JOIN agno.run c ON c.id = s.child_run_id
+            ORDER BY line.back, s.generation DESC LIMIT 1;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the run that % delegated to is gone: fork from the turn before.', at.key USING ERRCODE = '22023';
         END IF;
     END IF;
     INSERT INTO agno.run (id, agent, status, queue, priority, session_id, user_id, idempotency_key, forked_from, metadata, deadline_at, turns, tool_calls)
@@ -240,15 +261,23 @@ BEGIN
             'priority', asking.priority, 'seq', below, 'max_attempts', asking.max_attempts));
     END IF;
     INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, barrier_id, max_attempts, policy,
-        waits_for, expires_at, sent_at)
-    SELECT new_step, new_id, 0, at.key, at.kind, CASE WHEN at.policy ? 'needs' THEN 'waiting' ELSE 'ready' END, at.queue, at.priority, at.name,
+        waits_for, expires_at, child_run_id, sent_at)
+    SELECT new_step, new_id, 0, at.key, at.kind, CASE WHEN waits.whom IS NULL THEN 'ready' ELSE 'waiting' END, at.queue, at.priority, at.name,
         place, coalesce(fork->'call', at.call), at.effect, CASE WHEN at.kind <> 'turn' THEN new_gate END, at.max_attempts, at.policy,
-        at.policy->>'needs', clock_timestamp() + make_interval(secs => (at.policy->>'within_s')::float8),
-        CASE WHEN at.policy ? 'needs' THEN NULL ELSE clock_timestamp() END;
-    IF NOT coalesce(at.policy ? 'needs', false) THEN
+        waits.whom, clock_timestamp() + make_interval(secs => (at.policy->>'within_s')::float8), new_child,
+        CASE WHEN waits.whom IS NULL THEN clock_timestamp() END
+    FROM (VALUES (CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END)) AS waits (whom);
+    IF at.kind = 'delegate' THEN
+        PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
+            'id', new_child, 'agent', at.name, 'queue', heard.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'max_attempts', asking.max_attempts,
+            'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
+                (SELECT m.content FROM agno.message m WHERE m.run_id = heard.id AND m.seq = 0)))) AS child
+        WHERE r.id = new_id;
+    ELSIF NOT coalesce(at.policy ? 'needs', false) THEN
         INSERT INTO agno.outbox (step_id, due_at) VALUES (new_step, clock_timestamp());
-        PERFORM pg_notify('agno_outbox', '');
     END IF;
+    PERFORM pg_notify('agno_outbox', '');
     RETURN QUERY SELECT new_id, true;
 END $$;
 
