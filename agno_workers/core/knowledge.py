@@ -185,7 +185,9 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     end: int = 0
     metadata: dict[str, Any] = {}
     scores: dict[str, float] = {}
-    """The parts of the score: `semantic` (cosine), `keyword` (BM25), `feedback`, and the ranks in each."""
+    """The parts of the score: `semantic` (cosine), `keyword` (BM25), the ranks in each, and what it was multiplied by: `feedback`,
+    and `sibling`, of a further chunk of the same document.
+    """
 
 
 class Searching(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -82,7 +82,8 @@ class Search:
         rerank: Rerank | None = None,
     ) -> list[Hit]:
         """The best chunks, the best first. `vector` is the question's, of unit length; without one, and while the base has
-        no vectors, `hybrid` is `keyword`, and `semantic` finds nothing. `per_document` bounds the hits of one document.
+        no vectors, `hybrid` is `keyword`, and `semantic` finds nothing. `per_document` bounds the hits of one document;
+        without it the further chunks of one document count less and less in a hybrid search, so that others have their say.
         `min_score` goes by `Hit.score`: a cosine (semantic), a BM25 (keyword), or about a share of the best (hybrid).
         With `rerank` four times as many are found, and it has the last word.
         """

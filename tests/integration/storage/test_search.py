@@ -150,8 +150,17 @@ def test_a_chunk_whose_vector_is_still_to_come_is_found_by_its_words(base: Base)
 def test_a_chunk_is_read_in_its_place(base: Base) -> None:
     alone = base.add(("it flies", EAST))
     at_home = base.add(("the zeppelin", EAST), ("it flies", EAST))
-    found = base.found("zeppelin flies", EAST)
+    found = base.found("zeppelin flies", EAST, per_document=10)
     assert found.index(at_home[1]) < found.index(alone[0])
+
+
+def test_a_document_that_says_it_ten_times_leaves_room_for_another(base: Base) -> None:
+    said_often = base.add(*((f"zeppelin {number}", EAST) for number in range(10)))
+    other = base.add(("zeppelin elsewhere", NORTH_EAST))
+    hits = base.search.search(base.id, "zeppelin", EAST, limit=4)
+    assert [hit.chunk_id in said_often for hit in hits] == [True, False, True, True]
+    assert [hit.scores.get("sibling") for hit in hits] == pytest.approx([None, None, 0.8, 0.64])
+    assert other[0] not in base.found("zeppelin", EAST, limit=4, per_document=10)
 
 
 # Around all of them.
