@@ -31,14 +31,20 @@ def peak_rss_bytes(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def peak_tree_bytes(root: int) -> int:
-    """The same of a process and its children as they are now, added up: what they share counts more than once."""
+def tree_bytes(root: int) -> int:
+    """The memory of a process and its children now; what they share counts once (PSS)."""
     parents = {
         int(entry.name): int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit()
     }
-    return sum(peak_rss_bytes(pid) for pid in parents if _descends(pid, root, parents))
+    return sum(_pss_bytes(pid) for pid in parents if _descends(pid, root, parents))
+
+
+def _pss_bytes(pid: int) -> int:
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def forget_peak(pid: int) -> None:
