@@ -19,7 +19,7 @@ ALWAYS = {
           AND NOT EXISTS (SELECT FROM agno.step s WHERE s.run_id = r.id AND s.generation = r.generation
                           AND s.status IN ('ready', 'running', 'waiting'))
           AND NOT EXISTS (SELECT FROM agno.run k WHERE k.canvas->'alike' ? r.id::text)
-          AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id AND i.scanned_at IS NOT NULL)  -- rule 6 of the keeper""",
+          AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id AND i.scanned_at IS NOT NULL)""",
     "a step is open of a run that has ended, or of an older generation": """
         SELECT s.id, s.key, s.status, s.generation, r.status, r.generation FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE s.status IN ('ready', 'running', 'waiting') AND (r.ended_at IS NOT NULL OR r.generation <> s.generation)""",
@@ -422,6 +422,7 @@ INGEST_MOVES = {
     # Functions of the database.
     "bequeath": "take_out",
     "go_on": "go_on",
+    "merge_duplicates": "record",
     "switch_documents": "record",
 }
 """The same, of ingestions; their rules are in integration/storage/test_ingest_machine.py."""

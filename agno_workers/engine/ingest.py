@@ -346,6 +346,7 @@ def tidy(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     if is_lost():
         raise Stopped
     if intake.ingest.has_changed(claim):
+        intake.ingest.merge_duplicates(claim)
         intake.tidy_index(claim.knowledge_id)
     recorded = intake.ingest.finish_tidy(claim)
     reach("tidy.recorded")

@@ -275,6 +275,14 @@ class Ingest:
             if len(rows) < _PORTION or not removed.documents:
                 return removed.documents == len(rows)
 
+    def merge_duplicates(self, claim: WorkClaim) -> None:
+        """Of documents that came to the same text side by side one keeps its chunks. Safe to repeat."""
+        with self._pool.connection() as connection, connection.transaction():
+            if self._ask(connection, "hold_run", claim):
+                (row,) = self._ask(connection, "merge_duplicates", claim)
+                if row["less"]:
+                    self._ask(connection, "raise_version", claim, more=-row["less"])
+
     def finish_tidy(self, claim: WorkClaim) -> Recorded:
         """End an ingestion; or, where vectors are missing in a space that is being built, make those first."""
         tidies = int((claim.call or {}).get("tidies", 0))

@@ -280,6 +280,9 @@ WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanne
   AND NOT EXISTS (SELECT FROM agno.source s WHERE s.run_id = mine.run_id AND s.uri = d.uri)
 ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
 
+-- name: merge_duplicates
+SELECT agno.merge_duplicates(%(knowledge_id)s) AS less;
+
 -- name: hold_run
 SELECT FROM agno.run WHERE id = %(run_id)s AND generation = %(generation)s AND ended_at IS NULL FOR SHARE;
 

@@ -189,6 +189,15 @@ def test_a_document_that_becomes_a_duplicate_gives_its_chunks_up(shelf: Shelf) -
     assert shelf.chunks() == {"a": ["same"]}
 
 
+def test_two_documents_that_are_edited_to_the_same_text_end_with_one_copy_of_its_chunks(shelf: Shelf) -> None:  # fmt: skip
+    shelf.books = {"a": "one", "b": "two"}
+    shelf.run()
+    shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext"}
+    shelf.run()
+    assert list(shelf.chunks().values()) == [["same", "text"]]
+    assert shelf.world.value("SELECT count(*) FROM agno.document WHERE duplicate_of IS NOT NULL") == 1
+
+
 def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
     shelf.books = {"a": "alike one", "b": "alike two", "c": "other"}
     shelf.run()
