@@ -52,7 +52,8 @@ def _help(request: ModelRequest) -> Turn:
         for sentence in re.split(r"(?<=[.!?])\s+|\n{2,}", each.content)
         if 30 < len(sentence) < 400 and sentence.rstrip().endswith((".", "!"))
     ]
-    best = [text for _, _, text in sorted(sentences)[:2]]
+    sentences.sort()
+    best = [text for score, _, text in sentences[:2] if score <= sentences[0][0] + 1]
     return Turn(text=" ".join(best) or found.note or f"It is said in [{found.results[0].n}].")
 
 
