@@ -84,13 +84,16 @@ SELECT clock_timestamp() AS now, (SELECT until FROM agno.meta WHERE key = 'keepe
 
 -- name: stuck
 -- Work that does not move, with how much of it there is, since when, and one id. What waits for its time, in a paused run or
--- for a person who was asked lately is as it should be, and so is a run without any step: it ends as another one does.
+-- for a person who was asked lately is as it should be, and so is a run without any step: it ends as another one does. Slow is
+-- not stuck.
 SELECT * FROM (
     SELECT 'no_step' AS what, '' AS queue, count(*) AS count, min(run.created_at) AS since, max(run.id::text) AS sample
     FROM agno.run WHERE run.ended_at IS NULL
       AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.generation = run.generation
                       AND step.status IN ('ready', 'running', 'waiting'))
       AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id)
+      AND NOT (run.agent LIKE 'knowledge:%%' AND EXISTS (  -- between two steps of an ingestion the keeper may have the word
+          SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s)))
     UNION ALL
     SELECT 'unclaimed', step.queue, count(*), min(step.sent_at), max(step.run_id::text)
     FROM agno.step JOIN agno.run ON run.id = step.run_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -149,3 +150,19 @@ def test_an_overview_counts_what_is_there(world: World, learned: Learned, chunk:
         0,
         1,
     )
+
+
+@pytest.mark.parametrize(("minutes", "stuck"), [(0, []), (5, ["no_step"])])
+def test_an_ingestion_between_two_steps_is_stuck_only_after_a_while(
+    world: World, learned: Learned, minutes: int, stuck: list[str]
+) -> None:
+    world.sql(
+        "INSERT INTO agno.run (id, agent, status, queue) VALUES (agno.uuid7(), 'knowledge:docs', 'running', 'knowledge')"
+    )
+    world.sql(
+        """INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, seq, max_attempts, ended_at)
+           SELECT agno.uuid7(), id, 0, 'scan', 'scan', 'done', 'knowledge', 1, 3, now() - make_interval(mins => %(minutes)s) FROM agno.run""",
+        minutes=minutes,
+    )
+    minute = timedelta(minutes=1)
+    assert [each.what for each in world.look.stuck(unclaimed=minute, overdue=minute, person=minute)] == stuck
