@@ -79,7 +79,7 @@ def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Ba
         base.add(f"house number{number}")
     target = base.add("house zeppelin")
     found = base.search.find(
-        base.id, None, None, Effort(words_budget=10), {"text": "zeppelin house", "mode": "keyword", "limit": 8}
+        base.id, None, None, Effort(words_budget=5), {"text": "zeppelin house", "mode": "keyword", "limit": 8}
     )  # fmt: skip
     assert [hit.chunk_id for hit in found.hits] == target
     assert (found.how["words"], found.how["looked_up"]) == (2, 1)

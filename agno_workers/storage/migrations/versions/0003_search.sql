@@ -104,6 +104,7 @@ DECLARE
     lookup tsquery;
     average float8;
     n float8;
+    budget float8;
     idf float8;
     presence text := '0::float8';
     bm25 text := '0::float8';
@@ -180,11 +181,13 @@ BEGIN
         SELECT array_agg(q.word), array_agg(q.documents) INTO words, counts FROM agno.question_words(base, asked->>'text') q;
         n := greatest(base.chunk_count, 1);
         average := coalesce(nullif(base.avg_length, 0), 40);
+        -- Behind a filter each word leaves fewer; and where only words are asked, more of them.
+        budget := (asked->>'words_budget')::float8 * n / greatest(least(coalesce(left_chunks, n), n), 1) * CASE mode WHEN 'keyword' THEN 3 ELSE 1 END;
         FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
             idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
             presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN float8 ''%s'' ELSE 0 END', i, idf);
             bm25 := bm25 || format(' + float8 ''%s'' * %s', idf, agno.weight(format('($4)[%s]', i), average));
-            IF i = 1 OR (SELECT sum(c) FROM unnest(counts[:i]) c) <= (asked->>'words_budget')::float8 THEN
+            IF i = 1 OR (SELECT sum(c) FROM unnest(counts[:i]) c) <= budget THEN
                 lookup := CASE WHEN lookup IS NULL THEN words[i] ELSE lookup || words[i] END;
             END IF;
         END LOOP;
