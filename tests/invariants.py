@@ -406,7 +406,6 @@ INGEST_MOVES = {
     "ingest.free_sources": "break_down",
     "ingest.hold_documents": "record",
     "ingest.keep_call": "remember",
-    "ingest.mark_unchanged": "record",
     "ingest.raise_version": "record",
     "ingest.refuse": "record",
     "ingest.remove_documents": "take_out",

@@ -21,7 +21,7 @@ import msgspec
 from uuid6 import uuid7
 
 from agno_workers.core.edition import Again, Failed, Item, Missing, Outcome, Read, Unchanged, packed
-from agno_workers.core.knowledge import Source
+from agno_workers.core.knowledge import Source, SourceStatus
 from agno_workers.core.run import StepKind
 from agno_workers.storage.editions import Count, Editions, configurations, removal
 from agno_workers.storage.journal import Hopeless, Recorded, Send
@@ -157,11 +157,14 @@ class Ingest:
             if step is None:
                 return Recorded(False)
             execute(connection, "SET LOCAL statement_timeout = '10min'")
+            unchanged = self._unchanged(connection, claim, sources)
             with connection.cursor() as cursor, cursor.copy(_SQL["copy_sources"]) as copy:
                 for position, (source, recipe) in enumerate(sources):
-                    given = to_json(source).decode()
-                    copy.write_row((claim.run_id, position, source.uri, source.bytes, given, recipe))
-            unchanged = self._ask(connection, "mark_unchanged", claim)
+                    known = unchanged.get(source.uri)
+                    status = SourceStatus.PENDING if known is None else SourceStatus.UNCHANGED
+                    copy.write_row((
+                        claim.run_id, position, source.uri, source.bytes, to_json(source).decode(), recipe, str(status), known
+                    ))  # fmt: skip
             total = {"total": len(sources), "bytes": sum(source.bytes for source, _ in sources)}
             self._ask(connection, "scanned", claim, origins=jsonb(list(origins)), **total)
             missing = self._missing(connection, claim)
@@ -362,6 +365,17 @@ class Ingest:
             held = self._ask(connection, "hold_unchanged", claim, uris=list(news))
             rows = [{"id": row["id"], **news[row["uri"]]} for row in held]
             self._ask(connection, "touch_documents", claim, rows=jsonb(rows))
+
+    def _unchanged(
+        self, connection: Connection, claim: WorkClaim, sources: Sequence[tuple[Source, bytes]]
+    ) -> dict[str, int]:
+        """The documents, by their uri, that need not be read."""
+        told = [(source, recipe) for source, recipe in sources if source.fingerprint is not None]
+        rows = self._ask(
+            connection, "unchanged", claim, uris=[source.uri for source, _ in told], recipes=[recipe for _, recipe in told],
+            fingerprints=[source.fingerprint for source, _ in told], origins=[source.origin for source, _ in told],
+        )  # fmt: skip
+        return {row["uri"]: row["id"] for row in rows}
 
     def _missing(self, connection: Connection, claim: WorkClaim) -> list[Missing]:
         """Chunks without a vector that nobody would think of."""

@@ -70,14 +70,14 @@ RETURNING step.queue, step.priority;
 UPDATE agno.step SET call = call || %(more)s WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s RETURNING id;
 
 -- name: copy_sources
-COPY agno.source (run_id, position, uri, bytes, given, recipe) FROM STDIN;
+COPY agno.source (run_id, position, uri, bytes, given, recipe, status, document_id) FROM STDIN;
 
--- name: mark_unchanged
--- Those that need not be read: they are as they were, and are to be read in the same way.
-UPDATE agno.source s SET status = 'unchanged', document_id = d.id FROM agno.document d
-WHERE s.run_id = %(run_id)s AND d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri AND d.recipe = s.recipe
-  AND d.fingerprint = s.given->>'fingerprint' AND d.origin = coalesce(s.given->>'origin', '') AND d.pending IS NULL
-RETURNING s.position;
+-- name: unchanged
+-- Documents that need not be read: they are as they were, and are to be read in the same way.
+SELECT d.id, d.uri FROM agno.document d
+JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(recipes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, recipe, origin)
+    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.recipe = s.recipe AND d.origin = s.origin
+WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
 -- name: scanned
 UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
