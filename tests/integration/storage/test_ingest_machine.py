@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agno_workers.core.edition import Item, Outcome
+from agno_workers.core.edition import Item, Outcome, recipe_of
 from agno_workers.core.knowledge import Raw
 from agno_workers.core.run import StepKind
 from agno_workers.engine import ingest
@@ -341,7 +341,7 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], Recorded]:
             origins = (
                 [] if "again" in claim.options else [f"{ORIGIN}{given}" for given in claim.options["sources"]]
             )
-            recipes = [(source, ingest.recipe_of(source, ingest.chunking_of(claim))) for source in sources]
+            recipes = [(source, recipe_of(source, ingest.chunking_of(claim))) for source in sources]
             return lambda: shelf.ingest.finish_scan(claim, recipes, origins)
         case StepKind.INGEST:
             if claim.attempt == 1 and claim.options["sources"] == ["a"]:

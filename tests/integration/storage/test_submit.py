@@ -40,7 +40,7 @@ def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_ow
 
 @pytest.mark.parametrize("known", ["id", "idempotency_key"])
 def test_a_repeated_submit_finds_the_run_that_exists_and_changes_nothing(world: World, known: str) -> None:
-    same = {known: unknown_id()}
+    same: dict[str, Any] = {known: unknown_id()}
     first = world.submit("first", **same)
     with world.unchanged():
         again = world.submit("second", **same)
@@ -64,7 +64,7 @@ def test_different_agents_may_share_a_key_and_no_key_is_no_key(world: World) -> 
 def test_of_two_submits_at_once_with_the_same_key_one_makes_the_run_and_both_get_it(
     world: World, known: str
 ) -> None:
-    same = {known: unknown_id()}
+    same: dict[str, Any] = {known: unknown_id()}
     with world.transaction() as one, world.transaction() as two:
         first = world.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", **same)
         second = two.begin(
