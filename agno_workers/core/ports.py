@@ -52,6 +52,15 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
+class CountingEmbedder(Embedder, Protocol):
+    """An embedder that knows what a call took."""
+
+    def embed_counted(self, texts: Sequence[str]) -> tuple[Any, int]:
+        """As `embed`, and the tokens that were used."""
+        ...
+
+
+@runtime_checkable
 class BatchEmbedder(Embedder, Protocol):
     """An embedder whose provider takes texts in for later, at a lower price."""
 

@@ -23,7 +23,7 @@ from agno_workers.core.agent import Retry
 from agno_workers.core.edition import Again, Failed, Item, Outcome, Read, Unchanged, recipe_of
 from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source, SpaceStatus, embedded_text
 from agno_workers.core.policy import delay_s
-from agno_workers.core.ports import BatchEmbedder, Embedder
+from agno_workers.core.ports import BatchEmbedder, CountingEmbedder, Embedder
 from agno_workers.core.run import StepKind
 from agno_workers.engine.control import Held, Stopped
 from agno_workers.errors import (
@@ -261,12 +261,15 @@ def embed(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     if claim.options.get("batch") and isinstance(embedder, BatchEmbedder):
         return embed_by_batch(intake, claim, embedder, texts)
     vectors: dict[int, bytes] = {}
+    tokens = 0
     for few in calls(texts, embedder):
         if is_lost():
             raise Stopped
-        vectors |= halves([text.id for text in few], embedder.embed([embedded(text) for text in few]))
+        made, took = call(embedder, few)
+        vectors |= halves([text.id for text in few], made)
+        tokens += took
     reach("embed.made")
-    recorded = intake.ingest.finish_embed(claim, vectors, tokens=sum(text.tokens for text in texts))
+    recorded = intake.ingest.finish_embed(claim, vectors, tokens=tokens)
     reach("embed.recorded")
     return recorded
 
@@ -306,6 +309,14 @@ def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
         few.append(text)
         tokens += text.tokens
     yield few
+
+
+def call(embedder: Embedder, texts: Sequence[Text]) -> tuple[Any, int]:
+    """The vectors, and the tokens that they took: by the provider's count, where it has one."""
+    asked = [embedded(text) for text in texts]
+    if isinstance(embedder, CountingEmbedder):
+        return embedder.embed_counted(asked)
+    return embedder.embed(asked), sum(text.tokens for text in texts)
 
 
 def embedded(text: Text) -> str:
