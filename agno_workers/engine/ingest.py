@@ -330,7 +330,9 @@ def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
 
 def embed_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
     if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
-        return intake.ingest.fail(claim, as_json(error), "model_rejected")
+        # A worker that lacks the key leaves the step to one that has it, for some tries.
+        elsewhere = error.ids.get("code") == "not_configured" and later(intake, claim, STEP, error)
+        return elsewhere or intake.ingest.fail(claim, as_json(error), "model_rejected")
     if isinstance(error, ModelUnavailable):
         again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
     else:

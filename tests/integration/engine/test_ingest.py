@@ -314,6 +314,16 @@ def test_a_key_that_the_provider_refuses_ends_the_ingestion_and_what_is_in_stays
     assert shelf.without_vector() == 0
 
 
+def test_a_worker_that_has_no_key_leaves_it_to_another_one(shelf: Shelf) -> None:
+    shelf.books = {"a": "text"}
+    lacking = [ModelRejected("no key", status=None, code="not_configured"), None]
+    shelf.embedder.refuses = lambda _: lacking.pop(0)
+    send = shelf.submit("")
+    shelf.carry(send)
+    shelf.finish(send.run_id)
+    assert (shelf.without_vector(), lacking) == (0, [])
+
+
 def test_a_provider_that_is_away_is_waited_for(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     away = [ModelUnavailable("away", retry_after_s=20), ModelUnavailable("away"), None]
