@@ -37,7 +37,7 @@ class Effort(msgspec.Struct, frozen=True):
     """Of HNSW: vectors looked at where a filter leaves few, before it gives up."""
     exact_chunks: int = 2000
     """A filter that leaves at most that many chunks has all of them compared, in place of HNSW."""
-    words_budget: int = 1500
+    words_budget: int = 1000
     """Chunks in which the words that are looked up stand, the rarest words first; the others only weigh. `keyword` takes three
     times as many.
     """

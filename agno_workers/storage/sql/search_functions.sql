@@ -181,8 +181,10 @@ BEGIN
         SELECT array_agg(q.word), array_agg(q.documents) INTO words, counts FROM agno.question_words(base, asked->>'text') q;
         n := greatest(base.chunk_count, 1);
         average := coalesce(nullif(base.avg_length, 0), 40);
-        -- Behind a filter each word leaves fewer; and where only words are asked, more of them.
-        budget := (asked->>'words_budget')::float8 * n / greatest(least(coalesce(left_chunks, n), n), 1) * CASE mode WHEN 'keyword' THEN 3 ELSE 1 END;
+        -- Behind a filter each word leaves fewer (but where that is not narrow, all of them are looked at); and where only words
+        -- are asked, more of them.
+        budget := (asked->>'words_budget')::float8 * CASE mode WHEN 'keyword' THEN 3 ELSE 1 END
+            * CASE WHEN left_chunks <= (asked->>'exact_chunks')::int THEN n / greatest(left_chunks, 1) ELSE least(n / greatest(coalesce(left_chunks, n), 1), 3) END;
         FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
             idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
             presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN float8 ''%s'' ELSE 0 END', i, idf);
