@@ -289,7 +289,7 @@ class Ingest:
     def finish_tidy(self, claim: WorkClaim) -> Recorded:
         """End an ingestion; or, where vectors are missing in a space that is being built, make those first."""
         tidies = int((claim.call or {}).get("tidies", 0))
-        with self._end(claim) as (connection, step):
+        with self._end(claim, alone=True) as (connection, step):
             if step is None:
                 return Recorded(False)
             execute(connection, "SET LOCAL statement_timeout = '10min'")
@@ -313,13 +313,13 @@ class Ingest:
             pass
 
     def fail(self, claim: WorkClaim | Hopeless, error: dict[str, Any], reason: str) -> Recorded:
-        """End an ingestion `failed`; what is in stays in."""
-        with self._end(claim, step_status="dead", error=error) as (connection, step):
+        """End an ingestion `failed`, with all its open steps; what is in stays in."""
+        with self._end(claim, step_status="dead", error=error, alone=True) as (connection, step):
             if step is None:
                 return Recorded(False)
-            self._ask(
-                connection, "end_run", claim, run_status="failed", reason=reason, run_error=jsonb(error)
-            )
+            self._ask(connection, "end_run", claim, run_status="failed", reason=reason, run_error=jsonb(error))  # fmt: skip
+            self._ask(connection, "end_open_steps", claim)
+            self._ask(connection, "leave_undone", claim)
         return _over(claim)
 
     # What follows.
@@ -338,14 +338,18 @@ class Ingest:
 
     @contextmanager
     def _end(
-        self, claim: WorkClaim | Hopeless, *, step_status: str = "done", error: dict[str, Any] | None = None
-    ) -> Iterator[tuple[Connection, Row | None]]:
-        """One transaction, which begins with the end of the step; None: another one was first, or the run is over."""
+        self, claim: WorkClaim | Hopeless, *, step_status: str = "done", error: dict[str, Any] | None = None, alone: bool = False
+    ) -> Iterator[tuple[Connection, Row | None]]:  # fmt: skip
+        """One transaction, which begins with the end of the step; None: another one was first, or the run is over. `alone`: it waits for
+        the other transactions of the run, which it is to end.
+        """
         params = {
             "run_id": claim.run_id, "step_id": claim.step_id, "generation": claim.generation, "kind": claim.kind,
             "step_status": step_status, "error": jsonb(error), "late_only": isinstance(claim, Hopeless),
         }  # fmt: skip
         with self._pool.connection() as connection, connection.transaction():
+            if alone:
+                execute(connection, _SQL["hold_run_alone"], params)
             rows = execute(connection, _SQL["end_step"], params)
             yield connection, rows[0] if rows else None
 
@@ -382,7 +386,7 @@ class Ingest:
         everything = bool(claim.options.get("all_vectors"))
         first = claim.kind is StepKind.SCAN
         if not (everything and first):
-            (row,) = self._ask(connection, "wants_all_vectors", claim)
+            (row,) = self._ask(connection, "take_undone", claim)
             if not row["wanted"]:
                 return []
         rows = self._ask(connection, "missing_vectors", claim, refused=everything and first)

@@ -358,6 +358,8 @@ knowledge = sa.Table(
     # Lexemes a chunk, and the chunks and the version there were when they were counted.
     sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
     sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
+    # An ingestion ended before all its vectors were made: the next one makes them.
+    sa.Column("left_undone", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
     _now("created_at"),
     sa.UniqueConstraint("name", name="knowledge_name"),

@@ -571,9 +571,9 @@ BEGIN
     RETURN true;
 END $$;
 
--- Documents that came to the same text side by side, as two that were edited: the chunks of one are enough. What is in use
+-- Documents of an ingestion that came to the same text side by side with others, as two that were edited: the chunks of one are enough. What is in use
 -- elsewhere is left to the next time, and nobody waits here. Gives how many searched chunks there are less.
-CREATE OR REPLACE FUNCTION agno.merge_duplicates(base int) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.merge_duplicates(ingestion uuid, base int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     held bigint[];
     pair record;
@@ -583,8 +583,9 @@ BEGIN
     SELECT array_agg(h.id) INTO held FROM (
         SELECT d.id FROM agno.document d
         WHERE d.knowledge_id = base AND d.duplicate_of IS NULL AND d.pending IS NULL AND d.text_sha256 IN (
-            SELECT e.text_sha256 FROM agno.document e WHERE e.knowledge_id = base AND e.duplicate_of IS NULL AND e.pending IS NULL
-            GROUP BY e.text_sha256 HAVING count(*) > 1)
+            SELECT e.text_sha256 FROM agno.source s JOIN agno.document e ON e.id = s.document_id
+            WHERE s.run_id = ingestion AND s.status = 'done' AND EXISTS (
+                SELECT FROM agno.document o WHERE o.knowledge_id = base AND o.text_sha256 = e.text_sha256 AND o.id <> e.id AND o.duplicate_of IS NULL))
         ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED) h;
     FOR pair IN
         SELECT same.id, same.original FROM (

@@ -83,12 +83,13 @@ WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
 WHERE run_id = %(run_id)s;
 
--- name: wants_all_vectors
--- Whether vectors may be missing of which no ingestion thinks: of a space that is built, and of one that was left before its end.
-SELECT EXISTS (SELECT FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status = 'building')
-    OR coalesce((SELECT run.status <> 'done' FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
-                 WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NOT NULL AND ingestion.run_id <> %(run_id)s
-                 ORDER BY run.ended_at DESC LIMIT 1), false) AS wanted;
+-- name: leave_undone
+UPDATE agno.knowledge k SET left_undone = true FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
+
+-- name: take_undone
+-- Whether vectors may be missing of which no ingestion thinks: of one that was left before its end, and of a space that is built.
+WITH taken AS (UPDATE agno.knowledge SET left_undone = false WHERE id = %(knowledge_id)s AND left_undone RETURNING id)
+SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
 
 -- name: missing_vectors
 -- Chunks without a vector, but for those that another open ingestion will see to. `refused`: those as well that had none for a reason.
@@ -281,7 +282,7 @@ WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanne
 ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
 
 -- name: merge_duplicates
-SELECT agno.merge_duplicates(%(knowledge_id)s) AS less;
+SELECT agno.merge_duplicates(%(run_id)s, %(knowledge_id)s) AS less;
 
 -- name: hold_run
 SELECT FROM agno.run WHERE id = %(run_id)s AND generation = %(generation)s AND ended_at IS NULL FOR SHARE;
@@ -320,10 +321,22 @@ DELETE FROM agno.chunk_embedding e USING (
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old
 WHERE e.chunk_id = old.chunk_id AND e.space_id = old.space_id RETURNING 1 AS gone;
 
+-- name: hold_run_alone
+SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
+-- name: end_open_steps
+-- Of an ingestion that failed; a message that is being sent is struck out by who sends it.
+WITH ended AS (
+    UPDATE agno.step SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL
+    WHERE run_id = %(run_id)s AND status IN ('ready', 'running', 'waiting') RETURNING id
+),
+held AS (SELECT outbox.id FROM agno.outbox JOIN ended ON outbox.step_id = ended.id FOR UPDATE OF outbox SKIP LOCKED)
+DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
+
 -- name: end_run
 -- The sums are what the ingestion was.
 UPDATE agno.run SET status = %(run_status)s, reason = %(reason)s, error = %(run_error)s, ended_at = clock_timestamp(), paused_at = NULL,
-    input_tokens = run.input_tokens + total.tokens,
+    input_tokens = run.input_tokens + total.tokens, generation = run.generation + (%(run_status)s = 'failed')::int,
     content = CASE WHEN %(run_status)s = 'done' THEN jsonb_build_object('documents', total.documents, 'unchanged', total.unchanged,
         'duplicates', total.duplicates, 'failed', total.failed, 'removed', total.removed, 'chunks', total.chunks, 'embedded', total.embedded,
         'tokens', total.tokens, 'seconds', round(extract(epoch FROM clock_timestamp() - coalesce(run.started_at, run.created_at)), 3)) END

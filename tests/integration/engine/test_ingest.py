@@ -314,6 +314,18 @@ def test_a_key_that_the_provider_refuses_ends_the_ingestion_and_what_is_in_stays
     assert shelf.without_vector() == 0
 
 
+def test_an_ingestion_that_fails_ends_all_its_steps(small: Shelf) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abcdef"}
+    small.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
+    send = small.submit("")
+    small.carry(send)
+    assert small.world.look.run(send.run_id).reason == "model_rejected"
+    assert small.world.sql("SELECT key FROM agno.step WHERE ended_at IS NULL") == []
+    small.embedder.refuses = lambda _: None
+    small.run()
+    assert small.without_vector() == 0
+
+
 def test_a_worker_that_has_no_key_leaves_it_to_another_one(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     lacking = [ModelRejected("no key", status=None, code="not_configured"), None]

@@ -184,7 +184,7 @@ class Library(RuleBasedStateMachine):
         match claim.kind:
             case StepKind.INGEST:
                 recorded = shelf.ingest.free_sources(claim, ERROR)
-            case StepKind.EMBED:
+            case StepKind.EMBED if pick < 10:
                 recorded = ingest.smaller(shelf.ingest, claim, claim.call or {}, ERROR)
             case _:
                 recorded = shelf.ingest.fail(claim, ERROR, "broke")

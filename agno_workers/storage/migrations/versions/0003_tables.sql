@@ -11,6 +11,8 @@ CREATE TABLE IF NOT EXISTS agno.knowledge (
 	chunk_count BIGINT DEFAULT '0' NOT NULL,
 	avg_length DOUBLE PRECISION DEFAULT '0' NOT NULL,
 	stats_chunks BIGINT DEFAULT '0' NOT NULL,
+	-- An ingestion ended before all its vectors were made: the next one makes them.
+	left_undone BOOLEAN DEFAULT 'false' NOT NULL,
 	stats_version BIGINT DEFAULT '0' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
