@@ -406,7 +406,7 @@ INGEST_MOVES = {
     "ingest.find_near": "record",
     "ingest.free_sources": "break_down",
     "ingest.hold_documents": "record",
-    "ingest.keep_call": "remember",
+    "ingest.keep_call": "receive",
     "ingest.leave_undone": "break_down",
     "ingest.take_undone": "record",
     "ingest.raise_version": "record",

@@ -196,13 +196,6 @@ class Library(RuleBasedStateMachine):
         carried = self._take(pick, is_doubled=False)
         self.world.journal_of(carried.worker).retry(carried.claim, 60, ERROR)
 
-    @precondition(lambda self: any(each.claim.kind is StepKind.EMBED for each in self.carried))
-    @rule()
-    def remember(self) -> None:
-        for carried in self.carried:
-            if carried.claim.kind is StepKind.EMBED:
-                self.shelves[carried.worker].ingest.keep_call(carried.claim, {"note": 1})
-
     @precondition(lambda self: self.mail)
     @rule(times=st.integers(1, 4))
     def work(self, times: int) -> None:
@@ -353,6 +346,7 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], Recorded]:
             shelf.ill = {}
             return lambda: shelf.ingest.finish_ingest(claim, outcomes)
         case StepKind.EMBED:
+            shelf.ingest.keep_call(claim, {"note": 1})  # as of a batch at a provider
             return lambda: ingest.guarded(shelf.intake, claim, ingest.embed, ingest.embed_failed)
         case _:
             return lambda: ingest.guarded(shelf.intake, claim, ingest.tidy, ingest.tidy_failed)
