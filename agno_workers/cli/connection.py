@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import psycopg
 import redis
 from pydantic import SecretStr
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from agno_workers import settings as settings_module
 from agno_workers.client import Client
@@ -43,7 +45,7 @@ def are_given(given: Settings) -> bool:
 
 def database_url(given: Settings, *, migrated: bool = False) -> str:
     """Raises SettingsError without an address, or, asked for `migrated`, without our tables; Unavailable when nobody answers."""
-    url = _required(given, "database_url")
+    url = required(given, "database_url")
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
             has_tables = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() == (
@@ -65,7 +67,7 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
 
 def redis_client(given: Settings) -> redis.Redis:
     """A client that has been answered. Raises as `database_url`."""
-    client = _redis(_required(given, "broker_url"))
+    client = _redis(required(given, "broker_url"))
     reach_redis(client)
     return client
 
@@ -105,7 +107,7 @@ def pool(given: Settings | None = None) -> Iterator[Pool]:
 @contextmanager
 def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
     """For submitting, waiting and cancelling; `live`: with Redis, for pieces of text as they are written."""
-    redis_url = _as_redis_url(_required(given, "broker_url")) if live else None
+    redis_url = _as_redis_url(required(given, "broker_url")) if live else None
     with Client(database_url(given, migrated=True), redis_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
         yield opened
 
@@ -137,7 +139,10 @@ def without_secrets(text: str, url: str) -> str:
 def _redis(broker_url: str) -> redis.Redis:
     try:
         opened: redis.Redis = redis.Redis.from_url(
-            _as_redis_url(broker_url), socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S
+            _as_redis_url(broker_url),
+            socket_timeout=PATIENCE_S,
+            socket_connect_timeout=PATIENCE_S,
+            retry=Retry(NoBackoff(), 0),  # its own default would try for 20 s
         )
     except ValueError:
         raise SettingsError(
@@ -151,7 +156,7 @@ def _as_redis_url(broker_url: str) -> str:
     return broker_url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
 
 
-def _required(given: Settings, key: str) -> str:
+def required(given: Settings, key: str) -> str:
     url: str = getattr(given, key).get_secret_value()
     if not url:
         raise SettingsError(

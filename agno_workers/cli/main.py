@@ -23,6 +23,7 @@ COMMANDS = {
     "dead": "List what failed, show why, send it again.",
     "workers": "List workers: who is there, and what they carry.",
     "agents": "Show the agents that AGNO_IMPORTS brings.",
+    "metrics": "Numbers for Prometheus: on a port, or once to stdout.",
     "db": "Bring the database to the newest schema.",
     "doctor": "Check what runs need: versions, Postgres, Redis, queues, clocks.",
 }

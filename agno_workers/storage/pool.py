@@ -25,7 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 
-_NOT_MIGRATED = (
+NOT_MIGRATED = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
     errors.UndefinedFunction,
@@ -100,7 +100,7 @@ class Pool:
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
-        except _NOT_MIGRATED as error:
+        except NOT_MIGRATED as error:
             raise SettingsError(
                 f"this database has not the tables that this code needs ({error.diag.message_primary}): "
                 "run `agno-workers db upgrade`."

@@ -26,6 +26,8 @@ from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN, TOOL, TURN
 from agno_workers.broker.submit import ASKED
 from agno_workers.cli.main import COMMANDS
+from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
+from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import workers
 from agno_workers.core.run import StepStatus
 from agno_workers.settings import Settings, load
@@ -128,6 +130,24 @@ def test_compose_opens_no_port_to_the_outside(compose: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
     assert compose["networks"]["data"]["internal"] is True
     assert all(compose["services"][name]["networks"] == ["data"] for name in ("postgres", "valkey"))
+
+
+# Metrics.
+
+
+def test_the_page_lists_the_metrics_with_their_labels() -> None:
+    rows = re.findall(r"^\| `(agno_\w+)` \|([^|]*)\|", read("docs/operations.md"), re.MULTILINE)
+    listed = {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    gauges = {gauge.name: gauge.labels for gauge in (*GAUGES.values(), QUEUE, WORKERS)}
+    assert listed == gauges | {"agno_up": (), "agno_redis_up": (), "agno_quarantined_messages_total": ()}
+
+
+def test_prometheus_asks_where_the_metrics_are() -> None:
+    jobs = {job["job_name"]: job for job in yaml.safe_load(read("config/prometheus.yml"))["scrape_configs"]}
+    (port,) = [
+        option.default for option in typer.main.get_command(metrics_app).params if option.name == "port"
+    ]
+    assert jobs["agno-workers"]["static_configs"] == [{"targets": [f"127.0.0.1:{port}"]}]
 
 
 # Configuration.

@@ -1,0 +1,186 @@
+"""`agno-workers metrics`: what Prometheus is told. Postgres and Redis are read once a scrape, and nothing is kept in between.
+
+No label is an id, or free text: agents, queues and knowledge bases by their names, the largest MOST of them.
+"""
+
+from __future__ import annotations
+
+import operator
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import redis
+import typer
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from agno_workers.broker import queues
+from agno_workers.cli import connection
+from agno_workers.cli.consumers import state
+from agno_workers.errors import AgnoError, InvalidInput
+from agno_workers.settings import Settings
+from agno_workers.storage.metrics import Counted, counted
+
+app = typer.Typer(pretty_exceptions_enable=False)
+MOST = 50
+"""Agents, or queues, or knowledge bases, that are told apart in one metric: a thousand time series are for nobody."""
+OTHERS = "(others)"
+_RECENT_S = 3600.0
+_STATES = ("alive", "silent", "lost", "stopped")
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One metric. Its first label is the one of which MOST are told apart."""
+
+    name: str
+    about: str
+    labels: tuple[str, ...] = ()
+    together: Callable[[float, float], float] = operator.add
+    """How two of the OTHERS are told as one."""
+
+
+GAUGES = {
+    "open_runs": Gauge("agno_open_runs", "Runs that have not ended; of paused ones the status is paused.", ("agent", "status")),
+    "recent_runs": Gauge("agno_recent_runs", "Runs that were submitted within the last hour, as they stand now.", ("agent", "status")),
+    "failed_runs": Gauge("agno_failed_runs", "Runs that failed, and were not sent again.", ("agent",)),
+    "open_steps": Gauge("agno_open_steps", "Steps that are not over. timer: not due yet; waiting: for a person, a run, or a place.", ("queue", "kind", "status")),
+    "oldest_ready": Gauge("agno_oldest_ready_step_age_seconds", "How long ago the oldest step was sent that nobody has taken.", ("queue",), max),
+    "expired_leases": Gauge("agno_expired_leases", "Steps of workers that fell silent; the keeper gives them to others."),
+    "dead_calls": Gauge("agno_dead_calls", "Tool calls without a result (dead), or of which nobody knows if they took effect (unknown).", ("status",)),
+    "overdue": Gauge("agno_overdue_messages", "Messages of the outbox that are due; the keeper sends them."),
+    "quarantined": Gauge("agno_quarantine_messages", "Messages in agno.quarantine, which keeps them for 30 days.", ("reason",)),
+    "ingestions": Gauge("agno_open_ingestions", "Ingestions that have not ended.", ("knowledge",)),
+    "documents": Gauge("agno_open_ingestion_documents", "Documents that the open ingestions have found.", ("knowledge",)),
+    "settled": Gauge("agno_open_ingestion_settled_documents", "Those of them that are in, unchanged, duplicates, or refused.", ("knowledge",)),
+}  # fmt: skip
+"""By what sql/metrics.sql calls them."""
+QUEUE = Gauge("agno_queue_messages", "Messages that wait in Redis.", ("queue",))
+WORKERS = Gauge("agno_workers", "Workers of the last day. silent: missed a time; lost: its leases ran out.", ("state",))  # fmt: skip
+
+
+@app.command()
+def metrics(
+    port: int = typer.Option(9464, "--port", min=0, max=65535, help="Where to answer; 0: a free one."),
+    host: str = typer.Option("127.0.0.1", "--host", help="0.0.0.0 lets other machines ask, too."),
+    once: bool = typer.Option(False, "--once", help="Write them to stdout, and end."),
+) -> None:
+    """Serve numbers for Prometheus at /metrics, until it is ended. Where Postgres is away, agno_up is 0."""
+    settings = connection.settings()
+    for key in ("database_url", "broker_url"):
+        connection.required(settings, key)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(settings))
+    if once:
+        typer.echo(generate_latest(registry), nl=False)
+    else:
+        _serve(registry, host, port)
+
+
+def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise InvalidInput(
+            f"{host}:{port} can't be listened at: {error.strerror}. Choose another --port or --host."
+        ) from error
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    typer.echo(f"Metrics at http://{host}:{server.server_port}/metrics. Ctrl-C ends it.")
+    ended.wait()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Collector:
+    """What is true at the moment of a scrape. Several at once wait for each other, and so take one connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._trouble: dict[str, str] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics; of a server that is away, only that it is."""
+        with self._lock:
+            found = self._counted()
+            lengths = self._lengths(found)
+        yield _one("agno_up", "Whether Postgres answered, and in time.", found is not None)
+        yield _one("agno_redis_up", "Whether Redis answered, and in time.", lengths is not None)
+        if found is not None:
+            yield from _told(found, self._settings)
+        if lengths is not None:
+            yield _family(QUEUE, {(queue,): length for queue, length in lengths.items()})
+
+    def _counted(self) -> Counted | None:
+        url = connection.required(self._settings, "database_url")
+        try:
+            found = counted(url, timeout_s=connection.PATIENCE_S, recent_s=_RECENT_S)
+        except AgnoError as error:
+            self._says("Postgres", connection.without_secrets(str(error), url))
+            return None
+        self._says("Postgres", "")
+        return found
+
+    def _lengths(self, found: Counted | None) -> dict[str, int] | None:
+        """Of the queues of the settings, and of all that anybody sends to or listens to."""
+        given = self._settings
+        named = {given.agent_queue, given.tool_queue, given.knowledge_queue}
+        if found is not None:
+            named |= {count.labels[0] for count in found.counts if count.what == "open_steps"}
+            named |= {queue for worker in found.workers for queue in worker.queues}
+        try:
+            with connection.redis_client(given) as client:
+                lengths = {queue: queues.length(client, queue) for queue in sorted(named)}
+        except (AgnoError, redis.RedisError, OSError) as error:
+            self._says("Redis", connection.without_secrets(str(error), given.broker_url.get_secret_value()))
+            return None
+        self._says("Redis", "")
+        return lengths
+
+    def _says(self, server: str, trouble: str) -> None:
+        """Once, when it begins, and not at each scrape."""
+        if trouble and trouble != self._trouble.get(server):
+            typer.echo(f"agno-workers: {trouble}", err=True)
+        self._trouble[server] = trouble
+
+
+def _told(found: Counted, settings: Settings) -> Iterator[Metric]:
+    for what, gauge in GAUGES.items():
+        yield _family(gauge, {count.labels: count.value for count in found.counts if count.what == what})
+    ever = sum(count.value for count in found.counts if count.what == "quarantined_ever")
+    about = "Messages that were quarantined, ever; of a flood only the first."
+    yield CounterMetricFamily("agno_quarantined_messages", about, value=ever)
+    seen = Counter(str(state(worker, settings)) for worker in found.workers)
+    yield _family(WORKERS, {(each,): seen[each] for each in _STATES})
+
+
+def _one(name: str, about: str, value: bool) -> Metric:
+    return GaugeMetricFamily(name, about, value=float(value))
+
+
+def _family(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> Metric:
+    family = GaugeMetricFamily(gauge.name, gauge.about, labels=gauge.labels)
+    for labels, value in sorted(bounded(values, gauge.together).items()):
+        family.add_metric(labels, value)
+    return family
+
+
+def bounded(
+    values: Mapping[tuple[str, ...], float], together: Callable[[float, float], float] = operator.add
+) -> dict[tuple[str, ...], float]:
+    """With the smallest told as OTHERS, where more than MOST are told apart by their first label."""
+    sizes: dict[str, float] = {}
+    for labels, value in values.items():
+        sizes[labels[0] if labels else ""] = sizes.get(labels[0] if labels else "", 0) + value
+    kept = sorted(sizes, key=lambda name: (-sizes[name], name))[:MOST]
+    told: dict[tuple[str, ...], float] = {}
+    for labels, value in values.items():
+        name = labels if not labels or labels[0] in kept else (OTHERS, *labels[1:])
+        told[name] = together(told[name], value) if name in told else value
+    return told
