@@ -139,15 +139,16 @@ class RunHandle:
         Raises RunNotFound, and InvalidInput where there is no such step or nothing can begin there.
         """
         agent = self.run.agent  # raises RunNotFound
-        step = _step_at(self.steps, self.id, at)
-        edited: list[tuple[int, Message]] = []
-        call: ToolCall | None = None
-        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE)
-        if step.kind.is_of_ingestion:
+        steps = self.steps
+        if any(step.kind.is_of_ingestion for step in steps):
             raise InvalidInput(
                 f"run {self.id} is an ingestion, which has no transcript to be forked: ingest again, what is unchanged costs nothing.",
                 run_id=self.id,
             )
+        step = _step_at(steps, self.id, at)
+        edited: list[tuple[int, Message]] = []
+        call: ToolCall | None = None
+        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE)
         if arguments is not None and not is_call:
             raise InvalidInput(
                 f"step {step.key} of run {self.id} is a turn: fork from a turn, with input, or from a tool's step, with arguments.",

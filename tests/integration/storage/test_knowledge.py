@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agno_workers.client import RunHandle
 from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
 from agno_workers.storage.knowledge import Knowledges
+from agno_workers.storage.results import Results
 from tests.integration.storage.world import World, claimed, unknown_id
 
 
@@ -101,3 +103,7 @@ def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges:
         assert not world.journal.redrive(submitted.run_id)
         with pytest.raises(InvalidInput, match="no transcript"):
             world.journal.fork(claimed(submitted.send).step_id)
+        handle = RunHandle(submitted.run_id, world.journal, world.look, Results(world.pool), None)
+        for at in (None, "scan"):
+            with pytest.raises(InvalidInput, match="is an ingestion, which has no transcript to be forked"):
+                handle.fork(at)
