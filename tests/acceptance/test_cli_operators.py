@@ -227,6 +227,30 @@ def test_a_delegation_is_shown_from_both_ends(type_: Type, worker: Worker, clien
     assert client.handle(parent).get(timeout=30) == '["moved 5"]'
 
 
+def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, client: Client) -> None:
+    parent = submitted(type_, 'transfer {"amount": 5}', "manager")
+    invariants.until(lambda: waiting(type_))
+    type_("runs", "approve", waiting(type_)["transfer"]["run_id"])
+    client.handle(parent).get(timeout=30)
+    before = type_("runs", "show", parent, "--json").json
+    at = ["runs", "fork", parent, "--at", "tool:1:0"]
+    forked = type_(*at, "--arguments", '{"task": "transfer {\\"amount\\": 7}"}').out.strip()
+    invariants.until(lambda: waiting(type_))
+    child = waiting(type_)["transfer"]["run_id"]
+    assert f"→ clerk has a run of its own, which is waiting: `agno-workers runs show {child}`." in sentence(
+        type_("runs", "show", forked).out
+    )
+    type_("runs", "approve", child)
+    assert client.handle(forked).get(timeout=30) == '["moved 7"]'
+    after = type_("runs", "show", parent, "--json").json
+    assert [after[part] for part in ("run", "steps", "children")] == [
+        before[part] for part in ("run", "steps", "children")
+    ]
+    refused = type_(*at, "--arguments", '{"amount": 7}')
+    assert refused.status == 2
+    assert 'is a delegation to clerk, which takes arguments={"task": "..."}' in refused.err
+
+
 def test_a_run_shows_what_it_cost_and_when_it_must_end_in_80_columns(
     type_: Type, worker: Worker, client: Client
 ) -> None:
