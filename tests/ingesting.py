@@ -49,6 +49,7 @@ class Shelf:
         journal = world.journal_of(worker)
         self.knowledges = Knowledges(world.pool, journal, queue="knowledge")
         self.tidied: list[int] = []
+        self.expected: list[tuple[int, int]] = []
         self.intake = Intake(
             ingest=self.ingest,
             knowledges=self.knowledges,
@@ -59,6 +60,7 @@ class Shelf:
             prepare=self.prepare,
             embedder=lambda name: self.embedder,
             tidy_index=self.tidied.append,
+            expect=lambda knowledge_id, chunks: self.expected.append((knowledge_id, chunks)),
             drop_space=lambda *_: None,
             fetch_timeout_s=5,
             document_max_bytes=1 << 20,

@@ -74,6 +74,7 @@ class Intake:
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
     embedder: Callable[[str], Embedder]
     tidy_index: Callable[[int], object]
+    expect: Callable[[int, int], object]
     drop_space: Callable[[int, int], object]
     fetch_timeout_s: float
     document_max_bytes: int
@@ -148,6 +149,7 @@ def scan(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
         intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
     found = [(source, recipe_of(source, chunking)) for source in sources_of(intake, options, is_lost)]
     reach("scan.found")
+    intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
     recorded = intake.ingest.finish_scan(claim, found, whole)
     reach("scan.recorded")

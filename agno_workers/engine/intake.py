@@ -39,6 +39,7 @@ def build(
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         tidy_index=index.tidy_index,
+        expect=index.expect,
         drop_space=index.drop_space,
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,

@@ -45,6 +45,10 @@ class Index(msgspec.Struct, frozen=True):
     """The longest that a build may take, and that another one is waited for."""
 
 
+class _Taken(Unavailable):
+    """Somebody else has the lock of a base."""
+
+
 class SearchIndex:
     """See the module. Raises Unavailable where Postgres can't be reached, or where a lock was not to be had."""
 
@@ -66,14 +70,17 @@ class SearchIndex:
 
     def expect(self, knowledge_id: int, chunks: int) -> bool:
         """A load of so many chunks is coming: a large one gets its partition while that is empty, and moving costs nothing.
-        Whether one was made.
+        Whether one was made; where somebody else tends to the base just now, none is, and `tidy_index` sees to it later.
         """
         if chunks < self._own_partition:
             return False
-        with self._alone(knowledge_id) as connection:
-            bare = [space for space in _spaces(connection, knowledge_id) if not space["has_partition"]]
-            for space in bare:
-                _own_partition(connection, space["id"])
+        try:
+            with self._alone(knowledge_id, wait_s=0.0) as connection:
+                bare = [space for space in _spaces(connection, knowledge_id) if not space["has_partition"]]
+                for space in bare:
+                    _own_partition(connection, space["id"])
+        except _Taken:
+            return False
         return bool(bare)
 
     def drop(self, knowledge_id: int) -> None:
@@ -88,12 +95,14 @@ class SearchIndex:
             _patiently(connection, "drop_partition", space_id)
 
     @contextmanager
-    def _alone(self, knowledge_id: int) -> Iterator[Connection]:
-        """A connection of its own, since CONCURRENTLY is no transaction, and what holds the lock ends with it."""
+    def _alone(self, knowledge_id: int, wait_s: float | None = None) -> Iterator[Connection]:
+        """A connection of its own, since CONCURRENTLY is no transaction, and what holds the lock ends with it. Somebody else is
+        waited for `wait_s` (default: as long as a build may take).
+        """
         connection = self._pool.dedicated()
         try:
             execute(connection, _SQL["patience"], {"ms": str(round(self._index.build_s * 1000))})
-            self._take_turn(connection, knowledge_id)
+            self._take_turn(connection, knowledge_id, self._index.build_s if wait_s is None else wait_s)
             yield connection
         except (errors.LockNotAvailable, errors.QueryCanceled) as error:
             raise Unavailable(
@@ -104,14 +113,14 @@ class SearchIndex:
         finally:
             connection.close()
 
-    def _take_turn(self, connection: Connection, knowledge_id: int) -> None:
+    def _take_turn(self, connection: Connection, knowledge_id: int, wait_s: float) -> None:
         """By asking now and then: CONCURRENTLY waits for every statement under way, and so for one that waits for us."""
         turn = {"lock": _LOCKS, "knowledge_id": knowledge_id}
-        until = monotonic() + self._index.build_s
+        until = monotonic() + wait_s
         while not execute(connection, _SQL["alone"], turn)[0]["ours"]:
-            if monotonic() > until:
-                raise Unavailable(
-                    f"the index of knowledge base {knowledge_id} has been tended to by somebody else for {self._index.build_s:g} s. Try again."
+            if monotonic() >= until:
+                raise _Taken(
+                    f"the index of knowledge base {knowledge_id} has been tended to by somebody else for {wait_s:g} s. Try again."
                 )
             sleep(random.uniform(0.05, 0.5))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agno_workers.core.knowledge import Chunking
 from agno_workers.engine.ingest import NOTHING
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.storage.ingest import Windows
@@ -45,6 +46,12 @@ def test_documents_are_in_with_their_chunks_and_vectors(small: Shelf) -> None:
     counted = {"documents": 7, "chunks": 14, "embedded": 14, "failed": 0, "unchanged": 0, "removed": 0}
     assert summary == summary | counted
     assert summary["tokens"] > 0
+
+
+def test_how_much_is_coming_is_told_before_any_of_it_is_in(shelf: Shelf) -> None:
+    shelf.books = {"a": "x " * 3000}
+    shelf.take(shelf.submit(""))
+    assert [chunks for _, chunks in shelf.expected] == [6000 // Chunking().max_chars]
 
 
 def test_the_same_again_is_not_read(small: Shelf) -> None:

@@ -190,6 +190,15 @@ def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> No
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
+def test_a_load_is_not_kept_waiting_by_a_build(base: Base, pool: Pool) -> None:
+    index = SearchIndex(pool, own_partition=LARGE)
+    with pool.connection() as connection:
+        connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
+        assert not index.expect(base.id, LARGE)
+        connection.execute("SELECT pg_advisory_unlock_all()")
+    assert index.expect(base.id, LARGE)
+
+
 def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were_asked_for(
     base: Base, index: SearchIndex, database_url: str
 ) -> None:
