@@ -29,6 +29,10 @@ _CONFIGURATIONS = {
 """Text search configurations that Postgres brings along, by ISO 639-1."""
 
 
+_NEAR_LOOKED_AT = 32
+"""Documents of one band that a new one is held against."""
+
+
 class Count(msgspec.Struct, frozen=True):
     """What a transaction adds to the counters of its ingestion; see core/knowledge.py, Progress."""
 
@@ -225,15 +229,8 @@ class Editions:
 
     def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
         """Gives (space, chunk) of those that got one."""
-        new = defaultdict(list)
-        for each in self.documents:
-            for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True):
-                new[piece.hash].append(chunk_id)
-        same = self._ask("same_texts", hashes=list(new), but=ids)
-        pairs = [(chunk_id, row["id"]) for row in same for chunk_id in new[row["hash"]]]
-        if not pairs:
-            return set()
-        rows = self._ask("copy_vectors", new=[pair[0] for pair in pairs], known=[pair[1] for pair in pairs])
+        hashes = [piece.hash for each in self.documents for piece in each.fresh]
+        rows = self._ask("copy_vectors", chunk_ids=ids, hashes=hashes)
         return {(row["space_id"], row["chunk_id"]) for row in rows}
 
     def write_documents(self) -> None:
@@ -274,7 +271,12 @@ class Editions:
         self._ask(
             "write_bands", knowledge_id=self.knowledge_id, edited=edited, bands=numbers, hashes=hashes, document_ids=ids
         )  # fmt: skip
-        self._ask("find_near", document_ids=[each.id for each in own], near_bands=NEAR_BANDS)
+        self._ask(
+            "find_near",
+            document_ids=[each.id for each in own],
+            near_bands=NEAR_BANDS,
+            near_looked_at=_NEAR_LOOKED_AT,
+        )
 
     def switch(self) -> None:
         """Edited documents of which no vector is missing."""

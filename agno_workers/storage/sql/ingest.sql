@@ -163,19 +163,20 @@ SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s 
 DELETE FROM agno.chunk c WHERE c.document_id = ANY(%(document_ids)s) AND c.id <> ALL(%(but)s) AND (c.live IS FALSE OR %(live)s)
 RETURNING c.live;
 
--- name: same_texts
--- Chunks anywhere that are embedded as these would be.
-SELECT c.id, c.hash FROM agno.chunk c WHERE c.hash = ANY(%(hashes)s) AND c.id <> ALL(%(but)s);
-
 -- name: copy_vectors
--- A text that has a vector of the same model somewhere needs no other one. `new` and `known`: pairs of chunks with the same text.
+-- A text that has a vector of the same model somewhere needs no other one. It is looked up once for each text, however many chunks have it.
+WITH wanted AS MATERIALIZED (
+    SELECT text.hash, target.id AS space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
+    JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
+    CROSS JOIN LATERAL (
+        SELECT e.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
+        JOIN agno.chunk_embedding e ON e.chunk_id = same.id
+        JOIN agno.space s ON s.id = e.space_id AND s.model = target.model AND s.dimensions = target.dimensions
+        LIMIT 1) AS known
+)
 INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
-SELECT DISTINCT ON (target.id, pair.new) target.id, pair.new, e.embedding
-FROM unnest(%(new)s::bigint[], %(known)s::bigint[]) AS pair (new, known)
-JOIN agno.chunk_embedding e ON e.chunk_id = pair.known
-JOIN agno.space s ON s.id = e.space_id
-JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
-    AND target.model = s.model AND target.dimensions = s.dimensions
+SELECT wanted.space_id, new.id, wanted.embedding FROM wanted
+JOIN unnest(%(chunk_ids)s::bigint[], %(hashes)s::bytea[]) AS new (id, hash) ON new.hash = wanted.hash
 RETURNING space_id, chunk_id;
 
 -- name: lacking
@@ -195,11 +196,15 @@ FROM unnest(%(bands)s::smallint[], %(hashes)s::bigint[], %(document_ids)s::bigin
 ON CONFLICT DO NOTHING;
 
 -- name: find_near
+-- Of a band that a great many documents have, as the pages of a template, only the first ones are looked at.
 UPDATE agno.document d SET near_duplicate_of = near.other FROM (
     SELECT DISTINCT ON (mine) mine, other FROM (
         SELECT m.document_id AS mine, o.document_id AS other, count(*) AS shared
-        FROM agno.near_band m JOIN agno.near_band o ON o.knowledge_id = m.knowledge_id AND o.band = m.band AND o.hash = m.hash
-        WHERE m.document_id = ANY(%(document_ids)s) AND o.document_id < m.document_id GROUP BY 1, 2
+        FROM agno.near_band m CROSS JOIN LATERAL (
+            SELECT o.document_id FROM agno.near_band o
+            WHERE o.knowledge_id = m.knowledge_id AND o.band = m.band AND o.hash = m.hash AND o.document_id < m.document_id
+            ORDER BY o.document_id LIMIT %(near_looked_at)s) AS o
+        WHERE m.document_id = ANY(%(document_ids)s) GROUP BY 1, 2
     ) AS pair WHERE shared >= %(near_bands)s ORDER BY mine, other
 ) AS near WHERE d.id = near.mine;
 

@@ -11,7 +11,9 @@ import pytest
 from agno_workers.core.knowledge import Chunking
 from agno_workers.engine.ingest import NOTHING
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
+from agno_workers.storage import editions
 from agno_workers.storage.ingest import Windows
+from agno_workers.storage.pool import execute, statements
 from tests import invariants
 from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
@@ -658,3 +660,47 @@ def _raising(error: Exception) -> Any:
 
 def _ids(shelf: Shelf) -> list[tuple[str, int]]:
     return [(row["content"], row["id"]) for row in shelf.world.sql("SELECT id, content FROM agno.chunk")]
+
+
+# Many that are alike: what one more costs must not grow with them.
+
+
+def test_a_text_that_all_documents_have_is_looked_up_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(30)}
+    shelf.run()
+    sizes: list[int] = []
+
+    def sized(connection: Any, statement: str, params: Any = None) -> list[Any]:
+        rows = execute(connection, statement, params)
+        sizes.extend(len(value) for value in (rows, *(params or {}).values()) if isinstance(value, list))
+        return rows
+
+    monkeypatch.setattr(editions, "execute", sized)
+    shelf.books |= {f"b{place}": f"other {place}\n\nthe footer of all" for place in range(30)}
+    shelf.run()
+    assert max(sizes) <= 60
+    assert shelf.embedder.seen.count("the footer of all") <= 30
+    assert shelf.without_vector() == 0
+
+
+def test_of_very_many_that_are_nearly_the_same_few_are_looked_at(shelf: Shelf) -> None:
+    shelf.books = {f"a{place:03}": f"alike {place}" for place in range(120)}
+    shelf.run()
+    rows = shelf.world.sql(
+        "SELECT DISTINCT o.uri FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
+    )
+    assert rows == [{"uri": "a000"}]
+    ids = [row["id"] for row in shelf.world.sql("SELECT id FROM agno.document ORDER BY uri")][70:]
+    asked = {"document_ids": ids, "near_bands": 4, "near_looked_at": 32}
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('ingest')['find_near']}"
+    ((plan,),) = (row.values() for row in shelf.world.sql(explain, **asked))
+    assert max(_rows(plan[0]["Plan"])) <= 16 * 50 * 32
+
+
+def _rows(plan: dict[str, Any]) -> Iterator[float]:
+    """How many rows went through each node of a plan."""
+    yield plan["Actual Rows"] * plan["Actual Loops"]
+    for below in plan.get("Plans", ()):
+        yield from _rows(below)
