@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, get_args
 
-from agno_workers.core.knowledge import Hit, Mode
+from agno_workers.core.knowledge import Filter, Hit, Mode
 from agno_workers.core.ports import Embedder
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.overview import Overview, Searched
 from agno_workers.storage.pool import Pool
-from agno_workers.storage.search import Search
+from agno_workers.storage.search import Retired, Search
 
 _QUESTIONS = 1000
 """Whose vectors are kept: people, and agents that try again, ask alike."""
@@ -43,12 +43,18 @@ class Asking:
             )
         if not question.strip():
             raise InvalidInput("the question is empty: ask in words.")
-        chosen = compile_filter(filters)
-        base = self._base(knowledge)
-        vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
-        return self._search.search(
-            base.id, question, vector, mode=mode, filter=chosen, limit=limit, space_id=base.space_id
+        asked = partial(
+            self._asked,
+            knowledge,
+            question.encode(errors="replace").decode(),
+            limit,
+            mode,
+            compile_filter(filters),
         )
+        try:
+            return asked()
+        except Retired:  # while the vector was made
+            return asked()
 
     def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[Hit]:
         """Chunks of other documents that are most like this one. Raises UnknownKnowledge and InvalidInput."""
@@ -58,6 +64,13 @@ class Asking:
             raise InvalidInput(f"{knowledge!r} has no document {uri!r}: nothing can be like it.")
         return self._search.similar(
             base.id, document_id=document, filter=compile_filter(filters), limit=limit
+        )
+
+    def _asked(self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter) -> list[Hit]:
+        base = self._base(knowledge)
+        vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
+        return self._search.search(
+            base.id, question, vector, mode=mode, filter=filter, limit=limit, space_id=base.space_id
         )
 
     def _base(self, name: str) -> Searched:

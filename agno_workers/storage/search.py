@@ -43,6 +43,10 @@ class Effort(msgspec.Struct, frozen=True):
     """
 
 
+class Retired(InvalidInput):
+    """Another model took the place of the one that was asked with."""
+
+
 class Found(msgspec.Struct, frozen=True):
     """The hits of one search, the best first."""
 
@@ -56,12 +60,13 @@ class Found(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     version: int
     unchanged: bool = False
+    retired: bool = False
     hits: tuple[Hit, ...] = ()
     how: dict[str, Any] = {}
 
 
 class Search:
-    """Raises Unavailable where Postgres can't be reached, and InvalidInput for a vector of another model."""
+    """Raises Unavailable where Postgres can't be reached, InvalidInput for a vector of another model, Retired for a space that was searched before."""
 
     def __init__(self, pool: Pool, *, cached: int = 500, cached_s: float = 60.0) -> None:
         """Keep the last `cached` answers, each until its base changes, or for `cached_s`: feedback changes no base."""
@@ -149,6 +154,10 @@ class Search:
         if row["found"] is None:
             raise InvalidInput(f"no knowledge base has the id {knowledge_id}: was it removed?")
         answer = msgspec.convert(row["found"], _Answer)
+        if answer.retired:
+            raise Retired(
+                f"knowledge {knowledge_id}: another model is searched since this moment: ask again."
+            )
         if answer.unchanged and known:
             return known
         found = Found(answer.hits, answer.version, answer.how)

@@ -69,8 +69,8 @@ END $$;
 
 -- `asked` holds knowledge_id, known_version?, space_id?, text?, mode, filter?, limit, candidates, ef, max_scan, exact_chunks,
 -- words_budget, min_score?, per_document?, and of a search by example document_id? or chunk_id? (whose document is left out).
--- Gives {"version", "how", "hits"}, or {"version", "unchanged": true} where the base still is at known_version, or nothing
--- where there is no such base.
+-- Gives {"version", "how", "hits"}, or {"version", "unchanged": true} where the base still is at known_version, or {"version",
+-- "retired": true} where the space asked for is no longer searched, or nothing where there is no such base.
 --
 -- The parts of a hybrid score, each over the best of either side (`candidates` each), are exact for all of them:
 --   semantic  cosine, plus 0.75 of the cosine with the mean of the three best (Rocchio's feedback, with its usual weight)
@@ -120,6 +120,9 @@ BEGIN
         RETURN jsonb_build_object('version', base.version, 'unchanged', true);
     END IF;
     SELECT s.* INTO room FROM agno.space s WHERE s.id = coalesce((asked->>'space_id')::int, base.space_id) AND s.knowledge_id = base.id;
+    IF room.status = 'retired' THEN
+        RETURN jsonb_build_object('version', base.version, 'retired', true); -- its vectors go, or have gone
+    END IF;
     -- Vectors are read through the parent, whose plan goes to the one partition.
     dimensions := format('halfvec(%s)', room.dimensions);
 
@@ -236,8 +239,8 @@ BEGIN
         CASE WHEN per_document IS NULL AND mode = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
         coalesce(asked->>'min_score', '-1e300')::float8, CASE WHEN per_document IS NULL THEN '' ELSE format(' AND m.place <= %s', per_document) END, wanted)
     INTO hits USING filter, documents, near, words, lookup;
-    IF (SELECT s.has_partition FROM agno.space s WHERE s.id = room.id) <> room.has_partition THEN
-        RETURN agno.search(asked, vector); -- the vectors moved meanwhile, and where we looked there may have been none
+    IF (SELECT (s.has_partition, s.status) FROM agno.space s WHERE s.id = room.id) <> (room.has_partition, room.status) THEN
+        RETURN agno.search(asked, vector); -- the vectors moved meanwhile, or went, and where we looked there may have been none
     END IF;
     RETURN jsonb_build_object('version', base.version, 'how', how || jsonb_build_object('mode', mode), 'hits', coalesce(hits, '[]'));
 END $$;

@@ -1,0 +1,60 @@
+"""One question to a knowledge base, while others are at work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agno_workers.engine.asking import Asking
+from agno_workers.storage.knowledge import Knowledges
+from tests.integration.storage.base import Base
+from tests.integration.storage.world import World
+
+EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+
+
+def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: World) -> None:
+    base = Base(world.pool)
+    (chunk,) = base.add(("a text about cats", EAST))
+    asked: list[str] = []
+
+    class Model:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def embed(self, texts: Sequence[str], kind: Any = "document") -> Any:
+            asked.append(self.name)
+            if self.name == "test":
+                _switch(base, chunk)
+            return np.array([EAST if self.name == "test" else NORTH for _ in texts], np.float32)
+
+    asking = Asking(world.pool, Knowledges(world.pool, world.journal, queue="knowledge"), Model)  # type: ignore[arg-type]  # of an embedder what a question needs
+    hits = asking.ask("docs", "felines", limit=3, mode="semantic", filters={})
+    assert [(hit.chunk_id, round(hit.scores["semantic"], 2)) for hit in hits] == [(chunk, 1.0)]
+    assert asked == ["test", "newer"]
+
+
+def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> None:
+    base = Base(world.pool)
+    (chunk,) = base.add("a text about cats")
+    asking = Asking(world.pool, Knowledges(world.pool, world.journal, queue="knowledge"), lambda name: None)  # type: ignore[arg-type,return-value]
+    hits = asking.ask("docs", "cats \ud800", limit=3, mode="keyword", filters={})
+    assert [hit.chunk_id for hit in hits] == [chunk]
+
+
+def _switch(base: Base, chunk: int) -> None:
+    """As the end of a reindex leaves it."""
+    old = base.space
+    ((row),) = base.sql(
+        "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'newer', 3, 'current') RETURNING id",
+        base.id,
+    )
+    base.space = row["id"]
+    base.embed(chunk, NORTH)
+    base.sql("UPDATE agno.space SET status = 'retired' WHERE id = %s", old)
+    base.sql(
+        "UPDATE agno.knowledge SET space_id = %s, version = version + 1 WHERE id = %s", base.space, base.id
+    )
+    base.sql("DELETE FROM agno.chunk_embedding WHERE space_id = %s", old)
