@@ -76,7 +76,7 @@ COPY agno.source (run_id, position, uri, bytes, given, recipe, status, document_
 -- Documents that need not be read: they are as they were, and are to be read in the same way.
 SELECT d.id, d.uri FROM agno.document d
 JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(recipes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, recipe, origin)
-    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.recipe = s.recipe AND d.origin = s.origin
+    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.recipe = s.recipe AND s.origin IN (d.origin, '')
 WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
 -- name: scanned
@@ -137,9 +137,10 @@ SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
 COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN;
 
 -- name: write_documents
--- Those that were there before: all at once, or, with `pending`, once their vectors are there.
+-- Those that were there before: all at once, or, with `pending`, once their vectors are there. One that comes by itself now stays in its
+-- origin: once it has left that it is to go.
 UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at = clock_timestamp(),
-    origin = coalesce(n.origin, d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
+    origin = coalesce(nullif(n.origin, ''), d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
     bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
     sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), recipe = coalesce(n.recipe, d.recipe),
@@ -151,7 +152,7 @@ WHERE d.id = n.id;
 
 -- name: touch_documents
 -- Read, and found to be as they were: from now on that is known without reading.
-UPDATE agno.document d SET fingerprint = n.fingerprint, origin = n.origin
+UPDATE agno.document d SET fingerprint = n.fingerprint, origin = coalesce(nullif(n.origin, ''), d.origin)
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, fingerprint text, origin text) WHERE d.id = n.id;
 
 -- name: hold_unchanged

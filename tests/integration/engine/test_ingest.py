@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -117,6 +118,18 @@ def test_what_has_left_its_origin_goes_and_what_came_by_itself_stays(shelf: Shel
     summary = shelf.run("a")
     assert sorted(shelf.chunks()) == ["a1", "b1", "note"]
     assert summary["removed"] == 1
+
+
+def test_what_is_brought_in_by_itself_once_more_still_belongs_to_its_origin(shelf: Shelf) -> None:
+    shelf.books = {"a1": "a one\n\nmore", "a2": "a two", "a3": "a three", "a4": "a four"}
+    shelf.run("a")
+    shelf.books |= {"a1": "a one\n\nedited", "a2": "a new two"}
+    for name in ("a1", "a2", "a3"):
+        shelf.run({"uri": name, "bytes": 1})
+    shelf.run({"uri": "a4", "fingerprint": hashlib.sha256(b"a four").hexdigest()})
+    shelf.books = {"a0": "what is left"}
+    assert shelf.run("a")["removed"] == 4
+    assert sorted(shelf.chunks()) == ["a0"]
 
 
 def test_a_scan_that_failed_removes_nothing(shelf: Shelf) -> None:

@@ -540,7 +540,7 @@ BEGIN
         more := more + changed;
         row := jsonb_populate_record(next, next.pending->'row');
         UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe, metadata, run_id) =
-            (row.origin, row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.recipe,
+            (coalesce(nullif(row.origin, ''), next.origin), row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.recipe,
              row.metadata, row.run_id),
             version = (next.pending->>'version')::int, chunks = (next.pending->>'chunks')::int, pending = NULL, updated_at = clock_timestamp()
         WHERE d.id = next.id;
