@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     source_allow: str = ""
     """Private hosts and networks that documents may be fetched from, with commas: `wiki.intern`, `*.intern`, `10.0.0.0/8`,
     `host:8443`. Others are refused, whoever names them: see sources/addresses.py."""
+    source_roots: str = ""
+    """Folders that documents may be read from, with commas: `/srv/documents,/mnt/wiki`. Files elsewhere are refused, links resolved,
+    whoever names them. Empty: whatever the worker can read."""
     fetch_timeout_s: float = Field(60.0, gt=0)
     """The longest that fetching one document may take."""
     local_base_url: str = ""

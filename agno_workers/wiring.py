@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib import import_module
@@ -32,6 +32,7 @@ from agno_workers.errors import SettingsError
 from agno_workers.models.resolve import resolve
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
+from agno_workers.sources.resolve import check
 from agno_workers.storage import migrate
 from agno_workers.storage.bulk import Bulk
 from agno_workers.storage.ingest import Ingest, Windows
@@ -111,7 +112,9 @@ class Services:
             self.held,
             fetch_timeout_s=self.settings.fetch_timeout_s,
             document_max_bytes=self.settings.document_max_bytes,
-            allow=[entry.strip() for entry in self.settings.source_allow.split(",") if entry.strip()],
+            allow=_listed(self.settings.source_allow),
+            roots=_listed(self.settings.source_roots),
+            model=partial(_model, self.settings),
         )
         return intake
 
@@ -217,11 +220,13 @@ def name_worker(name: str) -> None:
     _default().services.name(name)
 
 
-def problems() -> list[str]:
-    """Why this process must not work on its servers, a sentence each. Raises Unavailable where one does not answer,
-    SettingsError and InvalidTool where the agents can't be used.
+def problems(queues: Collection[str] = ()) -> list[str]:
+    """Why this process must not work on its servers, from these queues, a sentence each. Raises Unavailable where one does not answer,
+    SettingsError and InvalidTool where the agents, or what ingestions may read, can't be used.
     """
     here = services()
+    if here.settings.knowledge_queue in queues:
+        check(_listed(here.settings.source_allow), _listed(here.settings.source_roots))
     found = redis_problems(here.redis)
     url = required(here.settings, "database_url")
     revision, wanted = migrate.current(url), migrate.newest()
@@ -254,6 +259,10 @@ def required(settings: Settings, key: str) -> str:
             f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key
         )
     return value
+
+
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
 
 
 def _sign(app: Celery, settings: Settings) -> None:

@@ -148,7 +148,7 @@ def _begin(sender: Any, **_: Any) -> None:
     sys.setswitchinterval(0.02)
     wiring.name_worker(f"{sender.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
     try:
-        problems = wiring.problems()
+        problems = wiring.problems(sender.app.amqp.queues.consume_from)
     except AgnoError as error:
         problems = [str(error)]
     if problems:

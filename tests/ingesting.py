@@ -59,6 +59,7 @@ class Shelf:
             fetch=self.fetch,
             prepare=self.prepare,
             embedder=lambda name: self.embedder,
+            viewer=lambda name: lambda raw, is_lost: raw,
             tidy_index=self.tidied.append,
             expect=lambda knowledge_id, chunks: self.expected.append((knowledge_id, chunks)),
             drop_space=lambda *_: None,

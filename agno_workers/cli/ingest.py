@@ -50,6 +50,12 @@ def ingest(
         "--embedder",
         help="local (default), openai:MODEL or compatible:URL#MODEL; kept with the knowledge base.",
     ),
+    vision: str | None = typer.Option(
+        None,
+        "--vision",
+        metavar="MODEL",
+        help="Describes images: openai:MODEL, anthropic:MODEL ... as agents have it; none: no longer. Kept with the knowledge base.",
+    ),
     glob: list[str] = typer.Option(
         [], "--glob", help="Of folders only these files: '*.md'. May be repeated."
     ),
@@ -73,7 +79,7 @@ def ingest(
         options(shelf.pairs("--metadata", metadata), glob, batch=batch),
     )
     with shelf.opened() as here:
-        here.ensure(knowledge, embedder)
+        here.ensure(knowledge, embedder, vision)
         job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
         if wait:
             follow(here, job, json=json)

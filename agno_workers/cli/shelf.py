@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from agno_workers.embedders.resolve import resolve
 from agno_workers.engine.library import Library
 from agno_workers.errors import InvalidInput, ModelRejected
 from agno_workers.ingestion import Ingestion
+from agno_workers.models.resolve import resolve as resolve_model
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
 from agno_workers.storage.journal import Journal, Submitted
@@ -44,22 +45,28 @@ class Shelf:
         """As the code of AGNO_IMPORTS describes it, or else as Postgres knows it. Raises UnknownKnowledge."""
         return in_code(self.settings, name) or as_row(self.knowledges.get(name))
 
-    def ensure(self, name: str, embedder: str | None) -> None:
-        """Make it where there is none, with the options of the code, or with these."""
+    def ensure(self, name: str, embedder: str | None, vision: str | None = None) -> None:
+        """Make it where there is none, with the options of the code, or with these. The vision model `none` is none."""
         if not _NAME.fullmatch(name):
             raise InvalidInput(
                 f"{name!r} can't be the name of a knowledge base: letters, digits, '_', '.' and '-' make one."
             )
         known = in_code(self.settings, name)
-        if known and embedder and known.embedder != embedder:
-            raise InvalidInput(
-                f"the code of AGNO_IMPORTS says that {name!r} has the embedder {known.embedder!r}: change it there."
-            )
-        if embedder:
+        said: dict[str, Any] = {"embedder": embedder} if embedder else {}
+        if vision:
+            said["vision"] = None if vision == "none" else vision
+        for option, value in said.items() if known else ():
+            if (has := getattr(known, option)) != value:
+                raise InvalidInput(
+                    f"the code of AGNO_IMPORTS says that {name!r} has the {option} {has!r}: change it there."
+                )
+        finders: tuple[tuple[Callable[[str], object], str | None], ...] = (
+            (resolve, embedder), (resolve_model, said.get("vision"))
+        )  # fmt: skip
+        for find, model in finders:
             with suppress(ModelRejected):  # the workers may have the key that it lacks here
-                resolve(embedder)
-        options = as_options(known) if known else {"embedder": embedder} if embedder else None
-        self.knowledges.ensure(name, options)
+                find(model) if model else None
+        self.knowledges.ensure(name, as_options(known) if known else said or None)
 
     def ingestion(self, run_id: str) -> Ingestion:
         return Ingestion(run_id, self.knowledges, self.journal, self.look, Results(self.pool))

@@ -45,6 +45,8 @@ class Read(msgspec.Struct, frozen=True):
 
     prepared: Prepared
     fingerprint: str | None
+    tokens: int = 0
+    """That a model took to see it."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -71,9 +73,13 @@ class Missing(NamedTuple):
     tokens: int
 
 
-def recipe_of(source: Source, chunking: Chunking) -> bytes:
-    """What decides, beside the bytes, what becomes of a source: another one, and it is read again."""
-    said = (_READING, chunking, source.media_type, source.title, source.metadata)
+def recipe_of(source: Source, chunking: Chunking, vision: str | None = None) -> bytes:
+    """What decides, beside the bytes, what becomes of a source: another one, and it is read again. That of a text has the vision
+    model in it, too: what is an image shows only when it is read.
+    """
+    said: tuple[Any, ...] = (_READING, chunking, source.media_type, source.title, source.metadata)
+    if vision:
+        said += (vision,)
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).digest()
 
 

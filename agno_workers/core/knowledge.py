@@ -66,6 +66,10 @@ class Raw(msgspec.Struct, frozen=True):
     fingerprint: str | None = None
     unchanged: bool = False
     """The server says that it is as it was when `fingerprint` was taken; `content` is empty."""
+    seen: Parsed | None = None
+    """Of an image: what a vision model saw in it, beside what is written in its bytes."""
+    tokens: int = 0
+    """That seeing it took."""
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -218,6 +222,9 @@ class Knowledge(_Named, frozen=True, kw_only=True):
     """What can be found in it: agents are told."""
     embedder: str = "local"
     """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`."""
+    vision: str | None = None
+    """The model that looks at images and says what they show, `openai:...` as agents have it. None: an image is found by what is
+    written in its file. Another one, and all is read again."""
     chunking: Chunking = Chunking()
     searching: Searching = Searching()
 

@@ -61,6 +61,11 @@ _FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", 
 """Statuses and codes of what is refused for the key, the bill or the model, whatever the text."""
 
 
+IsLost = Callable[[], bool]
+See = Callable[[Raw, IsLost], Raw]
+"""An image with what a model sees in it; anything else as it is. Raises Stopped once the step is lost, ModelUnavailable, ModelRejected."""
+
+
 @dataclass(frozen=True)
 class Intake:
     """What ingesting needs of the world, handed in by `wiring`."""
@@ -73,6 +78,8 @@ class Intake:
     fetch: Callable[[Source, float, int], Raw]
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
     embedder: Callable[[str], Embedder]
+    viewer: Callable[[str], See]
+    """What a model of that name makes of an image."""
     tidy_index: Callable[[int], object]
     expect: Callable[[int, int], object]
     drop_space: Callable[[int, int], object]
@@ -116,7 +123,6 @@ def take_tidy(intake: Intake, run_id: str, step_id: str, generation: int) -> Rec
     return guarded(intake, claim, tidy, tidy_failed)
 
 
-IsLost = Callable[[], bool]
 Body = Callable[[Intake, WorkClaim, IsLost], Recorded]
 OnError = Callable[[Intake, WorkClaim, Exception], Recorded]
 
@@ -147,7 +153,9 @@ def scan(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     if name := claim.settings.get("embedder", "local"):
         embedder = intake.embedder(name)
         intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
-    found = [(source, recipe_of(source, chunking)) for source in sources_of(intake, options, is_lost)]
+    if vision := vision_of(claim):
+        intake.viewer(vision)  # one that is none is known now
+    found = [(source, recipe_of(source, chunking, vision)) for source in sources_of(intake, options, is_lost)]
     reach("scan.found")
     intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
@@ -179,7 +187,9 @@ def scan_failed(intake: Intake, claim: WorkClaim, error: Exception) -> Recorded:
 
 def ingest(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     chunking, outcomes = chunking_of(claim), list[tuple[Item, Outcome]]()
-    for portion in portions(fetched(intake, intake.ingest.items(claim)), intake.ingest.windows.batch_bytes):
+    vision, items = vision_of(claim), intake.ingest.items(claim)
+    see = looking(intake.viewer(vision), is_lost) if vision else None
+    for portion in portions(fetched(intake, items, see), intake.ingest.windows.batch_bytes):
         outcomes += [(item, found) for item, found, _ in portion if not isinstance(found, Raw)]
         raws = [(item, found) for item, found, _ in portion if isinstance(found, Raw)]
         if is_lost():
@@ -194,18 +204,27 @@ def ingest(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     return recorded
 
 
+def looking(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
+    """For the time of one step."""
+    return lambda raw: see(raw, is_lost)
+
+
 Fetched = tuple[Item, Raw | Outcome, int]
 """A source, its bytes or what is known without them, and how many bytes that are."""
 
 
-def fetched(intake: Intake, items: Sequence[Item]) -> Iterator[Fetched]:
-    """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had."""
+def fetched(
+    intake: Intake, items: Sequence[Item], see: Callable[[Raw], Raw] | None = None
+) -> Iterator[Fetched]:
+    """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had. `see`: what a model
+    makes of an image.
+    """
     with ThreadPoolExecutor(FETCHES) as pool:
         for few in batched(items, FETCHES):
-            yield from pool.map(partial(look, intake), few)
+            yield from pool.map(partial(look, intake, see), few)
 
 
-def look(intake: Intake, item: Item) -> Fetched:
+def look(intake: Intake, see: Callable[[Raw], Raw] | None, item: Item) -> Fetched:
     source = item.source
     same_place = item.same_recipe and item.origin == source.origin
     if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
@@ -217,20 +236,30 @@ def look(intake: Intake, item: Item) -> Fetched:
     except SourceRejected as error:
         return item, Failed(as_json(error)), 0
     except SourceUnavailable as error:
-        if item.attempts + 1 >= SOURCE.attempts:
-            return item, Failed(as_json(error)), 0
-        wait_s = delay_s(SOURCE, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
-        return item, Again(as_json(error), wait_s), 0
+        return item, again(item, SOURCE, error), 0
     fingerprint = raw.fingerprint or item.source.fingerprint
     if raw.unchanged or (item.same_recipe and hashlib.sha256(raw.content).digest() == item.sha256):
         return item, Unchanged(fingerprint), 0
-    return item, raw, len(raw.content)
+    try:
+        return item, see(raw) if see else raw, len(raw.content)
+    except ModelRejected as error:
+        return item, Failed(as_json(error)), 0
+    except ModelUnavailable as error:
+        return item, again(item, MODEL, error), 0
+
+
+def again(item: Item, retry: Retry, error: AgnoError) -> Again | Failed:
+    """Another try after a while, unless it has had all."""
+    if item.attempts + 1 >= retry.attempts:
+        return Failed(as_json(error))
+    wait_s = delay_s(retry, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
+    return Again(as_json(error), wait_s)
 
 
 def read(item: Item, raw: Raw, result: Prepared | Refusal) -> Outcome:
     if isinstance(result, Refusal):
         return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
-    return Read(result, raw.fingerprint or item.source.fingerprint)
+    return Read(result, raw.fingerprint or item.source.fingerprint, raw.tokens)
 
 
 def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetched]]:
@@ -411,6 +440,11 @@ def later(
 
 def chunking_of(claim: WorkClaim) -> Chunking:
     return check(msgspec.convert(claim.settings.get("chunking", {}), Chunking))
+
+
+def vision_of(claim: WorkClaim) -> str | None:
+    """The model that looks at the images of the knowledge base."""
+    return claim.settings.get("vision") or None
 
 
 def as_json(error: Exception) -> dict[str, Any]:

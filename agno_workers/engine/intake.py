@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
+from msgspec.structs import replace
+
+from agno_workers.core.knowledge import Parsed, Raw
+from agno_workers.core.messages import Delta
+from agno_workers.core.ports import Model
 from agno_workers.embedders import resolve
-from agno_workers.engine.control import Held
-from agno_workers.engine.ingest import Intake
-from agno_workers.errors import InvalidInput, SettingsError
+from agno_workers.engine.control import Held, Stopped
+from agno_workers.engine.ingest import Intake, IsLost, See
+from agno_workers.knowledge.describe import describe
+from agno_workers.knowledge.readers.detect import bitmap
+from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.reading import Reading
-from agno_workers.sources.addresses import openings
-from agno_workers.sources.resolve import fetch, find
+from agno_workers.sources.resolve import check, fetch, find
 from agno_workers.storage.ingest import Ingest
 from agno_workers.storage.journal import Journal
 from agno_workers.storage.knowledge import Knowledges
@@ -22,25 +28,45 @@ from agno_workers.storage.search_index import SearchIndex
 
 def build(
     pool: Pool, ingest: Ingest, knowledges: Knowledges, journal: Journal, held: Held, *, fetch_timeout_s: float, document_max_bytes: int,
-    allow: Sequence[str],
+    allow: Sequence[str], roots: Sequence[str], model: Callable[[str], Model],
 ) -> Intake:  # fmt: skip
-    try:
-        openings(allow)
-    except InvalidInput as error:
-        raise SettingsError(f"setting 'source_allow': {error}", key="source_allow") from error
+    check(allow, roots)
     index = SearchIndex(pool)
     return Intake(
         ingest=ingest,
         knowledges=knowledges,
         journal=journal,
         held=held,
-        find=partial(find, allow=allow),
-        fetch=partial(fetch, allow=allow),
+        find=partial(find, allow=allow, roots=roots),
+        fetch=partial(fetch, allow=allow, roots=roots),
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
+        viewer=partial(viewer, model),
         tidy_index=index.tidy_index,
         expect=index.expect,
         drop_space=index.drop_space,
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,
     )
+
+
+def viewer(model: Callable[[str], Model], name: str) -> See:
+    """What the model of that name sees. Raises as finding it does: InvalidInput, ModelRejected."""
+    return partial(seen, model(name))
+
+
+def seen(model: Model, raw: Raw, is_lost: IsLost) -> Raw:
+    """An image with what the model sees in it; what it can't look at is found by what is written in it, and says why."""
+    if bitmap(raw.content) is None:
+        return raw
+
+    def watch(_: Delta) -> None:
+        if is_lost():
+            raise Stopped
+
+    watch(Delta())
+    try:
+        shown, usage = describe(raw.content, model, emit=watch)
+    except Unreadable as error:
+        return replace(raw, seen=Parsed((), None, {"not_described": str(error)}))
+    return replace(raw, seen=shown, tokens=usage.input_tokens + usage.output_tokens)

@@ -82,7 +82,7 @@ class _Child:
         """What goes wrong in a parser is the document's fault, whatever a library raises: Rust's panics are no Exceptions."""
         try:
             media_type = detect(task.content, task.media_type, task.name)
-            parsed = read(task.content, media_type, task.name)
+            parsed = _with(read(task.content, media_type, task.name), task.seen)
         except (MemoryError, ImportError):
             raise
         except Unreadable as error:
@@ -107,6 +107,13 @@ class _Child:
     def _no_memory(self) -> Refusal:
         limit = self._order.memory_limit_bytes // 1_000_000
         return Refusal("memory_limit", f"Reading it takes more than the {limit} MB that a document may use.")
+
+
+def _with(parsed: Parsed, seen: Parsed | None) -> Parsed:
+    """What is written in an image, and then what it shows."""
+    if seen is None:
+        return parsed
+    return Parsed(parsed.blocks + seen.blocks, parsed.title, parsed.metadata | seen.metadata)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 
 from agno_workers.core.knowledge import Parsed
-from agno_workers.core.messages import Image, ModelRequest, ModelSettings, user
+from agno_workers.core.messages import Emit, Image, ModelRequest, ModelSettings, StopReason, Usage, user
 from agno_workers.core.ports import Model
-from agno_workers.knowledge.readers.detect import detect
+from agno_workers.knowledge.readers.detect import bitmap
 from agno_workers.knowledge.readers.plain import blocks
 from agno_workers.knowledge.readers.unreadable import Unreadable
 
@@ -20,17 +20,18 @@ _SYSTEM = (
 )
 
 
-def describe(content: bytes, model: Model, timeout_s: float = 120.0) -> Parsed:
+def describe(
+    content: bytes, model: Model, timeout_s: float = 120.0, emit: Emit = lambda _delta: None
+) -> tuple[Parsed, Usage]:
     """The description in paragraphs; what is written in the file itself is its reader's affair (readers/picture.py).
 
-    Raises Unreadable for what models don't look at, and as the model does: ModelUnavailable (try again later) or
-    ModelRejected.
+    `emit` as of Model.ask: it may raise to stop the call. Raises Unreadable for what models don't look at, or refuse to
+    describe, and as the model does: ModelUnavailable (try again later) or ModelRejected.
     """
-    media_type = detect(content, None, "")
+    media_type = bitmap(content)
     if media_type not in _LOOKED_AT:
-        raise Unreadable(
-            "unsupported", f"Models don't look at {media_type}: save it as PNG, JPEG, GIF or WebP."
-        )
+        what = media_type or "what is no image"
+        raise Unreadable("unsupported", f"Models don't look at {what}: save it as PNG, JPEG, GIF or WebP.")
     if len(content) > _MAX_BYTES:
         raise Unreadable(
             "too_large", f"It has {len(content):,} bytes, and models look at {_MAX_BYTES:,}: scale it down."
@@ -39,5 +40,9 @@ def describe(content: bytes, model: Model, timeout_s: float = 120.0) -> Parsed:
     request = ModelRequest(
         (user("What does this image show?", picture),), _SYSTEM, settings=ModelSettings(timeout_s=timeout_s)
     )
-    reply = model.ask(request, lambda _delta: None)
-    return Parsed(tuple(blocks(reply.message.text)), None, {"described_by": reply.model or model.name})
+    reply = model.ask(request, emit)
+    if reply.stop is StopReason.REFUSAL:
+        raise Unreadable("unsupported", f"{model.name} refused to describe it.")
+    return Parsed(
+        tuple(blocks(reply.message.text)), None, {"described_by": reply.model or model.name}
+    ), reply.usage

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.knowledge import Chunking, Prepared, Refusal, Source
+from agno_workers.core.knowledge import Chunking, Parsed, Prepared, Refusal, Source
 
 LENGTH_BYTES = 4
 
@@ -32,6 +32,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     source: Source
     """Without its text, which is the content."""
     chunking: Chunking
+    seen: Parsed | None = None
+    """What a vision model saw in it."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):

@@ -225,6 +225,7 @@ def _task(source: Source, raw: Raw, chunking: Chunking) -> Task:
         name,
         msgspec.structs.replace(source, text=None),
         chunking,
+        raw.seen,
     )
 
 

@@ -6,10 +6,13 @@
 Names that begin with a dot are left out, and links that lead out of the folder are not followed, unless asked for; in a folder
 empty files and what is no file (a FIFO, a socket, a device) are passed over. The order is that of the names, links last.
 A file is unchanged while its size and its time of change are.
+
+Whoever names a path makes a worker read it. Where the operator gave `roots` (the setting source_roots), what lies in none of
+them, once all links are resolved, is neither looked at nor read.
 """
 
 # Paths are strings here: a folder has a million of them, and Path.resolve would follow links.
-# ruff: noqa: PTH100, PTH111, PTH112, PTH115, PTH116
+# ruff: noqa: PTH100, PTH111, PTH112, PTH115, PTH116, PTH117
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from time import monotonic
@@ -35,6 +38,10 @@ SCHEMES = ("file",)
 _MAGIC = re.compile(r"[*?\[]")
 _CHUNK = 1024 * 1024
 _FOLLOWING = "links=all"  # in an origin, so that a fetch knows what was asked for
+_OUTSIDE = (
+    "lies outside of the folders that the workers may read: name one within them, or have its folder added to their setting "
+    "source_roots."
+)
 _FINAL = {errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV}  # ENXIO: a socket
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -68,34 +75,40 @@ def takes(given: object) -> bool:
 
 
 def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The files. Of `options` counts `glob`, where the description has none.
+    """The files. Of `options` count `glob`, where the description has none, and `roots`.
 
-    Raises InvalidInput, at once, for a path that isn't there, can't be read, or is neither file nor folder; while it goes on, for a
-    folder that can't be read: what lies in it would otherwise count as removed.
+    Raises InvalidInput, at once, for a path that isn't there, can't be read, is neither file nor folder, or lies outside of the
+    roots; while it goes on, for a folder that can't be read: what lies in it would otherwise count as removed.
     """
     asked = Files(given) if isinstance(given, str) else spec.read(Files, given, "the description of files")
-    path = path_of(asked.path)
+    path, roots = path_of(asked.path), tuple(options.get("roots", ()))
     if _MAGIC.search(path) and not os.path.lexists(path):
         folder, glob = _split(path)
+        _stay(path, folder, roots)
         if not stat.S_ISDIR(_stat(folder).st_mode):
             raise InvalidInput(f"{_shown(folder)} is no folder: {_shown(path)} can't find anything in it.")
-        return _Walk(asked, folder, (glob.split("/"),), (glob,)).sources()
+        return _Walk(asked, folder, (glob.split("/"),), (glob,), roots).sources()
+    _stay(path, path, roots)
     found = _stat(path)
     if not stat.S_ISDIR(found.st_mode):
         return iter([_source(path, found, "", asked.metadata)])
     globs = spec.patterns(asked.glob) or spec.patterns(options.get("glob"))
-    return _Walk(asked, path, tuple(map(_anywhere, globs)), globs).sources()
+    return _Walk(asked, path, tuple(map(_anywhere, globs)), globs, roots).sources()
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
+def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[str] = ()) -> Raw:
     """The file, as it is now. Never waits for a FIFO. Raises SourceUnavailable or SourceRejected."""
     path, ends = path_of(source.uri), monotonic() + timeout_s
+    if not _is_allowed(path, roots):  # whether there is such a file is not told either
+        raise _outside(source.uri)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise _unreadable(source.uri, error) from error
     try:
         found = os.fstat(file)
+        if not _is_allowed(os.readlink(f"/proc/self/fd/{file}"), roots):  # a link took its place just now
+            raise _outside(source.uri)
         _check(source, file, found, max_bytes)
         content = bytearray()
         while chunk := os.read(file, _CHUNK):
@@ -112,6 +125,15 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
     finally:
         os.close(file)
     return Raw(bytes(content), source.media_type, _fingerprint(found))
+
+
+def check_roots(roots: Sequence[str]) -> None:
+    """Raises InvalidInput for a root that is no absolute path, or no folder here."""
+    for root in roots:
+        if not os.path.isabs(root):
+            raise InvalidInput(f"{root!r} is no absolute path: write /srv/documents.")
+        if not os.path.isdir(root):
+            raise InvalidInput(f"{root!r} is no folder here: make or mount it, or take it out.")
 
 
 def uri_of(path: str) -> str:
@@ -142,9 +164,10 @@ class _Walk:
     """One way through a folder: real files and folders first, then links to what was not seen by its own name."""
 
     def __init__(
-        self, asked: Files, folder: str, patterns: tuple[Pattern, ...], globs: tuple[str, ...]
-    ) -> None:
+        self, asked: Files, folder: str, patterns: tuple[Pattern, ...], globs: tuple[str, ...], roots: Sequence[str]
+    ) -> None:  # fmt: skip
         self._asked = asked
+        self._roots = roots
         self._folder = folder
         self._names_at = len(folder.rstrip("/")) + 1
         self._real = os.path.realpath(folder)
@@ -181,13 +204,17 @@ class _Walk:
         real = os.path.realpath(link)
         if not self._asked.follow_links and not _is_within(real, self._real):
             return
+        if not _is_allowed(real, self._roots):
+            if self._is_picked(link):  # told by its fetch, which refuses it
+                yield Source(uri_of(link), self._origin, metadata=self._asked.metadata)
+            return
         if not os.path.isdir(real):
             yield from self._file(link, is_link=True)
         elif self._leads_on(link):
             yield from self._below(link)
 
     def _file(self, path: str, is_link: bool = False) -> Iterator[Source]:
-        if self._patterns and not any(_fits(self._names(path), pattern) for pattern in self._patterns):
+        if not self._is_picked(path):
             return
         try:
             found = os.stat(path)
@@ -209,6 +236,9 @@ class _Walk:
         names = self._names(path)
         is_hidden = names[-1].startswith(".") and not self._asked.hidden
         return not is_hidden and not any(_fits(names, pattern) for pattern in self._exclude)
+
+    def _is_picked(self, path: str) -> bool:
+        return not self._patterns or any(_fits(self._names(path), pattern) for pattern in self._patterns)
 
     def _leads_on(self, folder: str) -> bool:
         return not self._patterns or any(_leads_on(self._names(folder), each) for each in self._patterns)
@@ -315,6 +345,24 @@ def _check(source: Source, file: int, found: os.stat_result, max_bytes: int) -> 
             f"{source.uri} is a link now that leads out of its folder: set follow_links to read such.",
             uri=source.uri, code="off_limits",
         )  # fmt: skip
+
+
+def _stay(path: str, folder: str, roots: Sequence[str]) -> None:
+    """Raises InvalidInput where `folder`, which `path` leads to, is off limits, whether it is there or not."""
+    if not _is_allowed(folder, roots):
+        raise InvalidInput(f"{_shown(path)} {_OUTSIDE}")
+
+
+def _outside(uri: str) -> SourceRejected:
+    return SourceRejected(f"{uri} {_OUTSIDE}", uri=uri, code="off_limits")
+
+
+def _is_allowed(path: str, roots: Sequence[str]) -> bool:
+    """The roots are resolved each time: one may be a link that a deploy turns."""
+    if not roots:
+        return True
+    real = os.path.realpath(path)
+    return any(_is_within(real, os.path.realpath(root)) for root in roots)
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -16,8 +16,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from agno_workers.core.knowledge import Raw, Source
-from agno_workers.errors import InvalidInput, SourceRejected
+from agno_workers.errors import InvalidInput, SettingsError, SourceRejected
 from agno_workers.sources import inline, spec
+from agno_workers.sources.addresses import openings
+from agno_workers.sources.files import check_roots
 
 Given = str | Mapping[str, Any] | Source
 
@@ -37,21 +39,25 @@ _KEYS = ("path", "text", "objects", "sitemap", "url", "database", "api")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
-def find(given: Given, options: Mapping[str, Any] = {}, *, allow: Sequence[str] = ()) -> Iterator[Source]:
+def find(
+    given: Given, options: Mapping[str, Any] = {}, *, allow: Sequence[str] = (), roots: Sequence[str] = ()
+) -> Iterator[Source]:
     """The sources that are meant by a path, an address, a description or a Source itself, each with `options["metadata"]`.
 
-    `allow` is the operator's word on which private addresses may be asked (see addresses.py); what `options` say of that, who
-    submits says, and it doesn't count. Raises InvalidInput for what can't be used, as soon as that shows; while it goes on
+    `allow` is the operator's word on which private addresses may be asked (see addresses.py), `roots` on which folders may be read;
+    what `options` say of that, who submits says, and it doesn't count. Raises InvalidInput for what can't be used, as soon as that shows; while it goes on
     SourceUnavailable (try the whole again) and SourceRejected.
     """
     metadata = options.get("metadata") or {}
-    found = _found(given, {**options, "allow": tuple(allow)})
+    found = _found(given, {**options, "allow": tuple(allow), "roots": tuple(roots)})
     if not metadata:
         return found
     return (replace(source, metadata={**metadata, **source.metadata}) for source in found)
 
 
-def fetch(source: Source, timeout_s: float, max_bytes: int, *, allow: Sequence[str] = ()) -> Raw:
+def fetch(
+    source: Source, timeout_s: float, max_bytes: int, *, allow: Sequence[str] = (), roots: Sequence[str] = ()
+) -> Raw:
     """The bytes of a source. Its `fingerprint` may be the one of the last time: a server is asked whether it still holds.
 
     Raises SourceUnavailable (worth another try) or SourceRejected (final).
@@ -59,12 +65,21 @@ def fetch(source: Source, timeout_s: float, max_bytes: int, *, allow: Sequence[s
     kind = None if source.text is not None else _SCHEMES.get(scheme_of(source.uri))
     if kind is None:
         return inline.fetch(source, timeout_s=timeout_s, max_bytes=max_bytes)
-    more = {"allow": tuple(allow)} if kind == "web" else {}
+    more = {"web": {"allow": tuple(allow)}, "files": {"roots": tuple(roots)}}.get(kind, {})
     try:
         raw: Raw = _module(kind).fetch(source, timeout_s=timeout_s, max_bytes=max_bytes, **more)
     except InvalidInput as error:  # at the time of the fetch it is this document's fault only
         raise SourceRejected(str(error), uri=source.uri, code="invalid") from error
     return raw
+
+
+def check(allow: Sequence[str], roots: Sequence[str]) -> None:
+    """Raises SettingsError where the operator's word on addresses or folders can't be followed."""
+    for key, followed, word in (("source_allow", openings, allow), ("source_roots", check_roots, roots)):
+        try:
+            followed(word)
+        except InvalidInput as error:
+            raise SettingsError(f"setting {key!r}: {error}", key=key) from error
 
 
 def scheme_of(uri: str) -> str:

@@ -197,7 +197,10 @@ class Ingest:
             ended += [_ended(item, "unchanged") for item, _ in same]
             ended += [_ended(item, "failed", error=found.error) for item, found in failed]
             self._ask(connection, "end_sources", claim, sources=jsonb(ended))
-            count = msgspec.structs.replace(editions.count, unchanged=len(same), failed=len(failed))
+            tokens = sum(found.tokens for _, found in reads)
+            count = msgspec.structs.replace(
+                editions.count, unchanged=len(same), failed=len(failed), tokens=tokens
+            )
             self._count(connection, claim, count)
             if editions.documents:
                 self._ask(connection, "raise_version", claim, more=editions.more)

@@ -17,6 +17,8 @@ from agno_workers.broker.app import AgnoCelery
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.agents import echo, handbook
 from tests.conftest import StartWorker, Worker
+from tests.fakes.documents import picture
+from tests.fakes.provider import running
 
 WAIT_S = 60
 LEASES = """# Leases
@@ -103,6 +105,27 @@ def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
     assert [hit["uri"].rpartition("/")[2] for hit in type_("search", "docs", "nought", "--json").json] == [
         "barriers.md"
     ]
+
+
+def test_images_are_described_by_the_model_that_was_named_once(
+    type_: Type, start_worker: StartWorker, folder: Path
+) -> None:
+    (folder / "coast.png").write_bytes(picture("say A lighthouse stands on a cliff."))
+    asked = ("ingest", str(folder), "--knowledge", "docs", "--wait", "--json")
+    with running() as provider:
+        start_worker(queues="knowledge", pool="prefork", concurrency=1, **provider.env())
+        first = type_(*asked, "--embedder", "hash:384", "--vision", "openai:gpt-5")
+        assert (first.status, first.json["documents"]) == (0, 3), first.err
+        (hit,) = type_("search", "docs", "lighthouse", "--mode", "keyword", "--json").json
+        assert hit["uri"].endswith("/coast.png")
+        (folder / "coast.png").touch()
+        assert type_(*asked).json["unchanged"] == 3
+        assert len(provider.requests()) == 1
+        assert "described by openai:gpt-5" in type_("knowledge", "show", "docs").out
+        assert type_(*asked, "--vision", "none").json["documents"] == 3
+        assert type_("search", "docs", "lighthouse", "--mode", "keyword", "--json").json == []
+    refused = type_(*asked, "--vision", "opnai:gpt-5")
+    assert (refused.status, "openai" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])

@@ -13,17 +13,17 @@ import redis
 from tests.conftest import ROOT
 
 
-def start(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def start(environment: dict[str, str], queues: str) -> subprocess.CompletedProcess[str]:
     """Start a worker that is expected to refuse."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
-    command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", "agents", "-P", "solo"]
+    command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", "solo"]
     return subprocess.run(
         command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=60
     )
 
 
-def refusal(environment: dict[str, str]) -> str:
-    refused = start(environment)
+def refusal(environment: dict[str, str], queues: str = "agents") -> str:
+    refused = start(environment, queues)
     assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr
     return refused.stderr
@@ -56,3 +56,13 @@ def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str]
 )
 def test_it_refuses_a_wrong_setting(environment: dict[str, str], name: str, value: str, told: str) -> None:
     assert told in refusal(environment | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [("AGNO_SOURCE_ROOTS", "/no/such/folder", "no folder here"), ("AGNO_SOURCE_ALLOW", "10.0.0.1/8", "source_allow")],
+)  # fmt: skip
+def test_one_for_knowledge_refuses_what_can_not_be_kept_to(
+    environment: dict[str, str], name: str, value: str, told: str
+) -> None:
+    assert told in refusal(environment | {name: value}, queues="agents,knowledge")

@@ -236,6 +236,14 @@ def png() -> bytes:
     return _image("PNG", pnginfo=text)
 
 
+def picture(shows: str) -> bytes:
+    """A PNG in which stands what the fake provider is to see in it, where no reader looks."""
+    text = PngInfo()
+    text.add_text("Shows", shows)
+    text.add_text("Title", "The coast")
+    return _image("PNG", pnginfo=text)
+
+
 def jpeg() -> bytes:
     exif = Image.Exif()
     exif[0x010E] = "Boats at low tide"

@@ -11,6 +11,8 @@ What it answers is chosen by the last user text, line by line:
     fault:NAME key=value ...   one of FAULTS below, or an HTTP status: `fault:429 retry-after=2`;
                                `times=N` lets the same text through after N faults (to test retries)
 
+An image is looked at, too: what a PNG has written in it under `Shows` counts as a further line of the text.
+
 `GET /requests` tells what arrived (path, headers, body), `DELETE /requests` forgets it.
 `python -m tests.fakes.provider [--port N | --uds PATH] [--delay S] [--no-record]` prints its URL when ready.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import re
 import socket
@@ -397,7 +400,7 @@ class Messages:
                 continue
             turns += [("result", _text(b.get("content"))) for b in blocks if b["type"] == "tool_result"]
             if kinds - {"tool_result"}:
-                turns.append((message["role"], _text([b for b in blocks if b["type"] == "text"])))
+                turns.append((message["role"], _text([b for b in blocks if b["type"] in ("text", "image")])))
         return turns
 
     def whole(self, answer: Answer) -> dict[str, Any]:
@@ -498,8 +501,17 @@ Dialect = Chat | Responses | Messages
 def _text(content: Any) -> str:
     """The text of a message's content in any dialect."""
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content)
+        return "".join(part.get("text") or _shown(part) for part in content)
     return content or ""
+
+
+def _shown(part: dict[str, Any]) -> str:
+    """What is written in a PNG under `Shows`, in any dialect: its base64 stands somewhere in the part."""
+    found = re.search(r"iVBORw0KGgo[A-Za-z0-9+/=]*", json.dumps(part))
+    content = base64.b64decode(found[0]) if found else b""
+    at = content.find(b"tEXtShows\0")
+    size = int.from_bytes(content[at - 4 : at], "big") if at >= 0 else 0
+    return "\n" + content[at + 10 : at + 4 + size].decode() if size else ""
 
 
 # ---- the server -------------------------------------------------------------------------------------------

@@ -105,18 +105,23 @@ def detect(content: bytes, said: str | None, name: str) -> str:
     return f"{found}; charset={charset}" if charset else found
 
 
-def _binary(content: bytes) -> str | None:
-    """By the first bytes alone; None: text, or nothing we know."""
+def bitmap(content: bytes) -> str | None:
+    """The media type of an image, by the first bytes alone; None: it is none."""
     for first, found in _BY_FIRST_BYTES:
         if content.startswith(first):
             return found
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    return "image/bmp" if content[:2] == b"BM" and content[6:10] == b"\0\0\0\0" else None
+
+
+def _binary(content: bytes) -> str | None:
+    """By the first bytes, and what a container holds; None: text, or nothing we know."""
+    if image := bitmap(content):
+        return image
     for first, what in _NOT_READ:
         if content.startswith(first):
             raise Unreadable("unsupported", f"It is {what}.")
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    if content[:2] == b"BM" and content[6:10] == b"\0\0\0\0":
-        return "image/bmp"
     if content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _in_zip(content)
     if content.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):

@@ -77,4 +77,12 @@ def test_a_page_that_did_not_change_is_not_read_again(here: Site) -> None:
 def test_an_allow_list_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
     nothing: Any = None
     with pytest.raises(SettingsError, match=r"source_allow.*'10\.0\.0\.1/8'"):
-        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=["10.0.0.1/8"])  # fmt: skip
+        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=["10.0.0.1/8"], roots=[],
+              model=nothing)  # fmt: skip
+
+
+def test_a_root_that_is_not_there_is_a_wrong_setting() -> None:
+    nothing: Any = None
+    with pytest.raises(SettingsError, match=r"source_roots.*'/no/such/folder'"):
+        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=[], roots=["/no/such/folder"],
+              model=nothing)  # fmt: skip

@@ -22,7 +22,8 @@ def test_the_model_sees_the_picture_and_its_words_become_paragraphs() -> None:
         seen.append(request)
         return Turn(text="A blue bay.\n\nBoats lie in the mud.")
 
-    parsed = describe(made.png(), Scripted("looks", look))
+    parsed, usage = describe(made.png(), Scripted("looks", look))
+    assert usage.output_tokens > 0
     assert parsed == Parsed(
         (Block("paragraph", "A blue bay."), Block("paragraph", "Boats lie in the mud.")),
         None,
@@ -37,7 +38,7 @@ def test_the_model_sees_the_picture_and_its_words_become_paragraphs() -> None:
     [
         (made.every_format()["a.tiff"], "unsupported"),
         (made.pdf(), "unsupported"),
-        (b"", "empty"),
+        (b"", "unsupported"),
         (made.png() + bytes(5_000_000), "too_large"),
     ],
 )

@@ -333,6 +333,106 @@ def test_a_path_may_begin_at_home_or_here(folder: Path, monkeypatch: pytest.Monk
     assert path_of("file:///~/notes.txt") == "/~/notes.txt"
 
 
+# Roots.
+
+
+@pytest.fixture
+def roots(folder: Path) -> dict[str, Any]:
+    return {"roots": (str(folder / "guides"),)}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("guides", ["guides/deep/end.md", "guides/drafts/old.md", "guides/start.md"]),
+        ("guides/start.md", ["guides/start.md"]),
+        ("guides/deep/*", ["guides/deep/end.md"]),
+        ("guides/../guides/deep", ["guides/deep/end.md"]),
+    ],
+)
+def test_within_a_root_all_is_as_ever(folder: Path, roots: dict[str, Any], path: str, expected: list[str]) -> None:  # fmt: skip
+    assert names(f"{folder}/{path}", folder, roots) == expected
+    assert all(read(source, **roots).content for source in found(f"{folder}/{path}", roots))
+
+
+@pytest.mark.parametrize("path", [
+    "", "README.md", "*.md", "*/start.md", "guides/../README.md", "guides-too", "none", "no*ne/x", "guides/out.md", "guides/up",
+    "guides/up/*.md",
+])  # fmt: skip
+def test_a_path_outside_of_the_roots_is_refused_whether_it_is_there_or_not(
+    folder: Path, roots: dict[str, Any], path: str
+) -> None:
+    (folder / "guides-too").mkdir()
+    (folder / "guides/out.md").symlink_to(folder / "README.md")
+    (folder / "guides/up").symlink_to(folder)
+    with pytest.raises(InvalidInput, match=r"outside of the folders that the workers may read.*source_roots"):
+        found(f"{folder}/{path}", roots)
+
+
+def test_links_that_lead_out_of_the_roots_are_listed_and_not_read(
+    folder: Path, roots: dict[str, Any], tmp_path: Path
+) -> None:
+    (folder / "guides/out.md").symlink_to(tmp_path / "outside.md")
+    (folder / "guides/up").symlink_to(tmp_path)
+    (folder / "guides/in.md").symlink_to(folder / "guides/deep/end.md")
+    inside = ["guides/deep/end.md", "guides/drafts/old.md", "guides/start.md"]
+    assert names(str(folder / "guides"), folder, roots) == inside
+    sources = found({"path": str(folder / "guides"), "follow_links": True}, roots)
+    outside = [source for source in sources if not path_of(source.uri).endswith(tuple(inside))]
+    assert [path_of(source.uri) for source in outside] == [f"{folder}/guides/out.md", f"{folder}/guides/up"]
+    for source in outside:
+        assert (source.bytes, source.fingerprint) == (0, None)
+        with pytest.raises(SourceRejected, match="source_roots") as caught:
+            read(source, **roots)
+        assert caught.value.code == "off_limits"
+
+
+@pytest.mark.parametrize("name", ["README.md", "none.md", "guides/out.md"])
+def test_a_source_outside_of_the_roots_is_not_fetched_however_it_came(
+    folder: Path, roots: dict[str, Any], name: str
+) -> None:
+    (folder / "guides/out.md").symlink_to(folder / "README.md")
+    with pytest.raises(SourceRejected, match="source_roots") as caught:
+        read(Source(uri_of(str(folder / name))), **roots)
+    assert caught.value.code == "off_limits"
+
+
+def test_a_file_that_becomes_a_link_out_of_the_roots_while_it_is_opened_is_not_read(
+    folder: Path, roots: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = folder / "guides/start.md", os.open
+
+    def too_late(*given: Any) -> int:
+        path.unlink()
+        path.symlink_to(folder / "README.md")
+        return opened(*given)
+
+    monkeypatch.setattr(os, "open", too_late)
+    with pytest.raises(SourceRejected, match="source_roots"):
+        read(Source(uri_of(str(path))), **roots)
+
+
+def test_a_root_may_be_a_link_that_is_turned(folder: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(folder / "guides/deep")
+    roots = {"roots": (str(current),)}
+    (source,) = found(str(current), roots)
+    assert read(source, **roots).content
+    current.unlink()
+    current.symlink_to(folder / "guides/drafts")
+    (source,) = found(str(current), roots)
+    assert read(source, **roots).content
+    with pytest.raises(InvalidInput):
+        found(str(folder / "guides/deep"), roots)
+
+
+@pytest.mark.parametrize(("root", "says"), [("docs", "no absolute path"), ("/no/such/folder", "no folder here")])  # fmt: skip
+def test_a_root_that_can_not_be_one_is_told(root: str, says: str) -> None:
+    files.check_roots(["/"])
+    with pytest.raises(InvalidInput, match=says):
+        files.check_roots(["/", root])
+
+
 @pytest.mark.parametrize(
     ("given", "takes"),
     [

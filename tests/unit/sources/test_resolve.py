@@ -110,3 +110,14 @@ def test_a_source_that_has_travelled_as_json_is_itself() -> None:
 )
 def test_a_scheme_is_what_stands_before_the_colon(uri: str, scheme: str) -> None:
     assert scheme_of(uri) == scheme
+
+
+def test_which_folders_may_be_read_is_not_for_who_submits(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("A.")
+    with pytest.raises(InvalidInput, match="source_roots"):
+        find(str(tmp_path), {"roots": ["/"]}, roots=["/srv/documents"])
+    (source,) = find(str(tmp_path), {"roots": ["/srv/documents"]})
+    assert fetch(source, 5, 1_000, roots=[str(tmp_path)]).content == b"A."
+    (given,) = find(source, roots=["/srv/documents"])
+    with pytest.raises(SourceRejected, match="source_roots"):
+        fetch(given, 5, 1_000, roots=["/srv/documents"])
