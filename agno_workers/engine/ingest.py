@@ -323,7 +323,9 @@ def embed_by_batch(intake: Intake, claim: WorkClaim, embedder: BatchEmbedder, te
             return NOTHING
     if (made := embedder.poll(batch["id"])) is None:
         waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
-        intake.journal.retry(claim, delay_s(POLL, claim.tries + 1, random.random()), waiting)
+        looks = batch.get("looks", 0) + 1
+        if intake.ingest.keep_call(claim, {"batch": batch | {"looks": looks}}):
+            intake.journal.retry(claim, delay_s(POLL, looks, random.random()), waiting)
         return NOTHING
     tokens = sum(text.tokens for text in texts)
     return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
@@ -431,10 +433,11 @@ def bury(ingest: Ingest, step: Hopeless) -> Recorded:
 def later(
     intake: Intake, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
 ) -> Recorded | None:
-    """Another try after a while; None: the tries are used up."""
-    if claim.tries + 1 >= retry.attempts:
+    """Another try after a while; None: the tries are used up. To look at a batch that is not ready is no try."""
+    tries = claim.tries - ((claim.call or {}).get("batch") or {}).get("looks", 0) + 1
+    if tries >= retry.attempts:
         return None
-    intake.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish_s), as_json(error))
+    intake.journal.retry(claim, delay_s(retry, max(1, tries), random.random(), wish_s), as_json(error))
     return NOTHING
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agno_workers.core.knowledge import Chunking
-from agno_workers.engine.ingest import NOTHING
+from agno_workers.engine.ingest import MODEL, NOTHING, take_embed
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.storage import editions
 from agno_workers.storage.ingest import Windows
@@ -557,6 +557,24 @@ def test_a_batch_that_was_made_right_before_a_crash_is_found_and_not_made_twice(
     shelf.take(embed)
     shelf.finish(send.run_id)
     assert (shelf.without_vector(), dict([made])) == (0, later.batches)
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("it is away"), ValueError("what nobody expected")])
+def test_a_provider_that_is_away_once_after_a_long_wait_is_no_reason_to_pay_for_a_batch_again(
+    shelf: Shelf, later: Later, error: Exception
+) -> None:
+    send = shelf.submit("", options={"batch": True})
+    shelf.carry(send)
+    (embed,) = shelf.world.sql("SELECT id::text, generation FROM agno.step WHERE kind = 'embed'")
+    for _ in range(MODEL.attempts):
+        shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
+        take_embed(shelf.intake, send.run_id, embed["id"], embed["generation"])
+    later.is_ready, later.refuses = True, lambda _: error
+    shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
+    take_embed(shelf.intake, send.run_id, embed["id"], embed["generation"])
+    later.refuses = lambda _: None
+    shelf.finish(send.run_id)
+    assert (shelf.without_vector(), len(later.batches)) == (0, 1)
 
 
 def test_a_document_that_goes_while_its_batch_is_under_way_costs_the_others_nothing(
