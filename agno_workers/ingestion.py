@@ -22,6 +22,7 @@ from agno_workers.storage.look import Look, known_id
 from agno_workers.storage.results import Results
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+_NAME = re.compile(r"[\w][\w.-]{0,99}")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -93,6 +94,15 @@ class Ingestion:
     def _ended(self) -> Run | None:
         run = self.run
         return run if run.status.is_terminal else None
+
+
+def named(name: str) -> str:
+    """A name that a knowledge base can have, since it is written everywhere. Raises InvalidInput for another."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} can't be the name of a knowledge base: letters, digits, '_', '.' and '-' make one."
+        )
+    return name
 
 
 def given(sources: Sources) -> list[Given]:

@@ -20,7 +20,7 @@ from agno_workers.broker.names import RUN
 from agno_workers.core import knowledge as core
 from agno_workers.core.knowledge import Hit, Mode
 from agno_workers.errors import InvalidInput
-from agno_workers.ingestion import Ingestion, Sources, document, given, options
+from agno_workers.ingestion import Ingestion, Sources, document, given, named, options
 from agno_workers.knowledge.chunking import check
 from agno_workers.storage.knowledge import AGENT, DocumentRow, Given
 from agno_workers.storage.learned import Count, Verdict
@@ -63,8 +63,8 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         """A signature for `group`, `chain` and `chord`. What an earlier task gives (a path, or a list of them) is brought in, too;
         its own result is the summary of the ingestion.
         """
-        services = wiring.services()
-        services.knowledges.ensure(self.name, self._options)
+        kept, services = self._options, wiring.services()
+        services.knowledges.ensure(self.name, kept)
         app = wiring.celery_app()
         app.result_cls = RunResult
         kwargs = {**asked, "agent": f"{AGENT}{self.name}", "options": options(metadata, glob, batch=batch)}
@@ -130,5 +130,6 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     @property
     def _options(self) -> dict[str, Any]:
+        named(self.name)
         check(self.chunking)
         return core.as_options(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from agno_workers.core.knowledge import Knowledge, as_options, from_options
 from agno_workers.embedders.resolve import resolve
 from agno_workers.engine.library import Library
 from agno_workers.errors import InvalidInput, ModelRejected
-from agno_workers.ingestion import Ingestion
+from agno_workers.ingestion import Ingestion, named
 from agno_workers.models.resolve import resolve as resolve_model
 from agno_workers.registry import Registry
 from agno_workers.settings import Settings
@@ -25,8 +24,6 @@ from agno_workers.storage.learned import Learned
 from agno_workers.storage.look import Look
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.results import Results
-
-_NAME = re.compile(r"[\w][\w.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,7 @@ class Shelf:
 
     def ensure(self, name: str, embedder: str | None, vision: str | None = None) -> None:
         """Make it where there is none, with the options of the code, or with these. The vision model `none` is none."""
-        if not _NAME.fullmatch(name):
-            raise InvalidInput(
-                f"{name!r} can't be the name of a knowledge base: letters, digits, '_', '.' and '-' make one."
-            )
-        known = in_code(self.settings, name)
+        known = in_code(self.settings, named(name))
         said: dict[str, Any] = {"embedder": embedder} if embedder else {}
         if vision:
             said["vision"] = None if vision == "none" else vision

@@ -10,6 +10,7 @@ import pytest
 from agno_workers.core.knowledge import Source
 from agno_workers.errors import InvalidInput
 from agno_workers.ingestion import document, given, options
+from agno_workers.knowledge_base import Knowledge
 
 
 @pytest.fixture
@@ -62,3 +63,10 @@ def test_a_document_has_a_uri_of_its_own_where_it_is_given_none() -> None:
     assert document("täxt", uri="crm:1", metadata={"a": 1}).bytes == 5
     with pytest.raises(InvalidInput, match="the text is empty"):
         document(" \n")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "../docs", "a\0b", "-k", "x" * 101])
+def test_a_name_that_can_not_be_typed_is_refused_before_anything_is_stored(name: str) -> None:
+    for bring_in in (Knowledge(name).add, Knowledge(name).s):
+        with pytest.raises(InvalidInput, match="can't be the name"):
+            bring_in("a text")
