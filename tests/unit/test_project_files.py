@@ -210,7 +210,7 @@ def test_every_command_of_a_page_exists(page: str) -> None:
         assert words[0] in COMMANDS, line
         command: Any = typer.main.get_command(importlib.import_module(f"agno_workers.cli.{words[0]}").app)
         if hasattr(command, "commands"):
-            assert words[1] in command.commands, line
+            assert {words[1], *re.findall(r"\| ([a-z]+)", line)} <= set(command.commands), line
             command = command.commands[words[1]]
         options = {
             option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
