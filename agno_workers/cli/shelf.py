@@ -49,7 +49,7 @@ class Shelf:
         if vision:
             said["vision"] = None if vision == "none" else vision
         for option, value in said.items() if known else ():
-            if (has := getattr(known, option)) != value:
+            if (has := getattr(known, option)) not in (None, value):
                 raise InvalidInput(
                     f"the code of AGNO_IMPORTS says that {name!r} has the {option} {has!r}: change it there."
                 )
@@ -59,7 +59,7 @@ class Shelf:
         for find, model in finders:
             with suppress(ModelRejected):  # the workers may have the key that it lacks here
                 find(model) if model else None
-        self.knowledges.ensure(name, as_options(known) if known else said or None)
+        self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
 
     def ingestion(self, run_id: str) -> Ingestion:
         return Ingestion(run_id, self.knowledges, self.journal, self.look, Results(self.pool))

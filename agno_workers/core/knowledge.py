@@ -215,13 +215,13 @@ class _Named(msgspec.Struct, frozen=True):
     """Its name everywhere: in code, on the command line, in Postgres."""
 
 
-class Knowledge(_Named, frozen=True, kw_only=True):
-    """Everything that makes one knowledge base, but its documents. It holds no connection."""
+class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that makes one knowledge base, but its documents. It holds no connection. What is not said stays as it was said before."""
 
     description: str = ""
     """What can be found in it: agents are told."""
-    embedder: str = "local"
-    """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`."""
+    embedder: str | None = None
+    """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`. None: the one that it was made with, or `local`."""
     vision: str | None = None
     """The model that looks at images and says what they show, `openai:...` as agents have it. None: an image is found by what is
     written in its file. Another one, and all is read again."""
@@ -263,7 +263,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 def as_options(knowledge: Knowledge) -> dict[str, Any]:
-    """What of it is kept in Postgres beside its name."""
+    """What is said of it beside its name, to be kept in Postgres."""
     built: dict[str, Any] = msgspec.to_builtins(knowledge)
     return {name: value for name, value in built.items() if name != "name"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agno_workers.client import RunHandle
+from agno_workers.core.knowledge import Knowledge, Searching, as_options, from_options
 from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
 from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.results import Results
@@ -107,3 +108,22 @@ def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges:
         for at in (None, "scan"):
             with pytest.raises(InvalidInput, match="is an ingestion, which has no transcript to be forked"):
                 handle.fork(at)
+
+
+def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(knowledges: Knowledges) -> None:
+    knowledges.ensure("docs", {"embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people"})
+    kept = knowledges.ensure("docs", as_options(Knowledge("docs", searching=Searching(limit=3)))).options
+    assert kept == {
+        "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "searching": {"limit": 3},
+    }  # fmt: skip
+    assert (
+        knowledges.ensure("docs", as_options(Knowledge("docs", embedder="local"))).options["embedder"]
+        == "local"
+    )
+    assert from_options("docs", kept) == Knowledge(
+        "docs",
+        embedder="hash:8",
+        vision="openai:gpt-5",
+        description="of people",
+        searching=Searching(limit=3),
+    )
