@@ -11,10 +11,10 @@ from agno_workers.engine import ingest
 _look = ingest.look
 
 
-def look(intake: Any, item: Any) -> Any:
+def look(intake: Any, see: Any, item: Any) -> Any:
     if "poison" in item.source.uri:
         os.kill(os.getpid(), signal.SIGKILL)
-    return _look(intake, item)
+    return _look(intake, see, item)
 
 
 ingest.look = look

@@ -77,7 +77,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
     )
     if said := base.options.get("description"):
         console.print(screen.indented(str(said)))
-    if vision := base.options.get("vision"):
+    if (vision := base.options.get("vision") or "none") != "none":
         console.print(screen.indented(f"Images are described by {vision}."))
     _show_models(console, models, base.chunks)
     _show_origins(console, origins, now)

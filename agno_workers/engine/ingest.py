@@ -446,8 +446,9 @@ def chunking_of(claim: WorkClaim) -> Chunking:
 
 
 def vision_of(claim: WorkClaim) -> str | None:
-    """The model that looks at the images of the knowledge base."""
-    return claim.settings.get("vision") or None
+    """The model that looks at the images of the knowledge base; `none` is none."""
+    vision = claim.settings.get("vision")
+    return vision if vision and vision != "none" else None
 
 
 def as_json(error: Exception) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def test_a_vision_model_that_is_turned_on_looks_at_what_is_in_already(
     assert ingested(shelf, tmp_path)["documents"] == 1
     assert "lighthouse" in text_of(shelf, "coast.png")
     assert ingested(shelf, tmp_path)["unchanged"] == 1
-    assert ingested(shelf, tmp_path, vision=None)["documents"] == 1
+    assert ingested(shelf, tmp_path, vision="none")["documents"] == 1
+    assert ingested(shelf, tmp_path, vision=None)["unchanged"] == 1
     assert "lighthouse" not in text_of(shelf, "coast.png")
     assert len(provider.requests()) == 1
 
