@@ -224,7 +224,7 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
     """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`. None: the one that it was made with, or `local`."""
     vision: str | None = None
     """The model that looks at images and says what they show, `openai:...` as agents have it. None: an image is found by what is
-    written in its file. Another one, and all is read again."""
+    written in its file; `none` ends what was said before. Another one, and all is read again."""
     chunking: Chunking = Chunking()
     searching: Searching = Searching()
 
