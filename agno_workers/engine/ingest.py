@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -41,6 +42,7 @@ from agno_workers.knowledge.chunking import check
 from agno_workers.storage.ingest import Ingest, Text, WorkClaim
 from agno_workers.storage.journal import Hopeless, Journal, Recorded
 from agno_workers.storage.knowledge import Given, Knowledges
+from agno_workers.storage.search_index import Taken
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -57,6 +59,7 @@ MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
 POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
 """A batch at a provider, which may take a day."""
 _BUSY_S = 1.0
+_TAKEN_S = 10.0
 _FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
 """Statuses and codes of what is refused for the key, the bill or the model, whatever the text."""
 
@@ -323,10 +326,7 @@ def embed_by_batch(intake: Intake, claim: WorkClaim, embedder: BatchEmbedder, te
             return NOTHING
     if (made := embedder.poll(batch["id"])) is None:
         waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
-        looks = batch.get("looks", 0) + 1
-        if intake.ingest.keep_call(claim, {"batch": batch | {"looks": looks}}):
-            intake.journal.retry(claim, delay_s(POLL, looks, random.random()), waiting)
-        return NOTHING
+        return wait(intake, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
     tokens = sum(text.tokens for text in texts)
     return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
 
@@ -386,14 +386,16 @@ def smaller(ingest: Ingest, step: WorkClaim | Hopeless, call: dict[str, Any], er
 def tidy(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     if not intake.ingest.remove_vanished(claim):
         busy = {"type": "Busy", "message": "a document that is to go is in use elsewhere", "ids": {}}
-        intake.journal.retry(claim, _BUSY_S, busy)
-        return NOTHING
+        return wait(intake, claim, _BUSY_S, busy)
     reach("tidy.removed")
     if is_lost():
         raise Stopped
     if intake.ingest.has_changed(claim):
         intake.ingest.merge_duplicates(claim)
-        intake.tidy_index(claim.knowledge_id)
+        try:
+            intake.tidy_index(claim.knowledge_id)
+        except Taken as error:  # for as long as an index takes to be built: no worker waits for that
+            return wait(intake, claim, _TAKEN_S, as_json(error))
     recorded = intake.ingest.finish_tidy(claim)
     reach("tidy.recorded")
     forget_retired(intake, claim)
@@ -404,7 +406,8 @@ def forget_retired(intake: Intake, claim: WorkClaim) -> None:
     """The vectors that are no longer searched go; who dies before that leaves them to the next ingestion."""
     for space in intake.knowledges.spaces(claim.knowledge_id):
         if space.status is SpaceStatus.RETIRED and space.has_partition:
-            intake.drop_space(claim.knowledge_id, space.id)
+            with suppress(Taken):
+                intake.drop_space(claim.knowledge_id, space.id)
     intake.ingest.drop_retired(claim)
 
 
@@ -433,12 +436,23 @@ def bury(ingest: Ingest, step: Hopeless) -> Recorded:
 def later(
     intake: Intake, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
 ) -> Recorded | None:
-    """Another try after a while; None: the tries are used up. To look at a batch that is not ready is no try."""
-    tries = claim.tries - ((claim.call or {}).get("batch") or {}).get("looks", 0) + 1
+    """Another try after a while; None: the tries are used up."""
+    tries = claim.tries - waits_of(claim) + 1
     if tries >= retry.attempts:
         return None
     intake.journal.retry(claim, delay_s(retry, max(1, tries), random.random(), wish_s), as_json(error))
     return NOTHING
+
+
+def wait(intake: Intake, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> Recorded:
+    """Another look after a while at what nobody can hurry; it is none of the tries."""
+    if intake.ingest.keep_call(claim, {"waits": waits_of(claim) + 1}):
+        intake.journal.retry(claim, delay_s, why)
+    return NOTHING
+
+
+def waits_of(claim: WorkClaim) -> int:
+    return int((claim.call or {}).get("waits", 0))
 
 
 def chunking_of(claim: WorkClaim) -> Chunking:

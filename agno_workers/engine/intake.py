@@ -25,6 +25,9 @@ from agno_workers.storage.knowledge import Knowledges
 from agno_workers.storage.pool import Pool
 from agno_workers.storage.search_index import SearchIndex
 
+_TURN_S = 2.0
+"""For which somebody else's work on an index is waited for; then the step is, without a worker."""
+
 
 def build(
     pool: Pool, ingest: Ingest, knowledges: Knowledges, journal: Journal, held: Held, *, fetch_timeout_s: float, document_max_bytes: int,
@@ -42,9 +45,9 @@ def build(
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         viewer=partial(viewer, model),
-        tidy_index=index.tidy_index,
+        tidy_index=partial(index.tidy_index, wait_s=_TURN_S),
         expect=index.expect,
-        drop_space=index.drop_space,
+        drop_space=partial(index.drop_space, wait_s=_TURN_S),
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,
     )

@@ -45,7 +45,7 @@ class Index(msgspec.Struct, frozen=True):
     """The longest that a build may take, and that another one is waited for."""
 
 
-class _Taken(Unavailable):
+class Taken(Unavailable):
     """Somebody else has the lock of a base."""
 
 
@@ -57,9 +57,12 @@ class SearchIndex:
         self._index = index or Index()
         self._own_partition = own_partition
 
-    def tidy_index(self, knowledge_id: int) -> list[str]:
-        """Count the words anew, and give each space that has become large its partition and index. Says what was done."""
-        with self._alone(knowledge_id) as connection:
+    def tidy_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
+        """Count the words anew, and give each space that has become large its partition and index. Says what was done.
+
+        Raises Taken where somebody else has been at it for `wait_s`, which may be an hour, the time of a build, and is that by default.
+        """
+        with self._alone(knowledge_id, wait_s) as connection:
             done = []
             if execute(connection, _SQL["words_are_stale"], {"knowledge_id": knowledge_id}):
                 execute(connection, _SQL["count_words"], {"knowledge_id": knowledge_id})
@@ -79,7 +82,7 @@ class SearchIndex:
                 bare = [space for space in _spaces(connection, knowledge_id) if not space["has_partition"]]
                 for space in bare:
                     _own_partition(connection, space["id"])
-        except _Taken:
+        except Taken:
             return False
         return bool(bare)
 
@@ -89,9 +92,9 @@ class SearchIndex:
             for space in _spaces(connection, knowledge_id, retired=True):
                 _patiently(connection, "drop_partition", space["id"])
 
-    def drop_space(self, knowledge_id: int, space_id: int) -> None:
-        """Take one space's partition away, and the vectors in it: once another model is searched."""
-        with self._alone(knowledge_id) as connection:
+    def drop_space(self, knowledge_id: int, space_id: int, *, wait_s: float | None = None) -> None:
+        """Take one space's partition away, and the vectors in it: once another model is searched. Waits and raises as `tidy_index`."""
+        with self._alone(knowledge_id, wait_s) as connection:
             _patiently(connection, "drop_partition", space_id)
 
     @contextmanager
@@ -119,7 +122,7 @@ class SearchIndex:
         until = monotonic() + wait_s
         while not execute(connection, _SQL["alone"], turn)[0]["ours"]:
             if monotonic() >= until:
-                raise _Taken(
+                raise Taken(
                     f"the index of knowledge base {knowledge_id} has been tended to by somebody else for {wait_s:g} s. Try again."
                 )
             sleep(random.uniform(0.05, 0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected,
 from agno_workers.storage import editions
 from agno_workers.storage.ingest import Windows
 from agno_workers.storage.pool import execute, statements
+from agno_workers.storage.search_index import Taken
 from tests import invariants
 from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
@@ -512,6 +514,19 @@ def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
         todo += small.take(todo.pop(0)).sends
     assert small.world.look.run(send.run_id).status == "done"
     assert small.without_vector() == 0
+
+
+def test_a_tidy_that_another_one_is_before_holds_no_worker_and_is_no_failure(shelf: Shelf) -> None:
+    answers = [*[Taken("another one is at it")] * 5, ValueError("what nobody expected"), None]
+
+    def tidy_index(knowledge_id: int) -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    shelf.intake = dataclasses.replace(shelf.intake, tidy_index=tidy_index)
+    shelf.books = {"a": "one"}
+    assert shelf.run()["documents"] == 1
+    assert answers == []
 
 
 # A provider's batches.
