@@ -294,13 +294,18 @@ def embed(intake: Intake, claim: WorkClaim, is_lost: IsLost) -> Recorded:
     embedder = intake.embedder(claim.model)
     if claim.options.get("batch") and isinstance(embedder, BatchEmbedder):
         return embed_by_batch(intake, claim, embedder, texts)
-    vectors: dict[int, bytes] = {}
+    vectors = {text.id: text.known[4:] for text in texts if text.known}
+    alike: dict[str, list[Text]] = {}
+    for text in texts:
+        if not text.known:
+            alike.setdefault(embedded(text), []).append(text)
     tokens = 0
-    for few in calls(texts, embedder):
+    for few in calls([same[0] for same in alike.values()], embedder):
         if is_lost():
             raise Stopped
         made, took = call(embedder, few)
-        vectors |= halves([text.id for text in few], made)
+        for first, vector in zip(few, halves([text.id for text in few], made).values(), strict=True):
+            vectors |= {text.id: vector for text in alike[embedded(first)]}
         tokens += took
     reach("embed.made")
     recorded = intake.ingest.finish_embed(claim, vectors, tokens=tokens)
@@ -341,7 +346,8 @@ def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
             few, tokens = [], 0
         few.append(text)
         tokens += text.tokens
-    yield few
+    if few:
+        yield few
 
 
 def call(embedder: Embedder, texts: Sequence[Text]) -> tuple[Any, int]:

@@ -83,6 +83,8 @@ class Text(msgspec.Struct, frozen=True):
     heading: str
     content: str
     tokens: int
+    known: bytes | None = None
+    """The vector that the same text has elsewhere: its dimensions in 4 bytes, then as `finish_embed` takes it."""
 
 
 class Ingest:

@@ -38,8 +38,12 @@ FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)
 WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 
 -- name: texts
--- What is to be embedded, of those chunks that are still there and have no vector yet.
-SELECT c.id, c.heading, c.content, c.tokens FROM agno.chunk c
+-- What is to be embedded, of those chunks that are still there and have no vector yet. `known`: the one that the same text has by now, as
+-- Postgres sends it.
+SELECT c.id, c.heading, c.content, c.tokens,
+       (SELECT halfvec_send(e.embedding) FROM agno.chunk same JOIN agno.chunk_embedding e ON e.chunk_id = same.id AND e.space_id = %(space_id)s
+        WHERE same.hash = c.hash LIMIT 1) AS known
+FROM agno.chunk c
 WHERE c.id = ANY(%(chunk_ids)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s)
 ORDER BY c.id;

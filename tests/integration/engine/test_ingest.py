@@ -232,6 +232,21 @@ def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
     assert len(shelf.chunks()) == 3
 
 
+@pytest.mark.parametrize("embed_texts", [3, 100])
+def test_a_text_that_stands_in_many_new_documents_is_embedded_once(world: World, embed_texts: int) -> None:
+    """Whether they are in one step, or all of them are read before the first vector is made."""
+    shelf = Shelf(world, Windows(embed_texts=embed_texts, publish_after_s=0.0))
+    shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(8)}
+    summary = shelf.run()
+    assert sorted(shelf.embedder.seen) == [*(f"own {place}" for place in range(8)), "the footer of all"]
+    assert (shelf.without_vector(), summary["embedded"]) == (0, 16)
+    vectors = world.sql(
+        "SELECT count(DISTINCT e.embedding::text) AS vectors FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id "
+        "WHERE c.content = 'the footer of all'"
+    )
+    assert vectors == [{"vectors": 1}]
+
+
 # What goes wrong.
 
 
