@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import msgspec
 from agno_workers.errors import InvalidInput
 
 T = TypeVar("T", bound=msgspec.Struct)
+_OURS = re.compile(r"AGNO_.*|(OPENAI|ANTHROPIC)_API_KEY", re.IGNORECASE | re.DOTALL)
 
 
 def read(kind: type[T], given: Mapping[str, Any], what: str) -> T:
@@ -32,8 +34,12 @@ def read(kind: type[T], given: Mapping[str, Any], what: str) -> T:
 def from_environment(variable: str, what: str) -> str:
     """The value that a worker's environment has under this name. No message repeats it.
 
-    Raises InvalidInput where there is none.
+    Raises InvalidInput where there is none, and for what the workers themselves live by: a description says where the value is sent.
     """
+    if _OURS.fullmatch(variable):
+        raise InvalidInput(
+            f"{what}: the environment variable {variable!r} is the workers' own, and no source gets it: put what it needs into another one."
+        )
     if value := os.environ.get(variable, ""):
         return value
     raise InvalidInput(

@@ -1,0 +1,26 @@
+"""What descriptions of sources have in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from agno_workers.errors import InvalidInput
+from agno_workers.sources import spec
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["AGNO_SIGNING_KEY", "AGNO_DATABASE_URL", "agno_broker_url", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"],
+)
+def test_what_the_workers_live_by_is_handed_to_no_source(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "swordfish")
+    with pytest.raises(InvalidInput, match=f"'{variable}' is the workers' own") as refused:
+        spec.from_environment(variable, "a description")
+    assert "swordfish" not in str(refused.value)
+
+
+def test_any_other_variable_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCS_URL", "postgresql://docs")
+    assert spec.from_environment("DOCS_URL", "a description") == "postgresql://docs"
