@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from agno_workers.engine.asking import Asking
 from agno_workers.storage.knowledge import Knowledges
 from tests.integration.storage.base import Base
 from tests.integration.storage.world import World
+from tests.invariants import until
 
 EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
@@ -58,3 +60,23 @@ def _switch(base: Base, chunk: int) -> None:
         "UPDATE agno.knowledge SET space_id = %s, version = version + 1 WHERE id = %s", base.space, base.id
     )
     base.sql("DELETE FROM agno.chunk_embedding WHERE space_id = %s", old)
+
+
+def test_what_is_like_a_document_is_found_while_another_model_takes_over(world: World) -> None:
+    """Between two looks of one search: the base was read, and its space is one that was searched before."""
+    base = Base(world.pool)
+    (one,), (other,) = base.add(("cats", EAST), uri="a"), base.add(("felines", EAST), uri="b")
+    document = world.value("SELECT id FROM agno.document WHERE uri = 'a'")
+    with world.pool.connection() as switching, ThreadPoolExecutor(1) as threads:
+        with switching.transaction():
+            switching.execute("LOCK TABLE agno.space IN ACCESS EXCLUSIVE MODE")
+            hits = threads.submit(base.search.similar, base.id, document_id=document)
+            until(lambda: world.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+            switching.execute("UPDATE agno.space SET status = 'retired'")
+            switching.execute(
+                "INSERT INTO agno.space (knowledge_id, model, dimensions, status) SELECT id, 'newer', 3, 'current' FROM agno.knowledge"
+            )
+            switching.execute("UPDATE agno.knowledge SET space_id = (SELECT max(id) FROM agno.space)")
+            switching.execute("UPDATE agno.chunk_embedding SET space_id = (SELECT max(id) FROM agno.space)")
+        assert [hit.chunk_id for hit in hits.result(timeout=30)] == [other]
+    assert one != other
