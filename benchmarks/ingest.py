@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from agno_workers import Chunking, Knowledge
+from agno_workers import Chunking, Knowledge, wiring
 from agno_workers.core.knowledge import Progress
 from benchmarks.corpus import Corpus
 from benchmarks.processes import tree_bytes
@@ -33,7 +34,7 @@ _INDEXES = "SELECT count(*) FROM pg_indexes WHERE indexdef ~ 'USING (hnsw|ivffla
 
 def run(options: Options) -> Report:
     corpus = Corpus(options.pick(2000, 60))
-    rounds = options.pick(3, 1)
+    rounds = options.pick(2, 1)
     with stage() as on_stage:
         folder = on_stage.folder / "documents"
         corpus.write(folder)
@@ -52,6 +53,10 @@ def run(options: Options) -> Report:
         for peer, who in {"floor": "one process, COPY, nothing else", **PEERS}.items() if peer in played[0]
     ]  # fmt: skip
     rows += [
+        Row(
+            measure="the same, and an HNSW index of all vectors", unit="/s", ours=tuple(count / each["ours"]["indexed_s"] for each in played),
+            peer=tuple(count / each["floor"]["seconds"] for each in played), against="the same process, without an index",
+        ),
         Row(
             measure="the same again, unchanged", unit="s", ours=tuple(each["ours"]["again_s"] for each in played),
             peer=tuple(each["ours"]["seconds"] for each in played), against="the first time", aim="<= 0.02x", readme=True,
@@ -86,15 +91,22 @@ def _round(on_stage: Stage, options: Options, folder: Path, number: int) -> dict
 
 
 def _ours(on_stage: Stage, folder: Path, name: str) -> dict[str, Any]:
+    _forget_all()  # a text that has a vector in another base would not be embedded again
     knowledge = _knowledge(name)
     with _worker(on_stage) as pid:
-        took_s, progress = _ingest_s(knowledge, folder)
+        took_s, indexed_s, progress = _first_s(knowledge, folder)
         assert progress.documents == len(list(folder.iterdir())), progress
         assert progress.failed == 0, progress
         assert progress.embedded == progress.chunks, progress
         again_s, again = _ingest_s(knowledge, folder)
         assert again.unchanged == progress.documents, again
-        return {"seconds": took_s, "again_s": again_s, "bytes": tree_bytes(pid)}
+        return {"seconds": took_s, "indexed_s": indexed_s, "again_s": again_s, "bytes": tree_bytes(pid)}
+
+
+def _forget_all() -> None:
+    knowledges = wiring.services().knowledges
+    for known in knowledges.all():
+        knowledges.remove(known.name)
 
 
 def _edited(on_stage: Stage, options: Options, folder: Path, number: int) -> dict[str, int]:
@@ -119,6 +131,17 @@ def _worker(on_stage: Stage) -> Iterator[int]:
         yield pid
 
 
+def _first_s(knowledge: Knowledge, folder: Path) -> tuple[float, float, Progress]:
+    """Until every chunk has its vector and can be found, as the peers end; and until its index is built, too, which they lack."""
+    began, tick = perf_counter(), threading.Event()
+    job = knowledge.ingest([str(folder)])
+    while (now := job.progress()).total == 0 or now.settled < now.total or now.embedded < now.chunks:
+        tick.wait(0.02)
+    took_s = perf_counter() - began
+    job.wait(timeout=_WAIT_S)
+    return took_s, perf_counter() - began, job.progress()
+
+
 def _ingest_s(knowledge: Knowledge, folder: Path) -> tuple[float, Progress]:
     began = perf_counter()
     job = knowledge.ingest([str(folder)])
@@ -133,6 +156,7 @@ def _peer(
     more = ["--again"] if again else []
     more += ["--fail-at", str(fail_at)] if fail_at is not None else []
     if not again:
+        folder.with_suffix(".docstore.json").unlink(missing_ok=True)  # LlamaIndex's memory of a round before
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     own = urlunsplit(urlsplit(url)._replace(path=f"/{database}"))

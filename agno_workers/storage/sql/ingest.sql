@@ -39,10 +39,12 @@ WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 
 -- name: texts
 -- What is to be embedded, of those chunks that are still there and have no vector yet. `known`: the one that the same text has by now, as
--- Postgres sends it.
+-- Postgres sends it. One by one, as in copy_vectors.
 SELECT c.id, c.heading, c.content, c.tokens,
-       (SELECT halfvec_send(e.embedding) FROM agno.chunk same JOIN agno.chunk_embedding e ON e.chunk_id = same.id AND e.space_id = %(space_id)s
-        WHERE same.hash = c.hash LIMIT 1) AS known
+       (SELECT vector.sent FROM (SELECT same.id FROM agno.chunk same WHERE same.hash = c.hash OFFSET 0) AS same
+        CROSS JOIN LATERAL (SELECT halfvec_send(e.embedding) AS sent FROM agno.chunk_embedding e
+            WHERE e.chunk_id = same.id AND e.space_id = %(space_id)s OFFSET 0) AS vector
+        LIMIT 1) AS known
 FROM agno.chunk c
 WHERE c.id = ANY(%(chunk_ids)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s)
@@ -170,13 +172,14 @@ RETURNING c.live;
 
 -- name: copy_vectors
 -- A text that has a vector of the same model somewhere needs no other one. It is looked up once for each text, however many chunks have it.
+-- One by one (OFFSET 0): of tables that have just been filled the planner knows nothing, and would read all vectors for each text.
 WITH wanted AS MATERIALIZED (
     SELECT text.hash, target.id AS space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
     JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
     CROSS JOIN LATERAL (
-        SELECT e.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
-        JOIN agno.chunk_embedding e ON e.chunk_id = same.id
-        JOIN agno.space s ON s.id = e.space_id AND s.model = target.model AND s.dimensions = target.dimensions
+        SELECT vector.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
+        CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.space s ON s.id = e.space_id
+            WHERE e.chunk_id = same.id AND s.model = target.model AND s.dimensions = target.dimensions OFFSET 0) AS vector
         LIMIT 1) AS known
 )
 INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
