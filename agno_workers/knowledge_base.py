@@ -18,7 +18,7 @@ from agno_workers import wiring
 from agno_workers.agent import RunResult
 from agno_workers.broker.names import RUN
 from agno_workers.core import knowledge as core
-from agno_workers.core.knowledge import Hit, Mode
+from agno_workers.core.knowledge import Hit, Mode, Rerank
 from agno_workers.errors import InvalidInput
 from agno_workers.ingestion import Ingestion, Sources, document, given, named, options
 from agno_workers.knowledge.chunking import check
@@ -90,14 +90,18 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
     def search(
-        self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None
+        self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None,
+        rerank: Rerank | None = None,
     ) -> list[Hit]:  # fmt: skip
         """The best hits, best first: `hybrid` (by meaning and by words), `semantic` or `keyword`. `filters` go by metadata:
-        `{"lang": "en", "year": {"gte": 2024}}`.
+        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
+        each is, such as a cross-encoder would.
 
         Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
         """
-        return wiring.services().library.ask(self, question, limit=limit, mode=mode, filters=filters)
+        return wiring.services().library.ask(
+            self, question, limit=limit, mode=mode, filters=filters, rerank=rerank
+        )
 
     def similar(
         self, uri: str, *, limit: int | None = None, filters: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ Offsets count characters of the normalised text. Vectors are float32, unit lengt
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -192,6 +193,10 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     """The parts of the score: `semantic` (cosine), `keyword` (BM25), the ranks in each, and what it was multiplied by: `feedback`,
     and `sibling`, of a further chunk of the same document.
     """
+
+
+Rerank = Callable[[str, Sequence[Hit]], Sequence[float]]
+"""Looks at a question and its hits, and says how good each is: the higher the better."""
 
 
 class Searching(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, get_args
 
-from agno_workers.core.knowledge import Filter, Hit, Mode
+from agno_workers.core.knowledge import Filter, Hit, Mode, Rerank
 from agno_workers.core.ports import Embedder
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
@@ -30,9 +30,9 @@ class Asking:
         self._vector = lru_cache(_QUESTIONS)(self._embed)
 
     def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any]
-    ) -> list[Hit]:
-        """The best hits, best first.
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+    ) -> list[Hit]:  # fmt: skip
+        """The best hits, best first; with `rerank` more are found, and it has the last word.
 
         Raises UnknownKnowledge; InvalidInput for an empty question, another mode, and a filter that is none;
         ModelUnavailable and ModelRejected of the embedder.
@@ -50,6 +50,7 @@ class Asking:
             limit,
             mode,
             compile_filter(filters),
+            rerank,
         )
         try:
             return asked()
@@ -66,11 +67,20 @@ class Asking:
             base.id, document_id=document, filter=compile_filter(filters), limit=limit
         )
 
-    def _asked(self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter) -> list[Hit]:
+    def _asked(
+        self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter, rerank: Rerank | None
+    ) -> list[Hit]:
         base = self._base(knowledge)
         vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
         return self._search.search(
-            base.id, question, vector, mode=mode, filter=filter, limit=limit, space_id=base.space_id
+            base.id,
+            question,
+            vector,
+            mode=mode,
+            filter=filter,
+            limit=limit,
+            space_id=base.space_id,
+            rerank=rerank,
         )
 
     def _base(self, name: str) -> Searched:

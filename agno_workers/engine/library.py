@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Source, Use
+from agno_workers.core.knowledge import Hit, Knowledge, Mode, Note, Rerank, Source, Use
 from agno_workers.core.messages import Message
 from agno_workers.core.ports import Embedder
 from agno_workers.core.references import references
@@ -27,8 +27,8 @@ class Asks(Protocol):
     """Finds what fits; see asking.py."""
 
     def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any]
-    ) -> list[Hit]: ...
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+    ) -> list[Hit]: ...  # fmt: skip
 
     def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[Hit]: ...
 
@@ -65,10 +65,12 @@ class Library:
         limit: int | None = None,
         mode: Mode | None = None,
         filters: dict[str, Any] | None = None,
+        rerank: Rerank | None = None,
     ) -> list[Hit]:
         """The best hits, best first. A question without a good one is kept as a gap, unless a filter may be why."""
         searching = knowledge.searching
-        hits = self._asks.ask(knowledge.name, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {}
+        hits = self._asks.ask(knowledge.name, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {},
+            rerank=rerank,
         )  # fmt: skip
         best, is_gap = judged(hits, searching.gap_below)
         if is_gap and not filters:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
 import msgspec
 from psycopg import errors
 
-from agno_workers.core.knowledge import Filter, Hit, Mode
+from agno_workers.core.knowledge import Filter, Hit, Mode, Rerank
 from agno_workers.errors import InvalidInput
 from agno_workers.storage.pool import Pool, jsonb, statements
 
 _SQL = statements("search")
 MAX_LIMIT = 1000
-Rerank = Callable[[str, Sequence[Hit]], Sequence[float]]
-"""Looks at a question and its hits, and says how good each is: the higher the better."""
 
 
 class Effort(msgspec.Struct, frozen=True):

@@ -46,6 +46,18 @@ def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> No
     assert [hit.chunk_id for hit in hits] == [chunk]
 
 
+def test_a_reranker_has_the_last_word_over_more_than_was_asked_for(world: World) -> None:
+    base = Base(world.pool)
+    for text in ("cats and cats and cats", "cats", "cats and dogs"):
+        base.add(text)
+    asking = Asking(world.pool, Knowledges(world.pool, world.journal, queue="knowledge"), lambda name: None)  # type: ignore[arg-type,return-value]
+    (hit,) = asking.ask(
+        "docs", "cats", limit=1, mode="keyword", filters={},
+        rerank=lambda question, hits: [float("dogs" in hit.content) for hit in hits],
+    )  # fmt: skip
+    assert (hit.content, hit.score) == ("cats and dogs", 1.0)
+
+
 def _switch(base: Base, chunk: int) -> None:
     """As the end of a reindex leaves it."""
     old = base.space
