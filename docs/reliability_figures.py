@@ -2,6 +2,7 @@
 
     benchmarks/results/payments.json   ./run bench payments --agno-python PATH
     benchmarks/results/chaos.json      ./run chaos --minutes N --seed S --stock --json benchmarks/results/chaos.json
+    benchmarks/results/chaos_ingest.json   ./run chaos-ingest FOLDER --json benchmarks/results/chaos_ingest.json
 
 A test says when the page is behind them.
 """
@@ -31,6 +32,7 @@ def written(page: str) -> str:
     for name, text in (
         ("payments", markdown(RESULTS / "payments.json")),
         ("chaos", chaos(RESULTS / "chaos.json")),
+        ("chaos-ingest", chaos_ingest(RESULTS / "chaos_ingest.json")),
     ):
         before, _, rest = page.partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition(f"<!-- /{name} -->")
@@ -50,6 +52,14 @@ def chaos(path: Path) -> str:
     met = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
     lines += ["", f"Faults: {met}. Stock Celery, which needs no Postgres, met those of workers and Redis; its runs are chords of three"]  # fmt: skip
     lines += ["parts and a body, with `acks_late`, `reject_on_worker_lost` and a visibility time-out of 5 s; ours are a mix of all doors."]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def chaos_ingest(path: Path) -> str:
+    """A row a counter."""
+    report = json.loads(path.read_bytes())
+    lines = [f"| {report['what']}, seed {report['seed']} | |", "|---|---|"]
+    lines += [f"| {name} | {_value(value)} |" for name, value in report["counters"].items()]
     return "\n".join(lines) + "\n"
 
 

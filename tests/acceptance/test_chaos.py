@@ -21,7 +21,9 @@ import pytest
 from msgspec.structs import replace
 
 from agno_workers.embedded import EmbeddedServers
+from benchmarks.corpus import Corpus
 from tests import invariants
+from tests.chaos import ingest
 from tests.chaos.history import Execution, History, RunRow, StepRow, Submission, World, recovery, verdict
 from tests.chaos.plan import KINDS, plan
 from tests.chaos.proxy import Mode, Network, Proxy
@@ -49,6 +51,33 @@ def test_nothing_accepted_is_lost_and_nothing_is_doubled_under_random_faults(
     assert counters["acknowledged"] > 10
     assert counters["faults"] == len(said["plan"]) > 3
     assert counters["tool executions in the ledger"] > 10
+
+
+def test_documents_are_the_same_whether_workers_die_meanwhile_or_not(tmp_path: Path) -> None:
+    Corpus(150, chars=3000).write(tmp_path / "documents")
+    report = tmp_path / "chaos.json"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.chaos.ingest", str(tmp_path / "documents"), "--kill-every", "1.5", "--json", str(report)],
+        cwd=ROOT, capture_output=True, text=True, timeout=115,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    counters = json.loads(report.read_bytes())["counters"]
+    assert (counters["documents"], counters["missing or different"], counters["vectors twice or missing"]) == (150, 0, 0)  # fmt: skip
+    assert counters["FLUSHALL"] == 2
+    assert counters["chunks"] > 500
+
+
+def test_the_comparison_is_red_when_a_document_differs() -> None:
+    same = [("a.md", "1f")], [("1f", 0, "aa", True, 1, "v")]
+    for storm in (
+        ([], same[1]),
+        (same[0], []),
+        (same[0], same[1] * 2),
+        (same[0], [("1f", 0, "aa", True, 2, "v")]),
+        (same[0], [("1f", 0, "aa", True, 1, "w")]),
+    ):
+        assert ingest.different(same, storm), storm
+    assert not ingest.different(same, same)
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:

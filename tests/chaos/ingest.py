@@ -22,7 +22,7 @@ import psycopg
 import redis
 from rich.console import Console
 
-from agno_workers import Knowledge, embedded
+from agno_workers import Knowledge, embedded, wiring
 from agno_workers.core.knowledge import Progress
 from agno_workers.embedded import EmbeddedServers
 from agno_workers.ingestion import Ingestion
@@ -81,13 +81,17 @@ def run(options: Options, say: Say) -> Verdict:
 def _play(options: Options, servers: EmbeddedServers, fleet: Fleet, say: Say) -> Verdict:
     say("in peace")
     peace_s, peace = _ingest(options, "peace", lambda _: None, say)
+    rows = {"peace": _rows(servers.database_url, "peace")}
+    wiring.services().knowledges.remove(
+        "peace"
+    )  # a text that has a vector in another base would get that one
     say(
         f"under faults: a worker is killed each {options.kill_every_s:g} s, Redis wiped {options.wipes} times"
     )
     faults = _Faults(options, servers, fleet, peace.total)
     storm_s, storm = _ingest(options, "storm", faults.look, say)
     again_s, again = _ingest(options, "storm", lambda _: None, say)
-    rows = {name: _rows(servers.database_url, name) for name in ("peace", "storm")}
+    rows["storm"] = _rows(servers.database_url, "storm")
     counters = {
         "documents": storm.total,
         "chunks": len(rows["storm"][1]),
@@ -101,19 +105,23 @@ def _play(options: Options, servers: EmbeddedServers, fleet: Fleet, say: Say) ->
         "missing or different": len(set(rows["peace"][1]) ^ set(rows["storm"][1])),
         "vectors twice or missing": sum(row[4] != 1 for row in rows["storm"][1]),
     }
-    return Verdict(counters, _broken(servers, rows))
+    broken = different(rows["peace"], rows["storm"]) + violated(servers.database_url)
+    return Verdict(counters, broken)
 
 
-def _broken(servers: EmbeddedServers, rows: dict[str, tuple[list[Any], list[Any]]]) -> list[str]:
+Rows = tuple[list[Any], list[Any]]
+"""The documents and the chunks of a base, as the statements above give them."""
+
+
+def different(peace: Rows, storm: Rows) -> list[str]:
+    """What is missing, too much or twice under faults, a sentence each."""
     found = []
-    for what, place in (("document", 0), ("chunk", 1)):
-        peace, storm = rows["peace"][place], rows["storm"][place]
-        found += [f"a {what} is missing: {row}" for row in sorted(set(peace) - set(storm))[:10]]
-        found += [f"a {what} is too much: {row}" for row in sorted(set(storm) - set(peace))[:10]]
-        if len(storm) != len(set(storm)):
-            found.append(f"{len(storm) - len(set(storm))} {what}s are there twice")
-    found += [f"a chunk has {row[4]} vectors: {row[:3]}" for row in rows["storm"][1] if row[4] != 1][:10]
-    return found + violated(servers.database_url)
+    for what, expected, there in zip(("document", "chunk"), peace, storm, strict=True):
+        found += [f"a {what} is missing: {row}" for row in sorted(set(expected) - set(there))[:10]]
+        found += [f"a {what} is too much: {row}" for row in sorted(set(there) - set(expected))[:10]]
+        if len(there) > len(set(there)):
+            found.append(f"{len(there) - len(set(there))} {what}(s) are there twice")
+    return found + [f"a chunk has {row[4]} vectors: {row[:3]}" for row in storm[1] if row[4] != 1][:10]
 
 
 def _ingest(
@@ -161,7 +169,7 @@ class _Faults:
             self.wipes += 1
 
 
-def _rows(url: str, name: str) -> tuple[list[Any], list[Any]]:
+def _rows(url: str, name: str) -> Rows:
     with psycopg.connect(url) as connection:
         return (
             connection.execute(_DOCUMENTS, [name]).fetchall(),
@@ -182,6 +190,7 @@ def main() -> int:
     )
     parser.add_argument("--wipes", type=int, default=2, metavar="N", help="of Redis (2)")
     parser.add_argument("--embedder", default="hash:384", help="(hash:384)")
+    parser.add_argument("--what", default="documents", help="what the documents are, for the JSON")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counters there")
     given = parser.parse_args()
     folder = str(Path(given.folder).resolve())
@@ -193,7 +202,12 @@ def main() -> int:
     for line in verdict.broken:
         console.print(f"BROKEN: {line}")
     if given.json:
-        shown = {"seed": given.seed, "counters": verdict.counters, "broken": verdict.broken}
+        shown = {
+            "what": given.what,
+            "seed": given.seed,
+            "counters": verdict.counters,
+            "broken": verdict.broken,
+        }
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(shown)) + b"\n")
     return int(bool(verdict.broken))
 
