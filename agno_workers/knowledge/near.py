@@ -21,8 +21,6 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from agno_workers.core.knowledge import NEAR_BANDS
-
 BANDS = 16
 ROWS = 5
 SHINGLE_WORDS = 5
@@ -51,16 +49,6 @@ def bands(text: str) -> tuple[int, ...]:
         np.minimum(least, hashes.min(axis=1, keepdims=True), out=least)
     folded = _fold(least.reshape(BANDS, ROWS), ROWS)[:, 0]
     return tuple(folded.view(np.int64).tolist())
-
-
-def are_near(shared: int) -> bool:
-    """Whether two documents with so many equal bands are nearly the same."""
-    return shared >= NEAR_BANDS
-
-
-def likeness(shared: int) -> float:
-    """The Jaccard index that so many equal bands speak for."""
-    return float((shared / BANDS) ** (1 / ROWS))
 
 
 def _shingles(text: str) -> Hashes:
