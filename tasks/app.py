@@ -8,6 +8,7 @@ import socket
 import sys
 import uuid
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def leave_when_asked(life: Life) -> None:
     once: Celery would wait in its handler for threads that can't be stopped.
     """
     process = os.getpid()
-    asked = False
+    asked = (
+        count()
+    )  # the second signal may come while the first one is being handled: `next` counts each once
 
     def hurry(*_: Any) -> None:
         if os.getpid() == process:  # a child of the pool has our handlers, too
@@ -119,9 +122,7 @@ def leave_when_asked(life: Life) -> None:
             life.ask("hurry")
 
     def leave(**_: Any) -> None:
-        nonlocal asked
-        life.ask("hurry" if asked else "leave")
-        asked = True
+        life.ask("hurry" if next(asked) else "leave")
 
     signals.worker_shutting_down.connect(leave, weak=False)
     signal.signal(signal.SIGQUIT, hurry)

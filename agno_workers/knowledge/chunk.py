@@ -279,7 +279,7 @@ class _Places:
         """Pieces as (what to repeat above it, start, stop), in order, from `begin` to the end of the stretch. Each holds
         something that the one before it doesn't, and is within `max_chars` together with what is above it.
         """
-        covered = begin
+        covered = told = begin
         while True:
             above = self._above(begin)
             room = max_chars - len(above) - bool(above)
@@ -292,8 +292,9 @@ class _Places:
                 return
             stop, at = self._place(begin, covered, room)
             stop = begin + len(self._text[begin:stop].rstrip())
-            if stop > begin:
+            if stop > max(begin, told):  # blanks alone are nothing new
                 yield above, begin, stop
+                told = stop
             begin, covered = self._back(at, begin, overlap_chars), at
 
     def _place(self, begin: int, covered: int, room: int) -> tuple[int, int]:

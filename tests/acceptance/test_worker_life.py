@@ -91,8 +91,9 @@ def test_a_worker_is_known_with_what_it_listens_to_and_carries(
 def test_queues_that_come_and_go_at_run_time_are_seen(
     worker: Worker, app: AgnoCelery, workers: Workers
 ) -> None:
-    app.control.add_consumer("heavy")
-    app.control.cancel_consumer("tools")
+    # "ready" is said a moment before the worker listens to remote control: asked until it answers.
+    invariants.until(lambda: app.control.add_consumer("heavy", reply=True))
+    invariants.until(lambda: app.control.cancel_consumer("tools", reply=True))
     invariants.until(lambda: workers.all()[0].queues == ("agents", "heavy"))
 
 

@@ -72,6 +72,12 @@ def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
         assert any(heading in each for each in found)
 
 
+def test_a_line_that_begins_with_blanks_is_no_reason_to_say_the_one_before_it_twice() -> None:
+    document = Parsed((Block("code", f"a a a\n\xa0 {'x' * 70}"),))
+    _, pieces = chunk(normalise(document), Chunking("structure", 20, overlap_chars=5, max_tokens=2_000))
+    assert all(before.end < piece.end for before, piece in pairwise(pieces))
+
+
 @settings(deadline=None, max_examples=100)
 @given(parsed, st.integers(20, 300), st.data(), st.sampled_from(["structure", "fixed"]))
 def test_with_an_overlap_every_piece_still_brings_something_new(
