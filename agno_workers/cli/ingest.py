@@ -81,13 +81,18 @@ def ingest(
     with shelf.opened() as here:
         here.ensure(knowledge, embedder, vision)
         job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
-        if wait:
-            follow(here, job, json=json)
-        elif json:
-            typer.echo(screen.as_json(job.progress()))
-        else:
-            typer.echo(job.id)
-            typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
+        submitted(here, job, wait=wait, json=json)
+
+
+def submitted(here: Shelf, job: Ingestion, *, wait: bool, json: bool) -> None:
+    """What a command says of an ingestion that it has begun: all of it, or where to look."""
+    if wait:
+        follow(here, job, json=json)
+    elif json:
+        typer.echo(screen.as_json(job.progress()))
+    else:
+        typer.echo(job.id)
+        typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
 
 
 def _described(source: str) -> str | dict[str, Any]:

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import screen, shelf
-from agno_workers.cli.ingest import follow
+from agno_workers.cli.ingest import follow, submitted
 from agno_workers.core.knowledge import SpaceStatus
 from agno_workers.errors import InvalidInput
-from agno_workers.ingestion import Ingestion
 from agno_workers.storage.learned import Gap, KeptNote
 from agno_workers.storage.overview import Base, Model, Origin, Overview
 
@@ -158,7 +157,7 @@ def reindex(
     with shelf.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         here.ensure(name, embedder)
-        _go(here, here.began(here.knowledges.reindex(name)), wait=wait, json=json)
+        submitted(here, here.began(here.knowledges.reindex(name)), wait=wait, json=json)
 
 
 @app.command()
@@ -196,7 +195,7 @@ def failures(
 def retry(run_id: str = _RUN, wait: bool = _WAIT, json: bool = _AS_JSON) -> None:
     """Begin a new ingestion of what failed in one, and of what it left undone."""
     with shelf.opened() as here:
-        _go(here, here.ingestion(run_id).retry(), wait=wait, json=json)
+        submitted(here, here.ingestion(run_id).retry(), wait=wait, json=json)
 
 
 @app.command()
@@ -277,13 +276,3 @@ def _show_gaps(listed: Sequence[Gap], now: datetime) -> None:
     console.print(
         screen.table(console.width, ("asked", "last", "best", "question"), rows, right=("asked", "best"))
     )
-
-
-def _go(here: shelf.Shelf, job: Ingestion, *, wait: bool, json: bool) -> None:
-    if wait:
-        follow(here, job, json=json)
-    elif json:
-        typer.echo(screen.as_json(job.progress()))
-    else:
-        typer.echo(job.id)
-        typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
