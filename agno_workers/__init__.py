@@ -11,11 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agno_workers import errors as errors
-    from agno_workers.agent import Agent as Agent
-    from agno_workers.agent import RunResult as RunResult
-    from agno_workers.batch import Batch as Batch
-    from agno_workers.client import Client as Client
-    from agno_workers.client import RunHandle as RunHandle
     from agno_workers.core.agent import (
         Context as Context,
     )
@@ -30,27 +25,6 @@ if TYPE_CHECKING:
     )
     from agno_workers.core.agent import (
         Retry as Retry,
-    )
-    from agno_workers.core.knowledge import (
-        Chunking as Chunking,
-    )
-    from agno_workers.core.knowledge import (
-        Hit as Hit,
-    )
-    from agno_workers.core.knowledge import (
-        Learning as Learning,
-    )
-    from agno_workers.core.knowledge import (
-        Progress as Progress,
-    )
-    from agno_workers.core.knowledge import (
-        Reference as Reference,
-    )
-    from agno_workers.core.knowledge import (
-        Searching as Searching,
-    )
-    from agno_workers.core.knowledge import (
-        Source as Source,
     )
     from agno_workers.core.messages import (
         Audio as Audio,
@@ -84,9 +58,35 @@ if TYPE_CHECKING:
     from agno_workers.errors import NotWaiting as NotWaiting
     from agno_workers.errors import ToolError as ToolError
     from agno_workers.errors import TryAgain as TryAgain
-    from agno_workers.ingestion import Ingestion as Ingestion
-    from agno_workers.knowledge_base import Knowledge as Knowledge
-    from agno_workers.people import Requirement as Requirement
+    from agno_workers.knowledge.types import (
+        Chunking as Chunking,
+    )
+    from agno_workers.knowledge.types import (
+        FeedbackConfig as FeedbackConfig,
+    )
+    from agno_workers.knowledge.types import (
+        Progress as Progress,
+    )
+    from agno_workers.knowledge.types import (
+        Reference as Reference,
+    )
+    from agno_workers.knowledge.types import (
+        SearchConfig as SearchConfig,
+    )
+    from agno_workers.knowledge.types import (
+        SearchResult as SearchResult,
+    )
+    from agno_workers.knowledge.types import (
+        Source as Source,
+    )
+    from agno_workers.sdk.agent import Agent as Agent
+    from agno_workers.sdk.agent import RunResult as RunResult
+    from agno_workers.sdk.approvals import Requirement as Requirement
+    from agno_workers.sdk.batch import Batch as Batch
+    from agno_workers.sdk.client import Client as Client
+    from agno_workers.sdk.client import RunHandle as RunHandle
+    from agno_workers.sdk.ingestion import Ingestion as Ingestion
+    from agno_workers.sdk.knowledge import Knowledge as Knowledge
     from agno_workers.tools import Toolkit as Toolkit
     from agno_workers.tools import tool as tool
     from agno_workers.wiring import attach as attach
@@ -94,26 +94,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "agno_workers.agent": ("Agent", "RunResult"),
-    "agno_workers.batch": ("Batch",),
-    "agno_workers.client": ("Client", "RunHandle"),
+    "agno_workers.sdk.agent": ("Agent", "RunResult"),
+    "agno_workers.sdk.batch": ("Batch",),
+    "agno_workers.sdk.client": ("Client", "RunHandle"),
     "agno_workers.core.agent": ("Context", "History", "Limits", "Prices", "Retry"),
-    "agno_workers.core.knowledge": (
+    "agno_workers.knowledge.types": (
         "Chunking",
-        "Hit",
-        "Learning",
+        "SearchResult",
+        "FeedbackConfig",
         "Progress",
         "Reference",
-        "Searching",
+        "SearchConfig",
         "Source",
     ),
     "agno_workers.core.messages": ("Audio", "File", "Image", "Message", "ModelSettings", "Text", "Usage"),
     "agno_workers.core.run": ("Run", "RunOutput", "RunStatus"),
     "agno_workers.core.tool": ("NOT_DONE", "Effect", "Tool", "ToolContext"),
     "agno_workers.errors": ("AgnoError", "NotWaiting", "ToolError", "TryAgain"),
-    "agno_workers.ingestion": ("Ingestion",),
-    "agno_workers.knowledge_base": ("Knowledge",),
-    "agno_workers.people": ("Requirement",),
+    "agno_workers.sdk.ingestion": ("Ingestion",),
+    "agno_workers.sdk.knowledge": ("Knowledge",),
+    "agno_workers.sdk.approvals": ("Requirement",),
     "agno_workers.tools": ("Toolkit", "tool"),
     "agno_workers.wiring": ("attach",),
     # `celery -A agno_workers worker` looks for `app`; importing it registers the tasks, which only workers want.

@@ -16,33 +16,33 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
-from agno_workers.broker.gate import Gate
 from agno_workers.broker.keeper import Keeper
+from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.signing import Signer, sign
+from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
-from agno_workers.embedders.resolve import resolve as embedder
-from agno_workers.engine.control import Held
-from agno_workers.engine.ingest import Intake
-from agno_workers.engine.ingest import bury as bury_ingesting
-from agno_workers.engine.library import Library
-from agno_workers.engine.loop import Engine
-from agno_workers.engine.tool_calls import bury, expire
+from agno_workers.database import migrate
+from agno_workers.database.pool import Pool
+from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.registry import Registry
+from agno_workers.engine.tool import bury, expire
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import SettingsError
+from agno_workers.knowledge.embedders.resolve import resolve as embedder
+from agno_workers.knowledge.service import KnowledgeService
+from agno_workers.knowledge.sources.resolve import check
+from agno_workers.knowledge.steps import IngestContext
+from agno_workers.knowledge.steps import bury as bury_ingesting
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
 from agno_workers.models.resolve import resolve
-from agno_workers.registry import Registry
+from agno_workers.runs.batch import Batches
+from agno_workers.runs.journal import CommitResult, ExhaustedStep, Journal
+from agno_workers.runs.queries import RunQueries
+from agno_workers.runs.results import Results
+from agno_workers.runs.workers import Workers
 from agno_workers.settings import Settings
-from agno_workers.sources.resolve import check
-from agno_workers.storage import migrate
-from agno_workers.storage.bulk import Bulk
-from agno_workers.storage.ingest import Ingest, Windows
-from agno_workers.storage.journal import Hopeless, Journal, Recorded
-from agno_workers.storage.knowledge import Knowledges
-from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Pool
-from agno_workers.storage.quarantine import Quarantine
-from agno_workers.storage.results import Results
-from agno_workers.storage.workers import Workers
 from agno_workers.streams import Streams
 
 
@@ -54,12 +54,12 @@ class Services:
     app: Celery
     pool: Pool
     journal: Journal
-    look: Look
+    look: RunQueries
     results: Results
     redis: redis.Redis
     streams: Streams
     dispatch: Dispatch
-    bulk: Bulk
+    bulk: Batches
     workers: Workers
 
     @cached_property
@@ -78,19 +78,19 @@ class Services:
         )
 
     @cached_property
-    def held(self) -> Held:
+    def held(self) -> ActiveSteps:
         """The steps that this process carries."""
-        return Held(self.journal.is_held)
+        return ActiveSteps(self.journal.is_held)
 
     @cached_property
-    def knowledges(self) -> Knowledges:
-        return Knowledges(self.pool, self.journal, queue=self.settings.knowledge_queue)
+    def knowledges(self) -> KnowledgeBases:
+        return KnowledgeBases(self.pool, self.journal, queue=self.settings.knowledge_queue)
 
     @cached_property
     def ingest(self) -> Ingest:
         """The transactions of ingestions."""
         settings = self.settings
-        windows = Windows(
+        windows = IngestLimits(
             ingest_window=settings.ingest_window,
             embed_window=settings.embed_window,
             batch_bytes=settings.batch_bytes,
@@ -102,9 +102,9 @@ class Services:
         return Ingest(self.pool, worker=self.journal.worker, lease_s=settings.lease_s, windows=windows)
 
     @cached_property
-    def intake(self) -> Intake:
+    def intake(self) -> IngestContext:
         """What carries the steps of ingestions. Only workers want it: it loads what reads documents and makes vectors."""
-        intake: Intake = import_module("agno_workers.engine.intake").build(
+        intake: IngestContext = import_module("agno_workers.knowledge.context").build(
             self.pool,
             self.ingest,
             self.knowledges,
@@ -119,16 +119,18 @@ class Services:
         return intake
 
     @cached_property
-    def library(self) -> Library:
+    def library(self) -> KnowledgeService:
         """What asks knowledge bases."""
-        return Library.on(self.pool, self.knowledges, embedder)
+        return KnowledgeService.on(self.pool, self.knowledges, embedder)
 
     @cached_property
-    def gate(self) -> Gate:
+    def gate(self) -> MessageVerifier:
         """What a message has to pass before this process works on it."""
         keys = self.settings.signing_key.get_secret_value()
         quarantine = Quarantine(self.pool, worker=self.journal.worker)
-        return Gate(quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s)
+        return MessageVerifier(
+            quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s
+        )
 
     def keeper(self) -> Keeper:
         return Keeper(
@@ -143,7 +145,7 @@ class Services:
             resend_after_s=self.settings.resend_after_s,
         )
 
-    def _bury(self, step: Hopeless) -> Recorded:
+    def _bury(self, step: ExhaustedStep) -> CommitResult:
         if step.kind in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.TIDY):
             return bury_ingesting(self.ingest, step)
         return bury(self.engine, step)
@@ -169,14 +171,14 @@ def build(settings: Settings, app: Celery, *, worker: str = "") -> Services:
         turn_attempts=settings.turn_attempts,
         worker=worker,
     )
-    look, results = Look(pool), Results(pool)
+    look, results = RunQueries(pool), Results(pool)
     client = redis_client(settings)
     watching = redis_client(
         settings, timeout_s=min(1.0, settings.broker_timeout_s)
     )  # nobody waits long to be watched
     streams = Streams(watching, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
     dispatch = Dispatch(app, journal, results, look)
-    bulk = Bulk(
+    bulk = Batches(
         pool, journal, inline_max_bytes=settings.inline_max_bytes, turn_attempts=settings.turn_attempts
     )
     workers = Workers(pool, publish_after_s=settings.publish_after_s)

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from agno_workers.core.knowledge import Block, Chunking, Mode, Parsed, Piece, Refusal, Source
-from agno_workers.embedders.resolve import resolve
+from agno_workers.database.pool import Pool
+from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.prepare import prepare
-from agno_workers.storage.pool import Pool
-from agno_workers.storage.search import Search
-from agno_workers.storage.search_index import SearchIndex
+from agno_workers.knowledge.store.search import Search
+from agno_workers.knowledge.store.search_index import SearchIndex
+from agno_workers.knowledge.types import Block, Chunk, Chunking, Mode, Parsed, Refusal, Source
 from benchmarks.made_base import literal
 from benchmarks.stage import ROOT
 
@@ -64,7 +64,7 @@ def _store(pool: Pool, folder: Path) -> int:
             "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'local', %s, 'current') RETURNING id",
             [base["id"], embedder.dimensions],
         ).fetchall()
-        chunks: list[tuple[int, Piece]] = []
+        chunks: list[tuple[int, Chunk]] = []
         for uri, title, pieces in _documents(folder):
             (document,) = connection.execute(
                 "INSERT INTO agno.document (knowledge_id, uri, title, language, version, chunks) VALUES (%s, %s, %s, 'en', 1, %s) RETURNING id",
@@ -92,7 +92,7 @@ def _store(pool: Pool, folder: Path) -> int:
     return int(base["id"])
 
 
-def _documents(folder: Path) -> Iterator[tuple[str, str, tuple[Piece, ...]]]:
+def _documents(folder: Path) -> Iterator[tuple[str, str, tuple[Chunk, ...]]]:
     for line in gzip.decompress((folder / "docs.jsonl.gz").read_bytes()).decode().splitlines():
         document = json.loads(line)
         uri, title, text = f"cranfield:{document['id']}", document["title"], document["text"]

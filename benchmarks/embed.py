@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter, process_time
 
-from agno_workers.embedders.local import Local
+from agno_workers.knowledge.embedders.local import Local
 from benchmarks.peers.packaged_minilm import Packaged
 from benchmarks.report import Report, Row
 from benchmarks.stage import ROOT, Options
@@ -76,7 +76,7 @@ def wait_s(embed: Callable[[Sequence[str]], object], questions: Sequence[str]) -
     return (perf_counter() - began) / len(questions)
 
 
-_MODULES = {"Local": "agno_workers.embedders.local", "Packaged": "benchmarks.peers.packaged_minilm"}
+_MODULES = {"Local": "agno_workers.knowledge.embedders.local", "Packaged": "benchmarks.peers.packaged_minilm"}
 _PROGRAM = """
 import os
 from {module} import {name}

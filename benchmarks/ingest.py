@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from agno_workers import Chunking, Knowledge, wiring
-from agno_workers.core.knowledge import Progress
+from agno_workers.knowledge.types import Progress
 from benchmarks.corpus import Corpus
 from benchmarks.processes import tree_bytes
 from benchmarks.report import Report, Row

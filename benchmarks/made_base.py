@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agno_workers.storage.pool import Pool
+from agno_workers.database.pool import Pool
 
 DIMENSIONS = 384
 PER_DOCUMENT = 10

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agno_workers.core.knowledge import Filter, Mode
+from agno_workers.database.pool import Connection, Pool
 from agno_workers.knowledge.filters import compile_filter
-from agno_workers.storage.pool import Connection, Pool
-from agno_workers.storage.search import Effort, Search
-from agno_workers.storage.search_index import SearchIndex
+from agno_workers.knowledge.store.search import Effort, Search
+from agno_workers.knowledge.store.search_index import SearchIndex
+from agno_workers.knowledge.types import Filter, Mode
 from benchmarks import cranfield
 from benchmarks.made_base import DIMENSIONS, Corpus, corpus, literal, store
 from benchmarks.report import Report, Row

@@ -12,11 +12,12 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from agno_workers import embedded, wiring
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.embedded.keeper import Order
-from agno_workers.embedded.server import Kept
-from agno_workers.storage import migrate
+from agno_workers import local as embedded
+from agno_workers import wiring
+from agno_workers.database import migrate
+from agno_workers.local import EmbeddedServers
+from agno_workers.local.server import Supervised
+from agno_workers.local.supervisor import Order
 from benchmarks import workload
 from benchmarks.peers import stock
 
@@ -103,7 +104,7 @@ class Stage:
         inherited = {key: value for key, value in os.environ.items() if key in plain or key.startswith(ours)}
         order = Order(command, str(ROOT), inherited | environment, os.getpid())
         log = self.folder / f"{name}.log"
-        kept = Kept(order, log)
+        kept = Supervised(order, log)
         try:
             yield kept.pid
         except Exception as error:

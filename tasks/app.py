@@ -17,12 +17,12 @@ from celery.worker import state
 
 from agno_workers import wiring
 from agno_workers.broker.canary import Canary
-from agno_workers.broker.keeper import Renewal, Rounds
-from agno_workers.broker.life import Life, kind_of, under_way
+from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
+from agno_workers.broker.lifecycle import WorkerLifecycle, kind_of, under_way
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.errors import AgnoError
-from agno_workers.storage.results import as_uuid
-from agno_workers.storage.workers import Itself
+from agno_workers.runs.results import as_uuid
+from agno_workers.runs.workers import WorkerIdentity
 
 if (
     folder := str(Path.cwd())
@@ -38,14 +38,14 @@ except AgnoError as error:  # a wrong setting: one sentence, not a traceback
     sys.exit(2)
 
 
-class Threads(bootsteps.StartStopStep):
+class WorkerThreads(bootsteps.StartStopStep):
     """The keeper, the renewal of leases, and the worker's own life (see broker/life.py), in its main process."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **_: Any) -> None:
-        self._threads: list[Rounds | Renewal | Canary | Life] = []
-        self._life: Life | None = None
+        self._threads: list[KeeperThread | LeaseRenewer | Canary | WorkerLifecycle] = []
+        self._life: WorkerLifecycle | None = None
         self._looks_after_children = False
         worker.canary = None
 
@@ -53,9 +53,9 @@ class Threads(bootsteps.StartStopStep):
         services, upkeep = wiring.services(), wiring.upkeep()
         settings, name = services.settings, services.journal.worker
         host, pool = socket.gethostname(), kind_of(type(worker.pool))
-        life = self._life = Life(
+        life = self._life = WorkerLifecycle(
             worker,
-            Itself(name, host, os.getpid(), version("agno-workers"), pool),
+            WorkerIdentity(name, host, os.getpid(), version("agno-workers"), pool),
             upkeep.workers,
             upkeep.dispatch,
             every_s=settings.renew_every_s,
@@ -65,14 +65,14 @@ class Threads(bootsteps.StartStopStep):
         worker.canary = Canary(
             worker, app, upkeep.redis, life.deaf, name=name, every_s=settings.canary_every_s
         )
-        rounds = Rounds(
+        rounds = KeeperThread(
             upkeep.keeper(),
             upkeep.pool,
             every_s=settings.keeper_every_s,
             standby_s=settings.keeper_lease_s,
         )
         services.held.is_renewed = True  # in this process; a prefork child has services of its own
-        renewal = Renewal(upkeep.journal, carried, services.held.lose, every_s=settings.renew_every_s)
+        renewal = LeaseRenewer(upkeep.journal, carried, services.held.lose, every_s=settings.renew_every_s)
         life.register()
         self._threads = [rounds, renewal, worker.canary, life]
         for thread in self._threads:
@@ -97,7 +97,7 @@ class Threads(bootsteps.StartStopStep):
             thread.stop()
 
 
-class Ears(bootsteps.StartStopStep):
+class CanaryListener(bootsteps.StartStopStep):
     """Hears the canary, at each connection anew."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -107,7 +107,7 @@ class Ears(bootsteps.StartStopStep):
             consumer.controller.canary.listen(consumer)
 
 
-def leave_when_asked(life: Life) -> None:
+def leave_when_asked(life: WorkerLifecycle) -> None:
     """The first signal is Celery's warm shutdown, in our time, for Ctrl-C as for SIGTERM. SIGQUIT, or a second signal, ends at
     once: Celery would wait in its handler for threads that can't be stopped.
     """
@@ -157,7 +157,7 @@ def _begin(sender: Any, **_: Any) -> None:
         sys.exit(2)
 
 
-app.steps["worker"].add(Threads)
-app.steps["consumer"].add(Ears)
+app.steps["worker"].add(WorkerThreads)
+app.steps["consumer"].add(CanaryListener)
 
 from agno_workers.tasks import embeddings, ingestion, runs, tools  # noqa: E402, F401 - they register their tasks on `app`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agno_workers import wiring
 from agno_workers.broker.names import EMBED
-from agno_workers.engine.ingest import take_embed
+from agno_workers.knowledge.steps import take_embed
 from agno_workers.tasks.app import app
 
 

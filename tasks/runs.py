@@ -13,8 +13,8 @@ from agno_workers import wiring
 from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TURN
 from agno_workers.broker.submit import submit
-from agno_workers.engine.loop import take_turn
-from agno_workers.storage.pool import patiently
+from agno_workers.database.pool import retry_while_unavailable
+from agno_workers.engine.turn import run_turn
 from agno_workers.tasks.app import app
 
 
@@ -44,7 +44,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         "root_id": request.root_id,
         "parent_id": request.parent_id,
     }
-    submitted = patiently(  # until the run is in Postgres, this message is all there is of it
+    submitted = retry_while_unavailable(  # until the run is in Postgres, this message is all there is of it
         submit,
         services.journal,
         input,
@@ -71,4 +71,4 @@ def fail_unknown(message: Any, name: str, id: str, **_: Any) -> None:
 @app.task(name=TURN, ignore_result=True)
 def turn(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
-    services.dispatch.publish(take_turn(services.engine, run_id, step_id, generation))
+    services.dispatch.publish(run_turn(services.engine, run_id, step_id, generation))

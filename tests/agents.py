@@ -16,7 +16,7 @@ from agno_workers import (
     Limits,
     Prices,
     Retry,
-    Searching,
+    SearchConfig,
     ToolContext,
     ToolError,
     tool,
@@ -243,7 +243,7 @@ matrix = Agent(
     tools=[add, hold, listen, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
     prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
 )
-handbook = Knowledge("handbook", embedder="hash:384", searching=Searching(limit=3, gap_below=0.1))
+handbook = Knowledge("handbook", embedder="hash:384", searching=SearchConfig(limit=3, gap_below=0.1))
 reader = Agent(name="reader", model=Scripted("reader", _tools_named), knowledge=handbook.learns(0.8))
 informed = Agent(
     name="informed",

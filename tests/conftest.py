@@ -20,11 +20,12 @@ import pytest
 import redis
 from psycopg import sql
 
-from agno_workers import Client, embedded, wiring
+from agno_workers import Client, wiring
+from agno_workers import local as embedded
 from agno_workers.broker.app import AgnoCelery
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.database import migrate
+from agno_workers.local import EmbeddedServers
 from agno_workers.settings import Settings, load
-from agno_workers.storage import migrate
 from agno_workers.wiring import Services
 
 ROOT = Path(__file__).parent.parent

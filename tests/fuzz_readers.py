@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
 from agno_workers.knowledge.reading import Reading
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source
 from tests.fakes.documents import every_format, unzipped, zipped
 
 BATCH = 50

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from agno_workers.core.knowledge import Chunking, Piece, Prepared, Raw, Refusal, Source, embedded_text
 from agno_workers.core.run import StepKind
-from agno_workers.engine import ingest
-from agno_workers.engine.control import Held
-from agno_workers.engine.ingest import Intake
+from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
-from agno_workers.storage.ingest import Ingest, Windows
-from agno_workers.storage.journal import Recorded, Send
-from agno_workers.storage.knowledge import Given, Knowledges
+from agno_workers.knowledge import steps as ingest
+from agno_workers.knowledge.steps import IngestContext
+from agno_workers.knowledge.store.bases import Given, KnowledgeBases
+from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
+from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
+from agno_workers.runs.journal import CommitResult, StepMessage
 from tests.integration.storage.world import World
 
 ORIGIN = "shelf:"
-BIG = Windows(publish_after_s=0.0)
+BIG = IngestLimits(publish_after_s=0.0)
 TAKE = {
     StepKind.SCAN: ingest.take_scan,
     StepKind.INGEST: ingest.take_ingest,
@@ -33,7 +33,7 @@ class Shelf:
     """Documents by their name. What was done with them is counted: `fetched`, `prepared`, `embedded`."""
 
     def __init__(
-        self, world: World, windows: Windows = BIG, *, worker: str = "w1", dimensions: int = 8
+        self, world: World, windows: IngestLimits = BIG, *, worker: str = "w1", dimensions: int = 8
     ) -> None:
         self.world = world
         self.books: dict[str, str] = {}
@@ -47,14 +47,14 @@ class Shelf:
         self.on_prepare: Callable[[], object] = lambda: None
         self.ingest = Ingest(world.pool, worker=worker, lease_s=60.0, windows=windows)
         journal = world.journal_of(worker)
-        self.knowledges = Knowledges(world.pool, journal, queue="knowledge")
+        self.knowledges = KnowledgeBases(world.pool, journal, queue="knowledge")
         self.tidied: list[int] = []
         self.expected: list[tuple[int, int]] = []
-        self.intake = Intake(
+        self.intake = IngestContext(
             ingest=self.ingest,
             knowledges=self.knowledges,
             journal=journal,
-            held=Held(journal.is_held),
+            held=ActiveSteps(journal.is_held),
             find=self.find,
             fetch=self.fetch,
             prepare=self.prepare,
@@ -96,18 +96,18 @@ class Shelf:
 
     # Carrying steps.
 
-    def submit(self, *sources: Given, **asked: Any) -> Send:
+    def submit(self, *sources: Given, **asked: Any) -> StepMessage:
         self.knowledges.ensure("docs", {"embedder": "hash"})
         send = self.knowledges.submit("docs", sources or ("",), **asked).send
         assert send is not None
         return send
 
-    def take(self, send: Send) -> Recorded:
+    def take(self, send: StepMessage) -> CommitResult:
         if send.outbox_id is not None:
             self.world.journal.published([send.outbox_id])
         return TAKE[send.kind](self.intake, send.run_id, send.step_id, send.generation)
 
-    def carry(self, *sends: Send) -> None:
+    def carry(self, *sends: StepMessage) -> None:
         """These and all that follows from them, one after another."""
         todo = list(sends)
         while todo:
@@ -213,7 +213,7 @@ def _read(raw: Raw) -> Prepared | Refusal:
     pieces, start = [], 0
     for position, part in enumerate(text.split("\n\n")):
         pieces.append(
-            Piece(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
+            Chunk(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
         )  # fmt: skip
         start += len(part) + 2
     bands = tuple(range(16)) if "alike" in text else ()

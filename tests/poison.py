@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from agno_workers.engine import ingest
+from agno_workers.knowledge import steps as ingest
 
 _look = ingest.look
 

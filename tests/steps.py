@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agno_workers.core.knowledge import Hit, Knowledge, Source
-from agno_workers.engine.library import Library
-from agno_workers.engine.loop import Engine, take_turn
-from agno_workers.engine.tool_calls import take_tool
-from agno_workers.storage.journal import Recorded, Send
-from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Connection, Pool
+from agno_workers.database.pool import Connection, Pool
+from agno_workers.engine.tool import run_tool
+from agno_workers.engine.turn import Engine, run_turn
+from agno_workers.knowledge.service import KnowledgeService
+from agno_workers.knowledge.types import Knowledge, SearchResult, Source
+from agno_workers.runs.journal import CommitResult, StepMessage
+from agno_workers.runs.queries import RunQueries
 
 
-def first_step(look: Look, run_id: str) -> Send:
+def first_step(look: RunQueries, run_id: str) -> StepMessage:
     (step,) = look.steps(run_id)
-    return Send(None, run_id, step.id, 0, step.kind, step.queue)
+    return StepMessage(None, run_id, step.id, 0, step.kind, step.queue)
 
 
-def take(engine: Engine, step: Send) -> Recorded:
+def take(engine: Engine, step: StepMessage) -> CommitResult:
     """Carry one step."""
-    carrying = take_turn if step.kind == "turn" else take_tool
+    carrying = run_turn if step.kind == "turn" else run_tool
     return carrying(engine, step.run_id, step.step_id, step.generation)
 
 
-def carry(engine: Engine, step: Send) -> None:
+def carry(engine: Engine, step: StepMessage) -> None:
     """Carry a step and all that follows from it, one after another."""
     todo = [step]
     while todo:
@@ -35,17 +35,17 @@ def carry(engine: Engine, step: Send) -> None:
 class Shelf:
     """Knowledge without an embedder: a search gives `hits`, and what is added lies in `added`."""
 
-    def __init__(self, pool: Pool, hits: Sequence[Hit] = ()) -> None:
+    def __init__(self, pool: Pool, hits: Sequence[SearchResult] = ()) -> None:
         self.hits = list(hits)
         self.asked: list[str] = []
         self.added: list[Source] = []
-        self.library = Library(pool, self, self._add)
+        self.library = KnowledgeService(pool, self, self._add)
 
-    def ask(self, knowledge: str, question: str, **_: Any) -> list[Hit]:
+    def ask(self, knowledge: str, question: str, **_: Any) -> list[SearchResult]:
         self.asked.append(question)
         return list(self.hits)
 
-    def similar(self, knowledge: str, uri: str, **_: Any) -> list[Hit]:
+    def similar(self, knowledge: str, uri: str, **_: Any) -> list[SearchResult]:
         return [hit for hit in self.hits if hit.uri != uri]
 
     def _add(self, knowledge: Knowledge, source: Source, connection: Connection) -> None:

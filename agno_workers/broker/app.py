@@ -20,14 +20,14 @@ from agno_workers.errors import InvalidInput
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
-    from agno_workers.broker.gate import Gate
+    from agno_workers.broker.verify import MessageVerifier
 
 
 class AgnoCelery(Celery):
     """Celery, with `dispatch` and `gate`: callables that give this process's Dispatch and Gate."""
 
     dispatch: Callable[[], Dispatch]
-    gate: Callable[[], Gate]
+    gate: Callable[[], MessageVerifier]
     result_cls: Any = None
     """What `agno.run` returns to its caller; set by `wiring`."""
 

@@ -18,9 +18,9 @@ from celery.result import GroupResult, result_from_tuple
 
 from agno_workers.broker.names import STEP_TASKS, TOOL
 from agno_workers.core.run import RunStatus
+from agno_workers.database.pool import retry_while_unavailable, to_json
 from agno_workers.errors import AgnoError, Unavailable
-from agno_workers.storage.pool import patiently, to_json
-from agno_workers.storage.results import Outcome, barrier_id, is_over
+from agno_workers.runs.results import Outcome, barrier_id, is_over
 
 if TYPE_CHECKING:
     from agno_workers.broker.dispatch import Dispatch
@@ -143,7 +143,7 @@ class PostgresBackend(BaseBackend):
             return
         encoded, chord_id = self._as_json(self.encode_result(result, state)), barrier_id(request.group)
         part = chord_id, request.id, request.group_index, state, encoded
-        if patiently(self._dispatch.results.chord_part, *part):
+        if retry_while_unavailable(self._dispatch.results.chord_part, *part):
             self._dispatch.continue_chord(chord_id)
         elif state == states.SUCCESS:
             log.warning(

@@ -24,9 +24,9 @@ from kombu.utils.functional import maybe_list
 from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN
 from agno_workers.core.run import Canvas, Run, RunStatus
+from agno_workers.database.pool import to_json
 from agno_workers.errors import AgnoError, RunFailed, Unavailable
-from agno_workers.storage.pool import to_json
-from agno_workers.storage.results import Part, UserChord, barrier_id
+from agno_workers.runs.results import Part, UserChord, barrier_id
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _frozen(app: Celery, callback: Any) -> Signature:
     return signature
 
 
-class Followers:
+class CanvasContinuations:
     """Sends what comes after runs and chords. Raises what AWAY lists; then all of it may be done again."""
 
     def __init__(self, app: Celery) -> None:

@@ -34,9 +34,9 @@ from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport as RedisTransport
 
 from agno_workers.broker.envelope import Transport, described, misshapen
+from agno_workers.broker.quarantine import Quarantined
 from agno_workers.broker.signing import Refusal
-from agno_workers.storage.pool import patiently
-from agno_workers.storage.quarantine import Quarantined
+from agno_workers.database.pool import retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class Rows:
         while (item := self._waiting.get()) is not None:
             write, kept = item
             try:
-                patiently(write)
+                retry_while_unavailable(write)
             except Exception as error:
                 log.error("message %.255r is in the log only: %s", kept.message_id, error)
 

@@ -14,13 +14,13 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError
 
-from agno_workers.broker.canvas import AWAY, Followers
+from agno_workers.broker.canvas import AWAY, CanvasContinuations
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.errors import Unavailable
 from agno_workers.failpoints import reach
-from agno_workers.storage.journal import Continue, Journal, Recorded, Send
-from agno_workers.storage.look import Look
-from agno_workers.storage.results import Results
+from agno_workers.runs.journal import CanvasContinuation, CommitResult, Journal, StepMessage
+from agno_workers.runs.queries import RunQueries
+from agno_workers.runs.results import Results
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 class Dispatch:
     """Publishes through a Celery app, and strikes out of the outbox what was sent."""
 
-    def __init__(self, app: Celery, journal: Journal, results: Results, look: Look) -> None:
+    def __init__(self, app: Celery, journal: Journal, results: Results, look: RunQueries) -> None:
         self._app = app
         self.journal = journal
         self.results = results
         self._look = look
-        self.followers = Followers(app)
+        self.followers = CanvasContinuations(app)
 
-    def publish(self, recorded: Recorded) -> None:
+    def publish(self, recorded: CommitResult) -> None:
         """All that a finished step owes: the chord of its tools, the next turn, or what comes after the run."""
         shape: dict[str, Any] = {}
         if recorded.body is not None:
@@ -50,7 +50,7 @@ class Dispatch:
         if recorded.continues is not None:
             self.go_on(self.results.owed(*recorded.continues))
 
-    def send(self, sends: Sequence[Send], **shape: Any) -> bool:
+    def send(self, sends: Sequence[StepMessage], **shape: Any) -> bool:
         """Publish steps, in one round trip. False: the broker is away, and the keeper will do it.
 
         `shape` makes them the header of a chord, as Celery's own canvas would write it (`group_id`, `chord`), for a
@@ -89,7 +89,7 @@ class Dispatch:
         if run.parent_run_id is not None:
             self.send(self.journal.owed_sends(run.parent_run_id))
 
-    def go_on(self, continues: Sequence[Continue]) -> None:
+    def go_on(self, continues: Sequence[CanvasContinuation]) -> None:
         """Publish what comes after ended runs and completed chords."""
         for owed in continues:
             if self.results.hold_owed(owed.outbox_id) and self._went_on(owed):
@@ -106,7 +106,7 @@ class Dispatch:
         except Unavailable as error:
             log.warning("%d sent message(s) stay in the outbox: %s", len(outbox_ids), error)
 
-    def _went_on(self, owed: Continue) -> bool:
+    def _went_on(self, owed: CanvasContinuation) -> bool:
         try:
             self._go_on(owed)
         except AWAY as error:
@@ -118,7 +118,7 @@ class Dispatch:
         self.results.release_owed(owed.outbox_id)
         return False
 
-    def _go_on(self, owed: Continue) -> None:
+    def _go_on(self, owed: CanvasContinuation) -> None:
         if owed.ended_run_id is not None:
             self.followers.after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
         elif owed.chord_id is not None:
@@ -126,6 +126,6 @@ class Dispatch:
             self.followers.after_chord(self.results.chord(owed.chord_id), header)
 
 
-def _ids(send: Send) -> dict[str, Any]:
+def _ids(send: StepMessage) -> dict[str, Any]:
     """What a message carries: ids, and nothing else."""
     return {"run_id": send.run_id, "step_id": send.step_id, "generation": send.generation}

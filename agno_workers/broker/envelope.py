@@ -18,10 +18,10 @@ from kombu.transport.virtual import base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
-from agno_workers.broker.gate import nonce_key
 from agno_workers.broker.names import STEP_TASKS
+from agno_workers.broker.quarantine import HEAD_CHARACTERS, Quarantined
 from agno_workers.broker.signing import NONCE
-from agno_workers.storage.quarantine import HEAD_CHARACTERS, Quarantined
+from agno_workers.broker.verify import nonce_key
 
 Name = Annotated[str, msgspec.Meta(max_length=255, pattern=r"\A[^\x00\ud800-\udfff]+\Z")]
 """Text that may be a key in Postgres: neither empty, nor with what Postgres does not take."""

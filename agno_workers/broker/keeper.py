@@ -30,11 +30,11 @@ import redis
 
 from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import Unavailable
 from agno_workers.failpoints import reach
-from agno_workers.storage.ingest import Ingest
-from agno_workers.storage.journal import Expired, Hopeless, Journal, Recorded, Send
-from agno_workers.storage.pool import Connection, Pool
+from agno_workers.knowledge.store.ingest import Ingest
+from agno_workers.runs.journal import CommitResult, ExhaustedStep, ExpiredWait, Journal, StepMessage
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _BATCH = 100  # a batch is sent well within the keeper's lease
 _PATIENCE_S = 60.0
 _TURN_S = 0.5  # for one rule in one round
 _AGAIN_S = 1.0  # an outbox row that a keeper took and did not strike out is taken again after this
-Ending = TypeVar("Ending", Hopeless, Expired)
+Ending = TypeVar("Ending", ExhaustedStep, ExpiredWait)
 _ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
 
 
@@ -53,8 +53,8 @@ class Keeper:
     """
 
     def __init__(
-        self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[Hopeless], Recorded],
-        expire: Callable[[Expired], Recorded], cancel_forsaken: Callable[[], int], ingest: Ingest, *, lease_s: float, resend_after_s: float,
+        self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[ExhaustedStep], CommitResult],
+        expire: Callable[[ExpiredWait], CommitResult], cancel_forsaken: Callable[[], int], ingest: Ingest, *, lease_s: float, resend_after_s: float,
     ) -> None:  # fmt: skip
         self._journal = journal
         self._dispatch = dispatch
@@ -146,8 +146,8 @@ class Keeper:
         while owed := self._journal.take_outbox(_BATCH, _AGAIN_S):
             log.info("publishing %d message(s) that were left behind", len(owed))
             reach("keeper.taken")
-            is_sent = self._dispatch.send([item for item in owed if isinstance(item, Send)])
-            self._dispatch.go_on([item for item in owed if not isinstance(item, Send)])
+            is_sent = self._dispatch.send([item for item in owed if isinstance(item, StepMessage)])
+            self._dispatch.go_on([item for item in owed if not isinstance(item, StepMessage)])
             if not is_sent or not self._goes_on(len(owed), until):
                 break
 
@@ -223,7 +223,7 @@ class Keeper:
         self._not_before[what] = now + 1.0
         return True
 
-    def _end_step(self, step: Ending, end: Callable[[Ending], Recorded]) -> None:
+    def _end_step(self, step: Ending, end: Callable[[Ending], CommitResult]) -> None:
         try:
             self._dispatch.publish(end(step))
         except Unavailable:
@@ -247,7 +247,7 @@ class Keeper:
         self._beat = beat
         return True
 
-    def _send(self, why: str, sends: list[Send]) -> bool:
+    def _send(self, why: str, sends: list[StepMessage]) -> bool:
         """False: Redis is away."""
         if not sends:
             return True
@@ -256,7 +256,7 @@ class Keeper:
         return self._dispatch.send(sends)
 
 
-class Rounds(threading.Thread):
+class KeeperThread(threading.Thread):
     """Does the keeper's rounds each `every_s`, and at once when somebody submits by SQL."""
 
     def __init__(self, keeper: Keeper, pool: Pool, *, every_s: float, standby_s: float) -> None:
@@ -294,7 +294,7 @@ class Rounds(threading.Thread):
         self._stopping.set()
 
 
-class Renewal(threading.Thread):
+class LeaseRenewer(threading.Thread):
     """Renews the leases of all steps that this worker carries, in one statement each `every_s`."""
 
     def __init__(

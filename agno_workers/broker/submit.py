@@ -14,10 +14,10 @@ from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas
 from agno_workers.errors import InvalidInput, UnknownKnowledge
 from agno_workers.failpoints import reach
-from agno_workers.storage.journal import Journal, Submitted, utc
-from agno_workers.storage.knowledge import AGENT as KNOWLEDGE
-from agno_workers.storage.knowledge import asked_for
-from agno_workers.storage.results import as_uuid
+from agno_workers.knowledge.store.bases import AGENT as KNOWLEDGE
+from agno_workers.knowledge.store.bases import asked_for
+from agno_workers.runs.journal import Journal, Submitted, utc
+from agno_workers.runs.results import as_uuid
 
 ASKED = frozenset(
     {"agent", "input", "session_id", "user_id", "idempotency_key", "metadata", "deadline_s", "options"}

@@ -6,7 +6,7 @@ from collections import deque
 from datetime import timedelta
 
 from agno_workers.cli.screen import length
-from agno_workers.core.knowledge import Progress
+from agno_workers.knowledge.types import Progress
 
 _WINDOW_S = 20.0
 """Rates are those of so long: an ingestion has quick and slow documents."""

@@ -19,12 +19,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agno_workers import settings as settings_module
-from agno_workers.client import Client
-from agno_workers.embedded import Postgres, Valkey, default_state_dir
+from agno_workers.database.pool import Pool
 from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.local import Postgres, Valkey, default_state_dir
+from agno_workers.runs.queries import RunQueries
+from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
-from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Pool
 
 PATIENCE_S = 3
 """A command that a person waits for gives up on a server sooner than a worker does."""
@@ -82,10 +82,10 @@ def reach_redis(client: redis.Redis) -> None:
 
 
 @contextmanager
-def look(given: Settings | None = None) -> Iterator[Look]:
+def look(given: Settings | None = None) -> Iterator[RunQueries]:
     """The rows, for reading."""
     with pool(given) as opened:
-        yield Look(opened)
+        yield RunQueries(opened)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agno_workers.cli import connection
+from agno_workers.runs.workers import State, Worker, Workers
 from agno_workers.settings import Settings
-from agno_workers.storage.workers import State, Worker, Workers
 
 
 def known(settings: Settings) -> list[Worker]:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import connection, screen
-from agno_workers.client import Client
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.errors import InvalidInput
-from agno_workers.storage.dead import TURN, Dead, Group, Letter, Which
-from agno_workers.storage.look import Look
+from agno_workers.runs.dead import TURN, DeadLetters, Group, Letter, Which
+from agno_workers.runs.queries import RunQueries
+from agno_workers.sdk.client import Client
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -46,7 +46,7 @@ def ls(
     """List what is dead, those together that died of the same: how many, when the newest did, and the id of one."""
     which = Which(agent, tool, error, _span(since))
     with connection.pool() as pool:
-        groups, now = Dead(pool).groups(which, limit), Look(pool).now()
+        groups, now = DeadLetters(pool).groups(which, limit), RunQueries(pool).now()
     if json:
         typer.echo(screen.as_json(groups))
     elif groups:
@@ -73,7 +73,7 @@ def _show_groups(console: Console, groups: list[Group], now: datetime) -> None:
 def show(id: str = typer.Argument(metavar="ID", help="Of a run or a step."), json: bool = _AS_JSON) -> None:
     """Show one: what it met, and what can be done."""
     with connection.pool() as pool:
-        letter, now = Dead(pool).letter(id), Look(pool).now()
+        letter, now = DeadLetters(pool).letter(id), RunQueries(pool).now()
     if not letter.is_dead:
         raise InvalidInput(
             f"{_named(letter)} is {letter.status}, not dead: `agno-workers runs show {letter.run_id}` shows it."
@@ -145,7 +145,7 @@ def redrive(
 def _redrive_one(id: str) -> None:
     given = connection.settings()
     with connection.pool(given) as pool, connection.client(given) as client:
-        letter = Dead(pool).letter(id)
+        letter = DeadLetters(pool).letter(id)
         if not letter.is_run:
             move = _moves(letter)[0] if letter.is_dead else f"It is {letter.status}: there is nothing to do."
             raise InvalidInput(f"{_named(letter)} is no run, and only runs are sent again. {move}")
@@ -168,7 +168,7 @@ def _redrive_one(id: str) -> None:
 def _redrive_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
     given = connection.settings()
     with connection.pool(given) as pool, connection.client(given) as client:
-        dead = Dead(pool)
+        dead = DeadLetters(pool)
         found = dead.redrivable(which)
         if dry_run:
             typer.echo(f"{min(found.runs, limit or found.runs)} run(s) would be sent again.")

@@ -22,18 +22,18 @@ from agno_workers import wiring
 from agno_workers.cli import screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate
 from agno_workers.cli.demo_model import Chosen, choose, serving
-from agno_workers.cli.processes import Crew, Ended, ending_by_signal
+from agno_workers.cli.processes import Ended, ProcessManager, ending_by_signal
 from agno_workers.cli.programs import workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.timeline import show_timeline
-from agno_workers.client import RunHandle
 from agno_workers.core.run import RunStatus
-from agno_workers.demo import pipeline
-from agno_workers.demo.documents import Picked, pick
-from agno_workers.demo.pipeline import Told, Watch, Watched
-from agno_workers.embedders.resolve import resolve
 from agno_workers.errors import AgnoError, ModelRejected
+from agno_workers.knowledge.embedders.resolve import resolve
+from agno_workers.local.demo import pipeline
+from agno_workers.local.demo.documents import Picked, pick
+from agno_workers.local.demo.pipeline import Told, Watch, Watched
+from agno_workers.sdk.client import RunHandle
 from agno_workers.settings import Settings
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -67,7 +67,7 @@ def demo(
                     replace(program, patience_s=1.0)
                     for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
                 ]
-                crew = Crew(programs, lambda _program, _line: None, stage.say)
+                crew = ProcessManager(programs, lambda _program, _line: None, stage.say)
                 try:
                     crew.start()
                     wrong = _play(stage, crew, started)
@@ -138,7 +138,7 @@ def _stage(
 
 def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) -> dict[str, str]:
     """Queues of its own, so that workers that may be there already and lack the demo's agents leave its steps alone."""
-    imports = ["agno_workers.demo.agents"]
+    imports = ["agno_workers.local.demo.agents"]
     if chosen.name.startswith("scripted:") and settings.imports:
         imports.insert(0, settings.imports)
     lease_s = min(settings.lease_s, _LEASE_S)
@@ -165,7 +165,7 @@ def _embedder() -> str:
     return "local"
 
 
-def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
+def _play(stage: Stage, crew: ProcessManager, started: float) -> list[str]:
     """The three acts, the timeline and the check. Gives what went wrong."""
     console, picked = stage.console, stage.picked
     many = len(picked.documents)
@@ -209,7 +209,7 @@ def _play(stage: Stage, crew: Crew, started: float) -> list[str]:
     return wrong
 
 
-def _bring_in(stage: Stage, crew: Crew) -> float:
+def _bring_in(stage: Stage, crew: ProcessManager) -> float:
     """The documents, twice: the second time shows what unchanged ones cost. Gives when it was first seen at work."""
     first: float | None = None
     for again in (False, True):
@@ -254,7 +254,7 @@ def _show_helped(stage: Stage, asked: Sequence[Watched]) -> list[str]:
     return pipeline.without_sources(told)
 
 
-def _follow(stage: Stage, crew: Crew, watch: Watch, expected: int) -> float:
+def _follow(stage: Stage, crew: ProcessManager, watch: Watch, expected: int) -> float:
     """Show the runs until `expected` have ended, or all there are and one badly; gives when the first was seen at work."""
     first: float | None = None
     with progress(stage.console) as shown:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agno_workers.embedded import local_model
 from agno_workers.errors import EmbeddedError
+from agno_workers.local import model as local_model
 from agno_workers.models.resolve import resolve
 from agno_workers.settings import Settings
 

@@ -14,17 +14,17 @@ import typer
 from rich.text import Text
 
 from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_warnings
+from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import by_queue, known, state
+from agno_workers.database import migrate
+from agno_workers.database.pool import Pool
 from agno_workers.errors import AgnoError
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.runs.dead import DeadLetters, Which
+from agno_workers.runs.queries import RunQueries, Stuck
+from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
-from agno_workers.storage import migrate
-from agno_workers.storage.dead import Dead, Which
-from agno_workers.storage.look import Look, Stuck
-from agno_workers.storage.overview import Overview
-from agno_workers.storage.pool import Pool
-from agno_workers.storage.quarantine import Quarantine
-from agno_workers.storage.workers import Worker
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -236,10 +236,10 @@ def _runs(settings: Settings) -> list[Finding]:
     """Work that does not move, and what has died lately."""
     living = [worker for worker in known(settings) if state(worker, settings) == "alive"]
     with connection.pool(settings) as pool:
-        look = Look(pool)
+        look = RunQueries(pool)
         stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
         now, silent_s = look.now(), look.keeper_silent_s()
-        died = sum(group.letters for group in Dead(pool).groups(Which(within=_HOUR), limit=1000))
+        died = sum(group.letters for group in DeadLetters(pool).groups(Which(within=_HOUR), limit=1000))
     no_keeper = silent_s is None or silent_s > _KEEPERS_CHANGE.total_seconds()
     found = [finding for each in stuck if (finding := _stuck(each, now, living, no_keeper=no_keeper))]
     if died >= _MANY_DEAD:
@@ -251,7 +251,7 @@ def _runs(settings: Settings) -> list[Finding]:
 def _knowledge(settings: Settings) -> list[Finding]:
     """Models that nobody is getting ready any more. Ingestions that don't move are found among the runs and queues."""
     with connection.pool(settings) as pool:
-        overview = Overview(pool)
+        overview = KnowledgeStats(pool)
         bases, unfinished = overview.bases(), overview.unfinished()
     found = [
         Finding(

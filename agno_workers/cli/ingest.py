@@ -15,15 +15,16 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from agno_workers.cli import screen, shelf
+from agno_workers.cli import knowledge_commands as shelf
+from agno_workers.cli import screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate, share
 from agno_workers.cli.consumers import listening
-from agno_workers.cli.shelf import Shelf
-from agno_workers.core.knowledge import Progress
+from agno_workers.cli.knowledge_commands import KnowledgeCommands
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import AgnoError, InvalidInput
-from agno_workers.ingestion import Ingestion, given, options
-from agno_workers.storage.knowledge import Failure
+from agno_workers.knowledge.store.bases import Failure
+from agno_workers.knowledge.types import Progress
+from agno_workers.sdk.ingestion import Ingestion, given, options
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.25
@@ -84,7 +85,7 @@ def ingest(
         submitted(here, job, wait=wait, json=json)
 
 
-def submitted(here: Shelf, job: Ingestion, *, wait: bool, json: bool) -> None:
+def submitted(here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool) -> None:
     """What a command says of an ingestion that it has begun: all of it, or where to look."""
     if wait:
         follow(here, job, json=json)
@@ -104,7 +105,7 @@ def _described(source: str) -> str | dict[str, Any]:
         raise InvalidInput(f"{source!r} begins like JSON and is none ({error}): correct it.") from error
 
 
-def follow(here: Shelf, job: Ingestion, *, json: bool = False) -> None:
+def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> None:
     """Until it is over. Exits 1 where a document failed; raises what the whole of it failed with."""
     console = screen.console(stderr=json)
     try:
@@ -126,7 +127,7 @@ def follow(here: Shelf, job: Ingestion, *, json: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _watch(here: Shelf, job: Ingestion, console: Console) -> Progress:
+def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progress:
     """Look four times a second."""
     arrivals, begun, hinted = Arrivals(), time.monotonic(), False
     with _shown(console) as shown:
@@ -144,7 +145,7 @@ def _watch(here: Shelf, job: Ingestion, console: Console) -> Progress:
             time.sleep(_LOOK_EVERY_S)
 
 
-def _nobody(here: Shelf, job: Ingestion) -> str:
+def _nobody(here: KnowledgeCommands, job: Ingestion) -> str:
     """Why it has not begun."""
     queue = here.settings.knowledge_queue
     if queue not in listening(here.settings):

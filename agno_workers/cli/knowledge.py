@@ -9,12 +9,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import screen, shelf
+from agno_workers.cli import knowledge_commands as shelf
+from agno_workers.cli import screen
 from agno_workers.cli.ingest import follow, submitted
-from agno_workers.core.knowledge import SpaceStatus
 from agno_workers.errors import InvalidInput
-from agno_workers.storage.learned import Gap, KeptNote
-from agno_workers.storage.overview import Base, Model, Origin, Overview
+from agno_workers.knowledge.store.feedback import Gap, KeptNote
+from agno_workers.knowledge.store.stats import Base, KnowledgeStats, Model, Origin
+from agno_workers.knowledge.types import SpaceStatus
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -31,7 +32,7 @@ _WAIT = typer.Option(False, "--wait", help="Show how it goes until it is over.")
 def ls(json: bool = _AS_JSON) -> None:
     """List the knowledge bases."""
     with shelf.opened() as here:
-        bases, now = Overview(here.pool).bases(), here.look.now()
+        bases, now = KnowledgeStats(here.pool).bases(), here.look.now()
     if json:
         typer.echo(screen.as_json(bases))
     elif not bases:
@@ -62,7 +63,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
     """Show one: its models, where its documents are from, its last ingestions."""
     with shelf.opened() as here:
         row = here.knowledges.get(name)
-        overview = Overview(here.pool)
+        overview = KnowledgeStats(here.pool)
         (base,) = overview.bases(name)
         models, origins = overview.models(name), overview.origins(name)
         ingestions, now = here.knowledges.ingestions(row.id, limit=5), here.look.now()
@@ -136,7 +137,7 @@ def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not 
     """Remove a knowledge base with all that is in it; ingestions into it are cancelled."""
     with shelf.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
-        (base,) = Overview(here.pool).bases(name)
+        (base,) = KnowledgeStats(here.pool).bases(name)
         if not yes:
             asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
             typer.confirm(asked, abort=True)

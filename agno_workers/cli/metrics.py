@@ -21,8 +21,8 @@ from agno_workers.broker import queues
 from agno_workers.cli import connection
 from agno_workers.cli.consumers import state
 from agno_workers.errors import AgnoError, InvalidInput
+from agno_workers.runs.metrics import Counted, counted
 from agno_workers.settings import Settings
-from agno_workers.storage.metrics import Counted, counted
 
 app = typer.Typer(pretty_exceptions_enable=False)
 MOST = 50

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agno_workers.embedded.keeper import Order
 from agno_workers.errors import AgnoError
+from agno_workers.local.supervisor import Order
 
 _STEADY_S = 10.0  # a process that lived so long is started again at once
 _MAX_PAUSE_S = 30.0
@@ -123,7 +123,7 @@ class Child:
                 pass  # our own output is gone, and a worker must not stall for it
 
 
-class Crew:
+class ProcessManager:
     """Keeps programs running until `stop`. `on_line` gets each line of output, `on_event` a sentence on each start and end."""
 
     def __init__(
@@ -142,7 +142,7 @@ class Crew:
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._keep, name="crew", daemon=True)
 
-    def start(self) -> Crew:
+    def start(self) -> ProcessManager:
         for program in self._programs:
             self._start(program)
         self._watch.start()

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from agno_workers.cli import screen
 from agno_workers.core.run import RunStatus
-from agno_workers.demo.pipeline import Watched
+from agno_workers.local.demo.pipeline import Watched
 
 
 class Progress(Protocol):

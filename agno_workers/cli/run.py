@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import typer
 
 from agno_workers.cli import connection, screen
-from agno_workers.client import RunHandle
 from agno_workers.core.run import Run, RunStatus
+from agno_workers.engine.registry import Registry
 from agno_workers.errors import AgnoError, WaitTimeout
-from agno_workers.registry import Registry
+from agno_workers.runs.queries import output
+from agno_workers.sdk.client import RunHandle
 from agno_workers.settings import Settings
-from agno_workers.storage.look import output
 from agno_workers.streams import Streamed
 
 app = typer.Typer(pretty_exceptions_enable=False)

@@ -13,18 +13,19 @@ from rich.markup import escape
 from rich.rule import Rule
 from rich.text import Text
 
-from agno_workers.cli import connection, people, screen
+from agno_workers.cli import approvals as people
+from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import listening
-from agno_workers.cli.why import why_waiting
-from agno_workers.client import Client, RunHandle
-from agno_workers.core.knowledge import Reference
+from agno_workers.cli.diagnose import why_waiting
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
-from agno_workers.core.references import references
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
-from agno_workers.storage.knowledge import AGENT as KNOWLEDGE
-from agno_workers.storage.look import Around, Listed
+from agno_workers.knowledge.references import references
+from agno_workers.knowledge.store.bases import AGENT as KNOWLEDGE
+from agno_workers.knowledge.types import Reference
+from agno_workers.runs.queries import Listed, RunDiagnostics
+from agno_workers.sdk.client import Client, RunHandle
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -104,7 +105,7 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
     _show_references(console, given)
 
 
-def _show_run(console: Console, run: Run, around: Around) -> None:
+def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
     console.print(Text.assemble("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
     usage = f"{run.usage.input_tokens} tokens in, {run.usage.output_tokens} out"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
@@ -129,7 +130,7 @@ def _show_run(console: Console, run: Run, around: Around) -> None:
         )
 
 
-def _cost(run: Run, around: Around) -> str:
+def _cost(run: Run, around: RunDiagnostics) -> str:
     limit = around.limits.cost_usd if around.limits else None
     if not run.cost_usd and limit is None:
         return ""
@@ -138,7 +139,7 @@ def _cost(run: Run, around: Around) -> str:
     )
 
 
-def _labels(run: Run, around: Around) -> list[tuple[str, str | None]]:
+def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
     return [
         ("session", run.session_id),
         ("user", run.user_id),

@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import screen, shelf
-from agno_workers.core.knowledge import Hit
+from agno_workers.cli import knowledge_commands as shelf
+from agno_workers.cli import screen
 from agno_workers.errors import InvalidInput
-from agno_workers.storage.overview import Overview
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.knowledge.types import SearchResult
 
 app = typer.Typer(pretty_exceptions_enable=False)
 _SNIPPET_CHARS = 320
@@ -57,8 +58,8 @@ def search(
         typer.echo(f"Nothing in {knowledge} fits.{narrowed}")
 
 
-def _must_hold_something(here: shelf.Shelf, knowledge: str) -> None:
-    (base,) = Overview(here.pool).bases(knowledge)
+def _must_hold_something(here: shelf.KnowledgeCommands, knowledge: str) -> None:
+    (base,) = KnowledgeStats(here.pool).bases(knowledge)
     if not base.documents and base.open:
         raise InvalidInput(
             f"{knowledge!r} is still empty: an ingestion is under way, `agno-workers knowledge show {knowledge}`."
@@ -69,7 +70,7 @@ def _must_hold_something(here: shelf.Shelf, knowledge: str) -> None:
         )
 
 
-def _show(console: Console, hits: Sequence[Hit], question: str) -> None:
+def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None:
     words = marks(question)
     for rank, hit in enumerate(hits, 1):
         console.print(
@@ -82,7 +83,7 @@ def _show(console: Console, hits: Sequence[Hit], question: str) -> None:
         console.print(screen.hanging(Text("    ") + text, 4))
 
 
-def place(hit: Hit) -> str:
+def place(hit: SearchResult) -> str:
     """Where in its document: `Title > Heading > Heading`."""
     path = [part for part in hit.heading if part]
     if hit.title and path[:1] != [hit.title]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import redis
 import sqlalchemy
 
-from agno_workers import embedded
+from agno_workers import local as embedded
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
+from agno_workers.database import migrate
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.settings import Settings
-from agno_workers.storage import migrate
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from agno_workers.cli import screen
 from agno_workers.core.run import StepKind
-from agno_workers.demo.pipeline import Told
-from agno_workers.demo.timeline import Bar, bars, cells, side_by_side
+from agno_workers.local.demo.pipeline import Told
+from agno_workers.local.demo.timeline import Bar, bars, cells, side_by_side
 
 
 def show_timeline(console: Console, tellings: Sequence[Told]) -> None:

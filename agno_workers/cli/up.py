@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
-from agno_workers.cli.processes import Crew, Ended, Program, ending_by_signal
+from agno_workers.cli.processes import Ended, ProcessManager, Program, ending_by_signal
 from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 
@@ -57,7 +57,7 @@ def up(
                 prepare(servers)
                 _keep(
                     servers,
-                    Crew(programs, partial(_print_line, console), partial(_print_event, console)),
+                    ProcessManager(programs, partial(_print_line, console), partial(_print_event, console)),
                     console,
                     where,
                     hurry,
@@ -68,7 +68,7 @@ def up(
 
 
 def _keep(
-    servers: Servers, crew: Crew, console: Console, where: dict[str, str], hurry: threading.Event
+    servers: Servers, crew: ProcessManager, console: Console, where: dict[str, str], hurry: threading.Event
 ) -> None:
     """Until a signal, or until something here can't work."""
     try:

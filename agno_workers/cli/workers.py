@@ -10,8 +10,8 @@ from rich.console import Console
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import known, state
+from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
-from agno_workers.storage.workers import Worker
 
 app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List workers.")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.knowledge import Knowledge, Use
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.ports import Model
+from agno_workers.knowledge.types import Knowledge, KnowledgeBinding
 
 
 class History(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | Sequence[str] = ""
     tools: Sequence[Any] = ()
     """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
-    knowledge: Knowledge | Use | None = None
+    knowledge: Knowledge | KnowledgeBinding | None = None
     """What it may search: `docs` (a tool), `docs.context()` (hits with each question), `docs.learns()` (may add to it)."""
     output_schema: type[Any] | None = None
     """A pydantic model that the final answer must fit; the run's content is then its JSON value."""

@@ -11,12 +11,12 @@ import msgspec
 import pydantic
 
 from agno_workers.core.agent import Agent
-from agno_workers.core.knowledge import Hit, Use, use_of
 from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
-from agno_workers.core.references import as_context
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, InvalidTool
-from agno_workers.storage.journal import Definition, TurnClaim
+from agno_workers.knowledge.references import as_context
+from agno_workers.knowledge.types import KnowledgeBinding, SearchResult, use_of
+from agno_workers.runs.journal import Definition, TurnClaim
 from agno_workers.tools import collect
 from agno_workers.tools.decorate import ACCEPTED_NAME
 
@@ -43,11 +43,13 @@ class Prepared(msgspec.Struct, frozen=True):
     members: dict[str, Agent]
     """The agents among its tools, by name."""
     definition: Definition
-    use: Use | None = None
+    use: KnowledgeBinding | None = None
     """How it uses a knowledge base."""
 
     @classmethod
-    def of(cls, agent: Agent, tools_for: Callable[[Use], Sequence[Tool]] = lambda _: ()) -> Prepared:
+    def of(
+        cls, agent: Agent, tools_for: Callable[[KnowledgeBinding], Sequence[Tool]] = lambda _: ()
+    ) -> Prepared:
         """`tools_for` gives the tools of a knowledge base.
 
         Raises InvalidTool where a tool can't be offered to a model, InvalidInput for a budget that can't be kept.
@@ -71,7 +73,7 @@ class Prepared(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
     def request(
-        self, claim: TurnClaim, history: tuple[Message, ...], hits: Sequence[Hit] = ()
+        self, claim: TurnClaim, history: tuple[Message, ...], hits: Sequence[SearchResult] = ()
     ) -> ModelRequest:
         """The next model call of a run. `hits`: what goes with its question."""
         given = as_context(self.use.knowledge.name, hits) if self.use else ""

@@ -20,11 +20,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Prepared, Refusal, Source
 from agno_workers.errors import AgnoError, SettingsError
 from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
 from agno_workers.knowledge.readers import detect, read
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Refusal, Source
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38

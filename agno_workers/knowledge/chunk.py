@@ -24,16 +24,16 @@ from itertools import islice
 from typing import NamedTuple, cast
 from zlib import crc32
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Piece, embedded_text
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.normalise import GAP, Normal, clean
 from agno_workers.knowledge.tokens import Tokens, tokens
+from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, embedded_text
 
 Path = tuple[str, ...]
-Strategy = Callable[[Parsed, Chunking], tuple[str, Sequence[Piece]]]
+Strategy = Callable[[Parsed, Chunking], tuple[str, Sequence[Chunk]]]
 
 
-def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Piece, ...]]:
+def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
     """The text that offsets count in, and its pieces. Raises InvalidInput for a strategy that can't be loaded or used;
     the numbers are checked where they were handed in, see chunking.py.
     """
@@ -68,9 +68,9 @@ class Cut(NamedTuple):
         return embedded_text(self.heading, self.content)
 
 
-def _piece(position: int, cut: Cut, count: int) -> Piece:
+def _piece(position: int, cut: Cut, count: int) -> Chunk:
     digest = hashlib.sha256(cut.embedded.encode()).digest()
-    return Piece(position, cut.content, cut.heading, cut.start, cut.start + len(cut.body), count, digest)
+    return Chunk(position, cut.content, cut.heading, cut.start, cut.start + len(cut.body), count, digest)
 
 
 # Structure: sections, tiny ones together, large ones cut.

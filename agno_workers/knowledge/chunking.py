@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from agno_workers.core.knowledge import Chunking
 from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.types import Chunking
 
 STRATEGIES = ("structure", "fixed")
 TOKENIZERS = ("minilm", "cl100k_base", "o200k_base")

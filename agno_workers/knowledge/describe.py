@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 
-from agno_workers.core.knowledge import Parsed
 from agno_workers.core.messages import Emit, Image, ModelRequest, ModelSettings, StopReason, Usage, user
 from agno_workers.core.ports import Model
 from agno_workers.knowledge.readers.detect import bitmap
 from agno_workers.knowledge.readers.plain import blocks
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Parsed
 
 _LOOKED_AT = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 _MAX_BYTES = 5_000_000  # what all providers take

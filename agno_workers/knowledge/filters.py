@@ -21,8 +21,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from agno_workers.core.knowledge import Filter
 from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.types import Filter
 
 FACTS = {each: each for each in ("uri", "title", "language", "media_type", "created", "updated")} | {
     "lang": "language"

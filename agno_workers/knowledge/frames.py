@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.knowledge import Chunking, Parsed, Prepared, Refusal, Source
+from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, Source
 
 LENGTH_BYTES = 4
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import fasttext  # type: ignore[import-untyped]  # it ships none
 
-from agno_workers.core.knowledge import Block
+from agno_workers.knowledge.types import Block
 
 SAMPLE_CHARS = 2_000
 FIRST_CHARS = 300

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed
 
 MAX_HEADING_CHARS = 200
 """A longer heading is a paragraph that was set in bold."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from agno_workers.core.knowledge import Chunking, Parsed, Prepared, Refusal, Source
 from agno_workers.knowledge.chunk import chunk
 from agno_workers.knowledge.language import language_of
 from agno_workers.knowledge.near import bands
 from agno_workers.knowledge.normalise import MAX_TITLE_CHARS, Normal, json_object, line, normalise
 from agno_workers.knowledge.quality import refusal
+from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, Source
 
 
 def prepare(

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 import msgspec
 
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
 from agno_workers.errors import AgnoError, Unavailable
 from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source
 
 _START_WITHIN_S = 60.0
 _PIPE_BYTES = 1 << 20

@@ -11,8 +11,8 @@ import re
 import string
 from itertools import islice
 
-from agno_workers.core.knowledge import Refusal
 from agno_workers.knowledge.normalise import Normal
+from agno_workers.knowledge.types import Refusal
 
 MIN_LETTERS = 3
 """Letters or digits in all: what has fewer was a scan without text, or a page that a script fills. `R2D2` is a document."""

@@ -17,9 +17,9 @@ from functools import partial
 
 import msgspec
 
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
 from agno_workers.knowledge.frames import Order
 from agno_workers.knowledge.process import Child, Died
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source
 
 
 class Reading:

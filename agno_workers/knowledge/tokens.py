@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.chunking import TOKENIZERS
 
-MINILM = Path(__file__).parents[1] / "vocabularies" / "minilm.json"
+MINILM = Path(__file__).parent / "vocabularies" / "minilm.json"
 """The same file that the local embedder cuts by."""
 
 

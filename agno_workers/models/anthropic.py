@@ -26,7 +26,7 @@ from agno_workers.core.messages import (
 )
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, finished, plain_id, unsupported
-from agno_workers.models.wire import Connect, Post, Wire
+from agno_workers.models.wire import Connect, Post, ProviderTransport
 
 if TYPE_CHECKING:
     import httpx2
@@ -57,7 +57,7 @@ class Anthropic:
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"anthropic:{model}"
         self._model = model
-        self._wire = Wire(self.name, api_key, connect(api_key, base_url))
+        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _Fold(request)

@@ -18,7 +18,7 @@ CONNECT_S = (
 )
 
 
-class Line:
+class PooledClient:
     """Makes itself in 0.2 ms; a new connection is made by the first call, or after `IDLE_S` without one."""
 
     def __init__(self, connect: Connect) -> None:

@@ -28,7 +28,7 @@ from agno_workers.core.messages import (
 from agno_workers.models import strict
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
-from agno_workers.models.wire import Connect, Post, Wire
+from agno_workers.models.wire import Connect, Post, ProviderTransport
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,7 +52,7 @@ class Responses:
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"openai:{model}"
         self._model = model
-        self._wire = Wire(self.name, api_key, connect(api_key, base_url))
+        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         body = self.body(request)
@@ -233,7 +233,7 @@ class Chat:
         self.name = f"{provider}:{model}"
         self._model = model
         self._limit = "max_completion_tokens" if dialect == "openai" else "max_tokens"
-        self._wire = Wire(self.name, api_key, connect(api_key, base_url))
+        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _ChatFold(self.name.partition(":")[0], request)

@@ -24,7 +24,7 @@ from agno_workers.models import faults
 if TYPE_CHECKING:
     import httpx2
 
-    from agno_workers.models.line import Line
+    from agno_workers.models.line import PooledClient
 
 IDLE_S = 60.0  # an idle connection is not used again after so long, and closed soon after
 DRAIN_S = 0.5  # how long the end of a complete answer is awaited, so that its connection can be used again
@@ -54,7 +54,7 @@ class Fold(Protocol):
         ...
 
 
-class Wire:
+class ProviderTransport:
     """The way to one model. Threads may share it, and it survives a fork.
 
     A line is an HTTP client with at most one connection, used by one call at a time and kept for the next. One
@@ -67,7 +67,7 @@ class Wire:
         self._secret = secret
         self._connect = connect
         self._pid = os.getpid()
-        self._idle: deque[Line] = deque()
+        self._idle: deque[PooledClient] = deque()
 
     def ask(self, path: str, body: dict[str, Any], fold: Fold, timeout_s: float, emit: Emit) -> Reply:
         """Post the body, fold the events of the answer into a Reply, emit what they add as they come.
@@ -95,13 +95,13 @@ class Wire:
             with closing(self._post(line, path, body)) as response:
                 return b"".join(self._chunks(line, response))
 
-    def _post(self, line: Line, path: str, body: dict[str, Any]) -> httpx2.Response:
+    def _post(self, line: PooledClient, path: str, body: dict[str, Any]) -> httpx2.Response:
         try:
             return line.post(path, body)
         except Exception as error:
             raise self._translated(error, line) from None
 
-    def _chunks(self, line: Line, response: httpx2.Response) -> Iterator[bytes]:
+    def _chunks(self, line: PooledClient, response: httpx2.Response) -> Iterator[bytes]:
         try:
             yield from response.iter_bytes()
         except Exception as error:
@@ -122,14 +122,14 @@ class Wire:
         except ValueError as error:
             raise faults.unavailable(self._name, str(error)) from None
 
-    def _drain(self, line: Line, chunks: Iterator[bytes]) -> None:
+    def _drain(self, line: PooledClient, chunks: Iterator[bytes]) -> None:
         line.deadline.begin(DRAIN_S)
         try:
             deque(chunks, maxlen=0)
         except ModelUnavailable:
             pass  # the reply is complete; the connection is not used again
 
-    def _translated(self, error: Exception, line: Line) -> Exception:
+    def _translated(self, error: Exception, line: PooledClient) -> Exception:
         """Our error for the SDK's or the HTTP client's; any other is a bug, and stays what it is."""
         if type(error).__module__.partition(".")[0] not in ("openai", "anthropic", "httpx2", "httpcore2"):
             return error
@@ -149,7 +149,7 @@ class Wire:
         return type(error)(words, **error.ids)
 
     @contextmanager
-    def _line(self) -> Iterator[Line]:
+    def _line(self) -> Iterator[PooledClient]:
         """An idle line, or a new one. It comes back unless something other than the provider broke the call off."""
         line = self._take()
         try:
@@ -163,17 +163,17 @@ class Wire:
         else:
             self._put_back(line)
 
-    def _take(self) -> Line:
+    def _take(self) -> PooledClient:
         if self._pid != os.getpid():  # forked: the parent's connections are not ours to use
             self._idle, self._pid = deque(), os.getpid()
         try:
             return self._idle.pop()
         except IndexError:
-            from agno_workers.models.line import Line  # noqa: PLC0415 - brings the HTTP client, 0.2 s to import
+            from agno_workers.models.line import PooledClient  # noqa: PLC0415 - brings the HTTP client, 0.2 s to import
 
-            return Line(self._connect)
+            return PooledClient(self._connect)
 
-    def _put_back(self, line: Line) -> None:
+    def _put_back(self, line: PooledClient) -> None:
         line.idle_since = monotonic()
         self._idle.append(line)
         try:

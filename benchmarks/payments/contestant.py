@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from agno_workers.embedded.keeper import Order
-from agno_workers.embedded.server import Kept
+from agno_workers.local.server import Supervised
+from agno_workers.local.supervisor import Order
 from benchmarks.payments.settings import Setting
 from benchmarks.stage import ROOT, Stage
 
@@ -47,7 +47,7 @@ class Contestant(ABC):
     def __init__(self, world: World) -> None:
         self.world = world
         self.run_id = ""
-        self._worker: Kept | None = None
+        self._worker: Supervised | None = None
         self._submitter: subprocess.Popen[str] | None = None
         self._log = world.stage.folder / f"{type(self).__name__}.log"
 
@@ -97,4 +97,4 @@ class Contestant(ABC):
         plain = ("HOME", "LANG", "PATH", "TMPDIR")
         inherited = {key: value for key, value in os.environ.items() if key in plain}
         order = Order(command, str(ROOT), inherited | environment, os.getpid(), orphan_signal=signal.SIGKILL)
-        self._worker = Kept(order, self._log)
+        self._worker = Supervised(order, self._log)

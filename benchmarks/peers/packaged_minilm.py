@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
-from agno_workers.embedders.fused import packaged
-from agno_workers.embedders.local import VOCABULARY, Local
+from agno_workers.knowledge.embedders.fused import packaged
+from agno_workers.knowledge.embedders.local import VOCABULARY, Local
 
 BATCH = 8
 

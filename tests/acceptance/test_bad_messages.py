@@ -14,7 +14,7 @@ from celery.exceptions import NotRegistered
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.doctor import examine
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from agno_workers.settings import Settings
 from tests import invariants
 from tests.agents import echo

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from benchmarks.corpus import Corpus
 from tests import invariants
 from tests.chaos import ingest

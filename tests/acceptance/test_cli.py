@@ -19,7 +19,7 @@ import redis
 from psycopg import sql
 
 from agno_workers import Client, Limits
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
 

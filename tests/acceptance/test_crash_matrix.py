@@ -18,7 +18,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from tests.acceptance.matrix.cells import Cell
 from tests.acceptance.matrix.fleet import Fleet
 from tests.acceptance.matrix.stories import ALL, Story

@@ -17,13 +17,13 @@ import redis
 from psycopg import sql
 
 from agno_workers import Client, wiring
-from agno_workers.agent import RunResult
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.keeper import EPOCH_KEY
 from agno_workers.core.run import RunStatus, StepStatus
-from agno_workers.embedded import EmbeddedServers
 from agno_workers.errors import RunNotFound, Unavailable
-from agno_workers.storage.journal import Submitted
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.journal import Submitted
+from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.matrix.stories import call, delegated

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import redis
 
-from agno_workers.core.knowledge import Chunking, Prepared, Progress, Raw, Source
-from agno_workers.embedders import resolve
+from agno_workers.knowledge.embedders import resolve
 from agno_workers.knowledge.reading import Reading
-from agno_workers.sources.files import uri_of
-from agno_workers.storage.knowledge import Knowledges
+from agno_workers.knowledge.sources.files import uri_of
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.knowledge.types import Chunking, Prepared, Progress, Raw, Source
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.matrix.fleet import Fleet
@@ -45,7 +45,7 @@ class Kept(NamedTuple):
 
 
 @pytest.fixture
-def knowledges(services: Services) -> Knowledges:
+def knowledges(services: Services) -> KnowledgeBases:
     return services.knowledges
 
 
@@ -67,7 +67,7 @@ def written(folder: Path, many: int, seed: int = 1) -> Path:
     return folder
 
 
-def begin(services: Services, knowledges: Knowledges, name: str, folder: Path) -> str:
+def begin(services: Services, knowledges: KnowledgeBases, name: str, folder: Path) -> str:
     knowledges.ensure(name, OPTIONS)
     submitted = knowledges.submit(name, [str(folder)])
     assert submitted.send is not None
@@ -75,7 +75,7 @@ def begin(services: Services, knowledges: Knowledges, name: str, folder: Path) -
     return submitted.run_id
 
 
-def ended(knowledges: Knowledges, run_id: str, timeout_s: float = 120) -> Progress:
+def ended(knowledges: KnowledgeBases, run_id: str, timeout_s: float = 120) -> Progress:
     invariants.until(lambda: knowledges.progress(run_id).ended_at is not None, timeout_s)
     return knowledges.progress(run_id)
 
@@ -116,7 +116,7 @@ def _half(vector: Any) -> bytes:
 
 @pytest.mark.timeout(300)
 def test_whoever_dies_at_whichever_place_nothing_is_lost_and_nothing_is_there_twice(
-    services: Services, knowledges: Knowledges, fleet: Fleet, tmp_path: Path
+    services: Services, knowledges: KnowledgeBases, fleet: Fleet, tmp_path: Path
 ) -> None:
     folder = written(tmp_path / "documents", 40)
     for place in PLACES:
@@ -136,7 +136,7 @@ def test_whoever_dies_at_whichever_place_nothing_is_lost_and_nothing_is_there_tw
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_workers_die_each_second_and_redis_forgets_twice_and_all_is_as_without_faults(
-    services: Services, knowledges: Knowledges, fleet: Fleet, tmp_path: Path, redis_client: redis.Redis
+    services: Services, knowledges: KnowledgeBases, fleet: Fleet, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     """And again with every document edited, until that has happened often enough."""
     tick, deaths, rounds = threading.Event(), 0, 0
@@ -167,7 +167,7 @@ def test_workers_die_each_second_and_redis_forgets_twice_and_all_is_as_without_f
 
 @pytest.mark.timeout(200)
 def test_a_document_that_kills_its_worker_each_time_fails_alone(
-    services: Services, knowledges: Knowledges, start_worker: StartWorker, tmp_path: Path
+    services: Services, knowledges: KnowledgeBases, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     folder = written(tmp_path / "documents", 9)
     (folder / "005-poison.txt").write_text("poison")

@@ -18,7 +18,7 @@ import agno_workers
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.signing import NONCE, SIGNED_AT, sign
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter

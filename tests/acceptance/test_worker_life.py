@@ -19,8 +19,8 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.main import main
 from agno_workers.core.run import StepStatus
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.storage.workers import Workers
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.workers import Workers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.test_crashes import holding, running

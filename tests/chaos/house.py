@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import redis
 
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.embedded.keeper import Order
-from agno_workers.embedded.server import Kept
+from agno_workers.local import EmbeddedServers
+from agno_workers.local.server import Supervised
+from agno_workers.local.supervisor import Order
 from tests.chaos.plan import CLIENTS, EVERYBODY, WORKERS, Fault
 from tests.chaos.proxy import Mode, Network, Proxy
 
@@ -64,7 +64,7 @@ class Fleet:
         self._commands = commands
         self._environments = environments
         self._folder = folder
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, Supervised] = {}
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._watch = threading.Thread(target=self._keep_running, name="chaos-fleet", daemon=True)
@@ -121,7 +121,7 @@ class Fleet:
             os.getpid(),
             patience_s=30.0,
         )
-        self._kept[name] = Kept(order, self.log(name))
+        self._kept[name] = Supervised(order, self.log(name))
         self.starts += 1
 
     def _keep_running(self) -> None:

@@ -22,11 +22,12 @@ import psycopg
 import redis
 from rich.console import Console
 
-from agno_workers import Knowledge, embedded, wiring
-from agno_workers.core.knowledge import Progress
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.ingestion import Ingestion
-from agno_workers.storage import migrate
+from agno_workers import Knowledge, wiring
+from agno_workers import local as embedded
+from agno_workers.database import migrate
+from agno_workers.knowledge.types import Progress
+from agno_workers.local import EmbeddedServers
+from agno_workers.sdk.ingestion import Ingestion
 from tests.chaos.house import ROOT, Fleet, celery_command
 from tests.chaos.ours import environment, telling, temporary, violated
 from tests.chaos.plan import WORKERS

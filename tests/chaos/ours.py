@@ -16,9 +16,10 @@ import msgspec
 import psycopg
 import pytest
 
-from agno_workers import embedded, wiring
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.storage import migrate
+from agno_workers import local as embedded
+from agno_workers import wiring
+from agno_workers.database import migrate
+from agno_workers.local import EmbeddedServers
 from tests import invariants
 from tests.chaos import history as histories
 from tests.chaos.agents import BOOKINGS

@@ -19,7 +19,7 @@ from typing import Any
 
 from celery import Celery, chord
 
-from agno_workers import embedded
+from agno_workers import local as embedded
 from tests.chaos.history import Verdict
 from tests.chaos.house import Faults, Fleet, Lines, celery_command
 from tests.chaos.ours import Options, Say, telling

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from agno_workers.embedders.hash import Hash
+from agno_workers.knowledge.embedders.hash import Hash
 from tests.fakes import provider
 from tests.fakes.provider import Chat, Provider, reset, serve
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agno_workers.core.knowledge import Chunking, Parsed, Prepared, Source
 from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Source
 
 _kept: list[bytes] = []
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.storage.pool import Pool
+from agno_workers.database.pool import Pool
+from agno_workers.local import EmbeddedServers
 from tests.integration.storage.world import World
 
 

@@ -18,13 +18,13 @@ import pytest
 import redis
 
 from agno_workers import Agent, Batch, Client
-from agno_workers.batch import submit_many
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus
-from agno_workers.embedded import EmbeddedServers
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
-from agno_workers.storage.bulk import Bulk, Common, Ids, Item, position_of
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.batch import Batches, Common, Ids, Item, position_of
+from agno_workers.sdk.batch import submit_many
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import echo
@@ -41,8 +41,8 @@ def database(database_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def bulk(services: Services) -> Bulk:
-    return Bulk(services.pool, services.journal, inline_max_bytes=1024, turn_attempts=5)
+def bulk(services: Services) -> Batches:
+    return Batches(services.pool, services.journal, inline_max_bytes=1024, turn_attempts=5)
 
 
 def rows(database: psycopg.Connection) -> dict[str, int]:
@@ -213,7 +213,7 @@ def test_any_text_arrives_as_it_was(client: Client, worker: Worker) -> None:
     ]
 
 
-def test_large_inputs_are_stored_once_and_come_back_whole(bulk: Bulk, client: Client, database: psycopg.Connection) -> None:  # fmt: skip
+def test_large_inputs_are_stored_once_and_come_back_whole(bulk: Batches, client: Client, database: psycopg.Connection) -> None:  # fmt: skip
     large = "x" * 5000
     batch = submit_many(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
     assert value(database, "SELECT count(*) FROM agno.blob") == 2
@@ -276,7 +276,7 @@ def test_a_batch_that_is_unknown_says_so(client: Client) -> None:
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["keys", "blobs"])
 def test_two_batches_with_the_same_keys_or_blobs_in_opposite_orders_neither_deadlock_nor_double(
-    bulk: Bulk, database: psycopg.Connection, keyed: bool
+    bulk: Batches, database: psycopg.Connection, keyed: bool
 ) -> None:
     """Both have copied all their items when the first goes on, so that both insert at the same time."""
     count, together = 2000, threading.Barrier(2)
@@ -353,7 +353,7 @@ def test_a_cancelled_batch_ends_what_its_runs_have_delegated(
 
 
 def test_a_cancel_that_was_cut_short_is_carried_on(
-    bulk: Bulk, client: Client, database: psycopg.Connection
+    bulk: Batches, client: Client, database: psycopg.Connection
 ) -> None:
     batch = client.submit_many("echo", numbers(450))
     other = client.submit_many("echo", numbers(3))

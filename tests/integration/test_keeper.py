@@ -7,8 +7,8 @@ import redis
 
 from agno_workers.broker import keeper, queues
 from agno_workers.broker.keeper import EPOCH_KEY, Keeper
-from agno_workers.engine.loop import NOTHING
-from agno_workers.storage.journal import Hopeless, Recorded
+from agno_workers.engine.turn import NOTHING
+from agno_workers.runs.journal import CommitResult, ExhaustedStep
 from agno_workers.wiring import Services
 from tests.agents import caller, echo
 from tests.steps import first_step
@@ -62,7 +62,7 @@ def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_the
 def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
     services: Services, redis_client: redis.Redis
 ) -> None:
-    def break_down(step: Hopeless) -> Recorded:
+    def break_down(step: ExhaustedStep) -> CommitResult:
         raise ValueError(step.step_id)
 
     rounds = Keeper(
@@ -109,7 +109,7 @@ def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services)
     nowhere = redis.Redis(unix_socket_path="/nowhere/redis.sock")
     ended: list[str] = []
 
-    def note(step: Hopeless) -> Recorded:
+    def note(step: ExhaustedStep) -> CommitResult:
         ended.append(step.step_id)
         return NOTHING
 

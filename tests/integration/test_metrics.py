@@ -19,16 +19,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from agno_workers.broker.quarantine import Quarantine, Quarantined
 from agno_workers.cli.metrics import OTHERS, Collector
 from agno_workers.core.messages import user
 from agno_workers.core.tool import Effect
-from agno_workers.embedded import EmbeddedServers
 from agno_workers.errors import Unavailable
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.metrics import counted
+from agno_workers.runs.workers import WorkerIdentity, Workers
 from agno_workers.settings import Settings
-from agno_workers.storage.knowledge import Knowledges
-from agno_workers.storage.metrics import counted
-from agno_workers.storage.quarantine import Quarantine, Quarantined
-from agno_workers.storage.workers import Itself, Workers
 from tests import invariants
 from tests.acceptance.terminal import StartProgram, programs
 from tests.chaos.proxy import Mode, Network
@@ -151,7 +151,7 @@ def test_quarantined_messages_are_counted_by_reason_and_ever(world: World, here:
 
 
 def test_ingestions_are_counted_with_how_far_they_are(world: World, here: Settings) -> None:
-    knowledges = Knowledges(world.pool, world.journal, queue="knowledge")
+    knowledges = KnowledgeBases(world.pool, world.journal, queue="knowledge")
     knowledges.ensure("docs")
     run_id = knowledges.submit("docs", ["/tmp/a"]).run_id
     world.sql("UPDATE agno.ingestion SET total = 40, scanned_at = now()")
@@ -168,7 +168,7 @@ def test_ingestions_are_counted_with_how_far_they_are(world: World, here: Settin
 
 
 def test_an_ingestion_between_two_steps_is_open(world: World, here: Settings) -> None:
-    knowledges = Knowledges(world.pool, world.journal, queue="knowledge")
+    knowledges = KnowledgeBases(world.pool, world.journal, queue="knowledge")
     knowledges.ensure("docs")
     knowledges.submit("docs", ["/tmp/a"])
     world.sql("UPDATE agno.step SET status = 'done', ended_at = now()")
@@ -178,7 +178,7 @@ def test_an_ingestion_between_two_steps_is_open(world: World, here: Settings) ->
 def test_workers_are_counted_by_whether_they_are_heard_of(world: World, here: Settings) -> None:
     workers = Workers(world.pool)
     for name in ("alive", "lost", "stopped"):
-        workers.seen(Itself(name, "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0)
+        workers.seen(WorkerIdentity(name, "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0)
     world.sql("UPDATE agno.worker SET seen_at = now() - interval '1 h' WHERE name = 'lost'")
     workers.stopped("stopped")
     told = scrape(here)
@@ -189,7 +189,9 @@ def test_workers_are_counted_by_whether_they_are_heard_of(world: World, here: Se
 def test_messages_in_redis_are_counted_in_all_priorities_of_all_queues(
     world: World, here: Settings, redis_client: redis.Redis
 ) -> None:
-    Workers(world.pool).seen(Itself("w", "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0)
+    Workers(world.pool).seen(
+        WorkerIdentity("w", "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0
+    )
     world.journal.submit(user("hi"), agent="a", queue="special")
     for key in ("agents", "agents\x06\x163", "slow", "special", "special"):
         redis_client.rpush(key, "m")

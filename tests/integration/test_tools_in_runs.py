@@ -9,8 +9,8 @@ import pytest
 
 from agno_workers.core.messages import ToolResult
 from agno_workers.core.run import RunStatus
-from agno_workers.engine.loop import take_turn
-from agno_workers.engine.tool_calls import take_tool
+from agno_workers.engine.tool import run_tool
+from agno_workers.engine.turn import run_turn
 from agno_workers.wiring import Services
 from tests import steps
 from tests.agents import caller
@@ -96,10 +96,10 @@ def test_a_transactional_tool_that_is_late_has_written_nothing_and_its_connectio
 def test_a_transactional_tool_whose_step_was_recorded_by_another_writes_nothing(services: Services) -> None:
     submitted = caller.delay(call("write_row", text="twice", fail=False))
     turn = first_step(services.look, submitted.id)
-    (tool,) = take_turn(services.engine, turn.run_id, turn.step_id, 0).sends
+    (tool,) = run_turn(services.engine, turn.run_id, turn.step_id, 0).sends
     claim = services.journal.claim_tool(tool.run_id, tool.step_id, 0)
     assert claim is not None
     services.journal.give_up(tool.step_id)  # a pause: the lease is over, and another worker carries the step
-    assert take_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
-    assert not take_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
+    assert run_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
+    assert not run_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
     assert ledger(services) == ["twice"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Source
 from agno_workers.errors import InvalidInput
-from agno_workers.ingestion import document, given, options
-from agno_workers.knowledge_base import Knowledge
+from agno_workers.knowledge.types import Source
+from agno_workers.sdk.ingestion import document, given, options
+from agno_workers.sdk.knowledge import Knowledge
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
 from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import workers
 from agno_workers.core.run import StepStatus
+from agno_workers.database.pool import statements
 from agno_workers.settings import Settings, load
-from agno_workers.storage.pool import statements
 from benchmarks import readme
 from benchmarks.__main__ import MEASURED
 
@@ -264,21 +264,21 @@ def test_the_wire_page_names_what_travels() -> None:
     for status, state in STATES.items():
         assert f"| `{status}` | {state} |" in page
     assert _first_cells(_section(page, "Events")) == set(
-        re.findall(r"'([A-Z]\w+)'", statements("look")["events"])
+        re.findall(r"'([A-Z]\w+)'", statements("runs/queries")["events"])
     )
 
 
 def test_the_wire_page_has_the_parameters_of_submit() -> None:
-    functions = read("agno_workers/storage/sql/functions.sql")
+    functions = read("agno_workers/database/functions/runs.sql")
     (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) RETURNS", functions, re.DOTALL)
     parameters = {part.split()[0] for part in signature.split(",")}
     assert _first_cells(_section(read("docs/messages.md"), "SQL")) == parameters
 
 
 def test_the_tables_of_steps_tell_what_tasks_take() -> None:
-    from agno_workers.engine.loop import take_turn
+    from agno_workers.engine.turn import run_turn
 
-    named = list(inspect.signature(take_turn).parameters)[1:]
+    named = list(inspect.signature(run_turn).parameters)[1:]
     assert ", ".join(f"`{name}`" for name in named) in read("docs/messages.md")
 
 

@@ -22,8 +22,8 @@ HEAVY = {
 }
 THIN = {
     "agno_workers": HEAVY | {"celery", "psycopg", "redis", "pydantic", "msgspec"},
-    "agno_workers.client": HEAVY | {"celery", "pydantic", "docstring_parser"},
-    "agno_workers.knowledge_base": HEAVY,
+    "agno_workers.sdk.client": HEAVY | {"celery", "pydantic", "docstring_parser"},
+    "agno_workers.sdk.knowledge": HEAVY,
     "agno_workers.cli.ingest": HEAVY | {"celery"},
     "agno_workers.cli.search": HEAVY | {"celery"},
     "agno_workers.cli.knowledge": HEAVY | {"celery"},

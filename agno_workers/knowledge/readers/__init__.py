@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import detect as formats
 from agno_workers.knowledge.readers.detect import detect as detect
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
+from agno_workers.knowledge.types import Block, Parsed
 
 _HERE = "agno_workers.knowledge.readers"
 _READERS = {

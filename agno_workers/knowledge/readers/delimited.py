@@ -6,10 +6,10 @@ import csv
 import io
 import sys
 
-from agno_workers.core.knowledge import Parsed
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Parsed
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 20

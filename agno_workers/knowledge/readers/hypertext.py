@@ -8,9 +8,9 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.types import Block, Parsed
 
 _DROPPED = {
     "nav", "footer", "aside", "button", "select", "input", "textarea",

@@ -7,10 +7,10 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from typing import Any, cast
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import hypertext, plain
 from agno_workers.knowledge.readers.decode import decode
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_PARTS = 1000
 _HEADERS = {

@@ -9,10 +9,10 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import hypertext
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.types import Block, Parsed
 
 # Blocks only: what is inside them costs three times as much, and most of it is plain text. What is nested deeper is lost.
 _PARSER = MarkdownIt("commonmark", {"maxNesting": 100}).enable("table").disable("inline")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pypdfium2  # type: ignore[import-untyped] # ships no types
 import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # the same
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
+from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_PAGES = 20_000
 _MAX_OUTLINE = 10_000

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 _MAX_CHARS = 2000

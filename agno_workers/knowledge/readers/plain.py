@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.types import Block, Parsed
 
 # `1.  Introduction`, `3.2.1 Terminology`: alone between blank lines, at the margin, no sentence. One number with one
 # space is left out: that is how lists begin.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
+from agno_workers.knowledge.types import Block, Parsed
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:

@@ -15,10 +15,10 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import archive
 from agno_workers.knowledge.readers.tables import table
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_CELLS = (
     20_000_000  # a sheet is laid out whole, however empty: one cell in the last corner is 17 thousand million

@@ -9,11 +9,11 @@ from typing import Any
 import pptx
 from pptx.exc import PackageNotFoundError
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import archive
 from agno_workers.knowledge.readers.properties import metadata
 from agno_workers.knowledge.readers.tables import table
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agno_workers.core.knowledge import Block
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
+from agno_workers.knowledge.types import Block
 
 
 def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | None:

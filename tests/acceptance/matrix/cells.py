@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agno_workers.client import RunHandle
 from agno_workers.core.tool import Effect
 from agno_workers.failpoints import POINTS
+from agno_workers.sdk.client import RunHandle
 from tests import invariants
 from tests.acceptance.matrix.fleet import (
     KEEPER_EVERY_S,

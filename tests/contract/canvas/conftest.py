@@ -17,7 +17,7 @@ from psycopg import sql
 
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.local import EmbeddedServers
 from tests.conftest import ROOT, Worker
 
 WAIT_S = 30

@@ -21,8 +21,8 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import StepKind
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.storage.journal import Continue, Send
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.journal import CanvasContinuation, StepMessage
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -224,7 +224,7 @@ def test_what_many_go_on_with_at_once_is_sent_once(
     database.execute("UPDATE agno.barrier SET size = 1, fired_at = now() WHERE id = %s", [chord_id])
     late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper
     (row,) = database.execute(late, [chord_id]).fetchall()
-    owed = Continue(row[0], chord_id=chord_id)
+    owed = CanvasContinuation(row[0], chord_id=chord_id)
     many = [partial(services.dispatch.go_on, [owed]), partial(services.dispatch.continue_chord, chord_id)] * 4
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda go_on: go_on(), many))
@@ -241,7 +241,7 @@ def resend(services: Services, database: psycopg.Connection, run_ids: list[str])
         [run_ids],
     ).fetchall()
     sends = [
-        Send(None, run, step, generation, StepKind(kind), queue)
+        StepMessage(None, run, step, generation, StepKind(kind), queue)
         for run, step, generation, kind, queue in rows
     ]
     assert services.dispatch.send(sends * 2)

@@ -20,8 +20,8 @@ from celery.exceptions import ChordError, ImproperlyConfigured
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
-from agno_workers.embedded import EmbeddedServers
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
+from agno_workers.local import EmbeddedServers
 from tests import invariants
 from tests.conftest import ROOT, Worker
 from tests.contract.canvas import shop

@@ -17,10 +17,10 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 from kombu.entity import Queue
 
-from agno_workers.agent import RunResult
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput
+from agno_workers.sdk.agent import RunResult
 from tests import invariants
 from tests.agents import caller, echo, failing, shouter
 from tests.conftest import ROOT, Worker

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from agno_workers.core.ports import Embedder
-from agno_workers.embedders import resolve
+from agno_workers.knowledge.embedders import resolve
 from tests.fakes import embeddings
 from tests.fakes.provider import Provider
 

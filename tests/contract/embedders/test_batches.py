@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from agno_workers.core.ports import BatchEmbedder
-from agno_workers.embedders import resolve
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable
+from agno_workers.knowledge.embedders import resolve
 from tests.fakes.provider import Provider
 
 

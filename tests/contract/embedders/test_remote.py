@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from agno_workers.core.ports import Embedder
-from agno_workers.embedders import openai, resolve
-from agno_workers.embedders.openai import Embeddings
 from agno_workers.errors import ModelRejected, ModelUnavailable
+from agno_workers.knowledge.embedders import openai, resolve
+from agno_workers.knowledge.embedders.openai import Embeddings
 from tests.fakes.provider import Provider
 
 TEXTS = ["one", "two", "three"]

@@ -20,9 +20,9 @@ import pytest
 import redis
 from kombu import Connection
 
-from agno_workers import embedded
-from agno_workers.embedded import places
+from agno_workers import local as embedded
 from agno_workers.errors import EmbeddedError
+from agno_workers.local import places
 
 NOBODY = 65534
 
@@ -30,7 +30,7 @@ NOBODY = 65534
 LAUNCHER = """
 import signal, sys
 from pathlib import Path
-from agno_workers import embedded
+from agno_workers import local as embedded
 both = embedded.start(Path(sys.argv[1]), fsync=False)
 print(both.postgres.pid, both.valkey.pid, flush=True)
 signal.pause()
@@ -144,7 +144,7 @@ def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:
     thread.start()
     thread.join()
     with valkey:
-        ended, _, _ = select.select([os.pidfd_open(valkey.pid)], [], [], 2 * embedded.keeper.LOOK_EVERY_S)
+        ended, _, _ = select.select([os.pidfd_open(valkey.pid)], [], [], 2 * embedded.supervisor.LOOK_EVERY_S)
         assert not ended
         assert redis.Redis.from_url(valkey.redis_url).ping()
 
@@ -221,7 +221,7 @@ def test_as_root_only_postgres_changes_its_user(state_dir: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="programs are copied only for another user")
 def test_programs_that_nobody_can_reach_are_copied(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agno_workers.embedded.postgres._anyone_can_run", lambda program: False)
+    monkeypatch.setattr("agno_workers.local.postgres._anyone_can_run", lambda program: False)
     with embedded.Postgres(state_dir, fsync=False) as postgres:
         program = str(Path(f"/proc/{postgres.pid}/exe").readlink())
         assert program.startswith(str(postgres.socket_dir))

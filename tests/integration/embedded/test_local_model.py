@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from agno_workers.embedded import local_model
+from agno_workers.local import model as local_model
 
 
 @pytest.fixture(scope="module")

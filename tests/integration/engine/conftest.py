@@ -9,25 +9,25 @@ from typing import Any
 import pytest
 import redis
 
-from agno_workers.client import RunHandle
 from agno_workers.core.agent import Agent
 from agno_workers.core.messages import AnyPart, Message, ModelRequest, ToolResult, user
 from agno_workers.core.ports import Model
 from agno_workers.core.run import Run
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.engine.control import Held
-from agno_workers.engine.loop import Engine
+from agno_workers.database.pool import Pool, Row, statements
+from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.registry import Registry
+from agno_workers.engine.turn import Engine
+from agno_workers.local import EmbeddedServers
 from agno_workers.models.scripted import Scripted, Turn
-from agno_workers.registry import Registry
-from agno_workers.storage.journal import Send
-from agno_workers.storage.pool import Pool, Row, statements
-from agno_workers.storage.results import Results
+from agno_workers.runs.journal import StepMessage
+from agno_workers.runs.results import Results
+from agno_workers.sdk.client import RunHandle
 from agno_workers.streams import Streams
 from tests.integration.storage.world import World, claimed
 from tests.steps import Shelf, carry, take
 
 _numbers = count()
-_NAMES = {text: name for name, text in statements("journal").items()}
+_NAMES = {text: name for name, text in statements("runs/journal").items()}
 
 
 class Cue:
@@ -74,11 +74,11 @@ class Play:
             _as_it_is,
             "agents",
             "tools",
-            Held(journal.is_held),
+            ActiveSteps(journal.is_held),
             self.shelf.library,
         )
 
-    def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> Send:
+    def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:
         """A new run; its first turn."""
         message = user(*content or ("hi",))
         return claimed(self.world.journal.submit(message, agent=agent, queue="agents", **options).send)

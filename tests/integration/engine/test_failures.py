@@ -12,18 +12,18 @@ from agno_workers.core.agent import Agent, Context, Retry
 from agno_workers.core.messages import Usage
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.tool import Effect, ToolContext
-from agno_workers.engine.control import Held, Stopped
-from agno_workers.engine.loop import Engine, take_turn
-from agno_workers.engine.tool_calls import DEPLOY, bury, take_tool
+from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.engine.tool import DEPLOY, bury, run_tool
+from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models.scripted import Turn
-from agno_workers.storage.journal import Recorded, Send
+from agno_workers.runs.journal import CommitResult, StepMessage
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.integration.storage.world import result
 from tests.steps import carry, take
 
-NOTHING = Recorded(False)
+NOTHING = CommitResult(False)
 AT_ONCE = Retry(attempts=3, first_delay_s=0)
 
 
@@ -31,7 +31,7 @@ def busy(retry_after_s: float | None = None) -> Turn:
     return Turn(error=ModelUnavailable("too many requests", provider="p", retry_after_s=retry_after_s))
 
 
-def wait_s(play: Play, step: Send) -> float:
+def wait_s(play: Play, step: StepMessage) -> float:
     sql = "SELECT extract(epoch FROM not_before - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
     return float(play.world.value(sql, id=step.step_id))
 
@@ -100,7 +100,7 @@ def test_a_rejected_request_fails_the_run_at_once(play: Play) -> None:
 # The agent's code.
 
 
-def carried_until_it_failed(play: Play, engine: Engine, step: Send, tries: int) -> dict[str, Any]:
+def carried_until_it_failed(play: Play, engine: Engine, step: StepMessage, tries: int) -> dict[str, Any]:
     """The error of a run that fails after just so many tries."""
     for _ in range(tries):
         assert not play.look.run(step.run_id).status.is_terminal
@@ -254,7 +254,7 @@ def test_a_reply_that_comes_too_late_to_be_recorded_changes_nothing(play: Play) 
 
 
 def test_only_a_step_that_is_carried_can_be_lost() -> None:
-    held = Held(lambda _: True)
+    held = ActiveSteps(lambda _: True)
     held.lose(["a"])
     with held.step("a") as is_lost, held.step("b") as is_other_lost:
         assert not is_lost()
@@ -266,7 +266,7 @@ def test_only_a_step_that_is_carried_can_be_lost() -> None:
 
 
 def test_a_step_that_is_carried_twice_here_is_lost_to_both() -> None:
-    held = Held(lambda _: True)
+    held = ActiveSteps(lambda _: True)
     with held.step("a") as first:
         with held.step("a") as second:
             pass
@@ -303,7 +303,7 @@ def test_a_tool_that_returned_because_it_was_told_so_has_no_result(play: Play) -
     engine = play.engine(Agent(name="a", model=Cue(Turn(calls=(("watch", {}),))).model, tools=[watch]))
     (send,) = take(engine, play.submit("a")).sends
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agno_workers.engine.control.time.monotonic", lambda: now[-1])
+        patch.setattr("agno_workers.engine.active_steps.time.monotonic", lambda: now[-1])
         assert take(engine, send) == NOTHING
     assert play.look.steps(send.run_id)[1].status is StepStatus.RUNNING
 
@@ -319,7 +319,7 @@ def test_where_no_renewal_runs_the_database_is_asked_whether_a_step_is_lost(
         asked.append(step_id)
         return len(asked) < 2
 
-    with Held(is_held).step("a") as is_lost:
+    with ActiveSteps(is_held).step("a") as is_lost:
         assert [is_lost(), is_lost()] == [False, False]
         now += 1
         assert [is_lost(), is_lost()] == [False, False]
@@ -347,7 +347,7 @@ def test_a_turn_that_no_attempt_ended_fails_its_run(play: Play) -> None:
     assert (run.status, run.reason) == (RunStatus.FAILED, "worker_lost")
     assert run.error is not None
     assert run.error["message"].startswith("attempt 3 on w1 ended without a result")
-    assert take_turn(engine, step.run_id, step.step_id, 0) == NOTHING
+    assert run_turn(engine, step.run_id, step.step_id, 0) == NOTHING
 
 
 def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(play: Play) -> None:
@@ -380,9 +380,9 @@ def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_mo
     agent = Agent(name="a", model=cue.model, tools=[pay])
     (paying,) = take(play.engine(agent), play.submit("a")).sends
     for _ in range(DEPLOY.attempts - 1):
-        assert take_tool(play.engine(*here), paying.run_id, paying.step_id, 0) == NOTHING
+        assert run_tool(play.engine(*here), paying.run_id, paying.step_id, 0) == NOTHING
         play.let_time_pass()
-    (last,) = take_tool(play.engine(*here), paying.run_id, paying.step_id, 0).sends
+    (last,) = run_tool(play.engine(*here), paying.run_id, paying.step_id, 0).sends
     carry(play.engine(agent), last)
     assert said in str(cue.asked[-1].messages[-1].parts)
 
@@ -391,6 +391,6 @@ def test_a_worker_with_the_code_makes_the_call_that_another_gave_back(play: Play
     cue = Cue(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=cue.model, tools=[pay])
     (paying,) = take(play.engine(agent), play.submit("a")).sends
-    assert take_tool(play.engine(), paying.run_id, paying.step_id, 0) == NOTHING
+    assert run_tool(play.engine(), paying.run_id, paying.step_id, 0) == NOTHING
     play.let_time_pass()
-    assert take_tool(play.engine(agent), paying.run_id, paying.step_id, 0).recorded
+    assert run_tool(play.engine(agent), paying.run_id, paying.step_id, 0).recorded

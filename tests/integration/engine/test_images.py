@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Raw
-from agno_workers.engine.control import Stopped
-from agno_workers.engine.intake import seen, viewer
+from agno_workers.engine.active_steps import Stopped
+from agno_workers.knowledge.context import seen, viewer
 from agno_workers.knowledge.reading import Reading
+from agno_workers.knowledge.sources.resolve import fetch, find
+from agno_workers.knowledge.store.ingest import IngestLimits
+from agno_workers.knowledge.types import Raw
 from agno_workers.models import Scripted, Turn, resolve
-from agno_workers.sources.resolve import fetch, find
-from agno_workers.storage.ingest import Windows
 from tests.fakes import documents as made
 from tests.fakes.documents import picture
 from tests.fakes.provider import USAGE, Provider, running
@@ -50,7 +50,7 @@ def provider(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
 @pytest.fixture
 def shelf(world: World, reading: Reading, provider: Provider) -> Shelf:
     """With files, children and models as workers have them."""
-    shelf = Shelf(world, Windows(publish_after_s=0.0))
+    shelf = Shelf(world, IngestLimits(publish_after_s=0.0))
     for name, real in {
         "find": find, "fetch": fetch, "prepare": reading.prepare, "viewer": partial(viewer, resolve),
     }.items():  # fmt: skip

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Chunking
-from agno_workers.engine.ingest import MODEL, NOTHING, take_embed
+from agno_workers.database.pool import execute, statements
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
-from agno_workers.storage import editions
-from agno_workers.storage.ingest import Windows
-from agno_workers.storage.pool import execute, statements
-from agno_workers.storage.search_index import Taken
+from agno_workers.knowledge.steps import MODEL, NOTHING, take_embed
+from agno_workers.knowledge.store import documents as editions
+from agno_workers.knowledge.store.ingest import IngestLimits
+from agno_workers.knowledge.store.search_index import Taken
+from agno_workers.knowledge.types import Chunking
 from tests import invariants
 from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
 
-SMALL = Windows(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
+SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_an_ingestion_that_a_later_one_overtook_removes_nothing(shelf: Shelf) ->
 
 @pytest.mark.parametrize("batch_documents", [1, 50])
 def test_the_same_text_under_another_name_has_no_chunks_of_its_own(world: World, batch_documents: int) -> None:  # fmt: skip
-    shelf = Shelf(world, Windows(batch_documents=batch_documents, publish_after_s=0.0))
+    shelf = Shelf(world, IngestLimits(batch_documents=batch_documents, publish_after_s=0.0))
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "other"}
     summary = shelf.run()
     assert (summary["documents"], summary["duplicates"]) == (2, 1)
@@ -235,7 +235,7 @@ def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
 @pytest.mark.parametrize("embed_texts", [3, 100])
 def test_a_text_that_stands_in_many_new_documents_is_embedded_once(world: World, embed_texts: int) -> None:
     """Whether they are in one step, or all of them are read before the first vector is made."""
-    shelf = Shelf(world, Windows(embed_texts=embed_texts, publish_after_s=0.0))
+    shelf = Shelf(world, IngestLimits(embed_texts=embed_texts, publish_after_s=0.0))
     shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(8)}
     summary = shelf.run()
     assert sorted(shelf.embedder.seen) == [*(f"own {place}" for place in range(8)), "the footer of all"]
@@ -755,7 +755,7 @@ def test_of_very_many_that_are_nearly_the_same_few_are_looked_at(shelf: Shelf) -
     assert rows == [{"uri": "a000"}]
     ids = [row["id"] for row in shelf.world.sql("SELECT id FROM agno.document ORDER BY uri")][70:]
     asked = {"document_ids": ids, "near_bands": 4, "near_looked_at": 32}
-    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('ingest')['find_near']}"
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/ingest')['find_near']}"
     ((plan,),) = (row.values() for row in shelf.world.sql(explain, **asked))
     assert max(_rows(plan[0]["Plan"])) <= 16 * 50 * 32
 

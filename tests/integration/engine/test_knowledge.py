@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from agno_workers.core.agent import Agent
-from agno_workers.core.knowledge import Hit, Knowledge
 from agno_workers.core.run import RunStatus
-from agno_workers.engine.library import judged
-from agno_workers.engine.loop import take_turn
+from agno_workers.engine.turn import run_turn
+from agno_workers.knowledge.service import judged
+from agno_workers.knowledge.types import Knowledge, SearchResult
 from agno_workers.models.scripted import Turn
 from tests.integration.engine.conftest import Cue, Play
 
@@ -30,9 +30,9 @@ def chunks(play: Play) -> list[int]:
     return [row["id"] for row in play.pool.run("SELECT id FROM agno.chunk ORDER BY position")]
 
 
-def hits(chunks: list[int], semantic: float = 0.8) -> list[Hit]:
+def hits(chunks: list[int], semantic: float = 0.8) -> list[SearchResult]:
     return [
-        Hit(
+        SearchResult(
             chunk,
             1,
             f"file:///{place}.md",
@@ -85,7 +85,7 @@ def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
     first = engine.library.ground(DOCS.context(limit=3), step.run_id, claim.transcript)
     play.shelf.hits = []  # the knowledge base has changed, and then the worker dies
     play.world.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
-    take_turn(engine, step.run_id, step.step_id, 0)
+    run_turn(engine, step.run_id, step.step_id, 0)
 
     (asked,) = cue.asked
     assert asked.tools == ()
@@ -160,7 +160,9 @@ def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model
 def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
     alike: list[float | None], said: tuple[float | None, bool]
 ) -> None:
-    found = [Hit(1, 1, "u", "c", 1.0, scores={} if each is None else {"semantic": each}) for each in alike]
+    found = [
+        SearchResult(1, 1, "u", "c", 1.0, scores={} if each is None else {"semantic": each}) for each in alike
+    ]
     assert judged(found, 0.3) == said
 
 

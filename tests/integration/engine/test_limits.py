@@ -13,7 +13,7 @@ from agno_workers.core.run import RunStatus, StepKind, StepStatus
 from agno_workers.engine.prepare import Prepared
 from agno_workers.errors import InvalidInput, InvalidTool, ModelRejected
 from agno_workers.models.scripted import Turn
-from agno_workers.storage.journal import Send, utc
+from agno_workers.runs.journal import StepMessage, utc
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.steps import carry, take
@@ -69,7 +69,7 @@ def test_a_deadline_counts_from_when_the_run_is_due(play: Play) -> None:
     own = play.world.journal.submit(user("hi"), agent="a", queue="agents", not_before=utc(later)).run_id
     play.let_time_pass()
     (step,) = play.look.steps(own)
-    take(engine, Send(None, own, step.id, 0, step.kind, step.queue))
+    take(engine, StepMessage(None, own, step.id, 0, step.kind, step.queue))
     for run_id in (given, own):
         assert play.look.run(run_id).deadline_at == later + timedelta(seconds=60)
 

@@ -11,11 +11,11 @@ import pytest
 from agno_workers.core.agent import Agent, Retry
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
-from agno_workers.engine.loop import NOTHING, Engine
-from agno_workers.engine.tool_calls import DEPLOY, bury
+from agno_workers.engine.tool import DEPLOY, bury
+from agno_workers.engine.turn import NOTHING, Engine
 from agno_workers.errors import InvalidTool, NotWaiting, ToolError, TryAgain
 from agno_workers.models.scripted import Turn
-from agno_workers.storage.journal import Send
+from agno_workers.runs.journal import StepMessage
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.steps import take
@@ -49,7 +49,7 @@ class Bank:
         return tool(name="pay", effect=Effect.ONCE, retry=AT_ONCE, **options)(self.pay)
 
 
-def cut_short(play: Play, paying: Any) -> tuple[Engine, Send]:
+def cut_short(play: Play, paying: Any) -> tuple[Engine, StepMessage]:
     """A run whose tool call was claimed by a worker that died, and the keeper has seen it."""
     cue = Cue(Turn(calls=(("pay", {"euros": 5}),)), Turn(text="ok"))
     engine = play.engine(Agent(name="a", model=cue.model, tools=[paying]))

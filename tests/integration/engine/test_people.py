@@ -10,11 +10,11 @@ import pytest
 from agno_workers.core.agent import Agent
 from agno_workers.core.run import RunStatus, StepStatus, WaitsFor
 from agno_workers.core.tool import ToolContext
-from agno_workers.engine.loop import Engine
-from agno_workers.engine.tool_calls import expire
+from agno_workers.engine.tool import expire
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.models.scripted import Turn
-from agno_workers.people import Requirement
+from agno_workers.sdk.approvals import Requirement
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.steps import take

@@ -10,10 +10,10 @@ import redis
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.submit import submit
 from agno_workers.core.agent import Agent
-from agno_workers.engine.loop import Engine
+from agno_workers.engine.registry import Registry
+from agno_workers.engine.turn import Engine
 from agno_workers.models.scripted import Turn
-from agno_workers.registry import Registry
-from agno_workers.storage.journal import Journal
+from agno_workers.runs.journal import Journal
 from agno_workers.wiring import Services
 from tests.agents import add
 from tests.integration.engine.conftest import CountedPool, Cue

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Source
 from agno_workers.knowledge.reading import Reading
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Source
 from tests.fuzz_readers import fuzz
 
 FILES = 300

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Prepared, Source
 from agno_workers.knowledge.prepare import prepare
+from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Source
 
 EVERY_CHARACTER = (
     "".join(map(chr, range(0x3100)))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from agno_workers.core.knowledge import Chunking, Prepared, Raw, Refusal, Source
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 from agno_workers.knowledge.reading import Reading
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source
 from tests.fakes import documents as made
 from tests.invariants import until
 
@@ -310,7 +310,7 @@ def test_a_child_ends_with_its_worker_even_in_the_middle_of_a_document(tmp_path:
     """As kill -9 ends one: nobody closes anything, and the document goes on for ever."""
     told = tmp_path / "pid"
     program = f"""
-from agno_workers.core.knowledge import Chunking, Raw, Source
+from agno_workers.knowledge.types import Chunking, Raw, Source
 from agno_workers.knowledge.reading import Reading
 Reading(1, prepare={PREPARE!r}).prepare([(Source("file:///a.txt"), Raw(b"tell-and-loop {told}"))], Chunking())
 """

@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from agno_workers.core.knowledge import Source
 from agno_workers.errors import AgnoError, InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.sources import api
+from agno_workers.knowledge.sources import api
+from agno_workers.knowledge.types import Source
 from tests.fakes.site import Request, Site, page, site
 
 Answer = Callable[[Request], bytes]

@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from agno_workers.core.knowledge import Source
 from agno_workers.errors import AgnoError, InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.sources import database, records
+from agno_workers.knowledge.sources import database, records
+from agno_workers.knowledge.types import Source
 
 ARTICLES = {
     "database": "ARTICLES_URL",

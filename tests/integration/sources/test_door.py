@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.engine.intake import build
 from agno_workers.errors import SettingsError
-from agno_workers.sources.resolve import fetch, find
+from agno_workers.knowledge.context import build
+from agno_workers.knowledge.sources.resolve import fetch, find
 from tests.fakes.bucket import Bucket, bucket
 from tests.fakes.site import Request, Site, page, site
 

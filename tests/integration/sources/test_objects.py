@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from obstore.exceptions import GenericError
 
-from agno_workers.core.knowledge import Source
 from agno_workers.errors import InvalidInput, SourceError, SourceRejected, SourceUnavailable
-from agno_workers.sources import objects
+from agno_workers.knowledge.sources import objects
+from agno_workers.knowledge.types import Source
 from tests.fakes.bucket import KEY_ID, SECRET, Bucket, bucket, etag
 
 KEYS = ["docs/a.md", "docs/b.pdf", "docs/sub/c.md", "docs/sub/d ü&+%?#.md", "docs2/e.md", "top.txt"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Source
 from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.sources import web
+from agno_workers.knowledge.sources import web
+from agno_workers.knowledge.types import Source
 from tests.fakes.site import Request, Site, head, page, site
 
 ALLOW = ["127.0.0.1"]

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from agno_workers.storage.pool import Pool, jsonb
-from agno_workers.storage.search import Search
+from agno_workers.database.pool import Pool, jsonb
+from agno_workers.knowledge.store.search import Search
 
 
 class Base:

@@ -9,7 +9,7 @@ import pytest
 from agno_workers.core.messages import Usage, user
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.tool import Effect
-from agno_workers.storage.journal import Send
+from agno_workers.runs.journal import StepMessage
 from tests.integration.storage.world import FEW, World, asking, claimed, said, tool_steps, unknown_id
 
 Ready = tuple[Callable[[str], object], str, str]
@@ -185,7 +185,7 @@ def test_a_claimed_tool_brings_its_call_and_what_its_context_shows(world: World)
 def test_a_run_is_running_while_a_turn_is_under_way_and_waiting_while_tools_are(world: World) -> None:
     submitted = world.submit()
     assert world.look.run(submitted.run_id).status is RunStatus.QUEUED
-    assert isinstance(submitted.send, Send)
+    assert isinstance(submitted.send, StepMessage)
     turn = claimed(world.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
     assert world.look.run(turn.run_id).status is RunStatus.RUNNING
     (send,) = world.journal.fan_out(turn, asking("add"), FEW, tool_steps("add"), "agents").sends

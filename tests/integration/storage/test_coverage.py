@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis.stateful import INITIALIZE_RULE_MARKER, RULE_MARKER
 
-from agno_workers.core.knowledge import SourceStatus, SpaceStatus
 from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
-from agno_workers.storage.schema import metadata
+from agno_workers.database.schema import metadata
+from agno_workers.knowledge.types import SourceStatus, SpaceStatus
 from tests import invariants
 from tests.integration.storage.test_ingest_machine import Library
 from tests.integration.storage.test_state_machine import Road
-from tests.integration.storage.world import SQL_FILES, STATEMENTS
+from tests.integration.storage.world import PACKAGE, STATEMENTS
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),
@@ -36,7 +36,9 @@ ENUMS = {
 
 def writing() -> set[str]:
     """Statements by file and name, functions by their name."""
-    functions = "\n".join(path.read_text(encoding="utf-8") for path in SQL_FILES if "functions" in path.stem)
+    functions = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("functions/*.sql"))
+    )
     return {name for name, text in STATEMENTS.items() if WRITES.search(text)} | {
         name for name, text in FUNCTION.findall(functions) if WRITES.search(text)
     }

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from agno_workers.core.tool import Effect
-from agno_workers.storage.dead import Dead, Which
+from agno_workers.runs.dead import DeadLetters, Which
 from tests.integration.storage.world import FEW, World, result
 
 
@@ -22,11 +22,11 @@ def failed(world: World, message: str = "no", kind: str = "RunFailed", **options
 
 
 @pytest.fixture
-def dead(world: World) -> Dead:
-    return Dead(world.pool)
+def dead(world: World) -> DeadLetters:
+    return DeadLetters(world.pool)
 
 
-def test_messages_that_differ_in_ids_and_numbers_are_one_group(world: World, dead: Dead) -> None:
+def test_messages_that_differ_in_ids_and_numbers_are_one_group(world: World, dead: DeadLetters) -> None:
     runs = [
         failed(
             world,
@@ -40,7 +40,9 @@ def test_messages_that_differ_in_ids_and_numbers_are_one_group(world: World, dea
     assert (first.sample, second.sample) == (max(runs), other)
 
 
-def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(world: World, dead: Dead) -> None:
+def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(
+    world: World, dead: DeadLetters
+) -> None:
     died, lost, fine = (world.tools(name, effect=Effect.ONCE)[0] for name in ("died", "lost", "fine"))
     world.journal.finish_tool(died, result(died), error("e", "LeaseExpired"), "dead")
     world.journal.finish_tool(lost, result(lost), error("e", "OutcomeUnknown"), "unknown")
@@ -52,14 +54,14 @@ def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(world:
     assert not dead.letter(fine.step_id).is_dead
 
 
-def test_a_dead_turn_is_no_letter_beside_its_run(world: World, dead: Dead) -> None:
+def test_a_dead_turn_is_no_letter_beside_its_run(world: World, dead: DeadLetters) -> None:
     turn = world.turn()
     world.journal.fail(turn, error("e"), "retries", step_status="dead")
     (group,) = dead.groups(Which(), 10)
     assert (group.status, group.tool, group.letters) == ("failed", "turn", 1)
 
 
-def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: Dead) -> None:
+def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: DeadLetters) -> None:
     old = failed(world, kind="A", agent="one")
     failed(world, kind="B", agent="two")
     world.sql("UPDATE agno.run SET ended_at = now() - interval '2 hours' WHERE id = %(id)s", id=old)
@@ -77,7 +79,7 @@ def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: Dead) -> 
 
 
 def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
-    world: World, dead: Dead
+    world: World, dead: DeadLetters
 ) -> None:
     runs = [failed(world) for _ in range(7)]
     world.sql("UPDATE agno.run SET ended_at = now() - interval '1 min' WHERE id = ANY(%(ids)s)", ids=runs[:4])
@@ -92,7 +94,7 @@ def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
     assert sorted(seen) == sorted(runs)
 
 
-def test_runs_that_others_delegated_are_counted_apart(world: World, dead: Dead) -> None:
+def test_runs_that_others_delegated_are_counted_apart(world: World, dead: DeadLetters) -> None:
     parent, child = failed(world), failed(world)
     world.sql(
         "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child

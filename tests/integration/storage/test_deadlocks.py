@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from agno_workers.storage.journal import Send
+from agno_workers.runs.journal import StepMessage
 from tests.integration.storage.world import Transaction, World
 
 
@@ -88,7 +88,7 @@ def test_a_message_struck_out_by_its_publisher_and_by_the_keeper_at_once_does_no
     assert world.count("outbox") == 0
 
 
-def outbox_ids(sends: Sequence[Send]) -> list[int]:
+def outbox_ids(sends: Sequence[StepMessage]) -> list[int]:
     return [send.outbox_id for send in sends if send.outbox_id is not None]
 
 

@@ -9,8 +9,8 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agno_workers.database.pool import jsonb
 from agno_workers.knowledge.filters import FACTS, WORDS, compile_filter
-from agno_workers.storage.pool import jsonb
 from tests.integration.storage.world import World
 
 # Few names and values, so that they meet; and those that would break out of a text that is put together.

@@ -9,11 +9,11 @@ import pytest
 
 from agno_workers.core.messages import Message, ToolResult, Usage, user
 from agno_workers.core.run import RunStatus, StepKind, StepStatus
-from agno_workers.storage.journal import Journal, Recorded, TurnClaim
+from agno_workers.runs.journal import CommitResult, Journal, TurnClaim
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
-Finish = Callable[[Journal, TurnClaim], Recorded]
+Finish = Callable[[Journal, TurnClaim], CommitResult]
 
 FINISHES: dict[str, Finish] = {
     "end": lambda journal, turn: journal.end(turn, said("ok"), FEW, "ok", "end"),
@@ -27,7 +27,7 @@ finishes = pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES)
 def test_an_end_records_the_reply_the_answer_and_the_sums(world: World) -> None:
     turn = world.turn()
     recorded = world.journal.end(turn, said("ok"), FEW, {"answer": 1}, "end")
-    assert recorded == Recorded(True)
+    assert recorded == CommitResult(True)
     run = world.look.run(turn.run_id)
     assert (run.status, run.content, run.reason, run.error) == (RunStatus.DONE, {"answer": 1}, "end", None)
     assert (run.usage, run.turns, run.tool_calls) == (FEW, 1, 0)
@@ -70,7 +70,7 @@ def test_the_second_result_of_a_turn_changes_nothing(world: World, finish: Finis
     assert finish(world.journal, turn).recorded
     for second in FINISHES.values():
         with world.unchanged():
-            assert second(world.journal, turn) == Recorded(False)
+            assert second(world.journal, turn) == CommitResult(False)
 
 
 @finishes
@@ -78,7 +78,7 @@ def test_a_turn_of_a_cancelled_run_records_nothing(world: World, finish: Finish)
     turn = world.turn()
     world.journal.cancel(turn.run_id)
     with world.unchanged():
-        assert finish(world.journal, turn) == Recorded(False)
+        assert finish(world.journal, turn) == CommitResult(False)
 
 
 @finishes
@@ -99,7 +99,7 @@ def test_a_late_result_of_a_turn_is_recorded_if_it_is_the_first(
     assert finish(world.journal, turn).recorded
     if other is not None:
         with world.unchanged():
-            assert finish(world.journal_of("w2"), other) == Recorded(False)
+            assert finish(world.journal_of("w2"), other) == CommitResult(False)
 
 
 def test_a_fan_out_owes_its_tools_and_not_yet_the_turn_behind_them(world: World) -> None:
@@ -150,15 +150,15 @@ def test_the_second_result_of_a_tool_changes_nothing(world: World) -> None:
     tool, _ = world.tools("a", "b")
     assert world.journal.finish_tool(tool, result(tool, "first")).recorded
     with world.unchanged():
-        assert world.journal.finish_tool(tool, result(tool, "second")) == Recorded(False)
-        assert world.journal.finish_tool(tool, result(tool, "x" * 200_000)) == Recorded(False)
+        assert world.journal.finish_tool(tool, result(tool, "second")) == CommitResult(False)
+        assert world.journal.finish_tool(tool, result(tool, "x" * 200_000)) == CommitResult(False)
 
 
 def test_the_second_result_of_the_last_tool_does_not_wake_a_second_turn(world: World) -> None:
     (tool,) = world.tools("a")
     assert len(world.journal.finish_tool(tool, result(tool)).sends) == 1
     with world.unchanged():
-        assert world.journal.finish_tool(tool, result(tool)) == Recorded(False)
+        assert world.journal.finish_tool(tool, result(tool)) == CommitResult(False)
 
 
 @pytest.mark.parametrize("meanwhile", ["lease over", "released", "claimed by another"])
@@ -178,14 +178,14 @@ def test_a_tool_of_a_cancelled_run_records_nothing(world: World) -> None:
     tool, _ = world.tools("a", "b")
     world.journal.cancel(tool.run_id)
     with world.unchanged():
-        assert world.journal.finish_tool(tool, result(tool)) == Recorded(False)
+        assert world.journal.finish_tool(tool, result(tool)) == CommitResult(False)
 
 
 def test_a_step_that_was_given_up_takes_no_late_result(world: World) -> None:
     tool, _ = world.tools("a", "b")
     assert world.journal.finish_tool(tool, result(tool, "?"), ERROR, step_status="unknown").recorded
     with world.unchanged():
-        assert world.journal.finish_tool(tool, result(tool, "ok")) == Recorded(False)
+        assert world.journal.finish_tool(tool, result(tool, "ok")) == CommitResult(False)
     assert world.step(tool.step_id)["status"] == "unknown"
 
 
@@ -218,7 +218,7 @@ def test_a_last_tool_whose_sister_was_rolled_back_wakes_nobody(world: World) -> 
         later = second.begin(lambda: world.journal_of("w2", second).finish_tool(two, result(two)))
         assert world.waits(later, second)
         first.rollback()
-        assert later.result() == Recorded(True)
+        assert later.result() == CommitResult(True)
         second.commit()
     assert len(world.journal.finish_tool(one, result(one)).sends) == 1
 

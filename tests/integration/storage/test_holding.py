@@ -8,7 +8,7 @@ import pytest
 
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.tool import Effect
-from agno_workers.storage.journal import Recorded
+from agno_workers.runs.journal import CommitResult
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps, unknown_id
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
@@ -175,7 +175,7 @@ def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrot
     turn = world.turn()
     run_id = tool.run_id if ahead == "last tool" else turn.run_id
 
-    def record(transaction: Any) -> Recorded:
+    def record(transaction: Any) -> CommitResult:
         journal = world.journal_of("w1", transaction)
         match ahead:
             case "fan_out":

@@ -26,20 +26,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agno_workers.core.edition import Item, Outcome, recipe_of
-from agno_workers.core.knowledge import Raw
 from agno_workers.core.run import StepKind
-from agno_workers.engine import ingest
+from agno_workers.database.pool import Row
 from agno_workers.errors import ModelRejected, SourceUnavailable
-from agno_workers.storage.ingest import Windows, WorkClaim
-from agno_workers.storage.journal import Hopeless, Recorded, Send
-from agno_workers.storage.pool import Row
+from agno_workers.knowledge import steps as ingest
+from agno_workers.knowledge.store.ingest import IngestLimits, WorkClaim
+from agno_workers.knowledge.types import Raw
+from agno_workers.knowledge.versions import Item, Outcome, recipe_of
+from agno_workers.runs.journal import CommitResult, ExhaustedStep, StepMessage
 from tests import invariants
 from tests.ingesting import ORIGIN, Shelf
 from tests.integration.storage.world import CountingPool, World
 
 ROADS = int(os.environ.get("AGNO_ROADS", "0"))
-SMALL = Windows(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=2, attempts=2, publish_after_s=0.0)  # fmt: skip
+SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=2, attempts=2, publish_after_s=0.0)  # fmt: skip
 NAMES = ("a1", "a2", "a3", "b1")
 PARTS = ("one", "two", "three", "bad", "four")
 MAX_OPEN = 3
@@ -57,7 +57,7 @@ class Carried:
 
     worker: str
     claim: WorkClaim
-    end: Callable[[], Recorded]
+    end: Callable[[], CommitResult]
 
 
 class Library(RuleBasedStateMachine):
@@ -73,9 +73,9 @@ class Library(RuleBasedStateMachine):
             shelf.books = self.books
             shelf.embedder.refuses = _refuses_bad
         self.shelf = self.shelves["w1"]
-        self.mail: list[Send] = []
+        self.mail: list[StepMessage] = []
         self.carried: list[Carried] = []
-        self.hopeless: list[Hopeless] = []
+        self.hopeless: list[ExhaustedStep] = []
         self.runs: list[str] = []
         self.dimensions = 8
         self.open = 0
@@ -296,7 +296,7 @@ class Library(RuleBasedStateMachine):
 
     # How it is done.
 
-    def _publish(self, sends: Sequence[Send], fate: str) -> None:
+    def _publish(self, sends: Sequence[StepMessage], fate: str) -> None:
         if fate == "sent":
             self.mail += sends
         if fate in ("sent", "lost"):
@@ -324,7 +324,7 @@ class Library(RuleBasedStateMachine):
         return self.world.sql(whole)
 
 
-def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], Recorded]:
+def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
     """The second half of a step, for later: the first one is done here."""
     match claim.kind:
         case StepKind.SCAN:

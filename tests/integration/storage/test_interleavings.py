@@ -34,18 +34,18 @@ import pytest
 from agno_workers.core.messages import Message, ToolResult, user
 from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy
-from agno_workers.storage.journal import (
+from agno_workers.database.pool import Pool
+from agno_workers.runs.journal import (
     Child,
-    Expired,
-    Hopeless,
+    CommitResult,
+    ExhaustedStep,
+    ExpiredWait,
     Journal,
-    Recorded,
-    Send,
+    StepMessage,
     ToolClaim,
     ToolStep,
     TurnClaim,
 )
-from agno_workers.storage.pool import Pool
 from tests.integration.storage.world import FEW, Transaction, World, claimed, result, said, tool_steps
 from tests.integration.storage.world import asking as asking_for
 
@@ -57,10 +57,10 @@ class Stage:
     """A run in the middle of its life, with all that transactions could be about."""
 
     run_id: str
-    step: TurnClaim | ToolClaim | Send | Expired
+    step: TurnClaim | ToolClaim | StepMessage | ExpiredWait
     other: ToolClaim | None = None
     """The other tool of two."""
-    waiting: Expired | None = None
+    waiting: ExpiredWait | None = None
     """The step again, where it is one that a person was asked about."""
 
 
@@ -300,10 +300,10 @@ def cancel_child(at: Place) -> Any:
     return at.by("").cancel(at.stage.step.run_id)
 
 
-def _hopeless(step: Any) -> Hopeless:
+def _hopeless(step: Any) -> ExhaustedStep:
     assert isinstance(step, TurnClaim | ToolClaim)
     kind = StepKind.TURN if isinstance(step, TurnClaim) else StepKind.TOOL
-    return Hopeless(step.step_id, step.run_id, 0, kind, step.key, "a", step.attempt, "w1", step.seq)
+    return ExhaustedStep(step.step_id, step.run_id, 0, kind, step.key, "a", step.attempt, "w1", step.seq)
 
 
 def _told(text: str) -> Message:
@@ -423,7 +423,7 @@ def _swapped(rows: dict[str, Any], gave_two: Any, gave_one: Any) -> Ending:
 def short(given: Any) -> Any:
     """What an act gave, without ids."""
     match given:
-        case Recorded():
+        case CommitResult():
             return given.recorded, [send.kind for send in given.sends]
         case TurnClaim() | ToolClaim():
             return "claimed", given.attempt

@@ -7,15 +7,15 @@ import pytest
 from agno_workers.core.messages import user
 from agno_workers.core.run import StepKind
 from agno_workers.core.tool import Effect
-from agno_workers.storage.journal import Continue, Send
-from agno_workers.storage.results import Results
+from agno_workers.runs.journal import CanvasContinuation, StepMessage
+from agno_workers.runs.results import Results
 from tests.integration.storage.world import FEW, World, claimed, result, said
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
 
-def steps(owed: list[Send] | list[Send | Continue]) -> list[str]:
-    return [send.step_id for send in owed if isinstance(send, Send)]
+def steps(owed: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> list[str]:
+    return [send.step_id for send in owed if isinstance(send, StepMessage)]
 
 
 # The outbox.
@@ -88,7 +88,7 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(worl
     recorded = world.journal.end(ended, said("ok"), FEW, "ok", "end")
     assert recorded.continues == (ended.run_id, None)
     (owed,) = Results(world.pool).owed(ended.run_id, None)
-    assert owed == Continue(owed.outbox_id, ended.run_id)
+    assert owed == CanvasContinuation(owed.outbox_id, ended.run_id)
     world.sql("UPDATE agno.outbox SET due_at = clock_timestamp() WHERE ended_run_id IS NOT NULL")
     assert owed in world.journal.take_outbox(10, 60)
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from agno_workers.client import RunHandle
-from agno_workers.core.knowledge import Knowledge, Searching, as_options, from_options
 from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
-from agno_workers.storage.knowledge import Knowledges
-from agno_workers.storage.results import Results
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.knowledge.types import Knowledge, SearchConfig, as_options, from_options
+from agno_workers.runs.results import Results
+from agno_workers.sdk.client import RunHandle
 from tests.integration.storage.world import World, claimed, unknown_id
 
 
 @pytest.fixture
-def knowledges(world: World) -> Knowledges:
-    return Knowledges(world.pool, world.journal, queue="knowledge")
+def knowledges(world: World) -> KnowledgeBases:
+    return KnowledgeBases(world.pool, world.journal, queue="knowledge")
 
 
 def test_a_knowledge_base_is_made_once_and_options_that_are_given_replace_those_that_are_known(
-    knowledges: Knowledges,
+    knowledges: KnowledgeBases,
 ) -> None:
     made = knowledges.ensure("docs", {"embedder": "hash:8", "description": "d"})
     assert knowledges.ensure("docs") == made
@@ -30,7 +30,7 @@ def test_a_knowledge_base_is_made_once_and_options_that_are_given_replace_those_
     assert [row.name for row in knowledges.all()] == ["docs"]
 
 
-def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: Knowledges) -> None:
+def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: KnowledgeBases) -> None:
     knowledges.ensure("documents")
     with pytest.raises(UnknownKnowledge, match=r"'document'.*Did you mean 'documents'"):
         knowledges.get("document")
@@ -38,12 +38,12 @@ def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: Kno
         knowledges.submit("document", ["/tmp"])
 
 
-def test_a_submit_for_one_that_is_not_there_stores_nothing(world: World, knowledges: Knowledges) -> None:
+def test_a_submit_for_one_that_is_not_there_stores_nothing(world: World, knowledges: KnowledgeBases) -> None:
     with world.unchanged(), pytest.raises(UnknownKnowledge, match="There is none yet"):
         knowledges.submit("docs", ["/tmp"])
 
 
-def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: Knowledges) -> None:
+def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp/a", "/tmp/b"], idempotency_key="k", metadata={"by": "me"})
     again = knowledges.submit("docs", ["/tmp/a"], idempotency_key="k")
@@ -60,7 +60,7 @@ def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledg
 
 
 def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
-    world: World, knowledges: Knowledges
+    world: World, knowledges: KnowledgeBases
 ) -> None:
     knowledges.ensure("docs")
     with (
@@ -71,13 +71,13 @@ def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
         assert knowledges.submit("docs", ["text"], connection=connection).created
 
 
-def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowledges: Knowledges) -> None:
+def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowledges: KnowledgeBases) -> None:
     for run_id in (unknown_id(), world.submit().run_id):
         with pytest.raises(RunNotFound, match="knowledge ls"):
             knowledges.progress(run_id)
 
 
-def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowledges: Knowledges) -> None:
+def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowledges: KnowledgeBases) -> None:
     docs = knowledges.ensure("docs")
     first = knowledges.ensure_space(docs.id, "hash:8", 8)
     assert knowledges.ensure_space(docs.id, "hash:8", 8) == first
@@ -87,7 +87,9 @@ def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowled
     assert knowledges.get("docs").space_id == first.id
 
 
-def test_a_knowledge_base_that_is_removed_ends_its_ingestions(world: World, knowledges: Knowledges) -> None:
+def test_a_knowledge_base_that_is_removed_ends_its_ingestions(
+    world: World, knowledges: KnowledgeBases
+) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     knowledges.remove("docs")
@@ -97,7 +99,7 @@ def test_a_knowledge_base_that_is_removed_ends_its_ingestions(world: World, know
         knowledges.get("docs")
 
 
-def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges: Knowledges) -> None:
+def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     with world.unchanged():
@@ -110,9 +112,11 @@ def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges:
                 handle.fork(at)
 
 
-def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(knowledges: Knowledges) -> None:
+def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(
+    knowledges: KnowledgeBases,
+) -> None:
     knowledges.ensure("docs", {"embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people"})
-    kept = knowledges.ensure("docs", as_options(Knowledge("docs", searching=Searching(limit=3)))).options
+    kept = knowledges.ensure("docs", as_options(Knowledge("docs", searching=SearchConfig(limit=3)))).options
     assert kept == {
         "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "searching": {"limit": 3},
     }  # fmt: skip
@@ -125,5 +129,5 @@ def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(kno
         embedder="hash:8",
         vision="openai:gpt-5",
         description="of people",
-        searching=Searching(limit=3),
+        searching=SearchConfig(limit=3),
     )

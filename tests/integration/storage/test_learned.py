@@ -7,22 +7,22 @@ from datetime import timedelta
 
 import pytest
 
-from agno_workers.core.knowledge import Hit, Note
-from agno_workers.storage.learned import Count, Learned, normalised
-from agno_workers.storage.overview import Overview
+from agno_workers.knowledge.store.feedback import Count, FeedbackStore, normalised
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.knowledge.types import Note, SearchResult
 from tests.integration.storage.world import World
 
 NOTE = Note("Fences", "A fence holds back the late.", "ann", 0.4, author="reader")
 
 
 @pytest.fixture
-def learned(world: World) -> Learned:
+def learned(world: World) -> FeedbackStore:
     world.sql("INSERT INTO agno.knowledge (name) VALUES ('docs'), ('other')")
-    return Learned(world.pool)
+    return FeedbackStore(world.pool)
 
 
 @pytest.fixture
-def chunk(learned: Learned, world: World) -> int:
+def chunk(learned: FeedbackStore, world: World) -> int:
     world.sql(
         "INSERT INTO agno.document (knowledge_id, uri) SELECT id, 'file:///a' FROM agno.knowledge WHERE name = 'docs'"
     )
@@ -32,17 +32,17 @@ def chunk(learned: Learned, world: World) -> int:
     return int(world.value("SELECT max(id) FROM agno.chunk"))
 
 
-def keep(world: World, learned: Learned, note: Note = NOTE, knowledge: str = "docs") -> int | None:
+def keep(world: World, learned: FeedbackStore, note: Note = NOTE, knowledge: str = "docs") -> int | None:
     with world.pool.connection() as connection, connection.transaction():
         return learned.keep_note(knowledge, note, connection)
 
 
-def decide(world: World, learned: Learned, id: int, knowledge: str = "docs") -> object:
+def decide(world: World, learned: FeedbackStore, id: int, knowledge: str = "docs") -> object:
     with world.pool.connection() as connection, connection.transaction():
         return learned.decide_note(knowledge, id, "approved", connection, by="bob", note="yes")
 
 
-def test_a_note_is_decided_once(world: World, learned: Learned) -> None:
+def test_a_note_is_decided_once(world: World, learned: FeedbackStore) -> None:
     kept_id = keep(world, learned)
     assert kept_id is not None
     assert decide(world, learned, kept_id, "other") is None  # it is not theirs
@@ -55,17 +55,17 @@ def test_a_note_is_decided_once(world: World, learned: Learned) -> None:
     assert kept.decided_at is not None
 
 
-def test_a_note_rolled_back_was_never_there(world: World, learned: Learned) -> None:
+def test_a_note_rolled_back_was_never_there(world: World, learned: FeedbackStore) -> None:
     with world.pool.connection() as connection, connection.transaction(force_rollback=True):
         assert learned.keep_note("docs", NOTE, connection)
     assert learned.notes("docs") == []
 
 
-def test_nobody_can_note_for_a_knowledge_base_that_is_not_there(world: World, learned: Learned) -> None:
+def test_nobody_can_note_for_a_knowledge_base_that_is_not_there(world: World, learned: FeedbackStore) -> None:
     assert keep(world, learned, knowledge="nothing") is None
 
 
-def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(learned: Learned) -> None:
+def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(learned: FeedbackStore) -> None:
     for question, score in (("How?", None), ("What  IS it?", 0.1), ("what is it", 0.2)):
         learned.note_gap("docs", question, score)
     assert [(gap.question, gap.asked, gap.best_score) for gap in learned.gaps("docs")] == [
@@ -93,13 +93,13 @@ def test_a_question_is_told_by_its_words(question: str, said: str) -> None:
     assert normalised(question) == said
 
 
-def test_a_question_of_any_length_is_a_key(learned: Learned) -> None:
+def test_a_question_of_any_length_is_a_key(learned: FeedbackStore) -> None:
     learned.note_gap("docs", "\U0001f511" * 5000, None)
     assert len(learned.gaps("docs")) == 1
 
 
 def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
-    world: World, learned: Learned, chunk: int
+    world: World, learned: FeedbackStore, chunk: int
 ) -> None:
     counts = [Count(chunk, used=1, cited=1), Count(chunk, used=1), Count(-1, up=1)]
     with ThreadPoolExecutor(4) as pool:
@@ -110,9 +110,9 @@ def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
     assert learned.count([]) == 0
 
 
-def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: Learned) -> None:
+def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: FeedbackStore) -> None:
     run_id = world.submit().run_id
-    one, other = [Hit(1, 1, "u", "one", 1.0)], [Hit(2, 1, "u", "other", 1.0)]
+    one, other = [SearchResult(1, 1, "u", "one", 1.0)], [SearchResult(2, 1, "u", "other", 1.0)]
     with ThreadPoolExecutor(4) as pool:
         kept = list(pool.map(lambda hits: learned.ground(run_id, 0, hits), [one, other] * 4))
     assert kept == [kept[0]] * 8
@@ -122,10 +122,10 @@ def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: 
     assert world.look.grounded(run_id) == {}
 
 
-def test_an_overview_counts_what_is_there(world: World, learned: Learned, chunk: int) -> None:
+def test_an_overview_counts_what_is_there(world: World, learned: FeedbackStore, chunk: int) -> None:
     keep(world, learned)
     learned.note_gap("docs", "how", None)
-    overview = Overview(world.pool)
+    overview = KnowledgeStats(world.pool)
     docs, other = overview.bases()
     assert (docs.documents, docs.chunks, docs.vectors, docs.notes, docs.gaps, docs.model) == (
         1,
@@ -154,7 +154,7 @@ def test_an_overview_counts_what_is_there(world: World, learned: Learned, chunk:
 
 @pytest.mark.parametrize(("minutes", "stuck"), [(0, []), (5, ["no_step"])])
 def test_an_ingestion_between_two_steps_is_stuck_only_after_a_while(
-    world: World, learned: Learned, minutes: int, stuck: list[str]
+    world: World, learned: FeedbackStore, minutes: int, stuck: list[str]
 ) -> None:
     world.sql(
         "INSERT INTO agno.run (id, agent, status, queue) VALUES (agno.uuid7(), 'knowledge:docs', 'running', 'knowledge')"

@@ -8,8 +8,8 @@ import pytest
 
 from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
-from agno_workers.storage.journal import TurnClaim
-from agno_workers.storage.look import Event, output
+from agno_workers.runs.journal import TurnClaim
+from agno_workers.runs.queries import Event, output
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, user
 from agno_workers.core.tool import Effect
-from agno_workers.storage.journal import ToolStep
-from agno_workers.storage.pool import Payloads, to_json
+from agno_workers.database.pool import Payloads, to_json
+from agno_workers.runs.journal import ToolStep
 from tests.integration.storage.world import FEW, INLINE_MAX_BYTES, World, claimed, said
 
 LARGE = "ä" * 50 * 1024  # 100 KiB

@@ -6,9 +6,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.database.pool import Pool
 from agno_workers.errors import Unavailable
-from agno_workers.storage.pool import Pool
+from agno_workers.local import EmbeddedServers
 from tests.chaos.proxy import Mode, Network
 
 

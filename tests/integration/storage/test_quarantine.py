@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from agno_workers.storage.pool import Pool
-from agno_workers.storage.quarantine import Quarantine, Quarantined
+from agno_workers.broker.quarantine import Quarantine, Quarantined
+from agno_workers.database.pool import Pool
 from agno_workers.wiring import Services
 
 

@@ -21,23 +21,24 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from psycopg import sql
 
-from agno_workers.core.knowledge import SourceStatus, SpaceStatus
 from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
-from agno_workers.embedded import EmbeddedServers
+from agno_workers.database import migrate
+from agno_workers.database.pool import Pool, statements
+from agno_workers.database.schema import SCHEMA, metadata
 from agno_workers.errors import Unavailable
-from agno_workers.storage import migrate
-from agno_workers.storage.journal import Send
-from agno_workers.storage.pool import Pool, statements
-from agno_workers.storage.schema import SCHEMA, metadata
-from tests.integration.storage.world import FEW, World, said
+from agno_workers.knowledge.types import SourceStatus, SpaceStatus
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.journal import StepMessage
+from tests.integration.storage.world import FEW, SQL_FILES, World, said
 
 ROOT = Path(__file__).parents[3]
-STORAGE = files("agno_workers.storage")
+PACKAGE = files("agno_workers")
+FUNCTIONS = ["database/functions/runs.sql", "knowledge/store/functions/search.sql"]
 STATEMENTS = [
-    (path.stem, name)
-    for path in sorted((ROOT / "agno_workers" / "storage" / "sql").glob("*.sql"))
-    for name, text in statements(path.stem).items()
-    if (path.stem, name) != ("bulk", "stage") and not text.lstrip("- \n").startswith("COPY")
+    (file, name)
+    for file in SQL_FILES
+    for name, text in statements(file).items()
+    if (file, name) != ("runs/batch", "stage") and not text.lstrip("- \n").startswith("COPY")
     # PREPARE takes no DDL and no COPY; test_bulk.py and test_ingest.py run them
 ]
 NewDatabase = Callable[[], str]
@@ -159,7 +160,7 @@ def test_an_empty_database_is_brought_to_the_newest_revision_and_a_second_time_c
 
 def test_two_processes_may_migrate_the_same_database_at_once(new_database: NewDatabase) -> None:
     url = new_database()
-    code = f"from agno_workers.storage import migrate; migrate.upgrade({url!r})"
+    code = f"from agno_workers.database import migrate; migrate.upgrade({url!r})"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (migrate._LOCK,))
         processes = [
@@ -197,7 +198,7 @@ def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_datab
     try:
         world = World(pool)
         for step in [*world.journal.take_outbox(10, 1.0), *world.journal.release_expired(10)]:
-            assert isinstance(step, Send)
+            assert isinstance(step, StepMessage)
             if (turn := world.journal.claim_turn(step.run_id, step.step_id, 0)) is not None:
                 assert world.journal.end(turn, said("ok"), FEW, "ok", "end").recorded
                 world.journal.published([step.outbox_id] if step.outbox_id else [])
@@ -208,7 +209,7 @@ def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_datab
 
 def test_a_migration_only_adds_so_that_the_code_before_it_goes_on_working() -> None:
     """What goes, goes a release later, once nobody asks for it."""
-    later = sorted((ROOT / "agno_workers/storage/migrations/versions").glob("*_tables.sql"))[1:]
+    later = sorted((ROOT / "agno_workers/database/migrations/versions").glob("*_tables.sql"))[1:]
     for path in later:
         text = path.read_text()
         assert not re.findall(
@@ -224,15 +225,15 @@ def test_a_database_that_is_not_there_is_unavailable(servers: EmbeddedServers) -
         migrate.upgrade(url)
 
 
-@pytest.mark.parametrize(("made", "file"), [("functions", "functions"), ("search", "search_functions")])
+@pytest.mark.parametrize(("made", "file"), [("functions", FUNCTIONS[0]), ("search", FUNCTIONS[1])])
 def test_the_functions_of_the_newest_migration_are_those_of_the_code(made: str, file: str) -> None:
-    newest = max((ROOT / "agno_workers/storage/migrations/versions").glob(f"*_{made}.sql"))
-    assert STORAGE.joinpath("sql", f"{file}.sql").read_text() == newest.read_text()
+    newest = max((ROOT / "agno_workers/database/migrations/versions").glob(f"*_{made}.sql"))
+    assert PACKAGE.joinpath(file).read_text() == newest.read_text()
 
 
-@pytest.mark.parametrize("file", ["functions", "search_functions"])
+@pytest.mark.parametrize("file", FUNCTIONS)
 def test_the_functions_may_be_made_twice(world: World, file: str) -> None:
-    world.sql(STORAGE.joinpath("sql", f"{file}.sql").read_text().replace("%", "%%"))
+    world.sql(PACKAGE.joinpath(file).read_text().replace("%", "%%"))
     assert world.submit().created
 
 
@@ -242,12 +243,14 @@ def test_postgres_understands_every_statement(world: World, file: str, name: str
     places: dict[str, str] = {}
     text = re.sub(r"%\((\w+)\)s", lambda found: places.setdefault(found[1], f"${len(places) + 1}"), statements(file)[name])  # fmt: skip
     with world.pool.connection() as connection, connection.transaction(force_rollback=True):
-        if file == "bulk":
-            connection.execute(statements("bulk")["stage"])  # the others work on the table that it makes
+        if file == "runs/batch":
+            connection.execute(
+                statements("runs/batch")["stage"]
+            )  # the others work on the table that it makes
         connection.execute(f"PREPARE understood AS {text.replace('%%', '%')}".encode())
         connection.execute("DEALLOCATE understood")
 
 
 def test_every_statement_is_found() -> None:
     assert len(STATEMENTS) > 30
-    assert ("journal", "finish_tool") in STATEMENTS
+    assert ("runs/journal", "finish_tool") in STATEMENTS

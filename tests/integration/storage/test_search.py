@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Hit
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
-from agno_workers.storage.search import Effort, Search
+from agno_workers.knowledge.store.search import Effort, Search
+from agno_workers.knowledge.types import SearchResult
 from tests.integration.storage.base import Base
 from tests.integration.storage.world import World
 
@@ -213,7 +213,7 @@ def test_feedback_moves_a_score_by_a_tenth_at_the_most(base: Base, up: int, down
 def test_a_reranker_has_the_last_word(base: Base) -> None:
     ids = base.add(*((text, EAST) for text in ("aa", "a", "aaa", "aaaa")))
 
-    def by_length(question: str, hits: Sequence[Hit]) -> list[float]:
+    def by_length(question: str, hits: Sequence[SearchResult]) -> list[float]:
         return [float(len(hit.content)) for hit in hits]
 
     hits = base.search.search(base.id, "q", EAST, mode="semantic", limit=2, rerank=by_length)

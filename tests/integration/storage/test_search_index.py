@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from agno_workers.database.pool import Pool
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.knowledge.filters import compile_filter
-from agno_workers.storage import search_index
-from agno_workers.storage.pool import Pool
-from agno_workers.storage.search import Effort, Search
-from agno_workers.storage.search_index import Index, SearchIndex
+from agno_workers.knowledge.store import search_index
+from agno_workers.knowledge.store.search import Effort, Search
+from agno_workers.knowledge.store.search_index import Index, SearchIndex
 from tests.integration.storage.base import Base
 
 LARGE = 60

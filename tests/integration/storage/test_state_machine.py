@@ -38,29 +38,29 @@ from uuid6 import uuid7
 from agno_workers.core.messages import Message, ToolCall, Usage, user
 from agno_workers.core.run import RunStatus, StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy, ToolOutcome
-from agno_workers.embedded import EmbeddedServers
-from agno_workers.engine import tool_calls
-from agno_workers.engine.control import Held
-from agno_workers.engine.loop import Engine
+from agno_workers.database.pool import Connection, Pool, Row
+from agno_workers.engine import tool as tool_calls
+from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.registry import Registry
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, NotWaiting
-from agno_workers.people import Requirement
-from agno_workers.registry import Registry
-from agno_workers.storage.bulk import Bulk, Common, Item
-from agno_workers.storage.journal import (
+from agno_workers.local import EmbeddedServers
+from agno_workers.runs.batch import Batches, Common, Item
+from agno_workers.runs.journal import (
+    CanvasContinuation,
     Child,
-    Continue,
-    Expired,
-    Hopeless,
-    Recorded,
-    Send,
+    CommitResult,
+    ExhaustedStep,
+    ExpiredWait,
+    StepMessage,
     ToolClaim,
     ToolStep,
     TurnClaim,
 )
-from agno_workers.storage.look import Waiting
-from agno_workers.storage.pool import Connection, Pool, Row
-from agno_workers.storage.results import Results
-from agno_workers.storage.workers import Workers
+from agno_workers.runs.queries import Waiting
+from agno_workers.runs.results import Results
+from agno_workers.runs.workers import Workers
+from agno_workers.sdk.approvals import Requirement
 from agno_workers.streams import Streams
 from tests import invariants
 from tests.integration.storage.world import (
@@ -74,7 +74,7 @@ from tests.integration.storage.world import (
 )
 from tests.steps import Shelf
 
-InOrder = TypeVar("InOrder", Send, Hopeless, Expired, Waiting)
+InOrder = TypeVar("InOrder", StepMessage, ExhaustedStep, ExpiredWait, Waiting)
 ROADS = int(os.environ.get("AGNO_ROADS", "0"))
 FEW_RUNS, MAX_RUNS = 4, 12
 ERROR = {"type": "ModelRejected", "message": "no", "ids": {}}
@@ -147,7 +147,7 @@ class Road(RuleBasedStateMachine):
         self.journal = self.world.journal
         self.workers = Workers(pool)
         self.results = Results(pool)
-        self.bulk = Bulk(pool, self.journal, inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
+        self.bulk = Batches(pool, self.journal, inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
         self.engine = Engine(
             self.journal,
             pool,
@@ -156,14 +156,14 @@ class Road(RuleBasedStateMachine):
             _no_model,
             "agents",
             "tools",
-            Held(self.journal.is_held),
+            ActiveSteps(self.journal.is_held),
             Shelf(pool).library,
         )
-        self.mail: list[Send] = []
+        self.mail: list[StepMessage] = []
         """What is on its way to workers."""
         self.carried: list[Carried] = []
-        self.hopeless: list[Hopeless] = []
-        self.expired: list[Expired] = []
+        self.hopeless: list[ExhaustedStep] = []
+        self.expired: list[ExpiredWait] = []
         self.asked: list[Requirement] = []
         """What keepers and people have on their screens: it may be long past."""
         self.runs: list[str] = []
@@ -554,9 +554,9 @@ class Road(RuleBasedStateMachine):
     def publish_outbox(self, fate: str) -> None:
         self.world.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
         owed = self.journal.take_outbox(100, 0)
-        self._publish([item for item in owed if isinstance(item, Send)], fate)
+        self._publish([item for item in owed if isinstance(item, StepMessage)], fate)
         for item in owed:
-            if isinstance(item, Continue) and self.results.hold_owed(item.outbox_id):
+            if isinstance(item, CanvasContinuation) and self.results.hold_owed(item.outbox_id):
                 self._go_on(item, fate)
 
     @if_any("ready")
@@ -658,13 +658,13 @@ class Road(RuleBasedStateMachine):
         self._accept(submitted.run_id)
         self._publish([submitted.send] if submitted.send else [], fate)
 
-    def _publish(self, sends: Sequence[Send], fate: str) -> None:
+    def _publish(self, sends: Sequence[StepMessage], fate: str) -> None:
         if fate in ("sent", "not struck out"):
             self.mail += self._in_order(sends)
         if fate in ("sent", "lost"):
             self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
 
-    def _go_on(self, owed: Continue, fate: str) -> None:
+    def _go_on(self, owed: CanvasContinuation, fate: str) -> None:
         if fate in ("sent", "lost"):
             self.journal.published([owed.outbox_id])
         else:
@@ -692,7 +692,7 @@ class Road(RuleBasedStateMachine):
             self._accept(send.run_id)
         self._publish(recorded.children, fate)
 
-    def _turn_ends(self, claim: TurnClaim, move: Callable[..., Recorded], fate: str, *result: Any, **more: Any) -> Recorded:  # fmt: skip
+    def _turn_ends(self, claim: TurnClaim, move: Callable[..., CommitResult], fate: str, *result: Any, **more: Any) -> CommitResult:  # fmt: skip
         """Whoever comes first is recorded, and everybody else refused."""
         wanted = self._is_wanted(claim)
         recorded = move(claim, *result, **more)
@@ -932,12 +932,12 @@ def _engine(world: World) -> Engine:
         _no_model,
         "agents",
         "tools",
-        Held(world.journal.is_held),
+        ActiveSteps(world.journal.is_held),
         Shelf(world.pool).library,
     )
 
 
-def _delegation(world: World) -> tuple[TurnClaim, Send]:
+def _delegation(world: World) -> tuple[TurnClaim, StepMessage]:
     turn = world.turn()
     recorded = world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
     (child,) = recorded.children

@@ -12,10 +12,10 @@ import pytest
 
 from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus, StepKind
+from agno_workers.database.pool import Connection
 from agno_workers.errors import InvalidInput, RunNotFound
-from agno_workers.storage.journal import Send, utc
-from agno_workers.storage.look import known_id
-from agno_workers.storage.pool import Connection
+from agno_workers.runs.journal import StepMessage, utc
+from agno_workers.runs.queries import known_id
 from tests.integration.storage.world import World, unknown_id
 
 SOON = utc(datetime.now(UTC) + timedelta(hours=1))
@@ -34,7 +34,7 @@ def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_ow
     assert world.look.transcript(run.id) == [user("hi")]
     (step,) = world.look.steps(run.id)
     owed = world.value("SELECT id FROM agno.outbox")
-    assert submitted.send == Send(owed, run.id, step.id, 0, StepKind.TURN, "agents", 3)
+    assert submitted.send == StepMessage(owed, run.id, step.id, 0, StepKind.TURN, "agents", 3)
     assert (step.key, step.kind, step.queue, step.attempt) == ("turn:1", StepKind.TURN, "agents", 0)
 
 
@@ -153,7 +153,7 @@ def test_sql_needs_no_more_than_an_agent_and_an_input(world: World, caller: Conn
     assert (run.agent, run.status, run.metadata, run.session_id) == ("echo", RunStatus.QUEUED, {}, None)
     assert world.look.transcript(run_id) == [user("hi")]
     (owed,) = world.journal.take_outbox(10, 60)
-    assert isinstance(owed, Send)
+    assert isinstance(owed, StepMessage)
     assert (owed.run_id, owed.queue, owed.kind) == (run_id, "agents", StepKind.TURN)
     assert world.journal.claim_turn(owed.run_id, owed.step_id, 0)
 

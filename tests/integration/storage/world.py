@@ -13,23 +13,26 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import DictRow
 
-import agno_workers.storage
+import agno_workers
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, Usage, user
 from agno_workers.core.tool import Effect
-from agno_workers.storage.journal import Journal, Recorded, Submitted, ToolClaim, ToolStep, TurnClaim
-from agno_workers.storage.look import Look
-from agno_workers.storage.pool import Connection, Pool, Row, execute, statements
-from agno_workers.storage.schema import metadata
+from agno_workers.database.pool import Connection, Pool, Row, execute, statements
+from agno_workers.database.schema import metadata
+from agno_workers.runs.journal import CommitResult, Journal, Submitted, ToolClaim, ToolStep, TurnClaim
+from agno_workers.runs.queries import RunQueries
 
 T = TypeVar("T")
 TABLES = [f"agno.{table.name}" for table in metadata.sorted_tables]
 FEW = Usage(input_tokens=10, output_tokens=5)
 INLINE_MAX_BYTES = 64 * 1024
-SQL_FILES = sorted((Path(agno_workers.storage.__file__).parent / "sql").glob("*.sql"))
-STATEMENTS = {
-    f"{path.stem}.{name}": text for path in SQL_FILES for name, text in statements(path.stem).items()
-}
-"""All named statements, as `journal.submit`."""
+PACKAGE = Path(agno_workers.__file__).parent
+SQL_FILES = sorted(
+    str(path.relative_to(PACKAGE).with_suffix(""))
+    for path in PACKAGE.rglob("*.sql")
+    if path.parent.name not in ("functions", "versions")
+)
+STATEMENTS = {f"{file}.{name}": text for file in SQL_FILES for name, text in statements(file).items()}
+"""All named statements, as `runs/journal.submit`."""
 
 
 class World:
@@ -37,7 +40,7 @@ class World:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.look = Look(pool)
+        self.look = RunQueries(pool)
         self.journal = self.journal_of("w1")
 
     def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> Journal:
@@ -101,7 +104,7 @@ class World:
         self.journal.published([submitted.send.outbox_id])
         return claimed(self.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
 
-    def fan_out(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> Recorded:
+    def fan_out(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> CommitResult:
         """A new run that waits for these tools; none is claimed yet."""
         turn = self.turn(**options)
         recorded = self.journal.fan_out(

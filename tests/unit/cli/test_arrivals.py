@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agno_workers.cli.arrivals import Arrivals, counted, rate, share
-from agno_workers.core.knowledge import Progress
+from agno_workers.knowledge.types import Progress
 
 NONE = Progress("r", "docs", "running", True, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, Text, ToolResult, user
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
-from agno_workers.demo.documents import Document, pick
-from agno_workers.demo.pipeline import Told, problems
-from agno_workers.demo.timeline import Bar, bars, cells, side_by_side
 from agno_workers.errors import InvalidInput
+from agno_workers.local.demo.documents import Document, pick
+from agno_workers.local.demo.pipeline import Told, problems
+from agno_workers.local.demo.timeline import Bar, bars, cells, side_by_side
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

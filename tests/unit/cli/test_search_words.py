@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from agno_workers.cli.knowledge_commands import pairs
 from agno_workers.cli.search import marks, place, snippet
-from agno_workers.cli.shelf import pairs
-from agno_workers.core.knowledge import Hit
 from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.types import SearchResult
 
-HIT = Hit(1, 1, "file:///srv/docs/locks.md", "text", 1.0)
+HIT = SearchResult(1, 1, "file:///srv/docs/locks.md", "text", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ HIT = Hit(1, 1, "file:///srv/docs/locks.md", "text", 1.0)
     ],
 )
 def test_a_hit_is_told_by_its_headings(title: str | None, heading: tuple[str, ...], said: str) -> None:
-    assert place(Hit(1, 1, HIT.uri, "text", 1.0, title=title, heading=heading)) == said
+    assert place(SearchResult(1, 1, HIT.uri, "text", 1.0, title=title, heading=heading)) == said
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.cli.why import expiry, moves, why_waiting
+from agno_workers.cli.diagnose import expiry, moves, why_waiting
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import ToolCall
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.core.tool import Policy
-from agno_workers.storage.look import Around, Child, Lease, Waiting
+from agno_workers.runs.queries import Child, Lease, RunDiagnostics, Waiting
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -29,16 +29,16 @@ DELEGATED = replace(ASKED, kind=StepKind.DELEGATE, name="clerk", waits_for=Waits
 WAITING = Waiting(
     "t", "r", 0, "tool:1:0", 2, 0, "writer", "pay", WaitsFor.CONFIRMATION, ToolCall("call", "pay"), Policy(), ago(60)
 )  # fmt: skip
-KEPT = Around(NOW, keeper_until=ago(-1))
+KEPT = RunDiagnostics(NOW, keeper_until=ago(-1))
 
 
-def lease(seconds: float, *, last: bool = False, keeper_s: float = 1) -> Around:
+def lease(seconds: float, *, last: bool = False, keeper_s: float = 1) -> RunDiagnostics:
     """A lease that ends so many seconds from now, and a keeper that leads until then."""
-    return Around(NOW, leases={"s": Lease(ago(-seconds), last)}, keeper_until=ago(-keeper_s))
+    return RunDiagnostics(NOW, leases={"s": Lease(ago(-seconds), last)}, keeper_until=ago(-keeper_s))
 
 
-def asks(need: WaitsFor, **policy: object) -> Around:
-    return Around(NOW, waiting=(replace(WAITING, waits_for=need, policy=Policy(**policy)),))  # type: ignore[arg-type]  # a table of cases
+def asks(need: WaitsFor, **policy: object) -> RunDiagnostics:
+    return RunDiagnostics(NOW, waiting=(replace(WAITING, waits_for=need, policy=Policy(**policy)),))  # type: ignore[arg-type]  # a table of cases
 
 
 WHY = {
@@ -94,7 +94,7 @@ WHY = {
     ),
     "a delegated run": (
         DELEGATED,
-        Around(NOW, children=(Child("c", "clerk", RunStatus.QUEUED),)),
+        RunDiagnostics(NOW, children=(Child("c", "clerk", RunStatus.QUEUED),)),
         None,
         "clerk has a run of its own, which is queued: `agno-workers runs show c`.",
     ),
@@ -153,7 +153,7 @@ def test_what_follows_when_nobody_comes_is_said(need: WaitsFor, policy: Policy, 
     waiting = replace(WAITING, waits_for=need, policy=policy, expires_at=NOW + timedelta(seconds=5))
     assert expiry(waiting, NOW) == said
     assert expiry(replace(waiting, expires_at=None), NOW) == ""
-    (sentence,) = why_waiting(RUN, [ASKED], Around(NOW, waiting=(waiting,)), None)
+    (sentence,) = why_waiting(RUN, [ASKED], RunDiagnostics(NOW, waiting=(waiting,)), None)
     assert f"({said})" in sentence
 
 
@@ -190,11 +190,11 @@ def test_a_paused_run_says_how_it_goes_on_and_not_that_a_worker_is_missing() -> 
 )
 def test_a_deadline_is_told(seconds: float, keeper_s: float, said: str) -> None:
     run = replace(RUN, deadline_at=NOW + timedelta(seconds=seconds))
-    assert why_waiting(run, [TURN], Around(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
+    assert why_waiting(run, [TURN], RunDiagnostics(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
 
 
 def test_a_budget_is_told() -> None:
-    around = Around(NOW, limits=Limits(cost_usd=2.0))
+    around = RunDiagnostics(NOW, limits=Limits(cost_usd=2.0))
     said = why_waiting(replace(RUN, cost_usd=0.25), [TURN], around, None)[-1]
     assert said == "It has spent $0.25 of $2.00, and ends when that is spent."
 

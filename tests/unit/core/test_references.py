@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agno_workers.core.knowledge import Hit
 from agno_workers.core.messages import Message, ToolResult
-from agno_workers.core.references import as_context, first_number, found, references
+from agno_workers.knowledge.references import as_context, first_number, found, references
+from agno_workers.knowledge.types import SearchResult
 
 HITS = [
-    Hit(7, 1, "file:///a.md", "one", 0.5, title="A", heading=("A", "B")),
-    Hit(8, 2, "file:///b.md", "two", 0.4),
+    SearchResult(7, 1, "file:///a.md", "one", 0.5, title="A", heading=("A", "B")),
+    SearchResult(8, 2, "file:///b.md", "two", 0.4),
 ]
 
 

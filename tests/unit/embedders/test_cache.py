@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from agno_workers.embedders.cache import MAX_QUESTIONS, embed_query
-from agno_workers.embedders.hash import Hash
 from agno_workers.errors import ModelUnavailable
+from agno_workers.knowledge.embedders.cache import MAX_QUESTIONS, embed_query
+from agno_workers.knowledge.embedders.hash import Hash
 
 
 class Counting(Hash):

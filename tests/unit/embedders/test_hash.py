@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agno_workers.embedders.hash import Hash
+from agno_workers.knowledge.embedders.hash import Hash
 
 
 @given(st.text(), st.sampled_from([1, 2, 8, 384]))

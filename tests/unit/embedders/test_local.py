@@ -15,9 +15,9 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from agno_workers.embedders import fused
-from agno_workers.embedders.local import VOCABULARY, Local
 from agno_workers.errors import ModelRejected
+from agno_workers.knowledge.embedders import fused
+from agno_workers.knowledge.embedders.local import VOCABULARY, Local
 from tests.invariants import until
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +82,7 @@ def test_a_fork_in_the_middle_of_loading_leaves_nothing_locked() -> None:
 def test_processes_that_begin_at_once_agree() -> None:
     program = (
         "import hashlib\n"
-        "from agno_workers.embedders import resolve\n"
+        "from agno_workers.knowledge.embedders import resolve\n"
         "print(hashlib.sha256(resolve('local').embed(['one', 'two']).tobytes()).hexdigest())"
     )
     begun = [

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agno_workers.embedders import resolve
 from agno_workers.errors import InvalidInput, ModelRejected
+from agno_workers.knowledge.embedders import resolve
 
 VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGNO_LOCAL_BASE_URL", "AGNO_LOCAL_API_KEY")
 
@@ -105,7 +105,7 @@ def test_a_name_that_can_not_be_is_answered_with_one_that_can(keyed: None, name:
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     program = (
         "import os, sys\n"
-        "from agno_workers.embedders import resolve\n"
+        "from agno_workers.knowledge.embedders import resolve\n"
         "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'bpe_openai', 'torch')\n"
         "told = lambda: print([name for name in heavy if name in sys.modules])\n"
         "told()\n"

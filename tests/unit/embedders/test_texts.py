@@ -7,7 +7,7 @@ from bpe_openai import get_encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.embedders.texts import fitting, sound
+from agno_workers.knowledge.embedders.texts import fitting, sound
 
 
 @given(st.text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed
 
 # Words, long and short, with what is awkward in them: no blanks, accents, emoji, wide letters, control characters.
 _words = st.sampled_from(

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Piece, Source, embedded_text
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.chunk import chunk
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.normalise import Normal, normalise
 from agno_workers.knowledge.tokens import tokens
-from agno_workers.knowledge_base import Knowledge
+from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, Source, embedded_text
+from agno_workers.sdk.knowledge import Knowledge
 from tests.unit.knowledge.documents import outline, paragraphs, parsed
 
 chunkings = st.builds(
@@ -98,7 +98,7 @@ def _headings(normal: Normal) -> list[str]:
     return [block.text for block in normal.parsed.blocks if block.kind == "heading"]
 
 
-def pieces_of(document: Parsed, chunking: Chunking = Chunking()) -> tuple[Piece, ...]:  # noqa: B008  # it is frozen
+def pieces_of(document: Parsed, chunking: Chunking = Chunking()) -> tuple[Chunk, ...]:  # noqa: B008  # it is frozen
     return chunk(normalise(document), check(chunking))[1]
 
 
@@ -262,10 +262,10 @@ def _groups(sentences: list[str]) -> list[list[str]]:
 # The user's own.
 
 
-def by_sentence(document: Parsed, chunking: Chunking) -> tuple[str, list[Piece]]:
+def by_sentence(document: Parsed, chunking: Chunking) -> tuple[str, list[Chunk]]:
     text = " ".join(block.text for block in document.blocks)
     parts = [part for part in text.split(". ") if part] + ["", "  "]
-    return text, [Piece(9, f"{part}\0", ("own",), text.find(part), 0, 0, b"") for part in parts]
+    return text, [Chunk(9, f"{part}\0", ("own",), text.find(part), 0, 0, b"") for part in parts]
 
 
 def test_a_function_of_the_users_own_cuts_documents() -> None:

@@ -6,11 +6,11 @@ import base64
 
 import pytest
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.core.messages import Image, ModelRequest
 from agno_workers.errors import ModelUnavailable
 from agno_workers.knowledge.describe import describe
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 from agno_workers.models.scripted import Scripted, Turn
 from tests.fakes import documents as made
 

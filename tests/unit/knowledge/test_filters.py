@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Filter
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter
+from agno_workers.knowledge.types import Filter
 
 
 @pytest.mark.parametrize("nothing", [None, {}])

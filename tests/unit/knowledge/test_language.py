@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.knowledge import Block
 from agno_workers.knowledge.language import detect, language_of, valid
+from agno_workers.knowledge.types import Block
 
 ENGLISH = "The pump is checked each spring, and the valve is turned twice before the water comes back."
 GERMAN = "Die Pumpe wird jedes Frühjahr geprüft, und das Ventil wird zweimal gedreht, bevor das Wasser kommt."

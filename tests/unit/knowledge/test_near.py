@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import NEAR_BANDS
 from agno_workers.knowledge.near import BANDS, MIN_SHINGLES, ROWS, bands
+from agno_workers.knowledge.types import NEAR_BANDS
 
 TEXT = " ".join(
     f"Sentence {number} tells of pump {number * 7} and of what was found in it." for number in range(40)

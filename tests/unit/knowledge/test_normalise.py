@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.normalise import GAP, clean, in_order, json_object, line, normalise
+from agno_workers.knowledge.types import Block, Parsed
 from tests.unit.knowledge.documents import paragraphs, parsed
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates, too

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from agno_workers.core.knowledge import Block, Chunking, Parsed, Prepared, Refusal, Source
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.near import BANDS
 from agno_workers.knowledge.prepare import prepare
+from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Refusal, Source
 from tests.unit.knowledge.documents import outline, paragraphs, parsed
 
 PROSE = "The pump is checked each spring. It is filled with oil, and the valve is turned twice. "

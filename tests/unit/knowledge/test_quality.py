@@ -9,10 +9,10 @@ import string
 
 import pytest
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge import chunk
 from agno_workers.knowledge.normalise import normalise
 from agno_workers.knowledge.quality import refusal
+from agno_workers.knowledge.types import Block, Parsed
 from tests.unit.knowledge.documents import paragraphs
 
 RNG = random.Random(5)

@@ -8,10 +8,10 @@ import zipfile
 
 import pytest
 
-from agno_workers.core.knowledge import Block, Parsed
 from agno_workers.knowledge.readers import detect, read
 from agno_workers.knowledge.readers.detect import DOCX, ODS, PPTX, XLS, XLSX
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable
+from agno_workers.knowledge.types import Block, Parsed
 from tests.fakes import documents as made
 
 TABLE = Block("table", "place | metres\nFundy | 16")

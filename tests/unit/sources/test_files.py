@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.knowledge import Raw, Source
 from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.sources import files
-from agno_workers.sources.files import path_of, uri_of
+from agno_workers.knowledge.sources import files
+from agno_workers.knowledge.sources.files import path_of, uri_of
+from agno_workers.knowledge.types import Raw, Source
 
 
 @pytest.fixture

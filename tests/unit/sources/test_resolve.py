@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from agno_workers.core.knowledge import Raw, Source
 from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.sources import web
-from agno_workers.sources.resolve import fetch, find, scheme_of
+from agno_workers.knowledge.sources import web
+from agno_workers.knowledge.sources.resolve import fetch, find, scheme_of
+from agno_workers.knowledge.types import Raw, Source
 
 
 def test_each_kind_is_found_by_how_it_is_written(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agno_workers.errors import InvalidInput
-from agno_workers.sources import spec
+from agno_workers.knowledge.sources import spec
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""What the commands about knowledge work with: Postgres, and what there is in it of knowledge bases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from agno_workers.cli import connection
+from agno_workers.database.pool import Pool
+from agno_workers.engine.registry import Registry
+from agno_workers.errors import InvalidInput, ModelRejected
+from agno_workers.knowledge.embedders.resolve import resolve
+from agno_workers.knowledge.service import KnowledgeService
+from agno_workers.knowledge.store.bases import KnowledgeBases, KnowledgeRow
+from agno_workers.knowledge.store.feedback import FeedbackStore
+from agno_workers.knowledge.types import Knowledge, as_options, from_options
+from agno_workers.models.resolve import resolve as resolve_model
+from agno_workers.runs.journal import Journal, Submitted
+from agno_workers.runs.queries import RunQueries
+from agno_workers.runs.results import Results
+from agno_workers.sdk.ingestion import Ingestion, named
+from agno_workers.settings import Settings
+
+
+@dataclass(frozen=True)
+class KnowledgeCommands:
+    """Knowledge bases, as a command reaches them."""
+
+    settings: Settings
+    pool: Pool
+    journal: Journal
+    look: RunQueries
+    knowledges: KnowledgeBases
+    learned: FeedbackStore
+    library: KnowledgeService
+
+    def described(self, name: str) -> Knowledge:
+        """As the code of AGNO_IMPORTS describes it, or else as Postgres knows it. Raises UnknownKnowledge."""
+        return in_code(self.settings, name) or as_row(self.knowledges.get(name))
+
+    def ensure(self, name: str, embedder: str | None, vision: str | None = None) -> None:
+        """Make it where there is none, with the options of the code, or with these. The vision model `none` is none."""
+        known = in_code(self.settings, named(name))
+        said: dict[str, Any] = {"embedder": embedder} if embedder else {}
+        if vision:
+            said["vision"] = None if vision == "none" else vision
+        for option, value in said.items() if known else ():
+            if (has := getattr(known, option)) not in (None, value):
+                raise InvalidInput(
+                    f"the code of AGNO_IMPORTS says that {name!r} has the {option} {has!r}: change it there."
+                )
+        finders: tuple[tuple[Callable[[str], object], str | None], ...] = (
+            (resolve, embedder), (resolve_model, said.get("vision"))
+        )  # fmt: skip
+        for find, model in finders:
+            with suppress(ModelRejected):  # the workers may have the key that it lacks here
+                find(model) if model else None
+        self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
+
+    def ingestion(self, run_id: str) -> Ingestion:
+        return Ingestion(run_id, self.knowledges, self.journal, self.look, Results(self.pool))
+
+    def began(self, submitted: Submitted) -> Ingestion:
+        """An ingestion that is on the road; the keeper sends it."""
+        self.journal.wake_keeper()
+        return self.ingestion(submitted.run_id)
+
+
+@contextmanager
+def opened(given: Settings | None = None) -> Iterator[KnowledgeCommands]:
+    """Raises as `connection.pool`."""
+    given = given or connection.settings()
+    with connection.pool(given) as pool:
+        journal = Journal(
+            pool,
+            inline_max_bytes=given.inline_max_bytes,
+            lease_s=given.lease_s,
+            publish_after_s=0.0,
+            turn_attempts=given.turn_attempts,
+        )
+        knowledges = KnowledgeBases(pool, journal, queue=given.knowledge_queue)
+        library = KnowledgeService.on(pool, knowledges, resolve)
+        yield KnowledgeCommands(given, pool, journal, RunQueries(pool), knowledges, library.learned, library)
+
+
+def in_code(given: Settings, name: str) -> Knowledge | None:
+    """As a module of AGNO_IMPORTS describes it; None: there is no code, or it is not in there."""
+    if not given.imports:
+        return None
+    connection.import_from_here()
+    return Registry.importing(given.imports).knowledge(name)
+
+
+def as_row(row: KnowledgeRow) -> Knowledge:
+    return from_options(row.name, row.options)
+
+
+def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """`lang=en` and `year=2024` as values; JSON where it is JSON, else text. Raises InvalidInput."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInput(f"{option} {text!r} has no '=': write it as {option} name=value.")
+        try:
+            found[name.strip()] = msgspec.json.decode(value)
+        except (msgspec.MsgspecError, UnicodeError):
+            found[name.strip()] = value
+    return found

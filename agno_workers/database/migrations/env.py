@@ -1,0 +1,14 @@
+"""How Alembic reaches the database: over the connection that `migrate.upgrade` hands in."""
+
+from alembic import context
+
+from agno_workers.database.schema import SCHEMA, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table_schema=SCHEMA,
+    include_schemas=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,75 @@
+"""Puts together what ingesting needs: the sources, the readers and the embedders. Only workers load this."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+from msgspec.structs import replace
+
+from agno_workers.core.messages import Delta
+from agno_workers.core.ports import Model
+from agno_workers.database.pool import Pool
+from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.knowledge.describe import describe
+from agno_workers.knowledge.embedders import resolve
+from agno_workers.knowledge.readers.detect import bitmap
+from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.reading import Reading
+from agno_workers.knowledge.sources.resolve import check, fetch, find
+from agno_workers.knowledge.steps import IngestContext, IsLost, See
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.knowledge.store.ingest import Ingest
+from agno_workers.knowledge.store.search_index import SearchIndex
+from agno_workers.knowledge.types import Parsed, Raw
+from agno_workers.runs.journal import Journal
+
+_TURN_S = 2.0
+"""For which somebody else's work on an index is waited for; then the step is, without a worker."""
+
+
+def build(
+    pool: Pool, ingest: Ingest, knowledges: KnowledgeBases, journal: Journal, held: ActiveSteps, *, fetch_timeout_s: float, document_max_bytes: int,
+    allow: Sequence[str], roots: Sequence[str], model: Callable[[str], Model],
+) -> IngestContext:  # fmt: skip
+    check(allow, roots)
+    index = SearchIndex(pool)
+    return IngestContext(
+        ingest=ingest,
+        knowledges=knowledges,
+        journal=journal,
+        held=held,
+        find=partial(find, allow=allow, roots=roots),
+        fetch=partial(fetch, allow=allow, roots=roots),
+        prepare=Reading(os.cpu_count() or 1).prepare,
+        embedder=cache(resolve),
+        viewer=partial(viewer, model),
+        tidy_index=partial(index.tidy_index, wait_s=_TURN_S),
+        expect=index.expect,
+        drop_space=partial(index.drop_space, wait_s=_TURN_S),
+        fetch_timeout_s=fetch_timeout_s,
+        document_max_bytes=document_max_bytes,
+    )
+
+
+def viewer(model: Callable[[str], Model], name: str) -> See:
+    """What the model of that name sees. Raises as finding it does: InvalidInput, ModelRejected."""
+    return partial(seen, model(name))
+
+
+def seen(model: Model, raw: Raw, is_lost: IsLost) -> Raw:
+    """An image with what the model sees in it; what it can't look at is found by what is written in it, and says why."""
+    if bitmap(raw.content) is None:
+        return raw
+
+    def watch(_: Delta) -> None:
+        if is_lost():
+            raise Stopped
+
+    watch(Delta())
+    try:
+        shown, usage = describe(raw.content, model, emit=watch)
+    except Unreadable as error:
+        return replace(raw, seen=Parsed((), None, {"not_described": str(error)}))
+    return replace(raw, seen=shown, tokens=usage.input_tokens + usage.output_tokens)

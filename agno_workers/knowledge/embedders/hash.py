@@ -1,0 +1,50 @@
+"""`hash:DIMENSIONS`: words hashed to places of a vector. For tests and benchmarks: it costs nothing, and finds equal words only."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agno_workers.knowledge.embedders.texts import sound
+
+_WORD = re.compile(r"\w+")
+
+
+class Hash:
+    """Feature hashing: the same text gives the same vector in every process, of any release."""
+
+    max_tokens = 1_000_000
+    batch_texts = 1000
+    batch_tokens = 1_000_000
+
+    def __init__(self, dimensions: int = 384) -> None:
+        self.name = f"hash:{dimensions}"
+        self.dimensions = dimensions
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        kind: Literal["document", "query"] = "document",  # noqa: ARG002 - both are words
+    ) -> NDArray[np.float32]:
+        return self.embed_counted(texts)[0]
+
+    def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """As `embed`, and the tokens that it took: words here."""
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        tokens = 0
+        for vector, text in zip(vectors, texts, strict=True):
+            words = Counter(_WORD.findall(sound(text).lower()))
+            tokens += words.total()
+            for word, times in words.items():
+                place, sign = divmod(crc32(word.encode()), 2)
+                vector[place % self.dimensions] += times if sign else -times
+            if not vector.any():  # no words, or words that cancel each other out
+                vector[0] = 1.0
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors, tokens

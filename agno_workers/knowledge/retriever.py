@@ -1,0 +1,95 @@
+"""One question to a knowledge base: its vector by the model that is searched, its filter, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, get_args
+
+from agno_workers.core.ports import Embedder
+from agno_workers.database.pool import Pool
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.filters import compile_filter
+from agno_workers.knowledge.store.bases import KnowledgeBases
+from agno_workers.knowledge.store.search import Retired, Search
+from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
+from agno_workers.knowledge.types import Filter, Mode, Rerank, SearchResult
+
+_QUESTIONS = 1000
+"""Whose vectors are kept: people, and agents that try again, ask alike."""
+
+
+class Retriever:
+    """See the module. `embedder` gives the model of a name."""
+
+    def __init__(self, pool: Pool, knowledges: KnowledgeBases, embedder: Callable[[str], Embedder]) -> None:
+        self._knowledges = knowledges
+        self._overview = KnowledgeStats(pool)
+        self._search = Search(pool)
+        self._embedder = embedder
+        self._vector = lru_cache(_QUESTIONS)(self._embed)
+
+    def ask(
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+    ) -> list[SearchResult]:  # fmt: skip
+        """The best hits, best first; with `rerank` more are found, and it has the last word.
+
+        Raises UnknownKnowledge; InvalidInput for an empty question, another mode, and a filter that is none;
+        ModelUnavailable and ModelRejected of the embedder.
+        """
+        if mode not in get_args(Mode):
+            raise InvalidInput(
+                f"{mode!r} is no mode of searching: choose one of {', '.join(get_args(Mode))}."
+            )
+        if not question.strip():
+            raise InvalidInput("the question is empty: ask in words.")
+        asked = partial(
+            self._asked,
+            knowledge,
+            question.encode(errors="replace").decode(),
+            limit,
+            mode,
+            compile_filter(filters),
+            rerank,
+        )
+        try:
+            return asked()
+        except Retired:  # while the vector was made
+            return asked()
+
+    def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[SearchResult]:
+        """Chunks of other documents that are most like this one. Raises UnknownKnowledge and InvalidInput."""
+        base = self._base(knowledge)
+        document = self._overview.document(base.id, uri)
+        if document is None:
+            raise InvalidInput(f"{knowledge!r} has no document {uri!r}: nothing can be like it.")
+        return self._search.similar(
+            base.id, document_id=document, filter=compile_filter(filters), limit=limit
+        )
+
+    def _asked(
+        self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter, rerank: Rerank | None
+    ) -> list[SearchResult]:
+        base = self._base(knowledge)
+        vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
+        return self._search.search(
+            base.id,
+            question,
+            vector,
+            mode=mode,
+            filter=filter,
+            limit=limit,
+            space_id=base.space_id,
+            rerank=rerank,
+        )
+
+    def _base(self, name: str) -> Searched:
+        base = self._overview.searched(name)
+        if base is None:
+            self._knowledges.get(name)  # raises UnknownKnowledge, with the names that are near
+            raise InvalidInput(f"the knowledge base {name!r} was made this moment: ask again.")
+        return base
+
+    def _embed(self, model: str, question: str) -> tuple[float, ...]:
+        (vector,) = self._embedder(model).embed([question], "query")
+        return tuple(float(number) for number in vector)

@@ -1,0 +1,227 @@
+"""Rows of a database: a query, one document a row.
+
+    {"database": "DOCS_DATABASE_URL", "query": "SELECT id, body, title, team, changed FROM article",
+     "id": "id", "text": "body", "title": "title", "metadata": ["team"], "updated": "changed"}
+
+`database` is the name of an environment variable of the workers that holds the URL: `postgresql://...`, or any other that
+SQLAlchemy has a driver for. The query runs in a read-only transaction and behind a cursor, and its rows come by pages. Documents are called `db:<name>/<id>`; one whose row the query no longer gives is removed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+from sqlalchemy import create_engine, exc
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from agno_workers.errors import InvalidInput, SourceUnavailable
+from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.types import Source
+
+SCHEMES = ("db",)
+
+_CONNECT_S = 10
+_IDLE_S = 600  # between two pages, what was found may be written
+_POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
+_READ_ONLY = {
+    "sqlite": ("PRAGMA query_only = ON",),
+    "mysql": ("SET SESSION TRANSACTION READ ONLY",),
+    "mariadb": ("SET SESSION TRANSACTION READ ONLY",),
+    "oracle": ("SET TRANSACTION READ ONLY",),
+}
+
+fetch = records.fetch
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Which rows, and what their columns are."""
+
+    database: str
+    """The environment variable with the URL."""
+    query: str
+    id: str
+    """Of the columns the one that names a document, for good."""
+    text: str
+    name: str = ""
+    """Of this query, within `db:<name>/<id>`: two queries of one database need two. Default: as `database`."""
+    title: str | None = None
+    metadata: tuple[str, ...] = ()
+    """Columns."""
+    updated: str | None = None
+    """A column whose value tells that the row is unchanged; default: a hash of its text, title and metadata."""
+    media_type: str = "text/plain"
+    """Of the text: `text/markdown`, `text/html` ..."""
+    timeout_s: float = 300.0
+    """For the query to begin, and for each page of its rows."""
+    page_rows: int = 200
+
+    @property
+    def columns(self) -> list[str]:
+        named = [self.id, self.text, self.title, self.updated, *self.metadata]
+        return [column for column in named if column]
+
+
+def takes(given: object) -> bool:
+    """Whether this description is for `find` here."""
+    return isinstance(given, Mapping) and "database" in given
+
+
+def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as all `find`s
+    """The rows, as sources with their text.
+
+    Raises InvalidInput, at once, for a description that can't be used; while it goes on, for a query that the database refuses,
+    and for columns that it doesn't have. SourceUnavailable: try the whole again.
+    """
+    asked = spec.read(Query, given, "the description of a query")
+    if asked.timeout_s <= 0 or asked.page_rows <= 0:
+        raise InvalidInput("the description of a query has a timeout_s or page_rows that isn't above 0.")
+    return _sources(asked)
+
+
+def _sources(asked: Query) -> Iterator[Source]:
+    url = spec.from_environment(asked.database, "the description of a query")
+    name = f"db:{asked.name or asked.database}"
+    scheme = url.partition(":")[0].lower()
+    rows = _postgres(asked, url) if scheme in _POSTGRES else _other(asked, url)
+    with closing(rows):
+        for row in rows:
+            if row[asked.id] is None:
+                raise InvalidInput(
+                    f"{name}: a row has NULL in {asked.id!r}, which names its document. Leave such rows out in the query."
+                )
+            yield records.document(
+                name,
+                row[asked.id],
+                row[asked.text],
+                title=row[asked.title] if asked.title else None,
+                metadata={column: row[column] for column in asked.metadata},
+                updated=row[asked.updated] if asked.updated else None,
+                media_type=asked.media_type,
+            )
+
+
+Rows = Generator[Mapping[str, Any], None, None]
+
+
+def _postgres(asked: Query, url: str) -> Rows:
+    """DECLARE CURSOR takes one SELECT and nothing behind it, and the session can't write."""
+    limit_ms = round(asked.timeout_s * 1000)
+    with _translated(asked):
+        given = _conninfo(url)
+    settings: dict[str, Any] = {
+        "connect_timeout": _CONNECT_S,
+        "application_name": "agno-workers",
+        "tcp_user_timeout": 30_000,
+        **given,
+        "options": f"{given.get('options', '')} -c default_transaction_read_only=on -c statement_timeout={limit_ms} "
+        f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={_IDLE_S * 1000}",
+    }
+    with _translated(asked):
+        connection = psycopg.connect(**settings, row_factory=dict_row)
+    with closing(connection), closing(connection.cursor("agno_rows")) as cursor:
+        with _translated(asked):
+            cursor.execute(asked.query.encode())
+            _check_columns(asked, [column.name for column in cursor.description or ()])
+        while True:
+            with _translated(asked):
+                page = cursor.fetchmany(asked.page_rows)
+            if not page:
+                return
+            yield from page
+
+
+def _conninfo(url: str) -> dict[str, Any]:
+    try:
+        return conninfo_to_dict(url.replace("postgresql+psycopg:", "postgresql:", 1))
+    except psycopg.ProgrammingError:
+        raise ValueError from None  # it repeats the URL
+
+
+def _other(asked: Query, url: str) -> Rows:
+    """Another database, as far as its driver can: read-only where it knows how, and rows by pages."""
+    with _translated(asked):
+        engine = create_engine(make_url(url), poolclass=NullPool)
+        connection = engine.connect()
+    with closing(connection):
+        with _translated(asked):
+            for statement in _READ_ONLY.get(engine.dialect.name, ()):
+                connection.exec_driver_sql(statement)
+            result = connection.execution_options(stream_results=True).exec_driver_sql(asked.query)
+            if not result.returns_rows:
+                raise InvalidInput(f"{_what(asked)} gives no rows: it has to be a SELECT.")
+            _check_columns(asked, list(result.keys()))
+        while True:
+            with _translated(asked):
+                page = result.mappings().fetchmany(asked.page_rows)
+            if not page:
+                return
+            yield from ({str(column): value for column, value in row.items()} for row in page)
+
+
+def _check_columns(asked: Query, columns: list[str]) -> None:
+    for column in asked.columns:
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidInput(
+                f"{_what(asked)} gives no column {column!r}: {hint}It gives {', '.join(columns)}."
+            )
+
+
+def _what(asked: Query) -> str:
+    return f"the query of {asked.name or asked.database!r}"
+
+
+@contextmanager
+def _translated(asked: Query) -> Iterator[None]:
+    """The database's own words about the query, and none about where it is: a driver's repeat host, user and password."""
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except errors.QueryCanceled:
+        raise SourceUnavailable(
+            f"{_what(asked)} took longer than {asked.timeout_s:g} s. Make it cheaper, or raise its timeout_s.",
+            uri=_uri(asked), retry_after_s=None,
+        ) from None  # fmt: skip
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        exc.OperationalError,
+        exc.InterfaceError,
+    ) as error:
+        if isinstance(error, exc.DBAPIError) and not error.connection_invalidated and error.statement:
+            raise _refused(asked, type(error.orig).__name__, str(error.orig)) from None
+        state = f" ({error.sqlstate})" if isinstance(error, psycopg.Error) and error.sqlstate else ""
+        raise SourceUnavailable(
+            f"the database that {asked.database!r} names does not answer{state}. Check it, and try again later.",
+            uri=_uri(asked), retry_after_s=None,
+        ) from None  # fmt: skip
+    except psycopg.Error as error:
+        raise _refused(
+            asked, error.sqlstate or type(error).__name__, error.diag.message_primary or ""
+        ) from None
+    except exc.DBAPIError as error:
+        raise _refused(asked, type(error.orig).__name__, str(error.orig)) from None
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+        raise InvalidInput(
+            f"{asked.database!r} does not hold the URL of a database that can be read here ({type(error).__name__}): write it as "
+            "postgresql://..., or install its driver for SQLAlchemy."
+        ) from None  # fmt: skip
+
+
+def _refused(asked: Query, state: str, words: str) -> InvalidInput:
+    return InvalidInput(f"{_what(asked)} was refused by the database ({state}): {words[:300]}. Correct it.")
+
+
+def _uri(asked: Query) -> str:
+    return f"db:{asked.name or asked.database}"

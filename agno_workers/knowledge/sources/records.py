@@ -1,0 +1,97 @@
+"""Documents that are made of records: what the row of a query and the item of an API have in common. No IO."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import msgspec
+
+from agno_workers.errors import SourceRejected
+from agno_workers.knowledge.sources.net import too_large
+from agno_workers.knowledge.types import Raw, Source
+
+MAX_TEXT_BYTES = 32 * 1024 * 1024
+"""A longer text is not carried with its source: that document fails by itself, and the rest goes on."""
+
+
+def document(
+    name: str, key: object, text: object, *, title: object, metadata: Mapping[str, Any], updated: object, media_type: str
+) -> Source:  # fmt: skip
+    """The source `name/key`, which all documents of `name` have as their origin. Its fingerprint is `updated`, or a hash."""
+    content = as_text(text)
+    size = len(content.encode("utf-8", "replace"))
+    known = {field: as_json(value) for field, value in metadata.items() if value is not None}
+    heading = as_text(title).strip() or None
+    said = updated if updated is not None else _hash(content, heading, known)
+    return Source(
+        f"{name}/{quote(as_text(key), safe='')}",
+        origin=name,
+        bytes=size,
+        fingerprint=f"{'updated' if updated is not None else 'sha256'}:{as_text(said)}",
+        media_type=media_type,
+        title=heading,
+        metadata=known,
+        text=content if size <= MAX_TEXT_BYTES else None,
+    )
+
+
+def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: ARG001 - it is here
+    """The text that came with the source. Raises SourceRejected when it is too large."""
+    if source.text is None:
+        if source.bytes > MAX_TEXT_BYTES:
+            raise too_large(source.uri, MAX_TEXT_BYTES)
+        raise SourceRejected(
+            f"{source.uri} has no text with it, and can't be asked for alone: ingest the query or the API that it is of.",
+            uri=source.uri, code="invalid",
+        )  # fmt: skip
+    content = source.text.encode("utf-8", "replace")
+    if len(content) > max_bytes:
+        raise too_large(source.uri, max_bytes)
+    return Raw(content, source.media_type, source.fingerprint)
+
+
+def as_text(value: object) -> str:
+    """A value as a document or a title shows it."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).decode("utf-8", "replace")
+        case datetime() | date() | time():
+            return value.isoformat()
+        case dict() | list():
+            return msgspec.json.encode(as_json(value)).decode()
+        case _:
+            return str(value)
+
+
+def as_json(value: object) -> Any:
+    """A value as metadata keeps it, so that filters can compare it."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if value == value and abs(value) != float("inf") else None
+        case Decimal():
+            return (int(value) if value == value.to_integral_value() else float(value)) if value.is_finite() else None  # fmt: skip
+        case UUID():
+            return str(value)
+        case Mapping():
+            return {as_text(key): as_json(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [as_json(item) for item in value]
+        case _:
+            return as_text(value)
+
+
+def _hash(content: str, title: str | None, metadata: dict[str, Any]) -> str:
+    said = msgspec.json.encode([title, metadata], order="deterministic")
+    return hashlib.sha256(said + b"\0" + content.encode("utf-8", "replace")).hexdigest()

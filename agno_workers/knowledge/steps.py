@@ -1,0 +1,483 @@
+"""The steps of an ingestion: find the sources, read a batch of them, make vectors, tidy up. See storage/ingest.py for what each ends with.
+
+A step may be carried twice, after a crash or by two workers at once; whoever records first is right. What goes wrong with one
+document is written down with it, and the rest goes on; a step that fails as a whole is cut smaller until it is clear by whom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from agno_workers.core.agent import Retry
+from agno_workers.core.policy import delay_s
+from agno_workers.core.ports import BatchEmbedder, CountingEmbedder, Embedder
+from agno_workers.core.run import StepKind
+from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.errors import (
+    AgnoError,
+    InvalidInput,
+    ModelRejected,
+    ModelUnavailable,
+    SettingsError,
+    SourceRejected,
+    SourceUnavailable,
+    Unavailable,
+)
+from agno_workers.failpoints import reach
+from agno_workers.knowledge.chunking import check
+from agno_workers.knowledge.store.bases import Given, KnowledgeBases
+from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
+from agno_workers.knowledge.store.search_index import Taken
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source, SpaceStatus, embedded_text
+from agno_workers.knowledge.versions import Failed, Item, Outcome, Read, RetryLater, Unchanged, recipe_of
+from agno_workers.runs.journal import CommitResult, ExhaustedStep, Journal
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+NOTHING = CommitResult(False)
+FETCHES = 8
+"""Sources of one step that are fetched side by side."""
+SOURCE = Retry(attempts=3, first_delay_s=2.0, factor=5.0)
+"""A source that can't be had now."""
+STEP = Retry(attempts=4)
+"""A step that raised what nobody expected."""
+MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
+"""A provider that is away: some hours, for a long ingestion must live through that."""
+POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
+"""A batch at a provider, which may take a day."""
+_BUSY_S = 1.0
+_TAKEN_S = 10.0
+_FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
+"""Statuses and codes of what is refused for the key, the bill or the model, whatever the text."""
+
+
+IsLost = Callable[[], bool]
+See = Callable[[Raw, IsLost], Raw]
+"""An image with what a model sees in it; anything else as it is. Raises Stopped once the step is lost, ModelUnavailable, ModelRejected."""
+
+
+@dataclass(frozen=True)
+class IngestContext:
+    """What ingesting needs of the world, handed in by `wiring`."""
+
+    ingest: Ingest
+    knowledges: KnowledgeBases
+    journal: Journal
+    held: ActiveSteps
+    find: Callable[[Given, Mapping[str, Any]], Iterator[Source]]
+    fetch: Callable[[Source, float, int], Raw]
+    prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
+    embedder: Callable[[str], Embedder]
+    viewer: Callable[[str], See]
+    """What a model of that name makes of an image."""
+    tidy_index: Callable[[int], object]
+    expect: Callable[[int, int], object]
+    drop_space: Callable[[int, int], object]
+    fetch_timeout_s: float
+    document_max_bytes: int
+
+
+def take_scan(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+    """Find the sources of an ingestion."""
+    claim = intake.ingest.claim(StepKind.SCAN, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("scan.claimed")
+    return guarded(intake, claim, scan, scan_failed)
+
+
+def take_ingest(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+    """Read a batch of sources."""
+    claim = intake.ingest.claim(StepKind.INGEST, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("ingest.claimed")
+    return guarded(intake, claim, ingest, ingest_failed)
+
+
+def take_embed(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+    """Make the vectors of a batch of chunks."""
+    claim = intake.ingest.claim(StepKind.EMBED, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("embed.claimed")
+    return guarded(intake, claim, embed, embed_failed)
+
+
+def take_tidy(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+    """End an ingestion."""
+    claim = intake.ingest.claim(StepKind.TIDY, run_id, step_id, generation)
+    if claim is None:
+        return NOTHING
+    reach("tidy.claimed")
+    return guarded(intake, claim, tidy, tidy_failed)
+
+
+Body = Callable[[IngestContext, WorkClaim, IsLost], CommitResult]
+OnError = Callable[[IngestContext, WorkClaim, Exception], CommitResult]
+
+
+def guarded(intake: IngestContext, claim: WorkClaim, body: Body, failed: OnError) -> CommitResult:
+    """The body of a step; what it raises is for `failed` to judge."""
+    try:
+        with intake.held.step(claim.step_id) as is_lost:
+            return body(intake, claim, is_lost)
+    except Stopped:
+        return NOTHING
+    except Unavailable:
+        raise  # Postgres is away: the lease runs out, and the step is carried again
+    except Exception as error:
+        ids = {"run_id": claim.run_id, "step_id": claim.step_id}
+        if isinstance(error, AgnoError):
+            log.warning("a step of an ingestion failed: %s", error, extra=ids)
+        else:
+            log.error("a step of an ingestion raised", exc_info=error, extra=ids)
+        return failed(intake, claim, error)
+
+
+# Scan.
+
+
+def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    options, chunking = claim.options, chunking_of(claim)
+    if name := claim.settings.get("embedder", "local"):
+        embedder = intake.embedder(name)
+        intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
+    if vision := vision_of(claim):
+        intake.viewer(vision)  # one that is none is known now
+    found = [(source, recipe_of(source, chunking, vision)) for source in sources_of(intake, options, is_lost)]
+    reach("scan.found")
+    intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
+    whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
+    recorded = intake.ingest.finish_scan(claim, found, whole)
+    reach("scan.recorded")
+    return recorded
+
+
+def sources_of(intake: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
+    """All sources, as they are found."""
+    if "again" in options:
+        yield from intake.ingest.left_over(options["again"])
+        return
+    for given in options["sources"]:
+        for source in intake.find(given, options):
+            if is_lost():
+                raise Stopped
+            yield source
+
+
+def scan_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    if isinstance(error, InvalidInput | SourceRejected | SettingsError | ModelRejected):
+        return intake.ingest.fail(claim, as_json(error), "scan")
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "scan")
+
+
+# Ingest.
+
+
+def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    chunking, outcomes = chunking_of(claim), list[tuple[Item, Outcome]]()
+    vision, items = vision_of(claim), intake.ingest.items(claim)
+    see = looking(intake.viewer(vision), is_lost) if vision else None
+    for portion in portions(fetched(intake, items, see), intake.ingest.windows.batch_bytes):
+        outcomes += [(item, found) for item, found, _ in portion if not isinstance(found, Raw)]
+        raws = [(item, found) for item, found, _ in portion if isinstance(found, Raw)]
+        if is_lost():
+            raise Stopped
+        results = intake.prepare([(item.source, raw) for item, raw in raws], chunking) if raws else ()
+        outcomes += [
+            (item, read(item, raw, result)) for (item, raw), result in zip(raws, results, strict=True)
+        ]
+    reach("ingest.read")
+    recorded = intake.ingest.finish_ingest(claim, outcomes)
+    reach("ingest.recorded")
+    return recorded
+
+
+def looking(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
+    """For the time of one step."""
+    return lambda raw: see(raw, is_lost)
+
+
+Fetched = tuple[Item, Raw | Outcome, int]
+"""A source, its bytes or what is known without them, and how many bytes that are."""
+
+
+def fetched(
+    intake: IngestContext, items: Sequence[Item], see: Callable[[Raw], Raw] | None = None
+) -> Iterator[Fetched]:
+    """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had. `see`: what a model
+    makes of an image.
+    """
+    with ThreadPoolExecutor(FETCHES) as pool:
+        for few in batched(items, FETCHES):
+            yield from pool.map(partial(look, intake, see), few)
+
+
+def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) -> Fetched:
+    source = item.source
+    same_place = item.same_recipe and item.origin == source.origin
+    if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
+        return item, Unchanged(source.fingerprint), 0
+    if item.same_recipe and source.fingerprint is None:
+        source = replace(source, fingerprint=item.fingerprint)  # the server is asked whether it is as it was
+    try:
+        raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
+    except SourceRejected as error:
+        return item, Failed(as_json(error)), 0
+    except SourceUnavailable as error:
+        return item, again(item, SOURCE, error), 0
+    fingerprint = raw.fingerprint or item.source.fingerprint
+    if raw.unchanged or (item.same_recipe and hashlib.sha256(raw.content).digest() == item.sha256):
+        return item, Unchanged(fingerprint), 0
+    try:
+        return item, see(raw) if see else raw, len(raw.content)
+    except ModelRejected as error:
+        return item, Failed(as_json(error)), 0
+    except ModelUnavailable as error:
+        return item, again(item, MODEL, error), 0
+
+
+def again(item: Item, retry: Retry, error: AgnoError) -> RetryLater | Failed:
+    """Another try after a while, unless it has had all."""
+    if item.attempts + 1 >= retry.attempts:
+        return Failed(as_json(error))
+    wait_s = delay_s(retry, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
+    return RetryLater(as_json(error), wait_s)
+
+
+def read(item: Item, raw: Raw, result: Prepared | Refusal) -> Outcome:
+    if isinstance(result, Refusal):
+        return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
+    return Read(result, raw.fingerprint or item.source.fingerprint, raw.tokens)
+
+
+def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetched]]:
+    """Lists of which the bytes are held in memory together."""
+    portion: list[Fetched] = []
+    held = 0
+    for each in fetched:
+        portion.append(each)
+        held += each[2]
+        if held >= max_bytes:
+            yield portion
+            portion, held = [], 0
+    if portion:
+        yield portion
+
+
+def ingest_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    """Tried again, in case it was the moment; then each source by itself."""
+    return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, as_json(error))
+
+
+# Embed.
+
+
+def embed(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    texts = intake.ingest.texts(claim)
+    if not texts or claim.model is None:
+        return intake.ingest.finish_embed(claim, {})
+    embedder = intake.embedder(claim.model)
+    if claim.options.get("batch") and isinstance(embedder, BatchEmbedder):
+        return embed_by_batch(intake, claim, embedder, texts)
+    vectors = {text.id: text.known[4:] for text in texts if text.known}
+    alike: dict[str, list[Text]] = {}
+    for text in texts:
+        if not text.known:
+            alike.setdefault(embedded(text), []).append(text)
+    tokens = 0
+    for few in calls([same[0] for same in alike.values()], embedder):
+        if is_lost():
+            raise Stopped
+        made, took = call(embedder, few)
+        for first, vector in zip(few, halves([text.id for text in few], made).values(), strict=True):
+            vectors |= {text.id: vector for text in alike[embedded(first)]}
+        tokens += took
+    reach("embed.made")
+    recorded = intake.ingest.finish_embed(claim, vectors, tokens=tokens)
+    reach("embed.recorded")
+    return recorded
+
+
+def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbedder, texts: Sequence[Text]) -> CommitResult:  # fmt: skip
+    """Hand the texts in and look again later, in another attempt: no worker waits. The batch has the step's id as its key, so
+    that one which was made right before a crash is found, and not paid for twice.
+    """
+    batch: dict[str, Any] = (claim.call or {}).get("batch") or {}
+    if "id" not in batch:
+        batch_id = embedder.find(claim.step_id) if batch else None
+        if batch_id is None:
+            batch = {"chunks": [text.id for text in texts]}
+            if not intake.ingest.keep_call(claim, {"batch": batch}):
+                return NOTHING
+            batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
+        reach("embed.started")
+        batch = batch | {"id": batch_id}
+        if not intake.ingest.keep_call(claim, {"batch": batch}):
+            return NOTHING
+    if (made := embedder.poll(batch["id"])) is None:
+        waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
+        return wait(intake, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
+    tokens = sum(text.tokens for text in texts)
+    return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
+
+
+def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
+    """The texts of one call each, within the bounds of the embedder."""
+    few: list[Text] = []
+    tokens = 0
+    for text in texts:
+        if few and (len(few) >= embedder.batch_texts or tokens + text.tokens > embedder.batch_tokens):
+            yield few
+            few, tokens = [], 0
+        few.append(text)
+        tokens += text.tokens
+    if few:
+        yield few
+
+
+def call(embedder: Embedder, texts: Sequence[Text]) -> tuple[Any, int]:
+    """The vectors, and the tokens that they took: by the provider's count, where it has one."""
+    asked = [embedded(text) for text in texts]
+    if isinstance(embedder, CountingEmbedder):
+        return embedder.embed_counted(asked)
+    return embedder.embed(asked), sum(text.tokens for text in texts)
+
+
+def embedded(text: Text) -> str:
+    return embedded_text(text.heading.split("\n") if text.heading else (), text.content)
+
+
+def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
+    """float32 rows as float16, big-endian, as Postgres takes them."""
+    return {chunk_id: row.tobytes() for chunk_id, row in zip(chunk_ids, vectors.astype(">f2"), strict=True)}
+
+
+def embed_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
+        # A worker that lacks the key leaves the step to one that has it, for some tries.
+        elsewhere = error.ids.get("code") == "not_configured" and later(intake, claim, STEP, error)
+        return elsewhere or intake.ingest.fail(claim, as_json(error), "model_rejected")
+    if isinstance(error, ModelUnavailable):
+        again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
+    else:
+        again = None if isinstance(error, ModelRejected) else later(intake, claim, STEP, error)
+    return again or smaller(intake.ingest, claim, claim.call or {}, as_json(error))
+
+
+def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any], error: dict[str, Any]) -> CommitResult:  # fmt: skip
+    """Each half by itself; a text that is alone stays without a vector."""
+    if len(call["chunks"]) > 1:
+        return ingest.split_embed(step, error, call)
+    return ingest.refuse_embed(step, error, call)
+
+
+# Tidy.
+
+
+def tidy(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    if not intake.ingest.remove_vanished(claim):
+        busy = {"type": "Busy", "message": "a document that is to go is in use elsewhere", "ids": {}}
+        return wait(intake, claim, _BUSY_S, busy)
+    reach("tidy.removed")
+    if is_lost():
+        raise Stopped
+    if intake.ingest.has_changed(claim):
+        intake.ingest.merge_duplicates(claim)
+        try:
+            intake.tidy_index(claim.knowledge_id)
+        except Taken as error:  # for as long as an index takes to be built: no worker waits for that
+            return wait(intake, claim, _TAKEN_S, as_json(error))
+    recorded = intake.ingest.finish_tidy(claim)
+    reach("tidy.recorded")
+    forget_retired(intake, claim)
+    return recorded
+
+
+def forget_retired(intake: IngestContext, claim: WorkClaim) -> None:
+    """The vectors that are no longer searched go; who dies before that leaves them to the next ingestion."""
+    for space in intake.knowledges.spaces(claim.knowledge_id):
+        if space.status is SpaceStatus.RETIRED and space.has_partition:
+            with suppress(Taken):
+                intake.drop_space(claim.knowledge_id, space.id)
+    intake.ingest.drop_retired(claim)
+
+
+def tidy_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "tidy")
+
+
+# What they share.
+
+
+def bury(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
+    """End a step that no attempt ended, for the keeper."""
+    ids = {"run_id": step.run_id, "step_id": step.step_id}
+    said = f"its worker died in each of {step.attempt} attempts"
+    error = {"type": "crashed", "message": said, "ids": ids}
+    log.error("a step of an ingestion is given up", extra=ids | {"kind": step.kind, "attempt": step.attempt})
+    match step.kind:
+        case StepKind.INGEST:
+            return ingest.free_sources(step, error)
+        case StepKind.EMBED:
+            return smaller(ingest, step, ingest.call(step), error)
+        case _:
+            return ingest.fail(step, error, "worker_lost")
+
+
+def later(
+    intake: IngestContext, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
+) -> CommitResult | None:
+    """Another try after a while; None: the tries are used up."""
+    tries = claim.tries - waits_of(claim) + 1
+    if tries >= retry.attempts:
+        return None
+    intake.journal.retry(claim, delay_s(retry, max(1, tries), random.random(), wish_s), as_json(error))
+    return NOTHING
+
+
+def wait(intake: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> CommitResult:
+    """Another look after a while at what nobody can hurry; it is none of the tries."""
+    if intake.ingest.keep_call(claim, {"waits": waits_of(claim) + 1}):
+        intake.journal.retry(claim, delay_s, why)
+    return NOTHING
+
+
+def waits_of(claim: WorkClaim) -> int:
+    return int((claim.call or {}).get("waits", 0))
+
+
+def chunking_of(claim: WorkClaim) -> Chunking:
+    return check(msgspec.convert(claim.settings.get("chunking", {}), Chunking))
+
+
+def vision_of(claim: WorkClaim) -> str | None:
+    """The model that looks at the images of the knowledge base; `none` is none."""
+    vision = claim.settings.get("vision")
+    return vision if vision and vision != "none" else None
+
+
+def as_json(error: Exception) -> dict[str, Any]:
+    if isinstance(error, AgnoError):
+        return error.to_json()
+    return {"type": type(error).__name__, "message": str(error), "ids": {}}
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while few := list(islice(rest, size)):
+        yield few

@@ -1,0 +1,1 @@
+"""Knowledge bases in Postgres, with the SQL beside each module."""

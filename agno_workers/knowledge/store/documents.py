@@ -1,0 +1,351 @@
+"""What a batch of documents that were read changes, as moves in one open transaction.
+
+A new document is searched at once. Of an edited one the chunks that stay keep their ids and vectors, and the new ones are searched
+when all of them have a vector: until then the old version is. One whose text another document has already becomes a
+duplicate, without chunks; when the other one changes, or goes, it leaves its chunks to the duplicate.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from agno_workers.database.pool import Connection, Row, execute, jsonb, statements
+from agno_workers.knowledge.types import NEAR_BANDS, Chunk
+from agno_workers.knowledge.versions import Item, Missing, Read, compared
+
+_SQL = statements("knowledge/store/ingest")
+_CONFIGURATIONS = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "eu": "basque",
+    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
+    "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+"""Text search configurations that Postgres brings along, by ISO 639-1."""
+
+
+_NEAR_LOOKED_AT = 32
+"""Documents of one band that a new one is held against."""
+
+
+class Count(msgspec.Struct, frozen=True):
+    """What a transaction adds to the counters of its ingestion; see core/knowledge.py, Progress."""
+
+    documents: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    failed: int = 0
+    removed: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    to_embed: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class Document:
+    """One that was read, on its way into the tables."""
+
+    item: Item
+    read: Read
+    row: Row
+    """As `hold_documents` gave it."""
+    live: list[tuple[int, bytes]] = field(default_factory=list)
+    original: int | None = None
+    kept: list[tuple[int, Chunk]] = field(default_factory=list)
+    fresh: list[Chunk] = field(default_factory=list)
+    fresh_ids: list[int] = field(default_factory=list)
+
+    @property
+    def id(self) -> int:
+        return int(self.row["id"])
+
+    @property
+    def is_new(self) -> bool:
+        return bool(self.row["is_new"])
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it stands for a text, its own or that of duplicates."""
+        return not self.is_new and self.row["version"] > 0 and self.row["duplicate_of"] is None
+
+    @property
+    def is_same_text(self) -> bool:
+        return self.has_text and self.row["text_sha256"] == self.read.prepared.text_sha256
+
+    @property
+    def version(self) -> int:
+        return 1 if self.is_new else self.row["version"] + 1
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is an old version to be searched meanwhile."""
+        return self.original is None and bool(self.live)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        source, prepared = self.item.source, self.read.prepared
+        return {
+            "uri": source.uri,
+            "origin": source.origin,
+            "title": source.title or prepared.title,
+            "media_type": prepared.media_type,
+            "language": prepared.language,
+            "bytes": prepared.bytes,
+            "fingerprint": self.read.fingerprint,
+            "sha256": _hex(prepared.sha256),
+            "text_sha256": _hex(prepared.text_sha256),
+            "recipe": _hex(self.item.recipe),
+            "metadata": prepared.metadata | source.metadata,
+        }
+
+
+@dataclass
+class DocumentWriter:
+    """One batch. `run` makes all the moves; afterwards `documents` are those that are in, `busy` those to be tried again."""
+
+    connection: Connection
+    run_id: str
+    knowledge_id: int
+    configurations: Mapping[str, str]
+    documents: list[Document] = field(default_factory=list)
+    busy: list[Item] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    spaces: list[int] = field(default_factory=list)
+    copied: int = 0
+    """Vectors that need not be made: they are there, or were copied."""
+    more: int = 0
+    """Chunks that are searched now and were not before."""
+
+    def run(self, reads: Sequence[tuple[Item, Read]]) -> None:
+        if not reads:
+            return
+        self.hold(sorted(reads, key=lambda each: each[0].source.uri))
+        self.leave_chunks_to_heirs()
+        self.find_originals()
+        self.compare()
+        self.copy_chunks()
+        self.find_vectors()
+        self.write_documents()
+        self.find_near()
+        self.switch()
+
+    def hold(self, reads: Sequence[tuple[Item, Read]]) -> None:
+        """Write the new documents and lock the others. What somebody wrote since it was looked at is read again."""
+        keys = {_key(self.knowledge_id, read.prepared.text_sha256) for _, read in reads}
+        self._ask("hold_texts", keys=list(keys))
+        asked = {item.source.uri: Document(item, read, {}) for item, read in reads}
+        rows = [
+            document.columns | {"chunks": len(document.read.prepared.pieces)} for document in asked.values()
+        ]
+        for row in self._ask("hold_documents", rows=jsonb(rows)):
+            document = asked[row["uri"]]
+            document.row = row
+            if row["is_new"] or row["updated_at"] == document.item.known_at:
+                self.documents.append(document)
+            else:
+                self.busy.append(document.item)
+
+    def leave_chunks_to_heirs(self) -> None:
+        changed = [each.id for each in self.documents if each.has_text and not each.is_same_text]
+        if changed:
+            rows = self._ask("bequeath", document_ids=changed)
+            held = {row["id"] for row in rows if not row["is_free"]}
+            self.busy += [each.item for each in self.documents if each.id in held]
+            self.documents = [each for each in self.documents if each.id not in held]
+        if known := [each.id for each in self.documents if not each.is_new]:
+            live = defaultdict(list)
+            for row in self._ask("live_chunks", document_ids=known):
+                live[row["document_id"]].append((row["id"], row["hash"]))
+            for each in self.documents:
+                each.live = live[each.id]
+
+    def find_originals(self) -> None:
+        """The first one that has a text is its original: of those that are in, and of this batch."""
+        asked = [each for each in self.documents if not each.is_same_text]
+        texts = [each.read.prepared.text_sha256 for each in asked]
+        ids = [each.id for each in asked]
+        originals: dict[bytes, int] = {}
+        for row in self._ask("originals", knowledge_id=self.knowledge_id, texts=texts, document_ids=ids):
+            originals.setdefault(row["text_sha256"], row["id"])
+        for each in self.documents:
+            text = each.read.prepared.text_sha256
+            if each.is_same_text:
+                originals.setdefault(text, each.id)
+                continue
+            each.original = originals.get(text)
+            if each.original is None and not each.live:
+                originals[text] = each.id
+
+    def compare(self) -> None:
+        for each in self.documents:
+            if each.original is None:
+                each.kept, each.fresh = compared(each.read.prepared.pieces, each.live)
+        ids = [
+            row["id"] for row in self._ask("chunk_ids", count=sum(len(each.fresh) for each in self.documents))
+        ]
+        for each in self.documents:
+            each.fresh_ids, ids = ids[: len(each.fresh)], ids[len(each.fresh) :]
+
+    def copy_chunks(self) -> None:
+        with self.connection.cursor() as cursor, cursor.copy(_SQL["copy_chunks"]) as copy:
+            for each in self.documents:
+                language = self.configurations.get(each.read.prepared.language or "", "simple")
+                for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True):
+                    copy.write_row((
+                        chunk_id, self.knowledge_id, each.id, each.version, piece.position, not each.waits, piece.hash, piece.content,
+                        "\n".join(piece.heading), piece.start, piece.end, piece.tokens, language,
+                    ))  # fmt: skip
+                if not each.waits:
+                    self.more += len(each.fresh)
+
+    def find_vectors(self) -> None:
+        """Copies of those that are there for the same text; what has none is `missing`."""
+        self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
+        tokens = {
+            chunk_id: piece.tokens
+            for each in self.documents
+            for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True)
+        }
+        if tokens and self.spaces:
+            found = self._copy_vectors(list(tokens))
+            self.copied = len(found)
+            self.missing = [
+                Missing(space, chunk_id, count)
+                for space in self.spaces
+                for chunk_id, count in tokens.items()
+                if (space, chunk_id) not in found
+            ]
+        if kept := [chunk_id for each in self.documents for chunk_id, _ in each.kept]:
+            lacking = self._ask("lacking", chunk_ids=kept)
+            self.missing += [Missing(row["space_id"], row["id"], row["tokens"]) for row in lacking]
+            self.copied += len(kept) * len(self.spaces) - len(lacking)
+
+    def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
+        """Gives (space, chunk) of those that got one."""
+        hashes = [piece.hash for each in self.documents for piece in each.fresh]
+        rows = self._ask("copy_vectors", chunk_ids=ids, hashes=hashes)
+        return {(row["space_id"], row["chunk_id"]) for row in rows}
+
+    def write_documents(self) -> None:
+        """Those that were there before, and new ones that turned out to be duplicates."""
+        rows = []
+        for each in self.documents:
+            now = {
+                "id": each.id,
+                "version": each.version,
+                "chunks": len(each.fresh),
+                "duplicate_of": each.original,
+            }
+            if each.waits:
+                rows.append({"id": each.id, "pending": _pending(each)})
+            elif each.original is not None or not each.is_new:
+                rows.append(each.columns | now)
+        if rows:
+            self._ask("write_documents", run_id=self.run_id, rows=jsonb(rows))
+        known = [each for each in self.documents if not each.is_new]
+        if known:
+            but = [chunk_id for each in known for chunk_id in each.fresh_ids]
+            whole = [each.id for each in known if each.original is not None]
+            gone = self._ask("drop_chunks", document_ids=whole, but=[], live=True) if whole else []
+            self._ask("drop_chunks", document_ids=[each.id for each in known], but=but, live=False)
+            self.more -= sum(row["live"] for row in gone)
+
+    def find_near(self) -> None:
+        own = [each for each in self.documents if each.original is None]
+        bands = [
+            (band, digest, each.id) for each in own for band, digest in enumerate(each.read.prepared.bands)
+        ]
+        edited = [each.id for each in self.documents if not each.is_new]
+        if not bands and not edited:
+            return
+        numbers, hashes, ids = (
+            (list(column) for column in zip(*bands, strict=True)) if bands else ([], [], [])
+        )
+        self._ask(
+            "write_bands", knowledge_id=self.knowledge_id, edited=edited, bands=numbers, hashes=hashes, document_ids=ids
+        )  # fmt: skip
+        self._ask(
+            "find_near",
+            document_ids=[each.id for each in own],
+            near_bands=NEAR_BANDS,
+            near_looked_at=_NEAR_LOOKED_AT,
+        )
+
+    def switch(self) -> None:
+        """Edited documents of which no vector is missing."""
+        if waiting := [each.id for each in self.documents if each.waits]:
+            (row,) = self._ask("switch", document_ids=waiting)
+            self.more += row["more"]
+
+    @property
+    def count(self) -> Count:
+        own = [each for each in self.documents if each.original is None]
+        return Count(
+            documents=len(own),
+            duplicates=len(self.documents) - len(own),
+            chunks=sum(len(each.read.prepared.pieces) for each in own),
+            embedded=self.copied,
+            to_embed=len(self.missing),
+            bytes=sum(each.read.prepared.bytes for each in self.documents),
+        )
+
+    def _ask(self, name: str, **params: Any) -> list[Row]:
+        return execute(
+            self.connection, _SQL[name], {"run_id": self.run_id, "knowledge_id": self.knowledge_id} | params
+        )
+
+
+def configurations(connection: Connection) -> dict[str, str]:
+    """The text search configuration of each language, as far as this Postgres has them; for others `simple`."""
+    there = {row["name"] for row in execute(connection, _SQL["configurations"])}
+    return {language: name for language, name in _CONFIGURATIONS.items() if name in there}
+
+
+class Removed(msgspec.Struct, frozen=True):
+    documents: int = 0
+    chunks: int = 0
+    """That were searched."""
+
+
+def removal(connection: Connection, held: Sequence[Row]) -> Removed:
+    """Remove documents that the caller holds, duplicates first; the others leave their chunks to their heirs. What has an heir that is in
+    use elsewhere stays.
+    """
+    duplicates = [row["id"] for row in held if row["is_duplicate"]]
+    originals = [row["id"] for row in held if not row["is_duplicate"]]
+    gone = [_removed(connection, duplicates)] if duplicates else []
+    if originals:
+        rows = execute(connection, _SQL["bequeath"], {"document_ids": originals})
+        gone.append(_removed(connection, [row["id"] for row in rows if row["is_free"]]))
+    return Removed(sum(each.documents for each in gone), sum(each.chunks for each in gone))
+
+
+def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
+    (row,) = execute(connection, _SQL["remove_documents"], {"document_ids": list(ids)})
+    return msgspec.convert(row, Removed)
+
+
+def _pending(document: Document) -> dict[str, Any]:
+    keep = [
+        {"id": chunk_id, "position": piece.position, "start_at": piece.start, "end_at": piece.end, "tokens": piece.tokens}
+        for chunk_id, piece in document.kept
+    ]  # fmt: skip
+    chunks = len(document.read.prepared.pieces)
+    return {"version": document.version, "keep": keep, "chunks": chunks, "row": document.columns}
+
+
+def _key(knowledge_id: int, text_sha256: bytes) -> int:
+    """Of an advisory lock."""
+    (key,) = struct.unpack("<q", text_sha256[:8])
+    return int(key) ^ knowledge_id
+
+
+def _hex(digest: bytes) -> str:
+    return f"\\x{digest.hex()}"

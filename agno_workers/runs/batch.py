@@ -1,0 +1,270 @@
+"""Runs that are submitted together: one transaction for all of them, and their progress, results and end.
+
+They come in by COPY and are brought into their tables by the server, at a fraction of what as many single submits cost.
+No message is owed for them: their first steps are due timers, which the keeper sends, a batch of them at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from agno_workers.core.messages import Message
+from agno_workers.core.run import Run
+from agno_workers.database.pool import (
+    Connection,
+    Payloads,
+    Pool,
+    execute,
+    jsonb,
+    retry_while_unavailable,
+    statements,
+    to_json,
+)
+from agno_workers.errors import RunNotFound
+from agno_workers.runs.journal import Journal
+from agno_workers.runs.queries import run_of
+
+_SQL = statements("runs/batch")
+T = TypeVar("T")
+_SUBMIT_TIMEOUT_S = 600.0
+"""For each statement of a submit; the COPY lasts as long as the caller takes to hand in all inputs."""
+_PAGE = 1000
+_CONTENTS = 50
+"""Runs with their contents that are held in memory at a time."""
+_CANCELLED_AT_ONCE = 200
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One run to be: its first message, and the key that names it, if any."""
+
+    message: Message
+    key: str | None = None
+
+
+class Common(msgspec.Struct, frozen=True):
+    """What all runs of a batch have in common."""
+
+    agent: str
+    queue: str
+    priority: int | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: dict[str, Any] = {}
+    deadline_s: float | None = None
+    """From the submit to the end of each."""
+
+
+class BatchRow(msgspec.Struct, frozen=True):
+    id: str
+    agent: str
+    size: int
+    created_at: datetime
+    cancelled_at: datetime | None = None
+
+
+class Progress(BatchRow, frozen=True):
+    """How far a batch has come: its items by the status of their runs."""
+
+    queued: int = 0
+    running: int = 0
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    per_s: float = 0.0
+    """Runs that ended, a second, in the last 30 s."""
+
+    @property
+    def ended(self) -> int:
+        return self.done + self.failed + self.cancelled
+
+    @property
+    def unfinished(self) -> int:
+        return self.queued + self.running + self.waiting
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1: what has ended."""
+        known = self.ended + self.unfinished
+        return self.ended / known if known else 1.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.unfinished == 0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the end at the pace of the last 30 s; None where nothing ended in these."""
+        if self.is_over:
+            return 0.0
+        return self.unfinished / self.per_s if self.per_s else None
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """An item whose run has ended."""
+
+    position: int
+    run_id: str
+    ended_at: datetime
+
+
+class Batches:
+    """See the module. Raises Unavailable where Postgres can't be reached; then all of it happened, or nothing."""
+
+    def __init__(self, pool: Pool, journal: Journal, *, inline_max_bytes: int, turn_attempts: int) -> None:
+        self._pool = pool
+        self._journal = journal
+        self._inline_max_bytes = inline_max_bytes
+        self._turn_attempts = turn_attempts
+
+    def submit(self, batch_id: str, items: Iterable[Item], common: Common) -> bool:
+        """Put all items on the road, or none of them, and leave the rest to the keeper.
+
+        False: this batch exists, and no item was looked at. An item whose key is that of a run takes that run for its own.
+        An error that `items` raises goes through, and nothing is stored.
+        """
+        params = {
+            "batch_id": batch_id,
+            "agent": common.agent,
+            "queue": common.queue,
+            "priority": common.priority,
+            "session_id": _clean(common.session_id),
+            "user_id": _clean(common.user_id),
+            "metadata": jsonb(common.metadata),
+            "deadline_s": common.deadline_s,
+            "max_attempts": self._turn_attempts,
+            "timeout_ms": round(_SUBMIT_TIMEOUT_S * 1000),
+        }
+        with self._pool.connection() as connection, connection.transaction():
+            if not execute(connection, _SQL["open"], params):
+                return False
+            execute(connection, _SQL["stage"])
+            size = self._copy(connection, items)
+            if connection.execute(_SQL["runs"], params).rowcount < size:
+                execute(connection, _SQL["known"], params)
+            for statement in ("blobs", "messages", "steps", "close"):
+                execute(connection, _SQL[statement], {**params, "size": size})
+        return True
+
+    def _copy(self, connection: Connection, items: Iterable[Item]) -> int:
+        ids, size = Ids(), 0
+        with connection.cursor() as cursor, cursor.copy(_SQL["copy"]) as copy:
+            for position, item in enumerate(items):
+                payloads = Payloads(self._inline_max_bytes)
+                message = bytes(payloads.pack(item.message)).decode()
+                blobs = to_json(payloads.blobs.obj).decode() if payloads.blobs.obj else None
+                copy.write_row(
+                    (position, ids.at(position), ids.at(position), _clean(item.key), message, blobs)
+                )
+                size = position + 1
+        return size
+
+    def batch(self, batch_id: str) -> BatchRow:
+        """Raises RunNotFound."""
+        return self._one(BatchRow, "batch", batch_id)
+
+    def progress(self, batch_id: str) -> Progress:
+        """Raises RunNotFound."""
+        return self._one(Progress, "progress", batch_id)
+
+    def unfinished(self, batch_id: str, limit: int) -> list[str]:
+        """The ids of some runs that have not ended; none: the batch is over."""
+        return self._ids("unfinished", batch_id, limit=limit)
+
+    def ended(self, batch_id: str, since: datetime | None) -> Iterator[list[Ended]]:
+        """The items whose runs have ended since then (None: ever), in that order, a page at a time."""
+        last: dict[str, Any] = {"ended_at": since or "-infinity", "id": str(UUID(int=0)), "position": -1}
+        while rows := retry_while_unavailable(
+            self._pool.run, _SQL["ended"], {**last, "batch_id": batch_id, "limit": _PAGE}
+        ):
+            last = rows[-1]
+            yield [
+                Ended(position_of(row["id"]) if row["position"] < 0 else row["position"], row["id"], row["ended_at"])
+                for row in rows
+            ]  # fmt: skip
+            if len(rows) < _PAGE:
+                return
+
+    def runs(self, batch_id: str) -> Iterator[Run]:
+        """All runs, without holding them all: those that the batch made, in the order of the inputs, then the others."""
+        after = str(UUID(int=0))
+        while ids := self._ids("made", batch_id, after=after, limit=_PAGE):
+            after = ids[-1]
+            yield from self._contents(ids)
+        yield from self._contents(self._ids("taken", batch_id))
+
+    def _ids(self, statement: str, batch_id: str, **params: Any) -> list[str]:
+        return [row["id"] for row in self._pool.run(_SQL[statement], {**params, "batch_id": batch_id})]
+
+    def _contents(self, run_ids: Sequence[str]) -> Iterator[Run]:
+        for first in range(0, len(run_ids), _CONTENTS):
+            some = run_ids[first : first + _CONTENTS]
+            runs = self.these(some)
+            yield from (runs[run_id] for run_id in some if run_id in runs)
+
+    def these(self, run_ids: Sequence[str]) -> dict[str, Run]:
+        """Runs by their ids, with their contents; without those that are no longer there."""
+        rows = self._pool.run(_SQL["these"], {"run_ids": list(run_ids)})
+        return {row["id"]: run_of(row) for row in rows}
+
+    def cancel(self, batch_id: str) -> int:
+        """End all runs that have not ended, and say how many those were. What is left when this dies in the middle is done
+        by the next call, or by `cancel_forsaken`. Raises RunNotFound.
+        """
+        if not self._pool.run(_SQL["cancel"], {"batch_id": batch_id}):
+            raise _unknown(batch_id)
+        cancelled = 0
+        while run_ids := self.unfinished(batch_id, _CANCELLED_AT_ONCE):
+            cancelled += self._journal.cancel_all(run_ids)
+        return cancelled
+
+    def cancel_forsaken(self, older_s: float = 10.0) -> int:
+        """Go on where somebody who cancelled a batch, more than `older_s` ago, did not come to the end; for the keeper."""
+        rows = self._pool.run(_SQL["forsaken"], {"older_s": older_s, "limit": 10})
+        return sum(
+            self._journal.cancel_all(self._ids("abandoned", row["id"], limit=_CANCELLED_AT_ONCE))
+            for row in rows
+        )
+
+    def _one(self, kind: type[T], statement: str, batch_id: str) -> T:
+        rows = self._pool.run(_SQL[statement], {"batch_id": batch_id})
+        if not rows:
+            raise _unknown(batch_id)
+        return msgspec.convert(rows[0], kind)
+
+
+class Ids:
+    """The UUIDs (version 7) of one batch: all of one millisecond, counted up by the position of the item, as RFC 9562, 6.2,
+    has it (method 1). So they are in the order of the inputs, and a position can be read from an id.
+    """
+
+    def __init__(self) -> None:
+        now = f"{time.time_ns() // 1_000_000:012x}"
+        self._head = f"{now[:8]}-{now[8:]}-7"
+
+    def at(self, position: int) -> str:
+        count = f"{position:08x}"
+        return f"{self._head}{count[:3]}-8{count[3:6]}-{count[6:]}{secrets.token_hex(5)}"
+
+
+def position_of(run_id: str) -> int:
+    """Where in its batch the input of a run stood that came with one."""
+    return int(run_id[15:18] + run_id[20:23] + run_id[24:26], 16)
+
+
+def _clean(text: str | None) -> str | None:
+    """Text as Postgres takes it, by the same rule as in JSON."""
+    return None if text is None else msgspec.json.decode(to_json(text), type=str)
+
+
+def _unknown(batch_id: str) -> RunNotFound:
+    return RunNotFound(
+        f"no batch {batch_id!r} in this database: an id is what `Batch.id` gave.", batch_id=batch_id
+    )

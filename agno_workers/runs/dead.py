@@ -1,0 +1,129 @@
+"""Dead letters: runs that failed, and tool calls that died or of which nobody knows what became. Reading only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.database.pool import Pool, statements
+from agno_workers.errors import InvalidInput
+from agno_workers.runs.queries import known_id
+
+_SQL = {**statements("runs/dead"), "clock": statements("runs/queries")["clock"]}
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+TURN = "turn"
+"""In the place of a tool's name: the run itself failed."""
+
+
+class Which(msgspec.Struct, frozen=True):
+    """Which dead letters are meant; None is any."""
+
+    agent: str | None = None
+    tool: str | None = None
+    error: str | None = None
+    """The type of the error."""
+    within: timedelta | None = None
+    """Those that died so long ago at the most."""
+
+    @property
+    def is_all(self) -> bool:
+        return self == Which()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        within_s = None if self.within is None else self.within.total_seconds()
+        return {"agent": self.agent, "tool": self.tool, "error": self.error, "within_s": within_s}
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Dead letters that died of the same."""
+
+    status: str
+    """`failed` of runs; `dead` or `unknown` of steps."""
+    agent: str
+    tool: str
+    """Its name, or `turn`: see TURN."""
+    type: str
+    message: str | None
+    """Without ids and numbers."""
+    letters: int
+    newest: datetime
+    sample: str
+    """The id of one of them: a run's, or a step's."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A run or a step, as far as it matters when it is dead."""
+
+    id: str
+    run_id: str
+    agent: str
+    tool: str
+    key: str
+    """Of a step; empty for a run."""
+    status: str
+    """A RunStatus or a StepStatus."""
+    run_status: RunStatus
+    reason: str | None = None
+    error: dict[str, Any] | None = None
+    ended_at: datetime | None = None
+    parent_run_id: str | None = None
+    call: str | None = None
+    """The arguments of a tool call, as JSON."""
+
+    @property
+    def is_run(self) -> bool:
+        return not self.key
+
+    @property
+    def is_dead(self) -> bool:
+        return self.status in (RunStatus.FAILED, StepStatus.DEAD, StepStatus.UNKNOWN)
+
+
+class Redrivable(msgspec.Struct, frozen=True):
+    """How many failed runs may be sent again, and how many were delegated by a run that waits for them no more."""
+
+    runs: int
+    delegated: int
+
+
+class DeadLetters:
+    """Questions to the journal. Raises Unavailable where Postgres can't be reached."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def groups(self, which: Which, limit: int) -> list[Group]:
+        """The largest first."""
+        return [
+            msgspec.convert(row, Group)
+            for row in self._pool.run(_SQL["groups"], which.params | {"limit": limit})
+        ]
+
+    def letter(self, id: str) -> Letter:
+        """A run or a step by its id, dead or not. Raises InvalidInput where there is none, RunNotFound for text that is no id."""
+        rows = self._pool.run(_SQL["letter"], {"id": known_id(id)})
+        if not rows:
+            raise InvalidInput(
+                f"no run and no step has the id {id!r}: `agno-workers dead ls` lists what is dead."
+            )
+        return msgspec.convert(rows[0], Letter)
+
+    def redrivable(self, which: Which) -> Redrivable:
+        (row,) = self._pool.run(_SQL["count"], which.params)
+        return msgspec.convert(row, Redrivable)
+
+    def failed(self, which: Which, page: int = 200) -> Iterator[str]:
+        """The ids of the failed runs that may be sent again, the oldest first, read little by little.
+
+        Those that fail from now on are not among them, so it comes to an end though each may be sent again meanwhile.
+        """
+        until: datetime = self._pool.run(_SQL["clock"])[0]["now"]
+        place: dict[str, Any] = {"after": None, "after_id": _FIRST_ID}
+        while rows := self._pool.run(_SQL["failed"], which.params | place | {"until": until, "limit": page}):
+            yield from (row["id"] for row in rows)
+            place = {"after": rows[-1]["ended_at"], "after_id": rows[-1]["id"]}

@@ -1,0 +1,178 @@
+"""People in the loop: what waits for a person, and what a person can say to it.
+
+    for requirement in run.requirements:
+        print(requirement.tool, requirement.arguments)
+        requirement.approve(by="ann")          # or reject("too much"), answer({"iban": "..."}), complete(result), resolve(...)
+
+An answer is one transaction: when it returns, the step is on its way. Of two answers the first counts; the second, and one
+that comes too late, raise NotWaiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import Message, ToolResult
+from agno_workers.core.run import StepKind, StepStatus, WaitsFor
+from agno_workers.errors import InvalidInput, NotWaiting
+from agno_workers.failpoints import reach
+from agno_workers.runs.journal import ExpiredWait, Journal
+from agno_workers.runs.queries import Waiting
+
+
+class Requirement:
+    """A tool call that waits for a person, or for somebody outside. See the module."""
+
+    def __init__(self, waiting: Waiting, journal: Journal) -> None:
+        self._waiting = waiting
+        self._journal = journal
+
+    def __repr__(self) -> str:
+        return f"<Requirement {self.id}: {self.tool} needs {self.needs}>"
+
+    @property
+    def id(self) -> str:
+        """The step's id: the idempotency key of the call."""
+        return self._waiting.step_id
+
+    @property
+    def run_id(self) -> str:
+        return self._waiting.run_id
+
+    @property
+    def facts(self) -> Waiting:
+        """All that is known of it, as a value: agent, key, since when it waits, when it expires, what is to be filled in."""
+        return self._waiting
+
+    @property
+    def tool(self) -> str:
+        return self._waiting.name
+
+    @property
+    def needs(self) -> WaitsFor:
+        """`confirmation`, `answer`, `execution` or `resolution`."""
+        return self._waiting.waits_for
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model wants the tool to be called with; empty where that is no JSON object."""
+        try:
+            return msgspec.json.decode(self._waiting.call.arguments or "{}", type=dict[str, Any])
+        except msgspec.MsgspecError:
+            return {}
+
+    def approve(self, *, by: str | None = None, note: str | None = None) -> None:
+        """Let the call be made as it stands."""
+        self._let_go([WaitsFor.CONFIRMATION], _answer("approved", by, note))
+
+    def reject(self, note: str = "", *, by: str | None = None) -> None:
+        """Don't make the call; the model reads `note`. For a call that waits for a confirmation, an answer or an execution."""
+        self._must_need(WaitsFor.CONFIRMATION, WaitsFor.ANSWER, WaitsFor.EXECUTION)
+        said = f"{self.tool} was not called: a person rejected it." + (f" {note}" if note else "")
+        self._record(said, _answer("rejected", by, note), is_error=True)
+
+    def answer(self, values: Mapping[str, Any], *, by: str | None = None) -> None:
+        """Fill in the arguments that the tool leaves to a person, and let the call be made."""
+        fields = self._waiting.policy.fields
+        if set(values) != set(fields) and self.needs is WaitsFor.ANSWER:
+            raise InvalidInput(
+                f"{self.tool} asks for {', '.join(fields)}, got {', '.join(sorted(values)) or 'nothing'}: give each of them.",
+                step_id=self.id,
+            )
+        self._let_go([WaitsFor.ANSWER], _answer("answered", by, None) | {"values": dict(values)})
+
+    def complete(self, result: Any, *, is_error: bool = False, by: str | None = None) -> None:
+        """Bring the result of a call that was executed outside; the model reads it (other than text: as JSON)."""
+        self._must_need(WaitsFor.EXECUTION)
+        self._record(_text(result), _answer("completed", by, None), is_error=is_error)
+
+    def resolve(
+        self, happened: bool, result: Any = None, *, again: bool = False, by: str | None = None
+    ) -> None:
+        """Say what became of a `once` tool that was cut short: it happened, with this `result`; it did not, and the call is
+        made now (`again`); or it did not, and the model is told so.
+        """
+        self._must_need(WaitsFor.RESOLUTION)
+        if happened:
+            said = "It took effect." if result is None else _text(result)
+            self._record(said, _answer("happened", by, None), is_error=False)
+        elif again:
+            self._let_go([WaitsFor.RESOLUTION], _answer("again", by, None))
+        else:
+            self._record(
+                f"{self.tool} did not take effect.", _answer("did not happen", by, None), is_error=True
+            )
+
+    def _must_need(self, *needs: WaitsFor) -> None:
+        if self.needs not in needs:
+            raise NotWaiting(
+                f"{self.tool} of step {self.id} waits for {_A[self.needs]}: {_MOVES[self.needs]}.",
+                step_id=self.id,
+            )
+
+    def _let_go(self, needs: Sequence[WaitsFor], answer: dict[str, Any]) -> None:
+        self._must_need(*needs)
+        if not self._journal.answer(self.id, needs, answer, self._waiting.attempt):
+            raise self._too_late()
+        reach("answer.recorded")
+
+    def _record(self, said: str, answer: dict[str, Any], *, is_error: bool) -> None:
+        message = Message("tool", (ToolResult(self._waiting.call.id, self.tool, said, is_error),))
+        error = {"type": answer["verdict"], "message": said, "ids": {}} if is_error else None
+        waited = ExpiredWait(
+            self.id,
+            self.run_id,
+            self._waiting.generation,
+            StepKind.TOOL,
+            self.tool,
+            self._waiting.seq,
+            self.needs,
+            self._waiting.attempt,
+        )
+        recorded = self._journal.finish_tool(waited, message, error, StepStatus.DONE, answer=answer)
+        if not recorded.recorded:
+            raise self._too_late()
+        reach("answer.recorded")
+        self._journal.wake_keeper()
+
+    def _too_late(self) -> NotWaiting:
+        return NotWaiting(
+            f"step {self.id} ({self.tool}) does not wait any more: it was answered, expired, or its run has ended. "
+            f"`agno-workers runs show {self.run_id}` shows what became of it.",
+            step_id=self.id,
+            run_id=self.run_id,
+        )
+
+
+_A = {
+    WaitsFor.CONFIRMATION: "a confirmation",
+    WaitsFor.ANSWER: "an answer",
+    WaitsFor.EXECUTION: "its execution outside",
+    WaitsFor.RESOLUTION: "somebody who finds out whether it took effect",
+    WaitsFor.RUN: "a delegated run",
+}
+_MOVES = {
+    WaitsFor.CONFIRMATION: "approve or reject it",
+    WaitsFor.ANSWER: "answer or reject it",
+    WaitsFor.EXECUTION: "complete or reject it",
+    WaitsFor.RESOLUTION: "resolve it",
+    WaitsFor.RUN: "it ends with that run",
+}
+
+
+def _answer(verdict: str, by: str | None, note: str | None) -> dict[str, Any]:
+    return {"verdict": verdict, "by": by, "note": note}
+
+
+def _text(result: Any) -> str:
+    if isinstance(result, str):
+        return result
+    try:
+        return msgspec.json.encode(result).decode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"a result of type {type(result).__name__} can't be kept as JSON: {error}. Give text or JSON values."
+        ) from error

@@ -1,0 +1,211 @@
+"""Many runs of one agent, submitted together.
+
+batch = researcher.map(topics, keys=topics)             # or client.submit_many("researcher", topics)
+for position, run in batch.results(timeout=600):        # as they end
+    print(topics[position], run.content or run.error)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from uuid6 import uuid7
+
+from agno_workers.broker.submit import first_message
+from agno_workers.core.run import Run
+from agno_workers.database.pool import retry_while_unavailable
+from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, WaitTimeout
+from agno_workers.runs.batch import Batches, Common, Ended, Item, Progress
+from agno_workers.runs.results import as_uuid
+
+Keys = Iterable[str | None] | Callable[[Any], str | None]
+"""Idempotency keys of the inputs: one each in their order, or a function of the input. None: this one has none."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25  # between two looks
+_LATE = timedelta(seconds=5)  # a run's end is timed before its commit: an earlier end may be seen later
+_AT_ONCE = 50  # results with their contents that are held in memory
+_NO_KEY = object()
+
+
+class Batch:
+    """Runs that were submitted together, from outside. Making one asks nothing of the database.
+
+    An item is an input with its run; items with the same key share one.
+    """
+
+    def __init__(self, batch_id: str, bulk: Batches) -> None:
+        self.id = _known_id(batch_id)
+        self._bulk = bulk
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.id}>"
+
+    @property
+    def size(self) -> int:
+        """The number of inputs. Raises RunNotFound."""
+        return self._bulk.batch(self.id).size
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """All runs as they stand, read little by little: those made for this batch in the order of its inputs, then those
+        that its keys had already.
+        """
+        return self._bulk.runs(self.id)
+
+    def progress(self) -> Progress:
+        """How many are queued, done, failed ...; `share`, `per_s` and `eta_s`. Raises RunNotFound."""
+        return self._bulk.progress(self.id)
+
+    def results(self, timeout: float | None = None) -> Iterator[tuple[int, Run]]:
+        """Each item once, its run having ended, in the order of their ends: the position of its input, and the run with
+        `content` or `error`.
+
+        Raises WaitTimeout `timeout` seconds from now, if there are more to come; then the runs go on.
+        """
+        given = bytearray(self.size)
+        since: datetime | None = None
+        for is_over in self._looks(timeout):
+            newest = since
+            # The last look is at all of them, whenever they were timed.
+            for page in self._bulk.ended(self.id, None if is_over or since is None else since - _LATE):
+                newest = page[-1].ended_at
+                yield from self._fresh(page, given)
+            since = newest
+
+    def wait(self, timeout: float | None = None) -> Progress:
+        """Wait until all runs have ended. Raises WaitTimeout; then they go on."""
+        for _ in self._looks(timeout):
+            pass
+        return self.progress()
+
+    def cancel(self) -> int:
+        """End all runs that have not ended as cancelled; the number of those. Late results are refused.
+
+        Also those that its keys had before. Safe to repeat; a batch that is cancelled stays so, whatever dies meanwhile.
+        """
+        return retry_while_unavailable(self._bulk.cancel, self.id)
+
+    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, Run]]:
+        fresh = [item for item in page if not given[item.position]]
+        for first in range(0, len(fresh), _AT_ONCE):
+            some = fresh[first : first + _AT_ONCE]
+            runs = retry_while_unavailable(self._bulk.these, [item.run_id for item in some])
+            for item in some:
+                given[item.position] = 1
+                if run := runs.get(item.run_id):
+                    yield item.position, run
+
+    def _looks(self, timeout: float | None) -> Iterator[bool]:
+        """False again and again while there are runs that have not ended, then True. Rides out a Postgres that is away."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            is_over = self._is_over()
+            yield is_over
+            if is_over:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(
+                    f"batch {self.id} has not ended within {timeout} s; it goes on. Wait again, or cancel it.",
+                    batch_id=self.id,
+                )
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+
+    def _is_over(self) -> bool:
+        try:
+            return not self._bulk.unfinished(self.id, 1)
+        except Unavailable:
+            return False
+
+
+def submit_many(
+    bulk: Batches, agent: str, inputs: Iterable[Any], *, queue: str, keys: Keys | None = None, batch_id: str | UUID | None = None,
+    priority: int | None = None, session_id: str | None = None, user_id: str | None = None, metadata: dict[str, Any] | None = None,
+    deadline_s: float | None = None,
+) -> Batch:  # fmt: skip
+    """Submit a run for each input: all of them, or, if anything is wrong, none.
+
+    `inputs` may be any iterable, and is read while the transaction is open. `keys` are idempotency keys: an input whose key
+    an earlier run of this agent has gets that run. With the `batch_id` of a batch that exists, nothing is read or submitted,
+    and the batch is that one: so a call whose answer was lost may be repeated.
+
+    Raises InvalidInput, which names the position of the input, and Unavailable, after which it is safe to repeat with the
+    same `batch_id` or keys.
+    """
+    if isinstance(inputs, (str, bytes, Mapping)):
+        raise InvalidInput(
+            f"inputs is one {type(inputs).__name__}, not many inputs: put it into a list, or submit it alone."
+        )
+    if batch_id is not None and as_uuid(str(batch_id)) is None:
+        raise InvalidInput(f"batch_id {batch_id!r} is no UUID: leave it out, or make one.")
+    common = _common(agent, queue, priority, session_id, user_id, metadata, deadline_s)
+    batch = Batch(str(batch_id or uuid7()), bulk)
+    if not bulk.submit(batch.id, _items(inputs, keys, agent), common):
+        existing = bulk.batch(batch.id)
+        if existing.agent != agent:
+            raise InvalidInput(
+                f"batch {batch.id} is one of agent {existing.agent!r}, not of {agent!r}: choose another batch_id.",
+                batch_id=batch.id,
+            )
+    return batch
+
+
+def _items(inputs: Iterable[Any], keys: Keys | None, agent: str) -> Iterator[Item]:
+    of = keys if callable(keys) else None
+    given = None if keys is None or callable(keys) else iter(keys)
+    position = -1
+    for position, value in enumerate(inputs):
+        try:
+            key = of(value) if of else _next_key(given) if given is not None else None
+            yield Item(first_message([value], agent), _checked(key))
+        except InvalidInput as error:
+            raise InvalidInput(f"input {position}: {error}", position=position, agent=agent) from error
+    if given is not None and next(given, _NO_KEY) is not _NO_KEY:
+        raise InvalidInput(f"there are more keys than inputs ({position + 1}): give one for each.")
+
+
+def _next_key(keys: Iterator[str | None]) -> Any:
+    key = next(keys, _NO_KEY)
+    if key is _NO_KEY:
+        raise InvalidInput("there is no key for it: give as many keys as inputs, None where there is none.")
+    return key
+
+
+def _checked(key: Any) -> str | None:
+    if key is not None and not isinstance(key, str):
+        raise InvalidInput(f"an idempotency key must be text, got {key!r}.")
+    return key
+
+
+def _common(
+    agent: Any, queue: Any, priority: Any, session_id: Any, user_id: Any, metadata: Any, deadline_s: Any
+) -> Common:
+    if not isinstance(agent, str) or not agent.strip():
+        raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
+    if not isinstance(queue, str) or not queue.strip():
+        raise InvalidInput(f"queue must be the name of a Celery queue, got {queue!r}.")
+    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 9):
+        raise InvalidInput(f"priority must be from 0 (first) to 9 (last), got {priority!r}.")
+    for name, text in (("session_id", session_id), ("user_id", user_id)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidInput(f"{name} must be text, got {text!r}.")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InvalidInput(f"metadata must be a JSON object, got {metadata!r}.")
+    if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s < 1e9):
+        raise InvalidInput(f"deadline_s must be seconds above 0, got {deadline_s!r}.")
+    return Common(agent, queue, priority, session_id, user_id, metadata or {}, deadline_s)
+
+
+def _known_id(batch_id: str) -> str:
+    known = as_uuid(batch_id)
+    if known is None:
+        raise RunNotFound(
+            f"{batch_id!r} is not a batch's id: one looks like 0198c0de-0000-7000-8000-000000000000.",
+            batch_id=batch_id,
+        )
+    return known

@@ -1,0 +1,139 @@
+"""The Knowledge that users build: the core's value, with verbs. It holds no connection, and is safe to share.
+
+docs = Knowledge("docs")
+docs.ingest(["docs/", "https://example.org/sitemap.xml"]).wait(timeout=600)
+hits = docs.search("what does the keeper do?")
+agent = Agent(name="helper", model="openai:...", knowledge=docs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from celery.canvas import Signature
+
+from agno_workers import wiring
+from agno_workers.broker.names import RUN
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge import types as core
+from agno_workers.knowledge.chunking import check
+from agno_workers.knowledge.store.bases import AGENT, DocumentRow, Given
+from agno_workers.knowledge.store.feedback import Count, Verdict
+from agno_workers.knowledge.types import Mode, Rerank, SearchResult
+from agno_workers.sdk.agent import RunResult
+from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
+
+
+class Knowledge(core.Knowledge, frozen=True, kw_only=True):
+    """A knowledge base, and what can be done with it. See `core.knowledge.Knowledge` for the fields."""
+
+    def ingest(
+        self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
+        batch: bool = False, idempotency_key: str | None = None, **asked: Any,
+    ) -> Ingestion:  # fmt: skip
+        """Bring documents in: files, folders (`glob` picks some of their files), URLs, sitemaps, `s3://...`. When this
+        returns, it is in Postgres and will be done; the same again costs next to nothing.
+
+        `metadata` goes with each document. `batch`: vectors by the provider's batch API, where it has one. `asked`: deadline_s,
+        priority, session_id, user_id.
+
+        Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
+        """
+        return self._submit(
+            given(sources),
+            options=options(metadata, glob, batch=batch),
+            idempotency_key=idempotency_key,
+            **asked,
+        )
+
+    def add(
+        self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
+        metadata: dict[str, Any] | None = None, idempotency_key: str | None = None,
+    ) -> Ingestion:  # fmt: skip
+        """Bring in one document whose text is at hand. The same `uri` again takes the place of the former text."""
+        source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
+        return self._submit([source], idempotency_key=idempotency_key)
+
+    def s(
+        self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
+        batch: bool = False, **asked: Any,
+    ) -> Signature:  # fmt: skip
+        """A signature for `group`, `chain` and `chord`. What an earlier task gives (a path, or a list of them) is brought in, too;
+        its own result is the summary of the ingestion.
+        """
+        kept, services = self._options, wiring.services()
+        services.knowledges.ensure(self.name, kept)
+        app = wiring.celery_app()
+        app.result_cls = RunResult
+        kwargs = {**asked, "agent": f"{AGENT}{self.name}", "options": options(metadata, glob, batch=batch)}
+        args = [msgspec.to_builtins(source) for source in given(sources)]
+        return app.signature(
+            RUN, args=args, kwargs=kwargs, options={"queue": services.settings.knowledge_queue}
+        )
+
+    def si(self, sources: Sources, **asked: Any) -> Signature:
+        """As `s`, taking no result of an earlier task."""
+        return self.s(sources, **asked).set(immutable=True)
+
+    def remove(self, uri: str) -> bool:
+        """Take one document out, at once; False: there is none of that uri. Raises UnknownKnowledge.
+
+        One that came from a folder comes back with the next ingestion of that folder.
+        """
+        return wiring.services().knowledges.remove_document(self.name, uri)
+
+    def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
+        """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""
+        knowledges = wiring.services().knowledges
+        return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
+
+    def search(
+        self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None,
+        rerank: Rerank | None = None,
+    ) -> list[SearchResult]:  # fmt: skip
+        """The best hits, best first: `hybrid` (by meaning and by words), `semantic` or `keyword`. `filters` go by metadata:
+        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
+        each is, such as a cross-encoder would.
+
+        Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
+        """
+        return wiring.services().library.ask(
+            self, question, limit=limit, mode=mode, filters=filters, rerank=rerank
+        )
+
+    def similar(
+        self, uri: str, *, limit: int | None = None, filters: dict[str, Any] | None = None
+    ) -> list[SearchResult]:
+        """The chunks of other documents that are most like this document's."""
+        return wiring.services().library.similar(self, uri, limit=limit, filters=filters)
+
+    def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
+        """Say that a hit (or the chunk of that id) was good (`up`) or not (`down`); it moves its rank within bounds.
+        False: that chunk is no longer there.
+        """
+        if verdict not in ("up", "down"):
+            raise InvalidInput(f"a verdict is 'up' or 'down', got {verdict!r}.")
+        chunk = hit if isinstance(hit, int) else hit.chunk_id
+        return wiring.services().library.learned.count([Count(chunk, **{verdict: 1})]) == 1
+
+    def ingestion(self, run_id: str) -> Ingestion:
+        """One that was submitted before, or elsewhere."""
+        here = wiring.services()
+        return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
+
+    def _submit(self, sources: list[Given], **asked: Any) -> Ingestion:
+        kept = self._options
+        here = wiring.services()
+        here.knowledges.ensure(self.name, kept)
+        submitted = here.knowledges.submit(self.name, sources, **asked)
+        if submitted.send is not None:
+            here.dispatch.send([submitted.send])
+        return self.ingestion(submitted.run_id)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        named(self.name)
+        check(self.chunking)
+        return core.as_options(self)
