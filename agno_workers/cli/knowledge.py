@@ -219,7 +219,7 @@ def review(
             _show_notes(here.learned.notes(name), name, json=json)
             return
         kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
-        here.journal.wake_keeper()
+        here.database.submissions.wake_keeper()
     said = "is approved, and becomes a document" if verdict == "approve" else "is rejected"
     typer.echo(screen.as_json(kept) if json else f"Note {kept.id} {said}.")
 

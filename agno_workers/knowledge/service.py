@@ -5,20 +5,31 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from agno_workers.core.agent import Agent
 from agno_workers.core.messages import Message
 from agno_workers.core.ports import Embedder
 from agno_workers.core.tool import Tool, ToolContext
 from agno_workers.database.pool import Connection, Pool
+from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import NotWaiting, ToolError, Unavailable, UnknownKnowledge
-from agno_workers.knowledge.references import references
+from agno_workers.knowledge.references import as_context, references
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.feedback import Count, FeedbackStore, KeptNote, NoteStatus
 from agno_workers.knowledge.tools import add_tool, search_tool
-from agno_workers.knowledge.types import Knowledge, KnowledgeBinding, Mode, Note, Rerank, SearchResult, Source
-from agno_workers.runs.queries import RunQueries
+from agno_workers.knowledge.types import (
+    Knowledge,
+    KnowledgeBinding,
+    Mode,
+    Note,
+    Rerank,
+    SearchResult,
+    Source,
+    use_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +56,6 @@ class KnowledgeService:
     def __init__(self, pool: Pool, asks: Asks, adds: Adds) -> None:
         self.learned = FeedbackStore(pool)
         self._pool = pool
-        self._look = RunQueries(pool)
         self._asks = asks
         self._adds = adds
 
@@ -106,7 +116,7 @@ class KnowledgeService:
         asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
         if use.way != "context" or not asked:
             return ()
-        kept = self._look.grounded(run_id)
+        kept = self.learned.grounded(run_id)
         if asked[-1] in kept:
             return kept[asked[-1]]
         return self.learned.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
@@ -144,7 +154,7 @@ class KnowledgeService:
     def credit(self, run_id: str, transcript: Sequence[Message], answer: str) -> None:
         """Count what a run that has ended was given, and what of it its answer cites. It is a hint: a count may be lost."""
         try:
-            given = references(transcript, self._look.grounded(run_id).values(), answer)
+            given = references(transcript, self.learned.grounded(run_id).values(), answer)
             used = Counter(each.chunk for each in given)
             cited = Counter(each.chunk for each in given if each.cited)
             self.learned.count(
@@ -155,6 +165,28 @@ class KnowledgeService:
 
     def _ask_for(self, use: KnowledgeBinding, question: str) -> list[SearchResult]:
         return self.ask(use.knowledge, question, limit=use.limit, mode=use.mode, filters=use.filters)
+
+
+def extension(service: KnowledgeService) -> Extension:
+    """Return what knowledge adds to agents: tools to search and to add, context for a question, and credit for citations."""
+
+    def binding(agent: Agent) -> KnowledgeBinding | None:
+        return None if agent.knowledge is None else use_of(agent.knowledge)
+
+    def tools(agent: Agent) -> Sequence[Tool]:
+        return service.tools(use) if (use := binding(agent)) else ()
+
+    def prepare(turn: Turn) -> Turn:
+        if (use := binding(turn.agent)) is None:
+            return turn
+        results = service.ground(use, turn.claim.run_id, turn.claim.messages)
+        return replace(turn, context=(*turn.context, as_context(use.knowledge.name, results)))
+
+    def ended(turn: Turn, answer: str) -> None:
+        if binding(turn.agent):
+            service.credit(turn.claim.run_id, turn.claim.messages, answer)
+
+    return Extension(tools, prepare, ended)
 
 
 def judged(hits: Sequence[SearchResult], gap_below: float) -> tuple[float | None, bool]:

@@ -64,7 +64,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
-        services.knowledges.ensure(self.name, kept)
+        services.database.knowledge.ensure(self.name, kept)
         app = wiring.celery_app()
         app.result_cls = RunResult
         kwargs = {**asked, "agent": f"{AGENT}{self.name}", "options": options(metadata, glob, batch=batch)}
@@ -82,11 +82,11 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         One that came from a folder comes back with the next ingestion of that folder.
         """
-        return wiring.services().knowledges.remove_document(self.name, uri)
+        return wiring.services().database.knowledge.remove_document(self.name, uri)
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
         """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""
-        knowledges = wiring.services().knowledges
+        knowledges = wiring.services().database.knowledge
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
     def search(
@@ -99,7 +99,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
         """
-        return wiring.services().library.ask(
+        return wiring.services().knowledge.ask(
             self, question, limit=limit, mode=mode, filters=filters, rerank=rerank
         )
 
@@ -107,7 +107,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, uri: str, *, limit: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
         """The chunks of other documents that are most like this document's."""
-        return wiring.services().library.similar(self, uri, limit=limit, filters=filters)
+        return wiring.services().knowledge.similar(self, uri, limit=limit, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
         """Say that a hit (or the chunk of that id) was good (`up`) or not (`down`); it moves its rank within bounds.
@@ -116,18 +116,18 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         if verdict not in ("up", "down"):
             raise InvalidInput(f"a verdict is 'up' or 'down', got {verdict!r}.")
         chunk = hit if isinstance(hit, int) else hit.chunk_id
-        return wiring.services().library.learned.count([Count(chunk, **{verdict: 1})]) == 1
+        return wiring.services().knowledge.learned.count([Count(chunk, **{verdict: 1})]) == 1
 
     def ingestion(self, run_id: str) -> Ingestion:
         """One that was submitted before, or elsewhere."""
         here = wiring.services()
-        return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
+        return Ingestion(run_id, here.database)
 
     def _submit(self, sources: list[Given], **asked: Any) -> Ingestion:
         kept = self._options
         here = wiring.services()
-        here.knowledges.ensure(self.name, kept)
-        submitted = here.knowledges.submit(self.name, sources, **asked)
+        here.database.knowledge.ensure(self.name, kept)
+        submitted = here.database.knowledge.submit(self.name, sources, **asked)
         if submitted.send is not None:
             here.dispatch.send([submitted.send])
         return self.ingestion(submitted.run_id)

@@ -108,6 +108,11 @@ class FeedbackStore:
         said = [msgspec.structs.asdict(count) for count in counts]
         return len(self._pool.run(_SQL["count_feedback"], {"counts": jsonb(said)})) if said else 0
 
+    def grounded(self, run_id: str) -> dict[int, list[SearchResult]]:
+        """Return the results that went with the messages of a run, by the number of the message."""
+        rows = self._pool.run(_SQL["grounded"], {"run_id": run_id})
+        return {row["seq"]: msgspec.convert(row["hits"], list[SearchResult]) for row in rows}
+
     def ground(self, run_id: str, seq: int, hits: Sequence[SearchResult]) -> list[SearchResult]:
         """Keep what goes with a message of a run; gives what goes with it, which is what was kept first."""
         (row,) = self._pool.run(_SQL["ground"], {"run_id": run_id, "seq": seq, "hits": jsonb(list(hits))})

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
-from agno_workers.knowledge.store.bases import KnowledgeBases
 from tests.integration.storage.base import Base
 from tests.integration.storage.world import World
 from tests.invariants import until
@@ -32,7 +31,7 @@ def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: 
                 _switch(base, chunk)
             return np.array([EAST if self.name == "test" else NORTH for _ in texts], np.float32)
 
-    asking = Retriever(world.pool, KnowledgeBases(world.pool, world.journal, queue="knowledge"), Model)  # type: ignore[arg-type]  # of an embedder what a question needs
+    asking = Retriever(world.pool, world.database.knowledge, Model)  # type: ignore[arg-type]  # of an embedder what a question needs
     hits = asking.ask("docs", "felines", limit=3, mode="semantic", filters={})
     assert [(hit.chunk_id, round(hit.scores["semantic"], 2)) for hit in hits] == [(chunk, 1.0)]
     assert asked == ["test", "newer"]
@@ -41,7 +40,7 @@ def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: 
 def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add("a text about cats")
-    bases = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     hits = asking.ask("docs", "cats \ud800", limit=3, mode="keyword", filters={})
     assert [hit.chunk_id for hit in hits] == [chunk]
@@ -51,7 +50,7 @@ def test_a_reranker_has_the_last_word_over_more_than_was_asked_for(world: World)
     base = Base(world.pool)
     for text in ("cats and cats and cats", "cats", "cats and dogs"):
         base.add(text)
-    bases = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     (hit,) = asking.ask(
         "docs", "cats", limit=1, mode="keyword", filters={},

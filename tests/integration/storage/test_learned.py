@@ -117,9 +117,9 @@ def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: 
         kept = list(pool.map(lambda hits: learned.ground(run_id, 0, hits), [one, other] * 4))
     assert kept == [kept[0]] * 8
     assert learned.ground(run_id, 2, []) == []
-    assert world.look.grounded(run_id) == {0: kept[0], 2: []}
+    assert learned.grounded(run_id) == {0: kept[0], 2: []}
     world.sql("DELETE FROM agno.run")
-    assert world.look.grounded(run_id) == {}
+    assert learned.grounded(run_id) == {}
 
 
 def test_an_overview_counts_what_is_there(world: World, learned: FeedbackStore, chunk: int) -> None:

@@ -4,11 +4,11 @@ stands in them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 
 from agno_workers.core.agent import Agent
+from agno_workers.core.words import did_you_mean, split_list
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent
 from agno_workers.knowledge.types import Knowledge, use_of
 
@@ -49,8 +49,7 @@ class Registry:
         try:
             return self._agents[name]
         except KeyError:
-            near = difflib.get_close_matches(name, self._agents, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self._agents)
             known = ", ".join(sorted(self._agents)) or "none"
             raise UnknownAgent(
                 f"no agent {name!r} is imported here (known: {known}).{hint} AGNO_IMPORTS must name the module that defines it.",
@@ -67,7 +66,7 @@ class Registry:
         Raises SettingsError for a module that can't be imported, with what its import said.
         """
         registry = cls()
-        for name in filter(None, (part.strip() for part in modules.split(","))):
+        for name in split_list(modules):
             try:
                 module = importlib.import_module(name)
             except Exception as error:

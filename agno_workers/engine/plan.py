@@ -1,10 +1,10 @@
-"""What a model is asked: agent and transcript in, ModelRequest out; and how its answer is read."""
+"""An agent, made ready for its turns: its tools unpacked, its schema drawn up, its requests built and its answers read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, get_type_hints
 
 import msgspec
@@ -12,11 +12,9 @@ import pydantic
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
+from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, InvalidTool
-from agno_workers.knowledge.references import as_context
-from agno_workers.knowledge.types import KnowledgeBinding, SearchResult, use_of
-from agno_workers.runs.journal import Definition, TurnClaim
 from agno_workers.tools import collect
 from agno_workers.tools.decorate import ACCEPTED_NAME
 
@@ -31,11 +29,11 @@ _DECLARED = (
     "prices",
     "retry",
 )
-"""What of an agent is kept with its runs; tools and output_schema are code, and those of the worker."""
+"""The fields of an agent that are kept with its runs; tools and output_schema are code, and come from the worker."""
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """An agent with its tools unpacked and its schema drawn up; made once a process."""
+class AgentPlan(msgspec.Struct, frozen=True):
+    """An agent with its tools and its schema; made once in a process."""
 
     agent: Agent
     tools: dict[str, Tool]
@@ -43,43 +41,37 @@ class Prepared(msgspec.Struct, frozen=True):
     members: dict[str, Agent]
     """The agents among its tools, by name."""
     definition: Definition
-    use: KnowledgeBinding | None = None
-    """How it uses a knowledge base."""
 
     @classmethod
-    def of(
-        cls, agent: Agent, tools_for: Callable[[KnowledgeBinding], Sequence[Tool]] = lambda _: ()
-    ) -> Prepared:
-        """`tools_for` gives the tools of a knowledge base.
+    def of(cls, agent: Agent, more: Sequence[Tool] = ()) -> AgentPlan:
+        """`more`: tools that features add to the agent's own.
 
-        Raises InvalidTool where a tool can't be offered to a model, InvalidInput for a budget that can't be kept.
+        Raises InvalidTool where a tool cannot be offered to a model, InvalidInput for a budget that cannot be kept.
         """
         if agent.limits.cost_usd is not None and agent.prices is None:
             raise InvalidInput(
-                f"agent {agent.name!r} has limits.cost_usd and no prices: give prices=Prices(input_usd=..., output_usd=...).",
+                f"agent {agent.name!r} has limits.cost_usd and no prices: add prices=Prices(input_usd=..., output_usd=...).",
                 agent=agent.name,
             )
-        use = None if agent.knowledge is None else use_of(agent.knowledge)
-        members, tools = _members(agent, tools_for(use) if use else ())
+        members, tools = _members(agent, more)
         output = None
         if agent.output_schema is not None:
             schema = pydantic.TypeAdapter(agent.output_schema).json_schema()
             output = OutputSpec(agent.output_schema.__name__, schema)
-        return cls(agent, tools, output, members, _definition(agent), use)
+        return cls(agent, tools, output, members, _definition(agent))
 
-    def as_begun(self, content: dict[str, Any]) -> Prepared:
-        """The same, as its definition stood when a run began."""
+    def as_begun(self, content: dict[str, Any]) -> AgentPlan:
+        """Return the same plan with the agent as its definition stood when a run began."""
         fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
         return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
     def request(
-        self, claim: TurnClaim, history: tuple[Message, ...], hits: Sequence[SearchResult] = ()
+        self, claim: ClaimedStep, history: tuple[Message, ...] = (), context: Sequence[str] = ()
     ) -> ModelRequest:
-        """The next model call of a run. `hits`: what goes with its question."""
-        given = as_context(self.use.knowledge.name, hits) if self.use else ""
+        """Build the next model call of a run. `context`: further parts of the system text."""
         return ModelRequest(
-            messages=history + claim.transcript,
-            system="\n\n".join(part for part in (_system(self.agent, claim), given) if part),
+            messages=history + claim.messages,
+            system="\n\n".join(part for part in (_system(self.agent, claim), *context) if part),
             tools=(
                 *(tool.spec for tool in self.tools.values()),
                 *(_delegation(member) for member in self.members.values()),
@@ -89,7 +81,7 @@ class Prepared(msgspec.Struct, frozen=True):
         )
 
     def read(self, text: str) -> tuple[Any, str | None]:
-        """The answer as `output_schema` reads it, and, where it does not fit, why: `(content, misfit)`."""
+        """Read an answer by `output_schema`, and return `(content, misfit)`: `misfit` says why it does not fit, or is None."""
         if self.agent.output_schema is None:
             return text, None
         try:
@@ -111,13 +103,13 @@ _TYPES: dict[str, Any] = {
 
 
 class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model says to an agent that it calls."""
+    """The arguments of a call to an agent."""
 
     task: str
 
 
 def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
-    """The agents and the tools among an agent's tools, and more tools; no two of them may share a name."""
+    """Return the agents and the tools among an agent's tools; no two of them may share a name."""
     members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
     tools = collect([*(each for each in agent.tools if not isinstance(each, Agent)), *more])
     for name in members:
@@ -128,7 +120,7 @@ def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict
             )
         if not ACCEPTED_NAME.fullmatch(name):
             raise InvalidTool(
-                f"agent {name!r} can't be a tool of {agent.name!r}: providers take 1 to 64 letters, digits, _ and -. Rename it.",
+                f"agent {name!r} cannot be a tool of {agent.name!r}: providers take 1 to 64 letters, digits, _ and -. Rename it.",
                 agent=agent.name,
             )
     return members, tools
@@ -137,7 +129,7 @@ def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict
 def _delegation(member: Agent) -> ToolSpec:
     task = {
         "type": "string",
-        "description": "What is to be done, with all that is needed to do it: nothing else is passed on.",
+        "description": "The task, with everything needed to do it: nothing else is passed on.",
     }
     return ToolSpec(
         member.name,
@@ -154,8 +146,8 @@ def _definition(agent: Agent) -> Definition:
     return Definition(hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest(), plain)
 
 
-def _system(agent: Agent, claim: TurnClaim) -> str:
-    """Description, instructions and facts. The time is that of the submit, so that a repeated turn asks the same."""
+def _system(agent: Agent, claim: ClaimedStep) -> str:
+    """Join description, instructions and facts. The time is that of the submit, so that a repeated turn asks the same."""
     instructions = (
         agent.instructions
         if isinstance(agent.instructions, str)
@@ -170,7 +162,7 @@ def _system(agent: Agent, claim: TurnClaim) -> str:
 
 
 def _unfenced(text: str) -> str:
-    """JSON out of the Markdown fence that some models put around it."""
+    """Take JSON out of the Markdown fence that some models put around it."""
     text = text.strip()
     if text.startswith("```") and text.endswith("```"):
         return text[3:-3].removeprefix("json").strip()

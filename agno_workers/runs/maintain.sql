@@ -1,5 +1,6 @@
--- What the keeper puts right. Every statement may be run by several keepers at once: a row is taken with
--- SKIP LOCKED and its next due time moved, so that a keeper that dies in between delays it and loses nothing.
+-- What the keeper repairs. Several keepers may run each statement at once: a row is taken with SKIP LOCKED and its next due time is
+-- moved, so that a keeper that dies in between delays it and loses nothing.
+
 
 -- name: lead
 -- One keeper does the rounds; the others look on until it has been silent for `lease_s`.
@@ -52,7 +53,7 @@ SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.g
        released.priority
 FROM released JOIN owed ON owed.step_id = released.id;
 
--- name: hopeless
+-- name: exhausted
 -- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
        step.key, step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy
