@@ -28,7 +28,7 @@ from agno_workers.core.messages import (
 from agno_workers.models import strict
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
-from agno_workers.models.wire import Connect, Post, ProviderTransport
+from agno_workers.models.transport import Connect, Post, ProviderTransport
 
 if TYPE_CHECKING:
     import httpx2

@@ -1,4 +1,4 @@
-"""A web site on localhost that does what it is told, byte by byte: the outside world of sources/net.py.
+"""A web site on localhost that does what it is told, byte by byte: the outside world of net/client.py.
 
     with site({"/": page("hello")}) as here:
         here.url("/")        "http://127.0.0.1:PORT/"

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from agno_workers.errors import ModelRejected
 from agno_workers.knowledge.embedders.texts import fitting, sound
 from agno_workers.models import faults
-from agno_workers.models.wire import Connect, ProviderTransport
+from agno_workers.models.transport import Connect, ProviderTransport
 
 if TYPE_CHECKING:
     import httpx2
 
-    from agno_workers.models.wire import Post
+    from agno_workers.models.transport import Post
 
 TIMEOUT_S = 60.0
 MAX_TOKENS = 8191

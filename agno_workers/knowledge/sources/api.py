@@ -27,11 +27,12 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import records, spec, urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import Net, Response
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.sources.http import Net, Response
 from agno_workers.knowledge.types import Source
+from agno_workers.net import urls
+from agno_workers.net.addresses import openings
+from agno_workers.net.urls import Url
 
 SCHEMES = ("api",)
 

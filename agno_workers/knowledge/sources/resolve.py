@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from agno_workers.errors import InvalidInput, SettingsError, SourceRejected
 from agno_workers.knowledge.sources import inline, spec
-from agno_workers.knowledge.sources.addresses import openings
 from agno_workers.knowledge.sources.files import check_roots
 from agno_workers.knowledge.types import Raw, Source
+from agno_workers.net.addresses import openings
 
 Given = str | Mapping[str, Any] | Source
 

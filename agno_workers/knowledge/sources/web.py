@@ -23,11 +23,12 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources import spec, urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import USER_AGENT, Net, gunzip
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.knowledge.sources import spec
+from agno_workers.knowledge.sources.http import USER_AGENT, Net, gunzip
 from agno_workers.knowledge.types import Raw, Source
+from agno_workers.net import urls
+from agno_workers.net.addresses import openings
+from agno_workers.net.urls import Url
 
 SCHEMES = ("http", "https")
 

@@ -24,7 +24,7 @@ from agno_workers.models import faults
 if TYPE_CHECKING:
     import httpx2
 
-    from agno_workers.models.line import PooledClient
+    from agno_workers.net.client import PooledClient
 
 IDLE_S = 60.0  # an idle connection is not used again after so long, and closed soon after
 DRAIN_S = 0.5  # how long the end of a complete answer is awaited, so that its connection can be used again
@@ -169,7 +169,7 @@ class ProviderTransport:
         try:
             return self._idle.pop()
         except IndexError:
-            from agno_workers.models.line import PooledClient  # noqa: PLC0415 - brings the HTTP client, 0.2 s to import
+            from agno_workers.net.client import PooledClient  # noqa: PLC0415 - brings the HTTP client, 0.2 s to import
 
             return PooledClient(self._connect)
 

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources import urls
-from agno_workers.knowledge.sources.addresses import check, openings, why_off_limits
+from agno_workers.net import urls
+from agno_workers.net.addresses import check, openings, why_off_limits
 
 PUBLIC = [
     "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "93.184.216.34", "100.63.255.255", "100.128.0.0", "126.255.255.255",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agno_workers.errors import SourceRejected
-from agno_workers.knowledge.sources import urls
+from agno_workers.net import urls
 
 
 @pytest.mark.parametrize(

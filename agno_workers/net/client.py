@@ -10,8 +10,8 @@ from ssl import SSLContext
 
 import httpx2
 
-from agno_workers.models.deadline import Deadline
-from agno_workers.models.wire import IDLE_S, Connect
+from agno_workers.models.transport import IDLE_S, Connect
+from agno_workers.net.deadline import Deadline
 
 CONNECT_S = (
     10.0  # limit for connecting, and again for the TLS handshake, both within the deadline of the call

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.net.urls import Url
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

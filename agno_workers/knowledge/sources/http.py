@@ -27,9 +27,9 @@ from typing import Any
 
 from agno_workers.core.policy import retry_after_s
 from agno_workers.errors import SourceError, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import urls
-from agno_workers.knowledge.sources.addresses import Address, Opening, check
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.net import urls
+from agno_workers.net.addresses import Address, Opening, check
+from agno_workers.net.urls import Url
 
 USER_AGENT = "agno-workers/0.1 (document ingestion)"
 MAX_REDIRECTS = 5

@@ -15,9 +15,9 @@ from time import monotonic
 import pytest
 
 from agno_workers.errors import SourceError, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import Net, Response
+from agno_workers.knowledge.sources.http import Net, Response
+from agno_workers.net import urls
+from agno_workers.net.addresses import openings
 from tests.fakes.site import CERTIFICATE, Request, head, page, site
 
 LOCAL = openings(["127.0.0.1"])

@@ -7,8 +7,8 @@ import time
 import httpx2
 import pytest
 
-from agno_workers.models.deadline import Deadline
-from agno_workers.models.wire import events
+from agno_workers.models.transport import events
+from agno_workers.net.deadline import Deadline
 
 STREAM = (
     ": hello\n\n"
