@@ -26,7 +26,7 @@ from agno_workers.core.messages import (
 )
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, finished, plain_id, unsupported
-from agno_workers.models.transport import Connect, Post, ProviderTransport
+from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
 
 if TYPE_CHECKING:
     import httpx2
@@ -249,21 +249,14 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def connect(api_key: str, base_url: str | None) -> Connect:
-    """Makes Anthropic SDK clients with this key; a base URL of None is Anthropic's own."""
+    """Make Anthropic SDK clients with this key; a base URL of None is Anthropic's own."""
 
-    def connected(http: httpx2.Client) -> Post:
+    def connected(http: httpx2.Client) -> Send:
         from anthropic import Anthropic as Sdk  # noqa: PLC0415 - takes two seconds to import
         from anthropic import Stream  # noqa: PLC0415
 
-        client = Sdk(
-            api_key=api_key, base_url=base_url, http_client=http, max_retries=0, open_telemetry=False
-        )
-
-        def post(path: str, body: dict[str, Any]) -> httpx2.Response:
-            return client.post(
-                path, body=body, cast_to=object, stream=True, stream_cls=Stream[object]
-            ).response
-
-        return post
+        # The SDK's tracing would send a traceparent header.
+        sdk = Sdk(api_key=api_key, base_url=base_url, http_client=http, max_retries=0, open_telemetry=False)
+        return sender(http, sdk, Stream)
 
     return connected

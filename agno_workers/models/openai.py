@@ -28,7 +28,7 @@ from agno_workers.core.messages import (
 from agno_workers.models import strict
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
-from agno_workers.models.transport import Connect, Post, ProviderTransport
+from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
 
 if TYPE_CHECKING:
     import httpx2
@@ -394,19 +394,13 @@ def _chat_usage(usage: dict[str, Any]) -> Usage:
 
 
 def connect(api_key: str, base_url: str | None) -> Connect:
-    """Makes OpenAI SDK clients with this key; a base URL of None is OpenAI's own."""
+    """Make OpenAI SDK clients with this key, for models and embedders; a base URL of None is OpenAI's own."""
 
-    def connected(http: httpx2.Client) -> Post:
+    def connected(http: httpx2.Client) -> Send:
         from openai import OpenAI, Stream  # noqa: PLC0415 - takes a second to import
 
-        client = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
-
-        def post(path: str, body: dict[str, Any]) -> httpx2.Response:
-            return client.post(
-                path, body=body, cast_to=object, stream=True, stream_cls=Stream[object]
-            ).response
-
-        return post
+        sdk = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
+        return sender(http, sdk, Stream)
 
     return connected
 

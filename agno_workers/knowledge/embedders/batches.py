@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.embedders.openai import TIMEOUT_S, Embeddings
 from agno_workers.models import faults
+from agno_workers.models.transport import Body
 
 MAX_TEXTS = 50_000
 """Of one batch, by OpenAI's rules."""
@@ -45,12 +46,11 @@ class OpenAI(Embeddings):
             )
         expiry = {"anchor": "created_at", "seconds": KEEP_S}
         lines = b"\n".join(self._line(number, text) for number, text in enumerate(texts))
-        file = self._fetch(
-            "/files",
-            UPLOAD_S,
-            fields={"purpose": "batch", "expires_after": expiry},
+        upload = Body(
+            json={"purpose": "batch", "expires_after": expiry},
             files={"file": ("texts.jsonl", lines, "application/jsonl")},
         )
+        file = self._fetch("/files", UPLOAD_S, upload)
         order = {
             "input_file_id": file["id"],
             "endpoint": "/v1/embeddings",
@@ -58,7 +58,7 @@ class OpenAI(Embeddings):
             "metadata": {"agno_key": key},
             "output_expires_after": expiry,
         }
-        return str(self._fetch("/batches", TIMEOUT_S, json=order)["id"])
+        return str(self._fetch("/batches", TIMEOUT_S, Body(json=order))["id"])
 
     def find(self, key: str) -> str | None:
         """The id of the batch that was handed in with this key in the last two days, if there is one."""
@@ -121,11 +121,11 @@ class OpenAI(Embeddings):
 
     def _lines(self, file_id: str | None) -> Iterator[dict[str, Any]]:
         if file_id:
-            for line in self.wire.fetch(f"/files/{file_id}/content", {}, UPLOAD_S).splitlines():
+            for line in self.transport.fetch(f"/files/{file_id}/content", UPLOAD_S).splitlines():
                 yield msgspec.json.decode(line)
 
-    def _fetch(self, path: str, timeout_s: float = TIMEOUT_S, **said: Any) -> dict[str, Any]:
-        answer = self.wire.fetch(path, said, timeout_s)
+    def _fetch(self, path: str, timeout_s: float = TIMEOUT_S, body: Body | None = None) -> dict[str, Any]:
+        answer = self.transport.fetch(path, timeout_s, body)
         try:
             return msgspec.json.decode(answer, type=dict[str, Any])
         except msgspec.DecodeError as error:

@@ -28,10 +28,11 @@ import msgspec
 
 from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
 from agno_workers.knowledge.sources import records, spec
-from agno_workers.knowledge.sources.http import Net, Response
+from agno_workers.knowledge.sources.http import get, guarded, translated
 from agno_workers.knowledge.types import Source
 from agno_workers.net import urls
-from agno_workers.net.addresses import openings
+from agno_workers.net.client import GuardedClient, Response
+from agno_workers.net.errors import Refused
 from agno_workers.net.urls import Url
 
 SCHEMES = ("api",)
@@ -116,15 +117,17 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
     pager = _pager(asked.next)
     first = _parsed(asked.api)
     _check_headers(asked)
-    return _items(asked, pager, first, Net(openings(options.get("allow", ()))))
+    return _items(asked, pager, first, guarded(options.get("allow", ())))
 
 
-def _items(asked: Api, pager: Next | str | None, first: Url, net: Net) -> Iterator[Source]:
+def _items(asked: Api, pager: Next | str | None, first: Url, client: GuardedClient) -> Iterator[Source]:
     headers = {"Accept": "application/json", **asked.headers, **_secrets(asked)}
     name = f"api:{asked.name or first.authority + first.path.rstrip('/')}"
     seen: set[Url] = set()
     count = 0
-    url: Url | None = _first(pager, first)
+    url: Url | None
+    with translated():
+        url = _first(pager, first)
     while url is not None:
         if len(seen) >= asked.max_pages:
             raise SourceRejected(
@@ -132,7 +135,7 @@ def _items(asked: Api, pager: Next | str | None, first: Url, net: Net) -> Iterat
                 uri=name, code="too_large",
             )  # fmt: skip
         seen.add(url)
-        answer = net.get(url, timeout_s=asked.timeout_s, max_bytes=_PAGE_BYTES, headers=headers)
+        answer = get(client, url, timeout_s=asked.timeout_s, max_bytes=_PAGE_BYTES, headers=headers)
         content = _json(answer, url)
         items = _at(content, asked.items)
         if not isinstance(items, list):
@@ -142,7 +145,8 @@ def _items(asked: Api, pager: Next | str | None, first: Url, net: Net) -> Iterat
         for item in items:
             yield _document(asked, name, item)
         count += len(items)
-        url = _next(pager, answer, content, first, len(seen), count if items else None)
+        with translated():
+            url = _next(pager, answer, content, first, len(seen), count if items else None)
         if url is not None and url in seen:
             raise SourceRejected(
                 f"{name} leads from page to page in a circle. Correct `next`.", uri=name, code="rejected"
@@ -279,8 +283,8 @@ def _has(value: object) -> str:
 def _parsed(url: str) -> Url:
     try:
         return urls.parse(url)
-    except SourceRejected as error:
-        raise InvalidInput(str(error)) from error
+    except Refused as error:
+        raise InvalidInput(f"{error} Correct it.") from error
 
 
 def _check_headers(asked: Api) -> None:

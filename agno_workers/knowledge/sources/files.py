@@ -114,7 +114,7 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[s
         while chunk := os.read(file, _CHUNK):
             content += chunk
             if len(content) > max_bytes:
-                raise _too_large(source.uri, len(content), max_bytes)
+                raise spec.too_large(source.uri, max_bytes)
             if monotonic() > ends:
                 raise SourceUnavailable(
                     f"{source.uri} took longer than {timeout_s:g} s to read. Try again later.",
@@ -336,7 +336,7 @@ def _check(source: Source, file: int, found: os.stat_result, max_bytes: int) -> 
             f"{source.uri} is {_kind(found)} now: only files can be read.", uri=source.uri, code="invalid"
         )
     if found.st_size > max_bytes:
-        raise _too_large(source.uri, found.st_size, max_bytes)
+        raise spec.too_large(source.uri, max_bytes)
     folder, _, picked = source.origin.partition("#")
     if not folder.startswith("file:") or _FOLLOWING in picked.split("&"):
         return
@@ -388,10 +388,3 @@ def _unreadable(uri: str, error: OSError) -> SourceRejected | SourceUnavailable:
     return SourceUnavailable(
         f"{uri} can't be read: {error.strerror}. Try again later.", uri=uri, status=None, retry_after_s=None
     )
-
-
-def _too_large(uri: str, size: int, max_bytes: int) -> SourceRejected:
-    return SourceRejected(
-        f"{uri} has {size:,} bytes or more, and {max_bytes:,} are allowed: split it, or raise document_max_bytes.",
-        uri=uri, code="too_large",
-    )  # fmt: skip

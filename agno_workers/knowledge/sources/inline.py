@@ -66,8 +66,5 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: 
         )  # fmt: skip
     content = source.text.encode(errors="replace")
     if len(content) > max_bytes:
-        raise SourceRejected(
-            f"{source.uri} has {len(content):,} bytes, and {max_bytes:,} are allowed: split it, or raise document_max_bytes.",
-            uri=source.uri, code="too_large",
-        )  # fmt: skip
+        raise spec.too_large(source.uri, max_bytes)
     return Raw(content, source.media_type or "text/plain", source.fingerprint)

@@ -25,7 +25,7 @@ import msgspec
 
 from agno_workers.errors import InvalidInput, SourceError, SourceRejected, SourceUnavailable
 from agno_workers.knowledge.sources import spec
-from agno_workers.knowledge.sources.http import too_large
+from agno_workers.knowledge.sources.spec import too_large
 from agno_workers.knowledge.types import Raw, Source
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from agno_workers.errors import SourceRejected
-from agno_workers.knowledge.sources.http import too_large
+from agno_workers.knowledge.sources.spec import too_large
 from agno_workers.knowledge.types import Raw, Source
 
 MAX_TEXT_BYTES = 32 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, SourceRejected
 
 T = TypeVar("T", bound=msgspec.Struct)
 _OURS = re.compile(r"AGNO_.*|(OPENAI|ANTHROPIC)_API_KEY", re.IGNORECASE | re.DOTALL)
@@ -45,6 +45,15 @@ def from_environment(variable: str, what: str) -> str:
     raise InvalidInput(
         f"{what}: the environment variable {variable!r} is not set where the workers run. Set it there; "
         "a description holds its name, never its value."
+    )
+
+
+def too_large(uri: str, max_bytes: int) -> SourceRejected:
+    """Return the error for a document above the limit."""
+    return SourceRejected(
+        f"{uri} has more than {max_bytes:,} bytes: split it, or raise document_max_bytes.",
+        uri=uri,
+        code="too_large",
     )
 
 

@@ -24,10 +24,11 @@ from defusedxml.ElementTree import DefusedXMLParser
 
 from agno_workers.errors import InvalidInput, SourceRejected
 from agno_workers.knowledge.sources import spec
-from agno_workers.knowledge.sources.http import USER_AGENT, Net, gunzip
+from agno_workers.knowledge.sources.http import USER_AGENT, get, guarded, translated
 from agno_workers.knowledge.types import Raw, Source
 from agno_workers.net import urls
-from agno_workers.net.addresses import openings
+from agno_workers.net.client import GuardedClient, gunzip
+from agno_workers.net.errors import Refused
 from agno_workers.net.urls import Url
 
 SCHEMES = ("http", "https")
@@ -81,12 +82,12 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     Raises InvalidInput for a description that can't be used, at once. While it goes on, SourceUnavailable (try the whole again)
     or SourceRejected, never after having left something out without a word.
     """
-    net = Net(openings(options.get("allow", ())))
+    client = guarded(options.get("allow", ()))
     asked = _read(given)
     if isinstance(asked, Page):
         return iter([Source(str(_parsed(asked.url)), title=asked.title, metadata=asked.metadata)])
     _parsed(asked.sitemap)
-    return _Walk(asked, net).sources()
+    return _Walk(asked, client).sources()
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
@@ -94,8 +95,11 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[s
 
     Raises SourceUnavailable or SourceRejected, as `Net.get`.
     """
-    known, asked = source.fingerprint, urls.parse(source.uri)
-    answer = Net(openings(allow)).get(
+    known = source.fingerprint
+    with translated():
+        asked = urls.parse(source.uri)
+    answer = get(
+        guarded(allow),
         asked,
         timeout_s=timeout_s,
         max_bytes=max_bytes,
@@ -154,8 +158,8 @@ def _parsed(url: str) -> Url:
     """Of a description; there it is its writer's mistake."""
     try:
         return urls.parse(url)
-    except SourceRejected as error:
-        raise InvalidInput(str(error)) from error
+    except Refused as error:
+        raise InvalidInput(f"{error} Correct it.") from error
 
 
 # ---- sitemaps ------------------------------------------------------------------------------------------------
@@ -164,16 +168,17 @@ def _parsed(url: str) -> Url:
 class _Walk:
     """One way through a sitemap and those that it leads to."""
 
-    def __init__(self, asked: Sitemap, net: Net) -> None:
+    def __init__(self, asked: Sitemap, client: GuardedClient) -> None:
         self._asked = asked
-        self._net = net
+        self._client = client
         self._top = urls.parse(asked.sitemap)
         self._seen: set[str] = set()
         self._sitemaps = 0
         self._robots: dict[str, RobotFileParser] = {}
 
     def sources(self) -> Iterator[Source]:
-        return self._sitemap(self._top, 0)
+        with translated():
+            yield from self._sitemap(self._top, 0)
 
     def _sitemap(self, url: Url, depth: int) -> Iterator[Source]:
         if str(url) in self._seen:
@@ -198,7 +203,7 @@ class _Walk:
     def _page(self, entry: Entry) -> Iterator[Source]:
         try:
             url = urls.parse(entry.location)
-        except SourceRejected:
+        except Refused:
             # It becomes a source all the same, and fails as one, with its reason.
             yield Source(entry.location, origin=str(self._top))
             return
@@ -223,13 +228,13 @@ class _Walk:
 
     def _rules(self, url: Url) -> RobotFileParser:
         if url.origin not in self._robots:
-            self._robots[url.origin] = robots(url, self._net)
+            self._robots[url.origin] = robots(url, self._client)
         return self._robots[url.origin]
 
     def _content(self, url: Url) -> bytes:
-        content = self._net.get(url, timeout_s=_REQUEST_S, max_bytes=_SITEMAP_BYTES).content
+        content = get(self._client, url, timeout_s=_REQUEST_S, max_bytes=_SITEMAP_BYTES).content
         if content.startswith(_GZIP):
-            return b"".join(gunzip([content], _SITEMAP_BYTES, str(url)))
+            return b"".join(gunzip([content], _SITEMAP_BYTES, url))
         return content
 
     def _too_many(self, what: str, key: str, limit: int) -> SourceRejected:
@@ -239,14 +244,16 @@ class _Walk:
         )  # fmt: skip
 
 
-def robots(url: Url, net: Net) -> RobotFileParser:
+def robots(url: Url, client: GuardedClient) -> RobotFileParser:
     """The rules of a host. One without any (4xx) allows all; one that doesn't answer is asked again later (RFC 9309).
 
     Raises SourceUnavailable.
     """
     rules = RobotFileParser()
     try:
-        text = net.get(urls.join(url, "/robots.txt"), timeout_s=_REQUEST_S, max_bytes=_ROBOTS_BYTES).content
+        text = get(
+            client, urls.join(url, "/robots.txt"), timeout_s=_REQUEST_S, max_bytes=_ROBOTS_BYTES
+        ).content
     except SourceRejected as error:
         if error.ids.get("status") is None:
             raise

@@ -106,7 +106,7 @@ def test_a_status_that_stays_is_final(remote: Embedder, status: int) -> None:
 
 
 def test_a_text_that_is_too_long_by_the_servers_count_is_final(remote: Embedder) -> None:
-    with pytest.raises(ModelRejected, match=r"A text is longer than .* takes, by its own count") as caught:
+    with pytest.raises(ModelRejected, match=r"A text is longer than .* accepts, by its own count") as caught:
         remote.embed(["fault:context"])
     assert (caught.value.status, caught.value.code) == (400, "context_window")
 
@@ -121,7 +121,7 @@ def test_vectors_of_another_length_are_refused(remote: Embedder) -> None:
 
 def test_a_wrong_number_behind_the_at_is_said(provider: Provider) -> None:
     with pytest.raises(
-        ModelRejected, match=r"of 384 dimensions, not of 768\. Correct the number behind the @"
+        ModelRejected, match=r"of 384 dimensions, not of 768\. Correct the number after the @"
     ):
         resolve("compatible:nomic@768").embed(["one"])
 

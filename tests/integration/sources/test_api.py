@@ -213,7 +213,7 @@ def test_a_secret_that_no_header_can_hold_is_not_repeated(
         (page(b'"\xff"', 200), SourceUnavailable, "JSON"),
         (page(b"", 200), SourceUnavailable, "JSON"),
         (page("no", 429, retry_after="5"), SourceUnavailable, "429"),
-        (page("no", 401), SourceRejected, "not for us"),
+        (page("no", 401), SourceRejected, "denies access"),
         (page("no", 404), SourceRejected, "gone"),
         (reply({"data": []}), InvalidInput, "no list at 'items', but 'data'"),
         (reply([]), InvalidInput, "no list at 'items', but is a list"),

@@ -15,9 +15,10 @@ from time import monotonic
 import pytest
 
 from agno_workers.errors import SourceError, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources.http import Net, Response
+from agno_workers.knowledge.sources.http import get, guarded
 from agno_workers.net import urls
 from agno_workers.net.addresses import openings
+from agno_workers.net.client import GuardedClient, Response
 from tests.fakes.site import CERTIFICATE, Request, head, page, site
 
 LOCAL = openings(["127.0.0.1"])
@@ -25,14 +26,15 @@ MB = 1024 * 1024
 
 
 def ask(
-    url: str, net: Net | None = None, *, timeout_s: float = 10, max_bytes: int = MB, headers: Mapping[str, str] = {}
+    url: str, client: GuardedClient | None = None, *, timeout_s: float = 10, max_bytes: int = MB, headers: Mapping[str, str] = {}
 ) -> Response:  # fmt: skip
-    return (net or Net(LOCAL)).get(urls.parse(url), timeout_s=timeout_s, max_bytes=max_bytes, headers=headers)
+    client = client or guarded(["127.0.0.1"])
+    return get(client, urls.parse(url), timeout_s=timeout_s, max_bytes=max_bytes, headers=headers)
 
 
-def refusal(url: str, net: Net | None = None, **limits: float) -> SourceError:
+def refusal(url: str, client: GuardedClient | None = None, **limits: float) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        ask(url, net, **limits)  # type: ignore[arg-type]
+        ask(url, client, **limits)  # type: ignore[arg-type]
     return caught.value
 
 
@@ -61,7 +63,7 @@ class Names:
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_and_its_network_are_off_limits(url: str) -> None:
-    assert refusal(url, Net()).code == "off_limits"
+    assert refusal(url, GuardedClient()).code == "off_limits"
 
 
 @pytest.mark.parametrize(
@@ -72,34 +74,36 @@ def test_addresses_of_this_machine_and_its_network_are_off_limits(url: str) -> N
     ],
 )  # fmt: skip
 def test_a_name_whose_address_is_private_is_off_limits(answer: list[str]) -> None:
-    assert refusal("http://innocent.example/", Net(resolve=lambda *_: answer)).code == "off_limits"
+    assert refusal("http://innocent.example/", GuardedClient(resolve=lambda *_: answer)).code == "off_limits"
 
 
 def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked() -> None:
     """DNS rebinding: the first answer may be asked, the second is never heard."""
     with site({"/": page("hello")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
-        net = Net(openings(["127.0.0.1"]), resolve=names)
-        assert ask(f"http://rebind.example:{here.port}/", net).content == b"hello"
+        client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
+        assert ask(f"http://rebind.example:{here.port}/", client).content == b"hello"
         assert names.asked == [("rebind.example", here.port)]
         assert here.requests[0].headers["host"] == f"rebind.example:{here.port}"
 
-        assert refusal(f"http://rebind.example:{here.port}/", net).code == "off_limits"
+        assert refusal(f"http://rebind.example:{here.port}/", client).code == "off_limits"
         assert len(here.requests) == 1
 
 
 def test_a_redirect_is_looked_up_and_checked_anew() -> None:
     with site({"/": page(status=302, location="/again"), "/again": page("in")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
-        net = Net(openings(["127.0.0.1"]), resolve=names)
-        assert refusal(f"http://rebind.example:{here.port}/", net).code == "off_limits"
+        client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
+        assert refusal(f"http://rebind.example:{here.port}/", client).code == "off_limits"
         assert here.paths == ["/"]
 
 
 def test_the_first_address_that_answers_is_asked() -> None:
     with site({"/": page("hello")}) as here:
-        net = Net(openings(["127.0.0.0/8", "::1"]), resolve=lambda *_: ["127.9.9.9", "::1", "127.0.0.1"])
-        assert ask(f"http://many.example:{here.port}/", net).content == b"hello"
+        client = GuardedClient(
+            openings(["127.0.0.0/8", "::1"]), resolve=lambda *_: ["127.9.9.9", "::1", "127.0.0.1"]
+        )
+        assert ask(f"http://many.example:{here.port}/", client).content == b"hello"
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +126,11 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
 )  # fmt: skip
 def test_a_redirect_into_the_network_is_refused(location: str) -> None:
     with site({"/": page(status=302, location=location)}) as here:
-        net = Net(
+        client = GuardedClient(
             openings([f"127.0.0.1:{here.port}"]),
             resolve=lambda host, _: ["127.0.0.1" if host == "localhost" else "169.254.169.254"],
         )
-        assert refusal(here.url(), net).code == "off_limits"
+        assert refusal(here.url(), client).code == "off_limits"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_a_redirect_into_the_network_is_refused(location: str) -> None:
         ("gopher://127.0.0.1/", "invalid", "http://"),
         ("http://ann:secret@127.0.0.1/", "invalid", "a password"),
         ("http://2130706433/", "invalid", "more than one way"),
-        ("", "redirect", "without saying where to"),
+        ("", "redirect", "without a Location"),
         ("/", "redirect", "in a circle"),
         ("/b", "redirect", "in a circle"),
     ],
@@ -190,18 +194,18 @@ def test_the_certificate_is_for_the_name_although_the_connection_goes_to_the_add
     context = _server_tls()
     context.sni_callback = lambda _socket, name, _context: indicated.append(name)
     with site({"/": page("safe")}, context) as here:
-        net = Net(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
-        assert ask(f"https://docs.example.test:{here.port}/", net).content == b"safe"
+        client = GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
+        assert ask(f"https://docs.example.test:{here.port}/", client).content == b"safe"
         assert indicated == ["docs.example.test"]
         for other in (f"https://other.example.test:{here.port}/", here.url()):
-            assert "certificate" in str(refusal(other, net))
+            assert "certificate" in str(refusal(other, client))
         assert len(here.requests) == 1
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
     with site({"/": page("?")}, _server_tls()) as here:
         error = refusal(
-            f"https://docs.example.test:{here.port}/", Net(LOCAL, resolve=lambda *_: ["127.0.0.1"])
+            f"https://docs.example.test:{here.port}/", GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"])
         )
         assert isinstance(error, SourceRejected)
         assert here.requests == []
@@ -210,8 +214,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
 def test_a_redirect_from_https_to_http_is_refused() -> None:
     with site({"/": page("in the open")}) as plain:
         with site({"/": page(status=301, location=plain.url())}, _server_tls()) as here:
-            net = Net(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
-            assert refusal(f"https://docs.example.test:{here.port}/", net).code == "redirect"
+            client = GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
+            assert refusal(f"https://docs.example.test:{here.port}/", client).code == "redirect"
         assert plain.requests == []
 
 
@@ -316,7 +320,9 @@ def test_a_page_that_drips_is_late_as_a_whole(answer: Callable[[Request], Iterat
 
 def test_silence_has_a_limit_of_its_own() -> None:
     with site({"/": _for_ever(b"", head(), _never)}) as here:
-        assert "said nothing for 0.2 s" in str(refusal(here.url(), Net(LOCAL, read_s=0.2), timeout_s=30))
+        assert "sent nothing for 0.2 s" in str(
+            refusal(here.url(), GuardedClient(LOCAL, read_s=0.2), timeout_s=30)
+        )
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for() -> None:
@@ -326,7 +332,7 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for() -> None:
         asleep.wait(30)
         return []
 
-    error = refusal("http://slow.example/", Net(resolve=slow, connect_s=0.2))
+    error = refusal("http://slow.example/", GuardedClient(resolve=slow, connect_s=0.2))
     asleep.set()
     assert isinstance(error, SourceUnavailable)
     assert "name" in str(error)
@@ -389,8 +395,8 @@ def test_a_host_that_does_not_exist_is_final() -> None:
     def later(_host: str, _port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    assert isinstance(refusal("http://nobody.example/", Net(resolve=nobody)), SourceRejected)
-    assert isinstance(refusal("http://nobody.example/", Net(resolve=later)), SourceUnavailable)
+    assert isinstance(refusal("http://nobody.example/", GuardedClient(resolve=nobody)), SourceRejected)
+    assert isinstance(refusal("http://nobody.example/", GuardedClient(resolve=later)), SourceUnavailable)
 
 
 def test_the_request_says_who_asks_and_asks_for_nothing_more() -> None:

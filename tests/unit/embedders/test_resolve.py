@@ -67,7 +67,7 @@ def test_another_key_is_another_embedder(monkeypatch: pytest.MonkeyPatch) -> Non
     [("openai:text-embedding-3-small", "OPENAI_API_KEY"), ("compatible:nomic", "AGNO_LOCAL_BASE_URL")],
 )
 def test_what_is_missing_is_named(name: str, variable: str) -> None:
-    with pytest.raises(ModelRejected, match=f"{name} can't be asked: {variable} is not set") as caught:
+    with pytest.raises(ModelRejected, match=f"{name} can't be used: {variable} is not set") as caught:
         resolve(name)
     assert caught.value.code == "not_configured"
 
@@ -84,10 +84,10 @@ def test_what_is_missing_is_named(name: str, variable: str) -> None:
         ("text-embedding-3-large", r"Did you mean openai:text-embedding-3-large\?"),
         ("openai:text-embedding-3-small@2000", "is not an embedder's name"),
         ("openai:text-embedding-ada-002@512", "is not an embedder's name"),
-        ("openai:text-embedding-3-small@many", "'many' is no number of dimensions"),
+        ("openai:text-embedding-3-small@many", "'many' is not a number of dimensions"),
         ("hash", r"Did you mean hash:384\?"),
-        ("hash:0", "'0' is no number of dimensions"),
-        ("hash:99999", "'99999' is no number of dimensions"),
+        ("hash:0", "'0' is not a number of dimensions"),
+        ("hash:99999", "'99999' is not a number of dimensions"),
         ("compatible:localhost:8000/v1#model", "write compatible:http://host:port/v1#model"),
         ("compatible:ftp://host/v1#model", "write compatible:http://host:port/v1#model"),
         ("compatible:http://user:password@host/v1#model", "without a user or a password"),

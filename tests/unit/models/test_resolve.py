@@ -56,7 +56,7 @@ def test_another_key_or_address_is_another_model(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_what_is_missing_is_named(name: str, variable: str) -> None:
-    with pytest.raises(ModelRejected, match=f"{name} can't be asked: {variable} is not set"):
+    with pytest.raises(ModelRejected, match=f"{name} can't be used: {variable} is not set"):
         resolve(name)
 
 
@@ -67,7 +67,7 @@ def test_what_is_missing_is_named(name: str, variable: str) -> None:
         ("gpt-5", "write provider:model, with one of the providers openai:, openai-chat:, anthropic:"),
         ("openai:", "write provider:model"),
         ("", "write provider:model"),
-        ("scripted:nobody", "No script is named 'nobody' here.*Known: .*echo"),
+        ("scripted:nobody", "No script is named 'nobody' in this process.*Known: .*echo"),
     ],
 )
 def test_a_name_that_can_not_be_is_answered_with_one_that_can(name: str, advice: str) -> None:

@@ -48,7 +48,7 @@ def test_the_turn_is_picked_by_what_the_assistant_said_before() -> None:
 
 def test_a_script_that_is_over_says_so() -> None:
     said = Message("assistant", (Text("x"),))
-    with pytest.raises(ModelRejected, match="has 2 turns, and turn 3 was asked for"):
+    with pytest.raises(ModelRejected, match="has 2 turns, not 3"):
         asked(STORY, *START, said, said)
 
 

@@ -1,14 +1,12 @@
-"""Server-sent events, however they are cut into chunks, and the deadline on every way out."""
+"""Server-sent events, however they are cut into chunks."""
 
 from __future__ import annotations
 
 import time
 
-import httpx2
 import pytest
 
-from agno_workers.models.transport import events
-from agno_workers.net.deadline import Deadline
+from agno_workers.net.sse import events
 
 STREAM = (
     ": hello\n\n"
@@ -40,25 +38,3 @@ def test_one_long_line_takes_linear_time() -> None:
 
     cpu_s(1)
     assert cpu_s(32) < 64 * cpu_s(4)
-
-
-def test_what_is_left_shrinks_and_then_is_too_late() -> None:
-    deadline = Deadline()
-    assert deadline.left(3.0, TimeoutError) == 3.0
-    deadline.begin(60)
-    assert 59 < deadline.left(None, TimeoutError) <= 60
-    assert deadline.left(3.0, TimeoutError) == 3.0
-    deadline.begin(0)
-    assert deadline.is_over
-    with pytest.raises(TimeoutError):
-        deadline.left(3.0, TimeoutError)
-
-
-def test_a_client_behind_a_proxy_is_guarded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    deadline = Deadline()
-    with httpx2.Client() as client:
-        deadline.guard(client)
-        deadline.begin(0)
-        with pytest.raises(httpx2.ConnectTimeout, match="deadline"):
-            client.get("https://example.org")
