@@ -14,6 +14,7 @@ class NetError(Exception):
     def __init__(self, url: object, what: str, code: str = "") -> None:
         super().__init__(f"{url} {what}.")
         self.url = str(url)
+        self.what = what
         self.code = code
         """Why, in a word: `off_limits`, `too_large`, `redirect`, `invalid`, `rejected`; empty when a retry may help."""
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from agno_workers.core.policy import retry_after_s
-from agno_workers.errors import SourceError, SourceRejected, SourceUnavailable
+from agno_workers.errors import InvalidInput, SourceError
+from agno_workers.knowledge.sources.failures import rejected, unavailable
+from agno_workers.net import urls
 from agno_workers.net.addresses import openings
 from agno_workers.net.client import GuardedClient, Response
 from agno_workers.net.errors import NetError, Refused
@@ -51,35 +53,37 @@ def get(
     raise of_status(response.url, response.status, response.headers)
 
 
+def parse(url: str) -> Url:
+    """Parse a URL of a description. Raises InvalidInput."""
+    try:
+        return urls.parse(url)
+    except Refused as error:
+        raise InvalidInput(f"{error} Correct it.") from error
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raise errors of net/ as errors of sources."""
     try:
         yield
     except Refused as error:
-        raise _rejected(error.url, str(error), error.code) from error
+        raise rejected(error.url, f"{error.what}. {_move(error.code)}", error.code) from error
     except NetError as error:
-        raise _unavailable(error.url, str(error)) from error
+        raise unavailable(error.url, error.what) from error
 
 
 def of_status(url: Url, status: int, headers: Mapping[str, str], now: datetime | None = None) -> SourceError:
     """Return the error for a status that brings no document."""
     pause_s = retry_after_s(headers, now or datetime.now(UTC))
     if status in _TRY_AGAIN or status >= 500 or (status == 403 and pause_s is not None):
-        return _unavailable(str(url), f"{url} answered {status}.", status, pause_s)
+        return unavailable(str(url), f"answered {status}", status, pause_s)
+    code, what = "rejected", "answered"
     if status in (404, 410):
-        return _rejected(str(url), f"{url} is gone ({status}).", "gone", status)
-    if status in (401, 402, 403, 407, 451):
-        return _rejected(str(url), f"{url} denies access ({status}).", "denied", status)
-    return _rejected(str(url), f"{url} answered {status}.", "rejected", status)
+        code, what = "gone", "is gone:"
+    elif status in (401, 402, 403, 407, 451):
+        code, what = "denied", "denies access:"
+    return rejected(str(url), f"{what} {status}. {_move(code)}", code, status)
 
 
-def _rejected(uri: str, what: str, code: str, status: int | None = None) -> SourceRejected:
-    move = _MOVES.get(code, "Correct the address, or leave it out.")
-    return SourceRejected(f"{what} {move}", uri=uri, status=status, code=code)
-
-
-def _unavailable(
-    uri: str, what: str, status: int | None = None, pause_s: float | None = None
-) -> SourceUnavailable:
-    return SourceUnavailable(f"{what} Try again later.", uri=uri, status=status, retry_after_s=pause_s)
+def _move(code: str) -> str:
+    return _MOVES.get(code, "Correct the address, or leave it out.")

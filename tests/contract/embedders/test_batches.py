@@ -105,7 +105,7 @@ def test_a_batch_that_nobody_knows_is_final(embedder: BatchEmbedder) -> None:
 def test_more_than_a_batch_holds_is_refused_before_anything_is_sent(
     embedder: BatchEmbedder, provider: Provider
 ) -> None:
-    with pytest.raises(InvalidInput, match="holds 50,000 texts at the most, not 50,001"):
+    with pytest.raises(InvalidInput, match="holds at most 50,000 texts, not 50,001"):
         embedder.start(["x"] * 50_001, "key-many")
     assert not provider.requests()
 

@@ -244,7 +244,7 @@ def test_an_api_of_the_network_is_off_limits_unless_allowed() -> None:
         ({"headers": {"cookie": "s3cret"}}, "headers_env"),
         ({"headers": {"Host": "x"}}, "can't be set"),
         ({"headers": {"a b": "x"}}, "can't be set"),
-        ({"headers": {"x": "a\nb"}}, "can't be sent"),
+        ({"headers": {"x": "a\nb"}}, "invalid value of the header"),
         ({"headers_env": {"Host": "x"}}, "can't be set"),
         ({"next": "links"}, "write it as 'link'"),
         ({"next": {"pages": "p"}}, "one of the keys url, cursor, page, offset"),

@@ -204,10 +204,10 @@ def test_what_the_environment_lacks_is_an_error_of_ours(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("s3://", "names no objects"),
-        ("s3:///key", "names no objects"),
+        ("s3://", "is not an address of objects"),
+        ("s3:///key", "is not an address of objects"),
         ("s3://key:secret@bucket/a", "holds a user or a key"),
-        ({"objects": "http://bucket/a"}, "names no objects"),
+        ({"objects": "http://bucket/a"}, "is not an address of objects"),
         ({"objects": "s3://bucket/", "globs": "*.md"}, "did you mean 'glob'"),
         ({"objects": "s3://bucket/", "glob": 5}, "Expected"),
         ({"objects": "s3://bucket/", "secret_access_key": "x"}, "unknown key 'secret_access_key'"),

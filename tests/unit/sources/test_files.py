@@ -238,11 +238,11 @@ def test_what_is_no_file_is_refused_and_never_waited_for(odd: Path, name: str, k
     [
         ("{}/none", "'.*/none' does not exist where the workers run"),
         ("{}/none/*.md", "'.*/none' does not exist"),
-        ("{}/README.md/*.md", "README.md' is no folder"),
-        ("", "'' is no path"),
-        ("a\0b", "is no path"),
+        ("{}/README.md/*.md", "README.md' is not a folder"),
+        ("", "'' is not a path"),
+        ("a\0b", "is not a path"),
         ("file://server/share/a.md", "is on another machine: write file:///path"),
-        ("file:relative.md", "is on another machine|is no path"),
+        ("file:relative.md", "is on another machine|is not a path"),
         ({"path": "x", "globb": "*"}, "unknown key 'globb': did you mean 'glob'"),
         ({"path": 7}, "Expected `str`, got `int`"),
     ],
@@ -426,7 +426,7 @@ def test_a_root_may_be_a_link_that_is_turned(folder: Path, tmp_path: Path) -> No
         found(str(folder / "guides/deep"), roots)
 
 
-@pytest.mark.parametrize(("root", "says"), [("docs", "no absolute path"), ("/no/such/folder", "no folder here")])  # fmt: skip
+@pytest.mark.parametrize(("root", "says"), [("docs", "not an absolute path"), ("/no/such/folder", "not a folder here")])  # fmt: skip
 def test_a_root_that_can_not_be_one_is_told(root: str, says: str) -> None:
     files.check_roots(["/"])
     with pytest.raises(InvalidInput, match=says):

@@ -34,10 +34,10 @@ def test_each_kind_is_found_by_how_it_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("ftp://example.com/a", "names no source"),
+        ("ftp://example.com/a", "is not a source"),
         ("htps://example.com/a", r"Did you mean https:\?"),
-        ("text:greeting", "A text is handed in as {'text': ...}"),
-        (Source("wiki:page"), "names no source"),
+        ("text:greeting", "Hand in a text as {'text': ...}"),
+        (Source("wiki:page"), "is not a source"),
         ({"text": "  "}, "is empty"),
         ({"text": "Hello.", "titel": "x"}, "did you mean 'title'"),
         ("/no/such/path", "does not exist"),

@@ -16,7 +16,7 @@ def test_what_the_workers_live_by_is_handed_to_no_source(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "swordfish")
-    with pytest.raises(InvalidInput, match=f"'{variable}' is the workers' own") as refused:
+    with pytest.raises(InvalidInput, match=f"'{variable}' belongs to the workers") as refused:
         spec.from_environment(variable, "a description")
     assert "swordfish" not in str(refused.value)
 
