@@ -90,7 +90,7 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked() 
         assert len(here.requests) == 1
 
 
-def test_a_redirect_is_looked_up_and_checked_anew() -> None:
+def test_redirect_is_looked_up_and_checked_again() -> None:
     with site({"/": page(status=302, location="/again"), "/again": page("in")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
         client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
@@ -106,7 +106,7 @@ def test_the_first_address_that_answers_is_asked() -> None:
         assert ask(f"http://many.example:{here.port}/", client).content == b"hello"
 
 
-def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with site({"/": page("direct")}) as here, site({"*": page("by proxy")}) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url())
@@ -202,7 +202,7 @@ def test_the_certificate_is_for_the_name_although_the_connection_goes_to_the_add
         assert len(here.requests) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
+def test_untrusted_certificate_is_refused() -> None:
     with site({"/": page("?")}, _server_tls()) as here:
         error = refusal(
             f"https://docs.example.test:{here.port}/", GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"])
@@ -246,14 +246,14 @@ def test_an_endless_page_in_chunks_is_cut_off() -> None:
         assert refusal(here.url(), max_bytes=MB).code == "too_large"
 
 
-def test_a_page_that_says_how_large_it_is_is_not_read_at_all() -> None:
+def test_page_with_a_too_large_content_length_is_not_read() -> None:
     with site({"/": head(content_length=str(10**12))}) as here:
         started = monotonic()
         assert refusal(here.url(), timeout_s=30).code == "too_large"
         assert monotonic() - started < 10
 
 
-def test_what_just_fits_is_read() -> None:
+def test_page_of_the_maximum_size_is_read() -> None:
     body = b"x" * 100_000
     packed = gzip.compress(body)
     with site({"/": page(body), "/gz": page(packed, content_encoding="gzip")}) as here:
@@ -283,7 +283,7 @@ def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit() -> None:
         (gzip.compress(gzip.compress(b"hello", mtime=0), mtime=0), "gzip, gzip", SourceRejected),
     ],
 )
-def test_what_cannot_be_unpacked_says_so(body: bytes, encoding: str, kind: type[Exception]) -> None:
+def test_invalid_gzip_is_an_error(body: bytes, encoding: str, kind: type[Exception]) -> None:
     with site({"/": page(body, content_encoding=encoding)}) as here:
         assert isinstance(refusal(here.url()), kind)
 
@@ -309,7 +309,7 @@ _never = threading.Event()
     ],
     ids=["body", "chunks", "headers", "one header", "continue", "silence"],
 )
-def test_a_page_that_drips_is_late_as_a_whole(answer: Callable[[Request], Iterator[bytes]]) -> None:
+def test_dripping_page_ends_at_the_deadline(answer: Callable[[Request], Iterator[bytes]]) -> None:
     with site({"/": answer}) as here:
         started = monotonic()
         error = refusal(here.url(), timeout_s=0.5)
@@ -318,7 +318,7 @@ def test_a_page_that_drips_is_late_as_a_whole(answer: Callable[[Request], Iterat
         assert monotonic() - started < 5
 
 
-def test_silence_has_a_limit_of_its_own() -> None:
+def test_silence_has_its_own_limit() -> None:
     with site({"/": _for_ever(b"", head(), _never)}) as here:
         assert "sent nothing for 0.2 s" in str(
             refusal(here.url(), GuardedClient(LOCAL, read_s=0.2), timeout_s=30)
@@ -338,7 +338,7 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for() -> None:
     assert "name" in str(error)
 
 
-def test_headers_without_number_are_refused() -> None:
+def test_too_many_headers_are_refused() -> None:
     many = b"".join(b"x-%d: y\r\n" % n for n in range(5000))
     with site({"/": b"HTTP/1.1 200 OK\r\n" + many + b"\r\n"}) as here:
         assert isinstance(refusal(here.url()), SourceUnavailable)
@@ -370,7 +370,7 @@ def test_a_status_is_final_or_worth_another_try(
 
 
 @pytest.mark.parametrize(("status", "wish", "seconds"), [(429, "7", 7.0), (503, "0", 0.0), (503, "soon", None), (403, "9", 9.0)])  # fmt: skip
-def test_the_wish_for_a_pause_goes_with_the_error(status: int, wish: str, seconds: float | None) -> None:
+def test_retry_after_is_in_the_error(status: int, wish: str, seconds: float | None) -> None:
     with site({"/": page(status=status, retry_after=wish)}) as here:
         error = refusal(here.url())
         assert isinstance(error, SourceUnavailable)
@@ -399,7 +399,7 @@ def test_a_host_that_does_not_exist_is_final() -> None:
     assert isinstance(refusal("http://nobody.example/", GuardedClient(resolve=later)), SourceUnavailable)
 
 
-def test_the_request_says_who_asks_and_asks_for_nothing_more() -> None:
+def test_request_has_only_the_needed_headers() -> None:
     with site({"/a%20b?q=1": page("hello")}) as here:
         ask(here.url("/a b?q=1#part"))
         [request] = here.requests

@@ -38,7 +38,7 @@ def test_a_public_address_may_be_asked(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", OFF)
-def test_any_other_is_off_limits_and_says_why(address: str) -> None:
+def test_any_other_address_is_off_limits_with_a_reason(address: str) -> None:
     assert "RFC" in (why_off_limits(ip_address(address)) or "")
 
 
@@ -80,7 +80,7 @@ def test_what_the_standard_library_calls_private_is_off_limits() -> None:
         (["*.a.example"], "http://ba.example/", "10.0.0.1", False),
     ],
 )
-def test_an_allow_list_opens_what_it_names(allow: list[str], url: str, address: str, may: bool) -> None:
+def test_allow_list_allows_what_it_names(allow: list[str], url: str, address: str, may: bool) -> None:
     def ask() -> None:
         check(urls.parse(url), [ip_address(address)], openings(allow))
 
@@ -101,7 +101,7 @@ def test_one_private_address_is_enough_to_refuse_a_host() -> None:
     "entry",
     ["", "*", "a b", "999.1.1.1", "10.0.0.1/8", "10.0.0.0/33", "http://a/", "a:0", "a:65536", "a:", "u@a", "[a]:1", "2130706433", 3, None],
 )  # fmt: skip
-def test_an_entry_that_is_no_host_or_network_is_refused(entry: object) -> None:
+def test_entry_that_is_not_a_host_or_network_is_refused(entry: object) -> None:
     with pytest.raises(InvalidInput, match="not a host or network"):
         openings([entry])  # type: ignore[list-item]
 

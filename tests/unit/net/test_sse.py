@@ -25,7 +25,7 @@ def test_events_do_not_depend_on_how_the_stream_is_cut(size: int) -> None:
     assert list(events(STREAM[i : i + size] for i in range(0, len(STREAM), size))) == EVENTS
 
 
-def test_an_event_without_its_end_is_no_event() -> None:
+def test_event_without_its_end_is_dropped() -> None:
     assert list(events([b"data: 1\n\n", b"data: 2\n"])) == [b"1"]
 
 

@@ -32,7 +32,7 @@ from agno_workers.net.errors import Refused
         ("http://example.com/@user", "http://example.com/@user"),
     ],
 )
-def test_a_url_is_written_in_one_way(given: str, read: str) -> None:
+def test_url_has_one_spelling(given: str, read: str) -> None:
     assert str(urls.parse(given)) == read
     assert str(urls.parse(read)) == read
 
@@ -94,7 +94,7 @@ def test_a_url_is_written_in_one_way(given: str, read: str) -> None:
         (f"http://example.com/{'a' * 9000}", "more than"),
     ],
 )
-def test_what_is_doubtful_is_refused(given: str, why: str) -> None:
+def test_ambiguous_url_is_refused(given: str, why: str) -> None:
     with pytest.raises(Refused, match=why) as caught:
         urls.parse(given)
     assert caught.value.code == "invalid"
@@ -121,5 +121,5 @@ def test_a_password_is_not_repeated(given: str) -> None:
         ("", "https://example.com/a/?q=1"),
     ],
 )
-def test_a_reference_is_read_from_where_it_stands(reference: str, meant: str) -> None:
+def test_reference_is_resolved_from_its_page(reference: str, meant: str) -> None:
     assert str(urls.join(urls.parse("https://example.com/a/?q=1"), reference)) == meant
