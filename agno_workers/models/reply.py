@@ -56,7 +56,7 @@ def distinct(
     """Return the parts with the ids of tool calls unique among them and in the transcript before them.
 
     A second `x` becomes `x_2`, a third `x_3`; a call without an id gets one from the response's id. The same
-    answer to the same transcript gives the same ids.
+    answer to the same transcript always gets the same ids.
     """
     taken = {call.id for message in messages for call in message.tool_calls}
     result: list[AnyPart] = []

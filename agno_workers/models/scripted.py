@@ -130,8 +130,8 @@ def _usage(request: ModelRequest, turn: Turn) -> Usage:
 
 
 def _echo(request: ModelRequest) -> Turn:
-    said = [message.text for message in request.messages if message.role == "user"]
-    return Turn(text=said[-1] if said and said[-1] else "Hello.")
+    texts = [message.text for message in request.messages if message.role == "user"]
+    return Turn(text=texts[-1] if texts and texts[-1] else "Hello.")
 
 
 _scripts: dict[str, Scripted] = {}

@@ -5,7 +5,7 @@
 `GuardedClient` fetches URLs that others name, and connects only to addresses that it checked. For each hop it looks
 the host up once, checks every address (addresses.py) and connects to exactly one of those, so a name that resolves
 differently the next time is not looked up again. TLS still checks the name. Each redirect is a hop of its own.
-There is no proxy, whatever the environment says, no cookie, and no connection that outlives its request.
+It uses no proxy of the environment, no cookie, and no connection twice.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class GuardedClient:
     """A client for URLs that others name. Any number of threads may share one."""
 
     allow: tuple[Opening, ...] = ()
-    """What may be fetched although its address is not public, or its port is not 80 or 443."""
+    """Exceptions for addresses that are not public and ports that are not 80 or 443."""
     resolve: Resolve = look_up
     tls: Callable[[], SSLContext] = tls
     connect_s: float = CONNECT_S

@@ -506,7 +506,7 @@ def _text(content: Any) -> str:
 
 
 def _shown(part: dict[str, Any]) -> str:
-    """What is written in a PNG under `Shows`, in any dialect: its base64 stands somewhere in the part."""
+    """Return the text chunk `Shows` of a PNG, whose base64 is anywhere in the part of any dialect."""
     found = re.search(r"iVBORw0KGgo[A-Za-z0-9+/=]*", json.dumps(part))
     content = base64.b64decode(found[0]) if found else b""
     at = content.find(b"tEXtShows\0")

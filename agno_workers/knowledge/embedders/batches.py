@@ -2,7 +2,7 @@
 
 A batch is a file with a request in each line. It ends with a file of answers, in any order, and perhaps one of errors.
 Ordinary calls fetch the vectors that it does not bring, because a line failed or the day was over: a batch always ends with
-all vectors, or with the error that says why not.
+all vectors, or with an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UPLOAD_S = 300.0
 FIND_S = 2 * 86_400.0
 """`find` ignores older batches: they have ended."""
 KEEP_S = 7 * 86_400
-"""How long OpenAI keeps the texts and the vectors of a batch."""
+"""Seconds for which OpenAI keeps the texts and the vectors of a batch."""
 
 _PAGE = 100
 _AT_WORK = {"validating", "in_progress", "finalizing", "cancelling"}

@@ -32,7 +32,7 @@ MICROSOFT = "com.microsoft"
 
 _EPSILON = 1e-12
 _ROOT = "inner."
-"""How the names of the file's weights begin."""
+"""The prefix of the names of the file's weights."""
 
 
 def packaged() -> Path:

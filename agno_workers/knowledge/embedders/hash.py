@@ -35,7 +35,7 @@ class Hash:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the number of tokens, which are words here."""
+        """Return the vectors of `embed`, and the number of tokens, which are words here."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         tokens = 0
         for vector, text in zip(vectors, texts, strict=True):

@@ -46,7 +46,7 @@ class Local:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the number of tokens."""
+        """Return the vectors of `embed`, and the number of tokens."""
         if self._ready.pid != os.getpid():
             self._ready = _Ready()  # forked, perhaps while another thread held the lock
         tokenizer, session = self._ready.get()

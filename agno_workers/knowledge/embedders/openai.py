@@ -63,7 +63,7 @@ class Embeddings:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the tokens that the server counted; 0 when it does not report them."""
+        """Return the vectors of `embed`, and the tokens that the server counted; 0 when it does not report them."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32), 0
         try:

@@ -72,7 +72,7 @@ Next = ByUrl | ByCursor | ByPage | ByOffset
 
 
 class Api(msgspec.Struct, frozen=True):
-    """Where the items are, and the meaning of their fields."""
+    """The address of the items and the meaning of their fields."""
 
     api: str
     """The URL of the first page. It is shown with the ingestion, so it must not hold a key."""

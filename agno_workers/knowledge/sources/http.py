@@ -40,7 +40,7 @@ def get(
     headers: Mapping[str, str] = {},
     conditional: Callable[[Url], Mapping[str, str]] = lambda _: {},
 ) -> Response:
-    """As `GuardedClient.get`, for an answer of 2xx, or of 304 to a conditional request.
+    """Return the answer of `GuardedClient.get` if it is a 2xx, or a 304 to a conditional request.
 
     Raises SourceUnavailable (try later, see `retry_after_s`) or SourceRejected (final, see `code`).
     """

@@ -35,8 +35,8 @@ from agno_workers.net.urls import Url
 SCHEMES = ("http", "https")
 
 _SITEMAP_NAME = re.compile(r"sitemap[^/]*\.xml(\.gz)?", re.IGNORECASE)
-_SITEMAP_BYTES = 50 * 1024 * 1024  # as the protocol says, unpacked
-_ROBOTS_BYTES = 512 * 1024  # as RFC 9309 says
+_SITEMAP_BYTES = 50 * 1024 * 1024  # the limit of the protocol, unpacked
+_ROBOTS_BYTES = 512 * 1024  # the limit of RFC 9309
 _REQUEST_S = 60.0  # for one sitemap
 _SLICE = 64 * 1024
 _LISTED = "lastmod:"

@@ -1,4 +1,4 @@
-"""OpenAI's batch API: handed in once, found again, and all vectors in the end."""
+"""OpenAI's batch API: submitted once, found again, and all vectors in the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def embedder(provider: Provider) -> BatchEmbedder:
 
 @pytest.fixture
 def asked(provider: Provider) -> Callable[[str], list[dict[str, Any]]]:
-    """The requests to a path, so far."""
+    """Return the requests to a path so far."""
     return lambda path: [request for request in provider.requests() if request["path"] == path]
 
 

@@ -1,4 +1,4 @@
-"""What is sent to a server, and what becomes of its failures."""
+"""Requests to an embeddings server, and its failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.provider import Provider
 TEXTS = ["one", "two", "three"]
 
 
-# What is sent.
+# Requests.
 
 
 def test_vectors_are_base64_and_dimensions_are_sent_only_to_openai(provider: Provider) -> None:
@@ -60,7 +60,7 @@ def test_calls_use_one_connection(provider: Provider) -> None:
     assert len({request["peer"][1] for request in provider.requests()}) == 1
 
 
-# What comes back.
+# Answers.
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "floats", "no-usage"])

@@ -1,4 +1,4 @@
-"""What each embedder gives: one vector a text, in order, of unit length, the same each time."""
+"""Each embedder returns one vector a text, in order, of unit length, the same each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's answer becomes: text, reasoning, tool calls, usage, stop reason."""
+"""The parts of a model's answer: text, reasoning, tool calls, usage, stop reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a failure becomes: ModelUnavailable or ModelRejected, with the facts a caller needs, and in time."""
+"""A failure becomes ModelUnavailable or ModelRejected, with the facts that a caller needs, before the deadline."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_next_call_has_its_own_deadline(model: Model) -> None:
 
 @pytest.fixture
 def full() -> Iterator[str]:
-    """The address of a listener whose queue is full: connecting there never ends."""
+    """Yield the address of a listener with a full queue: connecting never ends."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,4 +1,4 @@
-"""What is sent: each provider gets the same request in its own words."""
+"""Requests: each provider gets the same request in its own format."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLED = (
 
 
 def answered(name: str, request: ModelRequest, sent: Sent) -> dict[str, Any]:
-    """What the provider got when this model was asked."""
+    """Return the body that the provider got from this model."""
     resolve(name).ask(request, lambda _: None)
     return sent()
 

@@ -202,7 +202,7 @@ def test_a_secret_that_no_header_can_hold_is_not_repeated(
     assert "s3c" not in str(caught.value.to_json())
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every kind of source through the one door, as an ingestion uses it."""
+"""Every kind of source through `find` and `fetch`, as an ingestion uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP client for addresses that others name, against sites that mean no good."""
+"""The HTTP client for URLs that others name, against malicious sites."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refusal(url: str, client: GuardedClient | None = None, **limits: float) -> S
 
 
 class Names:
-    """A resolver that gives each of its answers once, the last one for ever."""
+    """A resolver that returns each of its answers once, and the last one for ever."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -50,7 +50,7 @@ class Names:
         return next(self._answers)
 
 
-# ---- where it goes -----------------------------------------------------------------------------------------
+# ---- addresses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_name_whose_address_is_private_is_off_limits(answer: list[str]) -> Non
 
 
 def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked() -> None:
-    """DNS rebinding: the first answer may be asked, the second is never heard."""
+    """DNS rebinding: the first answer is allowed, and the second is not looked up."""
     with site({"/": page("hello")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
         client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
@@ -344,7 +344,7 @@ def test_too_many_headers_are_refused() -> None:
         assert isinstance(refusal(here.url()), SourceUnavailable)
 
 
-# ---- what an answer means ----------------------------------------------------------------------------------
+# ---- answers ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

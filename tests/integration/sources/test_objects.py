@@ -1,4 +1,4 @@
-"""Objects, from a server that speaks S3."""
+"""Objects, from a server with S3's API."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_page_that_changed_is_read_again() -> None:
 
 
 def test_etag_is_not_sent_to_another_page() -> None:
-    """Two pages behind one redirect may well have the same ETag."""
+    """Two pages behind one redirect may have the same ETag."""
 
     def answer(request: Request) -> bytes:
         return page(status=304) if "if-none-match" in request.headers else page(request.path, etag='"1"')
@@ -202,7 +202,7 @@ def test_site_without_rules_allows_all_and_unreachable_one_is_tried_later(status
 
 
 def test_unreadable_part_fails_the_whole() -> None:
-    """Or else its pages would count as removed."""
+    """Otherwise its pages would count as removed."""
     with site({}) as here:
         here.answers |= {"/sitemap.xml": page(index(here.url("/1"), here.url("/2"))), "/1": page(sitemap())}
         with pytest.raises(SourceRejected, match="/2 is gone"):

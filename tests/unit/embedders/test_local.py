@@ -1,4 +1,4 @@
-"""MiniLM on this machine: as good as the file that it is made of, and clear about what is missing."""
+"""MiniLM on this machine: as good as its packaged file, with clear errors when that is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def sentences() -> list[str]:
-    """Real ones, from our own pages."""
+    """Real texts, from our own pages."""
     pages = (ROOT / "docs" / "operations.md", ROOT / "docs" / "how-it-works.md", ROOT / "README.md")
     lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if len(line) > 60][:80]

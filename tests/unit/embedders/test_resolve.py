@@ -1,4 +1,4 @@
-"""From a name to an embedder."""
+"""Resolve a name to an embedder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text before any model sees it."""
+"""Preparation of texts for any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider's failure means: a table for each decision."""
+"""Errors for a provider's failures: a table for each decision."""
 
 from __future__ import annotations
 

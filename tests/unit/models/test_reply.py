@@ -1,4 +1,4 @@
-"""What every answer goes through at its end."""
+"""The last steps of every reply."""
 
 from __future__ import annotations
 

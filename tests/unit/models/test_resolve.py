@@ -1,4 +1,4 @@
-"""From a name to a model."""
+"""Resolve a name to a model."""
 
 from __future__ import annotations
 

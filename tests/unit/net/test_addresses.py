@@ -1,4 +1,4 @@
-"""Which addresses a fetch may go to."""
+"""The address policy of fetches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs are read in one way, or not at all."""
+"""Each URL has one meaning, or is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agno_workers.net.errors import Refused
         ("http://93.184.216.34/", "http://93.184.216.34/"),
         ("http://[2606:2800:220:1:0:0:0:1]/", "http://[2606:2800:220:1::1]/"),
         ("http://[2606:2800::1]:8080/", "http://[2606:2800::1]:8080/"),
-        # Letters that stand for others are read first, so that the address is seen for what it is.
+        # Compatibility letters are converted first, so that the address shows.
         ("http://１２７.0.0.1/", "http://127.0.0.1/"),
         ("http://①②⑦.⓪.⓪.①/", "http://127.0.0.1/"),
         ("http://127。0。0。1/", "http://127.0.0.1/"),

@@ -137,7 +137,7 @@ def test_changed_file_has_another_fingerprint(folder: Path) -> None:
 def test_file_that_another_glob_leaves_out_was_not_removed(
     folder: Path, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """Sources that their origin no longer has are removed, so origins differ."""
+    """Sources that their origin no longer lists are removed, so origins differ."""
     assert found({"path": str(folder), **one})[0].origin != found({"path": str(folder), **other})[0].origin
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_was_replaced_by_a_link_out_of_the_folder_is_not_read(
     assert caught.value.code == "off_limits"
 
 
-# What is no file.
+# Anything but files.
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_unusable_path_is_refused_at_once(folder: Path, path: Any, says: str) ->
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_that_can_not_be_read_ends_the_search(folder: Path) -> None:
-    """Passing over it would remove what was found in it the last time."""
+    """Skipping it would remove its documents."""
     (folder / "guides").chmod(0)
     try:
         with pytest.raises(InvalidInput, match=r"guides' can't be read: Permission denied. .* or exclude it"):
@@ -280,7 +280,7 @@ def test_file_that_was_removed_or_grew_is_rejected(folder: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_endless_file_is_rejected() -> None:
-    """It says that it is empty: /proc has such."""
+    """Its size is 0, as in /proc."""
     path = "/proc/self/mem"
     with pytest.raises((SourceRejected, SourceUnavailable)):
         read(Source(uri_of(path)))

@@ -1,4 +1,4 @@
-"""From what a caller wrote to the sources that it means."""
+"""Resolve descriptions to sources."""
 
 from __future__ import annotations
 

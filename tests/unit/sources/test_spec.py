@@ -1,4 +1,4 @@
-"""What descriptions of sources have in common."""
+"""Reading descriptions of sources."""
 
 from __future__ import annotations
 
