@@ -165,7 +165,7 @@ class _ResponsesFold:
                 for part in _output_parts(items[index], self._pieces.get(index))
             ),
             stop=self._stop(items),
-            usage=_responses_usage(self._response.get("usage") or {}),
+            usage=_usage(self._response.get("usage") or {}, "input", "output"),
             model=self._response.get("model") or "",
             response_id=self._response.get("id") or "",
             request=self._request,
@@ -200,17 +200,6 @@ def _output_parts(item: dict[str, Any], pieces: list[str] | None) -> Iterator[An
             )
             if text or opaque:
                 yield Reasoning(text, "openai", opaque)
-
-
-def _responses_usage(usage: dict[str, Any]) -> Usage:
-    given, made = usage.get("input_tokens_details") or {}, usage.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("input_tokens") or 0,
-        output_tokens=usage.get("output_tokens") or 0,
-        cached_tokens=given.get("cached_tokens") or 0,
-        cache_write_tokens=given.get("cache_write_tokens") or 0,
-        reasoning_tokens=made.get("reasoning_tokens") or 0,
-    )
 
 
 # ---- Chat completions -------------------------------------------------------------------------------------
@@ -357,7 +346,7 @@ class _ChatFold:
         return finished(
             parts,
             stop=StopReason.REFUSAL if self._refused else CHAT_STOPS.get(self._reason, StopReason.END),
-            usage=_chat_usage(self._usage),
+            usage=_usage(self._usage, "prompt", "completion"),
             model=self._model,
             response_id=self._id,
             request=self._request,
@@ -383,17 +372,6 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": plain_id(call.id), "type": "function", "function": function}
 
 
-def _chat_usage(usage: dict[str, Any]) -> Usage:
-    given, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=given.get("cached_tokens") or 0,
-        cache_write_tokens=given.get("cache_write_tokens") or 0,
-        reasoning_tokens=made.get("reasoning_tokens") or 0,
-    )
-
-
 # ---- shared by both --------------------------------------------------------------------------------------
 
 
@@ -407,6 +385,18 @@ def connect(api_key: str, base_url: str | None) -> Connect:
         return sender(http, sdk, Stream)
 
     return connected
+
+
+def _usage(usage: dict[str, Any], sent: str, made: str) -> Usage:
+    """Return the tokens of an answer; `sent` and `made` are the dialect's words for input and output."""
+    sent_details, made_details = (usage.get(f"{word}_tokens_details") or {} for word in (sent, made))
+    return Usage(
+        input_tokens=usage.get(f"{sent}_tokens") or 0,
+        output_tokens=usage.get(f"{made}_tokens") or 0,
+        cached_tokens=sent_details.get("cached_tokens") or 0,
+        cache_write_tokens=sent_details.get("cache_write_tokens") or 0,
+        reasoning_tokens=made_details.get("reasoning_tokens") or 0,
+    )
 
 
 def _sampling(request: ModelRequest) -> dict[str, Any]:

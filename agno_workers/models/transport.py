@@ -122,7 +122,7 @@ class ProviderTransport:
     ) -> Iterator[tuple[PooledClient[Send], Iterator[bytes]]]:
         with self._pool.client(timeout_s, keep_after=ModelError) as client:
             with self._translated(client):
-                response = client.connected(path, body)
+                response = client.call(path, body)
             with closing(response):
                 yield client, self._chunks(client, response)
 

@@ -48,7 +48,7 @@ def tls() -> SSLContext:
 
 
 class PooledClient(Generic[T]):
-    """An HTTP client with at most one connection, made in 0.2 ms; it connects when first called or idle for `IDLE_S`."""
+    """An HTTP client with at most one connection, which its first call opens, and the first after `IDLE_S` without calls."""
 
     def __init__(self, connect: Callable[[httpx2.Client], T]) -> None:
         self.idle_since = 0.0
@@ -60,7 +60,8 @@ class PooledClient(Generic[T]):
             follow_redirects=True,
         )
         self.deadline.guard(self._http)
-        self.connected = connect(self._http)
+        self.call = connect(self._http)
+        """How to call the server: what `connect` returned."""
 
     def close(self) -> None:
         self._http.close()
