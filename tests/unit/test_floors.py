@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"errors", "failpoints"},
     {"core", "settings", "signals"},
-    {"database", "net", "streams", "models"},
+    {"database", "net", "streams"},
+    {"models"},
     {"runs"},
     {"broker"},
     {"tools"},

@@ -1,7 +1,8 @@
-"""Which addresses a fetch may go to: the ranges that are off limits, and what an operator opens. Decisions only, no IO.
+"""The address policy of fetches: the ranges that are off limits, and what an operator allows. Decisions only, no IO.
 
-Whoever names a URL makes this machine ask it, from inside its network. So every address that isn't a public one is refused.
-The ranges are written out, because libraries changed their minds about them from one version to the next.
+A URL that somebody names is fetched by this machine, from inside its network. So every address that is not public is
+refused. The ranges are written out, because libraries changed their minds about them from one version to the next, and
+`ipaddress.is_global` lets NAT64 and 6to4 pass, which hold IPv4 addresses.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
-from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.errors import InvalidInput
+from agno_workers.net.errors import Refused
+from agno_workers.net.urls import Url
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -44,7 +46,7 @@ _OFF_LIMITS_V4 = """
     224.0.0.0/4         multicast (RFC 5771)
     240.0.0.0/4         reserved, and broadcast (RFC 1112, 919)
 """
-# ::ffff:0:0/96 (RFC 4291) is missing: of an IPv4 address written as IPv6 the IPv4 address counts.
+# ::ffff:0:0/96 (RFC 4291) is missing: `unmapped` reads an IPv4 address written as IPv6 as IPv4.
 _OFF_LIMITS_V6 = """
     ::/128              unspecified (RFC 4291)
     ::1/128             loopback (RFC 4291)
@@ -79,7 +81,7 @@ OFF_LIMITS = _table(_OFF_LIMITS_V4) + _table(_OFF_LIMITS_V6)
 
 
 def why_off_limits(address: Address) -> str | None:
-    """The range that keeps this address from being asked, `10.0.0.0/8: private (RFC 1918)`; None for a public one."""
+    """Return the range that makes this address off limits, `10.0.0.0/8: private (RFC 1918)`; None for a public one."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "an address of one interface of this machine (RFC 4007)"
     address = unmapped(address)
@@ -87,13 +89,13 @@ def why_off_limits(address: Address) -> str | None:
 
 
 def unmapped(address: Address) -> Address:
-    """The IPv4 address of one that is written as IPv6, `::ffff:10.0.0.1`."""
+    """Return the IPv4 address of one written as IPv6, `::ffff:10.0.0.1`; any other unchanged."""
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
 @dataclass(frozen=True)
 class Opening:
-    """One entry of an allow-list. By name, it vouches for whatever address the name has."""
+    """One entry of an allow-list. An entry by name allows any address that the name has."""
 
     name: str | None
     """A host, or `*.domain` for all below it."""
@@ -111,10 +113,10 @@ class Opening:
 
 
 def openings(allow: Iterable[str]) -> tuple[Opening, ...]:
-    """Read an allow-list: `10.0.0.0/8`, `127.0.0.1`, `[::1]:8080`, `wiki.intern`, `*.intern`, `host:8443`. Nothing else of the
-    network is opened by it, but of a host or network without a port all ports are.
+    """Read an allow-list: `10.0.0.0/8`, `127.0.0.1`, `[::1]:8080`, `wiki.intern`, `*.intern`, `host:8443`. An entry without a
+    port allows all ports.
 
-    Raises InvalidInput for an entry that is none of these.
+    Raises InvalidInput for an entry of any other form.
     """
     if isinstance(allow, str):
         raise InvalidInput(f"allow is a list of hosts and networks, not {allow!r}: write [{allow!r}].")
@@ -132,29 +134,23 @@ def _opening(entry: object) -> Opening:
             if _NAME.fullmatch(host) and not re.fullmatch(r"[\d.]+", host):
                 return Opening(host, None, port)
     raise InvalidInput(
-        f"allow has {entry!r}, which is no host or network: write it as '127.0.0.1', '10.0.0.0/8', 'wiki.intern', "
+        f"allow has {entry!r}, which is not a host or network: write it as '127.0.0.1', '10.0.0.0/8', 'wiki.intern', "
         "'*.intern' or 'host:8443'."
     )
 
 
 def check(url: Url, addresses: Iterable[Address], allow: Iterable[Opening]) -> None:
-    """Raises SourceRejected unless each of these addresses of the URL's host may be asked on its port.
+    """Raise Refused unless each of these addresses of the URL's host is allowed on its port.
 
-    Each, and not only the one that will be asked: a host with a public and a private address is up to something.
+    Each, and not only the one to connect to: a host with a public and a private address is suspicious.
     """
     openings = tuple(allow)
     for address in addresses:
         if any(opening.holds(url.host, address, url.port) for opening in openings):
             continue
         if why := why_off_limits(address):
-            raise SourceRejected(
-                f"{url} is off limits: the address of {url.host!r} is in {why}. "
-                "If it is meant to be read, whoever runs the workers has to allow that host.",
-                uri=str(url), code="off_limits",
-            )  # fmt: skip
+            raise Refused(url, f"is off limits: the address of {url.host!r} is in {why}", "off_limits")
         if url.port not in _PORTS:
-            raise SourceRejected(
-                f"{url} is off limits: port {url.port} is not 80 or 443. "
-                f"If it is meant to be read, whoever runs the workers has to allow '{url.host}:{url.port}'.",
-                uri=str(url), code="off_limits",
-            )  # fmt: skip
+            raise Refused(
+                url, f"is off limits: port {url.port} of {url.host!r} is not 80 or 443", "off_limits"
+            )

@@ -1,4 +1,4 @@
-"""The HTTP client for addresses that others name, against sites that mean no good."""
+"""The HTTP client for URLs that others name, against malicious sites."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from time import monotonic
 import pytest
 
 from agno_workers.errors import SourceError, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import Net, Response
+from agno_workers.knowledge.sources.http import get, guarded
+from agno_workers.net import urls
+from agno_workers.net.addresses import openings
+from agno_workers.net.client import GuardedClient, Response
 from tests.fakes.site import CERTIFICATE, Request, head, page, site
 
 LOCAL = openings(["127.0.0.1"])
@@ -25,19 +26,20 @@ MB = 1024 * 1024
 
 
 def ask(
-    url: str, net: Net | None = None, *, timeout_s: float = 10, max_bytes: int = MB, headers: Mapping[str, str] = {}
+    url: str, client: GuardedClient | None = None, *, timeout_s: float = 10, max_bytes: int = MB, headers: Mapping[str, str] = {}
 ) -> Response:  # fmt: skip
-    return (net or Net(LOCAL)).get(urls.parse(url), timeout_s=timeout_s, max_bytes=max_bytes, headers=headers)
+    client = client or guarded(["127.0.0.1"])
+    return get(client, urls.parse(url), timeout_s=timeout_s, max_bytes=max_bytes, headers=headers)
 
 
-def refusal(url: str, net: Net | None = None, **limits: float) -> SourceError:
+def refusal(url: str, client: GuardedClient | None = None, **limits: float) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        ask(url, net, **limits)  # type: ignore[arg-type]
+        ask(url, client, **limits)  # type: ignore[arg-type]
     return caught.value
 
 
 class Names:
-    """A resolver that gives each of its answers once, the last one for ever."""
+    """A resolver that returns each of its answers once, and the last one for ever."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -48,7 +50,7 @@ class Names:
         return next(self._answers)
 
 
-# ---- where it goes -----------------------------------------------------------------------------------------
+# ---- addresses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ class Names:
     ],
 )  # fmt: skip
 def test_addresses_of_this_machine_and_its_network_are_off_limits(url: str) -> None:
-    assert refusal(url, Net()).code == "off_limits"
+    assert refusal(url, GuardedClient()).code == "off_limits"
 
 
 @pytest.mark.parametrize(
@@ -72,37 +74,39 @@ def test_addresses_of_this_machine_and_its_network_are_off_limits(url: str) -> N
     ],
 )  # fmt: skip
 def test_a_name_whose_address_is_private_is_off_limits(answer: list[str]) -> None:
-    assert refusal("http://innocent.example/", Net(resolve=lambda *_: answer)).code == "off_limits"
+    assert refusal("http://innocent.example/", GuardedClient(resolve=lambda *_: answer)).code == "off_limits"
 
 
 def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked() -> None:
-    """DNS rebinding: the first answer may be asked, the second is never heard."""
+    """DNS rebinding: the first answer is allowed, and the second is not looked up."""
     with site({"/": page("hello")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
-        net = Net(openings(["127.0.0.1"]), resolve=names)
-        assert ask(f"http://rebind.example:{here.port}/", net).content == b"hello"
+        client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
+        assert ask(f"http://rebind.example:{here.port}/", client).content == b"hello"
         assert names.asked == [("rebind.example", here.port)]
         assert here.requests[0].headers["host"] == f"rebind.example:{here.port}"
 
-        assert refusal(f"http://rebind.example:{here.port}/", net).code == "off_limits"
+        assert refusal(f"http://rebind.example:{here.port}/", client).code == "off_limits"
         assert len(here.requests) == 1
 
 
-def test_a_redirect_is_looked_up_and_checked_anew() -> None:
+def test_redirect_is_looked_up_and_checked_again() -> None:
     with site({"/": page(status=302, location="/again"), "/again": page("in")}) as here:
         names = Names(["127.0.0.1"], ["127.0.0.2"])
-        net = Net(openings(["127.0.0.1"]), resolve=names)
-        assert refusal(f"http://rebind.example:{here.port}/", net).code == "off_limits"
+        client = GuardedClient(openings(["127.0.0.1"]), resolve=names)
+        assert refusal(f"http://rebind.example:{here.port}/", client).code == "off_limits"
         assert here.paths == ["/"]
 
 
 def test_the_first_address_that_answers_is_asked() -> None:
     with site({"/": page("hello")}) as here:
-        net = Net(openings(["127.0.0.0/8", "::1"]), resolve=lambda *_: ["127.9.9.9", "::1", "127.0.0.1"])
-        assert ask(f"http://many.example:{here.port}/", net).content == b"hello"
+        client = GuardedClient(
+            openings(["127.0.0.0/8", "::1"]), resolve=lambda *_: ["127.9.9.9", "::1", "127.0.0.1"]
+        )
+        assert ask(f"http://many.example:{here.port}/", client).content == b"hello"
 
 
-def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     with site({"/": page("direct")}) as here, site({"*": page("by proxy")}) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url())
@@ -122,11 +126,11 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
 )  # fmt: skip
 def test_a_redirect_into_the_network_is_refused(location: str) -> None:
     with site({"/": page(status=302, location=location)}) as here:
-        net = Net(
+        client = GuardedClient(
             openings([f"127.0.0.1:{here.port}"]),
             resolve=lambda host, _: ["127.0.0.1" if host == "localhost" else "169.254.169.254"],
         )
-        assert refusal(here.url(), net).code == "off_limits"
+        assert refusal(here.url(), client).code == "off_limits"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_a_redirect_into_the_network_is_refused(location: str) -> None:
         ("gopher://127.0.0.1/", "invalid", "http://"),
         ("http://ann:secret@127.0.0.1/", "invalid", "a password"),
         ("http://2130706433/", "invalid", "more than one way"),
-        ("", "redirect", "without saying where to"),
+        ("", "redirect", "without a Location"),
         ("/", "redirect", "in a circle"),
         ("/b", "redirect", "in a circle"),
     ],
@@ -190,18 +194,18 @@ def test_the_certificate_is_for_the_name_although_the_connection_goes_to_the_add
     context = _server_tls()
     context.sni_callback = lambda _socket, name, _context: indicated.append(name)
     with site({"/": page("safe")}, context) as here:
-        net = Net(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
-        assert ask(f"https://docs.example.test:{here.port}/", net).content == b"safe"
+        client = GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
+        assert ask(f"https://docs.example.test:{here.port}/", client).content == b"safe"
         assert indicated == ["docs.example.test"]
         for other in (f"https://other.example.test:{here.port}/", here.url()):
-            assert "certificate" in str(refusal(other, net))
+            assert "certificate" in str(refusal(other, client))
         assert len(here.requests) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
+def test_untrusted_certificate_is_refused() -> None:
     with site({"/": page("?")}, _server_tls()) as here:
         error = refusal(
-            f"https://docs.example.test:{here.port}/", Net(LOCAL, resolve=lambda *_: ["127.0.0.1"])
+            f"https://docs.example.test:{here.port}/", GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"])
         )
         assert isinstance(error, SourceRejected)
         assert here.requests == []
@@ -210,8 +214,8 @@ def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
 def test_a_redirect_from_https_to_http_is_refused() -> None:
     with site({"/": page("in the open")}) as plain:
         with site({"/": page(status=301, location=plain.url())}, _server_tls()) as here:
-            net = Net(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
-            assert refusal(f"https://docs.example.test:{here.port}/", net).code == "redirect"
+            client = GuardedClient(LOCAL, resolve=lambda *_: ["127.0.0.1"], tls=_believer)
+            assert refusal(f"https://docs.example.test:{here.port}/", client).code == "redirect"
         assert plain.requests == []
 
 
@@ -242,14 +246,14 @@ def test_an_endless_page_in_chunks_is_cut_off() -> None:
         assert refusal(here.url(), max_bytes=MB).code == "too_large"
 
 
-def test_a_page_that_says_how_large_it_is_is_not_read_at_all() -> None:
+def test_page_with_a_too_large_content_length_is_not_read() -> None:
     with site({"/": head(content_length=str(10**12))}) as here:
         started = monotonic()
         assert refusal(here.url(), timeout_s=30).code == "too_large"
         assert monotonic() - started < 10
 
 
-def test_what_just_fits_is_read() -> None:
+def test_page_of_the_maximum_size_is_read() -> None:
     body = b"x" * 100_000
     packed = gzip.compress(body)
     with site({"/": page(body), "/gz": page(packed, content_encoding="gzip")}) as here:
@@ -279,7 +283,7 @@ def test_a_gzip_bomb_is_unpacked_no_further_than_the_limit() -> None:
         (gzip.compress(gzip.compress(b"hello", mtime=0), mtime=0), "gzip, gzip", SourceRejected),
     ],
 )
-def test_what_cannot_be_unpacked_says_so(body: bytes, encoding: str, kind: type[Exception]) -> None:
+def test_invalid_gzip_is_an_error(body: bytes, encoding: str, kind: type[Exception]) -> None:
     with site({"/": page(body, content_encoding=encoding)}) as here:
         assert isinstance(refusal(here.url()), kind)
 
@@ -305,7 +309,7 @@ _never = threading.Event()
     ],
     ids=["body", "chunks", "headers", "one header", "continue", "silence"],
 )
-def test_a_page_that_drips_is_late_as_a_whole(answer: Callable[[Request], Iterator[bytes]]) -> None:
+def test_dripping_page_ends_at_the_deadline(answer: Callable[[Request], Iterator[bytes]]) -> None:
     with site({"/": answer}) as here:
         started = monotonic()
         error = refusal(here.url(), timeout_s=0.5)
@@ -314,9 +318,11 @@ def test_a_page_that_drips_is_late_as_a_whole(answer: Callable[[Request], Iterat
         assert monotonic() - started < 5
 
 
-def test_silence_has_a_limit_of_its_own() -> None:
+def test_silence_has_its_own_limit() -> None:
     with site({"/": _for_ever(b"", head(), _never)}) as here:
-        assert "said nothing for 0.2 s" in str(refusal(here.url(), Net(LOCAL, read_s=0.2), timeout_s=30))
+        assert "sent nothing for 0.2 s" in str(
+            refusal(here.url(), GuardedClient(LOCAL, read_s=0.2), timeout_s=30)
+        )
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for() -> None:
@@ -326,19 +332,19 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for() -> None:
         asleep.wait(30)
         return []
 
-    error = refusal("http://slow.example/", Net(resolve=slow, connect_s=0.2))
+    error = refusal("http://slow.example/", GuardedClient(resolve=slow, connect_s=0.2))
     asleep.set()
     assert isinstance(error, SourceUnavailable)
     assert "name" in str(error)
 
 
-def test_headers_without_number_are_refused() -> None:
+def test_too_many_headers_are_refused() -> None:
     many = b"".join(b"x-%d: y\r\n" % n for n in range(5000))
     with site({"/": b"HTTP/1.1 200 OK\r\n" + many + b"\r\n"}) as here:
         assert isinstance(refusal(here.url()), SourceUnavailable)
 
 
-# ---- what an answer means ----------------------------------------------------------------------------------
+# ---- answers ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -364,7 +370,7 @@ def test_a_status_is_final_or_worth_another_try(
 
 
 @pytest.mark.parametrize(("status", "wish", "seconds"), [(429, "7", 7.0), (503, "0", 0.0), (503, "soon", None), (403, "9", 9.0)])  # fmt: skip
-def test_the_wish_for_a_pause_goes_with_the_error(status: int, wish: str, seconds: float | None) -> None:
+def test_retry_after_is_in_the_error(status: int, wish: str, seconds: float | None) -> None:
     with site({"/": page(status=status, retry_after=wish)}) as here:
         error = refusal(here.url())
         assert isinstance(error, SourceUnavailable)
@@ -389,11 +395,11 @@ def test_a_host_that_does_not_exist_is_final() -> None:
     def later(_host: str, _port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    assert isinstance(refusal("http://nobody.example/", Net(resolve=nobody)), SourceRejected)
-    assert isinstance(refusal("http://nobody.example/", Net(resolve=later)), SourceUnavailable)
+    assert isinstance(refusal("http://nobody.example/", GuardedClient(resolve=nobody)), SourceRejected)
+    assert isinstance(refusal("http://nobody.example/", GuardedClient(resolve=later)), SourceUnavailable)
 
 
-def test_the_request_says_who_asks_and_asks_for_nothing_more() -> None:
+def test_request_has_only_the_needed_headers() -> None:
     with site({"/a%20b?q=1": page("hello")}) as here:
         ask(here.url("/a b?q=1#part"))
         [request] = here.requests

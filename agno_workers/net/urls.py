@@ -1,8 +1,8 @@
-"""URLs, read strictly. No IO.
+"""URLs, parsed strictly. No IO.
 
-Readers of URLs differ about what some of them mean, and whoever checks one and asks the other is led astray. So what is
-doubtful is refused: users and passwords, backslashes, numbers that stand for an IP address (`http://2130706433/`,
-`http://0177.1/`), zones, control characters. What is left is written in one way: ASCII, lower case, no dot at the end.
+URL parsers disagree about some URLs, so a check with one parser and a request with another can go to two hosts. Every
+ambiguous URL is refused: users and passwords, backslashes, numbers that stand for an IP address (`http://2130706433/`,
+`http://0177.1/`), zones, control characters. The others have one spelling: ASCII, lower case, no dot at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import idna
 
-from agno_workers.errors import SourceRejected
+from agno_workers.net.errors import Refused
 
 MAX_CHARS = 8192
 _PORTS = {"http": 80, "https": 443}
@@ -44,7 +44,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """What goes into the Host header."""
+        """The value of the Host header."""
         return self.origin.partition("://")[2]
 
     @property
@@ -53,7 +53,7 @@ class Url:
 
     @property
     def address(self) -> IPv4Address | IPv6Address | None:
-        """Where the host is an address and no name."""
+        """The host as an IP address; None for a name."""
         try:
             return IPv6Address(self.host) if ":" in self.host else IPv4Address(self.host)
         except ValueError:
@@ -64,58 +64,60 @@ class Url:
 
 
 def parse(text: str) -> Url:
-    """Read a URL; its fragment goes. Raises SourceRejected, in words that repeat no password."""
+    """Parse a URL and drop its fragment. Raises Refused, whose message repeats no password."""
     text = text.strip()
     if len(text) > MAX_CHARS:
-        raise _refused(text[:100] + "...", f"has more than {MAX_CHARS} characters")
+        raise Refused(text[:100] + "...", f"has more than {MAX_CHARS} characters", "invalid")
     if _CONTROL.search(text):
-        raise _refused(repr(_CONTROL.sub("?", text)), "has control characters in it")
+        raise Refused(repr(_CONTROL.sub("?", text)), "has control characters in it", "invalid")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise _refused(_without_user(text), "can't be read") from None
+        raise Refused(_without_user(text), "can't be parsed", "invalid") from None
     shown = _without_user(text)
     if parts.scheme not in _PORTS:
-        raise _refused(shown, "doesn't begin with http:// or https://")
+        raise Refused(shown, "does not begin with http:// or https://", "invalid")
     if "@" in parts.netloc:
-        raise _refused(shown, "holds a user or a password, which would be stored with it")
+        raise Refused(shown, "holds a user or a password, which would be stored with it", "invalid")
     if port == 0:
-        raise _refused(shown, "has the port 0")
+        raise Refused(shown, "has the port 0", "invalid")
     if "[" in parts.netloc and not _BRACKETS.fullmatch(parts.netloc):
-        raise _refused(shown, "has something in brackets that is no IPv6 address")
+        raise Refused(shown, "has brackets around something that is not an IPv6 address", "invalid")
     host = _host(parts.hostname or "", shown)
     query = f"?{quote(parts.query, _KEPT)}" if parts.query else ""
     return Url(parts.scheme, host, port or _PORTS[parts.scheme], (quote(parts.path, _KEPT) or "/") + query)
 
 
 def join(base: Url, reference: str) -> Url:
-    """The URL that a page at `base` means by `reference`. Raises SourceRejected as `parse` does."""
+    """Resolve a reference of a page at `base`. Raises Refused as `parse` does."""
     try:
         return parse(urljoin(str(base), reference.strip()))
     except ValueError:
-        raise _refused(_without_user(reference), "can't be read") from None
+        raise Refused(_without_user(reference), "can't be parsed", "invalid") from None
 
 
 def _host(given: str, shown: str) -> str:
-    """The name as DNS knows it. First to ASCII, then the rest: `１２７.0.0.1` is a number as well."""
+    """Return the host as DNS knows it. ASCII comes first: `１２７.0.0.1` is a number as well."""
     if "%" in given:
-        raise _refused(shown, "has a percent sign in its host, an escape or the zone of an address")
+        raise Refused(shown, "has a percent sign in its host, for an escape or a zone", "invalid")
     if ":" in given:
         try:
             return str(IPv6Address(given))
         except ValueError:
-            raise _refused(shown, "has an IPv6 address that can't be read") from None
+            raise Refused(shown, "has an IPv6 address that can't be parsed", "invalid") from None
     host = given if given.isascii() else _ascii(given, shown)
     host = host.lower().removesuffix(".")
     if not _HOST.fullmatch(host) or len(host) > 253:
-        raise _refused(shown, f"has no host that could exist ({given!r})")
+        raise Refused(shown, f"has no valid host ({given!r})", "invalid")
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         try:
             return str(IPv4Address(host))
         except ValueError:
-            raise _refused(
-                shown, f"has the number {given!r} for a host, which is read in more than one way"
+            raise Refused(
+                shown,
+                f"has the number {given!r} for a host, which parsers read in more than one way",
+                "invalid",
             ) from None
     return host
 
@@ -124,13 +126,9 @@ def _ascii(host: str, shown: str) -> str:
     try:
         return idna.encode(host, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as error:
-        raise _refused(shown, f"has a host that is no domain name ({error})") from None
+        raise Refused(shown, f"has a host that is not a domain name ({error})", "invalid") from None
 
 
 def _without_user(text: str) -> str:
-    """`https://user:password@host/` as `https://...@host/`, for a message; rather too much than a piece of a password."""
+    """Return `https://user:password@host/` as `https://...@host/`, for a message; it removes too much rather than too little."""
     return re.sub(r"//.*@", "//...@", text)
-
-
-def _refused(shown: str, why: str) -> SourceRejected:
-    return SourceRejected(f"The URL {shown} {why}: correct it.", uri=shown, code="invalid")

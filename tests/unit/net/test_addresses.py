@@ -1,4 +1,4 @@
-"""Which addresses a fetch may go to."""
+"""The address policy of fetches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources import urls
-from agno_workers.knowledge.sources.addresses import check, openings, why_off_limits
+from agno_workers.errors import InvalidInput
+from agno_workers.net import urls
+from agno_workers.net.addresses import check, openings, why_off_limits
+from agno_workers.net.errors import Refused
 
 PUBLIC = [
     "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "93.184.216.34", "100.63.255.255", "100.128.0.0", "126.255.255.255",
@@ -37,7 +38,7 @@ def test_a_public_address_may_be_asked(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", OFF)
-def test_any_other_is_off_limits_and_says_why(address: str) -> None:
+def test_any_other_address_is_off_limits_with_a_reason(address: str) -> None:
     assert "RFC" in (why_off_limits(ip_address(address)) or "")
 
 
@@ -79,20 +80,20 @@ def test_what_the_standard_library_calls_private_is_off_limits() -> None:
         (["*.a.example"], "http://ba.example/", "10.0.0.1", False),
     ],
 )
-def test_an_allow_list_opens_what_it_names(allow: list[str], url: str, address: str, may: bool) -> None:
+def test_allow_list_allows_what_it_names(allow: list[str], url: str, address: str, may: bool) -> None:
     def ask() -> None:
         check(urls.parse(url), [ip_address(address)], openings(allow))
 
     if may:
         ask()
     else:
-        with pytest.raises(SourceRejected, match="off limits") as caught:
+        with pytest.raises(Refused, match="off limits") as caught:
             ask()
         assert caught.value.code == "off_limits"
 
 
 def test_one_private_address_is_enough_to_refuse_a_host() -> None:
-    with pytest.raises(SourceRejected, match=r"10\.0\.0\.0/8: private \(RFC 1918\)"):
+    with pytest.raises(Refused, match=r"10\.0\.0\.0/8: private \(RFC 1918\)"):
         check(urls.parse("http://a.example/"), [ip_address("8.8.8.8"), ip_address("10.0.0.1")], ())
 
 
@@ -100,8 +101,8 @@ def test_one_private_address_is_enough_to_refuse_a_host() -> None:
     "entry",
     ["", "*", "a b", "999.1.1.1", "10.0.0.1/8", "10.0.0.0/33", "http://a/", "a:0", "a:65536", "a:", "u@a", "[a]:1", "2130706433", 3, None],
 )  # fmt: skip
-def test_an_entry_that_is_no_host_or_network_is_refused(entry: object) -> None:
-    with pytest.raises(InvalidInput, match="no host or network"):
+def test_entry_that_is_not_a_host_or_network_is_refused(entry: object) -> None:
+    with pytest.raises(InvalidInput, match="not a host or network"):
         openings([entry])  # type: ignore[list-item]
 
 
