@@ -16,13 +16,14 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from agno_workers import wiring
+from agno_workers.broker import names
 from agno_workers.broker.canary import Canary
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lifecycle import WorkerLifecycle, kind_of, under_way
-from agno_workers.broker.names import STEP_TASKS
 from agno_workers.errors import AgnoError
 from agno_workers.runs.results import as_uuid
 from agno_workers.runs.workers import WorkerIdentity
+from agno_workers.tasks import embeddings, ingestion, runs, tools
 
 if (
     folder := str(Path.cwd())
@@ -134,7 +135,7 @@ def carried() -> list[str]:
     return [
         request.id
         for request in under_way()
-        if request.name in STEP_TASKS and as_uuid(request.id) is not None
+        if request.name in names.STEP_TASKS and as_uuid(request.id) is not None
     ]
 
 
@@ -159,5 +160,13 @@ def _begin(sender: Any, **_: Any) -> None:
 
 app.steps["worker"].add(WorkerThreads)
 app.steps["consumer"].add(CanaryListener)
-
-from agno_workers.tasks import embeddings, ingestion, runs, tools  # noqa: E402, F401 - they register their tasks on `app`
+app.task(name=names.RUN, bind=True, Request=runs.Submission)(runs.run)
+for name, body in {
+    names.TURN: runs.turn,
+    names.TOOL: tools.tool,
+    names.SCAN: ingestion.scan,
+    names.INGEST: ingestion.ingest,
+    names.EMBED: embeddings.embed,
+    names.TIDY: ingestion.tidy,
+}.items():
+    app.task(name=name, ignore_result=True)(body)

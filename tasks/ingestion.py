@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from agno_workers import wiring
-from agno_workers.broker.names import INGEST, SCAN, TIDY
 from agno_workers.knowledge.steps import take_ingest, take_scan, take_tidy
-from agno_workers.tasks.app import app
 
 
-@app.task(name=SCAN, ignore_result=True)
 def scan(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
     services.dispatch.publish(take_scan(services.intake, run_id, step_id, generation))
 
 
-@app.task(name=INGEST, ignore_result=True)
 def ingest(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
     services.dispatch.publish(take_ingest(services.intake, run_id, step_id, generation))
 
 
-@app.task(name=TIDY, ignore_result=True)
 def tidy(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
     services.dispatch.publish(take_tidy(services.intake, run_id, step_id, generation))

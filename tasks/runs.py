@@ -11,11 +11,9 @@ from celery.worker.request import Request
 
 from agno_workers import wiring
 from agno_workers.broker.canvas import keep
-from agno_workers.broker.names import RUN, TURN
 from agno_workers.broker.submit import submit
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.engine.turn import run_turn
-from agno_workers.tasks.app import app
 
 
 class Submission(Request):
@@ -26,7 +24,6 @@ class Submission(Request):
         return None
 
 
-@app.task(name=RUN, bind=True, Request=Submission)
 def run(self: Any, *input: Any, **asked: Any) -> None:
     """Submit a run whose message came from an app that is not ours; the task's id becomes the run's.
 
@@ -53,7 +50,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         task_id=request.id,
         eta=request.eta,
         priority=delivery.get("priority"),
-        canvas=keep(app, canvas),
+        canvas=keep(self.app, canvas),
     )
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
@@ -61,14 +58,13 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
 
 
 @signals.task_unknown.connect
-def fail_unknown(message: Any, name: str, id: str, **_: Any) -> None:
+def fail_unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
     """Tell the chord and the chain of a task that no worker here knows: Celery fails it alone, and they would wait for ever."""
     _, _, embedded = message.payload
     request = Context({**message.headers, **embedded, "delivery_info": {}})
-    app.backend.mark_as_failure(id, NotRegistered(name), request=request)
+    sender.app.backend.mark_as_failure(id, NotRegistered(name), request=request)
 
 
-@app.task(name=TURN, ignore_result=True)
 def turn(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
     services.dispatch.publish(run_turn(services.engine, run_id, step_id, generation))

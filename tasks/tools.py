@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from agno_workers import wiring
-from agno_workers.broker.names import TOOL
 from agno_workers.engine.tool import run_tool
-from agno_workers.tasks.app import app
 
 
-@app.task(name=TOOL, ignore_result=True)
 def tool(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
     services.dispatch.publish(run_tool(services.engine, run_id, step_id, generation))

@@ -7,20 +7,18 @@ run that is part of any canvas is in Postgres before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from agno_workers.broker.canvas import keep
+from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import EMBED, INGEST, RUN, SCAN, TIDY, TOOL, TURN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
+from agno_workers.broker.verify import MessageVerifier
 from agno_workers.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from agno_workers.broker.dispatch import Dispatch
-    from agno_workers.broker.verify import MessageVerifier
 
 
 class AgnoCelery(Celery):

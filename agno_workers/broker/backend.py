@@ -10,35 +10,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import exceptions, states
 from celery.backends.base import BaseBackend
 from celery.result import GroupResult, result_from_tuple
 
+from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import STEP_TASKS, TOOL
+from agno_workers.broker.states import STATES
 from agno_workers.core.run import RunStatus
 from agno_workers.database.pool import retry_while_unavailable, to_json
 from agno_workers.errors import AgnoError, Unavailable
 from agno_workers.runs.results import Outcome, barrier_id, is_over
 
-if TYPE_CHECKING:
-    from agno_workers.broker.dispatch import Dispatch
-
 log = logging.getLogger(__name__)
 
 _DEATHS = (exceptions.WorkerLostError, exceptions.TimeLimitExceeded, exceptions.Terminated)
 """What Celery says when the process that carried a task is gone."""
-
-STATES = {
-    RunStatus.QUEUED: states.PENDING,
-    RunStatus.RUNNING: states.STARTED,
-    RunStatus.WAITING: states.STARTED,
-    RunStatus.DONE: states.SUCCESS,
-    RunStatus.FAILED: states.FAILURE,
-    RunStatus.CANCELLED: states.REVOKED,
-}
-"""A run's status in Celery's words."""
 
 
 class PostgresBackend(BaseBackend):

@@ -21,8 +21,8 @@ from celery.result import GroupResult
 from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.utils.functional import maybe_list
 
-from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN
+from agno_workers.broker.states import STATES
 from agno_workers.core.run import Canvas, Run, RunStatus
 from agno_workers.database.pool import to_json
 from agno_workers.errors import AgnoError, RunFailed, Unavailable
