@@ -18,6 +18,7 @@ from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Keeper
 from agno_workers.broker.quarantine import Quarantine
+from agno_workers.broker.queues import redis_url
 from agno_workers.broker.signing import Signer, sign
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
@@ -243,9 +244,7 @@ def problems(queues: Collection[str] = ()) -> list[str]:
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     """A client for the broker's Redis, with time-outs (default: the settings' `broker_timeout_s`)."""
-    url = (
-        required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-    )
+    url = redis_url(required(settings, "broker_url"))
     wait = timeout_s or settings.broker_timeout_s
     client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
