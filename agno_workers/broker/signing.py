@@ -9,7 +9,7 @@ the body (arguments, link, chain, chord) with their type, and the routing key. C
 body alone: whoever can write to Redis may give it another task's name. Not signed is what the transport adds on the way:
 its delivery tag, the priority, the compression.
 
-This file needs kombu and nothing else: a service that sends to us may copy it, and call `sign`.
+This file needs Celery and nothing else: a service that sends to us may copy it, and call `sign`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+from celery.app.amqp import AMQP
 from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps, loads
 
@@ -82,19 +83,27 @@ class Signer:
 
 
 def sign(app: Any, keys: str) -> None:
-    """Let a Celery app sign every task that it sends from now on, whatever road the task takes: `delay`, a canvas, a retry.
+    """Sign every task that a Celery app sends from now on, however it is sent: `delay`, a canvas, a retry.
 
-    All of Celery's roads ask the app for a producer, and nothing is changed in a message after that.
+    Call it before the app's queues are changed in code (`app.amqp.queues`): Celery builds `app.amqp` again.
     """
-    signer, unsigned = Signer(keys), type(app).producer_or_acquire
-    acquire: Callable[[Any], AbstractContextManager[Any]] = unsigned.__get__(app)
+    app.amqp_cls = partial(SigningAMQP, signer=Signer(keys))
+    del app.amqp
 
-    @contextmanager
-    def signing(producer: Any = None) -> Iterator[_SigningProducer]:
-        with acquire(producer) as given:
-            yield given if isinstance(given, _SigningProducer) else _SigningProducer(given, signer)
 
-    app.producer_or_acquire = signing
+class SigningAMQP(AMQP):
+    """Celery's AMQP class, which sends every task of an app, with a signature added where nothing is changed any more."""
+
+    def __init__(self, app: Any, signer: Signer) -> None:
+        super().__init__(app)
+        self._signer = signer
+
+    @property
+    def send_task_message(self) -> Callable[..., Any]:
+        send = super().send_task_message
+        return lambda producer, *message, **options: send(
+            _SigningProducer(producer, self._signer), *message, **options
+        )
 
 
 class _SigningProducer:
