@@ -7,7 +7,7 @@ run that is part of any canvas is in Postgres before anything is sent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -26,8 +26,8 @@ class AgnoCelery(Celery):
 
     dispatch: Callable[[], Dispatch]
     gate: Callable[[], MessageVerifier]
-    result_cls: Any = None
-    """What `agno.run` returns to its caller; set by `wiring`."""
+    result_cls: ClassVar[Any] = None
+    """The AsyncResult that sending `agno.run` returns; the SDK sets it when it is imported."""
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if name != RUN:

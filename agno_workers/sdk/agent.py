@@ -7,13 +7,14 @@ chord([researcher.s(topic) for topic in topics], editor.s()).delay()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from celery.canvas import Signature
 from celery.result import AsyncResult
 
 from agno_workers import wiring
+from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.names import RUN
 from agno_workers.core import agent as core
 from agno_workers.core.run import Run, RunOutput, RunStatus
@@ -66,6 +67,16 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         self.cancel()
 
 
+AgnoCelery.result_cls = RunResult
+
+
+def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], queue: str | None) -> Signature:
+    """Return a signature that submits a run; its result is a RunResult."""
+    return wiring.celery_app().signature(
+        RUN, args=args, kwargs={**kwargs, "agent": agent}, options={"queue": queue} if queue else {}
+    )
+
+
 class Agent(core.Agent, frozen=True, kw_only=True):
     """An agent, and the ways to give it work. See `core.agent.Agent` for the fields.
 
@@ -87,10 +98,7 @@ class Agent(core.Agent, frozen=True, kw_only=True):
 
     def s(self, *input: Any, **asked: Any) -> Signature:
         """A signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
-        app = wiring.celery_app()
-        app.result_cls = RunResult
-        options = {"queue": self.queue} if self.queue else {}
-        return app.signature(RUN, args=input, kwargs={**asked, "agent": self.name}, options=options)
+        return run_signature(self.name, input, asked, self.queue)
 
     def si(self, *input: Any, **asked: Any) -> Signature:
         """As `s`, taking no result of an earlier task."""
