@@ -125,8 +125,8 @@ class Services:
         return KnowledgeService.on(self.pool, self.knowledges, embedder)
 
     @cached_property
-    def gate(self) -> MessageVerifier:
-        """What a message has to pass before this process works on it."""
+    def verifier(self) -> MessageVerifier:
+        """Accepts or rejects the messages that this process receives."""
         keys = self.settings.signing_key.get_secret_value()
         quarantine = Quarantine(self.pool, worker=self.journal.worker)
         return MessageVerifier(
@@ -332,7 +332,7 @@ class _Default:
         )
         self.services = _PerProcess(lambda worker: build(self.settings, self.app, worker=worker))
         self.app.dispatch = lambda: self.services.get().dispatch
-        self.app.gate = lambda: self.services.get().gate
+        self.app.verifier = lambda: self.services.get().verifier
         _sign(self.app, self.settings)
 
 

@@ -1,4 +1,4 @@
-"""`agno.embed`: the vectors of a batch of chunks."""
+"""`agno.embed` makes the vectors of a batch of chunks."""
 
 from __future__ import annotations
 

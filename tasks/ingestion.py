@@ -1,4 +1,4 @@
-"""`agno.scan`, `agno.ingest` and `agno.tidy`: the beginning of an ingestion, its batches of documents, and its end."""
+"""`agno.scan` starts an ingestion, `agno.ingest` reads a batch of its documents, `agno.tidy` ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agno.run` (somebody else's Celery submits) and `agno.turn` (one turn of a run)."""
+"""`agno.run`, which submits a run from a foreign Celery app, and `agno.turn`, one turn of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from celery.exceptions import Ignore, NotRegistered
 from celery.worker.request import Request
 
 from agno_workers import wiring
-from agno_workers.broker.canvas import keep
+from agno_workers.broker.canvas import canvas_of
 from agno_workers.broker.submit import submit
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.engine.turn import run_turn
 
 
 class Submission(Request):
-    """A message that submits a run. It is taken at once: its time is kept with the run, and not in this worker's memory."""
+    """A message that submits a run. The task runs at once, and the run keeps the `eta`: a worker's memory is not durable."""
 
     @property
     def eta(self) -> None:
@@ -25,9 +25,9 @@ class Submission(Request):
 
 
 def run(self: Any, *input: Any, **asked: Any) -> None:
-    """Submit a run whose message came from an app that is not ours; the task's id becomes the run's.
+    """Submit a run for a foreign Celery app; the task's id becomes the run's id.
 
-    The run, not this task, completes the canvas that it is part of: so Celery is told to leave it alone.
+    The run, not this task, completes its canvas: `Ignore` makes Celery leave the canvas alone.
     """
     services, request = wiring.services(), self.request
     delivery = request.delivery_info or {}
@@ -41,7 +41,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         "root_id": request.root_id,
         "parent_id": request.parent_id,
     }
-    submitted = retry_while_unavailable(  # until the run is in Postgres, this message is all there is of it
+    submitted = retry_while_unavailable(  # until then, the message is the only copy of the run
         submit,
         services.journal,
         input,
@@ -50,7 +50,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         task_id=request.id,
         eta=request.eta,
         priority=delivery.get("priority"),
-        canvas=keep(self.app, canvas),
+        canvas=canvas_of(self.app, canvas),
     )
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
@@ -59,7 +59,7 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
 
 @signals.task_unknown.connect
 def fail_unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
-    """Tell the chord and the chain of a task that no worker here knows: Celery fails it alone, and they would wait for ever."""
+    """Fail the chord and the chain of a task that no worker here knows: Celery fails only the task, and they would wait forever."""
     _, _, embedded = message.payload
     request = Context({**message.headers, **embedded, "delivery_info": {}})
     sender.app.backend.mark_as_failure(id, NotRegistered(name), request=request)

@@ -1,4 +1,4 @@
-"""`agno.tool`: one tool call."""
+"""`agno.tool` executes one tool call."""
 
 from __future__ import annotations
 
