@@ -83,7 +83,7 @@ _MAX_DEPTH = 200
 
 
 class Message(base.Message):
-    """A message that can be made of any payload: `errors` has what is wrong, and kombu tells the consumer."""
+    """A message that can be made of any payload: `errors` has its faults, and kombu tells the consumer."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         try:
@@ -119,7 +119,7 @@ class Transport(stock.Transport):
 
 
 def shape_error(message: Any, tasks: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a message, or None. Decodes the body, as Celery does next."""
+    """Return the fault of a message, or None. Decodes the body, as Celery does next."""
     try:
         headers = msgspec.convert(message.headers, Headers)
         args, kwargs, _ = msgspec.convert(message.payload, Body)

@@ -32,7 +32,7 @@ _ADDED_BY_TRANSPORT = frozenset({SIGNATURE, "compression", "redelivered"})
 
 
 class Refusal(NamedTuple):
-    """Why a worker rejects a message."""
+    """A worker's reason to reject a message."""
 
     reason: str
     """`unreadable`, `unsigned`, `altered`, `replayed` or `unknown_task`."""
