@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agno_workers import settings as settings_module
+from agno_workers.broker.queues import redis_url
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.local import Postgres, Valkey, default_state_dir
 from agno_workers.repositories import Database
@@ -106,8 +107,8 @@ def database(given: Settings | None = None) -> Iterator[Database]:
 @contextmanager
 def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
     """For submitting, waiting and cancelling; `live`: with Redis, for pieces of text as they are written."""
-    redis_url = _as_redis_url(required(given, "broker_url")) if live else None
-    with Client(database_url(given, migrated=True), redis_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
+    client_url = redis_url(required(given, "broker_url")) if live else None
+    with Client(database_url(given, migrated=True), client_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
         yield opened
 
 
@@ -138,7 +139,7 @@ def without_secrets(text: str, url: str) -> str:
 def _redis(broker_url: str) -> redis.Redis:
     try:
         opened: redis.Redis = redis.Redis.from_url(
-            _as_redis_url(broker_url),
+            redis_url(broker_url),
             socket_timeout=PATIENCE_S,
             socket_connect_timeout=PATIENCE_S,
             retry=Retry(NoBackoff(), 0),  # its own default would try for 20 s
@@ -148,11 +149,6 @@ def _redis(broker_url: str) -> redis.Redis:
             "AGNO_BROKER_URL is not an address of Redis: write redis://:PASSWORD@HOST:6379/0."
         ) from None
     return opened
-
-
-def _as_redis_url(broker_url: str) -> str:
-    """kombu and redis-py name a unix socket differently."""
-    return broker_url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
 
 
 def required(given: Settings, key: str) -> str:

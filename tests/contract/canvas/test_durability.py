@@ -225,10 +225,13 @@ def test_what_many_go_on_with_at_once_is_sent_once(
     late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper
     (row,) = database.execute(late, [chord_id]).fetchall()
     owed = CanvasContinuation(row[0], chord_id=chord_id)
-    many = [partial(services.dispatch.go_on, [owed]), partial(services.dispatch.continue_chord, chord_id)] * 4
+    many = [
+        partial(services.dispatch.continue_canvases, [owed]),
+        partial(services.dispatch.continue_chord, chord_id),
+    ] * 4
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda go_on: go_on(), many))
-    services.dispatch.go_on([owed])
+    services.dispatch.continue_canvases([owed])
     assert told.get(timeout=WAIT_S) == ["a"]
     invariants.until(lambda: services.redis.llen("agents") == 0)
     assert (tmp_path / "notes").read_text() == "['a']\n"
