@@ -22,7 +22,7 @@ from agno_workers import wiring
 from agno_workers.cli import screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate
 from agno_workers.cli.demo_model import Chosen, choose, serving
-from agno_workers.cli.processes import Ended, ProcessManager, ending_by_signal
+from agno_workers.cli.processes import ProcessManager, StoppedBySignal, stopping_by_signal
 from agno_workers.cli.programs import workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
@@ -60,11 +60,11 @@ def demo(
     settings = settings_module.load()
     chosen = choose(model, settings)
     console = screen.console()
-    with ending_by_signal() as hurry:
+    with stopping_by_signal() as hurry:
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
                 programs = [
-                    replace(program, patience_s=1.0)
+                    replace(program, stop_timeout_s=1.0)
                     for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
                 ]
                 crew = ProcessManager(programs, lambda _program, _line: None, stage.say)
@@ -75,7 +75,7 @@ def demo(
                     stage.leave()
                     hurry.set()  # nothing is under way that somebody waits for
                     crew.stop(hurry)
-        except Ended as ended:
+        except StoppedBySignal as ended:
             console.print("[dim]Ended before it was over; what was left of it is cancelled.[/]")
             raise typer.Exit(128 + ended.signum) from None
     if wrong:

@@ -39,11 +39,11 @@ def workers(
 def _worker(name: str, queue: str, pool: str, slots: int, events: bool, ends_within_s: float) -> Program:
     command = f"-m celery -q -A agno_workers worker -P {pool} -l INFO {_WITHOUT}".split()
     itself = ["-Q", queue, "-c", str(slots), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
-    return Program(name, (*_QUIET, *command, *itself), ready=" ready.", patience_s=ends_within_s + 5)
+    return Program(name, (*_QUIET, *command, *itself), ready=" ready.", stop_timeout_s=ends_within_s + 5)
 
 
 def flower(port: int) -> tuple[Program, str]:
-    """Flower, for this machine only, looking and not touching; and the password that was made for it.
+    """Flower, for this machine only, read-only; and its new password.
 
     Raises SettingsError when the port is taken.
     """

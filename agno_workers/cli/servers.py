@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 import sqlalchemy
 
-from agno_workers import local as embedded
+from agno_workers import local
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
 from agno_workers.database import migrate
@@ -52,8 +52,8 @@ def running(settings: Settings) -> Iterator[Servers]:
     if connection.are_given(settings):
         yield _given(settings)
         return
-    folder = embedded.default_state_dir()
-    with embedded.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
+    folder = local.default_state_dir()
+    with local.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
         yield Servers(started.database_url, started.broker_url, client, folder, partial(_revive, started))
 
 
@@ -62,7 +62,7 @@ def _given(settings: Settings) -> Servers:
     return Servers(connection.database_url(settings), settings.broker_url.get_secret_value(), client, None)
 
 
-def _revive(servers: embedded.EmbeddedServers) -> None:
+def _revive(servers: local.LocalServers) -> None:
     servers.valkey.start()
     servers.postgres.start()
 

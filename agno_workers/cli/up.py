@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
-from agno_workers.cli.processes import Ended, ProcessManager, Program, ending_by_signal
+from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal, stopping_by_signal
 from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 
@@ -51,7 +51,7 @@ def up(
         where["Flower"] = (
             f"http://127.0.0.1:{flower_port}, read-only; user {FLOWER_USER}, password {password}"
         )
-    with ending_by_signal() as hurry:
+    with stopping_by_signal() as hurry:
         try:
             with running(settings) as servers:
                 prepare(servers)
@@ -62,7 +62,7 @@ def up(
                     where,
                     hurry,
                 )
-        except Ended as ended:
+        except StoppedBySignal as ended:
             if ended.signum != signal.SIGINT:
                 raise typer.Exit(128 + ended.signum) from None
 

@@ -97,7 +97,7 @@ def _found(path: Path | None) -> tuple[str, Path, list[Path]]:
 
 def _own() -> tuple[str, Path, list[Path]]:
     """The project's documents where it is checked out; else some that come with the package."""
-    project = _PACKAGE.parents[1]
+    project = _PACKAGE.parents[2]
     files = [project / "README.md", *sorted((project / "docs").glob("*.md"))]
     if (project / "pyproject.toml").exists() and (found := [file for file in files if file.is_file()]):
         return "this project's README and docs", project, found

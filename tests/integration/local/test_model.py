@@ -73,8 +73,8 @@ def test_it_ends_when_stopped_or_killed(tmp_path: Path) -> None:
     model = local_model.LocalModel(tmp_path / "model.log")
     for end in (model.stop, model.kill):
         model.start()
-        assert model._kept
-        watch = os.pidfd_open(model._kept.pid)
+        assert model._process
+        watch = os.pidfd_open(model._process.pid)
         end()
         assert select.select([watch], [], [], 0)[0]
         os.close(watch)
