@@ -25,7 +25,7 @@ from agno_workers.local.supervisor import ProcessSpec
 NAME = "smollm2-135m"
 SLOTS = 4  # requests at the same time
 SLOT_TOKENS = 4096  # prompt and answer of one request; a slot takes about 90 MB of memory
-THREADS = 2
+THREADS = 1  # two spin while they wait for each other: on busy cores an answer took three times as long
 
 
 class LocalModel:
