@@ -1,7 +1,7 @@
-"""Where the commands find Postgres and Redis, and how they say in a few seconds that they don't.
+"""Connect the commands to Postgres and Redis, or report within a few seconds that they are unavailable.
 
-The addresses are those of the settings. Where there are none, they are those of the embedded servers of the state
-folder, if these run: so a second shell beside `up` needs no exports.
+The addresses come from the settings. If these have none, they are those of the local servers of the state folder, if these
+run: a second shell beside `up` needs no exports.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
 
 PATIENCE_S = 3
-"""A command that a person waits for gives up on a server sooner than a worker does."""
+"""A person waits for a command: it gives up sooner than a worker does."""
 
 
 def settings() -> Settings:
-    """The settings, with the addresses that the commands use. Raises SettingsError."""
+    """Return the settings, with the addresses of running local servers if they have none. Raises SettingsError."""
     given = settings_module.load()
-    if not _is_half_given(given) and not given.database_url.get_secret_value() and _embedded_run():
-        return given.model_copy(update=_embedded_addresses())
+    if not _is_half_given(given) and not given.database_url.get_secret_value() and _local_servers_run():
+        return given.model_copy(update=_local_addresses())
     return given
 
 
 def are_given(given: Settings) -> bool:
-    """Whether the settings name servers, so that none are started. Raises SettingsError when they name one of two."""
+    """Return True if the settings name servers. Raises SettingsError if they name one of two."""
     return not _is_half_given(given) and bool(given.database_url.get_secret_value())
 
 
 def database_url(given: Settings, *, migrated: bool = False) -> str:
-    """Raises SettingsError without an address, or, asked for `migrated`, without our tables; Unavailable when nobody answers."""
+    """Return the address of a Postgres that answers. Raises SettingsError without an address, Unavailable without an answer.
+
+    migrated: also raise SettingsError when it lacks our tables.
+    """
     url = required(given, "database_url")
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
@@ -56,17 +59,17 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
             "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
         ) from None
     except psycopg.OperationalError as error:
-        said = without_secrets(str(error), url).rstrip(" .?")
+        reason = without_secrets(str(error), url).rstrip(" .?")
         raise Unavailable(
-            f"Postgres can't be reached: {said}. Is it up, and is AGNO_DATABASE_URL right?"
+            f"Postgres can't be reached: {reason}. Start it, or correct AGNO_DATABASE_URL."
         ) from error
     if migrated and not has_tables:
-        raise SettingsError("this database has none of our tables: run `agno-workers db upgrade`.")
+        raise SettingsError("this database lacks our tables: run `agno-workers db upgrade`.")
     return url
 
 
 def redis_client(given: Settings) -> redis.Redis:
-    """A client that has been answered. Raises as `database_url`."""
+    """Return a client of a Redis that answers. Raises as `database_url`."""
     client = _redis(required(given, "broker_url"))
     reach_redis(client)
     return client
@@ -77,20 +80,20 @@ def reach_redis(client: redis.Redis) -> None:
         client.ping()
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
-            f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
+            f"Redis can't be reached: {str(error).rstrip(' .')}. Start it, or correct AGNO_BROKER_URL."
         ) from error
 
 
 @contextmanager
 def look(given: Settings | None = None) -> Iterator[RunQueries]:
-    """The rows, for reading."""
+    """Open the queries for reading rows."""
     with pool(given) as opened:
         yield RunQueries(opened)
 
 
 @contextmanager
 def pool(given: Settings | None = None) -> Iterator[Pool]:
-    """Postgres, with our tables in it. Raises as `database_url`."""
+    """Open a Postgres that has our tables. Raises as `database_url`."""
     opened = Pool(
         database_url(given or settings(), migrated=True),
         size=1,
@@ -106,20 +109,20 @@ def pool(given: Settings | None = None) -> Iterator[Pool]:
 
 @contextmanager
 def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
-    """For submitting, waiting and cancelling; `live`: with Redis, for pieces of text as they are written."""
+    """Open a client; `live`: with Redis, for text as it is streamed."""
     redis_url = _as_redis_url(required(given, "broker_url")) if live else None
     with Client(database_url(given, migrated=True), redis_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
         yield opened
 
 
 def import_from_here() -> None:
-    """Modules of AGNO_IMPORTS may lie in the working folder, as they may for `celery -A`."""
+    """Let AGNO_IMPORTS name modules of the working folder, as `celery -A` does."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
 
 
 def without_password(url: str) -> str:
-    """The address as people may see it."""
+    """Return the address without its password."""
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -127,7 +130,7 @@ def without_password(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """One line of an error, without the password of the address that it is about."""
+    """Return an error on one line, without the password of the address."""
     try:
         password = urlsplit(url).password
     except ValueError:
@@ -142,7 +145,7 @@ def _redis(broker_url: str) -> redis.Redis:
             _as_redis_url(broker_url),
             socket_timeout=PATIENCE_S,
             socket_connect_timeout=PATIENCE_S,
-            retry=Retry(NoBackoff(), 0),  # its own default would try for 20 s
+            retry=Retry(NoBackoff(), 0),  # the default tries for 20 s
         )
     except ValueError:
         raise SettingsError(
@@ -152,7 +155,7 @@ def _redis(broker_url: str) -> redis.Redis:
 
 
 def _as_redis_url(broker_url: str) -> str:
-    """kombu and redis-py name a unix socket differently."""
+    """Translate kombu's name of a unix socket to redis-py's."""
     return broker_url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
 
 
@@ -160,7 +163,7 @@ def required(given: Settings, key: str) -> str:
     url: str = getattr(given, key).get_secret_value()
     if not url:
         raise SettingsError(
-            f"AGNO_{key.upper()} is not set, and no embedded servers run for {str(default_state_dir())!r}: "
+            f"AGNO_{key.upper()} is not set, and no local servers run in {str(default_state_dir())!r}: "
             "set it, or start everything here with `agno-workers up`."
         )
     return url
@@ -173,16 +176,16 @@ def _is_half_given(given: Settings) -> bool:
             ("AGNO_DATABASE_URL", "AGNO_BROKER_URL") if database else ("AGNO_BROKER_URL", "AGNO_DATABASE_URL")
         )
         raise SettingsError(
-            f"{present} is set and {missing} is not: set both, or neither to use embedded servers."
+            f"{present} is set and {missing} is not: set both, or neither to use local servers."
         )
     return False
 
 
-def _embedded_run() -> bool:
-    return Path(urlsplit(Valkey(default_state_dir()).redis_url).path).exists()
+def _local_servers_run() -> bool:
+    return Valkey(default_state_dir()).is_ready()
 
 
-def _embedded_addresses() -> dict[str, SecretStr]:
+def _local_addresses() -> dict[str, SecretStr]:
     folder = default_state_dir()
     return {
         "database_url": SecretStr(Postgres(folder).database_url),

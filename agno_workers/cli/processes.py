@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agno_workers.errors import AgnoError
+from agno_workers.errors import AgnoError, EmbeddedError
 from agno_workers.local.supervised import Supervised
 from agno_workers.local.supervisor import ProcessSpec
 
@@ -160,9 +160,15 @@ class ProcessManager:
             self._report(
                 f"{program.name}: process {process.pid} ended ({_status(process.wait())}), starting it again {when}"
             )
-        if time.monotonic() >= self._restart_at[program.name]:
-            del self._restart_at[program.name]
+        if time.monotonic() < self._restart_at[program.name]:
+            return
+        try:
             self._start(program)
+        except (OSError, EmbeddedError) as error:  # no memory for another process, say
+            self._restart_at[program.name] = time.monotonic() + _MAX_PAUSE_S
+            self._report(f"{program.name}: {error}")
+        else:
+            del self._restart_at[program.name]
 
     def _pause_s(self, child: Child) -> float:
         """Return 0 for a process that worked until it was killed, and twice the last pause for one that keeps dying."""

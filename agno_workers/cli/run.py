@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import typer
 
 from agno_workers.cli import connection, screen
+from agno_workers.cli.autostart import autostart
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.engine.registry import Registry
 from agno_workers.errors import AgnoError, WaitTimeout
@@ -37,14 +38,16 @@ def run(
     ),
 ) -> None:
     """Submit a run, and wait for its answer. Ctrl-C stops waiting; the run goes on."""
-    given = connection.settings()
-    queue = _queue_of(agent, given)
+    queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
-    with connection.client(given, live=stream) as client:
+    with (
+        autostart(wait=wait, agents=8, tools=8) as ready,
+        connection.client(ready.settings, live=stream) as client,
+    ):
         handle = client.submit(
             agent, text, queue=queue, session_id=session, user_id=user, idempotency_key=key
         )
-        if not wait:
+        if not wait and not ready.temporary:
             typer.echo(screen.as_json(handle.run) if json else handle.id)
             return
         try:

@@ -138,7 +138,7 @@ class Postgres(Server):
             remove_dir=str(self.socket_dir),
         )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Look for `ready` in line 8 of the pid file, as pg_ctl does."""
         try:
             lines = (self.data_dir / "postmaster.pid").read_text().split("\n")

@@ -101,15 +101,15 @@ class Server(ABC):
         """Return the command that runs the server."""
 
     @abstractmethod
-    def _is_ready(self) -> bool:
-        """Return True once the server answers."""
+    def is_ready(self) -> bool:
+        """Return True if a server of this state folder answers, whichever process started it."""
 
     def _on_ready(self) -> None:  # noqa: B027 - Valkey needs nothing more
         """Finish the start once the server answers."""
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self._is_ready():
+        while not self.is_ready():
             if not (self._process and self._process.is_running()) or time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"The local {self.name} did not start: {last_line(self.log)} The log is {str(self.log)!r}."

@@ -59,7 +59,7 @@ class Valkey(Server):
             remove_dir=str(self.socket_dir),
         )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(5)
             try:
