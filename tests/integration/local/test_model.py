@@ -1,4 +1,4 @@
-"""The local model through the same client our users have."""
+"""The local model, asked through OpenAI's client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded servers, for real: what they keep, what they leave behind, and who may use them."""
+"""The local servers: what survives a restart or a kill, that nothing is left behind, and who may use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agno_workers.local import state, supervisor
 
 NOBODY = 65534
 
-# Starts both servers on the folder it is given, says who runs, and waits to be killed.
+# Starts both servers on the given folder, prints their process ids, and waits to be killed.
 LAUNCHER = """
 import signal, sys
 from pathlib import Path
@@ -125,17 +125,17 @@ def test_they_end_when_their_parent_is_killed(state_dir: Path) -> None:
         launcher.kill()
         wait_until_gone(family)
 
-    with local.servers(state_dir, fsync=False) as servers:  # nothing stands in the way of the next start
+    with local.servers(state_dir, fsync=False) as servers:  # the next start works
         assert psycopg.connect(servers.database_url).execute("SELECT 1").fetchone() == (1,)
 
 
-def test_they_end_when_their_keepers_are_killed(state_dir: Path) -> None:
+def test_they_end_when_their_supervisors_are_killed(state_dir: Path) -> None:
     with launch(state_dir) as launcher:
         family = descendants(launcher.pid)
-        for keeper in children(launcher.pid):
-            os.kill(keeper, signal.SIGKILL)
+        for supervisor_pid in children(launcher.pid):
+            os.kill(supervisor_pid, signal.SIGKILL)
         wait_until_gone(family)
-    local.start(state_dir, fsync=False).stop()  # the next start tidies up after them
+    local.start(state_dir, fsync=False).stop()  # the next start removes their remains
 
 
 def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:
@@ -149,7 +149,7 @@ def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:
         assert redis.Redis.from_url(valkey.redis_url).ping()
 
 
-def test_a_second_launcher_is_told_who_was_first(state_dir: Path) -> None:
+def test_a_second_launcher_is_refused_with_the_pid_of_the_first(state_dir: Path) -> None:
     with launch(state_dir) as launcher:
         with pytest.raises(
             EmbeddedError, match=f"in use by process {launcher.pid}: stop that process"
@@ -170,7 +170,7 @@ def test_a_long_state_path_and_odd_characters_do_not_matter(tmp_path: Path) -> N
         assert redis.Redis.from_url(servers.redis_url).ping()
 
 
-def test_a_half_made_cluster_is_made_anew(state_dir: Path) -> None:
+def test_an_unfinished_cluster_is_created_again(state_dir: Path) -> None:
     (state_dir / "postgres.new").mkdir(parents=True)
     (state_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
     with local.Postgres(state_dir, fsync=False) as postgres:
@@ -185,13 +185,13 @@ def test_data_of_another_version_is_refused(state_dir: Path) -> None:
         local.Postgres(state_dir).start()
 
 
-def test_a_folder_nobody_can_write_to_is_named(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError, match=r"can't be written to .*: set AGNO_STATE_DIR"):
         local.start(tmp_path / "file" / "state")
 
 
-def test_a_server_that_cannot_start_says_why(state_dir: Path) -> None:
+def test_a_server_that_cannot_start_reports_the_reason(state_dir: Path) -> None:
     with local.Postgres(state_dir, fsync=False) as postgres:
         pass
     (postgres.data_dir / "postgresql.conf").write_text("no_such_setting = 1\n")
@@ -200,7 +200,7 @@ def test_a_server_that_cannot_start_says_why(state_dir: Path) -> None:
     state.lock(state_dir, "postgres")  # and it is free again
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_an_ordinary_user_can_run_them_too(a_folder_of_nobody: Path) -> None:
     python = python_for_everybody()
     with launch(a_folder_of_nobody / "state", python, user=NOBODY) as launcher:
@@ -251,7 +251,7 @@ def read(postgres: local.Postgres, valkey: local.Valkey) -> list[int]:
 def launch(
     state_dir: Path, python: str = sys.executable, user: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program of its own that has started both servers; killed at the end of the block if it still runs."""
+    """Start a program that starts both servers; it is killed at the end of the block."""
     become: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
@@ -275,7 +275,7 @@ def children(pid: int) -> list[int]:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
-        return []  # it ended while we looked
+        return []  # it ended meanwhile
 
 
 def descendants(pid: int) -> list[int]:
@@ -283,7 +283,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Wait for the end of each of these processes, as the kernel tells it."""
+    """Wait until each of these processes has ended."""
     for pid in pids:
         try:
             watch = os.pidfd_open(pid)
@@ -295,7 +295,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 def python_for_everybody() -> str:
-    """A Python of our version that any user may run: ours may be installed in root's home."""
+    """Return a Python of our version that any user may run: ours may be installed in root's home."""
     for folder in (Path(sys.executable).parent, Path("/usr/local/bin"), Path("/usr/bin")):
         python = folder / f"python3.{sys.version_info.minor}"
         try:
@@ -311,6 +311,6 @@ def modes_above(folder: Path) -> dict[Path, int]:
 
 
 def tcp_sockets() -> set[str]:
-    """As they appear among a process's open files."""
+    """Return the TCP sockets as a process's open files name them."""
     tables = [table for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
     return {f"socket:[{line.split()[9]}]" for table in tables for line in table.read_text().splitlines()[1:]}
