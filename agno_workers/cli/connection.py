@@ -33,14 +33,25 @@ PATIENCE_S = 3
 def settings() -> Settings:
     """Return the settings, with the addresses of running local servers if they have none. Raises SettingsError."""
     given = settings_module.load()
-    if not _is_half_given(given) and not given.database_url.get_secret_value() and _local_servers_run():
-        return given.model_copy(update=_local_addresses())
-    return given
+    folder = default_state_dir()
+    if are_given(given) or not Valkey(folder).is_ready():
+        return given
+    addresses = {"database_url": Postgres(folder).database_url, "broker_url": Valkey(folder).broker_url}
+    return given.model_copy(update={name: SecretStr(url) for name, url in addresses.items()})
 
 
 def are_given(given: Settings) -> bool:
     """Return True if the settings name servers. Raises SettingsError if they name one of two."""
-    return not _is_half_given(given) and bool(given.database_url.get_secret_value())
+    urls = {
+        "AGNO_DATABASE_URL": given.database_url.get_secret_value(),
+        "AGNO_BROKER_URL": given.broker_url.get_secret_value(),
+    }
+    present, missing = [name for name in urls if urls[name]], [name for name in urls if not urls[name]]
+    if present and missing:
+        raise SettingsError(
+            f"{present[0]} is set and {missing[0]} is not: set both, or neither to use local servers."
+        )
+    return not missing
 
 
 def database_url(given: Settings, *, migrated: bool = False) -> str:
@@ -51,8 +62,8 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
     url = required(given, "database_url")
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
-            has_tables = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() == (
-                True,
+            (has_tables,) = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() or (
+                False,
             )
     except psycopg.ProgrammingError:
         raise SettingsError(
@@ -167,27 +178,3 @@ def required(given: Settings, key: str) -> str:
             "set it, or start everything here with `agno-workers up`."
         )
     return url
-
-
-def _is_half_given(given: Settings) -> bool:
-    database, broker = given.database_url.get_secret_value(), given.broker_url.get_secret_value()
-    if bool(database) != bool(broker):
-        present, missing = (
-            ("AGNO_DATABASE_URL", "AGNO_BROKER_URL") if database else ("AGNO_BROKER_URL", "AGNO_DATABASE_URL")
-        )
-        raise SettingsError(
-            f"{present} is set and {missing} is not: set both, or neither to use local servers."
-        )
-    return False
-
-
-def _local_servers_run() -> bool:
-    return Valkey(default_state_dir()).is_ready()
-
-
-def _local_addresses() -> dict[str, SecretStr]:
-    folder = default_state_dir()
-    return {
-        "database_url": SecretStr(Postgres(folder).database_url),
-        "broker_url": SecretStr(Valkey(folder).broker_url),
-    }

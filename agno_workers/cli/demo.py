@@ -177,7 +177,7 @@ def _play(stage: Stage, processes: ProcessManager, started: float) -> list[str]:
             f"1  knowledge: ingest {many} document(s), ask {len(picked.questions)} question(s)", align="left"
         )
     )
-    first_s = _ingest(stage, processes)
+    _ingest(stage, processes)
     pipeline.submit_questions(picked.questions, stage.session)
     _follow(stage, processes, stage.watch(), len(picked.questions))
     asked = stage.watch().now()
@@ -209,16 +209,13 @@ def _play(stage: Stage, processes: ProcessManager, started: float) -> list[str]:
     problems = [*pipeline.problems(rows, picked.documents), *sourceless]
     _show_check(stage, rows, problems)
     took_s = time.monotonic() - started
-    console.print(
-        f"  {took_s:.1f} s in all; the first step started after {first_s - started:.1f} s", style="dim"
-    )
+    console.print(f"  {took_s:.0f} s in all", style="dim")
     _show_next(stage, rows)
     return problems
 
 
-def _ingest(stage: Stage, processes: ProcessManager) -> float:
-    """Ingest the documents twice: unchanged ones are cheap. Return when the first step was seen running."""
-    first: float | None = None
+def _ingest(stage: Stage, processes: ProcessManager) -> None:
+    """Ingest the documents twice: unchanged ones are cheap."""
     for again in (False, True):
         job = pipeline.submit_ingestion(stage.folder, stage.session, os.environ["DEMO_EMBEDDER"])
         arrivals = Arrivals()
@@ -226,8 +223,6 @@ def _ingest(stage: Stage, processes: ProcessManager) -> float:
             while not RunStatus((progress := job.progress()).status).is_terminal:
                 arrivals.look(progress, time.monotonic())
                 shown.update(Text(f"{counted(progress)} {rate(arrivals, progress)}", "dim"))
-                if first is None and progress.started_at:
-                    first = time.monotonic()
                 processes.check()
                 time.sleep(_CHECK_EVERY_S)
         took = screen.took(job.run.created_at, progress.ended_at)
@@ -237,7 +232,6 @@ def _ingest(stage: Stage, processes: ProcessManager) -> float:
             stage.print(f"failed: {failure.uri}: {failure.message}")
         if job.run.error:
             raise AgnoError.from_json(job.run.error)
-    return first or time.monotonic()
 
 
 def _show_helpers(stage: Stage, asked: Sequence[Watched]) -> list[str]:

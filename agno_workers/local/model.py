@@ -14,8 +14,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from agno_workers.errors import EmbeddedError
 from agno_workers.local import state
@@ -28,66 +28,40 @@ SLOT_TOKENS = 4096  # prompt and answer of one request; a slot takes about 90 MB
 THREADS = 1  # two spin while they wait for each other: on busy cores an answer took three times as long
 
 
+@dataclass(frozen=True)
 class LocalModel:
-    """The model's server. `start` after `stop` or `kill` changes its address."""
+    """The running model."""
 
-    name = NAME
-
-    def __init__(self, log: Path | None = None) -> None:
-        """log: default `model.log` in the state folder."""
-        self._log = log
-        self._process: Supervised | None = None
-        self._address = ""
-
-    @property
-    def base_url(self) -> str:
-        """For an OpenAI client: `http://127.0.0.1:PORT/v1`."""
-        if not self._address:
-            raise EmbeddedError("The local model is not running: call start() first.")
-        return f"{self._address}/v1"
-
-    def start(self) -> Self:
-        """Load the model (about 0.7 s) and wait until it answers. Raises EmbeddedError with the reason."""
-        if self._process and self._process.is_running():
-            return self
-        log = self._log or state.default_state_dir() / "model.log"
-        state.make_state_dir(log.parent)
-        script = Path(__file__).with_name("model_server.py")
-        arguments = [str(weights()), NAME, str(SLOTS), str(SLOT_TOKENS), str(THREADS)]
-        spec = ProcessSpec(
-            command=[sys.executable, "-P", str(script), *arguments],
-            cwd="/",
-            environment={"LC_ALL": "C", "PATH": os.defpath},
-            pipe_stdout=True,
-        )
-        self._process = Supervised(spec, log)
-        self._address = self._process.read_line()  # printed once the model is loaded
-        if not self._address:
-            self.stop()
-            raise EmbeddedError(f"The local model did not start: {last_line(log)} The log is {str(log)!r}.")
-        return self
-
-    def stop(self) -> None:
-        """Stop it. Does nothing when it is not running."""
-        if self._process:
-            self._process.stop()
-        self._process, self._address = None, ""
-
-    def kill(self) -> None:
-        """SIGKILL it."""
-        if self._process:
-            self._process.kill()
-        self._process, self._address = None, ""
+    base_url: str
+    """For an OpenAI client: `http://127.0.0.1:PORT/v1`."""
+    pid: int
+    name: str = NAME
 
 
 @contextmanager
 def serve(log: Path | None = None) -> Iterator[LocalModel]:
-    """Run a LocalModel for a with block."""
-    model = LocalModel(log).start()
+    """Load the model (about 0.7 s) and serve it for a with block. Raises EmbeddedError with the reason.
+
+    log: default `model.log` in the state folder.
+    """
+    log = log or state.default_state_dir() / "model.log"
+    state.make_state_dir(log.parent)
+    script = Path(__file__).with_name("model_server.py")
+    arguments = [str(weights()), NAME, str(SLOTS), str(SLOT_TOKENS), str(THREADS)]
+    spec = ProcessSpec(
+        command=[sys.executable, "-P", str(script), *arguments],
+        cwd="/",
+        environment={"LC_ALL": "C", "PATH": os.defpath},
+        pipe_stdout=True,
+    )
+    process = Supervised(spec, log)
     try:
-        yield model
+        address = process.read_line()  # printed once the model is loaded
+        if not address:
+            raise EmbeddedError(f"The local model did not start: {last_line(log)} The log is {str(log)!r}.")
+        yield LocalModel(f"{address}/v1", process.pid)
     finally:
-        model.stop()
+        process.stop()
 
 
 def weights() -> Path:
