@@ -82,17 +82,13 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
 def redis_client(given: Settings) -> redis.Redis:
     """Return a client of a Redis that answers. Raises as `database_url`."""
     client = _redis(required(given, "broker_url"))
-    reach_redis(client)
-    return client
-
-
-def reach_redis(client: redis.Redis) -> None:
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
             f"Redis can't be reached: {str(error).rstrip(' .')}. Start it, or correct AGNO_BROKER_URL."
         ) from error
+    return client
 
 
 @contextmanager
