@@ -48,7 +48,7 @@ class Supervised:
             stdin.write(json.dumps([os.getpid(), asdict(spec)]).encode())
         first_line = self.read_line()
         if not first_line.isdecimal():
-            self.wait()
+            self.stop()
             reason = first_line or (last_line(log) if log else "no output")
             raise EmbeddedError(f"{spec.command[0]!r} could not be started: {reason}")
         self.pid = int(first_line)

@@ -46,15 +46,13 @@ class ProcessSpec:
 
 
 def main() -> None:
-    """Print the pid, wait until the process or our parent ends, and exit with the process's status (127: not started)."""
+    """Start the process, wait until it or our parent ends, and exit with its status (127: not started)."""
     parent, fields = json.load(sys.stdin)
     spec = ProcessSpec(**fields)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *STOP_SIGNALS})
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     pid = start(spec)
-    sys.stdout.write(f"{pid}\n")
-    sys.stdout.flush()
     status = wait(pid, parent)
     if status is None:
         status = stop(spec, pid)
@@ -81,6 +79,7 @@ def start(spec: ProcessSpec) -> int:
         prctl(PR_SET_PDEATHSIG, spec.orphan_signal)
         if os.getppid() != supervisor:  # it died before prctl
             os._exit(1)
+        os.write(1, f"{os.getpid()}\n".encode())  # the first line that our parent reads
         if not spec.pipe_stdout:
             os.dup2(2, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
