@@ -11,6 +11,7 @@ from rich.text import Text
 
 from agno_workers.cli import knowledge_commands as shelf
 from agno_workers.cli import screen
+from agno_workers.cli.autostart import autostart
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import SearchResult
@@ -44,7 +45,7 @@ def search(
 ) -> None:  # fmt: skip
     """Find the chunks that answer a question, the best first."""
     chosen = shelf.pairs("--filter", filters)
-    with shelf.opened() as here:
+    with autostart() as ready, shelf.opened(ready.settings) as here:
         described = here.described(knowledge)
         hits = here.library.ask(described, question, limit=limit, mode=mode, filters=chosen)  # type: ignore[arg-type]  # another mode is refused there
         if not hits:

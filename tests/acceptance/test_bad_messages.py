@@ -14,7 +14,7 @@ from celery.exceptions import NotRegistered
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.doctor import examine
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.settings import Settings
 from tests import invariants
 from tests.agents import echo
@@ -240,7 +240,7 @@ def test_an_unknown_task_is_kept_and_whoever_waits_is_told(
 
 
 def test_a_message_is_logged_while_postgres_is_down_and_its_row_written_later(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
+    servers: LocalServers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:  # fmt: skip
     servers.postgres.kill()
     try:

@@ -18,7 +18,7 @@ import agno_workers
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.signing import NONCE, SIGNED_AT, sign
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -47,7 +47,7 @@ def quarantine(database_url: str) -> Quarantined:
 
 
 @pytest.fixture
-def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
+def stranger(servers: LocalServers) -> Iterator[Celery]:
     """A Celery app that shares only the broker with us."""
     celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
     yield celery

@@ -24,7 +24,7 @@ from agno_workers.cli.metrics import OTHERS, Collector
 from agno_workers.core.messages import user
 from agno_workers.core.tool import Effect
 from agno_workers.errors import Unavailable
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.runs.metrics import counted
 from agno_workers.runs.workers import WorkerIdentity, Workers
 from agno_workers.settings import Settings
@@ -267,7 +267,7 @@ def test_of_a_postgres_that_is_away_no_more_is_told_than_that(
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RESET])
 def test_of_a_redis_that_is_away_no_more_is_told_than_that(
-    world: World, here: Settings, servers: EmbeddedServers, network: Network, mode: Mode
+    world: World, here: Settings, servers: LocalServers, network: Network, mode: Mode
 ) -> None:
     proxy = network.proxy(urlsplit(servers.redis_url).path)
     line = here.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{proxy.port}/0")})

@@ -22,7 +22,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CanvasContinuation, StepMessage
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -100,7 +100,7 @@ def test_a_chord_that_is_sent_while_redis_is_away_is_accepted_and_comes_back(
 
 
 def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everything(
-    servers: EmbeddedServers, held: Path, tmp_path: Path, redis_client: redis.Redis
+    servers: LocalServers, held: Path, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     """The negative control. Redis held the count of the chord: with it the body is gone, silently. Both header tasks have
     succeeded when the wait for the body begins, and there is nothing else that it could be waiting for.
