@@ -231,7 +231,7 @@ def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_
     servers.valkey.kill()
     try:
         submitted = echo.delay("hi")
-        assert submitted.status is RunStatus.QUEUED
+        assert submitted.run_status is RunStatus.QUEUED
         held.unlink()
         invariants.until(lambda: working.handle.steps[1].status == StepStatus.DONE)
     finally:

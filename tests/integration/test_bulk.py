@@ -158,7 +158,7 @@ def inputs():
     pathlib.Path({str(halfway)!r}).touch()
     signal.pause()
 
-Client(os.environ["AGNO_DATABASE_URL"]).submit_many("echo", inputs())
+Client(os.environ["AGNO_DATABASE_URL"]).batches.submit("echo", inputs())
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=os.environ | environment)
     try:
@@ -216,7 +216,7 @@ def test_any_text_arrives_as_it_was(client: Client, worker: Worker) -> None:
 
 def test_large_inputs_are_stored_once_and_come_back_whole(bulk: Batches, client: Client, database: psycopg.Connection) -> None:  # fmt: skip
     large = "x" * 5000
-    batch = submit_many(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
+    batch = batches.submit(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
     assert value(database, "SELECT count(*) FROM agno.blob") == 2
     asked = [client.runs.get(run.id).messages[0].text for run in batch.runs]
     assert asked == [large, "small", large, large + "y"]
@@ -258,7 +258,7 @@ def test_the_batch_id_of_a_batch_that_exists_gives_that_batch(client: Client, da
     assert next(unread) == "0"
     assert again.id == first.id == batch_id
     assert rows(database) == {**EMPTY, "run": 3, "message": 3, "step": 3, "batch": 1}
-    with pytest.raises(InvalidInput, match="is one of agent 'echo'"):
+    with pytest.raises(InvalidInput, match="belongs to agent 'echo'"):
         client.batches.submit("shouter", numbers(3), batch_id=batch_id)
 
 

@@ -58,14 +58,14 @@ def test_a_result_is_read_in_another_process(environment: dict[str, str], plain:
 def test_states_follow_the_run(held: Path) -> None:
     result = caller.delay(holding(held))
     invariants.until(running(held))
-    assert (result.state, result.ready(), result.status) == ("STARTED", False, RunStatus.WAITING)
+    assert (result.state, result.ready(), result.run_status) == ("STARTED", False, RunStatus.WAITING)
     held.unlink()
     assert result.get(timeout=WAIT_S) == "released"
-    assert (result.state, result.successful(), result.status) == ("SUCCESS", True, RunStatus.DONE)
+    assert (result.state, result.successful(), result.run_status) == ("SUCCESS", True, RunStatus.DONE)
     assert result.date_done == result.run.ended_at
     failed = failing.delay("a")
     failed.get(timeout=WAIT_S, propagate=False)
-    assert (failed.state, failed.failed(), failed.status) == ("FAILURE", True, RunStatus.FAILED)
+    assert (failed.state, failed.failed(), failed.run_status) == ("FAILURE", True, RunStatus.FAILED)
 
 
 def test_patience_ends_and_the_run_goes_on(held: Path) -> None:
