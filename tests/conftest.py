@@ -1,82 +1,134 @@
-"""Real servers for everybody: one Postgres and one Valkey a test session, a fresh database a test, real workers on demand."""
+"""Real servers for everybody: one Postgres and one Valkey a test session, a clean database a test, real workers on demand."""
 
 from __future__ import annotations
 
 import os
-import queue
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
+import hypothesis
 import pytest
 import redis
-from psycopg import sql
 
-from agno_workers import Client, local, wiring
+from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
-from agno_workers.database import migrate
-from agno_workers.local import LocalServers
 from agno_workers.settings import Settings, load
 from agno_workers.wiring import Services
+from tests.places import Place, Places
+from tests.servers import TEMPLATE, Servers, private, shared
+from tests.worker import ROOT, Worker
 
-ROOT = Path(__file__).parent.parent
+__all__ = ["ROOT", "StartWorker", "Worker"]
+
+# `--hypothesis-profile full` looks longer for what nobody has thought of.
+for name, max_examples in {"quick": 10, "usual": 50, "full": 500}.items():
+    hypothesis.settings.register_profile(name, max_examples=max_examples, deadline=None)
+hypothesis.settings.load_profile("usual")
+
+PROCESSES = {"start_worker", "keep_worker", "start_program", "fleet", "played"}
+"""Fixtures that start processes of ours."""
+NOT_QUICK = (
+    "tests/acceptance/", "tests/contract/canvas/", "tests/integration/embedded/", "tests/integration/knowledge/",
+    "tests/integration/processes/", "tests/integration/test_flower.py", "tests/integration/storage/test_interleavings.py",
+)  # fmt: skip
+"""Tests that start processes by themselves, load models, or take long."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests that start no worker and take no time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        dropped = [item for item in items if not _is_quick(item)]
+        items[:] = [item for item in items if _is_quick(item)]
+        config.hook.pytest_deselected(items=dropped)
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    is_slow = item.get_closest_marker("slow") is not None
+    return not (is_slow or fixtures & PROCESSES or item.nodeid.startswith(NOT_QUICK))
+
+
+# Processes of xdist share the servers.
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[LocalServers]:
-    """Postgres and Valkey of this session."""
-    folder = Path(tempfile.mkdtemp(prefix="agno-tests-"))
-    try:
-        with local.servers(folder, fsync=False) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def session_folder(request: pytest.FixtureRequest) -> Path:
+    """The folder of the session's servers, which delete it when they end."""
+    session = getattr(request.config, "workerinput", {}).get("testrunuid", uuid.uuid4().hex)
+    return Path(tempfile.gettempdir()) / f"agno-tests-{session[:12]}"
 
 
 @pytest.fixture(scope="session")
-def template(servers: LocalServers) -> str:
-    """The name of a migrated database, to be copied for each test."""
-    name = "agno_template"
-    _execute(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    migrate.upgrade(_named(servers.database_url, name))
-    return name
+def shared_servers(request: pytest.FixtureRequest, session_folder: Path) -> Servers:
+    """Postgres and Valkey of this session, with a logical database for this process."""
+    worker = getattr(request.config, "workerinput", {}).get("workerid")
+    parent = os.getppid() if worker else os.getpid()
+    return shared(session_folder, parent, int(worker.removeprefix("gw")) if worker else 0)
+
+
+@pytest.fixture(scope="session")
+def servers(shared_servers: Servers) -> Servers:
+    """The servers of a test. A module whose tests kill them or change their configuration overrides this by `own_servers`."""
+    return shared_servers
+
+
+@pytest.fixture(scope="session")
+def own_servers(shared_servers: Servers, session_folder: Path) -> Iterator[Servers]:
+    """Postgres and Valkey of this process alone, for tests that kill them or change their configuration."""
+    folder = session_folder / f"own-{os.getpid()}"
+    pair = private(folder, session_folder)
+    yield pair
+    pair.stop()
+
+
+@pytest.fixture(scope="session")
+def template() -> str:
+    """The name of a migrated database, to be copied."""
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def all_places() -> dict[Servers, Places]:
+    """The places of each pair of servers."""
+    return {}
 
 
 @pytest.fixture
-def database_url(servers: LocalServers, template: str) -> Iterator[str]:
-    """A fresh migrated database."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    _execute(
-        servers,
-        sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)),
-    )
-    yield _named(servers.database_url, name)
-    _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def place(
+    request: pytest.FixtureRequest, servers: Servers, all_places: dict[Servers, Places]
+) -> Iterator[Place]:
+    """A clean database and a clean Redis. Live workers are in it only for a test that asks for them."""
+    places = all_places.setdefault(servers, Places(servers))
+    workers = "keep_worker" in request.fixturenames
+    place = places.take(workers=workers)
+    yield place
+    places.put_back(place, workers=workers)
 
 
 @pytest.fixture
-def redis_client(servers: LocalServers) -> Iterator[redis.Redis]:
-    """An empty Redis."""
-    client = redis.Redis.from_url(servers.redis_url)
-    client.flushall()
-    yield client
-    client.close()
+def database_url(place: Place) -> str:
+    """A clean migrated database."""
+    return place.database_url
 
 
 @pytest.fixture
-def environment(database_url: str, servers: LocalServers, redis_client: redis.Redis) -> dict[str, str]:
+def redis_client(place: Place) -> Iterator[redis.Redis]:
+    """A clean Redis."""
+    with redis.Redis.from_url(place.servers.redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def environment(place: Place) -> dict[str, str]:
     """`AGNO_*` for a process that works on this test's database and Redis."""
     return {
-        "AGNO_DATABASE_URL": database_url,
-        "AGNO_BROKER_URL": servers.broker_url,
+        "AGNO_DATABASE_URL": place.database_url,
+        "AGNO_BROKER_URL": place.servers.broker_url,
         "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
         "AGNO_IMPORTS": "tests.agents",
     }
@@ -106,71 +158,10 @@ def services(app: AgnoCelery) -> Services:
 
 
 @pytest.fixture
-def client(environment: dict[str, str], servers: LocalServers) -> Iterator[Client]:
+def client(place: Place) -> Iterator[Client]:
     """A thin client, as another service would use it."""
-    with Client(environment["AGNO_DATABASE_URL"], servers.redis_url) as thin:
+    with Client(place.database_url, place.servers.redis_url) as thin:
         yield thin
-
-
-class Worker:
-    """A real worker process, ready when this returns. Its output is kept in `lines`."""
-
-    def __init__(
-        self, environment: dict[str, str], queues: str, pool: str, concurrency: int, *more: str
-    ) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", pool]
-        command += ["-c", str(concurrency), "-l", "INFO", "-n", f"{uuid.uuid4().hex[:6]}@test", *more]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=inherited | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self._news: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self.wait_for("ready.")
-
-    def wait_for(self, text: str, timeout_s: float = 60) -> str:
-        """The first line from now on that holds `text`; fails with all that the worker said."""
-        while True:
-            try:
-                line = self._news.get(timeout=timeout_s)
-            except queue.Empty:
-                line = None
-            if line is None:
-                pytest.fail(f"the worker never said {text!r}:\n{''.join(self.lines)}")
-            if text in line:
-                return line
-
-    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """Kill the worker with all its children, as a machine that dies does."""
-        try:
-            os.killpg(self.process.pid, how)
-        except ProcessLookupError:
-            return
-        if how is signal.SIGKILL:
-            self.process.wait(timeout=30)
-
-    def stop(self) -> int:
-        """Ask it to end, as a deploy does; its exit status."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            return self.process.wait(timeout=30)
-        finally:
-            self.kill()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            self._news.put(line)
-        self._news.put(None)
 
 
 StartWorker = Callable[..., Worker]
@@ -193,17 +184,26 @@ def start_worker(environment: dict[str, str]) -> Iterator[StartWorker]:
         worker.kill()
 
 
+@pytest.fixture(scope="module")
+def _workers_of_module(all_places: dict[Servers, Places]) -> Iterator[None]:
+    yield
+    for places in all_places.values():
+        places.stop_workers()
+
+
 @pytest.fixture
-def worker(start_worker: StartWorker) -> Worker:
-    """One worker for both queues."""
-    return start_worker()
+def keep_worker(_workers_of_module: None, place: Place, environment: dict[str, str]) -> StartWorker:
+    """Like `start_worker`, but the worker stays alive for the module's other tests, so no test may end it or change it."""
+
+    def keep(
+        *more: str, queues: str = "agents,tools", pool: str = "threads", concurrency: int = 8, **changed: str
+    ) -> Worker:
+        return place.worker(environment | changed, queues, pool, concurrency, *more)
+
+    return keep
 
 
-def _execute(servers: LocalServers, statement: sql.Composed) -> None:
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(statement)
-
-
-def _named(url: str, database: str) -> str:
-    """The same server, another database."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+@pytest.fixture
+def worker(keep_worker: StartWorker) -> Worker:
+    """One worker for both queues, which no test may end or change."""
+    return keep_worker()

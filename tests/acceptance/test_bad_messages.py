@@ -14,12 +14,12 @@ from celery.exceptions import NotRegistered
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.doctor import examine
-from agno_workers.local import LocalServers
 from agno_workers.settings import Settings
 from tests import invariants
 from tests.agents import echo
 from tests.conftest import StartWorker, Worker
 from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
+from tests.places import Place
 
 WAIT_S = 30
 PLAIN = ("-I", "tests.contract.canvas.plain")
@@ -239,21 +239,6 @@ def test_an_unknown_task_is_kept_and_whoever_waits_is_told(
     assert (quarantine()[0]["task"], quarantine()[0]["message_id"]) == ("nobody.knows", sent.id)
 
 
-def test_a_message_is_logged_while_postgres_is_down_and_its_row_written_later(
-    servers: LocalServers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
-) -> None:  # fmt: skip
-    servers.postgres.kill()
-    try:
-        redis_client.lpush("agents", *[b"hello"] * 20)
-        for _ in range(20):
-            worker.wait_for("is quarantined as unreadable")
-        assert redis_client.llen("agents") == 0
-    finally:
-        servers.postgres.start()
-    assert quarantine.reasons(20) == ["unreadable"] * 20
-    assert echo.delay("after").get(timeout=WAIT_S) == "<after>"
-
-
 def test_doctor_counts_quarantined_messages(
     worker: Worker, settings: Settings, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
@@ -268,10 +253,10 @@ def test_doctor_counts_quarantined_messages(
     "command", [b"[]", b"{}", b"x", raw(body(7)), raw(body({"method": ["a"]}))], ids=["list", "object", "text", "number", "method"]
 )  # fmt: skip
 def test_a_bad_remote_control_command_stops_no_worker(
-    worker: Worker, app: AgnoCelery, redis_client: redis.Redis, command: bytes
+    worker: Worker, app: AgnoCelery, redis_client: redis.Redis, place: Place, command: bytes
 ) -> None:
     for _ in range(3):
-        invariants.until(lambda: redis_client.publish("/0.celery.pidbox", command))
+        invariants.until(lambda: redis_client.publish(f"/{place.servers.number}.celery.pidbox", command))
     assert echo.delay("hi").get(timeout=WAIT_S) == "<hi>"
     assert worker.process.poll() is None
     assert app.control.ping(timeout=5, limit=1)

@@ -14,6 +14,7 @@ from celery import chord
 
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
+from tests import invariants
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.agents import echo, handbook
 from tests.conftest import StartWorker, Worker
@@ -50,9 +51,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def librarian(start_worker: StartWorker) -> Worker:
+def librarian(keep_worker: StartWorker) -> Worker:
     """A worker for documents, as the Procfile has it."""
-    return start_worker(queues="knowledge", pool="prefork", concurrency=1)
+    return keep_worker(queues="knowledge", pool="prefork", concurrency=1)
 
 
 @pytest.fixture
@@ -251,9 +252,9 @@ def test_an_agent_gets_the_best_hits_with_its_question(
     assert "barriers.md" in outcome["content"]
     (reference,) = client.runs.get(outcome["run_id"]).references
     assert (reference.n, reference.cited) == (1, True)
-    with psycopg.connect(database_url) as connection:
-        counted = connection.execute("SELECT used, cited, up FROM agno.feedback").fetchall()
-    assert counted == [(1, 1, 0)]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        counted = "SELECT used, cited, up FROM agno.feedback"  # a worker counts after the run has ended
+        invariants.until(lambda: connection.execute(counted).fetchall() == [(1, 1, 0)])
 
 
 def test_questions_without_a_good_hit_are_listed_and_struck_out(type_: Type, brought_in: str) -> None:

@@ -18,11 +18,12 @@ import pytest
 import redis
 from psycopg import sql
 
-from agno_workers.local import LocalServers
 from tests.acceptance.matrix.cells import Cell
 from tests.acceptance.matrix.fleet import Fleet
 from tests.acceptance.matrix.stories import ALL, Story
 from tests.conftest import ROOT
+from tests.places import named
+from tests.servers import Servers
 
 LANES = ("children", "children", "machines", "machines", "machines")
 FLEETS = {
@@ -36,7 +37,7 @@ FLEETS = {
 
 
 @pytest.fixture(scope="module")
-def environments(servers: LocalServers, template: str) -> Iterator[Callable[[int], dict[str, str]]]:
+def environments(servers: Servers, template: str) -> Iterator[Callable[[int], dict[str, str]]]:
     """`AGNO_*` of the lane of that number: a database and a Redis of its own."""
     names: list[str] = []
 
@@ -45,11 +46,12 @@ def environments(servers: LocalServers, template: str) -> Iterator[Callable[[int
         query = "CREATE DATABASE {} TEMPLATE {}"
         _execute(servers, sql.SQL(query).format(sql.Identifier(name), sql.Identifier(template)))
         names.append(name)
-        with redis.Redis.from_url(f"{servers.redis_url}?db={number}") as client:
+        lane = servers.numbered(servers.number + 1 + number)
+        with redis.Redis.from_url(lane.redis_url) as client:
             client.flushdb()
         return {
-            "AGNO_DATABASE_URL": servers.database_url.replace("/agno?", f"/{name}?"),
-            "AGNO_BROKER_URL": f"{servers.broker_url}?virtual_host={number}",
+            "AGNO_DATABASE_URL": named(servers.database_url, name),
+            "AGNO_BROKER_URL": lane.broker_url,
             "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
             "AGNO_IMPORTS": "tests.agents",
         }
@@ -122,6 +124,6 @@ def _has_cell(item: pytest.Item, request: pytest.FixtureRequest) -> bool:
     return item.path == request.path and "cell" in getattr(getattr(item, "callspec", None), "params", {})
 
 
-def _execute(servers: LocalServers, statement: sql.Composed) -> None:
+def _execute(servers: Servers, statement: sql.Composed) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(statement)

@@ -23,7 +23,6 @@ from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import Submitted
 from agno_workers.errors import RunNotFound, Unavailable
-from agno_workers.local import LocalServers
 from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
@@ -31,6 +30,8 @@ from tests.acceptance.matrix.stories import call, delegated
 from tests.agents import boss, caller, echo, matrix, thinker
 from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker
+from tests.messages import Quarantined
+from tests.servers import Servers
 from tests.steps import first_step, take
 
 WAIT_S = 30
@@ -38,6 +39,18 @@ NEVER = "600"
 """Seconds: what comes sooner came by another way."""
 SHORT = {"AGNO_LEASE_S": "1.5", "AGNO_RENEW_EVERY_S": "0.5"}
 """Where a lease has to run out."""
+
+
+@pytest.fixture(scope="session")
+def servers(own_servers: Servers) -> Servers:
+    """These tests kill servers."""
+    return own_servers
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker) -> Worker:
+    """One worker for both queues, for this test alone."""
+    return start_worker()
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +86,7 @@ def test_c3_what_was_committed_but_never_published_is_published_by_the_keeper(
 
 @pytest.mark.parametrize("how", ["flushed", "empty after a restart", "older after a failover"])
 def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
-    how: str, services: Services, redis_client: redis.Redis, servers: LocalServers, start_worker: StartWorker, held: Path,
+    how: str, services: Services, redis_client: redis.Redis, servers: Servers, start_worker: StartWorker, held: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     ledger = tmp_path / "ledger"
@@ -91,7 +104,7 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     before = _beat(services)
     match how:
         case "flushed":
-            redis_client.flushall()
+            redis_client.flushdb()
         case "empty after a restart":
             servers.valkey.kill()
             servers.valkey.start(fresh=True)
@@ -135,7 +148,7 @@ def test_c4_a_message_that_is_sent_twice_is_carried_once(
 
 
 @pytest.fixture
-def line(servers: LocalServers) -> Iterator[Proxy]:
+def line(servers: Servers) -> Iterator[Proxy]:
     """A line to Postgres that can lose answers."""
     folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
     with Network() as network:
@@ -224,7 +237,7 @@ def test_c16_a_cancel_reaches_a_tool_of_a_delegated_run_within_a_heartbeat_witho
 
 
 def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_it_is_back(
-    servers: LocalServers, worker: Worker, app: AgnoCelery, held: Path
+    servers: Servers, worker: Worker, app: AgnoCelery, held: Path
 ) -> None:
     working = matrix.delay(call("hold", held))
     invariants.until(running(held))
@@ -241,7 +254,7 @@ def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_
 
 
 def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_anew(
-    servers: LocalServers, start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, database_url: str
+    servers: Servers, start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, database_url: str
 ) -> None:
     files = [tmp_path / name for name in ("turn", "tool", "transaction")]
     for file in files:
@@ -268,8 +281,24 @@ def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_
         assert connection.execute("SELECT count(*) FROM public.booking").fetchone() == (1,)
 
 
+def test_while_postgres_is_down_the_log_has_a_bad_message_and_the_row_comes_later(
+    servers: Servers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, database_url: str
+) -> None:
+    quarantine = Quarantined(database_url)
+    servers.postgres.kill()
+    try:
+        redis_client.lpush("agents", *[b"hello"] * 20)
+        for _ in range(20):
+            worker.wait_for("is quarantined as unreadable")
+        assert redis_client.llen("agents") == 0
+    finally:
+        servers.postgres.start()
+    assert quarantine.reasons(20) == ["unreadable"] * 20
+    assert echo.delay("after").get(timeout=WAIT_S) == "<after>"
+
+
 def test_c22_a_restored_backup_goes_on_from_where_it_was(
-    servers: LocalServers, redis_client: redis.Redis, app: AgnoCelery, database_url: str, start_worker: StartWorker, held: Path
+    servers: Servers, redis_client: redis.Redis, app: AgnoCelery, database_url: str, start_worker: StartWorker, held: Path
 ) -> None:  # fmt: skip
     first = start_worker()
     middle = boss.delay(delegated(call("hold", held)))
@@ -307,7 +336,7 @@ def outcome(database_url: str, run: RunResult) -> object:
 class Database:
     """A backup of this test's database, and bringing it back."""
 
-    def __init__(self, servers: LocalServers, url: str) -> None:
+    def __init__(self, servers: Servers, url: str) -> None:
         self._servers = servers
         self._name = urlsplit(url).path.removeprefix("/")
         self._backup = f"{self._name}_backup"

@@ -26,12 +26,19 @@ AGENTS, *PROGRAMS = re.findall(
 WAIT_S = 60
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's agents.py."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "agents.py").write_text(AGENTS)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, environment: dict[str, str], start_worker: StartWorker) -> dict[str, str]:
-    """A folder with the README's agents.py, a worker that serves it, and the environment of who uses it."""
-    (tmp_path / "agents.py").write_text(AGENTS)
-    theirs = {"AGNO_IMPORTS": "agents", "PYTHONPATH": str(tmp_path)}
-    start_worker(queues="agents,tools,knowledge", **theirs)
+def project(folder: Path, environment: dict[str, str], keep_worker: StartWorker) -> dict[str, str]:
+    """The environment of a program in that folder. A worker serves its agents."""
+    theirs = {"AGNO_IMPORTS": "agents", "PYTHONPATH": str(folder)}
+    keep_worker(queues="agents,tools,knowledge", **theirs)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
     return inherited | environment | theirs
 
@@ -79,7 +86,7 @@ def test_a_chord_over_runs_survives_a_redis_that_forgets(
     while not started.exists():
         assert time.monotonic() < give_up, "the tool never began"
         time.sleep(0.05)
-    redis_client.flushall()
+    redis_client.flushdb()
     held.unlink()
     assert result.get(timeout=WAIT_S) == "<[1]\nreleased\n\n[2]\n<beside it>>"
 

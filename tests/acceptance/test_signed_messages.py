@@ -18,7 +18,6 @@ import agno_workers
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.signing import NONCE, SIGNED_AT, sign
-from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -37,8 +36,8 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def worker(start_worker: StartWorker) -> Worker:
-    return start_worker(*PLAIN)
+def worker(keep_worker: StartWorker) -> Worker:
+    return keep_worker(*PLAIN)
 
 
 @pytest.fixture
@@ -47,9 +46,9 @@ def quarantine(database_url: str) -> Quarantined:
 
 
 @pytest.fixture
-def stranger(servers: LocalServers) -> Iterator[Celery]:
+def stranger(environment: dict[str, str]) -> Iterator[Celery]:
     """A Celery app that shares only the broker with us."""
-    celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
+    celery = Celery("stranger", broker=environment["AGNO_BROKER_URL"], set_as_current=False)
     yield celery
     celery.close()
 
@@ -230,7 +229,7 @@ def test_a_step_that_the_keeper_sends_again_is_not_a_replay(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
     runs = [echo.delay(str(number)) for number in range(20)]
-    redis_client.flushall()
+    redis_client.flushdb()
     start_worker(*PLAIN)
     assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}>" for number in range(20)]
     assert quarantine() == []
@@ -264,7 +263,7 @@ def test_a_replayed_step_does_nothing_even_after_redis_lost_its_nonces(
     assert isinstance(real, bytes)
     worker = start_worker(*PLAIN)
     assert run.get(timeout=WAIT_S) == "<hi>"
-    redis_client.flushall()
+    redis_client.flushdb()
     redis_client.lpush("agents", real)
     for _ in range(2):
         worker.wait_for("Task agno.turn[")

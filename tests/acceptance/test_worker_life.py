@@ -19,7 +19,6 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.main import main
 from agno_workers.core.run import StepStatus
-from agno_workers.local import LocalServers
 from agno_workers.runs.workers import Workers
 from agno_workers.wiring import Services
 from tests import invariants
@@ -27,10 +26,23 @@ from tests.acceptance.test_crashes import holding, running
 from tests.agents import caller, echo
 from tests.chaos.proxy import Mode, Network
 from tests.conftest import StartWorker, Worker
+from tests.servers import Servers
 
 WAIT_S = 30
 LONG = "600"
 """A grace time, or a lease, that no test waits for: what comes sooner came by another way."""
+
+
+@pytest.fixture(scope="session")
+def servers(own_servers: Servers) -> Servers:
+    """These tests kill servers."""
+    return own_servers
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker) -> Worker:
+    """One worker for both queues, for this test alone."""
+    return start_worker()
 
 
 @pytest.fixture
@@ -286,7 +298,7 @@ def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_work
 @pytest.mark.parametrize("lasts", [True, False], ids=["away", "reset"])
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_what_was_taken_and_not_begun_outlives_a_connection_that_is_lost(
-    servers: LocalServers, start_worker: StartWorker, services: Services, client: Client, held: Path, pool: str,
+    servers: Servers, start_worker: StartWorker, services: Services, client: Client, held: Path, pool: str,
     lasts: bool,
 ) -> None:  # fmt: skip
     """From a foreign app, since there is nothing in Postgres from which the keeper could send it again."""
@@ -356,7 +368,7 @@ class Proxy:
 
 
 @pytest.fixture
-def proxy(servers: LocalServers) -> Iterator[Proxy]:
+def proxy(servers: Servers) -> Iterator[Proxy]:
     proxy = Proxy(servers.redis_url.removeprefix("unix://").partition("?")[0])
     yield proxy
     proxy.close()
@@ -396,7 +408,7 @@ def test_a_busy_worker_passes_its_self_test(
 
 
 def test_a_worker_outlives_a_redis_that_is_away_for_long(
-    start_worker: StartWorker, app: AgnoCelery, servers: LocalServers, workers: Workers
+    start_worker: StartWorker, app: AgnoCelery, servers: Servers, workers: Workers
 ) -> None:
     worker = start_worker(AGNO_CANARY_EVERY_S="0.2")
     servers.valkey.kill()

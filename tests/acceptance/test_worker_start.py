@@ -11,6 +11,13 @@ import pytest
 import redis
 
 from tests.conftest import ROOT
+from tests.servers import Servers
+
+
+@pytest.fixture(scope="session")
+def servers(own_servers: Servers) -> Servers:
+    """These tests configure Redis."""
+    return own_servers
 
 
 def start(environment: dict[str, str], queues: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,6 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
-from agno_workers.local import LocalServers
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.sdk.batch import submit_many
@@ -30,9 +29,16 @@ from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import echo
 from tests.conftest import ROOT, StartWorker, Worker
+from tests.servers import Servers
 
 WAIT_S = 60
 EMPTY = {"run": 0, "message": 0, "step": 0, "batch": 0, "blob": 0}
+
+
+@pytest.fixture(scope="session")
+def servers(own_servers: Servers) -> Servers:
+    """These tests kill Redis."""
+    return own_servers
 
 
 @pytest.fixture
@@ -367,7 +373,7 @@ def test_two_cancels_of_one_batch_at_the_same_time_cancel_each_run_once(client: 
 
 
 def test_a_batch_that_is_submitted_while_redis_is_down_is_done_when_it_is_back(
-    servers: LocalServers, worker: Worker, app: AgnoCelery, database_url: str
+    servers: Servers, worker: Worker, app: AgnoCelery, database_url: str
 ) -> None:
     servers.valkey.kill()
     try:
@@ -385,7 +391,7 @@ def test_a_redis_that_forgets_while_a_batch_is_under_way_costs_no_run(
     batch = client.batches.submit("echo", numbers(1000))
     for wiped_at in (100, 400, 700):
         invariants.until(lambda at=wiped_at: batch.progress().ended >= at)  # type: ignore[misc]
-        redis_client.flushall()
+        redis_client.flushdb()
     assert batch.wait(timeout=WAIT_S).done == 1000
     assert sorted(position for position, _ in batch.results(timeout=5)) == list(range(1000))
     invariants.hold(database_url)

@@ -21,7 +21,9 @@ from celery import Celery
 
 from agno_workers.broker.app import AgnoCelery
 from tests.agents import caller
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, Worker
+from tests.places import with_workers
+from tests.servers import Servers
 
 ROOT = Path(__file__).parents[2]
 SIGNED_IN = "Basic " + base64.b64encode(b"me:secret").decode()
@@ -29,10 +31,22 @@ Flower = Callable[..., tuple[int, str]]
 T = TypeVar("T")
 
 
-@pytest.fixture
-def ask(environment: dict[str, str], tmp_path: Path) -> Iterator[Flower]:
+@pytest.fixture(scope="module")
+def ask(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
     """Ask the running Flower: `ask(path, auth=..., method=...)` gives status and body."""
-    yield from _running(environment | {"FLOWER_BASIC_AUTH": "me:secret"}, tmp_path / "flower.log")
+    environment = {
+        "AGNO_DATABASE_URL": servers.database_url,
+        "AGNO_BROKER_URL": with_workers(servers).broker_url,
+        "AGNO_CONFIG": str(ROOT / "config" / "test.toml"),
+        "FLOWER_BASIC_AUTH": "me:secret",
+    }
+    yield from _running(environment, tmp_path_factory.mktemp("flower") / "flower.log")
+
+
+@pytest.fixture
+def worker(keep_worker: StartWorker) -> Worker:
+    """A worker that sends events."""
+    return keep_worker("-E")
 
 
 def test_without_a_password_nobody_gets_in(ask: Flower) -> None:
@@ -43,8 +57,7 @@ def test_without_a_password_nobody_gets_in(ask: Flower) -> None:
         assert ask(path, auth=SIGNED_IN)[0] == 200, path
 
 
-def test_who_is_signed_in_can_change_nothing(ask: Flower, start_worker: StartWorker) -> None:
-    worker = start_worker("-E")
+def test_who_is_signed_in_can_change_nothing(ask: Flower, worker: Worker) -> None:
     (name,) = _until(lambda: json.loads(ask("/api/workers?refresh=true", auth=SIGNED_IN)[1]))
     for action in (
         f"worker/shutdown/{name}",
@@ -68,8 +81,7 @@ def test_who_is_signed_in_can_change_nothing(ask: Flower, start_worker: StartWor
     assert worker.process.poll() is None
 
 
-def test_what_a_run_is_about_is_not_shown(ask: Flower, start_worker: StartWorker, app: AgnoCelery) -> None:
-    start_worker("-E")
+def test_what_a_run_is_about_is_not_shown(ask: Flower, worker: Worker, app: AgnoCelery) -> None:
     run = caller.delay('boom {"text": "private words"}')
     assert run.get(timeout=60) == "!private words"
     shown = _until(
@@ -81,9 +93,8 @@ def test_what_a_run_is_about_is_not_shown(ask: Flower, start_worker: StartWorker
 
 
 def test_pages_hide_what_a_foreign_app_put_into_its_message(
-    ask: Flower, start_worker: StartWorker, app: AgnoCelery, environment: dict[str, str]
+    ask: Flower, worker: Worker, app: AgnoCelery, environment: dict[str, str]
 ) -> None:
-    start_worker("-E")
     with Celery(broker=environment["AGNO_BROKER_URL"], set_as_current=False) as foreign:
         sent = foreign.send_task("agno.run", args=["private words"], kwargs={"agent": "echo"}, queue="agents")
     assert app.AsyncResult(sent.id).get(timeout=60) == "<private words>"

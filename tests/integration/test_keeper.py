@@ -38,7 +38,7 @@ def test_after_a_wipe_a_long_backlog_is_sent_once(
 ) -> None:
     backlog = 2 * keeper._BATCH + 1
     submit(backlog)
-    redis_client.flushall()
+    redis_client.flushdb()
     assert rounds.round()
     assert rounds.round()
     assert queues.length(redis_client, "agents") == backlog
@@ -51,7 +51,7 @@ def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_the
     remembers(services, redis_client)
     submit(1)
     sent = []
-    for seconds in (30, 31, 30, 31, 61):
+    for seconds in (30, 35, 30, 25, 75):  # far from the limits, on a slow machine too
         age(services, seconds)
         rounds._not_before.clear()
         rounds.round()

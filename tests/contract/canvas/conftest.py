@@ -51,7 +51,7 @@ def database(database_url: str) -> Iterator[psycopg.Connection]:
 def redis_client(servers: LocalServers) -> Iterator[redis.Redis]:
     """A Redis that is empty when the module begins."""
     client = redis.Redis.from_url(servers.redis_url)
-    client.flushall()
+    client.flushdb()
     yield client
     client.close()
 

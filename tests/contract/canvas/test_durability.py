@@ -58,7 +58,7 @@ def test_a_chord_outlives_a_redis_that_forgets_everything(
     result = chord([echo.s("a"), caller.s(holding(held)), plain("upper", "b")], signature)()
     invariants.until(running(held))
     invariants.until(lambda: database.execute(_PARTS_OF_OPEN_CHORDS).fetchone() == (2,))
-    redis_client.flushall()
+    redis_client.flushdb()
     held.unlink()
     assert result.get(timeout=WAIT_S) == expected
 
@@ -69,7 +69,7 @@ def test_a_chord_in_a_chord_outlives_a_redis_that_forgets_everything(
     inner = chord([caller.s(holding(held)), echo.s("a")], shouter.s())
     result = chord([inner | echo.s(), echo.s("b")], plain("join"))()
     invariants.until(running(held))
-    redis_client.flushall()
+    redis_client.flushdb()
     held.unlink()
     assert result.get(timeout=WAIT_S) == "<[1]\nRELEASED\n\n[2]\n<A>>+<b>"
 
@@ -79,7 +79,7 @@ def test_a_header_that_redis_forgot_before_a_worker_saw_it_is_sent_again(
 ) -> None:
     result = chord([echo.s(letter).set(queue="late") for letter in "abc"], echo.s())()
     assert redis_client.llen("late") == 3
-    redis_client.flushall()
+    redis_client.flushdb()
     start_worker(queues="late")
     assert result.get(timeout=WAIT_S) == sections("<a>", "<b>", "<c>")
 
@@ -118,7 +118,7 @@ def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everyth
         result = chord(header, body, app=celery)()
         invariants.until(running(held))
         invariants.until(result.parent[0].ready)
-        redis_client.flushall()
+        redis_client.flushdb()
         held.unlink()
         waited_for = [celery.AsyncResult(result.parent[1].id), celery.AsyncResult(result.id)]
         assert waited_for[0].get(timeout=WAIT_S) == "released"

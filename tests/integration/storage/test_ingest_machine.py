@@ -389,7 +389,7 @@ def test_whatever_happens_in_whatever_order_nothing_breaks_and_no_text_is_lost(
     counting_pool: CountingPool,
 ) -> None:
     how = settings(
-        max_examples=ROADS or 100,
+        max_examples=ROADS or 40,
         stateful_step_count=50,
         derandomize=not ROADS,
         database=None,

@@ -807,7 +807,7 @@ def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
 ) -> None:
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
     how = settings(
-        max_examples=ROADS or 200,
+        max_examples=ROADS or 80,
         stateful_step_count=60,
         derandomize=not ROADS,
         database=None,

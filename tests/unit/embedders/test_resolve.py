@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -98,20 +96,3 @@ def test_invalid_name_gets_a_suggestion(keyed: None, name: str, advice: str) -> 
     with pytest.raises(InvalidInput, match=advice) as caught:
         resolve(name)
     assert caught.value.model == name
-
-
-def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    program = (
-        "import os, sys\n"
-        "from agno_workers.knowledge.embedders import resolve\n"
-        "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'bpe_openai', 'torch')\n"
-        "told = lambda: print([name for name in heavy if name in sys.modules])\n"
-        "told()\n"
-        "os.environ['OPENAI_API_KEY'] = 'k'\n"
-        "resolve('openai:text-embedding-3-small')\n"
-        "told()\n"
-        "resolve('local')\n"
-        "told()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:3] == ["[]", "['numpy']", "['numpy', 'onnxruntime', 'tokenizers']"]

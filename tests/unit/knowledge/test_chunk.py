@@ -28,7 +28,7 @@ chunkings = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 @given(parsed, chunkings)
 def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
@@ -46,7 +46,7 @@ def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, ch
         )  # a table's header above it
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 @given(parsed, chunkings)
 def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
@@ -62,7 +62,7 @@ def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) ->
     assert not set(left_out) - set(headings + " \n\t")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 @given(parsed)
 def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
     normal = normalise(document)
@@ -78,7 +78,7 @@ def test_a_line_that_begins_with_blanks_is_no_reason_to_say_the_one_before_it_tw
     assert all(before.end < piece.end for before, piece in pairwise(pieces))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 @given(parsed, st.integers(20, 300), st.data(), st.sampled_from(["structure", "fixed"]))
 def test_with_an_overlap_every_piece_still_brings_something_new(
     document: Parsed, max_chars: int, data: st.DataObject, strategy: str
