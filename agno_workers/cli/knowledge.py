@@ -200,6 +200,23 @@ def retry(run_id: str = _RUN, wait: bool = _WAIT, json: bool = _AS_JSON) -> None
 
 
 @app.command()
+def duplicates(
+    name: str = _NAME, limit: int = typer.Option(100, "--limit", min=1, max=100_000), json: bool = _AS_JSON
+) -> None:
+    """List documents that say the same as another one, or nearly."""
+    with shelf.opened() as here:
+        listed = KnowledgeStats(here.pool).duplicates(here.knowledges.get(name).id, limit)
+    if json:
+        typer.echo(screen.as_json(listed))
+    elif not listed:
+        typer.echo(f"No duplicates in {name}.")
+    else:
+        console = screen.console()
+        rows = [(f"{each.similarity:.0%}", each.uri, each.of) for each in listed]
+        console.print(screen.table(console.width, ("alike", "document", "same as"), rows, right=("alike",)))
+
+
+@app.command()
 def review(
     name: str = _NAME,
     verdict: str | None = typer.Argument(None, metavar="[approve|reject]"),

@@ -40,13 +40,18 @@ def search(
     limit: int | None = typer.Option(
         None, "--limit", min=1, max=1000, help="Hits at the most; default: the knowledge base's, else 8."
     ),
+    duplicates: bool | None = typer.Option(
+        None, "--duplicates/--no-duplicates", help="Whether to show documents that nearly equal a better one."
+    ),
     json: bool = typer.Option(False, "--json", help="Print JSON: whole chunks, and what their score is made of."),
 ) -> None:  # fmt: skip
     """Find the chunks that answer a question, the best first."""
     chosen = shelf.pairs("--filter", filters)
     with shelf.opened() as here:
         described = here.described(knowledge)
-        hits = here.library.ask(described, question, limit=limit, mode=mode, filters=chosen)  # type: ignore[arg-type]  # another mode is refused there
+        hits = here.library.ask(
+            described, question, limit=limit, mode=mode, filters=chosen, near_duplicates=duplicates
+        )  # type: ignore[arg-type]  # another mode is refused there
         if not hits:
             _must_hold_something(here, knowledge)
     if json:

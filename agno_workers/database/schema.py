@@ -413,7 +413,6 @@ document = sa.Table(
     sa.Column("run_id", UUID),
     # The document that has the same text, and its chunks.
     sa.Column("duplicate_of", sa.BigInteger),
-    sa.Column("near_duplicate_of", sa.BigInteger),
     _now("created_at"),
     _now("updated_at"),
     sa.UniqueConstraint("knowledge_id", "uri", name="document_uri"),

@@ -30,7 +30,8 @@ class Retriever:
         self._vector = lru_cache(_QUESTIONS)(self._embed)
 
     def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None,
+        near_duplicates: bool = True,
     ) -> list[SearchResult]:  # fmt: skip
         """The best hits, best first; with `rerank` more are found, and it has the last word.
 
@@ -51,6 +52,7 @@ class Retriever:
             mode,
             compile_filter(filters),
             rerank,
+            near_duplicates,
         )
         try:
             return asked()
@@ -68,7 +70,14 @@ class Retriever:
         )
 
     def _asked(
-        self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter, rerank: Rerank | None
+        self,
+        knowledge: str,
+        question: str,
+        limit: int,
+        mode: Mode,
+        filter: Filter,
+        rerank: Rerank | None,
+        near_duplicates: bool,
     ) -> list[SearchResult]:
         base = self._base(knowledge)
         vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
@@ -81,6 +90,7 @@ class Retriever:
             limit=limit,
             space_id=base.space_id,
             rerank=rerank,
+            near_duplicates=near_duplicates,
         )
 
     def _base(self, name: str) -> Searched:

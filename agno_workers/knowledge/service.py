@@ -27,7 +27,8 @@ class Asks(Protocol):
     """Finds what fits; see asking.py."""
 
     def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None,
+        near_duplicates: bool = True,
     ) -> list[SearchResult]: ...  # fmt: skip
 
     def similar(
@@ -70,11 +71,12 @@ class KnowledgeService:
         mode: Mode | None = None,
         filters: dict[str, Any] | None = None,
         rerank: Rerank | None = None,
+        near_duplicates: bool | None = None,
     ) -> list[SearchResult]:
         """The best hits, best first. A question without a good one is kept as a gap, unless a filter may be why."""
         searching = knowledge.searching
         hits = self._asks.ask(knowledge.name, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {},
-            rerank=rerank,
+            rerank=rerank, near_duplicates=searching.near_duplicates if near_duplicates is None else near_duplicates,
         )  # fmt: skip
         best, is_gap = judged(hits, searching.gap_below)
         if is_gap and not filters:

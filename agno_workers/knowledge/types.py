@@ -204,6 +204,8 @@ class SearchConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     limit: int = 8
     mode: Mode = "hybrid"
+    near_duplicates: bool = True
+    """False: of documents that nearly equal each other only the best one is returned."""
     gap_below: float = 0.3
     """A question whose best hit is less alike (cosine) is kept as a gap; where no hit has one, a question without any."""
 

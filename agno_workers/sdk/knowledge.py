@@ -21,6 +21,7 @@ from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.store.bases import AGENT, DocumentRow, Given
 from agno_workers.knowledge.store.feedback import Count, Verdict
+from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
 from agno_workers.knowledge.types import Mode, Rerank, SearchResult
 from agno_workers.sdk.agent import RunResult
 from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
@@ -89,9 +90,14 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         knowledges = wiring.services().knowledges
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
+    def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
+        """List documents that say the same as another one, or nearly. Raises UnknownKnowledge."""
+        here = wiring.services()
+        return KnowledgeStats(here.pool).duplicates(here.knowledges.get(self.name).id, limit)
+
     def search(
         self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None,
-        rerank: Rerank | None = None,
+        rerank: Rerank | None = None, near_duplicates: bool | None = None,
     ) -> list[SearchResult]:  # fmt: skip
         """The best hits, best first: `hybrid` (by meaning and by words), `semantic` or `keyword`. `filters` go by metadata:
         `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
@@ -100,7 +106,13 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
         """
         return wiring.services().library.ask(
-            self, question, limit=limit, mode=mode, filters=filters, rerank=rerank
+            self,
+            question,
+            limit=limit,
+            mode=mode,
+            filters=filters,
+            rerank=rerank,
+            near_duplicates=near_duplicates,
         )
 
     def similar(

@@ -104,7 +104,6 @@ class DocumentRow(msgspec.Struct, frozen=True):
     media_type: str | None = None
     language: str | None = None
     duplicate_of: int | None = None
-    near_duplicate_of: int | None = None
 
 
 class KnowledgeBases:

@@ -78,7 +78,7 @@ SELECT ingestion.run_id::text AS run_id, run.status, run.created_at, run.ended_a
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.knowledge_id = %(knowledge_id)s ORDER BY run.created_at DESC LIMIT %(limit)s;
 
 -- name: documents
-SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, near_duplicate_of, metadata, updated_at
+SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, metadata, updated_at
 FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s;
 
 -- name: raise_version

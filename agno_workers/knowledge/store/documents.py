@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.database.pool import Connection, Row, execute, jsonb, statements
-from agno_workers.knowledge.types import NEAR_BANDS, Chunk
+from agno_workers.knowledge.types import Chunk
 from agno_workers.knowledge.versions import Item, Missing, Read, compared
 
 _SQL = statements("knowledge/store/ingest")
@@ -27,10 +27,6 @@ _CONFIGURATIONS = {
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
 """Text search configurations that Postgres brings along, by ISO 639-1."""
-
-
-_NEAR_LOOKED_AT = 32
-"""Documents of one band that a new one is held against."""
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -133,7 +129,7 @@ class DocumentWriter:
         self.copy_chunks()
         self.find_vectors()
         self.write_documents()
-        self.find_near()
+        self.write_bands()
         self.switch()
 
     def hold(self, reads: Sequence[tuple[Item, Read]]) -> None:
@@ -257,7 +253,7 @@ class DocumentWriter:
             self._ask("drop_chunks", document_ids=[each.id for each in known], but=but, live=False)
             self.more -= sum(row["live"] for row in gone)
 
-    def find_near(self) -> None:
+    def write_bands(self) -> None:
         own = [each for each in self.documents if each.original is None]
         bands = [
             (band, digest, each.id) for each in own for band, digest in enumerate(each.read.prepared.bands)
@@ -271,12 +267,6 @@ class DocumentWriter:
         self._ask(
             "write_bands", knowledge_id=self.knowledge_id, edited=edited, bands=numbers, hashes=hashes, document_ids=ids
         )  # fmt: skip
-        self._ask(
-            "find_near",
-            document_ids=[each.id for each in own],
-            near_bands=NEAR_BANDS,
-            near_looked_at=_NEAR_LOOKED_AT,
-        )
 
     def switch(self) -> None:
         """Edited documents of which no vector is missing."""

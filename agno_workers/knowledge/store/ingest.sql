@@ -203,19 +203,6 @@ SELECT %(knowledge_id)s, n.band, n.hash, n.document_id
 FROM unnest(%(bands)s::smallint[], %(hashes)s::bigint[], %(document_ids)s::bigint[]) AS n (band, hash, document_id)
 ON CONFLICT DO NOTHING;
 
--- name: find_near
--- Of a band that a great many documents have, as the pages of a template, only the first ones are looked at.
-UPDATE agno.document d SET near_duplicate_of = near.other FROM (
-    SELECT DISTINCT ON (mine) mine, other FROM (
-        SELECT m.document_id AS mine, o.document_id AS other, count(*) AS shared
-        FROM agno.near_band m CROSS JOIN LATERAL (
-            SELECT o.document_id FROM agno.near_band o
-            WHERE o.knowledge_id = m.knowledge_id AND o.band = m.band AND o.hash = m.hash AND o.document_id < m.document_id
-            ORDER BY o.document_id LIMIT %(near_looked_at)s) AS o
-        WHERE m.document_id = ANY(%(document_ids)s) GROUP BY 1, 2
-    ) AS pair WHERE shared >= %(near_bands)s ORDER BY mine, other
-) AS near WHERE d.id = near.mine;
-
 -- name: switch
 SELECT agno.switch_documents(%(document_ids)s) AS more;
 

@@ -83,6 +83,7 @@ class Search:
         space_id: int | None = None,
         min_score: float | None = None,
         per_document: int | None = None,
+        near_duplicates: bool = True,
         effort: Effort | None = None,
         rerank: Rerank | None = None,
     ) -> list[SearchResult]:
@@ -90,6 +91,7 @@ class Search:
         no vectors, `hybrid` is `keyword`, and `semantic` finds nothing. `per_document` bounds the hits of one document;
         without it the further chunks of one document count less and less in a hybrid search, so that others have their say.
         `min_score` goes by `Hit.score`: a cosine (semantic), a BM25 (keyword), or about a share of the best (hybrid).
+        Without `near_duplicates` only the best of documents that nearly equal each other has its chunks returned.
         With `rerank` four times as many are found, and it has the last word.
         """
         asked = {
@@ -97,6 +99,8 @@ class Search:
             "mode": mode,
             "limit": _limit(limit) if rerank is None else min(limit * 4, MAX_LIMIT),
         }
+        if not near_duplicates:
+            asked["near_duplicates"] = False
         found = self.find(
             knowledge_id, vector, filter, effort, asked | {"space_id": space_id, "min_score": min_score, "per_document": per_document}
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.database.pool import Pool, statements
-from agno_workers.knowledge.types import SpaceStatus
+from agno_workers.knowledge.types import NEAR_BANDS, SpaceStatus
 
 _SQL = statements("knowledge/store/stats")
 
@@ -54,6 +54,16 @@ class Origin(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class Duplicate(msgspec.Struct, frozen=True):
+    """A document that says the same as another one, or nearly."""
+
+    uri: str
+    of: str
+    """The uri of the other document."""
+    similarity: float
+    """1.0: the same text, stored once. Below: the estimated share of equal phrases."""
+
+
 class Unfinished(msgspec.Struct, frozen=True):
     """A model whose vectors nobody is making any more, with some still missing or not taken into use."""
 
@@ -88,6 +98,10 @@ class KnowledgeStats:
     def origins(self, name: str, limit: int = 20) -> list[Origin]:
         rows = self._pool.run(_SQL["origins"], {"name": name, "limit": limit})
         return [msgspec.convert(row, Origin) for row in rows]
+
+    def duplicates(self, knowledge_id: int, limit: int = 100) -> list[Duplicate]:
+        asked = {"knowledge_id": knowledge_id, "near_bands": NEAR_BANDS, "limit": limit}
+        return [msgspec.convert(row, Duplicate) for row in self._pool.run(_SQL["duplicates"], asked)]
 
     def searched(self, name: str) -> Searched | None:
         """None: there is no knowledge base of that name."""

@@ -23,6 +23,22 @@ SELECT d.origin, count(*) AS documents, max(d.updated_at) AS updated_at
 FROM agno.document d JOIN agno.knowledge k ON k.id = d.knowledge_id
 WHERE k.name = %(name)s GROUP BY d.origin ORDER BY documents DESC, d.origin LIMIT %(limit)s;
 
+-- name: duplicates
+-- Documents with the text of another one, then those that share NEAR_BANDS bands with an earlier one. A band that very many documents
+-- share, such as the pages of a template, is compared with the first 32 only.
+SELECT d.uri, o.uri AS of, 1.0::float8 AS similarity FROM agno.document d JOIN agno.document o ON o.id = d.duplicate_of
+WHERE d.knowledge_id = %(knowledge_id)s
+UNION ALL
+SELECT d.uri, o.uri, power(near.bands / 16.0, 0.2) FROM agno.document d CROSS JOIN LATERAL (
+    SELECT other.document_id, count(*) AS bands FROM agno.near_band mine CROSS JOIN LATERAL (
+        SELECT o.document_id FROM agno.near_band o
+        WHERE o.knowledge_id = mine.knowledge_id AND o.band = mine.band AND o.hash = mine.hash AND o.document_id < d.id
+        ORDER BY o.document_id LIMIT 32) AS other
+    WHERE mine.document_id = d.id GROUP BY 1 HAVING count(*) >= %(near_bands)s ORDER BY bands DESC, 1 LIMIT 1
+) AS near JOIN agno.document o ON o.id = near.document_id
+WHERE d.knowledge_id = %(knowledge_id)s
+LIMIT %(limit)s;
+
 -- name: unfinished
 -- Models whose vectors are to be searched once they are all there, while no ingestion is at work to make them.
 SELECT k.name AS knowledge, s.model, (SELECT count(*) FROM agno.chunk_embedding e WHERE e.space_id = s.id) AS vectors,

@@ -16,7 +16,8 @@ from agno_workers.knowledge.steps import MODEL, NOTHING, take_embed
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
-from agno_workers.knowledge.types import Chunking
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.knowledge.types import NEAR_BANDS, Chunking
 from tests import invariants
 from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
@@ -222,14 +223,20 @@ def test_two_documents_that_are_edited_to_the_same_text_end_with_one_copy_of_its
     assert shelf.world.value("SELECT count(*) FROM agno.document WHERE duplicate_of IS NOT NULL") == 1
 
 
-def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
-    shelf.books = {"a": "alike one", "b": "alike two", "c": "other"}
+def duplicates(shelf: Shelf, limit: int = 100) -> list[tuple[str, str]]:
+    knowledge_id = shelf.knowledges.get("docs").id
+    found = KnowledgeStats(shelf.world.pool).duplicates(knowledge_id, limit)
+    return [(each.uri, each.of) for each in found]
+
+
+def test_duplicates_and_near_duplicates_are_listed(shelf: Shelf) -> None:
+    shelf.books = {"a": "alike one", "b": "alike two", "c": "other", "d": "other"}
     shelf.run()
-    rows = shelf.world.sql(
-        "SELECT d.uri, o.uri AS near FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
-    )
-    assert rows == [{"uri": "b", "near": "a"}]
+    assert duplicates(shelf) == [("d", "c"), ("b", "a")]
     assert len(shelf.chunks()) == 3
+    shelf.books["b"] = "something else"
+    shelf.run()
+    assert duplicates(shelf) == [("d", "c")]
 
 
 @pytest.mark.parametrize("embed_texts", [3, 100])
@@ -746,18 +753,14 @@ def test_a_text_that_all_documents_have_is_looked_up_once(
     assert shelf.without_vector() == 0
 
 
-def test_of_very_many_that_are_nearly_the_same_few_are_looked_at(shelf: Shelf) -> None:
+def test_listing_many_near_duplicates_compares_each_with_the_first_ones_only(shelf: Shelf) -> None:
     shelf.books = {f"a{place:03}": f"alike {place}" for place in range(120)}
     shelf.run()
-    rows = shelf.world.sql(
-        "SELECT DISTINCT o.uri FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
-    )
-    assert rows == [{"uri": "a000"}]
-    ids = [row["id"] for row in shelf.world.sql("SELECT id FROM agno.document ORDER BY uri")][70:]
-    asked = {"document_ids": ids, "near_bands": 4, "near_looked_at": 32}
-    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/ingest')['find_near']}"
+    assert {of for _, of in duplicates(shelf, 1000)} == {"a000"}
+    asked = {"knowledge_id": shelf.knowledges.get("docs").id, "near_bands": NEAR_BANDS, "limit": 1000}
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/stats')['duplicates']}"
     ((plan,),) = (row.values() for row in shelf.world.sql(explain, **asked))
-    assert max(_rows(plan[0]["Plan"])) <= 16 * 50 * 32
+    assert max(_rows(plan[0]["Plan"])) <= 16 * 120 * 32
 
 
 def _rows(plan: dict[str, Any]) -> Iterator[float]:

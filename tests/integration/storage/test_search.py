@@ -26,6 +26,27 @@ def base(world: World) -> Base:
     return Base(world.pool)
 
 
+# Near-duplicates.
+
+
+@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
+def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, mode: Any) -> None:
+    best, copy, other = (
+        base.add(("red cat", EAST)),
+        base.add(("red cat is", NORTH_EAST)),
+        base.add(("cat", NORTH)),
+    )
+    for chunk, bands in ((best, range(16)), (copy, range(12, 28)), (other, range(3))):
+        for value in bands:
+            base.sql(
+                "INSERT INTO agno.near_band SELECT knowledge_id, %s, %s, document_id FROM agno.chunk WHERE id = %s",
+                value % 16, value, chunk[0],
+            )  # fmt: skip
+    everything = base.found("red cat", EAST, mode=mode)
+    assert set(everything) == {*best, *copy, *other}
+    assert base.found("red cat", EAST, mode=mode, near_duplicates=False) == [*best, *other]
+
+
 # By words.
 
 

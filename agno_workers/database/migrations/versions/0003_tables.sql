@@ -55,7 +55,6 @@ CREATE TABLE IF NOT EXISTS agno.document (
 	run_id UUID,
 	-- The document that has the same text, and its chunks.
 	duplicate_of BIGINT,
-	near_duplicate_of BIGINT,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	updated_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),

@@ -68,7 +68,7 @@ BEGIN
 END $$;
 
 -- `asked` holds knowledge_id, known_version?, space_id?, text?, mode, filter?, limit, candidates, ef, max_scan, exact_chunks,
--- words_budget, min_score?, per_document?, and of a search by example document_id? or chunk_id? (whose document is left out).
+-- words_budget, min_score?, per_document?, near_duplicates? (false: documents that nearly equal a better one are dropped), and of a search by example document_id? or chunk_id? (whose document is left out).
 -- Gives {"version", "how", "hits"}, or {"version", "unchanged": true} where the base still is at known_version, or {"version",
 -- "retired": true} where the space asked for is no longer searched, or nothing where there is no such base.
 --
@@ -110,9 +110,13 @@ DECLARE
     bm25 text := '0::float8';
     how jsonb := '{}';
     hits jsonb;
+    near_duplicates boolean := coalesce((asked->>'near_duplicates')::boolean, true);
     semantic text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
     keyword text := semantic;
 BEGIN
+    IF NOT near_duplicates THEN
+        best := best * 2; -- some of them are dropped
+    END IF;
     SELECT k.* INTO base FROM agno.knowledge k WHERE k.id = (asked->>'knowledge_id')::int;
     IF NOT FOUND THEN
         RETURN NULL;
@@ -218,6 +222,13 @@ BEGIN
                 FROM agno.feedback b, LATERAL (SELECT (b.cited + 0.1 * b.used + 3 * b.up - 3 * b.down)::float8 AS said) n
             ) f ON f.chunk_id = p.id
         ),
+        document AS (SELECT c.document_id AS id, max(m.final) AS final FROM moved m JOIN agno.chunk c ON c.id = m.id GROUP BY 1),
+        -- Documents that are near-duplicates of a better one. Not executed unless %6$s refers to it.
+        repeated AS (
+            SELECT d.id FROM document d JOIN agno.near_band mine ON mine.document_id = d.id
+            JOIN agno.near_band other USING (knowledge_id, band, hash) JOIN document better ON better.id = other.document_id
+            WHERE (better.final, -better.id) > (d.final, -d.id) GROUP BY d.id, better.id HAVING count(*) >= 4
+        ),
         top AS (SELECT m.* FROM moved m WHERE m.final >= %5$s%6$s ORDER BY m.final DESC, m.id LIMIT %7$s)
         SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
             'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
@@ -237,7 +248,8 @@ BEGIN
         CASE WHEN per_document IS NULL AND mode <> 'hybrid' THEN '1' ELSE
             'row_number() OVER (PARTITION BY (SELECT c.document_id FROM agno.chunk c WHERE c.id = j.id) ORDER BY j.score DESC, j.id)' END,
         CASE WHEN per_document IS NULL AND mode = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
-        coalesce(asked->>'min_score', '-1e300')::float8, CASE WHEN per_document IS NULL THEN '' ELSE format(' AND m.place <= %s', per_document) END, wanted)
+        coalesce(asked->>'min_score', '-1e300')::float8, concat(CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
+            CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), wanted)
     INTO hits USING filter, documents, near, words, lookup;
     IF (SELECT (s.has_partition, s.status) FROM agno.space s WHERE s.id = room.id) <> (room.has_partition, room.status) THEN
         RETURN agno.search(asked, vector); -- the vectors moved meanwhile, or went, and where we looked there may have been none
