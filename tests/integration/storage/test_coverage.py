@@ -12,7 +12,7 @@ from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.database.schema import metadata
 from agno_workers.knowledge.types import SourceStatus, SpaceStatus
 from tests import invariants
-from tests.integration.storage.test_ingest_machine import Library
+from tests.integration.knowledge.store.test_ingest_machine import Library
 from tests.integration.storage.test_state_machine import Road
 from tests.integration.storage.world import PACKAGE, STATEMENTS
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import KnowledgeBases
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 from tests.integration.storage.world import World
 from tests.invariants import until
 

@@ -16,7 +16,7 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store import search_index
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.store.search_index import Index, SearchIndex
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 
 LARGE = 60
 DIMENSIONS = 8

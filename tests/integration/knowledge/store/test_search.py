@@ -14,7 +14,7 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.types import SearchResult
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 from tests.integration.storage.world import World
 
 EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
