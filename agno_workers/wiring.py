@@ -146,7 +146,7 @@ class Services:
         )
 
     def _bury(self, step: ExhaustedStep) -> CommitResult:
-        if step.kind in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.TIDY):
+        if step.kind in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.FINALIZE):
             return bury_ingesting(self.ingest, step)
         return bury(self.engine, step)
 

@@ -1,10 +1,10 @@
-"""`agno.scan`, `agno.ingest` and `agno.tidy`: the beginning of an ingestion, its batches of documents, and its end."""
+"""`agno.scan`, `agno.ingest` and `agno.finalize`: the beginning of an ingestion, its batches of documents, and its end."""
 
 from __future__ import annotations
 
 from agno_workers import wiring
-from agno_workers.broker.names import INGEST, SCAN, TIDY
-from agno_workers.knowledge.steps import take_ingest, take_scan, take_tidy
+from agno_workers.broker.names import FINALIZE, INGEST, SCAN
+from agno_workers.knowledge.steps import take_finalize, take_ingest, take_scan
 from agno_workers.tasks.app import app
 
 
@@ -20,7 +20,7 @@ def ingest(run_id: str, step_id: str, generation: int) -> None:
     services.dispatch.publish(take_ingest(services.intake, run_id, step_id, generation))
 
 
-@app.task(name=TIDY, ignore_result=True)
-def tidy(run_id: str, step_id: str, generation: int) -> None:
+@app.task(name=FINALIZE, ignore_result=True)
+def finalize(run_id: str, step_id: str, generation: int) -> None:
     services = wiring.services()
-    services.dispatch.publish(take_tidy(services.intake, run_id, step_id, generation))
+    services.dispatch.publish(take_finalize(services.intake, run_id, step_id, generation))

@@ -13,7 +13,7 @@ from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
 from agno_workers.knowledge import steps as ingest
 from agno_workers.knowledge.steps import IngestContext
-from agno_workers.knowledge.store.bases import Given, KnowledgeBases
+from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
 from agno_workers.runs.journal import CommitResult, StepMessage
@@ -25,7 +25,7 @@ TAKE = {
     StepKind.SCAN: ingest.take_scan,
     StepKind.INGEST: ingest.take_ingest,
     StepKind.EMBED: ingest.take_embed,
-    StepKind.TIDY: ingest.take_tidy,
+    StepKind.FINALIZE: ingest.take_finalize,
 }
 
 
@@ -60,14 +60,14 @@ class Shelf:
             prepare=self.prepare,
             embedder=lambda name: self.embedder,
             viewer=lambda name: lambda raw, is_lost: raw,
-            tidy_index=self.tidied.append,
+            refresh_index=self.tidied.append,
             expect=lambda knowledge_id, chunks: self.expected.append((knowledge_id, chunks)),
-            drop_space=lambda *_: None,
+            drop_embedding_space=lambda *_: None,
             fetch_timeout_s=5,
             document_max_bytes=1 << 20,
         )
 
-    def find(self, given: Given, options: Mapping[str, Any]) -> Iterator[Source]:
+    def find(self, given: SourceInput, options: Mapping[str, Any]) -> Iterator[Source]:
         """A Source is itself; a text is the beginning of names."""
         if isinstance(given, dict) and "uri" in given:
             yield Source(**given)
@@ -96,7 +96,7 @@ class Shelf:
 
     # Carrying steps.
 
-    def submit(self, *sources: Given, **asked: Any) -> StepMessage:
+    def submit(self, *sources: SourceInput, **asked: Any) -> StepMessage:
         self.knowledges.ensure("docs", {"embedder": "hash"})
         send = self.knowledges.submit("docs", sources or ("",), **asked).send
         assert send is not None
@@ -113,7 +113,7 @@ class Shelf:
         while todo:
             todo += self.take(todo.pop(0)).sends
 
-    def run(self, *sources: Given, **asked: Any) -> dict[str, Any]:
+    def run(self, *sources: SourceInput, **asked: Any) -> dict[str, Any]:
         """An ingestion, carried to its end; what it says of itself."""
         send = self.submit(*sources, **asked)
         self.carry(send)
@@ -129,7 +129,7 @@ class Shelf:
             due = (
                 journal.take_due(100)
                 or journal.take_forgotten(journal.now(), 100)
-                or self.ingest.go_on(run_id)
+                or self.ingest.schedule_next(run_id)
             )
             assert due, "nothing moves"
             self.carry(*due)
@@ -210,15 +210,15 @@ def _read(raw: Raw) -> Prepared | Refusal:
     text = raw.content.decode()
     if not text.strip():
         return Refusal("empty", "there is nothing in it")
-    pieces, start = [], 0
+    chunks, start = [], 0
     for position, part in enumerate(text.split("\n\n")):
-        pieces.append(
+        chunks.append(
             Chunk(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
         )  # fmt: skip
         start += len(part) + 2
     bands = tuple(range(16)) if "alike" in text else ()
     return Prepared(
-        None, "text/plain", "en", len(raw.content), _digest(text), _digest(text), bands, {}, tuple(pieces)
+        None, "text/plain", "en", len(raw.content), _digest(text), _digest(text), bands, {}, tuple(chunks)
     )
 
 

@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from agno_workers.broker.canvas import keep
-from agno_workers.broker.names import EMBED, INGEST, RUN, SCAN, TIDY, TOOL, TURN
+from agno_workers.broker.names import EMBED, FINALIZE, INGEST, RUN, SCAN, TOOL, TURN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import submit
 from agno_workers.errors import InvalidInput
@@ -114,7 +114,7 @@ def create(
             RUN: {"queue": agent_queue},
             TURN: {"queue": agent_queue},
             TOOL: {"queue": tool_queue},
-            **{name: {"queue": knowledge_queue} for name in (SCAN, INGEST, EMBED, TIDY)},
+            **{name: {"queue": knowledge_queue} for name in (SCAN, INGEST, EMBED, FINALIZE)},
         },
         task_create_missing_queues=True,
         task_acks_late=False,

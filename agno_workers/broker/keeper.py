@@ -187,7 +187,7 @@ class Keeper:
         """Rule 6, once a second."""
         if self._is_time_for("halted"):
             for run_id in self._ingest.halted(_BATCH):
-                self._send("following", list(self._ingest.go_on(run_id)))
+                self._send("following", list(self._ingest.schedule_next(run_id)))
 
     def send_due(self) -> None:
         """Rule 5: timers, and the runs of a batch, of which there may be many."""

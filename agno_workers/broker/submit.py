@@ -15,7 +15,7 @@ from agno_workers.core.run import Canvas
 from agno_workers.errors import InvalidInput, UnknownKnowledge
 from agno_workers.failpoints import reach
 from agno_workers.knowledge.store.bases import AGENT as KNOWLEDGE
-from agno_workers.knowledge.store.bases import asked_for
+from agno_workers.knowledge.store.bases import ingest_request
 from agno_workers.runs.journal import Journal, Submitted, utc
 from agno_workers.runs.results import as_uuid
 
@@ -69,7 +69,7 @@ def submit(
     given = [*inputs, asked["input"]] if asked.get("input") is not None else list(inputs)
     options, ingestion = _object(asked, "options"), None
     if agent.startswith(KNOWLEDGE):
-        message, ingestion = asked_for(agent.removeprefix(KNOWLEDGE), _sources(given, agent), options)
+        message, ingestion = ingest_request(agent.removeprefix(KNOWLEDGE), _sources(given, agent), options)
     elif options is None:
         message = first_message(given, agent)
     else:

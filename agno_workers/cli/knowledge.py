@@ -13,9 +13,9 @@ from agno_workers.cli import knowledge_commands as shelf
 from agno_workers.cli import screen
 from agno_workers.cli.ingest import follow, submitted
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.store.feedback import Gap, KeptNote
+from agno_workers.knowledge.store.feedback import Gap, ReviewNote
 from agno_workers.knowledge.store.stats import Base, KnowledgeStats, Model, Origin
-from agno_workers.knowledge.types import SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -97,7 +97,7 @@ def _show_models(console: Console, models: Sequence[Model], chunks: int) -> None
     columns = ("status", "vectors", "index", "model")
     rows = [
         (
-            Text(model.status, "green" if model.status is SpaceStatus.CURRENT else "dim"),
+            Text(model.status, "green" if model.status is EmbeddingSpaceStatus.CURRENT else "dim"),
             f"{model.vectors:,} of {chunks:,}",
             "HNSW" if model.is_indexed else "exact",
             f"{model.model} ({model.dimensions})",
@@ -233,7 +233,7 @@ def review(
     with shelf.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         if verdict is None or id is None:
-            _show_notes(here.learned.notes(name), name, json=json)
+            _show_notes(here.feedback.notes(name), name, json=json)
             return
         kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
         here.journal.wake_keeper()
@@ -241,7 +241,7 @@ def review(
     typer.echo(screen.as_json(kept) if json else f"Note {kept.id} {said}.")
 
 
-def _show_notes(notes: Sequence[KeptNote], name: str, *, json: bool) -> None:
+def _show_notes(notes: Sequence[ReviewNote], name: str, *, json: bool) -> None:
     if json:
         typer.echo(screen.as_json(notes))
         return
@@ -267,11 +267,11 @@ def gaps(
     with shelf.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         if forget is not None:
-            if not here.learned.forget_gap(name, forget):
+            if not here.feedback.forget_gap(name, forget):
                 raise InvalidInput(f"{forget!r} is no gap of {name!r}: `knowledge gaps {name}` lists them.")
             typer.echo("It is struck out.")
             return
-        listed, now = here.learned.gaps(name, limit), here.look.now()
+        listed, now = here.feedback.gaps(name, limit), here.look.now()
     if json:
         typer.echo(screen.as_json(listed))
     elif not listed:

@@ -35,7 +35,7 @@ class KnowledgeCommands:
     journal: Journal
     look: RunQueries
     knowledges: KnowledgeBases
-    learned: FeedbackStore
+    feedback: FeedbackStore
     library: KnowledgeService
 
     def described(self, name: str) -> Knowledge:
@@ -84,7 +84,7 @@ def opened(given: Settings | None = None) -> Iterator[KnowledgeCommands]:
         )
         knowledges = KnowledgeBases(pool, journal, queue=given.knowledge_queue)
         library = KnowledgeService.on(pool, knowledges, resolve)
-        yield KnowledgeCommands(given, pool, journal, RunQueries(pool), knowledges, library.learned, library)
+        yield KnowledgeCommands(given, pool, journal, RunQueries(pool), knowledges, library.feedback, library)
 
 
 def in_code(given: Settings, name: str) -> Knowledge | None:

@@ -30,15 +30,15 @@ _EVERYWHERE = re.compile(
 def search(
     knowledge: str = typer.Argument(metavar="NAME", help="The knowledge base."),
     question: str = typer.Argument(help="A question, or a few words."),
-    mode: str | None = typer.Option(None, "--mode", help="hybrid (default), semantic or keyword."),
+    search_type: str | None = typer.Option(None, "--search-type", help="hybrid (default), vector or keyword."),
     filters: list[str] = typer.Option(
         [],
         "--filter",
         metavar="NAME=VALUE",
         help="Only documents with this metadata; VALUE may be JSON: 'year={\"gte\": 2024}'. May be repeated.",
     ),
-    limit: int | None = typer.Option(
-        None, "--limit", min=1, max=1000, help="Hits at the most; default: the knowledge base's, else 8."
+    max_results: int | None = typer.Option(
+        None, "--max-results", min=1, max=1000, help="Hits at the most; default: the knowledge base's, else 8."
     ),
     duplicates: bool | None = typer.Option(
         None, "--duplicates/--no-duplicates", help="Whether to show documents that nearly equal a better one."
@@ -49,9 +49,14 @@ def search(
     chosen = shelf.pairs("--filter", filters)
     with shelf.opened() as here:
         described = here.described(knowledge)
-        hits = here.library.ask(
-            described, question, limit=limit, mode=mode, filters=chosen, near_duplicates=duplicates
-        )  # type: ignore[arg-type]  # another mode is refused there
+        hits = here.library.search(
+            described,
+            question,
+            max_results=max_results,
+            search_type=search_type,  # type: ignore[arg-type]  # the retriever refuses another one
+            filters=chosen,
+            near_duplicates=duplicates,
+        )
         if not hits:
             _must_hold_something(here, knowledge)
     if json:

@@ -86,7 +86,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[Any] = ()
     """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
     knowledge: Knowledge | KnowledgeBinding | None = None
-    """What it may search: `docs` (a tool), `docs.context()` (hits with each question), `docs.learns()` (may add to it)."""
+    """What it may search: `docs` (a tool), `docs.context()` (hits with each question), `docs.with_feedback()` (may add to it)."""
     output_schema: type[Any] | None = None
     """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
     settings: ModelSettings = ModelSettings()

@@ -74,12 +74,12 @@ class StepKind(StrEnum):
     """Read a batch of documents, and cut them into chunks."""
     EMBED = "embed"
     """The vectors of a batch of chunks."""
-    TIDY = "tidy"
+    FINALIZE = "finalize"
     """What comes at the end of an ingestion."""
 
     @property
     def is_of_ingestion(self) -> bool:
-        return self in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.TIDY)
+        return self in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.FINALIZE)
 
 
 class WaitsFor(StrEnum):

@@ -37,7 +37,7 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
 
 from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
-from agno_workers.knowledge.types import SourceStatus, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 
 SCHEMA = "agno"
 metadata = sa.MetaData(schema=SCHEMA)
@@ -55,7 +55,7 @@ def _when(name: str) -> sa.Column[datetime]:
 
 def _one_of(
     column: str,
-    values: type[RunStatus | StepStatus | StepKind | WaitsFor | SourceStatus | SpaceStatus],
+    values: type[RunStatus | StepStatus | StepKind | WaitsFor | SourceStatus | EmbeddingSpaceStatus],
     name: str,
 ) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({', '.join(repr(str(v)) for v in values)})", name=name)
@@ -203,7 +203,7 @@ sa.Index(
     "step_ingesting",
     step.c.run_id,
     postgresql_where=sa.and_(
-        step.c.kind.in_(("scan", "ingest", "embed", "tidy")),
+        step.c.kind.in_(("scan", "ingest", "embed", "finalize")),
         step.c.status.in_(("ready", "running", "waiting")),
     ),
 )
@@ -351,7 +351,7 @@ knowledge = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("options", JSONB, nullable=False, server_default="{}"),
     # The one that is searched.
-    sa.Column("space_id", sa.Integer),
+    sa.Column("embedding_space_id", sa.Integer),
     # Raised by every change that a search could see.
     sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("chunk_count", sa.BigInteger, nullable=False, server_default="0"),
@@ -359,7 +359,7 @@ knowledge = sa.Table(
     sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
     sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
     # An ingestion ended before all its vectors were made: the next one makes them.
-    sa.Column("left_undone", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("vectors_missing", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
     _now("created_at"),
     sa.UniqueConstraint("name", name="knowledge_name"),
@@ -372,8 +372,8 @@ def _of_knowledge() -> sa.Column[int]:
     )
 
 
-space = sa.Table(
-    "space",
+embedding_space = sa.Table(
+    "embedding_space",
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     _of_knowledge(),
@@ -383,8 +383,8 @@ space = sa.Table(
     sa.Column("has_partition", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("is_indexed", sa.Boolean, nullable=False, server_default="false"),
     _now("created_at"),
-    sa.UniqueConstraint("knowledge_id", "model", name="space_model"),
-    _one_of("status", SpaceStatus, "space_status"),
+    sa.UniqueConstraint("knowledge_id", "model", name="embedding_space_model"),
+    _one_of("status", EmbeddingSpaceStatus, "embedding_space_status"),
 )
 document = sa.Table(
     "document",
@@ -402,7 +402,7 @@ document = sa.Table(
     sa.Column("sha256", sa.LargeBinary),
     sa.Column("text_sha256", sa.LargeBinary),
     # How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
-    sa.Column("recipe", sa.LargeBinary),
+    sa.Column("processing_hash", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
     # 0: it has no text of its own yet, or any more.
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
@@ -493,13 +493,13 @@ sa.Index("chunk_words", chunk.c.tsv, postgresql_using="gin")
 chunk_embedding = sa.Table(
     "chunk_embedding",
     metadata,
-    sa.Column("space_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("embedding_space_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column(
         "chunk_id", sa.BigInteger, sa.ForeignKey("agno.chunk.id", ondelete="CASCADE"), primary_key=True
     ),
     sa.Column("embedding", HALFVEC, nullable=False),
-    sa.PrimaryKeyConstraint("chunk_id", "space_id"),
-    postgresql_partition_by="LIST (space_id)",
+    sa.PrimaryKeyConstraint("chunk_id", "embedding_space_id"),
+    postgresql_partition_by="LIST (embedding_space_id)",
 )
 # The small ones lie together; a large space gets a partition, and an index, of its own (see search.sql).
 sa.event.listen(
@@ -507,7 +507,7 @@ sa.event.listen(
     "after_create",
     sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
         "CREATE TABLE agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;"
-        "CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (space_id)"
+        "CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (embedding_space_id)"
     ),
 )
 _EXTENSION = sa.DDL("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")  # type: ignore[no-untyped-call]  # as above
@@ -557,7 +557,7 @@ source = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
     # As core/knowledge.py, Source.
     sa.Column("given", JSONB, nullable=False),
-    sa.Column("recipe", sa.LargeBinary, nullable=False),
+    sa.Column("processing_hash", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Text, nullable=False, server_default="pending"),
     # The step that has it, or had it last.
     sa.Column("step_id", UUID),

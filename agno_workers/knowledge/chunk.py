@@ -1,15 +1,15 @@
-"""From a document to the pieces that are embedded and found.
+"""From a document to the chunks that are embedded and found.
 
 `structure` cuts where the author did: sections by headings, in them between blocks, then between lines of lists, tables and
-code and sentences of prose, and inside a sentence only where one is longer than a piece. Among equally good places it takes
+code and sentences of prose, and inside a sentence only where one is longer than a chunk. Among equally good places it takes
 the one that the words before it choose (their checksum), not the last that fits: so after an edit the cuts fall where they
-fell before, a few pieces on, and only what was edited is embedded again.
+fell before, a few chunks on, and only what was edited is embedded again.
 
 `fixed` takes windows of `max_chars`, cut at blanks. `module:function` is the user's own; what it gives is kept within
 `max_tokens` like the others.
 
-No piece is empty or longer than `max_chars` or `max_tokens`; in order, they cover the text, but for headings that stand in
-the path of a piece.
+No chunk is empty or longer than `max_chars` or `max_tokens`; in order, they cover the text, but for headings that stand in
+the path of a chunk.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Path = tuple[str, ...]
 Strategy = Callable[[Parsed, Chunking], tuple[str, Sequence[Chunk]]]
 
 
-def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
-    """The text that offsets count in, and its pieces. Raises InvalidInput for a strategy that can't be loaded or used;
+def split(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
+    """The text that offsets count in, and its chunks. Raises InvalidInput for a strategy that can't be loaded or used;
     the numbers are checked where they were handed in, see chunking.py.
     """
     match chunking.strategy:
@@ -45,11 +45,11 @@ def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
         case own:
             text, cuts = _by(own, normal.parsed, chunking)
     counted = _within_tokens(cuts, tokens(chunking.tokenizer), chunking.max_tokens)
-    return text, tuple(_piece(position, cut, count) for position, (cut, count) in enumerate(counted))
+    return text, tuple(_chunk(position, cut, count) for position, (cut, count) in enumerate(counted))
 
 
 class Cut(NamedTuple):
-    """A piece before its tokens are known."""
+    """A chunk before its tokens are known."""
 
     body: str
     start: int
@@ -68,7 +68,7 @@ class Cut(NamedTuple):
         return embedded_text(self.heading, self.content)
 
 
-def _piece(position: int, cut: Cut, count: int) -> Chunk:
+def _chunk(position: int, cut: Cut, count: int) -> Chunk:
     digest = hashlib.sha256(cut.embedded.encode()).digest()
     return Chunk(position, cut.content, cut.heading, cut.start, cut.start + len(cut.body), count, digest)
 
@@ -167,7 +167,7 @@ def shortened(path: Path, max_chars: int) -> Path:
 
 
 class _Headers:
-    """The header row that a piece repeats where it begins within a table."""
+    """The header row that a chunk repeats where it begins within a table."""
 
     def __init__(self, starts: Sequence[int], blocks: Sequence[Block], max_chars: int) -> None:
         self._starts, self._blocks, self._max_chars = starts, blocks, max_chars
@@ -199,10 +199,10 @@ def _fixed(normal: Normal, chunking: Chunking) -> Iterator[Cut]:
 
 def _by(own: str, parsed: Parsed, chunking: Chunking) -> tuple[str, list[Cut]]:
     """What a user's function gives. Its positions, tokens and hashes are ours to fill in."""
-    text, pieces = _function(own)(parsed, chunking)
-    contents = ((piece, clean(piece.content).rstrip()) for piece in pieces)
+    text, chunks = _function(own)(parsed, chunking)
+    contents = ((chunk, clean(chunk.content).rstrip()) for chunk in chunks)
     return text, [
-        Cut(content, piece.start, tuple(map(clean, piece.heading))) for piece, content in contents if content
+        Cut(content, chunk.start, tuple(map(clean, chunk.heading))) for chunk, content in contents if content
     ]
 
 
@@ -224,7 +224,7 @@ def _function(name: str) -> Strategy:
 
 
 class _Mark(NamedTuple):
-    """A place to cut at: a piece may end at `stop`, and the next begins at `at`; between them are blanks."""
+    """A place to cut at: a chunk may end at `stop`, and the next begins at `at`; between them are blanks."""
 
     stop: int
     at: int
@@ -276,7 +276,7 @@ class _Places:
         self._ats = [mark.at for mark in marks]
 
     def split(self, begin: int, max_chars: int, overlap_chars: int = 0) -> Iterator[tuple[str, int, int]]:
-        """Pieces as (what to repeat above it, start, stop), in order, from `begin` to the end of the stretch. Each holds
+        """Chunks as (what to repeat above it, start, stop), in order, from `begin` to the end of the stretch. Each holds
         something that the one before it doesn't, and is within `max_chars` together with what is above it.
         """
         covered = told = begin
@@ -298,7 +298,7 @@ class _Places:
             begin, covered = self._back(at, begin, overlap_chars), at
 
     def _place(self, begin: int, covered: int, room: int) -> tuple[int, int]:
-        """The best place for a piece from `begin` to end, after `covered`: between blocks in the second half of its room, another
+        """The best place for a chunk from `begin` to end, after `covered`: between blocks in the second half of its room, another
         good one in the last third, an earlier one, a line or a blank, anywhere.
         """
         inside, high = begin + room * 2 // 3, min(begin + room, self._end - room // 4)
@@ -352,7 +352,7 @@ class _Places:
         return at
 
     def _back(self, at: int, begin: int, overlap_chars: int) -> int:
-        """Where the next piece begins, so that it repeats up to `overlap_chars` of this one: at a good place."""
+        """Where the next chunk begins, so that it repeats up to `overlap_chars` of this one: at a good place."""
         least = max(at - overlap_chars, begin + 1)
         if overlap_chars == 0 or least >= at:
             return at
@@ -410,7 +410,7 @@ def _smaller(cut: Cut, count: int, of_heading: int, limit: int) -> Iterator[Cut]
 
 
 def _headers(cut: Cut, max_chars: int) -> Callable[[int], str]:
-    """What the parts of a piece repeat."""
+    """What the parts of a chunk repeat."""
     if not cut.above:
         return _Headers((0,), (Block(cut.kind, cut.body),), max_chars)  # type: ignore[arg-type]  # a block's own kind
     above = cut.above if len(cut.above) <= max_chars else ""

@@ -45,9 +45,9 @@ def build(
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         viewer=partial(viewer, model),
-        tidy_index=partial(index.tidy_index, wait_s=_TURN_S),
+        refresh_index=partial(index.refresh_index, wait_s=_TURN_S),
         expect=index.expect,
-        drop_space=partial(index.drop_space, wait_s=_TURN_S),
+        drop_embedding_space=partial(index.drop_embedding_space, wait_s=_TURN_S),
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,
     )

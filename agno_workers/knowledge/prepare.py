@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from agno_workers.knowledge.chunk import chunk
+from agno_workers.knowledge.chunk import split
 from agno_workers.knowledge.language import language_of
-from agno_workers.knowledge.near import bands
+from agno_workers.knowledge.minhash import bands
 from agno_workers.knowledge.normalise import MAX_TITLE_CHARS, Normal, json_object, line, normalise
 from agno_workers.knowledge.quality import refusal
 from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, Source
@@ -23,8 +23,8 @@ def prepare(
     normal = _titled(normalise(parsed), source)
     if refused := refusal(normal):
         return refused
-    text, pieces = chunk(normal, chunking)
-    if not pieces:
+    text, chunks = split(normal, chunking)
+    if not chunks:
         return Refusal("empty", "Its chunks are all empty: nothing in it could be found by a search.")
     metadata = normal.parsed.metadata | json_object(source.metadata)
     return Prepared(
@@ -36,7 +36,7 @@ def prepare(
         text_sha256=hashlib.sha256(text.encode()).digest(),
         bands=bands(text),
         metadata=metadata,
-        pieces=pieces,
+        chunks=chunks,
     )
 
 

@@ -41,13 +41,13 @@ def as_context(knowledge: str, hits: Sequence[SearchResult]) -> str:
     return f"From the knowledge base {knowledge!r}, what fits the question. {CITE}\n{results}"
 
 
-def first_number(key: str, limit: int) -> int:
+def first_number(key: str, max_results: int) -> int:
     """Where the numbers of a call (`tool:2:0`) begin: each turn has a hundred, its calls follow each other."""
     _, _, numbers = key.partition(":")
     turn, _, place = numbers.partition(":")
     if not (turn.isdigit() and place.isdigit()):
         return 1  # no call of a run: somebody tries the tool
-    return (int(turn) - 1) * _NUMBERS_A_TURN + int(place) * limit + 1
+    return (int(turn) - 1) * _NUMBERS_A_TURN + int(place) * max_results + 1
 
 
 def references(

@@ -1,4 +1,4 @@
-"""One question to a knowledge base: its vector by the model that is searched, its filter, and the search."""
+"""One query to a knowledge base: its vector by the model that is searched, its filter, and the search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.search import Retired, Search
 from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
-from agno_workers.knowledge.types import Filter, Mode, Rerank, SearchResult
+from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
 
 _QUESTIONS = 1000
 """Whose vectors are kept: people, and agents that try again, ask alike."""
@@ -29,27 +29,27 @@ class Retriever:
         self._embedder = embedder
         self._vector = lru_cache(_QUESTIONS)(self._embed)
 
-    def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None,
+    def search(
+        self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
         near_duplicates: bool = True,
     ) -> list[SearchResult]:  # fmt: skip
         """The best hits, best first; with `rerank` more are found, and it has the last word.
 
-        Raises UnknownKnowledge; InvalidInput for an empty question, another mode, and a filter that is none;
+        Raises UnknownKnowledge; InvalidInput for an empty query, another search_type, and a filter that is none;
         ModelUnavailable and ModelRejected of the embedder.
         """
-        if mode not in get_args(Mode):
+        if search_type not in get_args(SearchType):
             raise InvalidInput(
-                f"{mode!r} is no mode of searching: choose one of {', '.join(get_args(Mode))}."
+                f"{search_type!r} is no search_type of searching: choose one of {', '.join(get_args(SearchType))}."
             )
-        if not question.strip():
-            raise InvalidInput("the question is empty: ask in words.")
+        if not query.strip():
+            raise InvalidInput("the query is empty: ask in words.")
         asked = partial(
             self._asked,
             knowledge,
-            question.encode(errors="replace").decode(),
-            limit,
-            mode,
+            query.encode(errors="replace").decode(),
+            max_results,
+            search_type,
             compile_filter(filters),
             rerank,
             near_duplicates,
@@ -59,36 +59,38 @@ class Retriever:
         except Retired:  # while the vector was made
             return asked()
 
-    def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[SearchResult]:
+    def similar(
+        self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
+    ) -> list[SearchResult]:
         """Chunks of other documents that are most like this one. Raises UnknownKnowledge and InvalidInput."""
         base = self._base(knowledge)
         document = self._overview.document(base.id, uri)
         if document is None:
             raise InvalidInput(f"{knowledge!r} has no document {uri!r}: nothing can be like it.")
         return self._search.similar(
-            base.id, document_id=document, filter=compile_filter(filters), limit=limit
+            base.id, document_id=document, filter=compile_filter(filters), max_results=max_results
         )
 
     def _asked(
         self,
         knowledge: str,
-        question: str,
-        limit: int,
-        mode: Mode,
+        query: str,
+        max_results: int,
+        search_type: SearchType,
         filter: Filter,
         rerank: Rerank | None,
         near_duplicates: bool,
     ) -> list[SearchResult]:
         base = self._base(knowledge)
-        vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
+        vector = None if search_type == "keyword" or base.model is None else self._vector(base.model, query)
         return self._search.search(
             base.id,
-            question,
+            query,
             vector,
-            mode=mode,
+            search_type=search_type,
             filter=filter,
-            limit=limit,
-            space_id=base.space_id,
+            max_results=max_results,
+            embedding_space_id=base.embedding_space_id,
             rerank=rerank,
             near_duplicates=near_duplicates,
         )
@@ -100,6 +102,6 @@ class Retriever:
             raise InvalidInput(f"the knowledge base {name!r} was made this moment: ask again.")
         return base
 
-    def _embed(self, model: str, question: str) -> tuple[float, ...]:
-        (vector,) = self._embedder(model).embed([question], "query")
+    def _embed(self, model: str, query: str) -> tuple[float, ...]:
+        (vector,) = self._embedder(model).embed([query], "query")
         return tuple(float(number) for number in vector)

@@ -37,11 +37,27 @@ from agno_workers.errors import (
 )
 from agno_workers.failpoints import reach
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import Given, KnowledgeBases
+from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
 from agno_workers.knowledge.store.search_index import Taken
-from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source, SpaceStatus, embedded_text
-from agno_workers.knowledge.versions import Failed, Item, Outcome, Read, RetryLater, Unchanged, recipe_of
+from agno_workers.knowledge.types import (
+    Chunking,
+    EmbeddingSpaceStatus,
+    Prepared,
+    Raw,
+    Refusal,
+    Source,
+    embedded_text,
+)
+from agno_workers.knowledge.versions import (
+    Failed,
+    Outcome,
+    Read,
+    RetryLater,
+    SourceItem,
+    Unchanged,
+    processing_hash,
+)
 from agno_workers.runs.journal import CommitResult, ExhaustedStep, Journal
 
 log = logging.getLogger(__name__)
@@ -77,15 +93,15 @@ class IngestContext:
     knowledges: KnowledgeBases
     journal: Journal
     held: ActiveSteps
-    find: Callable[[Given, Mapping[str, Any]], Iterator[Source]]
+    find: Callable[[SourceInput, Mapping[str, Any]], Iterator[Source]]
     fetch: Callable[[Source, float, int], Raw]
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
     embedder: Callable[[str], Embedder]
     viewer: Callable[[str], See]
     """What a model of that name makes of an image."""
-    tidy_index: Callable[[int], object]
+    refresh_index: Callable[[int], object]
     expect: Callable[[int, int], object]
-    drop_space: Callable[[int, int], object]
+    drop_embedding_space: Callable[[int, int], object]
     fetch_timeout_s: float
     document_max_bytes: int
 
@@ -117,13 +133,13 @@ def take_embed(intake: IngestContext, run_id: str, step_id: str, generation: int
     return guarded(intake, claim, embed, embed_failed)
 
 
-def take_tidy(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+def take_finalize(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
     """End an ingestion."""
-    claim = intake.ingest.claim(StepKind.TIDY, run_id, step_id, generation)
+    claim = intake.ingest.claim(StepKind.FINALIZE, run_id, step_id, generation)
     if claim is None:
         return NOTHING
-    reach("tidy.claimed")
-    return guarded(intake, claim, tidy, tidy_failed)
+    reach("finalize.claimed")
+    return guarded(intake, claim, finalize, finalize_failed)
 
 
 Body = Callable[[IngestContext, WorkClaim, IsLost], CommitResult]
@@ -155,10 +171,12 @@ def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResu
     options, chunking = claim.options, chunking_of(claim)
     if name := claim.settings.get("embedder", "local"):
         embedder = intake.embedder(name)
-        intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
+        intake.knowledges.ensure_embedding_space(claim.knowledge_id, embedder.name, embedder.dimensions)
     if vision := vision_of(claim):
         intake.viewer(vision)  # one that is none is known now
-    found = [(source, recipe_of(source, chunking, vision)) for source in sources_of(intake, options, is_lost)]
+    found = [
+        (source, processing_hash(source, chunking, vision)) for source in sources_of(intake, options, is_lost)
+    ]
     reach("scan.found")
     intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
@@ -170,7 +188,7 @@ def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResu
 def sources_of(intake: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
     """All sources, as they are found."""
     if "again" in options:
-        yield from intake.ingest.left_over(options["again"])
+        yield from intake.ingest.unfinished_sources(options["again"])
         return
     for given in options["sources"]:
         for source in intake.find(given, options):
@@ -189,7 +207,7 @@ def scan_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> Co
 
 
 def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
-    chunking, outcomes = chunking_of(claim), list[tuple[Item, Outcome]]()
+    chunking, outcomes = chunking_of(claim), list[tuple[SourceItem, Outcome]]()
     vision, items = vision_of(claim), intake.ingest.items(claim)
     see = looking(intake.viewer(vision), is_lost) if vision else None
     for portion in portions(fetched(intake, items, see), intake.ingest.windows.batch_bytes):
@@ -212,12 +230,12 @@ def looking(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
     return lambda raw: see(raw, is_lost)
 
 
-Fetched = tuple[Item, Raw | Outcome, int]
+Fetched = tuple[SourceItem, Raw | Outcome, int]
 """A source, its bytes or what is known without them, and how many bytes that are."""
 
 
 def fetched(
-    intake: IngestContext, items: Sequence[Item], see: Callable[[Raw], Raw] | None = None
+    intake: IngestContext, items: Sequence[SourceItem], see: Callable[[Raw], Raw] | None = None
 ) -> Iterator[Fetched]:
     """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had. `see`: what a model
     makes of an image.
@@ -227,12 +245,12 @@ def fetched(
             yield from pool.map(partial(look, intake, see), few)
 
 
-def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) -> Fetched:
+def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceItem) -> Fetched:
     source = item.source
-    same_place = item.same_recipe and item.origin == source.origin
+    same_place = item.same_processing and item.origin == source.origin
     if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
         return item, Unchanged(source.fingerprint), 0
-    if item.same_recipe and source.fingerprint is None:
+    if item.same_processing and source.fingerprint is None:
         source = replace(source, fingerprint=item.fingerprint)  # the server is asked whether it is as it was
     try:
         raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
@@ -241,7 +259,7 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) ->
     except SourceUnavailable as error:
         return item, again(item, SOURCE, error), 0
     fingerprint = raw.fingerprint or item.source.fingerprint
-    if raw.unchanged or (item.same_recipe and hashlib.sha256(raw.content).digest() == item.sha256):
+    if raw.unchanged or (item.same_processing and hashlib.sha256(raw.content).digest() == item.sha256):
         return item, Unchanged(fingerprint), 0
     try:
         return item, see(raw) if see else raw, len(raw.content)
@@ -251,7 +269,7 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) ->
         return item, again(item, MODEL, error), 0
 
 
-def again(item: Item, retry: Retry, error: AgnoError) -> RetryLater | Failed:
+def again(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Failed:
     """Another try after a while, unless it has had all."""
     if item.attempts + 1 >= retry.attempts:
         return Failed(as_json(error))
@@ -259,7 +277,7 @@ def again(item: Item, retry: Retry, error: AgnoError) -> RetryLater | Failed:
     return RetryLater(as_json(error), wait_s)
 
 
-def read(item: Item, raw: Raw, result: Prepared | Refusal) -> Outcome:
+def read(item: SourceItem, raw: Raw, result: Prepared | Refusal) -> Outcome:
     if isinstance(result, Refusal):
         return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
     return Read(result, raw.fingerprint or item.source.fingerprint, raw.tokens)
@@ -322,12 +340,12 @@ def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbed
         batch_id = embedder.find(claim.step_id) if batch else None
         if batch_id is None:
             batch = {"chunks": [text.id for text in texts]}
-            if not intake.ingest.keep_call(claim, {"batch": batch}):
+            if not intake.ingest.update_call(claim, {"batch": batch}):
                 return NOTHING
             batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
         reach("embed.started")
         batch = batch | {"id": batch_id}
-        if not intake.ingest.keep_call(claim, {"batch": batch}):
+        if not intake.ingest.update_call(claim, {"batch": batch}):
             return NOTHING
     if (made := embedder.poll(batch["id"])) is None:
         waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
@@ -389,36 +407,36 @@ def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any
 # Tidy.
 
 
-def tidy(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+def finalize(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
     if not intake.ingest.remove_vanished(claim):
         busy = {"type": "Busy", "message": "a document that is to go is in use elsewhere", "ids": {}}
         return wait(intake, claim, _BUSY_S, busy)
-    reach("tidy.removed")
+    reach("finalize.removed")
     if is_lost():
         raise Stopped
     if intake.ingest.has_changed(claim):
         intake.ingest.merge_duplicates(claim)
         try:
-            intake.tidy_index(claim.knowledge_id)
+            intake.refresh_index(claim.knowledge_id)
         except Taken as error:  # for as long as an index takes to be built: no worker waits for that
             return wait(intake, claim, _TAKEN_S, as_json(error))
-    recorded = intake.ingest.finish_tidy(claim)
-    reach("tidy.recorded")
+    recorded = intake.ingest.finish_finalize(claim)
+    reach("finalize.recorded")
     forget_retired(intake, claim)
     return recorded
 
 
 def forget_retired(intake: IngestContext, claim: WorkClaim) -> None:
     """The vectors that are no longer searched go; who dies before that leaves them to the next ingestion."""
-    for space in intake.knowledges.spaces(claim.knowledge_id):
-        if space.status is SpaceStatus.RETIRED and space.has_partition:
+    for space in intake.knowledges.embedding_spaces(claim.knowledge_id):
+        if space.status is EmbeddingSpaceStatus.RETIRED and space.has_partition:
             with suppress(Taken):
-                intake.drop_space(claim.knowledge_id, space.id)
+                intake.drop_embedding_space(claim.knowledge_id, space.id)
     intake.ingest.drop_retired(claim)
 
 
-def tidy_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "tidy")
+def finalize_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "finalize")
 
 
 # What they share.
@@ -452,7 +470,7 @@ def later(
 
 def wait(intake: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> CommitResult:
     """Another look after a while at what nobody can hurry; it is none of the tries."""
-    if intake.ingest.keep_call(claim, {"waits": waits_of(claim) + 1}):
+    if intake.ingest.update_call(claim, {"waits": waits_of(claim) + 1}):
         intake.journal.retry(claim, delay_s, why)
     return NOTHING
 

@@ -31,7 +31,7 @@ def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
         ],
         ctx: ToolContext,
     ) -> Found:
-        return found(knowledge.name, search(use, query), first_number(ctx.key, use.limit))
+        return found(knowledge.name, search(use, query), first_number(ctx.key, use.max_results))
 
     return tool(
         name=SEARCH,

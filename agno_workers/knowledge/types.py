@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Mode = Literal["hybrid", "semantic", "keyword"]
+SearchType = Literal["hybrid", "vector", "keyword"]
 Digest = bytes
 """A sha256, 32 bytes."""
 
@@ -32,7 +32,7 @@ class SourceStatus(StrEnum):
     FAILED = "failed"
 
 
-class SpaceStatus(StrEnum):
+class EmbeddingSpaceStatus(StrEnum):
     """Where one model's vectors of one knowledge base are."""
 
     BUILDING = "building"
@@ -74,7 +74,7 @@ class Raw(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A piece of a document's structure, in reading order."""
+    """A chunk of a document's structure, in reading order."""
 
     kind: Literal["heading", "paragraph", "list", "table", "code"]
     text: str
@@ -117,7 +117,7 @@ def embedded_text(heading: tuple[str, ...] | list[str], content: str) -> str:
 
 
 NEAR_BANDS = 4
-"""Equal bands of two documents that are nearly the same; see knowledge/near.py for what that means."""
+"""Equal bands of two documents that are nearly the same; see knowledge/minhash.py for what that means."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -135,7 +135,7 @@ class Prepared(msgspec.Struct, frozen=True):
     bands: tuple[int, ...]
     """MinHash bands (signed 64 bit): two documents that share NEAR_BANDS of them are nearly the same. Empty: too short to tell."""
     metadata: dict[str, Any]
-    pieces: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -150,11 +150,11 @@ class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
     """How documents are cut."""
 
     strategy: str = "structure"
-    """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and gives (text, [Piece])."""
+    """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and gives (text, [Chunk])."""
     max_chars: int = 500
     overlap_chars: int = 0
     max_tokens: int = 256
-    """By the tokeniser of the embedder; a longer piece is cut."""
+    """By the tokeniser of the embedder; a longer chunk is cut."""
     tokenizer: str = "minilm"
     """`minilm`, `cl100k_base` or `o200k_base`."""
 
@@ -190,7 +190,7 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     end: int = 0
     metadata: dict[str, Any] = {}
     scores: dict[str, float] = {}
-    """The parts of the score: `semantic` (cosine), `keyword` (BM25), the ranks in each, and what it was multiplied by: `feedback`,
+    """The parts of the score: `vector` (cosine), `keyword` (BM25), the ranks in each, and what it was multiplied by: `feedback`,
     and `sibling`, of a further chunk of the same document.
     """
 
@@ -202,8 +202,8 @@ Rerank = Callable[[str, Sequence[SearchResult]], Sequence[float]]
 class SearchConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a search goes by where its caller says nothing."""
 
-    limit: int = 8
-    mode: Mode = "hybrid"
+    max_results: int = 8
+    search_type: SearchType = "hybrid"
     near_duplicates: bool = True
     """False: of documents that nearly equal each other only the best one is returned."""
     gap_below: float = 0.3
@@ -233,24 +233,40 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
     """The model that looks at images and says what they show, `openai:...` as agents have it. None: an image is found by what is
     written in its file; `none` ends what was said before. Another one, and all is read again."""
     chunking: Chunking = Chunking()
-    searching: SearchConfig = SearchConfig()
+    search_config: SearchConfig = SearchConfig()
 
     def context(
-        self, limit: int = 5, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+        self,
+        max_results: int = 5,
+        *,
+        search_type: SearchType | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> KnowledgeBinding:
         """For `Agent(knowledge=...)`: the best hits come with each question, and the agent has no tool to search."""
-        return KnowledgeBinding(self, "context", limit, mode or self.searching.mode, filters or {})
+        return KnowledgeBinding(
+            self, "context", max_results, search_type or self.search_config.search_type, filters or {}
+        )
 
     def tool(
-        self, limit: int | None = None, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+        self,
+        max_results: int | None = None,
+        *,
+        search_type: SearchType | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> KnowledgeBinding:
         """For `Agent(knowledge=...)`: a tool to search, within bounds that the model can't move."""
-        searching = self.searching
-        return KnowledgeBinding(self, "tool", limit or searching.limit, mode or searching.mode, filters or {})
+        searching = self.search_config
+        return KnowledgeBinding(
+            self,
+            "tool",
+            max_results or searching.max_results,
+            search_type or searching.search_type,
+            filters or {},
+        )
 
-    def learns(self, min_confidence: float = 0.8) -> KnowledgeBinding:
+    def with_feedback(self, min_confidence: float = 0.8) -> KnowledgeBinding:
         """For `Agent(knowledge=...)`: a tool to search, and one to add to it."""
-        return self.tool().learns(min_confidence)
+        return self.tool().with_feedback(min_confidence)
 
 
 class KnowledgeBinding(msgspec.Struct, frozen=True):
@@ -258,15 +274,15 @@ class KnowledgeBinding(msgspec.Struct, frozen=True):
 
     knowledge: Knowledge
     way: Literal["tool", "context"]
-    limit: int
-    mode: Mode
+    max_results: int
+    search_type: SearchType
     filters: dict[str, Any] = {}
     """Of the developer, not of the model."""
-    learning: FeedbackConfig | None = None
+    feedback: FeedbackConfig | None = None
 
-    def learns(self, min_confidence: float = 0.8) -> KnowledgeBinding:
+    def with_feedback(self, min_confidence: float = 0.8) -> KnowledgeBinding:
         """The same, and the agent may add to it."""
-        return msgspec.structs.replace(self, learning=FeedbackConfig(min_confidence))
+        return msgspec.structs.replace(self, feedback=FeedbackConfig(min_confidence))
 
 
 def as_options(knowledge: Knowledge) -> dict[str, Any]:

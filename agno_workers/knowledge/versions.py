@@ -16,12 +16,12 @@ _READING = 1
 """Raised when the same bytes would give other chunks: all documents are read again then."""
 
 
-class Item(msgspec.Struct, frozen=True):
+class SourceItem(msgspec.Struct, frozen=True):
     """A source in the hands of a step, and what is known of its document."""
 
     position: int
     source: Source
-    recipe: bytes
+    processing_hash: bytes
     attempts: int = 0
     alone: bool = False
     fingerprint: str | None = None
@@ -30,7 +30,7 @@ class Item(msgspec.Struct, frozen=True):
     origin: str | None = None
     known_at: datetime | None = None
     """When the document was written last; None: there is none. Somebody else may write it meanwhile."""
-    same_recipe: bool = False
+    same_processing: bool = False
     """It was read as it would be read now, and does not wait for anything."""
 
 
@@ -65,15 +65,15 @@ class RetryLater(msgspec.Struct, frozen=True):
 Outcome = Unchanged | Read | Failed | RetryLater
 
 
-class Missing(NamedTuple):
+class MissingVector(NamedTuple):
     """A chunk that needs a vector."""
 
-    space_id: int
+    embedding_space_id: int
     chunk_id: int
     tokens: int
 
 
-def recipe_of(source: Source, chunking: Chunking, vision: str | None = None) -> bytes:
+def processing_hash(source: Source, chunking: Chunking, vision: str | None = None) -> bytes:
     """What decides, beside the bytes, what becomes of a source: another one, and it is read again. That of a text has the vision
     model in it, too: what is an image shows only when it is read.
     """
@@ -83,32 +83,34 @@ def recipe_of(source: Source, chunking: Chunking, vision: str | None = None) -> 
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).digest()
 
 
-def compared(
-    pieces: Sequence[Chunk], live: Iterable[tuple[int, bytes]]
+def match_chunks(
+    chunks: Sequence[Chunk], live: Iterable[tuple[int, bytes]]
 ) -> tuple[list[tuple[int, Chunk]], list[Chunk]]:
-    """The chunks that stay, with their new places, and the pieces that are new. `live`: (id, hash) in the order of the text.
+    """The chunks that stay, with their new places, and the chunks that are new. `live`: (id, hash) in the order of the text.
 
-    Of equal chunks, the first one stays for the first piece.
+    Of equal chunks, the first one stays for the first chunk.
     """
     known: defaultdict[bytes, deque[int]] = defaultdict(deque)
     for chunk_id, digest in live:
         known[digest].append(chunk_id)
     kept, fresh = [], []
-    for piece in pieces:
-        if known[piece.hash]:
-            kept.append((known[piece.hash].popleft(), piece))
+    for chunk in chunks:
+        if known[chunk.hash]:
+            kept.append((known[chunk.hash].popleft(), chunk))
         else:
-            fresh.append(piece)
+            fresh.append(chunk)
     return kept, fresh
 
 
-def packed(missing: Iterable[Missing], *, max_tokens: int, max_texts: int) -> Iterator[list[Missing]]:
+def batch_missing(
+    missing: Iterable[MissingVector], *, max_tokens: int, max_texts: int
+) -> Iterator[list[MissingVector]]:
     """Batches for embed steps: of one space each, and within both bounds but for a single text that is too long."""
-    batch: list[Missing] = []
+    batch: list[MissingVector] = []
     tokens = 0
     for each in missing:
         is_full = len(batch) >= max_texts or tokens + each.tokens > max_tokens
-        if batch and (is_full or each.space_id != batch[0].space_id):
+        if batch and (is_full or each.embedding_space_id != batch[0].embedding_space_id):
             yield batch
             batch, tokens = [], 0
         batch.append(each)

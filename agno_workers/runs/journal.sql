@@ -294,8 +294,8 @@ ended AS (
     FROM stopped WHERE step.run_id = stopped.id AND step.status IN ('ready', 'running', 'waiting')
     RETURNING step.id, step.run_id, step.kind, step.seq, step.name, step.call->>'id' AS call_id
 ),
-left_undone AS (
-    UPDATE agno.knowledge SET left_undone = true FROM stopped JOIN agno.ingestion ON ingestion.run_id = stopped.id
+vectors_missing AS (
+    UPDATE agno.knowledge SET vectors_missing = true FROM stopped JOIN agno.ingestion ON ingestion.run_id = stopped.id
     WHERE knowledge.id = ingestion.knowledge_id
 ),
 -- No provider takes a transcript with a call that has no result, and the next run of the session may read this one.

@@ -26,8 +26,8 @@ from agno_workers.errors import AgnoError, InvalidInput, NotWaiting, WaitTimeout
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.retriever import Retriever
-from agno_workers.knowledge.store.bases import Given, KnowledgeBases
-from agno_workers.knowledge.types import Mode, Reference, SearchResult
+from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
+from agno_workers.knowledge.types import Reference, SearchResult, SearchType
 from agno_workers.runs.batch import Batches
 from agno_workers.runs.journal import Journal
 from agno_workers.runs.queries import Event, RunQueries, known_id, output
@@ -326,20 +326,23 @@ class Client:
         )
 
     def search(
-        self, knowledge: str, question: str, *, limit: int = 8, mode: Mode = "hybrid", filters: dict[str, Any] | None = None
+        self, knowledge: str, query: str, *, max_results: int = 8, filters: dict[str, Any] | None = None,
+        search_type: SearchType = "hybrid",
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits of a knowledge base, best first. `keyword` needs Postgres alone; the other modes need the embedding
+        """The best hits of a knowledge base, best first. `keyword` needs Postgres alone; the other search_types need the embedding
         model here (for `local` the extra `knowledge`, for a provider its key). Questions are not counted as gaps.
 
         Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected of the embedder.
         """
-        return self._asking.ask(knowledge, question, limit=limit, mode=mode, filters=filters or {})
+        return self._asking.search(
+            knowledge, query, max_results=max_results, search_type=search_type, filters=filters or {}
+        )
 
     def ingestion(self, run_id: str) -> Ingestion:
         """One that was submitted before, or elsewhere."""
         return Ingestion(run_id, self._knowledges, self._journal, self._look, self._results)
 
-    def _ingest(self, knowledge: str, sources: list[Given], **asked: Any) -> Ingestion:
+    def _ingest(self, knowledge: str, sources: list[SourceInput], **asked: Any) -> Ingestion:
         submitted = self._knowledges.submit(knowledge, sources, **asked)
         self._journal.wake_keeper()
         return self.ingestion(submitted.run_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 from agno_workers.core.run import Run
 from agno_workers.errors import AgnoError, InvalidInput, WaitTimeout
-from agno_workers.knowledge.store.bases import Failure, Given, KnowledgeBases, new_id
+from agno_workers.knowledge.store.bases import Failure, KnowledgeBases, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
 from agno_workers.runs.journal import Journal
 from agno_workers.runs.queries import RunQueries, known_id
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[\w][\w.-]{0,99}")
 _MAGIC = re.compile(r"[*?\[]")
 
 
-Sources = Given | Path | Iterable[Given | Path]
+Sources = SourceInput | Path | Iterable[SourceInput | Path]
 """What callers hand in: one thing to ingest, or several."""
 
 
@@ -105,7 +105,7 @@ def named(name: str) -> str:
     return name
 
 
-def given(sources: Sources) -> list[Given]:
+def given(sources: Sources) -> list[SourceInput]:
     """What callers hand in, as a worker elsewhere understands it: paths are absolute.
 
     Raises InvalidInput for a path that is not here. Write `file:///...` for one that only workers can see.
@@ -118,7 +118,7 @@ def given(sources: Sources) -> list[Given]:
 def options(
     metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None, *, batch: bool = False
 ) -> dict[str, Any]:
-    """Options of an ingestion, without those that say nothing; see `storage.knowledge.asked_for`."""
+    """Options of an ingestion, without those that say nothing; see `storage.knowledge.ingest_request`."""
     said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
     return {name: value for name, value in said.items() if value}
 
@@ -140,7 +140,7 @@ def document(
     )
 
 
-def _absolute(source: Given | Path) -> Given:
+def _absolute(source: SourceInput | Path) -> SourceInput:
     match source:
         case dict() if isinstance(path := source.get("path"), str):
             return source | {"path": _path(path)}

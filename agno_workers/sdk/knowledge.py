@@ -19,10 +19,10 @@ from agno_workers.broker.names import RUN
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import AGENT, DocumentRow, Given
+from agno_workers.knowledge.store.bases import AGENT, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
-from agno_workers.knowledge.types import Mode, Rerank, SearchResult
+from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 from agno_workers.sdk.agent import RunResult
 from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
 
@@ -96,30 +96,31 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return KnowledgeStats(here.pool).duplicates(here.knowledges.get(self.name).id, limit)
 
     def search(
-        self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None,
+        self, query: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None,
+        search_type: SearchType | None = None,
         rerank: Rerank | None = None, near_duplicates: bool | None = None,
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits, best first: `hybrid` (by meaning and by words), `semantic` or `keyword`. `filters` go by metadata:
+        """The best hits, best first: `hybrid` (by meaning and by words), `vector` or `keyword`. `filters` go by metadata:
         `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
         each is, such as a cross-encoder would.
 
         Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
         """
-        return wiring.services().library.ask(
+        return wiring.services().library.search(
             self,
-            question,
-            limit=limit,
-            mode=mode,
+            query,
+            max_results=max_results,
+            search_type=search_type,
             filters=filters,
             rerank=rerank,
             near_duplicates=near_duplicates,
         )
 
     def similar(
-        self, uri: str, *, limit: int | None = None, filters: dict[str, Any] | None = None
+        self, uri: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
         """The chunks of other documents that are most like this document's."""
-        return wiring.services().library.similar(self, uri, limit=limit, filters=filters)
+        return wiring.services().library.similar(self, uri, max_results=max_results, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
         """Say that a hit (or the chunk of that id) was good (`up`) or not (`down`); it moves its rank within bounds.
@@ -128,14 +129,14 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         if verdict not in ("up", "down"):
             raise InvalidInput(f"a verdict is 'up' or 'down', got {verdict!r}.")
         chunk = hit if isinstance(hit, int) else hit.chunk_id
-        return wiring.services().library.learned.count([Count(chunk, **{verdict: 1})]) == 1
+        return wiring.services().library.feedback.count([Count(chunk, **{verdict: 1})]) == 1
 
     def ingestion(self, run_id: str) -> Ingestion:
         """One that was submitted before, or elsewhere."""
         here = wiring.services()
         return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
 
-    def _submit(self, sources: list[Given], **asked: Any) -> Ingestion:
+    def _submit(self, sources: list[SourceInput], **asked: Any) -> Ingestion:
         kept = self._options
         here = wiring.services()
         here.knowledges.ensure(self.name, kept)

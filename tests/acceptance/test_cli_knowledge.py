@@ -85,14 +85,14 @@ def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
         r"^docs done in .*: 2 of 2 documents, (\d) chunks, \1 of \1 vectors$", first.out, re.MULTILINE
     )
 
-    found = type_("search", "docs", "renewal of leases", "--limit", "1")
+    found = type_("search", "docs", "renewal of leases", "--max-results", "1")
     assert found.status == 0
     assert "Leases > Renewal" in found.out
     assert "leases.md" in found.out
-    (hit,) = type_("search", "docs", "renewal of leases", "--limit", "1", "--json").json
+    (hit,) = type_("search", "docs", "renewal of leases", "--max-results", "1", "--json").json
     assert hit["uri"].endswith("leases.md")
     assert hit["metadata"]["team"] == "core"
-    assert {"semantic", "keyword"} <= set(hit["scores"])
+    assert {"vector", "keyword"} <= set(hit["scores"])
 
     again = type_(*asked, "--wait", "--json")
     assert again.status == 0
@@ -116,23 +116,27 @@ def test_images_are_described_by_the_model_that_was_named_once(
         start_worker(queues="knowledge", pool="prefork", concurrency=1, **provider.env())
         first = type_(*asked, "--embedder", "hash:384", "--vision", "openai:gpt-5")
         assert (first.status, first.json["documents"]) == (0, 3), first.err
-        (hit,) = type_("search", "docs", "lighthouse", "--mode", "keyword", "--json").json
+        (hit,) = type_("search", "docs", "lighthouse", "--search-type", "keyword", "--json").json
         assert hit["uri"].endswith("/coast.png")
         (folder / "coast.png").touch()
         assert type_(*asked).json["unchanged"] == 3
         assert len(provider.requests()) == 1
         assert "described by openai:gpt-5" in type_("knowledge", "show", "docs").out
         assert type_(*asked, "--vision", "none").json["documents"] == 3
-        assert type_("search", "docs", "lighthouse", "--mode", "keyword", "--json").json == []
+        assert type_("search", "docs", "lighthouse", "--search-type", "keyword", "--json").json == []
     refused = type_(*asked, "--vision", "opnai:gpt-5")
     assert (refused.status, "openai" in refused.err) == (2, True)
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
-def test_each_mode_finds_and_a_filter_narrows(type_: Type, brought_in: str, mode: str) -> None:
-    first = type_("search", "handbook", "a barrier counts down", "--mode", mode, "--json").json[0]
+@pytest.mark.parametrize("search_type", ["hybrid", "vector", "keyword"])
+def test_each_mode_finds_and_a_filter_narrows(type_: Type, brought_in: str, search_type: str) -> None:
+    first = type_("search", "handbook", "a barrier counts down", "--search-type", search_type, "--json").json[
+        0
+    ]
     assert first["uri"].endswith("barriers.md")
-    none = type_("search", "handbook", "a barrier counts down", "--mode", mode, "--filter", "team=none")
+    none = type_(
+        "search", "handbook", "a barrier counts down", "--search-type", search_type, "--filter", "team=none"
+    )
     assert (none.status, none.out) == (0, "Nothing in handbook fits. Try it without --filter.\n")
 
 
@@ -186,7 +190,7 @@ def test_a_new_model_takes_over_when_all_its_vectors_are_there(
     assert moved.status == 0, moved.err
     (listed,) = type_("knowledge", "ls", "--json").json
     assert (listed["model"], listed["vectors"]) == ("hash:128", listed["chunks"])
-    assert type_("search", "docs", "leases", "--mode", "semantic", "--json").json
+    assert type_("search", "docs", "leases", "--search-type", "vector", "--json").json
 
 
 def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
@@ -230,7 +234,7 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
         ).fetchone()
     assert row is not None
     client.ingestion(str(row[0])).wait(timeout=WAIT_S)
-    (hit,) = type_("search", "handbook", "fence", "--mode", "keyword", "--json").json
+    (hit,) = type_("search", "handbook", "fence", "--search-type", "keyword", "--json").json
     assert (hit["metadata"]["author"], hit["metadata"]["run_id"]) == ("reader", learned)
 
     (waiting,) = type_("knowledge", "review", "handbook", "--json").json
@@ -280,11 +284,11 @@ def test_knowledge_in_python_is_ingested_found_judged_and_removed(
     hit, *_ = handbook.search("when is the office closed?", filters={"kind": "note"})
     assert (hit.uri, hit.metadata["kind"]) == ("text:office", "note")
     assert handbook.feedback(hit, "up")
-    assert [each.uri for each in handbook.similar("text:office", limit=1)] != ["text:office"]
+    assert [each.uri for each in handbook.similar("text:office", max_results=1)] != ["text:office"]
     assert [row.uri for row in handbook.documents()] == [f"file://{folder}/leases.md", "text:office"]
     assert handbook.remove("text:office")
     assert not handbook.remove("text:office")
-    assert handbook.search("office", mode="keyword") == []
+    assert handbook.search("office", search_type="keyword") == []
     assert handbook.feedback(hit, "down") is False
 
 
@@ -305,8 +309,8 @@ def test_a_webhook_that_calls_twice_brings_in_once(
     ]
     assert pushed[0].id == pushed[1].id
     assert pushed[0].wait(timeout=WAIT_S).documents == 1
-    assert type_("search", "handbook", "Ann", "--mode", "keyword", "--json").json[0]["uri"] == "crm:17"
-    assert [hit.uri for hit in client.search("handbook", "Ann", mode="keyword")] == ["crm:17"]
+    assert type_("search", "handbook", "Ann", "--search-type", "keyword", "--json").json[0]["uri"] == "crm:17"
+    assert [hit.uri for hit in client.search("handbook", "Ann", search_type="keyword")] == ["crm:17"]
     assert client.search("handbook", "what does Ann prefer?")[0].uri == "crm:17"
 
 
@@ -322,7 +326,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no name": (["ingest", ".", "-k", "a/b"], "can't be the name of a knowledge base"),
     "no pair": (["ingest", ".", "-k", "docs", "--metadata", "team"], "write it as --metadata name=value"),
     "a name that is not there": (["search", "handbok", "x"], "Did you mean 'handbook'?"),
-    "no mode": (["search", "handbook", "x", "--mode", "fuzzy"], "choose one of hybrid, semantic, keyword"),
+    "no mode": (["search", "handbook", "x", "--search-type", "fuzzy"], "choose one of hybrid, semantic, keyword"),
     "an empty question": (["search", "handbook", "  "], "the question is empty"),
     "no filter": (["search", "handbook", "x", "--filter", 'year={"above": 3}'], "above"),
     "an empty one": (["search", "handbook", "x"], "'handbook' is empty: `agno-workers ingest"),

@@ -60,7 +60,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def fragment(text: str) -> Iterator[Block]:
-    """The blocks of a piece of HTML, such as one within Markdown."""
+    """The blocks of a chunk of HTML, such as one within Markdown."""
     tree = _tree(text)
     if tree.body is not None:
         yield from _Walk().blocks(tree.body)

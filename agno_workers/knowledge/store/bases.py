@@ -24,7 +24,7 @@ from agno_workers.database.pool import (
 from agno_workers.errors import RunNotFound, Unavailable, UnknownKnowledge
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
-from agno_workers.knowledge.types import Progress, Source, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, Progress, Source
 from agno_workers.runs.journal import Journal, Submitted
 from agno_workers.runs.queries import known_id
 
@@ -37,7 +37,7 @@ _SHOWN = 5
 AGENT = "knowledge:"
 """The agent of an ingestion's run is this and the knowledge base's name."""
 
-Given = str | dict[str, Any] | Source
+SourceInput = str | dict[str, Any] | Source
 """What to ingest: a path or address, the description of a source (see sources/resolve.py), or one document as it is."""
 
 
@@ -48,7 +48,7 @@ class KnowledgeRow(msgspec.Struct, frozen=True):
     name: str
     options: dict[str, Any]
     """As core/knowledge.py, Knowledge, without the name."""
-    space_id: int | None
+    embedding_space_id: int | None
     """The space that is searched; None: no vector has been made yet."""
     version: int
     chunk_count: int
@@ -57,14 +57,14 @@ class KnowledgeRow(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class Space(msgspec.Struct, frozen=True):
+class EmbeddingSpace(msgspec.Struct, frozen=True):
     """One model's vectors of one knowledge base."""
 
     id: int
     knowledge_id: int
     model: str
     dimensions: int
-    status: SpaceStatus
+    status: EmbeddingSpaceStatus
     has_partition: bool
     is_indexed: bool
 
@@ -138,7 +138,7 @@ class KnowledgeBases:
             SearchIndex(self._pool).drop(knowledge.id)
             with self._pool.connection() as connection, connection.transaction():
                 execute(connection, "SET LOCAL statement_timeout = '10min'")
-                execute(connection, _SQL["hold_knowledge"], own)
+                execute(connection, _SQL["lock_knowledge"], own)
                 if not execute(connection, _SQL["open_ingestions"], own):
                     execute(connection, _SQL["remove"], own)
                     return
@@ -160,22 +160,25 @@ class KnowledgeBases:
                 execute(connection, _SQL["raise_version"], own | {"more": -removed.chunks})
         return bool(held)
 
-    def spaces(self, knowledge_id: int) -> list[Space]:
-        return [_as(Space, row) for row in self._pool.run(_SQL["spaces"], {"knowledge_id": knowledge_id})]
+    def embedding_spaces(self, knowledge_id: int) -> list[EmbeddingSpace]:
+        return [
+            _as(EmbeddingSpace, row)
+            for row in self._pool.run(_SQL["embedding_spaces"], {"knowledge_id": knowledge_id})
+        ]
 
-    def ensure_space(self, knowledge_id: int, model: str, dimensions: int) -> Space:
+    def ensure_embedding_space(self, knowledge_id: int, model: str, dimensions: int) -> EmbeddingSpace:
         """The vectors of that model; the first ones of a knowledge base are searched, later ones are `building` until all are there."""
         asked = {"knowledge_id": knowledge_id, "model": model, "dimensions": dimensions}
-        (row,) = self._pool.run(_SQL["ensure_space"], asked)
-        return _as(Space, row)
+        (row,) = self._pool.run(_SQL["ensure_embedding_space"], asked)
+        return _as(EmbeddingSpace, row)
 
-    def submit(self, name: str, sources: Sequence[Given], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
-        """An ingestion, for `Dispatch.send`. See `asked_for` for the options of it; the others are those of `Journal.submit`:
+    def submit(self, name: str, sources: Sequence[SourceInput], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
+        """An ingestion, for `Dispatch.send`. See `ingest_request` for the options of it; the others are those of `Journal.submit`:
         idempotency_key, id, metadata, priority, not_before, deadline_s, canvas, session_id, user_id.
 
         `connection`: the caller's open transaction. Raises UnknownKnowledge; then nothing was stored.
         """
-        message, options = asked_for(name, sources, asked.pop("options", None))
+        message, options = ingest_request(name, sources, asked.pop("options", None))
         queue = asked.pop("queue", None) or self._queue
         try:
             return self._journal.submit(
@@ -233,8 +236,8 @@ class KnowledgeBases:
         return UnknownKnowledge(f"there is no knowledge base {name!r}. {hint}", knowledge=name)
 
 
-def asked_for(
-    name: str, sources: Sequence[Given], options: dict[str, Any] | None = None
+def ingest_request(
+    name: str, sources: Sequence[SourceInput], options: dict[str, Any] | None = None
 ) -> tuple[Message, dict[str, Any]]:
     """The first message of an ingestion's run, for people, and its options: `sources`, and of those that are given
 

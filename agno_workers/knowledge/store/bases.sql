@@ -4,33 +4,33 @@
 -- Options that are given take the place of those that are known; the others stay.
 INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
 ON CONFLICT (name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
-RETURNING id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at;
+RETURNING id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at;
 
 -- name: get
-SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
+SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
 
 -- name: all
-SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
+SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
 
--- name: spaces
-SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
+-- name: embedding_spaces
+SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
 
--- name: ensure_space
+-- name: ensure_embedding_space
 -- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again, and
 -- one that is being built is given up where the one that is searched is wanted.
 WITH made AS (
-    INSERT INTO agno.space AS s (knowledge_id, model, dimensions, status)
-    SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.space_id IS NULL THEN 'current' ELSE 'building' END
+    INSERT INTO agno.embedding_space AS s (knowledge_id, model, dimensions, status)
+    SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.embedding_space_id IS NULL THEN 'current' ELSE 'building' END
     FROM agno.knowledge k WHERE k.id = %(knowledge_id)s FOR NO KEY UPDATE
     ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END
     RETURNING id, knowledge_id, model, dimensions, status, has_partition, is_indexed
 ),
 given_up AS (
-    UPDATE agno.space s SET status = 'retired' FROM made
+    UPDATE agno.embedding_space s SET status = 'retired' FROM made
     WHERE s.knowledge_id = made.knowledge_id AND s.status = 'building' AND s.id <> made.id
 ),
 searched AS (
-    UPDATE agno.knowledge k SET space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.space_id IS NULL
+    UPDATE agno.knowledge k SET embedding_space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.embedding_space_id IS NULL
 )
 SELECT * FROM made;
 
@@ -38,7 +38,7 @@ SELECT * FROM made;
 SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
 WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NULL ORDER BY run.id;
 
--- name: hold_knowledge
+-- name: lock_knowledge
 -- Nobody begins an ingestion of it from here on (a submit refers to this row).
 SELECT id FROM agno.knowledge WHERE id = %(knowledge_id)s FOR UPDATE;
 

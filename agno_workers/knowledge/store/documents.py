@@ -17,7 +17,7 @@ import msgspec
 
 from agno_workers.database.pool import Connection, Row, execute, jsonb, statements
 from agno_workers.knowledge.types import Chunk
-from agno_workers.knowledge.versions import Item, Missing, Read, compared
+from agno_workers.knowledge.versions import MissingVector, Read, SourceItem, match_chunks
 
 _SQL = statements("knowledge/store/ingest")
 _CONFIGURATIONS = {
@@ -48,10 +48,10 @@ class Count(msgspec.Struct, frozen=True):
 class Document:
     """One that was read, on its way into the tables."""
 
-    item: Item
+    item: SourceItem
     read: Read
     row: Row
-    """As `hold_documents` gave it."""
+    """As `upsert_documents` gave it."""
     live: list[tuple[int, bytes]] = field(default_factory=list)
     original: int | None = None
     kept: list[tuple[int, Chunk]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Document:
             "fingerprint": self.read.fingerprint,
             "sha256": _hex(prepared.sha256),
             "text_sha256": _hex(prepared.text_sha256),
-            "recipe": _hex(self.item.recipe),
+            "processing_hash": _hex(self.item.processing_hash),
             "metadata": prepared.metadata | source.metadata,
         }
 
@@ -111,15 +111,15 @@ class DocumentWriter:
     knowledge_id: int
     configurations: Mapping[str, str]
     documents: list[Document] = field(default_factory=list)
-    busy: list[Item] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
+    busy: list[SourceItem] = field(default_factory=list)
+    missing: list[MissingVector] = field(default_factory=list)
     spaces: list[int] = field(default_factory=list)
     copied: int = 0
     """Vectors that need not be made: they are there, or were copied."""
     more: int = 0
     """Chunks that are searched now and were not before."""
 
-    def run(self, reads: Sequence[tuple[Item, Read]]) -> None:
+    def run(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
         if not reads:
             return
         self.hold(sorted(reads, key=lambda each: each[0].source.uri))
@@ -132,15 +132,15 @@ class DocumentWriter:
         self.write_bands()
         self.switch()
 
-    def hold(self, reads: Sequence[tuple[Item, Read]]) -> None:
+    def hold(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
         """Write the new documents and lock the others. What somebody wrote since it was looked at is read again."""
         keys = {_key(self.knowledge_id, read.prepared.text_sha256) for _, read in reads}
-        self._ask("hold_texts", keys=list(keys))
+        self._ask("lock_texts", keys=list(keys))
         asked = {item.source.uri: Document(item, read, {}) for item, read in reads}
         rows = [
-            document.columns | {"chunks": len(document.read.prepared.pieces)} for document in asked.values()
+            document.columns | {"chunks": len(document.read.prepared.chunks)} for document in asked.values()
         ]
-        for row in self._ask("hold_documents", rows=jsonb(rows)):
+        for row in self._ask("upsert_documents", rows=jsonb(rows)):
             document = asked[row["uri"]]
             document.row = row
             if row["is_new"] or row["updated_at"] == document.item.known_at:
@@ -151,7 +151,7 @@ class DocumentWriter:
     def leave_chunks_to_heirs(self) -> None:
         changed = [each.id for each in self.documents if each.has_text and not each.is_same_text]
         if changed:
-            rows = self._ask("bequeath", document_ids=changed)
+            rows = self._ask("reassign_chunks", document_ids=changed)
             held = {row["id"] for row in rows if not row["is_free"]}
             self.busy += [each.item for each in self.documents if each.id in held]
             self.documents = [each for each in self.documents if each.id not in held]
@@ -182,7 +182,7 @@ class DocumentWriter:
     def compare(self) -> None:
         for each in self.documents:
             if each.original is None:
-                each.kept, each.fresh = compared(each.read.prepared.pieces, each.live)
+                each.kept, each.fresh = match_chunks(each.read.prepared.chunks, each.live)
         ids = [
             row["id"] for row in self._ask("chunk_ids", count=sum(len(each.fresh) for each in self.documents))
         ]
@@ -193,41 +193,45 @@ class DocumentWriter:
         with self.connection.cursor() as cursor, cursor.copy(_SQL["copy_chunks"]) as copy:
             for each in self.documents:
                 language = self.configurations.get(each.read.prepared.language or "", "simple")
-                for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True):
+                for chunk_id, chunk in zip(each.fresh_ids, each.fresh, strict=True):
                     copy.write_row((
-                        chunk_id, self.knowledge_id, each.id, each.version, piece.position, not each.waits, piece.hash, piece.content,
-                        "\n".join(piece.heading), piece.start, piece.end, piece.tokens, language,
+                        chunk_id, self.knowledge_id, each.id, each.version, chunk.position, not each.waits, chunk.hash, chunk.content,
+                        "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, language,
                     ))  # fmt: skip
                 if not each.waits:
                     self.more += len(each.fresh)
 
     def find_vectors(self) -> None:
         """Copies of those that are there for the same text; what has none is `missing`."""
-        self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
+        self.spaces = [
+            row["id"] for row in self._ask("open_embedding_spaces", knowledge_id=self.knowledge_id)
+        ]
         tokens = {
-            chunk_id: piece.tokens
+            chunk_id: chunk.tokens
             for each in self.documents
-            for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True)
+            for chunk_id, chunk in zip(each.fresh_ids, each.fresh, strict=True)
         }
         if tokens and self.spaces:
             found = self._copy_vectors(list(tokens))
             self.copied = len(found)
             self.missing = [
-                Missing(space, chunk_id, count)
+                MissingVector(space, chunk_id, count)
                 for space in self.spaces
                 for chunk_id, count in tokens.items()
                 if (space, chunk_id) not in found
             ]
         if kept := [chunk_id for each in self.documents for chunk_id, _ in each.kept]:
             lacking = self._ask("lacking", chunk_ids=kept)
-            self.missing += [Missing(row["space_id"], row["id"], row["tokens"]) for row in lacking]
+            self.missing += [
+                MissingVector(row["embedding_space_id"], row["id"], row["tokens"]) for row in lacking
+            ]
             self.copied += len(kept) * len(self.spaces) - len(lacking)
 
     def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
         """Gives (space, chunk) of those that got one."""
-        hashes = [piece.hash for each in self.documents for piece in each.fresh]
+        hashes = [chunk.hash for each in self.documents for chunk in each.fresh]
         rows = self._ask("copy_vectors", chunk_ids=ids, hashes=hashes)
-        return {(row["space_id"], row["chunk_id"]) for row in rows}
+        return {(row["embedding_space_id"], row["chunk_id"]) for row in rows}
 
     def write_documents(self) -> None:
         """Those that were there before, and new ones that turned out to be duplicates."""
@@ -280,7 +284,7 @@ class DocumentWriter:
         return Count(
             documents=len(own),
             duplicates=len(self.documents) - len(own),
-            chunks=sum(len(each.read.prepared.pieces) for each in own),
+            chunks=sum(len(each.read.prepared.chunks) for each in own),
             embedded=self.copied,
             to_embed=len(self.missing),
             bytes=sum(each.read.prepared.bytes for each in self.documents),
@@ -312,7 +316,7 @@ def removal(connection: Connection, held: Sequence[Row]) -> Removed:
     originals = [row["id"] for row in held if not row["is_duplicate"]]
     gone = [_removed(connection, duplicates)] if duplicates else []
     if originals:
-        rows = execute(connection, _SQL["bequeath"], {"document_ids": originals})
+        rows = execute(connection, _SQL["reassign_chunks"], {"document_ids": originals})
         gone.append(_removed(connection, [row["id"] for row in rows if row["is_free"]]))
     return Removed(sum(each.documents for each in gone), sum(each.chunks for each in gone))
 
@@ -324,10 +328,10 @@ def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
 
 def _pending(document: Document) -> dict[str, Any]:
     keep = [
-        {"id": chunk_id, "position": piece.position, "start_at": piece.start, "end_at": piece.end, "tokens": piece.tokens}
-        for chunk_id, piece in document.kept
+        {"id": chunk_id, "position": chunk.position, "start_at": chunk.start, "end_at": chunk.end, "tokens": chunk.tokens}
+        for chunk_id, chunk in document.kept
     ]  # fmt: skip
-    chunks = len(document.read.prepared.pieces)
+    chunks = len(document.read.prepared.chunks)
     return {"version": document.version, "keep": keep, "chunks": chunks, "row": document.columns}
 
 

@@ -22,7 +22,7 @@ NoteStatus = Literal["waiting", "approved", "rejected"]
 Verdict = Literal["up", "down"]
 
 
-class KeptNote(Note, frozen=True, kw_only=True):
+class ReviewNote(Note, frozen=True, kw_only=True):
     """One in the review queue."""
 
     id: int
@@ -62,10 +62,10 @@ class FeedbackStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    def keep_note(self, knowledge: str, note: Note, connection: Connection) -> int | None:
+    def add_review_note(self, knowledge: str, note: Note, connection: Connection) -> int | None:
         """Put a note into the review queue, in the caller's transaction; None: there is no such knowledge base."""
         row = msgspec.structs.asdict(note) | {"knowledge": knowledge, "metadata": jsonb(note.metadata)}
-        rows = execute(connection, _SQL["keep_note"], row)
+        rows = execute(connection, _SQL["add_review_note"], row)
         return rows[0]["id"] if rows else None
 
     def notes(
@@ -75,18 +75,18 @@ class FeedbackStore:
         *,
         id: int | None = None,
         limit: int = 100,
-    ) -> list[KeptNote]:
+    ) -> list[ReviewNote]:
         """The oldest first."""
         asked = {"knowledge": knowledge, "status": status, "id": id, "limit": limit}
-        return [msgspec.convert(row, KeptNote) for row in self._pool.run(_SQL["notes"], asked)]
+        return [msgspec.convert(row, ReviewNote) for row in self._pool.run(_SQL["notes"], asked)]
 
     def decide_note(
         self, knowledge: str, id: int, status: NoteStatus, connection: Connection, *, by: str | None, note: str | None
-    ) -> KeptNote | None:  # fmt: skip
+    ) -> ReviewNote | None:  # fmt: skip
         """Approve or reject, in the caller's transaction; None: it does not wait (any more)."""
         said = {"knowledge": knowledge, "id": id, "status": status, "by": by, "note": note}
         rows = execute(connection, _SQL["decide_note"], said)
-        return msgspec.convert(rows[0], KeptNote) if rows else None
+        return msgspec.convert(rows[0], ReviewNote) if rows else None
 
     def note_gap(self, knowledge: str, question: str, best_score: float | None) -> None:
         """Count a question without a good hit; alike ones (case, spaces, marks at the end) are one."""

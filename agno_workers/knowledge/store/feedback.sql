@@ -1,7 +1,7 @@
 -- What agents and people make of knowledge: notes that wait for a person, questions without a good hit, what became of results,
 -- and what a run was given.
 
--- name: keep_note
+-- name: add_review_note
 -- Below the confidence that is believed at once. No row: no knowledge base has that name.
 INSERT INTO agno.review (knowledge_id, title, content, source, confidence, author, run_id, metadata)
 SELECT id, %(title)s, %(content)s, %(source)s, %(confidence)s, %(author)s, %(run_id)s, %(metadata)s

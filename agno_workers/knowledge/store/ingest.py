@@ -35,13 +35,13 @@ from agno_workers.knowledge.store.documents import Count, DocumentWriter, config
 from agno_workers.knowledge.types import Source, SourceStatus
 from agno_workers.knowledge.versions import (
     Failed,
-    Item,
-    Missing,
+    MissingVector,
     Outcome,
     Read,
     RetryLater,
+    SourceItem,
     Unchanged,
-    packed,
+    batch_missing,
 )
 from agno_workers.runs.journal import CommitResult, ExhaustedStep, StepMessage
 
@@ -51,7 +51,7 @@ _SHARDS = 16
 _PORTION = 500
 """Documents that are removed in one transaction."""
 _RETIRED_PORTION = 20_000
-_MAX_TIDIES = 3
+_MAX_FINALIZE_ROUNDS = 3
 _COPY_HEAD, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
@@ -87,7 +87,7 @@ class WorkClaim(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
     """The options of the knowledge base."""
     options: dict[str, Any]
-    """Of the ingestion: see `asked_for` in knowledge.py."""
+    """Of the ingestion: see `ingest_request` in knowledge.py."""
     call: dict[str, Any] | None = None
     canvas: dict[str, Any] | None = None
     model: str | None = None
@@ -127,29 +127,31 @@ class Ingest:
         rows = self._pool.run(_SQL["claim"], asked | {"lease_s": self._lease_s})  # fmt: skip
         return _as(WorkClaim, rows[0]) if rows else None
 
-    def items(self, claim: WorkClaim) -> list[Item]:
+    def items(self, claim: WorkClaim) -> list[SourceItem]:
         """The sources of an ingest step, with what is known of their documents now."""
         asked = {"step_id": claim.step_id, "knowledge_id": claim.knowledge_id}
-        return [_as(Item, row | {"source": row["given"]}) for row in self._pool.run(_SQL["items"], asked)]
+        return [
+            _as(SourceItem, row | {"source": row["given"]}) for row in self._pool.run(_SQL["items"], asked)
+        ]
 
     def texts(self, claim: WorkClaim) -> list[Text]:
         """The chunks of an embed step that need a vector (still)."""
         call = claim.call or {}
-        asked = {"chunk_ids": call["chunks"], "space_id": call["space"]}
+        asked = {"chunk_ids": call["chunks"], "embedding_space_id": call["embedding_space"]}
         return [_as(Text, row) for row in self._pool.run(_SQL["texts"], asked)]
 
-    def left_over(self, run_id: str) -> Iterator[Source]:
+    def unfinished_sources(self, run_id: str) -> Iterator[Source]:
         """What another ingestion did not bring in, read little by little."""
         with self._pool.connection() as connection, connection.transaction():
-            cursor = connection.cursor(name="left_over")
-            cursor.execute(_SQL["left_over"], {"run_id": run_id})
+            cursor = connection.cursor(name="unfinished_sources")
+            cursor.execute(_SQL["unfinished_sources"], {"run_id": run_id})
             for row in cursor:
                 yield _as(Source, row["given"])
 
-    def keep_call(self, claim: WorkClaim, more: dict[str, Any]) -> bool:
+    def update_call(self, claim: WorkClaim, more: dict[str, Any]) -> bool:
         """Remember something with a step that is under way; False: it is not this attempt's any more."""
         asked = {"step_id": claim.step_id, "attempt": claim.attempt, "more": jsonb(more)}
-        return bool(self._pool.run(_SQL["keep_call"], asked))
+        return bool(self._pool.run(_SQL["update_call"], asked))
 
     def call(self, step: ExhaustedStep) -> dict[str, Any]:
         """What an embed step is to do."""
@@ -161,13 +163,13 @@ class Ingest:
     def finish_scan(
         self, claim: WorkClaim, sources: Iterable[tuple[Source, bytes]], origins: Sequence[str]
     ) -> CommitResult:
-        """Write down what was found, with the recipe of each, in the order in which it is to be read. `origins`: those that were found whole.
+        """Write down what was found, with the processing_hash of each, in the order in which it is to be read. `origins`: those that were found whole.
 
         Of one uri the first counts. What is as it was is settled here.
         """
         first: dict[str, tuple[Source, bytes]] = {}
-        for source, recipe in sources:
-            first.setdefault(source.uri, (source, recipe))
+        for source, processing_hash in sources:
+            first.setdefault(source.uri, (source, processing_hash))
         return retry_while_unavailable(self._finish_scan, claim, list(first.values()), origins)
 
     def _finish_scan(
@@ -179,11 +181,11 @@ class Ingest:
             execute(connection, "SET LOCAL statement_timeout = '10min'")
             unchanged = self._unchanged(connection, claim, sources)
             with connection.cursor() as cursor, cursor.copy(_SQL["copy_sources"]) as copy:
-                for position, (source, recipe) in enumerate(sources):
+                for position, (source, processing_hash) in enumerate(sources):
                     known = unchanged.get(source.uri)
                     status = SourceStatus.PENDING if known is None else SourceStatus.UNCHANGED
                     copy.write_row((
-                        claim.run_id, position, source.uri, source.bytes, to_json(source).decode(), recipe, str(status), known
+                        claim.run_id, position, source.uri, source.bytes, to_json(source).decode(), processing_hash, str(status), known
                     ))  # fmt: skip
             total = {"total": len(sources), "bytes": sum(source.bytes for source, _ in sources)}
             self._ask(connection, "scanned", claim, origins=jsonb(list(origins)), **total)
@@ -192,11 +194,13 @@ class Ingest:
             self._count(connection, claim, Count(unchanged=len(unchanged), to_embed=len(missing)))
         return self._followed(claim)
 
-    def finish_ingest(self, claim: WorkClaim, outcomes: Sequence[tuple[Item, Outcome]]) -> CommitResult:
+    def finish_ingest(self, claim: WorkClaim, outcomes: Sequence[tuple[SourceItem, Outcome]]) -> CommitResult:
         """Record what became of the sources of a step: all that was read is in, and searchable by its words."""
         return retry_while_unavailable(self._finish_ingest, claim, outcomes)
 
-    def _finish_ingest(self, claim: WorkClaim, outcomes: Sequence[tuple[Item, Outcome]]) -> CommitResult:
+    def _finish_ingest(
+        self, claim: WorkClaim, outcomes: Sequence[tuple[SourceItem, Outcome]]
+    ) -> CommitResult:
         reads = [(item, found) for item, found in outcomes if isinstance(found, Read)]
         again = [(item, found) for item, found in outcomes if isinstance(found, RetryLater)]
         failed = [(item, found) for item, found in outcomes if isinstance(found, Failed)]
@@ -247,13 +251,19 @@ class Ingest:
         with self._end(claim, step_status="dead" if error else "done", error=error) as (connection, step):
             if step is None:
                 return CommitResult(False)
-            held = self._ask(connection, "hold_documents_of", claim, chunk_ids=call["chunks"])
-            self._ask(connection, "hold_chunks", claim, chunk_ids=list(vectors))
-            wanting = self._ask(connection, "wanting", claim, chunk_ids=list(vectors), space_id=call["space"])
+            held = self._ask(connection, "lock_documents_of", claim, chunk_ids=call["chunks"])
+            self._ask(connection, "lock_chunks", claim, chunk_ids=list(vectors))
+            wanting = self._ask(
+                connection,
+                "wanting",
+                claim,
+                chunk_ids=list(vectors),
+                embedding_space_id=call["embedding_space"],
+            )
             ids = sorted(row["id"] for row in wanting)
             if ids:
                 with connection.cursor() as cursor, cursor.copy(_SQL["copy_embeddings"]) as copy:
-                    copy.write(_binary(call["space"], ids, vectors))
+                    copy.write(_binary(call["embedding_space"], ids, vectors))
             if mended := [row["id"] for row in wanting if row["is_refused"]]:
                 self._ask(connection, "refuse", claim, chunk_ids=mended, why=None)
             if error:
@@ -274,7 +284,8 @@ class Ingest:
         half = len(call["chunks"]) // 2
         halves = [call["chunks"][:half], call["chunks"][half:]]
         steps = [
-            {"id": str(uuid7()), "call": {"space": call["space"], "chunks": chunks}} for chunks in halves
+            {"id": str(uuid7()), "call": {"embedding_space": call["embedding_space"], "chunks": chunks}}
+            for chunks in halves
         ]
         with self._end(claim, step_status="dead", error=error) as (connection, step):
             if step is None:
@@ -295,7 +306,7 @@ class Ingest:
         """Remove what the origins of the ingestion no longer have; False: some of it is in use, ask again. Safe to repeat."""
         while True:
             with self._pool.connection() as connection, connection.transaction():
-                if not self._ask(connection, "hold_run", claim):
+                if not self._ask(connection, "lock_run", claim):
                     return True
                 rows = self._ask(connection, "vanished", claim, limit=_PORTION)
                 removed = removal(connection, rows)
@@ -308,20 +319,20 @@ class Ingest:
     def merge_duplicates(self, claim: WorkClaim) -> None:
         """Of documents that came to the same text side by side one keeps its chunks. Safe to repeat."""
         with self._pool.connection() as connection, connection.transaction():
-            if self._ask(connection, "hold_run", claim):
+            if self._ask(connection, "lock_run", claim):
                 (row,) = self._ask(connection, "merge_duplicates", claim)
                 if row["less"]:
                     self._ask(connection, "raise_version", claim, more=-row["less"])
 
-    def finish_tidy(self, claim: WorkClaim) -> CommitResult:
+    def finish_finalize(self, claim: WorkClaim) -> CommitResult:
         """End an ingestion; or, where vectors are missing in a space that is being built, make those first."""
-        tidies = int((claim.call or {}).get("tidies", 0))
+        rounds = int((claim.call or {}).get("rounds", 0))
         with self._end(claim, alone=True) as (connection, step):
             if step is None:
                 return CommitResult(False)
             execute(connection, "SET LOCAL statement_timeout = '10min'")
-            self._ask(connection, "switch_space", claim)
-            missing = self._missing(connection, claim) if tidies < _MAX_TIDIES else []
+            self._ask(connection, "switch_embedding_space", claim)
+            missing = self._missing(connection, claim) if rounds < _MAX_FINALIZE_ROUNDS else []
             if missing:
                 self._write_embeds(connection, claim, step, missing)
                 self._count(connection, claim, Count(to_embed=len(missing)))
@@ -346,14 +357,14 @@ class Ingest:
                 return CommitResult(False)
             self._ask(connection, "end_run", claim, run_status="failed", reason=reason, run_error=jsonb(error))  # fmt: skip
             self._ask(connection, "end_open_steps", claim)
-            self._ask(connection, "leave_undone", claim)
+            self._ask(connection, "mark_vectors_missing", claim)
         return _over(claim)
 
     # What follows.
 
-    def go_on(self, run_id: str) -> tuple[StepMessage, ...]:
+    def schedule_next(self, run_id: str) -> tuple[StepMessage, ...]:
         """The next steps of an ingestion, if it is time for them."""
-        rows = self._pool.run(_SQL["go_on"], {"run_id": run_id, "how": jsonb(self.windows)})
+        rows = self._pool.run(_SQL["schedule_next"], {"run_id": run_id, "how": jsonb(self.windows)})
         return tuple(_as(StepMessage, row) for row in rows)
 
     def halted(self, limit: int) -> list[str]:
@@ -361,7 +372,7 @@ class Ingest:
         return [row["id"] for row in self._pool.run(_SQL["halted"], {"limit": limit})]
 
     def _followed(self, claim: WorkClaim | ExhaustedStep) -> CommitResult:
-        return CommitResult(True, self.go_on(claim.run_id))
+        return CommitResult(True, self.schedule_next(claim.run_id))
 
     @contextmanager
     def _end(
@@ -376,12 +387,12 @@ class Ingest:
         }  # fmt: skip
         with self._pool.connection() as connection, connection.transaction():
             if alone:
-                execute(connection, _SQL["hold_run_alone"], params)
+                execute(connection, _SQL["lock_run_exclusively"], params)
             rows = execute(connection, _SQL["end_step"], params)
             yield connection, rows[0] if rows else None
 
     def _touch(
-        self, connection: Connection, claim: WorkClaim, same: Sequence[tuple[Item, Unchanged]]
+        self, connection: Connection, claim: WorkClaim, same: Sequence[tuple[SourceItem, Unchanged]]
     ) -> None:
         """Documents that were read, and are as they were, but for what they are known by. One that is in use elsewhere is left."""
         news = {
@@ -393,7 +404,7 @@ class Ingest:
             if (found.fingerprint or item.fingerprint, item.source.origin) != (item.fingerprint, item.origin)
         }
         if news:
-            held = self._ask(connection, "hold_unchanged", claim, uris=list(news))
+            held = self._ask(connection, "lock_unchanged", claim, uris=list(news))
             rows = [{"id": row["id"], **news[row["uri"]]} for row in held]
             self._ask(connection, "touch_documents", claim, rows=jsonb(rows))
 
@@ -401,31 +412,33 @@ class Ingest:
         self, connection: Connection, claim: WorkClaim, sources: Sequence[tuple[Source, bytes]]
     ) -> dict[str, int]:
         """The documents, by their uri, that need not be read."""
-        told = [(source, recipe) for source, recipe in sources if source.fingerprint is not None]
+        told = [
+            (source, processing_hash) for source, processing_hash in sources if source.fingerprint is not None
+        ]
         rows = self._ask(
-            connection, "unchanged", claim, uris=[source.uri for source, _ in told], recipes=[recipe for _, recipe in told],
+            connection, "unchanged", claim, uris=[source.uri for source, _ in told], processing_hashes=[processing_hash for _, processing_hash in told],
             fingerprints=[source.fingerprint for source, _ in told], origins=[source.origin for source, _ in told],
         )  # fmt: skip
         return {row["uri"]: row["id"] for row in rows}
 
-    def _missing(self, connection: Connection, claim: WorkClaim) -> list[Missing]:
+    def _missing(self, connection: Connection, claim: WorkClaim) -> list[MissingVector]:
         """Chunks without a vector that nobody would think of."""
         everything = bool(claim.options.get("all_vectors"))
         first = claim.kind is StepKind.SCAN
         if not (everything and first):
-            (row,) = self._ask(connection, "take_undone", claim)
+            (row,) = self._ask(connection, "clear_vectors_missing", claim)
             if not row["wanted"]:
                 return []
         rows = self._ask(connection, "missing_vectors", claim, refused=everything and first)
-        return [Missing(row["space_id"], row["id"], row["tokens"]) for row in rows]
+        return [MissingVector(row["embedding_space_id"], row["id"], row["tokens"]) for row in rows]
 
     def _write_embeds(
-        self, connection: Connection, claim: WorkClaim, step: Row, missing: Sequence[Missing]
+        self, connection: Connection, claim: WorkClaim, step: Row, missing: Sequence[MissingVector]
     ) -> None:
         windows = self.windows
-        batches = packed(missing, max_tokens=windows.embed_tokens, max_texts=windows.embed_texts)
+        batches = batch_missing(missing, max_tokens=windows.embed_tokens, max_texts=windows.embed_texts)
         steps = [
-            {"id": str(uuid7()), "call": {"space": batch[0].space_id, "chunks": [each.chunk_id for each in batch]}}
+            {"id": str(uuid7()), "call": {"embedding_space": batch[0].embedding_space_id, "chunks": [each.chunk_id for each in batch]}}
             for batch in batches
         ]  # fmt: skip
         self._embeds(connection, claim, step, steps)
@@ -442,14 +455,18 @@ class Ingest:
             self._ask(connection, "write_embeds", claim, steps=jsonb(list(steps)), **own)
 
     def _write_again(
-        self, connection: Connection, claim: WorkClaim, step: Row, again: Sequence[tuple[Item, RetryLater]]
+        self,
+        connection: Connection,
+        claim: WorkClaim,
+        step: Row,
+        again: Sequence[tuple[SourceItem, RetryLater]],
     ) -> None:
         if again:
             sources = [{"position": item.position, "error": found.error} for item, found in again]
             own = {"attempts": self.windows.attempts, "queue": step["queue"], "priority": step["priority"]}
             after_s = max(found.after_s for _, found in again)
             self._ask(
-                connection, "write_again", claim, again_id=str(uuid7()), after_s=after_s, sources=jsonb(sources), **own
+                connection, "write_retry", claim, retry_id=str(uuid7()), after_s=after_s, sources=jsonb(sources), **own
             )  # fmt: skip
 
     def _count(self, connection: Connection, claim: WorkClaim | ExhaustedStep, count: Count) -> None:
@@ -476,16 +493,16 @@ def _over(claim: WorkClaim | ExhaustedStep) -> CommitResult:
 
 
 def _ended(
-    item: Item, status: str, document_id: int | None = None, error: dict[str, Any] | None = None
+    item: SourceItem, status: str, document_id: int | None = None, error: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     return {"position": item.position, "status": status, "document_id": document_id, "error": error}
 
 
-def _binary(space_id: int, ids: Sequence[int], vectors: Mapping[int, bytes]) -> bytes:
+def _binary(embedding_space_id: int, ids: Sequence[int], vectors: Mapping[int, bytes]) -> bytes:
     """Rows of chunk_embedding as COPY takes them: halfvec is its dimension, a 0, and its numbers."""
     rows = [
         struct.pack(
-            f">hiiiqihh{len(vectors[each])}s", 3, 4, space_id, 8, each, len(vectors[each]) + 4, len(vectors[each]) // 2, 0, vectors[each]
+            f">hiiiqihh{len(vectors[each])}s", 3, 4, embedding_space_id, 8, each, len(vectors[each]) + 4, len(vectors[each]) // 2, 0, vectors[each]
         )
         for each in ids
     ]  # fmt: skip

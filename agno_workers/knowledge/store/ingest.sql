@@ -12,7 +12,7 @@ claimed AS (
         started_at = coalesce(step.started_at, clock_timestamp())
     FROM agno.run, (SELECT count(*) FROM queued) AS locked
     WHERE step.id = %(step_id)s AND run.id = step.run_id AND run.generation = step.generation AND run.ended_at IS NULL
-      AND run.paused_at IS NULL AND step.generation = %(generation)s AND step.kind = %(kind)s AND step.kind IN ('scan', 'ingest', 'embed', 'tidy')
+      AND run.paused_at IS NULL AND step.generation = %(generation)s AND step.kind = %(kind)s AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')
       AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
            OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts)
     RETURNING step.*, run.canvas
@@ -23,17 +23,17 @@ begun AS (
 )
 SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.kind, claimed.attempt, claimed.max_attempts, claimed.tries,
        claimed.call, claimed.canvas, knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings,
-       ingestion.options, space.model
+       ingestion.options, embedding_space.model
 FROM claimed JOIN agno.ingestion ON ingestion.run_id = claimed.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
-LEFT JOIN agno.space ON space.id = (claimed.call->>'space')::int;
+LEFT JOIN agno.embedding_space ON embedding_space.id = (claimed.call->>'embedding_space')::int;
 
 -- name: call
 SELECT call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: items
 -- The sources of a step, and what is known of their documents.
-SELECT s.position, s.given, s.recipe, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
-       coalesce(d.recipe = s.recipe AND d.pending IS NULL, false) AS same_recipe
+SELECT s.position, s.given, s.processing_hash, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
+       coalesce(d.processing_hash = s.processing_hash AND d.pending IS NULL, false) AS same_processing
 FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri
 WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 
@@ -43,14 +43,14 @@ WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 SELECT c.id, c.heading, c.content, c.tokens,
        (SELECT vector.sent FROM (SELECT same.id FROM agno.chunk same WHERE same.hash = c.hash OFFSET 0) AS same
         CROSS JOIN LATERAL (SELECT halfvec_send(e.embedding) AS sent FROM agno.chunk_embedding e
-            WHERE e.chunk_id = same.id AND e.space_id = %(space_id)s OFFSET 0) AS vector
+            WHERE e.chunk_id = same.id AND e.embedding_space_id = %(embedding_space_id)s OFFSET 0) AS vector
         LIMIT 1) AS known
 FROM agno.chunk c
 WHERE c.id = ANY(%(chunk_ids)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = %(embedding_space_id)s)
 ORDER BY c.id;
 
--- name: left_over
+-- name: unfinished_sources
 -- What another ingestion did not bring in.
 SELECT given FROM agno.source WHERE run_id = %(run_id)s AND status IN ('failed', 'pending', 'taken') ORDER BY position;
 
@@ -71,60 +71,60 @@ WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = ali
   AND (NOT %(late_only)s OR step.status = 'running' AND step.lease_until < clock_timestamp())
 RETURNING step.queue, step.priority;
 
--- name: keep_call
+-- name: update_call
 -- What a step must still know after a crash, such as the id of a batch at a provider.
 UPDATE agno.step SET call = call || %(more)s WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s RETURNING id;
 
 -- name: copy_sources
-COPY agno.source (run_id, position, uri, bytes, given, recipe, status, document_id) FROM STDIN;
+COPY agno.source (run_id, position, uri, bytes, given, processing_hash, status, document_id) FROM STDIN;
 
 -- name: unchanged
 -- Documents that need not be read: they are as they were, and are to be read in the same way.
 SELECT d.id, d.uri FROM agno.document d
-JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(recipes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, recipe, origin)
-    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.recipe = s.recipe AND s.origin IN (d.origin, '')
+JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(processing_hashes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, processing_hash, origin)
+    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.processing_hash = s.processing_hash AND s.origin IN (d.origin, '')
 WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
 -- name: scanned
 UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
 WHERE run_id = %(run_id)s;
 
--- name: leave_undone
-UPDATE agno.knowledge k SET left_undone = true FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
+-- name: mark_vectors_missing
+UPDATE agno.knowledge k SET vectors_missing = true FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
--- name: take_undone
+-- name: clear_vectors_missing
 -- Whether vectors may be missing of which no ingestion thinks: of one that was left before its end, and of a space that is built.
-WITH taken AS (UPDATE agno.knowledge SET left_undone = false WHERE id = %(knowledge_id)s AND left_undone RETURNING id)
-SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
+WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
+SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
 
 -- name: missing_vectors
 -- Chunks without a vector, but for those that another open ingestion will see to. `refused`: those as well that had none for a reason.
-SELECT s.id AS space_id, c.id, c.tokens FROM agno.space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
+SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.embedding_space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
 JOIN agno.document d ON d.id = c.document_id
 WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND (c.refused IS NULL OR %(refused)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id)
   AND (s.status = 'building' OR NOT EXISTS (
       SELECT FROM agno.run WHERE run.id = d.run_id AND run.ended_at IS NULL AND run.id <> %(run_id)s))
 ORDER BY s.id, c.id;
 
--- name: hold_texts
+-- name: lock_texts
 -- Of two transactions that bring the same text under two addresses the second one sees the first one's. In one order for all.
 SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bigint[]) AS key ORDER BY key) AS text;
 
--- name: hold_documents
+-- name: upsert_documents
 -- New ones are written, those that are there are locked, and come back as they are. In the order of their uris.
-INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe,
+INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash,
     metadata, version, chunks, run_id)
-SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.recipe,
+SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.processing_hash,
     n.metadata, 1, n.chunks, %(run_id)s
 FROM jsonb_to_recordset(%(rows)s) AS n (uri text, origin text, title text, media_type text, language text, bytes bigint, fingerprint text,
-    sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, chunks int)
+    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, chunks int)
 ORDER BY n.uri
 ON CONFLICT (knowledge_id, uri) DO UPDATE SET knowledge_id = excluded.knowledge_id
 RETURNING d.id, d.uri, d.xmax = 0 AS is_new, d.version, d.text_sha256, d.duplicate_of, d.updated_at;
 
--- name: bequeath
-SELECT leaving AS id, agno.bequeath(leaving) AS is_free FROM unnest(%(document_ids)s::bigint[]) AS leaving;
+-- name: reassign_chunks
+SELECT leaving AS id, agno.reassign_chunks(leaving) AS is_free FROM unnest(%(document_ids)s::bigint[]) AS leaving;
 
 -- name: live_chunks
 SELECT id, document_id, hash FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) AND live ORDER BY document_id, position;
@@ -149,11 +149,11 @@ UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at 
     origin = coalesce(nullif(n.origin, ''), d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
     bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
-    sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), recipe = coalesce(n.recipe, d.recipe),
+    sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), processing_hash = coalesce(n.processing_hash, d.processing_hash),
     metadata = coalesce(n.metadata, d.metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
     duplicate_of = n.duplicate_of
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, title text, media_type text, language text, bytes bigint,
-    fingerprint text, sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
+    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
 WHERE d.id = n.id;
 
 -- name: touch_documents
@@ -161,7 +161,7 @@ WHERE d.id = n.id;
 UPDATE agno.document d SET fingerprint = n.fingerprint, origin = coalesce(nullif(n.origin, ''), d.origin)
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, fingerprint text, origin text) WHERE d.id = n.id;
 
--- name: hold_unchanged
+-- name: lock_unchanged
 -- One that is in use elsewhere is left as it is, since it is out of the order here.
 SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = ANY(%(uris)s) ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED;
 
@@ -174,27 +174,27 @@ RETURNING c.live;
 -- A text that has a vector of the same model somewhere needs no other one. It is looked up once for each text, however many chunks have it.
 -- One by one (OFFSET 0): of tables that have just been filled the planner knows nothing, and would read all vectors for each text.
 WITH wanted AS MATERIALIZED (
-    SELECT text.hash, target.id AS space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
-    JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
+    SELECT text.hash, target.id AS embedding_space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
+    JOIN agno.embedding_space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
     CROSS JOIN LATERAL (
         SELECT vector.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
-        CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.space s ON s.id = e.space_id
+        CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.embedding_space s ON s.id = e.embedding_space_id
             WHERE e.chunk_id = same.id AND s.model = target.model AND s.dimensions = target.dimensions OFFSET 0) AS vector
         LIMIT 1) AS known
 )
-INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
-SELECT wanted.space_id, new.id, wanted.embedding FROM wanted
+INSERT INTO agno.chunk_embedding (embedding_space_id, chunk_id, embedding)
+SELECT wanted.embedding_space_id, new.id, wanted.embedding FROM wanted
 JOIN unnest(%(chunk_ids)s::bigint[], %(hashes)s::bytea[]) AS new (id, hash) ON new.hash = wanted.hash
-RETURNING space_id, chunk_id;
+RETURNING embedding_space_id, chunk_id;
 
 -- name: lacking
 -- Of chunks that stay, those that never got a vector: their ingestion was cut short.
-SELECT s.id AS space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
+SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
 WHERE c.id = ANY(%(chunk_ids)s) AND c.refused IS NULL
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id);
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id);
 
--- name: open_spaces
-SELECT id FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
+-- name: open_embedding_spaces
+SELECT id FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
 
 -- name: write_bands
 WITH gone AS (DELETE FROM agno.near_band WHERE document_id = ANY(%(edited)s))
@@ -213,14 +213,14 @@ SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'emb
        %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
 FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 
--- name: write_again
+-- name: write_retry
 -- Sources that are tried again after a while: in a step of their own, which is a timer.
 WITH written AS (
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
-    VALUES (%(again_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(again_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
+    VALUES (%(retry_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(retry_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
             %(attempts)s * CASE jsonb_array_length(%(sources)s) WHEN 1 THEN 2 ELSE 1 END, clock_timestamp() + make_interval(secs => %(after_s)s))
 )
-UPDATE agno.source s SET step_id = %(again_id)s, attempts = s.attempts + 1, error = n.error
+UPDATE agno.source s SET step_id = %(retry_id)s, attempts = s.attempts + 1, error = n.error
 FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, error jsonb) WHERE s.run_id = %(run_id)s AND s.position = n.position;
 
 -- name: end_sources
@@ -250,22 +250,22 @@ ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.doc
 UPDATE agno.knowledge k SET version = k.version + 1, chunk_count = greatest(0, k.chunk_count + %(more)s)
 FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
--- name: hold_documents_of
+-- name: lock_documents_of
 -- The documents of these chunks, before anything is written for them.
 SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
 WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
 
--- name: hold_chunks
+-- name: lock_chunks
 -- In a statement of its own, before any vector is looked at or written: see attach_partition in search_functions.sql.
 SELECT id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s) ORDER BY id FOR KEY SHARE;
 
 -- name: wanting
-SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'
+SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.embedding_space s ON s.id = %(embedding_space_id)s AND s.status <> 'retired'
 WHERE c.id = ANY(%(chunk_ids)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s);
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = %(embedding_space_id)s);
 
 -- name: copy_embeddings
-COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN (FORMAT BINARY);
+COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN (FORMAT BINARY);
 
 -- name: refuse
 UPDATE agno.chunk SET refused = %(why)s WHERE id = ANY(%(chunk_ids)s) AND refused IS DISTINCT FROM %(why)s;
@@ -284,7 +284,7 @@ ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
 -- name: merge_duplicates
 SELECT agno.merge_duplicates(%(run_id)s, %(knowledge_id)s) AS less;
 
--- name: hold_run
+-- name: lock_run
 SELECT FROM agno.run WHERE id = %(run_id)s AND generation = %(generation)s AND ended_at IS NULL FOR SHARE;
 
 -- name: named_documents
@@ -296,19 +296,19 @@ WITH live AS (SELECT count(*) AS chunks FROM agno.chunk WHERE document_id = ANY(
 gone AS (DELETE FROM agno.document WHERE id = ANY(%(document_ids)s) RETURNING id)
 SELECT (SELECT count(*) FROM gone) AS documents, (SELECT chunks FROM live) AS chunks;
 
--- name: switch_space
+-- name: switch_embedding_space
 -- The space that was built is searched from here on, if nothing lacks in it.
 WITH built AS (
-    SELECT s.id FROM agno.space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
+    SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
       AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id AND c.refused IS NULL
-                      AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id))
+                      AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id))
     ORDER BY s.id DESC LIMIT 1
 ),
 spaces AS (
-    UPDATE agno.space s SET status = CASE s.id WHEN built.id THEN 'current' ELSE 'retired' END FROM built
+    UPDATE agno.embedding_space s SET status = CASE s.id WHEN built.id THEN 'current' ELSE 'retired' END FROM built
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
 )
-UPDATE agno.knowledge k SET space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
 
 -- name: has_changed
 -- Whether the ingestion has changed anything that a search could see.
@@ -317,11 +317,11 @@ SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS chan
 -- name: drop_retired
 -- A portion of the vectors that are no longer searched.
 DELETE FROM agno.chunk_embedding e USING (
-    SELECT o.chunk_id, o.space_id FROM agno.space s JOIN agno.chunk_embedding o ON o.space_id = s.id
+    SELECT o.chunk_id, o.embedding_space_id FROM agno.embedding_space s JOIN agno.chunk_embedding o ON o.embedding_space_id = s.id
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old
-WHERE e.chunk_id = old.chunk_id AND e.space_id = old.space_id RETURNING 1 AS gone;
+WHERE e.chunk_id = old.chunk_id AND e.embedding_space_id = old.embedding_space_id RETURNING 1 AS gone;
 
--- name: hold_run_alone
+-- name: lock_run_exclusively
 SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
 
 -- name: end_open_steps
@@ -346,13 +346,13 @@ FROM (SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 
       FROM agno.ingest_count WHERE run_id = %(run_id)s) AS total
 WHERE run.id = %(run_id)s AND run.ended_at IS NULL;
 
--- name: go_on
-SELECT * FROM agno.go_on(%(run_id)s, %(how)s);
+-- name: schedule_next
+SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
 
 -- name: halted
 -- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
 SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
 WHERE run.ended_at IS NULL AND run.agent LIKE 'knowledge:%%' AND ingestion.scanned_at IS NOT NULL
-  AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'tidy')
+  AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')
                   AND step.status IN ('ready', 'running'))
 LIMIT %(limit)s;

@@ -18,23 +18,23 @@ from psycopg import errors
 
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.types import Filter, Mode, Rerank, SearchResult
+from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
 
 _SQL = statements("knowledge/store/search")
-MAX_LIMIT = 1000
+MAX_RESULTS = 1000
 
 
 class Effort(msgspec.Struct, frozen=True):
     """How far a search looks. More finds more, and takes longer."""
 
     candidates: int = 40
-    """Of each side of a hybrid search; fewer than `limit` are never taken."""
+    """Of each side of a hybrid search; fewer than `max_results` are never taken."""
     ef: int = 200
     """Of HNSW: how many nearest are held while it looks, 1 to 1000."""
     max_scan: int = 20_000
     """Of HNSW: vectors looked at where a filter leaves few, before it gives up."""
     exact_chunks: int = 2000
-    """A filter that leaves at most that many chunks has all of them compared, in place of HNSW."""
+    """A filter that leaves at most that many chunks has all of them match_chunks, in place of HNSW."""
     words_budget: int = 1000
     """Chunks in which the words that are looked up stand, the rarest words first; the others only weigh. `keyword` takes three
     times as many.
@@ -52,7 +52,7 @@ class Found(msgspec.Struct, frozen=True):
     version: int
     """Of the knowledge base that was searched."""
     how: dict[str, Any] = {}
-    """What was done: `mode`, `semantic` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
+    """What was done: `search_type`, `vector` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -77,10 +77,10 @@ class Search:
         text: str,
         vector: Sequence[float] | None = None,
         *,
-        mode: Mode = "hybrid",
+        search_type: SearchType = "hybrid",
         filter: Filter | None = None,
-        limit: int = 8,
-        space_id: int | None = None,
+        max_results: int = 8,
+        embedding_space_id: int | None = None,
         min_score: float | None = None,
         per_document: int | None = None,
         near_duplicates: bool = True,
@@ -88,23 +88,23 @@ class Search:
         rerank: Rerank | None = None,
     ) -> list[SearchResult]:
         """The best chunks, the best first. `vector` is the question's, of unit length; without one, and while the base has
-        no vectors, `hybrid` is `keyword`, and `semantic` finds nothing. `per_document` bounds the hits of one document;
+        no vectors, `hybrid` is `keyword`, and `vector` finds nothing. `per_document` bounds the hits of one document;
         without it the further chunks of one document count less and less in a hybrid search, so that others have their say.
-        `min_score` goes by `Hit.score`: a cosine (semantic), a BM25 (keyword), or about a share of the best (hybrid).
+        `min_score` goes by `Hit.score`: a cosine (vector), a BM25 (keyword), or about a share of the best (hybrid).
         Without `near_duplicates` only the best of documents that nearly equal each other has its chunks returned.
         With `rerank` four times as many are found, and it has the last word.
         """
         asked = {
             "text": text,
-            "mode": mode,
-            "limit": _limit(limit) if rerank is None else min(limit * 4, MAX_LIMIT),
+            "search_type": search_type,
+            "max_results": _checked(max_results) if rerank is None else min(max_results * 4, MAX_RESULTS),
         }
         if not near_duplicates:
             asked["near_duplicates"] = False
         found = self.find(
-            knowledge_id, vector, filter, effort, asked | {"space_id": space_id, "min_score": min_score, "per_document": per_document}
+            knowledge_id, vector, filter, effort, asked | {"embedding_space_id": embedding_space_id, "min_score": min_score, "per_document": per_document}
         )  # fmt: skip
-        return _reranked(rerank, text, found.hits)[:limit] if rerank else list(found.hits)
+        return _reranked(rerank, text, found.hits)[:max_results] if rerank else list(found.hits)
 
     def similar(
         self,
@@ -113,7 +113,7 @@ class Search:
         document_id: int | None = None,
         chunk_id: int | None = None,
         filter: Filter | None = None,
-        limit: int = 8,
+        max_results: int = 8,
         per_document: int | None = 1,
         min_score: float | None = None,
         effort: Effort | None = None,
@@ -122,8 +122,8 @@ class Search:
         if (document_id is None) == (chunk_id is None):
             raise InvalidInput("similar to what? Give either a document or a chunk.")
         asked = {
-            "mode": "semantic",
-            "limit": _limit(limit),
+            "search_type": "vector",
+            "max_results": _checked(max_results),
             "min_score": min_score,
             "per_document": per_document,
         }
@@ -142,8 +142,8 @@ class Search:
         if filter is not None and filter != Filter():
             asked = asked | {"filter": msgspec.structs.asdict(filter)}
         asked = asked | {"knowledge_id": knowledge_id} | msgspec.structs.asdict(effort or Effort())
-        if asked["limit"] * 2 > asked["ef"]:
-            asked["ef"] = min(asked["limit"] * 2, 1000)
+        if asked["max_results"] * 2 > asked["ef"]:
+            asked["ef"] = min(asked["max_results"] * 2, 1000)
         literal = None if vector is None else msgspec.json.encode([float(each) for each in vector]).decode()
         key = hashlib.sha256(msgspec.json.encode([asked, literal])).digest()
         known = self._known.get(key)
@@ -167,10 +167,10 @@ class Search:
         return found
 
 
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidInput(f"limit is {limit}: expected 1 to {MAX_LIMIT}.")
-    return limit
+def _checked(max_results: int) -> int:
+    if not 1 <= max_results <= MAX_RESULTS:
+        raise InvalidInput(f"max_results is {max_results}: expected 1 to {MAX_RESULTS}.")
+    return max_results
 
 
 def _reranked(rerank: Rerank, text: str, hits: Sequence[SearchResult]) -> list[SearchResult]:

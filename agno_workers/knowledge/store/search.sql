@@ -21,11 +21,11 @@ SELECT set_config('maintenance_work_mem', %(memory)s, false), set_config('max_pa
 -- name: pgvector
 SELECT extversion AS version FROM pg_extension WHERE extname = 'vector';
 
--- name: spaces
+-- name: embedding_spaces
 -- With how many vectors each has.
 SELECT s.id, s.dimensions, s.status, s.has_partition, s.is_indexed,
-       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.space_id = s.id) AS vectors
-FROM agno.space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
+       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors
+FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
 
 -- name: words_are_stale
 -- Of a small base with every change, which costs little; else once it has grown or shrunk by a twentieth.
@@ -35,16 +35,16 @@ SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND version <> stats_vers
 SELECT agno.count_words(%(knowledge_id)s::int);
 
 -- name: make_partition
-SELECT agno.make_partition(%(space_id)s::int);
+SELECT agno.make_partition(%(embedding_space_id)s::int);
 
 -- name: fill_partition
-SELECT agno.fill_partition(%(space_id)s::int);
+SELECT agno.fill_partition(%(embedding_space_id)s::int);
 
 -- name: attach_partition
-SELECT agno.attach_partition(%(space_id)s::int);
+SELECT agno.attach_partition(%(embedding_space_id)s::int);
 
 -- name: drop_partition
-SELECT agno.drop_partition(%(space_id)s::int);
+SELECT agno.drop_partition(%(embedding_space_id)s::int);
 
 -- name: index
 -- One whose building was cut short is there, and not valid.
@@ -52,4 +52,4 @@ SELECT i.indisvalid AS valid FROM pg_index i WHERE i.indexrelid = to_regclass('a
 
 -- name: indexed
 -- The next searches use it.
-UPDATE agno.space SET is_indexed = true WHERE id = %(space_id)s AND NOT is_indexed;
+UPDATE agno.embedding_space SET is_indexed = true WHERE id = %(embedding_space_id)s AND NOT is_indexed;

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _SQL = statements("knowledge/store/search")
 OWN_PARTITION = 10_000
-"""Vectors from which a space gets a partition and an index: below, all of them are compared in some ms."""
+"""Vectors from which a space gets a partition and an index: below, all of them are match_chunks in some ms."""
 PGVECTOR = (0, 8, 0)
 """The oldest that searches on behind a filter (iterative scan)."""
 _MAX_DIMENSIONS = 4000
@@ -57,7 +57,7 @@ class SearchIndex:
         self._index = index or Index()
         self._own_partition = own_partition
 
-    def tidy_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
+    def refresh_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
         """Count the words anew, and give each space that has become large its partition and index. Says what was done.
 
         Raises Taken where somebody else has been at it for `wait_s`, which may be an hour, the time of a build, and is that by default.
@@ -68,12 +68,12 @@ class SearchIndex:
                 execute(connection, _SQL["count_words"], {"knowledge_id": knowledge_id})
                 done.append("words")
             for space in _spaces(connection, knowledge_id):
-                done += self._tidy(connection, space)
+                done += self._refresh(connection, space)
         return done
 
     def expect(self, knowledge_id: int, chunks: int) -> bool:
         """A load of so many chunks is coming: a large one gets its partition while that is empty, and moving costs nothing.
-        Whether one was made; where somebody else tends to the base just now, none is, and `tidy_index` sees to it later.
+        Whether one was made; where somebody else tends to the base just now, none is, and `refresh_index` sees to it later.
         """
         if chunks < self._own_partition:
             return False
@@ -92,10 +92,12 @@ class SearchIndex:
             for space in _spaces(connection, knowledge_id, retired=True):
                 _patiently(connection, "drop_partition", space["id"])
 
-    def drop_space(self, knowledge_id: int, space_id: int, *, wait_s: float | None = None) -> None:
-        """Take one space's partition away, and the vectors in it: once another model is searched. Waits and raises as `tidy_index`."""
+    def drop_embedding_space(
+        self, knowledge_id: int, embedding_space_id: int, *, wait_s: float | None = None
+    ) -> None:
+        """Take one space's partition away, and the vectors in it: once another model is searched. Waits and raises as `refresh_index`."""
         with self._alone(knowledge_id, wait_s) as connection:
-            _patiently(connection, "drop_partition", space_id)
+            _patiently(connection, "drop_partition", embedding_space_id)
 
     @contextmanager
     def _alone(self, knowledge_id: int, wait_s: float | None = None) -> Iterator[Connection]:
@@ -127,7 +129,7 @@ class SearchIndex:
                 )
             sleep(random.uniform(0.05, 0.5))
 
-    def _tidy(self, connection: Connection, space: Row) -> list[str]:
+    def _refresh(self, connection: Connection, space: Row) -> list[str]:
         done = []
         if not space["has_partition"]:
             if space["vectors"] < self._own_partition:
@@ -145,7 +147,7 @@ class SearchIndex:
         name = f"chunk_embedding_{space['id']}_hnsw"
         standing = execute(connection, _SQL["index"], {"name": name})
         if standing and standing[0]["valid"]:
-            execute(connection, _SQL["indexed"], {"space_id": space["id"]})
+            execute(connection, _SQL["indexed"], {"embedding_space_id": space["id"]})
             return False
         require_pgvector(connection)
         if standing:
@@ -167,7 +169,7 @@ class SearchIndex:
             connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS agno.{name}".encode())
             execute(connection, _SQL["means"], {"memory": f"{memory}MB", "workers": "0"})
             connection.execute(create)
-        execute(connection, _SQL["indexed"], {"space_id": space["id"]})
+        execute(connection, _SQL["indexed"], {"embedding_space_id": space["id"]})
         return True
 
 
@@ -188,17 +190,17 @@ def installed_pgvector(connection: Connection) -> str | None:
 
 
 def _spaces(connection: Connection, knowledge_id: int, *, retired: bool = False) -> list[Row]:
-    return execute(connection, _SQL["spaces"], {"knowledge_id": knowledge_id, "retired": retired})
+    return execute(connection, _SQL["embedding_spaces"], {"knowledge_id": knowledge_id, "retired": retired})
 
 
-def _own_partition(connection: Connection, space_id: int) -> None:
-    _patiently(connection, "make_partition", space_id)
-    execute(connection, _SQL["fill_partition"], {"space_id": space_id})
-    _patiently(connection, "attach_partition", space_id)
-    connection.execute(f"ANALYZE agno.chunk_embedding_{space_id}".encode())
+def _own_partition(connection: Connection, embedding_space_id: int) -> None:
+    _patiently(connection, "make_partition", embedding_space_id)
+    execute(connection, _SQL["fill_partition"], {"embedding_space_id": embedding_space_id})
+    _patiently(connection, "attach_partition", embedding_space_id)
+    connection.execute(f"ANALYZE agno.chunk_embedding_{embedding_space_id}".encode())
 
 
-def _patiently(connection: Connection, statement: str, space_id: int) -> None:
+def _patiently(connection: Connection, statement: str, embedding_space_id: int) -> None:
     """In a transaction that gives up its place in the queue of a lock after 2 s, lest everybody waits behind it."""
     for attempt in Retrying(
         retry=retry_if_exception_type((errors.LockNotAvailable, errors.DeadlockDetected)),
@@ -208,4 +210,4 @@ def _patiently(connection: Connection, statement: str, space_id: int) -> None:
     ):
         with attempt, connection.transaction():
             execute(connection, _SQL["brief"])
-            execute(connection, _SQL[statement], {"space_id": space_id})
+            execute(connection, _SQL[statement], {"embedding_space_id": embedding_space_id})

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.database.pool import Pool, statements
-from agno_workers.knowledge.types import NEAR_BANDS, SpaceStatus
+from agno_workers.knowledge.types import NEAR_BANDS, EmbeddingSpaceStatus
 
 _SQL = statements("knowledge/store/stats")
 
@@ -40,7 +40,7 @@ class Model(msgspec.Struct, frozen=True):
 
     model: str
     dimensions: int
-    status: SpaceStatus
+    status: EmbeddingSpaceStatus
     has_partition: bool
     is_indexed: bool
     vectors: int
@@ -77,7 +77,7 @@ class Searched(msgspec.Struct, frozen=True):
     """What a search needs to know of a knowledge base."""
 
     id: int
-    space_id: int | None = None
+    embedding_space_id: int | None = None
     model: str | None = None
     """None: it has no vectors yet."""
 

@@ -135,7 +135,7 @@ def test_they_end_when_their_keepers_are_killed(state_dir: Path) -> None:
         for keeper in children(launcher.pid):
             os.kill(keeper, signal.SIGKILL)
         wait_until_gone(family)
-    embedded.start(state_dir, fsync=False).stop()  # the next start tidies up after them
+    embedded.start(state_dir, fsync=False).stop()  # the next start rounds up after them
 
 
 def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:

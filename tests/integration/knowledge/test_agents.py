@@ -30,7 +30,7 @@ def chunks(play: Play) -> list[int]:
     return [row["id"] for row in play.pool.run("SELECT id FROM agno.chunk ORDER BY position")]
 
 
-def hits(chunks: list[int], semantic: float = 0.8) -> list[SearchResult]:
+def hits(chunks: list[int], vector: float = 0.8) -> list[SearchResult]:
     return [
         SearchResult(
             chunk,
@@ -39,7 +39,7 @@ def hits(chunks: list[int], semantic: float = 0.8) -> list[SearchResult]:
             f"chunk {place}",
             1 / (place + 1),
             title=f"Page {place}",
-            scores={"semantic": semantic},
+            scores={"vector": vector},
         )
         for place, chunk in enumerate(chunks)
     ]
@@ -78,11 +78,13 @@ def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
 ) -> None:
     play.shelf.hits = hits(chunks)
     cue = Cue(Turn(text="[2] says so"))
-    agent = Agent(name="helper", model=cue.model, knowledge=DOCS.context(limit=3), instructions="Be brief.")
+    agent = Agent(
+        name="helper", model=cue.model, knowledge=DOCS.context(max_results=3), instructions="Be brief."
+    )
     engine, step = play.engine(agent), play.submit("helper", "What is a lease?")
     claim = engine.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim is not None
-    first = engine.library.ground(DOCS.context(limit=3), step.run_id, claim.transcript)
+    first = engine.library.ground(DOCS.context(max_results=3), step.run_id, claim.transcript)
     play.shelf.hits = []  # the knowledge base has changed, and then the worker dies
     play.world.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
     run_turn(engine, step.run_id, step.step_id, 0)
@@ -103,7 +105,7 @@ def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks
     )  # fmt: skip
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
     assert all("Nothing in 'docs' fits" in said for said in play.results(run.id))
-    assert [(gap.question, gap.asked) for gap in play.shelf.library.learned.gaps("docs")] == [
+    assert [(gap.question, gap.asked) for gap in play.shelf.library.feedback.gaps("docs")] == [
         ("what is a fence", 2)
     ]
     assert play.handle(run.id).references == []
@@ -119,7 +121,7 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
         )),
         Turn(text="Noted."),
     )  # fmt: skip
-    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns(0.8)))
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback(0.8)))
     added, waits, wrong = play.results(run.id)
     assert ("is being added" in added, "waits for a person" in waits, "confidence" in wrong) == (
         True,
@@ -130,7 +132,7 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
     assert source.text == "A fence holds the late."
     assert source.uri.startswith("learned:")
     assert source.metadata == {"author": "helper", "run_id": run.id, "confidence": 0.9, "source": "ann"}
-    (kept,) = play.shelf.library.learned.notes("docs")
+    (kept,) = play.shelf.library.feedback.notes("docs")
     assert (kept.title, kept.author, kept.run_id, kept.confidence) == ("Fences", "helper", run.id, 0.5)
 
 
@@ -143,7 +145,7 @@ def test_an_agent_that_may_not_learn_has_no_tool_for_it(play: Play) -> None:
 def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model(play: Play) -> None:
     note = {"title": "t", "text": "x", "source": "s", "confidence": 0.1}
     cue = Cue(Turn(calls=(("add_knowledge", note),)), Turn(text="ok"))
-    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns()))
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback()))
     assert play.results(run.id) == ["There is no knowledge base 'docs' yet: nothing was added."]
 
 
@@ -161,7 +163,7 @@ def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
     alike: list[float | None], said: tuple[float | None, bool]
 ) -> None:
     found = [
-        SearchResult(1, 1, "u", "c", 1.0, scores={} if each is None else {"semantic": each}) for each in alike
+        SearchResult(1, 1, "u", "c", 1.0, scores={} if each is None else {"vector": each}) for each in alike
     ]
     assert judged(found, 0.3) == said
 

@@ -463,7 +463,7 @@ def test_a_cancelled_ingestion_leaves_what_is_in_and_the_next_one_completes_it(
     assert small.world.journal.cancel(send.run_id)
     for late in sends:
         assert not small.take(late).recorded
-    assert small.ingest.go_on(send.run_id) == ()
+    assert small.ingest.schedule_next(send.run_id) == ()
     assert small.world.look.run(send.run_id).status == "cancelled"
     assert sorted(small.chunks()) == ([] if after == "scan" else ["a", "b"])
     small.run()
@@ -541,11 +541,11 @@ def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
 def test_a_tidy_that_another_one_is_before_holds_no_worker_and_is_no_failure(shelf: Shelf) -> None:
     answers = [*[Taken("another one is at it")] * 5, ValueError("what nobody expected"), None]
 
-    def tidy_index(knowledge_id: int) -> None:
+    def refresh_index(knowledge_id: int) -> None:
         if (answer := answers.pop(0)) is not None:
             raise answer
 
-    shelf.intake = dataclasses.replace(shelf.intake, tidy_index=tidy_index)
+    shelf.intake = dataclasses.replace(shelf.intake, refresh_index=refresh_index)
     shelf.books = {"a": "one"}
     assert shelf.run()["documents"] == 1
     assert answers == []
@@ -683,16 +683,16 @@ def test_another_model_is_built_beside_the_old_one_which_is_searched_meanwhile(s
     send = other.knowledges.reindex("docs").send
     assert send is not None
     (first, *_) = other.take(send).sends
-    assert other.knowledges.get("docs").space_id == docs.space_id
+    assert other.knowledges.get("docs").embedding_space_id == docs.embedding_space_id
     other.carry(first)
     other.finish(send.run_id)
     after = other.knowledges.get("docs")
-    assert after.space_id != docs.space_id
+    assert after.embedding_space_id != docs.embedding_space_id
     assert after.version > docs.version
-    assert [space.status for space in other.knowledges.spaces(docs.id)] == ["retired", "current"]
-    assert other.world.sql("SELECT space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1") == [
-        {"space_id": after.space_id, "many": 6}
-    ]
+    assert [space.status for space in other.knowledges.embedding_spaces(docs.id)] == ["retired", "current"]
+    assert other.world.sql(
+        "SELECT embedding_space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1"
+    ) == [{"embedding_space_id": after.embedding_space_id, "many": 6}]
 
 
 def test_documents_that_come_while_a_space_is_built_are_in_both(small: Shelf) -> None:
@@ -710,7 +710,7 @@ def test_documents_that_come_while_a_space_is_built_are_in_both(small: Shelf) ->
     other.finish(sends[0].run_id)
     other.carry(first)
     other.finish(send.run_id)
-    assert [space.status for space in other.knowledges.spaces(other.knowledges.get("docs").id)] == [
+    assert [space.status for space in other.knowledges.embedding_spaces(other.knowledges.get("docs").id)] == [
         "retired",
         "current",
     ]

@@ -336,7 +336,7 @@ def test_the_real_thing_gives_chunks_for_every_format() -> None:
     html = found[1]
     assert isinstance(html, Prepared)
     assert html.language == "en"
-    assert any(piece.heading and "Currents" in piece.heading for piece in html.pieces)
+    assert any(chunk.heading and "Currents" in chunk.heading for chunk in html.chunks)
 
 
 def _runs(pid: int) -> bool:

@@ -26,7 +26,7 @@ from agno_workers.database import migrate
 from agno_workers.database.pool import Pool, statements
 from agno_workers.database.schema import SCHEMA, metadata
 from agno_workers.errors import Unavailable
-from agno_workers.knowledge.types import SourceStatus, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from agno_workers.local import EmbeddedServers
 from agno_workers.runs.journal import StepMessage
 from tests.integration.storage.world import FEW, SQL_FILES, World, said
@@ -124,7 +124,7 @@ def test_alembic_finds_nothing_to_migrate(world_url: str) -> None:
         ("step_kind", StepKind),
         ("step_waits_for", WaitsFor),
         ("source_status", SourceStatus),
-        ("space_status", SpaceStatus),
+        ("embedding_space_status", EmbeddingSpaceStatus),
     ],
 )
 def test_the_check_constraints_know_the_words_of_the_enums(

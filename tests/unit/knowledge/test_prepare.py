@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.near import BANDS
+from agno_workers.knowledge.minhash import BANDS
 from agno_workers.knowledge.prepare import prepare
 from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Refusal, Source
 from tests.unit.knowledge.documents import outline, paragraphs, parsed
@@ -37,14 +37,14 @@ def test_a_document_is_what_the_row_needs() -> None:
         ).digest()
     )
     assert len(made.bands) == BANDS
-    assert [piece.heading for piece in made.pieces] == [("Manual",)] * 2 + [("Manual", "Oil")]
+    assert [chunk.heading for chunk in made.chunks] == [("Manual",)] * 2 + [("Manual", "Oil")]
 
 
 def test_the_same_text_in_another_spelling_is_the_same_document() -> None:
     one = prepared(paragraphs(f"Étude\r\n{PROSE * 9}"))
     other = prepared(paragraphs(f"E\u0301tude \n {PROSE * 9}\u200b", "\x00"))
     assert one.text_sha256 == other.text_sha256
-    assert [piece.hash for piece in one.pieces] == [piece.hash for piece in other.pieces]
+    assert [chunk.hash for chunk in one.chunks] == [chunk.hash for chunk in other.chunks]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_strategy_that_is_none_is_the_callers_mistake() -> None:
 @given(parsed)
 def test_a_document_crosses_a_process_and_goes_into_postgres(document: Parsed) -> None:
     made = prepare(document, b"raw", "text/plain", SOURCE, Chunking(max_chars=100))
-    packed = msgspec.msgpack.encode(made)
-    assert msgspec.msgpack.decode(packed, type=type(made)) == made
+    batch_missing = msgspec.msgpack.encode(made)
+    assert msgspec.msgpack.decode(batch_missing, type=type(made)) == made
     assert b"\x00" not in json.dumps(msgspec.to_builtins(made)).encode()
 
 

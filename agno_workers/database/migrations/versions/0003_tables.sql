@@ -6,19 +6,19 @@ CREATE TABLE IF NOT EXISTS agno.knowledge (
 	id INTEGER GENERATED ALWAYS AS IDENTITY,
 	name TEXT NOT NULL,
 	options JSONB DEFAULT '{}' NOT NULL,
-	space_id INTEGER,
+	embedding_space_id INTEGER,
 	version BIGINT DEFAULT '0' NOT NULL,
 	chunk_count BIGINT DEFAULT '0' NOT NULL,
 	avg_length DOUBLE PRECISION DEFAULT '0' NOT NULL,
 	stats_chunks BIGINT DEFAULT '0' NOT NULL,
 	-- An ingestion ended before all its vectors were made: the next one makes them.
-	left_undone BOOLEAN DEFAULT 'false' NOT NULL,
+	vectors_missing BOOLEAN DEFAULT 'false' NOT NULL,
 	stats_version BIGINT DEFAULT '0' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
 	CONSTRAINT knowledge_name UNIQUE (name)
 );
-CREATE TABLE IF NOT EXISTS agno.space (
+CREATE TABLE IF NOT EXISTS agno.embedding_space (
 	id INTEGER GENERATED ALWAYS AS IDENTITY,
 	knowledge_id INTEGER NOT NULL,
 	model TEXT NOT NULL,
@@ -28,8 +28,8 @@ CREATE TABLE IF NOT EXISTS agno.space (
 	is_indexed BOOLEAN DEFAULT 'false' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
-	CONSTRAINT space_model UNIQUE (knowledge_id, model),
-	CONSTRAINT space_status CHECK (status IN ('building', 'current', 'retired')),
+	CONSTRAINT embedding_space_model UNIQUE (knowledge_id, model),
+	CONSTRAINT embedding_space_status CHECK (status IN ('building', 'current', 'retired')),
 	FOREIGN KEY(knowledge_id) REFERENCES agno.knowledge (id) ON DELETE CASCADE
 );
 CREATE TABLE IF NOT EXISTS agno.document (
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS agno.document (
 	sha256 BYTEA,
 	text_sha256 BYTEA,
 	-- How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
-	recipe BYTEA,
+	processing_hash BYTEA,
 	metadata JSONB DEFAULT '{}' NOT NULL,
 	version INTEGER DEFAULT '0' NOT NULL,
 	chunks INTEGER DEFAULT '0' NOT NULL,
@@ -106,14 +106,14 @@ CREATE INDEX IF NOT EXISTS chunk_knowledge ON agno.chunk (knowledge_id, language
 CREATE INDEX IF NOT EXISTS chunk_words ON agno.chunk USING gin (tsv);
 
 CREATE TABLE IF NOT EXISTS agno.chunk_embedding (
-	space_id INTEGER NOT NULL,
+	embedding_space_id INTEGER NOT NULL,
 	chunk_id BIGINT NOT NULL,
 	embedding halfvec NOT NULL,
-	PRIMARY KEY (chunk_id, space_id),
+	PRIMARY KEY (chunk_id, embedding_space_id),
 	FOREIGN KEY(chunk_id) REFERENCES agno.chunk (id) ON DELETE CASCADE
-) PARTITION BY LIST (space_id);
+) PARTITION BY LIST (embedding_space_id);
 CREATE TABLE IF NOT EXISTS agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;
-CREATE INDEX IF NOT EXISTS chunk_embedding_small_space ON agno.chunk_embedding_small (space_id);
+CREATE INDEX IF NOT EXISTS chunk_embedding_small_space ON agno.chunk_embedding_small (embedding_space_id);
 
 CREATE TABLE IF NOT EXISTS agno.lexeme (
 	knowledge_id INTEGER NOT NULL,
@@ -144,7 +144,7 @@ CREATE TABLE IF NOT EXISTS agno.source (
 	bytes BIGINT DEFAULT '0' NOT NULL,
 	-- As core/knowledge.py, Source.
 	given JSONB NOT NULL,
-	recipe BYTEA NOT NULL,
+	processing_hash BYTEA NOT NULL,
 	status TEXT DEFAULT 'pending' NOT NULL,
 	step_id UUID,
 	attempts INTEGER DEFAULT '0' NOT NULL,
@@ -232,8 +232,8 @@ CREATE TABLE IF NOT EXISTS agno.grounding (
 );
 
 CREATE INDEX IF NOT EXISTS run_ingesting ON agno.run (id) WHERE ended_at IS NULL AND agent LIKE 'knowledge:%';
-CREATE INDEX IF NOT EXISTS step_ingesting ON agno.step (run_id) WHERE kind IN ('scan', 'ingest', 'embed', 'tidy') AND status IN ('ready', 'running', 'waiting');
+CREATE INDEX IF NOT EXISTS step_ingesting ON agno.step (run_id) WHERE kind IN ('scan', 'ingest', 'embed', 'finalize') AND status IN ('ready', 'running', 'waiting');
 ALTER TABLE agno.step DROP CONSTRAINT IF EXISTS step_waits_for;
 ALTER TABLE agno.step ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window'));
 ALTER TABLE agno.step DROP CONSTRAINT IF EXISTS step_kind;
-ALTER TABLE agno.step ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'tidy'));
+ALTER TABLE agno.step ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize'));

@@ -67,34 +67,34 @@ BEGIN
     END IF;
 END $$;
 
--- `asked` holds knowledge_id, known_version?, space_id?, text?, mode, filter?, limit, candidates, ef, max_scan, exact_chunks,
+-- `asked` holds knowledge_id, known_version?, embedding_space_id?, text?, search_type, filter?, max_results, candidates, ef, max_scan, exact_chunks,
 -- words_budget, min_score?, per_document?, near_duplicates? (false: documents that nearly equal a better one are dropped), and of a search by example document_id? or chunk_id? (whose document is left out).
 -- Gives {"version", "how", "hits"}, or {"version", "unchanged": true} where the base still is at known_version, or {"version",
 -- "retired": true} where the space asked for is no longer searched, or nothing where there is no such base.
 --
 -- The parts of a hybrid score, each over the best of either side (`candidates` each), are exact for all of them:
---   semantic  cosine, plus 0.75 of the cosine with the mean of the three best (Rocchio's feedback, with its usual weight)
+--   vector  cosine, plus 0.75 of the cosine with the mean of the three best (Rocchio's feedback, with its usual weight)
 --   keyword   BM25
 -- each as the mean of the chunk's own and that of the chunk and its neighbours (a chunk is read in its place), then by
 -- the best, 0.6 to 0.4. Ranks alone (RRF) throw away how far the scores are apart: Bruch et al., "An Analysis of Fusion
 -- Functions for Hybrid Retrieval" (2023). Of one document the second best chunk counts 0.8 of that, the third 0.8 of 0.8, not below the fifth
--- (`sibling`), unless per_document says how many there may be: ten chunks of one document leave no room for a second opinion.
-CREATE OR REPLACE FUNCTION agno.search(asked jsonb, vector text) RETURNS jsonb LANGUAGE plpgsql SET jit = off AS $$
+-- (`sibling`), unless per_document says how many there may be: ten chunks of one document leave no space for a second opinion.
+CREATE OR REPLACE FUNCTION agno.search(asked jsonb, question_vector text) RETURNS jsonb LANGUAGE plpgsql SET jit = off AS $$
 DECLARE
     base agno.knowledge;
-    room agno.space;
+    space agno.embedding_space;
     filter jsonb := nullif(asked->'filter', 'null');
-    mode text := asked->>'mode';
-    wanted int := (asked->>'limit')::int;
+    search_type text := asked->>'search_type';
+    max_results int := (asked->>'max_results')::int;
     per_document int := (asked->>'per_document')::int;
-    -- More than are wanted: what comes nearly in order is set in order, and feedback may move it. Behind a filter the order
+    -- More than are max_results: what comes nearly in order is set in order, and feedback may move it. Behind a filter the order
     -- of HNSW is worse: with five times as many, 97 of the 100 that should be there are, with twice as many 92.
-    best int := CASE WHEN mode = 'semantic' AND per_document IS NULL THEN wanted * CASE WHEN filter IS NULL THEN 2 ELSE 5 END
-                     ELSE greatest((asked->>'candidates')::int, wanted * 2) END;
+    best int := CASE WHEN search_type = 'vector' AND per_document IS NULL THEN max_results * CASE WHEN filter IS NULL THEN 2 ELSE 5 END
+                     ELSE greatest((asked->>'candidates')::int, max_results * 2) END;
     documents bigint[];
     left_chunks bigint;
     narrow text := '';
-    near halfvec := vector;
+    near halfvec := question_vector;
     self bigint := (asked->>'document_id')::bigint;
     is_exact boolean;
     dimensions text;
@@ -111,8 +111,8 @@ DECLARE
     how jsonb := '{}';
     hits jsonb;
     near_duplicates boolean := coalesce((asked->>'near_duplicates')::boolean, true);
-    semantic text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
-    keyword text := semantic;
+    by_vector text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
+    by_keyword text := by_vector;
 BEGIN
     IF NOT near_duplicates THEN
         best := best * 2; -- some of them are dropped
@@ -123,12 +123,12 @@ BEGIN
     ELSIF base.version = (asked->>'known_version')::bigint THEN
         RETURN jsonb_build_object('version', base.version, 'unchanged', true);
     END IF;
-    SELECT s.* INTO room FROM agno.space s WHERE s.id = coalesce((asked->>'space_id')::int, base.space_id) AND s.knowledge_id = base.id;
-    IF room.status = 'retired' THEN -- its vectors go, or have gone
-        RETURN CASE WHEN asked->>'space_id' IS NULL THEN agno.search(asked, vector) ELSE jsonb_build_object('version', base.version, 'retired', true) END;
+    SELECT s.* INTO space FROM agno.embedding_space s WHERE s.id = coalesce((asked->>'embedding_space_id')::int, base.embedding_space_id) AND s.knowledge_id = base.id;
+    IF space.status = 'retired' THEN -- its vectors go, or have gone
+        RETURN CASE WHEN asked->>'embedding_space_id' IS NULL THEN agno.search(asked, question_vector) ELSE jsonb_build_object('version', base.version, 'retired', true) END;
     END IF;
     -- Vectors are read through the parent, whose plan goes to the one partition.
-    dimensions := format('halfvec(%s)', room.dimensions);
+    dimensions := format('halfvec(%s)', space.dimensions);
 
     IF filter IS NOT NULL THEN
         EXECUTE format('SELECT array_agg(id), coalesce(sum(chunks), 0) FROM (SELECT d.id, d.chunks FROM agno.document d '
@@ -147,50 +147,50 @@ BEGIN
     IF asked->>'chunk_id' IS NOT NULL THEN
         SELECT c.document_id INTO self FROM agno.chunk c WHERE c.id = (asked->>'chunk_id')::bigint;
     END IF;
-    IF self IS NOT NULL AND room.id IS NOT NULL THEN
+    IF self IS NOT NULL AND space.id IS NOT NULL THEN
         -- The mean of a document's chunks, of 200 of them at the most.
-        EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.space_id = %s '
-            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', room.id, base.id)
+        EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.embedding_space_id = %s '
+            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', space.id, base.id)
             INTO near USING self, (asked->>'chunk_id')::bigint;
         narrow := narrow || format(' AND c.document_id <> %s', self);
     END IF;
-    IF room.id IS NULL OR near IS NULL THEN
-        mode := CASE mode WHEN 'semantic' THEN 'none' ELSE 'keyword' END;
+    IF space.id IS NULL OR near IS NULL THEN
+        search_type := CASE search_type WHEN 'vector' THEN 'none' ELSE 'keyword' END;
         near := NULL;
-    ELSIF vector_dims(near) <> room.dimensions THEN
+    ELSIF vector_dims(near) <> space.dimensions THEN
         RAISE EXCEPTION 'the question has % dimensions, and the vectors of % have %: ask with the model that they were made with.',
-            vector_dims(near), room.model, room.dimensions USING ERRCODE = '22023';
+            vector_dims(near), space.model, space.dimensions USING ERRCODE = '22023';
     END IF;
 
-    IF mode IN ('semantic', 'hybrid') THEN
-        is_exact := NOT room.is_indexed OR left_chunks <= (asked->>'exact_chunks')::int;
-        how := how || jsonb_build_object('semantic', CASE WHEN is_exact THEN 'exact' ELSE 'hnsw' END);
+    IF search_type IN ('vector', 'hybrid') THEN
+        is_exact := NOT space.is_indexed OR left_chunks <= (asked->>'exact_chunks')::int;
+        how := how || jsonb_build_object('vector', CASE WHEN is_exact THEN 'exact' ELSE 'hnsw' END);
         IF is_exact AND filter IS NOT NULL AND left_chunks <= (asked->>'exact_chunks')::int THEN
             -- From the documents to their chunks to their vectors.
-            semantic := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.space_id = %s '
-                'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', room.id, narrow, best);
+            by_vector := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.embedding_space_id = %s '
+                'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', space.id, narrow, best);
         ELSIF is_exact THEN
             -- Sorted first, since nearly all are live.
-            semantic := format('SELECT c.id, -e.distance AS score FROM agno.chunk c JOIN (SELECT chunk_id, embedding <#> $3 AS distance FROM agno.chunk_embedding '
-                'WHERE space_id = %s ORDER BY 2) e ON c.id = e.chunk_id WHERE c.live%s ORDER BY e.distance LIMIT %s', room.id, narrow, best);
+            by_vector := format('SELECT c.id, -e.distance AS score FROM agno.chunk c JOIN (SELECT chunk_id, embedding <#> $3 AS distance FROM agno.chunk_embedding '
+                'WHERE embedding_space_id = %s ORDER BY 2) e ON c.id = e.chunk_id WHERE c.live%s ORDER BY e.distance LIMIT %s', space.id, narrow, best);
         ELSE
             -- As many are held as leave enough behind the filter. Without the iterative scan one that lets fewer through than was
             -- thought, or row-level security, would leave next to nothing. Its order is nearly right, and is set right below.
-            ef := least(1000, greatest((asked->>'ef')::int, wanted * 2 * base.chunk_count / greatest(coalesce(left_chunks, base.chunk_count), 1)));
+            ef := least(1000, greatest((asked->>'ef')::int, max_results * 2 * base.chunk_count / greatest(coalesce(left_chunks, base.chunk_count), 1)));
             PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', ef::text, true),
                     set_config('hnsw.max_scan_tuples', asked->>'max_scan', true);
-            semantic := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id '
-                'WHERE e.space_id = %2$s AND c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, room.id, narrow, best);
+            by_vector := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id '
+                'WHERE e.embedding_space_id = %2$s AND c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, space.id, narrow, best);
         END IF;
     END IF;
 
-    IF mode IN ('keyword', 'hybrid') THEN
+    IF search_type IN ('keyword', 'hybrid') THEN
         SELECT array_agg(q.word), array_agg(q.documents) INTO words, counts FROM agno.question_words(base, asked->>'text') q;
         n := greatest(base.chunk_count, 1);
         average := coalesce(nullif(base.avg_length, 0), 40);
         -- Behind a filter each word leaves fewer (but where that is not narrow, all of them are looked at); and where only words
         -- are asked, more of them.
-        budget := (asked->>'words_budget')::float8 * CASE mode WHEN 'keyword' THEN 3 ELSE 1 END
+        budget := (asked->>'words_budget')::float8 * CASE search_type WHEN 'keyword' THEN 3 ELSE 1 END
             * CASE WHEN left_chunks <= (asked->>'exact_chunks')::int THEN n / greatest(left_chunks, 1) ELSE least(n / greatest(coalesce(left_chunks, n), 1), 3) END;
         FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
             idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
@@ -204,7 +204,7 @@ BEGIN
         IF lookup IS NOT NULL THEN
             -- What stands in more chunks than we can look at only helps to weigh; of what is found the most promising
             -- (each word once, weighed by its rarity) are weighed in full.
-            keyword := format('SELECT c.id, %s AS score FROM agno.chunk c WHERE c.id IN (SELECT c.id FROM (SELECT c.id, c.tsv FROM agno.chunk c '
+            by_keyword := format('SELECT c.id, %s AS score FROM agno.chunk c WHERE c.id IN (SELECT c.id FROM (SELECT c.id, c.tsv FROM agno.chunk c '
                 'WHERE c.tsv @@ $5 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY (%s) / (0.55 + 0.45 * length(c.tsv) / float8 ''%s'') DESC LIMIT %s) '
                 'ORDER BY score DESC, c.id LIMIT %s', bm25, base.id, narrow, presence, average, best * 2, best);
         END IF;
@@ -232,34 +232,34 @@ BEGIN
         top AS (SELECT m.* FROM moved m WHERE m.final >= %5$s%6$s ORDER BY m.final DESC, m.id LIMIT %7$s)
         SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
             'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
-            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'scores', jsonb_strip_nulls(jsonb_build_object('semantic', t.semantic,
-            'semantic_rank', t.semantic_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', t.sibling)))
+            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
+            'vector_rank', t.vector_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', t.sibling)))
             ORDER BY t.final DESC, t.id)
         FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
         $sql$,
-        CASE mode WHEN 'semantic' THEN format('SELECT id, score AS semantic, row_number() OVER (ORDER BY score DESC, id) AS semantic_rank, '
-                                              'NULL::float8 AS keyword, NULL::bigint AS keyword_rank, score FROM (%s) near', semantic)
-                  WHEN 'hybrid' THEN format('SELECT id, near.score AS semantic, near.rank AS semantic_rank, said.score AS keyword, said.rank AS keyword_rank '
+        CASE search_type WHEN 'vector' THEN format('SELECT id, score AS vector, row_number() OVER (ORDER BY score DESC, id) AS vector_rank, '
+                                              'NULL::float8 AS keyword, NULL::bigint AS keyword_rank, score FROM (%s) near', by_vector)
+                  WHEN 'hybrid' THEN format('SELECT id, near.score AS vector, near.rank AS vector_rank, said.score AS keyword, said.rank AS keyword_rank '
                                             'FROM (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%s) found) near '
-                                            'FULL JOIN (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%s) found) said USING (id)', semantic, keyword)
-                  ELSE format('SELECT id, NULL::float8 AS semantic, NULL::bigint AS semantic_rank, score AS keyword, '
-                              'row_number() OVER (ORDER BY score DESC, id) AS keyword_rank, score FROM (%s) said', keyword) END,
-        CASE mode WHEN 'hybrid' THEN agno.fusion(room.id, bm25) ELSE 'SELECT * FROM candidate' END,
-        CASE WHEN per_document IS NULL AND mode <> 'hybrid' THEN '1' ELSE
+                                            'FULL JOIN (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%s) found) said USING (id)', by_vector, by_keyword)
+                  ELSE format('SELECT id, NULL::float8 AS vector, NULL::bigint AS vector_rank, score AS keyword, '
+                              'row_number() OVER (ORDER BY score DESC, id) AS keyword_rank, score FROM (%s) said', by_keyword) END,
+        CASE search_type WHEN 'hybrid' THEN agno.fusion(space.id, bm25) ELSE 'SELECT * FROM candidate' END,
+        CASE WHEN per_document IS NULL AND search_type <> 'hybrid' THEN '1' ELSE
             'row_number() OVER (PARTITION BY (SELECT c.document_id FROM agno.chunk c WHERE c.id = j.id) ORDER BY j.score DESC, j.id)' END,
-        CASE WHEN per_document IS NULL AND mode = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
+        CASE WHEN per_document IS NULL AND search_type = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
         coalesce(asked->>'min_score', '-1e300')::float8, concat(CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
-            CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), wanted)
+            CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), max_results)
     INTO hits USING filter, documents, near, words, lookup;
-    IF (SELECT (s.has_partition, s.status) FROM agno.space s WHERE s.id = room.id) <> (room.has_partition, room.status) THEN
-        RETURN agno.search(asked, vector); -- the vectors moved meanwhile, or went, and where we looked there may have been none
+    IF (SELECT (s.has_partition, s.status) FROM agno.embedding_space s WHERE s.id = space.id) <> (space.has_partition, space.status) THEN
+        RETURN agno.search(asked, question_vector); -- the vectors moved meanwhile, or went, and where we looked there may have been none
     END IF;
-    RETURN jsonb_build_object('version', base.version, 'how', how || jsonb_build_object('mode', mode), 'hits', coalesce(hits, '[]'));
+    RETURN jsonb_build_object('version', base.version, 'how', how || jsonb_build_object('search_type', search_type), 'hits', coalesce(hits, '[]'));
 END $$;
 
 -- The text that joins the two sides of a hybrid search; see agno.search. A chunk that has no vector yet counts as the
 -- least alike of those that have one.
-CREATE OR REPLACE FUNCTION agno.fusion(space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION agno.fusion(embedding_space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT format($sql$
         WITH around AS MATERIALIZED (
             SELECT o.id, o.document_id, o.position FROM candidate k JOIN agno.chunk c ON c.id = k.id
@@ -269,7 +269,7 @@ CREATE OR REPLACE FUNCTION agno.fusion(space_id int, bm25 text) RETURNS text LAN
         weighed AS MATERIALIZED (
             SELECT a.*, e.embedding, -(e.embedding <#> $3) AS cosine, %2$s AS words, k.id IS NOT NULL AS found
             FROM around a JOIN agno.chunk c ON c.id = a.id
-            LEFT JOIN agno.chunk_embedding e ON e.chunk_id = a.id AND e.space_id = %1$s
+            LEFT JOIN agno.chunk_embedding e ON e.chunk_id = a.id AND e.embedding_space_id = %1$s
             LEFT JOIN candidate k ON k.id = a.id
         ),
         most AS (SELECT greatest(max(cosine), 1e-6) AS cosine, min(cosine) AS least, greatest(max(words), 1e-6) AS words FROM weighed WHERE found),
@@ -287,11 +287,11 @@ CREATE OR REPLACE FUNCTION agno.fusion(space_id int, bm25 text) RETURNS text LAN
             FROM fed WINDOW side AS (PARTITION BY document_id ORDER BY position RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING)
         ),
         limits AS (SELECT greatest(max(meaning), 1e-6) AS meaning, min(meaning) AS least, greatest(max(said), 1e-6) AS said FROM placed WHERE found)
-        SELECT p.id, p.cosine AS semantic, k.semantic_rank, p.words AS keyword, k.keyword_rank,
+        SELECT p.id, p.cosine AS vector, k.vector_rank, p.words AS keyword, k.keyword_rank,
             0.6 * coalesce(p.meaning, limits.least, 0) / limits.meaning + 0.4 * p.said / limits.said AS score
         FROM placed p JOIN candidate k USING (id), limits
         WHERE p.found
-    $sql$, space_id, bm25);
+    $sql$, embedding_space_id, bm25);
 $$;
 
 -- Partitions. A large space's vectors lie in a table of their own, with an index of their own; the small ones lie together.
@@ -299,18 +299,18 @@ $$;
 -- called again wherever it was cut short.
 
 -- The table that will be the partition: made, and not yet attached.
-CREATE OR REPLACE FUNCTION agno.make_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.make_partition(embedding_space_id int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF to_regclass(format('agno.chunk_embedding_%s', space_id)) IS NULL THEN
-        EXECUTE format('CREATE TABLE agno.chunk_embedding_%1$s (LIKE agno.chunk_embedding INCLUDING INDEXES, CHECK (space_id = %1$s))', space_id);
+    IF to_regclass(format('agno.chunk_embedding_%s', embedding_space_id)) IS NULL THEN
+        EXECUTE format('CREATE TABLE agno.chunk_embedding_%1$s (LIKE agno.chunk_embedding INCLUDING INDEXES, CHECK (embedding_space_id = %1$s))', embedding_space_id);
     END IF;
 END $$;
 
 -- What lies among the small ones is copied; they go on being read and written.
-CREATE OR REPLACE FUNCTION agno.fill_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.fill_partition(embedding_space_id int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    EXECUTE format('INSERT INTO agno.chunk_embedding_%1$s (space_id, chunk_id, embedding) SELECT e.space_id, e.chunk_id, e.embedding '
-        'FROM agno.chunk_embedding_small e WHERE e.space_id = %1$s ON CONFLICT DO NOTHING', space_id);
+    EXECUTE format('INSERT INTO agno.chunk_embedding_%1$s (embedding_space_id, chunk_id, embedding) SELECT e.embedding_space_id, e.chunk_id, e.embedding '
+        'FROM agno.chunk_embedding_small e WHERE e.embedding_space_id = %1$s ON CONFLICT DO NOTHING', embedding_space_id);
 END $$;
 
 -- The switch: from one commit to the next the copy, made complete, is the partition. Locks agno.chunk EXCLUSIVE, then
@@ -319,27 +319,27 @@ END $$;
 -- through before us, or finds the new partition. (One that waited at chunk_embedding_small would bring its rows there, and be
 -- refused.) The copy has no foreign key before: to attach it would drop that one's triggers, and for that lock out of
 -- agno.chunk those who read.
-CREATE OR REPLACE FUNCTION agno.attach_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.attach_partition(embedding_space_id int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     LOCK TABLE agno.chunk IN EXCLUSIVE MODE;
     LOCK TABLE ONLY agno.chunk_embedding IN SHARE UPDATE EXCLUSIVE MODE;
     LOCK TABLE agno.chunk_embedding_small IN ACCESS EXCLUSIVE MODE;
-    EXECUTE format('DELETE FROM agno.chunk_embedding_%s e WHERE NOT EXISTS (SELECT FROM agno.chunk c WHERE c.id = e.chunk_id)', space_id);
-    EXECUTE format('WITH moved AS (DELETE FROM agno.chunk_embedding_small WHERE space_id = %1$s RETURNING space_id, chunk_id, embedding) '
-        'INSERT INTO agno.chunk_embedding_%1$s (space_id, chunk_id, embedding) SELECT m.* FROM moved m ON CONFLICT DO NOTHING', space_id);
-    EXECUTE format('ALTER TABLE agno.chunk_embedding ATTACH PARTITION agno.chunk_embedding_%1$s FOR VALUES IN (%1$s)', space_id);
-    UPDATE agno.space s SET has_partition = true WHERE s.id = $1;
+    EXECUTE format('DELETE FROM agno.chunk_embedding_%s e WHERE NOT EXISTS (SELECT FROM agno.chunk c WHERE c.id = e.chunk_id)', embedding_space_id);
+    EXECUTE format('WITH moved AS (DELETE FROM agno.chunk_embedding_small WHERE embedding_space_id = %1$s RETURNING embedding_space_id, chunk_id, embedding) '
+        'INSERT INTO agno.chunk_embedding_%1$s (embedding_space_id, chunk_id, embedding) SELECT m.* FROM moved m ON CONFLICT DO NOTHING', embedding_space_id);
+    EXECUTE format('ALTER TABLE agno.chunk_embedding ATTACH PARTITION agno.chunk_embedding_%1$s FOR VALUES IN (%1$s)', embedding_space_id);
+    UPDATE agno.embedding_space s SET has_partition = true WHERE s.id = $1;
 END $$;
 
 -- A space that nobody searches gives its partition back. Locks agno.chunk, then all vectors, ACCESS EXCLUSIVE, for a moment: in the
 -- order in which a search comes to them.
-CREATE OR REPLACE FUNCTION agno.drop_partition(space_id int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.drop_partition(embedding_space_id int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF to_regclass(format('agno.chunk_embedding_%s', space_id)) IS NOT NULL THEN
+    IF to_regclass(format('agno.chunk_embedding_%s', embedding_space_id)) IS NOT NULL THEN
         LOCK TABLE agno.chunk IN ACCESS EXCLUSIVE MODE;
         LOCK TABLE ONLY agno.chunk_embedding IN ACCESS EXCLUSIVE MODE;
-        EXECUTE format('DROP TABLE agno.chunk_embedding_%s', space_id);
-        UPDATE agno.space s SET has_partition = false, is_indexed = false WHERE s.id = $1;
+        EXECUTE format('DROP TABLE agno.chunk_embedding_%s', embedding_space_id);
+        UPDATE agno.embedding_space s SET has_partition = false, is_indexed = false WHERE s.id = $1;
     END IF;
 END $$;
 

@@ -79,12 +79,12 @@ def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowled
 
 def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowledges: KnowledgeBases) -> None:
     docs = knowledges.ensure("docs")
-    first = knowledges.ensure_space(docs.id, "hash:8", 8)
-    assert knowledges.ensure_space(docs.id, "hash:8", 8) == first
+    first = knowledges.ensure_embedding_space(docs.id, "hash:8", 8)
+    assert knowledges.ensure_embedding_space(docs.id, "hash:8", 8) == first
     assert first.status == "current"
-    assert knowledges.get("docs").space_id == first.id
-    assert knowledges.ensure_space(docs.id, "hash:16", 16).status == "building"
-    assert knowledges.get("docs").space_id == first.id
+    assert knowledges.get("docs").embedding_space_id == first.id
+    assert knowledges.ensure_embedding_space(docs.id, "hash:16", 16).status == "building"
+    assert knowledges.get("docs").embedding_space_id == first.id
 
 
 def test_a_knowledge_base_that_is_removed_ends_its_ingestions(
@@ -116,9 +116,11 @@ def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(
     knowledges: KnowledgeBases,
 ) -> None:
     knowledges.ensure("docs", {"embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people"})
-    kept = knowledges.ensure("docs", as_options(Knowledge("docs", searching=SearchConfig(limit=3)))).options
+    kept = knowledges.ensure(
+        "docs", as_options(Knowledge("docs", search_config=SearchConfig(max_results=3)))
+    ).options
     assert kept == {
-        "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "searching": {"limit": 3},
+        "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "search_config": {"max_results": 3},
     }  # fmt: skip
     assert (
         knowledges.ensure("docs", as_options(Knowledge("docs", embedder="local"))).options["embedder"]
@@ -129,5 +131,5 @@ def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(
         embedder="hash:8",
         vision="openai:gpt-5",
         description="of people",
-        searching=SearchConfig(limit=3),
+        search_config=SearchConfig(max_results=3),
     )

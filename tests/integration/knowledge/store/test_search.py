@@ -29,8 +29,8 @@ def base(world: World) -> Base:
 # Near-duplicates.
 
 
-@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
-def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, mode: Any) -> None:
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, search_type: Any) -> None:
     best, copy, other = (
         base.add(("red cat", EAST)),
         base.add(("red cat is", NORTH_EAST)),
@@ -42,9 +42,9 @@ def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, m
                 "INSERT INTO agno.near_band SELECT knowledge_id, %s, %s, document_id FROM agno.chunk WHERE id = %s",
                 value % 16, value, chunk[0],
             )  # fmt: skip
-    everything = base.found("red cat", EAST, mode=mode)
+    everything = base.found("red cat", EAST, search_type=search_type)
     assert set(everything) == {*best, *copy, *other}
-    assert base.found("red cat", EAST, mode=mode, near_duplicates=False) == [*best, *other]
+    assert base.found("red cat", EAST, search_type=search_type, near_duplicates=False) == [*best, *other]
 
 
 # By words.
@@ -53,15 +53,15 @@ def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, m
 def test_one_word_of_a_question_is_enough_and_a_rare_one_weighs_more(base: Base) -> None:
     rare, common = base.add("the zeppelin arrives"), base.add("a train arrives here")
     base.add("the train leaves"), base.add("nothing of the kind")
-    assert base.found("when does a zeppelin or a train land?", mode="keyword")[0] == rare[0]
-    assert set(base.found("zeppelin train", mode="keyword")) > {rare[0], common[0]}
+    assert base.found("when does a zeppelin or a train land?", search_type="keyword")[0] == rare[0]
+    assert set(base.found("zeppelin train", search_type="keyword")) > {rare[0], common[0]}
 
 
 def test_a_keyword_score_is_bm25(base: Base) -> None:
     texts = ["cat", "cat cat cat dog", "cat dog bird fish", "bird fish horse"]
     ids = [base.add(text)[0] for text in texts]
     base.sql("SELECT agno.count_words(%s)", base.id)
-    hits = {hit.chunk_id: hit.score for hit in base.search.search(base.id, "cats", mode="keyword")}
+    hits = {hit.chunk_id: hit.score for hit in base.search.search(base.id, "cats", search_type="keyword")}
     lengths = [len(set(text.split())) for text in texts]
     average = sum(lengths) / 4
     idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
@@ -81,8 +81,8 @@ def test_how_often_a_word_stands_in_a_text_is_read_off_its_rank(world: World, co
 
 def test_a_base_of_several_languages_is_asked_in_all_of_them(base: Base) -> None:
     german, english = base.add("Die Häuser am Hafen", language="german"), base.add("running water")
-    assert base.found("ein Haus", mode="keyword") == german
-    assert base.found("it runs", mode="keyword") == english
+    assert base.found("ein Haus", search_type="keyword") == german
+    assert base.found("it runs", search_type="keyword") == english
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -91,8 +91,8 @@ def test_no_question_breaks_the_search(world: World, question: str) -> None:
     world.empty()
     base = Base(world.pool)
     base.add(("something", EAST))
-    for mode in ("keyword", "semantic", "hybrid"):
-        base.search.search(base.id, question, EAST, mode=mode)
+    for search_type in ("keyword", "vector", "hybrid"):
+        base.search.search(base.id, question, EAST, search_type=search_type)
 
 
 def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Base) -> None:
@@ -100,7 +100,7 @@ def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Ba
         base.add(f"house number{number}")
     target = base.add("house zeppelin")
     found = base.search.find(
-        base.id, None, None, Effort(words_budget=5), {"text": "zeppelin house", "mode": "keyword", "limit": 8}
+        base.id, None, None, Effort(words_budget=5), {"text": "zeppelin house", "search_type": "keyword", "max_results": 8}
     )  # fmt: skip
     assert [hit.chunk_id for hit in found.hits] == target
     assert (found.how["words"], found.how["looked_up"]) == (2, 1)
@@ -111,25 +111,25 @@ def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Ba
 
 def test_semantic_hits_come_by_their_cosine(base: Base) -> None:
     ids = base.add(("a", EAST), ("b", NORTH), ("c", NORTH_EAST))
-    hits = base.search.search(base.id, "", EAST, mode="semantic")
+    hits = base.search.search(base.id, "", EAST, search_type="vector")
     assert [hit.chunk_id for hit in hits] == [ids[0], ids[2], ids[1]]
-    assert [hit.scores["semantic"] for hit in hits] == pytest.approx([1, 0.8, 0], abs=1e-3)
-    assert [hit.scores["semantic_rank"] for hit in hits] == [1, 2, 3]
+    assert [hit.scores["vector"] for hit in hits] == pytest.approx([1, 0.8, 0], abs=1e-3)
+    assert [hit.scores["vector_rank"] for hit in hits] == [1, 2, 3]
 
 
 def test_neither_another_base_nor_a_version_to_come_is_seen(base: Base, world: World) -> None:
     other = Base(world.pool, "other")
     other.add(("zeppelin", EAST))
     base.add(("zeppelin", EAST), live=False)
-    for mode in ("keyword", "semantic", "hybrid"):
-        assert base.found("zeppelin", EAST, mode=mode) == []
-        assert len(other.found("zeppelin", EAST, mode=mode)) == 1
+    for search_type in ("keyword", "vector", "hybrid"):
+        assert base.found("zeppelin", EAST, search_type=search_type) == []
+        assert len(other.found("zeppelin", EAST, search_type=search_type)) == 1
 
 
 def test_a_vector_of_another_model_is_refused(base: Base) -> None:
     base.add(("a", EAST))
     with pytest.raises(InvalidInput, match="the question has 2 dimensions, and the vectors of test have 3"):
-        base.found("a", (1.0, 0.0), mode="semantic")
+        base.found("a", (1.0, 0.0), search_type="vector")
 
 
 def test_like_a_document_are_others(base: Base) -> None:
@@ -148,18 +148,18 @@ def test_like_a_document_are_others(base: Base) -> None:
 
 def test_both_sides_of_a_hybrid_score_are_known_whichever_side_found_it(base: Base) -> None:
     said, meant = base.add(("zeppelin", NORTH)), base.add(("airship", EAST))
-    hits = {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST, effort=Effort(candidates=1), limit=1)}  # fmt: skip
+    hits = {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST, effort=Effort(candidates=1), max_results=1)}  # fmt: skip
     hits |= {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST)}
-    assert hits[said[0]].scores["semantic"] == pytest.approx(0, abs=1e-3)
+    assert hits[said[0]].scores["vector"] == pytest.approx(0, abs=1e-3)
     assert hits[meant[0]].scores["keyword"] == 0
-    assert hits[meant[0]].scores["semantic"] == pytest.approx(1, abs=1e-3)
+    assert hits[meant[0]].scores["vector"] == pytest.approx(1, abs=1e-3)
 
 
 def test_without_vectors_a_hybrid_search_is_one_by_words(base: Base) -> None:
     ids = base.add("zeppelin", "airship")
     assert base.found("zeppelin", EAST) == ids[:1]
     assert base.found("zeppelin") == ids[:1]
-    assert base.found("zeppelin", EAST, mode="semantic") == []
+    assert base.found("zeppelin", EAST, search_type="vector") == []
 
 
 def test_a_chunk_whose_vector_is_still_to_come_is_found_by_its_words(base: Base) -> None:
@@ -178,22 +178,22 @@ def test_a_chunk_is_read_in_its_place(base: Base) -> None:
 def test_a_document_that_says_it_ten_times_leaves_room_for_another(base: Base) -> None:
     said_often = base.add(*((f"zeppelin {number}", EAST) for number in range(10)))
     other = base.add(("zeppelin elsewhere", NORTH_EAST))
-    hits = base.search.search(base.id, "zeppelin", EAST, limit=4)
+    hits = base.search.search(base.id, "zeppelin", EAST, max_results=4)
     assert [hit.chunk_id in said_often for hit in hits] == [True, False, True, True]
     assert [hit.scores.get("sibling") for hit in hits] == pytest.approx([None, None, 0.8, 0.64])
-    assert other[0] not in base.found("zeppelin", EAST, limit=4, per_document=10)
+    assert other[0] not in base.found("zeppelin", EAST, max_results=4, per_document=10)
 
 
 # Around all of them.
 
 
-@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
-def test_filters_narrow_every_mode(base: Base, mode: Any) -> None:
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_filters_narrow_every_mode(base: Base, search_type: Any) -> None:
     base.add(("zeppelin", EAST), year=1930)
     newer = base.add(("zeppelin", NORTH_EAST), year=1999, uri="file:///b")
 
     def found(**conditions: Any) -> list[int]:
-        return base.found("zeppelin", EAST, mode=mode, filter=compile_filter(conditions))
+        return base.found("zeppelin", EAST, search_type=search_type, filter=compile_filter(conditions))
 
     assert found(year={"gt": 1950}) == found(year=1999) == found(uri={"prefix": "file:"}) == newer
     assert found(uri="file:///b", lang="en", created={"gt": "2020-01-01"}) == newer
@@ -211,12 +211,12 @@ def test_a_hit_tells_where_it_stands(base: Base) -> None:
 def test_bounds(base: Base) -> None:
     base.add(("a", EAST), ("b", EAST), ("c", EAST))
     other = base.add(("d", NORTH_EAST))
-    assert len(base.found("", EAST, mode="semantic", limit=2)) == 2
-    assert base.found("", EAST, mode="semantic", per_document=1)[1:] == other
-    assert len(base.found("", EAST, mode="semantic", min_score=0.9)) == 3
+    assert len(base.found("", EAST, search_type="vector", max_results=2)) == 2
+    assert base.found("", EAST, search_type="vector", per_document=1)[1:] == other
+    assert len(base.found("", EAST, search_type="vector", min_score=0.9)) == 3
     for wrong in (0, 1001):
-        with pytest.raises(InvalidInput, match=f"limit is {wrong}"):
-            base.found("", EAST, limit=wrong)
+        with pytest.raises(InvalidInput, match=f"max_results is {wrong}"):
+            base.found("", EAST, max_results=wrong)
     with pytest.raises(InvalidInput, match="no knowledge base has the id 0"):
         base.search.search(0, "a")
 
@@ -226,7 +226,7 @@ def test_feedback_moves_a_score_by_a_tenth_at_the_most(base: Base, up: int, down
     (chunk,) = base.add(("a", EAST))
     if up or down:
         base.sql("INSERT INTO agno.feedback (chunk_id, up, down) VALUES (%s, %s, %s)", chunk, up, down)
-    (hit,) = base.search.search(base.id, "", EAST, mode="semantic")
+    (hit,) = base.search.search(base.id, "", EAST, search_type="vector")
     assert hit.scores.get("feedback") == (moved and pytest.approx(moved, abs=1e-3))
     assert hit.score == pytest.approx(moved or 1, abs=2e-3)
 
@@ -237,7 +237,7 @@ def test_a_reranker_has_the_last_word(base: Base) -> None:
     def by_length(question: str, hits: Sequence[SearchResult]) -> list[float]:
         return [float(len(hit.content)) for hit in hits]
 
-    hits = base.search.search(base.id, "q", EAST, mode="semantic", limit=2, rerank=by_length)
+    hits = base.search.search(base.id, "q", EAST, search_type="vector", max_results=2, rerank=by_length)
     assert [hit.chunk_id for hit in hits] == [ids[3], ids[2]]
     assert hits[0].scores["rerank"] == hits[0].score == 4
 
@@ -247,7 +247,7 @@ def test_a_known_answer_is_given_again_until_the_base_changes(base: Base) -> Non
     assert base.found("zeppelin") == [chunk]
     base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
     assert base.found("zeppelin") == [chunk]  # nobody said that it changed
-    assert base.found("zeppelin", limit=9) == []  # another question
+    assert base.found("zeppelin", max_results=9) == []  # another question
     base.sql("UPDATE agno.knowledge SET version = version + 1 WHERE id = %s", base.id)
     assert base.found("zeppelin") == []
 
@@ -256,9 +256,9 @@ def test_only_so_many_answers_are_kept(base: Base) -> None:
     base.search = Search(base.pool, cached=2)
     (chunk,) = base.add("zeppelin")
     for limit in (1, 2, 3):
-        base.found("zeppelin", limit=limit)
+        base.found("zeppelin", max_results=limit)
     base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
-    assert [len(base.found("zeppelin", limit=limit)) for limit in (3, 2, 1)] == [1, 1, 0]
+    assert [len(base.found("zeppelin", max_results=limit)) for limit in (3, 2, 1)] == [1, 1, 0]
 
 
 def test_an_answer_is_kept_for_a_while_only(base: Base) -> None:

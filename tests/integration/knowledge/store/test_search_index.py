@@ -52,12 +52,12 @@ def fill(base: Base, count: int, seed: int = 1) -> None:
 
 def answers(base: Base, **asked: int) -> list[list[int]]:
     base.search = Search(base.pool)
-    return [base.found("", vector, mode="semantic", **asked) for vector in vectors(5, seed=9)]
+    return [base.found("", vector, search_type="vector", **asked) for vector in vectors(5, seed=9)]
 
 
 def how(base: Base) -> str:
-    found = base.search.find(base.id, vectors(1)[0], None, None, {"text": "", "mode": "semantic", "limit": 3})  # fmt: skip
-    return str(found.how["semantic"])
+    found = base.search.find(base.id, vectors(1)[0], None, None, {"text": "", "search_type": "vector", "max_results": 3})  # fmt: skip
+    return str(found.how["vector"])
 
 
 def test_a_space_that_became_large_gets_a_partition_and_an_index_and_is_searched_as_before(
@@ -66,17 +66,17 @@ def test_a_space_that_became_large_gets_a_partition_and_an_index_and_is_searched
     fill(base, LARGE)
     before = answers(base)
     assert how(base) == "exact"
-    assert index.tidy_index(base.id) == ["words", f"partition {base.space}", f"index {base.space}"]
+    assert index.refresh_index(base.id) == ["words", f"partition {base.space}", f"index {base.space}"]
     assert answers(base) == before
     assert how(base) == "hnsw"
     assert base.sql("SELECT FROM agno.chunk_embedding_small") == []
-    assert index.tidy_index(base.id) == []
+    assert index.refresh_index(base.id) == []
 
 
 def test_small_ones_lie_together(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE - 1)
     assert not index.expect(base.id, LARGE - 1)
-    assert index.tidy_index(base.id) == ["words"]
+    assert index.refresh_index(base.id) == ["words"]
     assert how(base) == "exact"
 
 
@@ -86,18 +86,18 @@ def test_a_load_that_is_expected_never_lies_among_the_small_ones(base: Base, ind
     fill(base, LARGE)
     assert base.sql("SELECT FROM agno.chunk_embedding_small") == []
     before = answers(base)
-    assert index.tidy_index(base.id) == ["words", f"index {base.space}"]
+    assert index.refresh_index(base.id) == ["words", f"index {base.space}"]
     assert answers(base) == before
 
 
 def test_words_are_counted(base: Base, index: SearchIndex) -> None:
     fill(base, 3)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     assert base.sql("SELECT lexeme, documents FROM agno.lexeme") == [{"lexeme": "common", "documents": 3}]
     base.sql("DELETE FROM agno.chunk WHERE content LIKE 'word0%%'")
     base.add("rare")
     base.add("rare")
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     counted = base.sql("SELECT lexeme, documents FROM agno.lexeme ORDER BY lexeme")
     assert counted == [{"lexeme": "common", "documents": 2}, {"lexeme": "rare", "documents": 2}]
     (row,) = base.sql("SELECT stats_chunks, avg_length FROM agno.knowledge WHERE id = %s", base.id)
@@ -122,7 +122,7 @@ def test_what_was_cut_short_is_finished(base: Base, index: SearchIndex, done: st
         )
         base.sql(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'agno.{name}'::regclass")
     before = answers(base)
-    assert f"index {base.space}" in index.tidy_index(base.id)
+    assert f"index {base.space}" in index.refresh_index(base.id)
     assert answers(base) == before
     assert how(base) == "hnsw"
     assert base.sql("SELECT FROM pg_index WHERE NOT indisvalid") == []
@@ -141,10 +141,12 @@ def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchInde
 
     with ThreadPoolExecutor(1) as beside:
         written = beside.submit(write)
-        index.tidy_index(base.id)
+        index.refresh_index(base.id)
         stop.set()
         count = written.result(timeout=60)
-    (row,) = base.sql("SELECT count(*) AS vectors FROM agno.chunk_embedding WHERE space_id = %s", base.space)
+    (row,) = base.sql(
+        "SELECT count(*) AS vectors FROM agno.chunk_embedding WHERE embedding_space_id = %s", base.space
+    )
     assert row["vectors"] == LARGE + count
     (row,) = base.sql(f"SELECT count(*) AS vectors FROM agno.chunk_embedding_{base.space}")
     assert row["vectors"] == LARGE + count
@@ -153,20 +155,22 @@ def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchInde
 def test_a_search_meets_no_hole_while_vectors_move(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     (question,) = vectors(1)
-    expected = base.found("", question, mode="semantic")
+    expected = base.found("", question, search_type="vector")
     stop = threading.Event()
 
     def read() -> list[list[int]]:
         other = []
         while not stop.is_set():
-            found = [hit.chunk_id for hit in Search(base.pool).search(base.id, "", question, mode="semantic")]
+            found = [
+                hit.chunk_id for hit in Search(base.pool).search(base.id, "", question, search_type="vector")
+            ]
             if found != expected:
                 other.append(found)
         return other
 
     with ThreadPoolExecutor(2) as beside:
         readers = [beside.submit(read) for _ in range(2)]
-        index.tidy_index(base.id)
+        index.refresh_index(base.id)
         stop.set()
         assert [reader.result(timeout=60) for reader in readers] == [[], []]
 
@@ -175,7 +179,7 @@ def test_two_at_once_do_it_once(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     with ThreadPoolExecutor(2) as both:
         done = [
-            each.result(timeout=60) for each in [both.submit(index.tidy_index, base.id) for _ in range(2)]
+            each.result(timeout=60) for each in [both.submit(index.refresh_index, base.id) for _ in range(2)]
         ]
     assert sorted(done, key=len) == [[], ["words", f"partition {base.space}", f"index {base.space}"]]
 
@@ -186,7 +190,7 @@ def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> No
         with pytest.raises(
             Unavailable, match=f"the index of knowledge base {base.id} has been tended to by somebody else"
         ):
-            SearchIndex(pool, Index(build_s=0.05)).tidy_index(base.id)
+            SearchIndex(pool, Index(build_s=0.05)).refresh_index(base.id)
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
@@ -204,10 +208,12 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
 ) -> None:
     """Both let one in ten through; HNSW by itself looks at `ef` of them, and would leave one of those."""
     fill(base, 400)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     (question,) = vectors(1, seed=9)
     effort = Effort(ef=10, exact_chunks=0)
-    filtered = base.found("", question, mode="semantic", effort=effort, filter=compile_filter({"tenth": 3}))
+    filtered = base.found(
+        "", question, search_type="vector", effort=effort, filter=compile_filter({"tenth": 3})
+    )
     assert len(filtered) == 8
     base.sql("DROP ROLE IF EXISTS tenant_reader")
     for statement in (
@@ -222,7 +228,7 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
         base.sql(statement)
     tenant = Pool(database_url.replace("agno@", "tenant_reader@"), size=1, timeout_s=10, statement_timeout_s=30)  # fmt: skip
     try:
-        hits = Search(tenant).search(base.id, "", question, mode="semantic", effort=effort)
+        hits = Search(tenant).search(base.id, "", question, search_type="vector", effort=effort)
         assert len(hits) == 8
         assert {hit.metadata["tenth"] for hit in hits} == {3}
     finally:
@@ -233,7 +239,7 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
 
 def test_a_base_that_goes_leaves_no_table(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     index.drop(base.id)
     index.drop(base.id)
     assert base.sql(f"SELECT FROM pg_class WHERE relname LIKE 'chunk_embedding_{base.space}%%'") == []
@@ -254,11 +260,11 @@ def test_an_old_pgvector_is_named(pool: Pool, installed: str, enough: bool) -> N
 def test_the_index_serves_the_search(base: Base, index: SearchIndex) -> None:
     """Through the parent table, to the one partition, in the order of the index."""
     fill(base, 400)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     with base.pool.connection() as connection:
         connection.execute("SET enable_sort = off")
         plan = connection.execute(
-            f"EXPLAIN SELECT c.id FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id WHERE e.space_id = {base.space} AND c.live "
+            f"EXPLAIN SELECT c.id FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id WHERE e.embedding_space_id = {base.space} AND c.live "
             f"ORDER BY e.embedding::halfvec({DIMENSIONS}) <#> '{vectors(1)[0]}'::halfvec({DIMENSIONS}) LIMIT 5".encode()
         ).fetchall()
         connection.execute("RESET enable_sort")

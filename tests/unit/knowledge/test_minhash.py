@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.knowledge.near import BANDS, MIN_SHINGLES, ROWS, bands
+from agno_workers.knowledge.minhash import BANDS, MIN_SHINGLES, ROWS, bands
 from agno_workers.knowledge.types import NEAR_BANDS
 
 TEXT = " ".join(
@@ -64,7 +64,7 @@ def test_bands_fit_into_a_bigint(text: str) -> None:
 
 def test_bands_are_the_same_in_every_process_and_for_ever() -> None:
     """They are stored: a change here makes all that were stored before worthless."""
-    program = f"from agno_workers.knowledge.near import bands; print(bands({TEXT!r}))"
+    program = f"from agno_workers.knowledge.minhash import bands; print(bands({TEXT!r}))"
     told = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -1,6 +1,6 @@
 """Nearly the same document, found by an index look-up: MinHash over shingles of five words, in bands.
 
-Two documents are compared by the share of their shingles that both have (Jaccard, J). A band is a hash over ROWS minima, so
+Two documents are match_chunks by the share of their shingles that both have (Jaccard, J). A band is a hash over ROWS minima, so
 one band is equal with probability J^5, and documents that share none are never looked at. How many of the BANDS are equal
 then estimates J; `NEAR_BANDS` of 16 is the bar, and passes a pair with probability
 
@@ -10,7 +10,7 @@ then estimates J; `NEAR_BANDS` of 16 is the bar, and passes a pair with probabil
 so a copy with another date or a changed sentence is found, and two pages of one template are not. Measured in
 `tests/unit/knowledge/test_near.py`.
 
-Bands are stored for years and compared between machines: the arithmetic is spelled out here, in integers, and depends on
+Bands are stored for years and match_chunks between machines: the arithmetic is spelled out here, in integers, and depends on
 no library's hash, no seed of the process and no byte order.
 """
 
@@ -30,7 +30,7 @@ MIN_SHINGLES = 24
 """Below, one changed word is most of the document, and chance decides."""
 
 MAX_CHARS = 1_000_000
-"""Of a longer text, its beginning is compared."""
+"""Of a longer text, its beginning is match_chunks."""
 
 Hashes = NDArray[np.uint64]
 
