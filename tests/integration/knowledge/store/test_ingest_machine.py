@@ -147,7 +147,7 @@ class Library(RuleBasedStateMachine):
     def receive_some(self, worker: str, times: int) -> None:
         """Whatever was lost meanwhile."""
         if not self.mail:
-            self.schedule_next("sent")
+            self.follow_up("sent")
             self.resend("sent")
         for _ in range(min(times, len(self.mail))):
             self.receive(0, worker, is_doubled=False)
@@ -228,7 +228,7 @@ class Library(RuleBasedStateMachine):
         self._publish(self.world.journal.take_due(100), fate)
 
     @rule(fate=fates)
-    def schedule_next(self, fate: str) -> None:
+    def follow_up(self, fate: str) -> None:
         for run_id in self.shelf.ingest.halted(100):
             self._publish(self.shelf.ingest.schedule_next(run_id), fate)
 
@@ -284,7 +284,7 @@ class Library(RuleBasedStateMachine):
             self.hopeless += self.world.journal.hopeless(100)
             self._bury("sent")
             self.timers_come("sent")
-            self.schedule_next("sent")
+            self.follow_up("sent")
             self.resend("sent")
             self.world.sql("DELETE FROM agno.outbox")
             while self.mail:
