@@ -104,7 +104,7 @@ def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks
         Turn(text="I don't know."),
     )  # fmt: skip
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
-    assert all("Nothing in 'docs' fits" in said for said in play.results(run.id))
+    assert all("Nothing in 'docs' matches" in said for said in play.results(run.id))
     assert [(gap.question, gap.asked) for gap in play.shelf.library.feedback.gaps("docs")] == [
         ("what is a fence", 2)
     ]
