@@ -27,7 +27,7 @@ def is_here() -> bool:
 
 
 def quality(pool: Pool, folder: Path = FOLDER) -> dict[SearchType, tuple[float, float]]:
-    """nDCG@10 of each search_type, over the even and over the odd questions: the best chunk of each document counts."""
+    """nDCG@10 of each search type, over the even and over the odd questions: the best chunk of each document counts."""
     embedder = resolve("local")
     knowledge_id = _store(pool, folder)
     SearchIndex(pool).refresh_index(knowledge_id)

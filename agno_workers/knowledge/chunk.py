@@ -369,7 +369,7 @@ _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U00
 # The model's limit.
 
 
-def _within_tokens(cuts: list[Cut], tokeniser: Tokens, limit: int) -> list[tuple[Cut, int]]:
+def _within_tokens(cuts: list[Cut], tokenizer: Tokens, limit: int) -> list[tuple[Cut, int]]:
     """The same cuts with their tokens, those that are too long for the model in parts. All of the text is counted once; only what
     was too long is counted again.
     """
@@ -377,22 +377,22 @@ def _within_tokens(cuts: list[Cut], tokeniser: Tokens, limit: int) -> list[tuple
     def is_over(cut: Cut, count: int) -> bool:
         return count > limit and (len(cut.body) > 1 or bool(cut.heading or cut.above))
 
-    counted = _counted(cuts, tokeniser)
+    counted = _counted(cuts, tokenizer)
     while over := [(cut, count) for cut, count in counted if is_over(cut, count)]:
-        of_headings = tokeniser.counts([embedded_text(cut.heading, "") for cut, _ in over])
+        of_headings = tokenizer.counts([embedded_text(cut.heading, "") for cut, _ in over])
         parts = [
             list(_smaller(cut, count, heading, limit))
             for (cut, count), heading in zip(over, of_headings, strict=True)
         ]
-        lengths, fresh = map(len, parts), iter(_counted([part for each in parts for part in each], tokeniser))
+        lengths, fresh = map(len, parts), iter(_counted([part for each in parts for part in each], tokenizer))
         counted = [
             pair for each in counted for pair in (islice(fresh, next(lengths)) if is_over(*each) else (each,))
         ]
     return counted
 
 
-def _counted(cuts: list[Cut], tokeniser: Tokens) -> list[tuple[Cut, int]]:
-    return list(zip(cuts, tokeniser.counts([cut.embedded for cut in cuts]), strict=True))
+def _counted(cuts: list[Cut], tokenizer: Tokens) -> list[tuple[Cut, int]]:
+    return list(zip(cuts, tokenizer.counts([cut.embedded for cut in cuts]), strict=True))
 
 
 def _smaller(cut: Cut, count: int, of_heading: int, limit: int) -> Iterator[Cut]:

@@ -1,4 +1,4 @@
-"""Puts together what ingesting needs: the sources, the readers and the embedders. Only workers load this."""
+"""Build the context of ingest steps: sources, readers and embedders. Only workers import it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agno_workers.knowledge.types import Parsed, Raw
 from agno_workers.runs.journal import Journal
 
 _TURN_S = 2.0
-"""For which somebody else's work on an index is waited for; then the step is, without a worker."""
+"""Seconds to wait for the lock of an index; after that the step is retried later, which frees the worker."""
 
 
 def build(
@@ -54,12 +54,12 @@ def build(
 
 
 def viewer(model: Callable[[str], Model], name: str) -> See:
-    """What the model of that name sees. Raises as finding it does: InvalidInput, ModelRejected."""
+    """Resolve the vision model. Raises InvalidInput and ModelRejected."""
     return partial(seen, model(name))
 
 
 def seen(model: Model, raw: Raw, is_lost: IsLost) -> Raw:
-    """An image with what the model sees in it; what it can't look at is found by what is written in it, and says why."""
+    """Add the model's description to an image. An image that can't be described gets the reason as metadata."""
     if bitmap(raw.content) is None:
         return raw
 

@@ -150,7 +150,7 @@ class _Compiler:
         return elements if operator == "contains" else f"(exists({place} {test}) || {elements})"
 
 
-# In jsonpath a condition may be unknown (a type that can't be match_chunks, a field that is not there), and so would its
+# In jsonpath a condition may be unknown (a type that can't be compared, a field that is not there), and so would its
 # negation be. `exists(@ ? (...))` makes of unknown what we mean: no.
 
 

@@ -1,4 +1,4 @@
-"""One query to a knowledge base: its vector by the model that is searched, its filter, and the search."""
+"""Search of a knowledge base by its name: embed the query, compile the filter, search."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
 from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
 
 _QUESTIONS = 1000
-"""Whose vectors are kept: people, and agents that try again, ask alike."""
+"""Number of query vectors to cache: people and retrying agents repeat queries."""
 
 
 class Retriever:
-    """See the module. `embedder` gives the model of a name."""
+    """Searches knowledge bases; `embedder` resolves the name of a model."""
 
     def __init__(self, pool: Pool, knowledges: KnowledgeBases, embedder: Callable[[str], Embedder]) -> None:
         self._knowledges = knowledges
@@ -33,17 +33,17 @@ class Retriever:
         self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
         near_duplicates: bool = True,
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits, best first; with `rerank` more are found, and it has the last word.
+        """Return the best results, best first. With `rerank` four times as many are found and ordered by its scores.
 
-        Raises UnknownKnowledge; InvalidInput for an empty query, another search_type, and a filter that is none;
-        ModelUnavailable and ModelRejected of the embedder.
+        Raises UnknownKnowledge; InvalidInput for an empty query, an unknown search type or an invalid filter;
+        ModelUnavailable and ModelRejected from the embedder.
         """
         if search_type not in get_args(SearchType):
             raise InvalidInput(
-                f"{search_type!r} is no search_type of searching: choose one of {', '.join(get_args(SearchType))}."
+                f"unknown search type {search_type!r}: choose one of {', '.join(get_args(SearchType))}."
             )
         if not query.strip():
-            raise InvalidInput("the query is empty: ask in words.")
+            raise InvalidInput("the query is empty: pass some words.")
         asked = partial(
             self._asked,
             knowledge,
@@ -56,17 +56,19 @@ class Retriever:
         )
         try:
             return asked()
-        except Retired:  # while the vector was made
+        except Retired:  # the embedding space changed while the query was embedded
             return asked()
 
     def similar(
         self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
     ) -> list[SearchResult]:
-        """Chunks of other documents that are most like this one. Raises UnknownKnowledge and InvalidInput."""
+        """Return the chunks of other documents that are most similar to this document. Raises UnknownKnowledge and InvalidInput."""
         base = self._base(knowledge)
         document = self._overview.document(base.id, uri)
         if document is None:
-            raise InvalidInput(f"{knowledge!r} has no document {uri!r}: nothing can be like it.")
+            raise InvalidInput(
+                f"{knowledge!r} has no document {uri!r}: pass the uri of a document that it has."
+            )
         return self._search.similar(
             base.id, document_id=document, filter=compile_filter(filters), max_results=max_results
         )
@@ -98,8 +100,8 @@ class Retriever:
     def _base(self, name: str) -> Searched:
         base = self._overview.searched(name)
         if base is None:
-            self._knowledges.get(name)  # raises UnknownKnowledge, with the names that are near
-            raise InvalidInput(f"the knowledge base {name!r} was made this moment: ask again.")
+            self._knowledges.get(name)  # raises UnknownKnowledge with similar names
+            raise InvalidInput(f"the knowledge base {name!r} was just created: search again.")
         return base
 
     def _embed(self, model: str, query: str) -> tuple[float, ...]:

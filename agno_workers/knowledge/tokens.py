@@ -1,6 +1,6 @@
-"""How many tokens a text is, offline. One tokeniser of each name a process, loaded when first asked.
+"""How many tokens a text is, offline. One tokenizer of each name a process, loaded when first asked.
 
-MiniLM's tokeniser never looks across a blank, so the tokens of a text are the sum over its words, and words repeat: each is
+MiniLM's tokenizer never looks across a blank, so the tokens of a text are the sum over its words, and words repeat: each is
 counted once and remembered. That is exact, and five times as fast as tokenising again.
 """
 
@@ -35,16 +35,16 @@ class Tokens(Protocol):
 
 @cache
 def tokens(name: str) -> Tokens:
-    """The tokeniser of that name, see chunking.py. Raises InvalidInput for one that isn't known."""
+    """The tokenizer of that name, see chunking.py. Raises InvalidInput for one that isn't known."""
     if name == "minilm":
         return _WordPiece()
     if name in TOKENIZERS:
         return _BytePair(name)
-    raise InvalidInput(f"{name!r} is no tokeniser: use one of {', '.join(TOKENIZERS)}.", tokenizer=name)
+    raise InvalidInput(f"unknown tokenizer {name!r}: use one of {', '.join(TOKENIZERS)}.", tokenizer=name)
 
 
 class _WordPiece:
-    """Counts by word, and a new word by its runs of letters and digits, since BERT takes each mark by itself. The tokeniser sees
+    """Counts by word, and a new word by its runs of letters and digits, since BERT takes each mark by itself. The tokenizer sees
     a run once, all new ones of a document in one call.
     """
 

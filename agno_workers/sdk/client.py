@@ -329,8 +329,8 @@ class Client:
         self, knowledge: str, query: str, *, max_results: int = 8, filters: dict[str, Any] | None = None,
         search_type: SearchType = "hybrid",
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits of a knowledge base, best first. `keyword` needs Postgres alone; the other search_types need the embedding
-        model here (for `local` the extra `knowledge`, for a provider its key). Questions are not counted as gaps.
+        """Search a knowledge base; the best results come first. `keyword` needs Postgres only; the other search types need the
+        embedding model here (for `local` the extra `knowledge`, for a provider its key). Queries are not recorded as gaps.
 
         Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected of the embedder.
         """

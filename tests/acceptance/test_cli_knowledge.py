@@ -244,7 +244,7 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
     assert approved.out == f"Note {waiting['id']} is approved, and becomes a document.\n"
     assert type_("knowledge", "review", "handbook").out == "No note of handbook waits.\n"
     twice = type_("knowledge", "review", "handbook", "reject", str(waiting["id"]))
-    assert (twice.status, "waits: somebody decided" in twice.err) == (2, True)
+    assert (twice.status, "is not waiting: it was decided" in twice.err) == (2, True)
 
 
 def test_an_agent_gets_the_best_hits_with_its_question(

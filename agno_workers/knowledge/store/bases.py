@@ -1,4 +1,4 @@
-"""Knowledge bases, and their ingestions as seen from outside: submit, progress, failures, again. What moves one is in ingest.py."""
+"""Knowledge bases and their ingestions for callers: submit, progress, failures, retry. For the steps see ingest.py."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _SQL = {
 T = TypeVar("T")
 _SHOWN = 5
 AGENT = "knowledge:"
-"""The agent of an ingestion's run is this and the knowledge base's name."""
+"""Prefix of an ingestion's agent; the name of the knowledge base follows."""
 
 SourceInput = str | dict[str, Any] | Source
-"""What to ingest: a path or address, the description of a source (see sources/resolve.py), or one document as it is."""
+"""A path or address, the description of a source (see sources/resolve.py), or one document."""
 
 
 class KnowledgeRow(msgspec.Struct, frozen=True):
-    """A knowledge base, as its row stands."""
+    """The row of a knowledge base."""
 
     id: int
     name: str
     options: dict[str, Any]
-    """As core/knowledge.py, Knowledge, without the name."""
+    """The fields of Knowledge, without the name."""
     embedding_space_id: int | None
-    """The space that is searched; None: no vector has been made yet."""
+    """The embedding space that is searched. None: there are no vectors yet."""
     version: int
     chunk_count: int
     avg_length: float
@@ -58,7 +58,7 @@ class KnowledgeRow(msgspec.Struct, frozen=True):
 
 
 class EmbeddingSpace(msgspec.Struct, frozen=True):
-    """One model's vectors of one knowledge base."""
+    """The vectors of one embedding model in one knowledge base."""
 
     id: int
     knowledge_id: int
@@ -70,12 +70,12 @@ class EmbeddingSpace(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What could not be brought in, and why."""
+    """A source that could not be ingested, or a chunk without a vector."""
 
     uri: str
     attempts: int
     type: str
-    """Of a Refusal, or the name of an error; `no_vector`: the text is in, one chunk has no vector."""
+    """The type of a Refusal or the name of an error; `no_vector`: the document is stored, one chunk has no vector."""
     message: str
 
 
@@ -107,7 +107,7 @@ class DocumentRow(msgspec.Struct, frozen=True):
 
 
 class KnowledgeBases:
-    """See the module. Raises Unavailable where Postgres can't be reached."""
+    """Raises Unavailable if Postgres can't be reached."""
 
     def __init__(self, pool: Pool, journal: Journal, *, queue: str) -> None:
         self._pool = pool
@@ -115,12 +115,12 @@ class KnowledgeBases:
         self._queue = queue
 
     def ensure(self, name: str, options: dict[str, Any] | None = None) -> KnowledgeRow:
-        """The knowledge base of that name, made where there is none. `options` take the place of those it has."""
+        """Return the knowledge base, and create it if it does not exist. `options` override stored ones."""
         (row,) = self._pool.run(_SQL["ensure"], {"name": name, "options": jsonb(options)})
         return _as(KnowledgeRow, row)
 
     def get(self, name: str) -> KnowledgeRow:
-        """Raises UnknownKnowledge, which names the nearest ones."""
+        """Raises UnknownKnowledge, which suggests similar names."""
         if not (rows := self._pool.run(_SQL["get"], {"name": name})):
             raise self._unknown(name)
         return _as(KnowledgeRow, rows[0])
@@ -129,7 +129,7 @@ class KnowledgeBases:
         return [_as(KnowledgeRow, row) for row in self._pool.run(_SQL["all"])]
 
     def remove(self, name: str) -> None:
-        """End its ingestions, and forget all that is in it. Raises UnknownKnowledge."""
+        """Cancel its ingestions and delete it. Raises UnknownKnowledge."""
         knowledge = self.get(name)
         own = {"knowledge_id": knowledge.id}
         while True:
@@ -144,9 +144,7 @@ class KnowledgeBases:
                     return
 
     def remove_document(self, name: str, uri: str) -> bool:
-        """Take a document out of a knowledge base; False: it has none of that uri. Raises UnknownKnowledge, and Unavailable while
-        others are at work on its duplicates.
-        """
+        """Remove a document; returns False if there is none. Raises UnknownKnowledge, and Unavailable while its duplicates are written."""
         own = {"knowledge_id": self.get(name).id, "uris": [uri]}
         return retry_while_unavailable(self._remove_document, own)
 
@@ -167,16 +165,16 @@ class KnowledgeBases:
         ]
 
     def ensure_embedding_space(self, knowledge_id: int, model: str, dimensions: int) -> EmbeddingSpace:
-        """The vectors of that model; the first ones of a knowledge base are searched, later ones are `building` until all are there."""
+        """Return the embedding space of the model. The first one is searched at once; a later one is `building` until it is complete."""
         asked = {"knowledge_id": knowledge_id, "model": model, "dimensions": dimensions}
         (row,) = self._pool.run(_SQL["ensure_embedding_space"], asked)
         return _as(EmbeddingSpace, row)
 
     def submit(self, name: str, sources: Sequence[SourceInput], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
-        """An ingestion, for `Dispatch.send`. See `ingest_request` for the options of it; the others are those of `Journal.submit`:
+        """Submit an ingestion, for `Dispatch.send`. `options` are those of `ingest_request`; the others are those of `Journal.submit`:
         idempotency_key, id, metadata, priority, not_before, deadline_s, canvas, session_id, user_id.
 
-        `connection`: the caller's open transaction. Raises UnknownKnowledge; then nothing was stored.
+        `connection` is the caller's open transaction. Raises UnknownKnowledge; then nothing is stored.
         """
         message, options = ingest_request(name, sources, asked.pop("options", None))
         queue = asked.pop("queue", None) or self._queue
@@ -193,19 +191,19 @@ class KnowledgeBases:
             raise self._unknown(name) from error
 
     def reindex(self, name: str, **asked: Any) -> Submitted:
-        """An ingestion that brings nothing in, and makes all vectors that are missing in the space of the embedder that the
-        options name. Once they are all there, that space is the one that is searched.
+        """Submit an ingestion without sources that makes all missing vectors for the embedder of the options. Once they are complete,
+        searches use that embedding space.
         """
         return self.submit(name, [], options={"all_vectors": True}, **asked)
 
     def rerun(self, run_id: str, **asked: Any) -> Submitted:
-        """A new ingestion of what failed in another one, and of what that one left undone. Raises RunNotFound."""
+        """Submit an ingestion of the failed and unfinished sources of another one. Raises RunNotFound."""
         before = self._ingestion(run_id)
-        options = {"again": known_id(run_id), "all_vectors": True}
+        options = {"retry_of": known_id(run_id), "all_vectors": True}
         return self.submit(before["knowledge"], [], options=options, queue=before["queue"], **asked)
 
     def progress(self, run_id: str) -> Progress:
-        """How far an ingestion is. Raises RunNotFound where there is none of that id."""
+        """Raises RunNotFound."""
         if not (rows := self._pool.run(_SQL["progress"], {"run_id": known_id(run_id)})):
             raise _no_ingestion(run_id)
         return _as(Progress, rows[0])
@@ -220,7 +218,7 @@ class KnowledgeBases:
         return [_as(Ingested, row) for row in rows]
 
     def documents(self, knowledge_id: int, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """A page of them in the order of their uris, behind `after`."""
+        """Return a page of documents in the order of their uris, after `after`."""
         asked = {"knowledge_id": knowledge_id, "after": after, "limit": limit}
         return [_as(DocumentRow, row) for row in self._pool.run(_SQL["documents"], asked)]
 
@@ -232,33 +230,33 @@ class KnowledgeBases:
     def _unknown(self, name: str) -> UnknownKnowledge:
         known = [knowledge.name for knowledge in self.all()]
         near = difflib.get_close_matches(name, known, n=3) or known[:_SHOWN]
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "There is none yet."
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "There are none yet."
         return UnknownKnowledge(f"there is no knowledge base {name!r}. {hint}", knowledge=name)
 
 
 def ingest_request(
     name: str, sources: Sequence[SourceInput], options: dict[str, Any] | None = None
 ) -> tuple[Message, dict[str, Any]]:
-    """The first message of an ingestion's run, for people, and its options: `sources`, and of those that are given
+    """Return the first message of an ingestion's run, for display, and its options: `sources`, and optionally
 
-    * `metadata`: for each of its documents, `glob`, and whatever else finding them takes (see sources/resolve.py)
-    * `batch`: make the vectors by the provider's batch API, for half the price and within a day, where it has one
+    * `metadata` for each document, `glob`, and other options of sources (see sources/resolve.py)
+    * `batch`: use the provider's batch API for vectors, if it has one: half the price, within a day
     """
     sent = [msgspec.to_builtins(given) for given in sources]
     names = [given if isinstance(given, str) else str(given.get("uri", given)) for given in sent]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    what = f"{', '.join(names[:_SHOWN])}{more}" if names else "what is missing"
-    return user(f"Bring into {name}: {what}"), {"sources": sent, **(options or {})}
+    what = f"{', '.join(names[:_SHOWN])}{more}" if names else "missing vectors"
+    return user(f"Ingest into {name}: {what}"), {"sources": sent, **(options or {})}
 
 
 def new_id() -> str:
-    """For a document that has no name of its own."""
+    """Return an id for a document without a uri."""
     return str(uuid7())
 
 
 def _no_ingestion(run_id: str) -> RunNotFound:
     return RunNotFound(
-        f"there is no ingestion {run_id}: `agno-workers knowledge ls` shows what there is.", run_id=run_id
+        f"there is no ingestion {run_id}: `agno-workers knowledge show NAME` lists ingestions.", run_id=run_id
     )
 
 

@@ -1,7 +1,7 @@
--- Knowledge bases, and ingestions as seen from outside; what moves one is in ingest.sql.
+-- Knowledge bases, and ingestions for callers. For the steps of an ingestion see ingest.sql.
 
 -- name: ensure
--- Options that are given take the place of those that are known; the others stay.
+-- New options override stored ones; the others stay.
 INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
 ON CONFLICT (name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
 RETURNING id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at;
@@ -16,8 +16,8 @@ SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, 
 SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
 
 -- name: ensure_embedding_space
--- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again, and
--- one that is being built is given up where the one that is searched is wanted.
+-- The first embedding space is searched at once, a later one once it has a vector for each chunk. A retired one is built again. Asking
+-- for the current one retires the one that is being built.
 WITH made AS (
     INSERT INTO agno.embedding_space AS s (knowledge_id, model, dimensions, status)
     SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.embedding_space_id IS NULL THEN 'current' ELSE 'building' END
@@ -39,11 +39,11 @@ SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_
 WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NULL ORDER BY run.id;
 
 -- name: lock_knowledge
--- Nobody begins an ingestion of it from here on (a submit refers to this row).
+-- Blocks new ingestions, whose insert locks this row.
 SELECT id FROM agno.knowledge WHERE id = %(knowledge_id)s FOR UPDATE;
 
 -- name: remove
--- Its vectors first, by space: those of a partition of its own go with that (see search.sql).
+-- Its partitions are dropped before (see search_index.py).
 DELETE FROM agno.knowledge WHERE id = %(knowledge_id)s RETURNING id;
 
 -- name: progress
@@ -59,7 +59,7 @@ LEFT JOIN agno.ingest_count c ON c.run_id = ingestion.run_id
 WHERE ingestion.run_id = %(run_id)s GROUP BY run.id, knowledge.id, ingestion.run_id;
 
 -- name: failures
--- Sources first, in their order; then chunks of which no vector could be made.
+-- Failed sources, and chunks without a vector.
 SELECT uri, attempts, error->>'type' AS type, error->>'message' AS message, position FROM agno.source
 WHERE run_id = %(run_id)s AND status = 'failed'
 UNION
@@ -73,7 +73,7 @@ SELECT ingestion.options, knowledge.name AS knowledge, run.queue FROM agno.inges
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.run_id = %(run_id)s;
 
 -- name: ingestions
--- The newest first.
+-- Newest first.
 SELECT ingestion.run_id::text AS run_id, run.status, run.created_at, run.ended_at, ingestion.total FROM agno.ingestion
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.knowledge_id = %(knowledge_id)s ORDER BY run.created_at DESC LIMIT %(limit)s;
 
@@ -82,5 +82,5 @@ SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, dup
 FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s;
 
 -- name: raise_version
--- As in ingest.sql, for who is no ingestion.
+-- The counterpart of the one in ingest.sql, outside an ingestion.
 UPDATE agno.knowledge SET version = version + 1, chunk_count = greatest(0, chunk_count + %(more)s) WHERE id = %(knowledge_id)s;

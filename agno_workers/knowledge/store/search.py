@@ -1,7 +1,7 @@
-"""Searching a knowledge base: one round trip, and none of the work where the answer is known and nothing has changed.
+"""Search of a knowledge base in one round trip. Cached results are returned while the knowledge base does not change.
 
-The finding itself is `agno.search`, in search_functions.sql. Filters come compiled (knowledge/filters.py), vectors as the
-space's own model made them. Partitions and indexes are another matter: see search_index.py.
+The search itself is `agno.search` in functions/search.sql. Filters come compiled (knowledge/filters.py), and vectors from the
+model of the embedding space. For partitions and indexes see search_index.py.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ MAX_RESULTS = 1000
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """How far a search looks. More finds more, and takes longer."""
+    """Limits of a search. Higher limits raise recall and take longer."""
 
     candidates: int = 40
-    """Of each side of a hybrid search; fewer than `max_results` are never taken."""
+    """Candidates from each side of a hybrid search, at least `max_results`."""
     ef: int = 200
-    """Of HNSW: how many nearest are held while it looks, 1 to 1000."""
+    """`hnsw.ef_search`, 1 to 1000."""
     max_scan: int = 20_000
-    """Of HNSW: vectors looked at where a filter leaves few, before it gives up."""
+    """`hnsw.max_scan_tuples`: vectors to scan behind a filter."""
     exact_chunks: int = 2000
-    """A filter that leaves at most that many chunks has all of them match_chunks, in place of HNSW."""
+    """A filter that leaves at most this many chunks is searched exactly, without HNSW."""
     words_budget: int = 1000
-    """Chunks in which the words that are looked up stand, the rarest words first; the others only weigh. `keyword` takes three
-    times as many.
+    """Total number of chunks that contain the words to look up, the rarest words first; other words only add to the score.
+    `keyword` uses three times as many.
     """
 
 
 class Retired(InvalidInput):
-    """Another model took the place of the one that was asked with."""
+    """The embedding space is no longer searched: a new model replaced it."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The hits of one search, the best first."""
+    """The results of one search, the best first."""
 
     hits: tuple[SearchResult, ...]
     version: int
-    """Of the knowledge base that was searched."""
+    """Version of the knowledge base."""
     how: dict[str, Any] = {}
-    """What was done: `search_type`, `vector` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
+    """Details: `search_type`, `vector` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -64,10 +64,10 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Search:
-    """Raises Unavailable where Postgres can't be reached, InvalidInput for a vector of another model, Retired for a space that was searched before."""
+    """Raises Unavailable if Postgres can't be reached, InvalidInput for a vector of another model, Retired for a former embedding space."""
 
     def __init__(self, pool: Pool, *, cached: int = 500, cached_s: float = 60.0) -> None:
-        """Keep the last `cached` answers, each until its base changes, or for `cached_s`: feedback changes no base."""
+        """Cache `cached` results until the knowledge base changes, at most `cached_s`: feedback does not change the version."""
         self._pool = pool
         self._known = _Cache(cached, cached_s)
 
@@ -87,12 +87,13 @@ class Search:
         effort: Effort | None = None,
         rerank: Rerank | None = None,
     ) -> list[SearchResult]:
-        """The best chunks, the best first. `vector` is the question's, of unit length; without one, and while the base has
-        no vectors, `hybrid` is `keyword`, and `vector` finds nothing. `per_document` bounds the hits of one document;
-        without it the further chunks of one document count less and less in a hybrid search, so that others have their say.
-        `min_score` goes by `Hit.score`: a cosine (vector), a BM25 (keyword), or about a share of the best (hybrid).
-        Without `near_duplicates` only the best of documents that nearly equal each other has its chunks returned.
-        With `rerank` four times as many are found, and it has the last word.
+        """Return the best chunks, best first.
+
+        `vector` is the query's, of unit length; without it, or without vectors in the knowledge base, `hybrid` becomes
+        `keyword`, and `vector` finds nothing. `per_document` limits the results of one document; without it, further chunks of a
+        document score lower in a hybrid search. `min_score` applies to `SearchResult.score`: a cosine (vector), a BM25 (keyword),
+        or about a share of the best (hybrid). `near_duplicates=False` keeps only the best of documents that nearly equal each
+        other. With `rerank` four times as many are found and ordered by its scores.
         """
         asked = {
             "text": text,
@@ -118,9 +119,9 @@ class Search:
         min_score: float | None = None,
         effort: Effort | None = None,
     ) -> list[SearchResult]:
-        """Chunks of other documents that are most alike a document (the mean of its chunks), or one chunk."""
+        """Return the chunks of other documents that are most similar to a document (the mean of its chunks) or to a chunk."""
         if (document_id is None) == (chunk_id is None):
-            raise InvalidInput("similar to what? Give either a document or a chunk.")
+            raise InvalidInput("pass either document_id or chunk_id.")
         asked = {
             "search_type": "vector",
             "max_results": _checked(max_results),
@@ -138,7 +139,7 @@ class Search:
         effort: Effort | None,
         asked: dict[str, Any],
     ) -> Found:
-        """What agno.search gives to `asked`, and how it went about it."""
+        """Call agno.search with `asked`, or return the cached results."""
         if filter is not None and filter != Filter():
             asked = asked | {"filter": msgspec.structs.asdict(filter)}
         asked = asked | {"knowledge_id": knowledge_id} | msgspec.structs.asdict(effort or Effort())
@@ -154,11 +155,11 @@ class Search:
         except errors.DataError as error:
             raise InvalidInput(f"knowledge {knowledge_id}: {error.diag.message_primary}") from error
         if row["found"] is None:
-            raise InvalidInput(f"no knowledge base has the id {knowledge_id}: was it removed?")
+            raise InvalidInput(f"there is no knowledge base with id {knowledge_id}: it was removed.")
         answer = msgspec.convert(row["found"], _Answer)
         if answer.retired:
             raise Retired(
-                f"knowledge {knowledge_id}: another model is searched since this moment: ask again."
+                f"the embedding model of knowledge base {knowledge_id} has just changed: search again."
             )
         if answer.unchanged and known:
             return known
@@ -185,7 +186,7 @@ def _reranked(rerank: Rerank, text: str, hits: Sequence[SearchResult]) -> list[S
 
 
 class _Cache:
-    """The last answers by their questions."""
+    """An LRU cache of results."""
 
     def __init__(self, size: int, seconds: float) -> None:
         self._size = size

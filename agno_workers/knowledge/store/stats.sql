@@ -1,4 +1,4 @@
--- What people see of knowledge bases in a list: counts, and what searching rests on. Counting is a scan of an index or two.
+-- Read-only statistics of knowledge bases. Counts are index scans.
 
 -- name: bases
 SELECT k.name, k.options, k.version, k.created_at, s.model, coalesce(s.dimensions, 0) AS dimensions,
@@ -18,14 +18,14 @@ SELECT s.model, s.dimensions, s.status, s.has_partition, s.is_indexed,
 FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id WHERE k.name = %(name)s ORDER BY s.id;
 
 -- name: origins
--- Where its documents are from, the most first; those that came one by one stand together.
+-- Origins by the number of documents; documents without an origin are one group.
 SELECT d.origin, count(*) AS documents, max(d.updated_at) AS updated_at
 FROM agno.document d JOIN agno.knowledge k ON k.id = d.knowledge_id
 WHERE k.name = %(name)s GROUP BY d.origin ORDER BY documents DESC, d.origin LIMIT %(limit)s;
 
 -- name: duplicates
 -- Documents with the text of another one, then those that share NEAR_BANDS bands with an earlier one. A band that very many documents
--- share, such as the pages of a template, is match_chunks with the first 32 only.
+-- share, such as the pages of a template, is compared with the first 32 only.
 SELECT d.uri, o.uri AS of, 1.0::float8 AS similarity FROM agno.document d JOIN agno.document o ON o.id = d.duplicate_of
 WHERE d.knowledge_id = %(knowledge_id)s
 UNION ALL
@@ -40,7 +40,7 @@ WHERE d.knowledge_id = %(knowledge_id)s
 LIMIT %(limit)s;
 
 -- name: unfinished
--- Models whose vectors are to be searched once they are all there, while no ingestion is at work to make them.
+-- Embedding spaces that are building while no ingestion is open.
 SELECT k.name AS knowledge, s.model, (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors,
        (SELECT count(*) FROM agno.chunk c WHERE c.knowledge_id = k.id) AS chunks
 FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id
@@ -49,7 +49,7 @@ WHERE s.status = 'building'
 ORDER BY k.name, s.id;
 
 -- name: searched
--- What a search needs to know of a knowledge base.
+-- The parts of a knowledge base that a search needs.
 SELECT k.id, k.embedding_space_id, s.model FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id WHERE k.name = %(name)s;
 
 -- name: document

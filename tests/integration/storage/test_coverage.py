@@ -18,7 +18,16 @@ from tests.integration.storage.world import PACKAGE, STATEMENTS
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),
-    *("ingestion", "source", "ingest_count", "document", "chunk", "chunk_embedding", "knowledge", "embedding_space"),
+    *(
+        "ingestion",
+        "source",
+        "ingest_count",
+        "document",
+        "chunk",
+        "chunk_embedding",
+        "knowledge",
+        "embedding_space",
+    ),
 ]
 WRITES = re.compile(rf"(?:UPDATE|INSERT INTO|DELETE FROM)\s+agno\.(?:{'|'.join(MOVING)})\b", re.IGNORECASE)
 FUNCTION = re.compile(

@@ -295,12 +295,12 @@ def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("chunking", "says"),
     [
-        (Chunking("structur"), r"'structur' is no strategy of chunking. Did you mean 'structure'\?"),
-        (Chunking("semantic"), "Use one of structure, fixed, or module:function"),
-        (Chunking("shop:"), "'shop:' names no function"),
-        (Chunking("shop:by product"), "names no function"),
-        (Chunking(tokenizer="cl100k"), r"'cl100k' is no tokeniser. Did you mean 'cl100k_base'\?"),
-        (Chunking(max_chars=0), "max_chars is 0: it must be a whole number from 1 to 100000"),
+        (Chunking("structur"), r"unknown chunking strategy 'structur'. Did you mean 'structure'\?"),
+        (Chunking("semantic"), "Use one of structure, fixed, or your own as module:function"),
+        (Chunking("shop:"), "'shop:' does not name a function"),
+        (Chunking("shop:by product"), "does not name a function"),
+        (Chunking(tokenizer="cl100k"), r"unknown tokenizer 'cl100k'. Did you mean 'cl100k_base'\?"),
+        (Chunking(max_chars=0), "max_chars is 0: use a whole number from 1 to 100000"),
         (Chunking(max_chars=True), "max_chars is True"),
         (Chunking(max_chars=100, overlap_chars=51), "overlap_chars is 51: .* from 0 to 50"),
         (Chunking(overlap_chars=-1), "overlap_chars is -1"),

@@ -99,8 +99,8 @@ def test_a_strategy_that_is_none_is_the_callers_mistake() -> None:
 @given(parsed)
 def test_a_document_crosses_a_process_and_goes_into_postgres(document: Parsed) -> None:
     made = prepare(document, b"raw", "text/plain", SOURCE, Chunking(max_chars=100))
-    batch_missing = msgspec.msgpack.encode(made)
-    assert msgspec.msgpack.decode(batch_missing, type=type(made)) == made
+    packed = msgspec.msgpack.encode(made)
+    assert msgspec.msgpack.decode(packed, type=type(made)) == made
     assert b"\x00" not in json.dumps(msgspec.to_builtins(made)).encode()
 
 

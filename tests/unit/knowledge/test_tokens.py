@@ -67,7 +67,7 @@ def test_counts_are_those_of_the_model(name: str, text: str, count: int) -> None
 
 def test_an_unknown_tokeniser_is_told() -> None:
     with pytest.raises(
-        InvalidInput, match="'gpt9' is no tokeniser: use one of minilm, cl100k_base, o200k_base"
+        InvalidInput, match="unknown tokenizer 'gpt9': use one of minilm, cl100k_base, o200k_base"
     ):
         tokens("gpt9")
 
