@@ -1,8 +1,8 @@
-"""What a batch of documents that were read changes, as moves in one open transaction.
+"""Writes a batch of documents that were read, within one open transaction.
 
-A new document is searched at once. Of an edited one the chunks that stay keep their ids and vectors, and the new ones are searched
-when all of them have a vector: until then the old version is. One whose text another document has already becomes a
-duplicate, without chunks; when the other one changes, or goes, it leaves its chunks to the duplicate.
+A new document is searchable at once. An edited document keeps the ids and vectors of unchanged chunks; its old version is searched
+until all new chunks have a vector. A document with the text of another one becomes a duplicate without chunks; when the other one
+changes or is removed, its chunks are reassigned to the duplicate.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CONFIGURATIONS = {
     "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian",
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-"""Text search configurations that Postgres brings along, by ISO 639-1."""
+"""Text search configurations of Postgres, by ISO 639-1."""
 
 
 class Count(msgspec.Struct, frozen=True):
-    """What a transaction adds to the counters of its ingestion; see core/knowledge.py, Progress."""
+    """Increments for the counters of an ingestion; see Progress."""
 
     documents: int = 0
     unchanged: int = 0
@@ -46,12 +46,12 @@ class Count(msgspec.Struct, frozen=True):
 
 @dataclass
 class Document:
-    """One that was read, on its way into the tables."""
+    """A document that was read, while it is written."""
 
     item: SourceItem
     read: Read
     row: Row
-    """As `upsert_documents` gave it."""
+    """From `upsert_documents`."""
     live: list[tuple[int, bytes]] = field(default_factory=list)
     original: int | None = None
     kept: list[tuple[int, Chunk]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Document:
 
     @property
     def has_text(self) -> bool:
-        """Whether it stands for a text, its own or that of duplicates."""
+        """Whether it owns the chunks of a text."""
         return not self.is_new and self.row["version"] > 0 and self.row["duplicate_of"] is None
 
     @property
@@ -81,7 +81,7 @@ class Document:
 
     @property
     def waits(self) -> bool:
-        """Whether there is an old version to be searched meanwhile."""
+        """Whether the old version is searched until all new chunks have a vector."""
         return self.original is None and bool(self.live)
 
     @property
@@ -104,7 +104,7 @@ class Document:
 
 @dataclass
 class DocumentWriter:
-    """One batch. `run` makes all the moves; afterwards `documents` are those that are in, `busy` those to be tried again."""
+    """Writes one batch. After `run`, `documents` were written and `busy` ones must be retried."""
 
     connection: Connection
     run_id: str
@@ -115,25 +115,25 @@ class DocumentWriter:
     missing: list[MissingVector] = field(default_factory=list)
     spaces: list[int] = field(default_factory=list)
     copied: int = 0
-    """Vectors that need not be made: they are there, or were copied."""
+    """Vectors that exist or were copied."""
     more: int = 0
-    """Chunks that are searched now and were not before."""
+    """Change in the number of searched chunks."""
 
     def run(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
         if not reads:
             return
-        self.hold(sorted(reads, key=lambda each: each[0].source.uri))
-        self.leave_chunks_to_heirs()
+        self.lock(sorted(reads, key=lambda each: each[0].source.uri))
+        self.reassign_chunks()
         self.find_originals()
-        self.compare()
+        self.match_chunks()
         self.copy_chunks()
         self.find_vectors()
         self.write_documents()
         self.write_bands()
         self.switch()
 
-    def hold(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
-        """Write the new documents and lock the others. What somebody wrote since it was looked at is read again."""
+    def lock(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
+        """Insert new documents and lock the others. Documents that changed since they were claimed are busy."""
         keys = {_key(self.knowledge_id, read.prepared.text_sha256) for _, read in reads}
         self._ask("lock_texts", keys=list(keys))
         asked = {item.source.uri: Document(item, read, {}) for item, read in reads}
@@ -148,7 +148,8 @@ class DocumentWriter:
             else:
                 self.busy.append(document.item)
 
-    def leave_chunks_to_heirs(self) -> None:
+    def reassign_chunks(self) -> None:
+        """Reassign chunks whose text changes to duplicates, and load the live chunks of known documents."""
         changed = [each.id for each in self.documents if each.has_text and not each.is_same_text]
         if changed:
             rows = self._ask("reassign_chunks", document_ids=changed)
@@ -163,7 +164,7 @@ class DocumentWriter:
                 each.live = live[each.id]
 
     def find_originals(self) -> None:
-        """The first one that has a text is its original: of those that are in, and of this batch."""
+        """Find the original of each text: the first document, stored or in this batch, that has it."""
         asked = [each for each in self.documents if not each.is_same_text]
         texts = [each.read.prepared.text_sha256 for each in asked]
         ids = [each.id for each in asked]
@@ -179,7 +180,7 @@ class DocumentWriter:
             if each.original is None and not each.live:
                 originals[text] = each.id
 
-    def compare(self) -> None:
+    def match_chunks(self) -> None:
         for each in self.documents:
             if each.original is None:
                 each.kept, each.fresh = match_chunks(each.read.prepared.chunks, each.live)
@@ -202,7 +203,7 @@ class DocumentWriter:
                     self.more += len(each.fresh)
 
     def find_vectors(self) -> None:
-        """Copies of those that are there for the same text; what has none is `missing`."""
+        """Copy vectors of equal texts; chunks without one are `missing`."""
         self.spaces = [
             row["id"] for row in self._ask("open_embedding_spaces", knowledge_id=self.knowledge_id)
         ]
@@ -228,13 +229,13 @@ class DocumentWriter:
             self.copied += len(kept) * len(self.spaces) - len(lacking)
 
     def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
-        """Gives (space, chunk) of those that got one."""
+        """Return (embedding space, chunk) of each copy."""
         hashes = [chunk.hash for each in self.documents for chunk in each.fresh]
         rows = self._ask("copy_vectors", chunk_ids=ids, hashes=hashes)
         return {(row["embedding_space_id"], row["chunk_id"]) for row in rows}
 
     def write_documents(self) -> None:
-        """Those that were there before, and new ones that turned out to be duplicates."""
+        """Update known documents, and new ones that are duplicates."""
         rows = []
         for each in self.documents:
             now = {
@@ -273,7 +274,7 @@ class DocumentWriter:
         )  # fmt: skip
 
     def switch(self) -> None:
-        """Edited documents of which no vector is missing."""
+        """Switch edited documents that have all their vectors."""
         if waiting := [each.id for each in self.documents if each.waits]:
             (row,) = self._ask("switch", document_ids=waiting)
             self.more += row["more"]
@@ -297,7 +298,7 @@ class DocumentWriter:
 
 
 def configurations(connection: Connection) -> dict[str, str]:
-    """The text search configuration of each language, as far as this Postgres has them; for others `simple`."""
+    """Return the text search configuration of each language that this Postgres supports; others use `simple`."""
     there = {row["name"] for row in execute(connection, _SQL["configurations"])}
     return {language: name for language, name in _CONFIGURATIONS.items() if name in there}
 
@@ -305,12 +306,12 @@ def configurations(connection: Connection) -> dict[str, str]:
 class Removed(msgspec.Struct, frozen=True):
     documents: int = 0
     chunks: int = 0
-    """That were searched."""
+    """Searched chunks."""
 
 
 def removal(connection: Connection, held: Sequence[Row]) -> Removed:
-    """Remove documents that the caller holds, duplicates first; the others leave their chunks to their heirs. What has an heir that is in
-    use elsewhere stays.
+    """Remove documents that the caller has locked, duplicates first; chunks of others are reassigned to their duplicates. A document
+    stays if a duplicate is locked elsewhere.
     """
     duplicates = [row["id"] for row in held if row["is_duplicate"]]
     originals = [row["id"] for row in held if not row["is_duplicate"]]
@@ -336,7 +337,7 @@ def _pending(document: Document) -> dict[str, Any]:
 
 
 def _key(knowledge_id: int, text_sha256: bytes) -> int:
-    """Of an advisory lock."""
+    """Return the key of an advisory lock."""
     (key,) = struct.unpack("<q", text_sha256[:8])
     return int(key) ^ knowledge_id
 

@@ -1,4 +1,4 @@
--- The transactions that move an ingestion; see ingest.py for what is one, and schema.py for the order of locks.
+-- Transactions of an ingestion; see ingest.py for their contents, and the tables for the order of locks.
 
 -- name: claim
 -- The right to carry a step of an ingestion, as claim_tool. Its scan, which finds the run queued, locks that first.
@@ -31,15 +31,15 @@ LEFT JOIN agno.embedding_space ON embedding_space.id = (claimed.call->>'embeddin
 SELECT call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: items
--- The sources of a step, and what is known of their documents.
+-- The sources of a step, with the stored state of their documents.
 SELECT s.position, s.given, s.processing_hash, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
        coalesce(d.processing_hash = s.processing_hash AND d.pending IS NULL, false) AS same_processing
 FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri
 WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 
 -- name: texts
--- What is to be embedded, of those chunks that are still there and have no vector yet. `known`: the one that the same text has by now, as
--- Postgres sends it. One by one, as in copy_vectors.
+-- Existing chunks of a step without a vector. `known` is the vector of an equal text, in binary format. LATERAL with OFFSET 0 as in
+-- copy_vectors.
 SELECT c.id, c.heading, c.content, c.tokens,
        (SELECT vector.sent FROM (SELECT same.id FROM agno.chunk same WHERE same.hash = c.hash OFFSET 0) AS same
         CROSS JOIN LATERAL (SELECT halfvec_send(e.embedding) AS sent FROM agno.chunk_embedding e
@@ -51,7 +51,7 @@ WHERE c.id = ANY(%(chunk_ids)s)
 ORDER BY c.id;
 
 -- name: unfinished_sources
--- What another ingestion did not bring in.
+-- The failed and unfinished sources of another ingestion.
 SELECT given FROM agno.source WHERE run_id = %(run_id)s AND status IN ('failed', 'pending', 'taken') ORDER BY position;
 
 -- name: configurations
@@ -72,14 +72,14 @@ WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = ali
 RETURNING step.queue, step.priority;
 
 -- name: update_call
--- What a step must still know after a crash, such as the id of a batch at a provider.
+-- Data that must survive a crash of the worker, such as the id of a provider's batch.
 UPDATE agno.step SET call = call || %(more)s WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s RETURNING id;
 
 -- name: copy_sources
 COPY agno.source (run_id, position, uri, bytes, given, processing_hash, status, document_id) FROM STDIN;
 
 -- name: unchanged
--- Documents that need not be read: they are as they were, and are to be read in the same way.
+-- Documents with the same fingerprint and processing hash need not be read.
 SELECT d.id, d.uri FROM agno.document d
 JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(processing_hashes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, processing_hash, origin)
     ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.processing_hash = s.processing_hash AND s.origin IN (d.origin, '')
@@ -93,12 +93,12 @@ WHERE run_id = %(run_id)s;
 UPDATE agno.knowledge k SET vectors_missing = true FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
 -- name: clear_vectors_missing
--- Whether vectors may be missing of which no ingestion thinks: of one that was left before its end, and of a space that is built.
+-- Whether vectors may be missing: an ingestion ended early, or an embedding space is building.
 WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
 SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
 
 -- name: missing_vectors
--- Chunks without a vector, but for those that another open ingestion will see to. `refused`: those as well that had none for a reason.
+-- Chunks without a vector, except those of other open ingestions. `refused` includes chunks that the model rejected.
 SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.embedding_space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
 JOIN agno.document d ON d.id = c.document_id
 WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND (c.refused IS NULL OR %(refused)s)
@@ -108,11 +108,11 @@ WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') 
 ORDER BY s.id, c.id;
 
 -- name: lock_texts
--- Of two transactions that bring the same text under two addresses the second one sees the first one's. In one order for all.
+-- Serialises transactions that write the same text under two uris. Locks are taken in the same order everywhere.
 SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bigint[]) AS key ORDER BY key) AS text;
 
 -- name: upsert_documents
--- New ones are written, those that are there are locked, and come back as they are. In the order of their uris.
+-- Insert new documents and lock known ones, which are returned unchanged, in the order of their uris.
 INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash,
     metadata, version, chunks, run_id)
 SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.processing_hash,
@@ -130,7 +130,7 @@ SELECT leaving AS id, agno.reassign_chunks(leaving) AS is_free FROM unnest(%(doc
 SELECT id, document_id, hash FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) AND live ORDER BY document_id, position;
 
 -- name: originals
--- Documents that have these texts already. One that somebody is at work on is left out: nobody waits here.
+-- Documents that have these texts already. Locked ones are skipped, so that nothing waits here.
 SELECT d.id, d.text_sha256 FROM agno.document d
 WHERE d.knowledge_id = %(knowledge_id)s AND d.text_sha256 = ANY(%(texts)s) AND d.duplicate_of IS NULL AND d.pending IS NULL AND d.version > 0
   AND d.id <> ALL(%(document_ids)s)
@@ -143,8 +143,8 @@ SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
 COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN;
 
 -- name: write_documents
--- Those that were there before: all at once, or, with `pending`, once their vectors are there. One that comes by itself now stays in its
--- origin: once it has left that it is to go.
+-- Update known documents: at once, or with `pending` when their vectors exist. A document that is now ingested by itself keeps its origin,
+-- and is removed when the origin no longer lists it.
 UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at = clock_timestamp(),
     origin = coalesce(nullif(n.origin, ''), d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
@@ -157,22 +157,22 @@ FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, t
 WHERE d.id = n.id;
 
 -- name: touch_documents
--- Read, and found to be as they were: from now on that is known without reading.
+-- Documents that were read and had not changed: the new fingerprint avoids reading them again.
 UPDATE agno.document d SET fingerprint = n.fingerprint, origin = coalesce(nullif(n.origin, ''), d.origin)
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, fingerprint text, origin text) WHERE d.id = n.id;
 
 -- name: lock_unchanged
--- One that is in use elsewhere is left as it is, since it is out of the order here.
+-- Skips locked documents, because this lock is taken outside the common order.
 SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = ANY(%(uris)s) ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: drop_chunks
--- Of documents that have become duplicates: all; of edited ones: those of a version that never came.
+-- All chunks of documents that became duplicates; of edited documents, those of an abandoned version.
 DELETE FROM agno.chunk c WHERE c.document_id = ANY(%(document_ids)s) AND c.id <> ALL(%(but)s) AND (c.live IS FALSE OR %(live)s)
 RETURNING c.live;
 
 -- name: copy_vectors
--- A text that has a vector of the same model somewhere needs no other one. It is looked up once for each text, however many chunks have it.
--- One by one (OFFSET 0): of tables that have just been filled the planner knows nothing, and would read all vectors for each text.
+-- Copy the vectors of equal texts from the same model. Each text is looked up once, however many chunks have it. OFFSET 0 forces
+-- index lookups: without statistics on a table that was just filled, the planner would read all vectors for each text.
 WITH wanted AS MATERIALIZED (
     SELECT text.hash, target.id AS embedding_space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
     JOIN agno.embedding_space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
@@ -188,7 +188,7 @@ JOIN unnest(%(chunk_ids)s::bigint[], %(hashes)s::bytea[]) AS new (id, hash) ON n
 RETURNING embedding_space_id, chunk_id;
 
 -- name: lacking
--- Of chunks that stay, those that never got a vector: their ingestion was cut short.
+-- Unchanged chunks without a vector, from an interrupted ingestion.
 SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
 WHERE c.id = ANY(%(chunk_ids)s) AND c.refused IS NULL
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id);
@@ -207,14 +207,14 @@ ON CONFLICT DO NOTHING;
 SELECT agno.switch_documents(%(document_ids)s) AS more;
 
 -- name: write_embeds
--- They wait for their turn in the window.
+-- They wait for the window.
 INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, max_attempts)
 SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'embed', 'waiting', 'window', %(queue)s, %(priority)s, 3, n.call,
        %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
 FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 
 -- name: write_retry
--- Sources that are tried again after a while: in a step of their own, which is a timer.
+-- Sources to retry later, in a step with a timer.
 WITH written AS (
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
     VALUES (%(retry_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(retry_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
@@ -229,7 +229,7 @@ FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, status text, documen
 WHERE s.run_id = %(run_id)s AND s.position = n.position;
 
 -- name: free_sources
--- Of a step that brought its worker down: each of them alone from here on, one that was alone has failed.
+-- Sources of a step that crashed its worker: each gets a step of its own; one that had its own fails.
 UPDATE agno.source s SET status = CASE WHEN batch.is_single THEN 'failed' ELSE 'pending' END, alone = true, attempts = s.attempts + 1,
     error = CASE WHEN batch.is_single THEN %(error)s::jsonb END
 FROM (SELECT count(*) = 1 AS is_single FROM agno.source WHERE step_id = %(step_id)s AND status = 'taken') AS batch
@@ -246,17 +246,17 @@ ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.doc
     tokens = c.tokens + excluded.tokens, bytes = c.bytes + excluded.bytes;
 
 -- name: raise_version
--- The last statement of a transaction, since all others of this knowledge base wait for it.
+-- The last statement of a transaction, because all other writers of this knowledge base wait for it.
 UPDATE agno.knowledge k SET version = k.version + 1, chunk_count = greatest(0, k.chunk_count + %(more)s)
 FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
 -- name: lock_documents_of
--- The documents of these chunks, before anything is written for them.
+-- Lock the documents of these chunks before writing.
 SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
 WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
 
 -- name: lock_chunks
--- In a statement of its own, before any vector is looked at or written: see attach_partition in search_functions.sql.
+-- A statement of its own, before vectors are read or written: see attach_partition in functions/search.sql.
 SELECT id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s) ORDER BY id FOR KEY SHARE;
 
 -- name: wanting
@@ -271,8 +271,8 @@ COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN (
 UPDATE agno.chunk SET refused = %(why)s WHERE id = ANY(%(chunk_ids)s) AND refused IS DISTINCT FROM %(why)s;
 
 -- name: vanished
--- What the origins of an ingestion no longer have. Not of an origin that a later ingestion has looked at, and no document that was
--- written since.
+-- Documents that the origins of an ingestion no longer list. Excludes origins that a later ingestion has listed, and documents that
+-- were written since.
 SELECT d.id, d.duplicate_of IS NOT NULL AS is_duplicate FROM agno.ingestion mine JOIN agno.document d ON d.knowledge_id = mine.knowledge_id
 WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanned_at
   AND d.origin IN (SELECT whole.origin FROM jsonb_array_elements_text(mine.origins) AS whole (origin)
@@ -297,7 +297,7 @@ gone AS (DELETE FROM agno.document WHERE id = ANY(%(document_ids)s) RETURNING id
 SELECT (SELECT count(*) FROM gone) AS documents, (SELECT chunks FROM live) AS chunks;
 
 -- name: switch_embedding_space
--- The space that was built is searched from here on, if nothing lacks in it.
+-- Search the embedding space that was built, if it is complete.
 WITH built AS (
     SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
       AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id AND c.refused IS NULL
@@ -311,11 +311,11 @@ spaces AS (
 UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
 
 -- name: has_changed
--- Whether the ingestion has changed anything that a search could see.
+-- Whether the ingestion changed anything that a search can see.
 SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
 
 -- name: drop_retired
--- A portion of the vectors that are no longer searched.
+-- A portion of the vectors of retired embedding spaces.
 DELETE FROM agno.chunk_embedding e USING (
     SELECT o.chunk_id, o.embedding_space_id FROM agno.embedding_space s JOIN agno.chunk_embedding o ON o.embedding_space_id = s.id
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old

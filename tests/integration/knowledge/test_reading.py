@@ -242,7 +242,7 @@ def test_a_child_knows_no_secret_and_may_do_little(reading: Reading, monkeypatch
 def test_a_fault_of_ours_judges_no_document(reading: Reading, deed: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         outcomes(reading, item("before"), item(deed), item("behind"))
-    assert [one.title for one in read(reading, "again")] == ["again"]
+    assert [one.title for one in read(reading, "retry_of")] == ["retry_of"]
 
 
 def test_a_child_that_can_not_start_says_why() -> None:

@@ -332,7 +332,9 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
             shelf.knowledges.ensure_embedding_space(claim.knowledge_id, name, shelf.embedder.dimensions)
             sources = list(ingest.sources_of(shelf.intake, claim.options, lambda: False))
             origins = (
-                [] if "again" in claim.options else [f"{ORIGIN}{given}" for given in claim.options["sources"]]
+                []
+                if "retry_of" in claim.options
+                else [f"{ORIGIN}{given}" for given in claim.options["sources"]]
             )
             processing_hashes = [
                 (source, processing_hash(source, ingest.chunking_of(claim))) for source in sources

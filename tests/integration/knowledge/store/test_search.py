@@ -139,7 +139,7 @@ def test_like_a_document_are_others(base: Base) -> None:
     assert [hit.chunk_id for hit in like_document] == [near[0], far[0]]
     like_chunk = base.search.similar(base.id, chunk_id=own, per_document=None)
     assert [hit.chunk_id for hit in like_chunk] == [*near, far[0]]
-    with pytest.raises(InvalidInput, match="similar to what"):
+    with pytest.raises(InvalidInput, match="pass either document_id or chunk_id"):
         base.search.similar(base.id)
 
 

@@ -188,7 +188,7 @@ def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> No
     with pool.connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
         with pytest.raises(
-            Unavailable, match=f"the index of knowledge base {base.id} has been tended to by somebody else"
+            Unavailable, match=f"another process has been updating the index of knowledge base {base.id}"
         ):
             SearchIndex(pool, Index(build_s=0.05)).refresh_index(base.id)
         connection.execute("SELECT pg_advisory_unlock_all()")
