@@ -1,4 +1,4 @@
-"""The Knowledge that users build: the core's value, with verbs. It holds no connection, and is safe to share.
+"""The Knowledge that users build: a value with methods. It holds no connection and is safe to share.
 
 docs = Knowledge("docs")
 docs.ingest(["docs/", "https://example.org/sitemap.xml"]).wait(timeout=600)
@@ -28,17 +28,17 @@ from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, name
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
-    """A knowledge base, and what can be done with it. See `core.knowledge.Knowledge` for the fields."""
+    """A knowledge base. See `agno_workers.knowledge.types.Knowledge` for the fields."""
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, idempotency_key: str | None = None, **asked: Any,
     ) -> Ingestion:  # fmt: skip
-        """Bring documents in: files, folders (`glob` picks some of their files), URLs, sitemaps, `s3://...`. When this
-        returns, it is in Postgres and will be done; the same again costs next to nothing.
+        """Ingest files, folders (`glob` selects their files), URLs, sitemaps, `s3://...`. The ingestion is durable when this returns;
+        unchanged documents are not read again.
 
-        `metadata` goes with each document. `batch`: vectors by the provider's batch API, where it has one. `asked`: deadline_s,
-        priority, session_id, user_id.
+        `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one. Other options:
+        deadline_s, priority, session_id, user_id.
 
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
         """
@@ -53,7 +53,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
         metadata: dict[str, Any] | None = None, idempotency_key: str | None = None,
     ) -> Ingestion:  # fmt: skip
-        """Bring in one document whose text is at hand. The same `uri` again takes the place of the former text."""
+        """Ingest a text as one document. A document with the same `uri` is replaced."""
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
         return self._submit([source], idempotency_key=idempotency_key)
 
@@ -61,8 +61,8 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, **asked: Any,
     ) -> Signature:  # fmt: skip
-        """A signature for `group`, `chain` and `chord`. What an earlier task gives (a path, or a list of them) is brought in, too;
-        its own result is the summary of the ingestion.
+        """Return a signature for `group`, `chain` and `chord`. The result of an earlier task (a path, or a list of paths) is ingested
+        as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
         services.knowledges.ensure(self.name, kept)
@@ -75,23 +75,23 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         )
 
     def si(self, sources: Sources, **asked: Any) -> Signature:
-        """As `s`, taking no result of an earlier task."""
+        """Return an immutable signature, which ignores the result of an earlier task."""
         return self.s(sources, **asked).set(immutable=True)
 
     def remove(self, uri: str) -> bool:
-        """Take one document out, at once; False: there is none of that uri. Raises UnknownKnowledge.
+        """Remove a document; returns False if there is none with that uri. Raises UnknownKnowledge.
 
-        One that came from a folder comes back with the next ingestion of that folder.
+        A document from a folder returns with the next ingestion of that folder.
         """
         return wiring.services().knowledges.remove_document(self.name, uri)
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""
+        """Return a page of documents, in the order of their uris, after `after`. Raises UnknownKnowledge."""
         knowledges = wiring.services().knowledges
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
     def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
-        """List documents that say the same as another one, or nearly. Raises UnknownKnowledge."""
+        """List documents whose text equals that of another one, or nearly. Raises UnknownKnowledge."""
         here = wiring.services()
         return KnowledgeStats(here.pool).duplicates(here.knowledges.get(self.name).id, limit)
 
@@ -100,11 +100,13 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         search_type: SearchType | None = None,
         rerank: Rerank | None = None, near_duplicates: bool | None = None,
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits, best first: `hybrid` (by meaning and by words), `vector` or `keyword`. `filters` go by metadata:
-        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
-        each is, such as a cross-encoder would.
+        """Return the best chunks, best first.
 
-        Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
+        `search_type` is `hybrid` (by vectors and keywords), `vector` or `keyword`. `filters` are conditions on metadata:
+        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` takes the query and four times as many results and returns their scores,
+        such as a cross-encoder. `near_duplicates=False` keeps only the best of documents that nearly equal each other.
+
+        Raises UnknownKnowledge, InvalidInput for an invalid filter, Unavailable and ModelUnavailable.
         """
         return wiring.services().library.search(
             self,
@@ -119,20 +121,18 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     def similar(
         self, uri: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
-        """The chunks of other documents that are most like this document's."""
+        """Return the chunks of other documents that are most similar to this document."""
         return wiring.services().library.similar(self, uri, max_results=max_results, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
-        """Say that a hit (or the chunk of that id) was good (`up`) or not (`down`); it moves its rank within bounds.
-        False: that chunk is no longer there.
-        """
+        """Vote a result (or a chunk id) `up` or `down`, which moves its rank within bounds. Returns False if the chunk is gone."""
         if verdict not in ("up", "down"):
-            raise InvalidInput(f"a verdict is 'up' or 'down', got {verdict!r}.")
+            raise InvalidInput(f"verdict is {verdict!r}: expected 'up' or 'down'.")
         chunk = hit if isinstance(hit, int) else hit.chunk_id
         return wiring.services().library.feedback.count([Count(chunk, **{verdict: 1})]) == 1
 
     def ingestion(self, run_id: str) -> Ingestion:
-        """One that was submitted before, or elsewhere."""
+        """Return a handle for an ingestion that was submitted before, or elsewhere."""
         here = wiring.services()
         return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
 

@@ -137,7 +137,7 @@ def test_each_mode_finds_and_a_filter_narrows(type_: Type, brought_in: str, sear
     none = type_(
         "search", "handbook", "a barrier counts down", "--search-type", search_type, "--filter", "team=none"
     )
-    assert (none.status, none.out) == (0, "Nothing in handbook fits. Try it without --filter.\n")
+    assert (none.status, none.out) == (0, "No results in handbook. Try without --filter.\n")
 
 
 def test_what_there_is_is_listed_and_shown_and_removed(
@@ -153,7 +153,7 @@ def test_what_there_is_is_listed_and_shown_and_removed(
     report = {finding["about"]: finding["text"] for finding in type_("doctor", "--json").json}
     assert report["knowledge"] == "1 knowledge base(s), 2 documents, none half built"
 
-    assert type_("knowledge", "rm", "handbook", "--yes").out == "handbook is removed.\n"
+    assert type_("knowledge", "rm", "handbook", "--yes").out == "Removed handbook.\n"
     assert type_("knowledge", "ls").out.startswith("No knowledge bases")
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM agno.chunk").fetchone() == (0,)
@@ -197,7 +197,7 @@ def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
     start_program: StartProgram, type_: Type, folder: Path, start_worker: StartWorker
 ) -> None:
     ingesting = start_program("ingest", str(folder), "-k", "docs", "--embedder", "hash:384", "--wait")
-    assert "no worker listens to the queue 'knowledge'" in ingesting.wait_for("Nobody works on it")
+    assert "the ingestion waits" in ingesting.wait_for("No worker listens to the queue 'knowledge'")
     report = type_("doctor")
     assert re.search(r"fail +queues +knowledge: 1 step\(s\) wait, .* and no worker listens", report.out)
     ingesting.signal(signal.SIGINT)
@@ -241,8 +241,8 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
     assert (waiting["title"], waiting["author"], waiting["confidence"]) == ("Fences", "reader", 0.4)
     assert "40% sure, by reader" in type_("knowledge", "review", "handbook").out
     approved = type_("knowledge", "review", "handbook", "approve", str(waiting["id"]), "--by", "bob")
-    assert approved.out == f"Note {waiting['id']} is approved, and becomes a document.\n"
-    assert type_("knowledge", "review", "handbook").out == "No note of handbook waits.\n"
+    assert approved.out == f"Approved note {waiting['id']}; it is being ingested.\n"
+    assert type_("knowledge", "review", "handbook").out == "No notes of handbook wait for a review.\n"
     twice = type_("knowledge", "review", "handbook", "reject", str(waiting["id"]))
     assert (twice.status, "is not waiting: it was decided" in twice.err) == (2, True)
 
@@ -267,7 +267,7 @@ def test_questions_without_a_good_hit_are_listed_and_struck_out(type_: Type, bro
     (gap,) = type_("knowledge", "gaps", "handbook", "--json").json
     assert (gap["question"], gap["asked"]) == ("zebra crossings", 2)
     assert "zebra crossings" in type_("knowledge", "gaps", "handbook").out
-    assert type_("knowledge", "gaps", "handbook", "--forget", "Zebra crossings?").out == "It is struck out.\n"
+    assert type_("knowledge", "gaps", "handbook", "--forget", "Zebra crossings?").out == "Deleted the gap 'Zebra crossings?'.\n"
     assert type_("knowledge", "gaps", "handbook", "--json").json == []
 
 
@@ -323,7 +323,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["ingest", ".", "-k", "handbook", "--embedder", "hash:8"],
         "the code of AGNO_IMPORTS says",
     ),
-    "no name": (["ingest", ".", "-k", "a/b"], "can't be the name of a knowledge base"),
+    "no name": (["ingest", ".", "-k", "a/b"], "is not a valid name of a knowledge base"),
     "no pair": (["ingest", ".", "-k", "docs", "--metadata", "team"], "write it as --metadata name=value"),
     "a name that is not there": (["search", "handbok", "x"], "Did you mean 'handbook'?"),
     "no mode": (["search", "handbook", "x", "--search-type", "fuzzy"], "choose one of hybrid, semantic, keyword"),

@@ -68,5 +68,5 @@ def test_a_document_has_a_uri_of_its_own_where_it_is_given_none() -> None:
 @pytest.mark.parametrize("name", ["", " ", "a b", "../docs", "a\0b", "-k", "x" * 101])
 def test_a_name_that_can_not_be_typed_is_refused_before_anything_is_stored(name: str) -> None:
     for bring_in in (Knowledge(name).add, Knowledge(name).s):
-        with pytest.raises(InvalidInput, match="can't be the name"):
+        with pytest.raises(InvalidInput, match="is not a valid name"):
             bring_in("a text")

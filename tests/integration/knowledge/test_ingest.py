@@ -517,9 +517,9 @@ def test_what_follows_is_written_by_the_keeper_where_nobody_came_to_it(small: Sh
     small.world.journal.published([send.outbox_id])  # type: ignore[list-item]
     claim = small.ingest.claim(send.kind, send.run_id, send.step_id, 0)
     assert claim is not None
-    small.ingest._followed = lambda claim: NOTHING  # type: ignore[method-assign]  # dies after the commit
+    small.ingest._committed = lambda claim: NOTHING  # type: ignore[method-assign]  # dies after the commit
     small.ingest.finish_scan(claim, [(source, b"r") for source in small.find("", {})], [])
-    del small.ingest._followed
+    del small.ingest._committed
     assert small.ingest.halted(10) == [send.run_id]
     small.finish(send.run_id)
     assert len(small.chunks()) == 3
