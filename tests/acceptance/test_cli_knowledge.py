@@ -267,7 +267,10 @@ def test_questions_without_a_good_hit_are_listed_and_struck_out(type_: Type, bro
     (gap,) = type_("knowledge", "gaps", "handbook", "--json").json
     assert (gap["question"], gap["asked"]) == ("zebra crossings", 2)
     assert "zebra crossings" in type_("knowledge", "gaps", "handbook").out
-    assert type_("knowledge", "gaps", "handbook", "--forget", "Zebra crossings?").out == "Deleted the gap 'Zebra crossings?'.\n"
+    assert (
+        type_("knowledge", "gaps", "handbook", "--forget", "Zebra crossings?").out
+        == "Deleted the gap 'Zebra crossings?'.\n"
+    )
     assert type_("knowledge", "gaps", "handbook", "--json").json == []
 
 

@@ -27,7 +27,7 @@ SELECT s.id, s.dimensions, s.status, s.has_partition, s.is_indexed,
 FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
 
 -- name: words_are_stale
--- A small knowledge base is counted after each change, a large one after it grew or shrank by 5 %.
+-- A small knowledge base is counted after each change, a large one after it grew or shrank by a twentieth.
 SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND version <> stats_version AND (chunk_count < 20000 OR abs(chunk_count - stats_chunks) * 20 > chunk_count);
 
 -- name: count_words

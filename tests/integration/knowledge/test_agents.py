@@ -91,7 +91,7 @@ def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
 
     (asked,) = cue.asked
     assert asked.tools == ()
-    assert asked.system.startswith("Be brief.\n\nFrom the knowledge base 'docs'")
+    assert asked.system.startswith("Be brief.\n\nResults from the knowledge base 'docs'")
     for hit in first:
         assert hit.content in asked.system
     assert [each.cited for each in play.handle(step.run_id).references] == [False, True, False]
@@ -146,7 +146,7 @@ def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model
     note = {"title": "t", "text": "x", "source": "s", "confidence": 0.1}
     cue = Cue(Turn(calls=(("add_knowledge", note),)), Turn(text="ok"))
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback()))
-    assert play.results(run.id) == ["There is no knowledge base 'docs' yet: nothing was added."]
+    assert play.results(run.id) == ["There is no knowledge base 'docs' yet: the note was not added."]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: Kno
 
 
 def test_a_submit_for_one_that_is_not_there_stores_nothing(world: World, knowledges: KnowledgeBases) -> None:
-    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There is none yet"):
+    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There are none yet"):
         knowledges.submit("docs", ["/tmp"])
 
 
@@ -73,7 +73,7 @@ def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
 
 def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowledges: KnowledgeBases) -> None:
     for run_id in (unknown_id(), world.submit().run_id):
-        with pytest.raises(RunNotFound, match="knowledge ls"):
+        with pytest.raises(RunNotFound, match="knowledge show"):
             knowledges.progress(run_id)
 
 

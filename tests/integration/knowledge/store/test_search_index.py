@@ -253,7 +253,7 @@ def test_an_old_pgvector_is_named(pool: Pool, installed: str, enough: bool) -> N
         if enough:
             assert search_index.require_pgvector(connection) == installed
         else:
-            with pytest.raises(SettingsError, match=r"pgvector is 0.7.4, and an index needs 0.8.0 or newer"):
+            with pytest.raises(SettingsError, match=r"pgvector is 0.7.4; an index needs 0.8.0 or newer"):
                 search_index.require_pgvector(connection)
 
 
