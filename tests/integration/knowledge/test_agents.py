@@ -123,7 +123,7 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
     )  # fmt: skip
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback(0.8)))
     added, waits, wrong = play.results(run.id)
-    assert ("is being added" in added, "waits for a person" in waits, "confidence" in wrong) == (
+    assert ("is being added" in added, "waits for a review" in waits, "confidence" in wrong) == (
         True,
         True,
         True,

@@ -69,13 +69,13 @@ def between(reading: Reading, bad: tuple[Source, Raw]) -> Refusal:
     ("deed", "type", "words"),
     [
         ("loop", "time_limit", "took"),  # by the clock or by the CPU: who is first depends on the machine
-        ("sleep 60", "time_limit", "longer than the 2 s"),
-        ("eat 700", "memory_limit", "more than the 536 MB"),
+        ("sleep 60", "time_limit", "longer than the limit of 2 s"),
+        ("eat 700", "memory_limit", "more than the limit of 536 MB"),
         ("crash", "crashed", "SIGSEGV"),
         ("kill SIGABRT", "crashed", "SIGABRT"),
         ("kill SIGKILL", "crashed", "killed twice"),
         ("exit 3", "crashed", "status 3"),
-        ("babble", "crashed", "made no sense"),
+        ("babble", "crashed", "invalid answer"),
         ("raise a bug", "crashed", "RuntimeError: a bug"),
         ("write /tmp/agno-no-such-file", "crashed", "File too large"),
     ],
@@ -189,7 +189,7 @@ def test_what_is_said_of_a_document_may_be_hostile_too(reading: Reading) -> None
     told = Source("file:///a.txt", metadata={"x": object()}), Raw(b"x")
     made_of = between(reading, item("surrogate"))
     assert (between(reading, named).type, between(reading, told).type) == ("unreadable", "unreadable")
-    assert (made_of.type, "can't be written" in made_of.message) == ("crashed", True)
+    assert (made_of.type, "can't be encoded" in made_of.message) == ("crashed", True)
 
 
 def test_what_was_handed_in_as_text_is_text_whatever_it_is_called(reading: Reading) -> None:

@@ -284,7 +284,7 @@ def test_a_function_of_the_users_own_cuts_documents() -> None:
     [
         ("no_such_module:cut", "can't be loaded: No module named 'no_such_module'"),
         (f"{__name__}:no_such", "can't be loaded.*no attribute 'no_such'"),
-        (f"{__name__}:WORDS", "is no function"),
+        (f"{__name__}:WORDS", "is not a function"),
     ],
 )
 def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:

@@ -77,7 +77,7 @@ def test_metadata_of_the_source_comes_before_the_formats() -> None:
 
 def test_what_can_not_be_kept_is_refused_with_a_reason() -> None:
     made = prepare(paragraphs("..."), b"...", "text/plain", SOURCE, Chunking())
-    assert made == Refusal("empty", "It holds no text: nothing in it could be found by a search.")
+    assert made == Refusal("empty", "It contains no text.")
 
 
 def no_pieces(document: Parsed, chunking: Chunking) -> tuple[str, list[None]]:

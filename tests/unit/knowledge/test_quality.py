@@ -75,4 +75,4 @@ def test_the_reason_is_a_sentence_with_the_next_move() -> None:
     assert "run text recognition (OCR)" in found.message
     found = refusal(normalise(paragraphs("\ufffd" * 300 + string.ascii_letters * 4)))
     assert found is not None
-    assert found.message.startswith("59% of its characters are no text")
+    assert found.message.startswith("59% of its characters are unreadable")

@@ -172,7 +172,7 @@ XXE = b'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd"
         (b"just text", "a.docx", "unreadable", "called a DOCX"),
         (made.zipped({"x.txt": b"x"}), "a.zip", "unsupported", "unpack it first"),
         (made.zipped({"mimetype": b"application/epub+zip"}), "a.epub", "unsupported", "epub"),
-        (made.word()[:2000], "a.docx", "unreadable", "cut off"),
+        (made.word()[:2000], "a.docx", "unreadable", "truncated"),
         (without(made.word(), "[Content_Types].xml"), "a.docx", "unreadable", "broken DOCX"),
         (with_part(made.word(), "word/document.xml", b"<w:docu"), "a.docx", "unreadable", "broken DOCX"),
         (with_part(made.slides(), "ppt/presentation.xml", b"<"), "a.pptx", "unreadable", "broken PPTX"),
