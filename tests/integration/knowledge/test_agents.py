@@ -52,7 +52,7 @@ def counted(play: Play, chunks: list[int]) -> list[tuple[int, int]]:
     return [known.get(chunk, (0, 0)) for chunk in chunks]
 
 
-def test_an_agent_searches_and_what_it_cites_is_told_and_counted(play: Play, chunks: list[int]) -> None:
+def test_citations_of_an_agent_are_reported_and_counted(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks[:2])
     cue = Cue(
         Turn(calls=(("search_knowledge", {"query": "what is a lease?"}),)),
@@ -73,9 +73,7 @@ def test_an_agent_searches_and_what_it_cites_is_told_and_counted(play: Play, chu
     assert counted(play, chunks) == [(1, 1), (1, 1), (0, 0)]
 
 
-def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
-    play: Play, chunks: list[int]
-) -> None:
+def test_results_for_a_question_are_stored_for_retried_turns(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks)
     cue = Cue(Turn(text="[2] says so"))
     agent = Agent(
@@ -98,7 +96,7 @@ def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
     assert counted(play, chunks) == [(1, 0), (1, 1), (1, 0)]
 
 
-def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks: list[int]) -> None:
+def test_search_without_results_reports_it_and_records_a_gap(play: Play, chunks: list[int]) -> None:
     cue = Cue(
         Turn(calls=tuple(("search_knowledge", {"query": text}) for text in ("What  is a Fence?", "what is a fence"))),
         Turn(text="I don't know."),
@@ -111,7 +109,7 @@ def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks
     assert play.handle(run.id).references == []
 
 
-def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Play, chunks: list[int]) -> None:
+def test_confident_note_is_ingested_and_others_wait_for_a_review(play: Play, chunks: list[int]) -> None:
     note = {"title": "Fences", "text": "A fence holds the late.", "source": "ann"}
     cue = Cue(
         Turn(calls=(
@@ -136,13 +134,13 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
     assert (kept.title, kept.author, kept.run_id, kept.confidence) == ("Fences", "helper", run.id, 0.5)
 
 
-def test_an_agent_that_may_not_learn_has_no_tool_for_it(play: Play) -> None:
+def test_agent_without_feedback_has_no_add_tool(play: Play) -> None:
     cue = Cue(Turn(text="ok"))
     play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
     assert [spec.name for spec in cue.asked[0].tools] == ["search_knowledge"]
 
 
-def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model(play: Play) -> None:
+def test_note_for_an_unknown_knowledge_base_is_an_error_for_the_model(play: Play) -> None:
     note = {"title": "t", "text": "x", "source": "s", "confidence": 0.1}
     cue = Cue(Turn(calls=(("add_knowledge", note),)), Turn(text="ok"))
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback()))
@@ -159,7 +157,7 @@ def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model
         ([None, 0.1], (0.1, True)),
     ],
 )
-def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
+def test_question_is_a_gap_if_its_best_result_has_a_low_cosine(
     alike: list[float | None], said: tuple[float | None, bool]
 ) -> None:
     found = [
@@ -168,9 +166,7 @@ def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
     assert judged(found, 0.3) == said
 
 
-def test_the_results_of_a_search_are_json_that_says_where_they_are_from(
-    play: Play, chunks: list[int]
-) -> None:
+def test_search_results_are_json_with_their_uris(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks[:1])
     cue = Cue(Turn(calls=(("search_knowledge", {"query": "x"}),)), Turn(text="ok"))
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))

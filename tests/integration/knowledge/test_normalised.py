@@ -18,7 +18,7 @@ EVERY_CHARACTER = (
 )
 
 
-def test_every_character_goes_through_postgres(database_url: str) -> None:
+def test_every_character_survives_postgres(database_url: str) -> None:
     words = " word".join(EVERY_CHARACTER)
     hostile = {
         "text": words[:9_000],

@@ -17,7 +17,7 @@ from tests.invariants import until
 EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
-def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: World) -> None:
+def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add(("a text about cats", EAST))
     asked: list[str] = []
@@ -38,7 +38,7 @@ def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: 
     assert asked == ["test", "newer"]
 
 
-def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> None:
+def test_query_with_invalid_characters_is_searched(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add("a text about cats")
     bases = KnowledgeBases(world.pool, world.journal, queue="knowledge")
@@ -47,7 +47,7 @@ def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> No
     assert [hit.chunk_id for hit in hits] == [chunk]
 
 
-def test_a_reranker_has_the_last_word_over_more_than_was_asked_for(world: World) -> None:
+def test_reranker_orders_more_results_than_requested(world: World) -> None:
     base = Base(world.pool)
     for text in ("cats and cats and cats", "cats", "cats and dogs"):
         base.add(text)
@@ -78,7 +78,7 @@ def _switch(base: Base, chunk: int) -> None:
     base.sql("DELETE FROM agno.chunk_embedding WHERE embedding_space_id = %s", old)
 
 
-def test_what_is_like_a_document_is_found_while_another_model_takes_over(world: World) -> None:
+def test_similar_documents_are_found_while_the_model_changes(world: World) -> None:
     """Between two looks of one search: the base was read, and its space is one that was searched before."""
     base = Base(world.pool)
     (one,), (other,) = base.add(("cats", EAST), uri="a"), base.add(("felines", EAST), uri="b")

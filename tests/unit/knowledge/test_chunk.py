@@ -30,7 +30,7 @@ chunkings = st.builds(
 
 @settings(deadline=None, max_examples=150)
 @given(parsed, chunkings)
-def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, chunking: Chunking) -> None:
+def test_chunks_respect_the_limits_and_their_fields_are_correct(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
     text, chunks = split(normal, check(chunking))
     counts = tokens(chunking.tokenizer).counts([chunk.embedded for chunk in chunks])
@@ -48,7 +48,7 @@ def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, ch
 
 @settings(deadline=None, max_examples=150)
 @given(parsed, chunkings)
-def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
+def test_chunks_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
     text, chunks = split(normal, chunking)
     rest = covered = 0
@@ -64,7 +64,7 @@ def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) ->
 
 @settings(deadline=None, max_examples=100)
 @given(parsed)
-def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
+def test_every_heading_is_in_a_path_or_a_chunk(document: Parsed) -> None:
     normal = normalise(document)
     _, chunks = split(normal, Chunking(max_chars=5_000, max_tokens=10_000))
     found = [*(name for chunk in chunks for name in chunk.heading), *(chunk.content for chunk in chunks)]
@@ -72,7 +72,7 @@ def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
         assert any(heading in each for each in found)
 
 
-def test_a_line_that_begins_with_blanks_is_no_reason_to_say_the_one_before_it_twice() -> None:
+def test_line_that_starts_with_blanks_does_not_repeat_the_previous_one() -> None:
     document = Parsed((Block("code", f"a a a\n\xa0 {'x' * 70}"),))
     _, chunks = split(normalise(document), Chunking("structure", 20, overlap_chars=5, max_tokens=2_000))
     assert all(before.end < chunk.end for before, chunk in pairwise(chunks))
@@ -80,7 +80,7 @@ def test_a_line_that_begins_with_blanks_is_no_reason_to_say_the_one_before_it_tw
 
 @settings(deadline=None, max_examples=100)
 @given(parsed, st.integers(20, 300), st.data(), st.sampled_from(["structure", "fixed"]))
-def test_with_an_overlap_every_piece_still_brings_something_new(
+def test_every_chunk_has_new_text_with_an_overlap(
     document: Parsed, max_chars: int, data: st.DataObject, strategy: str
 ) -> None:
     overlap = data.draw(st.integers(1, max_chars // 2))
@@ -105,7 +105,7 @@ def pieces_of(document: Parsed, chunking: Chunking = Chunking()) -> tuple[Chunk,
 WORDS = "The pump is checked each spring. It is filled with oil, and the valve is turned twice. "
 
 
-def test_a_piece_knows_the_headings_above_it() -> None:
+def test_chunk_has_the_headings_above_it() -> None:
     document = outline(
         f"# Manual\n\n{WORDS * 2}\n\n## Pump\n\n{WORDS * 2}\n\n### Oil\n\n{WORDS * 2}\n\n## Valve\n\n{WORDS * 2}"
     )
@@ -126,18 +126,18 @@ def test_a_piece_knows_the_headings_above_it() -> None:
         (None, WORDS * 3, [()]),
     ],
 )
-def test_the_title_is_the_first_heading_unless_one_repeats_it(
+def test_title_is_the_first_heading_unless_repeated(
     title: str | None, source: str, paths: list[tuple[str, ...]]
 ) -> None:
     assert [chunk.heading for chunk in pieces_of(outline(source, title))] == paths
 
 
-def test_a_heading_with_nothing_under_it_is_not_lost() -> None:
+def test_heading_without_text_is_kept() -> None:
     document = outline(f"# Manual\n\n{WORDS * 4}\n\n## To be written\n\n# Appendix\n\n{WORDS * 4}")
     assert ("To be written", ("Manual",)) in [(chunk.content, chunk.heading) for chunk in pieces_of(document)]
 
 
-def test_tiny_sections_under_the_same_heading_become_one_piece() -> None:
+def test_tiny_sections_under_one_heading_are_merged() -> None:
     entries = "\n\n".join(f"## -{letter}\n\nSwitches {letter} on." for letter in "abc")
     (chunk,) = pieces_of(outline(f"# Options\n\n{entries}"))
     assert chunk.heading == ("Options",)
@@ -151,7 +151,7 @@ def test_tiny_sections_under_the_same_heading_become_one_piece() -> None:
     ]
 
 
-def test_sections_of_some_length_stay_apart() -> None:
+def test_longer_sections_are_not_merged() -> None:
     entries = "\n\n".join(f"## -{letter}\n\n{WORDS * 2}" for letter in "abc")
     assert [chunk.heading[-1] for chunk in pieces_of(outline(f"# Options\n\n{entries}"))] == [
         "-a",
@@ -160,12 +160,12 @@ def test_sections_of_some_length_stay_apart() -> None:
     ]
 
 
-def test_paragraphs_are_kept_whole_where_they_fit() -> None:
+def test_paragraphs_stay_whole_if_they_fit() -> None:
     texts = [f"{number}. {WORDS * 3}".strip() for number in range(6)]
     assert [chunk.content for chunk in pieces_of(paragraphs(*texts))] == texts
 
 
-def test_long_prose_is_cut_at_sentences_only() -> None:
+def test_long_prose_is_split_at_sentences() -> None:
     chunks = pieces_of(paragraphs(WORDS * 40))
     assert len(chunks) > 5
     assert all(chunk.content.startswith(("The", "It")) and chunk.content.endswith(".") for chunk in chunks)
@@ -177,19 +177,19 @@ def test_not_every_full_stop_ends_a_sentence(wrong: str) -> None:
     assert all(chunk.content.startswith("We") for chunk in chunks)
 
 
-def test_code_is_cut_between_lines() -> None:
+def test_code_is_split_between_lines() -> None:
     lines = [f"    value_{number} = compute(first. Second, {number})" for number in range(60)]
     chunks = pieces_of(Parsed((Block("code", "\n".join(lines)),)))
     assert len(chunks) > 3
     assert [line for chunk in chunks for line in chunk.content.split("\n")] == lines
 
 
-def test_a_line_of_code_longer_than_a_piece_is_cut_all_the_same() -> None:
+def test_line_of_code_longer_than_a_chunk_is_split() -> None:
     chunks = pieces_of(Parsed((Block("code", "x" * 1_700),)))
     assert "".join(chunk.content for chunk in chunks) == "x" * 1_700
 
 
-def test_a_table_that_is_cut_repeats_its_header() -> None:
+def test_split_table_repeats_its_header() -> None:
     rows = [f"P-{number} | pump | {number} bar" for number in range(100)]
     chunks = pieces_of(Parsed((Block("table", "\n".join(["part | what | pressure", *rows])),)))
     assert len(chunks) > 3
@@ -197,13 +197,13 @@ def test_a_table_that_is_cut_repeats_its_header() -> None:
     assert [row for chunk in chunks for row in chunk.content.split("\n")[1:]] == rows
 
 
-def test_a_header_that_would_take_most_of_a_piece_is_not_repeated() -> None:
+def test_long_table_header_is_not_repeated() -> None:
     table = "\n".join([" | ".join(["column"] * 40), *(f"row {number} | {'x' * 40}" for number in range(40))])
     chunks = pieces_of(Parsed((Block("table", table),)))
     assert sum("column" in chunk.content for chunk in chunks) == 1
 
 
-def test_what_is_cut_for_the_model_keeps_its_headings_and_header() -> None:
+def test_chunk_split_by_tokens_keeps_headings_and_header() -> None:
     rows = [f"{number} | 漢字漢字漢字漢字漢字" for number in range(20)]
     table = Block("table", "\n".join(["no | what", *rows]))
     chunks = pieces_of(Parsed((Block("heading", "Parts", 1), table)), Chunking(max_tokens=64))
@@ -213,7 +213,7 @@ def test_what_is_cut_for_the_model_keeps_its_headings_and_header() -> None:
     assert max(chunk.tokens for chunk in chunks) <= 64
 
 
-def test_headings_never_take_more_than_half_of_what_the_model_sees() -> None:
+def test_headings_take_at_most_half_of_the_tokens() -> None:
     headings = [Block("heading", f"{level} " + "chapter " * 24, level) for level in range(1, 6)]
     chunks = pieces_of(Parsed((*headings, Block("paragraph", WORDS * 20))), Chunking(max_tokens=32))
     for chunk in chunks:
@@ -221,7 +221,7 @@ def test_headings_never_take_more_than_half_of_what_the_model_sees() -> None:
 
 
 @pytest.mark.parametrize("shape", ["sections", "paragraphs", "one paragraph"])
-def test_after_an_edit_nearly_all_pieces_are_the_same(shape: str) -> None:
+def test_edit_changes_few_chunks(shape: str) -> None:
     """With cuts at the last place that fits, chunks differ up to the end of the section: 4.6 on average in the last shape."""
     added = []
     for seed in range(20):
@@ -268,7 +268,7 @@ def by_sentence(document: Parsed, chunking: Chunking) -> tuple[str, list[Chunk]]
     return text, [Chunk(9, f"{part}\0", ("own",), text.find(part), 0, 0, b"") for part in parts]
 
 
-def test_a_function_of_the_users_own_cuts_documents() -> None:
+def test_custom_strategy_splits_documents() -> None:
     chunking = Chunking(f"{__name__}:by_sentence", max_tokens=16)
     document = paragraphs("One thing. " + "many words of it " * 10 + ". Another")
     chunks = pieces_of(document, chunking)
@@ -287,7 +287,7 @@ def test_a_function_of_the_users_own_cuts_documents() -> None:
         (f"{__name__}:WORDS", "is not a function"),
     ],
 )
-def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
+def test_invalid_custom_strategy_is_refused(strategy: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         pieces_of(paragraphs(WORDS), Chunking(strategy))
 
@@ -307,11 +307,11 @@ def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
         (Chunking(max_tokens=15), "max_tokens is 15: .* from 16"),
     ],
 )
-def test_a_chunking_that_can_not_be_followed_is_refused(chunking: Chunking, says: str) -> None:
+def test_invalid_chunking_is_refused(chunking: Chunking, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         check(chunking)
 
 
-def test_a_knowledge_base_tells_of_it_before_anything_is_sent() -> None:
+def test_knowledge_base_refuses_an_invalid_chunking_before_submit() -> None:
     with pytest.raises(InvalidInput, match="Did you mean 'structure'"):
         Knowledge("docs", chunking=Chunking("structur")).ingest([Source("text:a", text="Hello.")])

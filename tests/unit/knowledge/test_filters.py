@@ -13,18 +13,18 @@ from agno_workers.knowledge.types import Filter
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
-def test_no_condition_is_no_filter(nothing: dict[str, Any] | None) -> None:
+def test_empty_conditions_are_no_filter(nothing: dict[str, Any] | None) -> None:
     assert compile_filter(nothing) == Filter()
 
 
-def test_what_must_be_equal_goes_to_the_index() -> None:
+def test_equality_uses_the_index() -> None:
     made = compile_filter({"kind": "note", "year": {"eq": 2024}, "lang": "en", "uri": "a"})
     assert made.equal == (({"kind": "note"}, {"kind": ["note"]}), ({"year": 2024}, {"year": [2024]}))
     assert made.columns == {"language": "en", "uri": "a"}
     assert made.path is None
 
 
-def test_no_value_is_in_the_text_of_the_path() -> None:
+def test_jsonpath_contains_no_values() -> None:
     evil = "' || true) -- \" $x"
     made = compile_filter({"a": {"gt": evil}, "not": {"title": {"prefix": evil}}, "any": [{"b": evil}]})
     assert made.path is not None
@@ -32,7 +32,7 @@ def test_no_value_is_in_the_text_of_the_path() -> None:
     assert set(made.values.values()) == {evil}
 
 
-def test_times_are_seconds_of_the_documents_own_and_text_elsewhere() -> None:
+def test_times_are_seconds_for_document_fields_and_text_for_metadata() -> None:
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert compile_filter({"created": {"gte": "2026-01-31T12:00:00Z"}}).values == {"v0": noon.timestamp()}
     assert compile_filter({"seen": {"gte": noon}}).values == {"v0": "2026-01-31T12:00:00+00:00"}
@@ -67,12 +67,12 @@ def test_times_are_seconds_of_the_documents_own_and_text_elsewhere() -> None:
         ({"a": {"in": list(range(MAX_CONDITIONS + 1))}}, r"more than 100 values"),
     ],
 )
-def test_a_filter_that_is_none_says_what_is_wrong_and_what_to_say(wrong: dict[str, Any], said: str) -> None:
+def test_invalid_filter_states_the_error_and_the_next_move(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         compile_filter(wrong)
 
 
-def test_a_filter_has_a_bottom() -> None:
+def test_filter_depth_is_limited() -> None:
     deep: dict[str, Any] = {"a": 1}
     for _ in range(MAX_DEPTH + 2):
         deep = {"not": deep}

@@ -37,7 +37,7 @@ def shared(one: str, other: str) -> int:
         (" ".join(sorted(TEXT.split())), False),
     ],
 )
-def test_a_small_change_keeps_documents_near(other: str, is_near: bool) -> None:
+def test_small_change_keeps_documents_near(other: str, is_near: bool) -> None:
     assert _are_near(shared(TEXT, other)) is is_near
 
 
@@ -62,7 +62,7 @@ def test_bands_fit_into_a_bigint(text: str) -> None:
         assert -(2**63) <= band < 2**63
 
 
-def test_bands_are_the_same_in_every_process_and_for_ever() -> None:
+def test_bands_are_stable() -> None:
     """They are stored: a change here makes all that were stored before worthless."""
     program = f"from agno_workers.knowledge.minhash import bands; print(bands({TEXT!r}))"
     told = {
@@ -79,7 +79,7 @@ def test_bands_are_the_same_in_every_process_and_for_ever() -> None:
     assert bands(TEXT)[:2] == (805720887265239905, 2249145743068433087)
 
 
-def test_the_chance_to_be_found_is_as_documented() -> None:
+def test_detection_probability_is_as_documented() -> None:
     """Pairs whose likeness is known, against the binomial that the docstring tabulates."""
     rng = random.Random(1)
     for change in (0.01, 0.023, 0.04, 0.08):  # a likeness of about .9, .8, .7 and .5

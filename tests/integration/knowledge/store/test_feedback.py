@@ -42,7 +42,7 @@ def decide(world: World, feedback: FeedbackStore, id: int, knowledge: str = "doc
         return feedback.decide_note(knowledge, id, "approved", connection, by="bob", note="yes")
 
 
-def test_a_note_is_decided_once(world: World, feedback: FeedbackStore) -> None:
+def test_note_is_decided_once(world: World, feedback: FeedbackStore) -> None:
     kept_id = keep(world, feedback)
     assert kept_id is not None
     assert decide(world, feedback, kept_id, "other") is None  # it is not theirs
@@ -55,19 +55,17 @@ def test_a_note_is_decided_once(world: World, feedback: FeedbackStore) -> None:
     assert kept.decided_at is not None
 
 
-def test_a_note_rolled_back_was_never_there(world: World, feedback: FeedbackStore) -> None:
+def test_rolled_back_note_is_not_stored(world: World, feedback: FeedbackStore) -> None:
     with world.pool.connection() as connection, connection.transaction(force_rollback=True):
         assert feedback.add_review_note("docs", NOTE, connection)
     assert feedback.notes("docs") == []
 
 
-def test_nobody_can_note_for_a_knowledge_base_that_is_not_there(
-    world: World, feedback: FeedbackStore
-) -> None:
+def test_note_for_an_unknown_knowledge_base_is_not_stored(world: World, feedback: FeedbackStore) -> None:
     assert keep(world, feedback, knowledge="nothing") is None
 
 
-def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(feedback: FeedbackStore) -> None:
+def test_equal_questions_are_counted_together_most_frequent_first(feedback: FeedbackStore) -> None:
     for question, score in (("How?", None), ("What  IS it?", 0.1), ("what is it", 0.2)):
         feedback.note_gap("docs", question, score)
     assert [(gap.question, gap.asked, gap.best_score) for gap in feedback.gaps("docs")] == [
@@ -91,16 +89,16 @@ def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(fee
         ("1.5", "1.5"),
     ],
 )
-def test_a_question_is_told_by_its_words(question: str, said: str) -> None:
+def test_question_is_normalised(question: str, said: str) -> None:
     assert normalised(question) == said
 
 
-def test_a_question_of_any_length_is_a_key(feedback: FeedbackStore) -> None:
+def test_question_of_any_length_is_a_valid_key(feedback: FeedbackStore) -> None:
     feedback.note_gap("docs", "\U0001f511" * 5000, None)
     assert len(feedback.gaps("docs")) == 1
 
 
-def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
+def test_concurrent_feedback_adds_up_and_deleted_chunks_are_skipped(
     world: World, feedback: FeedbackStore, chunk: int
 ) -> None:
     counts = [Count(chunk, used=1, cited=1), Count(chunk, used=1), Count(-1, up=1)]
@@ -112,7 +110,7 @@ def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
     assert feedback.count([]) == 0
 
 
-def test_what_goes_with_a_message_is_what_was_kept_first(world: World, feedback: FeedbackStore) -> None:
+def test_first_stored_results_of_a_message_win(world: World, feedback: FeedbackStore) -> None:
     run_id = world.submit().run_id
     one, other = [SearchResult(1, 1, "u", "one", 1.0)], [SearchResult(2, 1, "u", "other", 1.0)]
     with ThreadPoolExecutor(4) as pool:
@@ -124,7 +122,7 @@ def test_what_goes_with_a_message_is_what_was_kept_first(world: World, feedback:
     assert world.look.grounded(run_id) == {}
 
 
-def test_an_overview_counts_what_is_there(world: World, feedback: FeedbackStore, chunk: int) -> None:
+def test_stats_count_documents_chunks_and_vectors(world: World, feedback: FeedbackStore, chunk: int) -> None:
     keep(world, feedback)
     feedback.note_gap("docs", "how", None)
     overview = KnowledgeStats(world.pool)
@@ -155,7 +153,7 @@ def test_an_overview_counts_what_is_there(world: World, feedback: FeedbackStore,
 
 
 @pytest.mark.parametrize(("minutes", "stuck"), [(0, []), (5, ["no_step"])])
-def test_an_ingestion_between_two_steps_is_stuck_only_after_a_while(
+def test_ingestion_between_two_steps_is_stuck_only_after_a_while(
     world: World, feedback: FeedbackStore, minutes: int, stuck: list[str]
 ) -> None:
     world.sql(

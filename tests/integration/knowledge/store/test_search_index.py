@@ -60,9 +60,7 @@ def how(base: Base) -> str:
     return str(found.how["vector"])
 
 
-def test_a_space_that_became_large_gets_a_partition_and_an_index_and_is_searched_as_before(
-    base: Base, index: SearchIndex
-) -> None:
+def test_large_embedding_space_gets_a_partition_and_an_index(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     before = answers(base)
     assert how(base) == "exact"
@@ -73,14 +71,14 @@ def test_a_space_that_became_large_gets_a_partition_and_an_index_and_is_searched
     assert index.refresh_index(base.id) == []
 
 
-def test_small_ones_lie_together(base: Base, index: SearchIndex) -> None:
+def test_small_embedding_spaces_share_a_partition(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE - 1)
     assert not index.expect(base.id, LARGE - 1)
     assert index.refresh_index(base.id) == ["words"]
     assert how(base) == "exact"
 
 
-def test_a_load_that_is_expected_never_lies_among_the_small_ones(base: Base, index: SearchIndex) -> None:
+def test_expected_load_gets_its_partition_first(base: Base, index: SearchIndex) -> None:
     assert index.expect(base.id, LARGE)
     assert not index.expect(base.id, LARGE)
     fill(base, LARGE)
@@ -105,7 +103,7 @@ def test_words_are_counted(base: Base, index: SearchIndex) -> None:
 
 
 @pytest.mark.parametrize("done", ["made", "filled", "filled, then changed", "attached", "index cut short"])
-def test_what_was_cut_short_is_finished(base: Base, index: SearchIndex, done: str) -> None:
+def test_interrupted_index_build_is_completed(base: Base, index: SearchIndex, done: str) -> None:
     fill(base, LARGE + 5)
     base.sql("SELECT agno.make_partition(%s)", base.space)
     if done != "made":
@@ -128,7 +126,9 @@ def test_what_was_cut_short_is_finished(base: Base, index: SearchIndex, done: st
     assert base.sql("SELECT FROM pg_index WHERE NOT indisvalid") == []
 
 
-def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchIndex, pool: Pool) -> None:
+def test_concurrent_writes_survive_the_move_to_a_partition(
+    base: Base, index: SearchIndex, pool: Pool
+) -> None:
     fill(base, LARGE)
     more, stop = vectors(2000, seed=3), threading.Event()
 
@@ -152,7 +152,7 @@ def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchInde
     assert row["vectors"] == LARGE + count
 
 
-def test_a_search_meets_no_hole_while_vectors_move(base: Base, index: SearchIndex) -> None:
+def test_search_is_complete_while_vectors_move(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     (question,) = vectors(1)
     expected = base.found("", question, search_type="vector")
@@ -175,7 +175,7 @@ def test_a_search_meets_no_hole_while_vectors_move(base: Base, index: SearchInde
         assert [reader.result(timeout=60) for reader in readers] == [[], []]
 
 
-def test_two_at_once_do_it_once(base: Base, index: SearchIndex) -> None:
+def test_concurrent_refreshes_do_the_work_once(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     with ThreadPoolExecutor(2) as both:
         done = [
@@ -184,7 +184,7 @@ def test_two_at_once_do_it_once(base: Base, index: SearchIndex) -> None:
     assert sorted(done, key=len) == [[], ["words", f"partition {base.space}", f"index {base.space}"]]
 
 
-def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> None:
+def test_waiting_for_the_index_lock_times_out(base: Base, pool: Pool) -> None:
     with pool.connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
         with pytest.raises(
@@ -194,7 +194,7 @@ def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> No
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-def test_a_load_is_not_kept_waiting_by_a_build(base: Base, pool: Pool) -> None:
+def test_load_does_not_wait_for_an_index_build(base: Base, pool: Pool) -> None:
     index = SearchIndex(pool, own_partition=LARGE)
     with pool.connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
@@ -203,7 +203,7 @@ def test_a_load_is_not_kept_waiting_by_a_build(base: Base, pool: Pool) -> None:
     assert index.expect(base.id, LARGE)
 
 
-def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were_asked_for(
+def test_filters_and_row_level_security_do_not_reduce_the_number_of_results(
     base: Base, index: SearchIndex, database_url: str
 ) -> None:
     """Both let one in ten through; HNSW by itself looks at `ef` of them, and would leave one of those."""
@@ -237,7 +237,7 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
         base.sql("DROP ROLE tenant_reader")
 
 
-def test_a_base_that_goes_leaves_no_table(base: Base, index: SearchIndex) -> None:
+def test_removed_knowledge_base_leaves_no_partition(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     index.refresh_index(base.id)
     index.drop(base.id)
@@ -247,7 +247,7 @@ def test_a_base_that_goes_leaves_no_table(base: Base, index: SearchIndex) -> Non
 
 
 @pytest.mark.parametrize(("installed", "enough"), [("0.7.4", False), ("0.8.0", True), ("0.10.1", True), ("1.0", True)])  # fmt: skip
-def test_an_old_pgvector_is_named(pool: Pool, installed: str, enough: bool) -> None:
+def test_old_pgvector_is_refused(pool: Pool, installed: str, enough: bool) -> None:
     with pool.connection() as connection, connection.transaction(force_rollback=True):
         connection.execute("UPDATE pg_extension SET extversion = %s WHERE extname = 'vector'", (installed,))
         if enough:
@@ -257,7 +257,7 @@ def test_an_old_pgvector_is_named(pool: Pool, installed: str, enough: bool) -> N
                 search_index.require_pgvector(connection)
 
 
-def test_the_index_serves_the_search(base: Base, index: SearchIndex) -> None:
+def test_search_uses_the_index(base: Base, index: SearchIndex) -> None:
     """Through the parent table, to the one partition, in the order of the index."""
     fill(base, 400)
     index.refresh_index(base.id)
