@@ -511,10 +511,9 @@ BEGIN
         SELECT owed.id, s.id, s.run_id, s.generation, s.kind, s.queue, s.priority FROM owed JOIN agno.step s ON s.id = owed.step_id ORDER BY owed.id;
 END $$;
 
--- The next versions of these documents take the place of the searched ones, of those whose chunks all have a vector where the knowledge
--- base is searched, or can have none. One transaction: a search sees the old or the new. `pending` holds version, keep
--- ([{id, position, start_at, end_at, tokens}], chunks that stay) and row (columns of the document). The caller holds the documents.
--- Gives how many searched chunks there are more.
+-- Switch documents to their pending version, if all its chunks have a vector in the current embedding space, or were rejected. One
+-- transaction: a search sees the old or the new version. `pending` holds version, keep ([{id, position, start_at, end_at, tokens}],
+-- unchanged chunks) and row (columns of the document). The caller has locked the documents. Returns the change in searched chunks.
 CREATE OR REPLACE FUNCTION agno.switch_documents(documents bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     next agno.document;
@@ -548,8 +547,8 @@ BEGIN
     RETURN more;
 END $$;
 
--- A document that is about to have another text, or to go, leaves its chunks to one that has the same text. False: a duplicate is
--- in use elsewhere; nothing was done, it is to be tried again. The caller holds the document, and nobody waits here.
+-- Reassign the chunks of a document that is about to change or be removed to a duplicate. Returns false, without any change, if a
+-- duplicate is locked elsewhere: retry later. The caller has locked the document; nothing waits here.
 CREATE OR REPLACE FUNCTION agno.reassign_chunks(leaving bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     heirs bigint[];
@@ -571,8 +570,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- Documents of an ingestion that came to the same text side by side with others, as two that were edited: the chunks of one are enough. What is in use
--- elsewhere is left to the next time, and nobody waits here. Gives how many searched chunks there are less.
+-- Merge documents of an ingestion that got the same text concurrently, such as two edited ones: one keeps its chunks. Locked documents
+-- are skipped; nothing waits here. Returns the number of removed chunks.
 CREATE OR REPLACE FUNCTION agno.merge_duplicates(ingestion uuid, base int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     held bigint[];

@@ -72,7 +72,7 @@ def test_meaningless_text_is_refused(text: str, expected: str) -> None:
 def test_refusal_states_the_next_move() -> None:
     found = refusal(normalise(Parsed((Block("paragraph", "1", page=1), Block("paragraph", "2", page=2)))))
     assert found is not None
-    assert "run text recognition (OCR)" in found.message
+    assert "run OCR first" in found.message
     found = refusal(normalise(paragraphs("\ufffd" * 300 + string.ascii_letters * 4)))
     assert found is not None
     assert found.message.startswith("59% of its characters are unreadable")
