@@ -70,7 +70,7 @@ class Retriever:
                 f"{knowledge!r} has no document {uri!r}: pass the uri of a document that it has."
             )
         return self._search.similar(
-            base.id, document_id=document, filter=compile_filter(filters), max_results=max_results
+            base.id, document, filter=compile_filter(filters), max_results=max_results
         )
 
     def _asked(

@@ -81,7 +81,6 @@ class Search:
         filter: Filter | None = None,
         max_results: int = 8,
         embedding_space_id: int | None = None,
-        min_score: float | None = None,
         per_document: int | None = None,
         near_duplicates: bool = True,
         effort: Effort | None = None,
@@ -91,45 +90,32 @@ class Search:
 
         `vector` is the query's, of unit length; without it, or without vectors in the knowledge base, `hybrid` becomes
         `keyword`, and `vector` finds nothing. `per_document` limits the results of one document; without it, further chunks of a
-        document score lower in a hybrid search. `min_score` applies to `SearchResult.score`: a cosine (vector), a BM25 (keyword),
-        or about a share of the best (hybrid). `near_duplicates=False` keeps only the best of documents that nearly equal each
+        document score lower in a hybrid search. `near_duplicates=False` keeps only the best of documents that nearly equal each
         other. With `rerank` four times as many are found and ordered by its scores.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "text": text,
             "search_type": search_type,
-            "max_results": _checked(max_results) if rerank is None else min(max_results * 4, MAX_RESULTS),
+            "embedding_space_id": embedding_space_id,
         }
-        if not near_duplicates:
-            asked["near_duplicates"] = False
-        found = self.find(
-            knowledge_id, vector, filter, effort, asked | {"embedding_space_id": embedding_space_id, "min_score": min_score, "per_document": per_document}
-        )  # fmt: skip
+        asked |= {"per_document": per_document, "near_duplicates": near_duplicates}
+        asked["max_results"] = _checked(max_results) if rerank is None else min(max_results * 4, MAX_RESULTS)
+        found = self.find(knowledge_id, vector, filter, effort, asked)
         return _reranked(rerank, text, found.hits)[:max_results] if rerank else list(found.hits)
 
     def similar(
         self,
         knowledge_id: int,
+        document_id: int,
         *,
-        document_id: int | None = None,
-        chunk_id: int | None = None,
         filter: Filter | None = None,
         max_results: int = 8,
         per_document: int | None = 1,
-        min_score: float | None = None,
-        effort: Effort | None = None,
     ) -> list[SearchResult]:
-        """Return the chunks of other documents that are most similar to a document (the mean of its chunks) or to a chunk."""
-        if (document_id is None) == (chunk_id is None):
-            raise InvalidInput("pass either document_id or chunk_id.")
-        asked = {
-            "search_type": "vector",
-            "max_results": _checked(max_results),
-            "min_score": min_score,
-            "per_document": per_document,
-        }
-        like = {"document_id": document_id, "chunk_id": chunk_id}
-        return list(self.find(knowledge_id, None, filter, effort, asked | like).hits)
+        """Return the chunks of other documents that are most similar to a document (the mean of its chunks)."""
+        asked = {"search_type": "vector", "document_id": document_id, "per_document": per_document}
+        asked["max_results"] = _checked(max_results)
+        return list(self.find(knowledge_id, None, filter, None, asked).hits)
 
     def find(
         self,
@@ -155,7 +141,7 @@ class Search:
         except errors.DataError as error:
             raise InvalidInput(f"knowledge {knowledge_id}: {error.diag.message_primary}") from error
         if row["found"] is None:
-            raise InvalidInput(f"there is no knowledge base with id {knowledge_id}: it was removed.")
+            raise InvalidInput(f"there is no knowledge base with id {knowledge_id}: check whether it was removed.")
         answer = msgspec.convert(row["found"], _Answer)
         if answer.retired:
             raise Retired(

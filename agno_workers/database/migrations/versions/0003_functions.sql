@@ -426,10 +426,10 @@ DROP TRIGGER IF EXISTS run_ended ON agno.run;
 CREATE TRIGGER run_ended AFTER UPDATE OF status ON agno.run FOR EACH ROW
     WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION agno.run_ended();
 
--- Let an ingestion go on: the next steps of its windows, and, once nothing is open, the tidy that ends it. `how` holds ingest_window,
--- embed_window, batch_bytes, batch_documents, unknown_bytes (of a source of unknown size), attempts and publish_after_s. It is called after
--- the commit of each step, for only then is it known who was last; and by the keeper, where nobody came to that.
--- Two at once open a step too many at the most. Sources that another one is about to take are left to it.
+-- Create the next steps of an ingestion: those of its windows, or, when nothing is open, the finalize step. `how` holds ingest_window,
+-- embed_window, batch_bytes, batch_documents, unknown_bytes (for a source of unknown size), attempts and publish_after_s. Called after
+-- the commit of each step, because only then is the last step known, and by the keeper after a crash. Two concurrent calls create at
+-- most one step too many; sources that the other call has locked are skipped.
 CREATE OR REPLACE FUNCTION agno.schedule_next(ingestion uuid, how jsonb)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column

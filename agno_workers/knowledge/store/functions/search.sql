@@ -67,8 +67,8 @@ BEGIN
 END $$;
 
 -- Search a knowledge base. `asked` holds knowledge_id, known_version?, embedding_space_id?, text?, search_type, filter?, max_results,
--- candidates, ef, max_scan, exact_chunks, words_budget, min_score?, per_document?, near_duplicates? (false: drop documents that nearly
--- equal a better one), and for a search by example document_id? or chunk_id? (its own document is left out).
+-- candidates, ef, max_scan, exact_chunks, words_budget, per_document?, near_duplicates? (false: drop documents that nearly
+-- equal a better one), and for a search by example document_id? (which is left out).
 -- Returns {"version", "how", "hits"}; {"version", "unchanged": true} if the version is still known_version; {"version", "retired": true}
 -- if the embedding space is no longer searched; NULL if there is no such knowledge base.
 --
@@ -139,14 +139,11 @@ BEGIN
         how := how || jsonb_build_object('filtered_chunks', left_chunks);
     END IF;
 
-    IF asked->>'chunk_id' IS NOT NULL THEN
-        SELECT c.document_id INTO self FROM agno.chunk c WHERE c.id = (asked->>'chunk_id')::bigint;
-    END IF;
     IF self IS NOT NULL AND space.id IS NOT NULL THEN
         -- The mean vector of the document, over at most 200 chunks.
         EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.embedding_space_id = %s '
-            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s AND ($2 IS NULL OR c.id = $2) ORDER BY c.position LIMIT 200) few', space.id, base.id)
-            INTO near USING self, (asked->>'chunk_id')::bigint;
+            'WHERE c.document_id = $1 AND c.live AND c.knowledge_id = %s ORDER BY c.position LIMIT 200) few', space.id, base.id)
+            INTO near USING self;
         narrow := narrow || format(' AND c.document_id <> %s', self);
     END IF;
     IF space.id IS NULL OR near IS NULL THEN
@@ -217,13 +214,13 @@ BEGIN
             ) f ON f.chunk_id = p.id
         ),
         document AS (SELECT c.document_id AS id, max(m.final) AS final FROM moved m JOIN agno.chunk c ON c.id = m.id GROUP BY 1),
-        -- Documents that are near-duplicates of a better one. Not executed unless %6$s refers to it.
+        -- Documents that are near-duplicates of a better one. Not executed unless `top` refers to it.
         repeated AS (
             SELECT d.id FROM document d JOIN agno.near_band mine ON mine.document_id = d.id
             JOIN agno.near_band other USING (knowledge_id, band, hash) JOIN document better ON better.id = other.document_id
             WHERE (better.final, -better.id) > (d.final, -d.id) GROUP BY d.id, better.id HAVING count(*) >= 4
         ),
-        top AS (SELECT m.* FROM moved m WHERE m.final >= %5$s%6$s ORDER BY m.final DESC, m.id LIMIT %7$s)
+        top AS (SELECT m.* FROM moved m WHERE true%5$s ORDER BY m.final DESC, m.id LIMIT %6$s)
         SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
             'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
             'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
@@ -242,7 +239,7 @@ BEGIN
         CASE WHEN per_document IS NULL AND search_type <> 'hybrid' THEN '1' ELSE
             'row_number() OVER (PARTITION BY (SELECT c.document_id FROM agno.chunk c WHERE c.id = j.id) ORDER BY j.score DESC, j.id)' END,
         CASE WHEN per_document IS NULL AND search_type = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
-        coalesce(asked->>'min_score', '-1e300')::float8, concat(CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
+        concat(CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
             CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), max_results)
     INTO hits USING filter, documents, near, words, lookup;
     IF (SELECT (s.has_partition, s.status) FROM agno.embedding_space s WHERE s.id = space.id) <> (space.has_partition, space.status) THEN
