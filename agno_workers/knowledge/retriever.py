@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, get_args
 
 from agno_workers.core.ports import Embedder
@@ -13,7 +13,7 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.search import Retired, Search
 from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
-from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
+from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 
 _QUESTIONS = 1000
 """Number of query vectors to cache: people and retrying agents repeat queries."""
@@ -44,20 +44,13 @@ class Retriever:
             )
         if not query.strip():
             raise InvalidInput("the query is empty: pass some words.")
-        asked = partial(
-            self._asked,
-            knowledge,
-            query.encode(errors="replace").decode(),
-            max_results,
-            search_type,
-            compile_filter(filters),
-            rerank,
-            near_duplicates,
-        )
+        options: dict[str, Any] = {"search_type": search_type, "max_results": max_results, "rerank": rerank}
+        options |= {"filter": compile_filter(filters), "near_duplicates": near_duplicates}
+        text = query.encode(errors="replace").decode()
         try:
-            return asked()
+            return self._search_once(knowledge, text, options)
         except Retired:  # the embedding space changed while the query was embedded
-            return asked()
+            return self._search_once(knowledge, text, options)
 
     def similar(
         self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
@@ -73,28 +66,12 @@ class Retriever:
             base.id, document, filter=compile_filter(filters), max_results=max_results
         )
 
-    def _asked(
-        self,
-        knowledge: str,
-        query: str,
-        max_results: int,
-        search_type: SearchType,
-        filter: Filter,
-        rerank: Rerank | None,
-        near_duplicates: bool,
-    ) -> list[SearchResult]:
+    def _search_once(self, knowledge: str, query: str, options: dict[str, Any]) -> list[SearchResult]:
         base = self._base(knowledge)
-        vector = None if search_type == "keyword" or base.model is None else self._vector(base.model, query)
+        keyword = options["search_type"] == "keyword" or base.model is None
+        vector = None if keyword else self._vector(base.model, query)
         return self._search.search(
-            base.id,
-            query,
-            vector,
-            search_type=search_type,
-            filter=filter,
-            max_results=max_results,
-            embedding_space_id=base.embedding_space_id,
-            rerank=rerank,
-            near_duplicates=near_duplicates,
+            base.id, query, vector, embedding_space_id=base.embedding_space_id, **options
         )
 
     def _base(self, name: str) -> Searched:

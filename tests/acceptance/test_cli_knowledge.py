@@ -153,6 +153,7 @@ def test_what_there_is_is_listed_and_shown_and_removed(
     report = {finding["about"]: finding["text"] for finding in type_("doctor", "--json").json}
     assert report["knowledge"] == "1 knowledge base(s), 2 documents, none half built"
 
+    assert type_("knowledge", "duplicates", "handbook").out == "No duplicates in handbook.\n"
     assert type_("knowledge", "rm", "handbook", "--yes").out == "Removed handbook.\n"
     assert type_("knowledge", "ls").out.startswith("No knowledge bases")
     with psycopg.connect(database_url) as connection:

@@ -141,7 +141,9 @@ class Search:
         except errors.DataError as error:
             raise InvalidInput(f"knowledge {knowledge_id}: {error.diag.message_primary}") from error
         if row["found"] is None:
-            raise InvalidInput(f"there is no knowledge base with id {knowledge_id}: check whether it was removed.")
+            raise InvalidInput(
+                f"there is no knowledge base with id {knowledge_id}: check whether it was removed."
+            )
         answer = msgspec.convert(row["found"], _Answer)
         if answer.retired:
             raise Retired(
