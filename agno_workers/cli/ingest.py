@@ -140,11 +140,11 @@ def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progres
                 return progress
             if progress.status == RunStatus.QUEUED and not hinted and now - begun > _HINT_AFTER_S:
                 hinted = True
-                console.print(Text(_nobody(here, job), "yellow"))
+                console.print(Text(_why_queued(here, job), "yellow"))
             time.sleep(_LOOK_EVERY_S)
 
 
-def _nobody(here: KnowledgeCommands, job: Ingestion) -> str:
+def _why_queued(here: KnowledgeCommands, job: Ingestion) -> str:
     """Explain why it has not started."""
     queue = here.settings.knowledge_queue
     if queue not in listening(here.settings):

@@ -129,9 +129,9 @@ class Prepared(msgspec.Struct, frozen=True):
     """ISO 639-1. None: the text is too short, or detection is not confident."""
     bytes: int
     sha256: Digest
-    """Of the raw bytes."""
+    """Hash of the raw bytes."""
     text_sha256: Digest
-    """Of the normalised text."""
+    """Hash of the normalised text."""
     bands: tuple[int, ...]
     """MinHash bands (signed 64 bit). Empty: the text is too short to compare."""
     metadata: dict[str, Any]
@@ -147,7 +147,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How documents are split into chunks."""
+    """Options for splitting documents into chunks."""
 
     strategy: str = "structure"
     """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and returns (text, [Chunk])."""
@@ -226,7 +226,7 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
     """The options of a knowledge base. It holds no connection. Options that are left out keep their stored values."""
 
     description: str = ""
-    """What it contains; agents see it."""
+    """Describes the contents for agents."""
     embedder: str | None = None
     """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`. None: the stored one, or `local`."""
     vision: str | None = None
@@ -270,7 +270,7 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KnowledgeBinding(msgspec.Struct, frozen=True):
-    """How one agent uses a knowledge base."""
+    """A knowledge base as one agent uses it."""
 
     knowledge: Knowledge
     way: Literal["tool", "context"]

@@ -25,7 +25,7 @@ class SourceItem(msgspec.Struct, frozen=True):
     attempts: int = 0
     alone: bool = False
     fingerprint: str | None = None
-    """Of the document when it was last read, as are the fields below."""
+    """From the last reading of the document, as are the fields below."""
     sha256: bytes | None = None
     origin: str | None = None
     known_at: datetime | None = None

@@ -68,7 +68,7 @@ class Document:
 
     @property
     def has_text(self) -> bool:
-        """Whether it owns the chunks of a text."""
+        """True if it owns the chunks of a text."""
         return not self.is_new and self.row["version"] > 0 and self.row["duplicate_of"] is None
 
     @property
@@ -81,7 +81,7 @@ class Document:
 
     @property
     def waits(self) -> bool:
-        """Whether the old version is searched until all new chunks have a vector."""
+        """True if the old version is searched until all new chunks have a vector."""
         return self.original is None and bool(self.live)
 
     @property
