@@ -422,11 +422,11 @@ INGEST_MOVES = {
     "knowledge/store/bases.raise_version": "take_out",
     # Functions of the database.
     "reassign_chunks": "take_out",
-    "schedule_next": "schedule_next",
+    "schedule_next": "follow_up",
     "merge_duplicates": "record",
     "switch_documents": "record",
 }
-"""The same, of ingestions; their rules are in integration/storage/test_ingest_machine.py."""
+"""The same, of ingestions; their rules are in integration/knowledge/store/test_ingest_machine.py."""
 MOVED_ELSEWHERE = {
     "attach_partition": "test_search_index.py",
     "count_words": "test_search_index.py",

@@ -4,7 +4,7 @@ As test_state_machine.py, with a shelf of books that people write, change and ta
 workers look at a book and come late with what they saw, die, or carry a step twice; models refuse; messages are lost; a keeper
 puts right what it finds. In the end (`calm`) one more ingestion is carried to its end, and what is searched is what is on the shelf.
 
-    AGNO_ROADS=2000 ./run test tests/integration/storage/test_ingest_machine.py
+    AGNO_ROADS=2000 ./run test tests/integration/knowledge/store/test_ingest_machine.py
 """
 
 from __future__ import annotations
