@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from agno_workers.core.agent import (
         Prices as Prices,
     )
-    from agno_workers.core.agent import (
-        Retry as Retry,
-    )
     from agno_workers.core.messages import (
         Audio as Audio,
     )
@@ -47,6 +44,7 @@ if TYPE_CHECKING:
     from agno_workers.core.messages import (
         Usage as Usage,
     )
+    from agno_workers.core.policy import Retry as Retry
     from agno_workers.core.run import Run as Run
     from agno_workers.core.run import RunOutput as RunOutput
     from agno_workers.core.run import RunStatus as RunStatus
@@ -84,7 +82,7 @@ if TYPE_CHECKING:
     from agno_workers.sdk.approvals import Requirement as Requirement
     from agno_workers.sdk.batch import Batch as Batch
     from agno_workers.sdk.client import Client as Client
-    from agno_workers.sdk.client import RunHandle as RunHandle
+    from agno_workers.sdk.handles import RunHandle as RunHandle
     from agno_workers.sdk.ingestion import Ingestion as Ingestion
     from agno_workers.sdk.knowledge import Knowledge as Knowledge
     from agno_workers.tools import Toolkit as Toolkit
@@ -96,8 +94,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "agno_workers.sdk.agent": ("Agent", "RunResult"),
     "agno_workers.sdk.batch": ("Batch",),
-    "agno_workers.sdk.client": ("Client", "RunHandle"),
-    "agno_workers.core.agent": ("Context", "History", "Limits", "Prices", "Retry"),
+    "agno_workers.sdk.client": ("Client",),
+    "agno_workers.sdk.handles": ("RunHandle",),
+    "agno_workers.core.agent": ("Context", "History", "Limits", "Prices"),
     "agno_workers.knowledge.types": (
         "Chunking",
         "SearchResult",
@@ -108,6 +107,7 @@ _HOMES = {
         "Source",
     ),
     "agno_workers.core.messages": ("Audio", "File", "Image", "Message", "ModelSettings", "Text", "Usage"),
+    "agno_workers.core.policy": ("Retry",),
     "agno_workers.core.run": ("Run", "RunOutput", "RunStatus"),
     "agno_workers.core.tool": ("NOT_DONE", "Effect", "Tool", "ToolContext"),
     "agno_workers.errors": ("AgnoError", "NotWaiting", "ToolError", "TryAgain"),

@@ -10,7 +10,8 @@
     │   └── InvalidTool        a function can't be offered to a model as a tool
     ├── RunNotFound            no run has that id
     ├── NotWaiting             nothing waits (any more) for what was answered: look again
-    ├── RunFailed              the run ended `failed`; carries why
+    ├── RunFailed              the run ended `failed`; its message and ids say why
+    │   └── LimitReached       it met one of its agent's limits; `content` is its last text
     ├── RunCancelled           the run was cancelled before it ended
     ├── WaitTimeout            the wait is over, the run is not: it goes on, ask again
     ├── ToolError              raised by a tool's author: the model reads the message
@@ -96,6 +97,10 @@ class RunFailed(AgnoError):
     """The run ended `failed`. `run_id`, `reason` and the cause's own ids are attributes."""
 
 
+class LimitReached(RunFailed):
+    """The run met one of its agent's `Limits`. `reason` names it, as `limit:turns`, and `content` is the run's last text, if any."""
+
+
 class RunCancelled(AgnoError):
     """The run was cancelled before it ended."""
 
@@ -141,6 +146,13 @@ class ModelUnavailable(ModelError):
 
 class ModelRejected(ModelError):
     """Final: the same request would fail again. Mend the key, the model's name or the request."""
+
+
+def error_to_json(error: Exception) -> dict[str, Any]:
+    """Describe any exception as `AgnoError.to_json` describes ours."""
+    if isinstance(error, AgnoError):
+        return error.to_json()
+    return {"type": type(error).__name__, "message": str(error), "ids": {}}
 
 
 def _rebuild(name: str, message: str, ids: dict[str, Any]) -> AgnoError:

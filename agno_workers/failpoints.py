@@ -4,7 +4,7 @@
 `tool.executed:3` at the third; `tool.executed@/path` only while that file is there, and removes it first: so of
 many processes, and over restarts, one dies once. `AGNO_CRASH_HOW` names another signal: `STOP`, `TERM`.
 
-Nothing happens without the variable. Each name is said once in the code, and POINTS lists them.
+Nothing happens without the variable. The places are the signals of `signals.py`, which listens with it.
 """
 
 from __future__ import annotations
@@ -13,51 +13,27 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
-
-POINTS = {
-    "submit.asked": "a run was asked for, nothing is stored",
-    "submit.committed": "the run is in Postgres, its message is not sent",
-    "dispatch.sent": "messages are in Redis, and still in the outbox",
-    "dispatch.part": "one message of several is in Redis",
-    "turn.received": "a turn's message was taken, the turn is not claimed",
-    "turn.claimed": "the turn is claimed, the model is not asked",
-    "turn.replied": "the model has answered, nothing is recorded",
-    "turn.recorded": "the turn is recorded, what follows is not sent",
-    "tool.received": "a tool's message was taken, the call is not claimed",
-    "tool.claimed": "the call is claimed, the tool has not run",
-    "tool.executed": "the tool has run, its result is not recorded",
-    "tool.recorded": "the result is recorded, what follows is not sent",
-    "scan.claimed": "the scan of an ingestion is claimed, nothing was looked for",
-    "scan.found": "the sources are known, and not written down",
-    "scan.recorded": "the sources are written down, what follows is not sent",
-    "ingest.claimed": "a batch of sources is claimed, none is read",
-    "ingest.read": "the documents were read, nothing is written",
-    "ingest.recorded": "documents and chunks are in, what follows is not sent",
-    "embed.claimed": "a batch of chunks is claimed, no vector is made",
-    "embed.started": "a batch is at the provider, its id is not recorded",
-    "embed.made": "the vectors are made, and not written",
-    "embed.recorded": "the vectors are in, what follows is not sent",
-    "finalize.claimed": "the end of an ingestion is claimed, nothing is tidied",
-    "finalize.removed": "what vanished is removed, the ingestion has not ended",
-    "finalize.recorded": "the ingestion has ended, what its canvas has behind it is not sent",
-    "keeper.taken": "the keeper has taken something to send, and not sent it",
-    "answer.recorded": "a person's answer is recorded, its step is not sent",
-    "cancel.recorded": "a run is cancelled, the runs that it delegated to are not",
-}
 
 _lock = threading.Lock()
 _reached = 0
 
 
-def reach(name: str) -> None:
-    """Say that a place is reached; where `AGNO_CRASH_AT` names it, this does not return."""
-    if _WANTED is None:
-        return
-    if _WANTED["name"] is None:
-        _maybe_die_of(Path(str(_WANTED["token"])), name)
-    elif _WANTED["name"] == name:
-        _maybe_die(_WANTED)
+def listener(text: str, names: Collection[str]) -> Callable[..., None]:
+    """Return a listener of signals that dies where `text`, the value of `AGNO_CRASH_AT`, says so.
+
+    Raises ValueError for text that is not a failpoint.
+    """
+    wanted = _parsed(text, names)
+
+    def reached(name: str, **_: object) -> None:
+        if wanted["name"] is None:
+            _maybe_die_of(Path(str(wanted["token"])), name)
+        elif wanted["name"] == name:
+            _maybe_die(wanted)
+
+    return reached
 
 
 def _maybe_die_of(folder: Path, name: str) -> None:
@@ -95,15 +71,10 @@ def _send_itself(how: signal.Signals) -> None:
         os.kill(os.getpid(), how)
 
 
-def _wanted(text: str) -> dict[str, str | None] | None:
-    if not text:
-        return None
+def _parsed(text: str, names: Collection[str]) -> dict[str, str | None]:
     found = re.fullmatch(r"((?P<name>[a-z.]+)(:(?P<nth>\d+))?)?(@(?P<token>.+))?", text)
-    if found is None or found["name"] not in (*POINTS, None):
+    if found is None or found["name"] not in (*names, None):
         raise ValueError(
-            f"AGNO_CRASH_AT={text!r} names no failpoint: give one of {', '.join(POINTS)}, with :N or @FILE, or @FOLDER."
+            f"AGNO_CRASH_AT={text!r} is not a failpoint: write one of {', '.join(names)}, with :N or @FILE, or @FOLDER."
         )
     return found.groupdict()
-
-
-_WANTED = _wanted(os.environ.get("AGNO_CRASH_AT", ""))

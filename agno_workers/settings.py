@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     """A larger document is refused."""
     source_allow: str = ""
     """Private hosts and networks that documents may be fetched from, with commas: `wiki.intern`, `*.intern`, `10.0.0.0/8`,
-    `host:8443`. Others are refused, whoever names them: see sources/addresses.py."""
+    `host:8443`. Others are refused, whoever names them: see net/addresses.py."""
     source_roots: str = ""
     """Folders that documents may be read from, with commas: `/srv/documents,/mnt/wiki`. Files elsewhere are refused, links resolved,
     whoever names them. Empty: whatever the worker can read."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, partial
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import redis
 from celery import Celery
@@ -16,81 +16,177 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
-from agno_workers.broker.keeper import Keeper
+from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.signing import Signer, sign
+from agno_workers.broker.submit import MakeRequest
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
-from agno_workers.database import migrate
-from agno_workers.database.pool import Pool
+from agno_workers.core.step import CommitResult, ExhaustedStep
+from agno_workers.core.words import split_list
+from agno_workers.database import functions
 from agno_workers.engine.active_steps import ActiveSteps
-from agno_workers.engine.registry import Registry
-from agno_workers.engine.tool import bury, expire
-from agno_workers.engine.turn import Engine
+from agno_workers.engine.handlers import Handler
+from agno_workers.engine.tool import expire, fail_exhausted, run_tool
+from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import SettingsError
 from agno_workers.knowledge.embedders.resolve import resolve as embedder
-from agno_workers.knowledge.service import KnowledgeService
+from agno_workers.knowledge.service import KnowledgeService, extension
 from agno_workers.knowledge.sources.resolve import check
-from agno_workers.knowledge.steps import IngestContext
-from agno_workers.knowledge.steps import bury as bury_ingesting
-from agno_workers.knowledge.store.bases import KnowledgeBases
-from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
+from agno_workers.knowledge.store.bases import AGENT, ingestion_request
+from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.models.resolve import resolve
-from agno_workers.runs.batch import Batches
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, Journal
-from agno_workers.runs.queries import RunQueries
-from agno_workers.runs.results import Results
-from agno_workers.runs.workers import Workers
+from agno_workers.registry import Registry
+from agno_workers.repositories import Database
+from agno_workers.runs.agents import RegisteredAgent
+from agno_workers.runs.base import RunNumbers
 from agno_workers.settings import Settings
 from agno_workers.streams import Streams
 
+if TYPE_CHECKING:
+    from agno_workers.knowledge.steps import IngestContext
 
-@dataclass(frozen=True)
+REQUESTS: Mapping[str, MakeRequest] = {AGENT.rstrip(":"): ingestion_request}
+"""Makers of requests for other kinds of runs, by the prefix of their agents."""
+
+
 class Services:
-    """What one process works with. No connection is opened before it is needed."""
+    """Everything that one process works with, each part built when it is first used."""
 
-    settings: Settings
-    app: Celery
-    pool: Pool
-    journal: Journal
-    look: RunQueries
-    results: Results
-    redis: redis.Redis
-    streams: Streams
-    dispatch: Dispatch
-    bulk: Batches
-    workers: Workers
+    def __init__(self, settings: Settings, app: Celery, *, worker: str = "") -> None:
+        """Raises SettingsError where an address is missing."""
+        self.settings = settings
+        self.app = app
+        self.worker = worker
+        self.database = database(settings, worker=worker)
+        self.redis = redis_client(settings)
+
+    @cached_property
+    def streams(self) -> Streams:
+        timeout_s = min(1.0, self.settings.broker_timeout_s)  # a step does not wait long for its watchers
+        client = redis_client(self.settings, timeout_s=timeout_s)
+        return Streams(client, max_events=self.settings.stream_max_events, ttl_s=self.settings.stream_ttl_s)
+
+    @cached_property
+    def dispatch(self) -> Dispatch:
+        here = self.database
+        return Dispatch(
+            self.app, submissions=here.submissions, claims=here.journal, outbox=here.outbox, results=here.results, queries=here.queries
+        )  # fmt: skip
+
+    @cached_property
+    def active(self) -> ActiveSteps:
+        """The steps that this process executes."""
+        return ActiveSteps(self.database.journal.is_held)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The agents of `imports`. Raises SettingsError where a module cannot be imported."""
+        return Registry.importing(self.settings.imports)
 
     @cached_property
     def engine(self) -> Engine:
-        """What carries steps. Only workers want it: it imports the agents (SettingsError where that fails)."""
+        """The engine of agents' steps; only workers need it."""
         return Engine(
-            self.journal,
-            self.pool,
-            Registry.importing(self.settings.imports),
+            self.database.journal,
+            self.registry.get,
             self.streams,
             partial(_model, self.settings),
             agent_queue=self.settings.agent_queue,
             tool_queue=self.settings.tool_queue,
-            held=self.held,
-            library=self.library,
+            active=self.active,
+            extensions=(extension(self.knowledge),),
         )
 
     @cached_property
-    def held(self) -> ActiveSteps:
-        """The steps that this process carries."""
-        return ActiveSteps(self.journal.is_held)
-
-    @cached_property
-    def knowledges(self) -> KnowledgeBases:
-        return KnowledgeBases(self.pool, self.journal, queue=self.settings.knowledge_queue)
-
-    @cached_property
-    def ingest(self) -> Ingest:
-        """The transactions of ingestions."""
+    def ingest_context(self) -> IngestContext:
+        """What executes steps of ingestions; only workers need it: it loads readers and embedders."""
         settings = self.settings
-        windows = IngestLimits(
+        context: IngestContext = import_module("agno_workers.knowledge.context").build(
+            self.database.pool,
+            self.database.ingest,
+            self.database.knowledge,
+            self.database.journal,
+            self.active,
+            fetch_timeout_s=settings.fetch_timeout_s,
+            document_max_bytes=settings.document_max_bytes,
+            allow=split_list(settings.source_allow),
+            roots=split_list(settings.source_roots),
+            model=partial(_model, settings),
+        )
+        return context
+
+    @cached_property
+    def knowledge(self) -> KnowledgeService:
+        return KnowledgeService.on(self.database.pool, self.database.knowledge, embedder)
+
+    @cached_property
+    def verifier(self) -> MessageVerifier:
+        """The check that a message must pass before this process works on it."""
+        keys = self.settings.signing_key.get_secret_value()
+        quarantine = Quarantine(self.database.pool, worker=self.worker)
+        return MessageVerifier(
+            quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s
+        )
+
+    @cached_property
+    def handlers(self) -> Mapping[StepKind, Handler]:
+        """The code for each kind of step; see `core.step.STEP_TYPES`."""
+        return {
+            StepKind.TURN: Handler(partial(run_turn, self.engine), partial(fail_exhausted, self.engine)),
+            StepKind.TOOL: Handler(partial(run_tool, self.engine), partial(fail_exhausted, self.engine)),
+            **import_module("agno_workers.knowledge.steps").handlers(
+                lambda: self.ingest_context, self.database.ingest
+            ),
+        }
+
+    def keeper(self) -> Keeper:
+        here = self.database
+        duties = Duties(
+            self._fail_exhausted, partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.halted, here.ingest.schedule_next
+        )  # fmt: skip
+        return Keeper(
+            here.maintenance, here.outbox, here.journal, self.dispatch, self.redis, duties,
+            lease_s=self.settings.keeper_lease_s, resend_after_s=self.settings.resend_after_s,
+        )  # fmt: skip
+
+    def _fail_exhausted(self, step: ExhaustedStep) -> CommitResult:
+        return self.handlers[step.kind].on_exhausted(step)
+
+    def register_agents(self) -> None:
+        """Write the agents of this process to Postgres, so that other services can submit to them by name."""
+        self.database.agents.register(
+            RegisteredAgent(
+                agent.name,
+                self.engine.queue_of(agent),
+                description=agent.description,
+                definition=self.engine.plan(agent.name).definition.content,
+                tools=tuple(self.engine.plan(agent.name).tools),
+            )
+            for agent in self.registry.all()
+        )
+
+    def close(self) -> None:
+        self.database.close()
+        self.redis.close()
+
+
+def database(settings: Settings, *, worker: str = "", size: int | None = None) -> Database:
+    """The database that the settings name. Raises SettingsError where they name none."""
+    return Database(
+        required(settings, "database_url"),
+        size=size or settings.db_pool_size,
+        timeout_s=settings.db_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+        worker=worker,
+        numbers=RunNumbers(
+            lease_s=settings.lease_s,
+            publish_after_s=settings.publish_after_s,
+            turn_attempts=settings.turn_attempts,
+            inline_max_bytes=settings.inline_max_bytes,
+        ),
+        ingest_limits=IngestLimits(
             ingest_window=settings.ingest_window,
             embed_window=settings.embed_window,
             batch_bytes=settings.batch_bytes,
@@ -98,91 +194,9 @@ class Services:
             embed_tokens=settings.embed_tokens,
             attempts=settings.ingest_attempts,
             publish_after_s=settings.publish_after_s,
-        )
-        return Ingest(self.pool, worker=self.journal.worker, lease_s=settings.lease_s, windows=windows)
-
-    @cached_property
-    def intake(self) -> IngestContext:
-        """What carries the steps of ingestions. Only workers want it: it loads what reads documents and makes vectors."""
-        intake: IngestContext = import_module("agno_workers.knowledge.context").build(
-            self.pool,
-            self.ingest,
-            self.knowledges,
-            self.journal,
-            self.held,
-            fetch_timeout_s=self.settings.fetch_timeout_s,
-            document_max_bytes=self.settings.document_max_bytes,
-            allow=_listed(self.settings.source_allow),
-            roots=_listed(self.settings.source_roots),
-            model=partial(_model, self.settings),
-        )
-        return intake
-
-    @cached_property
-    def library(self) -> KnowledgeService:
-        """What asks knowledge bases."""
-        return KnowledgeService.on(self.pool, self.knowledges, embedder)
-
-    @cached_property
-    def gate(self) -> MessageVerifier:
-        """What a message has to pass before this process works on it."""
-        keys = self.settings.signing_key.get_secret_value()
-        quarantine = Quarantine(self.pool, worker=self.journal.worker)
-        return MessageVerifier(
-            quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s
-        )
-
-    def keeper(self) -> Keeper:
-        return Keeper(
-            self.journal,
-            self.dispatch,
-            self.redis,
-            self._bury,
-            partial(expire, self.engine),
-            self.bulk.cancel_forsaken,
-            self.ingest,
-            lease_s=self.settings.keeper_lease_s,
-            resend_after_s=self.settings.resend_after_s,
-        )
-
-    def _bury(self, step: ExhaustedStep) -> CommitResult:
-        if step.kind in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.FINALIZE):
-            return bury_ingesting(self.ingest, step)
-        return bury(self.engine, step)
-
-    def close(self) -> None:
-        self.pool.close()
-        self.redis.close()
-
-
-def build(settings: Settings, app: Celery, *, worker: str = "") -> Services:
-    """Everything from settings. Raises SettingsError where an address is missing."""
-    pool = Pool(
-        required(settings, "database_url"),
-        size=settings.db_pool_size,
-        timeout_s=settings.db_timeout_s,
-        statement_timeout_s=settings.statement_timeout_s,
+        ),
+        knowledge_queue=settings.knowledge_queue,
     )
-    journal = Journal(
-        pool,
-        inline_max_bytes=settings.inline_max_bytes,
-        lease_s=settings.lease_s,
-        publish_after_s=settings.publish_after_s,
-        turn_attempts=settings.turn_attempts,
-        worker=worker,
-    )
-    look, results = RunQueries(pool), Results(pool)
-    client = redis_client(settings)
-    watching = redis_client(
-        settings, timeout_s=min(1.0, settings.broker_timeout_s)
-    )  # nobody waits long to be watched
-    streams = Streams(watching, max_events=settings.stream_max_events, ttl_s=settings.stream_ttl_s)
-    dispatch = Dispatch(app, journal, results, look)
-    bulk = Batches(
-        pool, journal, inline_max_bytes=settings.inline_max_bytes, turn_attempts=settings.turn_attempts
-    )
-    workers = Workers(pool, publish_after_s=settings.publish_after_s)
-    return Services(settings, app, pool, journal, look, results, client, streams, dispatch, bulk, workers)
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
@@ -191,7 +205,7 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     With a `signing_key`, it signs what it sends.
     """
     given = settings or settings_module.load()
-    services = _PerProcess(lambda worker: build(given, app, worker=worker))
+    services = _PerProcess(lambda worker: Services(given, app, worker=worker))
     app.dispatch = lambda: services.get().dispatch
     app.conf.update(
         result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
@@ -214,7 +228,7 @@ def upkeep() -> Services:
     """Services with connections of their own, for the threads that must never wait for a tool to give one back."""
     here = services()
     settings = here.settings.model_copy(update={"db_pool_size": 3})
-    return build(settings, here.app, worker=here.journal.worker)
+    return Services(settings, here.app, worker=here.worker)
 
 
 def name_worker(name: str) -> None:
@@ -228,16 +242,11 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     """
     here = services()
     if here.settings.knowledge_queue in queues:
-        check(_listed(here.settings.source_allow), _listed(here.settings.source_roots))
+        check(split_list(here.settings.source_allow), split_list(here.settings.source_roots))
     found = redis_problems(here.redis)
-    url = required(here.settings, "database_url")
-    revision, wanted = migrate.current(url), migrate.newest()
-    if revision is None or revision < wanted:
-        found.append(
-            f"the database is at revision {revision}, this code needs {wanted}: run `agno-workers db upgrade`."
-        )
-    for agent in here.engine.registry.all():
-        here.engine.prepare(agent.name)  # a tool that can't be offered to a model is better known now
+    found += functions.database_problems(required(here.settings, "database_url"))
+    for agent in here.registry.all():
+        here.engine.plan(agent.name)  # a tool that cannot be offered to a model is better known now
     return found
 
 
@@ -261,10 +270,6 @@ def required(settings: Settings, key: str) -> str:
             f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key
         )
     return value
-
-
-def _listed(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]
 
 
 def _sign(app: Celery, settings: Settings) -> None:
@@ -326,14 +331,17 @@ class _Default:
         self.settings = settings_module.load()
         self.app = create(
             required(self.settings, "broker_url"),
-            agent_queue=self.settings.agent_queue,
-            tool_queue=self.settings.tool_queue,
-            knowledge_queue=self.settings.knowledge_queue,
+            queues={
+                "agents": self.settings.agent_queue,
+                "tools": self.settings.tool_queue,
+                "knowledge": self.settings.knowledge_queue,
+            },
             broker_timeout_s=self.settings.broker_timeout_s,
         )
-        self.services = _PerProcess(lambda worker: build(self.settings, self.app, worker=worker))
+        self.app.request_kinds = REQUESTS
+        self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))
         self.app.dispatch = lambda: self.services.get().dispatch
-        self.app.gate = lambda: self.services.get().gate
+        self.app.gate = lambda: self.services.get().verifier
         _sign(self.app, self.settings)
 
 

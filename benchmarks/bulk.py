@@ -69,7 +69,7 @@ def _drain(options: Options, count: int, rounds: int) -> tuple[tuple[float, ...]
         submitted = simple.map(["Say hello."] * count)
         submitted.wait(timeout=count / 10 + WAIT_S)
         took = perf_counter() - began
-        (row,) = wiring.services().pool.run(_SENT, {"id": submitted.id})
+        (row,) = wiring.services().database.pool.run(_SENT, {"id": submitted.id})
         sent.append(count / row["sent_s"])
         return count / took
 

@@ -104,7 +104,7 @@ def _ours(on_stage: Stage, folder: Path, name: str) -> dict[str, Any]:
 
 
 def _forget_all() -> None:
-    knowledges = wiring.services().knowledges
+    knowledges = wiring.services().database.knowledge
     for known in knowledges.all():
         knowledges.remove(known.name)
 

@@ -74,11 +74,11 @@ def _answered(pid: int, calls: int) -> Used:
     began = time.time()
     app.control.add_consumer("agents")
     deadline = began + WAIT_S
-    while (ended := services.pool.run(_ENDED, {"ids": ids})[0])["open"]:
+    while (ended := services.database.pool.run(_ENDED, {"ids": ids})[0])["open"]:
         if time.time() > deadline:
             raise TimeoutError(f"{ended['open']} of {calls} runs have not ended within {WAIT_S:g} s")
         time.sleep(0.1)
-    (peak,) = services.pool.run(_IN_FLIGHT, {"ids": ids})
+    (peak,) = services.database.pool.run(_IN_FLIGHT, {"ids": ids})
     return Used(
         wall_s=ended["last"].timestamp() - began,
         cpu_s=cpu_s(pid) - cpu_before,

@@ -20,8 +20,8 @@ from agno_workers.broker.canary import Canary
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lifecycle import WorkerLifecycle, kind_of, under_way
 from agno_workers.broker.names import STEP_TASKS
+from agno_workers.core.words import as_uuid
 from agno_workers.errors import AgnoError
-from agno_workers.runs.results import as_uuid
 from agno_workers.runs.workers import WorkerIdentity
 
 if (
@@ -51,12 +51,12 @@ class WorkerThreads(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         services, upkeep = wiring.services(), wiring.upkeep()
-        settings, name = services.settings, services.journal.worker
+        settings, name = services.settings, services.worker
         host, pool = socket.gethostname(), kind_of(type(worker.pool))
         life = self._life = WorkerLifecycle(
             worker,
             WorkerIdentity(name, host, os.getpid(), version("agno-workers"), pool),
-            upkeep.workers,
+            upkeep.database.workers,
             upkeep.dispatch,
             every_s=settings.renew_every_s,
             grace_s=settings.shutdown_grace_s,
@@ -67,12 +67,14 @@ class WorkerThreads(bootsteps.StartStopStep):
         )
         rounds = KeeperThread(
             upkeep.keeper(),
-            upkeep.pool,
+            upkeep.database.pool,
             every_s=settings.keeper_every_s,
             standby_s=settings.keeper_lease_s,
         )
-        services.held.is_renewed = True  # in this process; a prefork child has services of its own
-        renewal = LeaseRenewer(upkeep.journal, carried, services.held.lose, every_s=settings.renew_every_s)
+        services.active.is_renewed = True  # in this process; a prefork child has services of its own
+        renewal = LeaseRenewer(
+            upkeep.database.journal, carried, services.active.lose, every_s=settings.renew_every_s
+        )
         life.register()
         self._threads = [rounds, renewal, worker.canary, life]
         for thread in self._threads:
@@ -152,6 +154,8 @@ def _begin(sender: Any, **_: Any) -> None:
         problems = wiring.problems(sender.app.amqp.queues.consume_from)
     except AgnoError as error:
         problems = [str(error)]
+    if not problems:
+        wiring.services().register_agents()
     if problems:
         print(f"agno-workers: the worker does not start: {' '.join(problems)}", file=sys.stderr)  # noqa: T201 - for a person
         sys.exit(2)

@@ -12,7 +12,7 @@ from celery.worker.request import Request
 from agno_workers import wiring
 from agno_workers.broker.canvas import keep
 from agno_workers.broker.names import RUN, TURN
-from agno_workers.broker.submit import submit
+from agno_workers.broker.submit import request_from_call
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.engine.turn import run_turn
 from agno_workers.tasks.app import app
@@ -44,17 +44,18 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         "root_id": request.root_id,
         "parent_id": request.parent_id,
     }
-    submitted = retry_while_unavailable(  # until the run is in Postgres, this message is all there is of it
-        submit,
-        services.journal,
+    wanted = request_from_call(
         input,
         asked,
-        queue=delivery.get("routing_key") or services.settings.agent_queue,
-        task_id=request.id,
+        kinds=app.request_kinds,
+        queue=delivery.get("routing_key"),
+        run_id=request.id,
         eta=request.eta,
         priority=delivery.get("priority"),
         canvas=keep(app, canvas),
     )
+    # Until the run is in Postgres, it exists in this message only.
+    submitted = retry_while_unavailable(services.database.submissions.submit, wanted)
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
     raise Ignore

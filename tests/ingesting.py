@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
 from agno_workers.knowledge import steps as ingest
 from agno_workers.knowledge.steps import IngestContext
-from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
-from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
+from agno_workers.knowledge.store.bases import SourceInput
+from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
-from agno_workers.runs.journal import CommitResult, StepMessage
-from tests.integration.storage.world import World
+from tests.integration.storage.world import World, on_pool
 
 ORIGIN = "shelf:"
 BIG = IngestLimits(publish_after_s=0.0)
@@ -45,16 +45,15 @@ class Shelf:
         self.breaks: set[str] = set()
         """Documents that raise an unexpected error in the reader."""
         self.on_prepare: Callable[[], object] = lambda: None
-        self.ingest = Ingest(world.pool, worker=worker, lease_s=60.0, windows=windows)
-        journal = world.journal_of(worker)
-        self.knowledges = KnowledgeBases(world.pool, journal, queue="knowledge")
+        here = on_pool(world.pool, worker, ingest_limits=windows)
+        self.ingest, self.knowledges, journal = here.ingest, here.knowledge, here.journal
         self.tidied: list[int] = []
         self.expected: list[tuple[int, int]] = []
         self.intake = IngestContext(
             ingest=self.ingest,
             knowledges=self.knowledges,
             journal=journal,
-            held=ActiveSteps(journal.is_held),
+            active=ActiveSteps(journal.is_held),
             find=self.find,
             fetch=self.fetch,
             prepare=self.prepare,

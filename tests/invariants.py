@@ -105,7 +105,7 @@ ALWAYS = {
         GROUP BY r.id HAVING r.turns <> count(m.seq)""",
     "an ingestion has a step of an agent, or an agent one of an ingestion": """
         SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
-        WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> starts_with(r.agent, 'knowledge:')""",
+        WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> (r.kind = 'ingestion')""",
     "an ingestion is scanned, or has sources, without its scan being done": """
         SELECT i.run_id, i.scanned_at FROM agno.ingestion i
         WHERE (i.scanned_at IS NOT NULL) <> EXISTS (SELECT FROM agno.step s WHERE s.run_id = i.run_id AND s.kind = 'scan' AND s.status = 'done')
@@ -234,7 +234,7 @@ def usage_adds_up(database_url: str) -> None:
                 FROM said reply WHERE reply.role = 'assistant' GROUP BY reply.run_id)
             SELECT r.id, r.agent, r.input_tokens, used.input, r.output_tokens, used.output, r.cost_usd
             FROM agno.run r LEFT JOIN used ON used.run_id = r.id
-            WHERE NOT starts_with(r.agent, 'knowledge:')
+            WHERE NOT (r.kind = 'ingestion')
               AND ((r.input_tokens, r.output_tokens) IS DISTINCT FROM (coalesce(used.input, 0), coalesce(used.output, 0))
                    OR r.cost_usd NOT IN (0, r.input_tokens + r.output_tokens))""").fetchall()
     if wrong:
@@ -292,6 +292,8 @@ REFERENCE_ONLY = {
     "definition": "agents by their hash, only inserted",
     "batch": "names runs, which are checked one by one: test_bulk.py",
     "worker": "who was seen when: nothing follows from it",
+    "agent": "agents by name, as workers register them: test_submit.py",
+    "run_event": "events, numbered when they are first read: test_looking.py",
     "quarantine": "kept for people, nothing reads it",
     "meta": "the epoch and the lead: test_keeper.py",
     "near_band": "what is nearly the same is a hint: test_ingest.py",
@@ -302,6 +304,12 @@ REFERENCE_ONLY = {
     "grounding": "what runs were given, only inserted: test_learned.py",
 }
 WORDS = {
+    "run.kind": {
+        "agent": "an ingestion has a step of an agent, or an agent one of an ingestion",
+        "team": "an ingestion has a step of an agent, or an agent one of an ingestion",
+        "workflow": "an ingestion has a step of an agent, or an agent one of an ingestion",
+        "ingestion": "an ingestion has a step of an agent, or an agent one of an ingestion",
+    },
     "run.status": {
         "queued": "a run is queued, and its turn has begun",
         "running": "a run is running without a turn under way",
@@ -354,25 +362,20 @@ MOVES = {
     "runs/batch.messages": "submit_many",
     "runs/batch.runs": "submit_many",
     "runs/batch.steps": "submit_many",
-    "runs/journal.answer": "answer",
-    "runs/journal.ask_person": "execute",
-    "runs/journal.claim_tool": "receive",
-    "runs/journal.claim_turn": "receive",
-    "runs/journal.finish_tool": "execute",
-    "runs/journal.finish_turn": "fan_out",
-    "runs/journal.give_up": "give_up",
-    "runs/journal.pause": "pause",
-    "runs/journal.published": "publish_outbox",
-    "runs/journal.renew": "renew",
-    "runs/journal.resume": "resume",
-    "runs/journal.retry": "try_turn_later",
-    "runs/journal.set_deadline": "set_deadline",
-    "runs/journal.stop": "cancel",
-    "runs/keeper.release_expired": "expire_leases",
-    "runs/keeper.take_due": "send_due",
-    "runs/keeper.take_lost": "resend",
-    "runs/keeper.take_outbox": "publish_outbox",
-    "runs/keeper.take_overdue": "resend",
+    "runs/commit.answer": "answer",
+    "runs/commit.ask_person": "execute",
+    "runs/claim.give_up": "give_up",
+    "runs/control.pause": "pause",
+    "runs/outbox.published": "publish_outbox",
+    "runs/claim.renew": "renew",
+    "runs/control.resume": "resume",
+    "runs/claim.retry": "try_turn_later",
+    "runs/claim.set_deadline": "set_deadline",
+    "runs/maintain.release_expired": "expire_leases",
+    "runs/maintain.take_due": "send_due",
+    "runs/maintain.take_lost": "resend",
+    "runs/maintain.take_outbox": "publish_outbox",
+    "runs/maintain.take_overdue": "resend",
     "runs/results.hold_owed": "publish_outbox",
     "runs/results.open_chord": "submit_chord",
     "runs/results.release_owed": "publish_outbox",
@@ -383,9 +386,14 @@ MOVES = {
     "close_chord": "submit_chord",
     "end_alike": "submit_with",
     "end_delegation": "end",
-    "first_message": "submit",
     "fork_run": "fork",
-    "redrive_run": "redrive",
+    "claim": "receive",
+    "end_open_steps": "cancel",
+    "end_step": "execute",
+    "finish": "fan_out",
+    "move_run": "fan_out",
+    "retry_run": "redrive",
+    "write_steps": "submit",
     "run_ended": "end",
     "size_chord": "submit_chord",
     "stand_in": "submit_with",
@@ -394,19 +402,14 @@ MOVES = {
 """Whatever writes a run, a step, a barrier, a message or what is owed, and the rule of the proof that does it."""
 
 INGEST_MOVES = {
-    "knowledge/store/ingest.claim": "receive",
     "knowledge/store/ingest.copy_vectors": "record",
     "knowledge/store/ingest.count": "record",
     "knowledge/store/ingest.drop_chunks": "record",
     "knowledge/store/ingest.drop_retired": "record",
-    "knowledge/store/ingest.end_open_steps": "break_down",
-    "knowledge/store/ingest.end_run": "record",
     "knowledge/store/ingest.end_sources": "record",
-    "knowledge/store/ingest.end_step": "record",
     "knowledge/store/ingest.free_sources": "break_down",
     "knowledge/store/ingest.upsert_documents": "record",
     "knowledge/store/ingest.update_call": "receive",
-    "knowledge/store/ingest.mark_vectors_missing": "break_down",
     "knowledge/store/ingest.clear_vectors_missing": "record",
     "knowledge/store/ingest.raise_version": "record",
     "knowledge/store/ingest.refuse": "record",
@@ -421,7 +424,9 @@ INGEST_MOVES = {
     "knowledge/store/bases.ensure_embedding_space": "receive",
     "knowledge/store/bases.raise_version": "take_out",
     # Functions of the database.
+    "begin_ingestion": "submit",
     "reassign_chunks": "take_out",
+    "ingestion_ends": "break_down",
     "schedule_next": "follow_up",
     "merge_duplicates": "record",
     "switch_documents": "record",

@@ -6,16 +6,18 @@ run that is part of any canvas is in Postgres before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from agno_workers.broker.canvas import keep
-from agno_workers.broker.names import EMBED, FINALIZE, INGEST, RUN, SCAN, TOOL, TURN
+from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
-from agno_workers.broker.submit import submit
+from agno_workers.broker.submit import MakeRequest, request_from_call
+from agno_workers.core.step import STEP_TYPES
+from agno_workers.core.step import Queue as QueueRole
 from agno_workers.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class AgnoCelery(Celery):
 
     dispatch: Callable[[], Dispatch]
     gate: Callable[[], MessageVerifier]
+    request_kinds: Mapping[str, MakeRequest] = {}
+    """Makers of requests for other kinds of runs, by the prefix of their agents; set by `wiring`."""
     result_cls: Any = None
     """What `agno.run` returns to its caller; set by `wiring`."""
 
@@ -44,18 +48,19 @@ class AgnoCelery(Celery):
                 )
         dispatch, parent = self.dispatch(), self.current_worker_task
         family = {"root_id": parent.request.root_id, "parent_id": parent.request.id} if parent else {}
-        queue = options.get("queue") or self.conf.task_default_queue
-        submitted = submit(
-            dispatch.journal,
+        queue = options.get("queue")
+        request = request_from_call(
             args,
             kwargs,
+            kinds=self.request_kinds,
             queue=getattr(queue, "name", queue),
-            task_id=options.get("task_id"),
+            run_id=options.get("task_id"),
             countdown=options.get("countdown"),
             eta=options.get("eta"),
             priority=options.get("priority"),
             canvas=keep(self, {**family, **options}),
         )
+        submitted = dispatch.submissions.submit(request)
         if submitted.send is not None:
             dispatch.send([submitted.send])
         result_cls = self.result_cls or options.get("result_cls") or self.AsyncResult
@@ -65,14 +70,7 @@ class AgnoCelery(Celery):
         return result
 
 
-def create(
-    broker_url: str,
-    *,
-    agent_queue: str,
-    tool_queue: str,
-    knowledge_queue: str = "knowledge",
-    broker_timeout_s: float,
-) -> AgnoCelery:
+def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s: float) -> AgnoCelery:
     """A Celery app with the settings that our promises need; each is explained where it is not plain."""
     app = AgnoCelery("agno_workers", set_as_current=False)
     app.conf.update(
@@ -105,16 +103,11 @@ def create(
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        task_queues=[
-            Queue(name, Exchange(name), routing_key=name)
-            for name in (agent_queue, tool_queue, knowledge_queue)
-        ],
-        task_default_queue=agent_queue,
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in queues.values()],
+        task_default_queue=queues["agents"],
         task_routes={
-            RUN: {"queue": agent_queue},
-            TURN: {"queue": agent_queue},
-            TOOL: {"queue": tool_queue},
-            **{name: {"queue": knowledge_queue} for name in (SCAN, INGEST, EMBED, FINALIZE)},
+            RUN: {"queue": queues["agents"]},
+            **{step.task: {"queue": queues[step.queue]} for step in STEP_TYPES.values()},
         },
         task_create_missing_queues=True,
         task_acks_late=False,

@@ -2,7 +2,7 @@
 
 `AsyncResult.get()` of a run reads the run; of a user's own task, the row that its worker wrote. A chord's counter
 is a row beside its parts: a part and the count are one commit, and the body is owed in that same commit.
-The turns and tools of a run have no results of their own: their chord was committed by `journal.fan_out`.
+The turns and tools of a run have no results of their own: their chord was committed by `runs.commit.Commits.fan_out`.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class PostgresBackend(BaseBackend):
         """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
         if _is_step(request):
             if isinstance(exc, _DEATHS):
-                self._dispatch.journal.give_up(task_id)
+                self._dispatch.claims.give_up(task_id)
             return  # anything else may have met a copy of the step: its lease tells
         super().mark_as_failure(task_id, exc, traceback, request, **kwargs)
 

@@ -16,11 +16,14 @@ from kombu.exceptions import BatchPublishError, OperationalError
 
 from agno_workers.broker.canvas import AWAY, CanvasContinuations
 from agno_workers.broker.names import TASK_OF, TURN
+from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
-from agno_workers.failpoints import reach
-from agno_workers.runs.journal import CanvasContinuation, CommitResult, Journal, StepMessage
+from agno_workers.runs.claim import Claims
+from agno_workers.runs.outbox import Outbox
 from agno_workers.runs.queries import RunQueries
 from agno_workers.runs.results import Results
+from agno_workers.runs.submit import Submissions
+from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +31,15 @@ log = logging.getLogger(__name__)
 class Dispatch:
     """Publishes through a Celery app, and strikes out of the outbox what was sent."""
 
-    def __init__(self, app: Celery, journal: Journal, results: Results, look: RunQueries) -> None:
+    def __init__(
+        self, app: Celery, *, submissions: Submissions, claims: Claims, outbox: Outbox, results: Results, queries: RunQueries
+    ) -> None:  # fmt: skip
         self._app = app
-        self.journal = journal
+        self.submissions = submissions
+        self.claims = claims
+        self._outbox = outbox
         self.results = results
-        self._look = look
+        self._queries = queries
         self.followers = CanvasContinuations(app)
 
     def publish(self, recorded: CommitResult) -> None:
@@ -46,7 +53,7 @@ class Dispatch:
         self.send(recorded.sends, **shape)
         self.send(recorded.children)
         if recorded.parent_run_id is not None:
-            self.send(self.journal.owed_sends(recorded.parent_run_id))
+            self.send(self._outbox.pending(recorded.parent_run_id))
         if recorded.continues is not None:
             self.go_on(self.results.owed(*recorded.continues))
 
@@ -74,20 +81,20 @@ class Dispatch:
                         add_to_parent=False,
                         **options,
                     )
-                    reach("dispatch.part")
+                    signal("dispatch.part")
         except (OperationalError, BatchPublishError, OSError) as error:
             log.warning("the broker is away; the keeper sends %d message(s) later: %s", len(sends), error)
             return False
-        reach("dispatch.sent")
+        signal("dispatch.sent")
         self._strike_out([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
 
     def after_end(self, run_id: str) -> None:
         """What is owed for a run that was ended from outside; what this does not send, the keeper's next round does."""
-        run = self._look.run(run_id)
-        self.go_on(self.results.owed(run_id, self._look.canvas(run_id).group_id))
+        run = self._queries.run(run_id)
+        self.go_on(self.results.owed(run_id, self._queries.canvas(run_id).group_id))
         if run.parent_run_id is not None:
-            self.send(self.journal.owed_sends(run.parent_run_id))
+            self.send(self._outbox.pending(run.parent_run_id))
 
     def go_on(self, continues: Sequence[CanvasContinuation]) -> None:
         """Publish what comes after ended runs and completed chords."""
@@ -102,7 +109,7 @@ class Dispatch:
     def _strike_out(self, outbox_ids: Sequence[int]) -> None:
         """What was sent is no longer owed. If that can't be said now, the keeper sends it again, which is harmless."""
         try:
-            self.journal.published(outbox_ids)
+            self._outbox.published(outbox_ids)
         except Unavailable as error:
             log.warning("%d sent message(s) stay in the outbox: %s", len(outbox_ids), error)
 
@@ -120,7 +127,9 @@ class Dispatch:
 
     def _go_on(self, owed: CanvasContinuation) -> None:
         if owed.ended_run_id is not None:
-            self.followers.after_run(self._look.run(owed.ended_run_id), self._look.canvas(owed.ended_run_id))
+            self.followers.after_run(
+                self._queries.run(owed.ended_run_id), self._queries.canvas(owed.ended_run_id)
+            )
         elif owed.chord_id is not None:
             header = self._app.backend.restore_group(owed.chord_id)
             self.followers.after_chord(self.results.chord(owed.chord_id), header)

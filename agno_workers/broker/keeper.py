@@ -1,7 +1,7 @@
 """The keeper: the loop that puts right what a crash left behind, and the renewal of leases.
 
 Each worker has both, as threads of its main process; a busy or dead pool can't starve them. One keeper does the
-rounds, the others stand by. Rules, as in sql/keeper.sql:
+rounds, the others stand by. Rules, as in runs/maintain.sql:
 
     1  Redis lost its memory, all of it or the last seconds, or this database went back in time (a key there no longer
        equals a row here): everything that is ready is sent again
@@ -23,6 +23,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -30,11 +31,14 @@ import redis
 
 from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.core.step import CommitResult, ExhaustedStep, ExpiredWait, StepMessage
 from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import Unavailable
-from agno_workers.failpoints import reach
-from agno_workers.knowledge.store.ingest import Ingest
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, ExpiredWait, Journal, StepMessage
+from agno_workers.runs.claim import Claims
+from agno_workers.runs.control import Control
+from agno_workers.runs.maintain import Maintenance
+from agno_workers.runs.outbox import Outbox
+from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 
@@ -47,22 +51,35 @@ Ending = TypeVar("Ending", ExhaustedStep, ExpiredWait)
 _ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
 
 
+@dataclass(frozen=True)
+class Duties:
+    """What the keeper calls for work that is not its own."""
+
+    fail_exhausted: Callable[[ExhaustedStep], CommitResult]
+    """End a step that has no attempt left."""
+    expire: Callable[[ExpiredWait], CommitResult]
+    """End a wait that nobody answered in time."""
+    cancel_abandoned: Callable[[], object]
+    """Finish cancels of batches that were cut short."""
+    stalled: Callable[[int], Iterable[str]] = lambda _: ()
+    """Rule 6: return some runs of other kinds whose next steps nobody scheduled."""
+    schedule_next: Callable[[str], Iterable[StepMessage]] = lambda _: ()
+    """Rule 6: write the next steps of such a run."""
+
+
 class Keeper:
-    """The rounds. `bury` ends a step that no attempt ended, `expire` one that nobody answered, and `cancel_forsaken` the rest
-    of batches whose cancel was cut short.
-    """
+    """The rounds; see the module."""
 
     def __init__(
-        self, journal: Journal, dispatch: Dispatch, client: redis.Redis, bury: Callable[[ExhaustedStep], CommitResult],
-        expire: Callable[[ExpiredWait], CommitResult], cancel_forsaken: Callable[[], int], ingest: Ingest, *, lease_s: float, resend_after_s: float,
+        self, maintenance: Maintenance, outbox: Outbox, control: Control, dispatch: Dispatch, client: redis.Redis, duties: Duties, *,
+        lease_s: float, resend_after_s: float,
     ) -> None:  # fmt: skip
-        self._journal = journal
+        self._maintenance = maintenance
+        self._outbox = outbox
+        self._control = control
         self._dispatch = dispatch
         self._redis = client
-        self._bury = bury
-        self._expire = expire
-        self._cancel_forsaken = cancel_forsaken
-        self._ingest = ingest
+        self._duties = duties
         self._beat = 0
         self._remembered = 0  # the last beat that Redis was told
         self._lease_s = lease_s
@@ -83,8 +100,8 @@ class Keeper:
             self.expire_waits,
             self.end_overdue,
             self.end_orphans,
-            self.end_forsaken,
-            self.go_on,
+            self.end_abandoned,
+            self.schedule_next,
             self.send_due,
             self.publish_outbox,
             self.check_epoch,
@@ -102,13 +119,13 @@ class Keeper:
 
     def end(self) -> None:
         """Do no more rounds, and let another worker's keeper do them at once."""
-        self._journal.abdicate()
+        self._maintenance.abdicate()
 
     def check_epoch(self) -> None:
         """Rule 1. Redis repeats the epoch, and the number of the last round: a greater one than this round's is from a time
         that this database has forgotten, a smaller one than it was told from a time to which Redis has gone back.
         """
-        epoch = self._journal.epoch()
+        epoch = self._maintenance.epoch()
         remembered = _remembered(self._redis.get(EPOCH_KEY))
         if (
             remembered is not None
@@ -123,11 +140,11 @@ class Keeper:
             log.warning(
                 "Postgres is older than Redis (restored from a backup?): sending every ready step again"
             )
-            epoch = self._journal.new_epoch()
+            epoch = self._maintenance.new_epoch()
         else:
             log.warning("Redis lost its memory (or is new): sending every ready step again")
-        noticed = self._journal.now()  # what is sent from here on is not sent twice
-        while lost := self._journal.take_forgotten(noticed, _BATCH):
+        noticed = self._maintenance.now()  # what is sent from here on is not sent twice
+        while lost := self._maintenance.take_forgotten(noticed, _BATCH):
             if not self._send("forgotten", lost):
                 return  # Redis is away again: the next round finds the key missing
             if len(lost) < _BATCH:
@@ -143,9 +160,9 @@ class Keeper:
     def publish_outbox(self) -> None:
         """Rule 2."""
         until = time.monotonic() + _TURN_S
-        while owed := self._journal.take_outbox(_BATCH, _AGAIN_S):
+        while owed := self._outbox.take(_BATCH, _AGAIN_S):
             log.info("publishing %d message(s) that were left behind", len(owed))
-            reach("keeper.taken")
+            signal("keeper.taken")
             is_sent = self._dispatch.send([item for item in owed if isinstance(item, StepMessage)])
             self._dispatch.go_on([item for item in owed if not isinstance(item, StepMessage)])
             if not is_sent or not self._goes_on(len(owed), until):
@@ -153,46 +170,46 @@ class Keeper:
 
     def expire_leases(self) -> None:
         """Rule 3."""
-        self._send("expired", self._journal.release_expired(_BATCH))
-        for step in self._journal.hopeless(_BATCH):
-            self._end_step(step, self._bury)
+        self._send("expired", self._maintenance.release_expired(_BATCH))
+        for step in self._maintenance.exhausted(_BATCH):
+            self._end_step(step, self._duties.fail_exhausted)
 
     def expire_waits(self) -> None:
         """Rule 5: steps that nobody answered in time."""
-        for step in self._journal.expired_waits(_BATCH):
-            self._end_step(step, self._expire)
+        for step in self._maintenance.expired_waits(_BATCH):
+            self._end_step(step, self._duties.expire)
 
     def end_overdue(self) -> None:
         """Rule 5: runs whose deadline has come."""
-        for run_id in self._journal.overdue_runs(_BATCH):
+        for run_id in self._maintenance.overdue_runs(_BATCH):
             self._end_run(run_id, self._end_overdue)
 
     def _end_overdue(self, run_id: str) -> None:
-        if self._journal.end_overdue(run_id):
+        if self._control.end_overdue(run_id):
             log.warning("the deadline of a run has come", extra={"run_id": run_id})
             self._dispatch.after_end(run_id)
 
     def end_orphans(self) -> None:
         """Runs that were delegated by one that is over, once a second."""
         if self._is_time_for("orphans"):
-            for run_id in self._journal.orphans(_BATCH):
-                self._end_run(run_id, self._journal.cancel)
+            for run_id in self._maintenance.orphans(_BATCH):
+                self._end_run(run_id, self._control.cancel)
 
-    def end_forsaken(self) -> None:
+    def end_abandoned(self) -> None:
         """Runs in a batch that was cancelled by somebody who did not come to its end, once a second."""
-        if self._is_time_for("forsaken"):
-            self._cancel_forsaken()
+        if self._is_time_for("abandoned"):
+            self._duties.cancel_abandoned()
 
-    def go_on(self) -> None:
+    def schedule_next(self) -> None:
         """Rule 6, once a second."""
-        if self._is_time_for("halted"):
-            for run_id in self._ingest.halted(_BATCH):
-                self._send("following", list(self._ingest.schedule_next(run_id)))
+        if self._is_time_for("stalled"):
+            for run_id in self._duties.stalled(_BATCH):
+                self._send("following", list(self._duties.schedule_next(run_id)))
 
     def send_due(self) -> None:
         """Rule 5: timers, and the runs of a batch, of which there may be many."""
         until = time.monotonic() + _TURN_S
-        while due := self._journal.take_due(_BATCH):
+        while due := self._maintenance.take_due(_BATCH):
             if not self._send("due", due) or not self._goes_on(len(due), until):
                 break
 
@@ -202,11 +219,11 @@ class Keeper:
         """
         if not self._is_time_for("lost"):
             return
-        silent = self._journal.silent_queues(self._resend_after_s)
+        silent = self._maintenance.silent_queues(self._resend_after_s)
         empty = [queue for queue in silent if queues.length(self._redis, queue) == 0]
         if empty:
-            self._send("lost", self._journal.take_lost(empty, self._resend_after_s, _BATCH))
-        self._send("long waiting", self._journal.take_overdue(_PATIENCE_S, _BATCH))
+            self._send("lost", self._maintenance.take_lost(empty, self._resend_after_s, _BATCH))
+        self._send("long waiting", self._maintenance.take_overdue(_PATIENCE_S, _BATCH))
 
     def _goes_on(self, taken: int, until: float) -> bool:
         """Whether a rule takes a further batch; not for so long that the other rules come too late."""
@@ -240,7 +257,7 @@ class Keeper:
             log.exception("a run can't be ended", extra={"run_id": run_id})
 
     def _lead(self) -> bool:
-        beat = self._journal.lead(self._lease_s)
+        beat = self._maintenance.lead(self._lease_s)
         if beat is None:
             self._remembered = 0  # from now on another keeper tells Redis
             return False
@@ -252,7 +269,7 @@ class Keeper:
         if not sends:
             return True
         log.info("sending %d %s step(s)", len(sends), why)
-        reach("keeper.taken")
+        signal("keeper.taken")
         return self._dispatch.send(sends)
 
 
@@ -299,14 +316,14 @@ class LeaseRenewer(threading.Thread):
 
     def __init__(
         self,
-        journal: Journal,
+        claims: Claims,
         carried: Callable[[], Iterable[str]],
         lose: Callable[[set[str]], None],
         *,
         every_s: float,
     ) -> None:
         super().__init__(name="agno-renewal", daemon=True)
-        self._journal = journal
+        self._claims = claims
         self._carried = carried
         self._lose = lose
         self._every_s = every_s
@@ -316,7 +333,7 @@ class LeaseRenewer(threading.Thread):
         while not self._stopping.wait(self._every_s):
             try:
                 if carried := list(self._carried()):
-                    self._lose(self._journal.renew(carried))
+                    self._lose(self._claims.renew(carried))
             except _ERRORS as error:
                 log.warning("leases were not renewed: %s", error)
             except Exception:

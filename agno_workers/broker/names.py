@@ -1,17 +1,14 @@
 """The names that travel in messages: a public contract, since other services send them."""
 
-RUN = "agno.run"
-"""Submit a run: `send_task("agno.run", args=[input], kwargs={"agent": ...})`. Keyword arguments as `submit` takes them."""
-TURN = "agno.turn"
-TOOL = "agno.tool"
-SCAN = "agno.scan"
-INGEST = "agno.ingest"
-EMBED = "agno.embed"
-FINALIZE = "agno.finalize"
-CANARY = "agno.canary"
-"""What a worker sends itself, to know that it hears; see canary.py."""
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import STEP_TYPES
 
-STEP_TASKS = frozenset({TURN, TOOL, SCAN, INGEST, EMBED, FINALIZE})
-"""Tasks that carry one step; their results are rows of the journal, not results of Celery."""
-TASK_OF = {"turn": TURN, "tool": TOOL, "scan": SCAN, "ingest": INGEST, "embed": EMBED, "finalize": FINALIZE}
-"""The task that carries a step of each kind."""
+RUN = "agno.run"
+"""Submit a run: `send_task("agno.run", args=[input], kwargs={"agent": ...})`; keyword arguments as `core.request.RunOptions`."""
+CANARY = "agno.canary"
+"""A worker's message to itself, to test that it receives messages; see canary.py."""
+
+TASK_OF = {kind: step.task for kind, step in STEP_TYPES.items()}
+STEP_TASKS = frozenset(TASK_OF.values())
+"""Tasks that execute one step; their results are rows of Postgres, not results of Celery."""
+TURN, TOOL = TASK_OF[StepKind.TURN], TASK_OF[StepKind.TOOL]

@@ -9,9 +9,9 @@ import typer
 from agno_workers import settings as settings_module
 from agno_workers.cli import connection, screen
 from agno_workers.core.agent import Agent, Limits
-from agno_workers.engine.registry import Registry
 from agno_workers.errors import SettingsError
 from agno_workers.knowledge.types import use_of
+from agno_workers.registry import Registry
 from agno_workers.tools import collect
 
 app = typer.Typer(

@@ -40,7 +40,9 @@ def waiting(
     """List what waits for a person, or for somebody outside: which call, of whom, since when, and how to answer."""
     with connection.client(connection.settings()) as client, connection.look() as look:
         status = None if run_id is None else look.run(run_id).status  # raises RunNotFound
-        found = client.requirements(limit) if run_id is None else client.handle(run_id).requirements[:limit]
+        found = (
+            client.approvals.list(limit) if run_id is None else client.runs.get(run_id).requirements[:limit]
+        )
         now = look.now()
     if json:
         typer.echo(screen.as_json([_described(requirement) for requirement in found]))
@@ -176,7 +178,7 @@ def _requirement(step: str) -> Iterator[Requirement]:
 
 def _find(client: Client, id: str) -> Requirement:
     try:
-        handle = client.handle(id)
+        handle = client.runs.get(id)
     except RunNotFound:
         raise InvalidInput(
             f"{id!r} is the id of no step and of no run: `agno-workers runs waiting` lists what waits."
@@ -190,7 +192,7 @@ def _find(client: Client, id: str) -> Requirement:
     if in_run:
         return in_run[0]
     try:
-        return client.requirement(id)
+        return client.approvals.get(id)
     except NotWaiting as error:
         try:
             status = handle.status

@@ -19,9 +19,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agno_workers import settings as settings_module
-from agno_workers.database.pool import Pool
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.local import Postgres, Valkey, default_state_dir
+from agno_workers.repositories import Database
+from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.queries import RunQueries
 from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
@@ -84,24 +85,22 @@ def reach_redis(client: redis.Redis) -> None:
 @contextmanager
 def look(given: Settings | None = None) -> Iterator[RunQueries]:
     """The rows, for reading."""
-    with pool(given) as opened:
-        yield RunQueries(opened)
+    with database(given) as opened:
+        yield opened.queries
 
 
 @contextmanager
-def pool(given: Settings | None = None) -> Iterator[Pool]:
+def database(given: Settings | None = None) -> Iterator[Database]:
     """Postgres, with our tables in it. Raises as `database_url`."""
-    opened = Pool(
-        database_url(given or settings(), migrated=True),
-        size=1,
-        timeout_s=PATIENCE_S,
-        statement_timeout_s=30.0,
-        name="agno-workers-cli",
+    given = given or settings()
+    url = database_url(given, migrated=True)
+    numbers = RunNumbers(
+        publish_after_s=0.0, turn_attempts=given.turn_attempts, inline_max_bytes=given.inline_max_bytes
     )
-    try:
+    with Database(
+        url, size=1, timeout_s=PATIENCE_S, name="agno-workers-cli", numbers=numbers, knowledge_queue=given.knowledge_queue
+    ) as opened:  # fmt: skip
         yield opened
-    finally:
-        opened.close()
 
 
 @contextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agno_workers.cli import connection
-from agno_workers.runs.workers import State, Worker, Workers
+from agno_workers.runs.workers import State, Worker
 from agno_workers.settings import Settings
 
 
 def known(settings: Settings) -> list[Worker]:
     """The workers of the last day. Raises as `connection.database_url`."""
-    with connection.pool(settings) as pool:
-        return Workers(pool).all()
+    with connection.database(settings) as database:
+        return database.workers.all()
 
 
 def state(worker: Worker, settings: Settings) -> State:

@@ -13,8 +13,7 @@ from rich.text import Text
 from agno_workers.cli import connection, screen
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.errors import InvalidInput
-from agno_workers.runs.dead import TURN, DeadLetters, Group, Letter, Which
-from agno_workers.runs.queries import RunQueries
+from agno_workers.runs.dead import TURN, Group, Letter, Which
 from agno_workers.sdk.client import Client
 
 app = typer.Typer(
@@ -45,8 +44,8 @@ def ls(
 ) -> None:
     """List what is dead, those together that died of the same: how many, when the newest did, and the id of one."""
     which = Which(agent, tool, error, _span(since))
-    with connection.pool() as pool:
-        groups, now = DeadLetters(pool).groups(which, limit), RunQueries(pool).now()
+    with connection.database() as database:
+        groups, now = database.dead_letters.groups(which, limit), database.queries.now()
     if json:
         typer.echo(screen.as_json(groups))
     elif groups:
@@ -72,8 +71,8 @@ def _show_groups(console: Console, groups: list[Group], now: datetime) -> None:
 @app.command()
 def show(id: str = typer.Argument(metavar="ID", help="Of a run or a step."), json: bool = _AS_JSON) -> None:
     """Show one: what it met, and what can be done."""
-    with connection.pool() as pool:
-        letter, now = DeadLetters(pool).letter(id), RunQueries(pool).now()
+    with connection.database() as database:
+        letter, now = database.dead_letters.letter(id), database.queries.now()
     if not letter.is_dead:
         raise InvalidInput(
             f"{_named(letter)} is {letter.status}, not dead: `agno-workers runs show {letter.run_id}` shows it."
@@ -144,8 +143,8 @@ def redrive(
 
 def _redrive_one(id: str) -> None:
     given = connection.settings()
-    with connection.pool(given) as pool, connection.client(given) as client:
-        letter = DeadLetters(pool).letter(id)
+    with connection.database(given) as database, connection.client(given) as client:
+        letter = database.dead_letters.letter(id)
         if not letter.is_run:
             move = _moves(letter)[0] if letter.is_dead else f"It is {letter.status}: there is nothing to do."
             raise InvalidInput(f"{_named(letter)} is no run, and only runs are sent again. {move}")
@@ -154,7 +153,7 @@ def _redrive_one(id: str) -> None:
                 f"run {letter.id} was delegated by {letter.parent_run_id}, which was told that it failed and waits no more: "
                 "redrive or fork that one."
             )
-        if client.handle(id).redrive():
+        if client.runs.get(id).retry():
             typer.echo(f"Run {letter.id} goes on from its last good turn.")
         elif letter.status not in (RunStatus.DONE, RunStatus.CANCELLED):
             typer.echo(f"Run {letter.id} is on its way already.")
@@ -167,8 +166,8 @@ def _redrive_one(id: str) -> None:
 
 def _redrive_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
     given = connection.settings()
-    with connection.pool(given) as pool, connection.client(given) as client:
-        dead = DeadLetters(pool)
+    with connection.database(given) as database, connection.client(given) as client:
+        dead = database.dead_letters
         found = dead.redrivable(which)
         if dry_run:
             typer.echo(f"{min(found.runs, limit or found.runs)} run(s) would be sent again.")
@@ -189,7 +188,7 @@ def _send_again(run_ids: Iterator[str], client: Client, limit: int | None) -> in
     with screen.console(stderr=True).status("") as shown:
         try:
             for run_id in run_ids:
-                sent += client.handle(run_id).redrive()
+                sent += client.runs.get(run_id).retry()
                 shown.update(f"[dim]{sent} sent again[/]")
                 if sent == limit:
                     break

@@ -33,7 +33,7 @@ from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.local.demo import pipeline
 from agno_workers.local.demo.documents import Picked, pick
 from agno_workers.local.demo.pipeline import Told, Watch, Watched
-from agno_workers.sdk.client import RunHandle
+from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -100,7 +100,7 @@ class Stage:
 
     def watch(self, leave_out: frozenset[str] = frozenset()) -> Watch:
         services = wiring.services()
-        return Watch(services.look, services.streams, self.session, leave_out)
+        return Watch(services.database.queries, services.streams, self.session, leave_out)
 
     def clean(self) -> None:
         """On servers of our own nobody else can be at work: what is unfinished was left by a demo that was killed."""
@@ -198,7 +198,7 @@ def _play(stage: Stage, crew: ProcessManager, started: float) -> list[str]:
     pipeline.submit_research(picked.documents, stage.session)
     _follow(stage, crew, stage.watch(before | {watched.run.id for watched in written}), 1)
 
-    tellings = pipeline.told(wiring.services().look, stage.session)
+    tellings = pipeline.told(wiring.services().database.queries, stage.session)
     show_timeline(console, tellings)
     wrong = [*pipeline.problems(tellings, picked.documents), *sourceless]
     _show_check(stage, tellings, wrong)
@@ -238,7 +238,7 @@ def _show_helped(stage: Stage, asked: Sequence[Watched]) -> list[str]:
     by = stage.chosen.byline if stage.chosen.calls_tools else "  (scripted; the search is real)"
     here, told = wiring.services(), []
     for watched in asked:
-        handle = RunHandle(watched.run.id, here.journal, here.look, here.results, here.streams)
+        handle = RunHandle(watched.run.id, here.database, here.streams)
         cited = [each for each in handle.references if each.cited]
         question = screen.one_line(handle.messages[0].text, 200)
         stage.console.print()

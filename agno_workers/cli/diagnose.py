@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from agno_workers.cli.screen import dollars, length
-from agno_workers.core.run import Run, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.runs.queries import RunDiagnostics, Waiting
 
 ASKS = {
@@ -32,7 +32,7 @@ def why_waiting(
     if not steps:
         return ["It does no work of its own: it ends as the run does that has its idempotency key."]
     open_steps = [step for step in steps if step.status.is_open]
-    if any(step.kind.is_of_ingestion for step in steps):
+    if run.kind is RunKind.INGESTION:
         return [
             *_paused(run, around.now),
             *_ingestion(run, open_steps, around, consumed),
@@ -95,7 +95,9 @@ def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]
         return
     turn = open_steps[0].key.split(":")[1]
     of_turn = {
-        step.key for step in steps if step.kind is not StepKind.TURN and step.key.split(":")[1] == turn
+        step.key
+        for step in steps
+        if step.kind is not StepKind.TURN and step.key.partition(":")[2].split(":")[0] == turn
     }
     if len(open_steps) < len(of_turn):
         yield f"{len(open_steps)} of {len(of_turn)} tool calls are out; the last one in wakes the next turn."

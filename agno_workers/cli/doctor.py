@@ -17,12 +17,13 @@ from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import by_queue, known, state
-from agno_workers.database import migrate
+from agno_workers.database import functions
+from agno_workers.database.functions import database_problems
+from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Pool
 from agno_workers.errors import AgnoError
-from agno_workers.knowledge.store.stats import KnowledgeStats
-from agno_workers.runs.dead import DeadLetters, Which
-from agno_workers.runs.queries import RunQueries, Stuck
+from agno_workers.runs.dead import Which
+from agno_workers.runs.queries import Stuck
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
@@ -117,11 +118,9 @@ def _postgres(settings: Settings) -> list[Finding]:
 
 
 def _schema(settings: Settings) -> list[Finding]:
-    current, newest = (
-        migrate.current(connection.database_url(settings), connection.PATIENCE_S),
-        migrate.newest(),
-    )
-    if current == newest:
+    url = connection.database_url(settings)
+    current, newest = functions.state(url, connection.PATIENCE_S).revision, NEWEST
+    if not database_problems(url):
         return [Finding("ok", "schema", f"at {current}, the newest")]
     return [
         Finding(
@@ -235,11 +234,11 @@ def _since(worker: Worker) -> str:
 def _runs(settings: Settings) -> list[Finding]:
     """Work that does not move, and what has died lately."""
     living = [worker for worker in known(settings) if state(worker, settings) == "alive"]
-    with connection.pool(settings) as pool:
-        look = RunQueries(pool)
+    with connection.database(settings) as database:
+        look = database.queries
         stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
         now, silent_s = look.now(), look.keeper_silent_s()
-        died = sum(group.letters for group in DeadLetters(pool).groups(Which(within=_HOUR), limit=1000))
+        died = sum(group.letters for group in database.dead_letters.groups(Which(within=_HOUR), limit=1000))
     no_keeper = silent_s is None or silent_s > _KEEPERS_CHANGE.total_seconds()
     found = [finding for each in stuck if (finding := _stuck(each, now, living, no_keeper=no_keeper))]
     if died >= _MANY_DEAD:
@@ -250,8 +249,8 @@ def _runs(settings: Settings) -> list[Finding]:
 
 def _knowledge(settings: Settings) -> list[Finding]:
     """Models that nobody is getting ready any more. Ingestions that don't move are found among the runs and queues."""
-    with connection.pool(settings) as pool:
-        overview = KnowledgeStats(pool)
+    with connection.database(settings) as database:
+        overview = database.knowledge_stats
         bases, unfinished = overview.bases(), overview.unfinished()
     found = [
         Finding(

@@ -235,7 +235,7 @@ def review(
             _show_notes(here.feedback.notes(name), name, json=json)
             return
         kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
-        here.journal.wake_keeper()
+        here.database.submissions.wake_keeper()
     done = "Approved note {}; it is being ingested." if verdict == "approve" else "Rejected note {}."
     typer.echo(screen.as_json(kept) if json else done.format(kept.id))
 

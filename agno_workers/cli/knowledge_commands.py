@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from agno_workers.cli import connection
+from agno_workers.core.step import Submitted
 from agno_workers.database.pool import Pool
-from agno_workers.engine.registry import Registry
 from agno_workers.errors import InvalidInput, ModelRejected
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.service import KnowledgeService
@@ -19,9 +19,9 @@ from agno_workers.knowledge.store.bases import KnowledgeBases, KnowledgeRow
 from agno_workers.knowledge.store.feedback import FeedbackStore
 from agno_workers.knowledge.types import Knowledge, as_options, from_options
 from agno_workers.models.resolve import resolve as resolve_model
-from agno_workers.runs.journal import Journal, Submitted
+from agno_workers.registry import Registry
+from agno_workers.repositories import Database
 from agno_workers.runs.queries import RunQueries
-from agno_workers.runs.results import Results
 from agno_workers.sdk.ingestion import Ingestion, named
 from agno_workers.settings import Settings
 
@@ -31,12 +31,24 @@ class KnowledgeCommands:
     """Services of a knowledge command."""
 
     settings: Settings
-    pool: Pool
-    journal: Journal
-    look: RunQueries
-    knowledges: KnowledgeBases
-    feedback: FeedbackStore
+    database: Database
     library: KnowledgeService
+
+    @property
+    def pool(self) -> Pool:
+        return self.database.pool
+
+    @property
+    def look(self) -> RunQueries:
+        return self.database.queries
+
+    @property
+    def knowledges(self) -> KnowledgeBases:
+        return self.database.knowledge
+
+    @property
+    def feedback(self) -> FeedbackStore:
+        return self.database.feedback
 
     def described(self, name: str) -> Knowledge:
         """Return the knowledge base from AGNO_IMPORTS, or from Postgres. Raises UnknownKnowledge."""
@@ -62,29 +74,21 @@ class KnowledgeCommands:
         self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
 
     def ingestion(self, run_id: str) -> Ingestion:
-        return Ingestion(run_id, self.knowledges, self.journal, self.look, Results(self.pool))
+        return Ingestion(run_id, self.database)
 
     def began(self, submitted: Submitted) -> Ingestion:
         """Return a submitted ingestion, and wake the keeper, which sends it."""
-        self.journal.wake_keeper()
+        self.database.submissions.wake_keeper()
         return self.ingestion(submitted.run_id)
 
 
 @contextmanager
 def opened(given: Settings | None = None) -> Iterator[KnowledgeCommands]:
-    """Raises as `connection.pool`."""
+    """Raises as `connection.database`."""
     given = given or connection.settings()
-    with connection.pool(given) as pool:
-        journal = Journal(
-            pool,
-            inline_max_bytes=given.inline_max_bytes,
-            lease_s=given.lease_s,
-            publish_after_s=0.0,
-            turn_attempts=given.turn_attempts,
-        )
-        knowledges = KnowledgeBases(pool, journal, queue=given.knowledge_queue)
-        library = KnowledgeService.on(pool, knowledges, resolve)
-        yield KnowledgeCommands(given, pool, journal, RunQueries(pool), knowledges, library.feedback, library)
+    with connection.database(given) as database:
+        service = KnowledgeService.on(database.pool, database.knowledge, resolve)
+        yield KnowledgeCommands(given, database, service)
 
 
 def in_code(given: Settings, name: str) -> Knowledge | None:

@@ -10,10 +10,10 @@ import typer
 
 from agno_workers.cli import connection, screen
 from agno_workers.core.run import Run, RunStatus
-from agno_workers.engine.registry import Registry
 from agno_workers.errors import AgnoError, WaitTimeout
+from agno_workers.registry import Registry
 from agno_workers.runs.queries import output
-from agno_workers.sdk.client import RunHandle
+from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 from agno_workers.streams import Streamed
 
@@ -41,8 +41,14 @@ def run(
     queue = _queue_of(agent, given)
     text = sys.stdin.read() if text == "-" else text
     with connection.client(given, live=stream) as client:
-        handle = client.submit(
-            agent, text, queue=queue, session_id=session, user_id=user, idempotency_key=key
+        handle = client.runs.submit(
+            agent,
+            text,
+            queue=queue,
+            allow_unknown=queue is not None,
+            session_id=session,
+            user_id=user,
+            idempotency_key=key,
         )
         if not wait:
             typer.echo(screen.as_json(handle.run) if json else handle.id)
@@ -54,10 +60,10 @@ def run(
             raise typer.Exit(130) from None
 
 
-def _queue_of(agent: str, given: Settings) -> str:
-    """An agent may have a queue of its own. Only the code knows: raises UnknownAgent, where there is code to ask."""
+def _queue_of(agent: str, given: Settings) -> str | None:
+    """The queue of an agent in the code here; None: its workers have registered it. Raises UnknownAgent, where there is code."""
     if not given.imports:
-        return given.agent_queue
+        return None
     connection.import_from_here()
     return Registry.importing(given.imports).get(agent).queue or given.agent_queue
 
@@ -94,7 +100,7 @@ def _looks(handle: RunHandle) -> Iterator[Run]:
     """The run's row once a second until it has ended, with an end noticed at once."""
     while True:
         try:
-            handle.output(timeout=1)
+            handle.wait(timeout=1)
         except WaitTimeout:
             yield handle.run
             continue

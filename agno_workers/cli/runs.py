@@ -25,7 +25,8 @@ from agno_workers.knowledge.references import references
 from agno_workers.knowledge.store.bases import AGENT as KNOWLEDGE
 from agno_workers.knowledge.types import Reference
 from agno_workers.runs.queries import Listed, RunDiagnostics
-from agno_workers.sdk.client import Client, RunHandle
+from agno_workers.sdk.client import Client
+from agno_workers.sdk.handles import RunHandle
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(people.app)
 _MAX_SHOWN_CHARS = 1000
 _MAX_NAME_CHARS = 16
+_OF_AGENTS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
 _MAX_STEPS = 40
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
@@ -86,10 +88,11 @@ def _status(run: Run) -> Text:
 @app.command()
 def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> None:
     """Show a run: its steps, its transcript, and why it waits if it is not over."""
-    with connection.look() as look:
+    with connection.database() as database:
+        look = database.queries
         run, steps, transcript = look.run(run_id), look.steps(run_id), look.transcript(run_id)
         around = look.around(run_id)
-        given = references(transcript, look.grounded(run_id).values(), run.content)
+        given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
     why = [] if run.status.is_terminal else why_waiting(run, steps, around, _consumed(steps))
     if json:
         told = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
@@ -202,7 +205,7 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
 
 def _worth_showing(steps: list[Step]) -> list[Step]:
     """All of an agent's run; of an ingestion, which may have thousands, those that are open or went wrong, and the last ones."""
-    if len(steps) <= _MAX_STEPS or not any(step.kind.is_of_ingestion for step in steps):
+    if len(steps) <= _MAX_STEPS or not any(step.kind not in _OF_AGENTS for step in steps):
         return steps
     marked = [
         step
@@ -330,7 +333,7 @@ def fork(
 
 def _existing(client: Client, run_id: str) -> tuple[RunHandle, Run]:
     """The run, and how it stood. Raises RunNotFound."""
-    handle = client.handle(run_id)
+    handle = client.runs.get(run_id)
     return handle, handle.run
 
 

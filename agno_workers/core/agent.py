@@ -1,19 +1,19 @@
-"""An agent as a value: who it is, what it may use, and within which bounds.
+"""An agent as a value: its model, instructions, tools and bounds.
 
 An Agent holds no connection, no state and no history, so it costs next to nothing to build and is safe to
-share. The doors (`agno_workers.Agent`) add the verbs: `delay`, `s`, `run`.
+share. `agno_workers.Agent` adds the verbs: `delay`, `s`, `run`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from agno_workers.core.messages import ModelSettings, Usage
+from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
-from agno_workers.knowledge.types import Knowledge, KnowledgeBinding
 
 
 class History(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Where a run ends with what it has (`done`, the last text), `reason` saying which limit it met, as in `limit:turns`."""
+    """Bounds of one run; its `reason` names the limit that it met, as `limit:turns`."""
 
     turns: int = 20
     """Model calls."""
@@ -43,15 +43,17 @@ class Limits(msgspec.Struct, frozen=True):
     """US dollars of all turns together, by the agent's `prices`; a delegation's run has limits of its own."""
     deadline_s: float | None = None
     """Seconds from the submit to the end, whatever the run is doing then; its delegations end with it."""
+    on_limit: Literal["fail", "return"] = "fail"
+    """`fail`: the run fails with LimitReached, and keeps its last text. `return`: it is done, with its last text as the answer."""
 
 
 class Prices(msgspec.Struct, frozen=True):
-    """What the agent's model costs, in US dollars for a million tokens. Providers change theirs: none are built in."""
+    """Prices of the agent's model, in US dollars for a million tokens. Providers change theirs: none are built in."""
 
     input_usd: float
     output_usd: float
     cached_usd: float | None = None
-    """Of input that the provider had cached; None: as other input."""
+    """For input that the provider had cached; None: as other input."""
 
     def cost_usd(self, usage: Usage) -> float:
         cached = self.input_usd if self.cached_usd is None else self.cached_usd
@@ -61,21 +63,8 @@ class Prices(msgspec.Struct, frozen=True):
         ) / 1e6
 
 
-class Retry(msgspec.Struct, frozen=True):
-    """How often a model call (a tool) is tried before the run fails (the model is told), and how long to wait in between."""
-
-    attempts: int = 4
-    first_delay_s: float = 1.0
-    factor: float = 2.0
-    max_delay_s: float = 60.0
-    jitter: float = 0.25
-    """The share of a delay that is random: 0.25 spreads 8 s over 6 to 10 s."""
-    output_attempts: int = 2
-    """Extra turns granted to an answer that does not fit `output_schema`."""
-
-
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that makes one agent. Two agents with equal fields are equal."""
+    """The definition of an agent. Two agents with equal fields are equal."""
 
     name: str
     """Callers in other services use this name; unique among the imported agents."""
@@ -85,8 +74,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | Sequence[str] = ""
     tools: Sequence[Any] = ()
     """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
-    knowledge: Knowledge | KnowledgeBinding | None = None
-    """What it may search: `docs` (a tool), `docs.context()` (hits with each question), `docs.with_feedback()` (may add to it)."""
+    knowledge: Any = None
+    """A knowledge base that it may search, or a binding that says how; see `agno_workers.Knowledge`."""
     output_schema: type[Any] | None = None
     """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
     settings: ModelSettings = ModelSettings()
@@ -96,5 +85,5 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     prices: Prices | None = None
     retry: Retry = Retry()
     queue: str | None = None
-    """The Celery queue that carries its turns; None is the settings' `agent_queue`."""
+    """The Celery queue of its turns; None: the settings' queue for agents."""
     metadata: dict[str, Any] = {}

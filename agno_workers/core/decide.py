@@ -1,7 +1,8 @@
-"""What comes after a model's reply. Pure: values in, one of four moves out; the engine carries it out."""
+"""The move after a model's reply. Pure: values in, one of four moves out; the engine executes it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -18,20 +19,24 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """The run failed for a reason that another try would not mend."""
+    """The run fails for a reason that another attempt would not change."""
 
     message: str
     reason: str
+    type: str = "RunFailed"
+    """The name of the error that the caller gets."""
+    content: Any = None
+    """The last text, kept with the run."""
 
 
 class FanOut(msgspec.Struct, frozen=True):
-    """Run these tools side by side; the last one in wakes the next turn."""
+    """Run these tools side by side; the last result wakes the next turn."""
 
     calls: tuple[ToolCall, ...]
 
 
 class AskAgain(msgspec.Struct, frozen=True):
-    """Another turn right away: the model paused, or its answer did not fit and `note` tells it so."""
+    """Take another turn at once: the model paused, or its answer did not fit and `note` tells it so."""
 
     note: Message | None = None
 
@@ -40,7 +45,7 @@ Move = End | Fail | FanOut | AskAgain
 
 
 class SoFar(msgspec.Struct, frozen=True):
-    """What the run has used, the reply at hand included."""
+    """The run's use so far, including the reply at hand."""
 
     turns: int
     tool_calls: int
@@ -56,13 +61,13 @@ def decide(
     grace: int = 0,
     content: Any = None,
 ) -> Move:
-    """The next move of a run.
+    """Return the next move of a run.
 
-    `so_far` counts this reply. `content` is the answer as the agent's `output_schema` reads it, `misfit` why
-    it does not fit (None: it fits, or no schema was asked for), `grace` how many more turns a misfit is granted.
+    `so_far` includes this reply. `content` is the answer as the agent's `output_schema` reads it, `misfit` says why
+    it does not fit (None: it fits, or there is no schema), `grace` is the number of further turns for a misfit.
 
-    Calls in a whole reply are made, whatever word the provider ends it with. Those of a reply that was cut off or
-    refused are not, since their arguments may be cut off, too: they end with the run (see `not_called`).
+    The calls of a whole reply are made, whatever stop reason the provider gives. The calls of a reply that was cut off or
+    refused are not made, since their arguments may be cut off too: they end with the run (see `not_called`).
     """
     calls = reply.message.tool_calls
     match reply.stop:
@@ -80,7 +85,7 @@ def decide(
         case StopReason.LENGTH if calls:
             return End(reply.message.text, "length")
         case _ if misfit is not None and grace > 0:
-            return _limit_met(reply, so_far, limits) or AskAgain(_mend(misfit))
+            return _limit_met(reply, so_far, limits) or AskAgain(_schema_reminder(misfit))
         case _ if misfit is not None:
             return Fail(f"the answer does not fit output_schema: {misfit}", "output_schema")
         case StopReason.LENGTH:
@@ -90,8 +95,8 @@ def decide(
 
 
 def not_called(reply: Reply, reason: str) -> tuple[Message, ...]:
-    """What follows a last reply that has calls: a result each, since no provider takes a transcript without
-    them, and the next run of the session may have this one in its history.
+    """Return a result for each call of a last reply: no provider takes a transcript without them, and the next run of the
+    session may have this one in its history.
     """
     return tuple(
         Message("tool", (ToolResult(call.id, call.name, f"{call.name} was not called: the run ended ({reason}).", True),))
@@ -99,27 +104,31 @@ def not_called(reply: Reply, reason: str) -> tuple[Message, ...]:
     )  # fmt: skip
 
 
-def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | None:
-    """The limit that forbids one more turn, as the end it brings."""
+def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | Fail | None:
+    """Return the end that a limit brings, where one forbids another turn."""
     tokens = so_far.usage.input_tokens + so_far.usage.output_tokens
-    if so_far.turns >= limits.turns:
-        return End(reply.message.text, "limit:turns")
-    if so_far.tool_calls > limits.tool_calls:
-        return End(reply.message.text, "limit:tool_calls")
-    if limits.tokens is not None and tokens >= limits.tokens:
-        return End(reply.message.text, "limit:tokens")
-    if limits.cost_usd is not None and so_far.cost_usd >= limits.cost_usd:
-        return End(reply.message.text, "limit:cost")
+    met = (
+        ("turns", so_far.turns, limits.turns, so_far.turns >= limits.turns),
+        ("tool_calls", so_far.tool_calls, limits.tool_calls, so_far.tool_calls > limits.tool_calls),
+        ("tokens", tokens, limits.tokens, limits.tokens is not None and tokens >= limits.tokens),
+        ("cost", so_far.cost_usd, limits.cost_usd, limits.cost_usd is not None and so_far.cost_usd >= limits.cost_usd),
+    )  # fmt: skip
+    for name, used, limit, is_met in met:
+        if is_met and limits.on_limit == "return":
+            return End(reply.message.text, f"limit:{name}")
+        if is_met:
+            message = f"the run reached its limit of {name} ({used:g} of {limit:g}): raise Limits, or set on_limit='return'"
+            return Fail(message, f"limit:{name}", "LimitReached", reply.message.text)
     return None
 
 
 _MISFIT = "Your answer does not fit the required JSON schema: "
 
 
-def asked_to_mend(message: Message) -> bool:
-    """Whether a message is ours, about an answer that did not fit."""
-    return message.role == "user" and message.text.startswith(_MISFIT)
+def schema_reminders(messages: Iterable[Message]) -> int:
+    """Count our reminders about answers that did not fit."""
+    return sum(message.role == "user" and message.text.startswith(_MISFIT) for message in messages)
 
 
-def _mend(misfit: str) -> Message:
+def _schema_reminder(misfit: str) -> Message:
     return user(f"{_MISFIT}{misfit}\nAnswer again with JSON that fits, and nothing else.")

@@ -1,4 +1,4 @@
-"""Arithmetic of waiting. Pure: the random number is handed in."""
+"""How often to try again, and how long to wait in between. Pure: the random number is an argument."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agno_workers.core.agent import Retry
+import msgspec
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """How often a model call is attempted before the run fails (a tool: before the model is told), and the waits in between."""
+
+    attempts: int = 4
+    first_delay_s: float = 1.0
+    factor: float = 2.0
+    max_delay_s: float = 60.0
+    jitter: float = 0.25
+    """The share of a delay that is random: 0.25 spreads 8 s over 6 to 10 s."""
+    output_attempts: int = 3
+    """Turns in which an answer may fit `output_schema`, the first one included."""
 
 
 def delay_s(retry: Retry, attempt: int, random01: float, retry_after_s: float | None = None) -> float:

@@ -23,7 +23,7 @@ A failed run may be sent again (redrive): it is `queued` in the next generation,
 A run that is paused keeps its status; no step of it is claimed until it is resumed.
 
 A step that is `ready` may have `not_before` (a timer): the keeper sends it when that has come.
-The check constraints of `storage/schema.py` repeat these two lists; a test holds them together.
+The check constraints of `database/tables/runs.py` repeat these two lists; a test holds them together.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.messages import Usage
+
+
+class RunKind(StrEnum):
+    AGENT = "agent"
+    TEAM = "team"
+    WORKFLOW = "workflow"
+    INGESTION = "ingestion"
 
 
 class RunStatus(StrEnum):
@@ -77,10 +84,6 @@ class StepKind(StrEnum):
     FINALIZE = "finalize"
     """What comes at the end of an ingestion."""
 
-    @property
-    def is_of_ingestion(self) -> bool:
-        return self in (StepKind.SCAN, StepKind.INGEST, StepKind.EMBED, StepKind.FINALIZE)
-
 
 class WaitsFor(StrEnum):
     """What a `waiting` step waits for."""
@@ -105,6 +108,8 @@ class Run(msgspec.Struct, frozen=True):
     id: str
     agent: str
     status: RunStatus
+    kind: RunKind = RunKind.AGENT
+    tenant: str = "default"
     generation: int = 0
     session_id: str | None = None
     user_id: str | None = None
@@ -127,6 +132,7 @@ class Run(msgspec.Struct, frozen=True):
     """How many delegations lead to it."""
     forked_from: str | None = None
     batch_id: str | None = None
+    batch_position: int | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agno_workers.core.agent import Retry
 from agno_workers.core.messages import ToolSpec
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import WaitsFor
 
 

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema."""
+"""Bring a database to the newest schema: tables by Alembic, then the functions."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
-from agno_workers.database.schema import SCHEMA
-from agno_workers.errors import Unavailable
+from agno_workers.database import functions
+from agno_workers.database.migrations import NEWEST
+from agno_workers.database.tables import SCHEMA
+from agno_workers.errors import SettingsError, Unavailable
 
 _LOCK = 0x61676E6F  # "agno": one migration at a time, whoever starts it
 
 
 def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str]:
-    """Run what is missing, and return the revisions before and after. Safe to run twice and from several machines.
+    """Execute missing migrations and changed functions, and return the revisions before and after. Safe to repeat, also from
+    several machines at once.
 
-    Raises Unavailable where Postgres can't be reached.
+    Raises Unavailable where Postgres cannot be reached, SettingsError for a database of another history.
     """
     with _connect(database_url, timeout_s) as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None
         connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         try:
             connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             connection.commit()
-            before = _revision(connection)
+            before = functions.read(raw).revision
+            if before is not None and before > NEWEST:
+                raise SettingsError(
+                    f"the database is at revision {before}, which this code does not know (it knows {NEWEST}): use the newer code, or, "
+                    "for a database of an unreleased version, a new database."
+                )
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            connection.commit()
-            return before, newest()
+            functions.apply(raw)
+            raw.commit()
+            return before, NEWEST
         finally:
+            raw.rollback()
             connection.rollback()
             connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
-
-
-def current(database_url: str, timeout_s: float = 10.0) -> str | None:
-    """The revision of a database, None for one that was never migrated."""
-    with _connect(database_url, timeout_s) as connection:
-        return _revision(connection)
-
-
-def newest() -> str:
-    """The revision that this code wants."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def _config() -> Config:
@@ -53,12 +52,6 @@ def _config() -> Config:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     return config
-
-
-def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(
-        connection, opts={"version_table_schema": SCHEMA}
-    ).get_current_revision()
 
 
 def _connect(database_url: str, timeout_s: float) -> sa.Connection:
@@ -70,5 +63,5 @@ def _connect(database_url: str, timeout_s: float) -> sa.Connection:
         return engine.connect()
     except sa.exc.OperationalError as error:
         raise Unavailable(
-            f"Postgres can't be reached: {str(error.orig).strip()}. Is AGNO_DATABASE_URL right?"
+            f"Postgres cannot be reached: {str(error.orig).strip()}. Is AGNO_DATABASE_URL right?"
         ) from error

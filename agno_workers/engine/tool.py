@@ -1,52 +1,48 @@
-"""One tool call, and what is recorded for a call that no worker brings to an end: by the keeper, or for want of a person."""
+"""One tool call; and the results that the keeper records for steps that no worker, or no person, brought to an end."""
 
 from __future__ import annotations
 
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
-from psycopg import Rollback
-from psycopg.pq import TransactionStatus
 
-from agno_workers.core.agent import Retry
 from agno_workers.core.messages import Message, ToolResult
-from agno_workers.core.policy import delay_s
+from agno_workers.core.policy import Retry, delay_s
 from agno_workers.core.run import StepKind, WaitsFor
+from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait
 from agno_workers.core.tool import Effect, Tool, ToolContext, ToolOutcome
-from agno_workers.engine.turn import MAX_DEPTH, NOTHING, Engine
+from agno_workers.engine.turn import MAX_DEPTH, Engine
 from agno_workers.errors import AgnoError, Unavailable
-from agno_workers.failpoints import reach
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, ExpiredWait, ToolClaim
+from agno_workers.signals import signal
 from agno_workers.tools import execute
 
 log = logging.getLogger(__name__)
 DEPLOY = Retry(attempts=8)
-"""A call that this worker has no code for: two minutes or so, in which a deploy brings a worker that has."""
+"""For a call that this worker has no code for: about two minutes, in which a deploy may bring a worker that has it."""
 
 
 def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Carry one tool call. Whatever the tool does, a result is recorded that the model can read."""
-    reach("tool.received")
-    claim = engine.journal.claim_tool(run_id, step_id, generation)
+    """Execute one tool call. Whatever the tool does, a result is recorded that the model can read."""
+    signal("tool.received", run_id=run_id, step_id=step_id)
+    claim = engine.journal.claim(StepKind.TOOL, run_id, step_id, generation)
     if claim is None:
-        return NOTHING
-    reach("tool.claimed")
+        return NOT_RECORDED
+    signal("tool.claimed", claim=claim)
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
     with (
-        engine.held.step(claim.step_id) as is_lost,
+        engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id) as emit,
     ):
-        left = CancelProbe(is_lost)
+        cancelled = CancelProbe(is_lost)
         context = ToolContext(
             run_id=claim.run_id,
             step_id=claim.step_id,
-            call_id=claim.call.id,
+            call_id=claim.tool_call.id,
             agent=claim.agent,
             attempt=claim.attempt,
             key=claim.key,
@@ -54,19 +50,21 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
             user_id=claim.user_id,
             metadata=claim.metadata,
             answer=claim.answer or {},
-            cancelled=left,
+            cancelled=cancelled,
             emit=emit.line,
         )
         if tool is not None and claim.reconciling:
-            found = execute(tool, claim.name, claim.call.arguments, context, reconciling=True)
+            found = execute(tool, claim.name, claim.tool_call.arguments, context, reconciling=True)
             if found.kind != "not_done":
                 return reconciled(engine, claim, tool, found)
         if tool is not None and tool.effect is Effect.TRANSACTIONAL:
-            return in_transaction(engine, claim, tool, context, left)
-        outcome = execute(tool, claim.name, claim.call.arguments, context, known=known_tools(engine, claim))
-        reach("tool.executed")
-        if left.early:
-            return NOTHING
+            return in_transaction(engine, claim, tool, context, cancelled)
+        outcome = execute(
+            tool, claim.name, claim.tool_call.arguments, context, known=known_tools(engine, claim)
+        )
+        signal("tool.executed")
+        if cancelled.was_seen:
+            return NOT_RECORDED
         if outcome.kind == "timeout" and claim.effect is Effect.ONCE:
             return leave_unknown(
                 engine, claim, outcome.content
@@ -75,91 +73,88 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
 
 
 class CancelProbe:
-    """`ctx.cancelled`: a tool that was told so may return early, and its result is no result for whoever carries on."""
+    """`ctx.cancelled`. A tool that saw it true may return early, and its result does not count."""
 
     def __init__(self, is_lost: Callable[[], bool]) -> None:
         self._is_lost = is_lost
-        self.early = False
+        self.was_seen = False
 
     def __call__(self) -> bool:
-        self.early = self.early or self._is_lost()
-        return self.early
+        self.was_seen = self.was_seen or self._is_lost()
+        return self.was_seen
 
 
-def find(engine: Engine, claim: ToolClaim) -> tuple[Tool | None, ToolOutcome | None]:
-    """The tool that a call means, and, where this worker can't make the call, what is to be said instead.
+def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome | None]:
+    """Return the tool of a call, and, where this worker cannot make the call, the outcome to record instead.
 
-    A worker with other code than the one that wrote the step may lack the agent or the tool: then it is tried again, for
-    there may be a better worker.
+    A worker with other code than the worker that wrote the step may lack the agent or the tool: then the call is tried
+    again, since another worker may have it.
     """
     try:
-        prepared = engine.prepare(claim.agent)
+        plan = engine.plan(claim.agent)
     except AgnoError as error:
         return None, ToolOutcome(str(error), True, "again")
-    if claim.name in prepared.members:
+    if claim.name in plan.members:
         text = f'{claim.name} takes {{"task": "..."}}, and delegates at most {MAX_DEPTH} deep: nothing was delegated.'
         return None, ToolOutcome(text, True, "invalid_arguments")
-    tool = prepared.tools.get(claim.name)
+    tool = plan.tools.get(claim.name)
     if tool is None and claim.policy.offered:
         return None, ToolOutcome(f"no worker here has the tool {claim.name}", True, "again")
     return tool, None
 
 
-def known_tools(engine: Engine, claim: ToolClaim) -> list[str]:
-    prepared = engine.prepare(claim.agent)
-    return [*prepared.tools, *prepared.members]
+def known_tools(engine: Engine, claim: ClaimedStep) -> list[str]:
+    plan = engine.plan(claim.agent)
+    return [*plan.tools, *plan.members]
 
 
 def in_transaction(
-    engine: Engine, claim: ToolClaim, tool: Tool, context: ToolContext, left: CancelProbe
+    engine: Engine, claim: ClaimedStep, tool: Tool, context: ToolContext, cancelled: CancelProbe
 ) -> CommitResult:
-    """The tool's writes on `ctx.connection` commit with its result, or not at all."""
-    recorded: CommitResult | None = None
-    # A Rollback is swallowed by its transaction, except when the connection is closed.
-    with engine.pool.connection() as connection, suppress(Rollback), connection.transaction() as transaction:
-        outcome = execute(tool, claim.name, claim.call.arguments, replace(context, connection=connection))
-        reach("tool.executed")
+    """Call a `transactional` tool: its writes on `ctx.connection` commit with its result, or not at all."""
+    committed: CommitResult | None = None
+    with engine.journal.transaction() as transaction:
+        context = replace(context, connection=transaction.connection)
+        outcome = execute(tool, claim.name, claim.tool_call.arguments, context)
+        signal("tool.executed", claim=claim)
         if outcome.kind == "timeout":
-            connection.close()  # its thread may be in the middle of a statement, and must not get to commit
-        elif connection.broken:
+            transaction.close()  # its thread may be in the middle of a statement, and must not get to commit
+        elif transaction.is_lost:
             raise Unavailable(
                 f"Postgres went away while {claim.name} ran; nothing was written, the call is made again"
             )
-        elif connection.info.transaction_status is TransactionStatus.INERROR:
+        elif transaction.has_failed:
             text = f"its transaction failed, nothing was written: {outcome.content}"
-            outcome = replace(
-                outcome, content=text, is_error=True, kind=outcome.kind if outcome.is_error else "raised"
-            )
-        if not outcome.is_error and not left.early:
-            recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), connection=connection)
-        if recorded is None or not recorded.recorded:
-            raise Rollback(transaction)
-    if left.early:
-        return NOTHING
-    if recorded is None:
+            kind = outcome.kind if outcome.is_error else "raised"
+            outcome = replace(outcome, content=text, is_error=True, kind=kind)
+        if not outcome.is_error and not cancelled.was_seen:
+            committed = transaction.finish(claim, as_message(claim, outcome))
+    if cancelled.was_seen:
+        return NOT_RECORDED
+    if committed is None:
         return finish(engine, claim, tool, outcome)
-    reach("tool.recorded")
-    return recorded
+    signal("tool.recorded", claim=claim)
+    return committed
 
 
-def finish(engine: Engine, claim: ToolClaim, tool: Tool | None, outcome: ToolOutcome) -> CommitResult:
-    """Record what became of a call; one that may work later is given back, as long as its tries last."""
+def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolOutcome) -> CommitResult:
+    """Record the outcome of a call; a call that may work later is released for another attempt, as long as it has one."""
     retry = tool.retry if tool else DEPLOY
     error = {"type": outcome.kind, "message": outcome.content[:1000], "ids": {}} if outcome.is_error else None
     if outcome.kind == "again" and claim.tries + 1 < retry.attempts:
         wait_s = delay_s(retry, claim.tries + 1, random.random(), outcome.after_s)
-        engine.journal.retry(claim, wait_s, error or {})
-        return NOTHING
+        engine.journal.retry(claim.step_id, claim.attempt, wait_s, error or {})
+        return NOT_RECORDED
     if outcome.kind == "again" and claim.reconciling and tool is None:
         return leave_unknown(engine, claim, outcome.content)  # nobody here could ask
     step_status = "dead" if outcome.kind == "again" else "done"
     recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), error, step_status)
-    reach("tool.recorded")
+    signal("tool.recorded")
     return recorded
 
 
-def reconciled(engine: Engine, claim: ToolClaim, tool: Tool, found: ToolOutcome) -> CommitResult:
-    """What a reconcile hook found out. A hook that fails is tried again; one that does not know leaves it open."""
+def reconciled(engine: Engine, claim: ClaimedStep, tool: Tool, found: ToolOutcome) -> CommitResult:
+    """Record what a reconcile hook found. A hook that failed is tried again; a hook that does not know leaves the outcome open."""
     if not found.is_error:
         return finish(engine, claim, tool, found)
     if found.kind != "unknown" and claim.tries + 1 < tool.retry.attempts:
@@ -167,28 +162,28 @@ def reconciled(engine: Engine, claim: ToolClaim, tool: Tool, found: ToolOutcome)
     return leave_unknown(engine, claim, found.content)
 
 
-def as_message(claim: ToolClaim, outcome: ToolOutcome) -> Message:
-    return Message("tool", (ToolResult(claim.call.id, claim.name, outcome.content, outcome.is_error),))
+def as_message(claim: ClaimedStep, outcome: ToolOutcome) -> Message:
+    return Message("tool", (ToolResult(claim.tool_call.id, claim.name, outcome.content, outcome.is_error),))
 
 
-def bury(engine: Engine, step: ExhaustedStep) -> CommitResult:
-    """End a step that no attempt ended: a turn fails its run, a tool call tells the model what is known of it."""
+def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
+    """End a step that has no attempt left: a turn fails its run, a tool call tells the model what is known of it."""
     ids = {"run_id": step.run_id, "step_id": step.step_id}
     text = (
         f"attempt {step.attempt} on {step.worker} ended without a result, and no further attempt is allowed"
     )
     error = {"type": "LeaseExpired", "message": text, "ids": ids}
-    log.error("a step is given up", extra=ids | {"kind": step.kind, "attempt": step.attempt})
+    log.error("step has no attempt left", extra=ids | {"kind": step.kind, "attempt": step.attempt})
     if step.kind is StepKind.TURN:
         return engine.journal.fail(step, error, "worker_lost", step_status="dead")
     if step.effect is Effect.ONCE:
         return leave_unknown(engine, step, text)
-    said = f"{step.name} failed: its worker died in each of {step.attempt} attempts."
-    return engine.journal.finish_tool(step, _result(step, said), error, step_status="dead")
+    told = f"{step.name} failed: its worker died in each of {step.attempt} attempts."
+    return engine.journal.finish_tool(step, _result(step, told), error, step_status="dead")
 
 
-def leave_unknown(engine: Engine, step: ToolClaim | ExhaustedStep, why: str) -> CommitResult:
-    """Nobody knows whether a `once` tool took effect: a person is asked, or the model told, as its policy says."""
+def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -> CommitResult:
+    """Record that nobody knows whether a `once` tool took effect: its policy asks a person, or tells the model."""
     error = {
         "type": "OutcomeUnknown",
         "message": why,
@@ -196,12 +191,12 @@ def leave_unknown(engine: Engine, step: ToolClaim | ExhaustedStep, why: str) -> 
     }
     if step.policy.on_unknown == "ask":
         engine.journal.ask_person(step, error)
-        return NOTHING
+        return NOT_RECORDED
     return engine.journal.finish_tool(step, _result(step, unknown(step.name)), error, step_status="unknown")
 
 
 def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
-    """Nobody answered in time: what follows is the policy of the tool."""
+    """End a wait that nobody answered in time, as the policy of the tool says."""
     text = f"Nobody answered within {step.policy.within_s:g} s."
     error: dict[str, Any] = {
         "type": "NobodyAnswered",
@@ -210,26 +205,25 @@ def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
     }
     answer = {"verdict": "expired", "by": None, "note": text}
     if step.waits_for is WaitsFor.RESOLUTION:
-        said = f"{text} {unknown(step.name)}"
-        return engine.journal.finish_tool(step, _result(step, said), error, "unknown", answer=answer)
+        told = f"{text} {unknown(step.name)}"
+        return engine.journal.finish_tool(step, _result(step, told), error, "unknown", answer=answer)
     match step.policy.on_timeout:
         case "approve" if step.waits_for is WaitsFor.CONFIRMATION:
             engine.journal.answer(
                 step.step_id, [step.waits_for], answer | {"verdict": "approved"}, step.attempt
             )
-            return NOTHING
+            return NOT_RECORDED
         case "fail":
             engine.journal.fail_unanswered(step, error)
-            return NOTHING
+            return NOT_RECORDED
         case _:
-            said = f"{step.name} was not called. {text}"
-            return engine.journal.finish_tool(step, _result(step, said), error, answer=answer)
+            told = f"{step.name} was not called. {text}"
+            return engine.journal.finish_tool(step, _result(step, told), error, answer=answer)
 
 
 def unknown(name: str) -> str:
-    return f"It is not known whether {name} took effect: the worker died while it ran. It must not be repeated; check before you go on."
+    return f"It is not known whether {name} took effect: its worker died while it ran. Do not repeat it; check first."
 
 
-def _result(step: ToolClaim | ExhaustedStep | ExpiredWait, said: str) -> Message:
-    call_id = step.call.id if isinstance(step, ToolClaim) else step.call_id or ""
-    return Message("tool", (ToolResult(call_id, step.name, said, True),))
+def _result(step: ClaimedStep | ExhaustedStep | ExpiredWait, text: str) -> Message:
+    return Message("tool", (ToolResult(step.call_id or "", step.name, text, True),))

@@ -1,145 +1,193 @@
-"""The agent loop: one turn. Claim, prepare, ask, record; then the tools side by side, another turn, or the end.
+"""The agent loop: one turn. Claim, prepare, ask, decide, commit; then the tools side by side, another turn, or the end.
 
-A turn may be carried twice, after a crash or by two workers at once; whoever records first is right. That is all
-the recovery there is: resuming a run is the same step again.
+A turn may be executed twice, after a crash or by two workers at once; the first commit wins. That is all the recovery there is:
+resuming a run is the same step again.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
-from agno_workers.core.agent import Agent, Retry
-from agno_workers.core.decide import AskAgain, End, Fail, FanOut, SoFar, asked_to_mend, decide, not_called
-from agno_workers.core.messages import Reply, ToolCall, user
-from agno_workers.core.policy import delay_s
-from agno_workers.core.ports import Model
-from agno_workers.core.tool import Effect, Policy
-from agno_workers.database.pool import Pool
+from agno_workers.core.agent import Agent
+from agno_workers.core.decide import (
+    AskAgain,
+    End,
+    Fail,
+    FanOut,
+    SoFar,
+    decide,
+    not_called,
+    schema_reminders,
+)
+from agno_workers.core.messages import Delta, Message, Reply, ToolCall, user
+from agno_workers.core.policy import Retry, delay_s
+from agno_workers.core.ports import Journal, Model
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import (
+    NOT_RECORDED,
+    ChildRun,
+    ClaimedStep,
+    CommitResult,
+    ToolStep,
+    TurnRecord,
+)
+from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
-from agno_workers.engine.prepare import Delegation, Prepared
-from agno_workers.engine.registry import Registry
-from agno_workers.errors import AgnoError, ModelRejected, ModelUnavailable, Unavailable
-from agno_workers.failpoints import reach
-from agno_workers.knowledge.service import KnowledgeService
-from agno_workers.runs.journal import Child, CommitResult, Journal, ToolStep, TurnClaim
+from agno_workers.engine.plan import AgentPlan, Delegation
+from agno_workers.errors import AgnoError, ModelRejected, ModelUnavailable, Unavailable, error_to_json
+from agno_workers.signals import signal
 from agno_workers.streams import Streams
 
 log = logging.getLogger(__name__)
-NOTHING = CommitResult(False)
 MAX_DEPTH = 8
-"""Delegations of delegations at the most: agents that call each other in a ring come to an end."""
+"""Delegations of delegations at most: agents that call each other in a ring come to an end."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn on its way from claim to commit. Preparations return a changed copy."""
+
+    claim: ClaimedStep
+    plan: AgentPlan
+    history: tuple[Message, ...] = ()
+    """Messages of earlier runs of the session."""
+    context: tuple[str, ...] = ()
+    """Further parts of the system text."""
+
+    @property
+    def agent(self) -> Agent:
+        return self.plan.agent
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The parts that a feature adds to agents: tools, a preparation of each turn, and a reaction to the end of a run."""
+
+    tools: Callable[[Agent], Sequence[Tool]] = lambda _: ()
+    prepare: Callable[[Turn], Turn] = lambda turn: turn
+    ended: Callable[[Turn, str], object] = lambda *_: None
+    """Called with the last turn and its text, after the commit; it must not raise."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What a step needs of the world, handed in by `wiring`."""
+    """Everything that a step needs of the world; `wiring` builds it."""
 
     journal: Journal
-    pool: Pool
-    registry: Registry
+    agent: Callable[[str], Agent]
+    """Return the agent of that name. Raises UnknownAgent."""
     streams: Streams
     resolve: Callable[[str | Model], Model]
     agent_queue: str
     tool_queue: str
-    held: ActiveSteps
-    library: KnowledgeService
-    prepared: dict[str, Prepared] = field(default_factory=dict)
-    begun: dict[tuple[str, str], Prepared] = field(default_factory=dict)
+    active: ActiveSteps
+    extensions: tuple[Extension, ...] = ()
+    _plans: dict[str, AgentPlan] = field(default_factory=dict)
+    _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
 
-    def prepare(self, name: str) -> Prepared:
+    def plan(self, name: str) -> AgentPlan:
         """Raises UnknownAgent or InvalidTool."""
-        if name not in self.prepared:
-            self.prepared[name] = Prepared.of(self.registry.get(name), self.library.tools)
-        return self.prepared[name]
+        if name not in self._plans:
+            agent = self.agent(name)
+            more = [tool for extension in self.extensions for tool in extension.tools(agent)]
+            self._plans[name] = AgentPlan.of(agent, more)
+        return self._plans[name]
 
-    def prepare_for(self, claim: TurnClaim) -> Prepared:
-        """The agent as it was when the run began: a deploy changes its instructions for new runs only."""
-        prepared, sha256 = self.prepare(claim.agent), claim.definition
-        if sha256 is None or sha256 == prepared.definition.sha256:
-            return prepared
-        if (claim.agent, sha256) not in self.begun:
-            self.begun[claim.agent, sha256] = prepared.as_begun(self.journal.definition(sha256))
-        return self.begun[claim.agent, sha256]
+    def plan_for(self, claim: ClaimedStep) -> AgentPlan:
+        """Return the agent as it was when the run began: a deploy changes its instructions for new runs only."""
+        plan, sha256 = self.plan(claim.agent), claim.definition
+        if sha256 is None or sha256 == plan.definition.sha256:
+            return plan
+        if (claim.agent, sha256) not in self._earlier:
+            self._earlier[claim.agent, sha256] = plan.as_begun(self.journal.definition(sha256))
+        return self._earlier[claim.agent, sha256]
 
     def queue_of(self, agent: Agent) -> str:
         return agent.queue or self.agent_queue
 
 
 def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Carry one turn of a run; what it owes to Celery comes back to be sent."""
-    reach("turn.received")
-    claim = engine.journal.claim_turn(run_id, step_id, generation)
+    """Execute one turn of a run, and return the messages to publish."""
+    signal("turn.received", run_id=run_id, step_id=step_id)
+    claim = engine.journal.claim(StepKind.TURN, run_id, step_id, generation)
     if claim is None:
-        return NOTHING  # a duplicate, or cancelled: somebody else has it, or nobody needs it
-    reach("turn.claimed")
+        return NOT_RECORDED  # a duplicate, or cancelled
+    signal("turn.claimed", claim=claim)
     retry = Retry()
     try:
-        prepared = engine.prepare_for(claim)
-        retry = prepared.agent.retry
-        claim = with_deadline(engine, prepared, claim)
-        reply = ask(engine, prepared, claim)
-        reach("turn.replied")
-        recorded = record(engine, prepared, claim, reply)
-        reach("turn.recorded")
-        return recorded
+        turn = Turn(claim, engine.plan_for(claim))
+        retry = turn.agent.retry
+        turn, reply = ask(engine, turn)
+        signal("turn.replied", claim=claim)
+        committed = commit(engine, turn, reply)
+        signal("turn.recorded", claim=claim)
+        return committed
     except Stopped:
-        return NOTHING
+        return NOT_RECORDED
     except ModelRejected as error:
         return engine.journal.fail(claim, error.to_json(), "model_rejected")
     except Unavailable:
-        raise  # Postgres is away: nothing can be recorded now; the lease runs out, and the turn is carried again
-    except (
-        Exception
-    ) as error:  # a provider's bad day, an agent not deployed here yet, a bug: bounded tries, then failed
+        raise  # Postgres is away and nothing can be recorded: the lease runs out, and the turn is executed again
+    except Exception as error:  # a provider's outage, an agent that is not deployed here yet, a bug
         return try_later(engine, claim, retry, error)
 
 
-def with_deadline(engine: Engine, prepared: Prepared, claim: TurnClaim) -> TurnClaim:
-    """The keeper ends a run whose deadline has come; the agent's own is written down with the first turn that it takes (a
-    fork has turns of another run's before it).
-    """
-    limit, has_begun = prepared.agent.limits.deadline_s, claim.definition is not None
-    if limit is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
-        return claim
-    return replace(claim, deadline_at=engine.journal.set_deadline(claim.run_id, limit))
-
-
-def ask(engine: Engine, prepared: Prepared, claim: TurnClaim) -> Reply:
-    """One model call, watched by whoever follows the run, and left early when the step is lost."""
-    agent = prepared.agent
-    past = (
-        engine.journal.history(claim, agent.history.runs) if claim.session_id and agent.history.runs else ()
+def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
+    """Prepare the turn and call the model once; leave early when the step is lost."""
+    claim = turn.claim
+    preparations: tuple[Callable[[Turn], Turn], ...] = (
+        partial(with_deadline, engine.journal),
+        partial(with_history, engine.journal),
+        *(extension.prepare for extension in engine.extensions),
     )
     with (
-        engine.held.step(claim.step_id) as is_lost,
+        engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id) as emit,
     ):
 
-        def watch(delta: Any) -> None:
+        def watch(delta: Delta) -> None:
             if is_lost():
                 raise Stopped
             emit(delta)
 
-        hits = engine.library.ground(prepared.use, claim.run_id, claim.transcript) if prepared.use else ()
-        return engine.resolve(agent.model).ask(prepared.request(claim, past, hits), watch)
+        for prepare in preparations:
+            turn = prepare(turn)
+        request = turn.plan.request(turn.claim, turn.history, turn.context)
+        return turn, engine.resolve(turn.agent.model).ask(request, watch)
 
 
-def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -> CommitResult:
-    """Decide what comes next, and record it with the reply in one transaction."""
-    journal, agent = engine.journal, prepared.agent
+def with_deadline(journal: Journal, turn: Turn) -> Turn:
+    """Set the agent's own deadline at the first turn that the agent takes (a fork has turns of another run before it)."""
+    claim, limit = turn.claim, turn.agent.limits.deadline_s
+    has_begun = claim.definition is not None
+    if limit is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
+        return turn
+    deadline_at = journal.set_deadline(claim.run_id, limit)
+    return replace(turn, claim=msgspec.structs.replace(claim, deadline_at=deadline_at))
+
+
+def with_history(journal: Journal, turn: Turn) -> Turn:
+    """Add the messages of the session's last runs, as many as the agent asks for."""
+    runs = turn.agent.history.runs
+    if not (turn.claim.session_id and runs):
+        return turn
+    return replace(turn, history=journal.history(turn.claim, runs))
+
+
+def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
+    """Decide the next move, and record it with the reply in one transaction."""
+    journal, claim, plan, agent = engine.journal, turn.claim, turn.plan, turn.agent
     cost_usd = agent.prices.cost_usd(reply.usage) if agent.prices else 0.0
-    definition = prepared.definition if claim.definition is None else None
-    kept: Any = {"cost_usd": cost_usd, "definition": definition}
     content, misfit = (
-        prepared.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
+        plan.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
     )
     so_far = SoFar(
         claim.turns + 1,
@@ -147,66 +195,56 @@ def record(engine: Engine, prepared: Prepared, claim: TurnClaim, reply: Reply) -
         claim.usage + reply.usage,
         claim.cost_usd + cost_usd,
     )
-    grace = agent.retry.output_attempts - sum(map(asked_to_mend, claim.transcript))
+    grace = agent.retry.output_attempts - 1 - schema_reminders(claim.messages)
+    definition = plan.definition if claim.definition is None else None
+
+    def record(*more: Message) -> TurnRecord:
+        return TurnRecord((reply.message, *more), reply.usage, cost_usd, definition)
+
     match decide(reply, so_far, agent.limits, misfit, grace, content):
         case FanOut(calls):
-            steps = [tool_step(engine, prepared, claim, call) for call in calls]
-            return journal.fan_out(claim, reply.message, reply.usage, steps, engine.queue_of(agent), **kept)
+            steps = [tool_step(engine, plan, claim, call) for call in calls]
+            return journal.fan_out(claim, record(), steps, engine.queue_of(agent))
         case AskAgain(note):
-            said = [reply.message] if note is None else [reply.message, note]
-            return journal.ask_again(claim, said, reply.usage, engine.queue_of(agent), **kept)
+            return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
         case End(answer, reason):
-            said = [reply.message, *not_called(reply, reason)]
-            recorded = journal.end(claim, said, reply.usage, answer, reason, **kept)
-            if recorded.recorded and prepared.use:
-                engine.library.credit(claim.run_id, claim.transcript, reply.message.text)
-            return recorded
-        case Fail(message, reason):
-            error = {
-                "type": "RunFailed",
-                "message": message,
-                "ids": {"run_id": claim.run_id, "reason": reason},
-            }
-            said = [reply.message, *not_called(reply, reason)]
-            return journal.fail(claim, error, reason, said, reply.usage, **kept)
+            committed = journal.end(claim, record(*not_called(reply, reason)), answer, reason)
+            if committed.recorded:
+                for extension in engine.extensions:
+                    extension.ended(turn, reply.message.text)
+            return committed
+        case Fail(message, reason, kind, last):
+            ids = {"run_id": claim.run_id, "reason": reason} | ({"content": last} if last else {})
+            error: dict[str, Any] = {"type": kind, "message": message, "ids": ids}
+            return journal.fail(claim, error, reason, record(*not_called(reply, reason)), content=last)
 
 
-def tool_step(engine: Engine, prepared: Prepared, claim: TurnClaim, call: ToolCall) -> ToolStep:
-    """Where a call goes: to a worker, or to a run of its own. One that can't be made goes on its way too: its result
-    will tell the model.
+def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCall) -> ToolStep:
+    """Return the step for a call: executed by a worker, or a run of its own. A call that cannot be made gets a step too, whose
+    result tells the model why.
     """
-    if (member := prepared.members.get(call.name)) and claim.depth < MAX_DEPTH:
+    if (member := plan.members.get(call.name)) and claim.depth < MAX_DEPTH:
         with suppress(msgspec.ValidationError, msgspec.DecodeError):
             task = msgspec.json.decode(call.arguments, type=Delegation).task
-            child = Child(member.name, engine.queue_of(member), user(task))
+            child = ChildRun(member.name, engine.queue_of(member), user(task))
             return ToolStep(call, engine.agent_queue, Effect.PURE, 1, child=child)
-    tool = prepared.tools.get(call.name)
+    tool = plan.tools.get(call.name)
     if tool is None:
         return ToolStep(call, engine.tool_queue, Effect.PURE, 3, Policy(offered=False))
     return ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, tool.policy)
 
 
-def try_later(engine: Engine, claim: TurnClaim, retry: Retry, error: Exception) -> CommitResult:
-    """Another try after a while, or, when the tries are used up, the end of the run."""
-    described = as_json(error)
-    if not isinstance(error, AgnoError):
-        log.error(
-            "a turn raised",
-            exc_info=error,
-            extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent},
-        )
+def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception) -> CommitResult:
+    """Release the turn for another attempt, or fail the run when its attempts are used up."""
+    ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
+    if isinstance(error, AgnoError):
+        log.warning("turn failed: %s", error, extra=ids)
     else:
-        log.warning(
-            "a turn is tried again: %s", error, extra={"run_id": claim.run_id, "step_id": claim.step_id}
-        )
+        log.error("turn raised", exc_info=error, extra=ids)
+    described = error_to_json(error)
     if claim.tries + 1 >= retry.attempts:
         return engine.journal.fail(claim, described, "retries", step_status="dead")
-    wish = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None
-    engine.journal.retry(claim, delay_s(retry, claim.tries + 1, random.random(), wish), described)
-    return NOTHING
-
-
-def as_json(error: Exception) -> dict[str, Any]:
-    if isinstance(error, AgnoError):
-        return error.to_json()
-    return {"type": type(error).__name__, "message": str(error), "ids": {}}
+    retry_after_s = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None
+    wait_s = delay_s(retry, claim.tries + 1, random.random(), retry_after_s)
+    engine.journal.retry(claim.step_id, claim.attempt, wait_s, described)
+    return NOT_RECORDED

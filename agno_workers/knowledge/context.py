@@ -9,7 +9,7 @@ from functools import cache, partial
 from msgspec.structs import replace
 
 from agno_workers.core.messages import Delta
-from agno_workers.core.ports import Model
+from agno_workers.core.ports import Journal, Model
 from agno_workers.database.pool import Pool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
 from agno_workers.knowledge.describe import describe
@@ -23,14 +23,13 @@ from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.ingest import Ingest
 from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import Parsed, Raw
-from agno_workers.runs.journal import Journal
 
 _TURN_S = 2.0
 """Seconds to wait for the lock of an index; after that the step is retried later, which frees the worker."""
 
 
 def build(
-    pool: Pool, ingest: Ingest, knowledges: KnowledgeBases, journal: Journal, held: ActiveSteps, *, fetch_timeout_s: float, document_max_bytes: int,
+    pool: Pool, ingest: Ingest, knowledges: KnowledgeBases, journal: Journal, active: ActiveSteps, *, fetch_timeout_s: float, document_max_bytes: int,
     allow: Sequence[str], roots: Sequence[str], model: Callable[[str], Model],
 ) -> IngestContext:  # fmt: skip
     check(allow, roots)
@@ -39,7 +38,7 @@ def build(
         ingest=ingest,
         knowledges=knowledges,
         journal=journal,
-        held=held,
+        active=active,
         find=partial(find, allow=allow, roots=roots),
         fetch=partial(fetch, allow=allow, roots=roots),
         prepare=Reading(os.cpu_count() or 1).prepare,

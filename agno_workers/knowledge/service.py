@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from agno_workers.core.agent import Agent
 from agno_workers.core.messages import Message
 from agno_workers.core.ports import Embedder
 from agno_workers.core.tool import Tool, ToolContext
 from agno_workers.database.pool import Connection, Pool
+from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import NotWaiting, ToolError, Unavailable, UnknownKnowledge
-from agno_workers.knowledge.references import references
+from agno_workers.knowledge.references import as_context, references
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.feedback import Count, FeedbackStore, NoteStatus, ReviewNote
@@ -25,8 +28,8 @@ from agno_workers.knowledge.types import (
     SearchResult,
     SearchType,
     Source,
+    use_of,
 )
-from agno_workers.runs.queries import RunQueries
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,6 @@ class KnowledgeService:
     def __init__(self, pool: Pool, search: Searches, adds: Adds) -> None:
         self.feedback = FeedbackStore(pool)
         self._pool = pool
-        self._look = RunQueries(pool)
         self._search = search
         self._adds = adds
 
@@ -119,7 +121,7 @@ class KnowledgeService:
         asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
         if use.way != "context" or not asked:
             return ()
-        kept = self._look.grounded(run_id)
+        kept = self.feedback.grounded(run_id)
         if asked[-1] in kept:
             return kept[asked[-1]]
         return self.feedback.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
@@ -157,7 +159,7 @@ class KnowledgeService:
     def credit(self, run_id: str, transcript: Sequence[Message], answer: str) -> None:
         """Count the results that a finished run received and cited. Counts are best effort."""
         try:
-            given = references(transcript, self._look.grounded(run_id).values(), answer)
+            given = references(transcript, self.feedback.grounded(run_id).values(), answer)
             used = Counter(each.chunk for each in given)
             cited = Counter(each.chunk for each in given if each.cited)
             self.feedback.count(
@@ -174,6 +176,28 @@ class KnowledgeService:
             search_type=use.search_type,
             filters=use.filters,
         )
+
+
+def extension(service: KnowledgeService) -> Extension:
+    """Return what knowledge adds to agents: tools to search and to add, context for a question, and credit for citations."""
+
+    def binding(agent: Agent) -> KnowledgeBinding | None:
+        return None if agent.knowledge is None else use_of(agent.knowledge)
+
+    def tools(agent: Agent) -> Sequence[Tool]:
+        return service.tools(use) if (use := binding(agent)) else ()
+
+    def prepare(turn: Turn) -> Turn:
+        if (use := binding(turn.agent)) is None:
+            return turn
+        results = service.ground(use, turn.claim.run_id, turn.claim.messages)
+        return replace(turn, context=(*turn.context, as_context(use.knowledge.name, results)))
+
+    def ended(turn: Turn, answer: str) -> None:
+        if binding(turn.agent):
+            service.credit(turn.claim.run_id, turn.claim.messages, answer)
+
+    return Extension(tools, prepare, ended)
 
 
 def judged(hits: Sequence[SearchResult], gap_below: float) -> tuple[float | None, bool]:

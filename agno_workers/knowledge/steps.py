@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from agno_workers.core.agent import Retry
-from agno_workers.core.policy import delay_s
-from agno_workers.core.ports import BatchEmbedder, CountingEmbedder, Embedder
+from agno_workers.core.policy import Retry, delay_s
+from agno_workers.core.ports import BatchEmbedder, CountingEmbedder, Embedder, Journal
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import NOT_RECORDED, CommitResult, ExhaustedStep
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.engine.handlers import Handler
 from agno_workers.errors import (
     AgnoError,
     InvalidInput,
@@ -34,8 +35,8 @@ from agno_workers.errors import (
     SourceRejected,
     SourceUnavailable,
     Unavailable,
+    error_to_json,
 )
-from agno_workers.failpoints import reach
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
@@ -58,12 +59,11 @@ from agno_workers.knowledge.versions import (
     Unchanged,
     processing_hash,
 )
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, Journal
+from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-NOTHING = CommitResult(False)
 FETCHES = 8
 """Sources of one step that are fetched concurrently."""
 SOURCE = Retry(attempts=3, first_delay_s=2.0, factor=5.0)
@@ -90,7 +90,7 @@ class IngestContext:
     ingest: Ingest
     knowledges: KnowledgeBases
     journal: Journal
-    held: ActiveSteps
+    active: ActiveSteps
     find: Callable[[SourceInput, Mapping[str, Any]], Iterator[Source]]
     fetch: Callable[[Source, float, int], Raw]
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
@@ -108,8 +108,8 @@ def take_scan(intake: IngestContext, run_id: str, step_id: str, generation: int)
     """Find the sources of an ingestion."""
     claim = intake.ingest.claim(StepKind.SCAN, run_id, step_id, generation)
     if claim is None:
-        return NOTHING
-    reach("scan.claimed")
+        return NOT_RECORDED
+    signal("scan.claimed")
     return guarded(intake, claim, scan, scan_failed)
 
 
@@ -117,8 +117,8 @@ def take_ingest(intake: IngestContext, run_id: str, step_id: str, generation: in
     """Read a batch of sources."""
     claim = intake.ingest.claim(StepKind.INGEST, run_id, step_id, generation)
     if claim is None:
-        return NOTHING
-    reach("ingest.claimed")
+        return NOT_RECORDED
+    signal("ingest.claimed")
     return guarded(intake, claim, ingest, ingest_failed)
 
 
@@ -126,8 +126,8 @@ def take_embed(intake: IngestContext, run_id: str, step_id: str, generation: int
     """Make the vectors of a batch of chunks."""
     claim = intake.ingest.claim(StepKind.EMBED, run_id, step_id, generation)
     if claim is None:
-        return NOTHING
-    reach("embed.claimed")
+        return NOT_RECORDED
+    signal("embed.claimed")
     return guarded(intake, claim, embed, embed_failed)
 
 
@@ -135,9 +135,23 @@ def take_finalize(intake: IngestContext, run_id: str, step_id: str, generation: 
     """End an ingestion."""
     claim = intake.ingest.claim(StepKind.FINALIZE, run_id, step_id, generation)
     if claim is None:
-        return NOTHING
-    reach("finalize.claimed")
+        return NOT_RECORDED
+    signal("finalize.claimed")
     return guarded(intake, claim, finalize, finalize_failed)
+
+
+def handlers(context: Callable[[], IngestContext], ingest: Ingest) -> dict[StepKind, Handler]:
+    """Return the code for each kind of step of an ingestion. `context` is built with the first step that a worker executes."""
+    steps = {
+        StepKind.SCAN: take_scan,
+        StepKind.INGEST: take_ingest,
+        StepKind.EMBED: take_embed,
+        StepKind.FINALIZE: take_finalize,
+    }
+    return {
+        kind: Handler(lambda *ids, take=take: take(context(), *ids), partial(bury, ingest))
+        for kind, take in steps.items()
+    }
 
 
 Body = Callable[[IngestContext, WorkClaim, IsLost], CommitResult]
@@ -147,10 +161,10 @@ OnError = Callable[[IngestContext, WorkClaim, Exception], CommitResult]
 def guarded(intake: IngestContext, claim: WorkClaim, body: Body, failed: OnError) -> CommitResult:
     """The body of a step; what it raises is for `failed` to judge."""
     try:
-        with intake.held.step(claim.step_id) as is_lost:
+        with intake.active.step(claim.step_id) as is_lost:
             return body(intake, claim, is_lost)
     except Stopped:
-        return NOTHING
+        return NOT_RECORDED
     except Unavailable:
         raise  # Postgres is away: the lease runs out, and the step is carried again
     except Exception as error:
@@ -175,11 +189,11 @@ def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResu
     found = [
         (source, processing_hash(source, chunking, vision)) for source in sources_of(intake, options, is_lost)
     ]
-    reach("scan.found")
+    signal("scan.found")
     intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "retry_of" in options else sorted({source.origin for source, _ in found} - {""})
     recorded = intake.ingest.finish_scan(claim, found, whole)
-    reach("scan.recorded")
+    signal("scan.recorded")
     return recorded
 
 
@@ -197,8 +211,8 @@ def sources_of(intake: IngestContext, options: Mapping[str, Any], is_lost: IsLos
 
 def scan_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     if isinstance(error, InvalidInput | SourceRejected | SettingsError | ModelRejected):
-        return intake.ingest.fail(claim, as_json(error), "scan")
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "scan")
+        return intake.ingest.fail(claim, error_to_json(error), "scan")
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "scan")
 
 
 # Ingest.
@@ -217,9 +231,9 @@ def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRe
         outcomes += [
             (item, read(item, raw, result)) for (item, raw), result in zip(raws, results, strict=True)
         ]
-    reach("ingest.read")
+    signal("ingest.read")
     recorded = intake.ingest.finish_ingest(claim, outcomes)
-    reach("ingest.recorded")
+    signal("ingest.recorded")
     return recorded
 
 
@@ -251,7 +265,7 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceIt
     try:
         raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
     except SourceRejected as error:
-        return item, Failed(as_json(error)), 0
+        return item, Failed(error_to_json(error)), 0
     except SourceUnavailable as error:
         return item, again(item, SOURCE, error), 0
     fingerprint = raw.fingerprint or item.source.fingerprint
@@ -260,7 +274,7 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceIt
     try:
         return item, see(raw) if see else raw, len(raw.content)
     except ModelRejected as error:
-        return item, Failed(as_json(error)), 0
+        return item, Failed(error_to_json(error)), 0
     except ModelUnavailable as error:
         return item, again(item, MODEL, error), 0
 
@@ -268,9 +282,9 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceIt
 def again(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Failed:
     """Retry later, or fail after the last attempt."""
     if item.attempts + 1 >= retry.attempts:
-        return Failed(as_json(error))
+        return Failed(error_to_json(error))
     wait_s = delay_s(retry, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
-    return RetryLater(as_json(error), wait_s)
+    return RetryLater(error_to_json(error), wait_s)
 
 
 def read(item: SourceItem, raw: Raw, result: Prepared | Refusal) -> Outcome:
@@ -295,7 +309,7 @@ def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetche
 
 def ingest_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     """Retry, in case the error was temporary; then release the sources one by one."""
-    return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, as_json(error))
+    return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, error_to_json(error))
 
 
 # Embed.
@@ -321,9 +335,9 @@ def embed(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRes
         for first, vector in zip(few, halves([text.id for text in few], made).values(), strict=True):
             vectors |= {text.id: vector for text in alike[embedded(first)]}
         tokens += took
-    reach("embed.made")
+    signal("embed.made")
     recorded = intake.ingest.finish_embed(claim, vectors, tokens=tokens)
-    reach("embed.recorded")
+    signal("embed.recorded")
     return recorded
 
 
@@ -337,12 +351,12 @@ def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbed
         if batch_id is None:
             batch = {"chunks": [text.id for text in texts]}
             if not intake.ingest.update_call(claim, {"batch": batch}):
-                return NOTHING
+                return NOT_RECORDED
             batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
-        reach("embed.started")
+        signal("embed.started")
         batch = batch | {"id": batch_id}
         if not intake.ingest.update_call(claim, {"batch": batch}):
-            return NOTHING
+            return NOT_RECORDED
     if (made := embedder.poll(batch["id"])) is None:
         waiting = {"type": "Waiting", "message": f"the provider is processing batch {batch['id']}", "ids": {}}
         return wait(intake, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
@@ -385,12 +399,12 @@ def embed_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> C
     if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
         # A worker without the key leaves the step to another one, for some attempts.
         elsewhere = error.ids.get("code") == "not_configured" and later(intake, claim, STEP, error)
-        return elsewhere or intake.ingest.fail(claim, as_json(error), "model_rejected")
+        return elsewhere or intake.ingest.fail(claim, error_to_json(error), "model_rejected")
     if isinstance(error, ModelUnavailable):
         again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
     else:
         again = None if isinstance(error, ModelRejected) else later(intake, claim, STEP, error)
-    return again or smaller(intake.ingest, claim, claim.call or {}, as_json(error))
+    return again or smaller(intake.ingest, claim, claim.call or {}, error_to_json(error))
 
 
 def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any], error: dict[str, Any]) -> CommitResult:  # fmt: skip
@@ -407,7 +421,7 @@ def finalize(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> Commit
     if not intake.ingest.remove_vanished(claim):
         busy = {"type": "Busy", "message": "a document to remove is locked elsewhere", "ids": {}}
         return wait(intake, claim, _BUSY_S, busy)
-    reach("finalize.removed")
+    signal("finalize.removed")
     if is_lost():
         raise Stopped
     if intake.ingest.has_changed(claim):
@@ -415,9 +429,9 @@ def finalize(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> Commit
         try:
             intake.refresh_index(claim.knowledge_id)
         except Taken as error:  # possibly for the time of an index build, so the worker does not wait
-            return wait(intake, claim, _TAKEN_S, as_json(error))
+            return wait(intake, claim, _TAKEN_S, error_to_json(error))
     recorded = intake.ingest.finish_finalize(claim)
-    reach("finalize.recorded")
+    signal("finalize.recorded")
     forget_retired(intake, claim)
     return recorded
 
@@ -432,7 +446,7 @@ def forget_retired(intake: IngestContext, claim: WorkClaim) -> None:
 
 
 def finalize_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, as_json(error), "finalize")
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "finalize")
 
 
 # Shared by all steps.
@@ -460,15 +474,20 @@ def later(
     tries = claim.tries - waits_of(claim) + 1
     if tries >= retry.attempts:
         return None
-    intake.journal.retry(claim, delay_s(retry, max(1, tries), random.random(), wish_s), as_json(error))
-    return NOTHING
+    intake.journal.retry(
+        claim.step_id,
+        claim.attempt,
+        delay_s(retry, max(1, tries), random.random(), wish_s),
+        error_to_json(error),
+    )
+    return NOT_RECORDED
 
 
 def wait(intake: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> CommitResult:
     """Check again later; this does not count as an attempt."""
     if intake.ingest.update_call(claim, {"waits": waits_of(claim) + 1}):
-        intake.journal.retry(claim, delay_s, why)
-    return NOTHING
+        intake.journal.retry(claim.step_id, claim.attempt, delay_s, why)
+    return NOT_RECORDED
 
 
 def waits_of(claim: WorkClaim) -> int:
@@ -483,12 +502,6 @@ def vision_of(claim: WorkClaim) -> str | None:
     """Return the vision model, if there is one."""
     vision = claim.settings.get("vision")
     return vision if vision and vision != "none" else None
-
-
-def as_json(error: Exception) -> dict[str, Any]:
-    if isinstance(error, AgnoError):
-        return error.to_json()
-    return {"type": type(error).__name__, "message": str(error), "ids": {}}
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -1,6 +1,6 @@
 """Language models behind one Protocol, `core.ports.Model`: one provider, one file.
 
-Importing this costs nothing: a provider's SDK is imported when one of its models is asked for the first time.
+Importing this is cheap: the first call of a model imports its provider's SDK.
 """
 
 from agno_workers.models.resolve import resolve

@@ -26,13 +26,13 @@ from agno_workers.core.messages import (
 )
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, finished, plain_id, unsupported
-from agno_workers.models.wire import Connect, Post, ProviderTransport
+from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
 
 if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_MAX_TOKENS = 16_384
-"""Sent when settings name no `max_output_tokens`, as the API insists on a number; a thinking budget is added to it."""
+"""The default for `max_output_tokens`, which the API requires; a thinking budget is added to it."""
 
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 CHOICES = {"auto": "auto", "none": "none", "required": "any"}
@@ -50,21 +50,21 @@ STOPS = {
 class Anthropic:
     """A model behind the Messages API.
 
-    Thinking comes back signed and goes back untouched. So does every other block that we have no part for
-    (calls and results of tools that Anthropic runs): it travels as a Reasoning part without text.
+    Signed thinking goes back unchanged. So does every other block without a part of ours (calls and results of tools
+    that Anthropic runs): it is kept as a Reasoning part without text.
     """
 
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"anthropic:{model}"
         self._model = model
-        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _Fold(request)
-        return self._wire.ask("/v1/messages", self.body(request), fold, request.settings.timeout_s, emit)
+        return self._transport.ask("/v1/messages", self.body(request), fold, request.settings.timeout_s, emit)
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
-        """The JSON that is sent. System messages of the transcript join the system text, as there is one only."""
+        """Return the JSON to send. System messages of the transcript join the single system text."""
         settings = request.settings
         budget = settings.thinking_budget_tokens
         system = [request.system, *(message.text for message in request.messages if message.role == "system")]
@@ -84,7 +84,7 @@ class Anthropic:
         return {key: value for key, value in body.items() if value is not None} | settings.extra
 
     def _messages(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
-        """User and assistant in turn: tool results count as the user's words, neighbours become one message."""
+        """Alternate user and assistant: tool results belong to the user, and neighbours of one role are merged."""
         turns: list[dict[str, Any]] = []
         for message in messages:
             role = "assistant" if message.role == "assistant" else "user"
@@ -98,7 +98,7 @@ class Anthropic:
 
     def _block(self, part: AnyPart) -> dict[str, Any] | None:
         match part:
-            case Text():  # blank text is refused
+            case Text():  # the API refuses blank text
                 return {"type": "text", "text": part.text} if part.text.strip() else None
             case Reasoning():
                 return part.opaque if part.provider == "anthropic" else None
@@ -127,7 +127,7 @@ class Anthropic:
 
 
 class _Fold:
-    """Blocks by their index; the deltas of each are kept apart and joined at the end."""
+    """Collects blocks by their index, and joins the deltas of each at the end."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.complete = False
@@ -186,7 +186,7 @@ class _Fold:
 
 
 def _part(block: dict[str, Any], written: str) -> AnyPart:
-    """A block as a part; `written` are its deltas."""
+    """Return a block as a part; `written` are its deltas."""
     match block["type"]:
         case "text":
             return Text(block["text"] + written)
@@ -200,7 +200,7 @@ def _part(block: dict[str, Any], written: str) -> AnyPart:
 
 
 def _tokens(usage: dict[str, Any]) -> Usage:
-    """Anthropic counts cached tokens beside `input_tokens`; we count them within."""
+    """Include cached tokens in the input tokens: Anthropic counts them separately."""
     cached, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
     return Usage(
         input_tokens=(usage.get("input_tokens") or 0) + cached + written,
@@ -249,21 +249,14 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def connect(api_key: str, base_url: str | None) -> Connect:
-    """Makes Anthropic SDK clients with this key; a base URL of None is Anthropic's own."""
+    """Make Anthropic SDK clients with this key; a base URL of None is Anthropic's own."""
 
-    def connected(http: httpx2.Client) -> Post:
+    def connected(http: httpx2.Client) -> Send:
         from anthropic import Anthropic as Sdk  # noqa: PLC0415 - takes two seconds to import
         from anthropic import Stream  # noqa: PLC0415
 
-        client = Sdk(
-            api_key=api_key, base_url=base_url, http_client=http, max_retries=0, open_telemetry=False
-        )
-
-        def post(path: str, body: dict[str, Any]) -> httpx2.Response:
-            return client.post(
-                path, body=body, cast_to=object, stream=True, stream_cls=Stream[object]
-            ).response
-
-        return post
+        # The SDK's tracing would send a traceparent header.
+        sdk = Sdk(api_key=api_key, base_url=base_url, http_client=http, max_retries=0, open_telemetry=False)
+        return sender(http, sdk, Stream)
 
     return connected

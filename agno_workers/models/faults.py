@@ -1,4 +1,4 @@
-"""What a provider's failure means for us: worth another try, or final. Decisions only; `wire.py` brings the facts."""
+"""The errors for a provider's failures: worth another try, or final. Decisions only, no IO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agno_workers.core.policy import retry_after_s
 from agno_workers.errors import ModelError, ModelRejected, ModelUnavailable
 
 CONTEXT_WINDOW = "context_window"
-"""The `code` of a ModelRejected when the transcript was too long, whatever the provider called it."""
+"""The `code` of a ModelRejected for a transcript that was too long, at every provider."""
 
 MAX_EXPLANATION = 1000  # characters of a provider's own words that go into a message
 
@@ -27,7 +27,7 @@ _TOO_LONG_WORDS = ("prompt is too long", "maximum context length", "exceeds the 
 
 
 class ErrorEvent(Exception):
-    """A provider said within a stream that it can't go on. `code` is its word for why."""
+    """An error that a provider reported within a stream. `code` is its word for why."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class ErrorEvent(Exception):
 def of_status(
     name: str, status: int, body: object, headers: Mapping[str, str], now: datetime | None = None
 ) -> ModelError:
-    """The error for an HTTP answer of 4xx or 5xx from the model `name` (`provider:model`)."""
+    """Return the error for an HTTP status of 4xx or 5xx from the model `name` (`provider:model`)."""
     code, words = explanation(body)
     if _too_long(code, words):
         return _context_window(name, status, words)
@@ -53,7 +53,7 @@ def of_status(
 
 
 def of_event(name: str, error: ErrorEvent) -> ModelError:
-    """The error for an error event within a stream. A code that we do not know is worth another try."""
+    """Return the error for an error event within a stream. An unknown code is worth another try."""
     words = _sentence(str(error))
     if _too_long(error.code, words):
         return _context_window(name, None, words)
@@ -70,7 +70,7 @@ def unavailable(
     code: str = "",
     retry_after_s: float | None = None,
 ) -> ModelUnavailable:
-    """`{name} {what}. Try again later.`"""
+    """Return the error `{name} {what}. Try again later.`"""
     provider, _, model = name.partition(":")
     return ModelUnavailable(
         f"{name} {_sentence(what)} Try again later.",
@@ -78,8 +78,14 @@ def unavailable(
     )  # fmt: skip
 
 
+def rejected(name: str, message: str, *, code: str, status: int | None = None) -> ModelRejected:
+    """Return the final error of the model `name` (`provider:model`) with this message."""
+    provider, _, model = name.partition(":")
+    return ModelRejected(message, provider=provider, model=model, status=status, code=code)
+
+
 def explanation(body: object) -> tuple[str, str]:
-    """A provider's code and its words, from the body of its error, in any of the shapes they use."""
+    """Return the code and the words in the body of a provider's error, in any of the shapes that they use."""
     inner: Any = body
     while isinstance(inner, Mapping) and "error" in inner:
         inner = inner["error"]
@@ -94,30 +100,22 @@ def _too_long(code: str, words: str) -> bool:
 
 
 def _context_window(name: str, status: int | None, words: str) -> ModelRejected:
-    provider, _, model = name.partition(":")
-    return ModelRejected(
-        f"The transcript is longer than the context window of {name}: {words} Shorten it or take another model.",
-        provider=provider, model=model, status=status, code=CONTEXT_WINDOW,
-    )  # fmt: skip
+    message = f"The transcript is longer than the context window of {name}: {words} Shorten it or use another model."
+    return rejected(name, message, code=CONTEXT_WINDOW, status=status)
 
 
 def _rejected(name: str, status: int | None, code: str, words: str) -> ModelRejected:
-    provider, _, model = name.partition(":")
     moves = {
         401: "Check the API key.",
         403: "Check what the API key may do.",
         404: "Check the model's name and the base URL.",
     }
-    quota = "Check the plan and the bill at the provider."
-    move = (
-        quota
-        if code in ("insufficient_quota", "billing_error")
-        else moves.get(status or 0, "Mend the request.")
-    )
-    return ModelRejected(
-        f"{name} rejected the request ({status or code}): {words or 'no explanation.'} {move}",
-        provider=provider, model=model, status=status, code=code,
-    )  # fmt: skip
+    if code in ("insufficient_quota", "billing_error"):
+        move = "Check the plan and the bill at the provider."
+    else:
+        move = moves.get(status or 0, "Correct the request.")
+    message = f"{name} rejected the request ({status or code}): {words or 'no explanation.'} {move}"
+    return rejected(name, message, code=code, status=status)
 
 
 def _sentence(words: str) -> str:

@@ -28,16 +28,16 @@ from agno_workers.core.messages import (
 from agno_workers.models import strict
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
-from agno_workers.models.wire import Connect, Post, ProviderTransport
+from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
 
 if TYPE_CHECKING:
     import httpx2
 
 NOT_REASONING = ("gpt-3", "gpt-4", "chatgpt")
-"""Names that begin like this are of models which refuse to be asked for encrypted reasoning."""
+"""Models whose names begin like this refuse requests for encrypted reasoning."""
 
 CHAT_STOPS = {"length": StopReason.LENGTH, "content_filter": StopReason.REFUSAL}
-"""The others are END, or TOOL_CALLS where there are calls."""
+"""Any other reason is END, or TOOL_CALLS with calls."""
 
 
 # ---- Responses --------------------------------------------------------------------------------------------
@@ -46,20 +46,22 @@ CHAT_STOPS = {"length": StopReason.LENGTH, "content_filter": StopReason.REFUSAL}
 class Responses:
     """A model behind OpenAI's Responses API.
 
-    Nothing is stored at OpenAI (`store` is false): reasoning comes back encrypted and travels in our transcript.
+    OpenAI stores nothing (`store` is false): reasoning comes back encrypted and stays in our transcript.
     """
 
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"openai:{model}"
         self._model = model
-        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         body = self.body(request)
-        return self._wire.ask("/responses", body, _ResponsesFold(request), request.settings.timeout_s, emit)
+        return self._transport.ask(
+            "/responses", body, _ResponsesFold(request), request.settings.timeout_s, emit
+        )
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
-        """The JSON that is sent. `thinking_budget_tokens` has no counterpart here and is left out."""
+        """Return the JSON to send. `thinking_budget_tokens` has no counterpart here and is left out."""
         settings = request.settings
         body = {
             "model": self._model,
@@ -77,7 +79,7 @@ class Responses:
         return _given(body) | settings.extra
 
     def _items(self, message: Message) -> list[dict[str, Any]]:
-        """The message as input items; its content parts that stand together share one item."""
+        """Return the message as input items; adjacent content parts share one item."""
         items: list[dict[str, Any]] = []
         for part in message.parts:
             match part:
@@ -99,7 +101,7 @@ class Responses:
                         items.append({"type": "message", "role": message.role, "content": []})
                     items[-1]["content"].append(self._content(message, part))
         while items and items[-1]["type"] == "reasoning":
-            items.pop()  # reasoning without what came of it is refused
+            items.pop()  # OpenAI refuses reasoning without its result
         return items
 
     def _content(self, message: Message, part: AnyPart) -> dict[str, Any]:
@@ -120,7 +122,7 @@ class Responses:
 
 
 class _ResponsesFold:
-    """Items of the output, each from its deltas until it is done; then as the provider gives it whole."""
+    """Collects output items: each from its deltas, until the provider sends it whole."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.complete = False
@@ -163,7 +165,7 @@ class _ResponsesFold:
                 for part in _output_parts(items[index], self._pieces.get(index))
             ),
             stop=self._stop(items),
-            usage=_responses_usage(self._response.get("usage") or {}),
+            usage=_usage(self._response.get("usage") or {}, "input", "output"),
             model=self._response.get("model") or "",
             response_id=self._response.get("id") or "",
             request=self._request,
@@ -181,7 +183,7 @@ class _ResponsesFold:
 
 
 def _output_parts(item: dict[str, Any], pieces: list[str] | None) -> Iterator[AnyPart]:
-    """An output item as parts; `pieces` are its deltas when it was never finished."""
+    """Yield the parts of an output item; `pieces` are the deltas of an unfinished one."""
     unfinished = "".join(pieces or ())
     match item["type"]:
         case "message":
@@ -200,24 +202,13 @@ def _output_parts(item: dict[str, Any], pieces: list[str] | None) -> Iterator[An
                 yield Reasoning(text, "openai", opaque)
 
 
-def _responses_usage(usage: dict[str, Any]) -> Usage:
-    given, made = usage.get("input_tokens_details") or {}, usage.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("input_tokens") or 0,
-        output_tokens=usage.get("output_tokens") or 0,
-        cached_tokens=given.get("cached_tokens") or 0,
-        cache_write_tokens=given.get("cache_write_tokens") or 0,
-        reasoning_tokens=made.get("reasoning_tokens") or 0,
-    )
-
-
 # ---- Chat completions -------------------------------------------------------------------------------------
 
 
 class Chat:
     """A model behind chat completions, at OpenAI or at a server that speaks the same dialect.
 
-    Reasoning is shown where the server shows it, and never sent back: this dialect has no place for it.
+    Reasoning is shown if the server sends it, and never sent back: this dialect has no field for it.
     """
 
     def __init__(
@@ -229,18 +220,20 @@ class Chat:
         provider: str = "openai-chat",
         dialect: Literal["openai", "local"] = "openai",
     ) -> None:
-        """`dialect` is local for servers that know the output limit by its old name only."""
+        """`dialect` is local for servers that know only the old name of the output limit."""
         self.name = f"{provider}:{model}"
         self._model = model
         self._limit = "max_completion_tokens" if dialect == "openai" else "max_tokens"
-        self._wire = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _ChatFold(self.name.partition(":")[0], request)
-        return self._wire.ask("/chat/completions", self.body(request), fold, request.settings.timeout_s, emit)
+        return self._transport.ask(
+            "/chat/completions", self.body(request), fold, request.settings.timeout_s, emit
+        )
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
-        """The JSON that is sent. `thinking_budget_tokens` has no counterpart here and is left out."""
+        """Return the JSON to send. `thinking_budget_tokens` has no counterpart here and is left out."""
         settings = request.settings
         system = [{"role": "system", "content": request.system}] if request.system else []
         body = {
@@ -258,15 +251,15 @@ class Chat:
         return _given(body) | settings.extra
 
     def _entries(self, message: Message) -> Iterator[dict[str, Any]]:
-        """The message as chat messages: one for each tool result, one for the rest."""
+        """Yield the message as chat messages: one for each tool result, one for the rest."""
         for part in message.parts:
             if isinstance(part, ToolResult):
                 yield {"role": "tool", "tool_call_id": plain_id(part.call_id), "content": _result(part)}
-        said = [part for part in message.parts if not isinstance(part, ToolCall | ToolResult | Reasoning)]
-        content = [self._content(part) for part in said]
+        shown = [part for part in message.parts if not isinstance(part, ToolCall | ToolResult | Reasoning)]
+        content = [self._content(part) for part in shown]
         calls = [_call(call) for call in message.tool_calls]
         if content or calls:
-            plain = message.text if all(isinstance(part, Text) for part in said) else content
+            plain = message.text if all(isinstance(part, Text) for part in shown) else content
             yield {"role": message.role, "content": plain or None} | ({"tool_calls": calls} if calls else {})
 
     def _content(self, part: AnyPart) -> dict[str, Any]:
@@ -292,7 +285,7 @@ class Chat:
 
 
 class _ChatFold:
-    """The first choice of the chunks. Complete only at `[DONE]`, as the usage comes after the stop reason."""
+    """Collects the first choice of the chunks. Complete only at `[DONE]`, since the usage follows the stop reason."""
 
     complete = False
 
@@ -353,7 +346,7 @@ class _ChatFold:
         return finished(
             parts,
             stop=StopReason.REFUSAL if self._refused else CHAT_STOPS.get(self._reason, StopReason.END),
-            usage=_chat_usage(self._usage),
+            usage=_usage(self._usage, "prompt", "completion"),
             model=self._model,
             response_id=self._id,
             request=self._request,
@@ -361,7 +354,7 @@ class _ChatFold:
 
 
 class _Call:
-    """A tool call while it is being written."""
+    """A tool call that is still arriving."""
 
     def __init__(self, index: int | None, call_id: str) -> None:
         self.index = index
@@ -379,36 +372,31 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": plain_id(call.id), "type": "function", "function": function}
 
 
-def _chat_usage(usage: dict[str, Any]) -> Usage:
-    given, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=given.get("cached_tokens") or 0,
-        cache_write_tokens=given.get("cache_write_tokens") or 0,
-        reasoning_tokens=made.get("reasoning_tokens") or 0,
-    )
-
-
-# ---- what both share --------------------------------------------------------------------------------------
+# ---- shared by both --------------------------------------------------------------------------------------
 
 
 def connect(api_key: str, base_url: str | None) -> Connect:
-    """Makes OpenAI SDK clients with this key; a base URL of None is OpenAI's own."""
+    """Make OpenAI SDK clients with this key, for models and embedders; a base URL of None is OpenAI's own."""
 
-    def connected(http: httpx2.Client) -> Post:
+    def connected(http: httpx2.Client) -> Send:
         from openai import OpenAI, Stream  # noqa: PLC0415 - takes a second to import
 
-        client = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
-
-        def post(path: str, body: dict[str, Any]) -> httpx2.Response:
-            return client.post(
-                path, body=body, cast_to=object, stream=True, stream_cls=Stream[object]
-            ).response
-
-        return post
+        sdk = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
+        return sender(http, sdk, Stream)
 
     return connected
+
+
+def _usage(usage: dict[str, Any], sent: str, made: str) -> Usage:
+    """Return the tokens of an answer; `sent` and `made` are the dialect's words for input and output."""
+    sent_details, made_details = (usage.get(f"{word}_tokens_details") or {} for word in (sent, made))
+    return Usage(
+        input_tokens=usage.get(f"{sent}_tokens") or 0,
+        output_tokens=usage.get(f"{made}_tokens") or 0,
+        cached_tokens=sent_details.get("cached_tokens") or 0,
+        cache_write_tokens=sent_details.get("cache_write_tokens") or 0,
+        reasoning_tokens=made_details.get("reasoning_tokens") or 0,
+    )
 
 
 def _sampling(request: ModelRequest) -> dict[str, Any]:
@@ -432,14 +420,14 @@ def _function(tool: ToolSpec) -> dict[str, Any]:
 
 
 def _schema(output: OutputSpec) -> dict[str, Any]:
-    """Strict wherever strict mode can express the schema."""
+    """Use strict mode if it can express the schema."""
     if strict.can_be_closed(output.schema):
         return {"name": output.name, "schema": strict.closed(output.schema), "strict": True}
     return {"name": output.name, "schema": output.schema, "strict": False}
 
 
 def _result(result: ToolResult) -> str:
-    """OpenAI has no flag for errors: the words must say it."""
+    """Mark an error in the text: OpenAI has no flag for it."""
     return f"Error: {result.content}" if result.is_error else result.content
 
 

@@ -1,4 +1,4 @@
-"""What every provider's answer goes through at its end, and what every transcript needs on its way out."""
+"""Steps that all providers share: finishing a reply, and preparing the parts of a transcript."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from agno_workers.core.messages import (
     Usage,
 )
 from agno_workers.errors import ModelRejected
+from agno_workers.models.faults import rejected
 
 TRUNCATED = "ended its answer without the final event"
 EMPTY = "sent an empty answer"
@@ -36,9 +37,9 @@ def finished(
     response_id: str,
     request: ModelRequest,
 ) -> Reply:
-    """The Reply of these parts, with its tool calls' ids made unique and its stop reason agreeing with them.
+    """Return the Reply of these parts, with unique ids for its tool calls and a stop reason that agrees with them.
 
-    Raises ValueError when the model said that it is done and gave neither text nor a call.
+    Raises ValueError when the model ended its answer without text or a call.
     """
     kept = distinct(tuple(part for part in parts if part != Text("")), request.messages, response_id)
     message = Message("assistant", kept)
@@ -52,10 +53,10 @@ def finished(
 def distinct(
     parts: tuple[AnyPart, ...], messages: Sequence[Message], response_id: str
 ) -> tuple[AnyPart, ...]:
-    """The parts with every tool call's id unique among them and in the transcript before them.
+    """Return the parts with the ids of tool calls unique among them and in the transcript before them.
 
     A second `x` becomes `x_2`, a third `x_3`; a call without an id gets one from the response's id. The same
-    answer to the same transcript gives the same ids.
+    answer to the same transcript always gets the same ids.
     """
     taken = {call.id for message in messages for call in message.tool_calls}
     result: list[AnyPart] = []
@@ -73,7 +74,7 @@ def distinct(
 
 
 def arguments(call: ToolCall) -> dict[str, Any]:
-    """A call's arguments as an object, which is what providers want back: broken JSON goes as a text within one."""
+    """Return a call's arguments as an object, which providers require; broken JSON becomes a text within one."""
     try:
         value = msgspec.json.decode(call.arguments)
     except msgspec.DecodeError:
@@ -82,21 +83,20 @@ def arguments(call: ToolCall) -> dict[str, Any]:
 
 
 def data_url(part: Image | Audio | File) -> str:
-    """The part as a URL: its own, or one that holds its data."""
+    """Return the part's own URL, or a URL that holds its data."""
     return part.url or f"data:{part.media_type};base64,{part.data}"
 
 
 def unsupported(name: str, part: AnyPart, why: str = "") -> ModelRejected:
-    """The error for a part that this model's provider does not take as input."""
-    provider, _, model = name.partition(":")
+    """Return the error for a part that this model's provider does not take as input."""
     kind = type(part).__name__.lower()
     details = f" of type {part.media_type!r}" if isinstance(part, Image | Audio | File) else ""
-    return ModelRejected(
-        f"{name} does not take {kind} parts{details} as input{why}: leave them out or take another model.",
-        provider=provider, model=model, status=None, code="unsupported_input",
-    )  # fmt: skip
+    message = (
+        f"{name} does not take {kind} parts{details} as input{why}: leave them out or use another model."
+    )
+    return rejected(name, message, code="unsupported_input")
 
 
 def plain_id(call_id: str) -> str:
-    """The id in the characters that every provider accepts, as calls may come from another provider's answer."""
+    """Return the id in the characters that every provider accepts; the call may be another provider's."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", call_id) or "call"

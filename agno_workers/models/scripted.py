@@ -1,4 +1,4 @@
-"""A model that says what it was told to say: for tests, demos and benchmarks, where no provider may be asked."""
+"""A model that answers from a script, for tests, demos and benchmarks without a provider."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from agno_workers.core.messages import (
     ToolCall,
     Usage,
 )
-from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable
+from agno_workers.errors import InvalidInput
+from agno_workers.models import faults
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +43,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scripted:
-    """The model `scripted:NAME`; making it makes the name known in this process.
+    """The model `scripted:NAME`; creating it registers the name in this process.
 
-    The turn is picked by the number of assistant messages in the transcript. So it has no state: a run that
-    moves to another process, or starts a step again after a crash, hears the same answer. After the last turn
-    it is rejected. In place of turns it takes a function from the request to the Turn.
+    The number of assistant messages in the transcript selects the turn. So the model has no state: a run that moves to
+    another process, or starts a step again after a crash, gets the same answer. After the last turn the request is
+    rejected. A function from the request to the Turn can take the place of turns.
     """
 
     def __init__(self, name: str, turns: tuple[Turn, ...] | Callable[[ModelRequest], Turn]) -> None:
@@ -78,30 +79,26 @@ class Scripted:
         if callable(self._turns):
             return self._turns(request)
         if number >= len(self._turns):
-            raise ModelRejected(
-                f"The script of {self.name} has {len(self._turns)} turns, and turn {number + 1} was asked for: "
-                "add turns to it.",
-                provider="scripted", model=self.name.partition(":")[2], status=None, code="script_over",
-            )  # fmt: skip
+            message = (
+                f"The script of {self.name} has {len(self._turns)} turns, not {number + 1}: add turns to it."
+            )
+            raise faults.rejected(self.name, message, code="script_over")
         return self._turns[number]
 
     def _wait(self, delay_s: float, timeout_s: float) -> None:
         time.sleep(min(delay_s, timeout_s))
         if delay_s > timeout_s:
-            raise ModelUnavailable(
-                f"{self.name} did not finish within timeout_s={timeout_s:g}. Try again later.",
-                provider="scripted", model=self.name.partition(":")[2], status=None, code="", retry_after_s=None,
-            )  # fmt: skip
+            raise faults.unavailable(self.name, f"did not finish within timeout_s={timeout_s:g}")
 
 
 def script(name: str) -> Scripted:
-    """The Scripted of that name. `echo` is always there: it repeats the last user's text.
+    """Return the Scripted of that name. `echo` always exists: it repeats the last user's text.
 
-    Raises InvalidInput when this process has made none of that name.
+    Raises InvalidInput for a name that this process did not register.
     """
     if name not in _scripts:
         raise InvalidInput(
-            f"No script is named {name!r} here: make Scripted({name!r}, turns=...) in a module that this process "
+            f"No script is named {name!r} in this process: create Scripted({name!r}, turns=...) in a module that it "
             f"imports. Known: {', '.join(sorted(_scripts))}.",
             model=f"scripted:{name}",
         )
@@ -122,7 +119,7 @@ def _parts(turn: Turn, response_id: str) -> tuple[AnyPart, ...]:
 
 
 def _usage(request: ModelRequest, turn: Turn) -> Usage:
-    """Words, for want of tokens."""
+    """Count words in place of tokens."""
     told = [request.system, *(message.text for message in request.messages)]
     thought = len(turn.reasoning.split())
     return Usage(
@@ -133,8 +130,8 @@ def _usage(request: ModelRequest, turn: Turn) -> Usage:
 
 
 def _echo(request: ModelRequest) -> Turn:
-    said = [message.text for message in request.messages if message.role == "user"]
-    return Turn(text=said[-1] if said and said[-1] else "Hello.")
+    texts = [message.text for message in request.messages if message.role == "user"]
+    return Turn(text=texts[-1] if texts and texts[-1] else "Hello.")
 
 
 _scripts: dict[str, Scripted] = {}

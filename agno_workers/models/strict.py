@@ -9,7 +9,7 @@ _MAPS = ("properties", "$defs", "definitions")
 
 
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """A copy that strict mode accepts: objects closed, all properties required, no defaults, references alone."""
+    """Return a copy that strict mode accepts: objects closed, all properties required, no defaults, references alone."""
     if "$ref" in schema:
         return {
             key: _closed_map(schema[key]) if key in _MAPS else schema[key]
@@ -34,7 +34,7 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def can_be_closed(schema: dict[str, Any]) -> bool:
-    """Whether `closed` keeps the schema's meaning: no object in it has free keys."""
+    """Return True if `closed` keeps the schema's meaning: no object in it has free keys."""
     if _is_object(schema) and (
         "properties" not in schema or schema.get("additionalProperties", False) is not False
     ):

@@ -6,8 +6,6 @@ No message is owed for them: their first steps are due timers, which the keeper 
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -28,7 +26,8 @@ from agno_workers.database.pool import (
     to_json,
 )
 from agno_workers.errors import RunNotFound
-from agno_workers.runs.journal import Journal
+from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.control import Control
 from agno_workers.runs.queries import run_of
 
 _SQL = statements("runs/batch")
@@ -52,7 +51,9 @@ class Common(msgspec.Struct, frozen=True):
     """What all runs of a batch have in common."""
 
     agent: str
-    queue: str
+    queue: str | None = None
+    tenant: str = "default"
+    allow_unknown: bool = False
     priority: int | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -118,11 +119,10 @@ class Ended(msgspec.Struct, frozen=True):
 class Batches:
     """See the module. Raises Unavailable where Postgres can't be reached; then all of it happened, or nothing."""
 
-    def __init__(self, pool: Pool, journal: Journal, *, inline_max_bytes: int, turn_attempts: int) -> None:
+    def __init__(self, pool: Pool, control: Control, numbers: RunNumbers = RunNumbers()) -> None:  # noqa: B008 - a frozen value
         self._pool = pool
-        self._journal = journal
-        self._inline_max_bytes = inline_max_bytes
-        self._turn_attempts = turn_attempts
+        self._control = control
+        self._numbers = numbers
 
     def submit(self, batch_id: str, items: Iterable[Item], common: Common) -> bool:
         """Put all items on the road, or none of them, and leave the rest to the keeper.
@@ -132,19 +132,22 @@ class Batches:
         """
         params = {
             "batch_id": batch_id,
+            "tenant": common.tenant,
             "agent": common.agent,
             "queue": common.queue,
+            "allow_unknown": common.allow_unknown,
             "priority": common.priority,
             "session_id": _clean(common.session_id),
             "user_id": _clean(common.user_id),
             "metadata": jsonb(common.metadata),
             "deadline_s": common.deadline_s,
-            "max_attempts": self._turn_attempts,
+            "max_attempts": self._numbers.turn_attempts,
             "timeout_ms": round(_SUBMIT_TIMEOUT_S * 1000),
         }
         with self._pool.connection() as connection, connection.transaction():
-            if not execute(connection, _SQL["open"], params):
+            if not (opened := execute(connection, _SQL["open"], params)):
                 return False
+            params["queue"] = opened[0]["queue"]
             execute(connection, _SQL["stage"])
             size = self._copy(connection, items)
             if connection.execute(_SQL["runs"], params).rowcount < size:
@@ -154,15 +157,13 @@ class Batches:
         return True
 
     def _copy(self, connection: Connection, items: Iterable[Item]) -> int:
-        ids, size = Ids(), 0
+        size = 0
         with connection.cursor() as cursor, cursor.copy(_SQL["copy"]) as copy:
             for position, item in enumerate(items):
-                payloads = Payloads(self._inline_max_bytes)
+                payloads = Payloads(self._numbers.inline_max_bytes)
                 message = bytes(payloads.pack(item.message)).decode()
                 blobs = to_json(payloads.blobs.obj).decode() if payloads.blobs.obj else None
-                copy.write_row(
-                    (position, ids.at(position), ids.at(position), _clean(item.key), message, blobs)
-                )
+                copy.write_row((position, _clean(item.key), message, blobs))
                 size = position + 1
         return size
 
@@ -185,19 +186,16 @@ class Batches:
             self._pool.run, _SQL["ended"], {**last, "batch_id": batch_id, "limit": _PAGE}
         ):
             last = rows[-1]
-            yield [
-                Ended(position_of(row["id"]) if row["position"] < 0 else row["position"], row["id"], row["ended_at"])
-                for row in rows
-            ]  # fmt: skip
+            yield [Ended(row["position"], row["id"], row["ended_at"]) for row in rows]
             if len(rows) < _PAGE:
                 return
 
     def runs(self, batch_id: str) -> Iterator[Run]:
         """All runs, without holding them all: those that the batch made, in the order of the inputs, then the others."""
-        after = str(UUID(int=0))
-        while ids := self._ids("made", batch_id, after=after, limit=_PAGE):
-            after = ids[-1]
-            yield from self._contents(ids)
+        after = -1
+        while rows := self._pool.run(_SQL["made"], {"batch_id": batch_id, "after": after, "limit": _PAGE}):
+            after = rows[-1]["position"]
+            yield from self._contents([row["id"] for row in rows])
         yield from self._contents(self._ids("taken", batch_id))
 
     def _ids(self, statement: str, batch_id: str, **params: Any) -> list[str]:
@@ -216,20 +214,20 @@ class Batches:
 
     def cancel(self, batch_id: str) -> int:
         """End all runs that have not ended, and say how many those were. What is left when this dies in the middle is done
-        by the next call, or by `cancel_forsaken`. Raises RunNotFound.
+        by the next call, or by `cancel_abandoned`. Raises RunNotFound.
         """
         if not self._pool.run(_SQL["cancel"], {"batch_id": batch_id}):
             raise _unknown(batch_id)
         cancelled = 0
         while run_ids := self.unfinished(batch_id, _CANCELLED_AT_ONCE):
-            cancelled += self._journal.cancel_all(run_ids)
+            cancelled += self._control.cancel_all(run_ids)
         return cancelled
 
-    def cancel_forsaken(self, older_s: float = 10.0) -> int:
+    def cancel_abandoned(self, older_s: float = 10.0) -> int:
         """Go on where somebody who cancelled a batch, more than `older_s` ago, did not come to the end; for the keeper."""
-        rows = self._pool.run(_SQL["forsaken"], {"older_s": older_s, "limit": 10})
+        rows = self._pool.run(_SQL["left_open"], {"older_s": older_s, "limit": 10})
         return sum(
-            self._journal.cancel_all(self._ids("abandoned", row["id"], limit=_CANCELLED_AT_ONCE))
+            self._control.cancel_all(self._ids("abandoned", row["id"], limit=_CANCELLED_AT_ONCE))
             for row in rows
         )
 
@@ -238,25 +236,6 @@ class Batches:
         if not rows:
             raise _unknown(batch_id)
         return msgspec.convert(rows[0], kind)
-
-
-class Ids:
-    """The UUIDs (version 7) of one batch: all of one millisecond, counted up by the position of the item, as RFC 9562, 6.2,
-    has it (method 1). So they are in the order of the inputs, and a position can be read from an id.
-    """
-
-    def __init__(self) -> None:
-        now = f"{time.time_ns() // 1_000_000:012x}"
-        self._head = f"{now[:8]}-{now[8:]}-7"
-
-    def at(self, position: int) -> str:
-        count = f"{position:08x}"
-        return f"{self._head}{count[:3]}-8{count[3:6]}-{count[6:]}{secrets.token_hex(5)}"
-
-
-def position_of(run_id: str) -> int:
-    """Where in its batch the input of a run stood that came with one."""
-    return int(run_id[15:18] + run_id[20:23] + run_id[24:26], 16)
 
 
 def _clean(text: str | None) -> str | None:

@@ -5,28 +5,31 @@
 -- name: open
 -- The batch itself. No row: it is there already, if need be since this very moment, for which this waits.
 -- All that follows may take longer than one statement of a run: the COPY lasts as long as the caller hands in inputs.
-WITH patience AS (SELECT set_config('statement_timeout', %(timeout_ms)s::text, true))
-INSERT INTO agno.batch (id, agent, size) SELECT %(batch_id)s, %(agent)s, 0 FROM patience ON CONFLICT (id) DO NOTHING RETURNING id;
+-- `queue`: where the runs go. Raises undefined_object for an agent that no worker registered.
+WITH patience AS (SELECT set_config('statement_timeout', %(timeout_ms)s::text, true)),
+destination AS (SELECT agno.queue_for(%(tenant)s, %(agent)s, %(queue)s, %(allow_unknown)s) AS queue)
+INSERT INTO agno.batch (id, tenant, agent, size) SELECT %(batch_id)s, %(tenant)s, %(agent)s, 0 FROM patience, destination
+ON CONFLICT (id) DO NOTHING RETURNING id, (SELECT queue FROM destination) AS queue;
 
 -- name: stage
-CREATE TEMP TABLE agno_item (position int, id uuid, step_id uuid, key text, message jsonb, blobs jsonb) ON COMMIT DROP;
+CREATE TEMP TABLE agno_item (position int, id uuid DEFAULT agno.uuid7(), step_id uuid DEFAULT agno.uuid7(), key text, message jsonb, blobs jsonb)
+ON COMMIT DROP;
 
 -- name: copy
-COPY pg_temp.agno_item (position, id, step_id, key, message, blobs) FROM STDIN;
+COPY pg_temp.agno_item (position, key, message, blobs) FROM STDIN;
 
 -- name: runs
-INSERT INTO agno.run (id, batch_id, agent, status, queue, priority, session_id, user_id, idempotency_key, metadata, deadline_at)
-SELECT id, %(batch_id)s, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(user_id)s, key, %(metadata)s,
+INSERT INTO agno.run (id, tenant, batch_id, batch_position, agent, status, queue, priority, session_id, user_id, idempotency_key, metadata, deadline_at)
+SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(user_id)s, key, %(metadata)s,
        clock_timestamp() + make_interval(secs => %(deadline_s)s)
 FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
-ON CONFLICT (agent, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+ON CONFLICT (tenant, agent, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
 -- name: known
--- Items whose key was taken: the run that has it is theirs, too. Only there is anything to write down: the position of
--- any other is in its run's id.
+-- Items whose key was taken share the run that has it; the batch keeps their positions.
 WITH taken AS (
     DELETE FROM pg_temp.agno_item item USING agno.run
-    WHERE run.agent = %(agent)s AND run.idempotency_key = item.key AND run.id <> item.id
+    WHERE run.tenant = %(tenant)s AND run.agent = %(agent)s AND run.idempotency_key = item.key AND run.id <> item.id
     RETURNING item.position, run.id AS run_id
 )
 UPDATE agno.batch SET metadata = jsonb_build_object('known', (SELECT jsonb_agg(taken ORDER BY position) FROM taken))
@@ -88,9 +91,9 @@ WHERE batch.id = %(batch_id)s AND run.ended_at IS NULL AND run.generation = 0
 LIMIT %(limit)s;
 
 -- name: ended
--- Items in the order in which their runs ended. A position of -1 is to be read from the run's id.
+-- Items in the order in which their runs ended.
 SELECT position, id, ended_at FROM (
-    SELECT -1 AS position, id, ended_at FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at >= %(ended_at)s
+    SELECT batch_position AS position, id, ended_at FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at >= %(ended_at)s
     UNION ALL
     SELECT known.position, run.id, run.ended_at
     FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (position int, run_id uuid)
@@ -101,9 +104,9 @@ WHERE (ended_at, id, position) > (%(ended_at)s, %(id)s, %(position)s)
 ORDER BY ended_at, id, position LIMIT %(limit)s;
 
 -- name: made
--- The runs that came with a batch, in the order of their inputs.
-SELECT id FROM agno.run
-WHERE batch_id = %(batch_id)s AND id > %(after)s ORDER BY id LIMIT %(limit)s;
+-- The runs that were made for a batch, in the order of their inputs.
+SELECT id, batch_position AS position FROM agno.run
+WHERE batch_id = %(batch_id)s AND batch_position > %(after)s ORDER BY batch_position LIMIT %(limit)s;
 
 -- name: taken
 -- Runs that were there before a batch, and have its keys.
@@ -114,10 +117,10 @@ WHERE batch.id = %(batch_id)s AND NOT EXISTS (SELECT FROM agno.run WHERE run.id 
 SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = ANY(%(run_ids)s::uuid[]);
 
 -- name: cancel
--- What a batch is to come to is written down first: if who cancels it dies, `forsaken` finds the rest.
+-- What a batch is to come to is written down first: if who cancels it dies, `left_open` finds the rest.
 UPDATE agno.batch SET cancelled_at = coalesce(cancelled_at, clock_timestamp()) WHERE id = %(batch_id)s RETURNING id;
 
--- name: forsaken
+-- name: left_open
 -- Batches that were cancelled by somebody who did not come to the end of it.
 SELECT batch.id FROM agno.batch
 WHERE batch.cancelled_at > clock_timestamp() - interval '1 day' AND batch.cancelled_at < clock_timestamp() - make_interval(secs => %(older_s)s)

@@ -94,8 +94,9 @@ class Redrivable(msgspec.Struct, frozen=True):
 class DeadLetters:
     """Questions to the journal. Raises Unavailable where Postgres can't be reached."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, tenant: str = "default") -> None:
         self._pool = pool
+        self._tenant = tenant
 
     def groups(self, which: Which, limit: int) -> list[Group]:
         """The largest first."""

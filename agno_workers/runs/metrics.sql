@@ -3,7 +3,12 @@
 
 -- name: counts
 -- One row a value, with its labels. A run that is paused is told so; a step that waits for its time is a `timer`.
-WITH open_step AS MATERIALIZED (
+WITH RECURSIVE tenant AS (  -- one look into the index a tenant
+    (SELECT tenant AS name FROM agno.run ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT run.tenant FROM agno.run WHERE run.tenant > tenant.name ORDER BY run.tenant LIMIT 1) FROM tenant WHERE tenant.name IS NOT NULL
+),
+open_step AS MATERIALIZED (
     SELECT run_id, kind, queue, 'ready' AS status, sent_at FROM agno.step WHERE status = 'ready' AND not_before IS NULL
     UNION ALL
     SELECT run_id, kind, queue, 'timer', NULL FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL
@@ -15,7 +20,7 @@ WITH open_step AS MATERIALIZED (
 open_run AS MATERIALIZED (
     SELECT r.* FROM (
         SELECT run_id FROM open_step
-        UNION SELECT id FROM agno.run WHERE ended_at IS NULL AND agent LIKE 'knowledge:%%'  -- it may be between two steps
+        UNION SELECT id FROM agno.run WHERE ended_at IS NULL AND kind = 'ingestion'  -- it may be between two steps
     ) AS moving,
     LATERAL (  -- OFFSET 0: one by one by their key, where a join would read all runs of the past
         SELECT id, left(agent, 100) AS agent, CASE WHEN paused_at IS NULL THEN status ELSE 'paused' END AS status
@@ -29,7 +34,7 @@ ingesting AS (
 )
 SELECT 'open_runs' AS what, ARRAY[agent, status] AS labels, count(*)::float8 AS value FROM open_run GROUP BY agent, status
 UNION ALL
-SELECT 'recent_runs', ARRAY[left(agent, 100), status], count(*) FROM agno.run
+SELECT 'recent_runs', ARRAY[left(agent, 100), status], count(*) FROM tenant JOIN agno.run ON run.tenant = tenant.name
 WHERE created_at > now() - make_interval(secs => %(recent_s)s) GROUP BY 2
 UNION ALL
 SELECT 'failed_runs', ARRAY[left(agent, 100)], count(*) FROM agno.run WHERE status = 'failed' GROUP BY 2

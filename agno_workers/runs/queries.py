@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any, Literal
-from uuid import UUID
 
 import msgspec
 
@@ -12,11 +11,11 @@ from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, ToolCall, Usage
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.tool import Policy
+from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.errors import RunNotFound
-from agno_workers.knowledge.types import SearchResult
 
-_SQL = {**statements("runs/queries"), "grounded": statements("knowledge/store/feedback")["grounded"]}
+_SQL = statements("runs/queries")
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -89,8 +88,10 @@ class Stuck(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One structural event of a run. `subject` is the id of the run or the step that it is about."""
+    """One structural event of a run. `subject` is the id of the run or of the step that it is about."""
 
+    number: int
+    """From 1 in each run, without a gap; it never changes."""
     event: str
     subject: str
     at: datetime
@@ -102,8 +103,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 class RunQueries:
     """Questions to the journal. Raises Unavailable where Postgres can't be reached."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, tenant: str = "default") -> None:
         self._pool = pool
+        self._tenant = tenant
 
     def run(self, run_id: str) -> Run:
         """Raises RunNotFound, also for text that is no id."""
@@ -130,7 +132,13 @@ class RunQueries:
         limit: int = 50,
     ) -> list[Listed]:
         """The newest first."""
-        wanted = {"status": status, "agent": agent, "session_id": session_id, "limit": limit}
+        wanted = {
+            "status": status,
+            "agent": agent,
+            "session_id": session_id,
+            "limit": limit,
+            "tenant": self._tenant,
+        }
         rows = self._pool.run(_SQL["runs"], {**wanted, "batch_id": batch_id and known_id(batch_id)})
         return [Listed(run_of(row), row["asked"] or "") for row in rows]
 
@@ -161,17 +169,10 @@ class RunQueries:
             for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
         ]
 
-    def grounded(self, run_id: str) -> dict[int, list[SearchResult]]:
-        """What of knowledge went with the messages of a run, by their numbers."""
-        rows = self._pool.run(_SQL["grounded"], {"run_id": known_id(run_id)})
-        return {row["seq"]: msgspec.convert(row["hits"], list[SearchResult]) for row in rows}
-
-    def events(self, run_id: str) -> list[Event]:
-        """What has happened so far, in the order of time."""
-        return [
-            msgspec.convert(row, Event)
-            for row in self._pool.run(_SQL["events"], {"run_id": known_id(run_id)})
-        ]
+    def events(self, run_id: str, after: int = 0) -> list[Event]:
+        """Return the events of a run with numbers above `after`, in order. An event gets its number when it is first read."""
+        rows = self._pool.run(_SQL["events"], {"run_id": known_id(run_id), "after": after})
+        return [msgspec.convert(row, Event) for row in rows]
 
     def queues(self) -> dict[str, tuple[int, datetime]]:
         """For each queue with waiting steps: how many, and since when the oldest waits."""
@@ -208,14 +209,13 @@ def output(run: Run) -> RunOutput:
 
 
 def known_id(run_id: str) -> str:
-    """The id as Postgres takes it. Raises RunNotFound for text that can't be an id."""
-    try:
-        return str(UUID(run_id))
-    except (ValueError, AttributeError, TypeError):
+    """Return the id as Postgres prints it. Raises RunNotFound for text that cannot be an id."""
+    if (known := as_uuid(run_id)) is None:
         raise RunNotFound(
             f"{run_id!r} is not a run id: a run id looks like 0198c0de-0000-7000-8000-000000000000.",
             run_id=run_id,
-        ) from None
+        )
+    return known
 
 
 def run_of(row: Row) -> Run:

@@ -7,7 +7,7 @@ SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = %
 -- The newest first, with the beginning of what was asked.
 SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
-WHERE (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
+WHERE run.tenant = %(tenant)s AND (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
   AND (%(session_id)s::text IS NULL OR run.session_id = %(session_id)s)
   AND (%(batch_id)s::uuid IS NULL OR run.batch_id = %(batch_id)s)
 ORDER BY run.created_at DESC LIMIT %(limit)s;
@@ -33,30 +33,8 @@ SELECT agno.inflate(call) AS call FROM agno.step WHERE id = %(step_id)s;
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
 
 -- name: events
--- The structural events of a run are its rows: no second record that could disagree with the first. A step keeps the
--- error of a worker that died in it, though a later attempt brought it to a good end.
-SELECT * FROM (
-    SELECT 'RunStarted' AS event, run.id::text AS subject, '' AS name, 0 AS attempt, run.started_at AS at, NULL::jsonb AS error
-    FROM agno.run WHERE id = %(run_id)s AND started_at IS NOT NULL
-    UNION ALL
-    SELECT CASE kind WHEN 'turn' THEN 'ModelCallStarted' ELSE 'ToolCallStarted' END, id::text, name, attempt, started_at, NULL
-    FROM agno.step WHERE run_id = %(run_id)s AND started_at IS NOT NULL AND kind IN ('turn', 'tool', 'delegate')
-    UNION ALL
-    SELECT 'ToolCallWaiting', id::text, name, 0, created_at, NULL
-    FROM agno.step WHERE run_id = %(run_id)s AND kind IN ('tool', 'delegate') AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
-    UNION ALL
-    SELECT 'ToolCallAnswered', id::text, name, 0, (answer->>'at')::timestamptz, NULL
-    FROM agno.step WHERE run_id = %(run_id)s AND answer ? 'at'
-    UNION ALL
-    SELECT CASE WHEN kind <> 'turn' AND status = 'done' AND (error IS NULL OR error->>'type' = ANY('{LeaseExpired,OutcomeUnknown}')) THEN 'ToolCallCompleted'
-                WHEN kind <> 'turn' THEN 'ToolCallError'
-                WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id::text, name, attempt, ended_at, error
-    FROM agno.step WHERE run_id = %(run_id)s AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate')
-    UNION ALL
-    SELECT CASE status WHEN 'done' THEN 'RunCompleted' WHEN 'failed' THEN 'RunError' ELSE 'RunCancelled' END, id::text, '', 0,
-           ended_at, error
-    FROM agno.run WHERE id = %(run_id)s AND ended_at IS NOT NULL
-) AS happened ORDER BY at, event DESC;
+-- The structural events of a run are read from its rows, and numbered by the first reader: see functions/events.sql.
+SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_events(%(run_id)s, %(after)s);
 
 -- name: queues
 -- What waits in each queue, and since when.
@@ -92,8 +70,8 @@ SELECT * FROM (
       AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.generation = run.generation
                       AND step.status IN ('ready', 'running', 'waiting'))
       AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id)
-      AND NOT (run.agent LIKE 'knowledge:%%' AND EXISTS (  -- between two steps of an ingestion the keeper may have the word
-          SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s)))
+      AND NOT EXISTS (  -- between two steps of an ingestion the keeper may be about to schedule the next one
+          SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s))
     UNION ALL
     SELECT 'unclaimed', step.queue, count(*), min(step.sent_at), max(step.run_id::text)
     FROM agno.step JOIN agno.run ON run.id = step.run_id

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 import psycopg
 
 from agno_workers.core.run import RunStatus
+from agno_workers.core.step import CanvasContinuation
+from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import Unavailable
-from agno_workers.runs.journal import CanvasContinuation
 
 _SQL = statements("runs/results")
 _RECHECK_S = 1.0  # a notification may be lost with its connection: look again at least this often
@@ -150,14 +151,6 @@ class Results:
 def barrier_id(group_id: str) -> str:
     """The id of a group's barrier. Celery takes any text for the id of a group; ours are UUIDs."""
     return as_uuid(group_id) or str(uuid5(NAMESPACE_OID, group_id))
-
-
-def as_uuid(text: str) -> str | None:
-    """A UUID in the form that Postgres gives it; None for any other text."""
-    try:
-        return str(UUID(text))
-    except (ValueError, AttributeError, TypeError):
-        return None
 
 
 def _until_notified(listener: Any, task_id: str, timeout_s: float) -> None:

@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Pool, jsonb, statements
-from agno_workers.runs.journal import StepMessage
 
 _SQL = statements("runs/workers")
 

@@ -1,14 +1,14 @@
 """The Agent that users build: the core's value, with Celery's verbs.
 
-handle = researcher.delay("What is new?")          # accepted means kept: it is in Postgres now
-handle.get(timeout=60)
+run = researcher.delay("What is new?")          # the run is in Postgres now
+run.get(timeout=60)
 chord([researcher.s(topic) for topic in topics], editor.s()).delay()
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from celery.canvas import Signature
 from celery.result import AsyncResult
@@ -16,100 +16,103 @@ from celery.result import AsyncResult
 from agno_workers import wiring
 from agno_workers.broker.names import RUN
 from agno_workers.core import agent as core
+from agno_workers.core.request import RunOptions
 from agno_workers.core.run import Run, RunOutput, RunStatus
-from agno_workers.knowledge.types import Reference
+from agno_workers.knowledge.types import Knowledge, KnowledgeBinding, Reference
 from agno_workers.runs.queries import Event
-from agno_workers.sdk.batch import Batch, Keys, submit_many
-from agno_workers.sdk.client import RunHandle
+from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
+from agno_workers.sdk.handles import RunHandle
 from agno_workers.streams import Streamed
 
 
 class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
-    """A Celery AsyncResult for a run, with the run's own words beside Celery's.
+    """Celery's AsyncResult of a run. Beside Celery's own verbs (`get`, `state`, `ready`, `revoke`) it has those of RunHandle.
 
-    `state` speaks Celery (`SUCCESS`), `status` speaks of runs (`done`). `handle` has what Celery has no word for: pause, resume,
-    requirements, redrive, fork.
+    `state` and `status` are Celery's words (`SUCCESS`), `run_status` is the run's (`done`).
     """
 
     @property
     def handle(self) -> RunHandle:
+        """The handle of the run, with every verb: pause, resume, retry, fork, requirements."""
         services = wiring.services()
-        return RunHandle(self.id, services.journal, services.look, services.results, services.streams)
+        return RunHandle(self.id, services.database, services.streams)
 
     @property
     def run(self) -> Run:
         return self.handle.run
 
     @property
-    def status(self) -> RunStatus:
+    def run_status(self) -> RunStatus:
         return self.handle.status
 
     def output(self, timeout: float | None = None) -> RunOutput:
-        """Wait, and give content, status, reason and usage; raises as `RunHandle.output`."""
-        return self.handle.output(timeout)
+        """Wait, and return content, status, reason and usage; raises as `RunHandle.wait` does."""
+        return self.handle.wait(timeout)
 
     @property
     def references(self) -> list[Reference]:
-        """What it was given of knowledge; see `RunHandle.references`."""
+        """See `RunHandle.references`."""
         return self.handle.references
 
-    def events(self, timeout: float | None = None) -> Iterator[Event | Streamed]:
-        """What happens in the run, as it happens; see `RunHandle.events`."""
-        return self.handle.events(timeout)
+    def events(self, timeout: float | None = None, *, after: int = 0) -> Iterator[Event | Streamed]:
+        """See `RunHandle.events`."""
+        return self.handle.events(timeout, after=after)
 
     def cancel(self) -> bool:
         """End the run as cancelled; False when it has ended already."""
         return self.handle.cancel()
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """Celery's word for `cancel`; a run has many tasks, so there is no one process to terminate."""
+        """Cancel the run: it has many tasks, so there is no one process to terminate."""
         self.cancel()
 
 
 class Agent(core.Agent, frozen=True, kw_only=True):
-    """An agent, and the ways to give it work. See `core.agent.Agent` for the fields.
+    """An agent, and the ways to give it work. See `core.agent.Agent` for the fields, and `RunOptions` for the options."""
 
-    Each verb takes `session_id`, `user_id`, `idempotency_key`, `metadata` and `deadline_s` beside the input.
-    """
+    knowledge: Knowledge | KnowledgeBinding | None = None
+    """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to it)."""
 
-    def delay(self, *input: Any, **asked: Any) -> RunResult:
+    def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
         """Submit a run. When this returns, the run is in Postgres and will reach an end.
 
-        Raises InvalidInput (nothing was stored) or Unavailable (Postgres is away; safe to repeat with a key).
+        Raises InvalidInput (nothing was stored) or Unavailable (Postgres is away; safe to repeat with an idempotency key).
         """
-        result: RunResult = self.s(*input, **asked).apply_async()
+        result: RunResult = self.s(*input, **options).apply_async()
         return result
 
     def apply_async(self, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> RunResult:
-        """As `delay`, with Celery's options: queue, priority, countdown, eta, task_id, link, link_error."""
+        """Submit as `delay` does, with Celery's options: queue, priority, countdown, eta, task_id, link, link_error."""
         result: RunResult = self.s(*args, **(kwargs or {})).apply_async(**options)
         return result
 
-    def s(self, *input: Any, **asked: Any) -> Signature:
-        """A signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
+    def s(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
+        """Return a signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
         app = wiring.celery_app()
         app.result_cls = RunResult
-        options = {"queue": self.queue} if self.queue else {}
-        return app.signature(RUN, args=input, kwargs={**asked, "agent": self.name}, options=options)
+        queue = self.queue or wiring.services().settings.agent_queue
+        # The caller has the agent itself: it need not wait for a worker to register it.
+        kwargs = {"allow_unknown": True, **options, "agent": self.name}
+        return app.signature(RUN, args=input, kwargs=kwargs, options={"queue": queue})
 
-    def si(self, *input: Any, **asked: Any) -> Signature:
-        """As `s`, taking no result of an earlier task."""
-        return self.s(*input, **asked).set(immutable=True)
+    def si(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
+        """Return a signature as `s` does, which takes no result of an earlier task."""
+        return self.s(*input, **options).set(immutable=True)
 
     def map(
-        self, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None, **common: Any
-    ) -> Batch:
+        self, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None, **options: Unpack[BatchOptions]
+    ) -> Batch:  # fmt: skip
         """Submit a run for each input at once, all of them or none; see `agno_workers.sdk.batch.submit_many`.
 
-        Not Celery's `map`, which is a signature: for a canvas, `group(agent.s(each) for each in inputs)`.
-        `common` to all: queue, priority, session_id, user_id, metadata, deadline_s.
+        This is not Celery's `map`, which is a signature: for a canvas, use `group(agent.s(each) for each in inputs)`.
         """
         services = wiring.services()
-        queue = common.pop("queue", None) or self.queue or services.settings.agent_queue
+        options.setdefault("queue", self.queue or services.settings.agent_queue)
+        options.setdefault("allow_unknown", True)
         return submit_many(
-            services.bulk, self.name, inputs, queue=queue, keys=keys, batch_id=batch_id, **common
+            services.database.batches, self.name, inputs, keys=keys, batch_id=batch_id, **options
         )
 
-    def run(self, *input: Any, timeout: float | None = None, **asked: Any) -> RunOutput:
-        """Submit, and wait at most `timeout` seconds. Raises as `delay` and `RunHandle.output`."""
-        return self.delay(*input, **asked).output(timeout)
+    def run(self, *input: Any, timeout: float | None = None, **options: Unpack[RunOptions]) -> RunOutput:
+        """Submit, and wait at most `timeout` seconds. Raises as `delay` and `RunHandle.wait` do."""
+        return self.delay(*input, **options).handle.wait(timeout)

@@ -17,18 +17,19 @@ import msgspec
 
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.run import StepKind, StepStatus, WaitsFor
+from agno_workers.core.step import ExpiredWait
 from agno_workers.errors import InvalidInput, NotWaiting
-from agno_workers.failpoints import reach
-from agno_workers.runs.journal import ExpiredWait, Journal
+from agno_workers.repositories import Database
 from agno_workers.runs.queries import Waiting
+from agno_workers.signals import signal
 
 
 class Requirement:
     """A tool call that waits for a person, or for somebody outside. See the module."""
 
-    def __init__(self, waiting: Waiting, journal: Journal) -> None:
+    def __init__(self, waiting: Waiting, database: Database) -> None:
         self._waiting = waiting
-        self._journal = journal
+        self._database = database
 
     def __repr__(self) -> str:
         return f"<Requirement {self.id}: {self.tool} needs {self.needs}>"
@@ -115,9 +116,9 @@ class Requirement:
 
     def _let_go(self, needs: Sequence[WaitsFor], answer: dict[str, Any]) -> None:
         self._must_need(*needs)
-        if not self._journal.answer(self.id, needs, answer, self._waiting.attempt):
+        if not self._database.journal.answer(self.id, needs, answer, self._waiting.attempt):
             raise self._too_late()
-        reach("answer.recorded")
+        signal("answer.recorded")
 
     def _record(self, said: str, answer: dict[str, Any], *, is_error: bool) -> None:
         message = Message("tool", (ToolResult(self._waiting.call.id, self.tool, said, is_error),))
@@ -132,11 +133,11 @@ class Requirement:
             self.needs,
             self._waiting.attempt,
         )
-        recorded = self._journal.finish_tool(waited, message, error, StepStatus.DONE, answer=answer)
+        recorded = self._database.journal.finish_tool(waited, message, error, StepStatus.DONE, answer=answer)
         if not recorded.recorded:
             raise self._too_late()
-        reach("answer.recorded")
-        self._journal.wake_keeper()
+        signal("answer.recorded")
+        self._database.submissions.wake_keeper()
 
     def _too_late(self) -> NotWaiting:
         return NotWaiting(

@@ -1,6 +1,6 @@
 """Many runs of one agent, submitted together.
 
-batch = researcher.map(topics, keys=topics)             # or client.submit_many("researcher", topics)
+batch = researcher.map(topics, keys=topics)             # or client.batches.submit("researcher", topics)
 for position, run in batch.results(timeout=600):        # as they end
     print(topics[position], run.content or run.error)
 """
@@ -10,17 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from uuid6 import uuid7
 
-from agno_workers.broker.submit import first_message
+from agno_workers.core.messages import Message
+from agno_workers.core.request import first_message, run_request
 from agno_workers.core.run import Run
+from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, WaitTimeout
 from agno_workers.runs.batch import Batches, Common, Ended, Item, Progress
-from agno_workers.runs.results import as_uuid
 
 Keys = Iterable[str | None] | Callable[[Any], str | None]
 """Idempotency keys of the inputs: one each in their order, or a function of the input. None: this one has none."""
@@ -123,33 +124,49 @@ class Batch:
             return False
 
 
+class BatchOptions(TypedDict, total=False):
+    """The options that all runs of a batch share."""
+
+    queue: str | None
+    priority: int | None
+    session_id: str | None
+    user_id: str | None
+    metadata: dict[str, Any] | None
+    deadline_s: float | None
+    tenant: str
+    allow_unknown: bool
+
+
 def submit_many(
-    bulk: Batches, agent: str, inputs: Iterable[Any], *, queue: str, keys: Keys | None = None, batch_id: str | UUID | None = None,
-    priority: int | None = None, session_id: str | None = None, user_id: str | None = None, metadata: dict[str, Any] | None = None,
-    deadline_s: float | None = None,
+    store: Batches, agent: str, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | UUID | None = None,
+    **options: Unpack[BatchOptions],
 ) -> Batch:  # fmt: skip
     """Submit a run for each input: all of them, or, if anything is wrong, none.
 
     `inputs` may be any iterable, and is read while the transaction is open. `keys` are idempotency keys: an input whose key
-    an earlier run of this agent has gets that run. With the `batch_id` of a batch that exists, nothing is read or submitted,
-    and the batch is that one: so a call whose answer was lost may be repeated.
+    belongs to an earlier run of this agent gets that run. With the `batch_id` of an existing batch, nothing is read or submitted,
+    and that batch is returned: so a call whose answer was lost may be repeated.
 
-    Raises InvalidInput, which names the position of the input, and Unavailable, after which it is safe to repeat with the
-    same `batch_id` or keys.
+    Raises UnknownAgent, InvalidInput, which names the position of the input, and Unavailable, after which it is safe to repeat
+    with the same `batch_id` or keys.
     """
     if isinstance(inputs, (str, bytes, Mapping)):
         raise InvalidInput(
-            f"inputs is one {type(inputs).__name__}, not many inputs: put it into a list, or submit it alone."
+            f"inputs is one {type(inputs).__name__}, not a list of inputs: put it into a list, or submit it alone."
         )
     if batch_id is not None and as_uuid(str(batch_id)) is None:
-        raise InvalidInput(f"batch_id {batch_id!r} is no UUID: leave it out, or make one.")
-    common = _common(agent, queue, priority, session_id, user_id, metadata, deadline_s)
-    batch = Batch(str(batch_id or uuid7()), bulk)
-    if not bulk.submit(batch.id, _items(inputs, keys, agent), common):
-        existing = bulk.batch(batch.id)
+        raise InvalidInput(f"batch_id {batch_id!r} is not a UUID: leave it out, or make one.")
+    request = run_request(agent, Message("user", ()), options)  # the inputs come one by one
+    common = Common(
+        request.agent, request.queue, request.tenant, request.allow_unknown, request.priority, request.session_id, request.user_id,
+        request.metadata or {}, request.deadline_s,
+    )  # fmt: skip
+    batch = Batch(str(batch_id or uuid7()), store)
+    if not store.submit(batch.id, _items(inputs, keys, agent), common):
+        existing = store.batch(batch.id)
         if existing.agent != agent:
             raise InvalidInput(
-                f"batch {batch.id} is one of agent {existing.agent!r}, not of {agent!r}: choose another batch_id.",
+                f"batch {batch.id} belongs to agent {existing.agent!r}, not to {agent!r}: choose another batch_id.",
                 batch_id=batch.id,
             )
     return batch
@@ -180,25 +197,6 @@ def _checked(key: Any) -> str | None:
     if key is not None and not isinstance(key, str):
         raise InvalidInput(f"an idempotency key must be text, got {key!r}.")
     return key
-
-
-def _common(
-    agent: Any, queue: Any, priority: Any, session_id: Any, user_id: Any, metadata: Any, deadline_s: Any
-) -> Common:
-    if not isinstance(agent, str) or not agent.strip():
-        raise InvalidInput(f"agent must be the name of an agent, got {agent!r}.")
-    if not isinstance(queue, str) or not queue.strip():
-        raise InvalidInput(f"queue must be the name of a Celery queue, got {queue!r}.")
-    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 9):
-        raise InvalidInput(f"priority must be from 0 (first) to 9 (last), got {priority!r}.")
-    for name, text in (("session_id", session_id), ("user_id", user_id)):
-        if text is not None and not isinstance(text, str):
-            raise InvalidInput(f"{name} must be text, got {text!r}.")
-    if metadata is not None and not isinstance(metadata, dict):
-        raise InvalidInput(f"metadata must be a JSON object, got {metadata!r}.")
-    if deadline_s is not None and not (isinstance(deadline_s, int | float) and 0 < deadline_s < 1e9):
-        raise InvalidInput(f"deadline_s must be seconds above 0, got {deadline_s!r}.")
-    return Common(agent, queue, priority, session_id, user_id, metadata or {}, deadline_s)
 
 
 def _known_id(batch_id: str) -> str:

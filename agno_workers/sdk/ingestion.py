@@ -11,15 +11,14 @@ from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from agno_workers.core.run import Run
 from agno_workers.errors import AgnoError, InvalidInput, WaitTimeout
-from agno_workers.knowledge.store.bases import Failure, KnowledgeBases, SourceInput, new_id
+from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
-from agno_workers.runs.journal import Journal
-from agno_workers.runs.queries import RunQueries, known_id
-from agno_workers.runs.results import Results
+from agno_workers.repositories import Database
+from agno_workers.runs.queries import known_id
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
@@ -30,17 +29,23 @@ Sources = SourceInput | Path | Iterable[SourceInput | Path]
 """One source or several."""
 
 
+class IngestOptions(TypedDict, total=False):
+    """The options of an ingestion as a run; see `core.request.SubmitOptions`."""
+
+    idempotency_key: str | None
+    queue: str | None
+    priority: int | None
+    deadline_s: float | None
+    session_id: str | None
+    user_id: str | None
+
+
 class Ingestion:
     """A handle for an ingestion. Creating it makes no query. An ingestion is a run: `runs show` takes its id as well."""
 
-    def __init__(
-        self, run_id: str, knowledges: KnowledgeBases, journal: Journal, look: RunQueries, results: Results
-    ) -> None:
+    def __init__(self, run_id: str, database: Database) -> None:
         self.id = known_id(run_id)
-        self._knowledges = knowledges
-        self._journal = journal
-        self._look = look
-        self._results = results
+        self._database = database
 
     def __repr__(self) -> str:
         return f"<Ingestion {self.id}>"
@@ -48,22 +53,22 @@ class Ingestion:
     @property
     def run(self) -> Run:
         """Return its current row. Raises RunNotFound."""
-        return self._look.run(self.id)
+        return self._database.queries.run(self.id)
 
     def progress(self) -> Progress:
         """Count documents, chunks, vectors and failures. Raises RunNotFound."""
-        return self._knowledges.progress(self.id)
+        return self._database.knowledge.progress(self.id)
 
     def failures(self, limit: int = 100) -> list[Failure]:
         """List the sources that failed so far, with their reasons."""
-        return self._knowledges.failures(self.id, limit)
+        return self._database.knowledge.failures(self.id, limit)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait for the end, at most `timeout` seconds. Failed documents are not an error: `failed` counts them.
 
         Raises RunFailed or RunCancelled if it did not complete, WaitTimeout (it continues), RunNotFound.
         """
-        run = self._results.wait(self.id, self._ended, timeout)
+        run = self._database.results.wait(self.id, self._ended, timeout)
         if run is None:
             raise WaitTimeout(
                 f"ingestion {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
@@ -75,21 +80,21 @@ class Ingestion:
 
     def cancel(self) -> bool:
         """Cancel it; stored documents stay. Returns False if it has ended."""
-        return self._journal.cancel(self.id)
+        return self._database.journal.cancel(self.id)
 
     def pause(self) -> bool:
         """Start no further steps. Returns False if it has ended or is paused."""
-        return self._journal.pause(self.id)
+        return self._database.journal.pause(self.id)
 
     def resume(self) -> bool:
         """Continue after a pause. Returns False if it is not paused."""
-        return self._journal.resume(self.id)
+        return self._database.journal.resume(self.id)
 
     def retry(self) -> Ingestion:
         """Submit a new ingestion of the failed and unfinished sources of this one."""
-        again = self._knowledges.rerun(self.id)
-        self._journal.wake_keeper()
-        return Ingestion(again.run_id, self._knowledges, self._journal, self._look, self._results)
+        again = self._database.knowledge.rerun(self.id)
+        self._database.submissions.wake_keeper()
+        return Ingestion(again.run_id, self._database)
 
     def _ended(self) -> Run | None:
         run = self.run

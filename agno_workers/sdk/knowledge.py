@@ -65,7 +65,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
-        services.knowledges.ensure(self.name, kept)
+        services.database.knowledge.ensure(self.name, kept)
         app = wiring.celery_app()
         app.result_cls = RunResult
         kwargs = {**asked, "agent": f"{AGENT}{self.name}", "options": options(metadata, glob, batch=batch)}
@@ -83,17 +83,17 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         A document from a folder returns with the next ingestion of that folder.
         """
-        return wiring.services().knowledges.remove_document(self.name, uri)
+        return wiring.services().database.knowledge.remove_document(self.name, uri)
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
         """Return a page of documents, in the order of their uris, after `after`. Raises UnknownKnowledge."""
-        knowledges = wiring.services().knowledges
+        knowledges = wiring.services().database.knowledge
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
     def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
         """List documents whose text equals that of another one, or nearly. Raises UnknownKnowledge."""
-        here = wiring.services()
-        return KnowledgeStats(here.pool).duplicates(here.knowledges.get(self.name).id, limit)
+        database = wiring.services().database
+        return KnowledgeStats(database.pool).duplicates(database.knowledge.get(self.name).id, limit)
 
     def search(
         self, query: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None,
@@ -108,7 +108,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         Raises UnknownKnowledge, InvalidInput for an invalid filter, Unavailable and ModelUnavailable.
         """
-        return wiring.services().library.search(
+        return wiring.services().knowledge.search(
             self,
             query,
             max_results=max_results,
@@ -122,25 +122,25 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, uri: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
         """Return the chunks of other documents that are most similar to this document."""
-        return wiring.services().library.similar(self, uri, max_results=max_results, filters=filters)
+        return wiring.services().knowledge.similar(self, uri, max_results=max_results, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
         """Vote a result (or a chunk id) `up` or `down`, which moves its rank within bounds. Returns False if the chunk is gone."""
         if verdict not in ("up", "down"):
             raise InvalidInput(f"verdict is {verdict!r}: expected 'up' or 'down'.")
         chunk = hit if isinstance(hit, int) else hit.chunk_id
-        return wiring.services().library.feedback.count([Count(chunk, **{verdict: 1})]) == 1
+        return wiring.services().knowledge.feedback.count([Count(chunk, **{verdict: 1})]) == 1
 
     def ingestion(self, run_id: str) -> Ingestion:
         """Return a handle for an ingestion that was submitted before, or elsewhere."""
         here = wiring.services()
-        return Ingestion(run_id, here.knowledges, here.journal, here.look, here.results)
+        return Ingestion(run_id, here.database)
 
     def _submit(self, sources: list[SourceInput], **asked: Any) -> Ingestion:
         kept = self._options
         here = wiring.services()
-        here.knowledges.ensure(self.name, kept)
-        submitted = here.knowledges.submit(self.name, sources, **asked)
+        here.database.knowledge.ensure(self.name, kept)
+        submitted = here.database.knowledge.submit(self.name, sources, **asked)
         if submitted.send is not None:
             here.dispatch.send([submitted.send])
         return self.ingestion(submitted.run_id)

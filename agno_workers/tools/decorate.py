@@ -16,8 +16,8 @@ from typing import Any, Literal, overload
 import docstring_parser
 import msgspec
 
-from agno_workers.core.agent import Retry
 from agno_workers.core.messages import ToolSpec
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import WaitsFor
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.errors import InvalidTool

@@ -22,10 +22,10 @@ def main() -> None:
 
 def ours(database_url: str, agent: str, text: str) -> None:
     with Client(database_url) as client:
-        run = client.submit(agent, text)
+        run = client.runs.submit(agent, text)
         print(run.id, flush=True)
         with suppress(AgnoError):  # how it ends is not asked here
-            run.get(timeout=120)
+            run.result(timeout=120)
 
 
 def agno(address: str, agent: str, text: str) -> None:

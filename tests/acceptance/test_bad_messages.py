@@ -19,7 +19,7 @@ from agno_workers.settings import Settings
 from tests import invariants
 from tests.agents import echo
 from tests.conftest import StartWorker, Worker
-from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
+from tests.messages import NOT_RECORDED_AFTER, Message, Quarantined, decoded, encoded, message
 
 WAIT_S = 30
 PLAIN = ("-I", "tests.contract.canvas.plain")
@@ -46,13 +46,13 @@ def body(value: Any) -> Message:
 
 
 def after(**canvas: Any) -> Message:
-    return message(body=[["x"], {}, {**NOTHING_AFTER, **canvas}])
+    return message(body=[["x"], {}, {**NOT_RECORDED_AFTER, **canvas}])
 
 
 def step(task_id: str | None = None, task: str = "agno.turn", **ids: Any) -> Message:
     step_id = str(uuid.uuid4())
     kwargs = {"run_id": str(uuid.uuid4()), "step_id": step_id, "generation": 0, **ids}
-    return message(task, [[], kwargs, NOTHING_AFTER], id=task_id or step_id)
+    return message(task, [[], kwargs, NOT_RECORDED_AFTER], id=task_id or step_id)
 
 
 def nested(depth: int) -> Any:
@@ -122,10 +122,10 @@ BAD: dict[str, Any] = {
     "a body that is an object": body({"args": []}),
     "a body that is text": body("args"),
     "a body that holds a number": body(7),
-    "args that are an object": body([{}, {}, NOTHING_AFTER]),
-    "args that are a number": body([7, {}, NOTHING_AFTER]),
-    "kwargs that are a list": body([[], [1], NOTHING_AFTER]),
-    "kwargs that are null": body([[], None, NOTHING_AFTER]),
+    "args that are an object": body([{}, {}, NOT_RECORDED_AFTER]),
+    "args that are a number": body([7, {}, NOT_RECORDED_AFTER]),
+    "kwargs that are a list": body([[], [1], NOT_RECORDED_AFTER]),
+    "kwargs that are null": body([[], None, NOT_RECORDED_AFTER]),
     "a canvas that is a list": body([["x"], {}, [1]]),
     "callbacks that are a number": after(callbacks=7),
     "callbacks that hold a number": after(callbacks=[7]),
@@ -135,7 +135,7 @@ BAD: dict[str, Any] = {
     "a chord that is a number": after(chord=7),
     "a body in pickle": {**message(), "content-type": "application/x-python-serialize"},
     "a body of an unknown type": {**message(), "content-type": "x/y"},
-    "a UUID that is none": body([[{"__type__": "uuid", "__value__": {"hex": "zz"}}], {}, NOTHING_AFTER]),
+    "a UUID that is none": body([[{"__type__": "uuid", "__value__": {"hex": "zz"}}], {}, NOT_RECORDED_AFTER]),
     "a body that is nested without end": body(b"[" * 200_000),
     "ten megabytes": {**message(), "body": "A" * 10_000_000},
     # Not what a step says.
@@ -203,7 +203,7 @@ def test_what_is_nested_as_deep_as_json_may_be_stops_no_worker(
 ) -> None:
     worker = start_worker(*PLAIN, pool=pool, concurrency=1)
     for depth in (20, 190, 210, 600, 900):
-        deep = [raw(header("x", nested(depth))), raw(body([[nested(depth)], {}, NOTHING_AFTER]))]
+        deep = [raw(header("x", nested(depth))), raw(body([[nested(depth)], {}, NOT_RECORDED_AFTER]))]
         redis_client.lpush("agents", *deep * 3)
         assert echo.delay(str(depth)).get(timeout=WAIT_S) == f"<{depth}>"
     assert worker.process.poll() is None
@@ -212,7 +212,7 @@ def test_what_is_nested_as_deep_as_json_may_be_stops_no_worker(
 def test_a_row_says_what_a_message_was(
     worker: Worker, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
-    bad = header("retries", "x") | {"body": encoded([["zero \0 byte"], {}, NOTHING_AFTER])}
+    bad = header("retries", "x") | {"body": encoded([["zero \0 byte"], {}, NOT_RECORDED_AFTER])}
     redis_client.lpush("agents", raw(bad), b"hello")
     assert quarantine.reasons(2) == ["unreadable"] * 2
     shaped, shapeless = quarantine()

@@ -220,7 +220,7 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
     start_worker()
     asked = 'search_knowledge {"query": "how often are leases renewed?"}'
     run_id = type_("run", "reader", asked, "--json").json["run_id"]
-    given = client.handle(run_id).references
+    given = client.runs.get(run_id).references
     assert [each.n for each in given] == [1, 2, 3][: len(given)]
     assert given[0].uri.endswith("leases.md")
     assert re.search(r"^\[1\] Leases.* file://\S+leases\.md", type_("runs", "show", run_id).out, re.MULTILINE)
@@ -229,12 +229,12 @@ def test_an_agent_searches_cites_and_learns_and_a_person_approves(
     sure, unsure = (json.dumps(note | {"confidence": each}) for each in (0.9, 0.4))
     learned = type_("run", "reader", f"add_knowledge {sure}", "--json").json["run_id"]
     type_("run", "reader", f"add_knowledge {unsure}", "--json")
-    with psycopg.connect(client._pool.url) as connection:
+    with psycopg.connect(client._database.pool.url) as connection:
         row = connection.execute(
             "SELECT id FROM agno.run WHERE idempotency_key LIKE 'learned:%%' AND agent = 'knowledge:handbook'"
         ).fetchone()
     assert row is not None
-    client.ingestion(str(row[0])).wait(timeout=WAIT_S)
+    client.ingestions.get(str(row[0])).wait(timeout=WAIT_S)
     (hit,) = type_("search", "handbook", "fence", "--search-type", "keyword", "--json").json
     assert (hit["metadata"]["author"], hit["metadata"]["run_id"]) == ("reader", learned)
 
@@ -254,7 +254,7 @@ def test_an_agent_gets_the_best_hits_with_its_question(
     start_worker()
     outcome = type_("run", "informed", "what does a barrier count?", "--json").json
     assert "barriers.md" in outcome["content"]
-    (reference,) = client.handle(outcome["run_id"]).references
+    (reference,) = client.runs.get(outcome["run_id"]).references
     assert (reference.n, reference.cited) == (1, True)
     with psycopg.connect(database_url) as connection:
         counted = connection.execute("SELECT used, cited, up FROM agno.feedback").fetchall()
@@ -308,14 +308,16 @@ def test_a_webhook_that_calls_twice_brings_in_once(
     type_: Type, librarian: Worker, client: Client, brought_in: str
 ) -> None:
     pushed = [
-        client.add_document("handbook", "crm:17", "Ann prefers mail.", idempotency_key="17-v2")
+        client.knowledge("handbook").add("crm:17", "Ann prefers mail.", idempotency_key="17-v2")
         for _ in range(2)
     ]
     assert pushed[0].id == pushed[1].id
     assert pushed[0].wait(timeout=WAIT_S).documents == 1
     assert type_("search", "handbook", "Ann", "--search-type", "keyword", "--json").json[0]["uri"] == "crm:17"
-    assert [hit.uri for hit in client.search("handbook", "Ann", search_type="keyword")] == ["crm:17"]
-    assert client.search("handbook", "what does Ann prefer?")[0].uri == "crm:17"
+    assert [hit.uri for hit in client.knowledge("handbook").search("Ann", search_type="keyword")] == [
+        "crm:17"
+    ]
+    assert client.knowledge("handbook").search("what does Ann prefer?")[0].uri == "crm:17"
 
 
 # What people get wrong.

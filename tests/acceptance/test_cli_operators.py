@@ -75,7 +75,7 @@ def test_people_see_what_waits_for_them_and_answer_it(type_: Type, worker: Worke
     assert "approved" in type_("runs", "approve", step["transfer"], "--note", "fine").out
     assert "answered" in type_("runs", "answer", step["refund"], "iban=DE 1", "urgent=true").out
     assert "completed" in type_("runs", "complete", run_id, "at the door", "--by", "ann").out
-    assert client.handle(run_id).get(timeout=30) == "moved 5 | 7 to DE 1, urgent: True | at the door"
+    assert client.runs.get(run_id).result(timeout=30) == "moved 5 | 7 to DE 1, urgent: True | at the door"
     assert type_("runs", "waiting").out == "Nothing waits for a person.\n"
 
     shown = type_("runs", "show", run_id).out
@@ -90,7 +90,8 @@ def test_a_rejected_call_is_not_made_and_the_model_reads_why(
     run_id, _ = asking(type_, 'transfer {"amount": 5}')
     assert "rejected" in type_("runs", "reject", run_id, "--note", "Too much.", "--by", "bob").out
     assert (
-        client.handle(run_id).get(timeout=30) == "!transfer was not called: a person rejected it. Too much."
+        client.runs.get(run_id).result(timeout=30)
+        == "!transfer was not called: a person rejected it. Too much."
     )
     assert "transfer was answered by bob: rejected" in type_("runs", "show", run_id).out
 
@@ -144,7 +145,7 @@ def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
     assert "ended without a result" in listed
     hold.unlink()
     assert "made again" in type_("runs", "resolve", run_id, "--again").out
-    assert client.handle(run_id).get(timeout=30) == "paid"
+    assert client.runs.get(run_id).result(timeout=30) == "paid"
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -154,7 +155,7 @@ def test_a_result_may_come_from_standard_input(
     run_id, _ = asking(type_, 'deliver {"parcel": "p"}')
     monkeypatch.setattr(sys, "stdin", io.StringIO("nobody was at home"))
     type_("runs", "complete", run_id, "-", "--error")
-    assert client.handle(run_id).get(timeout=30) == "!nobody was at home"
+    assert client.runs.get(run_id).result(timeout=30) == "!nobody was at home"
 
 
 # Steering a run.
@@ -171,9 +172,9 @@ def test_a_paused_run_says_so_and_goes_on_when_it_is_resumed(
     shown = sentence(type_("runs", "show", run_id, COLUMNS="80").out)
     assert re.search(rf"→ Paused for .* `agno-workers runs resume {run_id}` lets it go on", shown)
     assert "waits in queue" not in shown
-    assert client.handle(run_id).status is RunStatus.WAITING
+    assert client.runs.get(run_id).status is RunStatus.WAITING
     assert type_("runs", "resume", run_id).out == f"Run {run_id} goes on.\n"
-    assert client.handle(run_id).get(timeout=30) == "moved 5"
+    assert client.runs.get(run_id).result(timeout=30) == "moved 5"
     assert type_("runs", "resume", run_id).out == f"Run {run_id} had ended before: done.\n"
     assert type_("runs", "pause", run_id).out == f"Run {run_id} had ended before: done.\n"
 
@@ -187,14 +188,14 @@ def test_a_fork_begins_where_it_is_told_with_what_it_is_told(
     type_: Type, worker: Worker, client: Client
 ) -> None:
     run_id = submitted(type_, 'add {"a": 1, "b": 2}')
-    assert client.handle(run_id).get(timeout=30) == "3"
+    assert client.runs.get(run_id).result(timeout=30) == "3"
     at = ["runs", "fork", run_id, "--at"]
     forked = type_(*at, "tool:1:0", "--arguments", '{"a": 1, "b": 5}', "--key", "k").out.strip()
-    assert client.handle(forked).get(timeout=30) == "6"
+    assert client.runs.get(forked).result(timeout=30) == "6"
     assert type_(*at, "tool:1:0", "--key", "k").out.strip() == forked
     assert f"forked from {run_id}" in sentence(type_("runs", "show", forked).out)
     again = type_("runs", "fork", run_id, "--input", 'add {"a": 2, "b": 2}').out.strip()
-    assert client.handle(again).get(timeout=30) == "4"
+    assert client.runs.get(again).result(timeout=30) == "4"
 
     wrong = {
         "has no step 'tool:9:9'": [*at, "tool:9:9"],
@@ -224,14 +225,14 @@ def test_a_delegation_is_shown_from_both_ends(type_: Type, worker: Worker, clien
     assert told["children"] == [{"id": child, "agent": "clerk", "status": "waiting"}]
     assert len(told["why"]) == 1
     type_("runs", "approve", child)
-    assert client.handle(parent).get(timeout=30) == '["moved 5"]'
+    assert client.runs.get(parent).result(timeout=30) == '["moved 5"]'
 
 
 def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, client: Client) -> None:
     parent = submitted(type_, 'transfer {"amount": 5}', "manager")
     invariants.until(lambda: waiting(type_))
     type_("runs", "approve", waiting(type_)["transfer"]["run_id"])
-    client.handle(parent).get(timeout=30)
+    client.runs.get(parent).result(timeout=30)
     before = type_("runs", "show", parent, "--json").json
     at = ["runs", "fork", parent, "--at", "tool:1:0"]
     forked = type_(*at, "--arguments", '{"task": "transfer {\\"amount\\": 7}"}').out.strip()
@@ -241,7 +242,7 @@ def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, cl
         type_("runs", "show", forked).out
     )
     type_("runs", "approve", child)
-    assert client.handle(forked).get(timeout=30) == '["moved 7"]'
+    assert client.runs.get(forked).result(timeout=30) == '["moved 7"]'
     after = type_("runs", "show", parent, "--json").json
     assert [after[part] for part in ("run", "steps", "children")] == [
         before[part] for part in ("run", "steps", "children")
@@ -280,7 +281,7 @@ def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
 ) -> None:
     runs, locked = failed(type_, tmp_path, 3)
     closed = submitted(type_, 'closed {"text": "17"}')
-    assert client.handle(closed).get(timeout=30) == "!shop 17 is closed"
+    assert client.runs.get(closed).result(timeout=30) == "!shop 17 is closed"
     groups = type_("dead", "ls", "--json").json
     assert [(group["letters"], group["agent"], group["tool"], group["message"]) for group in groups] == [
         (3, "moody", "turn", "order … is locked by …"),
@@ -300,7 +301,7 @@ def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
     invariants.until(lambda: type_(*bulk, "--dry-run").out.startswith("3 "))
     locked.unlink()
     assert type_(*bulk).out == "3 run(s) were sent again.\n"
-    assert [client.handle(run_id).get(timeout=30) for run_id in runs] == [
+    assert [client.runs.get(run_id).result(timeout=30) for run_id in runs] == [
         f"order {number} is done" for number in range(3)
     ]
     assert type_("dead", "redrive", "--all").out == "0 run(s) were sent again.\n"
@@ -320,7 +321,7 @@ def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
     assert type_("dead", "show", run_id, "--json").json["reason"] == "model_rejected"
     locked.unlink()
     assert type_("dead", "redrive", run_id).out == f"Run {run_id} goes on from its last good turn.\n"
-    assert client.handle(run_id).get(timeout=30) == "order 0 is done"
+    assert client.runs.get(run_id).result(timeout=30) == "order 0 is done"
     again = type_("dead", "redrive", run_id)
     assert again.status == 2
     assert f"is done, and only a failed run is sent again: `agno-workers runs fork {run_id}`" in again.err
@@ -329,7 +330,7 @@ def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
 
 def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client: Client) -> None:
     run_id = submitted(type_, 'closed {"text": "17"}')
-    client.handle(run_id).output(timeout=30)
+    client.runs.get(run_id).wait(timeout=30)
     step_id = steps(type_, run_id)["tool:1:0"]["id"]
     shown = sentence(type_("dead", "show", step_id, COLUMNS="80").out)
     assert 'arguments: {"text": "17"}' in shown
@@ -338,7 +339,7 @@ def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client
     assert refused.status == 2
     assert f"`agno-workers runs fork {run_id} --at tool:1:0`" in refused.err
     forked = type_(*f"runs fork {run_id} --at tool:1:0".split()).out.strip()
-    assert client.handle(forked).get(timeout=30) == "!shop 17 is closed"
+    assert client.runs.get(forked).result(timeout=30) == "!shop 17 is closed"
 
 
 DEAD_WRONG = {

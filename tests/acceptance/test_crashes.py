@@ -19,10 +19,11 @@ from psycopg import sql
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.keeper import EPOCH_KEY
+from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import Submitted
 from agno_workers.errors import RunNotFound, Unavailable
 from agno_workers.local import EmbeddedServers
-from agno_workers.runs.journal import Submitted
 from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
@@ -84,8 +85,8 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     waiting = [echo.delay(str(number)) for number in range(20)]
     calling, delegating = matrix.delay(call("look", ledger)), boss.delay(delegated(call("look", ledger)))
     for run in (calling, delegating):  # its tool, or the first turn of the run that it delegates to, is ready
-        services.dispatch.publish(take(services.engine, first_step(services.look, run.id)))
-    epoch = services.journal.epoch()
+        services.dispatch.publish(take(services.engine, first_step(services.database.queries, run.id)))
+    epoch = services.database.maintenance.epoch()
     invariants.until(lambda: _remembered(redis_client) > 1)
     before = _beat(services)
     match how:
@@ -103,13 +104,13 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     assert busy.get(timeout=WAIT_S) == "released"
     assert [run.get(timeout=WAIT_S) for run in waiting] == [f"<{number}>" for number in range(20)]
     assert [run.get(timeout=WAIT_S) for run in (calling, delegating)] == ["looked", "looked"]
-    assert services.journal.epoch() == epoch
+    assert services.database.maintenance.epoch() == epoch
 
 
 def test_c6_a_message_that_a_dying_worker_took_along_is_sent_again(
     services: Services, redis_client: redis.Redis, start_worker: StartWorker
 ) -> None:
-    redis_client.set(EPOCH_KEY, services.journal.epoch())
+    redis_client.set(EPOCH_KEY, services.database.maintenance.epoch())
     run = echo.delay("hi")
     assert redis_client.rpop("agents") is not None
     start_worker()
@@ -150,14 +151,14 @@ def test_c10_a_submit_whose_answer_is_lost_is_safe_to_repeat(
     line: Proxy, database_url: str, services: Services, worker: Worker
 ) -> None:
     with Client(through(line, database_url), timeout_s=2) as client:
-        client.submit("echo", "warm").get(timeout=WAIT_S)
+        client.runs.submit("echo", "warm").result(timeout=WAIT_S)
         line.set(Mode.LOSE_ANSWERS)
         with pytest.raises(Unavailable):
-            client.submit("echo", "hi", idempotency_key="k")
+            client.runs.submit("echo", "hi", idempotency_key="k")
         line.set(Mode.PASS)
-        (stored,) = services.pool.run("SELECT id FROM agno.run WHERE idempotency_key = 'k'")
-        again = client.submit("echo", "hi", idempotency_key="k")
-        assert (again.id, again.get(timeout=WAIT_S)) == (stored["id"], "<hi>")
+        (stored,) = services.database.pool.run("SELECT id FROM agno.run WHERE idempotency_key = 'k'")
+        again = client.runs.submit("echo", "hi", idempotency_key="k")
+        assert (again.id, again.result(timeout=WAIT_S)) == (stored["id"], "<hi>")
 
 
 @pytest.mark.parametrize("kind", ["turn", "tool"])
@@ -187,7 +188,7 @@ def test_c10_a_claim_whose_commit_was_not_answered_expires_by_its_effect(
 ) -> None:  # fmt: skip
     cut_off = start_worker(queues="tools", AGNO_DATABASE_URL=through(line, database_url), **SHORT)
     runs = [matrix.delay(call(each, tmp_path / "ledger")) for each in ("look", tool)]
-    before, owed = [take(services.engine, first_step(services.look, run.id)) for run in runs]
+    before, owed = [take(services.engine, first_step(services.database.queries, run.id)) for run in runs]
     services.dispatch.publish(before)  # so that the worker is connected
     cut_off.wait_for("succeeded in")
     run = runs[1]
@@ -277,7 +278,7 @@ def test_c22_a_restored_backup_goes_on_from_where_it_was(
     queued = echo.delay("queued")
     database = Database(servers, database_url)
     database.back_up()
-    old_epoch = wiring.services().journal.epoch()
+    old_epoch = wiring.services().database.maintenance.epoch()
     held.unlink()
     second = start_worker()
     assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
@@ -293,14 +294,14 @@ def test_c22_a_restored_backup_goes_on_from_where_it_was(
     )  # it claimed nothing
     with pytest.raises(RunNotFound):
         outcome(database_url, unknown)
-    epoch = wiring.services().journal.epoch()
+    epoch = wiring.services().database.maintenance.epoch()
     assert epoch != old_epoch
     invariants.until(lambda: _epoch(redis_client) == epoch)
 
 
 def outcome(database_url: str, run: RunResult) -> object:
     with Client(database_url) as client:
-        return client.handle(run.id).get(timeout=WAIT_S)
+        return client.runs.get(run.id).result(timeout=WAIT_S)
 
 
 class Database:
@@ -331,14 +332,14 @@ class Database:
 def test_work_that_outlives_every_lease_ends_with_its_first_result(
     services: Services, start_worker: StartWorker, held: Path
 ) -> None:
-    services.pool.run("""
+    services.database.pool.run("""
         CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
         CREATE TRIGGER no_renewal BEFORE UPDATE ON agno.step FOR EACH ROW
         WHEN (OLD.status = 'running' AND NEW.status = 'running' AND NEW.lease_until > OLD.lease_until AND NEW.attempt = OLD.attempt)
         EXECUTE FUNCTION public.refuse()""")
     start_worker(AGNO_LEASE_S="0.8", AGNO_RENEW_EVERY_S="0.4")
     run = thinker.delay(str(held))
-    services.pool.run("UPDATE agno.step SET max_attempts = 100")
+    services.database.pool.run("UPDATE agno.step SET max_attempts = 100")
     invariants.until(lambda: run.handle.steps[0].attempt > 3)  # three leases have run out
     held.unlink()
     assert run.get(timeout=WAIT_S) == "thought"
@@ -361,7 +362,7 @@ def test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done
     def renewed_three_times() -> bool:  # well past the lease that it had when the worker was asked to end
         leases.update(
             row["lease_until"]
-            for row in services.pool.run("SELECT lease_until FROM agno.step WHERE effect = 'once'")
+            for row in services.database.pool.run("SELECT lease_until FROM agno.step WHERE effect = 'once'")
         )
         return len(leases) == 4
 
@@ -374,20 +375,22 @@ def test_a_run_submitted_in_sql_lives_and_dies_with_the_callers_transaction(
     database_url: str, client: Client, worker: Worker
 ) -> None:
     with psycopg.connect(database_url) as connection:
-        kept = connection.execute("SELECT agno.submit('echo', 'kept')").fetchone()
+        kept = connection.execute("SELECT agno.submit('echo', 'kept', allow_unknown => true)").fetchone()
         connection.commit()
-        dropped = connection.execute("SELECT agno.submit('echo', 'dropped')").fetchone()
+        dropped = connection.execute(
+            "SELECT agno.submit('echo', 'dropped', allow_unknown => true)"
+        ).fetchone()
         connection.rollback()
     assert kept is not None
     assert dropped is not None
-    assert client.handle(str(kept[0])).get(timeout=WAIT_S) == "<kept>"
+    assert client.runs.get(str(kept[0])).result(timeout=WAIT_S) == "<kept>"
     with pytest.raises(Exception, match="no run"):
-        client.handle(str(dropped[0])).get(timeout=1)
+        client.runs.get(str(dropped[0])).result(timeout=1)
 
 
 def _beat(services: Services) -> int:
     """How many rounds the keepers have done."""
-    (row,) = services.pool.run("SELECT beat FROM agno.meta WHERE key = 'keeper'")
+    (row,) = services.database.pool.run("SELECT beat FROM agno.meta WHERE key = 'keeper'")
     return int(row["beat"])
 
 
@@ -415,6 +418,5 @@ def _told(client: redis.Redis) -> list[str]:
 
 def _submit_unpublished(services: Services, text: str) -> Submitted:
     """A client that dies between its commit and its publish."""
-    from agno_workers.broker.submit import submit
-
-    return submit(services.journal, [text], {"agent": "echo"}, queue="agents")
+    request = run_request("echo", [text], {"queue": "agents", "allow_unknown": True})
+    return services.database.submissions.submit(request)

@@ -85,7 +85,7 @@ def test_the_demo_comes_out_right_and_says_so_in_80_columns(
     too_wide = [line for line in demo.lines if len(line.rstrip()) > 80]
     assert not [line for line in too_wide if "./run" not in line]  # what is to be copied is not broken
     (run_id,) = re.findall(r"agno-workers runs show (\S+)", said)
-    assert client.handle(run_id).run.tool_calls == 8
+    assert client.runs.get(run_id).run.tool_calls == 8
 
 
 def test_a_model_that_refuses_is_a_demo_that_failed(start_program: StartProgram, texts: Path) -> None:

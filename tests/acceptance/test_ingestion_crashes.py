@@ -46,7 +46,7 @@ class Kept(NamedTuple):
 
 @pytest.fixture
 def knowledges(services: Services) -> KnowledgeBases:
-    return services.knowledges
+    return services.database.knowledge
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def ended(knowledges: KnowledgeBases, run_id: str, timeout_s: float = 120) -> Pr
 
 def kept(services: Services, name: str) -> list[Kept]:
     """Each chunk and each vector of a knowledge base, whatever their ids are."""
-    rows = services.pool.run(
+    rows = services.database.pool.run(
         """SELECT d.uri, c.position, encode(c.hash, 'hex') AS hash, c.live, e.embedding::text AS vector
            FROM agno.knowledge k JOIN agno.document d ON d.knowledge_id = k.id LEFT JOIN agno.chunk c ON c.document_id = d.id
            LEFT JOIN agno.chunk_embedding e ON e.chunk_id = c.id WHERE k.name = %(name)s""",

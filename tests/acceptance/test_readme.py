@@ -48,7 +48,7 @@ def test_the_programs_print_answers(project: dict[str, str], client: Client) -> 
     assert found.endswith(".md")
     assert nothing == []  # it defines an agent
     assert by_client == ["What is a fence?"]
-    assert client.handle(by_message[-1]).get(timeout=WAIT_S) == "What is a queue?"
+    assert client.runs.get(by_message[-1]).result(timeout=WAIT_S) == "What is a queue?"
 
 
 def test_the_command_prints_the_answer(project: dict[str, str]) -> None:
@@ -65,7 +65,7 @@ def test_the_statement_submits(project: dict[str, str], client: Client) -> None:
     assert ids
     for row in ids:
         assert row is not None
-        assert client.handle(str(row[0])).get(timeout=WAIT_S) == "Thank the customer of order 17."
+        assert client.runs.get(str(row[0])).result(timeout=WAIT_S) == "Thank the customer of order 17."
 
 
 def test_a_chord_over_runs_survives_a_redis_that_forgets(

@@ -23,7 +23,7 @@ from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
 from tests.conftest import StartWorker, Worker
-from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
+from tests.messages import NOT_RECORDED_AFTER, Message, Quarantined, decoded, encoded, message
 
 WAIT_S = 30
 PLAIN = ("-I", "tests.contract.canvas.plain,tests.acceptance.retrying")
@@ -101,7 +101,7 @@ def test_what_is_not_signed_is_not_done(
     assert echo.delay("behind").get(timeout=WAIT_S) == "<behind>"
     assert not (tmp_path / "ledger").exists()
     with pytest.raises(agno_workers.AgnoError, match="no run"):
-        client.handle(run.id).get(timeout=0.1)
+        client.runs.get(run.id).result(timeout=0.1)
     assert KEY not in "".join(worker.lines) + json.dumps(quarantine(), default=str)
 
 
@@ -114,8 +114,8 @@ def test_another_app_that_signs_is_believed(
     else:
         agno_workers.attach(stranger)
     sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents", compression="zlib")
-    invariants.until(lambda: services.look.runs(limit=1))
-    assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+    invariants.until(lambda: services.database.queries.runs(limit=1))
+    assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
     assert quarantine() == []
 
 
@@ -155,7 +155,7 @@ def other_arguments(real: Message) -> None:
 def more_to_do(real: Message) -> None:
     args, kwargs, _ = decoded(real["body"])
     real["body"] = encoded(
-        [args, kwargs, {**NOTHING_AFTER, "callbacks": [{"task": "plain.big", "args": [1]}]}]
+        [args, kwargs, {**NOT_RECORDED_AFTER, "callbacks": [{"task": "plain.big", "args": [1]}]}]
     )
 
 

@@ -56,7 +56,7 @@ def held(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def workers(services: Services) -> Workers:
-    return Workers(services.pool)
+    return Workers(services.database.pool)
 
 
 def ends(worker: Worker) -> int:
@@ -115,7 +115,7 @@ def test_workers_that_are_long_gone_are_forgotten_when_one_starts(
     start_worker: StartWorker, services: Services, workers: Workers
 ) -> None:
     start_worker().kill()
-    services.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(hours => 25)")
+    services.database.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(hours => 25)")
     worker = start_worker()
     assert [each.pid for each in workers.all()] == [worker.process.pid]
 
@@ -125,10 +125,10 @@ def test_the_command_lists_workers_and_the_doctor_asks_after_the_silent(
 ) -> None:
     start_worker(queues="heavy").kill()
     start_worker(queues="agents")
-    services.pool.run(
+    services.database.pool.run(
         "UPDATE agno.worker SET seen_at = seen_at - make_interval(hours => 1) WHERE queues = '[\"heavy\"]'"
     )
-    services.pool.run("UPDATE agno.worker SET version = '0.0.1' WHERE queues = '[\"agents\"]'")
+    services.database.pool.run("UPDATE agno.worker SET version = '0.0.1' WHERE queues = '[\"agents\"]'")
     start_worker(queues="tools")
     assert _told(capsys, "workers", "ls").count("alive") == 2
     listed = {
@@ -149,7 +149,7 @@ def test_the_doctor_fails_for_a_queue_whose_worker_is_lost(
     worker = start_worker()
     worker.kill()
     run = echo.delay("hi")
-    services.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(secs => 4)")
+    services.database.pool.run("UPDATE agno.worker SET seen_at = seen_at - make_interval(secs => 4)")
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1
@@ -184,7 +184,9 @@ def test_what_is_not_done_within_the_grace_time_is_carried_by_another(
     invariants.until(lambda: is_gone(at_work))
     held.unlink()
     assert run.get(timeout=WAIT_S) == "released"
-    (step,) = services.pool.run("SELECT attempt, max_attempts, tries FROM agno.step WHERE name = 'hold'")
+    (step,) = services.database.pool.run(
+        "SELECT attempt, max_attempts, tries FROM agno.step WHERE name = 'hold'"
+    )
     assert (step["attempt"], step["tries"], step["attempt"] - step["max_attempts"]) == (2, 0, 1 - 3)
     assert other.process.poll() is None
 
@@ -304,8 +306,10 @@ def test_what_was_taken_and_not_begun_outlives_a_connection_that_is_lost(
         worker.wait_for("Connected to")
         held.unlink()
         assert run.get(timeout=WAIT_S) == "released"
-        invariants.until(lambda: services.pool.run("SELECT FROM agno.run WHERE id = %(id)s", {"id": sent.id}))
-        assert client.handle(sent.id).get(timeout=WAIT_S) == "<hi>"
+        invariants.until(
+            lambda: services.database.pool.run("SELECT FROM agno.run WHERE id = %(id)s", {"id": sent.id})
+        )
+        assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<hi>"
         assert services.app.AsyncResult(later.id).get(timeout=WAIT_S) == "LATER"
         worker.stop()
         assert sum(f"plain.upper[{later.id}] succeeded" in said for said in worker.lines) == 1

@@ -60,7 +60,7 @@ def test_it_refuses_a_wrong_setting(environment: dict[str, str], name: str, valu
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
-    [("AGNO_SOURCE_ROOTS", "/no/such/folder", "no folder here"), ("AGNO_SOURCE_ALLOW", "10.0.0.1/8", "source_allow")],
+    [("AGNO_SOURCE_ROOTS", "/no/such/folder", "not a folder here"), ("AGNO_SOURCE_ALLOW", "10.0.0.1/8", "source_allow")],
 )  # fmt: skip
 def test_one_for_knowledge_refuses_what_can_not_be_kept_to(
     environment: dict[str, str], name: str, value: str, told: str

@@ -115,10 +115,10 @@ class Callers:
         return [errand.delay(said, idempotency_key=key, metadata=_mark(key)).id]
 
     def _submit(self, key: str, said: str, dice: random.Random) -> list[str]:
-        return [self._client.submit("errand", said, idempotency_key=key, metadata=_mark(key)).id]
+        return [self._client.runs.submit("errand", said, idempotency_key=key, metadata=_mark(key)).id]
 
     def _cancel(self, key: str, said: str, dice: random.Random) -> list[str]:
-        run = self._client.submit("errand", said, idempotency_key=key, metadata=_mark(key))
+        run = self._client.runs.submit("errand", said, idempotency_key=key, metadata=_mark(key))
         self._stopping.wait(dice.uniform(0, 0.5))
         run.cancel()
         return [run.id]
@@ -127,7 +127,7 @@ class Callers:
         """A row of the caller's own and the run, in one transaction; now and then the caller thinks better of it."""
         with _connected(self._database_url) as connection:
             connection.execute(
-                "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOTHING", [key]
+                "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOT_RECORDED", [key]
             )
             (run_id,) = connection.execute(
                 "SELECT agno.submit('errand', %s, idempotency_key => %s, metadata => %s)::text",

@@ -83,7 +83,7 @@ def _play(options: Options, servers: EmbeddedServers, fleet: Fleet, say: Say) ->
     say("in peace")
     peace_s, peace = _ingest(options, "peace", lambda _: None, say)
     rows = {"peace": _rows(servers.database_url, "peace")}
-    wiring.services().knowledges.remove(
+    wiring.services().database.knowledge.remove(
         "peace"
     )  # a text that has a vector in another base would get that one
     say(

@@ -1,9 +1,9 @@
-"""S3 on localhost, as far as reading goes: ListObjectsV2 with its pages, HEAD and GET of an object, in S3's own XML. Google's
-XML API is the same; of Azure's there is the list, in one page.
+"""S3 on localhost, for reading: ListObjectsV2 with its pages, HEAD and GET of an object, in S3's own XML. Google's XML API is
+the same; of Azure's, only a list of one page is served.
 
 with bucket({"docs/a.md": b"hello"}) as here:
-    here.environment     what makes S3's clients come here
-    here.requests        method and path of what was asked
+    here.environment     the variables that direct S3's clients here
+    here.requests        the method and path of each request
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SECRET = "fake+secret/fake+secret/fake+secret/fake"
 class Bucket:
     objects: dict[str, bytes]
     page_size: int = 2
-    """Keys of one page of a list."""
+    """The keys on one page of a list."""
     types: dict[str, str] = field(default_factory=dict)
     signed: bool = True
-    """Refuse who has not S3's key."""
+    """Refuse requests without S3's key."""
     fault: int | None = None
     """Answer everything with this status."""
     drip: threading.Event | None = None
@@ -126,7 +126,7 @@ def _error(status: int, code: str) -> web.Response:
 
 @contextmanager
 def bucket(objects: Mapping[str, bytes]) -> Iterator[Bucket]:
-    """A bucket named `library`, until the end of the block."""
+    """Serve a bucket named `library` until the block ends."""
     here = Bucket(dict(objects))
     loop = asyncio.new_event_loop()
     app = web.Application()

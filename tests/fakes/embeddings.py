@@ -1,18 +1,18 @@
 """A provider of embeddings on localhost: OpenAI's endpoints for embeddings, files and batches, in their wire format.
 
-A vector is that of the `hash` embedder, three times as long, so that equal words are found. What goes wrong is said by any
-of the texts, as for tests/fakes/provider.py:
+Its vectors are those of the `hash` embedder, three times as long, so that equal words are found. Any of the texts may ask for
+a fault, as in tests/fakes/provider.py:
 
     fault:NAME key=value ...   one of FAULTS below, or an HTTP status: `fault:429 retry-after=2`;
-                               `times=N` lets the same text through after N faults
+                               after `times=N` faults the same text is answered
     delay=1.0                  the answer takes so many seconds
 
-In a batch a text with a fault is a line that failed. The first text of a batch may say how it goes:
+In a batch, a text with a fault is a failed line. The first text of a batch may choose its course:
 
-    batch:failed               it ends so: `failed`, `expired` (with every other text done), `cancelled`
-    polls=3                    it is at work for so many looks at it (1)
+    batch:failed               its end: `failed`, `expired` (with every other text done), `cancelled`
+    polls=3                    the number of polls before its end (1)
 
-`GET /requests` tells what arrived, `DELETE /requests` forgets it. `python -m tests.fakes.embeddings` prints its URL when ready.
+`GET /requests` returns the requests, `DELETE /requests` forgets them. `python -m tests.fakes.embeddings` prints its URL when ready.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import json
 import re
 import sys
 import time
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from aiohttp import web
 
 from agno_workers.knowledge.embedders.hash import Hash
 from tests.fakes import provider
-from tests.fakes.provider import Chat, Provider, reset, serve
+from tests.fakes.provider import Chat, Provider, Recorder, reset, serve
 
 FAULTS = {
     "reset": "reset the TCP connection in the middle of the answer",
@@ -42,66 +41,52 @@ FAULTS = {
     "context": "400: a text is too long, by the server's own count",
     "html": "answer 200 with a web page",
     "cut": "answer 200 with half of the JSON",
-    "count": "a vector too few",
+    "count": "one vector too few",
     "index": "two vectors with the same index",
     "dimensions": "vectors longer than asked for",
-    "zero": "a vector of nothing but zeros",
+    "zero": "a vector of zeros",
     "nan": "a vector that is not a number",
     "shuffled": "the vectors in another order, each with its index: allowed",
-    "floats": "numbers instead of base64: what servers send that don't know it",
-    "no-usage": "without telling the tokens",
+    "floats": "numbers instead of base64, from servers that ignore it",
+    "no-usage": "no count of tokens",
 }
 DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-"""Any other model has 384, and refuses to be asked for fewer."""
+"""Any other model has 384 and can't shorten them."""
 MAX_TEXTS = 2048
 TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 8192 tokens.")
 
 
 @dataclass
 class Job:
-    """A batch, as its owner sees it, and how many looks it still takes."""
+    """A batch as its owner sees it, and the polls until its end."""
 
     shown: dict[str, Any]
     texts: list[str]
     lines: list[dict[str, Any]]
-    looks: int
+    polls: int
     end: str
 
 
 @dataclass
-class Fake:
-    requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
-    faulted: Counter[str] = field(default_factory=Counter)
+class Fake(Recorder):
     files: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=256 * 1024**2)
+        app = super().app()
         app.router.add_post("/v1/embeddings", self._kept(self._embed))
         app.router.add_post("/v1/files", self._kept(self._upload))
         app.router.add_get("/v1/files/{id}/content", self._kept(self._content))
         app.router.add_post("/v1/batches", self._kept(self._create))
         app.router.add_get("/v1/batches", self._kept(self._list))
         app.router.add_get("/v1/batches/{id}", self._kept(self._look))
-        app.router.add_get("/requests", self._told)
-        app.router.add_delete("/requests", self._forget)
         return app
-
-    async def _told(self, request: web.Request) -> web.Response:
-        return web.json_response(list(self.requests))
-
-    async def _forget(self, request: web.Request) -> web.Response:
-        self.requests.clear()
-        return web.json_response({})
 
     def _kept(
         self, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def kept(request: web.Request) -> web.StreamResponse:
-            body = await request.json() if request.content_type == "application/json" else None
-            peer = request.transport and request.transport.get_extra_info("peername")
-            headers = [[name, value] for name, value in request.headers.items()]
-            self.requests.append({"path": request.path, "headers": headers, "body": body, "peer": peer})
+            self.keep(request, await request.json() if request.content_type == "application/json" else None)
             return await answer(request)
 
         return kept
@@ -142,7 +127,7 @@ class Fake:
         return web.Response(body=whole, content_type="application/json")
 
     def _is_due(self, text: str) -> bool:
-        """Whether the text's fault happens (again)."""
+        """Return True if the text's fault happens (again)."""
         if not option(text, "fault", ":"):
             return False
         self.faulted[text] += 1
@@ -174,7 +159,7 @@ class Fake:
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
         if body["input_file_id"] not in self.files or body["endpoint"] != "/v1/embeddings":
-            return failure(400, "invalid_request_error", "Mend the order of the batch.")
+            return failure(400, "invalid_request_error", "Correct the batch.")
         lines = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
         texts = [line["body"]["input"][0] for line in lines]
         shown = {
@@ -183,8 +168,8 @@ class Fake:
             "status": "validating", "output_file_id": None, "error_file_id": None, "created_at": int(time.time()),
             "request_counts": {"total": 0, "completed": 0, "failed": 0}, "metadata": body.get("metadata"),
         }  # fmt: skip
-        looks, end = int(option(texts[0], "polls") or 1), option(texts[0], "batch", ":") or "completed"
-        self.jobs[shown["id"]] = Job(shown, texts, lines, looks, end)
+        polls, end = int(option(texts[0], "polls") or 1), option(texts[0], "batch", ":") or "completed"
+        self.jobs[shown["id"]] = Job(shown, texts, lines, polls, end)
         return web.json_response(shown)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -198,8 +183,8 @@ class Fake:
         job = self.jobs.get(request.match_info["id"])
         if job is None:
             return failure(404, "invalid_request_error", "No batch found with that id.")
-        if job.looks > 0:
-            job.looks -= 1
+        if job.polls > 0:
+            job.polls -= 1
             job.shown["status"] = "in_progress"
         elif job.shown["status"] != job.end:
             self._end(job)
@@ -238,7 +223,7 @@ class Fake:
 
 
 def answer(body: dict[str, Any], texts: list[str], fault: str) -> dict[str, Any]:
-    """The whole answer, with those faults that are answers themselves."""
+    """Return the whole answer, with any fault that changes it."""
     dimensions = body.get("dimensions") or DIMENSIONS.get(body["model"], 384)
     vectors, tokens = Hash(dimensions + (fault == "dimensions")).embed_counted(texts)
     vectors = vectors * 3
@@ -262,7 +247,7 @@ def packed(vector: Any) -> str:
 
 
 def refusal(body: dict[str, Any], texts: list[str]) -> tuple[str, str] | None:
-    """Why OpenAI would refuse the request: its code and words."""
+    """Return the code and words with which OpenAI refuses the request, or None."""
     if body.get("dimensions", 0) > DIMENSIONS.get(body["model"], 0):
         return "invalid_request_error", "This model does not support specifying dimensions."
     if not texts or len(texts) > MAX_TEXTS or "" in texts:
@@ -278,8 +263,8 @@ def tokens(text: str) -> int:
     return len(get_encoding("cl100k_base").encode_ordinary(text))
 
 
-def failure(status: int, code: str, message: str, said: str = "") -> web.Response:
-    headers = {"retry-after": wish} if (wish := option(said, "retry-after")) else {}
+def failure(status: int, code: str, message: str, text: str = "") -> web.Response:
+    headers = {"retry-after": pause} if (pause := option(text, "retry-after")) else {}
     return web.json_response(Chat().error(status, code, message), status=status, headers=headers)
 
 
@@ -289,7 +274,7 @@ def option(text: str, name: str, sign: str = "=") -> str:
 
 
 def running() -> AbstractContextManager[Provider]:
-    """This fake in a process of its own, until the block ends; `env()` sends OpenAI's SDK and `compatible:` there."""
+    """Run this fake in a process of its own until the block ends; `env()` directs OpenAI's SDK and `compatible:` here."""
     return provider.running(module="tests.fakes.embeddings")
 
 

@@ -1,19 +1,19 @@
 """A model provider on localhost: speaks the wire formats of OpenAI (chat, responses) and Anthropic (messages).
 
 A fake of the outside world, so that the real SDK clients and the real engine can be tested over real HTTP.
-What it answers is chosen by the last user text, line by line:
+The lines of the last user text choose the answer:
 
-    call NAME {"json": 1}      ask for this tool; several lines are parallel calls; a line `then` starts the
-                               next round of calls, asked for once the results of the former are there
-    say TEXT                   the final text; without it: `Echo: ...`, or `Results: ...` after tool results
+    call NAME {"json": 1}      call this tool; several lines are parallel calls; a line `then` starts the
+                               next round of calls, made once the results of the last round are there
+    say TEXT                   the final text; the default is `Echo: ...`, or `Results: ...` after tool results
     think TEXT                 reasoning before the answer (with signature or encrypted content); `redact` hides it
-    delay=1.0                  the answer takes so many seconds, its pieces spread over them (else --delay)
+    delay=1.0                  the pieces of the answer are spread over so many seconds (default: --delay)
     fault:NAME key=value ...   one of FAULTS below, or an HTTP status: `fault:429 retry-after=2`;
-                               `times=N` lets the same text through after N faults (to test retries)
+                               after `times=N` faults the same text is answered (to test retries)
 
-An image is looked at, too: what a PNG has written in it under `Shows` counts as a further line of the text.
+The text chunk `Shows` of a PNG counts as a further line of the text.
 
-`GET /requests` tells what arrived (path, headers, body), `DELETE /requests` forgets it.
+`GET /requests` returns the requests (path, headers, body), `DELETE /requests` forgets them.
 `python -m tests.fakes.provider [--port N | --uds PATH] [--delay S] [--no-record]` prints its URL when ready.
 """
 
@@ -50,7 +50,7 @@ FAULTS = {
     "empty": "a complete answer with nothing in it",
     "error-event": "an overload error as an event within the stream",
     "final-error-event": "an invalid-request error as an event within the stream",
-    "quota": "429 that will not go away: insufficient_quota",
+    "quota": "429 that lasts: insufficient_quota",
     "context": "400: the transcript is longer than the context window",
     "context-stop": "stop in mid-answer because the context window is full",
     "length": "stop because of the token limit, in the middle of the text",
@@ -59,14 +59,14 @@ FAULTS = {
     "duplicate-ids": "two parallel calls with the same id",
     "no-ids": "two parallel calls with an empty id",
     "refusal": "refuse",
-    "filter": "stopped by the content filter",
+    "filter": "stop because of the content filter",
     "pause": "pause_turn, in the middle of a server tool",
     "big": "a text of `mb` megabytes (10)",
-    "leak": "401 whose text repeats the key that was sent",
+    "leak": "401 whose text repeats the key of the request",
 }
 
 USAGE = {"input": 20, "output": 10, "cached": 5, "cache_write": 3, "reasoning": 4}
-"""Tokens of every answer; `input` and `output` include the parts named after them."""
+"""The tokens of every answer; `input` and `output` include the parts that follow them."""
 
 
 # ---- what to answer: from a request in any dialect to an Answer -------------------------------------------
@@ -85,7 +85,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, whatever its dialect: the last user text and what came after it."""
+    """A request in any dialect: the last user text and what followed it."""
 
     text: str
     rounds: int
@@ -106,7 +106,7 @@ class Asked:
 
 
 def answer_to(asked: Asked, number: int) -> Answer:
-    """The answer without faults: the next round of calls, or the final text."""
+    """Return the answer without faults: the next round of calls, or the final text."""
     blocks = re.split(r"(?m)^then$", asked.text)
     answer = Answer(
         thinking=_line(asked.text, "think"),
@@ -125,7 +125,7 @@ def answer_to(asked: Asked, number: int) -> Answer:
 
 
 def twisted(answer: Answer, asked: Asked, number: int) -> Answer:
-    """The answer with those faults that are answers themselves."""
+    """Apply a fault that changes the answer."""
     if asked.rounds:
         return answer
     two = (("same", "add", '{"a": 1, "b": 2}'), ("same", "add", '{"a": 3, "b": 4}'))
@@ -165,7 +165,7 @@ def _line(text: str, word: str) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """Some words each; the whole gives the text back. Long texts come in at most 1000 pieces."""
+    """Split a text into pieces of some words, at most 1000."""
     words = re.findall(r"\S+\s*|\s+", text)
     size = max(1, len(words) // 1000)
     return ["".join(words[i : i + size]) for i in range(0, len(words), size)]
@@ -506,7 +506,7 @@ def _text(content: Any) -> str:
 
 
 def _shown(part: dict[str, Any]) -> str:
-    """What is written in a PNG under `Shows`, in any dialect: its base64 stands somewhere in the part."""
+    """Return the text chunk `Shows` of a PNG, whose base64 is anywhere in the part of any dialect."""
     found = re.search(r"iVBORw0KGgo[A-Za-z0-9+/=]*", json.dumps(part))
     content = base64.b64decode(found[0]) if found else b""
     at = content.find(b"tEXtShows\0")
@@ -518,38 +518,51 @@ def _shown(part: dict[str, Any]) -> str:
 
 
 @dataclass
-class Fake:
-    delay_s: float = 0.0
+class Recorder:
+    """A server that keeps its last 1000 requests and shows them at /requests."""
+
     record: bool = True
     requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
-    answered: int = 0
     faulted: Counter[str] = field(default_factory=Counter)
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=256 * 1024**2)
-        for dialect in (Chat(), Responses(), Messages()):
-            app.router.add_post(dialect.path, self._endpoint(dialect))
-        app.router.add_get("/requests", self._told)
+        app.router.add_get("/requests", self._show)
         app.router.add_delete("/requests", self._forget)
         return app
 
-    async def _told(self, request: web.Request) -> web.Response:
+    def keep(self, request: web.Request, body: Any) -> None:
+        if self.record:
+            headers = [[name, value] for name, value in request.headers.items()]
+            peer = request.transport and request.transport.get_extra_info("peername")
+            self.requests.append({"path": request.path, "headers": headers, "body": body, "peer": peer})
+
+    async def _show(self, request: web.Request) -> web.Response:
         return web.json_response(list(self.requests))
 
     async def _forget(self, request: web.Request) -> web.Response:
         self.requests.clear()
         return web.json_response({})
 
+
+@dataclass
+class Fake(Recorder):
+    delay_s: float = 0.0
+    answered: int = 0
+
+    def app(self) -> web.Application:
+        app = super().app()
+        for dialect in (Chat(), Responses(), Messages()):
+            app.router.add_post(dialect.path, self._endpoint(dialect))
+        return app
+
     def _endpoint(self, dialect: Dialect) -> Callable[[web.Request], Any]:
         async def answer(request: web.Request) -> web.StreamResponse:
             body = json.loads(await request.read())
-            if self.record:
-                headers = [[name, value] for name, value in request.headers.items()]
-                peer = request.transport and request.transport.get_extra_info("peername")
-                self.requests.append({"path": request.path, "headers": headers, "body": body, "peer": peer})
+            self.keep(request, body)
             try:
                 return await self._answer(request, dialect, body)
-            except ConnectionResetError:  # the client had enough
+            except ConnectionResetError:  # the client left
                 return web.Response()
 
         return answer
@@ -574,7 +587,7 @@ class Fake:
         return await self._stream(request, dialect, answer, fault, delay_s)
 
     def _fault(self, asked: Asked) -> str:
-        """The fault for this request; none when the text's `times` are used up."""
+        """Return the fault for this request; none after the text's `times`."""
         if not asked.fault:
             return ""
         self.faulted[asked.text] += 1
@@ -649,7 +662,7 @@ def read(dialect: Dialect, body: dict[str, Any], request: web.Request) -> Asked:
 
 
 def refused(dialect: Dialect, asked: Asked, fault: str) -> web.Response | None:
-    """The answer of a fault that is an HTTP status, else None."""
+    """Return the answer of a fault that is an HTTP status, else None."""
     headers = {}
     for name in ("retry-after", "retry-after-ms"):
         if value := asked.option(name, ""):
@@ -679,7 +692,7 @@ def sse(event: dict[str, Any]) -> bytes:
 
 
 def reset(request: web.Request) -> None:
-    """Close the connection with a TCP reset instead of a proper end."""
+    """Close the connection with a TCP reset."""
     assert request.transport is not None
     sock = request.transport.get_extra_info("socket")
     if sock.family != socket.AF_UNIX:
@@ -721,7 +734,7 @@ class Provider:
         return f"{self.url}/v1"
 
     def env(self) -> dict[str, str]:
-        """Environment that sends the SDKs of a process here, with made-up keys."""
+        """Return an environment that directs the SDKs of a process here, with made-up keys."""
         return {
             "OPENAI_API_KEY": "sk-fake-openai",
             "OPENAI_BASE_URL": self.openai_url,
@@ -731,18 +744,18 @@ class Provider:
         }
 
     def requests(self) -> list[dict[str, Any]]:
-        """The last 1000 requests: path, headers (pairs), body and the client's address."""
+        """Return the last 1000 requests: path, headers (pairs), body and the client's address."""
         with urlopen(f"{self.url}/requests", timeout=10) as answer:
             return list(json.load(answer))
 
     def forget(self) -> None:
-        """Forget the requests of before."""
+        """Forget all requests."""
         urlopen(Request(f"{self.url}/requests", method="DELETE"), timeout=10).close()
 
 
 @contextmanager
 def running(*args: str, module: str = "tests.fakes.provider") -> Iterator[Provider]:
-    """A fake provider in a process of its own, listening on a free port of localhost until the block ends."""
+    """Run a fake provider in a process of its own, on a free port of localhost, until the block ends."""
     here = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", module, *args]
     with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as process:
@@ -758,10 +771,10 @@ def running(*args: str, module: str = "tests.fakes.provider") -> Iterator[Provid
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A fake of the model providers, for tests and benchmarks.")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--uds", default="", help="listen on this Unix socket instead")
     parser.add_argument(
-        "--delay", type=float, default=0.0, help="seconds an answer takes unless its text says else"
+        "--delay", type=float, default=0.0, help="seconds for an answer without delay= in its text"
     )
     parser.add_argument("--no-record", action="store_true", help="keep no requests, for benchmarks")
     options = parser.parse_args()

@@ -1,11 +1,11 @@
-"""A web site on localhost that does what it is told, byte by byte: the outside world of sources/net.py.
+"""A web site on localhost whose answers tests choose byte by byte, to test net/client.py.
 
     with site({"/": page("hello")}) as here:
         here.url("/")        "http://127.0.0.1:PORT/"
-        here.requests        what was asked: path and headers
+        here.requests        the requests: path and headers
 
-A path's answer is bytes, or a function of the request that gives them piece by piece; an endless one goes on until the
-client has left.
+The answer of a path is bytes, or a function of the request that yields them piece by piece; an endless answer ends when the
+client leaves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Answer = bytes | Callable[[Request], "bytes | Iterator[bytes]"]
 
 
 def page(body: bytes | str = b"", status: int = 200, **headers: str) -> bytes:
-    """A whole answer. `content_type="text/html"` becomes the header content-type."""
+    """Return a whole answer. `content_type="text/html"` becomes the header content-type."""
     content = body.encode() if isinstance(body, str) else body
     fields = {"content-length": str(len(content))} | {
         name.replace("_", "-"): value for name, value in headers.items()
@@ -44,7 +44,7 @@ def page(body: bytes | str = b"", status: int = 200, **headers: str) -> bytes:
 
 
 def head(status: int = 200, **headers: str) -> bytes:
-    """The first part of an answer."""
+    """Return the head of an answer."""
     lines = [f"HTTP/1.1 {status} Whatever", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]  # fmt: skip
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
 
@@ -56,7 +56,7 @@ class Site:
     scheme: str = "http"
     requests: list[Request] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
-    """A client left in the middle of an answer."""
+    """Set when a client leaves in the middle of an answer."""
 
     def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
         return f"{self.scheme}://{host}:{self.port}{path}"
@@ -68,7 +68,7 @@ class Site:
 
 @contextmanager
 def site(answers: Mapping[str, Answer], tls: ssl.SSLContext | None = None) -> Iterator[Site]:
-    """A site of these paths (`*` stands for all others, which else are 404), until the end of the block."""
+    """Serve these paths until the block ends; `*` stands for all others, which are 404 by default."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:

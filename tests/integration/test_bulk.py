@@ -23,7 +23,8 @@ from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
 from agno_workers.local import EmbeddedServers
-from agno_workers.runs.batch import Batches, Common, Ids, Item, position_of
+from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.sdk.batch import submit_many
 from agno_workers.wiring import Services
 from tests import invariants
@@ -42,7 +43,7 @@ def database(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def bulk(services: Services) -> Batches:
-    return Batches(services.pool, services.journal, inline_max_bytes=1024, turn_attempts=5)
+    return Batches(services.database.pool, services.database.journal, RunNumbers(inline_max_bytes=1024))
 
 
 def rows(database: psycopg.Connection) -> dict[str, int]:
@@ -62,7 +63,7 @@ def numbers(count: int) -> list[str]:
 def test_the_runs_of_a_batch_are_done_and_their_results_have_the_positions_of_their_inputs(
     client: Client, worker: Worker, database_url: str
 ) -> None:
-    batch = client.submit_many("echo", numbers(300))
+    batch = client.batches.submit("echo", numbers(300))
     found = dict(batch.results(timeout=WAIT_S))
     assert {position: run.content for position, run in found.items()} == {n: f"<{n}>" for n in range(300)}
     assert [run.content for run in batch.runs] == [f"<{n}>" for n in range(300)]
@@ -74,9 +75,9 @@ def test_the_runs_of_a_batch_are_done_and_their_results_have_the_positions_of_th
 def test_results_come_as_they_end_and_the_wait_for_the_others_has_an_end(
     client: Client, services: Services
 ) -> None:
-    batch = client.submit_many("echo", numbers(3))
+    batch = client.batches.submit("echo", numbers(3))
     runs = list(batch.runs)
-    services.journal.cancel(runs[1].id)
+    services.database.journal.cancel(runs[1].id)
     results = batch.results(timeout=0.3)
     position, run = next(results)
     assert (position, run.status) == (1, RunStatus.CANCELLED)
@@ -90,7 +91,7 @@ def test_results_come_as_they_end_and_the_wait_for_the_others_has_an_end(
 def test_results_that_were_timed_early_and_committed_late_are_not_missed(
     client: Client, database: psycopg.Connection
 ) -> None:
-    batch = client.submit_many("echo", numbers(3))
+    batch = client.batches.submit("echo", numbers(3))
     ids = [run.id for run in batch.runs]
 
     def end(run_id: str, ago: str) -> None:
@@ -110,23 +111,23 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
     client: Client, database: psycopg.Connection
 ) -> None:
     with pytest.raises(InvalidInput, match="input 2: the input of agent 'echo' is empty"):
-        client.submit_many("echo", ["a", "b", "  ", "d"])
+        client.batches.submit("echo", ["a", "b", "  ", "d"])
     with pytest.raises(InvalidInput, match=r"input 1: .*can't be sent as JSON"):
-        client.submit_many("echo", ["a", object()])
+        client.batches.submit("echo", ["a", object()])
     with pytest.raises(InvalidInput, match="input 1: there is no key"):
-        client.submit_many("echo", ["a", "b"], keys=["k"])
+        client.batches.submit("echo", ["a", "b"], keys=["k"])
     with pytest.raises(InvalidInput, match="more keys than inputs"):
-        client.submit_many("echo", ["a"], keys=["k", "l"])
+        client.batches.submit("echo", ["a"], keys=["k", "l"])
     with pytest.raises(InvalidInput, match="one str"):
-        client.submit_many("echo", "abc")
+        client.batches.submit("echo", "abc")
     with pytest.raises(InvalidInput, match="no room"):
-        client.submit_many("echo", ["a", "b"], keys=["k", os.urandom(40_000).hex()])
+        client.batches.submit("echo", ["a", "b"], keys=["k", os.urandom(40_000).hex()])
     with pytest.raises(InvalidInput, match="priority"):
-        client.submit_many("echo", ["a"], priority=10)
+        client.batches.submit("echo", ["a"], priority=10)
     with pytest.raises(InvalidInput, match="deadline_s"):
-        client.submit_many("echo", ["a"], deadline_s=0)
+        client.batches.submit("echo", ["a"], deadline_s=0)
     with pytest.raises(InvalidInput, match="no UUID"):
-        client.submit_many("echo", ["a"], batch_id="batch-1")
+        client.batches.submit("echo", ["a"], batch_id="batch-1")
     assert rows(database) == EMPTY
 
 
@@ -138,9 +139,9 @@ def test_an_error_of_who_reads_the_inputs_leaves_nothing(
         raise OSError("the file is gone")
 
     with pytest.raises(OSError, match="the file is gone"):
-        client.submit_many("echo", read())
+        client.batches.submit("echo", read())
     assert rows(database) == EMPTY
-    assert client.submit_many("echo", ["a"]).size == 1
+    assert client.batches.submit("echo", ["a"]).size == 1
 
 
 def test_a_client_that_is_killed_in_the_middle_of_the_copy_leaves_nothing(
@@ -172,7 +173,7 @@ Client(os.environ["AGNO_DATABASE_URL"]).submit_many("echo", inputs())
 
 
 def test_a_batch_without_inputs_is_done_at_once(client: Client) -> None:
-    batch = client.submit_many("echo", [])
+    batch = client.batches.submit("echo", [])
     assert list(batch.results(timeout=1)) == []
     progress = batch.wait(timeout=1)
     assert (progress.size, progress.is_over, progress.share) == (0, True, 1.0)
@@ -207,7 +208,7 @@ def test_any_text_arrives_as_it_was(client: Client, worker: Worker) -> None:
         "naïve 😀",
         "\\\\t",
     ]
-    batch = client.submit_many("echo", texts)
+    batch = client.batches.submit("echo", texts)
     assert [run.content for _, run in sorted(batch.results(timeout=WAIT_S))] == [
         f"<{text}>" for text in texts
     ]
@@ -217,15 +218,15 @@ def test_large_inputs_are_stored_once_and_come_back_whole(bulk: Batches, client:
     large = "x" * 5000
     batch = submit_many(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
     assert value(database, "SELECT count(*) FROM agno.blob") == 2
-    asked = [client.handle(run.id).messages[0].text for run in batch.runs]
+    asked = [client.runs.get(run.id).messages[0].text for run in batch.runs]
     assert asked == [large, "small", large, large + "y"]
 
 
 def test_an_item_whose_key_is_taken_gets_the_run_that_has_it(
     client: Client, worker: Worker, database: psycopg.Connection
 ) -> None:
-    before = client.submit("echo", "first", idempotency_key="a")
-    batch = client.submit_many("echo", ["1", "2", "3", "4", "5"], keys=["b", "a", "c", "b", None])
+    before = client.runs.submit("echo", "first", idempotency_key="a")
+    batch = client.batches.submit("echo", ["1", "2", "3", "4", "5"], keys=["b", "a", "c", "b", None])
     found = {position: (run.id, run.content) for position, run in batch.results(timeout=WAIT_S)}
     assert {position: content for position, (_, content) in found.items()} == {
         0: "<1>", 1: "<first>", 2: "<3>", 3: "<1>", 4: "<5>",
@@ -239,9 +240,9 @@ def test_an_item_whose_key_is_taken_gets_the_run_that_has_it(
 
 
 def test_keys_may_come_from_a_function_and_are_the_agents_own(client: Client, database: psycopg.Connection) -> None:  # fmt: skip
-    first = client.submit_many("echo", numbers(10), keys=lambda text: f"key-{text}")
-    again = client.submit_many("echo", numbers(10), keys=lambda text: f"key-{text}")
-    other = client.submit_many("shouter", numbers(10), keys=lambda text: f"key-{text}")
+    first = client.batches.submit("echo", numbers(10), keys=lambda text: f"key-{text}")
+    again = client.batches.submit("echo", numbers(10), keys=lambda text: f"key-{text}")
+    other = client.batches.submit("shouter", numbers(10), keys=lambda text: f"key-{text}")
     assert [run.id for run in again.runs] == [run.id for run in first.runs]
     assert {run.agent for run in other.runs} == {"shouter"}
     assert value(database, "SELECT count(*) FROM agno.run") == 20
@@ -250,28 +251,28 @@ def test_keys_may_come_from_a_function_and_are_the_agents_own(client: Client, da
 
 def test_the_batch_id_of_a_batch_that_exists_gives_that_batch(client: Client, database: psycopg.Connection) -> None:  # fmt: skip
     batch_id = str(uuid.uuid4())
-    first = client.submit_many("echo", numbers(3), batch_id=batch_id)
+    first = client.batches.submit("echo", numbers(3), batch_id=batch_id)
 
     unread = iter(numbers(3))
-    again = client.submit_many("echo", unread, batch_id=batch_id.upper())
+    again = client.batches.submit("echo", unread, batch_id=batch_id.upper())
     assert next(unread) == "0"
     assert again.id == first.id == batch_id
     assert rows(database) == {**EMPTY, "run": 3, "message": 3, "step": 3, "batch": 1}
     with pytest.raises(InvalidInput, match="is one of agent 'echo'"):
-        client.submit_many("shouter", numbers(3), batch_id=batch_id)
+        client.batches.submit("shouter", numbers(3), batch_id=batch_id)
 
 
 def test_the_runs_of_a_batch_can_be_listed_alone(client: Client, services: Services) -> None:
-    client.submit_many("echo", numbers(3))
-    batch = client.submit_many("echo", ["a", "b"])
-    assert sorted(item.asked for item in services.look.runs(batch_id=batch.id)) == ["a", "b"]
+    client.batches.submit("echo", numbers(3))
+    batch = client.batches.submit("echo", ["a", "b"])
+    assert sorted(item.asked for item in services.database.queries.runs(batch_id=batch.id)) == ["a", "b"]
 
 
 def test_a_batch_that_is_unknown_says_so(client: Client) -> None:
     with pytest.raises(RunNotFound, match="no batch"):
-        client.batch(str(uuid.uuid4())).progress()
+        client.batches.get(str(uuid.uuid4())).progress()
     with pytest.raises(RunNotFound, match="not a batch's id"):
-        client.batch("batch-1")
+        client.batches.get("batch-1")
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["keys", "blobs"])
@@ -306,7 +307,7 @@ def test_two_submits_of_one_batch_id_at_the_same_time_make_one_batch(
 
     def submit(_: int) -> Batch:
         together.wait(timeout=30)
-        return client.submit_many("echo", numbers(500), batch_id=batch_id)
+        return client.batches.submit("echo", numbers(500), batch_id=batch_id)
 
     with ThreadPoolExecutor(4) as threads:
         batches = list(threads.map(submit, range(4)))
@@ -314,22 +315,11 @@ def test_two_submits_of_one_batch_id_at_the_same_time_make_one_batch(
     assert rows(database) == {**EMPTY, "run": 500, "message": 500, "step": 500, "batch": 1}
 
 
-def test_ids_are_in_the_order_of_the_inputs_and_hold_their_positions() -> None:
-    ids = Ids()
-    positions = [0, 1, 255, 256, 4095, 4096, 65_535, 65_536, 99_999, 2**28, 2**31 - 1]
-    made = [ids.at(position) for position in positions]
-    assert [position_of(made_id) for made_id in made] == positions
-    assert sorted(made) == made
-    assert {(uuid.UUID(made_id).version, uuid.UUID(made_id).variant) for made_id in made} == {
-        (7, uuid.RFC_4122)
-    }
-
-
 def test_a_cancelled_batch_ends_what_had_not_ended_and_refuses_late_results(
     client: Client, services: Services, database_url: str
 ) -> None:
-    before = client.submit("echo", "first", idempotency_key="a")
-    batch = client.submit_many("echo", numbers(450), keys=["a", *[None] * 449])
+    before = client.runs.submit("echo", "first", idempotency_key="a")
+    batch = client.batches.submit("echo", numbers(450), keys=["a", *[None] * 449])
     assert batch.cancel() == 450
     assert batch.cancel() == 0
     assert before.status is RunStatus.CANCELLED
@@ -344,8 +334,8 @@ def test_a_cancelled_batch_ends_what_had_not_ended_and_refuses_late_results(
 def test_a_cancelled_batch_ends_what_its_runs_have_delegated(
     client: Client, database: psycopg.Connection
 ) -> None:
-    batch = client.submit_many("echo", numbers(2))
-    child = client.submit("echo", "delegated")
+    batch = client.batches.submit("echo", numbers(2))
+    child = client.runs.submit("echo", "delegated")
     parent = next(iter(batch.runs))
     database.execute("UPDATE agno.run SET parent_run_id = %s, depth = 1 WHERE id = %s", (parent.id, child.id))
     assert batch.cancel() == 2
@@ -355,13 +345,13 @@ def test_a_cancelled_batch_ends_what_its_runs_have_delegated(
 def test_a_cancel_that_was_cut_short_is_carried_on(
     bulk: Batches, client: Client, database: psycopg.Connection
 ) -> None:
-    batch = client.submit_many("echo", numbers(450))
-    other = client.submit_many("echo", numbers(3))
+    batch = client.batches.submit("echo", numbers(450))
+    other = client.batches.submit("echo", numbers(3))
     database.execute(
         "UPDATE agno.batch SET cancelled_at = now() - interval '1 min' WHERE id = %s", (batch.id,)
     )
     cancelled = []
-    while ended := bulk.cancel_forsaken():
+    while ended := bulk.cancel_abandoned():
         cancelled.append(ended)
     assert sum(cancelled) == 450
     assert max(cancelled) < 450
@@ -370,7 +360,7 @@ def test_a_cancel_that_was_cut_short_is_carried_on(
 
 
 def test_two_cancels_of_one_batch_at_the_same_time_cancel_each_run_once(client: Client) -> None:
-    batch = client.submit_many("echo", numbers(1000))
+    batch = client.batches.submit("echo", numbers(1000))
     with ThreadPoolExecutor(3) as threads:
         cancelled = list(threads.map(lambda _: batch.cancel(), range(3)))
     assert sum(cancelled) == 1000
@@ -392,7 +382,7 @@ def test_a_batch_that_is_submitted_while_redis_is_down_is_done_when_it_is_back(
 def test_a_redis_that_forgets_while_a_batch_is_under_way_costs_no_run(
     client: Client, worker: Worker, redis_client: redis.Redis, database_url: str
 ) -> None:
-    batch = client.submit_many("echo", numbers(1000))
+    batch = client.batches.submit("echo", numbers(1000))
     for wiped_at in (100, 400, 700):
         invariants.until(lambda at=wiped_at: batch.progress().ended >= at)  # type: ignore[misc]
         redis_client.flushall()
@@ -405,7 +395,7 @@ def test_a_worker_that_is_killed_while_a_batch_is_under_way_costs_no_run(
     client: Client, start_worker: StartWorker, database_url: str
 ) -> None:
     doomed = start_worker()
-    batch = client.submit_many("echo", numbers(400))
+    batch = client.batches.submit("echo", numbers(400))
     invariants.until(lambda: batch.progress().ended >= 100)
     doomed.kill()
     start_worker()

@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from agno_workers.broker import keeper, queues
-from agno_workers.broker.keeper import EPOCH_KEY, Keeper
-from agno_workers.engine.turn import NOTHING
-from agno_workers.runs.journal import CommitResult, ExhaustedStep
+from agno_workers.broker.keeper import EPOCH_KEY, Duties, Keeper
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import NOT_RECORDED, CommitResult, ExhaustedStep
 from agno_workers.wiring import Services
 from tests.agents import caller, echo
 from tests.steps import first_step
@@ -26,11 +26,11 @@ def submit(count: int) -> list[str]:
 def age(services: Services, seconds: float) -> None:
     """All steps were written and sent so long ago."""
     passed = "created_at = created_at - make_interval(secs => %(s)s), sent_at = sent_at - make_interval(secs => %(s)s)"
-    services.pool.run(f"UPDATE agno.step SET {passed}", {"s": seconds})
+    services.database.pool.run(f"UPDATE agno.step SET {passed}", {"s": seconds})
 
 
 def remembers(services: Services, client: redis.Redis) -> None:
-    client.set(EPOCH_KEY, services.journal.epoch())
+    client.set(EPOCH_KEY, services.database.maintenance.epoch())
 
 
 def test_after_a_wipe_a_long_backlog_is_sent_once(
@@ -42,7 +42,7 @@ def test_after_a_wipe_a_long_backlog_is_sent_once(
     assert rounds.round()
     assert rounds.round()
     assert queues.length(redis_client, "agents") == backlog
-    assert _remembered(redis_client) == services.journal.epoch()
+    assert _remembered(redis_client) == services.database.maintenance.epoch()
 
 
 def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_then_after_two(
@@ -66,20 +66,19 @@ def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
         raise ValueError(step.step_id)
 
     rounds = Keeper(
-        services.journal,
+        services.database.maintenance,
+        services.database.outbox,
+        services.database.journal,
         services.dispatch,
         redis_client,
-        break_down,
-        lambda _: NOTHING,
-        lambda: 0,
-        services.ingest,
+        Duties(break_down, lambda _: NOT_RECORDED, lambda: 0),
         lease_s=1,
         resend_after_s=1,
     )
-    stuck = first_step(services.look, caller.delay("add").id)
-    services.pool.run("UPDATE agno.step SET max_attempts = 1")
-    assert services.journal.claim_turn(stuck.run_id, stuck.step_id, 0)
-    services.journal.give_up(stuck.step_id)
+    stuck = first_step(services.database.queries, caller.delay("add").id)
+    services.database.pool.run("UPDATE agno.step SET max_attempts = 1")
+    assert services.database.journal.claim(StepKind.TURN, stuck.run_id, stuck.step_id, 0)
+    services.database.journal.give_up(stuck.step_id)
     echo.apply_async(("later",), countdown=0.0)
     before = queues.length(redis_client, "agents")
     assert rounds.round()
@@ -90,19 +89,19 @@ def test_a_run_that_can_not_be_ended_keeps_neither_another_nor_any_rule_from_its
     services: Services, rounds: Keeper, redis_client: redis.Redis
 ) -> None:
     broken, overdue = submit(2)
-    services.pool.run(
+    services.database.pool.run(
         """UPDATE agno.run SET deadline_at = created_at, canvas = '{"chord": true, "group_id": "no uuid"}' WHERE id = %(id)s""",
         {"id": broken},
     )
-    services.pool.run(
+    services.database.pool.run(
         "UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", {"id": overdue}
     )
     echo.apply_async(("later",), countdown=0.0)
     before = queues.length(redis_client, "agents")
     assert rounds.round()
-    assert services.look.run(overdue).status.is_terminal
+    assert services.database.queries.run(overdue).status.is_terminal
     assert queues.length(redis_client, "agents") > before
-    assert not services.look.run(broken).status.is_terminal
+    assert not services.database.queries.run(broken).status.is_terminal
 
 
 def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services) -> None:
@@ -111,23 +110,22 @@ def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services)
 
     def note(step: ExhaustedStep) -> CommitResult:
         ended.append(step.step_id)
-        return NOTHING
+        return NOT_RECORDED
 
     rounds = Keeper(
-        services.journal,
+        services.database.maintenance,
+        services.database.outbox,
+        services.database.journal,
         services.dispatch,
         nowhere,
-        note,
-        lambda _: NOTHING,
-        lambda: 0,
-        services.ingest,
+        Duties(note, lambda _: NOT_RECORDED, lambda: 0),
         lease_s=1,
         resend_after_s=1,
     )
-    turn = first_step(services.look, echo.delay("x").id)
-    services.pool.run("UPDATE agno.step SET max_attempts = 1")
-    assert services.journal.claim_turn(turn.run_id, turn.step_id, 0)
-    services.journal.give_up(turn.step_id)
+    turn = first_step(services.database.queries, echo.delay("x").id)
+    services.database.pool.run("UPDATE agno.step SET max_attempts = 1")
+    assert services.database.journal.claim(StepKind.TURN, turn.run_id, turn.step_id, 0)
+    services.database.journal.give_up(turn.step_id)
     assert rounds.round()
     assert ended == [turn.step_id]
 

@@ -24,7 +24,6 @@ from agno_workers.cli.metrics import OTHERS, Collector
 from agno_workers.core.messages import user
 from agno_workers.core.tool import Effect
 from agno_workers.errors import Unavailable
-from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.local import EmbeddedServers
 from agno_workers.runs.metrics import counted
 from agno_workers.runs.workers import WorkerIdentity, Workers
@@ -151,7 +150,7 @@ def test_quarantined_messages_are_counted_by_reason_and_ever(world: World, here:
 
 
 def test_ingestions_are_counted_with_how_far_they_are(world: World, here: Settings) -> None:
-    knowledges = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    knowledges = world.database.knowledge
     knowledges.ensure("docs")
     run_id = knowledges.submit("docs", ["/tmp/a"]).run_id
     world.sql("UPDATE agno.ingestion SET total = 40, scanned_at = now()")
@@ -168,7 +167,7 @@ def test_ingestions_are_counted_with_how_far_they_are(world: World, here: Settin
 
 
 def test_an_ingestion_between_two_steps_is_open(world: World, here: Settings) -> None:
-    knowledges = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    knowledges = world.database.knowledge
     knowledges.ensure("docs")
     knowledges.submit("docs", ["/tmp/a"])
     world.sql("UPDATE agno.step SET status = 'done', ended_at = now()")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agno_workers.core.messages import ToolResult
-from agno_workers.core.run import RunStatus
+from agno_workers.core.run import RunStatus, StepKind
 from agno_workers.engine.tool import run_tool
 from agno_workers.engine.turn import run_turn
 from agno_workers.wiring import Services
@@ -20,19 +20,23 @@ from tests.steps import first_step
 def carry(services: Services, text: str) -> str:
     """Submit a run of `caller` and carry its steps, one after another, until it is over; its id."""
     submitted = caller.delay(text)
-    steps.carry(services.engine, first_step(services.look, submitted.id))
+    steps.carry(services.engine, first_step(services.database.queries, submitted.id))
     run_id: str = submitted.id
     return run_id
 
 
 def results(services: Services, run_id: str) -> list[tuple[str, bool]]:
-    parts = [part for message in services.look.transcript(run_id) for part in message.parts]
+    parts = [part for message in services.database.queries.transcript(run_id) for part in message.parts]
     return [(part.content, part.is_error) for part in parts if isinstance(part, ToolResult)]
 
 
 def ledger(services: Services) -> list[str]:
-    exists = services.pool.run("SELECT to_regclass('public.ledger') AS name")[0]["name"]
-    return [row["text"] for row in services.pool.run("SELECT text FROM public.ledger")] if exists else []
+    exists = services.database.pool.run("SELECT to_regclass('public.ledger') AS name")[0]["name"]
+    return (
+        [row["text"] for row in services.database.pool.run("SELECT text FROM public.ledger")]
+        if exists
+        else []
+    )
 
 
 def call(name: str, **arguments: Any) -> str:
@@ -47,7 +51,7 @@ def _connected(services: Services) -> None:
 def test_results_stand_in_the_transcript_in_the_order_of_the_calls(services: Services) -> None:
     run_id = carry(services, "\n".join(call("add", a=number, b=0) for number in range(12)))
     assert results(services, run_id) == [(str(number), False) for number in range(12)]
-    assert services.look.run(run_id).tool_calls == 12
+    assert services.database.queries.run(run_id).tool_calls == 12
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_a_tool_that_can_not_give_a_result_tells_the_model_why(
     assert is_error
     assert told in content
     assert good == ("2", False)
-    assert services.look.run(run_id).status is RunStatus.DONE
+    assert services.database.queries.run(run_id).status is RunStatus.DONE
 
 
 def test_a_transactional_tool_writes_with_its_result(services: Services) -> None:
@@ -95,11 +99,13 @@ def test_a_transactional_tool_that_is_late_has_written_nothing_and_its_connectio
 
 def test_a_transactional_tool_whose_step_was_recorded_by_another_writes_nothing(services: Services) -> None:
     submitted = caller.delay(call("write_row", text="twice", fail=False))
-    turn = first_step(services.look, submitted.id)
+    turn = first_step(services.database.queries, submitted.id)
     (tool,) = run_turn(services.engine, turn.run_id, turn.step_id, 0).sends
-    claim = services.journal.claim_tool(tool.run_id, tool.step_id, 0)
+    claim = services.database.journal.claim(StepKind.TOOL, tool.run_id, tool.step_id, 0)
     assert claim is not None
-    services.journal.give_up(tool.step_id)  # a pause: the lease is over, and another worker carries the step
+    services.database.journal.give_up(
+        tool.step_id
+    )  # a pause: the lease is over, and another worker carries the step
     assert run_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
     assert not run_tool(services.engine, tool.run_id, tool.step_id, 0).recorded
     assert ledger(services) == ["twice"]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agno_workers.failpoints import POINTS
+from agno_workers.signals import SIGNALS
 from tests.acceptance.matrix import page, stories
 from tests.acceptance.matrix.cells import CELLS
 
 ROOT = Path(__file__).parents[2]
 INGESTIONS = ("acceptance/test_ingestion_crashes.py", "integration/knowledge/test_ingest.py")
-REACHED = re.compile(r'reach\("([^"]+)"\)')
+REACHED = re.compile(r'\bsignal\("([^"]+)"')
 
 
 def test_the_page_is_what_the_cells_say() -> None:
@@ -41,14 +41,18 @@ def test_every_test_that_the_page_names_is_there(row: page.Row) -> None:
 
 
 def test_the_places_in_the_code_are_those_that_are_listed() -> None:
-    sources = [path for path in (ROOT / "agno_workers").rglob("*.py") if path.name != "failpoints.py"]
-    assert {name for path in sources for name in REACHED.findall(path.read_text())} == set(POINTS)
+    sources = [
+        path
+        for path in (ROOT / "agno_workers").rglob("*.py")
+        if path.name not in ("failpoints.py", "signals.py")
+    ]
+    assert {name for path in sources for name in REACHED.findall(path.read_text())} == set(SIGNALS)
 
 
 def test_somebody_dies_at_every_place() -> None:
     files = [Path(stories.__file__), *(ROOT / "tests" / name for name in INGESTIONS)]
     told = [name for file in files for name in re.findall(r'"([a-z]+\.[a-z]+)"', file.read_text())]
-    assert {cell.place for cell in CELLS} | set(told) >= set(POINTS)
+    assert {cell.place for cell in CELLS} | set(told) >= set(SIGNALS)
 
 
 # The places themselves.
@@ -56,7 +60,7 @@ def test_somebody_dies_at_every_place() -> None:
 
 def reaching(at: str, *names: str, how: str = "") -> subprocess.CompletedProcess[str]:
     """A process that comes to these places, one after another, and says when it has passed one."""
-    code = "import sys\nfrom agno_workers.failpoints import reach\nfor name in sys.argv[1:]:\n    reach(name)\n    print(name, flush=True)"
+    code = "import sys\nfrom agno_workers.signals import signal\nfor name in sys.argv[1:]:\n    signal(name)\n    print(name, flush=True)"
     environment = {**os.environ, "AGNO_CRASH_AT": at} | ({"AGNO_CRASH_HOW": how} if how else {})
     return subprocess.run(
         [sys.executable, "-c", code, *names],
@@ -96,4 +100,4 @@ def test_a_folder_says_where_how_and_who_may_pass(tmp_path: Path) -> None:
 def test_a_place_that_does_not_exist_is_an_error_that_names_those_that_do() -> None:
     refused = reaching("turn.claimd")
     assert refused.returncode == 1
-    assert "names no failpoint: give one of submit.asked" in refused.stderr
+    assert "is not a failpoint: write one of submit.asked" in refused.stderr

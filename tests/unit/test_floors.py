@@ -14,13 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"core", "errors", "settings", "failpoints"},
-    {"database", "net", "streams", "models"},
+    {"errors", "failpoints"},
+    {"core", "settings", "signals"},
+    {"database", "net", "streams"},
+    {"models"},
     {"runs"},
     {"broker"},
     {"tools"},
     {"engine"},
     {"knowledge"},  # features: none of them knows another
+    {"repositories"},
+    {"registry"},
     {"wiring"},
     {"sdk"},
     {"local"},
@@ -29,12 +33,6 @@ FLOORS = [
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "pydantic_settings", "msgspec"} | set(sys.stdlib_module_names)
 EXCEPT = {
-    ("settings", "errors"): "a wrong setting is one of the errors of the one tree",
-    ("database", "knowledge"): "until statuses of knowledge stand with their tables",
-    ("core", "knowledge"): "until features register what they add to an agent",
-    ("engine", "knowledge"): "until features register what they add to a turn",
-    ("runs", "knowledge"): "until knowledge reads its own tables",
-    ("broker", "knowledge"): "until each kind of step has a handler",
     ("__init__", "tasks"): "`celery -A agno_workers` looks for `app` here; only a worker asks for it",
     ("local", "__init__"): "the demo's agents are written as a user writes them",
 }
@@ -66,7 +64,7 @@ def arrows() -> Iterator[tuple[str, str, str]]:
             target = re.split(r"[.:]", rest)[0]
             if top == "agno_workers":
                 yield room, target if target in FLOOR_OF else "__init__", f"{place}:{line}"
-            elif FLOOR_OF[room] == 0 and top not in GROUND_MAY_USE:
+            elif FLOOR_OF[room] <= FLOOR_OF["core"] and top not in GROUND_MAY_USE:
                 yield room, module, f"{place}:{line}"
 
 

@@ -24,11 +24,11 @@ import agno_workers
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN, TOOL, TURN
-from agno_workers.broker.submit import ASKED
 from agno_workers.cli.main import COMMANDS
 from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
 from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import workers
+from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
 from agno_workers.database.pool import statements
 from agno_workers.settings import Settings, load
@@ -65,7 +65,11 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture
 def celery_app() -> AgnoCelery:
-    return create("redis://nobody", agent_queue="agents", tool_queue="tools", broker_timeout_s=1.0)
+    return create(
+        "redis://nobody",
+        queues={"agents": "agents", "tools": "tools", "knowledge": "knowledge"},
+        broker_timeout_s=1.0,
+    )
 
 
 @pytest.fixture
@@ -258,7 +262,7 @@ def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) ->
 def test_the_wire_page_names_what_travels() -> None:
     page = read("docs/messages.md")
     assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, TURN, TOOL}
-    assert _first_cells(_section(page, "`agno.run`")) == ASKED
+    assert _first_cells(_section(page, "`agno.run`")) == {"agent", "input", "options", *OPTIONS}
     statuses = _first_cells(_section(page, "Statuses"))
     assert statuses == {*map(str, STATES), *map(str, StepStatus)}
     for status, state in STATES.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agno_workers.core.agent import Agent
-from agno_workers.engine.registry import Registry
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.types import Knowledge
+from agno_workers.registry import Registry
 from tests.agents import handbook, reader
 
 DOCS = Knowledge("docs")

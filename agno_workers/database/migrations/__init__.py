@@ -1,1 +1,4 @@
-"""Alembic's migrations: numbered, forward only, safe to run twice; old code must be able to live on the new schema."""
+"""Migrations of the tables; a test keeps NEWEST equal to Alembic's head."""
+
+NEWEST = "0001"
+"""The revision that this code needs."""

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from agno_workers.database.schema import SCHEMA, metadata
+from agno_workers.database.tables import SCHEMA, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

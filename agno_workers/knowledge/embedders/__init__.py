@@ -1,6 +1,6 @@
 """Embedding models, one file a provider.
 
-Importing this costs nothing: numpy, onnxruntime or an SDK are imported when a name that needs them is resolved.
+Importing this is cheap: resolving a name imports the numpy, onnxruntime or SDK that it needs.
 """
 
 from agno_workers.knowledge.embedders.resolve import resolve

@@ -1,8 +1,8 @@
 """OpenAI's embeddings with its batch API: half the price, for an answer within a day.
 
 A batch is a file with a request in each line. It ends with a file of answers, in any order, and perhaps one of errors.
-Whatever it does not bring, because a line failed or the day was over, is asked for by ordinary calls: then a batch always
-comes to all vectors, or to the error that says why not.
+Ordinary calls fetch the vectors that it does not bring, because a line failed or the day was over: a batch always ends with
+all vectors, or with an error.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.embedders.openai import TIMEOUT_S, Embeddings
 from agno_workers.models import faults
+from agno_workers.models.transport import Body
 
 MAX_TEXTS = 50_000
-"""Of one batch, by OpenAI's rules."""
+"""OpenAI's limit for one batch."""
 UPLOAD_S = 300.0
 FIND_S = 2 * 86_400.0
-"""Batches made longer ago are not looked through: they have ended."""
+"""`find` ignores older batches: they have ended."""
 KEEP_S = 7 * 86_400
-"""How long OpenAI keeps the texts and the vectors of a batch."""
+"""Seconds for which OpenAI keeps the texts and the vectors of a batch."""
 
 _PAGE = 100
 _AT_WORK = {"validating", "in_progress", "finalizing", "cancelling"}
@@ -35,22 +36,19 @@ log = logging.getLogger(__name__)
 
 
 class OpenAI(Embeddings):
-    """An embedding model of OpenAI; see core.ports.BatchEmbedder for what is more than `embed`."""
+    """An embedding model of OpenAI; core.ports.BatchEmbedder describes the methods beside `embed`."""
 
     def start(self, texts: Sequence[str], key: str) -> str:
-        """Hand in a batch; gives its id. Not safe to repeat: ask `find` first. At most `MAX_TEXTS` texts."""
+        """Submit a batch of at most `MAX_TEXTS` texts; return its id. Not safe to repeat: call `find` first."""
         if len(texts) > MAX_TEXTS:
-            raise InvalidInput(
-                f"A batch holds {MAX_TEXTS:,} texts at the most, not {len(texts):,}: make several of it."
-            )
+            raise InvalidInput(f"A batch holds at most {MAX_TEXTS:,} texts, not {len(texts):,}: split it.")
         expiry = {"anchor": "created_at", "seconds": KEEP_S}
         lines = b"\n".join(self._line(number, text) for number, text in enumerate(texts))
-        file = self._fetch(
-            "/files",
-            UPLOAD_S,
-            fields={"purpose": "batch", "expires_after": expiry},
+        upload = Body(
+            json={"purpose": "batch", "expires_after": expiry},
             files={"file": ("texts.jsonl", lines, "application/jsonl")},
         )
+        file = self._fetch("/files", UPLOAD_S, upload)
         order = {
             "input_file_id": file["id"],
             "endpoint": "/v1/embeddings",
@@ -58,16 +56,16 @@ class OpenAI(Embeddings):
             "metadata": {"agno_key": key},
             "output_expires_after": expiry,
         }
-        return str(self._fetch("/batches", TIMEOUT_S, json=order)["id"])
+        return str(self._fetch("/batches", TIMEOUT_S, Body(json=order))["id"])
 
     def find(self, key: str) -> str | None:
-        """The id of the batch that was handed in with this key in the last two days, if there is one."""
+        """Return the id of the batch that was submitted with this key in the last two days, or None."""
         return next(
             (str(b["id"]) for b in self._batches() if (b.get("metadata") or {}).get("agno_key") == key), None
         )
 
     def poll(self, id: str) -> NDArray[np.float32] | None:
-        """The vectors of all texts, in their order, once the batch has ended; until then None. Safe to repeat."""
+        """Return the vectors of all texts, in their order, once the batch has ended; until then None. Safe to repeat."""
         batch = self._fetch(f"/batches/{id}")
         if batch["status"] in _AT_WORK:
             return None
@@ -76,7 +74,7 @@ class OpenAI(Embeddings):
         missing = [number for number in range(len(texts)) if number not in found]
         if missing:
             log.warning(
-                "a batch did not bring all vectors; ordinary calls bring the rest",
+                "batch ended without all vectors; fetching the rest by ordinary calls",
                 extra={"batch": id, "status": batch["status"], "texts": len(texts), "missing": len(missing)}
                 | {"reason": _reason(batch)},
             )
@@ -95,7 +93,7 @@ class OpenAI(Embeddings):
         return msgspec.json.encode(request)
 
     def _batches(self) -> Iterator[dict[str, Any]]:
-        """The youngest first."""
+        """Yield the newest first."""
         after = ""
         while True:
             page = self._fetch(f"/batches?limit={_PAGE}{after}")
@@ -108,7 +106,7 @@ class OpenAI(Embeddings):
             after = f"&after={page['data'][-1]['id']}"
 
     def _texts(self, batch: Mapping[str, Any]) -> list[str]:
-        """What was handed in, as it was sent."""
+        """Return the texts as they were sent."""
         lines = self._lines(batch["input_file_id"])
         return [str(line["body"]["input"][0]) for line in lines]
 
@@ -121,11 +119,11 @@ class OpenAI(Embeddings):
 
     def _lines(self, file_id: str | None) -> Iterator[dict[str, Any]]:
         if file_id:
-            for line in self.wire.fetch(f"/files/{file_id}/content", {}, UPLOAD_S).splitlines():
+            for line in self.transport.fetch(f"/files/{file_id}/content", UPLOAD_S).splitlines():
                 yield msgspec.json.decode(line)
 
-    def _fetch(self, path: str, timeout_s: float = TIMEOUT_S, **said: Any) -> dict[str, Any]:
-        answer = self.wire.fetch(path, said, timeout_s)
+    def _fetch(self, path: str, timeout_s: float = TIMEOUT_S, body: Body | None = None) -> dict[str, Any]:
+        answer = self.transport.fetch(path, timeout_s, body)
         try:
             return msgspec.json.decode(answer, type=dict[str, Any])
         except msgspec.DecodeError as error:

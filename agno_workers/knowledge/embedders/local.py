@@ -1,7 +1,7 @@
 """`local:all-minilm-l6-v2`: MiniLM in this process, on one core a call. No key, no network, no torch; English.
 
-Threads may share it: each call computes on its own thread, and lets others run meanwhile. More cores are used by more
-threads or processes. A process that embeds holds 140 MB, 40 of them shared, and is ready 0.5 s after the first question.
+Threads may share it: each call computes on its own thread, and lets others run meanwhile. More threads or processes use
+more cores. A process that embeds takes 140 MB, 40 of them shared, and is ready 0.5 s after its first text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
-from agno_workers.errors import ModelRejected
 from agno_workers.knowledge.embedders.texts import sound
+from agno_workers.models.access import unusable
 
 NAME = "all-minilm-l6-v2"
 VOCABULARY = Path(__file__).parents[1] / "vocabularies" / "minilm.json"
 MAX_CHARS = 100_000
-"""What stands behind is not even looked at: far more than `max_tokens` can hold."""
+"""Text beyond is ignored: this is far more than `max_tokens` can hold."""
 
 
 class Local:
-    """Vectors of one text are the same whatever it is embedded with: each is computed alone."""
+    """A text has the same vector in every batch, since each is computed alone."""
 
     name = f"local:{NAME}"
     dimensions = 384
@@ -46,14 +46,14 @@ class Local:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the tokens that it took."""
+        """Return the vectors of `embed`, and the number of tokens."""
         if self._ready.pid != os.getpid():
-            self._ready = _Ready()  # forked, perhaps while a thread that is not here held the lock
+            self._ready = _Ready()  # forked, perhaps while another thread held the lock
         tokenizer, session = self._ready.get()
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         tokens = 0
         for row, text in enumerate(texts):
-            # One by one: the tokeniser's batches use threads of their own, which do not live through a fork.
+            # One by one: the tokeniser's batches use threads of their own, which do not survive a fork.
             ids = tokenizer.encode(sound(text[:MAX_CHARS])).ids
             (vectors[row : row + 1],) = session.run(None, {"ids": np.array([ids], np.int32)})
             tokens += len(ids)
@@ -61,7 +61,7 @@ class Local:
 
 
 class _Ready:
-    """A tokeniser and a session of this process, made when first asked for."""
+    """The tokeniser and the session of this process, built on first use."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -89,7 +89,7 @@ def _session() -> InferenceSession:
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(_model())
-        # By a path, as from a file: handed over as bytes it would be held twice.
+        # A path, since bytes would be kept in memory twice.
         return InferenceSession(f"/proc/self/fd/{descriptor}", options, providers=["CPUExecutionProvider"])
     finally:
         os.close(descriptor)
@@ -101,7 +101,4 @@ def _model() -> bytes:
     try:
         return fused(packaged())
     except LookupError as error:
-        raise ModelRejected(
-            f"{Local.name} can't be asked: {error.args[0]}",
-            provider="local", model=NAME, status=None, code="not_configured",
-        ) from error  # fmt: skip
+        raise unusable(Local.name, error.args[0]) from error

@@ -1,9 +1,9 @@
-"""OpenAI's embeddings endpoint, at OpenAI and at the many servers that speak it."""
+"""OpenAI's embeddings endpoint, at OpenAI and at the many servers that implement it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 from agno_workers.errors import ModelRejected
 from agno_workers.knowledge.embedders.texts import fitting, sound
 from agno_workers.models import faults
-from agno_workers.models.wire import Connect, ProviderTransport
-
-if TYPE_CHECKING:
-    import httpx2
-
-    from agno_workers.models.wire import Post
+from agno_workers.models.openai import connect
+from agno_workers.models.transport import Body, ProviderTransport
 
 TIMEOUT_S = 60.0
 MAX_TOKENS = 8191
-"""Of one text, for each of OpenAI's embedding models."""
+"""The limit of one text, for each of OpenAI's embedding models."""
 
 
 class Embeddings:
@@ -41,19 +37,19 @@ class Embeddings:
         dimensions: int | None,
         shortened: bool = False,
     ) -> None:
-        """name: what it resolves by. model: what the server calls it. dimensions: None to find out by asking.
+        """`name` is ours, `model` the server's. `dimensions` of None are found out by a call.
 
-        shortened: ask for vectors of so many dimensions, of a model that has more.
+        `shortened` asks a model that has more dimensions for this many.
         """
         self.name = name
         self._model = model
         self._dimensions = dimensions
         self._asked = {"dimensions": dimensions} if shortened else {}
-        self.wire = ProviderTransport(name, api_key, connect(api_key, base_url))
+        self.transport = ProviderTransport(name, api_key, connect(api_key, base_url))
 
     @property
     def dimensions(self) -> int:
-        """Where nobody said it, the model is asked for a vector, once; raises as `embed` does."""
+        """The dimensions given, or those of one vector that is asked for; then it raises as `embed` does."""
         if self._dimensions is None:
             self.embed(["How long is a vector?"])
         assert self._dimensions is not None
@@ -62,27 +58,27 @@ class Embeddings:
     def embed(
         self,
         texts: Sequence[str],
-        kind: Literal["document", "query"] = "document",  # noqa: ARG002 - the endpoint knows no difference
+        kind: Literal["document", "query"] = "document",  # noqa: ARG002 - the endpoint makes no difference
     ) -> NDArray[np.float32]:
         return self.embed_counted(texts)[0]
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """As `embed`, and the tokens that the server counted; 0 where it doesn't tell."""
+        """Return the vectors of `embed`, and the tokens that the server counted; 0 when it does not report them."""
         if not texts:
             return np.empty((0, self.dimensions), np.float32), 0
         try:
-            answer = self.wire.fetch("/embeddings", {"json": self.body(texts)}, TIMEOUT_S)
+            answer = self.transport.fetch("/embeddings", TIMEOUT_S, Body(json=self.body(texts)))
         except ModelRejected as error:
             raise self._too_long(error) if error.ids.get("code") == faults.CONTEXT_WINDOW else error from None
         return self.read(answer, len(texts))
 
     def body(self, texts: Sequence[str]) -> dict[str, Any]:
-        """The JSON that is sent. An empty text, which is refused, goes as a blank."""
+        """Return the JSON to send. An empty text, which servers refuse, becomes a blank."""
         given = [fitting(sound(text), self.max_tokens) or " " for text in texts]
         return {"model": self._model, "input": given, "encoding_format": "base64", **self._asked}
 
     def read(self, answer: bytes, count: int) -> tuple[NDArray[np.float32], int]:
-        """The vectors in an answer to `count` texts, in their order, at unit length."""
+        """Return the vectors in an answer to `count` texts, in their order, at unit length."""
         try:
             whole = msgspec.json.decode(answer, type=_Answer)
             found = {item.index: _floats(item.embedding) for item in whole.data}
@@ -104,24 +100,23 @@ class Embeddings:
 
     def _too_long(self, error: ModelRejected) -> ModelRejected:
         return ModelRejected(
-            f"A text is longer than {self.name} takes, by its own count. Ingest with shorter chunks.",
+            f"A text is longer than {self.name} accepts, by its own count. Ingest with shorter chunks.",
             **error.ids,
         )
 
     def _other_length(self, lengths: list[int]) -> ModelRejected:
-        provider, _, model = self.name.partition(":")
         sent = " and ".join(map(str, lengths))
-        return ModelRejected(
-            f"{self.name} sends vectors of {sent} dimensions, not of {self._dimensions}. Correct the number behind the @ of "
-            "its name, or the model behind its address.",
-            provider=provider, model=model, status=None, code="dimensions",
-        )  # fmt: skip
+        message = (
+            f"{self.name} sends vectors of {sent} dimensions, not of {self._dimensions}. Correct the number after the @ of "
+            "its name, or the model at its address."
+        )
+        return faults.rejected(self.name, message, code="dimensions")
 
 
 class _Item(msgspec.Struct):
     index: int
     embedding: bytes | list[float]
-    """base64 of float32 as we ask for it; numbers from servers that don't know it."""
+    """base64 of float32, as asked for; numbers from servers that ignore that."""
 
 
 class _Usage(msgspec.Struct):
@@ -137,32 +132,3 @@ def _floats(embedding: bytes | list[float]) -> NDArray[np.float32]:
     if isinstance(embedding, bytes):
         return np.frombuffer(embedding, "<f4")
     return np.array(embedding, np.float32)
-
-
-def connect(api_key: str, base_url: str | None) -> Connect:
-    """Makes OpenAI SDK clients with this key; a base URL of None is OpenAI's own.
-
-    What they send is said by `json`, by `fields` and `files` of a form, or by neither, which is a GET.
-    """
-
-    def connected(http: httpx2.Client) -> Post:
-        from openai import OpenAI, Stream  # noqa: PLC0415 - takes a second to import
-
-        client = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
-
-        def send(path: str, said: dict[str, Any]) -> httpx2.Response:
-            if not said:
-                return client.get(path, cast_to=object, stream=True, stream_cls=Stream[object]).response
-            return client.post(
-                path,
-                body=said.get("json") or said["fields"],
-                files=said.get("files"),
-                options={"headers": {"Content-Type": "multipart/form-data"}} if "files" in said else {},
-                cast_to=object,
-                stream=True,
-                stream_cls=Stream[object],
-            ).response
-
-        return send
-
-    return connected

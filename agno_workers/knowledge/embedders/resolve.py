@@ -1,27 +1,27 @@
-"""From a name to the Embedder that answers to it.
+"""Resolve a name to its Embedder.
 
     local                                    MiniLM on this machine, no key: `local:all-minilm-l6-v2`
     openai:text-embedding-3-small[@512]      an embedding model of OpenAI; shortened to 512 dimensions
     compatible:MODEL[@768]                   a server that speaks OpenAI's embeddings, at AGNO_LOCAL_BASE_URL
-    compatible:http://HOST:PORT/v1#MODEL[@768]    the same, elsewhere; @ says how long its vectors are, else it is asked
+    compatible:http://HOST:PORT/v1#MODEL[@768]    the same, elsewhere; without @DIMENSIONS the first call finds them out
     hash:384                                 words hashed to numbers: for tests and benchmarks
 
-To add one: a file beside this one, a line in `PROVIDERS`, and the contract suite over it.
+To add one: write a file beside this one, add a line to `PROVIDERS`, and run the contract suite.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from agno_workers.core.ports import Embedder
-from agno_workers.errors import InvalidInput, ModelRejected
+from agno_workers.errors import InvalidInput
+from agno_workers.models.access import missing, once, unusable, variable
 
 LOCAL = "all-minilm-l6-v2"
 OPENAI = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-"""Dimensions of a model when it is not asked for fewer; the last one can't be."""
+"""The dimensions of each model. All but the last can shorten their vectors."""
 EXAMPLES = (
     "local",
     f"local:{LOCAL}",
@@ -33,10 +33,10 @@ MAX_DIMENSIONS = 4096
 
 
 def resolve(name: str) -> Embedder:
-    """The embedder of that name. The same name in the same environment gives the same object, which any number of threads
-    may share, also after a fork: resolving again is cheap, no need to keep it.
+    """Return the embedder of that name. The same name in the same environment returns the same object, which any number of
+    threads may share, also after a fork.
 
-    Raises InvalidInput for a name that can't be an embedder's, and ModelRejected when the key, the address or the package
+    Raises InvalidInput for a name that is not an embedder's, and ModelRejected when the key, the address or the package
     that it needs is missing; the message names what to set or to install.
     """
     name = f"local:{LOCAL}" if name == "local" else name
@@ -50,25 +50,23 @@ def _local(name: str, model: str) -> Embedder:
     if model != LOCAL:
         raise _unknown(name)
     try:
-        from agno_workers.knowledge.embedders.local import Local  # noqa: PLC0415 - onnxruntime: 40 MB, for who asks for it
+        from agno_workers.knowledge.embedders.local import Local  # noqa: PLC0415 - onnxruntime takes 40 MB
     except ImportError as error:
-        raise ModelRejected(
-            f"local:{model} can't be asked: {error.name} is not installed. pip install 'agno-workers[knowledge]'.",
-            provider="local", model=model, status=None, code="not_configured",
-        ) from error  # fmt: skip
-    return _once((name,), Local)
+        why = f"{error.name} is not installed. pip install 'agno-workers[knowledge]'."
+        raise unusable(name, why) from error
+    return once((name,), Local)
 
 
 def _openai(name: str, model: str) -> Embedder:
     model, dimensions = _cut_off(name, model)
     if model not in OPENAI or (dimensions or 0) > OPENAI[model] or (dimensions and model.endswith("ada-002")):
         raise _unknown(name)
-    key, url = _variable("OPENAI_API_KEY"), _variable("OPENAI_BASE_URL") or None
+    key, url = variable("OPENAI_API_KEY"), variable("OPENAI_BASE_URL") or None
     if not key:
-        raise _missing(name, "OPENAI_API_KEY", "")
+        raise missing(name, "OPENAI_API_KEY", "or use local")
     from agno_workers.knowledge.embedders.batches import OpenAI  # noqa: PLC0415 - numpy
 
-    return _once(
+    return once(
         (name, key, url),
         lambda: OpenAI(
             name,
@@ -82,23 +80,23 @@ def _openai(name: str, model: str) -> Embedder:
 
 
 def _compatible(name: str, model: str) -> Embedder:
-    """The key goes to the address that it was set with, and nowhere else."""
+    """The key goes only to the address that it was set with."""
     model, dimensions = _cut_off(name, model)
     given, hash_sign, model = model.rpartition("#")
-    ours = _variable("AGNO_LOCAL_BASE_URL")
+    ours = variable("AGNO_LOCAL_BASE_URL")
     url = given if hash_sign else ours
     if not url:
-        raise _missing(name, "AGNO_LOCAL_BASE_URL", ", or write compatible:http://host:port/v1#model")
+        raise missing(name, "AGNO_LOCAL_BASE_URL", "or write compatible:http://host:port/v1#model")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not model:
         raise InvalidInput(
-            f"{name!r} is not a name: write compatible:http://host:port/v1#model, without a user or a password in it.",
+            f"{name!r} is not an embedder's name: write compatible:http://host:port/v1#model, without a user or a password in it.",
             model=name,
         )
-    key = (url == ours and _variable("AGNO_LOCAL_API_KEY")) or "none"
+    key = (url == ours and variable("AGNO_LOCAL_API_KEY")) or "none"
     from agno_workers.knowledge.embedders.openai import Embeddings  # noqa: PLC0415 - numpy
 
-    return _once(
+    return once(
         (name, key, url),
         lambda: Embeddings(name, model, api_key=key, base_url=url, dimensions=dimensions),
     )
@@ -108,7 +106,7 @@ def _hash(name: str, model: str) -> Embedder:
     from agno_workers.knowledge.embedders.hash import Hash  # noqa: PLC0415 - numpy
 
     dimensions = _dimensions(name, model)
-    return _once((name,), lambda: Hash(dimensions))
+    return once((name,), lambda: Hash(dimensions))
 
 
 PROVIDERS: dict[str, Callable[[str, str], Embedder]] = {
@@ -117,20 +115,11 @@ PROVIDERS: dict[str, Callable[[str, str], Embedder]] = {
     "compatible": _compatible,
     "hash": _hash,
 }
-"""They take the whole name, and what of it stands behind the provider."""
-
-_embedders: dict[tuple[str | None, ...], Embedder] = {}
-
-
-def _once(key: tuple[str | None, ...], build: Callable[[], Embedder]) -> Embedder:
-    """One object for the same key. Without a lock, which a fork could leave locked for ever: building twice is harmless, and
-    `setdefault` lets only one of the two be seen.
-    """
-    return _embedders.get(key) or _embedders.setdefault(key, build())
+"""Each takes the whole name, and its part after `provider:`."""
 
 
 def _cut_off(name: str, model: str) -> tuple[str, int | None]:
-    """`text-embedding-3-small@512` as the model and its dimensions."""
+    """Split `text-embedding-3-small@512` into the model and its dimensions."""
     front, at, number = model.rpartition("@")
     return (front, _dimensions(name, number)) if at and "#" not in number else (model, None)
 
@@ -138,22 +127,10 @@ def _cut_off(name: str, model: str) -> tuple[str, int | None]:
 def _dimensions(name: str, number: str) -> int:
     if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= MAX_DIMENSIONS:
         raise InvalidInput(
-            f"{name!r}: {number!r} is no number of dimensions, which goes from 1 to {MAX_DIMENSIONS}. Correct it.",
+            f"{name!r}: {number!r} is not a number of dimensions from 1 to {MAX_DIMENSIONS}. Correct it.",
             model=name,
         )
     return int(number)
-
-
-def _variable(name: str) -> str:
-    return os.environ.get(name, "").strip()
-
-
-def _missing(name: str, variable: str, advice: str) -> ModelRejected:
-    provider, _, model = name.partition(":")
-    return ModelRejected(
-        f"{name} can't be asked: {variable} is not set. Set it in the environment{advice}.",
-        provider=provider, model=model, status=None, code="not_configured",
-    )  # fmt: skip
 
 
 def _unknown(name: str) -> InvalidInput:

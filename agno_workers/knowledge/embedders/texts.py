@@ -1,4 +1,4 @@
-"""What is done to a text before any model sees it."""
+"""Preparation of texts for any embedding model."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from typing import Any
 
 
 def sound(text: str) -> str:
-    """The text as every tokeniser and every server takes it: half a surrogate pair, as broken files have it, becomes `?`."""
+    """Return a text that every tokeniser and server accepts: half of a surrogate pair, from a broken file, becomes `?`."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def fitting(text: str, max_tokens: int) -> str:
-    """As much of the text's beginning as `max_tokens` tokens of OpenAI's cl100k_base are."""
+    """Cut the text to `max_tokens` tokens of OpenAI's cl100k_base."""
     if len(text.encode()) <= max_tokens:
-        return text  # no token is less than a byte
+        return text  # a token has at least one byte
     encoding = _cl100k()
     tokens = encoding.encode_ordinary(text)
     if len(tokens) <= max_tokens:
         return text
     kept: bytes = encoding.decode_bytes(tokens[:max_tokens])
-    return kept.decode(
-        errors="ignore"
-    )  # a character may be several tokens: one that was cut in two is left out
+    return kept.decode(errors="ignore")  # leaves out a character of several tokens that was cut in two
 
 
 @cache
 def _cl100k() -> Any:
-    from bpe_openai import get_encoding  # noqa: PLC0415 - 60 MB, and chunks are hardly ever so long
+    from bpe_openai import get_encoding  # noqa: PLC0415 - 60 MB, and few chunks are so long
 
     return get_encoding("cl100k_base")

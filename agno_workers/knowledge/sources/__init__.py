@@ -1,1 +1,1 @@
-"""Where documents come from, one file a kind: finding them, and fetching their bytes."""
+"""Sources of documents, one file a kind: find them, and fetch their bytes."""

@@ -4,17 +4,17 @@
      "title": "title", "metadata": ["author.name", "tags"], "updated": "updated_at",
      "next": {"cursor": "meta.next", "param": "after"}, "headers_env": {"Authorization": "ARTICLES_AUTHORIZATION"}}
 
-A path goes down by dots, `body.text`; a number picks from a list, `authors.0.name`; an empty one is the whole answer or item. `next`
-says where the next page is:
+A path has dots, `body.text`; a number selects from a list, `authors.0.name`; an empty path is the whole answer or item. `next`
+finds the next page:
 
-    "link"                                           the header Link has it, as rel="next" (RFC 8288)
-    {"url": "paging.next"}                           the answer has its URL there
-    {"cursor": "meta.next", "param": "after"}        the answer has a word there, to be sent back as that parameter
-    {"page": "page", "start": 1}                     they are numbered; the first one without items is the end
+    "link"                                           in the header Link, as rel="next" (RFC 8288)
+    {"url": "paging.next"}                           its URL is at this path of the answer
+    {"cursor": "meta.next", "param": "after"}        the value at this path is sent back as this parameter
+    {"page": "page", "start": 1}                     the parameter counts pages, up to the first without items
     {"offset": "offset"}                             the parameter counts items
 
-Documents are called `api:<name>/<id>`; one that is no longer listed is removed. Secrets stand in the environment of the workers;
-`headers_env` holds the variables' names, each of which has the whole value of its header (`Bearer ...`).
+Documents are named `api:<name>/<id>`; one that is no longer listed is removed. Secrets come from the workers' environment:
+`headers_env` holds the names of variables, each with the whole value of its header (`Bearer ...`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import records, spec, urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import Net, Response
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.sources.failures import rejected, unavailable
+from agno_workers.knowledge.sources.http import get, guarded, parse, translated
 from agno_workers.knowledge.types import Source
+from agno_workers.net import urls
+from agno_workers.net.client import GuardedClient, Response
+from agno_workers.net.urls import Url
 
 SCHEMES = ("api",)
 
@@ -70,68 +72,68 @@ Next = ByUrl | ByCursor | ByPage | ByOffset
 
 
 class Api(msgspec.Struct, frozen=True):
-    """Where the items are, and what of them is what."""
+    """The address of the items and the meaning of their fields."""
 
     api: str
-    """The first page. Whoever may see the ingestion sees it: no key in here."""
+    """The URL of the first page. It is shown with the ingestion, so it must not hold a key."""
     id: str
-    """Path within an item, of what names it for good."""
+    """Path in an item to its permanent id."""
     text: str | tuple[str, ...]
-    """Path, or several, whose texts stand one below the other."""
+    """Path in an item, or several whose texts are joined."""
     items: str = ""
-    """Path within an answer, to the list."""
+    """Path in an answer to the list of items."""
     name: str = ""
-    """Of this API, within `api:<name>/<id>`. Default: its host and path."""
+    """The name in `api:<name>/<id>`. Default: the API's host and path."""
     title: str | None = None
     metadata: tuple[str, ...] | dict[str, str] = ()
-    """Paths, each under its own name; or names and their paths."""
+    """Paths, which are also the names; or names with their paths."""
     updated: str | None = None
-    """Path of what tells that an item is unchanged; default: a hash."""
+    """Path in an item to a value that changes with it; default: a hash."""
     media_type: str = "text/plain"
     next: Any = None
-    """See above; None: there is one page."""
+    """See above. None: there is one page."""
     headers: dict[str, str] = {}
     headers_env: dict[str, str] = {}
     max_pages: int = 1_000
-    """More is an error, and not cut off: what was left out would count as removed."""
+    """More pages are an error: the items that were left out would count as removed."""
     timeout_s: float = 60.0
-    """Of each page."""
+    """The limit for each page."""
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here."""
+    """Return True for a description that `find` here reads."""
     return isinstance(given, Mapping) and ("api" in given or {"url", "items"} <= set(given))
 
 
 def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The items, as sources with their text. `url` is another word for `api`. Of `options` counts `allow`, as in web.py.
+    """Yield the items as sources with their text. `url` is another name for `api`. `options["allow"]` is as in web.py.
 
-    Raises InvalidInput for a description that can't be used, at once. While it goes on, for an answer in which it doesn't find its
-    way; SourceUnavailable (try the whole again) or SourceRejected.
+    Raises InvalidInput, at once for an unusable description, during the iteration for an answer without the described paths;
+    SourceUnavailable (try the whole again) or SourceRejected.
     """
     if "url" in given and "api" not in given:
         given = {"api": given["url"], **{key: value for key, value in given.items() if key != "url"}}
     asked = spec.read(Api, given, _WHAT)
     pager = _pager(asked.next)
-    first = _parsed(asked.api)
+    first = parse(asked.api)
     _check_headers(asked)
-    return _items(asked, pager, first, Net(openings(options.get("allow", ()))))
+    return _items(asked, pager, first, guarded(options.get("allow", ())))
 
 
-def _items(asked: Api, pager: Next | str | None, first: Url, net: Net) -> Iterator[Source]:
+def _items(asked: Api, pager: Next | str | None, first: Url, client: GuardedClient) -> Iterator[Source]:
     headers = {"Accept": "application/json", **asked.headers, **_secrets(asked)}
     name = f"api:{asked.name or first.authority + first.path.rstrip('/')}"
     seen: set[Url] = set()
     count = 0
-    url: Url | None = _first(pager, first)
+    url: Url | None
+    with translated():
+        url = _first(pager, first)
     while url is not None:
         if len(seen) >= asked.max_pages:
-            raise SourceRejected(
-                f"{name} has more than {asked.max_pages} pages: raise max_pages, or ask for less.",
-                uri=name, code="too_large",
-            )  # fmt: skip
+            what = f"has more than {asked.max_pages} pages: raise max_pages, or ask for less."
+            raise rejected(name, what, "too_large")
         seen.add(url)
-        answer = net.get(url, timeout_s=asked.timeout_s, max_bytes=_PAGE_BYTES, headers=headers)
+        answer = get(client, url, timeout_s=asked.timeout_s, max_bytes=_PAGE_BYTES, headers=headers)
         content = _json(answer, url)
         items = _at(content, asked.items)
         if not isinstance(items, list):
@@ -141,16 +143,13 @@ def _items(asked: Api, pager: Next | str | None, first: Url, net: Net) -> Iterat
         for item in items:
             yield _document(asked, name, item)
         count += len(items)
-        url = _next(pager, answer, content, first, len(seen), count if items else None)
+        with translated():
+            url = _next(pager, answer, content, first, len(seen), count if items else None)
         if url is not None and url in seen:
-            raise SourceRejected(
-                f"{name} leads from page to page in a circle. Correct `next`.", uri=name, code="rejected"
-            )
+            raise rejected(name, "leads from page to page in a circle. Correct `next`.")
         if url is not None and url.origin != first.origin:
-            raise SourceRejected(
-                f"{name} has its next page on another host, {url.origin}, which is not followed. Ingest that one by itself.",
-                uri=name, code="redirect",
-            )  # fmt: skip
+            what = f"has its next page on another host, {url.origin}, which is not followed. Ingest that API too."
+            raise rejected(name, what, "redirect")
 
 
 def _document(asked: Api, name: str, item: object) -> Source:
@@ -206,15 +205,15 @@ def _first(pager: Next | str | None, first: Url) -> Url:
 def _next(
     pager: Next | str | None, answer: Response, content: object, first: Url, pages: int, count: int | None
 ) -> Url | None:  # fmt: skip
-    """Where it goes on, after so many pages and items. `count` is None where this page had no items."""
+    """Return the next URL after so many pages and items. `count` is None if this page had no items."""
     match pager:
         case ByPage(page=param, start=start):
             return None if count is None else _with(first, param, str(start + pages))
         case ByOffset(offset=param, start=start):
             return None if count is None else _with(first, param, str(start + count))
         case ByCursor(cursor=path, param=param):
-            word = _at(content, path)
-            return _with(first, param, records.as_text(word)) if word not in (None, "", False) else None
+            value = _at(content, path)
+            return _with(first, param, records.as_text(value)) if value not in (None, "", False) else None
         case ByUrl(url=path):
             target = _at(content, path)
             return urls.join(answer.url, target) if isinstance(target, str) and target else None
@@ -226,7 +225,7 @@ def _next(
 
 
 def next_link(header: str) -> str | None:
-    """The target with rel="next" of a Link header."""
+    """Return the target with rel="next" of a Link header."""
     for target, parameters in _LINK.findall(header):
         for relations in _REL.findall(parameters):
             if "next" in (relations[0] or relations[1]).lower().split():
@@ -235,7 +234,7 @@ def next_link(header: str) -> str | None:
 
 
 def _with(url: Url, param: str, value: str) -> Url:
-    """The URL with one parameter set."""
+    """Return the URL with one parameter set."""
     query = [(key, old) for key, old in parse_qsl(url.target.partition("?")[2], True) if key != param]
     return urls.parse(f"{url.origin}{url.path}?{urlencode([*query, (param, value)])}")
 
@@ -247,14 +246,12 @@ def _json(answer: Response, url: Url) -> object:
     try:
         return msgspec.json.decode(answer.content)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise SourceUnavailable(
-            f"{url} did not answer with JSON ({type(error).__name__}). Check the address, and try again later.",
-            uri=str(url), retry_after_s=None,
-        ) from error  # fmt: skip
+        what = f"did not answer with JSON ({type(error).__name__}); its address may be wrong"
+        raise unavailable(str(url), what) from error
 
 
 def _at(value: Any, path: str) -> Any:
-    """What stands there; None where nothing does."""
+    """Return the value at a path, or None."""
     for name in path.split(".") if path else ():
         if isinstance(value, dict):
             value = value.get(name)
@@ -266,7 +263,7 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _has(value: object) -> str:
-    """For a message: what there is instead."""
+    """Describe the actual value for a message."""
     if isinstance(value, dict):
         return f", but {', '.join(repr(key[:40]) for key in list(value)[:12])}"
     return f", but is a {type(value).__name__}"
@@ -275,27 +272,18 @@ def _has(value: object) -> str:
 # ---- descriptions --------------------------------------------------------------------------------------------
 
 
-def _parsed(url: str) -> Url:
-    try:
-        return urls.parse(url)
-    except SourceRejected as error:
-        raise InvalidInput(str(error)) from error
-
-
 def _check_headers(asked: Api) -> None:
     for header in [*asked.headers, *asked.headers_env]:
         if not _HEADER.fullmatch(header) or header.lower() in _OUR_HEADERS:
-            raise InvalidInput(f"{_WHAT} has the header {header!r}, which can't be set. Leave it out.")
+            raise InvalidInput(f"{_WHAT} has the header {header!r}, which can't be set. Remove it.")
     for header, value in asked.headers.items():
         if header.lower() in _SECRET_HEADERS:
             raise InvalidInput(
-                f"{_WHAT} has {header} in `headers`, where it would be stored and shown: put the name of an environment variable "
+                f"{_WHAT} has {header} in `headers`, which are stored and shown: put the name of an environment variable "
                 "into `headers_env`."
             )  # fmt: skip
         if not _VALUE.fullmatch(value):
-            raise InvalidInput(
-                f"{_WHAT} has a value of the header {header!r} that can't be sent. Correct it."
-            )
+            raise InvalidInput(f"{_WHAT} has an invalid value of the header {header!r}. Correct it.")
 
 
 def _secrets(asked: Api) -> dict[str, str]:
@@ -306,6 +294,6 @@ def _secrets(asked: Api) -> dict[str, str]:
     for header, value in secrets.items():
         if not _VALUE.fullmatch(value):
             raise InvalidInput(
-                f"{_WHAT}: the variable {asked.headers_env[header]!r} holds what no header can be. Correct it."
+                f"{_WHAT}: the variable {asked.headers_env[header]!r} holds an invalid value for a header. Correct it."
             )
     return secrets

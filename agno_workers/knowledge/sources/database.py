@@ -3,8 +3,9 @@
     {"database": "DOCS_DATABASE_URL", "query": "SELECT id, body, title, team, changed FROM article",
      "id": "id", "text": "body", "title": "title", "metadata": ["team"], "updated": "changed"}
 
-`database` is the name of an environment variable of the workers that holds the URL: `postgresql://...`, or any other that
-SQLAlchemy has a driver for. The query runs in a read-only transaction and behind a cursor, and its rows come by pages. Documents are called `db:<name>/<id>`; one whose row the query no longer gives is removed.
+`database` names an environment variable of the workers with the URL: `postgresql://...`, or any other that SQLAlchemy has a
+driver for. The query runs in a read-only transaction with a cursor, which fetches pages of rows. Documents are named
+`db:<name>/<id>`; a document whose row the query no longer returns is removed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from agno_workers.errors import InvalidInput, SourceUnavailable
+from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.sources.failures import unavailable
 from agno_workers.knowledge.types import Source
 
 SCHEMES = ("db",)
 
 _CONNECT_S = 10
-_IDLE_S = 600  # between two pages, what was found may be written
+_IDLE_S = 600  # between two pages the rows are written
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 _READ_ONLY = {
     "sqlite": ("PRAGMA query_only = ON",),
@@ -43,25 +45,25 @@ fetch = records.fetch
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which rows, and what their columns are."""
+    """A query and the meaning of its columns."""
 
     database: str
     """The environment variable with the URL."""
     query: str
     id: str
-    """Of the columns the one that names a document, for good."""
+    """The column that names a document permanently."""
     text: str
     name: str = ""
-    """Of this query, within `db:<name>/<id>`: two queries of one database need two. Default: as `database`."""
+    """The name in `db:<name>/<id>`: two queries of one database need two. Default: `database`."""
     title: str | None = None
     metadata: tuple[str, ...] = ()
     """Columns."""
     updated: str | None = None
-    """A column whose value tells that the row is unchanged; default: a hash of its text, title and metadata."""
+    """The column that changes whenever the row does; default: a hash of its text, title and metadata."""
     media_type: str = "text/plain"
-    """Of the text: `text/markdown`, `text/html` ..."""
+    """The type of the text: `text/markdown`, `text/html` ..."""
     timeout_s: float = 300.0
-    """For the query to begin, and for each page of its rows."""
+    """The limit for the start of the query, and for each page of rows."""
     page_rows: int = 200
 
     @property
@@ -71,19 +73,19 @@ class Query(msgspec.Struct, frozen=True):
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here."""
+    """Return True for a description that `find` here reads."""
     return isinstance(given, Mapping) and "database" in given
 
 
-def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as all `find`s
-    """The rows, as sources with their text.
+def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as every `find`
+    """Yield the rows as sources with their text.
 
-    Raises InvalidInput, at once, for a description that can't be used; while it goes on, for a query that the database refuses,
-    and for columns that it doesn't have. SourceUnavailable: try the whole again.
+    Raises InvalidInput, at once for an unusable description, during the iteration for a query that the database refuses and for
+    missing columns; SourceUnavailable (try the whole again).
     """
     asked = spec.read(Query, given, "the description of a query")
     if asked.timeout_s <= 0 or asked.page_rows <= 0:
-        raise InvalidInput("the description of a query has a timeout_s or page_rows that isn't above 0.")
+        raise InvalidInput("the description of a query needs a timeout_s and page_rows above 0.")
     return _sources(asked)
 
 
@@ -96,7 +98,7 @@ def _sources(asked: Query) -> Iterator[Source]:
         for row in rows:
             if row[asked.id] is None:
                 raise InvalidInput(
-                    f"{name}: a row has NULL in {asked.id!r}, which names its document. Leave such rows out in the query."
+                    f"{name}: a row has NULL in {asked.id!r}, which names its document. Exclude such rows in the query."
                 )
             yield records.document(
                 name,
@@ -113,7 +115,7 @@ Rows = Generator[Mapping[str, Any], None, None]
 
 
 def _postgres(asked: Query, url: str) -> Rows:
-    """DECLARE CURSOR takes one SELECT and nothing behind it, and the session can't write."""
+    """DECLARE CURSOR accepts only a single SELECT, and the session can't write."""
     limit_ms = round(asked.timeout_s * 1000)
     with _translated(asked):
         given = _conninfo(url)
@@ -147,7 +149,7 @@ def _conninfo(url: str) -> dict[str, Any]:
 
 
 def _other(asked: Query, url: str) -> Rows:
-    """Another database, as far as its driver can: read-only where it knows how, and rows by pages."""
+    """Read another database, read-only and by pages if its driver can."""
     with _translated(asked):
         engine = create_engine(make_url(url), poolclass=NullPool)
         connection = engine.connect()
@@ -157,7 +159,7 @@ def _other(asked: Query, url: str) -> Rows:
                 connection.exec_driver_sql(statement)
             result = connection.execution_options(stream_results=True).exec_driver_sql(asked.query)
             if not result.returns_rows:
-                raise InvalidInput(f"{_what(asked)} gives no rows: it has to be a SELECT.")
+                raise InvalidInput(f"{_what(asked)} returns no rows: write a SELECT.")
             _check_columns(asked, list(result.keys()))
         while True:
             with _translated(asked):
@@ -173,7 +175,7 @@ def _check_columns(asked: Query, columns: list[str]) -> None:
             near = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidInput(
-                f"{_what(asked)} gives no column {column!r}: {hint}It gives {', '.join(columns)}."
+                f"{_what(asked)} returns no column {column!r}: {hint}It returns {', '.join(columns)}."
             )
 
 
@@ -183,16 +185,14 @@ def _what(asked: Query) -> str:
 
 @contextmanager
 def _translated(asked: Query) -> Iterator[None]:
-    """The database's own words about the query, and none about where it is: a driver's repeat host, user and password."""
+    """Raise the database's errors as ours. They repeat its words about the query, but not host, user or password."""
     try:
         yield
     except InvalidInput:
         raise
     except errors.QueryCanceled:
-        raise SourceUnavailable(
-            f"{_what(asked)} took longer than {asked.timeout_s:g} s. Make it cheaper, or raise its timeout_s.",
-            uri=_uri(asked), retry_after_s=None,
-        ) from None  # fmt: skip
+        what = f"took longer than {asked.timeout_s:g} s: make the query cheaper, or raise its timeout_s"
+        raise unavailable(_uri(asked), what) from None
     except (
         psycopg.OperationalError,
         psycopg.InterfaceError,
@@ -202,10 +202,8 @@ def _translated(asked: Query) -> Iterator[None]:
         if isinstance(error, exc.DBAPIError) and not error.connection_invalidated and error.statement:
             raise _refused(asked, type(error.orig).__name__, str(error.orig)) from None
         state = f" ({error.sqlstate})" if isinstance(error, psycopg.Error) and error.sqlstate else ""
-        raise SourceUnavailable(
-            f"the database that {asked.database!r} names does not answer{state}. Check it, and try again later.",
-            uri=_uri(asked), retry_after_s=None,
-        ) from None  # fmt: skip
+        what = f"has no answer{state} from the database at {asked.database!r}: check it"
+        raise unavailable(_uri(asked), what) from None
     except psycopg.Error as error:
         raise _refused(
             asked, error.sqlstate or type(error).__name__, error.diag.message_primary or ""
@@ -214,7 +212,7 @@ def _translated(asked: Query) -> Iterator[None]:
         raise _refused(asked, type(error.orig).__name__, str(error.orig)) from None
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
         raise InvalidInput(
-            f"{asked.database!r} does not hold the URL of a database that can be read here ({type(error).__name__}): write it as "
+            f"{asked.database!r} does not hold the URL of a readable database ({type(error).__name__}): write it as "
             "postgresql://..., or install its driver for SQLAlchemy."
         ) from None  # fmt: skip
 

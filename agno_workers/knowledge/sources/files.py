@@ -1,17 +1,17 @@
-"""Files of this machine, and of what is mounted on it: one, a folder with all below it, or a glob.
+"""Files of this machine and its mounts: one file, a folder with all below it, or a glob.
 
     "docs/handbook.pdf"    "docs"    "docs/**/*.md"    "file:///srv/docs"
     {"path": "docs", "glob": ["*.md", "guides/**"], "exclude": ["drafts"], "hidden": true, "follow_links": true}
 
-Names that begin with a dot are left out, and links that lead out of the folder are not followed, unless asked for; in a folder
-empty files and what is no file (a FIFO, a socket, a device) are passed over. The order is that of the names, links last.
-A file is unchanged while its size and its time of change are.
+By default, names that begin with a dot are left out and links that lead out of the folder are not followed. In a folder, empty
+files and anything but files (a FIFO, a socket, a device) are skipped. The order is by name, links last. A file is unchanged
+while its size and modification time are.
 
-Whoever names a path makes a worker read it. Where the operator gave `roots` (the setting source_roots), what lies in none of
-them, once all links are resolved, is neither looked at nor read.
+A worker reads any path that a caller names. If the operator set `roots` (the setting source_roots), a path outside of all of
+them, once its links are resolved, is neither looked at nor read.
 """
 
-# Paths are strings here: a folder has a million of them, and Path.resolve would follow links.
+# Paths are strings: a folder may have a million, and Path.resolve would follow links.
 # ruff: noqa: PTH100, PTH111, PTH112, PTH115, PTH116, PTH117
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ import msgspec
 
 from agno_workers.errors import InvalidInput, SourceRejected, SourceUnavailable
 from agno_workers.knowledge.sources import spec
+from agno_workers.knowledge.sources.failures import rejected, too_large, unavailable
 from agno_workers.knowledge.types import Raw, Source
 
 SCHEMES = ("file",)
 
 _MAGIC = re.compile(r"[*?\[]")
 _CHUNK = 1024 * 1024
-_FOLLOWING = "links=all"  # in an origin, so that a fetch knows what was asked for
+_FOLLOWING = "links=all"  # in an origin: the fetch may follow links too
 _OUTSIDE = (
-    "lies outside of the folders that the workers may read: name one within them, or have its folder added to their setting "
+    "lies outside of the folders that the workers may read: name a path inside them, or add its folder to the setting "
     "source_roots."
 )
 _FINAL = {errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV}  # ENXIO: a socket
@@ -52,33 +53,33 @@ _KINDS = (
 
 
 class Files(msgspec.Struct, frozen=True):
-    """Which files."""
+    """The files to ingest."""
 
     path: str
     glob: str | tuple[str, ...] = ()
-    """Of a folder only those whose name (`*.pdf`) or path in it (`2026/**/*.md`) fits one of these. Empty: all."""
+    """Take only names (`*.pdf`) or paths in the folder (`2026/**/*.md`) that match one of these. Empty: all."""
     exclude: str | tuple[str, ...] = ()
-    """Without those, nor what lies in a folder that fits."""
+    """Leave out names or paths that match, and all below a folder that does."""
     hidden: bool = False
-    """With those whose name, or folder's name, begins with a dot."""
+    """Take files and folders whose names begin with a dot."""
     follow_links: bool = False
-    """Also links that lead out of the folder."""
+    """Follow links that lead out of the folder."""
     metadata: dict[str, Any] = {}
-    """Of each."""
+    """Added to each."""
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here; of texts, those that are no other kind's."""
+    """Return True for a description that `find` here reads, such as a string without a scheme."""
     if isinstance(given, str):
         return given.startswith("file:") or not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", given)
     return isinstance(given, Mapping) and "path" in given
 
 
 def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The files. Of `options` count `glob`, where the description has none, and `roots`.
+    """Yield the files. `options["glob"]` is the default glob, `options["roots"]` the operator's folders.
 
-    Raises InvalidInput, at once, for a path that isn't there, can't be read, is neither file nor folder, or lies outside of the
-    roots; while it goes on, for a folder that can't be read: what lies in it would otherwise count as removed.
+    Raises InvalidInput at once for a path that does not exist, can't be read, is neither file nor folder, or lies outside of the
+    roots; during the iteration for an unreadable folder, whose files would otherwise count as removed.
     """
     asked = Files(given) if isinstance(given, str) else spec.read(Files, given, "the description of files")
     path, roots = path_of(asked.path), tuple(options.get("roots", ()))
@@ -86,7 +87,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
         folder, glob = _split(path)
         _stay(path, folder, roots)
         if not stat.S_ISDIR(_stat(folder).st_mode):
-            raise InvalidInput(f"{_shown(folder)} is no folder: {_shown(path)} can't find anything in it.")
+            raise InvalidInput(f"{_shown(folder)} is not a folder: correct the glob {_shown(path)}.")
         return _Walk(asked, folder, (glob.split("/"),), (glob,), roots).sources()
     _stay(path, path, roots)
     found = _stat(path)
@@ -97,9 +98,9 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[str] = ()) -> Raw:
-    """The file, as it is now. Never waits for a FIFO. Raises SourceUnavailable or SourceRejected."""
+    """Return the file. Never waits for a FIFO. Raises SourceUnavailable or SourceRejected."""
     path, ends = path_of(source.uri), monotonic() + timeout_s
-    if not _is_allowed(path, roots):  # whether there is such a file is not told either
+    if not _is_allowed(path, roots):  # without telling if such a file exists
         raise _outside(source.uri)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -107,19 +108,16 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[s
         raise _unreadable(source.uri, error) from error
     try:
         found = os.fstat(file)
-        if not _is_allowed(os.readlink(f"/proc/self/fd/{file}"), roots):  # a link took its place just now
+        if not _is_allowed(os.readlink(f"/proc/self/fd/{file}"), roots):  # a link has just replaced it
             raise _outside(source.uri)
         _check(source, file, found, max_bytes)
         content = bytearray()
         while chunk := os.read(file, _CHUNK):
             content += chunk
             if len(content) > max_bytes:
-                raise _too_large(source.uri, len(content), max_bytes)
+                raise too_large(source.uri, max_bytes)
             if monotonic() > ends:
-                raise SourceUnavailable(
-                    f"{source.uri} took longer than {timeout_s:g} s to read. Try again later.",
-                    uri=source.uri, status=None, retry_after_s=None,
-                )  # fmt: skip
+                raise unavailable(source.uri, f"took longer than {timeout_s:g} s to read")
     except OSError as error:
         raise _unreadable(source.uri, error) from error
     finally:
@@ -128,21 +126,23 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[s
 
 
 def check_roots(roots: Sequence[str]) -> None:
-    """Raises InvalidInput for a root that is no absolute path, or no folder here."""
+    """Raise InvalidInput for a root that is not an absolute path, or not a folder here."""
     for root in roots:
         if not os.path.isabs(root):
-            raise InvalidInput(f"{root!r} is no absolute path: write /srv/documents.")
+            raise InvalidInput(f"{root!r} is not an absolute path: write /srv/documents.")
         if not os.path.isdir(root):
-            raise InvalidInput(f"{root!r} is no folder here: make or mount it, or take it out.")
+            raise InvalidInput(
+                f"{root!r} is not a folder here: create or mount it, or remove it from the list."
+            )
 
 
 def uri_of(path: str) -> str:
-    """`file:///...`, percent-encoded byte by byte: a name need not be UTF-8."""
+    """Return `file:///...`, percent-encoded byte by byte: a name need not be UTF-8."""
     return "file://" + quote_from_bytes(os.fsencode(path))
 
 
 def path_of(text: str) -> str:
-    """The absolute path that a path or a `file:` URI means. Raises InvalidInput for what can't be one."""
+    """Return the absolute path of a path or a `file:` URI. Raises InvalidInput."""
     path = text
     if text.startswith("file:"):
         host, slash, rest = text.removeprefix("file:").removeprefix("//").partition("/")
@@ -150,7 +150,7 @@ def path_of(text: str) -> str:
             raise InvalidInput(f"{text!r} is on another machine: write file:///path, with three slashes.")
         path = os.fsdecode(unquote_to_bytes("/" + rest))
     if "\0" in path or not path.strip():
-        raise InvalidInput(f"{text!r} is no path: name a file or a folder.")
+        raise InvalidInput(f"{text!r} is not a path: name a file or a folder.")
     return os.path.abspath(os.path.expanduser(path) if path is text else path)
 
 
@@ -161,7 +161,7 @@ Pattern = list[str]
 
 
 class _Walk:
-    """One way through a folder: real files and folders first, then links to what was not seen by its own name."""
+    """One walk through a folder: real files and folders first, then links to those that were not seen yet."""
 
     def __init__(
         self, asked: Files, folder: str, patterns: tuple[Pattern, ...], globs: tuple[str, ...], roots: Sequence[str]
@@ -185,11 +185,11 @@ class _Walk:
                 yield from self._behind(link)
 
     def _below(self, folder: str) -> Iterator[Source]:
-        """What is in a folder, unless a link led to one that was walked already."""
+        """Yield the files below a folder, unless it was walked before."""
         try:
             is_new = self._is_new(os.stat(folder))
         except FileNotFoundError:
-            return  # it went while we looked
+            return  # removed meanwhile
         for entry in _entries(folder) if is_new else ():
             if not self._is_wanted(entry.path):
                 continue
@@ -205,7 +205,7 @@ class _Walk:
         if not self._asked.follow_links and not _is_within(real, self._real):
             return
         if not _is_allowed(real, self._roots):
-            if self._is_picked(link):  # told by its fetch, which refuses it
+            if self._is_picked(link):  # its fetch reports the error
                 yield Source(uri_of(link), self._origin, metadata=self._asked.metadata)
             return
         if not os.path.isdir(real):
@@ -219,10 +219,10 @@ class _Walk:
         try:
             found = os.stat(path)
         except OSError:
-            return  # it went while we looked, or the link leads nowhere
+            return  # removed meanwhile, or the link is broken
         if not stat.S_ISREG(found.st_mode) or not found.st_size:
             return
-        if self._is_new(found) or not is_link:  # a file may have several names of its own
+        if self._is_new(found) or not is_link:  # hard links count as files of their own
             yield _source(path, found, self._origin, self._asked.metadata)
 
     def _is_new(self, found: os.stat_result) -> bool:
@@ -252,7 +252,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except FileNotFoundError:
-        return []  # it went while we looked
+        return []  # removed meanwhile
     except OSError as error:
         raise InvalidInput(
             f"the folder {_shown(folder)} can't be read: {error.strerror}. Let the workers read it, or exclude it."
@@ -260,20 +260,20 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The folder before the first name with a `*`, `?` or `[`, and the glob from there on."""
+    """Split before the first name with a `*`, `?` or `[` into a folder and a glob."""
     names = path.split("/")
     plain = list(takewhile(lambda name: not _MAGIC.search(name), names))
     return "/".join(plain) or "/", "/".join(names[len(plain) :])
 
 
 def _anywhere(glob: str) -> Pattern:
-    """A name alone fits at any depth, as `.gitignore` has it; a path counts from the folder."""
+    """A name alone matches at any depth, as in `.gitignore`; a path counts from the folder."""
     names = [name for name in glob.split("/") if name not in ("", ".")]
     return names if "/" in glob.rstrip("/") else ["**", *names]
 
 
 def _fits(names: list[str], pattern: Pattern) -> bool:
-    """Whether a path fits a glob: `**` is any number of folders, and no other star leaps over a `/`."""
+    """Return True if a path matches a glob: `**` is any number of folders, and no other star matches a `/`."""
     if not pattern:
         return not names
     if pattern[0] == "**":
@@ -282,7 +282,7 @@ def _fits(names: list[str], pattern: Pattern) -> bool:
 
 
 def _leads_on(names: list[str], pattern: Pattern) -> bool:
-    """Whether something below a folder may fit."""
+    """Return True if something below a folder may match."""
     for name, want in zip(names, pattern, strict=False):
         if want == "**":
             return True
@@ -305,7 +305,7 @@ def _fingerprint(found: os.stat_result) -> str:
 
 
 def _origin(folder: str, globs: tuple[str, ...], follow_links: bool) -> str:
-    """Also by what was picked: what another glob leaves out has not vanished."""
+    """Include the glob in the origin: a file that another glob leaves out was not removed."""
     picked = [f"glob={quote_from_bytes(os.fsencode(glob), safe='/*?[]!')}" for glob in globs]
     picked += [_FOLLOWING] if follow_links else []
     return uri_of(folder) + (f"#{'&'.join(picked)}" if picked else "")
@@ -330,35 +330,31 @@ def _stat(path: str) -> os.stat_result:
 
 
 def _check(source: Source, file: int, found: os.stat_result, max_bytes: int) -> None:
-    """What was found may have been replaced since, by a link as well."""
+    """Check again, as the file may have been replaced since it was found, also by a link."""
     if not stat.S_ISREG(found.st_mode):
-        raise SourceRejected(
-            f"{source.uri} is {_kind(found)} now: only files can be read.", uri=source.uri, code="invalid"
-        )
+        raise rejected(source.uri, f"is {_kind(found)} now: only files can be read.", "invalid")
     if found.st_size > max_bytes:
-        raise _too_large(source.uri, found.st_size, max_bytes)
+        raise too_large(source.uri, max_bytes)
     folder, _, picked = source.origin.partition("#")
     if not folder.startswith("file:") or _FOLLOWING in picked.split("&"):
         return
     if not _is_within(os.readlink(f"/proc/self/fd/{file}"), os.path.realpath(path_of(folder))):
-        raise SourceRejected(
-            f"{source.uri} is a link now that leads out of its folder: set follow_links to read such.",
-            uri=source.uri, code="off_limits",
-        )  # fmt: skip
+        what = "is a link now that leads out of its folder: set follow_links to read it."
+        raise rejected(source.uri, what, "off_limits")
 
 
 def _stay(path: str, folder: str, roots: Sequence[str]) -> None:
-    """Raises InvalidInput where `folder`, which `path` leads to, is off limits, whether it is there or not."""
+    """Raise InvalidInput if `folder`, which `path` leads to, is off limits, whether it exists or not."""
     if not _is_allowed(folder, roots):
         raise InvalidInput(f"{_shown(path)} {_OUTSIDE}")
 
 
 def _outside(uri: str) -> SourceRejected:
-    return SourceRejected(f"{uri} {_OUTSIDE}", uri=uri, code="off_limits")
+    return rejected(uri, _OUTSIDE, "off_limits")
 
 
 def _is_allowed(path: str, roots: Sequence[str]) -> bool:
-    """The roots are resolved each time: one may be a link that a deploy turns."""
+    """Resolve the roots each time: one may be a link that a deploy changes."""
     if not roots:
         return True
     real = os.path.realpath(path)
@@ -370,28 +366,17 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _kind(found: os.stat_result) -> str:
-    return next((name for is_one, name in _KINDS if is_one(found.st_mode)), "no file")
+    return next((name for is_one, name in _KINDS if is_one(found.st_mode)), "not a file")
 
 
 def _shown(path: str) -> str:
-    """A path in a message: one that is not UTF-8 with question marks, for the message is stored."""
+    """Return a path for a message, which is stored: bytes that are not UTF-8 become question marks."""
     return repr(path.encode(errors="replace").decode())
 
 
 def _unreadable(uri: str, error: OSError) -> SourceRejected | SourceUnavailable:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return SourceRejected(f"{uri} is gone. Remove it, or correct the path.", uri=uri, code="gone")
+        return rejected(uri, "is gone. Remove it, or correct the path.", "gone")
     if isinstance(error, PermissionError | IsADirectoryError) or error.errno in _FINAL:
-        return SourceRejected(
-            f"{uri} can't be read: {error.strerror}. Let the workers read it.", uri=uri, code="denied"
-        )
-    return SourceUnavailable(
-        f"{uri} can't be read: {error.strerror}. Try again later.", uri=uri, status=None, retry_after_s=None
-    )
-
-
-def _too_large(uri: str, size: int, max_bytes: int) -> SourceRejected:
-    return SourceRejected(
-        f"{uri} has {size:,} bytes or more, and {max_bytes:,} are allowed: split it, or raise document_max_bytes.",
-        uri=uri, code="too_large",
-    )  # fmt: skip
+        return rejected(uri, f"can't be read: {error.strerror}. Let the workers read it.", "denied")
+    return unavailable(uri, f"can't be read: {error.strerror}")

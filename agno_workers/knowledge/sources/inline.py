@@ -1,4 +1,4 @@
-"""Documents that were handed in themselves: their text stands in the Source.
+"""Documents handed in as text, which the Source holds:
 
 {"text": "...", "key": "handbook/travel", "title": "Travel", "metadata": {...}}
 """
@@ -11,19 +11,21 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources import spec
-from agno_workers.knowledge.types import Raw, Source
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.types import Source
 
 SCHEMES = ("text",)
 
+fetch = records.fetch
+
 
 class Text(msgspec.Struct, frozen=True):
-    """A text, and what is to be known of it."""
+    """A text and its description."""
 
     text: str
     key: str = ""
-    """Its name, within `text:<key>`: another text under the same name takes its place. Default: a hash of it."""
+    """Its name, in `text:<key>`: a later text of the same name replaces it. Default: a hash of the text."""
     title: str | None = None
     media_type: str = "text/plain"
     """`text/markdown`, `text/html` ..."""
@@ -31,15 +33,15 @@ class Text(msgspec.Struct, frozen=True):
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here."""
+    """Return True for a description that `find` here reads."""
     return isinstance(given, Mapping) and "text" in given and not {"database", "api", "items"} & set(given)
 
 
-def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as all of them
-    """The one document. Raises InvalidInput, at once, where there is no text in it."""
+def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as every `find`
+    """Return the one document. Raises InvalidInput at once for a blank text."""
     asked = spec.read(Text, given, "the description of a text")
     if not asked.text.strip():
-        raise InvalidInput("the text of a document is empty: there is nothing to be found in it.")
+        raise InvalidInput("the text of a document is empty: hand in a text with words.")
     content = asked.text.encode(errors="replace")
     digest = hashlib.sha256(content).hexdigest()
     return iter(
@@ -55,19 +57,3 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
             )
         ]
     )
-
-
-def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: ARG001 - it is here
-    """The text, in UTF-8. Raises SourceRejected where there is none, or too much."""
-    if source.text is None:
-        raise SourceRejected(
-            f"{source.uri} has no text with it, and there is nowhere to fetch it from. Hand the text in.",
-            uri=source.uri, code="invalid",
-        )  # fmt: skip
-    content = source.text.encode(errors="replace")
-    if len(content) > max_bytes:
-        raise SourceRejected(
-            f"{source.uri} has {len(content):,} bytes, and {max_bytes:,} are allowed: split it, or raise document_max_bytes.",
-            uri=source.uri, code="too_large",
-        )  # fmt: skip
-    return Raw(content, source.media_type or "text/plain", source.fingerprint)

@@ -3,9 +3,9 @@
     "s3://bucket/prefix"    "gs://bucket/prefix"    "az://container/prefix"
     {"objects": "s3://bucket/prefix", "glob": "*.pdf", "exclude": ["drafts/*"]}
 
-A prefix is a folder, or one object. Who we are, and where the store is, stands in the environment of the workers, under the names
-that the stores' own tools know (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
-`AZURE_STORAGE_ACCOUNT_NAME` ...): no description, row or message holds any of it.
+A prefix is a folder or one object. Credentials and endpoints come from the workers' environment, in the variables of the stores'
+own tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` ...): no
+description, row or message holds any of them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agno_workers.errors import InvalidInput, SourceError, SourceRejected, SourceUnavailable
+from agno_workers.errors import InvalidInput, SourceError
 from agno_workers.knowledge.sources import spec
-from agno_workers.knowledge.sources.net import too_large
+from agno_workers.knowledge.sources.failures import rejected, too_large, unavailable
 from agno_workers.knowledge.types import Raw, Source
 
 if TYPE_CHECKING:
@@ -35,37 +35,37 @@ SCHEMES = ("s3", "gs", "az")
 
 _STORES = {"s3": ("S3Store", "AWS_"), "gs": ("GCSStore", "GOOGLE_"), "az": ("AzureStore", "AZURE_")}
 _VARIABLES = tuple(prefix for _, prefix in _STORES.values())
-_NO_TYPE = {"application/octet-stream", "binary/octet-stream"}  # what stores say of what they don't know
+_NO_TYPE = {"application/octet-stream", "binary/octet-stream"}  # sent for an unknown type
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _LIST_S = 60.0
-_LIST_RETRIES = 2  # of one page among many; a fetch is tried again by its step
+_LIST_RETRIES = 2  # for each page; the step retries a fetch
 _CHUNK = 1024 * 1024
 
 
 class Objects(msgspec.Struct, frozen=True):
-    """Which objects."""
+    """The objects to ingest."""
 
     objects: str
     glob: str | tuple[str, ...] = ()
-    """Only those whose name (`*.pdf`) or path below the prefix (`2026/*`) fits one of these. Empty: all."""
+    """Take only names (`*.pdf`) or paths below the prefix (`2026/*`) that match one of these. Empty: all."""
     exclude: str | tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
-    """Of each."""
+    """Added to each."""
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here."""
+    """Return True for a description that `find` here reads."""
     if isinstance(given, str):
         return given.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
     return isinstance(given, Mapping) and "objects" in given
 
 
 def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The objects below a prefix, but empty ones, such as those that stand for a folder. Of `options` counts `glob`, where the
-    description has none.
+    """Yield the objects below a prefix. Empty ones, which may stand for a folder, are left out. `options["glob"]` is the default
+    glob.
 
-    Raises InvalidInput, at once, for a description that can't be used or without obstore; while it goes on SourceUnavailable (try
-    the whole again) or SourceRejected.
+    Raises InvalidInput at once for an unusable description or without obstore; during the iteration SourceUnavailable (try the
+    whole again) or SourceRejected.
     """
     asked = (
         Objects(given) if isinstance(given, str) else spec.read(Objects, given, "the description of objects")
@@ -77,11 +77,11 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
-    """The object, as it is now. Raises SourceUnavailable or SourceRejected."""
+    """Return the object. Raises SourceUnavailable or SourceRejected."""
     try:
         obstore, (scheme, bucket, key) = _obstore(), _parts(source.uri)
     except InvalidInput as error:
-        raise SourceRejected(str(error), uri=source.uri, code="invalid") from error
+        raise rejected(source.uri, f"can't be read: {error}", "invalid") from error
     ends = monotonic() + timeout_s
     with _translated(source.uri):
         answer = obstore.get(_store(scheme, bucket, timeout_s, 0), key)
@@ -93,7 +93,7 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
             if len(content) > max_bytes:
                 raise too_large(source.uri, max_bytes)
             if monotonic() > ends:
-                raise _unavailable(source.uri, f"took longer than {timeout_s:g} s")
+                raise unavailable(source.uri, f"took longer than {timeout_s:g} s")
         media_type = answer.attributes.get("Content-Type")
     return Raw(
         bytes(content), None if media_type in _NO_TYPE else media_type, _fingerprint(dict(answer.meta))
@@ -117,7 +117,7 @@ def _listed(asked: Objects, where: tuple[str, str, str], globs: tuple[str, ...])
 
 
 def _metas(uri: str, store: ObjectStore, prefix: str) -> Iterator[dict[str, Any]]:
-    """The object of that very name, and all below it."""
+    """Yield the object of this name, and all below it."""
     obstore = _obstore()
     with _translated(uri):
         if prefix and not prefix.endswith("/"):
@@ -126,7 +126,7 @@ def _metas(uri: str, store: ObjectStore, prefix: str) -> Iterator[dict[str, Any]
             except FileNotFoundError:
                 pass  # a folder
             except obstore.exceptions.PermissionDeniedError:
-                pass  # S3 says so of what isn't there, to those who may not list; then the list says it again
+                pass  # S3's answer for a missing object without the right to list; the list fails too
         for page in obstore.list(store, prefix or None):
             yield from map(dict, page)
 
@@ -149,7 +149,7 @@ def _fingerprint(meta: Mapping[str, Any]) -> str:
 
 
 def _parts(uri: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key. No URL: a key may have `?`, `#` and `%` in it."""
+    """Split into scheme, bucket and key. It is not a URL: a key may contain `?`, `#` and `%`."""
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if "@" in bucket:
@@ -157,7 +157,9 @@ def _parts(uri: str) -> tuple[str, str, str]:
             f"the address of objects {scheme}://...@... holds a user or a key: set it in the workers' environment."
         )
     if scheme not in SCHEMES or not _BUCKET.fullmatch(bucket):
-        raise InvalidInput(f"{uri!r} names no objects: write it as s3://bucket/prefix, gs:// or az://.")
+        raise InvalidInput(
+            f"{uri!r} is not an address of objects: write it as s3://bucket/prefix, gs:// or az://."
+        )
     return scheme, bucket, key
 
 
@@ -177,7 +179,7 @@ def _store(scheme: str, bucket: str, timeout_s: float, retries: int) -> ObjectSt
 
 @lru_cache(maxsize=16)
 def _built(_pid: int, environment: tuple[tuple[str, str], ...], scheme: str, bucket: str, timeout_s: float, retries: int) -> ObjectStore:  # fmt: skip
-    """Kept with its connections, until the environment changes or the process forks."""
+    """Keep a store and its connections until the environment changes or the process forks."""
     name, prefix = _STORES[scheme]
     kind = getattr(importlib.import_module("obstore.store"), name)
     allow_http = dict(environment).get(f"{prefix}ALLOW_HTTP", "").lower() in ("1", "true")
@@ -194,20 +196,18 @@ def _built(_pid: int, environment: tuple[tuple[str, str], ...], scheme: str, buc
     return store
 
 
-# ---- errors: obstore's own words repeat headers, bodies and signed addresses --------------------------------
+# ---- errors: obstore's messages repeat headers, bodies and signed addresses ---------------------------------
 
 
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
-    """What goes wrong, as one of our errors, without a secret, and with obstore's own left behind."""
+    """Raise obstore's errors as ours, without secrets and without the original."""
     try:
         yield
     except SourceError:
         raise
     except FileNotFoundError:
-        raise SourceRejected(
-            f"{uri} is gone. Remove it, or correct the address.", uri=uri, code="gone"
-        ) from None
+        raise rejected(uri, "is gone. Remove it, or correct the address.", "gone") from None
     except Exception as error:
         if not type(error).__module__.startswith("obstore") and not isinstance(error, OSError | ValueError):
             raise
@@ -219,24 +219,16 @@ def _error(uri: str, error: Exception) -> SourceError:
     status = int(found[1]) if (found := re.search(r"status code: (\d{3})", text)) else None
     code = f" ({found[1]})" if (found := re.search(r"<Code>(\w{1,60})</Code>", text)) else ""
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError") or status in (401, 403):
-        return SourceRejected(
-            f"{uri} is not for us{code}. Check the credentials in the workers' environment, and what they may read.",
-            uri=uri, code="denied", status=status,
-        )  # fmt: skip
+        what = f"denies access{code}. Check the credentials in the workers' environment, and their rights."
+        return rejected(uri, what, "denied", status)
     if type(error).__name__ == "GenericError" and (status is None or status >= 500 or status in (408, 429)):
-        return _unavailable(uri, f"could not be read{code}: {_discreet(text)}", status)
-    return SourceRejected(
-        f"{uri} can't be read{code}: {_discreet(text)}. Correct the address, or the workers' environment.",
-        uri=uri, code="rejected", status=status,
-    )  # fmt: skip
-
-
-def _unavailable(uri: str, what: str, status: int | None = None) -> SourceUnavailable:
-    return SourceUnavailable(f"{uri} {what}. Try again later.", uri=uri, status=status, retry_after_s=None)
+        return unavailable(uri, f"could not be read{code}: {_discreet(text)}", status)
+    what = f"can't be read{code}: {_discreet(text)}. Correct the address, or the workers' environment."
+    return rejected(uri, what, "rejected", status)
 
 
 def _discreet(text: str) -> str:
-    """The first line, without the query of a URL, without what a server answered, and without values of the environment."""
+    """Return the first line without a URL's query, a server's answer or a secret of the environment."""
     line = re.sub(r"[?<].*", "...", text.partition("\n")[0])
     for name, value in os.environ.items():
         if name.startswith(_VARIABLES) and len(value) >= 8 and re.search(r"KEY|SECRET|TOKEN|SAS", name):

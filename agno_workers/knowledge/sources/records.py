@@ -1,4 +1,4 @@
-"""Documents that are made of records: what the row of a query and the item of an API have in common. No IO."""
+"""Documents whose text is known when they are found: rows of a query, items of an API, texts handed in. No IO."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from uuid import UUID
 
 import msgspec
 
-from agno_workers.errors import SourceRejected
-from agno_workers.knowledge.sources.net import too_large
+from agno_workers.knowledge.sources.failures import rejected, too_large
 from agno_workers.knowledge.types import Raw, Source
 
 MAX_TEXT_BYTES = 32 * 1024 * 1024
-"""A longer text is not carried with its source: that document fails by itself, and the rest goes on."""
+"""A source does not hold a longer text: that document fails alone, and the others continue."""
 
 
 def document(
     name: str, key: object, text: object, *, title: object, metadata: Mapping[str, Any], updated: object, media_type: str
 ) -> Source:  # fmt: skip
-    """The source `name/key`, which all documents of `name` have as their origin. Its fingerprint is `updated`, or a hash."""
+    """Return the source `name/key` with the origin `name`. Its fingerprint is `updated`, or a hash."""
     content = as_text(text)
     size = len(content.encode("utf-8", "replace"))
     known = {field: as_json(value) for field, value in metadata.items() if value is not None}
     heading = as_text(title).strip() or None
-    said = updated if updated is not None else _hash(content, heading, known)
+    version = updated if updated is not None else _hash(content, heading, known)
     return Source(
         f"{name}/{quote(as_text(key), safe='')}",
         origin=name,
         bytes=size,
-        fingerprint=f"{'updated' if updated is not None else 'sha256'}:{as_text(said)}",
+        fingerprint=f"{'updated' if updated is not None else 'sha256'}:{as_text(version)}",
         media_type=media_type,
         title=heading,
         metadata=known,
@@ -41,23 +40,21 @@ def document(
     )
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: ARG001 - it is here
-    """The text that came with the source. Raises SourceRejected when it is too large."""
+def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: ARG001 - the text is here
+    """Return the text that came with the source, in UTF-8. Raises SourceRejected when there is none, or too much."""
     if source.text is None:
         if source.bytes > MAX_TEXT_BYTES:
             raise too_large(source.uri, MAX_TEXT_BYTES)
-        raise SourceRejected(
-            f"{source.uri} has no text with it, and can't be asked for alone: ingest the query or the API that it is of.",
-            uri=source.uri, code="invalid",
-        )  # fmt: skip
+        what = "has no text with it and can't be fetched alone: hand in the text, or ingest its query or API again."
+        raise rejected(source.uri, what, "invalid")
     content = source.text.encode("utf-8", "replace")
     if len(content) > max_bytes:
         raise too_large(source.uri, max_bytes)
-    return Raw(content, source.media_type, source.fingerprint)
+    return Raw(content, source.media_type or "text/plain", source.fingerprint)
 
 
 def as_text(value: object) -> str:
-    """A value as a document or a title shows it."""
+    """Return a value as text for a document or a title."""
     match value:
         case None:
             return ""
@@ -74,7 +71,7 @@ def as_text(value: object) -> str:
 
 
 def as_json(value: object) -> Any:
-    """A value as metadata keeps it, so that filters can compare it."""
+    """Return a value as metadata that filters can compare."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -93,5 +90,5 @@ def as_json(value: object) -> Any:
 
 
 def _hash(content: str, title: str | None, metadata: dict[str, Any]) -> str:
-    said = msgspec.json.encode([title, metadata], order="deterministic")
-    return hashlib.sha256(said + b"\0" + content.encode("utf-8", "replace")).hexdigest()
+    head = msgspec.json.encode([title, metadata], order="deterministic")
+    return hashlib.sha256(head + b"\0" + content.encode("utf-8", "replace")).hexdigest()

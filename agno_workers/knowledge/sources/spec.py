@@ -1,4 +1,4 @@
-"""Reading what a caller wrote to describe a source: all of it is understood, or it is refused with a hint. No IO."""
+"""Read the description of a source: every key is known, or it is refused with a hint. No IO."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _OURS = re.compile(r"AGNO_.*|(OPENAI|ANTHROPIC)_API_KEY", re.IGNORECASE | re.DOT
 
 
 def read(kind: type[T], given: Mapping[str, Any], what: str) -> T:
-    """The description as a value. Raises InvalidInput, which names an unknown key's nearest, the missing key or the wrong type."""
+    """Return the description as a value. Raises InvalidInput, which names the key nearest to an unknown one, the missing key or
+    the wrong type."""
     known = [field.encode_name for field in msgspec.structs.fields(kind)]
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise InvalidInput(
-                f"{what} has the unknown key {key!r}: did you mean {near!r}? It knows {', '.join(known)}."
+                f"{what} has the unknown key {key!r}: did you mean {near!r}? Its keys are {', '.join(known)}."
             )
     try:
         return msgspec.convert(dict(given), kind)
@@ -32,13 +33,14 @@ def read(kind: type[T], given: Mapping[str, Any], what: str) -> T:
 
 
 def from_environment(variable: str, what: str) -> str:
-    """The value that a worker's environment has under this name. No message repeats it.
+    """Return an environment variable of the worker. No message repeats its value.
 
-    Raises InvalidInput where there is none, and for what the workers themselves live by: a description says where the value is sent.
+    Raises InvalidInput for a variable that is not set, and for the workers' own secrets, since a description decides where
+    the value is sent.
     """
     if _OURS.fullmatch(variable):
         raise InvalidInput(
-            f"{what}: the environment variable {variable!r} is the workers' own, and no source gets it: put what it needs into another one."
+            f"{what}: the environment variable {variable!r} belongs to the workers, and no source may read it: put the value that it needs into another one."
         )
     if value := os.environ.get(variable, ""):
         return value
@@ -49,5 +51,5 @@ def from_environment(variable: str, what: str) -> str:
 
 
 def patterns(given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """`glob`, as one or several."""
+    """Return one glob or several as a tuple."""
     return (given,) if isinstance(given, str) else tuple(given or ())

@@ -1,12 +1,12 @@
-"""Pages of the web: one by its URL, or all that a sitemap lists.
+"""Web pages: one by its URL, or all that a sitemap lists.
 
     "https://example.com/docs/page.html"                 one page
-    "https://example.com/sitemap.xml"                    what a sitemap lists, by its name: sitemap*.xml, also .xml.gz
+    "https://example.com/sitemap.xml"                    the pages of a sitemap, known by its name: sitemap*.xml, also .xml.gz
     {"sitemap": URL, "include": ["/docs/*"], ...}        the same, see `Sitemap`
 
-A page is asked for only when it may have changed: a sitemap's `lastmod` is its fingerprint, or else the ETag or Last-Modified
-that came with it, which costs one answer of 304. The robots.txt of a sitemap's host is kept to; a URL that somebody named by
-itself is fetched as a browser would.
+A page is fetched again only when it may have changed: its fingerprint is the sitemap's `lastmod`, or else the ETag or
+Last-Modified of the last answer, which costs one answer of 304. Sitemaps respect their hosts' robots.txt; a URL named alone is
+fetched as a browser would.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ import msgspec
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from agno_workers.errors import InvalidInput, SourceRejected
-from agno_workers.knowledge.sources import spec, urls
-from agno_workers.knowledge.sources.addresses import openings
-from agno_workers.knowledge.sources.net import USER_AGENT, Net, gunzip
-from agno_workers.knowledge.sources.urls import Url
+from agno_workers.errors import SourceRejected
+from agno_workers.knowledge.sources import spec
+from agno_workers.knowledge.sources.failures import rejected
+from agno_workers.knowledge.sources.http import USER_AGENT, get, guarded, parse, translated
 from agno_workers.knowledge.types import Raw, Source
+from agno_workers.net import urls
+from agno_workers.net.client import GuardedClient, gunzip
+from agno_workers.net.errors import Refused
+from agno_workers.net.urls import Url
 
 SCHEMES = ("http", "https")
 
 _SITEMAP_NAME = re.compile(r"sitemap[^/]*\.xml(\.gz)?", re.IGNORECASE)
-_SITEMAP_BYTES = 50 * 1024 * 1024  # as the protocol says, unpacked
-_ROBOTS_BYTES = 512 * 1024  # as RFC 9309 says
+_SITEMAP_BYTES = 50 * 1024 * 1024  # the limit of the protocol, unpacked
+_ROBOTS_BYTES = 512 * 1024  # the limit of RFC 9309
 _REQUEST_S = 60.0  # for one sitemap
 _SLICE = 64 * 1024
 _LISTED = "lastmod:"
@@ -41,21 +44,21 @@ _GZIP = b"\x1f\x8b"
 
 
 class Sitemap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to read a sitemap, or an index of them."""
+    """A sitemap, or an index of sitemaps."""
 
     sitemap: str
     include: tuple[str, ...] = ()
-    """Of the listed pages only those whose path fits one of these, `/docs/*`. Empty: all."""
+    """Take only pages whose path matches one of these, `/docs/*`. Empty: all."""
     exclude: tuple[str, ...] = ()
     max_urls: int = 50_000
-    """More is an error, and not cut off: what was left out would count as removed."""
+    """More pages are an error: those that were left out would count as removed."""
     max_sitemaps: int = 1_000
     max_depth: int = 3
-    """Of indexes within indexes."""
+    """The limit for indexes in indexes."""
     any_host: bool = False
-    """Also pages of other hosts than the sitemap's."""
+    """Take pages of other hosts than the sitemap's."""
     robots: bool = True
-    """Leave out what robots.txt disallows."""
+    """Leave out pages that robots.txt disallows."""
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,34 +70,37 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def takes(given: object) -> bool:
-    """Whether this description is for `find` here."""
+    """Return True for a description that `find` here reads."""
     if isinstance(given, str):
         return given.lower().startswith(("http://", "https://"))
     return isinstance(given, Mapping) and ("sitemap" in given or set(given) <= {"url", "title", "metadata"})
 
 
 def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
-    """The sources of a URL or a sitemap. Of `options` counts `allow`: the operator's list of what may be asked although it isn't
-    public (see addresses.py), which resolve.py puts there.
+    """Yield the sources of a URL or a sitemap. `options["allow"]` is the operator's list of private addresses (see
+    net/addresses.py), which resolve.py sets.
 
-    Raises InvalidInput for a description that can't be used, at once. While it goes on, SourceUnavailable (try the whole again)
-    or SourceRejected, never after having left something out without a word.
+    Raises InvalidInput at once for an unusable description; during the iteration SourceUnavailable (try the whole again) or
+    SourceRejected, so that no page is left out silently.
     """
-    net = Net(openings(options.get("allow", ())))
+    client = guarded(options.get("allow", ()))
     asked = _read(given)
     if isinstance(asked, Page):
-        return iter([Source(str(_parsed(asked.url)), title=asked.title, metadata=asked.metadata)])
-    _parsed(asked.sitemap)
-    return _Walk(asked, net).sources()
+        return iter([Source(str(parse(asked.url)), title=asked.title, metadata=asked.metadata)])
+    parse(asked.sitemap)
+    return _Walk(asked, client).sources()
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
-    """The page. With the fingerprint of what was read last, nothing is read while that still holds (`Raw.unchanged`).
+    """Return the page; while its last fingerprint is still valid, without its content (`Raw.unchanged`).
 
-    Raises SourceUnavailable or SourceRejected, as `Net.get`.
+    Raises SourceUnavailable or SourceRejected.
     """
-    known, asked = source.fingerprint, urls.parse(source.uri)
-    answer = Net(openings(allow)).get(
+    known = source.fingerprint
+    with translated():
+        asked = urls.parse(source.uri)
+    answer = get(
+        guarded(allow),
         asked,
         timeout_s=timeout_s,
         max_bytes=max_bytes,
@@ -103,7 +109,7 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[s
     if answer.status == 304:
         return Raw(b"", fingerprint=known, unchanged=True)
     if known is not None and known.startswith(_LISTED):
-        fingerprint: str | None = known  # what the sitemap will say the next time, too
+        fingerprint: str | None = known  # the sitemap will list the same
     else:
         fingerprint = _fingerprint(answer.headers, answer.url if answer.url != asked else None)
     return Raw(answer.content, answer.headers.get("content-type"), fingerprint)
@@ -122,7 +128,7 @@ def _fingerprint(headers: Mapping[str, str], final: Url | None) -> str | None:
 
 
 def _conditions(known: str | None, hop: Url, asked: Url) -> dict[str, str]:
-    """The headers that make `hop` answer 304 while it is as it was; none where the fingerprint is of another page."""
+    """Return the headers for a 304 from an unchanged `hop`; none if the fingerprint is another page's."""
     kind, _, value = (known or "").partition(":")
     value, where = _split(value)
     if (where or str(asked)) != str(hop) or not value.isascii() or not value.isprintable():
@@ -141,7 +147,7 @@ def _split(value: str) -> tuple[str, str | None]:
 
 def _read(given: str | Mapping[str, Any]) -> Sitemap | Page:
     if isinstance(given, str):
-        name = _parsed(given).path.rpartition("/")[2]
+        name = parse(given).path.rpartition("/")[2]
         return Sitemap(given) if _SITEMAP_NAME.fullmatch(name) else Page(given)
     kind: type[Sitemap] | type[Page] = Sitemap if "sitemap" in given else Page
     return spec.read(
@@ -149,30 +155,23 @@ def _read(given: str | Mapping[str, Any]) -> Sitemap | Page:
     )
 
 
-def _parsed(url: str) -> Url:
-    """Of a description; there it is its writer's mistake."""
-    try:
-        return urls.parse(url)
-    except SourceRejected as error:
-        raise InvalidInput(str(error)) from error
-
-
 # ---- sitemaps ------------------------------------------------------------------------------------------------
 
 
 class _Walk:
-    """One way through a sitemap and those that it leads to."""
+    """One walk through a sitemap and those that it leads to."""
 
-    def __init__(self, asked: Sitemap, net: Net) -> None:
+    def __init__(self, asked: Sitemap, client: GuardedClient) -> None:
         self._asked = asked
-        self._net = net
+        self._client = client
         self._top = urls.parse(asked.sitemap)
         self._seen: set[str] = set()
         self._sitemaps = 0
         self._robots: dict[str, RobotFileParser] = {}
 
     def sources(self) -> Iterator[Source]:
-        return self._sitemap(self._top, 0)
+        with translated():
+            yield from self._sitemap(self._top, 0)
 
     def _sitemap(self, url: Url, depth: int) -> Iterator[Source]:
         if str(url) in self._seen:
@@ -185,10 +184,10 @@ class _Walk:
             if not entry.index:
                 yield from self._page(entry)
             elif depth >= self._asked.max_depth:
-                raise SourceRejected(
-                    f"{self._top} leads to sitemaps more than {self._asked.max_depth} indexes deep: raise max_depth, or name "
-                    "the inner ones.", uri=str(self._top), code="rejected",
-                )  # fmt: skip
+                what = (
+                    f"leads to sitemaps more than {self._asked.max_depth} indexes deep: raise max_depth, or "
+                )
+                raise rejected(str(self._top), f"{what}name the inner ones.")
             else:
                 inner = urls.join(url, entry.location)
                 if self._is_ours(inner):
@@ -197,8 +196,8 @@ class _Walk:
     def _page(self, entry: Entry) -> Iterator[Source]:
         try:
             url = urls.parse(entry.location)
-        except SourceRejected:
-            # It becomes a source all the same, and fails as one, with its reason.
+        except Refused:
+            # It becomes a source whose fetch fails, and so reports the reason.
             yield Source(entry.location, origin=str(self._top))
             return
         if str(url) in self._seen or not self._is_ours(url) or not self._is_wanted(url):
@@ -222,30 +221,30 @@ class _Walk:
 
     def _rules(self, url: Url) -> RobotFileParser:
         if url.origin not in self._robots:
-            self._robots[url.origin] = robots(url, self._net)
+            self._robots[url.origin] = robots(url, self._client)
         return self._robots[url.origin]
 
     def _content(self, url: Url) -> bytes:
-        content = self._net.get(url, timeout_s=_REQUEST_S, max_bytes=_SITEMAP_BYTES).content
+        content = get(self._client, url, timeout_s=_REQUEST_S, max_bytes=_SITEMAP_BYTES).content
         if content.startswith(_GZIP):
-            return b"".join(gunzip([content], _SITEMAP_BYTES, str(url)))
+            return b"".join(gunzip([content], _SITEMAP_BYTES, url))
         return content
 
     def _too_many(self, what: str, key: str, limit: int) -> SourceRejected:
-        return SourceRejected(
-            f"{self._top} lists more than {limit} {what}: raise {key}, or pick some with include.",
-            uri=str(self._top), code="too_large",
-        )  # fmt: skip
+        move = f"raise {key}, or select some with include."
+        return rejected(str(self._top), f"lists more than {limit} {what}: {move}", "too_large")
 
 
-def robots(url: Url, net: Net) -> RobotFileParser:
-    """The rules of a host. One without any (4xx) allows all; one that doesn't answer is asked again later (RFC 9309).
+def robots(url: Url, client: GuardedClient) -> RobotFileParser:
+    """Return the rules of a host. A 4xx allows everything; a host that does not answer is tried again later (RFC 9309).
 
     Raises SourceUnavailable.
     """
     rules = RobotFileParser()
     try:
-        text = net.get(urls.join(url, "/robots.txt"), timeout_s=_REQUEST_S, max_bytes=_ROBOTS_BYTES).content
+        text = get(
+            client, urls.join(url, "/robots.txt"), timeout_s=_REQUEST_S, max_bytes=_ROBOTS_BYTES
+        ).content
     except SourceRejected as error:
         if error.ids.get("status") is None:
             raise
@@ -255,7 +254,7 @@ def robots(url: Url, net: Net) -> RobotFileParser:
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What a sitemap lists."""
+    """An entry of a sitemap."""
 
     location: str
     modified: str | None = None
@@ -264,7 +263,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def read_sitemap(content: bytes, uri: str) -> Iterator[Entry]:
-    """The entries of a sitemap or an index, in constant memory. Raises SourceRejected for what is neither."""
+    """Yield the entries of a sitemap or an index, in constant memory. Raises SourceRejected for anything else."""
     reader = _Reader()
     parser = DefusedXMLParser(target=reader, forbid_dtd=True)
     try:
@@ -273,15 +272,13 @@ def read_sitemap(content: bytes, uri: str) -> Iterator[Entry]:
             yield from reader.taken()
         parser.close()
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise SourceRejected(
-            f"{uri} is no sitemap that can be read ({type(error).__name__}: {error}). Correct it, or name its pages.",
-            uri=uri, code="rejected",
-        ) from error  # fmt: skip
+        what = f"is not a valid sitemap ({type(error).__name__}: {error}). Correct it, or name its pages."
+        raise rejected(uri, what) from error
     yield from reader.taken()
 
 
 class _Reader:
-    """Keeps no tree: what it doesn't know goes by."""
+    """Reads entries without building a tree, and ignores unknown elements."""
 
     def __init__(self) -> None:
         self._path: list[str] = []
@@ -316,6 +313,6 @@ class _Reader:
         pass
 
     def taken(self) -> list[Entry]:
-        """The entries since the last time."""
+        """Return the entries since the last call."""
         entries, self._entries = self._entries, []
         return entries

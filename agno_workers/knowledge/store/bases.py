@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,6 +12,9 @@ import psycopg
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, user
+from agno_workers.core.request import RunRequest, run_request
+from agno_workers.core.run import Canvas, RunKind
+from agno_workers.core.step import Submitted
 from agno_workers.database.pool import (
     Connection,
     Pool,
@@ -21,12 +24,13 @@ from agno_workers.database.pool import (
     retry_while_unavailable,
     statements,
 )
-from agno_workers.errors import RunNotFound, Unavailable, UnknownKnowledge
+from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, UnknownKnowledge
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, Progress, Source
-from agno_workers.runs.journal import Journal, Submitted
+from agno_workers.runs.control import Control
 from agno_workers.runs.queries import known_id
+from agno_workers.runs.submit import Submissions
 
 _SQL = {
     **statements("knowledge/store/bases"),
@@ -109,9 +113,12 @@ class DocumentRow(msgspec.Struct, frozen=True):
 class KnowledgeBases:
     """Raises Unavailable if Postgres can't be reached."""
 
-    def __init__(self, pool: Pool, journal: Journal, *, queue: str) -> None:
+    def __init__(
+        self, pool: Pool, submissions: Submissions, control: Control, *, queue: str = "knowledge"
+    ) -> None:
         self._pool = pool
-        self._journal = journal
+        self._submissions = submissions
+        self._control = control
         self._queue = queue
 
     def ensure(self, name: str, options: dict[str, Any] | None = None) -> KnowledgeRow:
@@ -134,7 +141,7 @@ class KnowledgeBases:
         own = {"knowledge_id": knowledge.id}
         while True:
             for row in self._pool.run(_SQL["open_ingestions"], own):
-                self._journal.cancel(row["id"])
+                self._control.cancel(row["id"])
             SearchIndex(self._pool).drop(knowledge.id)
             with self._pool.connection() as connection, connection.transaction():
                 execute(connection, "SET LOCAL statement_timeout = '10min'")
@@ -176,19 +183,15 @@ class KnowledgeBases:
 
         `connection` is the caller's open transaction. Raises UnknownKnowledge; then nothing is stored.
         """
-        message, options = ingest_request(name, sources, asked.pop("options", None))
-        queue = asked.pop("queue", None) or self._queue
+        asked["queue"] = asked.get("queue") or self._queue
+        own, canvas = asked.pop("options", None), asked.pop("canvas", None)
+        request = _request(name, sources, own, asked, canvas)
         try:
-            return self._journal.submit(
-                message,
-                agent=f"{AGENT}{name}",
-                queue=queue,
-                ingestion=options,
-                connection=connection,
-                **asked,
-            )
-        except psycopg.errors.NoDataFound as error:
-            raise self._unknown(name) from error
+            return self._submissions.submit(request, connection)
+        except InvalidInput as error:
+            if isinstance(error.__cause__, psycopg.errors.NoDataFound):
+                raise self._unknown(name) from error
+            raise
 
     def reindex(self, name: str, **asked: Any) -> Submitted:
         """Submit an ingestion without sources that makes all missing vectors for the embedder of the options. Once they are complete,
@@ -247,6 +250,45 @@ def ingest_request(
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     what = f"{', '.join(names[:_SHOWN])}{more}" if names else "missing vectors"
     return user(f"Ingest into {name}: {what}"), {"sources": sent, **(options or {})}
+
+
+def ingestion_request(
+    name: str, inputs: Sequence[Any], options: Mapping[str, Any], *, canvas: Canvas | None = None
+) -> RunRequest:
+    """Return the request of an ingestion into the knowledge base `name`. `inputs` are sources; a list of sources, as an earlier
+    task of a canvas returns it, is flattened. `options` are SubmitOptions, and `options` for `ingest_request`.
+
+    Raises InvalidInput, which names the source or the option.
+    """
+    given = dict(options)
+    own = given.pop("options", None)
+    if own is not None and not isinstance(own, dict):
+        raise InvalidInput(f"options must be a JSON object, got {own!r}.")
+    sources: list[Any] = []
+    for each in inputs:
+        sources += each if isinstance(each, list | tuple) else [each]
+    wrong = [each for each in sources if not isinstance(each, str | dict | Source) or not each]
+    if wrong or not (sources or own):
+        got = repr(wrong[0]) if wrong else "nothing"
+        raise InvalidInput(
+            f"{AGENT}{name} takes paths, addresses and descriptions of sources, got {got}.",
+            agent=f"{AGENT}{name}",
+        )
+    return _request(name, sources, own, given, canvas)
+
+
+def _request(
+    name: str, sources: Sequence[SourceInput], own: dict[str, Any] | None, options: Mapping[str, Any], canvas: Canvas | None
+) -> RunRequest:  # fmt: skip
+    message, asked = ingest_request(name, sources, own)
+    return run_request(
+        f"{AGENT}{name}",
+        message,
+        options,
+        canvas=canvas,
+        kind=RunKind.INGESTION,
+        kind_options={**asked, "knowledge": name},
+    )
 
 
 def new_id() -> str:

@@ -3,7 +3,7 @@
 -- name: ensure
 -- New options override stored ones; the others stay.
 INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
-ON CONFLICT (name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
+ON CONFLICT (tenant, name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
 RETURNING id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at;
 
 -- name: get

@@ -105,6 +105,11 @@ class FeedbackStore:
         said = [msgspec.structs.asdict(count) for count in counts]
         return len(self._pool.run(_SQL["count_feedback"], {"counts": jsonb(said)})) if said else 0
 
+    def grounded(self, run_id: str) -> dict[int, list[SearchResult]]:
+        """Return the results that went with the messages of a run, by the number of the message."""
+        rows = self._pool.run(_SQL["grounded"], {"run_id": run_id})
+        return {row["seq"]: msgspec.convert(row["hits"], list[SearchResult]) for row in rows}
+
     def ground(self, run_id: str, seq: int, hits: Sequence[SearchResult]) -> list[SearchResult]:
         """Store the results that accompany a message of a run, and return the stored ones: the first call wins."""
         (row,) = self._pool.run(_SQL["ground"], {"run_id": run_id, "seq": seq, "hits": jsonb(list(hits))})

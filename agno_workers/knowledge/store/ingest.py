@@ -21,6 +21,7 @@ import msgspec
 from uuid6 import uuid7
 
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import CommitResult, ExhaustedStep, StepMessage
 from agno_workers.database.pool import (
     Connection,
     Pool,
@@ -43,7 +44,7 @@ from agno_workers.knowledge.versions import (
     Unchanged,
     batch_missing,
 )
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, StepMessage
+from agno_workers.runs.journal import RunJournal
 
 _SQL = statements("knowledge/store/ingest")
 T = TypeVar("T")
@@ -108,24 +109,27 @@ class Text(msgspec.Struct, frozen=True):
 class Ingest:
     """Raises Unavailable if Postgres can't be reached; then a transaction committed completely or not at all."""
 
-    def __init__(self, pool: Pool, *, worker: str, lease_s: float, windows: IngestLimits) -> None:
+    def __init__(self, pool: Pool, journal: RunJournal, windows: IngestLimits = IngestLimits()) -> None:  # noqa: B008 - a frozen value
         self._pool = pool
-        self._worker = worker
-        self._lease_s = lease_s
+        self._journal = journal
         self.windows = windows
         self._configurations: dict[str, str] | None = None
 
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> WorkClaim | None:
-        """Take a step for `lease_s`; None: a duplicate, or over, or cancelled."""
-        asked = {
-            "run_id": run_id,
-            "step_id": step_id,
-            "generation": generation,
-            "kind": kind,
-            "worker": self._worker,
-        }
-        rows = self._pool.run(_SQL["claim"], asked | {"lease_s": self._lease_s})  # fmt: skip
-        return _as(WorkClaim, rows[0]) if rows else None
+        """Take a step for `lease_s`; None: it is a duplicate, over, cancelled or paused."""
+        step = self._journal.claim(kind, run_id, step_id, generation)
+        if step is None:
+            return None
+        embedding_space_id = (step.call or {}).get("embedding_space")
+        (row,) = self._pool.run(_SQL["context"], {"run_id": run_id, "embedding_space_id": embedding_space_id})
+        return _as(
+            WorkClaim,
+            row
+            | {
+                "step_id": step.step_id, "run_id": step.run_id, "generation": step.generation, "kind": step.kind, "attempt": step.attempt,
+                "max_attempts": step.max_attempts, "tries": step.tries, "call": step.call, "canvas": step.canvas,
+            },
+        )  # fmt: skip
 
     def items(self, claim: WorkClaim) -> list[SourceItem]:
         """Return the sources of an ingest step with the stored state of their documents."""
@@ -335,7 +339,7 @@ class Ingest:
                 self._write_embeds(connection, claim, step, missing)
                 self._count(connection, claim, Count(to_embed=len(missing)))
             else:
-                self._ask(connection, "end_run", claim, run_status="done", reason="end", run_error=None)
+                self._end_run(connection, claim, {"status": "done", "reason": "end"})
         return self._committed(claim) if missing else _over(claim)
 
     def has_changed(self, claim: WorkClaim) -> bool:
@@ -353,9 +357,9 @@ class Ingest:
         with self._end(claim, step_status="dead", error=error, alone=True) as (connection, step):
             if step is None:
                 return CommitResult(False)
-            self._ask(connection, "end_run", claim, run_status="failed", reason=reason, run_error=jsonb(error))  # fmt: skip
-            self._ask(connection, "end_open_steps", claim)
-            self._ask(connection, "mark_vectors_missing", claim)
+            change = {"status": "failed", "reason": reason, "error": error, "raise_generation": True}
+            self._end_run(connection, claim, change)
+            self._ask(connection, "end_open_steps", claim, reason=reason)
         return _over(claim)
 
     # Next steps.
@@ -379,15 +383,17 @@ class Ingest:
         """One transaction, which begins with the end of the step; None: another one was first, or the run is over. `alone`: it waits for
         the other transactions of the run, which it is to end.
         """
-        params = {
-            "run_id": claim.run_id, "step_id": claim.step_id, "generation": claim.generation, "kind": claim.kind,
-            "step_status": step_status, "error": jsonb(error), "late_only": isinstance(claim, ExhaustedStep),
-        }  # fmt: skip
+        result = {"status": step_status, "error": error, "late_only": isinstance(claim, ExhaustedStep)}
+        given = jsonb({name: value for name, value in result.items() if value is not None})
         with self._pool.connection() as connection, connection.transaction():
-            if alone:
-                execute(connection, _SQL["lock_run_exclusively"], params)
-            rows = execute(connection, _SQL["end_step"], params)
+            rows = self._ask(connection, "end_step", claim, kind=claim.kind, result=given, moves_run=alone)
             yield connection, rows[0] if rows else None
+
+    def _end_run(
+        self, connection: Connection, claim: WorkClaim | ExhaustedStep, change: dict[str, Any]
+    ) -> None:
+        """End the run; a trigger adds the sums of the ingestion (see functions/ingest.sql)."""
+        self._ask(connection, "move_run", claim, change=jsonb(change | {"ended": True}))
 
     def _touch(
         self, connection: Connection, claim: WorkClaim, same: Sequence[tuple[SourceItem, Unchanged]]

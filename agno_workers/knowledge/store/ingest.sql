@@ -1,31 +1,10 @@
 -- Transactions of an ingestion; see ingest.py for their contents, and the tables for the order of locks.
 
--- name: claim
--- The right to carry a step of an ingestion, as claim_tool. Its scan, which finds the run queued, locks that first.
-WITH no_wait AS (SELECT set_config('synchronous_commit', 'off', true)),
-queued AS (
-    SELECT run.id FROM agno.run, no_wait WHERE run.id = %(run_id)s AND run.status = 'queued' FOR NO KEY UPDATE OF run
-),
-claimed AS (
-    UPDATE agno.step SET status = 'running', attempt = step.attempt + 1, worker = %(worker)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s),
-        started_at = coalesce(step.started_at, clock_timestamp())
-    FROM agno.run, (SELECT count(*) FROM queued) AS locked
-    WHERE step.id = %(step_id)s AND run.id = step.run_id AND run.generation = step.generation AND run.ended_at IS NULL
-      AND run.paused_at IS NULL AND step.generation = %(generation)s AND step.kind = %(kind)s AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')
-      AND (step.status = 'ready' AND (step.not_before IS NULL OR step.not_before <= clock_timestamp())
-           OR step.status = 'running' AND step.lease_until < clock_timestamp() AND step.attempt - step.tries < step.max_attempts)
-    RETURNING step.*, run.canvas
-),
-begun AS (
-    UPDATE agno.run SET status = 'running', started_at = coalesce(run.started_at, claimed.started_at)
-    FROM claimed, queued WHERE run.id = queued.id AND run.id = claimed.run_id
-)
-SELECT claimed.id AS step_id, claimed.run_id, claimed.generation, claimed.kind, claimed.attempt, claimed.max_attempts, claimed.tries,
-       claimed.call, claimed.canvas, knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings,
-       ingestion.options, embedding_space.model
-FROM claimed JOIN agno.ingestion ON ingestion.run_id = claimed.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
-LEFT JOIN agno.embedding_space ON embedding_space.id = (claimed.call->>'embedding_space')::int;
+-- name: context
+-- The knowledge base and the options of the ingestion that a claimed step belongs to.
+SELECT knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings, ingestion.options, embedding_space.model
+FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
+LEFT JOIN agno.embedding_space ON embedding_space.id = %(embedding_space_id)s::int WHERE ingestion.run_id = %(run_id)s;
 
 -- name: call
 SELECT call FROM agno.step WHERE id = %(step_id)s;
@@ -59,17 +38,7 @@ SELECT cfgname AS name FROM pg_ts_config;
 
 -- name: end_step
 -- The first result of the generation wins; no row: another one was first, or the run is over.
-WITH alive AS (
-    SELECT run.id, run.generation FROM agno.run
-    WHERE run.id = %(run_id)s AND run.generation = %(generation)s AND run.ended_at IS NULL FOR SHARE
-)
-UPDATE agno.step SET status = %(step_status)s, ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL,
-    error = coalesce(%(error)s, step.error)
-FROM alive
-WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation AND step.kind = %(kind)s
-  AND step.status IN ('ready', 'running')
-  AND (NOT %(late_only)s OR step.status = 'running' AND step.lease_until < clock_timestamp())
-RETURNING step.queue, step.priority;
+SELECT queue, priority FROM agno.end_step(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(result)s, %(moves_run)s);
 
 -- name: update_call
 -- Data that must survive a crash of the worker, such as the id of a provider's batch.
@@ -88,9 +57,6 @@ WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 -- name: scanned
 UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
 WHERE run_id = %(run_id)s;
-
--- name: mark_vectors_missing
-UPDATE agno.knowledge k SET vectors_missing = true FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
 -- name: clear_vectors_missing
 -- Whether vectors may be missing: an ingestion ended early, or an embedding space is building.
@@ -208,17 +174,17 @@ SELECT agno.switch_documents(%(document_ids)s) AS more;
 
 -- name: write_embeds
 -- They wait for the window.
-INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, max_attempts)
+INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, policy, max_attempts)
 SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'embed', 'waiting', 'window', %(queue)s, %(priority)s, 3, n.call,
-       %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
+       '{"death_attempts": 2}', %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
 FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 
 -- name: write_retry
 -- Sources to retry later, in a step with a timer.
 WITH written AS (
-    INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
+    INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, policy, max_attempts, not_before)
     VALUES (%(retry_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(retry_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
-            %(attempts)s * CASE jsonb_array_length(%(sources)s) WHEN 1 THEN 2 ELSE 1 END, clock_timestamp() + make_interval(secs => %(after_s)s))
+            '{"death_attempts": 2}', %(attempts)s * CASE jsonb_array_length(%(sources)s) WHEN 1 THEN 2 ELSE 1 END, clock_timestamp() + make_interval(secs => %(after_s)s))
 )
 UPDATE agno.source s SET step_id = %(retry_id)s, attempts = s.attempts + 1, error = n.error
 FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, error jsonb) WHERE s.run_id = %(run_id)s AND s.position = n.position;
@@ -321,30 +287,11 @@ DELETE FROM agno.chunk_embedding e USING (
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old
 WHERE e.chunk_id = old.chunk_id AND e.embedding_space_id = old.embedding_space_id RETURNING 1 AS gone;
 
--- name: lock_run_exclusively
-SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
-
 -- name: end_open_steps
--- Of an ingestion that failed; a message that is being sent is struck out by who sends it.
-WITH ended AS (
-    UPDATE agno.step SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL
-    WHERE run_id = %(run_id)s AND status IN ('ready', 'running', 'waiting') RETURNING id
-),
-held AS (SELECT outbox.id FROM agno.outbox JOIN ended ON outbox.step_id = ended.id FOR UPDATE OF outbox SKIP LOCKED)
-DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
+SELECT agno.end_open_steps(%(run_id)s, %(reason)s);
 
--- name: end_run
--- The sums are what the ingestion was.
-UPDATE agno.run SET status = %(run_status)s, reason = %(reason)s, error = %(run_error)s, ended_at = clock_timestamp(), paused_at = NULL,
-    input_tokens = run.input_tokens + total.tokens, generation = run.generation + (%(run_status)s = 'failed')::int,
-    content = CASE WHEN %(run_status)s = 'done' THEN jsonb_build_object('documents', total.documents, 'unchanged', total.unchanged,
-        'duplicates', total.duplicates, 'failed', total.failed, 'removed', total.removed, 'chunks', total.chunks, 'embedded', total.embedded,
-        'tokens', total.tokens, 'seconds', round(extract(epoch FROM clock_timestamp() - coalesce(run.started_at, run.created_at)), 3)) END
-FROM (SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
-             coalesce(sum(failed), 0) AS failed, coalesce(sum(removed), 0) AS removed, coalesce(sum(chunks), 0) AS chunks,
-             coalesce(sum(embedded), 0) AS embedded, coalesce(sum(tokens), 0) AS tokens
-      FROM agno.ingest_count WHERE run_id = %(run_id)s) AS total
-WHERE run.id = %(run_id)s AND run.ended_at IS NULL;
+-- name: move_run
+SELECT agno.move_run(%(run_id)s, %(change)s);
 
 -- name: schedule_next
 SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
@@ -352,7 +299,7 @@ SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
 -- name: halted
 -- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
 SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
-WHERE run.ended_at IS NULL AND run.agent LIKE 'knowledge:%%' AND ingestion.scanned_at IS NOT NULL
+WHERE run.ended_at IS NULL AND run.kind = 'ingestion' AND ingestion.scanned_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')
                   AND step.status IN ('ready', 'running'))
 LIMIT %(limit)s;

@@ -147,14 +147,18 @@ def without_sources(asked: Sequence[tuple[Run, Sequence[Reference]]]) -> list[st
 
 def forget_former(services: Services, prefix: str) -> None:
     """Remove the knowledge bases of demos that were before this one."""
-    for row in services.knowledges.all():
+    for row in services.database.knowledge.all():
         if row.name.startswith(prefix):
-            services.knowledges.remove(row.name)
+            services.database.knowledge.remove(row.name)
 
 
 def cancel_unfinished(services: Services, session: str) -> int:
     """Cancel what has not ended of the sessions whose name begins so; gives how many runs that were."""
     unfinished = [status for status in RunStatus if not status.is_terminal]
-    listed = [item.run for status in unfinished for item in services.look.runs(status=status, limit=10_000)]
+    listed = [
+        item.run
+        for status in unfinished
+        for item in services.database.queries.runs(status=status, limit=10_000)
+    ]
     ours = [run.id for run in listed if (run.session_id or "").startswith(session)]
-    return sum(services.journal.cancel(run_id) for run_id in ours)
+    return sum(services.database.journal.cancel(run_id) for run_id in ours)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agno_workers.core.tool import Effect
-from agno_workers.failpoints import POINTS
-from agno_workers.sdk.client import RunHandle
+from agno_workers.sdk.handles import RunHandle
+from agno_workers.signals import SIGNALS
 from tests import invariants
 from tests.acceptance.matrix.fleet import (
     KEEPER_EVERY_S,
@@ -115,9 +115,9 @@ class Cell:
         ledger = folder / "ledger"
         fleet.arm(self.place, passes=self.kind.passes, how=_SIGNALS.get(self.how, ""))
         before = fleet.beat()
-        run = fleet.client.submit(self.kind.agent, self.kind.ask(ledger))
+        run = fleet.client.runs.submit(self.kind.agent, self.kind.ask(ledger))
         _person(run, self.kind.needs)
-        answer = run.get(timeout=WAIT_S)
+        answer = run.result(timeout=WAIT_S)
         rounds = fleet.beat() - before
         invariants.until(
             lambda: not fleet.is_armed(self.place)
@@ -141,7 +141,7 @@ class Cell:
     @property
     def done(self) -> str:
         """What is done to what."""
-        return f"{self.kind.name}, {self.how}: {POINTS[self.place]}"
+        return f"{self.kind.name}, {self.how}: {SIGNALS[self.place]}"
 
     @property
     def is_unknown(self) -> bool:

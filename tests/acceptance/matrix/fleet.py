@@ -19,7 +19,8 @@ from psycopg.rows import dict_row
 from agno_workers import Client
 from agno_workers.broker.app import create
 from agno_workers.broker.names import TASK_OF
-from agno_workers.failpoints import POINTS
+from agno_workers.core.run import StepKind
+from agno_workers.signals import SIGNALS
 from tests import invariants
 from tests.conftest import ROOT, Worker
 
@@ -88,7 +89,7 @@ class Fleet:
 
     def arm(self, place: str, *, passes: int = 0, how: str = "") -> None:
         """Whoever comes to this place next, but for so many who pass, dies: by SIGKILL, or as `how` says."""
-        assert place in POINTS
+        assert place in SIGNALS
         for number in range(passes):
             (self.places / f"{place}.{number}").touch()
         (self.places / place).write_text(how)
@@ -140,11 +141,12 @@ class Fleet:
         queue = "tools" if step.kind == "tool" else "agents"
         with create(
             self._environment["AGNO_BROKER_URL"],
-            agent_queue="agents",
-            tool_queue="tools",
+            queues={"agents": "agents", "tools": "tools", "knowledge": "knowledge"},
             broker_timeout_s=5.0,
         ) as app:
-            app.send_task(TASK_OF[step.kind], kwargs=ids, task_id=step.id, queue=queue, ignore_result=True)
+            app.send_task(
+                TASK_OF[StepKind(step.kind)], kwargs=ids, task_id=step.id, queue=queue, ignore_result=True
+            )
         invariants.until(lambda: self._said(f"{step.id}] succeeded") > seen)
 
     def executions(self, run_id: str) -> list[Execution]:
@@ -179,7 +181,7 @@ class Fleet:
             worker.kill(signal.SIGCONT)
         self.fill()
         for row in self.sql("SELECT id::text FROM agno.run WHERE ended_at IS NULL"):
-            self.client.handle(row["id"]).cancel()
+            self.client.runs.get(row["id"]).cancel()
 
     def close(self) -> None:
         for thread in self._starting:

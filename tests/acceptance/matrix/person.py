@@ -12,17 +12,17 @@ def main(verb: str, subject: str, *more: str) -> None:
     with Client(os.environ["AGNO_DATABASE_URL"]) as client:
         match verb:
             case "submit":
-                client.submit(subject, more[0], idempotency_key=more[1])
+                client.runs.submit(subject, more[0], idempotency_key=more[1])
             case "cancel":
-                client.handle(subject).cancel()
+                client.runs.get(subject).cancel()
             case "approve":
-                client.requirement(subject).approve(by="ann")
+                client.approvals.get(subject).approve(by="ann")
             case "complete":
-                client.requirement(subject).complete("delivered", by="ann")
+                client.approvals.get(subject).complete("delivered", by="ann")
             case "resolve":
-                client.requirement(subject).resolve(True, "it went through", by="ann")
+                client.approvals.get(subject).resolve(True, "it went through", by="ann")
             case "again":
-                client.requirement(subject).resolve(False, again=True, by="ann")
+                client.approvals.get(subject).resolve(False, again=True, by="ann")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
     before = fleet.sql("SELECT count(*) FROM agno.run")
     assert fleet.person("submit", "echo", "hi", "c1").returncode == -signal.SIGKILL
     assert fleet.sql("SELECT count(*) FROM agno.run") == before
-    assert fleet.client.submit("echo", "hi", idempotency_key="c1").get(timeout=WAIT_S) == "<hi>"
+    assert fleet.client.runs.submit("echo", "hi", idempotency_key="c1").result(timeout=WAIT_S) == "<hi>"
 
 
 @story("C2", "machines")
@@ -99,9 +99,9 @@ def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
     assert fleet.person("submit", "echo", "hi", "c2").returncode == -signal.SIGKILL
     before = fleet.beat()
     stored = fleet.sql("SELECT id::text FROM agno.run WHERE idempotency_key = 'c2'")
-    assert fleet.client.handle(stored[0]["id"]).get(timeout=WAIT_S) == "<hi>"
+    assert fleet.client.runs.get(stored[0]["id"]).result(timeout=WAIT_S) == "<hi>"
     assert fleet.beat() - before <= 24
-    assert [{"id": fleet.client.submit("echo", "hi", idempotency_key="c2").id}] == stored
+    assert [{"id": fleet.client.runs.submit("echo", "hi", idempotency_key="c2").id}] == stored
 
 
 @story("C11", "machines")
@@ -117,12 +117,12 @@ def a_person_dies_after_completing(fleet: Fleet, folder: Path) -> None:
 
 
 def _answered(fleet: Fleet, folder: Path, tool: str, verb: str, says: str) -> None:
-    run = fleet.client.submit("matrix", call(tool, folder / "ledger"))
+    run = fleet.client.runs.submit("matrix", call(tool, folder / "ledger"))
     invariants.until(lambda: run.requirements)
     (requirement,) = run.requirements
     fleet.arm("answer.recorded")
     assert fleet.person(verb, requirement.id).returncode == -signal.SIGKILL
-    assert run.get(timeout=WAIT_S) == says
+    assert run.result(timeout=WAIT_S) == says
     assert len(lines(folder / "ledger")) == (verb == "approve")
     with pytest.raises(NotWaiting):
         requirement.reject("too late")
@@ -137,7 +137,7 @@ def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
     fleet.arm("answer.recorded")
     assert fleet.person("resolve", run).returncode == -signal.SIGKILL
     (step,) = fleet.sql("SELECT run_id::text FROM agno.step WHERE id = %(run)s", run=run)
-    assert fleet.client.handle(step["run_id"]).get(timeout=WAIT_S) == "it went through"
+    assert fleet.client.runs.get(step["run_id"]).result(timeout=WAIT_S) == "it went through"
     assert len(lines(folder / "ledger")) == 1
 
 
@@ -150,14 +150,14 @@ def a_person_says_that_it_did_not_happen(fleet: Fleet, folder: Path) -> None:
     fleet.arm("answer.recorded")
     assert fleet.person("again", step_id).returncode == -signal.SIGKILL
     (step,) = fleet.sql("SELECT run_id::text FROM agno.step WHERE id = %(step_id)s", step_id=step_id)
-    assert fleet.client.handle(step["run_id"]).get(timeout=WAIT_S) == "wired"
+    assert fleet.client.runs.get(step["run_id"]).result(timeout=WAIT_S) == "wired"
     assert len(lines(folder / "ledger")) == 1
 
 
 def _unknown(fleet: Fleet, folder: Path, place: str = "tool.executed") -> str:
     """The step of a once tool that a crash cut short, and that waits for a person."""
     fleet.arm(place)
-    run = fleet.client.submit("matrix", call("wire", folder / "ledger"))
+    run = fleet.client.runs.submit("matrix", call("wire", folder / "ledger"))
     invariants.until(lambda: run.requirements)
     (requirement,) = run.requirements
     assert requirement.needs == "resolution"
@@ -170,11 +170,11 @@ def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> Non
     its result counts, and nobody is asked any more.
     """
     fleet.arm("tool.executed", how="STOP")
-    run = fleet.client.submit("matrix", call("wire", folder / "ledger"))
+    run = fleet.client.runs.submit("matrix", call("wire", folder / "ledger"))
     invariants.until(lambda: run.requirements)
     (requirement,) = run.requirements
     fleet.stopped().kill(signal.SIGCONT)
-    assert run.get(timeout=WAIT_S) == "wired"
+    assert run.result(timeout=WAIT_S) == "wired"
     assert len(lines(folder / "ledger")) == 1
     with pytest.raises(NotWaiting):
         requirement.resolve(False)
@@ -189,8 +189,8 @@ def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     second claim gets no row.
     """
     fleet.arm("dispatch.sent")
-    run = fleet.client.submit("matrix", call("look", folder / "ledger"))
-    assert run.get(timeout=WAIT_S) == "looked"
+    run = fleet.client.runs.submit("matrix", call("look", folder / "ledger"))
+    assert run.result(timeout=WAIT_S) == "looked"
     # It may have taken a step along, the turn or the tool.
     assert 1 <= len(lines(folder / "ledger")) <= 1 + repeats(fleet.executions(run.id)) <= 2
 
@@ -199,8 +199,8 @@ def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
 def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies when it has published the turn after the barrier: that is published twice, and carried once."""
     fleet.arm("dispatch.sent", passes=2)  # the submit, and the fan-out
-    run = fleet.client.submit("matrix", call("look", folder / "ledger"))
-    assert run.get(timeout=WAIT_S) == "looked"
+    run = fleet.client.runs.submit("matrix", call("look", folder / "ledger"))
+    assert run.result(timeout=WAIT_S) == "looked"
     invariants.until(lambda: not fleet.is_armed("dispatch.sent"))
     assert repeats(fleet.executions(run.id)) == 0
 
@@ -208,8 +208,8 @@ def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None
 @story("C12", "machines")
 def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
     """Each message of a run that has ended is delivered once more: it claims nothing, and changes nothing."""
-    run = fleet.client.submit("boss", delegated(call("note", folder / "ledger")))
-    assert run.get(timeout=WAIT_S) == "noted"
+    run = fleet.client.runs.submit("boss", delegated(call("note", folder / "ledger")))
+    assert run.result(timeout=WAIT_S) == "noted"
     before = fleet.executions(run.id), run.messages, run.run
     for step in before[0]:
         if step.kind != "delegate":
@@ -222,8 +222,8 @@ def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
 def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies when it has published one of three tool calls: the keeper publishes the rest; the barrier closes."""
     fleet.arm("dispatch.part", passes=1)
-    run = fleet.client.submit("matrix", "\n".join([call("note", folder / "ledger")] * 3))
-    assert run.get(timeout=WAIT_S) == "noted | noted | noted"
+    run = fleet.client.runs.submit("matrix", "\n".join([call("note", folder / "ledger")] * 3))
+    assert run.result(timeout=WAIT_S) == "noted | noted | noted"
     invariants.until(lambda: not fleet.is_armed("dispatch.part"))
     assert repeats(fleet.executions(run.id)) == 0
     assert len(set(lines(folder / "ledger"))) == len(lines(folder / "ledger")) == 3
@@ -233,8 +233,8 @@ def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
 def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies when it has published the first turn of one of two delegated runs: the keeper publishes the other's."""
     fleet.arm("dispatch.part", passes=1)
-    run = fleet.client.submit("boss", delegated(*[call("note", folder / "ledger")] * 2))
-    assert run.get(timeout=WAIT_S) == "noted | noted"
+    run = fleet.client.runs.submit("boss", delegated(*[call("note", folder / "ledger")] * 2))
+    assert run.result(timeout=WAIT_S) == "noted | noted"
     invariants.until(lambda: not fleet.is_armed("dispatch.part"))
     assert repeats(fleet.executions(run.id)) == 0
     assert len(lines(folder / "ledger")) == 2
@@ -245,8 +245,8 @@ def many_last_parts(fleet: Fleet, folder: Path) -> None:
     """Twenty tool calls of one turn end at about the same time on three workers (two last ones that commit together, in each
     order: tests/integration/storage/test_interleavings.py): the turn after the barrier runs once.
     """
-    run = fleet.client.submit("matrix", "\n".join([call("look", folder / "ledger")] * 20))
-    assert run.get(timeout=WAIT_S) == " | ".join(["looked"] * 20)
+    run = fleet.client.runs.submit("matrix", "\n".join([call("look", folder / "ledger")] * 20))
+    assert run.result(timeout=WAIT_S) == " | ".join(["looked"] * 20)
     assert [(step.key, step.attempt) for step in fleet.executions(run.id) if step.kind == "turn"] == [
         ("turn:1", 1),
         ("turn:2", 1),
@@ -278,12 +278,12 @@ def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
 
 
 def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> None:
-    run = fleet.client.submit(agent, asked)
+    run = fleet.client.runs.submit(agent, asked)
     invariants.until(is_running(path))
     (carried,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
     assert run.cancel()
     with pytest.raises(RunCancelled):
-        run.get(timeout=WAIT_S)
+        run.result(timeout=WAIT_S)
     before = fleet.executions(run.id), run.messages, run.run
     path.unlink()
     fleet.hears(f"Task {task}{carried.id}] succeeded")
@@ -298,7 +298,7 @@ def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> N
 @story("C16", "machines")
 def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
     """A run is cancelled while a person is asked: the answer that comes late is refused."""
-    run = fleet.client.submit("matrix", call("publish", folder / "ledger"))
+    run = fleet.client.runs.submit("matrix", call("publish", folder / "ledger"))
     invariants.until(lambda: run.requirements)
     (requirement,) = run.requirements
     assert run.cancel()
@@ -311,7 +311,7 @@ def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
 def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
     """A run is paused with a tool under way, and cancelled: it ends, and nothing of it begins any more."""
     path = held(folder)
-    run = fleet.client.submit("matrix", call("hold", path))
+    run = fleet.client.runs.submit("matrix", call("hold", path))
     invariants.until(is_running(path))
     assert run.pause()
     path.unlink()
@@ -326,7 +326,7 @@ def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> Non
     cancels that.
     """
     path = held(folder)
-    run = fleet.client.submit("boss", delegated(call("hold", path)))
+    run = fleet.client.runs.submit("boss", delegated(call("hold", path)))
     invariants.until(is_running(path))
     fleet.arm("cancel.recorded")
     assert fleet.person("cancel", run.id).returncode == -signal.SIGKILL
@@ -347,7 +347,7 @@ def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
     """The worker whose keeper leads is killed: another's takes over, within its lease, and publishes."""
     leader, before = fleet.leader(), fleet.beat()
     leader.kill()
-    assert fleet.client.submit("echo", "hi").get(timeout=WAIT_S) == "<hi>"
+    assert fleet.client.runs.submit("echo", "hi").result(timeout=WAIT_S) == "<hi>"
     assert fleet.leader() is not leader
     assert fleet.beat() - before <= 24
 
@@ -357,7 +357,7 @@ def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
     """The keeper is killed when it has taken messages of the outbox to publish: another takes them again, a second later."""
     fleet.arm("keeper.taken")
     before = fleet.beat()
-    assert fleet.client.submit("echo", "hi").get(timeout=WAIT_S) == "<hi>"
+    assert fleet.client.runs.submit("echo", "hi").result(timeout=WAIT_S) == "<hi>"
     assert fleet.beat() - before <= 24
 
 
@@ -368,8 +368,8 @@ def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
     """
     fleet.arm("tool.claimed")
     fleet.arm("keeper.taken", passes=1)  # of the submit
-    run = fleet.client.submit("matrix", call("note", folder / "ledger"))
-    assert run.get(timeout=WAIT_S) == "noted"
+    run = fleet.client.runs.submit("matrix", call("note", folder / "ledger"))
+    assert run.result(timeout=WAIT_S) == "noted"
     assert not fleet.is_armed("keeper.taken")
     assert repeats(fleet.executions(run.id)) == 1
     assert len(lines(folder / "ledger")) == 1
@@ -385,13 +385,13 @@ def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
     """
     poison = folder / "poison"
     poison.touch()
-    run = fleet.client.submit("poisoned", str(poison))
+    run = fleet.client.runs.submit("poisoned", str(poison))
     with pytest.raises(RunFailed, match="no further attempt"):
-        run.get(timeout=WAIT_S)
+        run.result(timeout=WAIT_S)
     assert [(step.status, step.attempt) for step in fleet.executions(run.id)] == [(StepStatus.DEAD, 5)]
     poison.unlink()
-    assert run.redrive()
-    assert run.get(timeout=WAIT_S) == "cured"
+    assert run.retry()
+    assert run.result(timeout=WAIT_S) == "cured"
 
 
 @story("C20", "children")
@@ -399,8 +399,8 @@ def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
     """A tool kills its process each time: after `max_attempts` deaths it is dead; the model is told, and the run goes on."""
     lives = folder / "lives"
     lives.write_text("100")
-    run = fleet.client.submit("caller", call("kill_worker", lives))
-    assert "died in each of 3 attempts" in run.get(timeout=WAIT_S)
+    run = fleet.client.runs.submit("caller", call("kill_worker", lives))
+    assert "died in each of 3 attempts" in run.result(timeout=WAIT_S)
     assert lives.read_text() == "97"
     assert [(step.status, step.attempt) for step in fleet.executions(run.id) if step.name] == [
         (StepStatus.DEAD, 3)
@@ -424,7 +424,7 @@ def a_long_turn_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
 
 
 def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
-    run = fleet.client.submit(agent, asked)
+    run = fleet.client.runs.submit(agent, asked)
     invariants.until(is_running(path))
     leases: set[object] = set()
 
@@ -437,15 +437,15 @@ def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
 
     invariants.until(is_long_past_its_first_lease)
     path.unlink()
-    assert run.get(timeout=WAIT_S) == says
+    assert run.result(timeout=WAIT_S) == says
     assert repeats(fleet.executions(run.id)) == 0
 
 
 @story("-", "machines")
 def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
     """A run makes a hundred tool calls, one a turn: the second fifty take at most 1.1 times the bytes of the first fifty."""
-    run = fleet.client.submit("counter", "100")
-    assert run.get(timeout=WAIT_S) == "100 calls"
+    run = fleet.client.runs.submit("counter", "100")
+    assert run.result(timeout=WAIT_S) == "100 calls"
     early, late = fleet.sql(
         """WITH stored AS (
                SELECT split_part(key, ':', 2)::int AS turn, pg_column_size(step.*) AS bytes FROM agno.step WHERE run_id = %(run_id)s

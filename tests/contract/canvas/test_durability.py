@@ -21,8 +21,8 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import CanvasContinuation, StepMessage
 from agno_workers.local import EmbeddedServers
-from agno_workers.runs.journal import CanvasContinuation, StepMessage
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -219,8 +219,8 @@ def test_what_many_go_on_with_at_once_is_sent_once(
     chord_id = str(uuid.uuid4())
     body = plain("note", path=str(tmp_path / "notes"))
     told = body.freeze()
-    services.results.open_chord(chord_id, dict(body))
-    services.results.chord_part(chord_id, str(uuid.uuid4()), 0, "SUCCESS", "a")
+    services.database.results.open_chord(chord_id, dict(body))
+    services.database.results.chord_part(chord_id, str(uuid.uuid4()), 0, "SUCCESS", "a")
     database.execute("UPDATE agno.barrier SET size = 1, fired_at = now() WHERE id = %s", [chord_id])
     late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper
     (row,) = database.execute(late, [chord_id]).fetchall()

@@ -267,7 +267,7 @@ def test_a_run_whose_task_id_is_no_uuid_is_refused() -> None:
 def test_a_wrong_argument_is_refused_before_anything_is_stored(database: psycopg.Connection) -> None:
     before = database.execute("SELECT count(*) FROM agno.run").fetchall()
     with pytest.raises(InvalidInput, match="session_id"):
-        echo.delay("a", sesion_id="x")
+        echo.delay("a", sesion_id="x")  # type: ignore[call-arg]  # mypy sees it, too
     assert database.execute("SELECT count(*) FROM agno.run").fetchall() == before
 
 
@@ -279,7 +279,7 @@ def test_a_cancelled_run_fails_the_chord_that_it_is_part_of(
 ) -> None:
     result = chord([echo.s("a"), caller.s(holding(held))], plain("join"))()
     invariants.until(running(held))
-    assert services.journal.cancel(result.parent[1].id)
+    assert services.database.journal.cancel(result.parent[1].id)
     with pytest.raises(ChordError, match="was cancelled"):
         app_result(result).get(timeout=WAIT_S)
     assert [part.state for part in result.parent] == ["SUCCESS", "REVOKED"]
@@ -291,7 +291,7 @@ def test_a_cancelled_run_ends_the_chain_that_it_is_part_of(
 ) -> None:
     result = chain(caller.s(holding(held)), echo.s(), plain("upper"))()
     invariants.until(running(held))
-    services.journal.cancel(result.parent.parent.id)
+    services.database.journal.cancel(result.parent.parent.id)
     with pytest.raises(RunCancelled):
         result.get(timeout=WAIT_S)
     with pytest.raises(RunCancelled):

@@ -80,9 +80,9 @@ def test_send_task_submits_a_run(stranger: Celery, client: Client) -> None:
     sent = stranger.send_task(
         "agno.run", ["a"], {"agent": "echo", "user_id": "u1"}, queue="agents", priority=6
     )
-    handle = client.handle(sent.id)
+    handle = client.runs.get(sent.id)
     invariants.until(lambda: known(client, sent.id))
-    assert handle.get(timeout=WAIT_S) == "<a>"
+    assert handle.result(timeout=WAIT_S) == "<a>"
     assert (handle.run.user_id, handle.run.agent) == ("u1", "echo")
 
 
@@ -92,8 +92,8 @@ def test_a_message_that_comes_twice_is_one_run(stranger: Celery, client: Client)
         stranger.send_task("agno.run", [text], {"agent": "echo"}, queue="agents", task_id=task_id)
     last = stranger.send_task("agno.run", ["c"], {"agent": "echo"}, queue="agents")
     invariants.until(lambda: known(client, task_id) and known(client, last.id))
-    assert client.handle(task_id).get(timeout=WAIT_S) in ("<a>", "<b>")
-    assert len(client.handle(task_id).steps) == 1
+    assert client.runs.get(task_id).result(timeout=WAIT_S) in ("<a>", "<b>")
+    assert len(client.runs.get(task_id).steps) == 1
 
 
 def test_a_chain_and_its_links_go_on_after_each_run(stranger: Celery, client: Client) -> None:
@@ -102,7 +102,7 @@ def test_a_chain_and_its_links_go_on_after_each_run(stranger: Celery, client: Cl
     steps = chain(run_of(stranger, "echo", "a"), run_of(stranger, "shouter"), run_of(stranger, "echo"))
     result = steps.apply_async(link=linked)
     invariants.until(lambda: known(client, result.id) and known(client, linked_id))
-    assert [client.handle(run_id).get(timeout=WAIT_S) for run_id in (result.id, linked_id)] == [
+    assert [client.runs.get(run_id).result(timeout=WAIT_S) for run_id in (result.id, linked_id)] == [
         "<<A>>",
         "<<<A>>>",
     ]
@@ -116,7 +116,7 @@ def test_a_later_run_is_kept_in_postgres_until_its_time(
     waiting = "SELECT not_before > now() + interval '59 minutes' FROM agno.step WHERE run_id = %s AND status = 'ready'"
     assert database.execute(waiting, [sent.id]).fetchall() == [(True,)]
     database.execute("UPDATE agno.step SET not_before = now() WHERE run_id = %s", [sent.id])
-    assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+    assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
 
 
 def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
@@ -132,7 +132,7 @@ def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
         elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     with Client(database_url) as client:
         invariants.until(lambda: known(client, sent.id))
-        assert client.handle(sent.id).get(timeout=WAIT_S) == "<a>"
+        assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
 
 
 # An app that is attached.
@@ -231,6 +231,6 @@ def test_link_error_of_an_attached_apps_chord_is_called_once(
 def known(client: Client, run_id: str) -> bool:
     """Whether a worker has submitted the run that a message asked for."""
     try:
-        return client.handle(run_id).run.status in RunStatus
+        return client.runs.get(run_id).run.status in RunStatus
     except RunNotFound:
         return False

@@ -1,4 +1,4 @@
-"""Every embedder, the remote ones with the real SDK over real HTTP against a provider of our own."""
+"""All embedders; the remote ones use the real SDK over real HTTP with a fake provider."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fake() -> Iterator[Provider]:
 
 @pytest.fixture
 def provider(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
-    """The fake provider, to which every remote embedder of this test goes, with an empty memory."""
+    """The fake provider of every remote embedder in this test, without old requests."""
     for name, value in fake.env().items():
         monkeypatch.setenv(name, value)
     fake.forget()

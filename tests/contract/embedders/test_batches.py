@@ -1,4 +1,4 @@
-"""OpenAI's batch API: handed in once, found again, and all vectors in the end."""
+"""OpenAI's batch API: submitted once, found again, and all vectors in the end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def embedder(provider: Provider) -> BatchEmbedder:
 
 @pytest.fixture
 def asked(provider: Provider) -> Callable[[str], list[dict[str, Any]]]:
-    """The requests to a path, so far."""
+    """Return the requests to a path so far."""
     return lambda path: [request for request in provider.requests() if request["path"] == path]
 
 
-def test_a_batch_brings_what_calls_would_have_brought(
+def test_batch_returns_the_vectors_of_calls(
     embedder: BatchEmbedder, asked: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     texts = ["polls=2 one", "two ünïcode 🙂", "", "line\nbreak"]
@@ -57,7 +57,7 @@ def test_a_batch_is_found_behind_a_hundred_others(embedder: BatchEmbedder) -> No
 
 
 @pytest.mark.parametrize("end", ["failed", "expired", "cancelled"])
-def test_what_a_batch_did_not_bring_is_asked_for_by_calls(
+def test_calls_fetch_what_a_batch_lacks(
     embedder: BatchEmbedder,
     asked: Callable[[str], list[dict[str, Any]]],
     caplog: pytest.LogCaptureFixture,
@@ -76,7 +76,7 @@ def test_what_a_batch_did_not_bring_is_asked_for_by_calls(
     assert told.__dict__["missing"] == len(call["body"]["input"])
 
 
-def test_a_line_that_failed_is_asked_for_by_itself(
+def test_failed_line_is_fetched_by_a_call(
     embedder: BatchEmbedder, asked: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     batch = embedder.start(["good", "fault:500 times=1 bad line"], "key-line")
@@ -88,7 +88,7 @@ def test_a_line_that_failed_is_asked_for_by_itself(
 
 
 @pytest.mark.parametrize(("fault", "error"), [("429", ModelUnavailable), ("400", ModelRejected)])
-def test_a_line_that_fails_for_good_says_why(
+def test_line_that_keeps_failing_is_an_error(
     embedder: BatchEmbedder, fault: str, error: type[Exception]
 ) -> None:
     batch = embedder.start(["good", f"fault:{fault} for good"], f"key-{fault}")
@@ -97,20 +97,20 @@ def test_a_line_that_fails_for_good_says_why(
         embedder.poll(batch)
 
 
-def test_a_batch_that_nobody_knows_is_final(embedder: BatchEmbedder) -> None:
+def test_unknown_batch_is_final(embedder: BatchEmbedder) -> None:
     with pytest.raises(ModelRejected, match="No batch found"):
         embedder.poll("batch_of_nobody")
 
 
-def test_more_than_a_batch_holds_is_refused_before_anything_is_sent(
+def test_too_large_batch_is_refused_before_anything_is_sent(
     embedder: BatchEmbedder, provider: Provider
 ) -> None:
-    with pytest.raises(InvalidInput, match="holds 50,000 texts at the most, not 50,001"):
+    with pytest.raises(InvalidInput, match="holds at most 50,000 texts, not 50,001"):
         embedder.start(["x"] * 50_001, "key-many")
     assert not provider.requests()
 
 
-def test_what_is_left_with_openai_goes_by_itself(
+def test_files_at_openai_expire(
     embedder: BatchEmbedder, asked: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     embedder.start(["one"], "key-expiry")

@@ -1,4 +1,4 @@
-"""What is sent to a server, and what becomes of its failures."""
+"""Requests to an embeddings server, and its failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.fakes.provider import Provider
 TEXTS = ["one", "two", "three"]
 
 
-# What is sent.
+# Requests.
 
 
-def test_vectors_travel_as_base64_and_the_dimensions_are_asked_of_openai_only(provider: Provider) -> None:
+def test_vectors_are_base64_and_dimensions_are_sent_only_to_openai(provider: Provider) -> None:
     resolve("openai:text-embedding-3-small@512").embed(TEXTS)
     resolve("openai:text-embedding-3-small").embed(TEXTS)
     resolve(f"compatible:{provider.openai_url}#nomic@384").embed(TEXTS)
@@ -60,17 +60,17 @@ def test_calls_use_one_connection(provider: Provider) -> None:
     assert len({request["peer"][1] for request in provider.requests()}) == 1
 
 
-# What comes back.
+# Answers.
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "floats", "no-usage"])
-def test_what_servers_may_do_changes_nothing(remote: Embedder, kind: str) -> None:
+def test_variants_of_servers_change_nothing(remote: Embedder, kind: str) -> None:
     texts = [f"fault:{kind}", "two", "three"]
     alone = [remote.embed([text])[0] for text in texts]
     assert np.allclose(remote.embed(texts), alone, atol=1e-6)
 
 
-def test_the_servers_count_of_tokens_is_told(provider: Provider) -> None:
+def test_tokens_are_counted_by_the_server(provider: Provider) -> None:
     embedder = resolve("openai:text-embedding-3-small")
     assert isinstance(embedder, Embeddings)
     assert embedder.embed_counted(["one two three", "four"])[1] == 4
@@ -78,20 +78,20 @@ def test_the_servers_count_of_tokens_is_told(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
-def test_a_status_that_passes_is_worth_another_try(remote: Embedder, status: int) -> None:
+def test_temporary_status_is_worth_another_try(remote: Embedder, status: int) -> None:
     with pytest.raises(ModelUnavailable, match=f"answered {status}: You asked for a {status}") as caught:
         remote.embed(["fine", f"fault:{status}"])
     assert (caught.value.status, caught.value.retry_after_s) == (status, None)
 
 
-def test_the_wish_for_a_pause_is_passed_on(remote: Embedder) -> None:
+def test_retry_after_is_passed_on(remote: Embedder) -> None:
     with pytest.raises(ModelUnavailable) as caught:
         remote.embed(["fault:429 retry-after=7"])
     assert caught.value.retry_after_s == 7.0
 
 
 @pytest.mark.parametrize("fault", ["reset", "html", "cut", "count", "index", "zero", "nan"])
-def test_an_answer_that_is_none_is_worth_another_try(remote: Embedder, fault: str) -> None:
+def test_invalid_answer_is_worth_another_try(remote: Embedder, fault: str) -> None:
     text = f"fault:{fault} times=1 {remote.name}"
     with pytest.raises(ModelUnavailable, match=f"^{remote.name.split('@')[0]}"):
         remote.embed([text, "another"])
@@ -99,14 +99,14 @@ def test_an_answer_that_is_none_is_worth_another_try(remote: Embedder, fault: st
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_status_that_stays_is_final(remote: Embedder, status: int) -> None:
+def test_lasting_status_is_final(remote: Embedder, status: int) -> None:
     with pytest.raises(ModelRejected, match=f"You asked for a {status}") as caught:
         remote.embed([f"fault:{status}"])
     assert caught.value.status == status
 
 
 def test_a_text_that_is_too_long_by_the_servers_count_is_final(remote: Embedder) -> None:
-    with pytest.raises(ModelRejected, match=r"A text is longer than .* takes, by its own count") as caught:
+    with pytest.raises(ModelRejected, match=r"A text is longer than .* accepts, by its own count") as caught:
         remote.embed(["fault:context"])
     assert (caught.value.status, caught.value.code) == (400, "context_window")
 
@@ -119,21 +119,19 @@ def test_vectors_of_another_length_are_refused(remote: Embedder) -> None:
         remote.embed(["fault:dimensions"])
 
 
-def test_a_wrong_number_behind_the_at_is_said(provider: Provider) -> None:
+def test_wrong_dimensions_in_the_name_are_an_error(provider: Provider) -> None:
     with pytest.raises(
-        ModelRejected, match=r"of 384 dimensions, not of 768\. Correct the number behind the @"
+        ModelRejected, match=r"of 384 dimensions, not of 768\. Correct the number after the @"
     ):
         resolve("compatible:nomic@768").embed(["one"])
 
 
-def test_a_server_that_never_answers_costs_no_more_than_the_limit(
-    remote: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_server_takes_at_most_the_timeout(remote: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "TIMEOUT_S", 0.3)
     with pytest.raises(ModelUnavailable, match=r"did not finish within timeout_s=0\.3"):
         remote.embed(["fault:never"])
 
 
-def test_a_server_that_is_not_there_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelUnavailable, match="can't be reached"):
         resolve("compatible:http://127.0.0.1:9/v1#nomic").embed(["one"])

@@ -1,4 +1,4 @@
-"""What each embedder gives: one vector a text, in order, of unit length, the same each time."""
+"""Each embedder returns one vector a text, in order, of unit length, the same each time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_texts_give_no_vectors(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_an_odd_text_is_a_text(embedder: Embedder, odd: str) -> None:
+def test_odd_texts_are_embedded(embedder: Embedder, odd: str) -> None:
     check(embedder, [TEXTS[0], ODD[odd], TEXTS[1]])
 
 
@@ -91,7 +91,7 @@ def test_a_forked_process_uses_it_as_well(embedder: Embedder) -> None:
     assert np.array_equal(check(embedder, TEXTS), before)
 
 
-def test_it_says_how_much_it_takes(embedder: Embedder) -> None:
+def test_embedder_has_limits(embedder: Embedder) -> None:
     assert embedder.max_tokens >= 256
     assert embedder.batch_texts >= 100
     assert embedder.batch_tokens >= embedder.max_tokens

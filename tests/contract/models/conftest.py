@@ -1,4 +1,4 @@
-"""The real model classes with the real SDKs, over real HTTP, against a provider of our own; and their scripted twin."""
+"""The real model classes with the real SDKs over real HTTP with a fake provider; and the scripted model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ask = Callable[[ModelRequest], Reply]
 
 
 class Watcher:
-    """An emit that keeps what it sees."""
+    """An emit that keeps its deltas."""
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
@@ -45,7 +45,7 @@ def fake() -> Iterator[Provider]:
 
 @pytest.fixture
 def provider(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
-    """The fake provider, to which every model of this test goes, with an empty memory."""
+    """The fake provider of every model in this test, without old requests."""
     for name, value in fake.env().items():
         monkeypatch.setenv(name, value)
     fake.forget()
@@ -59,7 +59,7 @@ def model(request: pytest.FixtureRequest, provider: Provider) -> Model:
 
 @pytest.fixture(params=(*REAL, "scripted:obedient"))
 def any_model(request: pytest.FixtureRequest, provider: Provider) -> Model:
-    """Every model there is, the scripted one too."""
+    """Every model, including the scripted one."""
     Scripted("obedient", obedient)
     return resolve(request.param)
 
@@ -76,12 +76,12 @@ def watcher() -> Watcher:
 
 @pytest.fixture
 def sent(provider: Provider) -> Callable[[], dict[str, Any]]:
-    """The body of the last request that the provider got."""
+    """Return the body of the last request."""
     return lambda: dict(provider.requests()[-1]["body"])
 
 
 def obedient(request: ModelRequest) -> Turn:
-    """What the fake provider would answer, as a turn of a script."""
+    """Return the fake provider's answer as a turn of a script."""
     last = max(i for i, message in enumerate(request.messages) if message.role == "user")
     after = request.messages[last + 1 :]
     results = [part.content for m in after for part in m.parts if isinstance(part, ToolResult)]

@@ -1,4 +1,4 @@
-"""What a model's answer becomes: text, reasoning, tool calls, usage, stop reason."""
+"""The parts of a model's answer: text, reasoning, tool calls, usage, stop reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_model_and_the_response_are_named_as_the_provider_names_them(ask: As
     assert reply.response_id.startswith("answer_")
 
 
-def test_usage_counts_cached_tokens_within_the_input_whatever_the_provider_does(ask: Ask) -> None:
+def test_usage_includes_cached_tokens_in_the_input_at_every_provider(ask: Ask) -> None:
     assert ask(request("say hello")).usage == Usage(
         input_tokens=USAGE["input"],
         output_tokens=USAGE["output"],
@@ -154,11 +154,11 @@ def test_calls_without_ids_get_some(ask: Ask) -> None:
     ("fault", "stop"),
     [("length", StopReason.LENGTH), ("refusal", StopReason.REFUSAL), ("filter", StopReason.REFUSAL)],
 )
-def test_the_providers_words_for_stopping_are_mapped_to_ours(ask: Ask, fault: str, stop: StopReason) -> None:
+def test_stop_reasons_of_providers_are_mapped_to_ours(ask: Ask, fault: str, stop: StopReason) -> None:
     assert ask(request(f"fault:{fault}")).stop is stop
 
 
-def test_what_a_refusal_says_is_text(ask: Ask) -> None:
+def test_words_of_a_refusal_are_text(ask: Ask) -> None:
     assert ask(request("fault:refusal")).message.text == "I can't help with that."
 
 

@@ -37,7 +37,7 @@ def test_an_error_answer_does_not_cost_the_connection(model: Model, provider: Pr
 
 def test_threads_share_a_model_and_never_a_connection(model: Model, provider: Provider) -> None:
     with ThreadPoolExecutor(16) as threads:
-        texts = list(threads.map(lambda i: say(model, f"delay=0.2\nsay {i}"), range(16)))
+        texts = list(threads.map(lambda i: say(model, f"delay=1\nsay {i}"), range(16)))
     assert texts == [str(i) for i in range(16)]
     assert len(set(ports(provider))) == 16
 

@@ -1,4 +1,4 @@
-"""What a failure becomes: ModelUnavailable or ModelRejected, with the facts a caller needs, and in time."""
+"""A failure becomes ModelUnavailable or ModelRejected, with the facts that a caller needs, before the deadline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request(text: str, timeout_s: float = 5.0) -> ModelRequest:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
-def test_a_status_that_passes_is_worth_another_try(ask: Ask, status: int) -> None:
+def test_temporary_status_is_worth_another_try(ask: Ask, status: int) -> None:
     with pytest.raises(ModelUnavailable, match=f"answered {status}: You asked for a {status}") as caught:
         ask(request(f"fault:{status}"))
     assert (caught.value.status, caught.value.retry_after_s) == (status, None)
@@ -52,13 +52,13 @@ def test_after_the_fault_has_passed_the_same_request_is_answered(any_model: Mode
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("retry-after=2", 2.0), ("retry-after-ms=1500", 1.5)])
-def test_the_providers_wish_for_a_pause_is_passed_on(ask: Ask, header: str, seconds: float) -> None:
+def test_retry_after_is_passed_on(ask: Ask, header: str, seconds: float) -> None:
     with pytest.raises(ModelUnavailable) as caught:
         ask(request(f"fault:429 {header}"))
     assert caught.value.retry_after_s == seconds
 
 
-def test_the_wish_for_a_pause_may_be_a_date(ask: Ask) -> None:
+def test_retry_after_may_be_a_date(ask: Ask) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True).replace(" ", "_")
     with pytest.raises(ModelUnavailable) as caught:
         ask(request(f"fault:429 retry-after={date}"))
@@ -66,7 +66,7 @@ def test_the_wish_for_a_pause_may_be_a_date(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_status_that_stays_is_final_and_says_what_the_provider_said(ask: Ask, status: int) -> None:
+def test_lasting_status_is_final_with_the_providers_words(ask: Ask, status: int) -> None:
     with pytest.raises(ModelRejected, match=f"You asked for a {status}") as caught:
         ask(request(f"fault:{status}"))
     assert caught.value.status == status
@@ -83,7 +83,7 @@ def test_a_final_error_may_also_come_within_the_stream(ask: Ask) -> None:
         ask(request("fault:final-error-event"))
 
 
-def test_a_transcript_that_is_too_long_is_told_by_one_code(ask: Ask) -> None:
+def test_too_long_transcript_has_one_code(ask: Ask) -> None:
     with pytest.raises(ModelRejected, match="longer than the context window") as caught:
         ask(request("fault:context"))
     assert caught.value.code == "context_window"
@@ -97,7 +97,7 @@ def test_errors_carry_their_ids_through_pickle_and_json(ask: Ask) -> None:
         assert (str(copy), copy.ids) == (str(caught.value), caught.value.ids)
 
 
-def test_the_key_is_nowhere_to_be_seen(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_key_is_never_shown(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ModelRejected, match=r"Wrong key: Bearer \*\*\*|Wrong key: .*none") as caught:
         model.ask(request("fault:leak"), lambda _: None)
@@ -109,19 +109,19 @@ def test_the_key_is_nowhere_to_be_seen(model: Model, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("fault", ["never", "trickle", "bytes"])
-def test_the_time_out_covers_the_whole_call_however_the_provider_dawdles(ask: Ask, fault: str) -> None:
+def test_timeout_covers_the_whole_call_however_slow_the_provider(ask: Ask, fault: str) -> None:
     began = time.monotonic()
     with pytest.raises(ModelUnavailable, match=r"did not finish within timeout_s=0\.4"):
         ask(request(f"fault:{fault}", timeout_s=0.4))
     assert time.monotonic() - began < 1.5
 
 
-def test_an_answer_that_takes_longer_than_its_time_is_unavailable(any_model: Model) -> None:
+def test_answer_slower_than_its_timeout_is_unavailable(any_model: Model) -> None:
     with pytest.raises(ModelUnavailable, match=r"did not finish within timeout_s=0\.4"):
         any_model.ask(request("delay=60\nsay a b c d e f g h i j k", timeout_s=0.4), lambda _: None)
 
 
-def test_the_next_call_gets_its_own_time(model: Model) -> None:
+def test_next_call_has_its_own_deadline(model: Model) -> None:
     with pytest.raises(ModelUnavailable):
         model.ask(request("fault:never", timeout_s=0.2), lambda _: None)
     assert model.ask(request("delay=0.3\nsay hello"), lambda _: None).stop is StopReason.END
@@ -129,7 +129,7 @@ def test_the_next_call_gets_its_own_time(model: Model) -> None:
 
 @pytest.fixture
 def full() -> Iterator[str]:
-    """The address of a listener whose queue is full: connecting there never ends."""
+    """Yield the address of a listener with a full queue: connecting never ends."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -140,7 +140,7 @@ def full() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_connecting_is_part_of_the_time(full: str, name: str) -> None:
+def test_connecting_counts_towards_the_timeout(full: str, name: str) -> None:
     began = time.monotonic()
     with pytest.raises(ModelUnavailable, match=r"did not finish within timeout_s=0\.3"):
         resolve(name, api_key="sk-fake-key", base_url=full).ask(
@@ -150,7 +150,7 @@ def test_connecting_is_part_of_the_time(full: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_provider_that_is_not_there_is_unavailable(name: str) -> None:
+def test_unreachable_provider_is_unavailable(name: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         model = resolve(name, api_key="sk-fake-key", base_url="http://{}:{}/v1".format(*closed.getsockname()))

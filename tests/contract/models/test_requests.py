@@ -1,4 +1,4 @@
-"""What is sent: each provider gets the same request in its own words."""
+"""Requests: each provider gets the same request in its own format."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLED = (
 
 
 def answered(name: str, request: ModelRequest, sent: Sent) -> dict[str, Any]:
-    """What the provider got when this model was asked."""
+    """Return the body that the provider got from this model."""
     resolve(name).ask(request, lambda _: None)
     return sent()
 
@@ -176,7 +176,7 @@ def test_reasoning_goes_back_to_its_provider_untouched_and_to_no_other(
         assert "sig-" not in text
 
 
-def test_reasoning_that_nothing_came_of_is_not_sent_to_openai(provider: Provider, sent: Sent) -> None:
+def test_reasoning_without_a_result_is_not_sent_to_openai(provider: Provider, sent: Sent) -> None:
     thought = Reasoning(
         "hm", "openai", {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "e"}
     )
@@ -217,7 +217,7 @@ def test_anthropic_closes_the_schemas_of_strict_tools_only(
     assert strict or tool == {"name": "weather", "description": "Tells it.", "input_schema": SCHEMA}
 
 
-def test_the_shape_of_the_output_is_asked_for_in_each_providers_way(provider: Provider, sent: Sent) -> None:
+def test_output_schema_is_sent_in_each_providers_format(provider: Provider, sent: Sent) -> None:
     request = ModelRequest((user('say {"city": "Ulm"}'),), output=OutputSpec("place", SCHEMA))
     shape = {"name": "place", "schema": CLOSED, "strict": True}
     assert answered("openai:gpt-5", request, sent)["text"] == {"format": {"type": "json_schema", **shape}}
@@ -293,7 +293,7 @@ SHARED = {"temperature": 0.5, "top_p": 0.9, "metadata": {"user_id": "u1"}}
         ),
     ],
 )
-def test_settings_are_said_in_the_providers_words(
+def test_settings_are_sent_in_the_providers_format(
     name: str, wanted: dict[str, Any], provider: Provider, sent: Sent
 ) -> None:
     request = ModelRequest((user("x"),), tools=(ToolSpec("t", "", {"type": "object"}),), settings=SETTINGS)
@@ -302,7 +302,7 @@ def test_settings_are_said_in_the_providers_words(
     assert without(body, *always) == SHARED | wanted
 
 
-def test_settings_that_were_not_made_are_not_sent(ask: Ask, sent: Sent) -> None:
+def test_unset_settings_are_not_sent(ask: Ask, sent: Sent) -> None:
     ask(ModelRequest((user("x"),)))
     always = {"model", "messages", "input", "stream", "stream_options", "store", "include", "max_tokens"}
     assert set(sent()) <= always
@@ -372,7 +372,7 @@ NOTE = File(data=DATA, name="a.txt", media_type="text/plain")
         ),
     ],
 )
-def test_what_a_model_can_see_or_hear_is_sent(
+def test_supported_parts_are_sent(
     name: str, part: AnyPart, wanted: dict[str, Any], provider: Provider, sent: Sent
 ) -> None:
     body = answered(name, ModelRequest((user("Look: ", part),)), sent)
@@ -389,7 +389,7 @@ def test_what_a_model_can_see_or_hear_is_sent(
         ("anthropic:claude", File(data=DATA, media_type="application/zip")),
     ],
 )
-def test_what_a_model_can_not_take_is_rejected_before_anything_is_sent(
+def test_unsupported_parts_are_rejected_before_anything_is_sent(
     name: str, part: AnyPart, provider: Provider
 ) -> None:
     with pytest.raises(ModelRejected, match=f"{name} does not take {type(part).__name__.lower()} parts"):

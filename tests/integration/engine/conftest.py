@@ -13,21 +13,23 @@ from agno_workers.core.agent import Agent
 from agno_workers.core.messages import AnyPart, Message, ModelRequest, ToolResult, user
 from agno_workers.core.ports import Model
 from agno_workers.core.run import Run
+from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.engine.active_steps import ActiveSteps
-from agno_workers.engine.registry import Registry
 from agno_workers.engine.turn import Engine
+from agno_workers.knowledge.service import extension
 from agno_workers.local import EmbeddedServers
 from agno_workers.models.scripted import Scripted, Turn
-from agno_workers.runs.journal import StepMessage
-from agno_workers.runs.results import Results
-from agno_workers.sdk.client import RunHandle
+from agno_workers.registry import Registry
+from agno_workers.sdk.handles import RunHandle
 from agno_workers.streams import Streams
-from tests.integration.storage.world import World, claimed
+from tests.integration.storage.world import World, claimed, on_pool
 from tests.steps import Shelf, carry, take
 
 _numbers = count()
-_NAMES = {text: name for name, text in statements("runs/journal").items()}
+_NAMES = {
+    text: name for file in ("claim", "commit", "outbox") for name, text in statements(f"runs/{file}").items()
+}
 
 
 class Cue:
@@ -67,15 +69,14 @@ class Play:
     def engine(self, *agents: Agent) -> Engine:
         journal = self.world.journal_of("w1", self.pool)
         return Engine(
-            journal,
-            self.pool,
-            Registry(agents),
+            journal.store,
+            Registry(agents).get,
             self._streams,
             _as_it_is,
             "agents",
             "tools",
             ActiveSteps(journal.is_held),
-            self.shelf.library,
+            (extension(self.shelf.library),),
         )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:
@@ -91,16 +92,16 @@ class Play:
 
     def carry_owed(self, engine: Engine, run_id: str) -> Run:
         """Carry all that a run is owed, as the keeper would have it sent, until there is no more."""
-        while sends := engine.journal.owed_sends(run_id):
+        while sends := self.world.journal.pending(run_id):
             for send in sends:
                 assert send.outbox_id is not None
-                engine.journal.published([send.outbox_id])
+                self.world.journal.published([send.outbox_id])
                 take(engine, send)
         return self.look.run(run_id)
 
     def handle(self, run_id: str) -> RunHandle:
         """The run from outside, as a Client gives it."""
-        return RunHandle(run_id, self.world.journal, self.look, Results(self.pool), None)
+        return RunHandle(run_id, on_pool(self.pool))
 
     def results(self, run_id: str) -> list[str]:
         """What the tools of a run gave, in the order of the calls."""

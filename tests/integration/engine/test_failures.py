@@ -8,22 +8,23 @@ from typing import Any
 import pydantic
 import pytest
 
-from agno_workers.core.agent import Agent, Context, Retry
+from agno_workers.core.agent import Agent, Context
 from agno_workers.core.messages import Usage
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.core.tool import Effect, ToolContext
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
-from agno_workers.engine.tool import DEPLOY, bury, run_tool
+from agno_workers.engine.tool import DEPLOY, fail_exhausted, run_tool
 from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models.scripted import Turn
-from agno_workers.runs.journal import CommitResult, StepMessage
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.integration.storage.world import result
 from tests.steps import carry, take
 
-NOTHING = CommitResult(False)
+NOT_RECORDED = CommitResult(False)
 AT_ONCE = Retry(attempts=3, first_delay_s=0)
 
 
@@ -52,7 +53,7 @@ def test_an_unavailable_model_is_asked_again_later_and_not_before_its_provider_w
     cue = Cue(busy(retry_after_s), Turn(text="ok"))
     agent = Agent(name="a", model=cue.model, retry=Retry(attempts=2, first_delay_s=8, jitter=0))
     step = play.submit("a")
-    assert take(play.engine(agent), step) == NOTHING
+    assert take(play.engine(agent), step) == NOT_RECORDED
     (row,) = play.look.steps(step.run_id)
     assert (row.status, row.attempt) == (StepStatus.READY, 1)
     assert row.error is not None
@@ -164,7 +165,7 @@ def test_a_bug_in_an_agent_is_logged_and_fails_the_run_after_some_tries(
         error = carried_until_it_failed(play, engine, step, 3)
     assert error["type"] == type_
     assert message in error["message"]
-    logged = [record for record in caplog.records if record.message == "a turn raised"]
+    logged = [record for record in caplog.records if record.message == "turn raised"]
     assert len(logged) == 3
     assert logged[0].exc_info is not None
     assert {(record.__dict__["run_id"], record.__dict__["agent"]) for record in logged} == {(step.run_id, "a")}  # fmt: skip
@@ -215,7 +216,7 @@ def test_no_agent_takes_another_ones_name(play: Play) -> None:
 def test_a_turn_that_is_lost_while_the_model_speaks_stops_and_records_nothing(play: Play) -> None:
     def lost() -> Turn:
         play.world.journal.cancel(step.run_id)
-        engine.held.lose(engine.journal.renew([step.step_id]))
+        engine.active.lose(play.world.journal.renew([step.step_id]))
         seen.append(play.world.everything())
         return Turn(text="too late for this")
 
@@ -223,7 +224,7 @@ def test_a_turn_that_is_lost_while_the_model_speaks_stops_and_records_nothing(pl
     cue = Cue(lost)
     engine = play.engine(Agent(name="a", model=cue.model))
     step = play.submit("a")
-    assert take(engine, step) == NOTHING
+    assert take(engine, step) == NOT_RECORDED
     assert [play.world.everything()] == seen
     assert play.look.run(step.run_id).status is RunStatus.CANCELLED
 
@@ -232,12 +233,12 @@ def test_a_turn_that_another_worker_took_over_stops_and_leaves_it_to_them(play: 
     def lost() -> Turn:
         play.world.expire(step.step_id)
         assert play.world.journal_of("w2").claim_turn(step.run_id, step.step_id, 0)
-        engine.held.lose(engine.journal.renew([step.step_id]))
+        engine.active.lose(play.world.journal.renew([step.step_id]))
         return Turn(text="too late for this")
 
     engine = play.engine(Agent(name="a", model=Cue(lost).model))
     step = play.submit("a")
-    assert take(engine, step) == NOTHING
+    assert take(engine, step) == NOT_RECORDED
     (row,) = play.look.steps(step.run_id)
     assert (row.status, row.worker, row.error) == (StepStatus.RUNNING, "w2", None)
 
@@ -249,7 +250,7 @@ def test_a_reply_that_comes_too_late_to_be_recorded_changes_nothing(play: Play) 
 
     engine = play.engine(Agent(name="a", model=Cue(cancelled).model, tools=[pay]))
     step = play.submit("a")
-    assert take(engine, step) == NOTHING
+    assert take(engine, step) == NOT_RECORDED
     assert len(play.look.steps(step.run_id)) == 1
 
 
@@ -304,7 +305,7 @@ def test_a_tool_that_returned_because_it_was_told_so_has_no_result(play: Play) -
     (send,) = take(engine, play.submit("a")).sends
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agno_workers.engine.active_steps.time.monotonic", lambda: now[-1])
-        assert take(engine, send) == NOTHING
+        assert take(engine, send) == NOT_RECORDED
     assert play.look.steps(send.run_id)[1].status is StepStatus.RUNNING
 
 
@@ -341,13 +342,13 @@ def test_a_turn_that_no_attempt_ended_fails_its_run(play: Play) -> None:
     for _ in range(3):
         assert play.world.journal.claim_turn(step.run_id, step.step_id, 0)
         play.world.expire(step.step_id)
-    (hopeless,) = play.world.journal.hopeless(10)
-    assert bury(engine, hopeless).recorded
+    (hopeless,) = play.world.journal.exhausted(10)
+    assert fail_exhausted(engine, hopeless).recorded
     run = play.look.run(step.run_id)
     assert (run.status, run.reason) == (RunStatus.FAILED, "worker_lost")
     assert run.error is not None
     assert run.error["message"].startswith("attempt 3 on w1 ended without a result")
-    assert run_turn(engine, step.run_id, step.step_id, 0) == NOTHING
+    assert run_turn(engine, step.run_id, step.step_id, 0) == NOT_RECORDED
 
 
 def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(play: Play) -> None:
@@ -357,8 +358,8 @@ def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(play: 
     claim = play.world.journal.claim_tool(paying.run_id, paying.step_id, 0)
     assert claim is not None
     play.world.expire(paying.step_id)
-    (hopeless,) = play.world.journal.hopeless(10)
-    (last,) = bury(engine, hopeless).sends
+    (hopeless,) = play.world.journal.exhausted(10)
+    (last,) = fail_exhausted(engine, hopeless).sends
     with play.world.unchanged():
         assert not play.world.journal.finish_tool(claim, result(claim, "paid")).recorded
     carry(engine, last)
@@ -380,7 +381,7 @@ def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_mo
     agent = Agent(name="a", model=cue.model, tools=[pay])
     (paying,) = take(play.engine(agent), play.submit("a")).sends
     for _ in range(DEPLOY.attempts - 1):
-        assert run_tool(play.engine(*here), paying.run_id, paying.step_id, 0) == NOTHING
+        assert run_tool(play.engine(*here), paying.run_id, paying.step_id, 0) == NOT_RECORDED
         play.let_time_pass()
     (last,) = run_tool(play.engine(*here), paying.run_id, paying.step_id, 0).sends
     carry(play.engine(agent), last)
@@ -391,6 +392,6 @@ def test_a_worker_with_the_code_makes_the_call_that_another_gave_back(play: Play
     cue = Cue(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=cue.model, tools=[pay])
     (paying,) = take(play.engine(agent), play.submit("a")).sends
-    assert run_tool(play.engine(), paying.run_id, paying.step_id, 0) == NOTHING
+    assert run_tool(play.engine(), paying.run_id, paying.step_id, 0) == NOT_RECORDED
     play.let_time_pass()
     assert run_tool(play.engine(agent), paying.run_id, paying.step_id, 0).recorded

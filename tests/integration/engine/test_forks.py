@@ -7,8 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from agno_workers.core.agent import Agent, Limits, Retry
+from agno_workers.core.agent import Agent, Limits
 from agno_workers.core.messages import StopReason, user
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import Run, RunStatus, StepStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunFailed
 from agno_workers.models.scripted import Turn
@@ -47,7 +48,7 @@ def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(play: Pla
     step = play.submit("a")
     carry(engine, step)
     assert play.look.run(step.run_id).status is RunStatus.FAILED
-    assert play.handle(step.run_id).redrive()
+    assert play.handle(step.run_id).retry()
     run = play.carry_owed(engine, step.run_id)
     assert (run.status, run.content, run.generation, run.turns, run.tool_calls) == (
         RunStatus.DONE, "3 and 7", 1, 2, 2,
@@ -62,7 +63,7 @@ def test_what_a_turn_said_that_failed_the_run_is_forgotten(play: Play) -> None:
     step = play.submit("a")
     carry(engine, step)
     assert play.look.run(step.run_id).turns == 1
-    assert play.handle(step.run_id).redrive()
+    assert play.handle(step.run_id).retry()
     run = play.carry_owed(engine, step.run_id)
     assert (run.content, run.turns) == ("short", 1)
     assert [message.text for message in play.transcript(run)] == ["hi", "short"]
@@ -75,7 +76,7 @@ def test_a_run_may_fail_and_be_sent_again_more_than_once(play: Play) -> None:
     step = play.submit("a")
     carry(engine, step)
     for _ in range(3):
-        assert play.handle(step.run_id).redrive()
+        assert play.handle(step.run_id).retry()
         play.carry_owed(engine, step.run_id)
     assert play.look.run(step.run_id).content == "ok"
 
@@ -87,7 +88,7 @@ def test_only_a_failed_run_is_sent_again(play: Play) -> None:
     cancelled = play.submit("a").run_id
     play.world.journal.cancel(cancelled)
     with play.world.unchanged():
-        assert not any(play.handle(run_id).redrive() for run_id in (run.id, waiting, cancelled))
+        assert not any(play.handle(run_id).retry() for run_id in (run.id, waiting, cancelled))
 
 
 def test_the_late_result_of_the_failed_generation_changes_nothing(play: Play) -> None:
@@ -97,7 +98,7 @@ def test_the_late_result_of_the_failed_generation_changes_nothing(play: Play) ->
     claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim
     play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).redrive()
+    assert play.handle(step.run_id).retry()
     with play.world.unchanged():
         assert not take(engine, step).recorded
 
@@ -112,7 +113,7 @@ def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(play: 
     assert claim
     play.handle(step.run_id).pause()
     play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).redrive()
+    assert play.handle(step.run_id).retry()
     run = play.look.run(step.run_id)
     assert run.paused_at is None
     left = "SELECT round(extract(epoch FROM deadline_at - clock_timestamp()) / 60)::int FROM agno.run"
@@ -120,7 +121,7 @@ def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(play: 
     claim = play.world.journal.claim_turn(step.run_id, play.look.steps(step.run_id)[-1].id, 1)
     assert claim
     play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).redrive()
+    assert play.handle(step.run_id).retry()
     assert play.world.value(left) == 60
 
 
@@ -137,7 +138,7 @@ def test_a_run_that_stands_for_another_is_not_sent_again(play: Play) -> None:
     )
     play.world.sql("UPDATE agno.run SET status = 'failed', ended_at = clock_timestamp()")
     with play.world.unchanged():
-        assert not play.handle(other).redrive()
+        assert not play.handle(other).retry()
 
 
 # Forks.
@@ -185,7 +186,7 @@ def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(play: Play) -> None:
     engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
     step = play.submit("a")
     carry(engine, step)
-    play.handle(step.run_id).redrive()
+    play.handle(step.run_id).retry()
     play.carry_owed(engine, step.run_id)
     first = play.handle(step.run_id).fork("turn:2")
     assert play.carry_owed(engine, first.id).content == "two"
@@ -235,7 +236,7 @@ def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(pla
     ("at", "input", "arguments", "message"),
     [
         ("turn:9", (), None, "it has turn:1, tool:1:0, tool:1:1, turn:2"),
-        ("turn:2", (), {"a": 1}, "fork from a turn, with input, or from a tool's step"),
+        ("turn:2", (), {"a": 1}, "fork a turn with input, and a tool call"),
         ("tool:1:0", ("x",), None, "takes arguments"),
         ("turn:2", ("",), None, "is empty"),
     ],

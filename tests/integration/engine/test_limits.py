@@ -10,10 +10,11 @@ import pytest
 from agno_workers.core.agent import Agent, Limits, Prices
 from agno_workers.core.messages import Usage, user
 from agno_workers.core.run import RunStatus, StepKind, StepStatus
-from agno_workers.engine.prepare import Prepared
+from agno_workers.core.step import StepMessage
+from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import InvalidInput, InvalidTool, ModelRejected
 from agno_workers.models.scripted import Turn
-from agno_workers.runs.journal import StepMessage, utc
+from agno_workers.runs.base import utc
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.steps import carry, take
@@ -36,15 +37,19 @@ def deadline_comes(play: Play) -> list[str]:
 # Deadlines.
 
 
-def test_a_run_over_its_deadline_ends_with_the_last_that_it_said(play: Play) -> None:
+@pytest.mark.parametrize(("on_limit", "status"), [("fail", RunStatus.FAILED), ("return", RunStatus.DONE)])
+def test_run_over_its_deadline_keeps_its_last_text(play: Play, on_limit: Any, status: RunStatus) -> None:
     cue = Cue(ADD, Turn(text="late"))
-    engine = play.engine(Agent(name="a", model=cue.model, tools=[add], limits=Limits(deadline_s=60)))
+    engine = play.engine(
+        Agent(name="a", model=cue.model, tools=[add], limits=Limits(deadline_s=60, on_limit=on_limit))
+    )
     step = play.submit("a")
     (adding,) = take(engine, step).sends
     assert play.world.journal.overdue_runs(10) == []
     assert deadline_comes(play) == [step.run_id]
     run = play.look.run(step.run_id)
-    assert (run.status, run.reason, run.content) == (RunStatus.DONE, "limit:deadline", "let me see")
+    assert (run.status, run.reason, run.content) == (status, "limit:deadline", "let me see")
+    assert (run.error or {}).get("type") == (None if status is RunStatus.DONE else "LimitReached")
     assert play.results(run.id) == ["add did not end: the run was stopped (limit:deadline)."]
     with play.world.unchanged():
         assert not take(engine, adding).recorded
@@ -57,7 +62,7 @@ def test_a_run_that_said_nothing_before_its_deadline_has_failed(play: Play) -> N
     run = play.look.run(step.run_id)
     assert (run.status, run.reason, run.content) == (RunStatus.FAILED, "limit:deadline", None)
     assert run.error is not None
-    assert "before its first turn was over" in run.error["message"]
+    assert "is over: raise deadline_s" in run.error["message"]
 
 
 def test_a_deadline_counts_from_when_the_run_is_due(play: Play) -> None:
@@ -109,7 +114,7 @@ def test_a_run_ends_when_it_has_cost_what_it_may(play: Play) -> None:
     )  # a dollar a token: the script's requests are as long as their transcripts
     agent = Agent(name="a", model=cue.model, tools=[add], limits=Limits(cost_usd=1.5), prices=prices)
     run = play.run(agent)
-    assert (run.status, run.reason, run.turns) == (RunStatus.DONE, "limit:cost", 2)
+    assert (run.status, run.reason, run.turns) == (RunStatus.FAILED, "limit:cost", 2)
     assert run.cost_usd == float(run.usage.input_tokens)
 
 
@@ -121,7 +126,7 @@ def test_cached_input_has_a_price_of_its_own() -> None:
 
 def test_a_budget_without_prices_is_refused_when_the_worker_starts() -> None:
     with pytest.raises(InvalidInput, match="prices="):
-        Prepared.of(Agent(name="a", model="scripted:echo", limits=Limits(cost_usd=1)))
+        AgentPlan.of(Agent(name="a", model="scripted:echo", limits=Limits(cost_usd=1)))
 
 
 # Pauses.
@@ -230,7 +235,7 @@ def test_the_turn_that_the_end_of_a_member_wakes_is_sent_at_once(play: Play) -> 
     (child,) = take(engine, play.submit("lead")).children
     ended = take(engine, child)
     assert ended.parent_run_id is not None
-    assert [send.run_id for send in engine.journal.owed_sends(ended.parent_run_id)] == [ended.parent_run_id]
+    assert [send.run_id for send in play.world.journal.pending(ended.parent_run_id)] == [ended.parent_run_id]
 
 
 def test_a_member_that_fails_is_a_result_that_the_model_reads(play: Play) -> None:
@@ -304,4 +309,4 @@ def test_agents_that_call_each_other_come_to_an_end(play: Play) -> None:
 def test_an_agent_whose_name_can_be_no_tool_is_refused_when_the_worker_starts(name: str) -> None:
     member = Agent(name=name, model="scripted:echo")
     with pytest.raises(InvalidTool, match="ename"):
-        Prepared.of(Agent(name="lead", model="scripted:echo", tools=[add, member]))
+        AgentPlan.of(Agent(name="lead", model="scripted:echo", tools=[add, member]))

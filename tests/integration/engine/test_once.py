@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.agent import Agent, Retry
+from agno_workers.core.agent import Agent
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import NOT_RECORDED, StepMessage
 from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
-from agno_workers.engine.tool import DEPLOY, bury
-from agno_workers.engine.turn import NOTHING, Engine
+from agno_workers.engine.tool import DEPLOY, fail_exhausted
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidTool, NotWaiting, ToolError, TryAgain
 from agno_workers.models.scripted import Turn
-from agno_workers.runs.journal import StepMessage
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
 from tests.steps import take
@@ -63,8 +64,8 @@ def cut_short(play: Play, paying: Any) -> tuple[Engine, StepMessage]:
 def keeper(play: Play, engine: Engine) -> None:
     """Rule 3."""
     play.world.journal.release_expired(10)
-    for step in play.world.journal.hopeless(10):
-        bury(engine, step)
+    for step in play.world.journal.exhausted(10):
+        fail_exhausted(engine, step)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_the_result_of_a_worker_that_was_thought_dead_is_taken_before_a_person_h
 
 def test_a_step_that_a_living_worker_holds_is_not_buried(play: Play) -> None:
     engine, _ = cut_short(play, Bank().tool())
-    (late,) = play.world.journal.hopeless(10)
+    (late,) = play.world.journal.exhausted(10)
     play.world.sql(
         "UPDATE agno.step SET lease_until = clock_timestamp() + interval '1 min' WHERE status = 'running'"
     )
     with play.world.unchanged():
-        assert not bury(engine, late).recorded
+        assert not fail_exhausted(engine, late).recorded
 
 
 def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(play: Play) -> None:
@@ -238,7 +239,7 @@ def test_a_once_tool_that_takes_too_long_is_unknown_since_its_thread_goes_on(pla
     cue = Cue(Turn(calls=(("pay", {"euros": 5}),)), Turn(text="ok"))
     engine = play.engine(Agent(name="a", model=cue.model, tools=[pay]))
     (send,) = take(engine, play.submit("a")).sends
-    assert take(engine, send) == NOTHING
+    assert take(engine, send) == NOT_RECORDED
     go_on.set()
     (requirement,) = play.handle(send.run_id).requirements
     assert requirement.needs == "resolution"
@@ -255,7 +256,7 @@ def test_after_an_error_that_is_to_be_retried_the_hook_of_a_once_tool_comes_firs
     paying = bank.tool(reconcile=bank.look, retry_on=(ConnectionError,))
     engine = play.engine(Agent(name="a", model=cue.model, tools=[paying]))
     (send,) = take(engine, play.submit("a")).sends
-    assert take(engine, send) == NOTHING
+    assert take(engine, send) == NOT_RECORDED
     play.let_time_pass()
     assert take(engine, send).recorded
     assert (play.results(send.run_id), len(bank.paid), len(bank.asked)) == (["receipt 7"], 1, 1)
@@ -304,9 +305,9 @@ def test_a_tool_that_says_try_again_is_tried_again_after_a_while_and_then_the_mo
     cue = Cue(Turn(calls=(("fetch", {}),)), Turn(text="ok"))
     engine = play.engine(Agent(name="a", model=cue.model, tools=[fetch]))
     (send,) = take(engine, play.submit("a")).sends
-    assert take(engine, send) == NOTHING
+    assert take(engine, send) == NOT_RECORDED
     play.let_time_pass()
-    assert take(engine, send) == NOTHING
+    assert take(engine, send) == NOT_RECORDED
     assert play.world.value("SELECT not_before > clock_timestamp() + interval '50 min' FROM agno.step WHERE name = 'fetch'")  # fmt: skip
     play.let_time_pass()
     assert take(engine, send).recorded

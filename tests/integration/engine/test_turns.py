@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 
-from agno_workers.core.agent import Agent, Context, History, Limits, Retry
+from agno_workers.core.agent import Agent, Context, History, Limits
 from agno_workers.core.messages import (
     File,
     Image,
@@ -20,8 +21,10 @@ from agno_workers.core.messages import (
     Usage,
     user,
 )
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.core.tool import Effect
+from agno_workers.errors import LimitReached
 from agno_workers.models.scripted import Turn
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Cue, Play
@@ -214,12 +217,18 @@ def test_a_turn_that_is_delivered_twice_is_carried_once(play: Play) -> None:
         (Limits(tokens=1), "limit:tokens", 1),
     ],
 )
-def test_a_limit_ends_the_run_with_what_it_has_and_says_which(
-    play: Play, limits: Limits, reason: str, turns: int
+@pytest.mark.parametrize(("on_limit", "status"), [("fail", RunStatus.FAILED), ("return", RunStatus.DONE)])
+def test_limit_fails_the_run_or_returns_its_last_text(
+    play: Play, limits: Limits, reason: str, turns: int, on_limit: Any, status: RunStatus
 ) -> None:
     cue = Cue(adding(1, 2, text="so far"))
+    limits = msgspec.structs.replace(limits, on_limit=on_limit)
     run = play.run(Agent(name="a", model=cue.model, tools=[add], limits=limits))
-    assert said(run) == (RunStatus.DONE, "so far", reason)
+    assert said(run) == (status, "so far", reason)
+    if on_limit == "fail":
+        with pytest.raises(LimitReached, match=reason.partition(":")[2]) as caught:
+            play.handle(run.id).wait(timeout=1)
+        assert (caught.value.ids["reason"], caught.value.ids["content"]) == (reason, "so far")
     assert (run.turns, len(cue.asked), run.tool_calls) == (turns, turns, 2 * (turns - 1))
 
 
@@ -247,7 +256,13 @@ def test_calls_that_are_not_made_have_results_that_say_so(
 
 def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(play: Play) -> None:
     cue = Cue(adding(1, text="hm"), Turn(text="ok"))
-    agent = Agent(name="a", model=cue.model, tools=[add], limits=Limits(turns=1), history=History(runs=5))
+    agent = Agent(
+        name="a",
+        model=cue.model,
+        tools=[add],
+        limits=Limits(turns=1, on_limit="return"),
+        history=History(runs=5),
+    )
     for _ in range(2):
         play.run(agent, session_id="s")
     parts = [part for message in cue.asked[-1].messages for part in message.parts]
@@ -284,11 +299,11 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
     assert play.transcript(run)[2] == note
 
 
-@pytest.mark.parametrize("attempts", [0, 2])
+@pytest.mark.parametrize("attempts", [1, 3])
 def test_an_answer_that_never_fits_fails_the_run(play: Play, attempts: int) -> None:
     cue = Cue(Turn(text="no JSON"))
     run = play.run(Agent(name="a", model=cue.model, output_schema=Person, retry=Retry(output_attempts=attempts)))  # fmt: skip
-    assert (run.status, run.reason, len(cue.asked)) == (RunStatus.FAILED, "output_schema", attempts + 1)
+    assert (run.status, run.reason, len(cue.asked)) == (RunStatus.FAILED, "output_schema", attempts)
     assert run.error is not None
     assert "does not fit output_schema" in run.error["message"]
     assert play.transcript(run)[-1].text == "no JSON"
@@ -306,19 +321,17 @@ def test_an_answer_between_calls_need_not_fit_the_schema(play: Play) -> None:
 def test_a_turn_takes_two_statements_and_one_more_for_the_history(play: Play) -> None:
     agent = Agent(name="a", model=Cue(Turn(text="ok")).model)
     carry(play.engine(agent), play.submit("a", session_id="s"))
-    assert play.pool.ran == ["claim_turn", "finish_turn"]
+    assert play.pool.ran == ["claim", "finish"]
     play.pool.ran = []
     agent = Agent(name="a", model=Cue(Turn(text="ok")).model, history=History(runs=3))
     carry(play.engine(agent), play.submit("a", session_id="s"))
-    assert play.pool.ran == ["claim_turn", "history", "finish_turn"]
+    assert play.pool.ran == ["claim", "history", "finish"]
 
 
 def test_a_tool_takes_two_statements(play: Play) -> None:
     agent = Agent(name="a", model=Cue(adding(1, 2), Turn(text="ok")).model, tools=[add])
     carry(play.engine(agent), play.submit("a"))
-    assert play.pool.ran == [
-        "claim_turn", "finish_turn", "claim_tool", "finish_tool", "claim_tool", "finish_tool", "claim_turn", "finish_turn",
-    ]  # fmt: skip
+    assert play.pool.ran == ["claim", "finish"] * 4
 
 
 def test_a_duplicate_takes_one_statement(play: Play) -> None:
@@ -327,4 +340,4 @@ def test_a_duplicate_takes_one_statement(play: Play) -> None:
     carry(engine, step)
     play.pool.ran = []
     carry(engine, step)
-    assert play.pool.ran == ["claim_turn"]
+    assert play.pool.ran == ["claim"]

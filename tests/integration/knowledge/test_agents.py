@@ -80,9 +80,9 @@ def test_results_for_a_question_are_stored_for_retried_turns(play: Play, chunks:
         name="helper", model=cue.model, knowledge=DOCS.context(max_results=3), instructions="Be brief."
     )
     engine, step = play.engine(agent), play.submit("helper", "What is a lease?")
-    claim = engine.journal.claim_turn(step.run_id, step.step_id, 0)
+    claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim is not None
-    first = engine.library.ground(DOCS.context(max_results=3), step.run_id, claim.transcript)
+    first = play.shelf.library.ground(DOCS.context(max_results=3), step.run_id, claim.messages)
     play.shelf.hits = []  # the knowledge base has changed, and then the worker dies
     play.world.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
     run_turn(engine, step.run_id, step.step_id, 0)

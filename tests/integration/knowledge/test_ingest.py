@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from agno_workers.core.step import NOT_RECORDED
 from agno_workers.database.pool import execute, statements
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.steps import MODEL, NOTHING, take_embed
+from agno_workers.knowledge.steps import MODEL, take_embed
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
@@ -496,7 +497,7 @@ def test_paused_ingestion_continues_after_resume(small: Shelf) -> None:
     small.world.journal.pause(send.run_id)
     assert not small.take(first).recorded
     small.world.journal.resume(send.run_id)
-    small.carry(*small.world.journal.owed_sends(send.run_id))
+    small.carry(*small.world.journal.pending(send.run_id))
     small.finish(send.run_id)
     assert len(small.chunks()) == 6
 
@@ -514,10 +515,10 @@ def test_removing_a_knowledge_base_ends_its_running_ingestion(small: Shelf) -> N
 def test_keeper_schedules_next_steps_after_a_crash(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abc"}
     send = small.submit("")
-    small.world.journal.published([send.outbox_id])  # type: ignore[list-item]
+    small.world.journal.published([send.outbox_id])
     claim = small.ingest.claim(send.kind, send.run_id, send.step_id, 0)
     assert claim is not None
-    small.ingest._committed = lambda claim: NOTHING  # type: ignore[method-assign]  # dies after the commit
+    small.ingest._committed = lambda claim: NOT_RECORDED  # type: ignore[method-assign]  # dies after the commit
     small.ingest.finish_scan(claim, [(source, b"r") for source in small.find("", {})], [])
     del small.ingest._committed
     assert small.ingest.halted(10) == [send.run_id]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
-from agno_workers.knowledge.store.bases import KnowledgeBases
 from tests.integration.knowledge.store.base import Base
 from tests.integration.storage.world import World
 from tests.invariants import until
@@ -32,7 +31,7 @@ def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> No
                 _switch(base, chunk)
             return np.array([EAST if self.name == "test" else NORTH for _ in texts], np.float32)
 
-    asking = Retriever(world.pool, KnowledgeBases(world.pool, world.journal, queue="knowledge"), Model)  # type: ignore[arg-type]  # of an embedder what a question needs
+    asking = Retriever(world.pool, world.database.knowledge, Model)  # type: ignore[arg-type]  # of an embedder what a question needs
     hits = asking.search("docs", "felines", max_results=3, search_type="vector", filters={})
     assert [(hit.chunk_id, round(hit.scores["vector"], 2)) for hit in hits] == [(chunk, 1.0)]
     assert asked == ["test", "newer"]
@@ -41,7 +40,7 @@ def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> No
 def test_query_with_invalid_characters_is_searched(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add("a text about cats")
-    bases = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     hits = asking.search("docs", "cats \ud800", max_results=3, search_type="keyword", filters={})
     assert [hit.chunk_id for hit in hits] == [chunk]
@@ -51,7 +50,7 @@ def test_reranker_orders_more_results_than_requested(world: World) -> None:
     base = Base(world.pool)
     for text in ("cats and cats and cats", "cats", "cats and dogs"):
         base.add(text)
-    bases = KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     (hit,) = asking.search(
         "docs", "cats", max_results=1, search_type="keyword", filters={},

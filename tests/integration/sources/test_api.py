@@ -41,7 +41,7 @@ def query(request: Request) -> dict[str, str]:
 # ---- items -------------------------------------------------------------------------------------------------
 
 
-def test_an_item_is_a_document() -> None:
+def test_item_is_a_document() -> None:
     item = {
         "key": "a/1", "content": {"title": "T", "intro": "Intro", "parts": [{"text": "First"}, {"text": "Second"}]},
         "tags": ["x"], "price": 1.5, "gone": None, "changed": "2026-01-02",
@@ -91,7 +91,7 @@ def test_what_changed_has_another_fingerprint() -> None:
 # ---- pages -------------------------------------------------------------------------------------------------
 
 
-def test_one_page_where_nothing_is_said_of_a_next() -> None:
+def test_single_page_without_next() -> None:
     with site({"/list": reply(things(1, 2), link='</list?page=2>; rel="next"')}) as here:
         assert ids(find(here)) == ["1", "2"]
 
@@ -158,7 +158,7 @@ def test_a_next_page_on_another_host_is_not_followed_and_gets_no_secret(followin
 
 
 @pytest.mark.parametrize("target", ["http://169.254.169.254/", "file:///etc/passwd", "http://0x7f.1/", "http://a:b@127.0.0.1/"])  # fmt: skip
-def test_a_next_page_within_the_network_is_not_asked(target: str) -> None:
+def test_next_page_at_a_private_address_is_not_fetched(target: str) -> None:
     with site({"/list": reply({"items": [], "next": target})}) as here, pytest.raises(SourceRejected):
         find(here, items="items", next={"url": "next"})
 
@@ -202,7 +202,7 @@ def test_a_secret_that_no_header_can_hold_is_not_repeated(
     assert "s3c" not in str(caught.value.to_json())
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_secret_that_no_header_can_hold_is_not_repeated(
         (page(b'"\xff"', 200), SourceUnavailable, "JSON"),
         (page(b"", 200), SourceUnavailable, "JSON"),
         (page("no", 429, retry_after="5"), SourceUnavailable, "429"),
-        (page("no", 401), SourceRejected, "not for us"),
+        (page("no", 401), SourceRejected, "denies access"),
         (page("no", 404), SourceRejected, "gone"),
         (reply({"data": []}), InvalidInput, "no list at 'items', but 'data'"),
         (reply([]), InvalidInput, "no list at 'items', but is a list"),
@@ -223,7 +223,9 @@ def test_a_secret_that_no_header_can_hold_is_not_repeated(
         (reply({"items": ["a"]}), InvalidInput, "no id at 'id', but is a str"),
     ],
 )
-def test_an_answer_in_which_it_does_not_find_its_way(answer: bytes, kind: type[AgnoError], why: str) -> None:
+def test_answer_without_the_described_paths_is_an_error(
+    answer: bytes, kind: type[AgnoError], why: str
+) -> None:
     with site({"/list": answer}) as here, pytest.raises(kind, match=why):
         find(here, items="items")
 
@@ -244,7 +246,7 @@ def test_an_api_of_the_network_is_off_limits_unless_allowed() -> None:
         ({"headers": {"cookie": "s3cret"}}, "headers_env"),
         ({"headers": {"Host": "x"}}, "can't be set"),
         ({"headers": {"a b": "x"}}, "can't be set"),
-        ({"headers": {"x": "a\nb"}}, "can't be sent"),
+        ({"headers": {"x": "a\nb"}}, "invalid value of the header"),
         ({"headers_env": {"Host": "x"}}, "can't be set"),
         ({"next": "links"}, "write it as 'link'"),
         ({"next": {"pages": "p"}}, "one of the keys url, cursor, page, offset"),
@@ -253,7 +255,7 @@ def test_an_api_of_the_network_is_off_limits_unless_allowed() -> None:
         ({"next": {"page": "p", "start": "0"}}, "Expected `int`"),
     ],
 )
-def test_a_description_that_cannot_be_used_says_why_at_once(changed: dict[str, Any], why: str) -> None:
+def test_unusable_description_is_refused_at_once(changed: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=why) as caught:
         api.find({"api": "https://example.com/", "id": "id", "text": "body"} | changed)
     assert "s3cret" not in str(caught.value)
@@ -264,7 +266,7 @@ def test_a_variable_that_is_not_set_is_named() -> None:
         list(api.find({"api": "https://example.com/", "id": "id", "text": "x", "headers_env": {"A": "NO_SUCH_VARIABLE"}}))  # fmt: skip
 
 
-def test_what_is_for_an_api() -> None:
+def test_takes_descriptions_of_apis() -> None:
     assert api.takes({"api": "x"})
     assert api.takes({"url": "x", "items": "y"})
     assert not any(
@@ -272,7 +274,7 @@ def test_what_is_for_an_api() -> None:
     )
 
 
-def test_url_is_another_word_for_api() -> None:
+def test_url_is_another_name_for_api() -> None:
     with site({"/list": reply({"items": things(1)})}) as here:
         given = {"url": here.url("/list"), "items": "items", "id": "id", "text": "body"}
         assert ids(list(api.find(given, {"allow": ["127.0.0.1"]}))) == ["1"]

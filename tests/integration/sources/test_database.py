@@ -67,7 +67,7 @@ def test_a_row_is_a_document(articles: str) -> None:
         database.fetch(first, timeout_s=1, max_bytes=5)
 
 
-def test_without_a_column_that_tells_a_row_is_known_by_its_hash(articles: str) -> None:
+def test_row_without_an_updated_column_is_known_by_its_hash(articles: str) -> None:
     before = [source.fingerprint for source in find(title="title")]
     assert before == [source.fingerprint for source in find(title="title")]
     with psycopg.connect(articles, autocommit=True) as connection:
@@ -90,14 +90,14 @@ def test_rows_come_by_pages(articles: str, page_rows: int) -> None:
     assert len(find(page_rows=page_rows)) == 5
 
 
-def test_a_query_that_never_ends_gives_its_first_rows(articles: str) -> None:
+def test_endless_query_yields_its_first_rows(articles: str) -> None:
     query = "SELECT generate_series(1, 1000000000000) AS id, 'x' AS body"
     assert [source.uri for source in islice(database.find(ARTICLES | {"query": query}), 3)] == [
         f"db:ARTICLES_URL/{n}" for n in (1, 2, 3)
     ]
 
 
-def test_whoever_stops_in_the_middle_leaves_no_connection(articles: str) -> None:
+def test_stopped_iteration_leaves_no_connection(articles: str) -> None:
     rows = database.find(ARTICLES | {"page_rows": 1})
     next(rows)
     del rows
@@ -160,7 +160,7 @@ def test_a_percent_sign_and_a_semicolon_are_left_alone(articles: str) -> None:
         ({"database": "NO_SUCH_VARIABLE"}, "'NO_SUCH_VARIABLE' is not set"),
     ],
 )
-def test_a_query_that_cannot_be_used_says_why(articles: str, changed: dict[str, Any], why: str) -> None:
+def test_refused_query_is_an_error_with_a_reason(articles: str, changed: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
         find(**changed)
 
@@ -175,7 +175,7 @@ def test_a_query_that_cannot_be_used_says_why(articles: str, changed: dict[str, 
         ({**ARTICLES, "url": "postgresql://"}, "unknown key 'url'"),
     ],
 )
-def test_a_description_that_cannot_be_used_says_why_at_once(given: dict[str, Any], why: str) -> None:
+def test_unusable_description_is_refused_at_once(given: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
         database.find(given)
 
@@ -220,7 +220,7 @@ def test_sqlite_by_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             find(query=query)
 
 
-def test_a_text_too_long_to_carry_fails_by_itself(articles: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_text_fails_alone(articles: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_TEXT_BYTES", 10)
     small, big = find(query="SELECT 1 AS id, 'small' AS body UNION ALL SELECT 2, repeat('x', 11)")
     assert (small.text, big.text, big.bytes) == ("small", None, 11)
@@ -229,6 +229,6 @@ def test_a_text_too_long_to_carry_fails_by_itself(articles: str, monkeypatch: py
     assert caught.value.code == "too_large"
 
 
-def test_what_is_for_a_database() -> None:
+def test_takes_descriptions_of_databases() -> None:
     assert database.takes(ARTICLES)
     assert not any(database.takes(given) for given in ({"url": "x"}, "db:x", {"items": "x"}, 5))

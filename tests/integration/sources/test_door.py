@@ -1,4 +1,4 @@
-"""Every kind of source through the one door, as an ingestion uses it."""
+"""Every kind of source through `find` and `fetch`, as an ingestion uses them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         yield started
 
 
-def test_what_every_kind_finds_can_be_fetched_and_has_the_metadata_of_the_ingestion(
+def test_sources_of_every_kind_can_be_fetched_and_have_the_metadata(
     here: Site, library: Bucket, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -74,14 +74,14 @@ def test_a_page_that_did_not_change_is_not_read_again(here: Site) -> None:
     assert (raw.unchanged, raw.content, raw.fingerprint) == (True, b"", first.fingerprint)
 
 
-def test_an_allow_list_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
+def test_invalid_allow_list_is_a_wrong_setting(tmp_path: Path) -> None:
     nothing: Any = None
     with pytest.raises(SettingsError, match=r"source_allow.*'10\.0\.0\.1/8'"):
         build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=["10.0.0.1/8"], roots=[],
               model=nothing)  # fmt: skip
 
 
-def test_a_root_that_is_not_there_is_a_wrong_setting() -> None:
+def test_missing_root_is_a_wrong_setting() -> None:
     nothing: Any = None
     with pytest.raises(SettingsError, match=r"source_roots.*'/no/such/folder'"):
         build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=[], roots=["/no/such/folder"],

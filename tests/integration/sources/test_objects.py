@@ -1,4 +1,4 @@
-"""Objects, from a server that speaks S3."""
+"""Objects, from a server with S3's API."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_list_goes_over_all_pages(here: Bucket) -> None:
     assert sum("continuation-token" in path for path in lists) == 3
 
 
-def test_the_glob_of_an_ingestion_counts_where_the_description_has_none(here: Bucket) -> None:
+def test_glob_of_the_ingestion_is_the_default(here: Bucket) -> None:
     assert uris("s3://library/", glob="*.pdf") == ["docs/b.pdf"]
     assert uris("s3://library/", glob=["*.pdf", "*.txt"]) == ["docs/b.pdf", "top.txt"]
     assert uris({"objects": "s3://library/", "glob": "*.txt"}, glob="*.pdf") == ["top.txt"]
@@ -92,7 +92,7 @@ def test_every_object_that_is_found_can_be_fetched(here: Bucket) -> None:
         assert (raw.fingerprint, raw.media_type) == (source.fingerprint, None)
 
 
-def test_the_type_that_the_store_knows_comes_along(here: Bucket) -> None:
+def test_type_of_the_store_is_kept(here: Bucket) -> None:
     here.types["docs/a.md"] = "text/markdown; charset=utf-8"
     assert fetch("s3://library/docs/a.md").media_type == "text/markdown; charset=utf-8"
 
@@ -105,7 +105,7 @@ def test_an_object_that_is_too_large_is_not_read(here: Bucket) -> None:
     assert caught.value.code == "too_large"
 
 
-def test_an_object_that_drips_is_late(here: Bucket) -> None:
+def test_dripping_object_ends_at_the_deadline(here: Bucket) -> None:
     here.drip = threading.Event()
     started = monotonic()
     with pytest.raises(SourceUnavailable):
@@ -126,7 +126,7 @@ def test_an_object_that_drips_is_late(here: Bucket) -> None:
         ("s3://library/docs/a.md", 503, SourceUnavailable, None),
     ],
 )
-def test_a_fetch_fails_for_good_or_for_now(here: Bucket, uri: str, fault: int | None, kind: type[SourceError], code: str | None) -> None:  # fmt: skip
+def test_fetch_error_is_final_or_worth_another_try(here: Bucket, uri: str, fault: int | None, kind: type[SourceError], code: str | None) -> None:  # fmt: skip
     here.fault = fault
     with pytest.raises(SourceError) as caught:
         fetch(uri)
@@ -154,7 +154,7 @@ def test_no_error_holds_a_secret(here: Bucket, fault: int, monkeypatch: pytest.M
         assert told.endswith("None True")
 
 
-def test_values_of_the_environment_are_taken_out_of_what_obstore_says(
+def test_secrets_are_removed_from_messages_of_obstore(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", "sv=2026&sig=abcdefgh")
@@ -163,7 +163,7 @@ def test_values_of_the_environment_are_taken_out_of_what_obstore_says(
     assert "the token *** is too old. Try" in str(caught.value)
 
 
-def test_a_store_that_cannot_be_reached_is_asked_later(monkeypatch: pytest.MonkeyPatch, here: Bucket) -> None:
+def test_unreachable_store_is_worth_another_try(monkeypatch: pytest.MonkeyPatch, here: Bucket) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(SourceUnavailable):
         fetch("s3://library/docs/a.md")
@@ -195,7 +195,7 @@ def test_google_and_azure_are_asked_where_their_environment_says(here: Bucket, m
 
 
 @pytest.mark.parametrize("uri", ["az://container/a", "gs://bucket/a"])
-def test_what_the_environment_lacks_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+def test_missing_environment_is_our_error(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", "/nowhere/account.json")
     with pytest.raises(SourceError, match=uri[:-2]):
         list(objects.find(uri))
@@ -204,28 +204,28 @@ def test_what_the_environment_lacks_is_an_error_of_ours(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("s3://", "names no objects"),
-        ("s3:///key", "names no objects"),
+        ("s3://", "is not an address of objects"),
+        ("s3:///key", "is not an address of objects"),
         ("s3://key:secret@bucket/a", "holds a user or a key"),
-        ({"objects": "http://bucket/a"}, "names no objects"),
+        ({"objects": "http://bucket/a"}, "is not an address of objects"),
         ({"objects": "s3://bucket/", "globs": "*.md"}, "did you mean 'glob'"),
         ({"objects": "s3://bucket/", "glob": 5}, "Expected"),
         ({"objects": "s3://bucket/", "secret_access_key": "x"}, "unknown key 'secret_access_key'"),
     ],
 )
-def test_a_description_that_cannot_be_used_says_why_at_once(given: str | dict[str, Any], why: str) -> None:
+def test_unusable_description_is_refused_at_once(given: str | dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=why) as caught:
         objects.find(given)
     assert "secret@" not in str(caught.value)
 
 
-def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_extra_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(InvalidInput, match=r"agno-workers\[objects\]"):
         objects.find("s3://bucket/")
 
 
-def test_what_is_for_objects() -> None:
+def test_takes_descriptions_of_objects() -> None:
     assert [objects.takes(given) for given in ("s3://a", "gs://a", "az://a", {"objects": "s3://a"})] == [
         True
     ] * 4

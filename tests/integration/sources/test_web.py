@@ -43,7 +43,7 @@ def uris(here: Site, found: list[Source]) -> list[str]:
 # ---- one page ----------------------------------------------------------------------------------------------
 
 
-def test_a_url_is_one_source_and_is_not_asked_before_it_is_fetched() -> None:
+def test_url_is_one_source_and_is_only_requested_by_its_fetch() -> None:
     with site({"/a": page("<p>hello", content_type="text/html; charset=latin-1")}) as here:
         [source] = find(here.url("/a"))
         assert source == Source(here.url("/a"))
@@ -92,8 +92,8 @@ def test_a_page_that_changed_is_read_again() -> None:
         assert (again.content, again.fingerprint) == (b"new", 'etag:"2"')
 
 
-def test_an_etag_is_not_taken_for_that_of_another_page() -> None:
-    """Two pages behind one redirect may well have the same ETag."""
+def test_etag_is_not_sent_to_another_page() -> None:
+    """Two pages behind one redirect may have the same ETag."""
 
     def answer(request: Request) -> bytes:
         return page(status=304) if "if-none-match" in request.headers else page(request.path, etag='"1"')
@@ -108,13 +108,13 @@ def test_an_etag_is_not_taken_for_that_of_another_page() -> None:
 @pytest.mark.parametrize(
     "known", [None, "", "lastmod:2026-01-01", "5-1700000000", 'etag:"1"\r\nX-Injected: 1', "etag:é"]
 )
-def test_a_fingerprint_of_another_kind_asks_without_condition(known: str | None) -> None:
+def test_fingerprint_of_another_kind_sends_no_condition(known: str | None) -> None:
     with site({"/": page("hello")}) as here:
         assert fetch(here.url(), known=known).content == b"hello"
         assert not {"if-none-match", "if-modified-since", "x-injected"} & set(here.requests[0].headers)
 
 
-def test_a_304_that_nobody_asked_for_is_no_page() -> None:
+def test_unasked_304_is_rejected() -> None:
     with site({"/": page(status=304)}) as here, pytest.raises(SourceRejected, match="304"):
         fetch(here.url())
 
@@ -163,14 +163,14 @@ def test_other_hosts_are_left_out_unless_asked_for() -> None:
         assert uris(here, found) == ["https://other.example/a", "/a"]
 
 
-def test_a_sitemap_of_another_host_is_not_asked() -> None:
+def test_sitemap_of_another_host_is_not_fetched() -> None:
     with site({"*": page(sitemap())}) as other, site({}) as here:
         here.answers["/sitemap.xml"] = page(index(other.url("/sitemap.xml", host="localhost")))
         assert find(here.url("/sitemap.xml")) == []
         assert other.requests == []
 
 
-def test_include_and_exclude_pick_by_path() -> None:
+def test_include_and_exclude_select_by_path() -> None:
     with site({}) as here:
         here.answers["/map"] = page(
             sitemap(*(here.url(path) for path in ("/docs/a", "/docs/old/b", "/blog/c")))
@@ -179,7 +179,7 @@ def test_include_and_exclude_pick_by_path() -> None:
         assert uris(here, find(given)) == ["/docs/a"]
 
 
-def test_robots_are_listened_to() -> None:
+def test_robots_rules_are_respected() -> None:
     rules = (
         "User-agent: *\nDisallow: /private\n\nUser-agent: agno-workers\nDisallow: /private\nDisallow: /ours\n"
     )
@@ -191,7 +191,7 @@ def test_robots_are_listened_to() -> None:
 
 
 @pytest.mark.parametrize(("status", "pages"), [(404, 1), (403, 1), (410, 1), (503, None), (429, None)])
-def test_a_site_without_rules_allows_all_and_one_that_is_down_is_asked_later(status: int, pages: int | None) -> None:  # fmt: skip
+def test_site_without_rules_allows_all_and_unreachable_one_is_tried_later(status: int, pages: int | None) -> None:  # fmt: skip
     with site({"/robots.txt": page(status=status)}) as here:
         here.answers["/map"] = page(sitemap(here.url("/a")))
         if pages:
@@ -201,8 +201,8 @@ def test_a_site_without_rules_allows_all_and_one_that_is_down_is_asked_later(sta
                 find({"sitemap": here.url("/map")})
 
 
-def test_a_part_that_cannot_be_read_fails_the_whole() -> None:
-    """Or else its pages would count as removed."""
+def test_unreadable_part_fails_the_whole() -> None:
+    """Otherwise its pages would count as removed."""
     with site({}) as here:
         here.answers |= {"/sitemap.xml": page(index(here.url("/1"), here.url("/2"))), "/1": page(sitemap())}
         with pytest.raises(SourceRejected, match="/2 is gone"):
@@ -234,7 +234,7 @@ def test_a_circle_of_indexes_ends() -> None:
         assert find({"sitemap": here.url("/1")}) == []
 
 
-def test_a_listed_address_that_is_none_becomes_a_failure_of_its_own() -> None:
+def test_invalid_listed_url_fails_alone() -> None:
     with site({}) as here:
         here.answers["/map"] = page(sitemap("http://0177.1/", here.url("/a")))
         bad, good = find({"sitemap": here.url("/map")})
@@ -255,7 +255,7 @@ XXE = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">
         b"<rss><channel><item><link>http://x/</link></item></channel></rss>",
     ],
 )  # fmt: skip
-def test_what_is_no_sitemap_is_refused(content: bytes) -> None:
+def test_invalid_sitemap_is_refused(content: bytes) -> None:
     with site({"/map": page(content)}) as here, pytest.raises(SourceRejected):
         find({"sitemap": here.url("/map")})
 
@@ -267,7 +267,7 @@ def test_a_packed_sitemap_may_not_be_a_bomb(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.code == "too_large"
 
 
-def test_a_long_sitemap_takes_no_tree() -> None:
+def test_long_sitemap_is_read_in_constant_memory() -> None:
     urls = [f"https://example.com/{n}" for n in range(20_000)]
     entries = web.read_sitemap(sitemap(*urls), "x")
     assert next(entries).location == urls[0]
@@ -289,7 +289,7 @@ def test_a_long_sitemap_takes_no_tree() -> None:
         ({"url": "https://example.com/", "metadata": []}, "Expected `object`"),
     ],
 )
-def test_a_description_that_cannot_be_used_says_why_at_once(given: str | dict[str, Any], why: str) -> None:
+def test_unusable_description_is_refused_at_once(given: str | dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
         web.find(given)
 
@@ -302,11 +302,11 @@ def test_a_description_that_cannot_be_used_says_why_at_once(given: str | dict[st
         ({"url": "https://example.com/", "items": "data"}, False), ({"database": "X"}, False), (5, False),
     ],
 )  # fmt: skip
-def test_what_is_for_the_web(given: object, ours: bool) -> None:
+def test_takes_descriptions_of_pages(given: object, ours: bool) -> None:
     assert web.takes(given) is ours
 
 
-def test_nothing_of_the_network_is_asked_before_the_first_source() -> None:
+def test_nothing_is_requested_before_the_first_source() -> None:
     with site({"/sitemap.xml": head()}) as here:
         web.find(here.url("/sitemap.xml"), {"allow": ALLOW})
         assert here.requests == []

@@ -8,8 +8,8 @@ import pytest
 
 from agno_workers.core.messages import Usage, user
 from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import StepMessage
 from agno_workers.core.tool import Effect
-from agno_workers.runs.journal import StepMessage
 from tests.integration.storage.world import FEW, World, asking, claimed, said, tool_steps, unknown_id
 
 Ready = tuple[Callable[[str], object], str, str]
@@ -62,7 +62,7 @@ def test_a_step_whose_attempts_are_used_up_is_the_keepers_and_nobody_elses(
         world.expire(step_id)
     with world.unchanged():
         assert claim("w1") is None
-    assert [hopeless.step_id for hopeless in world.journal.hopeless(10)] == [step_id]
+    assert [hopeless.step_id for hopeless in world.journal.exhausted(10)] == [step_id]
 
 
 def test_a_step_that_is_to_wait_can_be_claimed_when_its_time_has_come(world: World, ready: Ready) -> None:
@@ -167,7 +167,7 @@ def test_a_claimed_turn_brings_all_that_the_turn_needs(world: World) -> None:
 def test_a_later_turn_sees_the_whole_transcript_and_the_sums_so_far(world: World) -> None:
     turn = world.turn()
     note = user("again")
-    (send,) = world.journal.ask_again(turn, [*said("one"), note], FEW, "slow").sends
+    (send,) = world.journal.next_turn(turn, [*said("one"), note], FEW, "slow").sends
     assert (send.queue, send.generation) == ("slow", 0)
     second = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
     assert second.transcript == (user("hi"), *said("one"), note)
@@ -176,7 +176,7 @@ def test_a_later_turn_sees_the_whole_transcript_and_the_sums_so_far(world: World
 
 def test_a_claimed_tool_brings_its_call_and_what_its_context_shows(world: World) -> None:
     (tool,) = world.tools("add", session_id="s", user_id="u", metadata={"a": 1})
-    assert tool.call == asking("add").tool_calls[0]
+    assert tool.tool_call == asking("add").tool_calls[0]
     assert (tool.name, tool.seq, tool.agent, tool.session_id, tool.user_id, tool.metadata) == (
         "add", 2, "echo", "s", "u", {"a": 1},
     )  # fmt: skip

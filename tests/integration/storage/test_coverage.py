@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis.stateful import INITIALIZE_RULE_MARKER, RULE_MARKER
 
-from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
-from agno_workers.database.schema import metadata
+from agno_workers.core.run import RunKind, RunStatus, StepKind, StepStatus, WaitsFor
+from agno_workers.database.tables import metadata
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from tests import invariants
 from tests.integration.knowledge.store.test_ingest_machine import Library
@@ -34,6 +34,7 @@ FUNCTION = re.compile(
     r"^CREATE OR REPLACE FUNCTION agno\.(\w+)(.*?)(?=^CREATE OR REPLACE|\Z)", re.MULTILINE | re.DOTALL
 )
 ENUMS = {
+    "run.kind": RunKind,
     "run.status": RunStatus,
     "step.status": StepStatus,
     "step.kind": StepKind,

@@ -86,7 +86,7 @@ def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
     seen = []
     for run_id in dead.failed(Which(), page=2):
         seen.append(run_id)
-        assert world.journal.redrive(run_id)
+        assert world.journal.retry_run(run_id)
         (step,) = world.sql("SELECT id FROM agno.step WHERE run_id = %(id)s AND status = 'ready'", id=run_id)
         turn = world.journal.claim_turn(run_id, step["id"], 1)
         assert turn is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from agno_workers.runs.journal import StepMessage
+from agno_workers.core.step import StepMessage
 from tests.integration.storage.world import Transaction, World
 
 

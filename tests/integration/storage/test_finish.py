@@ -9,16 +9,25 @@ import pytest
 
 from agno_workers.core.messages import Message, ToolResult, Usage, user
 from agno_workers.core.run import RunStatus, StepKind, StepStatus
-from agno_workers.runs.journal import CommitResult, Journal, TurnClaim
-from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
+from agno_workers.core.step import ClaimedStep, CommitResult
+from tests.integration.storage.world import (
+    FEW,
+    AllRepositories,
+    World,
+    asking,
+    claimed,
+    result,
+    said,
+    tool_steps,
+)
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
-Finish = Callable[[Journal, TurnClaim], CommitResult]
+Finish = Callable[[AllRepositories, ClaimedStep], CommitResult]
 
 FINISHES: dict[str, Finish] = {
     "end": lambda journal, turn: journal.end(turn, said("ok"), FEW, "ok", "end"),
     "fail": lambda journal, turn: journal.fail(turn, ERROR, "refused", said("no"), FEW),
-    "ask_again": lambda journal, turn: journal.ask_again(turn, said("hm"), FEW, "agents"),
+    "ask_again": lambda journal, turn: journal.next_turn(turn, said("hm"), FEW, "agents"),
     "fan_out": lambda journal, turn: journal.fan_out(turn, asking("add"), FEW, tool_steps("add"), "agents"),
 }
 finishes = pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES)
@@ -56,7 +65,7 @@ def test_a_failure_records_why_on_the_run_and_on_its_step(world: World) -> None:
 
 def test_another_turn_is_ready_and_owed_with_the_commit_that_asks_for_it(world: World) -> None:
     turn = world.turn(priority=3)
-    (send,) = world.journal.ask_again(turn, [*said("hm"), user("again")], FEW, "slow").sends
+    (send,) = world.journal.next_turn(turn, [*said("hm"), user("again")], FEW, "slow").sends
     assert (send.kind, send.queue, send.priority) == (StepKind.TURN, "slow", 3)
     assert world.step(send.step_id)["priority"] == 3
     assert world.value("SELECT step_id FROM agno.outbox WHERE id = %(id)s", id=send.outbox_id) == send.step_id
@@ -87,9 +96,9 @@ def test_a_late_result_of_a_turn_is_recorded_if_it_is_the_first(
     world: World, finish: Finish, meanwhile: str
 ) -> None:
     turn = world.turn()
-    other: TurnClaim | None = None
+    other: ClaimedStep | None = None
     if meanwhile == "to be tried later":
-        world.journal.retry(turn, 3600, ERROR)
+        world.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
     else:
         world.expire(turn.step_id)
     if meanwhile == "released":
@@ -226,7 +235,7 @@ def test_a_last_tool_whose_sister_was_rolled_back_wakes_nobody(world: World) -> 
 def test_sums_add_up_over_turns(world: World) -> None:
     turn = world.turn()
     for _ in range(3):
-        (send,) = world.journal.ask_again(turn, said("hm"), Usage(1, 2, 3, 4, 5), "agents").sends
+        (send,) = world.journal.next_turn(turn, said("hm"), Usage(1, 2, 3, 4, 5), "agents").sends
         turn = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
     world.journal.end(turn, said("ok"), Usage(1, 2, 3, 4, 5), "ok", "end")
     run = world.look.run(turn.run_id)

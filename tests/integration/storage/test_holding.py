@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import CommitResult
 from agno_workers.core.tool import Effect
-from agno_workers.runs.journal import CommitResult
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps, unknown_id
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
@@ -42,7 +42,7 @@ def test_a_renewal_names_exactly_the_steps_that_were_lost(world: World) -> None:
         world.expire(turn.step_id)
     world.journal_of("w2").claim_turn(taken.run_id, taken.step_id, 0)
     world.journal.release_expired(10)
-    world.journal.retry(given_back, 3600, ERROR)
+    world.journal.retry(given_back.step_id, given_back.attempt, 3600, ERROR)
     all_of_them = [turn.step_id for turn in (kept, cancelled, done, taken, released, given_back)]
     assert world.journal.renew([*all_of_them, unknown_id()]) == {
         cancelled.step_id, done.step_id, taken.step_id,
@@ -68,7 +68,7 @@ def test_renewing_nothing_is_nothing(world: World) -> None:
 
 def test_a_step_that_is_given_back_waits_for_its_time_and_keeps_why(world: World) -> None:
     turn = world.turn()
-    world.journal.retry(turn, 3600, ERROR)
+    world.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
     step = world.step(turn.step_id)
     assert (step["status"], step["tries"], step["attempt"], step["error"], step["sent_at"]) == ("ready", 1, 1, ERROR, None)  # fmt: skip
     assert world.journal.claim_turn(turn.run_id, turn.step_id, 0) is None
@@ -92,15 +92,15 @@ def test_only_the_attempt_that_holds_a_step_may_give_it_back(world: World, meanw
         case "cancelled":
             world.journal.cancel(turn.run_id)
         case _:
-            world.journal.retry(turn, 3600, ERROR)
+            world.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
     with world.unchanged():
-        world.journal.retry(turn, 0, {"type": "Late", "message": "", "ids": {}})
+        world.journal.retry(turn.step_id, turn.attempt, 0, {"type": "Late", "message": "", "ids": {}})
 
 
 def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_ran_out(world: World) -> None:
     turn = world.turn()
     world.expire(turn.step_id)
-    world.journal.retry(turn, 0, ERROR)
+    world.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
     assert world.step(turn.step_id)["status"] == "ready"
 
 
@@ -111,7 +111,7 @@ def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_r
 def test_giving_up_a_step_that_nobody_carries_changes_nothing(world: World, status: str) -> None:
     turn = world.turn()
     if status == "ready":
-        world.journal.retry(turn, 0, ERROR)
+        world.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
     else:
         world.journal.end(turn, said("ok"), FEW, "ok", "end")
     with world.unchanged():
@@ -181,9 +181,10 @@ def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrot
             case "fan_out":
                 return journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
             case "ask_again":
-                return journal.ask_again(turn, said("hm"), FEW, "agents")
+                return journal.next_turn(turn, said("hm"), FEW, "agents")
             case _:
-                return journal.finish_tool(tool, result(tool))
+                done: CommitResult = journal.finish_tool(tool, result(tool))
+                return done
 
     with world.transaction() as first, world.transaction() as second:
         recorded = record(first)
@@ -208,7 +209,7 @@ def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wro
         recording.commit()
         assert resumed.result()
     world.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
-    owed = world.journal.owed_sends(turn.run_id)
+    owed = world.journal.pending(turn.run_id)
     assert {send.step_id for send in owed} == {send.step_id for send in sends}
 
 
@@ -219,7 +220,7 @@ def test_a_cancelled_tool_is_never_carried_again(world: World, effect: Effect) -
     with world.unchanged():
         world.expire(tool.step_id)
         assert world.journal.release_expired(10) == []
-        assert world.journal.hopeless(10) == []
+        assert world.journal.exhausted(10) == []
         assert world.journal.take_lost(None, 0.0, 10) == []
         assert world.journal.claim_tool(tool.run_id, tool.step_id, 0) is None
 

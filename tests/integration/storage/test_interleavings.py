@@ -33,20 +33,27 @@ import pytest
 
 from agno_workers.core.messages import Message, ToolResult, user
 from agno_workers.core.run import StepKind, WaitsFor
-from agno_workers.core.tool import Effect, Policy
-from agno_workers.database.pool import Pool
-from agno_workers.runs.journal import (
-    Child,
+from agno_workers.core.step import (
+    ChildRun,
+    ClaimedStep,
     CommitResult,
     ExhaustedStep,
     ExpiredWait,
-    Journal,
     StepMessage,
-    ToolClaim,
     ToolStep,
-    TurnClaim,
 )
-from tests.integration.storage.world import FEW, Transaction, World, claimed, result, said, tool_steps
+from agno_workers.core.tool import Effect, Policy
+from agno_workers.database.pool import Pool
+from tests.integration.storage.world import (
+    FEW,
+    AllRepositories,
+    Transaction,
+    World,
+    claimed,
+    result,
+    said,
+    tool_steps,
+)
 from tests.integration.storage.world import asking as asking_for
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
@@ -57,8 +64,8 @@ class Stage:
     """A run in the middle of its life, with all that transactions could be about."""
 
     run_id: str
-    step: TurnClaim | ToolClaim | StepMessage | ExpiredWait
-    other: ToolClaim | None = None
+    step: ClaimedStep | StepMessage | ExpiredWait
+    other: ClaimedStep | None = None
     """The other tool of two."""
     waiting: ExpiredWait | None = None
     """The step again, where it is one that a person was asked about."""
@@ -72,7 +79,7 @@ class Place:
     pool: Pool | None
     stage: Stage
 
-    def by(self, worker: str) -> Journal:
+    def by(self, worker: str) -> AllRepositories:
         return self.world.journal_of(worker, self.pool)
 
 
@@ -89,7 +96,7 @@ def ready(world: World) -> Stage:
 def waiting(world: World) -> Stage:
     """A turn that was given back, and whose time has come."""
     turn = world.turn(idempotency_key="k")
-    world.journal.retry(turn, 0, ERROR)
+    world.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
     return Stage(turn.run_id, turn)
 
 
@@ -148,7 +155,7 @@ def cut_short(world: World) -> Stage:
 def unresolved(world: World) -> Stage:
     """The same, with the person who was asked, and did not answer in time."""
     stage = cut_short(world)
-    assert isinstance(stage.step, ToolClaim)
+    assert isinstance(stage.step, ClaimedStep)
     world.journal.ask_person(stage.step, ERROR)
     world.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE status = 'waiting'")
     (expired,) = world.journal.expired_waits(10)
@@ -160,7 +167,7 @@ def delegating(world: World) -> Stage:
     turn, _, other = two_calls(
         world,
         lambda step: ToolStep(
-            step.call, "agents", Effect.PURE, 1, child=Child("member", "agents", user("do"))
+            step.call, "agents", Effect.PURE, 1, child=ChildRun("member", "agents", user("do"))
         ),
     )
     world.sql("UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", id=turn.run_id)
@@ -169,7 +176,7 @@ def delegating(world: World) -> Stage:
     return Stage(turn.run_id, claimed(world.journal.claim_turn(child["run_id"], child["id"], 0)), other)
 
 
-def two_calls(world: World, made: Callable[[ToolStep], ToolStep]) -> tuple[TurnClaim, str, ToolClaim]:
+def two_calls(world: World, made: Callable[[ToolStep], ToolStep]) -> tuple[ClaimedStep, str, ClaimedStep]:
     """A run with two calls: the id of the first, which is what is `made` of it, and the second, under way."""
     turn = world.turn(idempotency_key="k")
     one, two = tool_steps("a", "b")
@@ -191,22 +198,22 @@ def claim_tool(at: Place) -> Any:
 
 
 def end(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     return at.by("w1").end(at.stage.step, said("ok"), FEW, "ok", "end")
 
 
 def fan_out(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     return at.by("w1").fan_out(at.stage.step, asking_for("a", "b"), FEW, tool_steps("a", "b"), "agents")
 
 
 def ask_again(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
-    return at.by("w1").ask_again(at.stage.step, said("hm"), FEW, "agents")
+    assert isinstance(at.stage.step, ClaimedStep)
+    return at.by("w1").next_turn(at.stage.step, said("hm"), FEW, "agents")
 
 
 def finish_tool(at: Place) -> Any:
-    assert isinstance(at.stage.step, ToolClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     return at.by("w1").finish_tool(at.stage.step, result(at.stage.step))
 
 
@@ -216,8 +223,8 @@ def finish_other(at: Place) -> Any:
 
 
 def retry(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim | ToolClaim)
-    at.by("w1").retry(at.stage.step, 0, ERROR)
+    assert isinstance(at.stage.step, ClaimedStep)
+    at.by("w1").retry_later(at.stage.step, 0, ERROR)
 
 
 def give_up(at: Place) -> Any:
@@ -241,7 +248,7 @@ def resume(at: Place) -> Any:
 
 
 def redrive(at: Place) -> Any:
-    return at.by("").redrive(at.stage.run_id)
+    return at.by("").retry_run(at.stage.run_id)
 
 
 def fork(at: Place) -> Any:
@@ -249,16 +256,16 @@ def fork(at: Place) -> Any:
 
 
 def delegate(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     (step,) = tool_steps("a")
-    calls = [ToolStep(step.call, "agents", Effect.PURE, 1, child=Child("member", "agents", user("do")))]
+    calls = [ToolStep(step.call, "agents", Effect.PURE, 1, child=ChildRun("member", "agents", user("do")))]
     return at.by("w1").fan_out(at.stage.step, asking_for("a"), FEW, calls, "agents")
 
 
-def bury(at: Place) -> Any:
+def fail_exhausted(at: Place) -> Any:
     """The keeper ends a step whose lease ran out; the list that it goes by may be old."""
     lost = _hopeless(at.stage.step)
-    if isinstance(at.stage.step, TurnClaim):
+    if lost.kind is StepKind.TURN:
         return at.by("").fail(lost, ERROR, "worker_lost", step_status="dead")
     return at.by("").finish_tool(lost, _told("died"), ERROR, "dead")
 
@@ -291,19 +298,18 @@ def end_overdue(at: Place) -> Any:
 
 
 def fail_child(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     return at.by("w1").fail(at.stage.step, ERROR, "refusal")
 
 
 def cancel_child(at: Place) -> Any:
-    assert isinstance(at.stage.step, TurnClaim)
+    assert isinstance(at.stage.step, ClaimedStep)
     return at.by("").cancel(at.stage.step.run_id)
 
 
 def _hopeless(step: Any) -> ExhaustedStep:
-    assert isinstance(step, TurnClaim | ToolClaim)
-    kind = StepKind.TURN if isinstance(step, TurnClaim) else StepKind.TOOL
-    return ExhaustedStep(step.step_id, step.run_id, 0, kind, step.key, "a", step.attempt, "w1", step.seq)
+    assert isinstance(step, ClaimedStep)
+    return ExhaustedStep(step.step_id, step.run_id, 0, step.kind, step.key, "a", step.attempt, "w1", step.seq)
 
 
 def _told(text: str) -> Message:
@@ -323,7 +329,7 @@ def take_lost(at: Place) -> Any:
 
 
 def take_outbox(at: Place) -> Any:
-    return at.by("").take_outbox(10, 60)
+    return at.by("").take(10, 60)
 
 
 def published(at: Place) -> Any:
@@ -335,14 +341,14 @@ ACTS: dict[Callable[[World], Stage], list[Act]] = {
     paused: [resume, pause, claim_turn, take_lost, take_outbox, cancel],
     waiting: [claim_turn, end, take_due, cancel],
     late_turn: [
-        submit, claim_turn, end, fan_out, delegate, retry, give_up, renew, cancel, release_expired, take_outbox, bury, pause, fork,
+        submit, claim_turn, end, fan_out, delegate, retry, give_up, renew, cancel, release_expired, take_outbox, fail_exhausted, pause, fork,
     ],
     late_tool: [
-        claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published, bury, pause,
+        claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published, fail_exhausted, pause,
     ],
     failed: [redrive, fork, submit, end, cancel],
     asking: [approve, settle, fail_unanswered, finish_other, cancel, pause],
-    cut_short: [ask_person, finish_tool, finish_other, bury, renew, cancel],
+    cut_short: [ask_person, finish_tool, finish_other, fail_exhausted, renew, cancel],
     unresolved: [settle, again, finish_tool, finish_other, cancel],
     delegating: [end, fail_child, cancel_child, end_overdue, finish_other, delegate],
 }  # fmt: skip
@@ -425,7 +431,7 @@ def short(given: Any) -> Any:
     match given:
         case CommitResult():
             return given.recorded, [send.kind for send in given.sends]
-        case TurnClaim() | ToolClaim():
+        case ClaimedStep() | ClaimedStep():
             return "claimed", given.attempt
         case list():
             return len(given)
@@ -444,7 +450,7 @@ def portrait(world: World) -> dict[str, Any]:
                    paused_at IS NULL AS goes, forked_from IS NOT NULL AS forked
             FROM agno.run ORDER BY depth, forked_from IS NOT NULL"""),
         "steps": world.sql(f"""
-            SELECT key, step.status, step.generation, kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling,
+            SELECT key, step.status, step.generation, step.kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling,
                    not_before IS NULL AS now, sent_at IS NULL AS unsent, lease_until > clock_timestamp() AS held,
                    step.ended_at IS NULL AS open
             FROM agno.step {of_runs}, key, step.generation"""),

@@ -6,8 +6,8 @@ import pytest
 
 from agno_workers.core.messages import user
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import CanvasContinuation, StepMessage
 from agno_workers.core.tool import Effect
-from agno_workers.runs.journal import CanvasContinuation, StepMessage
 from agno_workers.runs.results import Results
 from tests.integration.storage.world import FEW, World, claimed, result, said
 
@@ -23,31 +23,31 @@ def steps(owed: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> l
 
 def test_what_is_due_in_the_outbox_is_taken_once_and_again_later(world: World) -> None:
     sends = [world.submit().send for _ in range(3)]
-    taken = world.journal.take_outbox(10, 60)
+    taken = world.journal.take(10, 60)
     assert sorted(taken, key=lambda owed: owed.outbox_id or 0) == sends
-    assert world.journal.take_outbox(10, 60) == []
+    assert world.journal.take(10, 60) == []
     world.sql("UPDATE agno.outbox SET due_at = clock_timestamp()")
-    assert len(world.journal.take_outbox(10, 60)) == 3
+    assert len(world.journal.take(10, 60)) == 3
 
 
 def test_what_is_not_due_yet_stays_with_the_one_who_owes_it(world: World) -> None:
     later = world.journal_of("w1", publish_after_s=60.0)
     later.submit(user("hi"), agent="echo", queue="agents")
-    assert world.journal.take_outbox(10, 60) == []
+    assert world.journal.take(10, 60) == []
 
 
 def test_what_was_published_is_struck_out(world: World) -> None:
     sends = [world.submit().send for _ in range(3)]
     world.journal.published([send.outbox_id for send in sends[:2] if send and send.outbox_id is not None])
     world.journal.published([])
-    assert world.journal.take_outbox(10, 60) == sends[2:]
+    assert world.journal.take(10, 60) == sends[2:]
 
 
 def test_no_message_is_taken_by_two_keepers(world: World) -> None:
     sends = {send.step_id for send in (world.submit().send for _ in range(10)) if send}
     with world.transaction() as one, world.transaction() as two:
-        first = steps(world.journal_of("", one).take_outbox(6, 60))
-        taking = two.begin(lambda: world.journal_of("", two).take_outbox(10, 60))
+        first = steps(world.journal_of("", one).take(6, 60))
+        taking = two.begin(lambda: world.journal_of("", two).take(10, 60))
         assert not world.waits(taking, two)
         second = steps(taking.result())
         one.commit()
@@ -59,9 +59,9 @@ def test_no_message_is_taken_by_two_keepers(world: World) -> None:
 def test_what_a_keeper_that_died_had_taken_is_there_for_the_next(world: World) -> None:
     world.submit()
     with world.transaction() as dying:
-        assert len(world.journal_of("", dying).take_outbox(10, 60)) == 1
+        assert len(world.journal_of("", dying).take(10, 60)) == 1
         dying.rollback()
-    assert len(world.journal.take_outbox(10, 60)) == 1
+    assert len(world.journal.take(10, 60)) == 1
 
 
 @pytest.mark.parametrize("status", ["running", "done", "cancelled", "no such step"])
@@ -79,7 +79,7 @@ def test_messages_of_steps_that_are_not_ready_are_struck_out_and_not_sent(world:
             pass
     assert world.count("outbox") == 1
     wanted = world.submit().send
-    assert world.journal.take_outbox(10, 60) == [wanted]
+    assert world.journal.take(10, 60) == [wanted]
     assert world.count("outbox") == 1
 
 
@@ -90,7 +90,7 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(worl
     (owed,) = Results(world.pool).owed(ended.run_id, None)
     assert owed == CanvasContinuation(owed.outbox_id, ended.run_id)
     world.sql("UPDATE agno.outbox SET due_at = clock_timestamp() WHERE ended_run_id IS NOT NULL")
-    assert owed in world.journal.take_outbox(10, 60)
+    assert owed in world.journal.take(10, 60)
 
 
 # Timers.
@@ -98,8 +98,8 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(worl
 
 def test_a_step_is_taken_when_its_time_has_come_and_only_once(world: World) -> None:
     due, later = world.turn(), world.turn()
-    world.journal.retry(due, 0, ERROR)
-    world.journal.retry(later, 3600, ERROR)
+    world.journal.retry(due.step_id, due.attempt, 0, ERROR)
+    world.journal.retry(later.step_id, later.attempt, 3600, ERROR)
     assert steps(world.journal.take_due(10)) == [due.step_id]
     assert world.journal.take_due(10) == []
     assert claimed(world.journal.claim_turn(due.run_id, due.step_id, 0)).tries == 1
@@ -133,10 +133,10 @@ def test_a_step_without_further_attempts_is_hopeless_and_not_released(world: Wor
         world.expire(turn.step_id)
         assert world.journal.release_expired(10)
         assert world.journal.claim_turn(turn.run_id, turn.step_id, 0)
-    assert world.journal.hopeless(10) == []
+    assert world.journal.exhausted(10) == []
     world.expire(turn.step_id)
     assert world.journal.release_expired(10) == []
-    (hopeless,) = world.journal.hopeless(10)
+    (hopeless,) = world.journal.exhausted(10)
     assert (hopeless.step_id, hopeless.attempt, hopeless.worker, hopeless.seq) == (turn.step_id, 3, "w1", 1)
 
 
@@ -144,24 +144,24 @@ def test_refusals_of_a_provider_do_not_use_up_the_attempts_that_a_worker_may_die
     """A turn may be refused as often as its agent's Retry allows, and die `turn_attempts` (here 3) times beside that."""
     turn = world.turn()
     for _ in range(6):
-        world.journal.retry(turn, 0, ERROR)
+        world.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
         turn = claimed(world.journal.claim_turn(turn.run_id, turn.step_id, 0))
     assert (turn.attempt, turn.tries) == (7, 6)
     for _ in range(2):
         world.expire(turn.step_id)
-        assert world.journal.hopeless(10) == []
+        assert world.journal.exhausted(10) == []
         assert steps(world.journal.release_expired(10)) == [turn.step_id]
         assert world.journal.claim_turn(turn.run_id, turn.step_id, 0)
     world.expire(turn.step_id)
     assert world.journal.release_expired(10) == []
-    assert len(world.journal.hopeless(10)) == 1
+    assert len(world.journal.exhausted(10)) == 1
 
 
 @pytest.mark.parametrize("effect", list(Effect), ids=str)
 def test_after_its_first_crash_only_a_once_tool_is_hopeless(world: World, effect: Effect) -> None:
     (tool,) = world.tools("pay", effect=effect)
     world.expire(tool.step_id)
-    hopeless, released = world.journal.hopeless(10), world.journal.release_expired(10)
+    hopeless, released = world.journal.exhausted(10), world.journal.release_expired(10)
     if effect is Effect.ONCE:
         assert released == []
         assert [(step.name, step.call_id, step.effect) for step in hopeless] == [("pay", "call_0", effect)]
@@ -173,10 +173,10 @@ def test_after_its_first_crash_only_a_once_tool_is_hopeless(world: World, effect
 def test_a_hopeless_step_ends_with_what_is_recorded_for_it_and_its_run_goes_on(world: World) -> None:
     (tool,) = world.tools("pay", effect=Effect.ONCE)
     world.expire(tool.step_id)
-    (step,) = world.journal.hopeless(10)
+    (step,) = world.journal.exhausted(10)
     recorded = world.journal.finish_tool(step, result(tool, "?"), ERROR, step_status="unknown")
     assert len(recorded.sends) == 1
-    assert world.journal.hopeless(10) == []
+    assert world.journal.exhausted(10) == []
     assert world.step(tool.step_id)["status"] == "unknown"
 
 
@@ -223,7 +223,7 @@ def test_a_step_that_is_carried_or_waits_for_its_time_is_not_lost(world: World) 
     world.submit(not_before="2100-01-01T00:00:00Z")
     assert world.journal.silent_queues(0) == []
     assert world.journal.take_lost(None, 0.0, 10) == []
-    world.journal.retry(turn, 3600, ERROR)
+    world.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
     assert world.journal.take_lost(None, 0.0, 10) == []
 
 

@@ -8,14 +8,14 @@ import pytest
 
 from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
-from agno_workers.runs.journal import TurnClaim
+from agno_workers.core.step import ClaimedStep
 from agno_workers.runs.queries import Event, output
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
 
 
-def ended(world: World, text: str, **options: str) -> TurnClaim:
+def ended(world: World, text: str, **options: str) -> ClaimedStep:
     """A run that is done: it was asked a question, and answered in capitals."""
     turn = world.turn(text=text, **{"session_id": "s", **options})
     world.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, user
+from agno_workers.core.step import ToolStep
 from agno_workers.core.tool import Effect
 from agno_workers.database.pool import Payloads, to_json
-from agno_workers.runs.journal import ToolStep
 from tests.integration.storage.world import FEW, INLINE_MAX_BYTES, World, claimed, said
 
 LARGE = "ä" * 50 * 1024  # 100 KiB
@@ -55,7 +55,7 @@ def test_a_large_text_goes_all_the_way_input_arguments_result_answer(world: Worl
     asked = Message("assistant", (Text("hm"), call))
     (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
     tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
-    assert tool.call == call
+    assert tool.tool_call == call
     gave = Message("tool", (ToolResult("call_0", "echo", texts[2]),))
     (send,) = world.journal.finish_tool(tool, gave).sends
     last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
@@ -167,7 +167,7 @@ def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(world: World
     asked = Message("assistant", (Text(BROKEN), call))
     (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
     tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
-    assert (tool.name, tool.call) == (MENDED, ToolCall(MENDED, MENDED, MENDED))
+    assert (tool.name, tool.tool_call) == (MENDED, ToolCall(MENDED, MENDED, MENDED))
     gave = Message("tool", (ToolResult(BROKEN, BROKEN, BROKEN, True),))
     (send,) = world.journal.finish_tool(tool, gave, {"message": BROKEN}).sends
     last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))

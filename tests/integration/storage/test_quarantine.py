@@ -13,7 +13,7 @@ from agno_workers.wiring import Services
 
 @pytest.fixture
 def pool(services: Services) -> Pool:
-    return services.pool
+    return services.database.pool
 
 
 def message(reason: str = "unreadable", text: str = "head") -> Quarantined:

@@ -36,27 +36,27 @@ from msgspec.structs import replace
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall, Usage, user
-from agno_workers.core.run import RunStatus, StepKind, WaitsFor
-from agno_workers.core.tool import Effect, Policy, ToolOutcome
-from agno_workers.database.pool import Connection, Pool, Row
-from agno_workers.engine import tool as tool_calls
-from agno_workers.engine.active_steps import ActiveSteps
-from agno_workers.engine.registry import Registry
-from agno_workers.engine.turn import Engine
-from agno_workers.errors import InvalidInput, NotWaiting
-from agno_workers.local import EmbeddedServers
-from agno_workers.runs.batch import Batches, Common, Item
-from agno_workers.runs.journal import (
+from agno_workers.core.run import StepKind, WaitsFor
+from agno_workers.core.step import (
     CanvasContinuation,
-    Child,
+    ChildRun,
+    ClaimedStep,
     CommitResult,
     ExhaustedStep,
     ExpiredWait,
     StepMessage,
-    ToolClaim,
     ToolStep,
-    TurnClaim,
 )
+from agno_workers.core.tool import Effect, Policy, ToolOutcome
+from agno_workers.database.pool import Connection, Pool, Row
+from agno_workers.engine import tool as tool_calls
+from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.turn import Engine
+from agno_workers.errors import InvalidInput, NotWaiting
+from agno_workers.local import EmbeddedServers
+from agno_workers.registry import Registry
+from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.runs.queries import Waiting
 from agno_workers.runs.results import Results
 from agno_workers.runs.workers import Workers
@@ -72,7 +72,6 @@ from tests.integration.storage.world import (
     claimed,
     said,
 )
-from tests.steps import Shelf
 
 InOrder = TypeVar("InOrder", StepMessage, ExhaustedStep, ExpiredWait, Waiting)
 ROADS = int(os.environ.get("AGNO_ROADS", "0"))
@@ -118,7 +117,7 @@ class Carried:
     """A claim in the hands of a worker, who may have lost it, or have died, without knowing."""
 
     worker: str
-    claim: TurnClaim | ToolClaim
+    claim: ClaimedStep
     is_executed: bool = False
 
 
@@ -147,18 +146,10 @@ class Road(RuleBasedStateMachine):
         self.journal = self.world.journal
         self.workers = Workers(pool)
         self.results = Results(pool)
-        self.bulk = Batches(pool, self.journal, inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
-        self.engine = Engine(
-            self.journal,
-            pool,
-            Registry([]),
-            streams,
-            _no_model,
-            "agents",
-            "tools",
-            ActiveSteps(self.journal.is_held),
-            Shelf(pool).library,
+        self.bulk = Batches(
+            pool, self.journal.store, RunNumbers(inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
         )
+        self.engine = _engine(self.world, streams)
         self.mail: list[StepMessage] = []
         """What is on its way to workers."""
         self.carried: list[Carried] = []
@@ -210,7 +201,7 @@ class Road(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule()
     def submit_by_sql(self) -> None:
-        self._accept(self.world.value("SELECT agno.submit('a', 'hi')"))
+        self._accept(self.world.value("SELECT agno.submit('a', 'hi', allow_unknown => true)"))
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule(fate=fates)
@@ -226,7 +217,9 @@ class Road(RuleBasedStateMachine):
     @rule(key=st.sampled_from([None, "k1"]))
     def submit_many(self, key: str | None) -> None:
         batch = str(uuid7())
-        assert self.bulk.submit(batch, [Item(user("one")), Item(user("two"), key)], Common("a", "agents"))
+        assert self.bulk.submit(
+            batch, [Item(user("one")), Item(user("two"), key)], Common("a", "agents", allow_unknown=True)
+        )
         for run in self.bulk.runs(batch):
             self._accept(run.id)
             if run.idempotency_key:
@@ -248,7 +241,9 @@ class Road(RuleBasedStateMachine):
     def stop_without_the_children(self, pick: int) -> None:
         """Whoever cancels, and dies before it comes to the children."""
         run = self._run(pick)
-        stopped = self.journal._stop(run["id"], RunStatus.CANCELLED, "cancelled", ERROR)
+        stopped = self.journal._stop(
+            run["id"], {"status": "cancelled", "reason": "cancelled", "error": ERROR}
+        )
         assert stopped == (run["ended_at"] is None)
 
     @if_any("open")
@@ -272,7 +267,7 @@ class Road(RuleBasedStateMachine):
     @rule(pick=picks)
     def redrive(self, pick: int) -> None:
         run = self._run(pick, "status = 'failed'")
-        assert self.journal.redrive(run["id"]) == (run["status"] == "failed")
+        assert self.journal.retry_run(run["id"]) == (run["status"] == "failed")
 
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
@@ -322,8 +317,8 @@ class Road(RuleBasedStateMachine):
         claim = take(send.run_id, send.step_id, send.generation)
         if claim is None:
             return None
-        if isinstance(claim, TurnClaim):
-            assert len(claim.transcript) == claim.seq
+        if claim.kind is StepKind.TURN:
+            assert len(claim.messages) == claim.seq
         carried = Carried(worker, claim)
         self.carried.append(carried)
         return carried
@@ -365,7 +360,7 @@ class Road(RuleBasedStateMachine):
         self.mail.sort(key=lambda send: send.kind)
         carried = self._receive(pick % 3, "w2", is_doubled=False)
         if carried is not None:
-            if is_executed and isinstance(carried.claim, ToolClaim):
+            if is_executed and carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
             self.world.expire(carried.claim.step_id)
             self.expire_leases(is_late=False, fate=fate)
@@ -374,7 +369,7 @@ class Road(RuleBasedStateMachine):
         carried = self._receive(pick, "w1", is_doubled=False)
         if carried is not None:
             self.carried.remove(carried)
-            if isinstance(carried.claim, ToolClaim):
+            if carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
                 self._tool_ends(carried.claim, ToolOutcome("said", is_error=is_bad), fate)
             elif is_bad:
@@ -384,25 +379,25 @@ class Road(RuleBasedStateMachine):
             else:
                 self._turn_ends(carried.claim, self.journal.end, fate, said("ok"), FEW, "ok", "end")
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks, is_doubled=st.booleans(), calls=some_calls, fate=fates)
     def fan_out(self, pick: int, is_doubled: bool, calls: list[str], fate: str) -> None:
         if len(self.runs) >= MAX_RUNS:
             calls = [name for name in calls if name != CHILD] or ["write"]
         self._fan_out(self._turn(pick, is_doubled), calls, fate)
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks, is_doubled=st.booleans(), how=st.sampled_from(["again", "misfit"]), fate=fates)
     def ask_again(self, pick: int, is_doubled: bool, how: str, fate: str) -> None:
         words = said("hm") if how == "again" else [*said("hm"), user("try again")]
-        self._turn_ends(self._turn(pick, is_doubled), self.journal.ask_again, fate, words, FEW, "agents")
+        self._turn_ends(self._turn(pick, is_doubled), self.journal.next_turn, fate, words, FEW, "agents")
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks, is_doubled=st.booleans(), fate=fates)
     def end(self, pick: int, is_doubled: bool, fate: str) -> None:
         self._turn_ends(self._turn(pick, is_doubled), self.journal.end, fate, said("ok"), FEW, "ok", "end")
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks, is_doubled=st.booleans(), how=st.sampled_from(["silently", "with words", "dead"]))
     def fail(self, pick: int, is_doubled: bool, how: str) -> None:
         words = (said("no"), FEW) if how == "with words" else ()
@@ -412,17 +407,17 @@ class Road(RuleBasedStateMachine):
             turn, self.journal.fail, "sent", ERROR, "model_rejected", *words, step_status=step_status
         )
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks)
     def try_turn_later(self, pick: int) -> None:
-        self.journal.retry(self._turn(pick, is_doubled=True), 60, ERROR)
+        self.journal.retry_later(self._turn(pick, is_doubled=True), 60, ERROR)
 
-    @precondition(lambda self: self._holds(TurnClaim))
+    @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks)
     def set_deadline(self, pick: int) -> None:
         self.journal.set_deadline(self._turn(pick, is_doubled=True).run_id, 60)
 
-    @precondition(lambda self: self._holds(ToolClaim))
+    @precondition(lambda self: self._holds(StepKind.TOOL))
     @rule(
         pick=picks,
         is_doubled=st.booleans(),
@@ -430,9 +425,8 @@ class Road(RuleBasedStateMachine):
         fate=fates,
     )
     def execute(self, pick: int, is_doubled: bool, outcome: str, fate: str) -> None:
-        carried = self._take(pick, ToolClaim, is_doubled)
+        carried = self._take(pick, StepKind.TOOL, is_doubled)
         claim = carried.claim
-        assert isinstance(claim, ToolClaim)
         if outcome == "nobody knows" and claim.reconciling:
             self._publish(tool_calls.leave_unknown(self.engine, claim, "the hook does not know").sends, fate)
             return
@@ -506,14 +500,14 @@ class Road(RuleBasedStateMachine):
     @rule(is_late=st.booleans(), fate=fates)
     def expire_leases(self, is_late: bool, fate: str) -> None:
         self._publish(self.journal.release_expired(100), fate)
-        self.hopeless += self._in_order(self.journal.hopeless(100))
+        self.hopeless += self._in_order(self.journal.exhausted(100))
         if not is_late:
-            self._bury(fate)
+            self._fail_exhausted(fate)
 
     @precondition(lambda self: self.hopeless)
     @rule(fate=fates)
     def bury_late(self, fate: str) -> None:
-        self._bury(fate)
+        self._fail_exhausted(fate)
 
     @if_any("expired")
     @rule(is_late=st.booleans(), fate=fates)
@@ -553,7 +547,7 @@ class Road(RuleBasedStateMachine):
     @rule(fate=fates)
     def publish_outbox(self, fate: str) -> None:
         self.world.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
-        owed = self.journal.take_outbox(100, 0)
+        owed = self.journal.take(100, 0)
         self._publish([item for item in owed if isinstance(item, StepMessage)], fate)
         for item in owed:
             if isinstance(item, CanvasContinuation) and self.results.hold_owed(item.outbox_id):
@@ -582,7 +576,7 @@ class Road(RuleBasedStateMachine):
     def answer(self, pick: int, verdict: str, is_stale: bool) -> None:
         """A person looks at what waits, and says something; or says it to what was on the screen long ago."""
         waiting = self._in_order(self.world.look.waiting())
-        fresh = [Requirement(one, self.journal) for one in waiting]
+        fresh = [Requirement(one, self.world.database) for one in waiting]
         for requirement in _at_most_one(self.asked if is_stale else fresh, pick):
             waits = self.world.step(requirement.id)["waits_for"] == requirement.needs
             try:
@@ -626,7 +620,7 @@ class Road(RuleBasedStateMachine):
             self.resend("lost", "sent")
             self.publish_outbox("sent")
             for waiting in self.world.look.waiting():
-                self._say(Requirement(waiting, self.journal), "yes")
+                self._say(Requirement(waiting, self.world.database), "yes")
             while self.mail:
                 self._carry_on()
             self.nothing_is_broken()
@@ -642,7 +636,7 @@ class Road(RuleBasedStateMachine):
         carried = self._receive(0, "w1", is_doubled=False)
         if carried is not None:
             self.carried.remove(carried)
-            if isinstance(carried.claim, ToolClaim):
+            if carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
                 self._tool_ends(carried.claim, ToolOutcome("ok"), "sent")
             else:
@@ -670,21 +664,19 @@ class Road(RuleBasedStateMachine):
         else:
             self.results.release_owed(owed.outbox_id)
 
-    def _turn(self, pick: int, is_doubled: bool) -> TurnClaim:
-        claim = self._take(pick, TurnClaim, is_doubled).claim
-        assert isinstance(claim, TurnClaim)
-        return claim
+    def _turn(self, pick: int, is_doubled: bool) -> ClaimedStep:
+        return self._take(pick, StepKind.TURN, is_doubled).claim
 
-    def _holds(self, kind: type[TurnClaim | ToolClaim]) -> bool:
-        return any(isinstance(carried.claim, kind) for carried in self.carried)
+    def _holds(self, kind: StepKind) -> bool:
+        return any(carried.claim.kind is kind for carried in self.carried)
 
-    def _take(self, pick: int, kind: type[TurnClaim | ToolClaim], is_doubled: bool) -> Carried:
-        carried: Carried = _one([one for one in self.carried if isinstance(one.claim, kind)], pick)
+    def _take(self, pick: int, kind: StepKind, is_doubled: bool) -> Carried:
+        carried: Carried = _one([one for one in self.carried if one.claim.kind is kind], pick)
         if not is_doubled:
             self.carried.remove(carried)
         return carried
 
-    def _fan_out(self, claim: TurnClaim, calls: Sequence[str], fate: str) -> None:
+    def _fan_out(self, claim: ClaimedStep, calls: Sequence[str], fate: str) -> None:
         steps = [_tool_step(f"call_{claim.turns}_{place}", name) for place, name in enumerate(calls)]
         message = Message("assistant", tuple(step.call for step in steps))
         recorded = self._turn_ends(claim, self.journal.fan_out, fate, message, FEW, steps, "agents")
@@ -692,7 +684,7 @@ class Road(RuleBasedStateMachine):
             self._accept(send.run_id)
         self._publish(recorded.children, fate)
 
-    def _turn_ends(self, claim: TurnClaim, move: Callable[..., CommitResult], fate: str, *result: Any, **more: Any) -> CommitResult:  # fmt: skip
+    def _turn_ends(self, claim: ClaimedStep, move: Callable[..., CommitResult], fate: str, *result: Any, **more: Any) -> CommitResult:  # fmt: skip
         """Whoever comes first is recorded, and everybody else refused."""
         wanted = self._is_wanted(claim)
         recorded = move(claim, *result, **more)
@@ -702,20 +694,20 @@ class Road(RuleBasedStateMachine):
             self.replies[claim.run_id] += any(isinstance(value, Usage) for value in result)
             self._publish(recorded.sends, fate)
             if recorded.parent_run_id is not None:
-                self._publish(self.journal.owed_sends(recorded.parent_run_id), fate)
+                self._publish(self.journal.pending(recorded.parent_run_id), fate)
             if recorded.continues is not None:
                 for owed in self.results.owed(*recorded.continues):
                     self._go_on(owed, fate)
         return recorded
 
-    def _tool_ends(self, claim: ToolClaim, outcome: ToolOutcome, fate: str) -> None:
+    def _tool_ends(self, claim: ClaimedStep, outcome: ToolOutcome, fate: str) -> None:
         wanted = self._is_wanted(claim)
         recorded = tool_calls.finish(self.engine, claim, None, outcome)
         assert recorded.recorded == wanted
         self.recorded[Result(claim.run_id, claim.generation, claim.key)] += recorded.recorded
         self._publish(recorded.sends, fate)
 
-    def _is_wanted(self, claim: TurnClaim | ToolClaim) -> bool:
+    def _is_wanted(self, claim: ClaimedStep) -> bool:
         run, step = self.world.run(claim.run_id), self.world.step(claim.step_id)
         is_open = step["status"] in ("ready", "running") or step["waits_for"] == "resolution"
         return is_open and run["ended_at"] is None and run["generation"] == claim.generation
@@ -723,7 +715,6 @@ class Road(RuleBasedStateMachine):
     def _execute(self, carried: Carried) -> None:
         """A `once` tool after a crash asks its hook first, which knows what happened."""
         claim = carried.claim
-        assert isinstance(claim, ToolClaim)
         if claim.reconciling and self.executions[claim.step_id]:
             return
         if claim.reconciling:
@@ -732,9 +723,9 @@ class Road(RuleBasedStateMachine):
             self.executions[claim.step_id] += 1
         carried.is_executed = True
 
-    def _bury(self, fate: str) -> None:
+    def _fail_exhausted(self, fate: str) -> None:
         while self.hopeless:
-            self._publish(tool_calls.bury(self.engine, self.hopeless.pop(0)).sends, fate)
+            self._publish(tool_calls.fail_exhausted(self.engine, self.hopeless.pop(0)).sends, fate)
 
     def _expire(self, fate: str) -> None:
         while self.expired:
@@ -783,7 +774,7 @@ class Road(RuleBasedStateMachine):
 def _tool_step(call_id: str, name: str) -> ToolStep:
     call = ToolCall(call_id, name)
     if name == CHILD:
-        return ToolStep(call, "agents", Effect.PURE, 1, child=Child(CHILD, "agents", user("do it")))
+        return ToolStep(call, "agents", Effect.PURE, 1, child=ChildRun(CHILD, "agents", user("do it")))
     how = CALLS[name]
     if isinstance(how, Effect):
         return ToolStep(call, "tools", how, 2)
@@ -858,7 +849,7 @@ def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_cal
         turn, asking("pay"), FEW, [ToolStep(call, "tools", Effect.ONCE, 3, policy)], "agents"
     )
     (waiting,) = world.look.waiting()
-    early, stale = (Requirement(waiting, world.journal) for _ in range(2))
+    early, stale = (Requirement(waiting, world.database) for _ in range(2))
     early.approve()
     claim = claimed(world.journal.claim_tool(turn.run_id, waiting.step_id, 0))
     assert world.journal.ask_person(claim, ERROR)
@@ -868,8 +859,8 @@ def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_cal
 
 def test_a_child_that_its_parent_forgot_when_it_was_sent_again_is_an_orphan(world: World) -> None:
     parent, child = _delegation(world)
-    world.journal._stop(parent.run_id, RunStatus.FAILED, "nobody_answered", ERROR)
-    assert world.journal.redrive(parent.run_id)
+    world.journal._stop(parent.run_id, {"status": "failed", "reason": "nobody_answered", "error": ERROR})
+    assert world.journal.retry_run(parent.run_id)
     assert world.journal.orphans(10) == [child.run_id]
 
 
@@ -899,7 +890,7 @@ def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(world: World)
     world.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
     world.sql("UPDATE agno.run SET created_at = created_at - interval '1 hour'")
     world.sql("UPDATE agno.step SET created_at = created_at - interval '1 hour'")
-    world.journal.redrive(turn.run_id)
+    world.journal.retry_run(turn.run_id)
     deadline_at = world.journal.set_deadline(turn.run_id, 60)
     assert deadline_at is not None
     assert deadline_at > world.journal.now()
@@ -919,25 +910,22 @@ def test_a_fork_can_be_forked_from_a_call_that_it_took_over(world: World) -> Non
     (step,) = [step.id for step in world.look.steps(again) if step.key == two.key]
     claim = claimed(world.journal.claim_tool(again, step, 0))
     (send,) = tool_calls.finish(_engine(world), claim, None, ToolOutcome("ok")).sends
-    assert len(claimed(world.journal.claim_turn(again, send.step_id, 0)).transcript) == 4
+    assert len(claimed(world.journal.claim_turn(again, send.step_id, 0)).messages) == 4
 
 
-def _engine(world: World) -> Engine:
-    streams = Streams(redis.Redis(), max_events=10, ttl_s=60)
+def _engine(world: World, streams: Streams | None = None) -> Engine:
     return Engine(
-        world.journal,
-        world.pool,
-        Registry([]),
-        streams,
+        world.journal.store,
+        Registry([]).get,
+        streams or Streams(redis.Redis(), max_events=10, ttl_s=60),
         _no_model,
         "agents",
         "tools",
         ActiveSteps(world.journal.is_held),
-        Shelf(world.pool).library,
     )
 
 
-def _delegation(world: World) -> tuple[TurnClaim, StepMessage]:
+def _delegation(world: World) -> tuple[ClaimedStep, StepMessage]:
     turn = world.turn()
     recorded = world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
     (child,) = recorded.children

@@ -11,10 +11,13 @@ import psycopg
 import pytest
 
 from agno_workers.core.messages import user
+from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepKind
+from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Connection
-from agno_workers.errors import InvalidInput, RunNotFound
-from agno_workers.runs.journal import StepMessage, utc
+from agno_workers.errors import InvalidInput, RunNotFound, UnknownAgent
+from agno_workers.runs.agents import RegisteredAgent
+from agno_workers.runs.base import utc
 from agno_workers.runs.queries import known_id
 from tests.integration.storage.world import World, unknown_id
 
@@ -102,7 +105,7 @@ def test_a_run_for_later_owes_no_message_now(world: World) -> None:
 
 
 def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(world: World) -> None:
-    with world.unchanged(), pytest.raises(psycopg.Error, match="agent is empty"):
+    with world.unchanged(), pytest.raises(InvalidInput, match="agent is empty"):
         world.submit(agent="")
 
 
@@ -134,6 +137,9 @@ def test_an_id_in_any_spelling_is_the_same_id(given: str) -> None:
 
 @pytest.fixture
 def caller(world: World) -> Iterator[Connection]:
+    world.database.agents.register(
+        [RegisteredAgent("echo", "agents"), RegisteredAgent("researcher", "research")]
+    )
     connection = world.pool.dedicated()
     connection.autocommit = False
     yield connection
@@ -152,7 +158,7 @@ def test_sql_needs_no_more_than_an_agent_and_an_input(world: World, caller: Conn
     run = world.look.run(run_id)
     assert (run.agent, run.status, run.metadata, run.session_id) == ("echo", RunStatus.QUEUED, {}, None)
     assert world.look.transcript(run_id) == [user("hi")]
-    (owed,) = world.journal.take_outbox(10, 60)
+    (owed,) = world.journal.take(10, 60)
     assert isinstance(owed, StepMessage)
     assert (owed.run_id, owed.queue, owed.kind) == (run_id, "agents", StepKind.TURN)
     assert world.journal.claim_turn(owed.run_id, owed.step_id, 0)
@@ -193,6 +199,27 @@ def test_sql_with_no_queue_means_that_of_the_agents(world: World, caller: Connec
     run_id = submit_in_sql(caller, "'echo', 'hi', queue => NULL")
     caller.commit()
     assert world.run(run_id)["queue"] == "agents"
+
+
+@pytest.mark.parametrize("queue", [None, "urgent"])
+def test_submit_uses_the_queue_that_the_agent_s_workers_registered(
+    world: World, caller: Connection, queue: str | None
+) -> None:
+    run_id = submit_in_sql(caller, "'researcher', 'hi', queue => %s", queue)
+    caller.commit()
+    request = run_request("researcher", ["hi"], {"queue": queue})
+    submitted = world.database.submissions.submit(request)
+    assert [world.run(each)["queue"] for each in (run_id, submitted.run_id)] == [queue or "research"] * 2
+
+
+def test_submit_for_an_agent_that_no_worker_registered_is_refused(world: World, caller: Connection) -> None:
+    with world.unchanged():
+        with pytest.raises(psycopg.errors.UndefinedObject, match="Registered: echo, researcher"):
+            submit_in_sql(caller, "'reseacher', 'hi'")
+        with pytest.raises(UnknownAgent, match="Did you mean 'researcher'"):
+            world.database.submissions.submit(run_request("reseacher", ["hi"], {}))
+    allowed = run_request("reseacher", ["hi"], {"allow_unknown": True})
+    assert world.run(world.database.submissions.submit(allowed).run_id)["queue"] == "agents"
 
 
 def test_a_submit_in_sql_dies_with_the_callers_transaction(world: World, caller: Connection) -> None:

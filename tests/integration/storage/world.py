@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,19 @@ from psycopg.rows import DictRow
 
 import agno_workers
 from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, Usage, user
+from agno_workers.core.request import RunRequest
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import ClaimedStep, CommitResult, Submitted, ToolStep, TurnRecord
 from agno_workers.core.tool import Effect
 from agno_workers.database.pool import Connection, Pool, Row, execute, statements
-from agno_workers.database.schema import metadata
-from agno_workers.runs.journal import CommitResult, Journal, Submitted, ToolClaim, ToolStep, TurnClaim
+from agno_workers.database.tables import metadata
+from agno_workers.repositories import Database
+from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.journal import RunJournal
+from agno_workers.runs.maintain import Maintenance
+from agno_workers.runs.outbox import Outbox
 from agno_workers.runs.queries import RunQueries
+from agno_workers.runs.submit import Submissions
 
 T = TypeVar("T")
 TABLES = [f"agno.{table.name}" for table in metadata.sorted_tables]
@@ -32,7 +41,61 @@ SQL_FILES = sorted(
     if path.parent.name not in ("functions", "versions")
 )
 STATEMENTS = {f"{file}.{name}": text for file in SQL_FILES for name, text in statements(file).items()}
-"""All named statements, as `runs/journal.submit`."""
+"""All named statements, as `runs/commit.finish`."""
+
+
+class AllRepositories:
+    """All that runs do in Postgres behind one name, in short forms that tests use."""
+
+    def __init__(self, pool: Pool, worker: str, **numbers: Any) -> None:
+        self.worker = worker
+        own = pool, RunNumbers(**numbers), worker
+        self.store, self.submissions = RunJournal(*own), Submissions(*own)
+        self.outbox, self.maintenance = Outbox(*own), Maintenance(*own)
+
+    def __getattr__(self, name: str) -> Any:
+        parts: tuple[object, ...] = (self.store, self.submissions, self.outbox, self.maintenance)
+        return next(getattr(part, name) for part in parts if hasattr(part, name))
+
+    def submit(
+        self, message: Message, *, agent: str, queue: str | None = None, connection: Any = None, **options: Any
+    ) -> Submitted:  # fmt: skip
+        if isinstance(due := options.get("not_before"), str):
+            options["not_before"] = datetime.fromisoformat(due)
+        request = RunRequest(agent=agent, input=message, queue=queue, **{"allow_unknown": True, **options})
+        return self.submissions.submit(request, connection)
+
+    def retry_later(self, claim: ClaimedStep, delay_s: float, error: dict[str, Any]) -> None:
+        self.store.retry(claim.step_id, claim.attempt, delay_s, error)
+
+    def claim_turn(self, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
+        found: ClaimedStep | None = self.claim(StepKind.TURN, run_id, step_id, generation)
+        return found
+
+    def claim_tool(self, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
+        found: ClaimedStep | None = self.claim(StepKind.TOOL, run_id, step_id, generation)
+        return found
+
+    def fan_out(
+        self, claim: ClaimedStep, asked: Message, usage: Usage, calls: Sequence[ToolStep], queue: str, **kept: Any
+    ) -> CommitResult:  # fmt: skip
+        return self.store.fan_out(claim, TurnRecord((asked,), usage, **kept), calls, queue)
+
+    def next_turn(
+        self, claim: ClaimedStep, said: Sequence[Message], usage: Usage, queue: str, **kept: Any
+    ) -> CommitResult:
+        return self.store.next_turn(claim, TurnRecord(tuple(said), usage, **kept), queue)
+
+    def end(
+        self, claim: ClaimedStep, said: Sequence[Message], usage: Usage, content: Any, reason: str, **kept: Any
+    ) -> CommitResult:  # fmt: skip
+        return self.store.end(claim, TurnRecord(tuple(said), usage, **kept), content, reason)
+
+    def fail(
+        self, step: Any, error: dict[str, Any], reason: str, said: Sequence[Message] = (), usage: Usage | None = None,
+        step_status: str = "done",
+    ) -> CommitResult:  # fmt: skip
+        return self.store.fail(step, error, reason, TurnRecord(tuple(said), usage), step_status)
 
 
 class World:
@@ -43,7 +106,7 @@ class World:
         self.look = RunQueries(pool)
         self.journal = self.journal_of("w1")
 
-    def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> Journal:
+    def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> AllRepositories:
         """The journal as another worker has it; `pool` may be an open Transaction."""
         numbers = {
             "inline_max_bytes": INLINE_MAX_BYTES,
@@ -51,7 +114,11 @@ class World:
             "publish_after_s": 0.0,
             "turn_attempts": 3,
         }
-        return Journal(pool or self.pool, **(numbers | changed), worker=worker)
+        return AllRepositories(pool or self.pool, worker, **(numbers | changed))
+
+    @property
+    def database(self) -> Database:
+        return on_pool(self.pool)
 
     def sql(self, statement: str, **params: Any) -> list[Row]:
         return self.pool.run(statement, params)
@@ -96,7 +163,7 @@ class World:
     def submit(self, text: str = "hi", agent: str = "echo", **options: Any) -> Submitted:
         return self.journal.submit(user(text), agent=agent, queue="agents", **options)
 
-    def turn(self, **options: Any) -> TurnClaim:
+    def turn(self, **options: Any) -> ClaimedStep:
         """A new run whose first turn was sent and is under way, carried by w1."""
         submitted = self.submit(**options)
         assert submitted.send is not None
@@ -113,7 +180,7 @@ class World:
         assert recorded.recorded
         return recorded  # fmt: skip
 
-    def tools(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> list[ToolClaim]:
+    def tools(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> list[ClaimedStep]:
         """A new run whose tools were all sent and are under way, carried by w1."""
         sends = self.fan_out(*names, effect=effect, **options).sends
         self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
@@ -218,6 +285,14 @@ class CountingPool(Pool):
         return {row["funcname"] for row in self.run("SELECT funcname FROM pg_stat_user_functions")}
 
 
+def on_pool(pool: Pool, worker: str = "w1", **changed: Any) -> Database:
+    """The database of a test, on a pool that the test looks into."""
+    numbers = RunNumbers(lease_s=60.0, publish_after_s=0.0, turn_attempts=3)
+    database = Database(pool.url, worker=worker, numbers=numbers, **changed)
+    database.pool = pool
+    return database
+
+
 def claimed(claim: T | None) -> T:
     assert claim is not None
     return claim
@@ -235,8 +310,8 @@ def said(text: str) -> list[Message]:
     return [Message("assistant", (Text(text),))]
 
 
-def result(claim: ToolClaim, text: str = "ok") -> Message:
-    return Message("tool", (ToolResult(claim.call.id, claim.name, text),))
+def result(claim: ClaimedStep, text: str = "ok") -> Message:
+    return Message("tool", (ToolResult(claim.call_id or "", claim.name, text),))
 
 
 def unknown_id() -> str:

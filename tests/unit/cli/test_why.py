@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from agno_workers.cli.diagnose import expiry, moves, why_waiting
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import ToolCall
-from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.core.tool import Policy
 from agno_workers.runs.queries import Child, Lease, RunDiagnostics, Waiting
 
@@ -213,7 +213,7 @@ def test_a_run_without_steps_ends_as_another_one_does() -> None:
     assert "idempotency key" in said
 
 
-INGESTION = Run("r", "knowledge:docs", RunStatus.RUNNING)
+INGESTION = Run("r", "knowledge:docs", RunStatus.RUNNING, RunKind.INGESTION)
 BATCH = Step("s", "r", "ingest:1", StepKind.INGEST, StepStatus.READY, "knowledge", sent_at=ago(3))
 
 

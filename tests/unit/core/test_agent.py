@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from agno_workers import Agent as DoorAgent
-from agno_workers.core.agent import Agent, Context, History, Limits, Retry
+from agno_workers.core.agent import Agent, Context, History, Limits
 from agno_workers.core.messages import ModelSettings
+from agno_workers.core.policy import Retry
 
 FIELDS: dict[str, Any] = {
     "name": "researcher",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from agno_workers.core.agent import Limits
@@ -98,13 +99,19 @@ def test_each_call_that_is_not_made_gets_a_result_that_says_so(reason: str) -> N
     ],
     ids=["calls", "calls with stop=end", "paused", "misfit"],
 )
-def test_a_limit_that_is_met_ends_the_run_with_what_it_has_where_another_turn_would_follow(
-    so_far: SoFar, limits: Limits, reason: str | None,
+@pytest.mark.parametrize("on_limit", ["fail", "return"])
+def test_limit_ends_the_run_where_another_turn_would_follow(
+    so_far: SoFar, limits: Limits, reason: str | None, on_limit: Literal["fail", "return"],
     stop: StopReason, calls: tuple[ToolCall, ...], misfit: str | None, goes_on: Any,
 ) -> None:  # fmt: skip
+    limits = msgspec.structs.replace(limits, on_limit=on_limit)
     move = decide(reply(stop, *calls), so_far, limits, misfit, grace=1)
-    if reason is not None:
+    if reason is not None and on_limit == "return":
         assert move == End("so far", reason)
+    elif reason is not None:
+        assert isinstance(move, Fail)
+        assert (move.reason, move.type, move.content) == (reason, "LimitReached", "so far")
+        assert reason.partition(":")[2] in move.message
     elif isinstance(goes_on, type):
         assert isinstance(move, goes_on)
     else:

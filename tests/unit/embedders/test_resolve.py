@@ -1,4 +1,4 @@
-"""From a name to an embedder."""
+"""Resolve a name to an embedder."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hash:64", 64),
     ],
 )
-def test_an_embedder_has_the_name_it_resolves_by_and_is_made_once(
-    keyed: None, name: str, dimensions: int
-) -> None:
+def test_resolve_returns_one_embedder_for_each_name(keyed: None, name: str, dimensions: int) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: resolve(name), range(32)))
     assert (found[0].name, found[0].dimensions) == (name, dimensions)
@@ -66,8 +64,8 @@ def test_another_key_is_another_embedder(monkeypatch: pytest.MonkeyPatch) -> Non
     ("name", "variable"),
     [("openai:text-embedding-3-small", "OPENAI_API_KEY"), ("compatible:nomic", "AGNO_LOCAL_BASE_URL")],
 )
-def test_what_is_missing_is_named(name: str, variable: str) -> None:
-    with pytest.raises(ModelRejected, match=f"{name} can't be asked: {variable} is not set") as caught:
+def test_error_names_the_missing_variable(name: str, variable: str) -> None:
+    with pytest.raises(ModelRejected, match=f"{name} can't be used: {variable} is not set") as caught:
         resolve(name)
     assert caught.value.code == "not_configured"
 
@@ -84,10 +82,10 @@ def test_what_is_missing_is_named(name: str, variable: str) -> None:
         ("text-embedding-3-large", r"Did you mean openai:text-embedding-3-large\?"),
         ("openai:text-embedding-3-small@2000", "is not an embedder's name"),
         ("openai:text-embedding-ada-002@512", "is not an embedder's name"),
-        ("openai:text-embedding-3-small@many", "'many' is no number of dimensions"),
+        ("openai:text-embedding-3-small@many", "'many' is not a number of dimensions"),
         ("hash", r"Did you mean hash:384\?"),
-        ("hash:0", "'0' is no number of dimensions"),
-        ("hash:99999", "'99999' is no number of dimensions"),
+        ("hash:0", "'0' is not a number of dimensions"),
+        ("hash:99999", "'99999' is not a number of dimensions"),
         ("compatible:localhost:8000/v1#model", "write compatible:http://host:port/v1#model"),
         ("compatible:ftp://host/v1#model", "write compatible:http://host:port/v1#model"),
         ("compatible:http://user:password@host/v1#model", "without a user or a password"),
@@ -96,7 +94,7 @@ def test_what_is_missing_is_named(name: str, variable: str) -> None:
         ("cohere:embed-v4", "Known are local, "),
     ],
 )
-def test_a_name_that_can_not_be_is_answered_with_one_that_can(keyed: None, name: str, advice: str) -> None:
+def test_invalid_name_gets_a_suggestion(keyed: None, name: str, advice: str) -> None:
     with pytest.raises(InvalidInput, match=advice) as caught:
         resolve(name)
     assert caught.value.model == name

@@ -1,4 +1,4 @@
-"""A text before any model sees it."""
+"""Preparation of texts for any model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_half_a_pair_is_replaced() -> None:
 
 @settings(deadline=None)
 @given(st.text(min_size=1).map(lambda text: text * 20), st.integers(1, 40))
-def test_what_fits_is_the_beginning_and_no_longer_than_asked(text: str, max_tokens: int) -> None:
+def test_fitting_keeps_the_beginning_within_the_limit(text: str, max_tokens: int) -> None:
     kept = fitting(text, max_tokens)
     assert text.startswith(kept)
     assert len(get_encoding("cl100k_base").encode_ordinary(kept)) <= max_tokens + 1
 
 
 @pytest.mark.parametrize("text", ["", "short", "ü" * 50, "<|endoftext|>"])
-def test_what_fits_already_stays_whole(text: str) -> None:
+def test_short_text_stays_whole(text: str) -> None:
     assert fitting(text, 100) == text

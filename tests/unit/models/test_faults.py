@@ -1,4 +1,4 @@
-"""What a provider's failure means: a table for each decision."""
+"""Errors for a provider's failures: a table for each decision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "nan"}, None),
     ],
 )
-def test_the_wish_for_a_pause_is_read_from_any_header(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read_from_any_header(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers, NOW) == seconds
 
 
@@ -55,7 +55,7 @@ def test_the_wish_for_a_pause_is_read_from_any_header(headers: dict[str, str], s
         ({"error": None}, ("", "")),
     ],
 )
-def test_the_providers_words_are_found_in_every_shape(body: Any, expected: tuple[str, str]) -> None:
+def test_explanation_is_found_in_every_shape(body: Any, expected: tuple[str, str]) -> None:
     assert explanation(body) == expected
 
 
@@ -110,7 +110,7 @@ def test_an_error_event_is_final_or_not(code: str, kind: type[Exception]) -> Non
         ("exceed_context_size_error", "the request exceeds the available context size"),
     ],
 )
-def test_every_way_to_say_too_long_is_one_code(code: str, words: str) -> None:
+def test_too_long_transcript_has_one_code(code: str, words: str) -> None:
     by_status = of_status("local:m", 400, {"code": code, "message": words}, {}, NOW)
     by_event = of_event("local:m", ErrorEvent(code, words))
     assert type(by_status) is type(by_event) is ModelRejected

@@ -55,7 +55,7 @@ def call(index: int | None, call_id: str | None, name: str | None, arguments: st
         ({"tool_calls": call(0, "a", "f", "{}")["tool_calls"] + call(1, "b", "g", "{}")["tool_calls"]},),
     ],
 )
-def test_calls_are_put_together_with_or_without_indexes(deltas: tuple[dict[str, Any], ...]) -> None:
+def test_calls_are_assembled_with_or_without_indexes(deltas: tuple[dict[str, Any], ...]) -> None:
     reply = folded(*deltas)
     assert reply.message.tool_calls == (ToolCall("a", "f", "{}"), ToolCall("b", "g", "{}"))
     assert reply.stop is StopReason.TOOL_CALLS
@@ -71,7 +71,7 @@ def test_a_call_without_arguments_is_left_as_written() -> None:
     assert folded(call(0, "a", "f", None)).message.tool_calls == (ToolCall("a", "f", ""),)
 
 
-def test_no_reason_to_stop_means_the_answer_is_not_whole() -> None:
+def test_answer_without_a_stop_reason_is_truncated() -> None:
     fold = _ChatFold("local", REQUEST)
     fold.add({"choices": [{"delta": {"content": "Hel"}}]})
     with pytest.raises(ValueError, match="without the final event"):
@@ -85,6 +85,6 @@ def test_responses_whose_items_were_not_streamed_are_taken_from_the_last_event()
     assert fold.reply() == Reply(Message("assistant", (Text("Hello."),)), model="m", response_id="r")
 
 
-def test_events_of_tomorrow_are_passed_over() -> None:
+def test_unknown_events_are_ignored() -> None:
     fold = _ResponsesFold(REQUEST)
     assert fold.add({"type": "response.something.new", "delta": "x"}) is None

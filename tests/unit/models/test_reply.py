@@ -1,4 +1,4 @@
-"""What every answer goes through at its end."""
+"""The last steps of every reply."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_stop_reason_agrees_with_the_parts(
 
 
 @pytest.mark.parametrize("parts", [(), (Text(""),), (Reasoning("hm"),)])
-def test_an_end_with_nothing_to_show_is_no_answer(parts: tuple[AnyPart, ...]) -> None:
+def test_empty_answer_is_an_error(parts: tuple[AnyPart, ...]) -> None:
     with pytest.raises(ValueError, match="empty"):
         done(*parts)
 
@@ -79,5 +79,5 @@ def test_arguments_are_always_an_object(written: str, value: dict[str, object]) 
     assert arguments(ToolCall("a", "f", written)) == value
 
 
-def test_ids_are_made_of_characters_that_everyone_takes() -> None:
+def test_ids_have_only_characters_that_every_provider_accepts() -> None:
     assert (plain_id("call_1-a"), plain_id("f:1/ü"), plain_id("")) == ("call_1-a", "f_1__", "call")

@@ -1,4 +1,4 @@
-"""From a name to a model."""
+"""Resolve a name to a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "name", ["openai:gpt-5", "openai-chat:gpt-5", "anthropic:claude", "local:llama:8b", "scripted:echo"]
 )
-def test_a_model_has_the_name_it_resolves_by_and_is_made_once(name: str) -> None:
+def test_resolve_returns_one_model_for_each_name(name: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(
             threads.map(lambda _: resolve(name, api_key="k", base_url="http://localhost:1/v1"), range(32))
@@ -55,8 +55,8 @@ def test_another_key_or_address_is_another_model(monkeypatch: pytest.MonkeyPatch
         ("local:llama", "AGNO_LOCAL_BASE_URL"),
     ],
 )
-def test_what_is_missing_is_named(name: str, variable: str) -> None:
-    with pytest.raises(ModelRejected, match=f"{name} can't be asked: {variable} is not set"):
+def test_error_names_the_missing_variable(name: str, variable: str) -> None:
+    with pytest.raises(ModelRejected, match=f"{name} can't be used: {variable} is not set"):
         resolve(name)
 
 
@@ -67,10 +67,10 @@ def test_what_is_missing_is_named(name: str, variable: str) -> None:
         ("gpt-5", "write provider:model, with one of the providers openai:, openai-chat:, anthropic:"),
         ("openai:", "write provider:model"),
         ("", "write provider:model"),
-        ("scripted:nobody", "No script is named 'nobody' here.*Known: .*echo"),
+        ("scripted:nobody", "No script is named 'nobody' in this process.*Known: .*echo"),
     ],
 )
-def test_a_name_that_can_not_be_is_answered_with_one_that_can(name: str, advice: str) -> None:
+def test_invalid_name_gets_a_suggestion(name: str, advice: str) -> None:
     with pytest.raises(InvalidInput, match=advice):
         resolve(name)
 

@@ -28,7 +28,7 @@ def asked(model: Scripted, *messages: Message, timeout_s: float = 5) -> Reply:
     return model.ask(ModelRequest(messages, settings=settings), lambda _: None)
 
 
-def test_the_turn_is_picked_by_what_the_assistant_said_before() -> None:
+def test_number_of_assistant_messages_selects_the_turn() -> None:
     first = asked(STORY, *START)
     assert first == asked(STORY, *START)
     assert first.stop is StopReason.TOOL_CALLS
@@ -46,9 +46,9 @@ def test_the_turn_is_picked_by_what_the_assistant_said_before() -> None:
     )
 
 
-def test_a_script_that_is_over_says_so() -> None:
+def test_script_without_turns_left_is_rejected() -> None:
     said = Message("assistant", (Text("x"),))
-    with pytest.raises(ModelRejected, match="has 2 turns, and turn 3 was asked for"):
+    with pytest.raises(ModelRejected, match="has 2 turns, not 3"):
         asked(STORY, *START, said, said)
 
 
@@ -65,7 +65,7 @@ def test_a_turn_may_be_an_error() -> None:
         asked(busy, *START)
 
 
-def test_a_turn_that_takes_longer_than_its_time_is_unavailable() -> None:
+def test_turn_longer_than_its_timeout_is_unavailable() -> None:
     with pytest.raises(ModelUnavailable, match="did not finish"):
         asked(Scripted("slow", (Turn(text="x", delay_s=60),)), *START, timeout_s=0.01)
 
@@ -75,6 +75,6 @@ def test_a_function_may_write_the_script() -> None:
     assert asked(model, user("hello")).message.text == "HELLO"
 
 
-def test_echo_is_always_there() -> None:
+def test_echo_always_exists() -> None:
     model = resolve("scripted:echo")
     assert model.ask(ModelRequest((user("hello"),)), lambda _: None).message.text == "hello"

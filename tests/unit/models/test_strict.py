@@ -60,5 +60,5 @@ def test_every_object_is_closed_however_deep() -> None:
         ({"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}, False),
     ],
 )
-def test_free_keys_can_not_be_closed(schema: dict[str, Any], possible: bool) -> None:
+def test_object_with_free_keys_can_not_be_closed(schema: dict[str, Any], possible: bool) -> None:
     assert can_be_closed(schema) is possible

@@ -79,7 +79,7 @@ def read(source: Source, **limits: Any) -> Raw:
     ],
     ids=str,
 )
-def test_a_folder_is_what_is_in_it(folder: Path, description: dict[str, Any], expected: list[str]) -> None:
+def test_folder_is_all_files_below_it(folder: Path, description: dict[str, Any], expected: list[str]) -> None:
     assert names({"path": str(folder), **description}, folder) == expected
 
 
@@ -102,12 +102,12 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     assert names(f"{folder}/what[1].md", folder) == ["what[1].md"]
 
 
-def test_the_glob_of_an_ingestion_counts_where_the_description_has_none(folder: Path) -> None:
+def test_glob_of_the_ingestion_is_the_default(folder: Path) -> None:
     assert names(str(folder), folder, {"glob": ["*.txt"]}) == ["notes.txt"]
     assert names({"path": str(folder), "glob": "README.md"}, folder, {"glob": "*.txt"}) == ["README.md"]
 
 
-def test_a_source_tells_what_is_known_without_reading_it(folder: Path) -> None:
+def test_source_is_described_without_reading_it(folder: Path) -> None:
     path = folder / "notes.txt"
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
     (source,) = found({"path": str(folder), "glob": "*.txt", "metadata": {"team": "ops"}})
@@ -121,7 +121,7 @@ def test_a_source_tells_what_is_known_without_reading_it(folder: Path) -> None:
     assert read(source) == Raw(b"This is notes.txt.", None, "stat:18:1700000000123456789")
 
 
-def test_a_change_is_another_fingerprint(folder: Path) -> None:
+def test_changed_file_has_another_fingerprint(folder: Path) -> None:
     (before,) = found(str(folder / "notes.txt"))
     (folder / "notes.txt").write_text("That is notes.txt.")
     os.utime(folder / "notes.txt", ns=(0, 1))
@@ -134,14 +134,14 @@ def test_a_change_is_another_fingerprint(folder: Path) -> None:
     ("one", "other"),
     [({}, {"glob": "*.md"}), ({"glob": "*.md"}, {"glob": ["*.md", "*.txt"]}), ({}, {"follow_links": True})],
 )
-def test_what_another_glob_leaves_out_has_not_vanished(
+def test_file_that_another_glob_leaves_out_was_not_removed(
     folder: Path, one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """Sources that their origin no longer has are removed, so origins differ."""
+    """Sources that their origin no longer lists are removed, so origins differ."""
     assert found({"path": str(folder), **one})[0].origin != found({"path": str(folder), **other})[0].origin
 
 
-def test_a_file_by_itself_has_no_origin_and_may_be_empty_or_hidden(folder: Path) -> None:
+def test_single_file_has_no_origin_and_may_be_empty_or_hidden(folder: Path) -> None:
     for name in ("empty.md", ".secret.md", "README.md"):
         (source,) = found(str(folder / name))
         assert source.origin == ""
@@ -171,7 +171,7 @@ def test_a_folder_beside_whose_name_begins_alike_is_outside(folder: Path, tmp_pa
     assert "a.md" not in names(str(folder), folder)
 
 
-def test_links_within_the_folder_bring_nothing_twice_and_end(folder: Path) -> None:
+def test_links_within_the_folder_yield_each_file_once(folder: Path) -> None:
     plain = names(str(folder), folder)
     (folder / "again.md").symlink_to(folder / "README.md")
     (folder / "guides" / "up").symlink_to(folder)
@@ -206,7 +206,7 @@ def test_a_file_that_was_replaced_by_a_link_out_of_the_folder_is_not_read(
     assert caught.value.code == "off_limits"
 
 
-# What is no file.
+# Anything but files.
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def odd(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("name", "kind"), [("fifo", "a FIFO"), ("socket", "a socket"), ("/dev/null", "a device")]
 )
-def test_what_is_no_file_is_refused_and_never_waited_for(odd: Path, name: str, kind: str) -> None:
+def test_anything_but_a_file_is_refused_without_waiting(odd: Path, name: str, kind: str) -> None:
     path = odd / name
     with pytest.raises(InvalidInput, match=f"is {kind}: name a file or a folder"):
         found(str(path))
@@ -238,23 +238,23 @@ def test_what_is_no_file_is_refused_and_never_waited_for(odd: Path, name: str, k
     [
         ("{}/none", "'.*/none' does not exist where the workers run"),
         ("{}/none/*.md", "'.*/none' does not exist"),
-        ("{}/README.md/*.md", "README.md' is no folder"),
-        ("", "'' is no path"),
-        ("a\0b", "is no path"),
+        ("{}/README.md/*.md", "README.md' is not a folder"),
+        ("", "'' is not a path"),
+        ("a\0b", "is not a path"),
         ("file://server/share/a.md", "is on another machine: write file:///path"),
-        ("file:relative.md", "is on another machine|is no path"),
+        ("file:relative.md", "is on another machine|is not a path"),
         ({"path": "x", "globb": "*"}, "unknown key 'globb': did you mean 'glob'"),
         ({"path": 7}, "Expected `str`, got `int`"),
     ],
 )
-def test_a_path_that_can_not_be_is_told_at_once(folder: Path, path: Any, says: str) -> None:
+def test_unusable_path_is_refused_at_once(folder: Path, path: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         files.find(path.format(folder) if isinstance(path, str) else path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_that_can_not_be_read_ends_the_search(folder: Path) -> None:
-    """Passing over it would remove what was found in it the last time."""
+    """Skipping it would remove its documents."""
     (folder / "guides").chmod(0)
     try:
         with pytest.raises(InvalidInput, match=r"guides' can't be read: Permission denied. .* or exclude it"):
@@ -264,9 +264,9 @@ def test_a_folder_that_can_not_be_read_ends_the_search(folder: Path) -> None:
         (folder / "guides").chmod(0o755)
 
 
-def test_what_went_or_grew_since_is_told(folder: Path) -> None:
+def test_file_that_was_removed_or_grew_is_rejected(folder: Path) -> None:
     (source,) = found(str(folder / "notes.txt"))
-    with pytest.raises(SourceRejected, match="has 18 bytes or more, and 10 are allowed") as caught:
+    with pytest.raises(SourceRejected, match="has more than 10 bytes") as caught:
         read(source, max_bytes=10)
     assert caught.value.code == "too_large"
     (folder / "notes.txt").unlink()
@@ -279,14 +279,14 @@ def test_what_went_or_grew_since_is_told(folder: Path) -> None:
 
 
 @pytest.mark.timeout(10)
-def test_a_file_without_an_end_is_given_up() -> None:
-    """It says that it is empty: /proc has such."""
+def test_endless_file_is_rejected() -> None:
+    """Its size is 0, as in /proc."""
     path = "/proc/self/mem"
     with pytest.raises((SourceRejected, SourceUnavailable)):
         read(Source(uri_of(path)))
 
 
-def test_a_reading_that_takes_too_long_is_for_later(folder: Path) -> None:
+def test_slow_read_is_worth_another_try(folder: Path) -> None:
     with pytest.raises(SourceUnavailable, match="took longer than -1 s"):
         read(Source(uri_of(str(folder / "notes.txt"))), timeout_s=-1)
 
@@ -350,7 +350,7 @@ def roots(folder: Path) -> dict[str, Any]:
         ("guides/../guides/deep", ["guides/deep/end.md"]),
     ],
 )
-def test_within_a_root_all_is_as_ever(folder: Path, roots: dict[str, Any], path: str, expected: list[str]) -> None:  # fmt: skip
+def test_paths_within_a_root_are_read(folder: Path, roots: dict[str, Any], path: str, expected: list[str]) -> None:  # fmt: skip
     assert names(f"{folder}/{path}", folder, roots) == expected
     assert all(read(source, **roots).content for source in found(f"{folder}/{path}", roots))
 
@@ -359,7 +359,7 @@ def test_within_a_root_all_is_as_ever(folder: Path, roots: dict[str, Any], path:
     "", "README.md", "*.md", "*/start.md", "guides/../README.md", "guides-too", "none", "no*ne/x", "guides/out.md", "guides/up",
     "guides/up/*.md",
 ])  # fmt: skip
-def test_a_path_outside_of_the_roots_is_refused_whether_it_is_there_or_not(
+def test_path_outside_of_the_roots_is_refused_even_if_missing(
     folder: Path, roots: dict[str, Any], path: str
 ) -> None:
     (folder / "guides-too").mkdir()
@@ -388,9 +388,7 @@ def test_links_that_lead_out_of_the_roots_are_listed_and_not_read(
 
 
 @pytest.mark.parametrize("name", ["README.md", "none.md", "guides/out.md"])
-def test_a_source_outside_of_the_roots_is_not_fetched_however_it_came(
-    folder: Path, roots: dict[str, Any], name: str
-) -> None:
+def test_source_outside_of_the_roots_is_never_fetched(folder: Path, roots: dict[str, Any], name: str) -> None:
     (folder / "guides/out.md").symlink_to(folder / "README.md")
     with pytest.raises(SourceRejected, match="source_roots") as caught:
         read(Source(uri_of(str(folder / name))), **roots)
@@ -412,7 +410,7 @@ def test_a_file_that_becomes_a_link_out_of_the_roots_while_it_is_opened_is_not_r
         read(Source(uri_of(str(path))), **roots)
 
 
-def test_a_root_may_be_a_link_that_is_turned(folder: Path, tmp_path: Path) -> None:
+def test_root_may_be_a_link_that_changes(folder: Path, tmp_path: Path) -> None:
     current = tmp_path / "current"
     current.symlink_to(folder / "guides/deep")
     roots = {"roots": (str(current),)}
@@ -426,8 +424,8 @@ def test_a_root_may_be_a_link_that_is_turned(folder: Path, tmp_path: Path) -> No
         found(str(folder / "guides/deep"), roots)
 
 
-@pytest.mark.parametrize(("root", "says"), [("docs", "no absolute path"), ("/no/such/folder", "no folder here")])  # fmt: skip
-def test_a_root_that_can_not_be_one_is_told(root: str, says: str) -> None:
+@pytest.mark.parametrize(("root", "says"), [("docs", "not an absolute path"), ("/no/such/folder", "not a folder here")])  # fmt: skip
+def test_invalid_root_is_refused(root: str, says: str) -> None:
     files.check_roots(["/"])
     with pytest.raises(InvalidInput, match=says):
         files.check_roots(["/", root])
@@ -447,5 +445,5 @@ def test_a_root_that_can_not_be_one_is_told(root: str, says: str) -> None:
         ({"url": "docs"}, False),
     ],
 )
-def test_what_is_no_address_is_a_path(given: Any, takes: bool) -> None:
+def test_string_without_a_scheme_is_a_path(given: Any, takes: bool) -> None:
     assert files.takes(given) is takes

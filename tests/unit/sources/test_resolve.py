@@ -1,4 +1,4 @@
-"""From what a caller wrote to the sources that it means."""
+"""Resolve descriptions to sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agno_workers.knowledge.sources.resolve import fetch, find, scheme_of
 from agno_workers.knowledge.types import Raw, Source
 
 
-def test_each_kind_is_found_by_how_it_is_written(tmp_path: Path) -> None:
+def test_description_selects_its_kind(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("A.")
     for given, uri in [
         (str(tmp_path), f"file://{tmp_path}/a.md"),
@@ -34,27 +34,27 @@ def test_each_kind_is_found_by_how_it_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("ftp://example.com/a", "names no source"),
+        ("ftp://example.com/a", "is not a source"),
         ("htps://example.com/a", r"Did you mean https:\?"),
-        ("text:greeting", "A text is handed in as {'text': ...}"),
-        (Source("wiki:page"), "names no source"),
+        ("text:greeting", "Hand in a text as {'text': ...}"),
+        (Source("wiki:page"), "is not a source"),
         ({"text": "  "}, "is empty"),
         ({"text": "Hello.", "titel": "x"}, "did you mean 'title'"),
         ("/no/such/path", "does not exist"),
     ],
 )
-def test_what_means_nothing_is_told_at_once(given: Any, says: str) -> None:
+def test_unknown_description_is_refused_at_once(given: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         find(given)
 
 
-def test_metadata_of_an_ingestion_goes_with_each_and_gives_way_to_its_own() -> None:
+def test_metadata_of_the_ingestion_is_the_default_of_each_source() -> None:
     given = {"text": "Hello.", "metadata": {"team": "dev"}}
     (source,) = find(given, {"metadata": {"team": "ops", "year": 2026}})
     assert source.metadata == {"team": "dev", "year": 2026}
 
 
-def test_which_private_addresses_may_be_asked_is_not_for_who_submits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caller_can_not_allow_private_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def note(_: Any, options: Any) -> Iterator[Source]:
@@ -89,18 +89,18 @@ def test_a_text_is_its_own_bytes() -> None:
         (Source("file:///no/such/file"), "gone"),
     ],
 )
-def test_a_source_that_can_not_be_had_fails_by_itself(source: Source, code: str) -> None:
+def test_unfetchable_source_is_rejected_alone(source: Source, code: str) -> None:
     with pytest.raises(SourceRejected) as caught:
         fetch(source, 5, 1_000)
     assert caught.value.code == code
     assert caught.value.uri == source.uri
 
 
-def test_a_text_at_hand_is_taken_whatever_its_address() -> None:
+def test_text_of_a_source_is_used_whatever_its_uri() -> None:
     assert fetch(Source("https://example.com/", text="Hello."), 5, 1_000).content == b"Hello."
 
 
-def test_a_source_that_has_travelled_as_json_is_itself() -> None:
+def test_source_survives_json() -> None:
     source = Source("crm:17", text="Ann prefers mail.", title="Ann", metadata={"kind": "note"})
     assert list(find(msgspec.to_builtins(source))) == [source]
 
@@ -108,11 +108,11 @@ def test_a_source_that_has_travelled_as_json_is_itself() -> None:
 @pytest.mark.parametrize(
     ("uri", "scheme"), [("HTTPS://a", "https"), ("a/b:c", ""), ("/a", ""), ("text:a", "text"), ("", "")]
 )
-def test_a_scheme_is_what_stands_before_the_colon(uri: str, scheme: str) -> None:
+def test_scheme_is_the_part_before_the_colon(uri: str, scheme: str) -> None:
     assert scheme_of(uri) == scheme
 
 
-def test_which_folders_may_be_read_is_not_for_who_submits(tmp_path: Path) -> None:
+def test_caller_can_not_allow_folders(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("A.")
     with pytest.raises(InvalidInput, match="source_roots"):
         find(str(tmp_path), {"roots": ["/"]}, roots=["/srv/documents"])

@@ -1,4 +1,4 @@
-"""What descriptions of sources have in common."""
+"""Reading descriptions of sources."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from agno_workers.knowledge.sources import spec
     "variable",
     ["AGNO_SIGNING_KEY", "AGNO_DATABASE_URL", "agno_broker_url", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"],
 )
-def test_what_the_workers_live_by_is_handed_to_no_source(
-    variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_of_the_workers_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "swordfish")
-    with pytest.raises(InvalidInput, match=f"'{variable}' is the workers' own") as refused:
+    with pytest.raises(InvalidInput, match=f"'{variable}' belongs to the workers") as refused:
         spec.from_environment(variable, "a description")
     assert "swordfish" not in str(refused.value)
 

@@ -7,14 +7,13 @@ import pytest
 from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.types import Knowledge, SearchConfig, as_options, from_options
-from agno_workers.runs.results import Results
-from agno_workers.sdk.client import RunHandle
+from agno_workers.sdk.handles import RunHandle
 from tests.integration.storage.world import World, claimed, unknown_id
 
 
 @pytest.fixture
 def knowledges(world: World) -> KnowledgeBases:
-    return KnowledgeBases(world.pool, world.journal, queue="knowledge")
+    return world.database.knowledge
 
 
 def test_knowledge_base_is_created_once_and_new_options_override_stored_ones(
@@ -99,12 +98,12 @@ def test_ingestion_can_not_be_forked_or_redriven(world: World, knowledges: Knowl
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     with world.unchanged():
-        assert not world.journal.redrive(submitted.run_id)
+        assert not world.journal.retry_run(submitted.run_id)
         with pytest.raises(InvalidInput, match="no transcript"):
             world.journal.fork(claimed(submitted.send).step_id)
-        handle = RunHandle(submitted.run_id, world.journal, world.look, Results(world.pool), None)
-        for at in (None, "scan"):
-            with pytest.raises(InvalidInput, match="is an ingestion, which has no transcript to be forked"):
+        handle = RunHandle(submitted.run_id, world.database)
+        for at in (None, "scan:1"):
+            with pytest.raises(InvalidInput, match="is of kind ingestion and has no transcript to fork"):
                 handle.fork(at)
 
 

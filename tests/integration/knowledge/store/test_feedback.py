@@ -117,9 +117,9 @@ def test_first_stored_results_of_a_message_win(world: World, feedback: FeedbackS
         kept = list(pool.map(lambda hits: feedback.ground(run_id, 0, hits), [one, other] * 4))
     assert kept == [kept[0]] * 8
     assert feedback.ground(run_id, 2, []) == []
-    assert world.look.grounded(run_id) == {0: kept[0], 2: []}
+    assert feedback.grounded(run_id) == {0: kept[0], 2: []}
     world.sql("DELETE FROM agno.run")
-    assert world.look.grounded(run_id) == {}
+    assert feedback.grounded(run_id) == {}
 
 
 def test_stats_count_documents_chunks_and_vectors(world: World, feedback: FeedbackStore, chunk: int) -> None:

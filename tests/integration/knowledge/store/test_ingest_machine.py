@@ -27,13 +27,13 @@ from hypothesis.stateful import (
 )
 
 from agno_workers.core.run import StepKind
+from agno_workers.core.step import CommitResult, ExhaustedStep, StepMessage
 from agno_workers.database.pool import Row
 from agno_workers.errors import ModelRejected, SourceUnavailable
 from agno_workers.knowledge import steps as ingest
 from agno_workers.knowledge.store.ingest import IngestLimits, WorkClaim
 from agno_workers.knowledge.types import Raw
 from agno_workers.knowledge.versions import Outcome, SourceItem, processing_hash
-from agno_workers.runs.journal import CommitResult, ExhaustedStep, StepMessage
 from tests import invariants
 from tests.ingesting import ORIGIN, Shelf
 from tests.integration.storage.world import CountingPool, World
@@ -194,7 +194,7 @@ class Library(RuleBasedStateMachine):
     @rule(pick=picks)
     def try_later(self, pick: int) -> None:
         carried = self._take(pick, is_doubled=False)
-        self.world.journal_of(carried.worker).retry(carried.claim, 60, ERROR)
+        self.world.journal_of(carried.worker).retry(carried.claim.step_id, carried.claim.attempt, 60, ERROR)
 
     @precondition(lambda self: self.mail)
     @rule(times=st.integers(1, 4))
@@ -215,7 +215,7 @@ class Library(RuleBasedStateMachine):
         if rows:
             self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=_one(rows, pick)["id"])  # fmt: skip
             self._publish(self.world.journal.release_expired(100), fate)
-            self.hopeless += self.world.journal.hopeless(100)
+            self.hopeless += self.world.journal.exhausted(100)
 
     @precondition(lambda self: self.hopeless)
     @rule(fate=fates)
@@ -281,7 +281,7 @@ class Library(RuleBasedStateMachine):
                 self.world.journal.resume(row["id"])
             self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
             self._publish(self.world.journal.release_expired(100), "sent")
-            self.hopeless += self.world.journal.hopeless(100)
+            self.hopeless += self.world.journal.exhausted(100)
             self._bury("sent")
             self.timers_come("sent")
             self.follow_up("sent")

@@ -1,0 +1,201 @@
+"""A request for a run, validated once: every door (Python, Celery, the command line, batches) makes one.
+
+Input values are joined into the first message: text, parts, and results of earlier tasks of a canvas. A list, as a chord's body
+gets it, becomes numbered sections; other JSON is shown as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, get_type_hints
+
+import msgspec
+
+from agno_workers.core.messages import AnyPart, Message, Text
+from agno_workers.core.run import Canvas, RunKind
+from agno_workers.core.words import as_uuid, did_you_mean
+from agno_workers.errors import InvalidInput
+
+
+class RunOptions(TypedDict, total=False):
+    """What a caller may say about a run, beside the agent and its input."""
+
+    session_id: str | None
+    user_id: str | None
+    idempotency_key: str | None
+    """A key that an earlier run of the agent has returns that run."""
+    metadata: dict[str, Any] | None
+    deadline_s: float | None
+    """Seconds from when the run is due to its end."""
+    allow_unknown: bool
+    """Accept an agent that no worker has registered yet; the run waits for one that does."""
+    tenant: str
+
+
+class SubmitOptions(RunOptions, total=False):
+    """The options of a submit outside a canvas; in a canvas Celery's own options say the last four."""
+
+    run_id: str | None
+    queue: str | None
+    priority: int | None
+    """From 0 (first) to 9 (last)."""
+    countdown: float | None
+    """Seconds until the run is due."""
+    eta: datetime | str | None
+    """When the run is due; a naive time is in UTC."""
+
+
+OPTIONS = frozenset(get_type_hints(RunOptions))
+SUBMIT_OPTIONS = frozenset(get_type_hints(SubmitOptions))
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid request for one run. Make it with `run_request`, which raises InvalidInput."""
+
+    agent: str
+    input: Message
+    kind: RunKind = RunKind.AGENT
+    tenant: str = "default"
+    queue: str | None = None
+    """None: the queue that the agent's workers registered."""
+    allow_unknown: bool = False
+    id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] | None = None
+    priority: int | None = None
+    not_before: datetime | None = None
+    deadline_s: float | None = None
+    canvas: Canvas | None = None
+    options: dict[str, Any] | None = None
+    """Options of a kind of run that has its own, such as an ingestion."""
+
+
+def run_request(
+    agent: Any,
+    input: Message | Sequence[Any],
+    options: Mapping[str, Any],
+    *,
+    canvas: Canvas | None = None,
+    kind: RunKind = RunKind.AGENT,
+    kind_options: dict[str, Any] | None = None,
+) -> RunRequest:
+    """Check what a caller asks for. `options` are SubmitOptions; None means not given.
+
+    Raises InvalidInput, which names the option, its value and what is expected.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in sorted(set(given) - SUBMIT_OPTIONS):
+        hint = did_you_mean(name, SUBMIT_OPTIONS) or f" Known options: {', '.join(sorted(SUBMIT_OPTIONS))}."
+        raise InvalidInput(f"unknown run option {name!r}.{hint}")
+    _text(agent, "agent", "the name of an agent")
+    for name in ("session_id", "user_id", "idempotency_key", "queue", "tenant"):
+        if name in given:
+            _text(
+                given[name],
+                name,
+                "text that is not blank" if name in ("queue", "tenant") else "text",
+                name in ("queue", "tenant"),
+            )
+    run_id = given.pop("run_id", None)
+    if run_id is not None and as_uuid(run_id) != run_id:
+        raise InvalidInput(f"run_id {run_id!r} is not a UUID: leave it out, or use an idempotency_key.")
+    if not isinstance(given.get("metadata", {}), dict):
+        raise InvalidInput(f"metadata must be a JSON object, got {given['metadata']!r}.")
+    priority = given.get("priority")
+    if priority is not None and (
+        isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9
+    ):
+        raise InvalidInput(f"priority must be a whole number from 0 (first) to 9 (last), got {priority!r}.")
+    if "deadline_s" in given:
+        given["deadline_s"] = _seconds(given["deadline_s"], "deadline_s")
+    message = input if isinstance(input, Message) else first_message(input, agent)
+    return RunRequest(
+        agent=agent,
+        input=message,
+        kind=kind,
+        id=run_id,
+        not_before=_due(given.pop("countdown", None), given.pop("eta", None)),
+        canvas=canvas if canvas and canvas != Canvas() else None,
+        options=kind_options,
+        **given,
+    )
+
+
+def first_message(inputs: Sequence[Any], agent: str) -> Message:
+    """Return the user's message of a run. Raises InvalidInput when there is nothing in it."""
+    parts: list[AnyPart] = []
+    for value in inputs:
+        try:
+            parts.extend(_parts(value))
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"a part of the input of agent {agent!r} is malformed: {error}.", agent=agent
+            ) from error
+    if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
+        raise InvalidInput(f"the input of agent {agent!r} is empty. Say what it is to do.", agent=agent)
+    merged: list[AnyPart] = []
+    for part in parts:
+        match merged[-1:], part:
+            case [Text(before)], Text(text):
+                merged[-1] = Text(f"{before}\n\n{text}")
+            case _:
+                merged.append(part)
+    return Message("user", tuple(merged))
+
+
+def _parts(value: Any) -> list[AnyPart]:
+    match value:
+        case None:
+            return []
+        case str():
+            return [Text(value)]
+        case msgspec.Struct():
+            return [msgspec.convert(msgspec.to_builtins(value), AnyPart)]
+        case {"type": "text" | "image" | "audio" | "file", **_rest}:
+            return [msgspec.convert(value, AnyPart)]
+        case [*items] if items and all(
+            (isinstance(item, dict) and "type" in item) or isinstance(item, msgspec.Struct) for item in items
+        ):
+            return [part for item in items for part in _parts(item)]
+        case [*items]:
+            return [Text(f"[{number}]\n{_shown(item)}") for number, item in enumerate(items, 1)]
+        case _:
+            return [Text(_shown(value))]
+
+
+def _shown(value: Any) -> str:
+    try:
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"an input of type {type(value).__name__} cannot be sent as JSON: {error}. Send text or JSON values."
+        ) from error
+
+
+def _text(value: Any, name: str, expected: str, not_blank: bool = True) -> None:
+    if not isinstance(value, str) or (not_blank and not value.strip()):
+        raise InvalidInput(f"{name} must be {expected}, got {value!r}.")
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidInput(f"{name} must be seconds above 0, got {value!r}.")
+    return float(value)
+
+
+def _due(countdown: Any, eta: Any) -> datetime | None:
+    if countdown is not None:
+        if isinstance(countdown, bool) or not isinstance(countdown, int | float):
+            raise InvalidInput(f"countdown must be seconds, got {countdown!r}.")
+        return datetime.now(UTC) + timedelta(seconds=countdown)
+    if isinstance(eta, str):
+        try:
+            return datetime.fromisoformat(eta)
+        except ValueError as error:
+            raise InvalidInput(f"eta must be a time in ISO 8601, got {eta!r}.") from error
+    if eta is not None and not isinstance(eta, datetime):
+        raise InvalidInput(f"eta must be a datetime, got {eta!r}.")
+    return eta

@@ -1,0 +1,220 @@
+"""Values that the engine, the broker and Postgres exchange about steps: claims, new steps, results, messages to publish.
+
+STEP_TYPES is the one table of step kinds. A new kind of step is a row here and a handler in its feature's module, which
+`wiring.handlers` binds to it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from agno_workers.core.messages import Message, ToolCall, Usage
+from agno_workers.core.run import RunKind, StepKind, WaitsFor
+from agno_workers.core.tool import Effect, Policy
+
+Queue = Literal["agents", "tools", "knowledge"]
+"""A queue by the role that it has in the settings."""
+
+
+class StepType(NamedTuple):
+    """A kind of step: the Celery task that executes it, the role of its queue, and the kind of run that it starts."""
+
+    kind: StepKind
+    task: str
+    queue: Queue
+    starts: RunKind | None = None
+    """A run of this kind begins with such a step."""
+
+
+STEP_TYPES = {
+    each.kind: each
+    for each in (
+        StepType(StepKind.TURN, "agno.turn", "agents", starts=RunKind.AGENT),
+        StepType(StepKind.TOOL, "agno.tool", "tools"),
+        StepType(StepKind.SCAN, "agno.scan", "knowledge", starts=RunKind.INGESTION),
+        StepType(StepKind.INGEST, "agno.ingest", "knowledge"),
+        StepType(StepKind.EMBED, "agno.embed", "knowledge"),
+        StepType(StepKind.FINALIZE, "agno.finalize", "knowledge"),
+    )
+}
+"""Every kind of step that a worker executes. A delegation is not among them: its child run does the work."""
+
+FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.starts}
+
+
+class StepMessage(msgspec.Struct, frozen=True):
+    """A pending message for Celery: a step that is ready. It carries ids only."""
+
+    outbox_id: int | None
+    run_id: str
+    step_id: str
+    generation: int
+    kind: StepKind
+    queue: str
+    priority: int | None = None
+
+
+class CanvasContinuation(msgspec.Struct, frozen=True):
+    """A pending part of a user's canvas: what comes after an ended run, or the body of a chord."""
+
+    outbox_id: int
+    ended_run_id: str | None = None
+    chord_id: str | None = None
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The result of a submit."""
+
+    run_id: str
+    created: bool
+    """False: the id or the idempotency key was known, and this is the existing run."""
+    send: StepMessage | None
+
+
+class ClaimedStep(msgspec.Struct, frozen=True):
+    """The right to execute one step, with all that its worker needs to know of the step and its run."""
+
+    step_id: str
+    run_id: str
+    generation: int
+    kind: StepKind
+    key: str
+    seq: int
+    """Where in the transcript its first message goes."""
+    attempt: int
+    max_attempts: int
+    tries: int
+    """Attempts that ended with an error instead of a crash."""
+    agent: str
+    created_at: datetime
+    """When the run was submitted."""
+    name: str = ""
+    call: dict[str, Any] | None = None
+    """The arguments of the step: a ToolCall of a tool step; other kinds keep what they need."""
+    effect: Effect | None = None
+    policy: Policy = Policy()
+    answer: dict[str, Any] | None = None
+    """A person's answer to it: `{"verdict", "by", "note", "values"}`."""
+    reconciling: bool = False
+    """The last attempt of a `once` tool was cut short: its reconcile hook comes first."""
+    tenant: str = "default"
+    priority: int | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: dict[str, Any] = {}
+    canvas: dict[str, Any] | None = None
+    turns: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    depth: int = 0
+    deadline_at: datetime | None = None
+    parent_run_id: str | None = None
+    definition: str | None = None
+    """The sha256 of the agent's definition when the run began; None before its first turn is recorded."""
+    transcript: tuple[Message, ...] | None = None
+    """The messages before a turn; None for other kinds."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return self.transcript or ()
+
+    @property
+    def tool_call(self) -> ToolCall:
+        return msgspec.convert(self.call, ToolCall)
+
+    @property
+    def call_id(self) -> str | None:
+        return (self.call or {}).get("id")
+
+
+class ExhaustedStep(msgspec.Struct, frozen=True):
+    """A step whose lease ran out and that will not be attempted again."""
+
+    step_id: str
+    run_id: str
+    generation: int
+    kind: StepKind
+    key: str
+    name: str
+    attempt: int
+    worker: str
+    seq: int
+    effect: Effect | None = None
+    call_id: str | None = None
+    policy: Policy = Policy()
+
+
+class ExpiredWait(msgspec.Struct, frozen=True):
+    """A waiting step that a person answers now, or that nobody answered in time."""
+
+    step_id: str
+    run_id: str
+    generation: int
+    kind: StepKind
+    name: str
+    seq: int
+    waits_for: WaitsFor
+    attempt: int
+    """The attempt after which it began to wait: an answer about an earlier one comes too late."""
+    call_id: str | None = None
+    policy: Policy = Policy()
+
+
+class ChildRun(msgspec.Struct, frozen=True):
+    """A run to be submitted by the turn that delegates to it."""
+
+    agent: str
+    queue: str
+    input: Message
+
+
+class ToolStep(msgspec.Struct, frozen=True):
+    """A tool call to be written by a turn."""
+
+    call: ToolCall
+    queue: str
+    effect: Effect
+    max_attempts: int
+    policy: Policy = Policy()
+    child: ChildRun | None = None
+    """The run that a delegation starts; then no worker executes the step itself."""
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """An agent as it was when a run began, as JSON, and the hash that identifies it."""
+
+    sha256: str
+    content: dict[str, Any]
+
+
+class TurnRecord(msgspec.Struct, frozen=True):
+    """The facts of a turn that are recorded with its move: messages, usage, cost, and the agent's definition at the first turn."""
+
+    messages: tuple[Message, ...] = ()
+    usage: Usage | None = None
+    """None: no model was called."""
+    cost_usd: float = 0.0
+    definition: Definition | None = None
+
+
+class CommitResult(msgspec.Struct, frozen=True):
+    """The effect of a commit. `recorded` False: another result was first, or the run is over; this one was discarded."""
+
+    recorded: bool
+    sends: tuple[StepMessage, ...] = ()
+    body: StepMessage | None = None
+    """The turn that the last tool of a fan-out wakes; it is sent then, not now."""
+    barrier_id: str | None = None
+    children: tuple[StepMessage, ...] = ()
+    """The first turns of the runs that a fan-out delegates to."""
+    parent_run_id: str | None = None
+    """At the end of a delegated run: the run whose turn it may have woken."""
+    continues: tuple[str, str | None] | None = None
+    """At the end of a run in a user's canvas: `(run_id, chord_id)`."""
+
+
+NOT_RECORDED = CommitResult(False)

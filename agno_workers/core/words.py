@@ -1,0 +1,26 @@
+"""Small text tools that errors and inputs share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from uuid import UUID
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` with the nearest known name, or an empty string where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list; blanks around its items do not count, and empty items are left out."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def as_uuid(text: object) -> str | None:
+    """Return a UUID in the form that Postgres prints, or None for any other text."""
+    try:
+        return str(UUID(str(text)))
+    except ValueError:
+        return None

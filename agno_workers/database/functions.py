@@ -1,0 +1,97 @@
+"""The functions that live in Postgres, and the state of a database, read without SQLAlchemy or Alembic.
+
+Functions are repeatable: every `functions/*.sql` of the package is `CREATE OR REPLACE`, and is executed after an upgrade when the
+hash of all of them differs from the one stored. A changed signature is a `DROP FUNCTION` in a migration of the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+import psycopg
+from psycopg.rows import tuple_row
+
+from agno_workers.database.migrations import NEWEST
+from agno_workers.errors import Unavailable
+
+_KEY = "functions"
+
+
+class State(msgspec.Struct, frozen=True):
+    """The schema of a database."""
+
+    revision: str | None = None
+    """The newest migration; None: it was never migrated."""
+    functions: str = ""
+    """The hash of the functions."""
+    release: tuple[int, ...] = ()
+    """The release that wrote them."""
+
+
+@cache
+def sql() -> str:
+    """Return the text of all functions."""
+    found = sorted(Path(str(files("agno_workers"))).rglob("functions/*.sql"))
+    return "\n".join(path.read_text(encoding="utf-8") for path in found)
+
+
+@cache
+def current() -> State:
+    """Return the hash of the functions of this code, and its release."""
+    release = tuple(int(part) for part in version("agno-workers").split(".")[:3] if part.isdigit())
+    return State(functions=hashlib.sha256(sql().encode()).hexdigest(), release=release)
+
+
+def state(database_url: str, timeout_s: float = 10.0) -> State:
+    """Return the schema of a database. Raises Unavailable where Postgres cannot be reached."""
+    try:
+        with psycopg.connect(
+            database_url, autocommit=True, row_factory=tuple_row, connect_timeout=max(2, round(timeout_s))
+        ) as connection:
+            return read(connection)
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            f"Postgres cannot be reached: {str(error).strip()}. Is AGNO_DATABASE_URL right?"
+        ) from error
+
+
+def database_problems(database_url: str) -> list[str]:
+    """Say why this code must not work on a database, a sentence each. Raises Unavailable."""
+    found, wanted = state(database_url), current()
+    if found.revision is None or found.revision < NEWEST:
+        return [
+            f"the database is at revision {found.revision}, this code needs {NEWEST}: run `agno-workers db upgrade`."
+        ]
+    if found.functions != wanted.functions and found.release <= wanted.release:
+        return ["the functions in the database are older than this code: run `agno-workers db upgrade`."]
+    return []
+
+
+def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:
+    if connection.execute("SELECT to_regclass('agno.alembic_version')").fetchone() == (None,):
+        return State()
+    revision = connection.execute("SELECT version_num FROM agno.alembic_version").fetchone()
+    if revision is None:
+        return State()
+    stored = connection.execute("SELECT value FROM agno.meta WHERE key = %s", (_KEY,)).fetchone()
+    release, _, digest = str(stored[0] if stored else "").partition(" ")
+    return State(str(revision[0]), digest, tuple(int(part) for part in release.split(".") if part))
+
+
+def apply(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+    """Execute the functions of this code where the database has others; False: it has them, or those of a newer release."""
+    found, wanted = read(connection), current()
+    if found.functions == wanted.functions or found.release > wanted.release:
+        return False
+    connection.execute("SET LOCAL check_function_bodies = off")  # they call each other
+    connection.execute(sql().encode())
+    connection.execute(
+        "INSERT INTO agno.meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (_KEY, f"{'.'.join(map(str, wanted.release))} {wanted.functions}"),
+    )
+    return True

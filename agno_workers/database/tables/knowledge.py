@@ -1,0 +1,339 @@
+"""Knowledge bases, their documents and vectors, and the ingestions that bring documents in.
+
+    knowledge ──< embedding_space   one embedding model's vectors of a knowledge base
+        ├──< document ──< chunk ──< chunk_embedding
+        │        └──< near_band
+        ├──< lexeme, review, gap; feedback on chunks, grounding of runs
+        └──< ingestion (a run) ──< source, ingest_count
+
+Lock order of an ingestion: run, step, source, texts (advisory), documents by their uri, count, knowledge. Only the holder of a
+document writes its chunks and their vectors.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
+
+from agno_workers.database.tables.base import count, metadata, now, one_of, tenant, when
+
+_SOURCE_STATUS = ("pending", "taken", "done", "unchanged", "duplicate", "failed")
+_SPACE_STATUS = ("building", "current", "retired")
+
+knowledge = sa.Table(
+    "knowledge",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    tenant(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("options", JSONB, nullable=False, server_default="{}"),
+    # The one that is searched.
+    sa.Column("embedding_space_id", sa.Integer),
+    # Raised by every change that a search could see.
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("chunk_count", sa.BigInteger, nullable=False, server_default="0"),
+    # Lexemes a chunk, and the chunks and the version there were when they were counted.
+    sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
+    sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
+    # An ingestion ended before all its vectors were made: the next one makes them.
+    sa.Column("vectors_missing", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
+    now("created_at"),
+    sa.UniqueConstraint("tenant", "name", name="knowledge_name"),
+)
+
+
+def _of_knowledge() -> sa.Column[int]:
+    return sa.Column(
+        "knowledge_id", sa.Integer, sa.ForeignKey("agno.knowledge.id", ondelete="CASCADE"), nullable=False
+    )
+
+
+embedding_space = sa.Table(
+    "embedding_space",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    _of_knowledge(),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("dimensions", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, server_default="building"),
+    sa.Column("has_partition", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("is_indexed", sa.Boolean, nullable=False, server_default="false"),
+    now("created_at"),
+    sa.UniqueConstraint("knowledge_id", "model", name="embedding_space_model"),
+    one_of("status", _SPACE_STATUS, "embedding_space_status"),
+)
+document = sa.Table(
+    "document",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _of_knowledge(),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False, server_default=""),
+    sa.Column("title", sa.Text),
+    sa.Column("media_type", sa.Text),
+    sa.Column("language", sa.Text),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+    # Of the source: equal, it is unchanged without being read.
+    sa.Column("fingerprint", sa.Text),
+    sa.Column("sha256", sa.LargeBinary),
+    sa.Column("text_sha256", sa.LargeBinary),
+    # How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
+    sa.Column("processing_hash", sa.LargeBinary),
+    sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
+    # 0: it has no text of its own yet, or any more.
+    sa.Column("version", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("chunks", sa.Integer, nullable=False, server_default="0"),
+    # The next version, whose chunks wait for their vectors; see switch_documents in functions.sql.
+    sa.Column("pending", JSONB),
+    # The ingestion that wrote it last.
+    sa.Column("run_id", UUID),
+    # The document that has the same text, and its chunks.
+    sa.Column("duplicate_of", sa.BigInteger),
+    now("created_at"),
+    now("updated_at"),
+    sa.UniqueConstraint("knowledge_id", "uri", name="document_uri"),
+)
+sa.Index("document_sha256", document.c.knowledge_id, document.c.sha256)
+sa.Index("document_text", document.c.knowledge_id, document.c.text_sha256)
+sa.Index("document_origin", document.c.knowledge_id, document.c.origin)
+sa.Index(
+    "document_metadata",
+    document.c.metadata,
+    postgresql_using="gin",
+    postgresql_ops={"metadata": "jsonb_path_ops"},
+)
+sa.Index("document_duplicates", document.c.duplicate_of, postgresql_where=document.c.duplicate_of.isnot(None))
+
+
+def _of_document(*, primary_key: bool = False) -> sa.Column[int]:
+    return sa.Column(
+        "document_id",
+        sa.BigInteger,
+        sa.ForeignKey("agno.document.id", ondelete="CASCADE"),
+        primary_key=primary_key,
+        nullable=False,
+    )
+
+
+near_band = sa.Table(
+    "near_band",
+    metadata,
+    sa.Column("knowledge_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("band", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.BigInteger, primary_key=True, autoincrement=False),
+    _of_document(primary_key=True),
+)
+sa.Index("near_band_document", near_band.c.document_id)
+
+
+class _Regconfig(sa.types.UserDefinedType[str]):
+    """A text search configuration by its name."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "REGCONFIG"
+
+
+chunk = sa.Table(
+    "chunk",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
+    sa.Column("knowledge_id", sa.Integer, nullable=False),
+    _of_document(),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    # Searched; false: of a next version that waits for its vectors.
+    sa.Column("live", sa.Boolean, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    # The headings above it, the highest first, a line each (the title, too).
+    sa.Column("heading", sa.Text, nullable=False, server_default=""),
+    sa.Column("start_at", sa.Integer, nullable=False),
+    sa.Column("end_at", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("language", _Regconfig, nullable=False),
+    # Why no vector could be made of it.
+    sa.Column("refused", sa.Text),
+    sa.Column(
+        "tsv",
+        TSVECTOR,
+        sa.Computed("to_tsvector(language, heading || E'\\n' || content)", persisted=True),
+    ),
+)
+sa.Index("chunk_document", chunk.c.document_id, chunk.c.position)
+sa.Index("chunk_hash", chunk.c.hash)
+sa.Index("chunk_knowledge", chunk.c.knowledge_id, chunk.c.language)
+sa.Index("chunk_words", chunk.c.tsv, postgresql_using="gin")
+
+chunk_embedding = sa.Table(
+    "chunk_embedding",
+    metadata,
+    sa.Column("embedding_space_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column(
+        "chunk_id", sa.BigInteger, sa.ForeignKey("agno.chunk.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("embedding", HALFVEC, nullable=False),
+    sa.PrimaryKeyConstraint("chunk_id", "embedding_space_id"),
+    postgresql_partition_by="LIST (embedding_space_id)",
+)
+# The small ones lie together; a large space gets a partition, and an index, of its own (see search.sql).
+sa.event.listen(
+    chunk_embedding,
+    "after_create",
+    sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
+        "CREATE TABLE agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;"
+        "CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (embedding_space_id)"
+    ),
+)
+_EXTENSION = sa.DDL("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")  # type: ignore[no-untyped-call]  # as above
+sa.event.listen(metadata, "before_create", _EXTENSION)
+
+lexeme = sa.Table(
+    "lexeme",
+    metadata,
+    sa.Column(
+        "knowledge_id",
+        sa.Integer,
+        sa.ForeignKey("agno.knowledge.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("lexeme", sa.Text, primary_key=True),
+    sa.Column("documents", sa.Integer, nullable=False),
+)
+
+ingestion = sa.Table(
+    "ingestion",
+    metadata,
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
+    _of_knowledge(),
+    sa.Column("options", JSONB, nullable=False),
+    when("scanned_at"),
+    # Those that were found whole: what they no longer have is removed.
+    sa.Column("origins", JSONB, nullable=False, server_default="[]"),
+    sa.Column("total", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("total_bytes", sa.BigInteger, nullable=False, server_default="0"),
+)
+sa.Index("ingestion_knowledge", ingestion.c.knowledge_id)
+
+
+def _of_ingestion() -> sa.Column[str]:
+    return sa.Column(
+        "run_id", UUID, sa.ForeignKey("agno.ingestion.run_id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+source = sa.Table(
+    "source",
+    metadata,
+    _of_ingestion(),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+    # As core/knowledge.py, Source.
+    sa.Column("given", JSONB, nullable=False),
+    sa.Column("processing_hash", sa.LargeBinary, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, server_default="pending"),
+    # The step that has it, or had it last.
+    sa.Column("step_id", UUID),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # In a step of its own, since a worker died of one that had it.
+    sa.Column("alone", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("document_id", sa.BigInteger),
+    sa.Column("error", JSONB),
+    one_of("status", _SOURCE_STATUS, "source_status"),
+)
+sa.Index("source_pending", source.c.run_id, source.c.position, postgresql_where=source.c.status == "pending")
+sa.Index("source_taken", source.c.step_id, postgresql_where=source.c.status == "taken")
+sa.Index("source_failed", source.c.run_id, source.c.position, postgresql_where=source.c.status == "failed")
+
+
+# Spread over some rows, so that workers don't wait for each other; a sum is the truth.
+ingest_count = sa.Table(
+    "ingest_count",
+    metadata,
+    _of_ingestion(),
+    sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
+    count("documents"),
+    count("unchanged"),
+    count("duplicates"),
+    count("failed"),
+    count("removed"),
+    count("chunks"),
+    count("embedded"),
+    count("to_embed"),
+    count("tokens"),
+    count("bytes"),
+)
+
+# What agents and people make of knowledge: see storage/learned.py.
+
+review = sa.Table(
+    "review",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _of_knowledge(),
+    sa.Column("title", sa.Text),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("source", sa.Text),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("run_id", UUID),
+    sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
+    sa.Column("status", sa.Text, nullable=False, server_default="waiting"),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("note", sa.Text),
+    now("created_at"),
+    when("decided_at"),
+    sa.CheckConstraint("status IN ('waiting', 'approved', 'rejected')", name="review_status"),
+)
+sa.Index(
+    "review_waiting",
+    review.c.knowledge_id,
+    review.c.created_at,
+    postgresql_where=review.c.status == "waiting",
+)
+gap = sa.Table(
+    "gap",
+    metadata,
+    sa.Column(
+        "knowledge_id",
+        sa.Integer,
+        sa.ForeignKey("agno.knowledge.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("question", sa.Text, primary_key=True),
+    sa.Column("asked", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("best_score", sa.Double),
+    now("first_at"),
+    now("last_at"),
+)
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column(
+        "chunk_id",
+        sa.BigInteger,
+        sa.ForeignKey("agno.chunk.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("used", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cited", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("up", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("down", sa.BigInteger, nullable=False, server_default="0"),
+    now("updated_at"),
+)
+# What a run was given with a message, so that a turn which is carried again asks the same.
+grounding = sa.Table(
+    "grounding",
+    metadata,
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("hits", JSONB, nullable=False),
+    now("created_at"),
+)

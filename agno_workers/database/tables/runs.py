@@ -1,0 +1,269 @@
+"""Runs: a run, its steps, its transcript, and the messages that are pending.
+
+    run ──< step            the steps of a run, by generation
+     │        │
+     │        └──> barrier  the fan-in of one chord: ours (with the step it wakes) or a user's (with its body)
+     ├──< message           the transcript, append-only
+     └──< run_event         the events of a run, numbered when they are first read
+    outbox                  messages for Celery, committed with the state that caused them
+    blob                    strings over 64 KiB, once each, by sha256
+    definition              an agent as it was when its runs began, once each, by sha256
+    batch                   runs that were submitted together
+
+Lock order in every transaction: run, step, barrier. A delegated run is locked before the run that waits for it, because its
+end is that run's result. So a transaction that holds a run never waits for a run that it delegated to: cancel, pause and resume
+take one transaction for each member of a family. The keeper finishes a cancel that was cut short; pause and resume must be
+repeated. All other tables are only inserted into or deleted from. A transaction that locks many rows skips locked ones
+(lease renewal, keeper) or goes by their ids (outbox). Only `stop`, which holds the run, waits for a step while it holds others.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from agno_workers.core.run import RunKind, RunStatus, StepKind, StepStatus, WaitsFor
+from agno_workers.database.tables.base import metadata, now, one_of, tenant, when
+
+run = sa.Table(
+    "run",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    tenant(),
+    sa.Column("kind", sa.Text, nullable=False, server_default="agent"),
+    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger),
+    sa.Column("session_id", sa.Text),
+    sa.Column("user_id", sa.Text),
+    sa.Column("idempotency_key", sa.Text),
+    # Of a delegation: the run that waits for this one, and its step. `depth` 0 is a run that nobody delegated.
+    sa.Column("parent_run_id", UUID),
+    sa.Column("parent_step_id", UUID),
+    sa.Column("depth", sa.SmallInteger, nullable=False, server_default="0"),
+    sa.Column("forked_from", UUID),
+    sa.Column("batch_id", UUID),
+    # Which input of the batch the run is for.
+    sa.Column("batch_position", sa.Integer),
+    # The agent as it was when the run began, so that a deploy changes no run that is under way.
+    sa.Column("definition", sa.LargeBinary),
+    sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
+    # Celery's own options of the task that started the run: link, link_error, chain, group, chord.
+    sa.Column("canvas", JSONB),
+    sa.Column("content", JSONB),
+    sa.Column("reason", sa.Text),
+    sa.Column("error", JSONB),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cache_write_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("cost_usd", sa.Numeric(14, 6), nullable=False, server_default="0"),
+    sa.Column("turns", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("tool_calls", sa.Integer, nullable=False, server_default="0"),
+    now("created_at"),
+    when("started_at"),
+    when("ended_at"),
+    when("deadline_at"),
+    when("paused_at"),
+    one_of("status", RunStatus, "run_status"),
+    one_of("kind", RunKind, "run_kind"),
+    # Terminal and only then: an end, so that nothing can hang half-ended.
+    sa.CheckConstraint(
+        "(status IN ('done', 'failed', 'cancelled')) = (ended_at IS NOT NULL)", name="run_ended"
+    ),
+)
+sa.Index(
+    "run_idempotency",
+    run.c.tenant,
+    run.c.agent,
+    run.c.idempotency_key,
+    unique=True,
+    postgresql_where=run.c.idempotency_key.isnot(None),
+)
+sa.Index(
+    "run_session",
+    run.c.tenant,
+    run.c.session_id,
+    run.c.created_at,
+    postgresql_where=run.c.session_id.isnot(None),
+)
+sa.Index("run_created", run.c.tenant, run.c.created_at)
+sa.Index("run_batch", run.c.batch_id, run.c.ended_at, postgresql_where=run.c.batch_id.isnot(None))
+sa.Index("run_failed", run.c.ended_at, postgresql_where=run.c.status == "failed")
+sa.Index(
+    "run_deadline",
+    run.c.deadline_at,
+    postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.deadline_at.isnot(None)),
+)
+sa.Index(
+    "run_ingesting",
+    run.c.id,
+    postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.kind == "ingestion"),
+)
+sa.Index(
+    "run_children",
+    run.c.parent_run_id,
+    postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.parent_run_id.isnot(None)),
+)
+
+step = sa.Table(
+    "step",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, server_default="ready"),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("priority", sa.SmallInteger),
+    sa.Column("name", sa.Text, nullable=False, server_default=""),
+    # Where in the transcript its (first) message goes; a turn reads everything below.
+    sa.Column("seq", sa.Integer, nullable=False),
+    sa.Column("call", JSONB),
+    sa.Column("effect", sa.Text),
+    sa.Column("barrier_id", UUID),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("max_attempts", sa.Integer, nullable=False),
+    sa.Column(
+        "tries", sa.Integer, nullable=False, server_default="0"
+    ),  # refusals of the provider, bounded by Retry
+    sa.Column("worker", sa.Text),
+    sa.Column("error", JSONB),
+    # What a tool asks for beyond its effect: see core/tool.py, Policy.
+    sa.Column("policy", JSONB),
+    # Of a step that is `waiting`: for whom, and until when; and what a person said to it.
+    sa.Column("waits_for", sa.Text),
+    when("expires_at"),
+    sa.Column("answer", JSONB),
+    sa.Column("child_run_id", UUID),
+    # The next attempt asks the tool's reconcile hook first: the last one was cut short.
+    sa.Column("reconciling", sa.Boolean, nullable=False, server_default="false"),
+    # A timer, while it runs; `due_at` is that of the submit, and stays.
+    when("not_before"),
+    when("due_at"),
+    when("lease_until"),
+    when("sent_at"),
+    now("created_at"),
+    when("started_at"),
+    when("ended_at"),
+    sa.UniqueConstraint("run_id", "generation", "key", name="step_key"),
+    one_of("status", StepStatus, "step_status"),
+    one_of("kind", StepKind, "step_kind"),
+    one_of("waits_for", WaitsFor, "step_waits_for"),
+    sa.CheckConstraint("(status = 'waiting') = (waits_for IS NOT NULL)", name="step_waiting"),
+    sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
+)
+# The keeper looks only at what is not over: three small indexes, whatever the size of the past.
+sa.Index("step_running", step.c.lease_until, postgresql_where=step.c.status == "running")
+sa.Index(
+    "step_timer",
+    step.c.not_before,
+    postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.isnot(None)),
+)
+sa.Index(
+    "step_sent",
+    step.c.sent_at,
+    postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.is_(None)),
+)
+
+sa.Index(
+    "step_expires",
+    step.c.expires_at,
+    postgresql_where=sa.and_(step.c.status == "waiting", step.c.expires_at.isnot(None)),
+)
+sa.Index(
+    "step_ingesting",
+    step.c.run_id,
+    postgresql_where=sa.and_(
+        step.c.kind.in_(("scan", "ingest", "embed", "finalize")),
+        step.c.status.in_(("ready", "running", "waiting")),
+    ),
+)
+sa.Index("step_asks", step.c.created_at, postgresql_where=step.c.status == "waiting")
+sa.Index("step_dead", step.c.ended_at, postgresql_where=step.c.status.in_(("dead", "unknown")))
+
+barrier = sa.Table(
+    "barrier",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE")),
+    sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+    # A user's chord learns its size when its last header task is sent.
+    sa.Column("size", sa.Integer),
+    sa.Column("arrived", sa.Integer, nullable=False, server_default="0"),
+    # Ours: the turn to write, {id, key, seq, queue, max_attempts}. A user's: Celery's signature of the body.
+    sa.Column("body", JSONB, nullable=False),
+    now("created_at"),
+    when("fired_at"),
+)
+
+message = sa.Table(
+    "message",
+    metadata,
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("content", JSONB, nullable=False),
+    now("created_at"),
+)
+
+run_event = sa.Table(
+    "run_event",
+    metadata,
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
+    # From 1, without a gap; given when the event is first read, and never changed.
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("event", sa.Text, nullable=False),
+    # The id of the run or of the step that it is about.
+    sa.Column("subject", UUID, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("error", JSONB),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("run_id", "event", "subject", "attempt", name="run_event_once"),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    # Exactly one: a step to send, a run whose canvas goes on, a user's chord whose body is due.
+    sa.Column("step_id", UUID),
+    sa.Column("ended_run_id", UUID),
+    sa.Column("chord_id", UUID),
+    sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+    sa.CheckConstraint("num_nonnulls(step_id, ended_run_id, chord_id) = 1", name="outbox_one"),
+)
+sa.Index("outbox_due", outbox.c.due_at)
+sa.Index("outbox_step", outbox.c.step_id, postgresql_where=outbox.c.step_id.isnot(None))
+sa.Index("outbox_run", outbox.c.ended_run_id, postgresql_where=outbox.c.ended_run_id.isnot(None))
+sa.Index("outbox_chord", outbox.c.chord_id, postgresql_where=outbox.c.chord_id.isnot(None))
+
+blob = sa.Table(
+    "blob",
+    metadata,
+    sa.Column("sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("content", JSONB, nullable=False),
+)
+definition = sa.Table(
+    "definition",
+    metadata,
+    sa.Column("sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("content", JSONB, nullable=False),
+    now("created_at"),
+)
+batch = sa.Table(
+    "batch",
+    metadata,
+    sa.Column("id", UUID, primary_key=True),
+    tenant(),
+    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
+    now("created_at"),
+    when("cancelled_at"),
+)
+sa.Index("batch_cancelled", batch.c.cancelled_at, postgresql_where=batch.c.cancelled_at.isnot(None))

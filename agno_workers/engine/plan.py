@@ -1,0 +1,169 @@
+"""An agent, made ready for its turns: its tools unpacked, its schema drawn up, its requests built and its answers read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+import msgspec
+import pydantic
+
+from agno_workers.core.agent import Agent
+from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
+from agno_workers.core.step import ClaimedStep, Definition
+from agno_workers.core.tool import Tool
+from agno_workers.errors import InvalidInput, InvalidTool
+from agno_workers.tools import collect
+from agno_workers.tools.decorate import ACCEPTED_NAME
+
+_DECLARED = (
+    "description",
+    "instructions",
+    "model",
+    "settings",
+    "history",
+    "context",
+    "limits",
+    "prices",
+    "retry",
+)
+"""The fields of an agent that are kept with its runs; tools and output_schema are code, and come from the worker."""
+
+
+class AgentPlan(msgspec.Struct, frozen=True):
+    """An agent with its tools and its schema; made once in a process."""
+
+    agent: Agent
+    tools: dict[str, Tool]
+    output: OutputSpec | None
+    members: dict[str, Agent]
+    """The agents among its tools, by name."""
+    definition: Definition
+
+    @classmethod
+    def of(cls, agent: Agent, more: Sequence[Tool] = ()) -> AgentPlan:
+        """`more`: tools that features add to the agent's own.
+
+        Raises InvalidTool where a tool cannot be offered to a model, InvalidInput for a budget that cannot be kept.
+        """
+        if agent.limits.cost_usd is not None and agent.prices is None:
+            raise InvalidInput(
+                f"agent {agent.name!r} has limits.cost_usd and no prices: add prices=Prices(input_usd=..., output_usd=...).",
+                agent=agent.name,
+            )
+        members, tools = _members(agent, more)
+        output = None
+        if agent.output_schema is not None:
+            schema = pydantic.TypeAdapter(agent.output_schema).json_schema()
+            output = OutputSpec(agent.output_schema.__name__, schema)
+        return cls(agent, tools, output, members, _definition(agent))
+
+    def as_begun(self, content: dict[str, Any]) -> AgentPlan:
+        """Return the same plan with the agent as its definition stood when a run began."""
+        fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
+        return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
+
+    def request(
+        self, claim: ClaimedStep, history: tuple[Message, ...] = (), context: Sequence[str] = ()
+    ) -> ModelRequest:
+        """Build the next model call of a run. `context`: further parts of the system text."""
+        return ModelRequest(
+            messages=history + claim.messages,
+            system="\n\n".join(part for part in (_system(self.agent, claim), *context) if part),
+            tools=(
+                *(tool.spec for tool in self.tools.values()),
+                *(_delegation(member) for member in self.members.values()),
+            ),
+            output=self.output,
+            settings=self.agent.settings,
+        )
+
+    def read(self, text: str) -> tuple[Any, str | None]:
+        """Read an answer by `output_schema`, and return `(content, misfit)`: `misfit` says why it does not fit, or is None."""
+        if self.agent.output_schema is None:
+            return text, None
+        try:
+            value = pydantic.TypeAdapter(self.agent.output_schema).validate_json(_unfenced(text))
+        except pydantic.ValidationError as error:
+            problems = [
+                f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
+                for e in error.errors(include_url=False)
+            ]
+            return None, "; ".join(problems)
+        return pydantic.TypeAdapter(self.agent.output_schema).dump_python(value, mode="json"), None
+
+
+_TYPES: dict[str, Any] = {
+    **{name: hint for name, hint in get_type_hints(Agent).items() if name in _DECLARED},
+    "instructions": str | tuple[str, ...],
+    "model": str,
+}
+
+
+class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of a call to an agent."""
+
+    task: str
+
+
+def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
+    """Return the agents and the tools among an agent's tools; no two of them may share a name."""
+    members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
+    tools = collect([*(each for each in agent.tools if not isinstance(each, Agent)), *more])
+    for name in members:
+        if name in tools:
+            raise InvalidTool(
+                f"agent {agent.name!r} has a tool and an agent called {name!r}: rename one of them.",
+                agent=agent.name,
+            )
+        if not ACCEPTED_NAME.fullmatch(name):
+            raise InvalidTool(
+                f"agent {name!r} cannot be a tool of {agent.name!r}: providers take 1 to 64 letters, digits, _ and -. Rename it.",
+                agent=agent.name,
+            )
+    return members, tools
+
+
+def _delegation(member: Agent) -> ToolSpec:
+    task = {
+        "type": "string",
+        "description": "The task, with everything needed to do it: nothing else is passed on.",
+    }
+    return ToolSpec(
+        member.name,
+        member.description or f"Delegates a task to the agent {member.name} and returns its answer.",
+        {"type": "object", "properties": {"task": task}, "required": ["task"], "additionalProperties": False},
+    )
+
+
+def _definition(agent: Agent) -> Definition:
+    content = {name: getattr(agent, name) for name in _DECLARED}
+    if not isinstance(agent.model, str):
+        del content["model"]  # an object is code, too
+    plain = msgspec.to_builtins(content, enc_hook=str)
+    return Definition(hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest(), plain)
+
+
+def _system(agent: Agent, claim: ClaimedStep) -> str:
+    """Join description, instructions and facts. The time is that of the submit, so that a repeated turn asks the same."""
+    instructions = (
+        agent.instructions
+        if isinstance(agent.instructions, str)
+        else "\n".join(f"- {line}" for line in agent.instructions)
+    )
+    parts = [agent.description, instructions]
+    if agent.context.datetime:
+        parts.append(f"The time is {claim.created_at:%Y-%m-%d %H:%M} UTC.")
+    if agent.context.facts:
+        parts.append(f"Facts:\n{json.dumps(agent.context.facts, ensure_ascii=False, default=str)}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _unfenced(text: str) -> str:
+    """Take JSON out of the Markdown fence that some models put around it."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        return text[3:-3].removeprefix("json").strip()
+    return text

@@ -1,0 +1,40 @@
+"""The agents that workers have registered: a submit reads an agent's queue here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from agno_workers.database.pool import jsonb, statements
+from agno_workers.runs.base import Repository, convert
+
+_SQL = statements("runs/agents")
+
+
+class RegisteredAgent(msgspec.Struct, frozen=True):
+    """An agent that a worker has registered."""
+
+    name: str
+    queue: str
+    kind: str = "agent"
+    description: str = ""
+    definition: dict[str, Any] = {}
+    tools: tuple[str, ...] = ()
+    seen_at: datetime | None = None
+    """When a worker last registered it."""
+
+
+class Agents(Repository):
+    """See the module."""
+
+    def register(self, agents: Iterable[RegisteredAgent], tenant: str = "default") -> None:
+        """Write these agents; the definition of an agent that is known already is replaced."""
+        rows = sorted(agents, key=lambda agent: agent.name)
+        self._pool.run(_SQL["register"], {"tenant": tenant, "agents": jsonb(rows)})
+
+    def all(self, tenant: str = "default") -> list[RegisteredAgent]:
+        """Return all agents in the order of their names."""
+        return [convert(row, RegisteredAgent) for row in self._pool.run(_SQL["all"], {"tenant": tenant})]

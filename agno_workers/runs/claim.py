@@ -1,0 +1,71 @@
+"""Claim steps, hold on to them, and release them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.messages import Message
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import ClaimedStep
+from agno_workers.database.pool import jsonb, statements
+from agno_workers.runs.base import Repository, convert
+
+_SQL = statements("runs/claim")
+
+
+class Claims(Repository):
+    """See the module."""
+
+    def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
+        """Take a step for `lease_s`. None: it is a duplicate, over, cancelled or paused; there is nothing to do."""
+        ids = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
+        rows = self._pool.run(_SQL["claim"], ids | {"worker": self.worker, "lease_s": self._numbers.lease_s})
+        return convert(rows[0], ClaimedStep) if rows else None
+
+    def renew(self, step_ids: Sequence[str]) -> set[str]:
+        """Renew the leases of this worker's steps, and return the ids of those that it has lost."""
+        held = {"step_ids": list(step_ids), "worker": self.worker, "lease_s": self._numbers.lease_s}
+        return {row["id"] for row in self._pool.run(_SQL["renew"], held)}
+
+    def is_held(self, step_id: str) -> bool:
+        """Return whether this worker still holds a step."""
+        return bool(self._pool.run(_SQL["is_held"], {"step_id": step_id, "worker": self.worker}))
+
+    def retry(self, step_id: str, attempt: int, delay_s: float, error: dict[str, Any]) -> None:
+        """Release a step for another attempt in `delay_s`; the keeper sends it then."""
+        self._pool.run(
+            _SQL["retry"],
+            {"step_id": step_id, "attempt": attempt, "delay_s": delay_s, "error": jsonb(error)},
+        )
+
+    def give_up(self, step_id: str) -> None:
+        """End the lease of a step whose process in this worker is dead, so that the keeper need not wait for it."""
+        self._pool.run(_SQL["give_up"], {"step_id": step_id, "worker": self.worker})
+
+    def set_deadline(self, run_id: str, deadline_s: float) -> datetime | None:
+        """Set the agent's deadline, counted from when the run was due; None where its submit gave it one."""
+        rows = self._pool.run(_SQL["set_deadline"], {"run_id": run_id, "deadline_s": deadline_s})
+        return rows[0]["deadline_at"] if rows else None
+
+    def definition(self, sha256: str) -> dict[str, Any]:
+        """Return an agent's definition as it was when a run began."""
+        content: dict[str, Any] = self._pool.run(_SQL["definition"], {"sha256": sha256})[0]["content"]
+        return content
+
+    def history(self, claim: ClaimedStep, runs: int) -> tuple[Message, ...]:
+        """Return the messages of the last `runs` finished runs of the same agent in the claim's session, oldest first."""
+        rows = self._pool.run(
+            _SQL["history"],
+            {
+                "tenant": claim.tenant,
+                "session_id": claim.session_id,
+                "agent": claim.agent,
+                "before": claim.created_at,
+                "runs": runs,
+            },
+        )
+        return tuple(msgspec.convert(row["content"], Message) for row in rows)

@@ -1,0 +1,59 @@
+-- Claiming steps and holding on to them.
+
+-- name: claim
+-- See functions/steps.sql. No row: nothing to do.
+SELECT * FROM agno.claim(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(worker)s, %(lease_s)s);
+
+-- name: renew
+-- Renew the leases of all steps of a worker process; the returned steps are lost: cancelled, ended or taken over.
+-- A ready step is about to be claimed, or was just released: it is neither renewed nor lost. A locked step is being recorded
+-- or cancelled: waiting for it while holding others would deadlock, and it needs no lease.
+WITH held AS (
+    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.id = ANY(%(step_ids)s::uuid[]) AND step.worker = %(worker)s AND step.status = 'running'
+      AND run.generation = step.generation AND run.ended_at IS NULL
+    FOR NO KEY UPDATE OF step SKIP LOCKED
+),
+renewed AS (
+    UPDATE agno.step SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+    FROM held WHERE step.id = held.id
+)
+SELECT id::text FROM agno.step
+WHERE id = ANY(%(step_ids)s::uuid[]) AND (status NOT IN ('ready', 'running') OR status = 'running' AND worker <> %(worker)s);
+
+-- name: is_held
+-- Ask the same for one step, in a process without a lease renewer (a child of a prefork worker).
+SELECT id FROM agno.step WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s;
+
+-- name: retry
+-- Release a step for another attempt after `delay_s`; only the attempt that holds it may. A `once` tool that failed may have
+-- taken effect: its reconcile hook comes first.
+UPDATE agno.step SET status = 'ready', lease_until = NULL, tries = tries + 1, error = %(error)s, sent_at = NULL,
+    reconciling = effect IS NOT DISTINCT FROM 'once' AND (policy->>'reconcile')::boolean IS TRUE,
+    not_before = clock_timestamp() + make_interval(secs => %(delay_s)s)
+WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s
+RETURNING id;
+
+-- name: give_up
+-- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only the step's own worker
+-- may: a copy of its message that failed elsewhere says nothing about it. `death_attempts` in the policy of a step is what such a death
+-- counts for, since the process died by itself and not with its whole machine.
+UPDATE agno.step SET lease_until = clock_timestamp(),
+    max_attempts = greatest(attempt - tries, max_attempts - coalesce((policy->>'death_attempts')::int, 1) + 1)
+WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
+
+-- name: set_deadline
+-- The deadline of the agent, where the submit gave none. A delegated run also has the deadline of its parent: the earlier one counts.
+UPDATE agno.run SET deadline_at = least(deadline_at, agno.began(id, generation) + make_interval(secs => %(deadline_s)s))
+WHERE id = %(run_id)s AND (deadline_at IS NULL OR parent_run_id IS NOT NULL) RETURNING deadline_at;
+
+-- name: definition
+SELECT content FROM agno.definition WHERE sha256 = decode(%(sha256)s, 'hex');
+
+-- name: history
+-- The messages of the last finished runs of a session, oldest first.
+SELECT agno.inflate(m.content) AS content
+FROM (SELECT id, created_at FROM agno.run WHERE tenant = %(tenant)s AND session_id = %(session_id)s AND agent = %(agent)s AND status = 'done'
+      AND created_at < %(before)s ORDER BY created_at DESC LIMIT %(runs)s) past
+JOIN agno.message m ON m.run_id = past.id
+ORDER BY past.created_at, past.id, m.seq;

@@ -1,0 +1,262 @@
+"""Record the results of steps. Each result is one transaction with all that follows from it; the first one commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from msgspec.structs import asdict, replace
+from psycopg import Rollback
+from psycopg.pq import TransactionStatus
+from uuid6 import uuid7
+
+from agno_workers.core.messages import Message
+from agno_workers.core.run import RunKind, StepKind, WaitsFor
+from agno_workers.core.step import (
+    NOT_RECORDED,
+    ChildRun,
+    ClaimedStep,
+    CommitResult,
+    ExhaustedStep,
+    ExpiredWait,
+    StepMessage,
+    ToolStep,
+    TurnRecord,
+)
+from agno_workers.database.pool import (
+    Connection,
+    Payloads,
+    execute,
+    jsonb,
+    retry_while_unavailable,
+    statements,
+)
+from agno_workers.runs.base import Repository, convert, utc
+
+_SQL = statements("runs/commit")
+AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
+
+
+class Commits(Repository):
+    """See the module. Holds on for two minutes while Postgres is away, since the result was paid for."""
+
+    def fan_out(
+        self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[ToolStep], next_queue: str
+    ) -> CommitResult:
+        """Record a turn that called tools: a step for each, and the barrier whose last part writes the next turn.
+
+        The places of the results in the transcript are assigned here, in the order of the calls, whichever comes in first.
+        """
+        payloads, turn = self._payloads(), claim.turns + 1
+        first_seq = claim.seq + len(record.messages)
+        barrier_id, next_turn_id = str(uuid7()), str(uuid7())
+        steps = [
+            {
+                "id": str(uuid7()),
+                "key": f"tool:{turn}:{place}",
+                "kind": StepKind.DELEGATE if step.child else StepKind.TOOL,
+                "queue": step.queue,
+                "priority": claim.priority,
+                "name": step.call.name,
+                "seq": first_seq + place,
+                "call": payloads.pack(step.call),
+                "effect": step.effect,
+                "barrier_id": barrier_id,
+                "max_attempts": step.max_attempts,
+                "policy": step.policy,
+                "waits_for": WaitsFor.RUN if step.child else step.policy.needs,
+                "child_run_id": str(uuid7()) if step.child else None,
+            }
+            for place, step in enumerate(calls)
+        ]
+        body = self._turn(claim, turn + 1, first_seq + len(calls), next_queue) | {"id": next_turn_id}
+        result = {
+            "barrier": {"id": barrier_id, "size": len(steps), "body": body},
+            "steps": steps,
+            "children": [
+                self._child(claim, step.child, written, payloads)
+                for step, written in zip(calls, steps, strict=True)
+                if step.child
+            ],
+        }
+        change = {"status": "waiting", "tool_calls": len(calls)}
+        committed = self._finish_turn(claim, payloads, record, change, result)
+        if not committed.recorded:
+            return committed
+        woken = StepMessage(
+            None, claim.run_id, next_turn_id, claim.generation, StepKind.TURN, next_queue, claim.priority
+        )
+        return replace(committed, body=woken, barrier_id=barrier_id)
+
+    def next_turn(self, claim: ClaimedStep, record: TurnRecord, next_queue: str) -> CommitResult:
+        """Record a turn that another turn follows at once."""
+        turn = self._turn(claim, claim.turns + 2, claim.seq + len(record.messages), next_queue)
+        return self._finish_turn(claim, self._payloads(), record, {"status": "running"}, {"steps": [turn]})
+
+    def end(self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str) -> CommitResult:
+        """Record the last turn and the run's answer."""
+        payloads = self._payloads()
+        change = {"status": "done", "content": payloads.pack(content), "reason": reason, "ended": True}
+        return self._finish_turn(claim, payloads, record, change)
+
+    def fail(
+        self,
+        step: ClaimedStep | ExhaustedStep,
+        error: dict[str, Any],
+        reason: str,
+        record: TurnRecord = TurnRecord(),  # noqa: B008 - a frozen value
+        step_status: str = "done",
+        content: Any = None,
+    ) -> CommitResult:
+        """End the run `failed`, with the messages of its last turn, if any. `content`: the text that it keeps."""
+        payloads = self._payloads()
+        change = {"status": "failed", "error": error, "reason": reason, "ended": True}
+        if content is not None:
+            change["content"] = payloads.pack(content)
+        result = {"status": step_status, "error": error}
+        return self._finish_turn(step, payloads, record, change, result)
+
+    def finish_tool(
+        self, step: AnyStep, message: Message, error: dict[str, Any] | None = None, step_status: str = "done", *,
+        answer: dict[str, Any] | None = None, connection: Connection | None = None,
+    ) -> CommitResult:  # fmt: skip
+        """Record the result of a tool call, and count its part of the barrier in.
+
+        `answer`: a person's answer (or the lack of one) to a step that waited. `connection`: the open transaction of a
+        `transactional` tool, whose writes commit with this result.
+        """
+        payloads = self._payloads()
+        result: dict[str, Any] = {
+            "status": step_status,
+            "error": error,
+            "answer": answer,
+            "messages": [{"seq": step.seq, "content": payloads.pack(message)}],
+        }
+        if isinstance(step, ExpiredWait):
+            result |= {"waits_for": step.waits_for, "attempt": step.attempt}
+        return self._finish(step, payloads, result, connection=connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[ToolTransaction]:
+        """Open the transaction of a `transactional` tool; it is rolled back unless its `finish` recorded the result."""
+        # A Rollback is swallowed by its transaction, except when the connection is closed.
+        with self._pool.connection() as connection, suppress(Rollback), connection.transaction() as opened:
+            transaction = ToolTransaction(self, connection)
+            yield transaction
+            if not transaction.is_recorded:
+                raise Rollback(opened)
+
+    def ask_person(self, step: ClaimedStep | ExhaustedStep, error: dict[str, Any]) -> bool:
+        """Let a person find out whether a `once` tool took effect."""
+        params = {
+            "step_id": step.step_id, "attempt": step.attempt, "late_only": isinstance(step, ExhaustedStep), "error": jsonb(error),
+        }  # fmt: skip
+        return bool(self._pool.run(_SQL["ask_person"], params))
+
+    def answer(
+        self, step_id: str, waits_for: Sequence[WaitsFor], answer: dict[str, Any], attempt: int | None = None
+    ) -> bool:
+        """Make a waiting step ready, with a person's answer. False: it does not wait for that, or (given an `attempt`) it
+        was cut short once more since the person was asked.
+        """
+        params = {
+            "step_id": step_id, "waits_for": list(waits_for), "answer": jsonb(answer), "asked_after": attempt,
+        }  # fmt: skip
+        return bool(self._pool.run(_SQL["answer"], params))
+
+    def _turn(self, claim: ClaimedStep, number: int, seq: int, queue: str) -> dict[str, Any]:
+        return {
+            "id": str(uuid7()), "kind": StepKind.TURN, "key": f"turn:{number}", "queue": queue, "priority": claim.priority, "seq": seq,
+            "max_attempts": self._numbers.turn_attempts,
+        }  # fmt: skip
+
+    def _child(
+        self, claim: ClaimedStep, child: ChildRun, step: dict[str, Any], payloads: Payloads
+    ) -> dict[str, Any]:
+        asked = {
+            "id": step["child_run_id"], "tenant": claim.tenant, "agent": child.agent, "queue": child.queue, "input": payloads.pack(child.input),
+            "user_id": claim.user_id, "metadata": claim.metadata, "priority": claim.priority, "parent_run_id": claim.run_id,
+            "parent_step_id": step["id"], "depth": claim.depth + 1, "deadline_at": utc(claim.deadline_at),
+            "first_step": self._first_step(RunKind.AGENT), "publish_after_s": self._numbers.publish_after_s,
+        }  # fmt: skip
+        return {key: value for key, value in asked.items() if value is not None}
+
+    def _finish_turn(
+        self, step: ClaimedStep | ExhaustedStep, payloads: Payloads, record: TurnRecord, change: dict[str, Any],
+        result: dict[str, Any] | None = None,
+    ) -> CommitResult:  # fmt: skip
+        used = record.usage
+        change |= {
+            "turns": 1 if used else 0,
+            "usage": asdict(used) if used else None,
+            "cost_usd": record.cost_usd,
+            "definition": record.definition,
+        }
+        messages = [
+            {"seq": step.seq + place, "content": payloads.pack(message)}
+            for place, message in enumerate(record.messages)
+        ]
+        return self._finish(step, payloads, {**(result or {}), "messages": messages, "run": _given(change)})
+
+    def _finish(
+        self, step: AnyStep, payloads: Payloads, result: dict[str, Any], *, connection: Connection | None = None
+    ) -> CommitResult:  # fmt: skip
+        result |= {
+            "blobs": payloads.blobs.obj or None,
+            "late_only": isinstance(step, ExhaustedStep) or None,
+            "publish_after_s": self._numbers.publish_after_s,
+        }
+        params = {
+            "run_id": step.run_id, "step_id": step.step_id, "generation": step.generation, "kind": step.kind,
+            "result": jsonb(_given(result)),
+        }  # fmt: skip
+        if connection is None:
+            (row,) = retry_while_unavailable(self._pool.run, _SQL["finish"], params)
+        else:
+            (row,) = execute(connection, _SQL["finish"], params)
+        if not row["recorded"]:
+            return NOT_RECORDED
+        own = {"run_id": step.run_id, "generation": step.generation}
+        committed = CommitResult(
+            True,
+            tuple(convert(own | message, StepMessage) for message in row["messages"]),
+            children=tuple(convert(child | {"generation": 0}, StepMessage) for child in row["children"]),
+        )
+        if "ended" not in result.get("run", ()) or not isinstance(step, ClaimedStep):
+            return committed
+        continues = (step.run_id, step.canvas.get("group_id")) if step.canvas else None
+        return replace(committed, parent_run_id=step.parent_run_id, continues=continues)
+
+
+class ToolTransaction:
+    """The open transaction of a `transactional` tool; see `core.ports.ToolTransaction`."""
+
+    def __init__(self, commits: Commits, connection: Connection) -> None:
+        self._commits = commits
+        self.connection = connection
+        self.is_recorded = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether Postgres went away."""
+        return self.connection.broken
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of the tool's statements failed, so that nothing can be committed."""
+        return self.connection.info.transaction_status is TransactionStatus.INERROR
+
+    def close(self) -> None:
+        """End the connection, so that a tool that is still running cannot commit."""
+        self.connection.close()
+
+    def finish(self, step: ClaimedStep, message: Message) -> CommitResult:
+        """Record the tool's result in this transaction."""
+        committed = self._commits.finish_tool(step, message, connection=self.connection)
+        self.is_recorded = committed.recorded
+        return committed
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,30 @@
+-- Recording results; the work is done by agno.finish in functions/steps.sql.
+
+-- name: finish
+-- The first result of a generation is recorded, a later one changes nothing: recorded = false.
+SELECT recorded, messages, children FROM agno.finish(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(result)s);
+
+-- name: ask_person
+-- A `once` tool was cut short, and its policy is that a person finds out what happened.
+UPDATE agno.step SET status = 'waiting', waits_for = 'resolution', lease_until = NULL, error = %(error)s,
+    expires_at = clock_timestamp() + make_interval(secs => (policy->>'within_s')::float8)
+WHERE id = %(step_id)s AND status = 'running'
+  AND (attempt = %(attempt)s AND NOT %(late_only)s OR lease_until < clock_timestamp())
+RETURNING id;
+
+-- name: answer
+-- What a person said lets a waiting step be carried: sent at once, with the answer.
+WITH alive AS (
+    SELECT run.id, run.generation FROM agno.run JOIN agno.step ON step.run_id = run.id
+    WHERE step.id = %(step_id)s AND run.ended_at IS NULL FOR SHARE OF run
+),
+answered AS (
+    UPDATE agno.step SET status = 'ready', waits_for = NULL, expires_at = NULL, sent_at = clock_timestamp(), reconciling = false,
+        answer = %(answer)s || jsonb_build_object('at', statement_timestamp())
+    FROM alive
+    WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation AND step.waits_for = ANY(%(waits_for)s)
+      AND (%(asked_after)s::int IS NULL OR step.attempt = %(asked_after)s)
+    RETURNING step.id
+),
+owed AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM answered)
+SELECT id, pg_notify('agno_outbox', '') FROM answered;

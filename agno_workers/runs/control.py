@@ -1,0 +1,116 @@
+"""Change runs from outside: cancel, pause, resume, retry, fork, and the ends that the keeper brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from uuid6 import uuid7
+
+from agno_workers.core.messages import Message, ToolCall
+from agno_workers.core.run import RunStatus
+from agno_workers.core.step import ExpiredWait
+from agno_workers.database.pool import execute, jsonb, statements
+from agno_workers.errors import InvalidInput, RunCancelled
+from agno_workers.runs.base import Repository
+from agno_workers.signals import signal
+
+_SQL = statements("runs/control")
+
+
+class Control(Repository):
+    """See the module."""
+
+    def cancel(self, run_id: str) -> bool:
+        """End a run as cancelled, and the runs that it delegated to; False when it has ended already."""
+        stopped = self._stop(run_id, _cancelled(run_id))
+        signal("cancel.recorded")
+        for child_id in self.open_children(run_id) if stopped else ():
+            self.cancel(child_id)  # after a crash before this, the keeper cancels them
+        return stopped
+
+    def cancel_all(self, run_ids: Sequence[str]) -> int:
+        """Cancel several runs in one transaction, and return how many of them it ended."""
+        stops = [{"id": run_id, "how": _cancelled(run_id)} for run_id in sorted(set(run_ids))]
+        (row,) = self._pool.run(_SQL["stop_many"], {"stops": jsonb(stops)})
+        signal("cancel.recorded")
+        if children := self._pool.run(_SQL["open_children_of"], {"run_ids": list(run_ids)}):
+            self.cancel_all([child["id"] for child in children])  # as in `cancel`
+        stopped: int = row["stopped"]
+        return stopped
+
+    def end_overdue(self, run_id: str) -> bool:
+        """End a run whose deadline is over: `failed` with LimitReached, or, where its agent's limits say `return`, `done`. It
+        keeps its last text.
+        """
+        text = f"the deadline of run {run_id} is over: raise deadline_s, or set on_limit='return'"
+        error = {
+            "type": "LimitReached",
+            "message": text,
+            "ids": {"run_id": run_id, "reason": "limit:deadline"},
+        }
+        how = {"status": RunStatus.DONE, "reason": "limit:deadline", "error": error, "overdue_only": True}
+        return self._stop(run_id, how)
+
+    def fail_unanswered(self, step: ExpiredWait, error: dict[str, Any]) -> bool:
+        """End a run `failed` because nobody answered this step; False when it was answered meanwhile."""
+        how = {"status": RunStatus.FAILED, "reason": "nobody_answered", "error": error}
+        return self._stop(step.run_id, how | {"if_waits": step.step_id})
+
+    def open_children(self, run_id: str) -> list[str]:
+        """Return the ids of the open runs that a run delegated to."""
+        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_id": run_id})]
+
+    def pause(self, run_id: str) -> bool:
+        """Start no further step of a run and of the runs that it delegated to; False when it has ended or is paused."""
+        paused = bool(self._pool.run(_SQL["pause"], {"run_id": run_id}))
+        for child_id in self.open_children(run_id):
+            self.pause(child_id)
+        return paused
+
+    def resume(self, run_id: str) -> bool:
+        """Continue a paused run and the runs that it delegated to; False when none of them is paused."""
+        with self._pool.connection() as connection, connection.transaction():
+            execute(connection, _SQL["hold_run"], {"run_id": run_id})
+            resumed = bool(execute(connection, _SQL["resume"], {"run_id": run_id}))
+        for child_id in self.open_children(run_id):  # read last: a turn under way may delegate meanwhile
+            resumed = self.resume(child_id) or resumed
+        return resumed
+
+    def retry_run(self, run_id: str) -> bool:
+        """Retry a failed run from its last good turn; False when it has not failed."""
+        return bool(self._pool.run(_SQL["retry_run"], {"run_id": run_id}))
+
+    def fork(
+        self, step_id: str, *, asked: Message | None = None, messages: Sequence[tuple[int, Message]] = (),
+        call: ToolCall | None = None, **options: Any,
+    ) -> tuple[str, bool]:  # fmt: skip
+        """Start a new run from a step of another one, and return its id and whether it is new. `asked` replaces the first
+        message (at a later turn: comes before it; at a delegation: is the input of its run), `messages` replace those with their
+        numbers, `call` replaces that of the tool step. `options`: idempotency_key, metadata, deadline_s.
+        """
+        payloads = self._payloads()
+        given = {
+            "id": str(uuid7()),
+            "step_id": step_id,
+            "input": None if asked is None else payloads.pack(asked),
+            "messages": [{"seq": seq, "content": payloads.pack(message)} for seq, message in messages],
+            "call": None if call is None else payloads.pack(call),
+            **options,
+        }
+        fork = {key: value for key, value in given.items() if value is not None}
+        try:
+            (row,) = self._pool.run(_SQL["fork"], {"fork": jsonb(fork | {"blobs": payloads.blobs.obj})})
+        except psycopg.errors.InvalidParameterValue as error:
+            raise InvalidInput(str(error.diag.message_primary), step_id=step_id) from error
+        return row["run_id"], row["created"]
+
+    def _stop(self, run_id: str, how: dict[str, Any]) -> bool:
+        (row,) = self._pool.run(_SQL["stop"], {"run_id": run_id, "how": jsonb(how)})
+        return bool(row["stopped"])
+
+
+def _cancelled(run_id: str) -> dict[str, Any]:
+    error = RunCancelled(f"run {run_id} was cancelled", run_id=run_id).to_json()
+    return {"status": RunStatus.CANCELLED, "reason": "cancelled", "error": error}

@@ -1,0 +1,43 @@
+-- People and callers change runs from outside; the work is done by functions/control.sql.
+
+-- name: stop
+SELECT agno.stop_run(%(run_id)s, %(how)s) AS stopped;
+
+-- name: stop_many
+-- In the order of the ids, so that two callers cannot deadlock.
+SELECT count(*) FILTER (WHERE agno.stop_run(id, how)) AS stopped
+FROM jsonb_to_recordset(%(stops)s) AS s (id uuid, how jsonb);
+
+-- name: hold_run
+-- Resume, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it sees the
+-- steps which that wrote.
+SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
+-- name: pause
+-- No step of the run is claimed any more; those under way end. The status stays what it is.
+UPDATE agno.run SET paused_at = clock_timestamp() WHERE id = %(run_id)s AND ended_at IS NULL AND paused_at IS NULL RETURNING id;
+
+-- name: resume
+-- What was ready meanwhile is sent; its messages of before met a paused run.
+WITH resumed AS (
+    UPDATE agno.run SET paused_at = NULL WHERE id = %(run_id)s AND ended_at IS NULL AND paused_at IS NOT NULL RETURNING id
+),
+sent AS (
+    UPDATE agno.step SET sent_at = clock_timestamp() FROM resumed
+    WHERE step.run_id = resumed.id AND step.status = 'ready' AND step.not_before IS NULL
+    RETURNING step.id
+),
+owed AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM sent)
+SELECT id, pg_notify('agno_outbox', '') FROM resumed;
+
+-- name: open_children
+SELECT id::text FROM agno.run WHERE parent_run_id = %(run_id)s AND ended_at IS NULL;
+
+-- name: open_children_of
+SELECT id::text FROM agno.run WHERE parent_run_id = ANY(%(run_ids)s::uuid[]) AND ended_at IS NULL;
+
+-- name: retry_run
+SELECT step_id::text, generation FROM agno.retry_run(%(run_id)s);
+
+-- name: fork
+SELECT run_id::text, created FROM agno.fork_run(%(fork)s);

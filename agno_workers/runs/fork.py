@@ -1,0 +1,96 @@
+"""Fork a run: start a new run at one of its steps, with edited input or arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from agno_workers.core.messages import Message, ToolCall, user
+from agno_workers.core.request import first_message
+from agno_workers.core.run import RunKind, Step, StepKind
+from agno_workers.errors import InvalidInput
+from agno_workers.runs.control import Control
+from agno_workers.runs.queries import RunQueries
+
+
+class Forks:
+    """See the module."""
+
+    def __init__(self, queries: RunQueries, control: Control) -> None:
+        self._queries = queries
+        self._control = control
+
+    def fork(
+        self, run_id: str, at: str | None, input: Sequence[Any] = (), *, arguments: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None, metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
+    ) -> str:  # fmt: skip
+        """Return the id of the new run; see `RunHandle.fork`. Raises RunNotFound, and InvalidInput where nothing can begin there."""
+        run, steps = self._queries.run(run_id), self._queries.steps(run_id)
+        if run.kind is not RunKind.AGENT:
+            raise InvalidInput(
+                f"run {run_id} is of kind {run.kind} and has no transcript to fork: start it again.",
+                run_id=run_id,
+            )
+        step = _step_at(steps, run_id, at)
+        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE)
+        if arguments is not None and not is_call:
+            raise InvalidInput(
+                f"step {step.key} of run {run_id} is a turn: fork a turn with input, and a tool call with arguments.",
+                run_id=run_id, step_id=step.id,
+            )  # fmt: skip
+        if input and is_call:
+            kind = "tool call" if step.kind is StepKind.TOOL else "delegation"
+            raise InvalidInput(
+                f"step {step.key} of run {run_id} is a {kind}, which takes arguments=..., not input.",
+                run_id=run_id,
+            )
+        asked = first_message(input, run.agent) if input else None
+        call: ToolCall | None = None
+        edited: list[tuple[int, Message]] = []
+        if arguments is not None:
+            written = msgspec.json.encode(dict(arguments)).decode()
+            call = replace(self._queries.call(step.id), arguments=written)
+            edited = _with_call(self._queries.transcript(run_id), call)
+            asked = _task(arguments, step, run_id) if step.kind is StepKind.DELEGATE else None
+        if is_call and deadline_s is None:
+            limits = self._queries.around(run_id).limits  # no turn comes before the call, which may wait long
+            deadline_s = limits.deadline_s if limits else None
+        forked, _ = self._control.fork(
+            step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,
+            deadline_s=deadline_s,
+        )  # fmt: skip
+        return forked
+
+
+def _step_at(steps: Sequence[Step], run_id: str, at: str | None) -> Step:
+    """Return the newest step with that key, or the step with that id."""
+    wanted = "turn:1" if at is None else at
+    for step in reversed(steps):
+        if wanted in (step.key, step.id):
+            return step
+    known = ", ".join(dict.fromkeys(step.key for step in steps))
+    raise InvalidInput(f"run {run_id} has no step {wanted!r}: it has {known}.", run_id=run_id)
+
+
+def _task(arguments: Mapping[str, Any], step: Step, run_id: str) -> Message:
+    """Return the input of the run that a call delegates to."""
+    match dict(arguments):
+        case {"task": str(task), **rest} if task.strip() and not rest:
+            return user(task)
+    raise InvalidInput(
+        f'step {step.key} of run {run_id} is a delegation to {step.name}, which takes arguments={{"task": "..."}}: the task, with '
+        "everything needed to do it, and nothing else.",
+        run_id=run_id, step_id=step.id,
+    )  # fmt: skip
+
+
+def _with_call(transcript: Sequence[Message], call: ToolCall) -> list[tuple[int, Message]]:
+    """Return the message that made a call, as if the model had made it with these arguments; with its number."""
+    return [
+        (seq, replace(message, parts=tuple(call if isinstance(part, ToolCall) and part.id == call.id else part for part in message.parts)))
+        for seq, message in enumerate(transcript)
+        if any(made.id == call.id for made in message.tool_calls)
+    ]  # fmt: skip

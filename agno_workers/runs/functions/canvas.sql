@@ -1,0 +1,93 @@
+-- Users' canvas around runs: chords, and what follows the end of a run.
+
+-- Count one header task of a user's chord in. The part that completes the chord writes the outbox row for its body, once; a second
+-- delivery of the same part changes nothing. Returns false for a chord that is not in this database.
+CREATE OR REPLACE FUNCTION agno.chord_part(chord uuid, task text, place int, state text, outcome jsonb) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM agno.barrier b WHERE b.id = chord FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO agno.chord_part (barrier_id, task_id, position, status, result)
+        VALUES (chord, task, place, state, outcome) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        UPDATE agno.barrier b SET arrived = arrived + 1 WHERE b.id = chord;
+        PERFORM agno.close_chord(chord);
+    END IF;
+    RETURN true;
+END $$;
+
+-- Write the outbox row for the body of a user's chord whose parts are all in. Called under the barrier's row lock.
+CREATE OR REPLACE FUNCTION agno.close_chord(chord uuid) RETURNS void LANGUAGE sql AS $$
+    WITH fired AS (
+        UPDATE agno.barrier SET fired_at = clock_timestamp()
+        WHERE id = chord AND fired_at IS NULL AND arrived >= size
+        RETURNING id
+    )
+    INSERT INTO agno.outbox (chord_id, due_at) SELECT id, clock_timestamp() + interval '300 ms' FROM fired;
+$$;
+
+-- Set the size of a user's chord when its last header task is about to be sent; all parts may be in by then.
+CREATE OR REPLACE FUNCTION agno.size_chord(chord uuid, parts int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE agno.barrier SET size = parts WHERE id = chord AND size IS NULL;
+    PERFORM agno.close_chord(chord);
+END $$;
+
+-- End a run as another one ended.
+CREATE OR REPLACE FUNCTION agno.end_alike(model agno.run, other uuid) RETURNS void LANGUAGE sql AS $$
+    UPDATE agno.run SET status = model.status, content = model.content, reason = model.reason, error = model.error,
+        ended_at = clock_timestamp()
+    WHERE id = other AND ended_at IS NULL;
+$$;
+
+-- End a delegation: the child's answer, or why there is none, is the result of the step that waits for it.
+CREATE OR REPLACE FUNCTION agno.end_delegation(child agno.run) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    waiting agno.step;
+    whole jsonb := agno.inflate(child.content);
+    content text := CASE child.status WHEN 'done' THEN coalesce(whole #>> '{}', '')
+        ELSE format('The run of %s ended %s: %s', child.agent, child.status, child.error->>'message') END;
+BEGIN
+    PERFORM FROM agno.run r WHERE r.id = child.parent_run_id AND r.ended_at IS NULL FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
+        error = CASE WHEN child.status <> 'done' THEN child.error END
+    FROM agno.run r
+    WHERE s.id = child.parent_step_id AND s.status = 'waiting' AND r.id = s.run_id AND r.generation = s.generation
+    RETURNING s.* INTO waiting;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO agno.message (run_id, seq, content)
+    VALUES (waiting.run_id, waiting.seq, agno.tool_message(waiting.call->>'id', waiting.name, content, child.status <> 'done'));
+    PERFORM agno.arrive(waiting.barrier_id, 0.3);
+END $$;
+
+-- Do what follows the end of a run, in the same commit: wake who waits, count its part of a user's chord in, and write the outbox
+-- row for what the user's canvas has after it (link, chain, link_error).
+CREATE OR REPLACE FUNCTION agno.run_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('agno_result', NEW.id::text);
+    IF NEW.parent_step_id IS NOT NULL THEN
+        PERFORM agno.end_delegation(NEW);
+    END IF;
+    IF NEW.canvas IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF (NEW.canvas->>'chord')::boolean THEN
+        PERFORM agno.chord_part((NEW.canvas->>'group_id')::uuid, NEW.id::text, (NEW.canvas->>'group_index')::int,
+                                NEW.status, CASE NEW.status WHEN 'done' THEN NEW.content ELSE NEW.error END);
+    END IF;
+    PERFORM agno.end_alike(NEW, other::uuid) FROM jsonb_array_elements_text(NEW.canvas->'alike') other;
+    IF NEW.canvas ?| ARRAY['link', 'link_error', 'chain'] THEN
+        INSERT INTO agno.outbox (ended_run_id, due_at) VALUES (NEW.id, clock_timestamp() + interval '300 ms');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER run_ended AFTER UPDATE OF status ON agno.run FOR EACH ROW
+    WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION agno.run_ended();

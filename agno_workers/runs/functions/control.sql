@@ -1,0 +1,198 @@
+-- People and the keeper change a run from outside.
+
+-- End a run from outside: cancelled, failed, or over its deadline. The generation goes up, so that results of steps under way come
+-- too late; then all open steps end. Status `done` is for a deadline: see below. `how` holds status, reason,
+-- error, overdue_only? (only if its deadline is over) and if_waits? (only if that step still waits). Returns false where nothing was ended.
+CREATE OR REPLACE FUNCTION agno.stop_run(of_run uuid, how jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    stopped agno.run;
+    ends_done boolean := false;
+    last_text jsonb;
+BEGIN
+    -- Wait for a step that is being recorded, so that the statements below see the steps which that wrote.
+    SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
+    IF NOT FOUND OR stopped.ended_at IS NOT NULL
+       OR (how->>'overdue_only')::boolean AND (stopped.deadline_at > clock_timestamp() OR stopped.deadline_at IS NULL)
+       OR how ? 'if_waits' AND NOT EXISTS (SELECT FROM agno.step s WHERE s.id = (how->>'if_waits')::uuid AND s.status = 'waiting') THEN
+        RETURN false;
+    END IF;
+    -- A run that ends at its deadline keeps its last text; its agent's limits say whether that is an answer or a failure.
+    IF how->>'status' = 'done' THEN
+        SELECT text INTO last_text FROM agno.message m, jsonb_path_query_first(m.content, '$.parts[*] ? (@.type == "text").text') AS text
+            WHERE m.run_id = of_run AND m.content->>'role' = 'assistant' AND text IS NOT NULL ORDER BY m.seq DESC LIMIT 1;
+        SELECT d.content->'limits'->>'on_limit' = 'return' AND stopped.turns > 0 INTO ends_done FROM agno.definition d
+            WHERE d.sha256 = stopped.definition;
+    END IF;
+    PERFORM agno.move_run(of_run, jsonb_build_object('ended', true, 'raise_generation', true, 'reason', how->'reason') || CASE WHEN ends_done
+        THEN jsonb_build_object('status', 'done', 'content', coalesce(last_text, '""'))
+        ELSE jsonb_build_object('status', CASE how->>'status' WHEN 'done' THEN 'failed' ELSE how->>'status' END, 'error', how->'error')
+             || CASE WHEN last_text IS NULL THEN '{}' ELSE jsonb_build_object('content', last_text) END END);
+    PERFORM agno.end_open_steps(of_run, how->>'reason');
+    RETURN true;
+END $$;
+
+-- End all open steps of a run as cancelled, and drop their messages. No provider takes a transcript with a call that has no result, and the
+-- next run of the session may read this one: each open call gets a result. The caller holds the run.
+CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS void LANGUAGE sql AS $$
+    WITH ended AS (
+        UPDATE agno.step s SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL,
+            expires_at = NULL
+        WHERE s.run_id = $1 AND s.status IN ('ready', 'running', 'waiting')
+        RETURNING s.id, s.run_id, s.kind, s.seq, s.name, s.call->>'id' AS call_id
+    ),
+    results AS (
+        INSERT INTO agno.message (run_id, seq, content)
+        SELECT run_id, seq, agno.tool_message(call_id, name, format('%s did not end: the run was stopped (%s).', name, $2), true)
+        FROM ended WHERE kind IN ('tool', 'delegate')
+    ),
+    -- A locked row is being sent, and its sender deletes it.
+    held AS (
+        SELECT outbox.id FROM agno.outbox JOIN ended ON outbox.step_id = ended.id FOR UPDATE OF outbox SKIP LOCKED
+    )
+    DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
+$$;
+
+-- Retry a failed run from its last good turn, in the next generation; the failed turn's messages are deleted. The run gets as much time as
+-- it had from its submit to its deadline. No row for a run that did not fail, and for a delegated one: its parent has been told.
+CREATE OR REPLACE FUNCTION agno.retry_run(run_id uuid)
+RETURNS TABLE (step_id uuid, generation int) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    failed agno.run;
+    last_turn agno.step;
+    new_step uuid := agno.uuid7();
+    place int;
+    turn int;
+    forgotten int;
+BEGIN
+    SELECT r.* INTO failed FROM agno.run r WHERE r.id = $1 AND r.status = 'failed' AND r.parent_run_id IS NULL
+        FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT s.* INTO last_turn FROM agno.step s WHERE s.run_id = $1 AND s.kind = 'turn' ORDER BY s.seq DESC, s.generation DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN; -- it stands for another run, and did no work, or is a run of another kind, which is retried by its own means
+    END IF;
+    turn := split_part(last_turn.key, ':', 2)::int;
+    IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind <> 'turn' AND s.seq > last_turn.seq) THEN
+        SELECT max(m.seq) + 1, turn + 1 INTO place, turn FROM agno.message m WHERE m.run_id = $1;
+        forgotten := 0;
+    ELSE
+        place := last_turn.seq;
+        WITH gone AS (DELETE FROM agno.message m WHERE m.run_id = $1 AND m.seq >= place RETURNING m.content->>'role' AS role)
+        SELECT count(*) FILTER (WHERE role = 'assistant') INTO forgotten FROM gone;
+        UPDATE agno.step s SET status = 'dead' WHERE s.id = last_turn.id AND s.status = 'done';
+    END IF;
+    UPDATE agno.run r SET status = 'queued', generation = r.generation + 1, ended_at = NULL, reason = NULL, error = NULL, content = NULL,
+        paused_at = NULL, turns = r.turns - forgotten,
+        deadline_at = clock_timestamp() + (r.deadline_at - agno.began(r.id, last_turn.generation))
+    WHERE r.id = $1;
+    PERFORM agno.write_steps($1, failed.generation + 1, jsonb_build_array(jsonb_build_object('id', new_step, 'key', 'turn:' || turn, 'kind', 'turn',
+        'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place, 'max_attempts', last_turn.max_attempts)), 0);
+    PERFORM pg_notify('agno_outbox', '');
+    RETURN QUERY SELECT new_step, failed.generation + 1;
+END $$;
+-- Start a new run in the middle of an old one: what came before the step is copied, results included; the step is new, and so
+-- is the run that it waits for, where it delegates. The old run stays as it was.
+-- `fork` holds id, step_id, blobs, and the edits: input? (the user's message; for a delegation: the input of its run), messages?
+-- ([{seq, content}]), call?, idempotency_key?, metadata?, deadline_s?. Raises where a tool call beside the step is still open.
+CREATE OR REPLACE FUNCTION agno.fork_run(fork jsonb) RETURNS TABLE (run_id uuid, created boolean) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    new_id uuid := (fork->>'id')::uuid;
+    at agno.step;
+    old agno.run;
+    asking agno.step;
+    heard agno.run;
+    round text;
+    new_barrier uuid := agno.uuid7();
+    new_step uuid := agno.uuid7();
+    new_child uuid;
+    below int;
+    place int;
+    known uuid;
+BEGIN
+    SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
+    IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
+        RAISE EXCEPTION 'a run with steps of kind % has no transcript to fork: start it again.', at.kind USING ERRCODE = '22023';
+    END IF;
+    SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
+    place := at.seq;
+    below := at.seq;
+    IF at.kind <> 'turn' THEN
+        -- By the keys, since calls that were copied from another run have no barrier here.
+        round := split_part(at.key, ':', 2);
+        SELECT s.* INTO asking FROM agno.step s WHERE s.run_id = old.id AND s.key = 'turn:' || round ORDER BY s.generation DESC LIMIT 1;
+        SELECT max(s.seq) + 1 INTO below FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round;
+        IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round AND s.id <> at.id
+                   AND s.status IN ('ready', 'running', 'waiting')) THEN
+            RAISE EXCEPTION 'a tool call beside % is still open: fork once it has ended, or from the turn before.', at.key USING ERRCODE = '22023';
+        END IF;
+    END IF;
+    IF at.kind = 'delegate' THEN
+        new_child := agno.uuid7();
+        -- The run that it delegated to the last time: of a delegation that was copied, that of a run that this one was forked from.
+        WITH RECURSIVE line AS (
+            SELECT old.id AS id, old.forked_from AS origin, 0 AS back
+            UNION ALL SELECT r.id, r.forked_from, line.back + 1 FROM line JOIN agno.run r ON r.id = line.origin
+        )
+        SELECT c.* INTO heard FROM line JOIN agno.step s ON s.run_id = line.id AND s.key = at.key JOIN agno.run c ON c.id = s.child_run_id
+            ORDER BY line.back, s.generation DESC LIMIT 1;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the run that % delegated to is gone: fork from the turn before.', at.key USING ERRCODE = '22023';
+        END IF;
+    END IF;
+    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, forked_from, metadata, deadline_at, turns, tool_calls)
+    SELECT new_id, old.tenant, old.kind, old.agent, CASE at.kind WHEN 'turn' THEN 'queued' ELSE 'waiting' END, old.queue, old.priority, old.session_id, old.user_id,
+        fork->>'idempotency_key', old.id, coalesce(fork->'metadata', old.metadata),
+        clock_timestamp() + make_interval(secs => (fork->>'deadline_s')::float8),
+        (SELECT count(*) FROM agno.message m WHERE m.run_id = old.id AND m.seq < below AND m.content->>'role' = 'assistant'),
+        (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND s.seq < below)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT r.id INTO known FROM agno.run r WHERE r.tenant = old.tenant AND r.agent = old.agent AND r.idempotency_key = fork->>'idempotency_key';
+        IF known IS NULL THEN
+            RAISE EXCEPTION 'the run % ended while it was forked: try again', old.id USING ERRCODE = '40001';
+        END IF;
+        RETURN QUERY SELECT known, false;
+        RETURN;
+    END IF;
+    PERFORM agno.store_blobs(fork->'blobs');
+    INSERT INTO agno.message (run_id, seq, content)
+    SELECT new_id, m.seq, coalesce(e.content, m.content)
+    FROM agno.message m LEFT JOIN jsonb_to_recordset(coalesce(fork->'messages', '[]')) AS e (seq int, content jsonb) ON e.seq = m.seq
+    WHERE m.run_id = old.id AND m.seq < below AND (at.kind = 'turn' OR m.seq <> at.seq);
+    INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, max_attempts, policy, answer,
+        error, started_at, ended_at)
+    SELECT DISTINCT ON (s.key) agno.uuid7(), new_id, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, s.seq, s.call, s.effect,
+        s.max_attempts, s.policy, s.answer, s.error, s.started_at, s.ended_at
+    FROM agno.step s WHERE s.run_id = old.id AND s.seq < below AND s.id <> at.id AND s.key <> at.key AND s.ended_at IS NOT NULL
+    ORDER BY s.key, s.generation DESC;
+    IF at.kind = 'turn' THEN
+        IF fork ? 'input' AND at.seq > 1 THEN
+            INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, at.seq, fork->'input');
+            place := at.seq + 1;
+        ELSIF fork ? 'input' THEN
+            UPDATE agno.message m SET content = fork->'input' WHERE m.run_id = new_id AND m.seq = 0;
+        END IF;
+    ELSE
+        INSERT INTO agno.barrier (id, run_id, generation, size, body)
+        VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1, 'queue', asking.queue,
+            'priority', asking.priority, 'seq', below, 'max_attempts', asking.max_attempts));
+    END IF;
+    PERFORM agno.write_steps(new_id, 0, jsonb_build_array(jsonb_build_object('id', new_step, 'key', at.key, 'kind', at.kind, 'queue', at.queue,
+        'priority', at.priority, 'name', at.name, 'seq', place, 'call', coalesce(fork->'call', at.call), 'effect', at.effect,
+        'barrier_id', CASE WHEN at.kind <> 'turn' THEN new_barrier END, 'max_attempts', at.max_attempts, 'policy', at.policy,
+        'waits_for', CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END, 'child_run_id', new_child)), 0);
+    IF at.kind = 'delegate' THEN
+        PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
+            'id', new_child, 'agent', at.name, 'queue', heard.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'first_step',
+            jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', asking.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
+                (SELECT m.content FROM agno.message m WHERE m.run_id = heard.id AND m.seq = 0)))) AS child
+        WHERE r.id = new_id;
+    END IF;
+    PERFORM pg_notify('agno_outbox', '');
+    RETURN QUERY SELECT new_id, true;
+END $$;

@@ -1,0 +1,37 @@
+-- The events of a run, numbered when they are first read.
+
+-- What has happened in a run, read from its rows. A step keeps the error of a worker that died in it, also when a later attempt
+-- succeeded.
+CREATE OR REPLACE FUNCTION agno.happened(of_run uuid)
+RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT 'RunStarted', id, 0, '', NULL::jsonb, started_at FROM agno.run WHERE id = $1 AND started_at IS NOT NULL
+    UNION ALL
+    SELECT CASE kind WHEN 'turn' THEN 'ModelCallStarted' ELSE 'ToolCallStarted' END, id, attempt, name, NULL, started_at
+    FROM agno.step WHERE run_id = $1 AND started_at IS NOT NULL AND kind IN ('turn', 'tool', 'delegate')
+    UNION ALL
+    SELECT 'ToolCallWaiting', id, 0, name, NULL, created_at FROM agno.step
+    WHERE run_id = $1 AND kind IN ('tool', 'delegate') AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
+    UNION ALL
+    SELECT 'ToolCallAnswered', id, 0, name, NULL, (answer->>'at')::timestamptz FROM agno.step WHERE run_id = $1 AND answer ? 'at'
+    UNION ALL
+    SELECT CASE WHEN kind <> 'turn' AND status = 'done' AND (error IS NULL OR error->>'type' = ANY('{LeaseExpired,OutcomeUnknown}')) THEN 'ToolCallCompleted'
+                WHEN kind <> 'turn' THEN 'ToolCallError'
+                WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id, attempt, name, error, ended_at
+    FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate')
+    UNION ALL
+    SELECT CASE status WHEN 'done' THEN 'RunCompleted' WHEN 'failed' THEN 'RunError' ELSE 'RunCancelled' END, id, generation, '', error, ended_at
+    FROM agno.run WHERE id = $1 AND ended_at IS NOT NULL;
+$$;
+
+-- Return the events of a run that come after number `after_number`. An event gets its number when it is first read, and keeps it: a
+-- reader that has seen n gets exactly n+1, n+2 ... from any process. A run that nobody reads costs nothing.
+CREATE OR REPLACE FUNCTION agno.read_events(of_run uuid, after_number int) RETURNS SETOF agno.run_event LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_run::text, 1701));
+    INSERT INTO agno.run_event (run_id, number, event, subject, attempt, name, error, at)
+    SELECT of_run, last.number + row_number() OVER (ORDER BY h.at, h.event DESC, h.subject), h.event, h.subject, h.attempt, h.name, h.error, h.at
+    FROM agno.happened(of_run) h, (SELECT coalesce(max(e.number), 0) AS number FROM agno.run_event e WHERE e.run_id = of_run) last
+    WHERE NOT EXISTS (SELECT FROM agno.run_event e
+                      WHERE e.run_id = of_run AND e.event = h.event AND e.subject = h.subject AND e.attempt = h.attempt);
+    RETURN QUERY SELECT e.* FROM agno.run_event e WHERE e.run_id = of_run AND e.number > after_number ORDER BY e.number;
+END $$;

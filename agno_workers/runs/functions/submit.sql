@@ -1,0 +1,123 @@
+-- Submitting a run.
+
+-- The queue for a run of this agent: the one the caller names, or the one the agent's workers registered. Raises undefined_object
+-- for an agent that no worker ever registered, unless the caller allows it.
+CREATE OR REPLACE FUNCTION agno.queue_for(in_tenant text, agent text, queue text, allow_unknown boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    registered text;
+    known text;
+BEGIN
+    IF coalesce(agent, '') !~ '\S' THEN
+        RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
+    END IF;
+    IF queue !~ '\S' THEN
+        RAISE EXCEPTION 'agno.submit: the queue for agent % is empty, and no worker serves it. Name a queue, or leave it out.',
+            quote_literal(agent) USING ERRCODE = '22023';
+    END IF;
+    IF queue IS NOT NULL AND allow_unknown THEN
+        RETURN queue;
+    END IF;
+    SELECT a.queue INTO registered FROM agno.agent a WHERE a.tenant = in_tenant AND a.name = agent;
+    IF NOT FOUND AND NOT allow_unknown THEN
+        SELECT coalesce(string_agg(near.name, ', '), 'none') INTO known
+            FROM (SELECT a.name FROM agno.agent a WHERE a.tenant = in_tenant ORDER BY a.name LIMIT 10) near;
+        RAISE EXCEPTION 'agno.submit: no worker has registered an agent %. Registered: %. Start a worker that imports it, or pass allow_unknown.',
+            quote_literal(agent), known USING ERRCODE = '42704';
+    END IF;
+    RETURN coalesce(queue, registered, 'agents');
+END $$;
+
+-- Store a run, its first message, its first step and the message for Celery, all or nothing.
+-- `run` holds id?, tenant?, kind? (agent), agent, queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
+-- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before?, publish_after_s?, deadline_s? or deadline_at?,
+-- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
+-- An id or a (tenant, agent, idempotency_key) that exists already returns the existing run, and stores nothing. One exception: where a canvas
+-- waits for its own id while the key belongs to another run, a run of that id is stored which does no work and ends as the other one does.
+CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
+RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    new_id uuid := coalesce((run->>'id')::uuid, agno.uuid7());
+    in_tenant text := coalesce(run->>'tenant', 'default');
+    run_kind text := coalesce(run->>'kind', 'agent');
+    run_queue text := agno.queue_for(in_tenant, run->>'agent', run->>'queue',
+        coalesce((run->>'allow_unknown')::boolean, false) OR run_kind <> 'agent' OR run ? 'parent_run_id');
+    first_step jsonb := coalesce(run->'first_step', '{"kind": "turn", "key": "turn:1", "max_attempts": 5}');
+    timer timestamptz := (run->>'not_before')::timestamptz;
+    known agno.run;
+BEGIN
+    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, parent_step_id,
+        depth, metadata, canvas, paused_at, deadline_at)
+    VALUES (new_id, in_tenant, run_kind, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
+            run->>'idempotency_key', (run->>'parent_run_id')::uuid, (run->>'parent_step_id')::uuid, coalesce((run->>'depth')::smallint, 0),
+            coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
+            coalesce((run->>'deadline_at')::timestamptz,
+                     coalesce(timer, clock_timestamp()) + make_interval(secs => (run->>'deadline_s')::float8)))
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT r.* INTO known FROM agno.run r
+            WHERE r.id = new_id OR (r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key')
+            ORDER BY r.id <> new_id LIMIT 1;
+        IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
+            PERFORM agno.stand_in(run, new_id, known.id);
+            known.id := new_id;
+        END IF;
+        RETURN QUERY SELECT known.id, false, NULL::uuid, NULL::bigint, NULL::text, known.queue, known.priority, false;
+        RETURN;
+    END IF;
+    PERFORM agno.store_blobs(run->'blobs');
+    INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+    IF run ? 'options' THEN
+        EXECUTE format('SELECT agno.begin_%I($1, $2)', run_kind) USING new_id, agno.inflate(run->'options');
+    END IF;
+    first_step := first_step || jsonb_build_object('id', agno.uuid7(), 'queue', run_queue, 'priority', run->'priority', 'seq', 1,
+        'not_before', timer, 'due_at', timer);
+    RETURN QUERY
+        SELECT new_id, true, (first_step->>'id')::uuid, w.outbox_id, first_step->>'kind', run_queue, (run->>'priority')::smallint, timer IS NULL
+        FROM (VALUES (1)) AS one LEFT JOIN agno.write_steps(new_id, 0, jsonb_build_array(first_step),
+            coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
+END $$;
+
+-- Store a run that does no work and ends as, and when, the run with its key does. Locks that run until the commit.
+CREATE OR REPLACE FUNCTION agno.stand_in(run jsonb, new_id uuid, known_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    known agno.run;
+BEGIN
+    SELECT r.* INTO known FROM agno.run r WHERE r.id = known_id FOR NO KEY UPDATE;
+    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, metadata, canvas)
+    VALUES (new_id, known.tenant, known.kind, known.agent, 'waiting', known.queue, known.priority, run->>'session_id', run->>'user_id',
+            coalesce(run->'metadata', '{}'), run->'canvas');
+    PERFORM agno.store_blobs(run->'blobs');
+    INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, 0, run->'input');
+    IF known.ended_at IS NOT NULL THEN
+        PERFORM agno.end_alike(known, new_id);
+    ELSE
+        UPDATE agno.run r SET canvas = coalesce(r.canvas, '{}') || jsonb_build_object('alike',
+                coalesce(r.canvas->'alike', '[]') || to_jsonb(new_id))
+            WHERE r.id = known_id;
+    END IF;
+END $$;
+
+-- Submit a run inside the caller's own transaction: SELECT agno.submit('researcher', 'What is new?');
+CREATE OR REPLACE FUNCTION agno.submit(
+    agent text, input text, session_id text DEFAULT NULL, user_id text DEFAULT NULL, idempotency_key text DEFAULT NULL,
+    metadata jsonb DEFAULT '{}', queue text DEFAULT NULL, id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL,
+    tenant text DEFAULT 'default', allow_unknown boolean DEFAULT false
+) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    submitted uuid;
+BEGIN
+    IF coalesce(btrim(input), '') = '' THEN
+        RAISE EXCEPTION 'agno.submit: the input for agent % is empty. Say what it is to do.', quote_literal(agent) USING ERRCODE = '22023';
+    END IF;
+    SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
+        'id', id, 'tenant', tenant, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
+        'idempotency_key', idempotency_key, 'not_before', not_before, 'allow_unknown', allow_unknown
+    )) || jsonb_build_object('metadata', coalesce(metadata, '{}'), 'publish_after_s', 0,
+        'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', input)))
+    )) s;
+    -- This session has no connection to Redis: wake the keeper, which publishes what was committed.
+    PERFORM pg_notify('agno_outbox', '');
+    RETURN submitted;
+END $$;

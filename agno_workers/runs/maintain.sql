@@ -1,0 +1,140 @@
+-- What the keeper repairs. Several keepers may run each statement at once: a row is taken with SKIP LOCKED and its next due time is
+-- moved, so that a keeper that dies in between delays it and loses nothing.
+
+
+-- name: lead
+-- One keeper does the rounds; the others look on until it has been silent for `lease_s`.
+-- Each round is counted; see the epoch.
+INSERT INTO agno.meta AS m (key, value, until, beat) VALUES ('keeper', %(worker)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until, beat = m.beat + 1
+WHERE m.value = excluded.value OR m.until < clock_timestamp()
+RETURNING beat;
+
+-- name: abdicate
+-- A keeper that ends lets another one lead at once.
+UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper' AND value = %(worker)s RETURNING beat;
+
+-- name: take_outbox
+-- Rule 2: messages that the one who owed them did not publish.
+WITH due AS (
+    SELECT id FROM agno.outbox WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+taken AS (
+    UPDATE agno.outbox SET due_at = clock_timestamp() + make_interval(secs => %(again_s)s)
+    FROM due WHERE outbox.id = due.id RETURNING outbox.*
+)
+SELECT taken.id AS outbox_id, taken.ended_run_id, taken.chord_id, step.id AS step_id, step.run_id, step.generation, step.kind,
+       step.queue, step.priority, step.status = 'ready' AS wanted
+FROM taken LEFT JOIN agno.step ON step.id = taken.step_id;
+
+-- name: release_expired
+-- Rule 3: a lease ran out. With attempts left, and if a repetition is safe, the step is ready again. A try that a
+-- provider refused is an attempt, too, but no crash: those are bounded by the agent's Retry. The next attempt of a `once`
+-- tool asks its reconcile hook.
+WITH late AS (
+    SELECT id FROM agno.step
+    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt - tries < max_attempts
+      AND (effect IS DISTINCT FROM 'once' OR (policy->>'reconcile')::boolean)
+    ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+released AS (
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
+        reconciling = step.effect IS NOT DISTINCT FROM 'once',
+        error = jsonb_build_object('type', 'LeaseExpired', 'message',
+            format('attempt %%s on %%s ended without a result: the worker died, was paused or cut off', step.attempt, step.worker))
+    FROM late WHERE step.id = late.id
+    RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
+),
+owed AS (
+    INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM released
+    RETURNING id, step_id
+)
+SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
+       released.priority
+FROM released JOIN owed ON owed.step_id = released.id;
+
+-- name: exhausted
+-- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
+SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
+       step.key, step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy
+FROM agno.step
+WHERE status = 'running' AND lease_until < clock_timestamp()
+  AND (attempt - tries >= max_attempts OR effect = 'once' AND (policy->>'reconcile')::boolean IS NOT TRUE)
+ORDER BY lease_until LIMIT %(limit)s;
+
+-- name: silent_queues
+-- Rule 4, first half: queues whose sent steps nobody claimed for a while.
+SELECT DISTINCT queue FROM (
+    SELECT step.queue FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+      AND step.sent_at < clock_timestamp() - make_interval(secs => %(resend_after_s)s)
+    ORDER BY step.sent_at LIMIT 1000
+) late;
+
+-- name: take_lost
+-- Rule 4, second half, for queues that are empty: those messages were lost. Rule 1 (Redis lost its memory) is the
+-- same with every queue, and all that was sent before it was noticed.
+WITH lost AS (
+    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+      AND (%(queues)s::text[] IS NULL OR step.queue = ANY(%(queues)s))
+      AND step.sent_at < coalesce(%(sent_before)s, clock_timestamp() - make_interval(secs => %(resend_after_s)s))
+    ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+)
+UPDATE agno.step SET sent_at = clock_timestamp() FROM lost WHERE step.id = lost.id
+RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+
+-- name: take_overdue
+-- Rule 4, for queues that are never empty: a step that has waited since it was sent for `patience_s`, and for as long as
+-- it had waited before. So each time it is sent again the wait doubles, and a true backlog is not doubled.
+WITH overdue AS (
+    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+      AND step.sent_at < clock_timestamp() - make_interval(secs => %(patience_s)s)
+      AND clock_timestamp() - step.sent_at > step.sent_at - step.created_at
+    ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+)
+UPDATE agno.step SET sent_at = clock_timestamp() FROM overdue WHERE step.id = overdue.id
+RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+
+-- name: take_due
+-- Rule 5: timers that have come.
+WITH due AS (
+    SELECT id FROM agno.step WHERE status = 'ready' AND not_before <= clock_timestamp()
+    ORDER BY not_before LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+),
+begun AS (
+    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() FROM due WHERE step.id = due.id
+    RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
+),
+owed AS (
+    INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM begun
+    RETURNING id, step_id
+)
+SELECT owed.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
+FROM begun JOIN owed ON owed.step_id = begun.id;
+
+-- name: expired_waits
+-- Rule 5: steps for which nobody came in time; their policy says what follows.
+SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
+       step.key, step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for
+FROM agno.step JOIN agno.run ON run.id = step.run_id
+WHERE step.status = 'waiting' AND step.expires_at < clock_timestamp() AND run.ended_at IS NULL AND run.generation = step.generation
+ORDER BY step.expires_at LIMIT %(limit)s;
+
+-- name: overdue_runs
+-- Rule 5: runs whose deadline has come, whatever they are doing.
+SELECT id::text FROM agno.run WHERE ended_at IS NULL AND deadline_at <= clock_timestamp() ORDER BY deadline_at LIMIT %(limit)s;
+
+-- name: orphans
+-- Delegated runs that nobody waits for: their parent is over, or was sent again since.
+SELECT child.id::text FROM agno.run child JOIN agno.step ON step.id = child.parent_step_id JOIN agno.run parent ON parent.id = child.parent_run_id
+WHERE child.ended_at IS NULL AND child.parent_run_id IS NOT NULL AND (step.status <> 'waiting' OR parent.ended_at IS NOT NULL)
+LIMIT %(limit)s;
+
+-- name: new_epoch
+UPDATE agno.meta SET value = %(fresh)s WHERE key = 'epoch' RETURNING value;
+
+-- name: epoch
+-- The value that Redis must repeat; made once.
+INSERT INTO agno.meta AS m (key, value) VALUES ('epoch', %(fresh)s) ON CONFLICT (key) DO UPDATE SET value = m.value RETURNING value;

@@ -1,0 +1,11 @@
+-- Submitting runs; the work is done by agno.submit_run in functions/submit.sql.
+
+-- name: submit
+-- `due` is false for a run that existed already, and for one that waits for its time.
+SELECT run_id, created, step_id, outbox_id, kind, queue, priority, due FROM agno.submit_run(%(run)s);
+
+-- name: agents
+SELECT name FROM agno.agent WHERE tenant = %(tenant)s ORDER BY name;
+
+-- name: wake_keeper
+SELECT pg_notify('agno_outbox', '');
