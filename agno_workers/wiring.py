@@ -18,6 +18,7 @@ from agno_workers.broker.checks import redis_problems
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
+from agno_workers.broker.queues import redis_url
 from agno_workers.broker.signing import Signer, sign
 from agno_workers.broker.submit import MakeRequest
 from agno_workers.broker.verify import MessageVerifier
@@ -134,8 +135,9 @@ class Services:
     def handlers(self) -> Mapping[StepKind, Handler]:
         """The code for each kind of step; see `core.step.STEP_TYPES`."""
         return {
-            StepKind.TURN: Handler(partial(run_turn, self.engine), partial(fail_exhausted, self.engine)),
-            StepKind.TOOL: Handler(partial(run_tool, self.engine), partial(fail_exhausted, self.engine)),
+            # The engine imports the agents: a process that executes none of their steps does not build it.
+            StepKind.TURN: Handler(lambda *ids: run_turn(self.engine, *ids), self._fail_exhausted),
+            StepKind.TOOL: Handler(lambda *ids: run_tool(self.engine, *ids), self._fail_exhausted),
             **import_module("agno_workers.knowledge.steps").handlers(
                 lambda: self.ingest_context, self.database.ingest
             ),
@@ -144,7 +146,7 @@ class Services:
     def keeper(self) -> Keeper:
         here = self.database
         duties = Duties(
-            self._fail_exhausted, partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.halted, here.ingest.schedule_next
+            lambda step: self.handlers[step.kind].on_exhausted(step), partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.halted, here.ingest.schedule_next
         )  # fmt: skip
         return Keeper(
             here.maintenance, here.outbox, here.journal, self.dispatch, self.redis, duties,
@@ -152,7 +154,7 @@ class Services:
         )  # fmt: skip
 
     def _fail_exhausted(self, step: ExhaustedStep) -> CommitResult:
-        return self.handlers[step.kind].on_exhausted(step)
+        return fail_exhausted(self.engine, step)
 
     def register_agents(self) -> None:
         """Write the agents of this process to Postgres, so that other services can submit to them by name."""
@@ -252,9 +254,7 @@ def problems(queues: Collection[str] = ()) -> list[str]:
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     """A client for the broker's Redis, with time-outs (default: the settings' `broker_timeout_s`)."""
-    url = (
-        required(settings, "broker_url").replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-    )
+    url = redis_url(required(settings, "broker_url"))
     wait = timeout_s or settings.broker_timeout_s
     client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
@@ -341,7 +341,7 @@ class _Default:
         self.app.request_kinds = REQUESTS
         self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))
         self.app.dispatch = lambda: self.services.get().dispatch
-        self.app.gate = lambda: self.services.get().verifier
+        self.app.verifier = lambda: self.services.get().verifier
         _sign(self.app, self.settings)
 
 

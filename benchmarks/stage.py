@@ -12,12 +12,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from agno_workers import local as embedded
-from agno_workers import wiring
+from agno_workers import local, wiring
 from agno_workers.database import migrate
-from agno_workers.local import EmbeddedServers
-from agno_workers.local.server import Supervised
-from agno_workers.local.supervisor import Order
+from agno_workers.local import LocalServers
+from agno_workers.local.supervised import Supervised
+from agno_workers.local.supervisor import ProcessSpec
 from benchmarks import workload
 from benchmarks.peers import stock
 
@@ -45,7 +44,7 @@ class Options:
 class Stage:
     """Servers that run, and this process's services connected to them."""
 
-    servers: EmbeddedServers
+    servers: LocalServers
     folder: Path
     fsync_s: float
     """What the disk takes to keep 4 KiB."""
@@ -98,13 +97,12 @@ class Stage:
     @contextmanager
     def process(self, command: list[str], name: str, **environment: str) -> Iterator[int]:
         """A process that ends with us, even when we are killed; its output goes to a log in `folder`."""
-        # An order stands on a command line that every user can read: no secret of this shell goes into it.
         plain = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
         ours = ("AGNO_", "BENCH_")
         inherited = {key: value for key, value in os.environ.items() if key in plain or key.startswith(ours)}
-        order = Order(command, str(ROOT), inherited | environment, os.getpid())
+        spec = ProcessSpec(command, str(ROOT), inherited | environment)
         log = self.folder / f"{name}.log"
-        kept = Supervised(order, log)
+        kept = Supervised(spec, log)
         try:
             yield kept.pid
         except Exception as error:
@@ -120,7 +118,7 @@ def stage() -> Iterator[Stage]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="agno-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with embedded.servers(folder, fsync=True) as servers:
+        with local.servers(folder, fsync=True) as servers:
             try:
                 for variable in [each for each in os.environ if each.startswith("AGNO_")]:
                     del os.environ[variable]

@@ -1,7 +1,7 @@
-"""The Celery tasks: each body decodes, calls one function, and maps the outcome.
+"""The Celery tasks: each body calls one function and publishes what follows.
 
-This folder stands at the top of the project and is imported as `agno_workers.tasks`: a package that is called
-`tasks` would collide with the `tasks.py` of nearly every Celery project.
+This folder is imported as `agno_workers.tasks`: a package named `tasks` would collide with the `tasks.py` of nearly every
+Celery project.
 """
 
 if __name__ != "agno_workers.tasks":

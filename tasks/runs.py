@@ -1,4 +1,4 @@
-"""`agno.run` (somebody else's Celery submits) and `agno.turn` (one turn of a run)."""
+"""`agno.run`, which submits a run for a foreign Celery app."""
 
 from __future__ import annotations
 
@@ -10,27 +10,23 @@ from celery.exceptions import Ignore, NotRegistered
 from celery.worker.request import Request
 
 from agno_workers import wiring
-from agno_workers.broker.canvas import keep
-from agno_workers.broker.names import RUN, TURN
+from agno_workers.broker.canvas import canvas_of
 from agno_workers.broker.submit import request_from_call
 from agno_workers.database.pool import retry_while_unavailable
-from agno_workers.engine.turn import run_turn
-from agno_workers.tasks.app import app
 
 
 class Submission(Request):
-    """A message that submits a run. It is taken at once: its time is kept with the run, and not in this worker's memory."""
+    """A message that submits a run. The task runs at once, and the run keeps the `eta`: a worker's memory is not durable."""
 
     @property
     def eta(self) -> None:
         return None
 
 
-@app.task(name=RUN, bind=True, Request=Submission)
 def run(self: Any, *input: Any, **asked: Any) -> None:
-    """Submit a run whose message came from an app that is not ours; the task's id becomes the run's.
+    """Submit a run for a foreign Celery app; the task's id becomes the run's id.
 
-    The run, not this task, completes the canvas that it is part of: so Celery is told to leave it alone.
+    The run, not this task, completes its canvas: `Ignore` makes Celery leave the canvas alone.
     """
     services, request = wiring.services(), self.request
     delivery = request.delivery_info or {}
@@ -47,14 +43,14 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
     wanted = request_from_call(
         input,
         asked,
-        kinds=app.request_kinds,
+        kinds=self.app.request_kinds,
         queue=delivery.get("routing_key"),
         run_id=request.id,
         eta=request.eta,
         priority=delivery.get("priority"),
-        canvas=keep(app, canvas),
+        canvas=canvas_of(self.app, canvas),
     )
-    # Until the run is in Postgres, it exists in this message only.
+    # Until it is in Postgres, the message is the only copy of the run.
     submitted = retry_while_unavailable(services.database.submissions.submit, wanted)
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
@@ -62,14 +58,8 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
 
 
 @signals.task_unknown.connect
-def fail_unknown(message: Any, name: str, id: str, **_: Any) -> None:
-    """Tell the chord and the chain of a task that no worker here knows: Celery fails it alone, and they would wait for ever."""
+def fail_unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
+    """Fail the chord and the chain of a task that no worker here knows: Celery fails only the task, and they would wait forever."""
     _, _, embedded = message.payload
     request = Context({**message.headers, **embedded, "delivery_info": {}})
-    app.backend.mark_as_failure(id, NotRegistered(name), request=request)
-
-
-@app.task(name=TURN, ignore_result=True)
-def turn(run_id: str, step_id: str, generation: int) -> None:
-    services = wiring.services()
-    services.dispatch.publish(run_turn(services.engine, run_id, step_id, generation))
+    sender.app.backend.mark_as_failure(id, NotRegistered(name), request=request)

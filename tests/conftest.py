@@ -20,11 +20,10 @@ import pytest
 import redis
 from psycopg import sql
 
-from agno_workers import Client, wiring
-from agno_workers import local as embedded
+from agno_workers import Client, local, wiring
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.database import migrate
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.settings import Settings, load
 from agno_workers.wiring import Services
 
@@ -32,18 +31,18 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[EmbeddedServers]:
+def servers() -> Iterator[LocalServers]:
     """Postgres and Valkey of this session."""
     folder = Path(tempfile.mkdtemp(prefix="agno-tests-"))
     try:
-        with embedded.servers(folder, fsync=False) as running:
+        with local.servers(folder, fsync=False) as running:
             yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def template(servers: EmbeddedServers) -> str:
+def template(servers: LocalServers) -> str:
     """The name of a migrated database, to be copied for each test."""
     name = "agno_template"
     _execute(servers, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -52,7 +51,7 @@ def template(servers: EmbeddedServers) -> str:
 
 
 @pytest.fixture
-def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
+def database_url(servers: LocalServers, template: str) -> Iterator[str]:
     """A fresh migrated database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     _execute(
@@ -64,7 +63,7 @@ def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_client(servers: EmbeddedServers) -> Iterator[redis.Redis]:
+def redis_client(servers: LocalServers) -> Iterator[redis.Redis]:
     """An empty Redis."""
     client = redis.Redis.from_url(servers.redis_url)
     client.flushall()
@@ -73,7 +72,7 @@ def redis_client(servers: EmbeddedServers) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def environment(database_url: str, servers: EmbeddedServers, redis_client: redis.Redis) -> dict[str, str]:
+def environment(database_url: str, servers: LocalServers, redis_client: redis.Redis) -> dict[str, str]:
     """`AGNO_*` for a process that works on this test's database and Redis."""
     return {
         "AGNO_DATABASE_URL": database_url,
@@ -107,7 +106,7 @@ def services(app: AgnoCelery) -> Services:
 
 
 @pytest.fixture
-def client(environment: dict[str, str], servers: EmbeddedServers) -> Iterator[Client]:
+def client(environment: dict[str, str], servers: LocalServers) -> Iterator[Client]:
     """A thin client, as another service would use it."""
     with Client(environment["AGNO_DATABASE_URL"], servers.redis_url) as thin:
         yield thin
@@ -200,7 +199,7 @@ def worker(start_worker: StartWorker) -> Worker:
     return start_worker()
 
 
-def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+def _execute(servers: LocalServers, statement: sql.Composed) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(statement)
 

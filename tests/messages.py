@@ -12,7 +12,7 @@ from psycopg.rows import DictRow, dict_row
 
 from tests import invariants
 
-NOT_RECORDED_AFTER = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+NOTHING_AFTER = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 Message = dict[str, Any]
 
 
@@ -20,7 +20,7 @@ def message(task: str = "plain.same", body: Any = None, **ids: Any) -> Message:
     """As Celery puts it into Redis."""
     task_id = ids.get("id", str(uuid.uuid4()))
     return {
-        "body": encoded([["x"], {}, NOT_RECORDED_AFTER] if body is None else body),
+        "body": encoded([["x"], {}, NOTHING_AFTER] if body is None else body),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {

@@ -1,39 +1,37 @@
-"""Our Celery app: its settings, and the one thing it does differently: sending `agno.run` is a submit.
+"""Our Celery app: its settings, and its one difference from Celery: sending `agno.run` submits a run.
 
-`send_task` is where every road of Celery meets (`delay`, `apply_async`, `group`, `chain`, `chord`, `link`), so a
-run that is part of any canvas is in Postgres before anything is sent.
+Every way to send a task (`delay`, `apply_async`, `group`, `chain`, `chord`, `link`) calls `send_task`, so a run in any canvas
+is in Postgres before anything is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from agno_workers.broker.canvas import keep
+from agno_workers.broker.canvas import canvas_of
+from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import MakeRequest, request_from_call
+from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.step import STEP_TYPES
 from agno_workers.core.step import Queue as QueueRole
 from agno_workers.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from agno_workers.broker.dispatch import Dispatch
-    from agno_workers.broker.verify import MessageVerifier
-
 
 class AgnoCelery(Celery):
-    """Celery, with `dispatch` and `gate`: callables that give this process's Dispatch and Gate."""
+    """Celery, with callables that return this process's Dispatch and MessageVerifier."""
 
     dispatch: Callable[[], Dispatch]
-    gate: Callable[[], MessageVerifier]
+    verifier: Callable[[], MessageVerifier]
     request_kinds: Mapping[str, MakeRequest] = {}
     """Makers of requests for other kinds of runs, by the prefix of their agents; set by `wiring`."""
-    result_cls: Any = None
-    """What `agno.run` returns to its caller; set by `wiring`."""
+    result_cls: ClassVar[Any] = None
+    """The AsyncResult that sending `agno.run` returns; the SDK sets it when it is imported."""
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if name != RUN:
@@ -58,7 +56,7 @@ class AgnoCelery(Celery):
             countdown=options.get("countdown"),
             eta=options.get("eta"),
             priority=options.get("priority"),
-            canvas=keep(self, {**family, **options}),
+            canvas=canvas_of(self, {**family, **options}),
         )
         submitted = dispatch.submissions.submit(request)
         if submitted.send is not None:
@@ -71,21 +69,21 @@ class AgnoCelery(Celery):
 
 
 def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s: float) -> AgnoCelery:
-    """A Celery app with the settings that our promises need; each is explained where it is not plain."""
+    """Return a Celery app with the settings that our guarantees need."""
     app = AgnoCelery("agno_workers", set_as_current=False)
     app.conf.update(
         broker_url=broker_url,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            # A message is a hint; what matters is in Postgres. Without Redis's emulation of acks there is nothing to
-            # restore, nothing to time out, and no credit that an outage could eat (see the keeper's rules).
+            # A message is a hint; the state is in Postgres. Without kombu's emulated acks nothing has to be restored,
+            # nothing times out, and an outage can't use up prefetch credit (see the keeper's rules).
             "ack_emulation": False,
             "priority_steps": list(PRIORITY_STEPS),
             "socket_timeout": broker_timeout_s,
             "socket_connect_timeout": broker_timeout_s,
             "socket_keepalive": True,
             "max_connections": 500,
-            # Publishing gives up soon: the outbox has the message, and the keeper publishes it.
+            # Publishing fails fast: the outbox has the message, and the keeper publishes it.
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.2,
@@ -96,7 +94,7 @@ def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s
         redis_socket_connect_timeout=broker_timeout_s,
         result_backend="agno_workers.broker.backend:PostgresBackend",
         result_backend_thread_safe=True,
-        result_backend_always_retry=True,  # while Postgres is away, for a minute or so
+        result_backend_always_retry=True,  # for about a minute, while Postgres is unreachable
         result_backend_max_retries=60,
         result_backend_max_sleep_between_retries_ms=2000,
         result_expires=None,
@@ -111,7 +109,7 @@ def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s
         },
         task_create_missing_queues=True,
         task_acks_late=False,
-        worker_consumer="agno_workers.broker.consumer:Consumer",  # lives through bad messages
+        worker_consumer="agno_workers.broker.consumer:Consumer",  # survives bad messages
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
         task_send_sent_event=False,

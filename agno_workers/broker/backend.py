@@ -1,8 +1,8 @@
-"""Celery's result backend on Postgres, so that results and chords survive whatever Redis forgets.
+"""Celery's result backend on Postgres, so that results and chords survive a loss of Redis.
 
-`AsyncResult.get()` of a run reads the run; of a user's own task, the row that its worker wrote. A chord's counter
-is a row beside its parts: a part and the count are one commit, and the body is owed in that same commit.
-The turns and tools of a run have no results of their own: their chord was committed by `runs.commit.Commits.fan_out`.
+`AsyncResult.get()` of a run reads the run; of a user's own task, the row that its worker wrote. A chord's counter is a row
+beside its parts: one commit stores a part, counts it, and writes the body to the outbox. The turns and tools of a run have no
+Celery results: `runs.commit.Commits.fan_out` committed their chord.
 """
 
 from __future__ import annotations
@@ -10,39 +10,28 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import exceptions, states
 from celery.backends.base import BaseBackend
 from celery.result import GroupResult, result_from_tuple
 
+from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import STEP_TASKS, TOOL
+from agno_workers.broker.states import STATES
 from agno_workers.core.run import RunStatus
 from agno_workers.database.pool import retry_while_unavailable, to_json
 from agno_workers.errors import AgnoError, Unavailable
 from agno_workers.runs.results import Outcome, barrier_id, is_over
 
-if TYPE_CHECKING:
-    from agno_workers.broker.dispatch import Dispatch
-
 log = logging.getLogger(__name__)
 
-_DEATHS = (exceptions.WorkerLostError, exceptions.TimeLimitExceeded, exceptions.Terminated)
-"""What Celery says when the process that carried a task is gone."""
-
-STATES = {
-    RunStatus.QUEUED: states.PENDING,
-    RunStatus.RUNNING: states.STARTED,
-    RunStatus.WAITING: states.STARTED,
-    RunStatus.DONE: states.SUCCESS,
-    RunStatus.FAILED: states.FAILURE,
-    RunStatus.CANCELLED: states.REVOKED,
-}
-"""A run's status in Celery's words."""
+_PROCESS_LOST = (exceptions.WorkerLostError, exceptions.TimeLimitExceeded, exceptions.Terminated)
+"""Celery's errors for a task whose process has ended."""
 
 
 class PostgresBackend(BaseBackend):
-    """`result_backend` of our app. It needs `app.dispatch`, which `wiring.attach` gives to any Celery app."""
+    """`result_backend` of our app. It needs `app.dispatch`, which `wiring.attach` sets on any Celery app."""
 
     persistent = True
     supports_native_join = False
@@ -53,7 +42,7 @@ class PostgresBackend(BaseBackend):
         dispatch: Callable[[], Dispatch] | None = getattr(self.app, "dispatch", None)
         if dispatch is None:
             raise exceptions.ImproperlyConfigured(
-                "this Celery app is not connected: call agno_workers.attach(app) after creating it"
+                "this Celery app has no connection to Postgres: call agno_workers.attach(app) after creating it"
             )
         return dispatch()
 
@@ -89,15 +78,15 @@ class PostgresBackend(BaseBackend):
         }
 
     def wait_for(self, task_id: str, timeout: float | None = None, on_interval: Any = None, **_: Any) -> Any:
-        """As Celery's, but woken by NOTIFY instead of a poll each `interval`."""
+        """Wait as Celery does, but for NOTIFY instead of polling each `interval`."""
 
-        def look() -> dict[str, Any] | None:
+        def ended() -> dict[str, Any] | None:
             outcome = self._dispatch.results.outcome(task_id)
             return self._meta(task_id, outcome) if outcome and is_over(outcome) else None
 
-        meta = self._dispatch.results.wait(task_id, look, timeout, on_interval)
+        meta = self._dispatch.results.wait(task_id, ended, timeout, on_interval)
         if meta is None:
-            raise exceptions.TimeoutError(f"task {task_id} has not ended within {timeout} s; it goes on")
+            raise exceptions.TimeoutError(f"task {task_id} has not ended within {timeout} s; it continues")
         return meta
 
     def _forget(self, task_id: str) -> None:
@@ -121,13 +110,13 @@ class PostgresBackend(BaseBackend):
         self._dispatch.results.delete_group(group_id)
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
-        """Reading and storing hold on while Postgres is away; see `result_backend_*` in app.py."""
+        """Retry while Postgres is unreachable; see `result_backend_*` in app.py."""
         return isinstance(exc, Unavailable)
 
     # Chords.
 
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
-        """Write a user's chord down before its header is sent."""
+        """Store a user's chord before its header is sent."""
         header_result = self.app.GroupResult(*header_result_args)
         chord_id = barrier_id(header_result.id)
         if any(isinstance(result, GroupResult) for result in header_result.results):
@@ -138,7 +127,7 @@ class PostgresBackend(BaseBackend):
         self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
-        """A header task of a user's chord came back. A tool's own part was counted in the commit of its result."""
+        """Store a part of a user's chord. A tool's part was counted in the commit of its result."""
         if request.task == TOOL or not request.group or not request.id:
             return
         encoded, chord_id = self._as_json(self.encode_result(result, state)), barrier_id(request.group)
@@ -147,31 +136,31 @@ class PostgresBackend(BaseBackend):
             self._dispatch.continue_chord(chord_id)
         elif state == states.SUCCESS:
             log.warning(
-                "task %s is part of a chord that is not in this database: was it sent by an app that keeps its chords elsewhere?",
+                "the chord of task %s is not in this database: does the app that sent it use another result backend?",
                 request.id,
             )
 
     def _as_json(self, value: Any) -> Any:
-        """Plain JSON, with what Celery makes of dates and the like."""
+        """Return plain JSON, with Celery's encoding of dates and the like."""
         return json.loads(self.encode(value))
 
     def mark_as_failure(
         self, task_id: str, exc: Any, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> None:
-        """A step whose worker process died gives up its lease at once; anything else is Celery's own affair."""
+        """Release the lease of a step whose process ended; Celery handles users' own tasks."""
         if _is_step(request):
-            if isinstance(exc, _DEATHS):
+            if isinstance(exc, _PROCESS_LOST):
                 self._dispatch.claims.give_up(task_id)
-            return  # anything else may have met a copy of the step: its lease tells
+            return  # any other error may belong to a second copy of the step: the lease decides
         super().mark_as_failure(task_id, exc, traceback, request, **kwargs)
 
     def _fail_chain(
         self, chain: Any, exc: BaseException, *_: Any, state: str = states.FAILURE, **__: Any
     ) -> None:
-        """As Celery's, but telling also those who wait for a task inside of a group or a chord of the chain."""
-        self._dispatch.followers.after_failure(chain or (), exc, state)
+        """Fail a chain as Celery does, and also the tasks inside its groups and chords."""
+        self._dispatch.continuations.after_failure(chain or (), exc, state)
 
 
 def _is_step(request: Any) -> bool:
-    # What Celery makes up for a task that the worker does not know has no `task`.
+    # The request that Celery makes for an unknown task has no `task`.
     return getattr(request, "task", None) in STEP_TASKS

@@ -1,10 +1,10 @@
-"""Does this worker still hear? Each sends itself a message through the connection by which it gets its work.
+"""The self-test of a worker: it sends itself messages through the connection that brings its work.
 
-A worker can be well in every other respect and get nothing: a connection that is half dead, prefetch credit that was
-lost, a loop that is stuck. Nobody else can see that from outside: its queue may be empty, or others may serve it.
+A worker can be healthy in every other respect and receive nothing: a half-open connection, lost prefetch credit, a blocked
+event loop. Others can't tell: its queue may be empty, or other workers may serve it.
 
-The canary is answered where messages are received, not by the pool, and one that was not heard counts only while
-the pool has a free slot: so a busy worker is not deaf. While Redis is away, or Celery is connecting again, none counts.
+The consumer acknowledges the message, not the pool. A lost message counts only while the pool has a free slot, so a busy
+worker passes. None counts while Redis is unreachable or Celery reconnects.
 """
 
 from __future__ import annotations
@@ -24,71 +24,70 @@ from agno_workers.broker.names import CANARY
 
 log = logging.getLogger(__name__)
 
-MISSED = 3
-"""So many in a row, and the worker is deaf."""
+MAX_LOST = 3
+"""The number of self-test messages in a row that a worker may lose before it is shut down."""
 
 
 class Canary(threading.Thread):
-    """Sends a canary each `every_s`; calls `deaf` when MISSED of them were not heard."""
+    """Sends a self-test message each `every_s`, and calls `on_failure` with the reason when MAX_LOST were lost in a row."""
 
     def __init__(
-        self, worker: Any, app: Celery, client: redis.Redis, deaf: Callable[[str], None], *, name: str, every_s: float,
+        self, worker: Any, app: Celery, client: redis.Redis, on_failure: Callable[[str], None], *, name: str, every_s: float,
     ) -> None:  # fmt: skip
         super().__init__(name="agno-canary", daemon=True)
         self._worker = worker
         self._app = app
         self._redis = client
-        self._deaf = deaf
+        self._on_failure = on_failure
         self._every_s = every_s
-        # Of the nameless exchange, which needs no binding: those outlive a worker that was killed.
+        # The nameless exchange needs no binding; a binding would outlive a worker that was killed.
         self.queue = Queue(f"{CANARY}.{name}", routing_key=f"{CANARY}.{name}", durable=False)
-        self._sent = False
-        self._missed = 0
+        self._is_pending = False
+        self._lost = 0
         self._stopping = threading.Event()
 
     def listen(self, consumer: Any) -> None:
-        """Hear it on a consumer's connection; to be called at each new connection."""
-        consumer.strategies[CANARY] = self._hear
+        """Receive self-test messages on a consumer's connection; call it for each new connection."""
+        consumer.strategies[CANARY] = self._receive
         consumer.task_consumer.add_queue(self.queue)
 
     def run(self) -> None:
         while not self._stopping.wait(self._every_s):
             try:
-                self._look()
+                self._check()
             except Exception:
-                log.exception("the canary failed; the next one follows")
+                log.exception("the self-test failed; the next one follows")
 
     def stop(self) -> None:
         self._stopping.set()
 
-    def _look(self) -> None:
-        self._missed = self._missed + 1 if self._sent and self._could_hear() else 0
-        if self._send() and self._missed >= MISSED:
-            self._deaf(
-                f"this worker is deaf: {self._missed} messages that it sent itself, {self._every_s} s apart, did not come in, "
-                "although Redis answers and the pool has room; it ends, to be started again"
+    def _check(self) -> None:
+        self._lost = self._lost + 1 if self._is_pending and self._can_receive() else 0
+        if self._send() and self._lost >= MAX_LOST:
+            self._on_failure(
+                f"worker is not receiving messages: {self._lost} self-test messages, {self._every_s} s apart, were lost "
+                "although Redis answers and the pool has a free slot; shutting down for a restart"
             )
             self.stop()
 
     def _send(self) -> bool:
-        """False: Redis is away."""
-        self._sent = True  # before it is sent, since it may be heard before we are told that it was sent
+        """Send a self-test message; return False when Redis is unreachable."""
+        self._is_pending = True  # first, since the message may arrive before the send returns
         try:
             self._app.send_task(CANARY, queue=self.queue, ignore_result=True, add_to_parent=False)
-            self._redis.pexpire(
-                self.queue.name, round(self._every_s * 10_000)
-            )  # after a kill -9 nothing is left
+            # The queue of a worker that was killed expires.
+            self._redis.pexpire(self.queue.name, round(self._every_s * 10_000))
         except (OperationalError, redis.RedisError, OSError) as error:
-            log.debug("no canary was sent: %s", error)
-            self._sent = False
-        return self._sent
+            log.debug("no self-test message was sent: %s", error)
+            self._is_pending = False
+        return self._is_pending
 
-    def _hear(self, message: Any, *_: Any) -> None:
+    def _receive(self, message: Any, *_: Any) -> None:
         message.ack()
-        self._sent = False
+        self._is_pending = False
 
-    def _could_hear(self) -> bool:
-        """Whether the consumer is connected, and may take a message."""
+    def _can_receive(self) -> bool:
+        """Return whether the consumer is connected and the pool has a free slot."""
         consumer = getattr(self._worker, "consumer", None)
         if (
             consumer is None

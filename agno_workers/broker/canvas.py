@@ -1,8 +1,8 @@
-"""A user's canvas around runs and chords: what Celery is to do after a task is kept with its run, and done when that has ended.
+"""A user's canvas around runs and chords: the run stores what Celery has to do after it, and the outbox does it.
 
-Celery does all this in the process that ran the task, and forgets it with that process. Here it is a row that is owed
-(see dispatch.py). It may be done twice, so whatever is sent has an id that was fixed when the canvas was submitted.
-What can't be sent, and what will never be because something before it failed, fails aloud: whoever waits hears why.
+Celery does this in the process that ran the task, and loses it with that process. Here it is a row of the outbox (see
+dispatch.py). It may be sent twice, so each task has an id that was fixed when the canvas was submitted. A task that can't be
+sent, or whose predecessor failed, is marked as failed, so that nobody waits for it forever.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from celery.result import GroupResult
 from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.utils.functional import maybe_list
 
-from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN
+from agno_workers.broker.states import STATES
 from agno_workers.core.run import Canvas, Run, RunStatus
 from agno_workers.database.pool import to_json
 from agno_workers.errors import AgnoError, RunFailed, Unavailable
@@ -30,14 +30,14 @@ from agno_workers.runs.results import Part, UserChord, barrier_id
 
 log = logging.getLogger(__name__)
 
-AWAY = (OperationalError, BatchPublishError, OSError, Unavailable)
-"""Not a failure of what is sent: the broker or Postgres is away, and the keeper tries again."""
+TRANSIENT_ERRORS = (OperationalError, BatchPublishError, OSError, Unavailable)
+"""The broker or Postgres is unreachable: the task has not failed, and the keeper tries again."""
 
 
-def keep(app: Celery, options: Mapping[str, Any]) -> Canvas:
-    """Celery's options of a task (as `send_task` takes them), as JSON to be kept with its run."""
+def canvas_of(app: Celery, options: Mapping[str, Any]) -> Canvas:
+    """Return the canvas in a task's options (those of `send_task`), as JSON to be stored with its run."""
     group_id = options.get("group_id")
-    kept = {
+    canvas = {
         "link": [_frozen(app, callback) for callback in maybe_list(options.get("link")) or []],
         "link_error": [_frozen(app, errback) for errback in maybe_list(options.get("link_error")) or []],
         "chain": options.get("chain") or [],
@@ -47,29 +47,29 @@ def keep(app: Celery, options: Mapping[str, Any]) -> Canvas:
         "root_id": options.get("root_id"),
         "parent_id": options.get("parent_id"),
     }
-    return msgspec.convert(json.loads(app.backend.encode(kept)), Canvas)
+    return msgspec.convert(json.loads(app.backend.encode(canvas)), Canvas)
 
 
 def _frozen(app: Celery, callback: Any) -> Signature:
-    """A copy with an id for each of its tasks: the same however often it is sent."""
+    """Return a copy with a fixed id for each of its tasks."""
     signature = Signature.from_dict(app.backend.decode(app.backend.encode(callback)), app=app)
     signature.freeze()
     return signature
 
 
 class CanvasContinuations:
-    """Sends what comes after runs and chords. Raises what AWAY lists; then all of it may be done again."""
+    """Sends what follows runs and chords. Raises TRANSIENT_ERRORS; then all of it may be repeated."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def after_run(self, run: Run, canvas: Canvas) -> None:
-        """What Celery's tracer does when a task ends: link and chain, or link_error."""
+        """Send link and chain, or link_error, as Celery does when a task ends."""
         context = {"root_id": canvas.root_id or run.id, "parent_id": run.id}
         if run.status is RunStatus.DONE:
             for callback in canvas.link:
                 self._send(self._signature(callback), run.content, context)
-            if canvas.chain:  # it is kept last task first
+            if canvas.chain:  # the last task comes first
                 *rest, following = [self._signature(task) for task in canvas.chain]
                 self._send(following, run.content, {**context, "chain": rest})
             return
@@ -78,13 +78,13 @@ class CanvasContinuations:
         self._call_errbacks(run.id, RUN, self._decoded(canvas.link_error), error, context)
 
     def after_failure(self, chain: Sequence[Any], error: BaseException, state: str) -> None:
-        """Fail the rest of a chain, which is kept last task first."""
+        """Fail the rest of a chain, in which the last task comes first."""
         for later in reversed(chain):
-            self._never(Signature.from_dict(later, app=self._app), error, state)
+            self._mark_failed(Signature.from_dict(later, app=self._app), error, state)
 
     def after_chord(self, chord: UserChord, header: GroupResult | None) -> None:
-        """Send the body what its header gave, in the header's order (nested as in `header`, where that held groups); or
-        fail it with the first part that failed.
+        """Send the body with the header's results, in the header's order, nested as `header` where that has groups; or fail it
+        with the first part that failed.
         """
         body = self._signature(chord.body)
         context = {"root_id": body.options.get("root_id") or chord.last, "parent_id": chord.last}
@@ -95,60 +95,60 @@ class CanvasContinuations:
                 error.__cause__ = cause
                 self._fail(body, error, context)
                 return
-        given = {part.task_id: self._result(part) for part in chord.parts}
-        self._send(body, _nested(header, given) if header is not None else list(given.values()), context)
+        results = {part.task_id: self._result(part) for part in chord.parts}
+        self._send(body, _nested(header, results) if header is not None else list(results.values()), context)
 
     def _send(self, signature: Signature, result: Any, options: dict[str, Any]) -> None:
         try:
             signature.apply_async((result,), **options)
-        except AWAY:
+        except TRANSIENT_ERRORS:
             raise
         except Exception as error:
-            log.exception("%s can't be sent and fails", signature)
+            log.exception("%s can't be sent and is marked as failed", signature)
             self._fail(signature, error, options)
             for later in options.get("chain", ()):
-                self._never(later, error)
+                self._mark_failed(later, error)
 
     def _fail(self, signature: Signature, error: BaseException, context: dict[str, Any]) -> None:
-        """End what was about to start: its errbacks are called, and whoever waits for it is told."""
-        self._never(signature, error)
+        """Fail a signature before it starts: mark its tasks as failed, and call its errbacks."""
+        self._mark_failed(signature, error)
         for task, errbacks in _errbacks(signature):
             self._call_errbacks(task.id, task.task, errbacks, error, context)
 
-    def _never(
+    def _mark_failed(
         self,
         signature: Signature,
         error: BaseException,
         state: str = states.FAILURE,
         part: Mapping[str, Any] | None = None,
     ) -> None:
-        """Mark all tasks in a signature as failed, and tell the chord that it is a `part` of (as its options say).
+        """Mark all tasks in a signature as failed, and return the part to its chord (`part` has the chord's options).
 
-        Celery marks only the signature itself: who waits for a task inside of it, or for the chord around it, waits
-        for ever.
+        Celery marks only the signature itself: a caller that waits for a task inside it, or for the chord around it, waits
+        forever.
         """
         part = signature.options if signature.options.get("chord") else part
         match signature.subtask_type:
             case "chain" if signature.tasks:
                 *first, last = signature.tasks
                 for task in first:
-                    self._never(task, error, state)
-                self._never(last, error, state, part)
+                    self._mark_failed(task, error, state)
+                self._mark_failed(last, error, state, part)
             case "group":
                 for task in signature.tasks:
-                    self._never(task, error, state, part)
+                    self._mark_failed(task, error, state, part)
             case "chord":
                 for task in getattr(signature.tasks, "tasks", signature.tasks):
-                    self._never(task, error, state)
-                self._never(signature.body, error, state, part)
+                    self._mark_failed(task, error, state)
+                self._mark_failed(signature.body, error, state, part)
             case None:
                 self._app.backend.store_result(signature.id, error, state)
                 if part is not None:
-                    place = {"group": part["group_id"], "group_index": part.get("group_index")}
-                    request = Context({"task": signature.task, "id": signature.id, **place})
+                    group = {"group": part["group_id"], "group_index": part.get("group_index")}
+                    request = Context({"task": signature.task, "id": signature.id, **group})
                     self._app.backend.on_chord_part_return(request, state, error)
         for later in signature.options.get("chain") or ():
-            self._never(Signature.from_dict(later, app=self._app), error, state)
+            self._mark_failed(Signature.from_dict(later, app=self._app), error, state)
 
     def _call_errbacks(
         self, task_id: str, name: str, errbacks: list[Any], error: BaseException, context: dict[str, Any]
@@ -160,12 +160,12 @@ class CanvasContinuations:
             )
             self._app.backend._call_task_errbacks(request, error, None)
 
-    def _signature(self, described: Any) -> Signature:
-        return Signature.from_dict(self._decoded(described), app=self._app)
+    def _signature(self, stored: Any) -> Signature:
+        return Signature.from_dict(self._decoded(stored), app=self._app)
 
-    def _decoded(self, kept: Any) -> Any:
-        """As Celery had it: its JSON has a way to write dates, decimals and the like."""
-        return self._app.backend.decode(to_json(kept))
+    def _decoded(self, stored: Any) -> Any:
+        """Decode Celery's JSON, which can hold dates, decimals and the like."""
+        return self._app.backend.decode(to_json(stored))
 
     def _result(self, part: Part) -> Any:
         return part.result if part.status == RunStatus.DONE else self._decoded(part.result)
@@ -177,14 +177,15 @@ class CanvasContinuations:
         return cause if isinstance(cause, BaseException) else RunFailed(f"a header task failed: {cause!r}")
 
 
-def _nested(header: GroupResult, given: Mapping[str, Any]) -> list[Any]:
+def _nested(header: GroupResult, results: Mapping[str, Any]) -> list[Any]:
     return [
-        _nested(result, given) if isinstance(result, GroupResult) else given[result.id] for result in header
+        _nested(result, results) if isinstance(result, GroupResult) else results[result.id]
+        for result in header
     ]
 
 
 def _errbacks(signature: Signature, outer: Sequence[Any] = ()) -> list[tuple[Signature, list[Any]]]:
-    """Whose errbacks are called, when a signature fails before it starts, and which: its own and those around it."""
+    """Return the tasks whose errbacks are called when a signature fails before it starts, each with its own and the outer ones."""
     own = [*outer]
     own.extend(each for each in maybe_list(signature.options.get("link_error")) or [] if each not in own)
     match signature.subtask_type:

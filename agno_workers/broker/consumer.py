@@ -1,18 +1,17 @@
-"""The worker's consumer: Celery's, but a bad message never stops it, and with a signing key it takes signed ones only.
+"""The worker's consumer: Celery's, but bad messages never stop it, and with a signing key it accepts only signed ones.
 
-    list element ──no JSON──▶ ┐
-    message ──wrong shape───▶ │
-            ──no or false ──▶ ├──▶ logged, out of the queue, into agno.quarantine; the next message is taken
-              signature       │
-            ──seen before───▶ │
-            ──unknown task──▶ ┘    (whoever waits for an unknown task is told that it failed, as by Celery)
+    list element ──not JSON───────────▶ ┐
+    message ──wrong shape─────────────▶ │
+            ──no or invalid signature─▶ ├──▶ logged, removed from the queue, stored in agno.quarantine;
+            ──replayed────────────────▶ │    the next message is taken
+            ──unknown task────────────▶ ┘    (and it fails for whoever waits for it, as in Celery)
        │
-       ▼  as in stock Celery
+       ▼  as in Celery
 
-Rows are written by a thread: with Postgres away the consumer goes on, and the log has the line in any case.
+A thread writes the rows: while Postgres is unreachable the consumer continues, and the log has the line in any case.
 
-When the connection is lost, Celery forgets what it had taken and not begun: a broker that knows acknowledgements sends it
-again. Ours does not (see app.py), so it goes back to its queue as soon as there is a connection.
+When the connection is lost, Celery drops the messages that it took and did not start: a broker with acknowledgements sends
+them again. Ours has none (see app.py), so they are requeued as soon as there is a connection.
 """
 
 from __future__ import annotations
@@ -33,109 +32,111 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport as RedisTransport
 
-from agno_workers.broker.envelope import Transport, described, misshapen
+from agno_workers.broker.envelope import Transport, describe, shape_error
 from agno_workers.broker.quarantine import Quarantined
 from agno_workers.broker.signing import Refusal
 from agno_workers.database.pool import retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
-_BROKER_AWAY = (redis.RedisError, OperationalError, OSError)
-"""Not the message's fault: Celery connects anew."""
-_WAITING_ROWS = 1000
-_LAST_ROWS_S = 5.0
+_BROKER_UNREACHABLE = (redis.RedisError, OperationalError, OSError)
+"""Not caused by the message: Celery reconnects."""
+_MAX_PENDING = 1000
+_FINISH_TIMEOUT_S = 5.0
 
 
 class Consumer(stock.Consumer):
-    """`worker_consumer` of our app. It needs `app.gate`, a callable that gives this process's Gate."""
+    """`worker_consumer` of our app. It needs `app.verifier`, which returns this process's MessageVerifier."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._rows = Rows()
-        self._not_begun: list[Any] = []
+        self._writer = QuarantineWriter()
+        self._unstarted: list[Any] = []
         super().__init__(*args, **options)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        for request in _forgotten(self):
+        for request in _dropped_requests(self):
             if not request.message.acknowledged:
-                request.message.ack()  # or the lost connection might put it back, too, which it tries next
-                self._not_begun.append(request.message)
+                request.message.ack()  # so that Celery, next, does not try to requeue it on the lost connection
+                self._unstarted.append(request.message)
         super().on_connection_error_after_connected(exc)
 
     def on_ready(self) -> None:
         super().on_ready()
-        while self._not_begun:
-            self.task_consumer.channel._restore(self._not_begun[-1])
-            self._not_begun.pop()
+        while self._unstarted:
+            self.task_consumer.channel._restore(self._unstarted[-1])
+            self._unstarted.pop()
 
     def ensure_connected(self, conn: Any) -> Any:
-        # Not the setting `broker_transport`: kombu overrules it for redis+socket:// URLs.
+        # kombu ignores the setting `broker_transport` for redis+socket:// URLs.
         if conn.get_transport_cls() is RedisTransport:
             conn.transport_cls = Transport
         return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
-        carry, gate, tasks = super().create_task_handler(*args, **options), self.app.gate(), self.app.tasks
+        handle = super().create_task_handler(*args, **options)
+        verifier, tasks = self.app.verifier(), self.app.tasks
 
         def on_task_received(message: Any) -> None:
             try:
-                if (wrong := misshapen(message, tasks)) is not None:
-                    self._refuse(message, Refusal("unreadable", wrong))
-                elif (refusal := gate.refusal(message)) is not None:
-                    self._refuse(message, refusal)
+                if (error := shape_error(message, tasks)) is not None:
+                    self._quarantine(message, Refusal("unreadable", error))
+                elif (refusal := verifier.refusal(message)) is not None:
+                    self._quarantine(message, refusal)
                 else:
-                    carry(message)
-            except _BROKER_AWAY:
+                    handle(message)
+            except _BROKER_UNREACHABLE:
                 raise
-            except Exception as error:  # whatever else a message can do: it must not end the worker
-                self._refuse(message, _raised(error))
+            except Exception as raised:  # no message may end the worker
+                self._quarantine(message, _unreadable(raised))
 
         return on_task_received
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._refuse(message, _raised(exc))
+        self._quarantine(message, _unreadable(exc))
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        self._refuse(message, _raised(exc))
+        self._quarantine(message, _unreadable(exc))
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
-        self._refuse(message, Refusal("unreadable", "it names no task."))
+        self._quarantine(message, Refusal("unreadable", "the message names no task."))
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        detail = "no module of this worker has that task: import it, or send the task to another queue."
-        self._refuse(message, Refusal("unknown_task", detail), partial(self._fail_unknown, message, exc))
+        detail = "no module of this worker defines the task: import one that does, or send the task to another queue."
+        self._quarantine(message, Refusal("unknown_task", detail), partial(self._fail_unknown, message, exc))
 
     def shutdown(self) -> None:
         super().shutdown()
-        for message in self._not_begun:
+        for message in self._unstarted:
             log.error(
-                "task %s (%s) was not begun and can't be put back: Redis is away",
+                "task %s (%s) was not started and can't be requeued: Redis is unreachable",
                 message.headers["id"], message.headers["task"],
             )  # fmt: skip
-        self._rows.finish()
+        self._writer.finish()
 
-    def _refuse(self, message: Any, refusal: Refusal, then: Callable[[], None] | None = None) -> None:
-        """Out of the queue, into the log and the quarantine; `then` is what Celery owes to those who wait."""
+    def _quarantine(self, message: Any, refusal: Refusal, then: Callable[[], None] | None = None) -> None:
+        """Log a message, remove it from its queue and store it; `then` tells those who wait for it."""
         if not message.acknowledged:
             message.ack()
-        kept = described(message, *refusal)
+        rejected = describe(message, *refusal)
         log.error(
             "message %.255r (task %.255r) of queue %.255r is quarantined as %s: %.500s",
-            kept.message_id, kept.task, kept.queue, kept.reason, kept.detail,
+            rejected.message_id, rejected.task, rejected.queue, rejected.reason, rejected.detail,
         )  # fmt: skip
-        self._rows.put(partial(self._keep, kept), kept)
+        self._writer.put(partial(self._store, rejected), rejected)
         if then is not None:
-            self._rows.put(then, kept)
+            self._writer.put(then, rejected)
 
-    def _keep(self, kept: Quarantined) -> None:
-        if not self.app.gate().quarantine.keep(kept):
+    def _store(self, message: Quarantined) -> None:
+        if not self.app.verifier().quarantine.store(message):
             log.warning(
-                "message %.255r is in the log only: too many were quarantined lately", kept.message_id
+                "message %.255r is only logged: the hourly limit of the quarantine is reached",
+                message.message_id,
             )
 
     def _fail_unknown(self, message: Any, exc: Exception) -> None:
-        """What Celery's own on_unknown_task does, but for its log and the acknowledgement."""
+        """Do what Celery's on_unknown_task does, without its log and its acknowledgement."""
         name, task_id = message.headers["task"], message.headers["id"]
         request = Bunch(
             name=name,
@@ -149,52 +150,54 @@ class Consumer(stock.Consumer):
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
 
-def _forgotten(consumer: Any) -> list[Any]:
-    """The requests that Celery drops with a connection: those that wait for a process of the pool, for their time or for
-    their rate. What a pool of threads has taken stays in its queue.
+def _dropped_requests(consumer: Any) -> list[Any]:
+    """Return the requests that Celery drops with a connection: those that wait for a prefork process, their eta or their rate
+    limit. A pool of threads keeps its own queue.
     """
     semaphore = consumer.controller.semaphore
     waiting = [arguments[0] for _, arguments, _ in semaphore._waiting] if semaphore else []
     limited = [
         request for bucket in consumer.task_buckets.values() if bucket for request, _ in bucket.contents
     ]
-    begun = {*state.active_requests, *state.reserved_requests}
-    return [*waiting, *limited, *(request for request in state.scheduled_requests if request not in begun)]
+    started = {*state.active_requests, *state.reserved_requests}
+    return [*waiting, *limited, *(request for request in state.scheduled_requests if request not in started)]
 
 
-class Rows:
-    """Writes what the consumer must not wait for. Begins its thread with the first row."""
+class QuarantineWriter:
+    """Writes rows without blocking the consumer. The first row starts its thread."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Callable[[], None], Quarantined] | None] = queue.Queue(_WAITING_ROWS)
+        self._pending: queue.Queue[tuple[Callable[[], None], Quarantined] | None] = queue.Queue(_MAX_PENDING)
         self._thread: threading.Thread | None = None
 
-    def put(self, write: Callable[[], None], kept: Quarantined) -> None:
+    def put(self, write: Callable[[], None], message: Quarantined) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="agno-quarantine", daemon=True)
             self._thread.start()
         try:
-            self._waiting.put_nowait((write, kept))
+            self._pending.put_nowait((write, message))
         except queue.Full:
-            log.warning("message %.255r is in the log only: %d others wait", kept.message_id, _WAITING_ROWS)
+            log.warning(
+                "message %.255r is only logged: %d rows are pending", message.message_id, _MAX_PENDING
+            )
 
     def finish(self) -> None:
-        """Write what waits, as far as that is done in a few seconds."""
+        """Write the pending rows, for at most a few seconds."""
         if self._thread is not None:
             try:
-                self._waiting.put(None, timeout=_LAST_ROWS_S)
+                self._pending.put(None, timeout=_FINISH_TIMEOUT_S)
             except queue.Full:
                 return
-            self._thread.join(_LAST_ROWS_S)
+            self._thread.join(_FINISH_TIMEOUT_S)
 
     def _run(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            write, kept = item
+        while (item := self._pending.get()) is not None:
+            write, message = item
             try:
                 retry_while_unavailable(write)
             except Exception as error:
-                log.error("message %.255r is in the log only: %s", kept.message_id, error)
+                log.error("message %.255r is only logged: %s", message.message_id, error)
 
 
-def _raised(error: Exception) -> Refusal:
+def _unreadable(error: Exception) -> Refusal:
     return Refusal("unreadable", f"{type(error).__name__}: {error}")

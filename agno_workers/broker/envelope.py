@@ -1,8 +1,8 @@
-"""What a message must look like before a worker touches it, and a transport that lives through one that does not.
+"""The shape that a message must have before a worker uses it, and a transport that survives messages of any other shape.
 
-Stock kombu and Celery take messages at their word. A list element that is no JSON, a `delivery_tag` that is a list, a
-body that is a number: each of some thirty raises in the worker's event loop, and the process ends, or reconnects and
-forgets what it had fetched. `tests/acceptance/test_bad_messages.py` has the table.
+kombu and Celery trust messages. A list element that is not JSON, a `delivery_tag` that is a list, a body that is a number:
+each of about thirty such faults raises in the worker's event loop, and the process ends, or reconnects and forgets what it
+had fetched. `tests/acceptance/test_bad_messages.py` lists them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from agno_workers.broker.signing import NONCE
 from agno_workers.broker.verify import nonce_key
 
 Name = Annotated[str, msgspec.Meta(max_length=255, pattern=r"\A[^\x00\ud800-\udfff]+\Z")]
-"""Text that may be a key in Postgres: neither empty, nor with what Postgres does not take."""
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""Text that may be a key in Postgres: not empty, and without the characters that Postgres refuses."""
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Headers(msgspec.Struct):
-    """Those of Celery's protocol 2 that its worker relies on and does not check, as it does `eta` and `expires`."""
+    """The headers of Celery's protocol 2 that its worker uses without a check; it checks `eta` and `expires` itself."""
 
     task: Name
     id: Name
     root_id: Name | None = None
     parent_id: Name | None = None
     group: Name | None = None
-    group_index: Count | None = None
-    retries: Count | None = 0
+    group_index: Natural | None = None
+    retries: Natural | None = 0
     timelimit: tuple[Seconds | None, Seconds | None] | None = None
     ignore_result: bool | None = None
-    replaced_task_nesting: Count | None = 0
+    replaced_task_nesting: Natural | None = 0
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
     shadow: str | None = None
@@ -51,7 +51,7 @@ class Headers(msgspec.Struct):
 
 
 class Link(msgspec.Struct):
-    """A signature in a canvas. What a group or a chord holds inside is Celery's to say, when its turn comes."""
+    """A signature in a canvas. Celery checks the inside of a group or a chord when it sends it."""
 
     task: Name
     args: list[Any] | None = None
@@ -60,7 +60,7 @@ class Link(msgspec.Struct):
 
 
 class Embedded(msgspec.Struct):
-    """What comes after a task."""
+    """The canvas that follows a task."""
 
     callbacks: list[Link] | None = None
     errbacks: list[Link] | None = None
@@ -69,21 +69,21 @@ class Embedded(msgspec.Struct):
 
 
 class Ids(msgspec.Struct):
-    """What a step's message says."""
+    """The arguments of a step's message."""
 
     run_id: uuid.UUID
     step_id: uuid.UUID
-    generation: Count
+    generation: Natural
 
 
 Body = tuple[list[Any], dict[str, Any], Embedded | None]
 _MARK = "agno_unreadable"
-_DEEPEST = 200
-"""A request goes to prefork's children in pickle, which at some 500 gives up, and takes a slot of the pool along for good."""
+_MAX_DEPTH = 200
+"""Pickle, which brings a request to prefork's children, fails at a depth of about 500, and the pool loses a slot for good."""
 
 
 class Message(base.Message):
-    """A message that can always be made: what is wrong with it is in `errors`, and the consumer is told."""
+    """A message that can be made of any payload: `errors` has its faults, and kombu tells the consumer."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         try:
@@ -97,17 +97,17 @@ class Message(base.Message):
 
 
 class Channel(stock.Channel):
-    """Stock kombu, but for list elements that are no JSON, and for signed messages that go back unread."""
+    """kombu's channel, which also survives list elements that are not JSON and requeues signed messages."""
 
     Message = Message
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
-        client.set_response_callback("BRPOP", _readable)
+        client.set_response_callback("BRPOP", _wrap_unreadable)
         return client
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        """A worker that ends puts back what it had taken and not begun: the next one must not call that a replay."""
+        """Requeue a message; forget its nonce, so that the next worker does not take it for a replay."""
         if isinstance(nonce := message.headers.get(NONCE), str):
             with self.conn_or_acquire() as client:
                 client.delete(nonce_key(nonce))
@@ -118,31 +118,31 @@ class Transport(stock.Transport):
     Channel = Channel
 
 
-def misshapen(message: Any, tasks: Mapping[str, Any]) -> str | None:
-    """What is wrong with a message, if anything is. Decodes the body, as Celery would do next."""
+def shape_error(message: Any, tasks: Mapping[str, Any]) -> str | None:
+    """Return the fault of a message, or None. Decodes the body, as Celery does next."""
     try:
         headers = msgspec.convert(message.headers, Headers)
         args, kwargs, _ = msgspec.convert(message.payload, Body)
-        if _is_deeper(message.headers, _DEEPEST) or (
-            message.body.count(b"[") + message.body.count(b"{") > _DEEPEST
-            and _is_deeper(message.payload, _DEEPEST)
+        if _is_deeper(message.headers, _MAX_DEPTH) or (
+            message.body.count(b"[") + message.body.count(b"{") > _MAX_DEPTH
+            and _is_deeper(message.payload, _MAX_DEPTH)
         ):
-            return f"it is nested deeper than {_DEEPEST}."
+            return f"the message is nested deeper than {_MAX_DEPTH} levels."
         if headers.task in STEP_TASKS:
             ids = msgspec.convert(kwargs, Ids)
             if headers.task in tasks:
                 tasks[headers.task].__header__(*args, **kwargs)
             if headers.id != str(ids.step_id):
-                return f"its id is not that of its step, {ids.step_id}."
-    except Exception as error:  # a decoder of what JSON has not (dates, UUIDs) raises what it likes
+                return f"the message's id {headers.id!r} differs from the id of its step, {ids.step_id}."
+    except Exception as error:  # decoders of dates, UUIDs and the like raise anything
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def described(message: Any, reason: str, detail: str) -> Quarantined:
-    """A refused message, as far as it can be shown."""
-    whole = getattr(message, "raw", {"headers": message.headers, "properties": message.properties})
-    raw = _dict(whole)
+def describe(message: Any, reason: str, detail: str) -> Quarantined:
+    """Return a rejected message as it is stored."""
+    payload = getattr(message, "raw", {"headers": message.headers, "properties": message.properties})
+    raw = _dict(payload)
     if message.errors and isinstance(marked := raw.get(_MARK), dict):
         return Quarantined(
             reason,
@@ -158,7 +158,7 @@ def described(message: Any, reason: str, detail: str) -> Quarantined:
     if isinstance(message.body, bytes):  # instead of its base64
         shown = {**raw, "body": message.body[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace")}
     else:
-        shown = whole
+        shown = payload
     return Quarantined(
         reason,
         detail,
@@ -166,20 +166,20 @@ def described(message: Any, reason: str, detail: str) -> Quarantined:
         _shown(headers.get("task")),
         _shown(headers.get("id")),
         _text(shown)[:HEAD_CHARACTERS],
-        len(_text(whole)),
+        len(_text(payload)),
     )
 
 
-def _readable(response: Any) -> Any:
-    """Puts an envelope that says so around a list element that kombu could not read."""
+def _wrap_unreadable(response: Any) -> Any:
+    """Replace a list element that kombu can't read by a marker that describes it."""
     if not response:
         return None
     key, item = response
     try:
         loads(bytes_to_str(item))
-    except Exception as error:  # see misshapen
+    except Exception as error:  # as in `shape_error`
         found = {
-            "why": f"no JSON that Celery reads: {type(error).__name__}: {error}",
+            "why": f"not JSON that Celery can read: {type(error).__name__}: {error}",
             "queue": bytes_to_str(key).rsplit(stock.Channel.sep, 1)[0],
             "head": item[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace"),
             "bytes": len(item),
@@ -189,7 +189,7 @@ def _readable(response: Any) -> Any:
 
 
 def _check(message: Message) -> None:
-    """What kombu and Celery rely on, and do not look at."""
+    """Check the types that kombu and Celery use without a check."""
     kinds: dict[str, Any] = {
         "delivery_tag": str,
         "delivery_info": dict,
@@ -229,5 +229,5 @@ def _shown(value: Any) -> str | None:
 def _text(value: Any) -> str:
     try:
         return str(dumps(value))
-    except Exception:  # as deep as JSON may be read, and too deep to be written
+    except Exception:  # JSON may be read at a depth at which it can't be written
         return repr(value)[:HEAD_CHARACTERS] if not isinstance(value, dict) else "{…}"

@@ -164,7 +164,7 @@ class Keeper:
             log.info("publishing %d message(s) that were left behind", len(owed))
             signal("keeper.taken")
             is_sent = self._dispatch.send([item for item in owed if isinstance(item, StepMessage)])
-            self._dispatch.go_on([item for item in owed if not isinstance(item, StepMessage)])
+            self._dispatch.continue_canvases([item for item in owed if not isinstance(item, StepMessage)])
             if not is_sent or not self._goes_on(len(owed), until):
                 break
 

@@ -1,4 +1,4 @@
-"""Where a message goes that can't be read or must not be believed: out of the queue, and not out of sight."""
+"""The quarantine: rejected messages leave their queue and are stored for a person to look at."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from agno_workers.database.pool import Pool, statements
 
 _SQL = statements("broker/quarantine")
 HEAD_CHARACTERS = 2000
-"""How much of a message is kept: enough to see whose it is."""
+"""How much of a message is stored: enough to identify its sender."""
 _NAME_CHARACTERS = 255
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A message as it is kept. Text is cut and cleaned when it is stored."""
+    """A rejected message. Text is truncated and cleaned when it is stored."""
 
     reason: str
     """`unreadable`, `unsigned`, `altered`, `replayed` or `unknown_task`."""
@@ -24,12 +24,12 @@ class Quarantined(msgspec.Struct, frozen=True):
     task: str | None
     message_id: str | None
     head: str
-    """The beginning of the message, as far as it can be shown as text."""
+    """The beginning of the message, as text."""
     bytes: int
 
 
-class Count(msgspec.Struct, frozen=True):
-    """How many messages were kept for one reason."""
+class ReasonCount(msgspec.Struct, frozen=True):
+    """The number of messages that were quarantined for one reason."""
 
     reason: str
     messages: int
@@ -37,15 +37,15 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Quarantine:
-    """The rows. Raises Unavailable where Postgres can't be reached."""
+    """The table agno.quarantine. Raises Unavailable when Postgres can't be reached."""
 
-    def __init__(self, pool: Pool, *, worker: str = "", most_an_hour: int = 10_000) -> None:
+    def __init__(self, pool: Pool, *, worker: str = "", max_per_hour: int = 10_000) -> None:
         self._pool = pool
         self._worker = worker
-        self._most = most_an_hour
+        self._max_per_hour = max_per_hour
 
-    def keep(self, message: Quarantined) -> bool:
-        """False: too many came within an hour, and this one is not stored."""
+    def store(self, message: Quarantined) -> bool:
+        """Store a message; return False, without storing it, when `max_per_hour` is reached."""
         row = {
             "reason": message.reason,
             "detail": _storable(message.detail, HEAD_CHARACTERS),
@@ -55,16 +55,16 @@ class Quarantine:
             "head": _storable(message.head, HEAD_CHARACTERS),
             "bytes": message.bytes,
             "worker": self._worker,
-            "most": self._most,
+            "max_per_hour": self._max_per_hour,
         }
-        return bool(self._pool.run(_SQL["keep"], row))
+        return bool(self._pool.run(_SQL["store"], row))
 
-    def recent(self, since: timedelta) -> list[Count]:
-        """What came within this time, by reason."""
-        rows = self._pool.run(_SQL["recent"], {"seconds": since.total_seconds()})
-        return [msgspec.convert(row, Count) for row in rows]
+    def count_recent(self, since: timedelta) -> list[ReasonCount]:
+        """Count the messages of the last `since`, by reason."""
+        rows = self._pool.run(_SQL["count_recent"], {"seconds": since.total_seconds()})
+        return [msgspec.convert(row, ReasonCount) for row in rows]
 
 
 def _storable(text: str, characters: int) -> str:
-    """Postgres takes neither U+0000 nor half a character."""
+    """Truncate text, and replace what Postgres refuses: U+0000 and lone surrogates."""
     return text[:characters].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""The gate of a worker that has a signing key: no message without a right signature, and none twice."""
+"""Verification in a worker that has a signing key: each message needs a valid signature and is accepted once."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ import redis
 
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.broker.quarantine import Quarantine
-from agno_workers.broker.signing import NONCE, SIGNED_AT, Refusal, Sent, Signer
+from agno_workers.broker.signing import NONCE, SIGNED_AT, Refusal, SignedParts, Signer
 
 log = logging.getLogger(__name__)
 
 _STEP_NONCE_S = 600
-"""A step that comes twice does no harm (its second claim gets no row); its nonce is kept to see that it happens."""
+"""A step's replay does no harm (its second claim gets no row); its nonce is kept to report the replay."""
 _NONCE_S = 24 * 3600
-_CLOCKS_APART_S = 300
+_MAX_CLOCK_SKEW_S = 300
 
 
 def nonce_key(nonce: str) -> str:
-    """Where Redis remembers that a message was taken."""
+    """Return the Redis key that marks a message as accepted."""
     return f"agno:nonce:{nonce}"
 
 
 @dataclass(frozen=True)
 class MessageVerifier:
-    """What a message has to pass before it is work."""
+    """Accepts or rejects messages before they are executed."""
 
     quarantine: Quarantine
     client: redis.Redis
     signer: Signer | None
-    """None: no signature is asked for."""
+    """None: every message is accepted."""
     max_age_s: int = 0
-    """A message that was signed longer ago is refused, unless it carries a step; 0: none is."""
+    """An older message is rejected, unless it is a step; 0: no limit."""
 
     def refusal(self, message: Any) -> Refusal | None:
         if self.signer is None:
             return None
-        return self.signer.refusal(_sent(message)) or self._repeated(message.headers)
+        return self.signer.refusal(_signed_parts(message)) or self._replay(message.headers)
 
-    def _repeated(self, headers: dict[str, Any]) -> Refusal | None:
-        """Whether this very message was taken before. Its signature is right, so its headers can be relied on."""
+    def _replay(self, headers: dict[str, Any]) -> Refusal | None:
+        """Return why a message counts as replayed, or None. Its headers are valid: the signature was checked."""
         is_step = headers["task"] in STEP_TASKS
         age_s = time.time() - headers[SIGNED_AT] / 1000
         if self.max_age_s and age_s > self.max_age_s and not is_step:
             return Refusal(
-                "replayed", f"it was signed {age_s:.0f} s ago, and signing_max_age_s is {self.max_age_s}."
+                "replayed",
+                f"the message was signed {age_s:.0f} s ago, and signing_max_age_s is {self.max_age_s}.",
             )
-        kept_s = self.max_age_s + _CLOCKS_APART_S if self.max_age_s else _NONCE_S
+        nonce_s = self.max_age_s + _MAX_CLOCK_SKEW_S if self.max_age_s else _NONCE_S
         try:
-            fresh = self.client.set(
-                nonce_key(headers[NONCE]), 1, nx=True, ex=_STEP_NONCE_S if is_step else kept_s
+            is_new = self.client.set(
+                nonce_key(headers[NONCE]), 1, nx=True, ex=_STEP_NONCE_S if is_step else nonce_s
             )
-        except redis.RedisError as error:  # it is out of the queue: to refuse it would be to lose it
-            log.warning("task %s can't be looked up as a replay and is carried: %s", headers["id"], error)
+        except redis.RedisError as error:  # it has left its queue: rejecting it would lose it
+            log.warning("task %s is executed without a check for a replay: %s", headers["id"], error)
             return None
-        return None if fresh else Refusal("replayed", "the very same message was taken before.")
+        return None if is_new else Refusal("replayed", "the same message was accepted before.")
 
 
-def _sent(message: Any) -> Sent:
-    return Sent(
+def _signed_parts(message: Any) -> SignedParts:
+    return SignedParts(
         message.headers,
         message.body or b"",
         message.content_type,

@@ -1,4 +1,4 @@
-"""Which queues have a worker, by the table in which workers say that they are there."""
+"""The queues that have a worker, by the table in which workers register."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agno_workers.settings import Settings
 
 
 def known(settings: Settings) -> list[Worker]:
-    """The workers of the last day. Raises as `connection.database_url`."""
+    """Return the workers of the last day. Raises as `connection.database_url`."""
     with connection.database(settings) as database:
         return database.workers.all()
 
@@ -20,7 +20,7 @@ def state(worker: Worker, settings: Settings) -> State:
 
 
 def listening(settings: Settings) -> dict[str, list[str]]:
-    """The workers of each queue that a living worker listens to; raises as `known`."""
+    """Return the living workers of each queue. Raises as `known`."""
     return by_queue([worker for worker in known(settings) if state(worker, settings) in ("alive", "silent")])
 
 

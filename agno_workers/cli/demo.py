@@ -1,4 +1,4 @@
-"""`agno-workers demo`: everything started here, documents asked, a pipeline of runs over them, and what the rows tell of it."""
+"""`agno-workers demo`: start everything here, ingest and ask documents, run agents over them, and check the rows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from agno_workers import settings as settings_module
 from agno_workers import wiring
 from agno_workers.cli import screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate
+from agno_workers.cli.connection import are_given
 from agno_workers.cli.demo_model import Chosen, choose, serving
-from agno_workers.cli.processes import Ended, ProcessManager, ending_by_signal
+from agno_workers.cli.processes import ProcessManager, StoppedBySignal, stopping_by_signal
 from agno_workers.cli.programs import workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
@@ -32,59 +33,59 @@ from agno_workers.errors import AgnoError, ModelRejected
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.local.demo import pipeline
 from agno_workers.local.demo.documents import Picked, pick
-from agno_workers.local.demo.pipeline import Told, Watch, Watched
+from agno_workers.local.demo.pipeline import Recorded, Watch, Watched
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 
 app = typer.Typer(pretty_exceptions_enable=False)
-_LOOK_EVERY_S = 0.1
-_LEASE_S = 4.0  # short, so that a worker that is killed on stage is missed soon
+_CHECK_EVERY_S = 0.1
+_LEASE_S = 6.0  # short, so that a killed worker is replaced soon
 
 
 @app.command()
 def demo(
     path: Path | None = typer.Argument(
-        None, help="A file or folder of text or Markdown; default: this project's documents."
+        None, help="A file or folder of text or Markdown. Default: this project's documents."
     ),
     model: str = typer.Option(
-        "", "--model", help="provider:model; default: a provider whose key is set, else a small local model."
+        "", "--model", help="provider:model. Default: a provider whose key is set, else a small local model."
     ),
-    documents: int = typer.Option(6, "--documents", min=1, max=50, help="Read at most so many."),
+    documents: int = typer.Option(4, "--documents", min=1, max=50, help="The number of documents to read."),
 ) -> None:
-    """See it work here: documents brought in and asked, a group of agent runs over them, then eight tools side by side.
+    """Ingest documents and ask them, run a group of agents over them, then eight tools in parallel.
 
-    Starts a Postgres and a Valkey of its own (or uses AGNO_DATABASE_URL and AGNO_BROKER_URL) and real Celery workers, and
-    ends them with itself. Kill a worker while it runs: the demo still comes out right, and checks that it did.
+    Starts its own Postgres and Valkey (or uses AGNO_DATABASE_URL and AGNO_BROKER_URL) and real Celery workers, and stops
+    them at its end. You may kill a worker while it runs: the demo still succeeds, and checks that it did.
     """
     started = time.monotonic()
     settings = settings_module.load()
     chosen = choose(model, settings)
     console = screen.console()
-    with ending_by_signal() as hurry:
+    with stopping_by_signal() as hurry:
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
                 programs = [
-                    replace(program, patience_s=1.0)
+                    replace(program, stop_timeout_s=1.0)
                     for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
                 ]
-                crew = ProcessManager(programs, lambda _program, _line: None, stage.say)
+                processes = ProcessManager(programs, lambda _program, _line: None, stage.print)
                 try:
-                    crew.start()
-                    wrong = _play(stage, crew, started)
+                    processes.start()
+                    problems = _play(stage, processes, started)
                 finally:
                     stage.leave()
-                    hurry.set()  # nothing is under way that somebody waits for
-                    crew.stop(hurry)
-        except Ended as ended:
-            console.print("[dim]Ended before it was over; what was left of it is cancelled.[/]")
-            raise typer.Exit(128 + ended.signum) from None
-    if wrong:
+                    hurry.set()  # nobody waits for what is left
+                    processes.stop(hurry)
+        except StoppedBySignal as stopped:
+            console.print("[dim]Stopped early; unfinished runs are cancelled.[/]")
+            raise typer.Exit(128 + stopped.signum) from None
+    if problems:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the demo plays on."""
+    """The servers, the model and the documents of one demo."""
 
     console: Console
     settings: Settings
@@ -92,29 +93,30 @@ class Stage:
     chosen: Chosen
     picked: Picked
     folder: Path
-    """Where copies of the documents lie."""
+    """Copies of the documents."""
     session: str
 
-    def say(self, sentence: str) -> None:
+    def print(self, sentence: str) -> None:
         self.console.print(f"  {sentence}", style="dim", markup=False)
 
-    def watch(self, leave_out: frozenset[str] = frozenset()) -> Watch:
+    def watch(self, skip: frozenset[str] = frozenset()) -> Watch:
         services = wiring.services()
-        return Watch(services.database.queries, services.streams, self.session, leave_out)
+        return Watch(services.database.queries, services.streams, self.session, skip)
 
     def clean(self) -> None:
-        """On servers of our own nobody else can be at work: what is unfinished was left by a demo that was killed."""
-        if self.servers.state_dir and (left := pipeline.cancel_unfinished(wiring.services(), "demo-")):
-            self.say(f"cancelled what a demo that was killed had left: {left} run(s)")
-        if self.servers.state_dir:
-            pipeline.forget_former(wiring.services(), "demo-")
+        """Remove the remains of earlier demos from our own servers, where no other demo can be running."""
+        if not self.servers.state_dir:
+            return
+        if cancelled := pipeline.cancel_unfinished(wiring.services(), "demo-"):
+            self.print(f"cancelled the runs of a killed demo: {cancelled}")
+        pipeline.remove_earlier(wiring.services(), "demo-")
 
     def leave(self) -> None:
-        """Cancel what is unfinished: nobody will work on it."""
+        """Cancel unfinished runs: no worker will execute them."""
         try:
             pipeline.cancel_unfinished(wiring.services(), self.session)
         except AgnoError as error:
-            self.say(f"not cancelled: {error}")
+            self.print(f"unfinished runs are not cancelled: {error}")
         wiring.forget()
 
 
@@ -122,11 +124,11 @@ class Stage:
 def _stage(
     console: Console, settings: Settings, chosen: Chosen, path: Path | None, documents: int
 ) -> Iterator[Stage]:
-    """Servers, schema, model and documents, and an environment in which this process and the workers find them."""
+    """Start servers, schema and model, copy documents, and set the environment for this process and the workers."""
     session = f"demo-{uuid.uuid4().hex[:6]}"
     with tempfile.TemporaryDirectory(prefix="agno-demo-") as folder:
         picked = pick(path, Path(folder), most=documents, max_chars=chosen.max_chars)
-        _say_what(console, chosen, picked)
+        _show_plan(console, settings, chosen, picked)
         with running(settings) as servers, serving(chosen) as model_environment:
             prepare(servers)
             os.environ.update(model_environment)
@@ -137,7 +139,7 @@ def _stage(
 
 
 def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) -> dict[str, str]:
-    """Queues of its own, so that workers that may be there already and lack the demo's agents leave its steps alone."""
+    """Return settings with the demo's own queues: other workers lack its agents."""
     imports = ["agno_workers.local.demo.agents"]
     if chosen.name.startswith("scripted:") and settings.imports:
         imports.insert(0, settings.imports)
@@ -157,7 +159,7 @@ def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) 
 
 
 def _embedder() -> str:
-    """A model on this machine, where it is installed; else one that goes by words only."""
+    """Return the local embedder if it is installed, else one that compares words."""
     try:
         resolve("local")
     except ModelRejected:
@@ -165,53 +167,55 @@ def _embedder() -> str:
     return "local"
 
 
-def _play(stage: Stage, crew: ProcessManager, started: float) -> list[str]:
-    """The three acts, the timeline and the check. Gives what went wrong."""
+def _play(stage: Stage, processes: ProcessManager, started: float) -> list[str]:
+    """Run the three parts, the timeline and the check. Return a sentence for each problem."""
     console, picked = stage.console, stage.picked
     many = len(picked.documents)
     console.print()
     console.print(
-        Rule(f"1  knowledge: {many} document(s) in, {len(picked.questions)} question(s)", align="left")
+        Rule(
+            f"1  knowledge: ingest {many} document(s), ask {len(picked.questions)} question(s)", align="left"
+        )
     )
-    first_s = _bring_in(stage, crew)
+    _ingest(stage, processes)
     pipeline.submit_questions(picked.questions, stage.session)
-    _follow(stage, crew, stage.watch(), len(picked.questions))
+    _follow(stage, processes, stage.watch(), len(picked.questions))
     asked = stage.watch().now()
-    sourceless = _show_helped(stage, asked)
+    sourceless = _show_helpers(stage, asked)
 
-    console.print(Rule(f"2  chord: {many} run(s) of analyst, then editor over what they wrote", align="left"))
+    console.print(
+        Rule(f"2  chord: {many} analyst run(s) in parallel, then the editor over their texts", align="left")
+    )
     before = frozenset(watched.run.id for watched in asked)
     pipeline.submit_pipeline(picked.documents, stage.session)
-    _follow(stage, crew, stage.watch(before), many + 1)
+    _follow(stage, processes, stage.watch(before), many + 1)
     written = stage.watch(before).now()
     _show_answers(stage, written)
 
-    console.print(Rule("3  researcher: eight tools side by side", align="left"))
+    console.print(Rule("3  researcher: eight tools in parallel", align="left"))
     console.print(
         screen.indented(
             Text(
-                "A script picks the eight calls, no model does. The tools are real: they read the files.",
+                "A script chooses the eight calls, not a model. The tools are real: they read the files.",
                 "dim",
             )
         )
     )
     pipeline.submit_research(picked.documents, stage.session)
-    _follow(stage, crew, stage.watch(before | {watched.run.id for watched in written}), 1)
+    _follow(stage, processes, stage.watch(before | {watched.run.id for watched in written}), 1)
 
-    tellings = pipeline.told(wiring.services().database.queries, stage.session)
-    show_timeline(console, tellings)
-    wrong = [*pipeline.problems(tellings, picked.documents), *sourceless]
-    _show_check(stage, tellings, wrong)
-    console.print(
-        f"  first step begun {first_s - started:.1f} s after the start of this command", style="dim"
-    )
-    _say_where_next(stage, tellings)
-    return wrong
+    rows = pipeline.recorded(wiring.services().database.queries, stage.session)
+    show_timeline(console, rows)
+    problems = [*pipeline.problems(rows, picked.documents), *sourceless]
+    _show_check(stage, rows, problems)
+    took_s = time.monotonic() - started
+    console.print(f"  {took_s:.0f} s in all", style="dim")
+    _show_next(stage, rows)
+    return problems
 
 
-def _bring_in(stage: Stage, crew: ProcessManager) -> float:
-    """The documents, twice: the second time shows what unchanged ones cost. Gives when it was first seen at work."""
-    first: float | None = None
+def _ingest(stage: Stage, processes: ProcessManager) -> None:
+    """Ingest the documents twice: unchanged ones are cheap."""
     for again in (False, True):
         job = pipeline.submit_ingestion(stage.folder, stage.session, os.environ["DEMO_EMBEDDER"])
         arrivals = Arrivals()
@@ -219,74 +223,85 @@ def _bring_in(stage: Stage, crew: ProcessManager) -> float:
             while not RunStatus((progress := job.progress()).status).is_terminal:
                 arrivals.look(progress, time.monotonic())
                 shown.update(Text(f"{counted(progress)} {rate(arrivals, progress)}", "dim"))
-                if first is None and progress.started_at:
-                    first = time.monotonic()
-                crew.check()
-                time.sleep(_LOOK_EVERY_S)
+                processes.check()
+                time.sleep(_CHECK_EVERY_S)
         took = screen.took(job.run.created_at, progress.ended_at)
         line = f"{'again: ' if again else ''}{counted(progress)}, in {took}"
         stage.console.print(screen.indented(Text(line)))
         for failure in job.failures() if not again else []:
-            stage.say(f"not read: {failure.uri}: {failure.message}")
+            stage.print(f"failed: {failure.uri}: {failure.message}")
         if job.run.error:
             raise AgnoError.from_json(job.run.error)
-    return first or time.monotonic()
 
 
-def _show_helped(stage: Stage, asked: Sequence[Watched]) -> list[str]:
-    """Questions, answers and what they cite. Gives which have no source."""
+def _show_helpers(stage: Stage, asked: Sequence[Watched]) -> list[str]:
+    """Print questions, answers and sources. Return a sentence for each answer without a source."""
     by = stage.chosen.byline if stage.chosen.calls_tools else "  (scripted; the search is real)"
-    here, told = wiring.services(), []
+    here, shown = wiring.services(), []
     for watched in asked:
         handle = RunHandle(watched.run.id, here.database, here.streams)
         cited = [each for each in handle.references if each.cited]
         question = screen.one_line(handle.messages[0].text, 200)
         stage.console.print()
         stage.console.print(Text.assemble((f"helper: {question}", "bold"), (by, "dim")))
-        said = (watched.run.error or {}).get("message") or watched.run.content or watched.run.status
-        stage.console.print(screen.indented(str(said).strip()))
+        answer = (watched.run.error or {}).get("message") or watched.run.content or watched.run.status
+        stage.console.print(screen.indented(str(answer).strip()))
         for each in cited:
             where = " > ".join(each.heading) or each.title or ""
             source = f"[{each.n}] {Path(each.uri).name}{f': {where}' if where else ''}"
             stage.console.print(screen.indented(Text(source, "dim")))
-        told.append((watched.run, cited))
+        shown.append((watched.run, cited))
     stage.console.print()
-    return pipeline.without_sources(told)
+    return pipeline.without_sources(shown)
 
 
-def _follow(stage: Stage, crew: ProcessManager, watch: Watch, expected: int) -> float:
-    """Show the runs until `expected` have ended, or all there are and one badly; gives when the first was seen at work."""
-    first: float | None = None
+def _follow(stage: Stage, processes: ProcessManager, watch: Watch, expected: int) -> None:
+    """Show the runs until `expected` have ended, or all have ended and one of them failed."""
     with progress(stage.console) as shown:
         while True:
-            runs, now = watch.now(), watch.look.now()
+            runs, now = watch.now(), watch.queries.now()
             shown.show(runs, now)
-            if first is None and any(watched.run.started_at for watched in runs):
-                first = time.monotonic()
             if _is_over([watched.run.status for watched in runs], expected):
-                return first or time.monotonic()
-            crew.check()
-            time.sleep(_LOOK_EVERY_S)
+                return
+            processes.check()
+            time.sleep(_CHECK_EVERY_S)
 
 
 def _is_over(statuses: Sequence[RunStatus], expected: int) -> bool:
-    """A chord whose header failed has no body to wait for."""
+    """A chord whose header failed never starts its body."""
     if not statuses or not all(status.is_terminal for status in statuses):
         return False
     return len(statuses) == expected or any(status is not RunStatus.DONE for status in statuses)
 
 
-def _say_what(console: Console, chosen: Chosen, picked: Picked) -> None:
-    console.print(Text.assemble(("model      ", "dim"), (chosen.name, "bold"), f": {chosen.said}"))
+def _show_plan(console: Console, settings: Settings, chosen: Chosen, picked: Picked) -> None:
+    own = (
+        "use your Postgres and Redis, and start"
+        if are_given(settings)
+        else "start its own Postgres and Valkey, and"
+    )
+    many = len(picked.documents)
+    steps = [
+        f"{own} three Celery workers, until it ends",
+        f"ingest {many} document(s) into a knowledge base, and ask {len(picked.questions)} question(s)",
+        f"run {many} analyst(s) in parallel, then an editor over their texts",
+        "run a researcher that calls eight tools in parallel",
+        "check in Postgres that each step was recorded exactly once",
+    ]
+    console.print("This demo takes about one minute, two on a busy machine. It will:")
+    for number, step in enumerate(steps, 1):
+        console.print(f"  {number}. {step}", markup=False)
+    console.print()
+    console.print(Text.assemble(("model      ", "dim"), (chosen.name, "bold"), f": {chosen.note}"))
     names = ", ".join(doc.name for doc in picked.documents)
     console.print(Text.assemble(("documents  ", "dim"), f"{picked.source}: {names}"))
     if picked.left_out:
-        console.print(f"           left out: {picked.left_out} more file(s)", style="dim")
+        console.print(f"           not read: {picked.left_out} more file(s)", style="dim")
     if cut := [doc for doc in picked.documents if doc.cut_chars]:
         whole = sum(len(doc.text) + doc.cut_chars for doc in picked.documents)
-        lost = sum(doc.cut_chars for doc in cut)
-        said = f"cut to {chosen.max_chars:,} characters each to fit the model: {len(cut)} document(s), {lost:,} of {whole:,} characters"
-        console.print(f"           {said}", style="dim")
+        read = whole - sum(doc.cut_chars for doc in cut)
+        note = f"the model reads the first {chosen.max_chars:,} characters of each ({read:,} of {whole:,})"
+        console.print(f"           {note}", style="dim")
 
 
 def _show_answers(stage: Stage, written: Sequence[Watched]) -> None:
@@ -299,26 +314,26 @@ def _show_answers(stage: Stage, written: Sequence[Watched]) -> None:
     stage.console.print()
 
 
-def _show_check(stage: Stage, tellings: Sequence[Told], wrong: list[str]) -> None:
-    steps = [step for telling in tellings for step in telling.steps]
+def _show_check(stage: Stage, rows: Sequence[Recorded], problems: list[str]) -> None:
+    steps = [step for each in rows for step in each.steps]
     again = sum(step.attempt - 1 for step in steps)
-    stage.console.print(Rule("Check, from the rows", align="left"))
-    if not wrong:
+    stage.console.print(Rule("Check, from the database", align="left"))
+    if not problems:
         repeated = f", {again} attempt(s) repeated after a worker was lost" if again else ""
-        counted = f"{len(tellings)} runs done, {len(steps)} steps recorded once each, the chord's body ran once{repeated}."
-        stage.console.print(screen.indented(Text.assemble(("All as it should be: ", "green"), counted)))
-    for sentence in wrong:
-        stage.console.print(screen.indented(Text.assemble(("wrong: ", "red"), sentence)))
+        total = f"{len(rows)} runs done, {len(steps)} steps recorded once each, the chord's body ran once{repeated}."
+        stage.console.print(screen.indented(Text.assemble(("Everything is correct: ", "green"), total)))
+    for sentence in problems:
+        stage.console.print(screen.indented(Text.assemble(("problem: ", "red"), sentence)))
 
 
-def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
+def _show_next(stage: Stage, rows: Sequence[Recorded]) -> None:
     console, state_dir = stage.console, stage.servers.state_dir
     console.print()
     console.print(Rule("Where to look next", align="left"))
     if state_dir:
-        said = f"The servers end now; the runs stay in {state_dir}. Start the servers again, then look from another shell:"
-        console.print(screen.indented(said))
-    shown = [f"runs show {telling.run.id}" for telling in tellings if telling.run.agent == "researcher"]
+        hint = f"The servers stop now; the runs stay in {state_dir}. Start the servers again, and use another shell:"
+        console.print(screen.indented(hint))
+    shown = [f"runs show {each.run.id}" for each in rows if each.run.agent == "researcher"]
     searched = f'search {stage.session} "{stage.picked.questions[0]}"'
     listed = f"runs ls --session {stage.session}"
     for words in [*(["up"] if state_dir else []), searched, listed, *shown, "doctor"]:
@@ -326,7 +341,7 @@ def _say_where_next(stage: Stage, tellings: Sequence[Told]) -> None:
 
 
 def _as_typed(words: str) -> str:
-    """A command that works in another shell in this folder, copied as it stands."""
+    """Return the command as it works in another shell in this folder."""
     chosen = os.environ.get("AGNO_STATE_DIR")
     state_dir = f"AGNO_STATE_DIR={shlex.quote(chosen)} " if chosen else ""
     if not Path("run").exists() or not Path("agno_workers").is_dir():

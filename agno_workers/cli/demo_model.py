@@ -1,4 +1,4 @@
-"""Which model writes in the demo: the one asked for, a provider whose key is set, a toy on this machine, or a script."""
+"""Choose the model of the demo: the one asked for, a provider whose key is set, a toy on this machine, or a script."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from agno_workers.settings import Settings
 LOCAL = f"local:{local_model.NAME}"
 SCRIPTED = "scripted:demo"
 _PROVIDERS = (("OPENAI_API_KEY", "openai:gpt-5-mini"), ("ANTHROPIC_API_KEY", "anthropic:claude-haiku-4-5"))
-_TOY_CHARS = 1500
-"""What the toy reads in two seconds; its window would hold about four times as much."""
+_TOY_CHARS = 800
+"""The toy reads this in a second, and in ten on busy cores."""
 _CHARS = 40_000
 
 
 @dataclass(frozen=True)
 class Chosen:
     name: str
-    said: str
-    """What people should know of it."""
+    note: str
+    """What a person should know about it."""
     max_chars: int = _CHARS
-    """How much of a document it gets."""
+    """Characters of each document that it reads."""
 
     @property
     def byline(self) -> str:
-        """What stands beside each answer."""
+        """A note for each answer."""
         if self.is_ours:
             return "  (a toy wrote this)"
         return "  (scripted)" if self.name.startswith("scripted:") else ""
@@ -41,19 +41,19 @@ class Chosen:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it runs on this machine, started by us."""
+        """It runs on this machine, started by us."""
         return self.name == LOCAL
 
 
 def choose(asked: str, settings: Settings) -> Chosen:
-    """Raises InvalidInput or ModelRejected for a name that can't be used."""
+    """Choose a model. Raises InvalidInput or ModelRejected for a name that can't be used."""
     if asked and asked != LOCAL:
         if not asked.startswith("scripted:"):  # scripts are known where the workers import them
             resolve(asked, base_url=settings.local_base_url or None if asked.startswith("local:") else None)
-        return Chosen(asked, _scripted_is(asked) or "as asked for with --model")
+        return Chosen(asked, _scripted_is(asked) or "chosen with --model")
     for variable, name in () if asked else _PROVIDERS:
         if os.environ.get(variable):
-            return Chosen(name, f"because {variable} is set; --model chooses another")
+            return Chosen(name, f"because {variable} is set; choose another with --model")
     try:
         local_model.weights()
     except EmbeddedError as error:
@@ -63,8 +63,8 @@ def choose(asked: str, settings: Settings) -> Chosen:
             SCRIPTED,
             f"no model writes here, a script does. {error} Or set OPENAI_API_KEY or ANTHROPIC_API_KEY.",
         )
-    said = "a model of 135 million parameters on this machine: a toy as a writer, and it calls no tools. No network, no key."
-    return Chosen(LOCAL, said, _TOY_CHARS)
+    note = "135 million parameters on this machine, no network, no key: a toy that writes badly and calls no tools"
+    return Chosen(LOCAL, note, _TOY_CHARS)
 
 
 def _scripted_is(asked: str) -> str:
@@ -73,7 +73,7 @@ def _scripted_is(asked: str) -> str:
 
 @contextmanager
 def serving(chosen: Chosen) -> Iterator[dict[str, str]]:
-    """What the workers' environment needs to reach the model; the local one is started for it."""
+    """Start the local model if it was chosen; yield the environment in which workers reach it."""
     if not chosen.is_ours:
         yield {}
         return

@@ -165,7 +165,7 @@ def _messages(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings, migrated=True)
     pool = Pool(url, size=1, timeout_s=connection.PATIENCE_S, statement_timeout_s=30.0)
     try:
-        kept = Quarantine(pool).recent(_RECENTLY)
+        kept = Quarantine(pool).count_recent(_RECENTLY)
     finally:
         pool.close()
     if not kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate, share
+from agno_workers.cli.autostart import autostart
 from agno_workers.cli.consumers import listening
 from agno_workers.cli.knowledge_commands import KnowledgeCommands
 from agno_workers.core.run import RunStatus
@@ -78,10 +80,13 @@ def ingest(
         given([_described(each) for each in sources]),
         options(knowledge_commands.pairs("--metadata", metadata), glob, batch=batch),
     )
-    with knowledge_commands.opened() as here:
+    with (
+        autostart(wait=wait, knowledge=min(4, os.cpu_count() or 1)) as ready,
+        knowledge_commands.opened(ready.settings) as here,
+    ):
         here.ensure(knowledge, embedder, vision)
         job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
-        submitted(here, job, wait=wait, json=json)
+        submitted(here, job, wait=wait or ready.temporary, json=json)
 
 
 def submitted(here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool) -> None:

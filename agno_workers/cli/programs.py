@@ -1,4 +1,4 @@
-"""The programs that `up` and `demo` keep running: Celery workers, and Flower."""
+"""The programs of `up` and `demo`: Celery workers, and Flower."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from agno_workers.errors import SettingsError
 from agno_workers.settings import Settings
 
 FLOWER_USER = "agno"
-_WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and serve nothing of ours
+_WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and we do not use them
 _QUIET = (
     "-W",
     "ignore::UserWarning:celery.platforms",
-)  # ten lines against root, for the sake of pickle: we take JSON only
+)  # ten lines that warn root about pickle: we accept JSON only
 
 
 def workers(
-    settings: Settings, *, agents: int, tools: int, knowledge: int = 0, events: bool = False
+    settings: Settings, *, agents: int = 0, tools: int = 0, knowledge: int = 0, events: bool = False
 ) -> list[Program]:
-    """One for the turns of agents, one for tools, with so many threads each; one for knowledge, with so many processes, where
-    that is above 0. `events`: tell Flower of each task.
+    """Return a worker for each kind whose concurrency is above 0: threads for agents and tools, processes for knowledge.
+
+    events: report each task to Flower.
     """
     kinds = [
         ("agents", settings.agent_queue, "threads", agents),
@@ -36,23 +37,20 @@ def workers(
     ]
 
 
-def _worker(name: str, queue: str, pool: str, slots: int, events: bool, ends_within_s: float) -> Program:
+def _worker(name: str, queue: str, pool: str, slots: int, events: bool, shutdown_max_s: float) -> Program:
     command = f"-m celery -q -A agno_workers worker -P {pool} -l INFO {_WITHOUT}".split()
-    itself = ["-Q", queue, "-c", str(slots), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
-    return Program(name, (*_QUIET, *command, *itself), ready=" ready.", patience_s=ends_within_s + 5)
+    options = ["-Q", queue, "-c", str(slots), "-n", f"{name}-{os.getpid()}@%h", *(["-E"] if events else [])]
+    return Program(name, (*_QUIET, *command, *options), ready=" ready.", stop_timeout_s=shutdown_max_s + 5)
 
 
 def flower(port: int) -> tuple[Program, str]:
-    """Flower, for this machine only, looking and not touching; and the password that was made for it.
-
-    Raises SettingsError when the port is taken.
-    """
+    """Return Flower (read-only, for this machine only) and a new password. Raises SettingsError when the port is taken."""
     _must_be_free(port)
     password = secrets.token_urlsafe(12)
     options = {
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": str(port),
-        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",  # not on the command line, which others can read
+        "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}",  # not on the command line, which other users can read
         "FLOWER_READ_ONLY": "true",
     }
     arguments = ("-m", "celery", "-A", "agno_workers", "flower")

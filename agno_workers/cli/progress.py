@@ -1,4 +1,4 @@
-"""Runs as they go: a table that changes in place on a terminal, a line for each change elsewhere."""
+"""Show the progress of runs: a live table on a terminal, else a line for each change."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from agno_workers.local.demo.pipeline import Watched
 
 
 class Progress(Protocol):
-    """Shows the runs as they stand."""
-
     def show(self, runs: Sequence[Watched], now: datetime) -> None: ...
 
 
@@ -29,10 +27,10 @@ def progress(console: Console) -> Iterator[Progress]:
         yield Lines(console)
         return
     with Live(console=console, refresh_per_second=12) as live:
-        yield Changing(live)
+        yield LiveTable(live)
 
 
-class Changing:
+class LiveTable:
     def __init__(self, live: Live) -> None:
         self._live = live
 
@@ -43,13 +41,13 @@ class Changing:
 class Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: dict[str, RunStatus] = {}
+        self._printed: dict[str, RunStatus] = {}
 
-    def show(self, runs: Sequence[Watched], now: datetime) -> None:  # noqa: ARG002 - a line has no clock
+    def show(self, runs: Sequence[Watched], now: datetime) -> None:  # noqa: ARG002 - a line shows no clock
         for watched in runs:
             run = watched.run
-            if self._said.get(run.id) != run.status:
-                self._said[run.id] = run.status
+            if self._printed.get(run.id) != run.status:
+                self._printed[run.id] = run.status
                 took = f" after {screen.took(run.created_at, run.ended_at)}" if run.ended_at else ""
                 self._console.print(f"{_name(watched)}: {run.status}{took}", markup=False)
 
@@ -77,7 +75,7 @@ def _name(watched: Watched) -> str:
 
 
 def _preview(watched: Watched, room: int) -> str:
-    """The end of what is being written; the beginning of what was."""
+    """Return the end of a text that is being written, or the beginning of a finished one."""
     run = watched.run
     if run.error:
         return screen.one_line(str(run.error.get("message")), room)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import typer
 
 from agno_workers.cli import connection, screen
+from agno_workers.cli.autostart import autostart
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.errors import AgnoError, WaitTimeout
 from agno_workers.registry import Registry
@@ -37,10 +38,12 @@ def run(
     ),
 ) -> None:
     """Submit a run, and wait for its answer. Ctrl-C stops waiting; the run goes on."""
-    given = connection.settings()
-    queue = _queue_of(agent, given)
+    queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
-    with connection.client(given, live=stream) as client:
+    with (
+        autostart(wait=wait, agents=8, tools=8) as ready,
+        connection.client(ready.settings, live=stream) as client,
+    ):
         handle = client.runs.submit(
             agent,
             text,
@@ -50,7 +53,7 @@ def run(
             user_id=user,
             idempotency_key=key,
         )
-        if not wait:
+        if not wait and not ready.temporary:
             typer.echo(screen.as_json(handle.run) if json else handle.id)
             return
         try:

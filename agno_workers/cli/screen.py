@@ -1,4 +1,4 @@
-"""How things look in a terminal: colours of statuses, lengths of time, texts that must fit a line."""
+"""Format for a terminal: colours of statuses, lengths of time, texts that must fit a line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def console(*, stderr: bool = False) -> Console:
 def table(
     width: int, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Collection[str] = ()
 ) -> Table:
-    """A plain table in which only the last column is cut when the line is full."""
+    """Return a plain table in which only the last column is shortened to fit."""
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     wide = [max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
     wide[-1] = max(8, min(wide[-1], width - sum(wide[:-1]) - 2 * (len(wide) - 1)))
@@ -59,12 +59,12 @@ def status(word: str) -> Text:
 
 
 def took(begin: datetime | None, end: datetime | None) -> str:
-    """From one time to another; nothing where one is not known."""
+    """Return the time between two moments; empty if one is unknown."""
     return length(end - begin) if begin and end else ""
 
 
 def length(span: timedelta) -> str:
-    """As a person says it: `4 ms`, `1.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d`."""
+    """Format a length of time: `4 ms`, `1.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d`."""
     seconds = max(0.0, span.total_seconds())
     if seconds < 0.9995:
         if seconds == 0:
@@ -80,7 +80,7 @@ def length(span: timedelta) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """The beginning of a text, on one line."""
+    """Return the beginning of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
 
@@ -90,25 +90,25 @@ def as_json(value: Any) -> str:
 
 
 def age(when: datetime | None, now: datetime) -> str:
-    """How long ago, in one unit."""
+    """Return how long ago something happened, in one unit."""
     return (
         " ".join(length(timedelta(seconds=round((now - when).total_seconds()))).split()[:2]) if when else ""
     )
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A struct as JSON-like values, to be put together with others."""
+    """Return a struct as JSON-like values."""
     built: dict[str, Any] = msgspec.to_builtins(value)
     return built
 
 
 def indented(text: str | Text) -> Padding:
-    """Two columns in, however it wraps."""
+    """Indent a text by two columns, also where it wraps."""
     return Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, 2), expand=False)
 
 
 def hanging(line: Text, indent: int) -> Table:
-    """A text whose first `indent` characters stand before the rest, however that wraps."""
+    """Print the first `indent` characters of a line, and wrap the rest to their right."""
     rows = Table.grid()
     rows.add_column(width=indent, no_wrap=True)
     rows.add_column()
@@ -117,5 +117,5 @@ def hanging(line: Text, indent: int) -> Table:
 
 
 def dollars(usd: float) -> str:
-    """US dollars, with as many places as a small sum needs."""
+    """Format US dollars, with more decimals for a small amount."""
     return f"${usd:.2f}" if usd == 0 or usd >= 0.1 else f"${usd:.6f}".rstrip("0")

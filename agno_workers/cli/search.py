@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import knowledge_commands, screen
+from agno_workers.cli.autostart import autostart
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import SearchResult
@@ -46,7 +47,7 @@ def search(
 ) -> None:  # fmt: skip
     """Find the chunks that match a question, best first."""
     chosen = knowledge_commands.pairs("--filter", filters)
-    with knowledge_commands.opened() as here:
+    with autostart() as ready, knowledge_commands.opened(ready.settings) as here:
         described = here.described(knowledge)
         hits = here.library.search(
             described,

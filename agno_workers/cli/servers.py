@@ -1,4 +1,4 @@
-"""The servers under `up` and `demo`: those that the settings name, or embedded ones that end with us."""
+"""The servers of `up` and `demo`: those of the settings, or local ones that stop with us."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 import sqlalchemy
 
-from agno_workers import local as embedded
+from agno_workers import local
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
 from agno_workers.database import migrate
@@ -22,23 +22,23 @@ from agno_workers.settings import Settings
 
 @dataclass(frozen=True)
 class Servers:
-    """Postgres and Redis, reachable."""
+    """Postgres and Redis; both answer."""
 
     database_url: str
     broker_url: str
     client: redis.Redis
     state_dir: Path | None
-    """Of embedded servers; None where they were given."""
+    """The folder of local servers; None for those of the settings."""
     revive: Callable[[], None] = lambda: None
-    """Starts an embedded server again that died. Does nothing to one that runs. Raises EmbeddedError."""
+    """Start a local server again that died. Raises EmbeddedError."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to work on them."""
+        """The settings by which a process finds them."""
         return {"AGNO_DATABASE_URL": self.database_url, "AGNO_BROKER_URL": self.broker_url}
 
     def described(self) -> dict[str, str]:
-        """Where everything is, without passwords."""
+        """Return the addresses without passwords."""
         where = {
             "Postgres": connection.without_password(self.database_url),
             "Redis": connection.without_password(self.broker_url),
@@ -48,12 +48,12 @@ class Servers:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Servers]:
-    """Raises EmbeddedError, SettingsError or Unavailable, within a few seconds."""
+    """Yield the servers. Raises EmbeddedError, SettingsError or Unavailable within a few seconds."""
     if connection.are_given(settings):
         yield _given(settings)
         return
-    folder = embedded.default_state_dir()
-    with embedded.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
+    folder = local.default_state_dir()
+    with local.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
         yield Servers(started.database_url, started.broker_url, client, folder, partial(_revive, started))
 
 
@@ -62,15 +62,15 @@ def _given(settings: Settings) -> Servers:
     return Servers(connection.database_url(settings), settings.broker_url.get_secret_value(), client, None)
 
 
-def _revive(servers: embedded.EmbeddedServers) -> None:
+def _revive(servers: local.LocalServers) -> None:
     servers.valkey.start()
     servers.postgres.start()
 
 
 def prepare(servers: Servers) -> None:
-    """Bring the schema up to date, and let this process, and those that it starts, work on these servers.
+    """Migrate, and point this process and its children at these servers.
 
-    Raises SettingsError for a Redis that work can't be entrusted to.
+    Raises SettingsError for a Redis that may lose messages.
     """
     if problems := redis_problems(servers.client):
         raise SettingsError(problems[0])
@@ -79,7 +79,7 @@ def prepare(servers: Servers) -> None:
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
-    """The revisions before and after. Raises Unavailable, also where Postgres refuses."""
+    """Return the revisions before and after. Raises Unavailable, also when Postgres refuses a change."""
     try:
         return migrate.upgrade(url, timeout_s=connection.PATIENCE_S)
     except sqlalchemy.exc.DBAPIError as error:

@@ -1,4 +1,4 @@
-"""The demo's timeline on a terminal."""
+"""Print the demo's timeline."""
 
 from __future__ import annotations
 
@@ -11,60 +11,58 @@ from rich.text import Text
 
 from agno_workers.cli import screen
 from agno_workers.core.run import StepKind
-from agno_workers.local.demo.pipeline import Told
-from agno_workers.local.demo.timeline import Bar, bars, cells, side_by_side
+from agno_workers.local.demo.pipeline import Recorded
+from agno_workers.local.demo.timeline import Bar, bars, cells, overlap
 
 
-def show_timeline(console: Console, tellings: Sequence[Told]) -> None:
-    """Two scales: the pipeline's seconds, and the researcher's milliseconds."""
+def show_timeline(console: Console, rows: Sequence[Recorded]) -> None:
+    """Print two scales: seconds for the chord, milliseconds for the researcher."""
     console.print()
-    console.print(Rule("Timeline, from the rows", align="left"))
+    console.print(Rule("Timeline, from the database", align="left"))
     console.print(
         Text.assemble(
             "  ",
             ("░", "yellow"),
             " waiting for a worker   ",
             ("█", "cyan"),
-            " a model at work   ",
+            " a model running   ",
             ("█", "green"),
-            " a tool at work",
+            " a tool running",
         )
     )
     for research in (False, True):
-        chosen = [telling for telling in tellings if (telling.run.agent == "researcher") == research]
-        drawn = bars([(telling.run, telling.steps) for telling in chosen])
+        chosen = [each for each in rows if (each.run.agent == "researcher") == research]
+        drawn = bars([(each.run, each.steps) for each in chosen])
         if drawn:
             console.print()
             _draw(console, drawn)
-    _say_overlap(console, [bar for bar in drawn if bar.kind is StepKind.TOOL])
+    _show_overlap(console, [bar for bar in drawn if bar.kind is StepKind.TOOL])
 
 
 def _draw(console: Console, drawn: Sequence[Bar]) -> None:
     names = min(24, max(len(bar.label) for bar in drawn))
     width = console.width - names - 2 - 2 - 20
     span_s = max(bar.ended_s for bar in drawn)
-    console.print(f"  {'':<{names}}  {'0':<{width - 8}}{_said(span_s):>8}  waited   worked", style="dim")
+    console.print(f"  {'':<{names}}  {'0':<{width - 8}}{_length(span_s):>8}  waited      ran", style="dim")
     for bar in drawn:
         empty, waiting, working = cells(bar, span_s, width)
         line = Text.assemble(
             f"  {screen.one_line(bar.label, names) if bar.kind is StepKind.TURN else bar.label[:names]:<{names}}  ",
             " " * empty, ("░" * waiting, "yellow"), ("█" * working, "green" if bar.kind is StepKind.TOOL else "cyan"),
-            " " * (width - empty - waiting - working), (f"{_said(bar.waited_s):>8} {_said(bar.worked_s):>8}", "dim"),
+            " " * (width - empty - waiting - working), (f"{_length(bar.waited_s):>8} {_length(bar.ran_s):>8}", "dim"),
         )  # fmt: skip
         console.print(line, no_wrap=True, overflow="crop")
 
 
-def _say_overlap(console: Console, tools: Sequence[Bar]) -> None:
+def _show_overlap(console: Console, tools: Sequence[Bar]) -> None:
     if not tools:
         return
-    group = side_by_side(tools)
-    took = f"{group.steps} tools took {_said(group.sum_s)} together, and {_said(group.wall_s)} from the first one's begin"
-    once = f"to the last one's end: at most {group.at_once} were at work at the same moment."
+    group = overlap(tools)
+    took = f"The {group.steps} tools ran for {_length(group.sum_s)} in total, within {_length(group.wall_s)} from the first start"
+    once = f"to the last end; at most {group.most} ran at the same time."
     console.print()
-    console.print(
-        screen.indented(f"{took} {once} (A tool's time is that from its claim to its recorded result.)")
-    )
+    console.print(screen.indented(f"{took} {once} (A tool runs from its claim to its recorded result.)"))
 
 
-def _said(seconds: float) -> str:
+def _length(seconds: float) -> str:
     return screen.length(timedelta(seconds=seconds))

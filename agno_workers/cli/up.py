@@ -15,7 +15,7 @@ from rich.text import Text
 
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
-from agno_workers.cli.processes import Ended, ProcessManager, Program, ending_by_signal
+from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal, stopping_by_signal
 from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 
@@ -26,22 +26,22 @@ _CORES = os.cpu_count() or 1
 
 @app.command()
 def up(
-    agents: int = typer.Option(8, "--agents", min=1, help="Turns of agents at the same time."),
-    tools: int = typer.Option(8, "--tools", min=1, help="Tool calls at the same time."),
+    agents: int = typer.Option(8, "--agents", min=1, help="The number of agent turns at the same time."),
+    tools: int = typer.Option(8, "--tools", min=1, help="The number of tool calls at the same time."),
     knowledge: int = typer.Option(
-        min(4, _CORES), "--knowledge", min=0, help="Processes that ingest documents; 0: no such worker."
+        min(4, _CORES), "--knowledge", min=0, help="The number of processes that ingest documents; 0: none."
     ),
     with_flower: bool = typer.Option(
-        False, "--flower", help="Start Flower too, for this machine and read-only."
+        False, "--flower", help="Also start Flower, read-only and for this machine."
     ),
     flower_port: int = typer.Option(5555, "--flower-port", min=1, max=65535),
 ) -> None:
-    """Start everything here and keep it running, until Ctrl-C.
+    """Start servers and workers here and keep them running, until Ctrl-C.
 
-    Starts a Postgres and a Valkey of its own, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then keeps
-    a worker for agents, one for tools and one for knowledge running. All of it ends with this process, however that ends.
+    Starts its own Postgres and Valkey, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then runs a worker
+    for agents, one for tools and one for knowledge. Everything stops with this process, even if it is killed.
     """
-    settings = settings_module.load()  # not those of servers that another `up` runs
+    settings = settings_module.load()  # without the servers of another `up`
     console = screen.console()
     programs = workers(settings, agents=agents, tools=tools, knowledge=knowledge, events=with_flower)
     where = {"agents": settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"}
@@ -51,29 +51,28 @@ def up(
         where["Flower"] = (
             f"http://127.0.0.1:{flower_port}, read-only; user {FLOWER_USER}, password {password}"
         )
-    with ending_by_signal() as hurry:
+    processes = ProcessManager(programs, partial(_print_line, console), partial(_print_event, console))
+    with stopping_by_signal() as hurry:
         try:
             with running(settings) as servers:
                 prepare(servers)
-                _keep(
-                    servers,
-                    ProcessManager(programs, partial(_print_line, console), partial(_print_event, console)),
-                    console,
-                    where,
-                    hurry,
-                )
-        except Ended as ended:
-            if ended.signum != signal.SIGINT:
-                raise typer.Exit(128 + ended.signum) from None
+                _serve(servers, processes, console, where, hurry)
+        except StoppedBySignal as stopped:
+            if stopped.signum != signal.SIGINT:
+                raise typer.Exit(128 + stopped.signum) from None
 
 
-def _keep(
-    servers: Servers, crew: ProcessManager, console: Console, where: dict[str, str], hurry: threading.Event
+def _serve(
+    servers: Servers,
+    processes: ProcessManager,
+    console: Console,
+    where: dict[str, str],
+    hurry: threading.Event,
 ) -> None:
-    """Until a signal, or until something here can't work."""
+    """Run until a signal, or until a program can't start."""
     try:
-        crew.start().wait_until_ready()
-        _say_where(console, servers, where)
+        processes.start().wait_until_ready()
+        _print_addresses(console, servers, where)
         while True:
             time.sleep(1)
             servers.revive()
@@ -81,18 +80,18 @@ def _keep(
         try:
             _print_event(
                 console,
-                "ending: steps under way may finish; a second Ctrl-C cuts them short, to be carried again",
+                "stopping: running steps may finish; a second Ctrl-C interrupts them, to be executed again",
             )
         finally:
-            crew.stop(hurry)
+            processes.stop(hurry)
 
 
-def _say_where(console: Console, servers: Servers, where: dict[str, str]) -> None:
-    console.print("\n[bold green]Everything is up.[/] Ctrl-C ends it.")
+def _print_addresses(console: Console, servers: Servers, where: dict[str, str]) -> None:
+    console.print("\n[bold green]Everything is up.[/] Ctrl-C stops it.")
     for name, text in {**servers.described(), **where}.items():
         console.print(Text.assemble((f"  {name:<10}", "dim"), text), soft_wrap=True)
     if servers.state_dir:
-        console.print("\nFrom another shell, `agno-workers runs ls` finds it. Other programs need:")
+        console.print("\nIn another shell, `agno-workers runs ls` finds these servers. Other programs need:")
         for name, value in servers.environment.items():
             console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, markup=False)
     console.print()

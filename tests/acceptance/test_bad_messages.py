@@ -1,4 +1,4 @@
-"""A bad message costs itself and nothing else: the worker lives, what is behind it is done, and a row says what it was."""
+"""A bad message is quarantined; the worker survives and executes the messages behind it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from celery.exceptions import NotRegistered
 
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.doctor import examine
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.settings import Settings
 from tests import invariants
 from tests.agents import echo
 from tests.conftest import StartWorker, Worker
-from tests.messages import NOT_RECORDED_AFTER, Message, Quarantined, decoded, encoded, message
+from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
 
 WAIT_S = 30
 PLAIN = ("-I", "tests.contract.canvas.plain")
@@ -46,13 +46,13 @@ def body(value: Any) -> Message:
 
 
 def after(**canvas: Any) -> Message:
-    return message(body=[["x"], {}, {**NOT_RECORDED_AFTER, **canvas}])
+    return message(body=[["x"], {}, {**NOTHING_AFTER, **canvas}])
 
 
 def step(task_id: str | None = None, task: str = "agno.turn", **ids: Any) -> Message:
     step_id = str(uuid.uuid4())
     kwargs = {"run_id": str(uuid.uuid4()), "step_id": step_id, "generation": 0, **ids}
-    return message(task, [[], kwargs, NOT_RECORDED_AFTER], id=task_id or step_id)
+    return message(task, [[], kwargs, NOTHING_AFTER], id=task_id or step_id)
 
 
 def nested(depth: int) -> Any:
@@ -63,15 +63,15 @@ def nested(depth: int) -> Any:
 
 
 BAD: dict[str, Any] = {
-    # Not what kombu can read.
-    "no JSON": b"hello",
+    # kombu can't read these.
+    "not JSON": b"hello",
     "not UTF-8": b"\xff\xfe\x00",
     "nothing": b"",
     "a list": b"[]",
     "a number": b"7",
     "null": b"null",
-    "a text": b'"x"',
-    "nested without end": b"[" * 200_000,
+    "text": b'"x"',
+    "nested endlessly": b"[" * 200_000,
     "an empty object": {},
     "no properties": {name: value for name, value in message().items() if name != "properties"},
     "properties that are a list": {**message(), "properties": []},
@@ -86,13 +86,13 @@ BAD: dict[str, Any] = {
     "headers that are a list": {**message(), "headers": [1]},
     "headers that are text": {**message(), "headers": "abc"},
     "a date that is a number": header("x", {"__type__": "datetime", "__value__": 5}),
-    "a type that nobody knows": header("x", {"__type__": "zzz", "__value__": 5}),
+    "an unknown type": header("x", {"__type__": "zzz", "__value__": 5}),
     "a type that is a list": header("x", {"__type__": ["a"], "__value__": 5}),
     "a content type that is a list": {**message(), "content-type": [5]},
     "a content encoding that is a number": {**message(), "content-encoding": 5},
     "an unknown compression": header("compression", "rar"),
-    "a compression that it has not": header("compression", "zlib"),
-    # Not what Celery can use.
+    "a compression that it does not have": header("compression", "zlib"),
+    # Celery can't use these.
     "no headers": {**message(), "headers": None},
     "no task": without("headers", "task"),
     "a task that is null": header("task", None),
@@ -101,10 +101,10 @@ BAD: dict[str, Any] = {
     "an id that is null": header("id", None),
     "an id that is a list": header("id", [1]),
     "an id with a zero byte": header("id", "a\0b"),
-    "an id with half a character": header("id", "\ud800"),
-    "an id without end": header("id", "x" * 10_000),
+    "an id with a lone surrogate": header("id", "\ud800"),
+    "an endless id": header("id", "x" * 10_000),
     "retries that are text": header("retries", "x"),
-    "an eta that says nothing": header("eta", "nonsense"),
+    "an eta that is not a time": header("eta", "nonsense"),
     "an eta that is a number": header("eta", 5),
     "an eta that is a list": header("eta", [1]),
     "an expiry that is a list": header("expires", [1]),
@@ -117,15 +117,15 @@ BAD: dict[str, Any] = {
     "a nesting that is text": header("replaced_task_nesting", "x"),
     "an empty body": {**message(), "body": ""},
     "a body that is null": {**message(), "body": None},
-    "a body that is no JSON": body(b"{"),
+    "a body that is not JSON": body(b"{"),
     "a body of two": body([1, 2]),
     "a body that is an object": body({"args": []}),
     "a body that is text": body("args"),
     "a body that holds a number": body(7),
-    "args that are an object": body([{}, {}, NOT_RECORDED_AFTER]),
-    "args that are a number": body([7, {}, NOT_RECORDED_AFTER]),
-    "kwargs that are a list": body([[], [1], NOT_RECORDED_AFTER]),
-    "kwargs that are null": body([[], None, NOT_RECORDED_AFTER]),
+    "args that are an object": body([{}, {}, NOTHING_AFTER]),
+    "args that are a number": body([7, {}, NOTHING_AFTER]),
+    "kwargs that are a list": body([[], [1], NOTHING_AFTER]),
+    "kwargs that are null": body([[], None, NOTHING_AFTER]),
     "a canvas that is a list": body([["x"], {}, [1]]),
     "callbacks that are a number": after(callbacks=7),
     "callbacks that hold a number": after(callbacks=[7]),
@@ -135,18 +135,18 @@ BAD: dict[str, Any] = {
     "a chord that is a number": after(chord=7),
     "a body in pickle": {**message(), "content-type": "application/x-python-serialize"},
     "a body of an unknown type": {**message(), "content-type": "x/y"},
-    "a UUID that is none": body([[{"__type__": "uuid", "__value__": {"hex": "zz"}}], {}, NOT_RECORDED_AFTER]),
-    "a body that is nested without end": body(b"[" * 200_000),
+    "an invalid UUID": body([[{"__type__": "uuid", "__value__": {"hex": "zz"}}], {}, NOTHING_AFTER]),
+    "a body that is nested endlessly": body(b"[" * 200_000),
     "ten megabytes": {**message(), "body": "A" * 10_000_000},
-    # Not what a step says.
-    "a step of a run that is no UUID": step(run_id="x"),
-    "a step that is no UUID": step(step_id="x"),
+    # These are not steps.
+    "a step of a run that is not a UUID": step(run_id="x"),
+    "a step that is not a UUID": step(step_id="x"),
     "a step that is null": step(step_id=None),
     "a generation that is text": step(generation="x"),
-    "a generation that no column holds": step(generation=2**40),
-    "a step with too much to say": step(more=1),
-    "a tool of a run that is no UUID": step(run_id=7, task="agno.tool"),
-    "a step under another's id": step(str(uuid.uuid4())),
+    "a generation that is too large": step(generation=2**40),
+    "a step with an extra argument": step(more=1),
+    "a tool of a run that is not a UUID": step(run_id=7, task="agno.tool"),
+    "a step with another's id": step(str(uuid.uuid4())),
 }  # fmt: skip
 
 
@@ -166,13 +166,13 @@ def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Itera
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_a_bad_message_is_kept_aside_and_the_good_work_behind_it_is_done(
+def test_a_bad_message_is_quarantined_and_the_messages_behind_it_are_executed(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, pool: str
 ) -> None:
     worker = start_worker(*PLAIN, pool=pool, concurrency=2)
     for name, bad in BAD.items():
         seen = len(quarantine())
-        redis_client.lpush("agents", *[raw(bad)] * 3)  # more than the two that are fetched ahead
+        redis_client.lpush("agents", *[raw(bad)] * 3)  # more than the two that are prefetched
         assert echo.delay(name).get(timeout=WAIT_S) == f"<{name}>", name
         assert quarantine.reasons(seen + 3)[seen:] == ["unreadable"] * 3, name
         assert worker.process.poll() is None, name
@@ -193,26 +193,26 @@ def test_no_mutation_of_a_real_message_stops_a_worker(
         runs = [echo.delay(f"{number}.{each}") for each in range(4)]
         assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}.{each}>" for each in range(4)]
         assert worker.process.poll() is None
-    assert len(quarantine.reasons(100)) >= 100  # the rest was still good enough, or a copy of the real step
+    assert len(quarantine.reasons(100)) >= 100  # the others were still valid, or copies of the real step
     assert not [line for line in worker.lines if "Connection to broker lost" in line]
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_what_is_nested_as_deep_as_json_may_be_stops_no_worker(
+def test_the_deepest_nesting_that_json_allows_stops_no_worker(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, pool: str
 ) -> None:
     worker = start_worker(*PLAIN, pool=pool, concurrency=1)
     for depth in (20, 190, 210, 600, 900):
-        deep = [raw(header("x", nested(depth))), raw(body([[nested(depth)], {}, NOT_RECORDED_AFTER]))]
+        deep = [raw(header("x", nested(depth))), raw(body([[nested(depth)], {}, NOTHING_AFTER]))]
         redis_client.lpush("agents", *deep * 3)
         assert echo.delay(str(depth)).get(timeout=WAIT_S) == f"<{depth}>"
     assert worker.process.poll() is None
 
 
-def test_a_row_says_what_a_message_was(
+def test_a_row_describes_its_message(
     worker: Worker, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
-    bad = header("retries", "x") | {"body": encoded([["zero \0 byte"], {}, NOT_RECORDED_AFTER])}
+    bad = header("retries", "x") | {"body": encoded([["zero \0 byte"], {}, NOTHING_AFTER])}
     redis_client.lpush("agents", raw(bad), b"hello")
     assert quarantine.reasons(2) == ["unreadable"] * 2
     shaped, shapeless = quarantine()
@@ -239,8 +239,8 @@ def test_an_unknown_task_is_kept_and_whoever_waits_is_told(
     assert (quarantine()[0]["task"], quarantine()[0]["message_id"]) == ("nobody.knows", sent.id)
 
 
-def test_while_postgres_is_away_the_log_has_the_message_and_the_row_comes_later(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
+def test_a_message_is_logged_while_postgres_is_down_and_its_row_written_later(
+    servers: LocalServers, worker: Worker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:  # fmt: skip
     servers.postgres.kill()
     try:
@@ -254,7 +254,7 @@ def test_while_postgres_is_away_the_log_has_the_message_and_the_row_comes_later(
     assert echo.delay("after").get(timeout=WAIT_S) == "<after>"
 
 
-def test_doctor_says_what_was_quarantined(
+def test_doctor_counts_quarantined_messages(
     worker: Worker, settings: Settings, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
     assert [found.level for found in examine(settings) if found.about == "messages"] == ["ok"]
@@ -265,20 +265,20 @@ def test_doctor_says_what_was_quarantined(
 
 
 @pytest.mark.parametrize(
-    "order", [b"[]", b"{}", b"x", raw(body(7)), raw(body({"method": ["a"]}))], ids=["list", "object", "text", "number", "method"]
+    "command", [b"[]", b"{}", b"x", raw(body(7)), raw(body({"method": ["a"]}))], ids=["list", "object", "text", "number", "method"]
 )  # fmt: skip
-def test_a_bad_order_of_remote_control_stops_no_worker(
-    worker: Worker, app: AgnoCelery, redis_client: redis.Redis, order: bytes
+def test_a_bad_remote_control_command_stops_no_worker(
+    worker: Worker, app: AgnoCelery, redis_client: redis.Redis, command: bytes
 ) -> None:
     for _ in range(3):
-        invariants.until(lambda: redis_client.publish("/0.celery.pidbox", order))
+        invariants.until(lambda: redis_client.publish("/0.celery.pidbox", command))
     assert echo.delay("hi").get(timeout=WAIT_S) == "<hi>"
     assert worker.process.poll() is None
     assert app.control.ping(timeout=5, limit=1)
 
 
 def mutated(dice: random.Random, real: Message) -> bytes:
-    """A message with one to three things about it changed, at any depth, the inside of its body included."""
+    """Return a message with one to three changes at any depth, also inside its body."""
     changed = json.loads(json.dumps(real))
     for _ in range(dice.randint(1, 3)):
         if dice.random() < 0.5 and isinstance(changed.get("body"), str):

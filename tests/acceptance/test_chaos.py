@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from benchmarks.corpus import Corpus
 from tests import invariants
 from tests.chaos import ingest
@@ -243,7 +243,7 @@ def test_a_line_that_loses_answers_delivers_the_request_and_resets(
 
 
 def test_a_commit_arrives_and_its_answer_does_not(
-    network: Network, servers: EmbeddedServers, database_url: str
+    network: Network, servers: LocalServers, database_url: str
 ) -> None:
     parts = urlsplit(database_url)
     line = network.proxy(f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432")

@@ -19,7 +19,7 @@ import redis
 from psycopg import sql
 
 from agno_workers import Client, Limits
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
 
@@ -123,7 +123,7 @@ def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
 # db and doctor.
 
 
-def test_a_new_database_is_brought_to_the_newest_schema(type_: Type, servers: EmbeddedServers) -> None:
+def test_a_new_database_is_brought_to_the_newest_schema(type_: Type, servers: LocalServers) -> None:
     url = _new_database(servers, "fresh_for_upgrade")
     early = type_("runs", "ls", AGNO_DATABASE_URL=url)
     assert (early.status, early.err.count("\n")) == (2, 1)
@@ -322,7 +322,7 @@ def _stdout(*command: str, **environment: str) -> str:
     ).stdout
 
 
-def _new_database(servers: EmbeddedServers, name: str) -> str:
+def _new_database(servers: LocalServers, name: str) -> str:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()

@@ -18,7 +18,7 @@ import pytest
 import redis
 from psycopg import sql
 
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.acceptance.matrix.cells import Cell
 from tests.acceptance.matrix.fleet import Fleet
 from tests.acceptance.matrix.stories import ALL, Story
@@ -36,7 +36,7 @@ FLEETS = {
 
 
 @pytest.fixture(scope="module")
-def environments(servers: EmbeddedServers, template: str) -> Iterator[Callable[[int], dict[str, str]]]:
+def environments(servers: LocalServers, template: str) -> Iterator[Callable[[int], dict[str, str]]]:
     """`AGNO_*` of the lane of that number: a database and a Redis of its own."""
     names: list[str] = []
 
@@ -122,6 +122,6 @@ def _has_cell(item: pytest.Item, request: pytest.FixtureRequest) -> bool:
     return item.path == request.path and "cell" in getattr(getattr(item, "callspec", None), "params", {})
 
 
-def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+def _execute(servers: LocalServers, statement: sql.Composed) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(statement)

@@ -23,7 +23,7 @@ from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import Submitted
 from agno_workers.errors import RunNotFound, Unavailable
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
@@ -73,7 +73,7 @@ def test_c3_what_was_committed_but_never_published_is_published_by_the_keeper(
 
 @pytest.mark.parametrize("how", ["flushed", "empty after a restart", "older after a failover"])
 def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
-    how: str, services: Services, redis_client: redis.Redis, servers: EmbeddedServers, start_worker: StartWorker, held: Path,
+    how: str, services: Services, redis_client: redis.Redis, servers: LocalServers, start_worker: StartWorker, held: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     ledger = tmp_path / "ledger"
@@ -135,7 +135,7 @@ def test_c4_a_message_that_is_sent_twice_is_carried_once(
 
 
 @pytest.fixture
-def line(servers: EmbeddedServers) -> Iterator[Proxy]:
+def line(servers: LocalServers) -> Iterator[Proxy]:
     """A line to Postgres that can lose answers."""
     folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
     with Network() as network:
@@ -224,7 +224,7 @@ def test_c16_a_cancel_reaches_a_tool_of_a_delegated_run_within_a_heartbeat_witho
 
 
 def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_it_is_back(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, held: Path
+    servers: LocalServers, worker: Worker, app: AgnoCelery, held: Path
 ) -> None:
     working = matrix.delay(call("hold", held))
     invariants.until(running(held))
@@ -241,7 +241,7 @@ def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_
 
 
 def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_anew(
-    servers: EmbeddedServers, start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, database_url: str
+    servers: LocalServers, start_worker: StartWorker, app: AgnoCelery, tmp_path: Path, database_url: str
 ) -> None:
     files = [tmp_path / name for name in ("turn", "tool", "transaction")]
     for file in files:
@@ -269,7 +269,7 @@ def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_
 
 
 def test_c22_a_restored_backup_goes_on_from_where_it_was(
-    servers: EmbeddedServers, redis_client: redis.Redis, app: AgnoCelery, database_url: str, start_worker: StartWorker, held: Path
+    servers: LocalServers, redis_client: redis.Redis, app: AgnoCelery, database_url: str, start_worker: StartWorker, held: Path
 ) -> None:  # fmt: skip
     first = start_worker()
     middle = boss.delay(delegated(call("hold", held)))
@@ -307,7 +307,7 @@ def outcome(database_url: str, run: RunResult) -> object:
 class Database:
     """A backup of this test's database, and bringing it back."""
 
-    def __init__(self, servers: EmbeddedServers, url: str) -> None:
+    def __init__(self, servers: LocalServers, url: str) -> None:
         self._servers = servers
         self._name = urlsplit(url).path.removeprefix("/")
         self._backup = f"{self._name}_backup"

@@ -1,4 +1,4 @@
-"""`agno-workers demo`, as a newcomer starts it, and as nobody should treat it."""
+"""`agno-workers demo` succeeds, and survives a kill of its workers and of itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Scripted("holding", write)
 
 @pytest.fixture
 def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[StartProgram]:
-    """Starts the demo with short leases, and a model that waits for `hold` to go."""
+    """Starts the demo with short leases, and a model that waits until `hold` is deleted."""
     (tmp_path / "demo_script.py").write_text(HOLDING.format(hold=tmp_path / "hold"))
     ours = {
         "AGNO_IMPORTS": "demo_script",
@@ -60,15 +60,13 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hold(tmp_path: Path, texts: Path) -> Path:
-    """A demo over `texts` stands still in the middle, until this file is gone."""
+    """A demo over `texts` waits in the middle until this file is deleted."""
     (texts / "one.md").write_text("HOLD")
     (tmp_path / "hold").touch()
     return tmp_path / "hold"
 
 
-def test_the_demo_comes_out_right_and_says_so_in_80_columns(
-    start_program: StartProgram, texts: Path, client: Client
-) -> None:
+def test_the_demo_succeeds_in_80_columns(start_program: StartProgram, texts: Path, client: Client) -> None:
     demo = start_program("demo", str(texts), "--model", "scripted:demo", COLUMNS="80")
     assert demo.end() == 0, "".join(demo.lines)
     said = " ".join("".join(demo.lines).split())
@@ -76,8 +74,8 @@ def test_the_demo_comes_out_right_and_says_so_in_80_columns(
         "no model writes here, a script does",
         "analyst one.md: done after",
         "9 words in 3 line(s). It begins: Some words of one to be read.",
-        "A script picks the eight calls, no model does.",
-        "All as it should be: 6 runs done, 19 steps recorded once each, the chord's body ran once",
+        "A script chooses the eight calls, not a model.",
+        "Everything is correct: 6 runs done, 19 steps recorded once each, the chord's body ran once",
     ):
         assert sentence in said
     bar = re.compile(r"^    count_code_blocks +░*█+ +[\d.]+ m?s +[\d.]+ m?s$")
@@ -88,7 +86,7 @@ def test_the_demo_comes_out_right_and_says_so_in_80_columns(
     assert client.runs.get(run_id).run.tool_calls == 8
 
 
-def test_a_model_that_refuses_is_a_demo_that_failed(start_program: StartProgram, texts: Path) -> None:
+def test_a_model_that_refuses_fails_the_demo(start_program: StartProgram, texts: Path) -> None:
     (texts / "two.md").write_text("REJECT")
     demo = start_program("demo", str(texts), "--model", "scripted:holding")
     assert demo.end() == 1
@@ -110,14 +108,14 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     )
 
 
-def test_a_demo_that_is_asked_to_end_leaves_nothing(
+def test_a_demo_that_is_interrupted_leaves_nothing(
     start_program: StartProgram, texts: Path, hold: Path, database_url: str
 ) -> None:
     demo = start_program("demo", str(texts), "--model", "scripted:holding")
     demo.wait_for("analyst one.md: running")
     everything = demo.family()
     demo.signal(signal.SIGINT)
-    demo.wait_for("Ended before it was over")
+    demo.wait_for("Stopped early")
     assert demo.end() == 128 + signal.SIGINT
     assert everything.are_gone()
     with psycopg.connect(database_url) as connection:
@@ -132,17 +130,17 @@ def test_a_demo_that_is_killed_leaves_no_process_and_the_next_one_cleans_up(
     demo = start_program("demo", str(texts), "--model", "scripted:holding", **ours)
     demo.wait_for("analyst one.md: running")
     everything = demo.family()
-    assert len(everything) > 8  # keepers, workers, Valkey, Postgres and its children
+    assert len(everything) > 8  # supervisors, workers, Valkey, Postgres and its children
     demo.signal(signal.SIGKILL)
     assert everything.are_gone()
 
     hold.unlink()
     again = start_program("demo", str(texts), "--model", "scripted:holding", **ours)
     assert again.end() == 0, "".join(again.lines)
-    assert "cancelled what a demo that was killed had left: 1 run(s)" in "".join(again.lines)
+    assert "cancelled the runs of a killed demo: 1" in "".join(again.lines)
     assert f"the runs stay in {tmp_path / 'state'}." in " ".join("".join(again.lines).split())
 
 
 def _worker(demo: Program) -> int:
-    """The process that carries the turns."""
+    """Return the process that executes the turns."""
     return int(demo.wait_for("agents: process ").split()[-1])

@@ -1,4 +1,4 @@
-"""With a signing key, writing to Redis is not enough: what was not signed, was changed or came before is no work."""
+"""With a signing key, unsigned, changed and replayed messages are not executed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import agno_workers
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.signing import NONCE, SIGNED_AT, sign
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
 from tests.conftest import StartWorker, Worker
-from tests.messages import NOT_RECORDED_AFTER, Message, Quarantined, decoded, encoded, message
+from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
 
 WAIT_S = 30
 PLAIN = ("-I", "tests.contract.canvas.plain,tests.acceptance.retrying")
@@ -47,8 +47,8 @@ def quarantine(database_url: str) -> Quarantined:
 
 
 @pytest.fixture
-def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
-    """A Celery app that knows nothing of us but the broker."""
+def stranger(servers: LocalServers) -> Iterator[Celery]:
+    """A Celery app that shares only the broker with us."""
     celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
     yield celery
     celery.close()
@@ -68,7 +68,7 @@ def note(app: Celery, path: Path) -> Signature:
     return plain(app, "note", "x", str(path)).set(queue="agents")
 
 
-def test_whatever_road_celery_takes_what_it_sends_is_signed(
+def test_every_way_of_celery_to_send_a_task_signs_it(
     start_worker: StartWorker, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
 ) -> None:
     start_worker(*PLAIN, pool="prefork", concurrency=2)
@@ -91,7 +91,7 @@ def test_whatever_road_celery_takes_what_it_sends_is_signed(
     assert quarantine() == []
 
 
-def test_what_is_not_signed_is_not_done(
+def test_an_unsigned_message_is_not_executed(
     worker: Worker, stranger: Celery, app: AgnoCelery, client: Client, quarantine: Quarantined, tmp_path: Path
 ) -> None:
     note(stranger, tmp_path / "ledger").delay()
@@ -105,11 +105,11 @@ def test_what_is_not_signed_is_not_done(
     assert KEY not in "".join(worker.lines) + json.dumps(quarantine(), default=str)
 
 
-@pytest.mark.parametrize("road", ["sign", "attach"])
-def test_another_app_that_signs_is_believed(
-    worker: Worker, stranger: Celery, services: Services, client: Client, quarantine: Quarantined, road: str
+@pytest.mark.parametrize("way", ["sign", "attach"])
+def test_messages_of_another_app_that_signs_are_executed(
+    worker: Worker, stranger: Celery, services: Services, client: Client, quarantine: Quarantined, way: str
 ) -> None:
-    if road == "sign":
+    if way == "sign":
         sign(stranger, KEY)
     else:
         agno_workers.attach(stranger)
@@ -135,11 +135,11 @@ def another_chord(real: Message) -> None:
     real["headers"]["group"] = "x"
 
 
-def a_header_more(real: Message) -> None:
+def extra_header(real: Message) -> None:
     real["headers"]["chain"] = [{"task": "plain.big", "args": [1]}]
 
 
-def a_header_less(real: Message) -> None:
+def missing_header(real: Message) -> None:
     del real["headers"]["expires"]
 
 
@@ -152,10 +152,10 @@ def other_arguments(real: Message) -> None:
     real["body"] = encoded([["y", args[1]], *rest])
 
 
-def more_to_do(real: Message) -> None:
+def extra_callback(real: Message) -> None:
     args, kwargs, _ = decoded(real["body"])
     real["body"] = encoded(
-        [args, kwargs, {**NOT_RECORDED_AFTER, "callbacks": [{"task": "plain.big", "args": [1]}]}]
+        [args, kwargs, {**NOTHING_AFTER, "callbacks": [{"task": "plain.big", "args": [1]}]}]
     )
 
 
@@ -163,7 +163,7 @@ def other_nonce(real: Message) -> None:
     real["headers"][NONCE] = "0" * 32
 
 
-def younger(real: Message) -> None:
+def later_time(real: Message) -> None:
     real["headers"][SIGNED_AT] += 1
 
 
@@ -171,17 +171,17 @@ def other_queue(real: Message) -> None:
     real["properties"]["delivery_info"]["routing_key"] = "tools"
 
 
-def signed_by_nobody(real: Message) -> None:
+def invalid_signature(real: Message) -> None:
     real["headers"]["agno_sig"] = "ä" * 64
 
 
 CHANGES: list[Callable[[Message], None]] = [
-    other_task, other_id, other_root, another_chord, a_header_more, a_header_less, no_time_limit, other_arguments, more_to_do,
-    other_nonce, younger, other_queue, signed_by_nobody,
+    other_task, other_id, other_root, another_chord, extra_header, missing_header, no_time_limit, other_arguments, extra_callback,
+    other_nonce, later_time, other_queue, invalid_signature,
 ]  # fmt: skip
 
 
-def test_what_was_changed_on_the_way_is_not_done(
+def test_a_changed_message_is_not_executed(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
 ) -> None:  # fmt: skip
     ledger = tmp_path / "ledger"
@@ -200,7 +200,7 @@ def test_what_was_changed_on_the_way_is_not_done(
     assert worker.process.poll() is None
 
 
-def test_a_message_with_another_key_is_not_done(
+def test_a_message_signed_with_an_unknown_key_is_not_executed(
     worker: Worker, stranger: Celery, quarantine: Quarantined, tmp_path: Path
 ) -> None:
     sign(stranger, "a key that the worker has not")
@@ -209,7 +209,7 @@ def test_a_message_with_another_key_is_not_done(
     assert not (tmp_path / "ledger").exists()
 
 
-def test_the_same_message_a_second_time_is_not_done(
+def test_a_replayed_message_is_not_executed(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
 ) -> None:  # fmt: skip
     ledger = tmp_path / "ledger"
@@ -226,7 +226,7 @@ def test_the_same_message_a_second_time_is_not_done(
     assert [worker.process.poll() for worker in workers] == [None, None]
 
 
-def test_a_step_that_the_keeper_sends_again_is_no_replay(
+def test_a_step_that_the_keeper_sends_again_is_not_a_replay(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
     runs = [echo.delay(str(number)) for number in range(20)]
@@ -236,7 +236,7 @@ def test_a_step_that_the_keeper_sends_again_is_no_replay(
     assert quarantine() == []
 
 
-def test_what_an_ending_worker_had_taken_and_not_begun_is_no_replay_for_the_next(
+def test_a_message_that_a_stopping_worker_requeues_is_not_a_replay(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined, tmp_path: Path
 ) -> None:  # fmt: skip
     held, ledger = tmp_path / "held", tmp_path / "ledger"
@@ -248,7 +248,7 @@ def test_what_an_ending_worker_had_taken_and_not_begun_is_no_replay_for_the_next
     invariants.until(lambda: not redis_client.llen("agents"))
     ending.kill(signal.SIGTERM)
     ending.wait_for("Warm shutdown")
-    ending.kill(signal.SIGQUIT)  # it puts back what it can, and does not wait for what is under way
+    ending.kill(signal.SIGQUIT)  # it requeues what it can, and does not wait for active tasks
     ending.process.wait(timeout=WAIT_S)
     start_worker(*PLAIN)
     invariants.until(ledger.exists)
@@ -256,7 +256,7 @@ def test_what_an_ending_worker_had_taken_and_not_begun_is_no_replay_for_the_next
     assert quarantine() == []
 
 
-def test_after_redis_forgot_its_nonces_a_replayed_step_still_does_nothing(
+def test_a_replayed_step_does_nothing_even_after_redis_lost_its_nonces(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
     run = echo.delay("hi")
@@ -271,7 +271,7 @@ def test_after_redis_forgot_its_nonces_a_replayed_step_still_does_nothing(
     assert [step.attempt for step in run.handle.steps] == [1]
 
 
-def test_a_key_is_replaced_without_a_gap(
+def test_a_key_is_replaced_without_downtime(
     start_worker: StartWorker, stranger: Celery, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
 ) -> None:
     start_worker(*PLAIN, AGNO_SIGNING_KEY=f"the next key of these tests, {KEY}")
@@ -282,7 +282,7 @@ def test_a_key_is_replaced_without_a_gap(
     assert quarantine() == []
 
 
-def test_what_was_signed_too_long_ago_is_not_done_but_for_steps(
+def test_only_steps_are_executed_when_their_signature_is_too_old(
     start_worker: StartWorker, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
 ) -> None:
     note(app, tmp_path / "ledger").delay()
@@ -294,7 +294,7 @@ def test_what_was_signed_too_long_ago_is_not_done_but_for_steps(
     assert not (tmp_path / "ledger").exists()
 
 
-def test_a_bad_message_is_called_unreadable_before_it_is_called_unsigned(
+def test_a_bad_message_is_unreadable_rather_than_unsigned(
     worker: Worker, redis_client: redis.Redis, quarantine: Quarantined
 ) -> None:
     redis_client.lpush("agents", b"hello", json.dumps(message(body=[1])), json.dumps(message()))

@@ -1,4 +1,4 @@
-"""A worker says that it is there, leaves in time and leaves nothing undone, and ends when it has gone deaf."""
+"""A worker says that it is there, leaves in time and leaves nothing undone, and ends when it receives no messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli.main import main
 from agno_workers.core.run import StepStatus
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.runs.workers import Workers
 from agno_workers.wiring import Services
 from tests import invariants
@@ -286,7 +286,7 @@ def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_work
 @pytest.mark.parametrize("lasts", [True, False], ids=["away", "reset"])
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_what_was_taken_and_not_begun_outlives_a_connection_that_is_lost(
-    servers: EmbeddedServers, start_worker: StartWorker, services: Services, client: Client, held: Path, pool: str,
+    servers: LocalServers, start_worker: StartWorker, services: Services, client: Client, held: Path, pool: str,
     lasts: bool,
 ) -> None:  # fmt: skip
     """From a foreign app, since there is nothing in Postgres from which the keeper could send it again."""
@@ -315,21 +315,21 @@ def test_what_was_taken_and_not_begun_outlives_a_connection_that_is_lost(
         assert sum(f"plain.upper[{later.id}] succeeded" in said for said in worker.lines) == 1
 
 
-# Deaf.
+# A worker that receives nothing.
 
 
 class Proxy:
-    """Between a worker and Redis. `deafen` swallows what comes back on connections that wait for messages."""
+    """Between a worker and Redis. `swallow_messages` drops the replies on connections that wait for messages."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._deaf = threading.Event()
+        self._swallows = threading.Event()
         self._door = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
         self.url = f"redis://127.0.0.1:{self._door.getsockname()[1]}/0"
 
-    def deafen(self) -> None:
-        self._deaf.set()
+    def swallow_messages(self) -> None:
+        self._swallows.set()
 
     def close(self) -> None:
         self._door.close()
@@ -349,35 +349,35 @@ class Proxy:
             while chunk := source.recv(65536):
                 if b"BRPOP" in chunk and not back:
                     waits.set()
-                if not (back and waits.is_set() and self._deaf.is_set()):
+                if not (back and waits.is_set() and self._swallows.is_set()):
                     sink.sendall(chunk)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
-def proxy(servers: EmbeddedServers) -> Iterator[Proxy]:
+def proxy(servers: LocalServers) -> Iterator[Proxy]:
     proxy = Proxy(servers.redis_url.removeprefix("unix://").partition("?")[0])
     yield proxy
     proxy.close()
 
 
-def test_a_worker_that_hears_nothing_hands_its_steps_over_and_ends_with_an_error(
+def test_a_worker_that_receives_nothing_hands_its_steps_over_and_exits_with_an_error(
     start_worker: StartWorker, app: AgnoCelery, proxy: Proxy, held: Path
 ) -> None:
     short = {"AGNO_CANARY_EVERY_S": "0.3", "AGNO_SHUTDOWN_GRACE_S": "0.3", "AGNO_LEASE_S": LONG}
-    deaf = start_worker(AGNO_BROKER_URL=proxy.url, **short)
+    worker = start_worker(AGNO_BROKER_URL=proxy.url, **short)
     run = caller.delay(holding(held))
     invariants.until(running(held))
-    proxy.deafen()
-    deaf.wait_for("this worker is deaf")
-    assert ends(deaf) == 1
+    proxy.swallow_messages()
+    worker.wait_for("worker is not receiving messages")
+    assert ends(worker) == 1
     held.unlink()
     start_worker(AGNO_LEASE_S=LONG)
     assert run.get(timeout=WAIT_S) == "released"
 
 
-def test_a_busy_worker_is_not_deaf(
+def test_a_busy_worker_passes_its_self_test(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, workers: Workers, held: Path
 ) -> None:
     busy = start_worker(pool="threads", concurrency=1, AGNO_CANARY_EVERY_S="0.2")
@@ -396,7 +396,7 @@ def test_a_busy_worker_is_not_deaf(
 
 
 def test_a_worker_outlives_a_redis_that_is_away_for_long(
-    start_worker: StartWorker, app: AgnoCelery, servers: EmbeddedServers, workers: Workers
+    start_worker: StartWorker, app: AgnoCelery, servers: LocalServers, workers: Workers
 ) -> None:
     worker = start_worker(AGNO_CANARY_EVERY_S="0.2")
     servers.valkey.kill()

@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import redis
 
-from agno_workers.local import EmbeddedServers
-from agno_workers.local.server import Supervised
-from agno_workers.local.supervisor import Order
+from agno_workers.local import LocalServers
+from agno_workers.local.supervised import Supervised
+from agno_workers.local.supervisor import ProcessSpec
 from tests.chaos.plan import CLIENTS, EVERYBODY, WORKERS, Fault
 from tests.chaos.proxy import Mode, Network, Proxy
 
@@ -31,7 +31,7 @@ _PASSED_ON = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
 class Lines:
     """Of everybody who needs them, a line of his own to Postgres and one to Redis: a partition may cut off only one."""
 
-    def __init__(self, network: Network, servers: EmbeddedServers) -> None:
+    def __init__(self, network: Network, servers: LocalServers) -> None:
         parts = urlsplit(servers.database_url)
         folder = parse_qs(parts.query)["host"][0]
         self._database = parts.path.lstrip("/")
@@ -114,14 +114,10 @@ class Fleet:
 
     def _start(self, name: str) -> None:
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-        order = Order(
-            self._commands[name],
-            str(ROOT),
-            environment | self._environments[name],
-            os.getpid(),
-            patience_s=30.0,
+        spec = ProcessSpec(
+            self._commands[name], str(ROOT), environment | self._environments[name], stop_timeout_s=30.0
         )
-        self._kept[name] = Supervised(order, self.log(name))
+        self._kept[name] = Supervised(spec, self.log(name))
         self.starts += 1
 
     def _keep_running(self) -> None:
@@ -166,7 +162,7 @@ class Faults:
     """Carries out a plan, a thread a lane. `heal` ends what is still going on."""
 
     plan: list[Fault]
-    servers: EmbeddedServers
+    servers: LocalServers
     lines: Lines
     fleet: Fleet
     happened: list[Happened] = field(default_factory=list)

@@ -22,11 +22,10 @@ import psycopg
 import redis
 from rich.console import Console
 
-from agno_workers import Knowledge, wiring
-from agno_workers import local as embedded
+from agno_workers import Knowledge, local, wiring
 from agno_workers.database import migrate
 from agno_workers.knowledge.types import Progress
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.sdk.ingestion import Ingestion
 from tests.chaos.house import ROOT, Fleet, celery_command
 from tests.chaos.ours import environment, telling, temporary, violated
@@ -63,7 +62,7 @@ class Verdict(msgspec.Struct, frozen=True):
 def run(options: Options, say: Say) -> Verdict:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(temporary()))
-        servers = stack.enter_context(embedded.servers(folder, fsync=True))
+        servers = stack.enter_context(local.servers(folder, fsync=True))
         stack.enter_context(telling(folder, servers))
         migrate.upgrade(servers.database_url)
         settings = {
@@ -79,7 +78,7 @@ def run(options: Options, say: Say) -> Verdict:
         return _play(options, servers, fleet, say)
 
 
-def _play(options: Options, servers: EmbeddedServers, fleet: Fleet, say: Say) -> Verdict:
+def _play(options: Options, servers: LocalServers, fleet: Fleet, say: Say) -> Verdict:
     say("in peace")
     peace_s, peace = _ingest(options, "peace", lambda _: None, say)
     rows = {"peace": _rows(servers.database_url, "peace")}
@@ -150,7 +149,7 @@ def _ingest(
 class _Faults:
     """Kills a worker each so many seconds, and wipes Redis when a third, two thirds ... of the documents are in."""
 
-    def __init__(self, options: Options, servers: EmbeddedServers, fleet: Fleet, total: int) -> None:
+    def __init__(self, options: Options, servers: LocalServers, fleet: Fleet, total: int) -> None:
         self._dice = random.Random(options.seed)
         self._servers = servers
         self._fleet = fleet

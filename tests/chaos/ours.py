@@ -16,10 +16,9 @@ import msgspec
 import psycopg
 import pytest
 
-from agno_workers import local as embedded
-from agno_workers import wiring
+from agno_workers import local, wiring
 from agno_workers.database import migrate
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests import invariants
 from tests.chaos import history as histories
 from tests.chaos.agents import BOOKINGS
@@ -53,7 +52,7 @@ def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
     with ExitStack() as stack:
         folder = Path(options.folder or stack.enter_context(temporary()))
         folder.mkdir(parents=True, exist_ok=True)
-        servers = stack.enter_context(embedded.servers(folder, fsync=options.fsync))
+        servers = stack.enter_context(local.servers(folder, fsync=options.fsync))
         stack.enter_context(telling(folder, servers))
         lines = Lines(stack.enter_context(Network()), servers)
         migrate.upgrade(servers.database_url)
@@ -212,7 +211,7 @@ def temporary() -> Iterator[str]:
 
 
 @contextmanager
-def telling(folder: Path, servers: EmbeddedServers) -> Iterator[None]:
+def telling(folder: Path, servers: LocalServers) -> Iterator[None]:
     """An error that ends a run carries the last words of whoever was in it."""
     try:
         yield

@@ -19,7 +19,7 @@ from typing import Any
 
 from celery import Celery, chord
 
-from agno_workers import local as embedded
+from agno_workers import local
 from tests.chaos.history import Verdict
 from tests.chaos.house import Faults, Fleet, Lines, celery_command
 from tests.chaos.ours import Options, Say, telling
@@ -76,7 +76,7 @@ def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
                 tempfile.TemporaryDirectory(prefix="chaos-stock-", ignore_cleanup_errors=True)
             )
         )
-        servers = stack.enter_context(embedded.servers(folder, fsync=options.fsync))
+        servers = stack.enter_context(local.servers(folder, fsync=options.fsync))
         stack.enter_context(telling(folder, servers))
         lines = Lines(stack.enter_context(Network()), servers)
         ledger = folder / "ledger"

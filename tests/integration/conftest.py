@@ -11,12 +11,12 @@ import pytest
 from psycopg import sql
 
 from agno_workers.database.pool import Pool
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.integration.storage.world import World
 
 
 @pytest.fixture(scope="session")
-def world_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
+def world_url(servers: LocalServers, template: str) -> Iterator[str]:
     plain = f"world_{uuid.uuid4().hex[:12]}"
     name = sql.Identifier(plain)
     _execute(servers, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
@@ -24,7 +24,7 @@ def world_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
     _execute(servers, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
 
 
-def _execute(servers: EmbeddedServers, statement: sql.Composed) -> None:
+def _execute(servers: LocalServers, statement: sql.Composed) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(statement)
 

@@ -22,7 +22,7 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.messages import user
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.sdk.batch import submit_many
@@ -367,7 +367,7 @@ def test_two_cancels_of_one_batch_at_the_same_time_cancel_each_run_once(client: 
 
 
 def test_a_batch_that_is_submitted_while_redis_is_down_is_done_when_it_is_back(
-    servers: EmbeddedServers, worker: Worker, app: AgnoCelery, database_url: str
+    servers: LocalServers, worker: Worker, app: AgnoCelery, database_url: str
 ) -> None:
     servers.valkey.kill()
     try:

@@ -24,7 +24,7 @@ from agno_workers.cli.metrics import OTHERS, Collector
 from agno_workers.core.messages import user
 from agno_workers.core.tool import Effect
 from agno_workers.errors import Unavailable
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.runs.metrics import counted
 from agno_workers.runs.workers import WorkerIdentity, Workers
 from agno_workers.settings import Settings
@@ -140,7 +140,7 @@ def test_quarantined_messages_are_counted_by_reason_and_ever(world: World, here:
     assert before is not None
     quarantine = Quarantine(world.pool)
     for reason in ("unsigned", "unsigned", "unreadable"):
-        quarantine.keep(bad(reason))
+        quarantine.store(bad(reason))
     told = scrape(here)
     assert told("agno_quarantine_messages", reason="unsigned") == 2
     assert told("agno_quarantine_messages", reason="unreadable") == 1
@@ -218,7 +218,7 @@ def test_a_thousand_agents_are_no_thousand_time_series(world: World, here: Setti
 def test_names_are_as_prometheus_wants_them_and_say_no_id_and_no_text(world: World, here: Settings) -> None:
     world.journal.fail(world.turn(user_id="customer 17"), ERROR, "model_rejected")
     world.fan_out("a")
-    Quarantine(world.pool).keep(bad("unsigned"))
+    Quarantine(world.pool).store(bad("unsigned"))
     told = scrape(here)
     for family in told.families:
         assert re.fullmatch(r"agno_[a-z_]+", family.name)
@@ -267,7 +267,7 @@ def test_of_a_postgres_that_is_away_no_more_is_told_than_that(
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RESET])
 def test_of_a_redis_that_is_away_no_more_is_told_than_that(
-    world: World, here: Settings, servers: EmbeddedServers, network: Network, mode: Mode
+    world: World, here: Settings, servers: LocalServers, network: Network, mode: Mode
 ) -> None:
     proxy = network.proxy(urlsplit(servers.redis_url).path)
     line = here.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{proxy.port}/0")})

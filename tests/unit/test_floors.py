@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,38 @@ def _points_down(source: str, target: str) -> bool:
     if target == "settings":  # only wiring and the doors read settings
         return FLOOR_OF[source] >= FLOOR_OF["wiring"]
     return FLOOR_OF[source] > FLOOR_OF.get(target, len(FLOORS))
+
+
+def test_no_modules_import_each_other() -> None:
+    """Imports inside functions and under TYPE_CHECKING count; modules that Celery loads by name do not."""
+    try:
+        TopologicalSorter(module_graph()).prepare()
+    except CycleError as error:
+        raise AssertionError(f"an import cycle: {' -> '.join(reversed(error.args[1]))}") from None
+
+
+def module_graph() -> dict[str, set[str]]:
+    """The modules that each module of our own imports."""
+    trees = {
+        _module(path): ast.parse(path.read_text(encoding="utf-8"))
+        for path in [*(ROOT / "agno_workers").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    }
+    return {
+        module: {name if name in trees else name.rpartition(".")[0] for name in _imported_names(tree)}
+        - {module}
+        for module, tree in trees.items()
+    }
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("agno_workers", *parts) if parts[0] == "tasks" else parts).removesuffix(".__init__")
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (f"{module}.{name.name}" for name in names)

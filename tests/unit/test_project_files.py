@@ -22,8 +22,8 @@ import yaml
 
 import agno_workers
 from agno_workers.broker.app import AgnoCelery, create
-from agno_workers.broker.backend import STATES
 from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.states import STATES
 from agno_workers.cli.main import COMMANDS
 from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
 from agno_workers.cli.metrics import app as metrics_app

@@ -1,4 +1,4 @@
-"""What `agno-workers demo` runs: four agents and a knowledge base, the documents they read, and what the rows tell afterwards.
+"""The application that `agno-workers demo` runs: four agents, a knowledge base, documents, and a check of the rows.
 
-An application like any user's: it knows the Python door, and nothing of the terminal.
+It uses the Python API as any application does; the terminal output is in `cli/demo.py`.
 """

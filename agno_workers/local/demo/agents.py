@@ -1,8 +1,8 @@
-"""The demo's agents and its knowledge base. Its workers import this module; DEMO_* say what they work with.
+"""The demo's agents and its knowledge base. Its workers import this module; the DEMO_* variables configure it.
 
-`helper` answers out of the documents, `analyst` reads one of them, `editor` what all analysts wrote, `researcher` calls eight
-tools side by side. Who calls the tools is a script: a small local model can't, and the demo should show the same each
-time. Only `helper` is a model's, where there is one that calls tools.
+`helper` answers from the documents, `analyst` summarizes one document, `editor` summarizes the analysts' texts, and
+`researcher` calls eight tools in parallel. A script calls the tools: a small local model can't, and the demo should show
+the same each time. Only `helper` uses a model for that, if the model can call tools.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ docs = Knowledge(
 
 
 def _write(request: ModelRequest) -> Turn:
-    """Scripted writing: counts and quotes, so that each answer is about its own document."""
+    """Count and quote, so that each answer is about its own document."""
     text = request.messages[-1].text
     first = next((line.strip("#*> ") for line in text.splitlines() if len(line.split()) > 3), text[:80])
     return Turn(
@@ -37,7 +37,7 @@ def _write(request: ModelRequest) -> Turn:
 
 
 def _help(request: ModelRequest) -> Turn:
-    """Scripted help: searches for the question, and answers with the sentences of the results that have most of its words."""
+    """Search for the question, then answer with the sentences that share most words with it."""
     question = request.messages[0].text
     results = [part for message in request.messages for part in message.parts if isinstance(part, ToolResult)]
     if not results:
@@ -54,7 +54,7 @@ def _help(request: ModelRequest) -> Turn:
     ]
     sentences.sort()
     best = [text for score, _, text in sentences[:2] if score <= sentences[0][0] + 1]
-    return Turn(text=" ".join(best) or found.note or f"It is said in [{found.results[0].n}].")
+    return Turn(text=" ".join(best) or found.note or f"See [{found.results[0].n}].")
 
 
 def _words(text: str) -> list[str]:
@@ -62,16 +62,16 @@ def _words(text: str) -> list[str]:
 
 
 def _research(request: ModelRequest) -> Turn:
-    """Scripted research: the first turn calls eight tools on the files that the input lists, the second reports."""
+    """Call eight tools on the files that the input lists, then report their results."""
     names = request.messages[0].text.splitlines()[1:]
     results = [part for message in request.messages for part in message.parts if isinstance(part, ToolResult)]
     if not results:
-        return Turn(text="I look at the files from eight sides at once.", calls=_eight_calls(names))
+        return Turn(text="I call eight tools on the files in parallel.", calls=_eight_calls(names))
     return Turn(text="\n".join(f"- {result.name}: {_short(result.content)}" for result in results))
 
 
 def _eight_calls(names: list[str]) -> tuple[tuple[str, dict[str, str]], ...]:
-    """Eight tools, the files in turn."""
+    """Return eight calls, each on the next file."""
     about_a_file = [
         "word_count",
         "headings",
@@ -90,7 +90,7 @@ def _short(text: str, chars: int = 90) -> str:
 
 
 def _settings(max_output_tokens: int) -> ModelSettings:
-    """A toy needs a short leash: it would repeat itself until its window is full. Real models get their defaults."""
+    """Bound the words of the toy, which would repeat itself until its context is full. Real models keep their defaults."""
     if not MODEL.startswith("local:"):
         return ModelSettings()
     return ModelSettings(temperature=0.2, max_output_tokens=max_output_tokens, extra={"repeat_penalty": 1.2})
@@ -103,18 +103,18 @@ analyst = Agent(
     name="analyst",
     model=MODEL,
     instructions="Provide a concise, objective summary of the input text in up to two sentences, focusing on key facts.",
-    settings=_settings(max_output_tokens=50),
+    settings=_settings(max_output_tokens=32),
 )
 editor = Agent(
     name="editor",
     model=MODEL,
     instructions="Provide a concise, objective summary of the input text, which holds notes on several documents, in one short paragraph.",
-    settings=_settings(max_output_tokens=80),
+    settings=_settings(max_output_tokens=48),
 )
 helper = Agent(
     name="helper",
     model=MODEL if _CALLS_TOOLS else Scripted("demo-helper", _help),
-    instructions="Search the knowledge base, and answer out of it in one or two sentences.",
+    instructions="Search the knowledge base, and answer from it in one or two sentences.",
     knowledge=docs,
 )
 researcher = Agent(

@@ -1,7 +1,4 @@
-"""Which documents the demo reads, and how much of each.
-
-They are copied into a folder of the demo's own, so that its tools see these files and nothing beside them.
-"""
+"""Choose the documents that the demo reads, and copy them into its own folder: its tools see only these files."""
 
 from __future__ import annotations
 
@@ -16,45 +13,45 @@ from agno_workers.errors import InvalidInput
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
 MAX_BYTES = 2 * 1024 * 1024
 _LOOK_AT = 5000
-"""Files looked at in a folder at the most: `demo /` must not walk a disk."""
+"""At most this many files of a folder are visited: `demo /` must not walk a disk."""
 _ASKED = 2
 _QUESTIONS = (
     "What happens when the worker of a once tool dies in the middle?",
     "What does the keeper do when Redis has lost everything?",
 )
-"""Of our own documents."""
+"""For our own documents."""
 _PACKAGE = Path(__file__).parent
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages"})
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file to be read."""
+    """One file to read."""
 
     name: str
-    """Its path in the demo's folder."""
+    """The path in the demo's folder."""
     text: str
-    """As much of it as the model gets."""
+    """The beginning, as much as the model gets."""
     cut_chars: int
-    """What was cut off at its end."""
+    """Characters cut off at the end."""
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Documents, and what was left aside."""
+    """The documents, and a count of the rest."""
 
     source: str
     documents: list[Document]
     left_out: int
-    """Documents past the limit, and those that are too large or no text."""
+    """Files above the limit, and files that are too large or not text."""
     questions: tuple[str, ...] = ()
-    """That the documents may answer."""
+    """Questions that the documents may answer."""
 
 
 def pick(path: Path | None, folder: Path, *, most: int, max_chars: int) -> Picked:
     """Copy at most `most` documents of `path` (None: this project's own) into `folder`, and read `max_chars` of each.
 
-    Raises InvalidInput when there is nothing to read.
+    Raises InvalidInput when nothing can be read.
     """
     source, root, files = _found(path)
     documents: list[Document] = []
@@ -70,22 +67,22 @@ def pick(path: Path | None, folder: Path, *, most: int, max_chars: int) -> Picke
         documents.append(Document(name, text[:max_chars], max(0, len(text) - max_chars)))
     if not documents:
         raise InvalidInput(
-            f"{source} holds no text to read: name a file or folder with {', '.join(sorted(SUFFIXES))} in UTF-8."
+            f"{source} contains no text to read: name a file or folder with {', '.join(sorted(SUFFIXES))} in UTF-8."
         )
     questions = _QUESTIONS if path is None else tuple(_asked(documents))
     return Picked(source, documents, left_out, questions)
 
 
 def _asked(documents: list[Document]) -> Iterator[str]:
-    """A question for each of the first documents, after one of its headings."""
+    """Ask about a heading of each of the first documents."""
     for document in documents[:_ASKED]:
         lines = [line.strip() for line in document.text.splitlines() if line.strip()]
         headings = [line.strip("# ") for line in lines if line.startswith("#") and line.strip("# ")]
-        yield f"What is said about {(headings[1:2] or headings or lines)[0][:80]}?"
+        yield f"What do the documents say about {(headings[1:2] or headings or lines)[0][:80]}?"
 
 
 def _found(path: Path | None) -> tuple[str, Path, list[Path]]:
-    """What the source is called, the folder that names are relative to, and the files."""
+    """Return the name of the source, the folder that names are relative to, and the files."""
     if path is None:
         return _own()
     if not path.exists():
@@ -96,13 +93,13 @@ def _found(path: Path | None) -> tuple[str, Path, list[Path]]:
 
 
 def _own() -> tuple[str, Path, list[Path]]:
-    """The project's documents where it is checked out; else some that come with the package."""
-    project = _PACKAGE.parents[1]
-    files = [project / "README.md", *sorted((project / "docs").glob("*.md"))]
+    """Return the project's documents in a checkout, else the documents of the package."""
+    project = _PACKAGE.parents[2]
+    files = [project / "README.md", *sorted((project / "docs").rglob("*.md"))]
     if (project / "pyproject.toml").exists() and (found := [file for file in files if file.is_file()]):
         return "this project's README and docs", project, found
     packaged = _PACKAGE / "documents"
-    return "documents that come with the package", packaged, sorted(packaged.glob("*.md"))
+    return "documents of the package", packaged, sorted(packaged.glob("*.md"))
 
 
 def _texts_below(folder: Path) -> Iterator[Path]:
@@ -119,7 +116,7 @@ def _texts_below(folder: Path) -> Iterator[Path]:
 
 
 def _text(file: Path) -> str | None:
-    """None for what can't be read as text, or is empty."""
+    """Return None for a file that is not text, or is empty."""
     try:
         if file.stat().st_size > MAX_BYTES:
             return None

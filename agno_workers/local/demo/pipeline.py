@@ -1,4 +1,4 @@
-"""The demo's work: documents ingested and asked, a chord of runs, a run with eight tools; watching, and checking what the rows say."""
+"""Submit the demo's work (an ingestion, questions, a chord, a run with eight tools), watch it, and check its rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOOL_CALLS = 8
 
 
 def submit_ingestion(folder: Path, knowledge: str, embedder: str) -> Ingestion:
-    """All documents of the demo's folder. The workers know the same knowledge base by their environment."""
+    """Ingest the demo's folder. The workers learn of the knowledge base from their environment."""
     return replace(docs, name=knowledge, embedder=embedder).ingest(folder)
 
 
@@ -34,7 +34,7 @@ def submit_questions(questions: Sequence[str], session: str) -> None:
 
 
 def submit_pipeline(documents: Sequence[Document], session: str) -> None:
-    """A run for each document, side by side, and the editor's run over what they wrote, once all are in."""
+    """Submit a chord: an analyst's run for each document in parallel, then the editor's run over their texts."""
     header = [analyst.s(doc.text, session_id=session, metadata={"document": doc.name}) for doc in documents]
     chord(header, editor.s(session_id=session)).delay()
 
@@ -46,11 +46,11 @@ def submit_research(documents: Sequence[Document], session: str) -> None:
 
 @dataclass
 class Watched:
-    """A run as it stands, and the text that it has written so far."""
+    """A run, and the text that it has streamed so far."""
 
     run: Run
     text: str = ""
-    _last: str = "0-0"
+    _last_id: str = "0-0"
 
     @property
     def name(self) -> str:
@@ -59,19 +59,19 @@ class Watched:
 
 @dataclass
 class Watch:
-    """Looks at all runs of a session."""
+    """Reads all runs of a session."""
 
-    look: RunQueries
+    queries: RunQueries
     streams: Streams
     session: str
-    leave_out: frozenset[str] = frozenset()
-    """Ids of runs that were watched before."""
+    skip: frozenset[str] = frozenset()
+    """Ids of runs to leave out."""
     _seen: dict[str, Watched] = field(default_factory=dict)
 
     def now(self) -> list[Watched]:
-        """In the order in which they were submitted."""
-        for item in reversed(self.look.runs(session_id=self.session, limit=1000)):
-            if item.run.id in self.leave_out:
+        """Return the runs in the order of their submission."""
+        for item in reversed(self.queries.runs(session_id=self.session, limit=1000)):
+            if item.run.id in self.skip:
                 continue
             watched = self._seen.setdefault(item.run.id, Watched(item.run))
             if not watched.run.status.is_terminal:
@@ -82,83 +82,81 @@ class Watch:
     def _read(self, watched: Watched) -> None:
         if watched.run.status is RunStatus.QUEUED:
             return
-        for piece in self.streams.read(watched.run.id, watched._last):
-            watched._last = piece.id
+        for piece in self.streams.read(watched.run.id, watched._last_id):
+            watched._last_id = piece.id
             watched.text += piece.text
 
 
 @dataclass(frozen=True)
-class Told:
-    """All that the database tells of one run."""
+class Recorded:
+    """The rows of one run."""
 
     run: Run
     steps: list[Step]
     transcript: list[Message]
 
 
-def told(look: RunQueries, session: str) -> list[Told]:
-    """Of all runs of a session, in the order in which they were submitted."""
-    runs = [item.run for item in reversed(look.runs(session_id=session, limit=1000))]
-    return [Told(run, look.steps(run.id), look.transcript(run.id)) for run in runs]
+def recorded(queries: RunQueries, session: str) -> list[Recorded]:
+    """Return the rows of a session's runs, in the order of their submission."""
+    runs = [item.run for item in reversed(queries.runs(session_id=session, limit=1000))]
+    return [Recorded(run, queries.steps(run.id), queries.transcript(run.id)) for run in runs]
 
 
-def problems(tellings: Sequence[Told], documents: Sequence[Document]) -> list[str]:
-    """What did not go as it should have; empty when all did."""
-    found = [text for telling in tellings for text in _problems_of(telling)]
-    read = Counter(
-        telling.run.metadata.get("document") for telling in tellings if telling.run.agent == "analyst"
-    )
+def problems(rows: Sequence[Recorded], documents: Sequence[Document]) -> list[str]:
+    """Return a sentence for each thing that went wrong."""
+    found = [text for each in rows for text in _problems_of(each)]
+    read = Counter(each.run.metadata.get("document") for each in rows if each.run.agent == "analyst")
     if read != Counter(doc.name for doc in documents):
-        found.append(f"each document should have been read by one run, and they were by {dict(read)}")
+        found.append(f"each document needs one analyst's run, and the runs are {dict(read)}")
     for agent in ("editor", "researcher"):
-        number = sum(telling.run.agent == agent for telling in tellings)
+        number = sum(each.run.agent == agent for each in rows)
         if number != 1:
-            found.append(f"{agent} should have run once, and did {number} times")
-    research = [step for telling in tellings if telling.run.agent == "researcher" for step in telling.steps]
+            found.append(f"{agent} ran {number} times instead of once")
+    research = [step for each in rows if each.run.agent == "researcher" for step in each.steps]
     calls = sum(step.kind is StepKind.TOOL for step in research)
     if calls != TOOL_CALLS:
-        found.append(f"{TOOL_CALLS} tools should have been called, and {calls} were")
+        found.append(f"the researcher called {calls} tools instead of {TOOL_CALLS}")
     return found
 
 
-def _problems_of(telling: Told) -> list[str]:
-    """A run must be done; each of its steps recorded once, with one message each behind the one that asked."""
-    run, steps, found = telling.run, telling.steps, []
+def _problems_of(each: Recorded) -> list[str]:
+    """Check that a run is done, and that each step left one message after the input."""
+    run, steps, found = each.run, each.steps, []
     if run.status is not RunStatus.DONE:
         message = (run.error or {}).get("message", "no reason is recorded")
         return [f"{run.agent} {run.id} is {run.status}: {message}"]
     if wrong := [step.key for step in steps if step.status is not StepStatus.DONE]:
         found.append(f"{run.agent} {run.id}: not done: {', '.join(wrong)}")
-    if len({step.key for step in steps}) != len(steps) or len(telling.transcript) != 1 + len(steps):
-        found.append(f"{run.agent} {run.id}: {len(steps)} steps left {len(telling.transcript) - 1} messages")
-    parts = [part for message in telling.transcript for part in message.parts]
+    if len({step.key for step in steps}) != len(steps) or len(each.transcript) != 1 + len(steps):
+        found.append(f"{run.agent} {run.id}: {len(steps)} steps left {len(each.transcript) - 1} messages")
+    parts = [part for message in each.transcript for part in message.parts]
     errors = [part for part in parts if isinstance(part, ToolResult) and part.is_error]
     return found + [f"tool {part.name}: {part.content}" for part in errors]
 
 
 def without_sources(asked: Sequence[tuple[Run, Sequence[Reference]]]) -> list[str]:
-    """Answers that should name where they have it from, and do not."""
+    """Return a sentence for each answer that cites no source."""
     return [
-        f"helper {run.id} answered without a source: {str(run.content)[:80]!r}"
+        f"helper {run.id} cited no source: {str(run.content)[:80]!r}"
         for run, references in asked
         if run.status is RunStatus.DONE and not any(each.cited for each in references)
     ]
 
 
-def forget_former(services: Services, prefix: str) -> None:
-    """Remove the knowledge bases of demos that were before this one."""
+def remove_earlier(services: Services, prefix: str) -> None:
+    """Remove the knowledge bases of earlier demos."""
     for row in services.database.knowledge.all():
         if row.name.startswith(prefix):
             services.database.knowledge.remove(row.name)
 
 
-def cancel_unfinished(services: Services, session: str) -> int:
-    """Cancel what has not ended of the sessions whose name begins so; gives how many runs that were."""
+def cancel_unfinished(services: Services, prefix: str) -> int:
+    """Cancel the unfinished runs of all sessions with this prefix; return their number."""
     unfinished = [status for status in RunStatus if not status.is_terminal]
     listed = [
         item.run
         for status in unfinished
         for item in services.database.queries.runs(status=status, limit=10_000)
     ]
-    ours = [run.id for run in listed if (run.session_id or "").startswith(session)]
+    ours = [run.id for run in listed if (run.session_id or "").startswith(prefix)]
     return sum(services.database.journal.cancel(run_id) for run_id in ours)

@@ -1,4 +1,4 @@
-"""Runs and steps as bars over time: how long each waited, and how long it was worked on. Pure."""
+"""Runs and steps as bars over time: how long each step waited for a worker, and how long it ran. Pure."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class Bar:
 
     label: str
     kind: StepKind
-    written_s: float
-    """When it was written down, so when it began to wait for a worker."""
-    begun_s: float
+    created_s: float
+    """When the step was recorded, and began to wait for a worker."""
+    started_s: float
     ended_s: float
     attempts: int = 1
 
     @property
     def waited_s(self) -> float:
-        return self.begun_s - self.written_s
+        return self.started_s - self.created_s
 
     @property
-    def worked_s(self) -> float:
-        return self.ended_s - self.begun_s
+    def ran_s(self) -> float:
+        return self.ended_s - self.started_s
 
 
 def bars(runs: Sequence[tuple[Run, Sequence[Step]]]) -> list[Bar]:
-    """A bar for each step that has ended, in the order in which they were written."""
+    """Return a bar for each step that has ended, in the order of their creation."""
     ended = [(run, step) for run, steps in runs for step in steps if step.created_at and step.ended_at]
     if not ended:
         return []
@@ -42,11 +42,11 @@ def bars(runs: Sequence[tuple[Run, Sequence[Step]]]) -> list[Bar]:
 def _bar(run: Run, step: Step, origin: datetime) -> Bar:
     assert step.created_at
     assert step.ended_at
-    begun = step.started_at or step.ended_at
-    written_s, begun_s, ended_s = (
-        (at - origin).total_seconds() for at in (step.created_at, begun, step.ended_at)
+    started = step.started_at or step.ended_at
+    created_s, started_s, ended_s = (
+        (at - origin).total_seconds() for at in (step.created_at, started, step.ended_at)
     )
-    return Bar(_label(run, step), step.kind, written_s, begun_s, ended_s, step.attempt)
+    return Bar(_label(run, step), step.kind, created_s, started_s, ended_s, step.attempt)
 
 
 def _label(run: Run, step: Step) -> str:
@@ -58,33 +58,33 @@ def _label(run: Run, step: Step) -> str:
 
 
 def cells(bar: Bar, span_s: float, width: int) -> tuple[int, int, int]:
-    """A bar in `width` cells for `span_s` seconds: empty, waiting and working ones. Work shows in a cell at least."""
+    """Divide `width` cells for `span_s` seconds into empty, waiting and running ones; at least one is running."""
     per_cell = span_s / width or 1.0
-    empty = min(width - 1, int(bar.written_s / per_cell))
-    begun = min(width - 1, max(empty, int(bar.begun_s / per_cell)))
-    ended = min(width, max(begun + 1, round(bar.ended_s / per_cell)))
-    return empty, begun - empty, ended - begun
+    empty = min(width - 1, int(bar.created_s / per_cell))
+    started = min(width - 1, max(empty, int(bar.started_s / per_cell)))
+    ended = min(width, max(started + 1, round(bar.ended_s / per_cell)))
+    return empty, started - empty, ended - started
 
 
 @dataclass(frozen=True)
-class SideBySide:
+class Overlap:
     """How much a group of steps overlapped."""
 
     steps: int
     wall_s: float
-    """From the first one's begin to the last one's end."""
+    """From the first start to the last end."""
     sum_s: float
-    """What they took together."""
-    at_once: int
-    """How many were being worked on at the same moment, at the most."""
+    """The sum of their times."""
+    most: int
+    """The largest number of steps that ran at the same time."""
 
 
-def side_by_side(group: Sequence[Bar]) -> SideBySide:
-    """Of at least one bar."""
-    edges = sorted([(bar.begun_s, 1) for bar in group] + [(bar.ended_s, -1) for bar in group])
-    at_once = most = 0
+def overlap(group: Sequence[Bar]) -> Overlap:
+    """Measure the overlap of at least one bar."""
+    edges = sorted([(bar.started_s, 1) for bar in group] + [(bar.ended_s, -1) for bar in group])
+    running = most = 0
     for _, change in edges:
-        at_once += change
-        most = max(most, at_once)
-    wall_s = max(bar.ended_s for bar in group) - min(bar.begun_s for bar in group)
-    return SideBySide(len(group), wall_s, sum(bar.worked_s for bar in group), most)
+        running += change
+        most = max(most, running)
+    wall_s = max(bar.ended_s for bar in group) - min(bar.started_s for bar in group)
+    return Overlap(len(group), wall_s, sum(bar.ran_s for bar in group), most)

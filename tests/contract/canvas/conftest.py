@@ -17,7 +17,7 @@ from psycopg import sql
 
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.conftest import ROOT, Worker
 
 WAIT_S = 30
@@ -29,7 +29,7 @@ Plain = Callable[..., Signature]
 
 
 @pytest.fixture(scope="module")
-def database_url(servers: EmbeddedServers, template: str) -> Iterator[str]:
+def database_url(servers: LocalServers, template: str) -> Iterator[str]:
     """A migrated database for the whole module."""
     name = f"canvas_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
@@ -48,7 +48,7 @@ def database(database_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture(scope="module")
-def redis_client(servers: EmbeddedServers) -> Iterator[redis.Redis]:
+def redis_client(servers: LocalServers) -> Iterator[redis.Redis]:
     """A Redis that is empty when the module begins."""
     client = redis.Redis.from_url(servers.redis_url)
     client.flushall()
@@ -57,7 +57,7 @@ def redis_client(servers: EmbeddedServers) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module")
-def environment(database_url: str, servers: EmbeddedServers, redis_client: redis.Redis) -> dict[str, str]:
+def environment(database_url: str, servers: LocalServers, redis_client: redis.Redis) -> dict[str, str]:
     """`AGNO_*` for a process that works on this module's database and Redis."""
     return {
         "AGNO_DATABASE_URL": database_url,
@@ -89,7 +89,7 @@ def worker(environment: dict[str, str]) -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def client(environment: dict[str, str], servers: EmbeddedServers) -> Iterator[Client]:
+def client(environment: dict[str, str], servers: LocalServers) -> Iterator[Client]:
     with Client(environment["AGNO_DATABASE_URL"], servers.redis_url) as thin:
         yield thin
 

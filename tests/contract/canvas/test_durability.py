@@ -22,7 +22,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CanvasContinuation, StepMessage
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
@@ -100,7 +100,7 @@ def test_a_chord_that_is_sent_while_redis_is_away_is_accepted_and_comes_back(
 
 
 def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everything(
-    servers: EmbeddedServers, held: Path, tmp_path: Path, redis_client: redis.Redis
+    servers: LocalServers, held: Path, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     """The negative control. Redis held the count of the chord: with it the body is gone, silently. Both header tasks have
     succeeded when the wait for the body begins, and there is nothing else that it could be waiting for.
@@ -225,10 +225,13 @@ def test_what_many_go_on_with_at_once_is_sent_once(
     late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper
     (row,) = database.execute(late, [chord_id]).fetchall()
     owed = CanvasContinuation(row[0], chord_id=chord_id)
-    many = [partial(services.dispatch.go_on, [owed]), partial(services.dispatch.continue_chord, chord_id)] * 4
+    many = [
+        partial(services.dispatch.continue_canvases, [owed]),
+        partial(services.dispatch.continue_chord, chord_id),
+    ] * 4
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda go_on: go_on(), many))
-    services.dispatch.go_on([owed])
+    services.dispatch.continue_canvases([owed])
     assert told.get(timeout=WAIT_S) == ["a"]
     invariants.until(lambda: services.redis.llen("agents") == 0)
     assert (tmp_path / "notes").read_text() == "['a']\n"

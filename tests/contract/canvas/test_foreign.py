@@ -21,7 +21,7 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests import invariants
 from tests.conftest import ROOT, Worker
 from tests.contract.canvas import shop
@@ -29,7 +29,7 @@ from tests.contract.canvas.conftest import WAIT_S, sections
 
 
 @pytest.fixture(scope="module")
-def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
+def stranger(servers: LocalServers) -> Iterator[Celery]:
     """A Celery app that knows nothing of us but the broker."""
     celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
     yield celery
@@ -37,7 +37,7 @@ def stranger(servers: EmbeddedServers) -> Iterator[Celery]:
 
 
 @pytest.fixture(scope="module")
-def customer(servers: EmbeddedServers, app: AgnoCelery) -> Iterator[Celery]:
+def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
     """The shop's app, in the process of one who sends."""
     celery = shop.connected(servers.broker_url)
     yield celery
@@ -120,7 +120,7 @@ def test_a_later_run_is_kept_in_postgres_until_its_time(
 
 
 def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
-    stranger: Celery, servers: EmbeddedServers, database_url: str
+    stranger: Celery, servers: LocalServers, database_url: str
 ) -> None:
     name = urlsplit(database_url).path[1:]
     with psycopg.connect(servers.database_url, autocommit=True) as elsewhere:
@@ -138,7 +138,7 @@ def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
 # An app that is attached.
 
 
-def test_an_app_that_is_not_attached_is_told_so(servers: EmbeddedServers) -> None:
+def test_an_app_that_is_not_attached_is_told_so(servers: LocalServers) -> None:
     celery = Celery(
         broker=servers.broker_url, set_as_current=False, backend="agno_workers.broker.backend:PostgresBackend"
     )

@@ -18,7 +18,7 @@ from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.turn import Engine
 from agno_workers.knowledge.service import extension
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.sdk.handles import RunHandle
@@ -133,7 +133,7 @@ def counted_pool(world_url: str) -> Iterator[CountedPool]:
 
 
 @pytest.fixture(scope="module")
-def live_streams(servers: EmbeddedServers) -> Iterator[Streams]:
+def live_streams(servers: LocalServers) -> Iterator[Streams]:
     client = redis.Redis.from_url(servers.redis_url)
     yield Streams(client, max_events=100, ttl_s=60)
     client.close()

@@ -8,11 +8,11 @@ import pytest
 
 from agno_workers.database.pool import Pool
 from agno_workers.errors import Unavailable
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.chaos.proxy import Mode, Network
 
 
-def test_the_first_call_after_an_outage_is_answered_however_long_that_was(servers: EmbeddedServers) -> None:
+def test_the_first_call_after_an_outage_is_answered_however_long_that_was(servers: LocalServers) -> None:
     """psycopg's pool, left alone, would try again 7 s after the outage began, and then 15 s after."""
     folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
     with Network() as network:

@@ -28,7 +28,7 @@ from agno_workers.database.pool import Pool, statements
 from agno_workers.database.tables import SCHEMA, metadata
 from agno_workers.errors import Unavailable
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from tests.integration.storage.world import FEW, SQL_FILES, World, said
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ NewDatabase = Callable[[], str]
 
 
 @pytest.fixture
-def new_database(servers: EmbeddedServers) -> Iterator[NewDatabase]:
+def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
     """Makes empty databases, not migrated."""
     names: list[str] = []
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
@@ -240,7 +240,7 @@ def test_a_migration_only_adds_so_that_the_code_before_it_goes_on_working() -> N
         assert all("DEFAULT" in column for column in columns), path
 
 
-def test_a_database_that_is_not_there_is_unavailable(servers: EmbeddedServers) -> None:
+def test_a_database_that_is_not_there_is_unavailable(servers: LocalServers) -> None:
     url = urlunsplit(urlsplit(servers.database_url)._replace(path="/nowhere"))
     with pytest.raises(Unavailable, match="AGNO_DATABASE_URL"):
         migrate.upgrade(url)

@@ -53,7 +53,7 @@ from agno_workers.engine import tool as tool_calls
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, NotWaiting
-from agno_workers.local import EmbeddedServers
+from agno_workers.local import LocalServers
 from agno_workers.registry import Registry
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
@@ -803,7 +803,7 @@ def counting_pool(world_url: str) -> Iterator[CountingPool]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if ROADS else 300)
 def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
-    counting_pool: CountingPool, servers: EmbeddedServers
+    counting_pool: CountingPool, servers: LocalServers
 ) -> None:
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
     how = settings(

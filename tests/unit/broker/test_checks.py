@@ -1,4 +1,4 @@
-"""What is said of a Redis before work is entrusted to it."""
+"""Warnings about a Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,5 @@ from agno_workers.broker.checks import unsigned_warnings
         ("redis+socket:///run/redis.sock?virtual_host=0", False, False),
     ],
 )
-def test_a_redis_elsewhere_without_signatures_is_worth_a_warning(
-    url: str, signed: bool, warned: bool
-) -> None:
+def test_unsigned_messages_in_a_remote_redis_are_a_warning(url: str, signed: bool, warned: bool) -> None:
     assert bool(unsigned_warnings(url, signed=signed)) is warned

@@ -1,4 +1,4 @@
-"""What a signature covers, and that Celery and kombu bring it to the other end as it was."""
+"""A signature covers all that Celery relies on, and arrives as it was sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from celery import Celery, signals
 from kombu import Queue
 from kombu.message import Message
 
-from agno_workers.broker.signing import NONCE, SIGNATURE, SIGNED_AT, Sent, Signer, sign
+from agno_workers.broker.signing import NONCE, SIGNATURE, SIGNED_AT, SignedParts, Signer, sign
 from agno_workers.errors import SettingsError
 from agno_workers.settings import load
 
 KEY, NEXT_KEY = "the first key of these tests", "the next key of these tests"
-SENT = Sent(
+PARTS = SignedParts(
     {"task": "a.task", "id": "1", "group": None, "retries": 0, "stamps": {}},
     b'[[1], {}, {"chain": null}]',
     "application/json",
@@ -45,8 +45,8 @@ def received(app: Celery) -> Message:
     return message
 
 
-def as_sent(message: Message) -> Sent:
-    return Sent(
+def signed_parts(message: Message) -> SignedParts:
+    return SignedParts(
         message.headers,
         message.body,
         message.content_type,
@@ -55,21 +55,21 @@ def as_sent(message: Message) -> Sent:
     )
 
 
-def signed(sent: Sent = SENT, keys: str = KEY) -> Sent:
-    return sent._replace(headers=Signer(keys).headers(sent))
+def signed(parts: SignedParts = PARTS, keys: str = KEY) -> SignedParts:
+    return parts._replace(headers=Signer(keys).headers(parts))
 
 
-def with_header(name: str, value: Any) -> Sent:
+def with_header(name: str, value: Any) -> SignedParts:
     message = signed()
     return message._replace(headers={**message.headers, name: value})
 
 
-def reason(sent: Sent, keys: str = KEY) -> str | None:
-    refusal = Signer(keys).refusal(sent)
+def reason(parts: SignedParts, keys: str = KEY) -> str | None:
+    refusal = Signer(keys).refusal(parts)
     return refusal and refusal.reason
 
 
-def test_a_message_is_believed_as_it_was_signed() -> None:
+def test_an_unchanged_message_is_accepted() -> None:
     assert reason(signed()) is None
 
 
@@ -96,20 +96,20 @@ def test_a_message_is_believed_as_it_was_signed() -> None:
     ],
     ids=map(str, range(99)),
 )
-def test_a_message_that_was_changed_is_not_believed(changed: Sent) -> None:
+def test_a_changed_message_is_rejected(changed: SignedParts) -> None:
     assert reason(changed) == "altered"
 
 
-def test_a_message_without_a_signature_is_not_believed() -> None:
-    assert reason(SENT) == "unsigned"
+def test_a_message_without_a_signature_is_rejected() -> None:
+    assert reason(PARTS) == "unsigned"
 
 
 @pytest.mark.parametrize("name", ["compression", "redelivered"])
-def test_what_the_transport_adds_on_the_way_is_not_signed(name: str) -> None:
+def test_headers_of_the_transport_are_not_signed(name: str) -> None:
     assert reason(with_header(name, True)) is None
 
 
-def test_each_key_is_believed_and_the_first_one_signs() -> None:
+def test_every_key_is_accepted_and_the_first_one_signs() -> None:
     both = f"{NEXT_KEY} , {KEY},"
     assert reason(signed(keys=KEY), both) is None
     assert reason(signed(keys=NEXT_KEY), both) is None
@@ -117,21 +117,19 @@ def test_each_key_is_believed_and_the_first_one_signs() -> None:
     assert reason(signed(keys=both), KEY) == "altered"
 
 
-def test_a_message_that_is_sent_again_has_another_nonce() -> None:
+def test_a_message_that_is_sent_again_has_a_new_nonce() -> None:
     assert signed().headers[NONCE] != signed().headers[NONCE]
     assert len(signed().headers[NONCE]) == 32
 
 
 @pytest.mark.parametrize("keys", ["", " , "])
 def test_a_signer_needs_a_key(keys: str) -> None:
-    with pytest.raises(ValueError, match="needs a key"):
+    with pytest.raises(ValueError, match="at least one key"):
         Signer(keys)
 
 
 @pytest.mark.parametrize("keys", ["short", f"{KEY},short", f"{KEY},", " , "])
-def test_a_key_that_could_be_guessed_is_no_setting_and_is_not_shown(
-    keys: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_short_key_is_refused_and_not_shown(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGNO_SIGNING_KEY", keys)
     with pytest.raises(SettingsError, match="at least 16 characters") as refused:
         load()
@@ -152,15 +150,15 @@ def test_a_key_that_could_be_guessed_is_no_setting_and_is_not_shown(
     ],
     ids=str,
 )
-def test_what_celery_sends_is_believed_at_the_other_end(app: Celery, options: dict[str, Any]) -> None:
+def test_messages_of_celery_are_accepted_by_the_receiver(app: Celery, options: dict[str, Any]) -> None:
     args = ["ä", 1.1, uuid.uuid4(), datetime.now(UTC), Decimal("1.10"), b"\xff", {"a": [None, True]}, 2**70]
     app.send_task("a.task", args, {"b": 1}, link=app.signature("b.task"), **options)
     message = received(app)
-    assert reason(as_sent(message)) is None
+    assert reason(signed_parts(message)) is None
     assert message.payload[0] == args
 
 
-def test_what_others_add_before_a_message_goes_is_signed_with_it(app: Celery) -> None:
+def test_headers_that_a_signal_handler_adds_are_signed(app: Celery) -> None:
     def trace(headers: dict[str, Any], **_: Any) -> None:
         headers["traceparent"] = "00-1"
 
@@ -171,28 +169,28 @@ def test_what_others_add_before_a_message_goes_is_signed_with_it(app: Celery) ->
         signals.before_task_publish.disconnect(trace)
     message = received(app)
     assert message.headers["traceparent"] == "00-1"
-    assert reason(as_sent(message)) is None
+    assert reason(signed_parts(message)) is None
     message.headers["traceparent"] = "00-2"
-    assert reason(as_sent(message)) == "altered"
+    assert reason(signed_parts(message)) == "altered"
 
 
-def test_a_producer_and_a_connection_of_the_callers_own_sign_as_well(app: Celery) -> None:
+def test_messages_are_signed_with_a_producer_or_connection_of_the_caller(app: Celery) -> None:
     with app.producer_or_acquire() as producer:
         app.send_task("a.task", producer=producer)
-    assert reason(as_sent(received(app))) is None
+    assert reason(signed_parts(received(app))) is None
     with app.connection_for_write() as connection:
         app.send_task("a.task", connection=connection)
-        assert reason(as_sent(received(app))) is None
+        assert reason(signed_parts(received(app))) is None
 
 
-def test_the_newer_of_two_keys_given_to_an_app_signs_alone(app: Celery) -> None:
+def test_signing_an_app_again_replaces_its_key(app: Celery) -> None:
     sign(app, NEXT_KEY)
     app.send_task("a.task")
-    assert reason(as_sent(received(app)), NEXT_KEY) is None
+    assert reason(signed_parts(received(app)), NEXT_KEY) is None
 
 
 def test_another_app_of_the_same_process_does_not_sign(app: Celery) -> None:
     other = Celery("other", broker=app.conf.broker_url, set_as_current=False)
     other.conf.task_default_queue = app.conf.task_default_queue
     other.send_task("a.task")
-    assert reason(as_sent(received(app))) == "unsigned"
+    assert reason(signed_parts(received(app))) == "unsigned"

@@ -1,4 +1,4 @@
-"""How an ingestion goes, in words: rates, the time left, what became of its sources."""
+"""The rate of an ingestion, the time left, and the counts in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agno_workers.knowledge.types import Progress
 NONE = Progress("r", "docs", "running", True, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def looks(*seen: tuple[float, int, int]) -> Arrivals:
+def samples(*seen: tuple[float, int, int]) -> Arrivals:
     arrivals = Arrivals()
     for at, documents, embedded in seen:
         arrivals.look(replace(NONE, documents=documents, embedded=embedded), at)
@@ -30,8 +30,8 @@ def looks(*seen: tuple[float, int, int]) -> Arrivals:
         ([(0, 0, 0), (10, 1000, 0), (31, 1042, 0)], 2),  # of the last 20 s
     ],
 )
-def test_the_rate_is_that_of_the_last_while(seen: list[tuple[float, int, int]], per_s: float) -> None:
-    assert looks(*seen).documents_per_s == pytest.approx(per_s)
+def test_the_rate_is_the_average_of_the_last_20_s(seen: list[tuple[float, int, int]], per_s: float) -> None:
+    assert samples(*seen).documents_per_s == pytest.approx(per_s)
 
 
 @pytest.mark.parametrize(
@@ -46,22 +46,22 @@ def test_the_rate_is_that_of_the_last_while(seen: list[tuple[float, int, int]], 
         (replace(NONE, total=50, documents=50), 0),
     ],
 )
-def test_the_time_left_is_that_of_what_is_known(progress: Progress, left_s: float) -> None:
-    arrivals = looks((0, 0, 0), (2, 50, 100))
+def test_the_time_left_counts_known_documents_and_vectors(progress: Progress, left_s: float) -> None:
+    arrivals = samples((0, 0, 0), (2, 50, 100))
     assert arrivals.left(progress) == timedelta(seconds=left_s)
 
 
-def test_nobody_can_say_how_long_what_stands_still_takes() -> None:
-    assert looks((0, 5, 0), (2, 5, 0)).left(replace(NONE, total=9, documents=5)) is None
-    assert rate(looks((0, 5, 0), (2, 5, 0)), replace(NONE, total=9, documents=5)) == ""
+def test_the_time_left_is_unknown_without_progress() -> None:
+    assert samples((0, 5, 0), (2, 5, 0)).left(replace(NONE, total=9, documents=5)) is None
+    assert rate(samples((0, 5, 0), (2, 5, 0)), replace(NONE, total=9, documents=5)) == ""
 
 
-def test_the_rate_is_said_with_the_time_left() -> None:
-    arrivals = looks((0, 0, 0), (2, 50, 0))
+def test_the_rate_is_printed_with_the_time_left() -> None:
+    arrivals = samples((0, 0, 0), (2, 50, 0))
     assert rate(arrivals, replace(NONE, total=100, documents=50)) == "25 documents/s, 2 s left"
     growing = replace(NONE, total=100, documents=50, scanned=False)
-    assert rate(arrivals, growing) == "25 documents/s, 2 s left of what is known"
-    assert rate(looks((0, 50, 0), (2, 50, 30)), replace(NONE, total=50, documents=50, to_embed=60)) == (
+    assert rate(arrivals, growing) == "25 documents/s, 2 s left for the known documents"
+    assert rate(samples((0, 50, 0), (2, 50, 30)), replace(NONE, total=50, documents=50, to_embed=60)) == (
         "15 vectors/s, 4 s left"
     )
     assert rate(arrivals, replace(NONE, total=50, documents=50)) == ""
@@ -77,15 +77,15 @@ def test_the_rate_is_said_with_the_time_left() -> None:
         (replace(NONE, total=4, documents=2, unchanged=1, failed=1, embedded=10), 1),
     ],
 )
-def test_the_bar_is_full_when_all_is_in(progress: Progress, done: float) -> None:
+def test_the_share_is_1_when_everything_is_ingested(progress: Progress, done: float) -> None:
     assert share(progress) == pytest.approx(done)
 
 
-def test_what_became_of_the_sources_is_said_in_words() -> None:
+def test_the_counts_are_printed_in_words() -> None:
     assert counted(NONE) == "0 of 0 documents, 0 chunks"
     progress = replace(
         NONE, scanned=False, total=1200, documents=990, unchanged=7, duplicates=2, failed=1, chunks=12345, to_embed=11991, embedded=9
     )  # fmt: skip
     assert counted(progress) == (
-        "1,000 of 1,200+ documents (7 unchanged, 2 the same as another, 1 failed), 12,345 chunks, 9 of 12,000 vectors"
+        "1,000 of 1,200+ documents (7 unchanged, 2 duplicates, 1 failed), 12,345 chunks, 9 of 12,000 vectors"
     )

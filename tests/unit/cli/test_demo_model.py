@@ -1,4 +1,4 @@
-"""Which model writes in the demo."""
+"""The choice of the demo's model."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "provider"), [("OPENAI_API_KEY", "openai:"), ("ANTHROPIC_API_KEY", "anthropic:")]
 )
-def test_a_provider_whose_key_is_set_writes(
+def test_a_provider_whose_key_is_set_is_chosen(
     variable: str, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "key")
     chosen = choose("", SETTINGS)
     assert chosen.name.startswith(provider)
-    assert variable in chosen.said
+    assert variable in chosen.note
     assert not chosen.byline
     assert choose("scripted:demo", SETTINGS).name == "scripted:demo"  # what is asked for goes first
 
 
-def test_without_a_key_a_toy_writes_and_is_called_one() -> None:
+def test_without_a_key_the_toy_is_chosen_and_called_a_toy() -> None:
     chosen = choose("", SETTINGS)
     assert (chosen.name, chosen.is_ours) == (LOCAL, True)
-    assert "toy" in chosen.said
-    assert "calls no tools" in chosen.said
+    assert "toy" in chosen.note
+    assert "calls no tools" in chosen.note
     assert chosen.max_chars < choose("scripted:demo", SETTINGS).max_chars
 
 
-def test_without_the_toy_a_script_writes_and_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_toy_a_script_is_chosen_and_called_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     chosen = choose("", SETTINGS)
     assert chosen.name == SCRIPTED
-    assert "a script does" in chosen.said
-    assert "not installed" in chosen.said
+    assert "a script does" in chosen.note
+    assert "not installed" in chosen.note
     assert chosen.byline == "  (scripted)"
     with pytest.raises(EmbeddedError):
         choose(LOCAL, SETTINGS)
 
 
-def test_a_name_that_is_no_models_is_refused() -> None:
+def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(InvalidInput):
         choose("gpt", SETTINGS)

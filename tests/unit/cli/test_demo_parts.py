@@ -1,4 +1,4 @@
-"""The demo's documents, its timeline and its check of itself."""
+"""The documents, the timeline and the check of the demo."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agno_workers.core.messages import Message, Text, ToolResult, user
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
 from agno_workers.errors import InvalidInput
 from agno_workers.local.demo.documents import Document, pick
-from agno_workers.local.demo.pipeline import Told, problems
-from agno_workers.local.demo.timeline import Bar, bars, cells, side_by_side
+from agno_workers.local.demo.pipeline import Recorded, problems
+from agno_workers.local.demo.timeline import Bar, bars, cells, overlap
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ def test_documents_past_the_limit_are_counted(tmp_path: Path) -> None:
     assert picked.left_out == 1
 
 
-def test_a_file_is_read_without_its_neighbours(tmp_path: Path) -> None:
+def test_a_file_is_read_without_the_others_in_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("any suffix will do for a file that is named")
     (tmp_path / "b.md").write_text("beside it")
     picked = pick(tmp_path / "a.py", tmp_path / "room", most=5, max_chars=100)
@@ -62,9 +62,9 @@ def test_without_a_path_there_are_documents_to_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("missing", "does not exist"), ("empty", "holds no text to read")]
+    ("name", "said"), [("missing", "does not exist"), ("empty", "contains no text to read")]
 )
-def test_nothing_to_read_is_an_error_that_says_what_to_do(tmp_path: Path, name: str, said: str) -> None:
+def test_nothing_to_read_is_an_error_with_the_next_move(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match=said):
         pick(tmp_path / name, tmp_path / "room", most=3, max_chars=100)
@@ -73,8 +73,8 @@ def test_nothing_to_read_is_an_error_that_says_what_to_do(tmp_path: Path, name: 
 # The timeline.
 
 
-def bar(written: float, begun: float, ended: float) -> Bar:
-    return Bar("", StepKind.TOOL, written, begun, ended)
+def bar(created: float, started: float, ended: float) -> Bar:
+    return Bar("", StepKind.TOOL, created, started, ended)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_a_bar_fills_the_cells_of_its_time(drawn: Bar, expected: tuple[int, int,
     assert cells(drawn, span_s=10, width=10) == expected
 
 
-def test_a_bar_never_leaves_its_line() -> None:
+def test_a_bar_never_exceeds_its_line() -> None:
     for begin in range(100):
         assert sum(cells(bar(begin / 10, begin / 10, 10), span_s=10, width=7)) <= 7
 
 
 def test_steps_that_overlap_are_counted() -> None:
-    group = side_by_side([bar(0, 0, 2), bar(0, 1, 3), bar(0, 3, 4)])
-    assert (group.steps, group.wall_s, group.sum_s, group.at_once) == (3, 4, 5, 2)
+    group = overlap([bar(0, 0, 2), bar(0, 1, 3), bar(0, 3, 4)])
+    assert (group.steps, group.wall_s, group.sum_s, group.most) == (3, 4, 5, 2)
 
 
 def test_bars_are_named_by_document_agent_or_tool() -> None:
@@ -117,10 +117,10 @@ def test_bars_are_named_by_document_agent_or_tool() -> None:
     call = replace(turn, key="tool:1:0", kind=StepKind.TOOL, name="links")
     drawn = bars([(run, [turn]), (other, [turn, call])])
     assert [each.label for each in drawn] == ["a.md", "researcher, turn 1", "  links"]
-    assert (drawn[0].waited_s, drawn[0].worked_s) == (1, 2)
+    assert (drawn[0].waited_s, drawn[0].ran_s) == (1, 2)
 
 
-def test_nothing_that_has_ended_is_nothing_to_draw() -> None:
+def test_without_ended_steps_there_are_no_bars() -> None:
     assert bars([]) == []
 
 
@@ -129,7 +129,7 @@ def test_nothing_that_has_ended_is_nothing_to_draw() -> None:
 DOCUMENTS = [Document("a.md", "text", 0)]
 
 
-def told(agent: str, tools: int = 0) -> Told:
+def recorded(agent: str, tools: int = 0) -> Recorded:
     turns = 2 if tools else 1
     steps = [Step(f"{n}", "r", f"turn:{n}", StepKind.TURN, StepStatus.DONE, "q") for n in range(turns)]
     steps += [
@@ -137,42 +137,42 @@ def told(agent: str, tools: int = 0) -> Told:
     ]
     said = Message("assistant", (Text("words"),))
     metadata = {"document": "a.md"} if agent == "analyst" else {}
-    return Told(
+    return Recorded(
         Run("r", agent, RunStatus.DONE, metadata=metadata), steps, [user("text"), *[said] * len(steps)]
     )
 
 
-ALL = [told("analyst"), told("editor"), told("researcher", tools=8)]
+ALL = [recorded("analyst"), recorded("editor"), recorded("researcher", tools=8)]
 
 
-def test_a_demo_that_went_well_has_no_problems() -> None:
+def test_a_correct_demo_has_no_problems() -> None:
     assert problems(ALL, DOCUMENTS) == []
 
 
 FAULTS = {
-    "a body that ran twice": ([*ALL, told("editor")], "editor should have run once, and did 2 times"),
-    "a document read twice": ([*ALL, told("analyst")], "each document should have been read by one run"),
-    "a missing tool": ([*ALL[:2], told("researcher", tools=7)], "8 tools should have been called, and 7 were"),
+    "a body that ran twice": ([*ALL, recorded("editor")], "editor ran 2 times instead of once"),
+    "a document read twice": ([*ALL, recorded("analyst")], "each document needs one analyst's run"),
+    "a missing tool": ([*ALL[:2], recorded("researcher", tools=7)], "the researcher called 7 tools instead of 8"),
     "a run that failed": (
-        [Told(replace(ALL[0].run, status=RunStatus.FAILED), ALL[0].steps, ALL[0].transcript), *ALL[1:]],
+        [Recorded(replace(ALL[0].run, status=RunStatus.FAILED), ALL[0].steps, ALL[0].transcript), *ALL[1:]],
         "analyst r is failed",
     ),
     "a result recorded twice": (
-        [Told(ALL[0].run, ALL[0].steps, [*ALL[0].transcript, user("again")]), *ALL[1:]],
+        [Recorded(ALL[0].run, ALL[0].steps, [*ALL[0].transcript, user("again")]), *ALL[1:]],
         "1 steps left 2 messages",
     ),
     "a step that is not done": (
-        [Told(ALL[0].run, [replace(ALL[0].steps[0], status=StepStatus.DEAD)], ALL[0].transcript), *ALL[1:]],
+        [Recorded(ALL[0].run, [replace(ALL[0].steps[0], status=StepStatus.DEAD)], ALL[0].transcript), *ALL[1:]],
         "not done: turn:0",
     ),
     "a tool that failed": (
-        [*ALL[:2], Told(ALL[2].run, ALL[2].steps, [*ALL[2].transcript[:-1], Message("tool", (ToolResult("c", "links", "no", True),))])],
+        [*ALL[:2], Recorded(ALL[2].run, ALL[2].steps, [*ALL[2].transcript[:-1], Message("tool", (ToolResult("c", "links", "no", True),))])],
         "tool links: no",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_demo_notices(fault: str) -> None:
-    tellings, said = FAULTS[fault]
-    assert any(said in problem for problem in problems(tellings, DOCUMENTS))
+def test_the_demo_reports(fault: str) -> None:
+    rows, said = FAULTS[fault]
+    assert any(said in problem for problem in problems(rows, DOCUMENTS))

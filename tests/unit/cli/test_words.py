@@ -1,4 +1,4 @@
-"""How the command line says times, sums, texts and addresses."""
+"""The format of times, amounts, texts and addresses on the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ago(seconds: float) -> datetime:
         (-1, "0 s"),
     ],
 )
-def test_a_length_of_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
+def test_a_length_of_time_has_one_or_two_units(seconds: float, said: str) -> None:
     assert length(timedelta(seconds=seconds)) == said
 
 
@@ -40,12 +40,12 @@ def test_an_age_has_one_unit() -> None:
     assert age(None, NOW) == ""
 
 
-def test_a_text_is_cut_to_one_line() -> None:
+def test_a_text_is_shortened_to_one_line() -> None:
     assert one_line("a\n  b", 10) == "a b"
     assert one_line("abcdef", 4) == "abc…"
 
 
-def test_only_the_last_column_of_a_table_gives_way() -> None:
+def test_only_the_last_column_of_a_table_is_shortened() -> None:
     built = table(20, ("id", "text"), [("0123456789", "long " * 10)])
     assert [column.width for column in built.columns] == [10, 8]
 
@@ -66,5 +66,5 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("usd", "said"), [(0, "$0.00"), (1, "$1.00"), (12.345, "$12.35"), (0.1, "$0.10"), (0.0042, "$0.0042")]
 )
-def test_a_sum_has_the_places_that_it_needs(usd: float, said: str) -> None:
+def test_an_amount_has_the_decimals_that_it_needs(usd: float, said: str) -> None:
     assert dollars(usd) == said

@@ -1,7 +1,7 @@
-"""Where an embedded server keeps its things, and the lock that lets one launcher at a time use them.
+"""The folders of the local servers, and the lock that lets one launcher at a time use them.
 
 * The state folder holds what must survive: data, logs, locks.
-* The socket folder is short and under /tmp or XDG_RUNTIME_DIR, because a unix socket's path has room for 107 bytes. Its
+* The socket folder is short and under /tmp or XDG_RUNTIME_DIR, because a unix socket's path has at most 107 bytes. Its
   name follows from the state folder, so addresses stay the same over restarts.
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from agno_workers.errors import EmbeddedError
 
-STOPPING_TIMEOUT_S = 20.0  # how long the servers of a launcher that died may take to end
+STOPPING_TIMEOUT_S = 20.0  # how long the servers of a dead launcher may take to end
 
 
 def default_state_dir() -> Path:
-    """AGNO_STATE_DIR, or `agno-workers` in the user's state folder (XDG_STATE_HOME, ~/.local/state)."""
+    """Return AGNO_STATE_DIR, or `agno-workers` in the user's state folder (XDG_STATE_HOME, ~/.local/state)."""
     if chosen := os.environ.get("AGNO_STATE_DIR"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -29,7 +29,7 @@ def default_state_dir() -> Path:
 
 
 def make_state_dir(state_dir: Path) -> None:
-    """Create the folder, for our eyes only; one that exists stays as it is."""
+    """Create the folder for this user only; an existing one keeps its mode."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(state_dir, os.W_OK | os.X_OK):
@@ -41,43 +41,43 @@ def make_state_dir(state_dir: Path) -> None:
         ) from error
 
 
-def claim(state_dir: Path, name: str) -> int:
-    """Take the lock of the server `name` in this state folder; gives the open file that holds it.
+def lock(state_dir: Path, name: str) -> int:
+    """Lock the server `name` of this state folder; return the open file that holds the lock.
 
-    The lock lives as long as any process has this file open. It is handed down to the keeper, the server and the
-    server's children and kept by nobody else, so holding it proves that no process of an earlier start is left.
+    The lock lasts as long as any process has this file open. Only the supervisor, the server and the server's children
+    inherit it, so holding it proves that no process of an earlier start is left.
     """
     path = state_dir / f"{name}.lock"
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise EmbeddedError(
             f"{str(path)!r} can't be opened ({error.strerror}): set AGNO_STATE_DIR to a folder of your own."
         ) from error
-    give_up = time.monotonic() + STOPPING_TIMEOUT_S
+    deadline = time.monotonic() + STOPPING_TIMEOUT_S
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = int(os.pread(lock, 20, 0) or b"0")
-            if _is_alive(holder) or time.monotonic() > give_up:
-                os.close(lock)
+            holder = int(os.pread(opened, 20, 0) or b"0")
+            if _is_alive(holder) or time.monotonic() > deadline:
+                os.close(opened)
                 raise EmbeddedError(
                     f"The {name} in {str(state_dir)!r} is in use by process {holder}: "
-                    "stop that one, or set AGNO_STATE_DIR to another folder.",
+                    "stop that process, or set AGNO_STATE_DIR to another folder.",
                     pid=holder,
                 ) from None
-            time.sleep(0.02)  # its launcher is gone, and the server about to follow
+            time.sleep(0.02)  # its launcher is dead, and the server is about to end
         else:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
-            return lock
+            os.ftruncate(opened, 0)
+            os.pwrite(opened, str(os.getpid()).encode(), 0)
+            return opened
 
 
 def socket_dir(state_dir: Path, name: str) -> Path:
-    """The short private folder for the sockets of server `name` of this state folder."""
+    """Return the short private folder for the sockets of the server `name` of this state folder."""
     key = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:12]
-    base = Path("/tmp")  # noqa: S108 - the folder made in it is checked to be ours
+    base = Path("/tmp")  # noqa: S108 - make_socket_dir checks that the folder in it is ours
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.geteuid() != 0 and 0 < len(runtime) < 48 and os.access(runtime, os.W_OK | os.X_OK):
         base = Path(runtime)
@@ -85,7 +85,7 @@ def socket_dir(state_dir: Path, name: str) -> Path:
 
 
 def make_socket_dir(path: Path, mode: int) -> None:
-    """Create it empty and ours. What an earlier start left is removed: `claim` has shown that nobody uses it."""
+    """Create an empty folder of ours. Remnants of an earlier start are deleted: `lock` proved that nobody uses them."""
     try:
         if os.path.lexists(path):
             found = path.lstat()
@@ -95,11 +95,9 @@ def make_socket_dir(path: Path, mode: int) -> None:
                 )
             shutil.rmtree(path)
         path.mkdir(mode=0o700)
-        path.chmod(mode)  # mkdir's mode is cut by the umask
+        path.chmod(mode)  # the umask cuts mkdir's mode
     except OSError as error:
-        raise EmbeddedError(
-            f"{str(path)!r}, the folder for sockets, can't be made: {error.strerror}."
-        ) from error
+        raise EmbeddedError(f"The socket folder {str(path)!r} can't be made: {error.strerror}.") from error
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The embedded servers, for real: what they keep, what they leave behind, and who may use them."""
+"""The local servers: what survives a restart or a kill, that nothing is left behind, and who may use them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ import pytest
 import redis
 from kombu import Connection
 
-from agno_workers import local as embedded
+from agno_workers import local
 from agno_workers.errors import EmbeddedError
-from agno_workers.local import places
+from agno_workers.local import state, supervisor
 
 NOBODY = 65534
 
-# Starts both servers on the folder it is given, says who runs, and waits to be killed.
+# Starts both servers on the given folder, prints their process ids, and waits to be killed.
 LAUNCHER = """
 import signal, sys
 from pathlib import Path
-from agno_workers import local as embedded
-both = embedded.start(Path(sys.argv[1]), fsync=False)
+from agno_workers import local
+both = local.start(Path(sys.argv[1]), fsync=False)
 print(both.postgres.pid, both.valkey.pid, flush=True)
 signal.pause()
 """
@@ -52,7 +52,7 @@ def a_folder_of_nobody() -> Iterator[Path]:
 
 def test_both_answer_and_leave_nothing_behind(state_dir: Path) -> None:
     before, others = modes_above(state_dir), descendants(os.getpid())
-    with embedded.servers(state_dir) as servers:
+    with local.servers(state_dir) as servers:
         family = [pid for pid in descendants(os.getpid()) if pid not in others]
         with psycopg.connect(servers.database_url) as connection:
             connection.execute("CREATE EXTENSION vector")
@@ -76,7 +76,7 @@ def test_both_answer_and_leave_nothing_behind(state_dir: Path) -> None:
 
 
 def test_neither_listens_on_the_network(state_dir: Path) -> None:
-    with embedded.servers(state_dir, fsync=False) as servers:
+    with local.servers(state_dir, fsync=False) as servers:
         for pid in (servers.postgres.pid, servers.valkey.pid):
             files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
             assert not tcp_sockets() & set(files)
@@ -85,7 +85,7 @@ def test_neither_listens_on_the_network(state_dir: Path) -> None:
 
 
 def test_data_survives_a_restart_and_a_kill_and_is_gone_when_fresh(state_dir: Path) -> None:
-    postgres, valkey = embedded.Postgres(state_dir), embedded.Valkey(state_dir)
+    postgres, valkey = local.Postgres(state_dir), local.Valkey(state_dir)
     with postgres, valkey:
         urls = postgres.database_url, valkey.redis_url
         write(postgres, valkey, 1)
@@ -110,7 +110,7 @@ def test_data_survives_a_restart_and_a_kill_and_is_gone_when_fresh(state_dir: Pa
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
 def test_a_kill_leaves_no_child(state_dir: Path, name: str) -> None:
-    server = {"postgres": embedded.Postgres, "valkey": embedded.Valkey}[name](state_dir)
+    server = {"postgres": local.Postgres, "valkey": local.Valkey}[name](state_dir)
     others = descendants(os.getpid())
     server.start()
     family = [pid for pid in descendants(os.getpid()) if pid not in others]
@@ -125,80 +125,82 @@ def test_they_end_when_their_parent_is_killed(state_dir: Path) -> None:
         launcher.kill()
         wait_until_gone(family)
 
-    with embedded.servers(state_dir, fsync=False) as servers:  # nothing stands in the way of the next start
+    with local.servers(state_dir, fsync=False) as servers:  # the next start works
         assert psycopg.connect(servers.database_url).execute("SELECT 1").fetchone() == (1,)
 
 
-def test_they_end_when_their_keepers_are_killed(state_dir: Path) -> None:
+def test_they_end_when_their_supervisors_are_killed(state_dir: Path) -> None:
     with launch(state_dir) as launcher:
         family = descendants(launcher.pid)
-        for keeper in children(launcher.pid):
-            os.kill(keeper, signal.SIGKILL)
+        for supervisor_pid in children(launcher.pid):
+            os.kill(supervisor_pid, signal.SIGKILL)
         wait_until_gone(family)
-    embedded.start(state_dir, fsync=False).stop()  # the next start rounds up after them
+    local.start(state_dir, fsync=False).stop()  # the next start removes their remains
 
 
 def test_they_outlive_the_thread_that_started_them(state_dir: Path) -> None:
-    valkey = embedded.Valkey(state_dir)
+    valkey = local.Valkey(state_dir)
     thread = threading.Thread(target=valkey.start)
     thread.start()
     thread.join()
     with valkey:
-        ended, _, _ = select.select([os.pidfd_open(valkey.pid)], [], [], 2 * embedded.supervisor.LOOK_EVERY_S)
+        ended, _, _ = select.select([os.pidfd_open(valkey.pid)], [], [], 2 * supervisor.CHECK_EVERY_S)
         assert not ended
         assert redis.Redis.from_url(valkey.redis_url).ping()
 
 
-def test_a_second_launcher_is_told_who_was_first(state_dir: Path) -> None:
+def test_a_second_launcher_is_refused_with_the_pid_of_the_first(state_dir: Path) -> None:
     with launch(state_dir) as launcher:
-        with pytest.raises(EmbeddedError, match=f"in use by process {launcher.pid}: stop that one") as caught:
-            embedded.start(state_dir)
+        with pytest.raises(
+            EmbeddedError, match=f"in use by process {launcher.pid}: stop that process"
+        ) as caught:
+            local.start(state_dir)
         assert caught.value.pid == launcher.pid
 
 
 def test_a_launcher_waits_for_the_servers_of_one_that_died(state_dir: Path) -> None:
     with launch(state_dir) as launcher:
         launcher.kill()
-    embedded.start(state_dir, fsync=False).stop()
+    local.start(state_dir, fsync=False).stop()
 
 
 def test_a_long_state_path_and_odd_characters_do_not_matter(tmp_path: Path) -> None:
-    with embedded.servers(tmp_path / ("long " * 20) / "ünïcode?&#%" / ("x" * 100), fsync=False) as servers:
+    with local.servers(tmp_path / ("long " * 20) / "ünïcode?&#%" / ("x" * 100), fsync=False) as servers:
         assert psycopg.connect(servers.database_url).execute("SELECT 1").fetchone() == (1,)
         assert redis.Redis.from_url(servers.redis_url).ping()
 
 
-def test_a_half_made_cluster_is_made_anew(state_dir: Path) -> None:
+def test_an_unfinished_cluster_is_created_again(state_dir: Path) -> None:
     (state_dir / "postgres.new").mkdir(parents=True)
     (state_dir / "postgres.new" / "PG_VERSION").write_text("18\n")
-    with embedded.Postgres(state_dir, fsync=False) as postgres:
+    with local.Postgres(state_dir, fsync=False) as postgres:
         assert psycopg.connect(postgres.database_url).execute("SELECT 1").fetchone() == (1,)
 
 
 def test_data_of_another_version_is_refused(state_dir: Path) -> None:
-    with embedded.Postgres(state_dir, fsync=False):
+    with local.Postgres(state_dir, fsync=False):
         pass
     (state_dir / "postgres" / "PG_VERSION").write_text("17\n")
-    with pytest.raises(EmbeddedError, match="data of Postgres 17 and this is 18"):
-        embedded.Postgres(state_dir).start()
+    with pytest.raises(EmbeddedError, match="data of Postgres 17, but this is Postgres 18"):
+        local.Postgres(state_dir).start()
 
 
-def test_a_folder_nobody_can_write_to_is_named(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError, match=r"can't be written to .*: set AGNO_STATE_DIR"):
-        embedded.start(tmp_path / "file" / "state")
+        local.start(tmp_path / "file" / "state")
 
 
-def test_a_server_that_cannot_start_says_why(state_dir: Path) -> None:
-    with embedded.Postgres(state_dir, fsync=False) as postgres:
+def test_a_server_that_cannot_start_reports_the_reason(state_dir: Path) -> None:
+    with local.Postgres(state_dir, fsync=False) as postgres:
         pass
     (postgres.data_dir / "postgresql.conf").write_text("no_such_setting = 1\n")
     with pytest.raises(EmbeddedError, match=r"did not start: .*The log is"):
         postgres.start()
-    places.claim(state_dir, "postgres")  # and it is free again
+    state.lock(state_dir, "postgres")  # and it is free again
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_an_ordinary_user_can_run_them_too(a_folder_of_nobody: Path) -> None:
     python = python_for_everybody()
     with launch(a_folder_of_nobody / "state", python, user=NOBODY) as launcher:
@@ -212,7 +214,7 @@ def test_an_ordinary_user_can_run_them_too(a_folder_of_nobody: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="Postgres changes its user only as root")
 def test_as_root_only_postgres_changes_its_user(state_dir: Path) -> None:
     state_dir.mkdir(mode=0o700)  # a folder that user can't enter
-    with embedded.servers(state_dir, fsync=False) as servers:
+    with local.servers(state_dir, fsync=False) as servers:
         assert Path(f"/proc/{servers.postgres.pid}").stat().st_uid == NOBODY
         assert Path(f"/proc/{servers.valkey.pid}").stat().st_uid == 0
         assert state_dir.stat().st_uid == 0
@@ -222,21 +224,21 @@ def test_as_root_only_postgres_changes_its_user(state_dir: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="programs are copied only for another user")
 def test_programs_that_nobody_can_reach_are_copied(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agno_workers.local.postgres._anyone_can_run", lambda program: False)
-    with embedded.Postgres(state_dir, fsync=False) as postgres:
+    with local.Postgres(state_dir, fsync=False) as postgres:
         program = str(Path(f"/proc/{postgres.pid}/exe").readlink())
         assert program.startswith(str(postgres.socket_dir))
         with psycopg.connect(postgres.database_url) as connection:
             connection.execute("CREATE EXTENSION vector")
 
 
-def write(postgres: embedded.Postgres, valkey: embedded.Valkey, number: int) -> None:
+def write(postgres: local.Postgres, valkey: local.Valkey, number: int) -> None:
     with psycopg.connect(postgres.database_url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS numbers (n int)")
         connection.execute("INSERT INTO numbers VALUES (%s)", [number])
     redis.Redis.from_url(valkey.redis_url).rpush("numbers", number)
 
 
-def read(postgres: embedded.Postgres, valkey: embedded.Valkey) -> list[int]:
+def read(postgres: local.Postgres, valkey: local.Valkey) -> list[int]:
     with psycopg.connect(postgres.database_url) as connection:
         there = connection.execute("SELECT to_regclass('numbers') IS NOT NULL").fetchone() == (True,)
         rows = [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n")] if there else []
@@ -249,7 +251,7 @@ def read(postgres: embedded.Postgres, valkey: embedded.Valkey) -> list[int]:
 def launch(
     state_dir: Path, python: str = sys.executable, user: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A program of its own that has started both servers; killed at the end of the block if it still runs."""
+    """Start a program that starts both servers; it is killed at the end of the block."""
     become: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
@@ -273,7 +275,7 @@ def children(pid: int) -> list[int]:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
-        return []  # it ended while we looked
+        return []  # it ended meanwhile
 
 
 def descendants(pid: int) -> list[int]:
@@ -281,7 +283,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Wait for the end of each of these processes, as the kernel tells it."""
+    """Wait until each of these processes has ended."""
     for pid in pids:
         try:
             watch = os.pidfd_open(pid)
@@ -293,7 +295,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 
 def python_for_everybody() -> str:
-    """A Python of our version that any user may run: ours may be installed in root's home."""
+    """Return a Python of our version that any user may run: ours may be installed in root's home."""
     for folder in (Path(sys.executable).parent, Path("/usr/local/bin"), Path("/usr/bin")):
         python = folder / f"python3.{sys.version_info.minor}"
         try:
@@ -309,6 +311,6 @@ def modes_above(folder: Path) -> dict[Path, int]:
 
 
 def tcp_sockets() -> set[str]:
-    """As they appear among a process's open files."""
+    """Return the TCP sockets as a process's open files name them."""
     tables = [table for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
     return {f"socket:[{line.split()[9]}]" for table in tables for line in table.read_text().splitlines()[1:]}

@@ -1,6 +1,6 @@
-"""The process behind LocalModel: `python -P llama_server.py WEIGHTS NAME SLOTS SLOT_TOKENS THREADS`.
+"""The process behind LocalModel: `python -P model_server.py WEIGHTS NAME SLOTS SLOT_TOKENS THREADS`.
 
-Prints its address once the model is loaded and listened for, then serves until a signal ends it.
+Prints its address once the model is loaded, then serves until a signal ends it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def main() -> None:
     params.model.path = weights
     params.model_alias = {name}
     params.hostnames = ["127.0.0.1"]
-    params.port = 0  # any free one
+    params.port = 0  # any free port
     params.ui = False
     params.n_parallel = int(slots)
     params.n_ctx = int(slots) * int(slot_tokens)
-    params.cache_ram_mib = 256  # prompts kept for their next turn; the default is 8 GB
+    params.cache_ram_mib = 256  # for prompts of earlier turns; the default is 8 GB
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(threads)
     server = xllamacpp.Server(params)
 

@@ -1,4 +1,4 @@
-"""The local model through the same client our users have."""
+"""The local model, asked through OpenAI's client."""
 
 from __future__ import annotations
 
@@ -69,12 +69,8 @@ def test_four_requests_are_served_at_once(client: openai.OpenAI) -> None:
     assert model.model_extra["meta"]["n_ctx"] == local_model.SLOT_TOKENS
 
 
-def test_it_ends_when_stopped_or_killed(tmp_path: Path) -> None:
-    model = local_model.LocalModel(tmp_path / "model.log")
-    for end in (model.stop, model.kill):
-        model.start()
-        assert model._kept
-        watch = os.pidfd_open(model._kept.pid)
-        end()
-        assert select.select([watch], [], [], 0)[0]
-        os.close(watch)
+def test_it_ends_with_its_block(tmp_path: Path) -> None:
+    with local_model.serve(tmp_path / "model.log") as model:
+        watch = os.pidfd_open(model.pid)
+    assert select.select([watch], [], [], 0)[0]
+    os.close(watch)

@@ -1,0 +1,59 @@
+"""`run`, `ingest` and `search` start servers and workers for themselves when nothing is configured and nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agno_workers import local
+from agno_workers.database import migrate
+from tests.acceptance.terminal import ROOT, StartProgram, programs
+
+STARTS = "nothing is configured and no `agno-workers up` is running: starting"
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def start_program(state_dir: Path) -> Iterator[StartProgram]:
+    """Starts commands without any address."""
+    settings = {"AGNO_CONFIG": str(ROOT / "config" / "test.toml"), "AGNO_IMPORTS": "tests.agents"}
+    yield from programs(settings | {"AGNO_STATE_DIR": str(state_dir)})
+
+
+def test_run_starts_what_it_needs_and_leaves_nothing(start_program: StartProgram) -> None:
+    run = start_program("run", "shouter", "hi", "--no-wait")  # nobody would work on it afterwards
+    line = run.wait_for(STARTS)
+    everything = run.family()
+    assert run.end() == 0, "".join(run.lines)
+    assert line.endswith("Postgres, Valkey and workers for this command. It waits for the result, because the work stops with it.\n")  # fmt: skip
+    assert run.lines[-1] == "HI\n"
+    assert everything.are_gone()
+
+
+def test_ingest_waits_for_its_end_and_search_finds_the_document(
+    start_program: StartProgram, tmp_path: Path
+) -> None:
+    (tmp_path / "fence.md").write_text("# Fences\n\nA fence is a number that only grows.\n")
+    ingest = start_program("ingest", str(tmp_path / "fence.md"), "-k", "notes", "--embedder", "hash:64")
+    assert ingest.end() == 0, "".join(ingest.lines)
+    assert STARTS in ingest.lines[0]
+    assert "notes done" in ingest.lines[-1]
+
+    search = start_program("search", "notes", "a fence")
+    assert search.end() == 0, "".join(search.lines)
+    assert search.lines[0].endswith("starting Postgres and Valkey for this command.\n")
+    assert "A fence is a number" in "".join(search.lines)
+
+
+def test_servers_that_run_are_used(start_program: StartProgram, state_dir: Path) -> None:
+    with local.servers(state_dir, fsync=False) as servers:
+        migrate.upgrade(servers.database_url)
+        run = start_program("run", "shouter", "hi", "--no-wait")
+        assert run.end() == 0, "".join(run.lines)
+    assert len(run.lines) == 1  # the id
