@@ -14,23 +14,23 @@ from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.prepare import prepare
 from agno_workers.knowledge.store.search import Search
 from agno_workers.knowledge.store.search_index import SearchIndex
-from agno_workers.knowledge.types import Block, Chunk, Chunking, Mode, Parsed, Refusal, Source
+from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, Refusal, SearchType, Source
 from benchmarks.made_base import literal
 from benchmarks.stage import ROOT
 
 FOLDER = ROOT.parent / "shared" / "data" / "cranfield"
-MODES: tuple[Mode, ...] = ("keyword", "semantic", "hybrid")
+SEARCH_TYPES: tuple[SearchType, ...] = ("keyword", "vector", "hybrid")
 
 
 def is_here() -> bool:
     return (FOLDER / "docs.jsonl.gz").exists()
 
 
-def quality(pool: Pool, folder: Path = FOLDER) -> dict[Mode, tuple[float, float]]:
-    """nDCG@10 of each mode, over the even and over the odd questions: the best chunk of each document counts."""
+def quality(pool: Pool, folder: Path = FOLDER) -> dict[SearchType, tuple[float, float]]:
+    """nDCG@10 of each search type, over the even and over the odd questions: the best chunk of each document counts."""
     embedder = resolve("local")
     knowledge_id = _store(pool, folder)
-    SearchIndex(pool).tidy_index(knowledge_id)
+    SearchIndex(pool).refresh_index(knowledge_id)
     questions = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
     relevant: dict[int, set[str]] = defaultdict(set)
     for line in (folder / "qrels.tsv").read_text().splitlines():
@@ -38,16 +38,16 @@ def quality(pool: Pool, folder: Path = FOLDER) -> dict[Mode, tuple[float, float]
         relevant[int(question)].add(f"cranfield:{document}")
     vectors = embedder.embed([each["text"] for each in questions], "query").tolist()
     search = Search(pool, cached=0)
-    found: dict[Mode, tuple[float, float]] = {}
-    for mode in MODES:
+    found: dict[SearchType, tuple[float, float]] = {}
+    for search_type in SEARCH_TYPES:
         scores = [
             _ndcg(
-                [hit.uri for hit in search.search(knowledge_id, each["text"], vector, mode=mode, limit=10, per_document=1)],
+                [hit.uri for hit in search.search(knowledge_id, each["text"], vector, search_type=search_type, max_results=10, per_document=1)],
                 relevant[each["id"]],
             )
             for each, vector in zip(questions, vectors, strict=True)
         ]  # fmt: skip
-        found[mode] = (sum(scores[::2]) / len(scores[::2]), sum(scores[1::2]) / len(scores[1::2]))
+        found[search_type] = (sum(scores[::2]) / len(scores[::2]), sum(scores[1::2]) / len(scores[1::2]))
     return found
 
 
@@ -61,32 +61,32 @@ def _store(pool: Pool, folder: Path) -> int:
     with pool.connection() as connection, connection.transaction():
         (base,) = connection.execute("INSERT INTO agno.knowledge (name) VALUES ('cranfield') RETURNING id").fetchall()  # fmt: skip
         (space,) = connection.execute(
-            "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'local', %s, 'current') RETURNING id",
+            "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) VALUES (%s, 'local', %s, 'current') RETURNING id",
             [base["id"], embedder.dimensions],
         ).fetchall()
         chunks: list[tuple[int, Chunk]] = []
-        for uri, title, pieces in _documents(folder):
+        for uri, title, own in _documents(folder):
             (document,) = connection.execute(
                 "INSERT INTO agno.document (knowledge_id, uri, title, language, version, chunks) VALUES (%s, %s, %s, 'en', 1, %s) RETURNING id",
-                [base["id"], uri, title, len(pieces)],
+                [base["id"], uri, title, len(own)],
             ).fetchall()
-            chunks += [(document["id"], piece) for piece in pieces]
+            chunks += [(document["id"], chunk) for chunk in own]
         with (
             connection.cursor() as cursor,
             cursor.copy(
                 "COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN"
             ) as copy,
         ):
-            for number, (document_id, piece) in enumerate(chunks, 1_000_000_000):
+            for number, (document_id, chunk) in enumerate(chunks, 1_000_000_000):
                 copy.write_row(
-                    (number, base["id"], document_id, 1, piece.position, True, piece.hash, piece.content, "\n".join(piece.heading), piece.start, piece.end, piece.tokens, "english")
+                    (number, base["id"], document_id, 1, chunk.position, True, chunk.hash, chunk.content, "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, "english")
                 )  # fmt: skip
-        vectors = embedder.embed([piece.embedded for _, piece in chunks])
-        with connection.cursor() as cursor, cursor.copy("COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN") as copy:  # fmt: skip
+        vectors = embedder.embed([chunk.embedded for _, chunk in chunks])
+        with connection.cursor() as cursor, cursor.copy("COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN") as copy:  # fmt: skip
             for number, vector in enumerate(vectors, 1_000_000_000):
                 copy.write_row((space["id"], number, literal(vector)))
         connection.execute(
-            "UPDATE agno.knowledge SET chunk_count = %s, space_id = %s, version = 1 WHERE id = %s",
+            "UPDATE agno.knowledge SET chunk_count = %s, embedding_space_id = %s, version = 1 WHERE id = %s",
             [len(chunks), space["id"], base["id"]],
         )
     return int(base["id"])
@@ -99,4 +99,4 @@ def _documents(folder: Path) -> Iterator[tuple[str, str, tuple[Chunk, ...]]]:
         parsed = Parsed((Block("paragraph", text),), title)
         prepared = prepare(parsed, text.encode(), "text/plain", Source(uri), Chunking())
         if not isinstance(prepared, Refusal):
-            yield uri, title, prepared.pieces
+            yield uri, title, prepared.chunks

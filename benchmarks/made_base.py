@@ -68,7 +68,7 @@ def corpus(chunks: int, questions: int, seed: int = 7) -> Corpus:
     return Corpus(texts, vectors, document, said, asked)
 
 
-def store(pool: Pool, base: Corpus, knowledge_id: int, space_id: int) -> None:
+def store(pool: Pool, base: Corpus, knowledge_id: int, embedding_space_id: int) -> None:
     """Bring it in as an ingestion would leave it."""
     documents = int(base.document[-1]) + 1
     with pool.connection() as connection, connection.cursor() as cursor:
@@ -91,12 +91,14 @@ def store(pool: Pool, base: Corpus, knowledge_id: int, space_id: int) -> None:
         ids = connection.execute(
             "SELECT id FROM agno.chunk WHERE knowledge_id = %s ORDER BY id", [knowledge_id]
         )
-        with cursor.copy("COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN") as copy:
+        with cursor.copy(
+            "COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN"
+        ) as copy:
             for row, vector in zip(ids, base.vectors, strict=True):
-                copy.write_row((space_id, row["id"], literal(vector)))
+                copy.write_row((embedding_space_id, row["id"], literal(vector)))
         connection.execute(
-            "UPDATE agno.knowledge SET chunk_count = %s, version = version + 1, space_id = %s WHERE id = %s",
-            [len(base.texts), space_id, knowledge_id],
+            "UPDATE agno.knowledge SET chunk_count = %s, version = version + 1, embedding_space_id = %s WHERE id = %s",
+            [len(base.texts), embedding_space_id, knowledge_id],
         )
         connection.execute("VACUUM ANALYZE agno.chunk, agno.document, agno.chunk_embedding")
 

@@ -15,7 +15,7 @@ from agno_workers.database.pool import Connection, Pool
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.store.search_index import SearchIndex
-from agno_workers.knowledge.types import Filter, Mode
+from agno_workers.knowledge.types import Filter, SearchType
 from benchmarks import cranfield
 from benchmarks.made_base import DIMENSIONS, Corpus, corpus, literal, store
 from benchmarks.report import Report, Row
@@ -25,7 +25,7 @@ from benchmarks.timing import p95
 LIMIT = 10
 SHARES = {"": 1, ", behind a filter of 10 %": 10, ", behind a filter of 1 %": 100}
 FLOORS = {"plain HNSW, ef 100": 100, "plain HNSW, ef 200": 200}
-AIMS = {("semantic", 1): "<=8 ms", ("hybrid", 1): "<=20 ms"}
+AIMS = {("vector", 1): "<=8 ms", ("hybrid", 1): "<=20 ms"}
 RECALL_AIMS = {1: ">=97", 10: ">=95"}
 # Everything that a word of the question stands in, and every vector: what the bounds of a search cost it.
 _ALL = Effort(candidates=1000, ef=1000, words_budget=10_000_000, exact_chunks=10_000_000)
@@ -44,8 +44,8 @@ def run(options: Options) -> Report:
     made = corpus(chunks, asked)
     with stage() as on_stage:
         pool = Pool(on_stage.servers.database_url, size=3, timeout_s=10, statement_timeout_s=900)
-        knowledge_id, space_id, first, built = _build(pool, made)
-        rows = _rows(pool, made, knowledge_id, space_id, first, asked, rounds)
+        knowledge_id, embedding_space_id, first, built = _build(pool, made)
+        rows = _rows(pool, made, knowledge_id, embedding_space_id, first, asked, rounds)
         rows += _quality(pool) if not options.quick else []
         setting = on_stage.setting()
         pool.close()
@@ -55,7 +55,7 @@ def run(options: Options) -> Report:
         setting=f"{setting}; {asked} questions a round, one at a time, {rounds} rounds in turn with the floor; no answer is cached",
         rows=(*rows, *built),
         notes=(
-            "recall@10, in %: of semantic against comparing every vector; of keyword and hybrid against the same scores without bounds.",
+            "recall@10, in %: of vector against comparing every vector; of keyword and hybrid against the same scores without bounds.",
             "the floor gives ids; a search gives texts, sources and parts of scores, and looks whether a chunk is live.",
             *(() if cranfield.is_here() else ("no quality: Cranfield's questions are not on this machine.",)),
         ),
@@ -66,14 +66,14 @@ def _build(pool: Pool, made: Corpus) -> tuple[int, int, int, list[Row]]:
     with pool.connection() as connection:
         (base,) = connection.execute("INSERT INTO agno.knowledge (name) VALUES ('made') RETURNING id").fetchall()  # fmt: skip
         (space,) = connection.execute(
-            "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'made', %s, 'current') RETURNING id",
+            "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) VALUES (%s, 'made', %s, 'current') RETURNING id",
             [base["id"], DIMENSIONS],
         ).fetchall()
     index = SearchIndex(pool, own_partition=min(10_000, len(made.texts)))
     index.expect(base["id"], len(made.texts))
     store(pool, made, base["id"], space["id"])
     began = perf_counter()
-    index.tidy_index(base["id"])
+    index.refresh_index(base["id"])
     took = perf_counter() - began
     with pool.connection() as connection:
         (row,) = connection.execute("SELECT min(id) AS first FROM agno.chunk WHERE knowledge_id = %s", [base["id"]]).fetchall()  # fmt: skip
@@ -82,39 +82,41 @@ def _build(pool: Pool, made: Corpus) -> tuple[int, int, int, list[Row]]:
 
 
 def _rows(
-    pool: Pool, made: Corpus, knowledge_id: int, space_id: int, first: int, asked: int, rounds: int
+    pool: Pool, made: Corpus, knowledge_id: int, embedding_space_id: int, first: int, asked: int, rounds: int
 ) -> list[Row]:
     search = Search(pool, cached=0)
-    modes: tuple[Mode, ...] = ("semantic", "keyword", "hybrid")
+    search_types: tuple[SearchType, ...] = ("vector", "keyword", "hybrid")
     filters = {name: compile_filter({f"in_{n}": 0}) if n > 1 else None for name, n in SHARES.items()}
     with pool.connection() as connection:
-        sides: dict[str, Answer] = {name: partial(_plain, connection, made, space_id, ef) for name, ef in FLOORS.items()}  # fmt: skip
-        for mode in modes:
+        sides: dict[str, Answer] = {name: partial(_plain, connection, made, embedding_space_id, ef) for name, ef in FLOORS.items()}  # fmt: skip
+        for search_type in search_types:
             for name, narrowed in filters.items():
-                sides[mode + name] = partial(_ours, search, made, knowledge_id, mode, narrowed, None)
+                sides[search_type + name] = partial(
+                    _ours, search, made, knowledge_id, search_type, narrowed, None
+                )
         timed = _in_turn(sides, asked, rounds)
     rows = []
-    for mode in modes:
+    for search_type in search_types:
         for name, share in SHARES.items():
-            mine, floor = timed[mode + name], timed["plain HNSW, ef 200"]
-            aim = AIMS.get((mode, share), "")
+            mine, floor = timed[search_type + name], timed["plain HNSW, ef 200"]
+            aim = AIMS.get((search_type, share), "")
             rows += [
-                Row(measure=f"{mode}{name}, p50", unit="s", ours=tuple(each.p50_s for each in mine), peer=tuple(each.p50_s for each in floor),
+                Row(measure=f"{search_type}{name}, p50", unit="s", ours=tuple(each.p50_s for each in mine), peer=tuple(each.p50_s for each in floor),
                     against="plain HNSW, ef 200", aim=aim, readme=share == 1),
                 Row(measure="the same, p95", unit="s", ours=tuple(each.p95_s for each in mine), peer=tuple(each.p95_s for each in floor), against="plain HNSW, ef 200"),
             ]  # fmt: skip
-            if mode == "semantic":
+            if search_type == "vector":
                 truth = _nearest(made, share, asked, first)
                 plain = tuple(_recall(each.answers, truth) for each in floor) if share == 1 else ()
-                row = Row(measure=f"{mode}{name}, recall@10 in %", unit="", ours=tuple(_recall(each.answers, truth) for each in mine), peer=plain,
+                row = Row(measure=f"{search_type}{name}, recall@10 in %", unit="", ours=tuple(_recall(each.answers, truth) for each in mine), peer=plain,
                           against="plain HNSW, ef 200" if plain else "", aim=RECALL_AIMS.get(share, ""), readme=share == 1)  # fmt: skip
             else:
                 few = min(asked, 30)
                 truth = [
-                    set(_ours(search, made, knowledge_id, mode, filters[name], _ALL, number))
+                    set(_ours(search, made, knowledge_id, search_type, filters[name], _ALL, number))
                     for number in range(few)
                 ]
-                row = Row(measure=f"{mode}{name}, recall@10 in %", unit="", ours=tuple(_recall(each.answers[:few], truth) for each in mine))  # fmt: skip
+                row = Row(measure=f"{search_type}{name}, recall@10 in %", unit="", ours=tuple(_recall(each.answers[:few], truth) for each in mine))  # fmt: skip
             rows.append(row)
     truth = _nearest(made, 1, asked, first)
     for name in FLOORS:
@@ -140,18 +142,18 @@ def _in_turn(sides: dict[str, Answer], asked: int, rounds: int) -> dict[str, lis
 
 
 def _ours(
-    search: Search, made: Corpus, knowledge_id: int, mode: Mode, filter: Filter | None, effort: Effort | None, number: int
+    search: Search, made: Corpus, knowledge_id: int, search_type: SearchType, filter: Filter | None, effort: Effort | None, number: int
 ) -> list[int]:  # fmt: skip
     hits = search.search(
-        knowledge_id, made.questions[number], made.asked[number].tolist(), mode=mode, filter=filter, limit=LIMIT, effort=effort
+        knowledge_id, made.questions[number], made.asked[number].tolist(), search_type=search_type, filter=filter, max_results=LIMIT, effort=effort
     )  # fmt: skip
     return [hit.chunk_id for hit in hits]
 
 
-def _plain(connection: Connection, made: Corpus, space_id: int, ef: int, number: int) -> list[int]:
+def _plain(connection: Connection, made: Corpus, embedding_space_id: int, ef: int, number: int) -> list[int]:
     connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(ef)])
     rows: list[dict[str, Any]] = connection.execute(
-        f"SELECT chunk_id FROM agno.chunk_embedding_{space_id} ORDER BY embedding::halfvec({DIMENSIONS}) <#> %s::text::halfvec({DIMENSIONS}) LIMIT {LIMIT}".encode(),
+        f"SELECT chunk_id FROM agno.chunk_embedding_{embedding_space_id} ORDER BY embedding::halfvec({DIMENSIONS}) <#> %s::text::halfvec({DIMENSIONS}) LIMIT {LIMIT}".encode(),
         [literal(made.asked[number])],
     ).fetchall()
     return [row["chunk_id"] for row in rows]
@@ -172,10 +174,10 @@ def _recall(answers: list[set[int]], truth: list[set[int]]) -> float:
 def _quality(pool: Pool) -> list[Row]:
     if not cranfield.is_here():
         return []
-    quoted = {"keyword": "38", "semantic": "40", "hybrid": "43"}
+    quoted = {"keyword": "38", "vector": "40", "hybrid": "43"}
     return [
-        Row(measure=f"Cranfield, {mode}: nDCG@10 in %", unit="", ours=(100 * mean(halves),), quoted=quoted[mode],
-            against={"keyword": "BM25 of whole documents", "semantic": "MiniLM", "hybrid": "RRF of the two"}[mode],
-            aim=">=45" if mode == "hybrid" else "", readme=mode == "hybrid")
-        for mode, halves in cranfield.quality(pool).items()
+        Row(measure=f"Cranfield, {search_type}: nDCG@10 in %", unit="", ours=(100 * mean(halves),), quoted=quoted[search_type],
+            against={"keyword": "BM25 of whole documents", "vector": "MiniLM", "hybrid": "RRF of the two"}[search_type],
+            aim=">=45" if search_type == "hybrid" else "", readme=search_type == "hybrid")
+        for search_type, halves in cranfield.quality(pool).items()
     ]  # fmt: skip

@@ -243,12 +243,14 @@ matrix = Agent(
     tools=[add, hold, listen, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
     prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
 )
-handbook = Knowledge("handbook", embedder="hash:384", searching=SearchConfig(limit=3, gap_below=0.1))
-reader = Agent(name="reader", model=Scripted("reader", _tools_named), knowledge=handbook.learns(0.8))
+handbook = Knowledge(
+    "handbook", embedder="hash:384", search_config=SearchConfig(max_results=3, gap_below=0.1)
+)
+reader = Agent(name="reader", model=Scripted("reader", _tools_named), knowledge=handbook.with_feedback(0.8))
 informed = Agent(
     name="informed",
     model=Scripted("informed", lambda request: Turn(text=f"[1] of {request.system.splitlines()[-1]}")),
-    knowledge=handbook.context(limit=1),
+    knowledge=handbook.context(max_results=1),
 )
 boss = Agent(name="boss", model=Scripted("boss", _tools_named), tools=[matrix, echo, add])
 poisoned = Agent(name="poisoned", model=Scripted("poisoned", _poisoned))

@@ -121,7 +121,7 @@ def fuzz(reading: Reading, files: int, seed: int, keep: Path | None = None) -> C
         for (name, content), outcome in zip(batch, reading.prepare(items, Chunking()), strict=True):
             counts[outcome.type if isinstance(outcome, Refusal) else "read"] += 1
             if isinstance(outcome, Prepared):
-                assert all(piece.content for piece in outcome.pieces)
+                assert all(chunk.content for chunk in outcome.chunks)
             else:
                 assert len(outcome.message) > 10, outcome
                 if keep and outcome.type in ("crashed", "memory_limit", "time_limit"):

@@ -1,4 +1,4 @@
-"""Ingesting without workers: documents that a test holds in its hands, read by a reader that cuts at empty lines."""
+"""Ingest without workers: documents in memory, and a reader that splits at empty lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
 from agno_workers.knowledge import steps as ingest
 from agno_workers.knowledge.steps import IngestContext
-from agno_workers.knowledge.store.bases import Given
+from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
 from tests.integration.storage.world import World, on_pool
@@ -25,12 +25,12 @@ TAKE = {
     StepKind.SCAN: ingest.take_scan,
     StepKind.INGEST: ingest.take_ingest,
     StepKind.EMBED: ingest.take_embed,
-    StepKind.TIDY: ingest.take_tidy,
+    StepKind.FINALIZE: ingest.take_finalize,
 }
 
 
 class Shelf:
-    """Documents by their name. What was done with them is counted: `fetched`, `prepared`, `embedded`."""
+    """Documents by name. Calls are recorded in `fetched`, `prepared` and `embedder.seen`."""
 
     def __init__(
         self, world: World, windows: IngestLimits = BIG, *, worker: str = "w1", dimensions: int = 8
@@ -38,12 +38,12 @@ class Shelf:
         self.world = world
         self.books: dict[str, str] = {}
         self.ill: dict[str, Exception] = {}
-        """What fetching one raises."""
+        """The exception that fetching a document raises."""
         self.fetched: list[str] = []
         self.prepared: list[str] = []
         self.embedder = Counted(dimensions)
         self.breaks: set[str] = set()
-        """What the reader itself breaks down of."""
+        """Documents that raise an unexpected error in the reader."""
         self.on_prepare: Callable[[], object] = lambda: None
         here = on_pool(world.pool, worker, ingest_limits=windows)
         self.ingest, self.knowledges, journal = here.ingest, here.knowledge, here.journal
@@ -59,15 +59,15 @@ class Shelf:
             prepare=self.prepare,
             embedder=lambda name: self.embedder,
             viewer=lambda name: lambda raw, is_lost: raw,
-            tidy_index=self.tidied.append,
+            refresh_index=self.tidied.append,
             expect=lambda knowledge_id, chunks: self.expected.append((knowledge_id, chunks)),
-            drop_space=lambda *_: None,
+            drop_embedding_space=lambda *_: None,
             fetch_timeout_s=5,
             document_max_bytes=1 << 20,
         )
 
-    def find(self, given: Given, options: Mapping[str, Any]) -> Iterator[Source]:
-        """A Source is itself; a text is the beginning of names."""
+    def find(self, given: SourceInput, options: Mapping[str, Any]) -> Iterator[Source]:
+        """A Source is returned as it is; a text is a prefix of names."""
         if isinstance(given, dict) and "uri" in given:
             yield Source(**given)
             return
@@ -90,12 +90,12 @@ class Shelf:
         self.on_prepare()
         self.prepared += [source.uri for source, _ in items]
         if self.breaks & {source.uri for source, _ in items}:
-            raise ValueError("what nobody expected")
+            raise ValueError("unexpected")
         return [_read(raw) for _, raw in items]
 
-    # Carrying steps.
+    # Executing steps.
 
-    def submit(self, *sources: Given, **asked: Any) -> StepMessage:
+    def submit(self, *sources: SourceInput, **asked: Any) -> StepMessage:
         self.knowledges.ensure("docs", {"embedder": "hash"})
         send = self.knowledges.submit("docs", sources or ("",), **asked).send
         assert send is not None
@@ -107,13 +107,13 @@ class Shelf:
         return TAKE[send.kind](self.intake, send.run_id, send.step_id, send.generation)
 
     def carry(self, *sends: StepMessage) -> None:
-        """These and all that follows from them, one after another."""
+        """Execute these steps and all following ones."""
         todo = list(sends)
         while todo:
             todo += self.take(todo.pop(0)).sends
 
-    def run(self, *sources: Given, **asked: Any) -> dict[str, Any]:
-        """An ingestion, carried to its end; what it says of itself."""
+    def run(self, *sources: SourceInput, **asked: Any) -> dict[str, Any]:
+        """Execute an ingestion and return its summary."""
         send = self.submit(*sources, **asked)
         self.carry(send)
         self.finish(send.run_id)
@@ -121,22 +121,22 @@ class Shelf:
         return content
 
     def finish(self, run_id: str) -> None:
-        """Carry what is tried again later, what was sent, and what the keeper would send, until the run has ended."""
+        """Execute retries, sent steps and steps of the keeper until the run has ended."""
         while not self.world.look.run(run_id).status.is_terminal:
             self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
             journal = self.world.journal
             due = (
                 journal.take_due(100)
                 or journal.take_forgotten(journal.now(), 100)
-                or self.ingest.go_on(run_id)
+                or self.ingest.schedule_next(run_id)
             )
             assert due, "nothing moves"
             self.carry(*due)
 
-    # What is in.
+    # Stored documents.
 
     def chunks(self, *, live: bool = True) -> dict[str, list[str]]:
-        """The searched chunks of each document, in their order."""
+        """Return the live chunks of each document in order."""
         rows = self.world.sql(
             "SELECT d.uri, c.content FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id WHERE c.live = %(live)s "
             "ORDER BY d.uri, c.position",
@@ -160,7 +160,7 @@ class Shelf:
 
 
 class Counted:
-    """Vectors that are made of the text's hash. Remembers the texts; `refuses` what a model will not take."""
+    """An embedder that hashes texts and records them in `seen`; `refuses` returns the error for texts, if any."""
 
     max_tokens = 1000
     batch_texts = 4
@@ -180,7 +180,7 @@ class Counted:
 
 
 class Later(Counted):
-    """A provider that takes batches in, and has them when `is_ready`. A batch costs each time it is started."""
+    """A provider with a batch API, whose batches complete when `is_ready`."""
 
     def __init__(self, dimensions: int) -> None:
         super().__init__(dimensions)
@@ -209,15 +209,15 @@ def _read(raw: Raw) -> Prepared | Refusal:
     text = raw.content.decode()
     if not text.strip():
         return Refusal("empty", "there is nothing in it")
-    pieces, start = [], 0
+    chunks, start = [], 0
     for position, part in enumerate(text.split("\n\n")):
-        pieces.append(
+        chunks.append(
             Chunk(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
         )  # fmt: skip
         start += len(part) + 2
     bands = tuple(range(16)) if "alike" in text else ()
     return Prepared(
-        None, "text/plain", "en", len(raw.content), _digest(text), _digest(text), bands, {}, tuple(pieces)
+        None, "text/plain", "en", len(raw.content), _digest(text), _digest(text), bands, {}, tuple(chunks)
     )
 
 

@@ -64,7 +64,7 @@ ALWAYS = {
         WHERE waits_for IN ('confirmation', 'answer', 'execution') AND (kind <> 'tool' OR attempt > 0 OR answer IS NOT NULL)
            OR waits_for = 'resolution' AND (kind <> 'tool' OR effect <> 'once' OR attempt = 0)
            OR waits_for = 'run' AND kind <> 'delegate'
-           OR (waits_for = 'window' OR kind IN ('scan', 'ingest', 'embed', 'tidy')) AND waits_for IS NOT NULL
+           OR (waits_for = 'window' OR kind IN ('scan', 'ingest', 'embed', 'finalize')) AND waits_for IS NOT NULL
               AND (waits_for <> 'window' OR kind <> 'embed' OR attempt > 0)""",
     "it is not known what became of a step that may be repeated": """
         SELECT run_id, key, effect FROM agno.step WHERE status = 'unknown' AND effect IS DISTINCT FROM 'once'""",
@@ -105,14 +105,14 @@ ALWAYS = {
         GROUP BY r.id HAVING r.turns <> count(m.seq)""",
     "an ingestion has a step of an agent, or an agent one of an ingestion": """
         SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
-        WHERE (s.kind IN ('scan', 'ingest', 'embed', 'tidy')) <> (r.kind = 'ingestion')""",
+        WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> (r.kind = 'ingestion')""",
     "an ingestion is scanned, or has sources, without its scan being done": """
         SELECT i.run_id, i.scanned_at FROM agno.ingestion i
         WHERE (i.scanned_at IS NOT NULL) <> EXISTS (SELECT FROM agno.step s WHERE s.run_id = i.run_id AND s.kind = 'scan' AND s.status = 'done')
            OR i.scanned_at IS NULL AND EXISTS (SELECT FROM agno.source p WHERE p.run_id = i.run_id)
            OR i.scanned_at IS NOT NULL AND i.total <> (SELECT count(*) FROM agno.source p WHERE p.run_id = i.run_id)""",
     "an ingestion is tidied while something of it is open": """
-        SELECT s.run_id, s.key FROM agno.step s WHERE s.kind = 'tidy' AND s.status IN ('ready', 'running')
+        SELECT s.run_id, s.key FROM agno.step s WHERE s.kind = 'finalize' AND s.status IN ('ready', 'running')
           AND (EXISTS (SELECT FROM agno.source p WHERE p.run_id = s.run_id AND p.status IN ('pending', 'taken'))
                OR EXISTS (SELECT FROM agno.step o WHERE o.run_id = s.run_id AND o.id <> s.id AND o.status IN ('ready', 'running', 'waiting')))""",
     "a source is in the hands of no step that is open, or in those of one and not taken": """
@@ -157,13 +157,13 @@ ALWAYS = {
     "a text that is to get a vector is in no step": """
         SELECT d.uri, c.position, d.run_id FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.knowledge k ON k.id = d.knowledge_id
         JOIN agno.run r ON r.id = d.run_id JOIN agno.ingestion i ON i.run_id = r.id
-        WHERE r.ended_at IS NULL AND i.scanned_at IS NOT NULL AND k.space_id IS NOT NULL AND c.refused IS NULL
-          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id)
+        WHERE r.ended_at IS NULL AND i.scanned_at IS NOT NULL AND k.embedding_space_id IS NOT NULL AND c.refused IS NULL
+          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id)
           AND NOT EXISTS (SELECT FROM agno.step s WHERE s.kind = 'embed' AND s.status IN ('ready', 'running', 'waiting')
-                          AND (s.call->>'space')::int = k.space_id AND s.call->'chunks' @> to_jsonb(c.id))""",
-    "a knowledge base is searched in a space that is not its current one": """
-        SELECT k.name, k.space_id, s.id, s.status FROM agno.knowledge k JOIN agno.space s ON s.knowledge_id = k.id
-        WHERE (s.status = 'current') <> (k.space_id IS NOT DISTINCT FROM s.id)""",
+                          AND (s.call->>'embedding_space')::int = k.embedding_space_id AND s.call->'chunks' @> to_jsonb(c.id))""",
+    "a knowledge base is searched in an embedding space that is not its current one": """
+        SELECT k.name, k.embedding_space_id, s.id, s.status FROM agno.knowledge k JOIN agno.embedding_space s ON s.knowledge_id = k.id
+        WHERE (s.status = 'current') <> (k.embedding_space_id IS NOT DISTINCT FROM s.id)""",
 }
 
 # What holds once all is over. Each gives a row for each violation: what it is about, and how it is wrong.
@@ -203,8 +203,8 @@ AT_REST = {
     "a text has no vector, and its ingestion was done": """
         SELECT d.uri, c.position FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.knowledge k ON k.id = d.knowledge_id
         JOIN agno.run r ON r.id = d.run_id
-        WHERE r.status = 'done' AND k.space_id IS NOT NULL AND c.refused IS NULL
-          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id)""",
+        WHERE r.status = 'done' AND k.embedding_space_id IS NOT NULL AND c.refused IS NULL
+          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id)""",
 }
 
 
@@ -283,7 +283,7 @@ TABLES = {
     "chunk": "a chunk is of a version that nothing waits for",
     "chunk_embedding": "a text that is to get a vector is in no step",
     "knowledge": "the searched chunks of a knowledge base are not counted",
-    "space": "a knowledge base is searched in a space that is not its current one",
+    "embedding_space": "a knowledge base is searched in an embedding space that is not its current one",
 }
 REFERENCE_ONLY = {
     "task_result": "results of users' own tasks: tests/contract",
@@ -334,7 +334,7 @@ WORDS = {
         "scan": "an ingestion is scanned, or has sources, without its scan being done",
         "ingest": "a source is in the hands of no step that is open, or in those of one and not taken",
         "embed": "what is counted as to be embedded is not in a step",
-        "tidy": "an ingestion is tidied while something of it is open",
+        "finalize": "an ingestion is tidied while something of it is open",
     },
     "step.waits_for": {
         "confirmation": "a step waits for somebody who can do nothing for it",
@@ -352,10 +352,10 @@ WORDS = {
         "duplicate": "a source that failed does not say why, or one that is in has no document",
         "failed": "a source that failed does not say why, or one that is in has no document",
     },
-    "space.status": {
-        "building": "a knowledge base is searched in a space that is not its current one",
-        "current": "a knowledge base is searched in a space that is not its current one",
-        "retired": "a knowledge base is searched in a space that is not its current one",
+    "embedding_space.status": {
+        "building": "a knowledge base is searched in an embedding space that is not its current one",
+        "current": "a knowledge base is searched in an embedding space that is not its current one",
+        "retired": "a knowledge base is searched in an embedding space that is not its current one",
     },
 }
 MOVES = {
@@ -407,37 +407,36 @@ INGEST_MOVES = {
     "knowledge/store/ingest.drop_chunks": "record",
     "knowledge/store/ingest.drop_retired": "record",
     "knowledge/store/ingest.end_sources": "record",
-    "knowledge/store/ingest.find_near": "record",
     "knowledge/store/ingest.free_sources": "break_down",
-    "knowledge/store/ingest.hold_documents": "record",
-    "knowledge/store/ingest.keep_call": "receive",
-    "knowledge/store/ingest.take_undone": "record",
+    "knowledge/store/ingest.upsert_documents": "record",
+    "knowledge/store/ingest.update_call": "receive",
+    "knowledge/store/ingest.clear_vectors_missing": "record",
     "knowledge/store/ingest.raise_version": "record",
     "knowledge/store/ingest.refuse": "record",
     "knowledge/store/ingest.remove_documents": "take_out",
     "knowledge/store/ingest.scanned": "record",
-    "knowledge/store/ingest.switch_space": "another_model",
+    "knowledge/store/ingest.switch_embedding_space": "another_model",
     "knowledge/store/ingest.touch_documents": "record",
-    "knowledge/store/ingest.write_again": "record",
+    "knowledge/store/ingest.write_retry": "record",
     "knowledge/store/ingest.write_documents": "record",
     "knowledge/store/ingest.write_embeds": "record",
     "knowledge/store/bases.ensure": "submit",
-    "knowledge/store/bases.ensure_space": "receive",
+    "knowledge/store/bases.ensure_embedding_space": "receive",
     "knowledge/store/bases.raise_version": "take_out",
     # Functions of the database.
     "begin_ingestion": "submit",
-    "bequeath": "take_out",
+    "reassign_chunks": "take_out",
     "ingestion_ends": "break_down",
-    "go_on": "go_on",
+    "schedule_next": "follow_up",
     "merge_duplicates": "record",
     "switch_documents": "record",
 }
-"""The same, of ingestions; their rules are in integration/storage/test_ingest_machine.py."""
+"""The same, of ingestions; their rules are in integration/knowledge/store/test_ingest_machine.py."""
 MOVED_ELSEWHERE = {
     "attach_partition": "test_search_index.py",
     "count_words": "test_search_index.py",
     "drop_partition": "test_search_index.py",
     "knowledge/store/search.indexed": "test_search_index.py",
-    "knowledge/store/bases.remove": "test_knowledge.py",
+    "knowledge/store/bases.remove": "test_bases.py",
 }
 """What writes the same tables without moving anything in them, and where it is tested."""

@@ -21,8 +21,8 @@ from tests.servers import TEMPLATE, Servers
 from tests.worker import Worker
 
 TABLES = [table.name for table in reversed(metadata.sorted_tables)]
-OF_WORKERS = {"meta", "worker"}
-"""Tables that live workers wrote at their start and won't write again."""
+OF_WORKERS = {"meta", "worker", "agent"}
+"""Tables that live workers wrote at their start and won't write again. The agents are in the template, too."""
 KEPT_KEYS = (b"_kombu.binding.", b"agno.canary.", EPOCH_KEY.encode())
 """Keys of live workers in Redis."""
 FINISHES_IN_S = 3.0
@@ -96,7 +96,7 @@ class Place:
 
     def _empty(self, connection: psycopg.Connection, client: redis.Redis) -> None:
         if not self.workers:
-            emptied = [table for table in TABLES if table != "meta"]
+            emptied = [table for table in TABLES if table not in ("meta", "agent")]
             connection.execute("; ".join(f"DELETE FROM agno.{table}" for table in emptied).encode())
             connection.execute("DELETE FROM agno.meta WHERE key <> ALL (%s)", [self.migrated])
             connection.execute("SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence")

@@ -23,6 +23,9 @@ import psycopg
 from agno_workers.database import migrate
 from agno_workers.local import LocalServers, Postgres, Valkey
 from agno_workers.local.supervisor import ProcessSpec
+from agno_workers.registry import Registry
+from agno_workers.repositories import Database
+from agno_workers.runs.agents import RegisteredAgent
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = "agno_template"
@@ -112,7 +115,11 @@ def _make_seed(folder: Path) -> None:
     with Postgres(folder, fsync=False) as postgres:
         with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        migrate.upgrade(postgres.url_of(TEMPLATE))
+        url = postgres.url_of(TEMPLATE)
+        migrate.upgrade(url)
+        with Database(url) as database:  # as a worker with AGNO_IMPORTS=tests.agents does
+            agents = Registry.importing("tests.agents").all()
+            database.agents.register(RegisteredAgent(agent.name, agent.queue or "agents") for agent in agents)
 
 
 def main(folder: Path, parent: int) -> None:

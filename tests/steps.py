@@ -41,8 +41,8 @@ class Shelf:
         self.added: list[Source] = []
         self.library = KnowledgeService(pool, self, self._add)
 
-    def ask(self, knowledge: str, question: str, **_: Any) -> list[SearchResult]:
-        self.asked.append(question)
+    def search(self, knowledge: str, query: str, **_: Any) -> list[SearchResult]:
+        self.asked.append(query)
         return list(self.hits)
 
     def similar(self, knowledge: str, uri: str, **_: Any) -> list[SearchResult]:

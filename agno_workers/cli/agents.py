@@ -101,7 +101,7 @@ def _knowledge(agent: Agent) -> str | None:
         return None
     use = use_of(agent.knowledge)
     how = "by a tool" if use.way == "tool" else "with each question"
-    return f"{use.knowledge.name}, {how}{', may add to it' if use.learning else ''}"
+    return f"{use.knowledge.name}, {how}{', may add to it' if use.feedback else ''}"
 
 
 def _limits(limits: Limits) -> str:

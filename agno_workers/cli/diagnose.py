@@ -205,7 +205,7 @@ def _named(step: Step) -> str:
             return "A batch of documents"
         case StepKind.EMBED:
             return "A batch of vectors"
-        case StepKind.TIDY:
+        case StepKind.FINALIZE:
             return "Tidying up"
 
 

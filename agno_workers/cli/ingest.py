@@ -1,4 +1,4 @@
-"""`agno-workers ingest`: bring documents into a knowledge base, and watch how that goes."""
+"""`agno-workers ingest`: ingest documents into a knowledge base, and show the progress."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from agno_workers.cli import knowledge_commands as shelf
-from agno_workers.cli import screen
+from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate, share
 from agno_workers.cli.autostart import autostart
 from agno_workers.cli.consumers import listening
@@ -43,47 +42,47 @@ def ingest(
         help="Files, folders, globs, URLs, sitemaps, s3://..., gs://..., az://...; or a description as JSON: '{\"database\": ...}'.",
     ),
     knowledge: str = typer.Option(
-        ..., "--knowledge", "-k", help="The knowledge base; it is made where there is none."
+        ..., "--knowledge", "-k", help="The knowledge base; it is created if necessary."
     ),
     wait: bool = typer.Option(
-        False, "--wait", help="Show how it goes until it is over. Without: print its id and leave."
+        False, "--wait", help="Show the progress until the end. Without: print the id and exit."
     ),
     embedder: str | None = typer.Option(
         None,
         "--embedder",
-        help="local (default), openai:MODEL or compatible:URL#MODEL; kept with the knowledge base.",
+        help="local (default), openai:MODEL or compatible:URL#MODEL; stored with the knowledge base.",
     ),
     vision: str | None = typer.Option(
         None,
         "--vision",
         metavar="MODEL",
-        help="Describes images: openai:MODEL, anthropic:MODEL ... as agents have it; none: no longer. Kept with the knowledge base.",
+        help="A model that describes images: openai:MODEL, anthropic:MODEL ...; none removes it. Stored with the knowledge base.",
     ),
     glob: list[str] = typer.Option(
-        [], "--glob", help="Of folders only these files: '*.md'. May be repeated."
+        [], "--glob", help="Only these files of folders: '*.md'. May be repeated."
     ),
     metadata: list[str] = typer.Option(
-        [], "--metadata", metavar="NAME=VALUE", help="Goes with each document. May be repeated."
+        [], "--metadata", metavar="NAME=VALUE", help="Metadata for each document. May be repeated."
     ),
     batch: bool = typer.Option(
-        False, "--batch", help="Vectors by the provider's batch API: half the price, within a day."
+        False, "--batch", help="Use the provider's batch API for vectors: half the price, within a day."
     ),
     key: str | None = typer.Option(
-        None, "--key", help="Idempotency key: the same key again gives the same ingestion."
+        None, "--key", help="Idempotency key: repeating it returns the same ingestion."
     ),
     json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
 ) -> None:
-    """Bring documents into a knowledge base. The same again costs next to nothing: only what changed is read.
+    """Ingest documents into a knowledge base. Repeating it reads only what changed.
 
-    Exits 0 when everything is in, 1 when some documents failed, 2 when it could not begin. Ctrl-C stops watching, not the work.
+    Exits 0 if all documents are stored, 1 if some failed, 2 if it could not start. Ctrl-C stops the display, not the ingestion.
     """
     brought, more = (
         given([_described(each) for each in sources]),
-        options(shelf.pairs("--metadata", metadata), glob, batch=batch),
+        options(knowledge_commands.pairs("--metadata", metadata), glob, batch=batch),
     )
     with (
         autostart(wait=wait, knowledge=min(4, os.cpu_count() or 1)) as ready,
-        shelf.opened(ready.settings) as here,
+        knowledge_commands.opened(ready.settings) as here,
     ):
         here.ensure(knowledge, embedder, vision)
         job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
@@ -91,14 +90,14 @@ def ingest(
 
 
 def submitted(here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool) -> None:
-    """What a command says of an ingestion that it has begun: all of it, or where to look."""
+    """Show a submitted ingestion until its end, or print its id."""
     if wait:
         follow(here, job, json=json)
     elif json:
         typer.echo(screen.as_json(job.progress()))
     else:
         typer.echo(job.id)
-        typer.echo(f"agno-workers knowledge watch {job.id} shows how it goes.", err=True)
+        typer.echo(f"`agno-workers knowledge watch {job.id}` shows the progress.", err=True)
 
 
 def _described(source: str) -> str | dict[str, Any]:
@@ -107,17 +106,17 @@ def _described(source: str) -> str | dict[str, Any]:
     try:
         return msgspec.json.decode(source, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise InvalidInput(f"{source!r} begins like JSON and is none ({error}): correct it.") from error
+        raise InvalidInput(f"{source!r} starts like JSON and is not valid ({error}): correct it.") from error
 
 
 def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> None:
-    """Until it is over. Exits 1 where a document failed; raises what the whole of it failed with."""
+    """Show the progress until the end. Exits 1 if a document failed; raises the error of a failed ingestion."""
     console = screen.console(stderr=json)
     try:
         ended = _watch(here, job, console)
     except KeyboardInterrupt:
         typer.echo(
-            f"\nIt goes on: `agno-workers knowledge watch {job.id}` looks again, `agno-workers runs cancel {job.id}` ends it.",
+            f"\nThe ingestion continues: `agno-workers knowledge watch {job.id}` shows it, `agno-workers runs cancel {job.id}` ends it.",
             err=True,
         )
         raise typer.Exit(130) from None
@@ -133,7 +132,7 @@ def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> No
 
 
 def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progress:
-    """Look four times a second."""
+    """Poll the progress."""
     arrivals, begun, hinted = Arrivals(), time.monotonic(), False
     with _shown(console) as shown:
         while True:
@@ -146,19 +145,19 @@ def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progres
                 return progress
             if progress.status == RunStatus.QUEUED and not hinted and now - begun > _HINT_AFTER_S:
                 hinted = True
-                console.print(Text(_nobody(here, job), "yellow"))
+                console.print(Text(_why_queued(here, job), "yellow"))
             time.sleep(_LOOK_EVERY_S)
 
 
-def _nobody(here: KnowledgeCommands, job: Ingestion) -> str:
-    """Why it has not begun."""
+def _why_queued(here: KnowledgeCommands, job: Ingestion) -> str:
+    """Explain why it has not started."""
     queue = here.settings.knowledge_queue
     if queue not in listening(here.settings):
         return (
-            f"Nobody works on it: no worker listens to the queue {queue!r}. `agno-workers up` starts one, or "
-            f"`celery -A agno_workers worker -Q {queue} -P prefork`. It waits until then."
+            f"No worker listens to the queue {queue!r}; the ingestion waits. Start one with `agno-workers up` or "
+            f"`celery -A agno_workers worker -Q {queue} -P prefork`."
         )
-    return f"No worker has taken it yet: `agno-workers runs show {job.id}` says why."
+    return f"No worker has started it yet: `agno-workers runs show {job.id}` shows why."
 
 
 class _Shows(Protocol):
@@ -167,7 +166,7 @@ class _Shows(Protocol):
 
 @contextmanager
 def _shown(console: Console) -> Iterator[_Shows]:
-    """A bar that changes in place on a terminal, a line now and then elsewhere."""
+    """Show a live bar on a terminal, or a line now and then elsewhere."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -219,12 +218,12 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
     for line in _reasons(failures, ended.failed):
         console.print(line, soft_wrap=True)
     if ended.failed:
-        again = f"Again, those alone: agno-workers knowledge retry {job.id}"
+        again = f"Retry the failed ones: agno-workers knowledge retry {job.id}"
         console.print(again, style="dim", markup=False, soft_wrap=True)
 
 
 def _reasons(failures: Sequence[Failure], many: int, width: int | None = None) -> list[Text]:
-    """A line each; with a `width`, on one line each, of which the reason is to be read."""
+    """Format one line a failure; with a `width`, shorten the uri so that the reason fits."""
     lines = []
     for each in failures:
         uri, said = each.uri, f"{each.uri}: {each.message}"

@@ -1,4 +1,4 @@
-"""`agno-workers knowledge`: which knowledge bases there are, what is in one, and what people decide about it."""
+"""`agno-workers knowledge`: list and show knowledge bases, review notes, list gaps and duplicates."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import knowledge_commands as shelf
-from agno_workers.cli import screen
+from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.ingest import follow, submitted
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.store.feedback import Gap, KeptNote
+from agno_workers.knowledge.store.feedback import Gap, ReviewNote
 from agno_workers.knowledge.store.stats import Base, KnowledgeStats, Model, Origin
-from agno_workers.knowledge.types import SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Which knowledge bases there are, what is in one, what agents learned and what is missing.",
+    help="List and maintain knowledge bases, review notes of agents, list gaps.",
 )
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 _NAME = typer.Argument(metavar="NAME", help="The knowledge base.")
 _RUN = typer.Argument(metavar="ID", help="The ingestion.")
-_WAIT = typer.Option(False, "--wait", help="Show how it goes until it is over.")
+_WAIT = typer.Option(False, "--wait", help="Show the progress until the end.")
 
 
 @app.command()
 def ls(json: bool = _AS_JSON) -> None:
     """List the knowledge bases."""
-    with shelf.opened() as here:
+    with knowledge_commands.opened() as here:
         bases, now = KnowledgeStats(here.pool).bases(), here.look.now()
     if json:
         typer.echo(screen.as_json(bases))
     elif not bases:
-        typer.echo("No knowledge bases: `agno-workers ingest FOLDER --knowledge NAME` makes one.")
+        typer.echo("No knowledge bases: `agno-workers ingest FOLDER --knowledge NAME` creates one.")
     else:
         console = screen.console()
         columns = ("name", "documents", "chunks", "vectors", "changed", "state", "searched with")
@@ -45,7 +44,7 @@ def ls(json: bool = _AS_JSON) -> None:
 
 
 def _row(base: Base, now: datetime) -> tuple[str | Text, ...]:
-    state = Text(f"{base.open} ingestion(s)", "cyan") if base.open else Text("at rest", "dim")
+    state = Text(f"{base.open} ingestion(s)", "cyan") if base.open else Text("idle", "dim")
     changed = f"{screen.age(base.updated_at, now)} ago" if base.updated_at else "never"
     return (
         base.name,
@@ -54,14 +53,14 @@ def _row(base: Base, now: datetime) -> tuple[str | Text, ...]:
         f"{base.vectors:,}",
         changed,
         state,
-        base.model or "words only",
+        base.model or "keywords only",
     )
 
 
 @app.command()
 def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
-    """Show one: its models, where its documents are from, its last ingestions."""
-    with shelf.opened() as here:
+    """Show one: its models, the origins of its documents, its last ingestions."""
+    with knowledge_commands.opened() as here:
         row = here.knowledges.get(name)
         overview = KnowledgeStats(here.pool)
         (base,) = overview.bases(name)
@@ -97,7 +96,7 @@ def _show_models(console: Console, models: Sequence[Model], chunks: int) -> None
     columns = ("status", "vectors", "index", "model")
     rows = [
         (
-            Text(model.status, "green" if model.status is SpaceStatus.CURRENT else "dim"),
+            Text(model.status, "green" if model.status is EmbeddingSpaceStatus.CURRENT else "dim"),
             f"{model.vectors:,} of {chunks:,}",
             "HNSW" if model.is_indexed else "exact",
             f"{model.model} ({model.dimensions})",
@@ -108,7 +107,7 @@ def _show_models(console: Console, models: Sequence[Model], chunks: int) -> None
     if rows:
         console.print(screen.table(console.width, columns, rows, right=("vectors",)))
     else:
-        console.print("No vectors yet: it can be searched by words.", style="dim")
+        console.print("No vectors yet: keyword search only.", style="dim")
 
 
 def _show_origins(console: Console, origins: Sequence[Origin], now: datetime) -> None:
@@ -124,38 +123,38 @@ def _show_origins(console: Console, origins: Sequence[Origin], now: datetime) ->
 
 
 def _waits(base: Base) -> list[str]:
-    """What people may want to see to."""
+    """Suggest next commands."""
     said = {
-        f"{base.notes} note(s) of agents wait: `agno-workers knowledge review {base.name}`.": base.notes,
-        f"{base.gaps} question(s) had no good hit: `agno-workers knowledge gaps {base.name}`.": base.gaps,
+        f"{base.notes} note(s) of agents wait for a review: `agno-workers knowledge review {base.name}`.": base.notes,
+        f"{base.gaps} question(s) had no good result: `agno-workers knowledge gaps {base.name}`.": base.gaps,
     }
     return [sentence for sentence, many in said.items() if many]
 
 
 @app.command()
 def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not ask.")) -> None:
-    """Remove a knowledge base with all that is in it; ingestions into it are cancelled."""
-    with shelf.opened() as here:
+    """Remove a knowledge base with its documents, and cancel its ingestions."""
+    with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         (base,) = KnowledgeStats(here.pool).bases(name)
         if not yes:
             asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
             typer.confirm(asked, abort=True)
         here.knowledges.remove(name)
-    typer.echo(f"{name} is removed.")
+    typer.echo(f"Removed {name}.")
 
 
 @app.command()
 def reindex(
     name: str = _NAME,
     embedder: str | None = typer.Option(
-        None, "--embedder", help="A new model; the old one is searched until all is there."
+        None, "--embedder", help="A new model; the old one is searched until the new one is complete."
     ),
     wait: bool = _WAIT,
     json: bool = _AS_JSON,
 ) -> None:
-    """Make the vectors that are missing, or all of them with a new model, without downtime."""
-    with shelf.opened() as here:
+    """Make missing vectors, or all vectors with a new model, without downtime."""
+    with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         here.ensure(name, embedder)
         submitted(here, here.began(here.knowledges.reindex(name)), wait=wait, json=json)
@@ -163,10 +162,10 @@ def reindex(
 
 @app.command()
 def watch(run_id: str = _RUN, json: bool = _AS_JSON) -> None:
-    """Show how an ingestion goes until it is over. Exits 1 when some documents failed."""
-    with shelf.opened() as here:
+    """Show the progress of an ingestion until its end. Exits 1 if documents failed."""
+    with knowledge_commands.opened() as here:
         job = here.ingestion(run_id)
-        job.progress()  # raises RunNotFound before anything is drawn
+        job.progress()  # raises RunNotFound before drawing
         follow(here, job, json=json)
 
 
@@ -174,14 +173,14 @@ def watch(run_id: str = _RUN, json: bool = _AS_JSON) -> None:
 def failures(
     run_id: str = _RUN, limit: int = typer.Option(100, "--limit", min=1, max=100_000), json: bool = _AS_JSON
 ) -> None:
-    """List what an ingestion could not bring in, and why. Exits 1 where there is something."""
-    with shelf.opened() as here:
+    """List the failed sources of an ingestion with their reasons. Exits 1 if there are any."""
+    with knowledge_commands.opened() as here:
         job = here.ingestion(run_id)
         progress, listed = job.progress(), job.failures(limit)
     if json:
         typer.echo(screen.as_json(listed))
     elif not listed:
-        typer.echo(f"Nothing failed, {progress.settled:,} documents so far.")
+        typer.echo(f"No failures in {progress.settled:,} documents so far.")
     else:
         console = screen.console()
         for each in listed:
@@ -194,9 +193,26 @@ def failures(
 
 @app.command()
 def retry(run_id: str = _RUN, wait: bool = _WAIT, json: bool = _AS_JSON) -> None:
-    """Begin a new ingestion of what failed in one, and of what it left undone."""
-    with shelf.opened() as here:
+    """Ingest the failed and unfinished sources of an ingestion again."""
+    with knowledge_commands.opened() as here:
         submitted(here, here.ingestion(run_id).retry(), wait=wait, json=json)
+
+
+@app.command()
+def duplicates(
+    name: str = _NAME, limit: int = typer.Option(100, "--limit", min=1, max=100_000), json: bool = _AS_JSON
+) -> None:
+    """List documents whose text equals that of another one, or nearly."""
+    with knowledge_commands.opened() as here:
+        listed = KnowledgeStats(here.pool).duplicates(here.knowledges.get(name).id, limit)
+    if json:
+        typer.echo(screen.as_json(listed))
+    elif not listed:
+        typer.echo(f"No duplicates in {name}.")
+    else:
+        console = screen.console()
+        rows = [(f"{each.similarity:.0%}", each.uri, each.of) for each in listed]
+        console.print(screen.table(console.width, ("alike", "document", "same as"), rows, right=("alike",)))
 
 
 @app.command()
@@ -204,36 +220,36 @@ def review(
     name: str = _NAME,
     verdict: str | None = typer.Argument(None, metavar="[approve|reject]"),
     id: int | None = typer.Argument(None, metavar="[NOTE]"),
-    note: str | None = typer.Option(None, "--note", help="Why; it is kept."),
+    note: str | None = typer.Option(None, "--note", help="The reason; it is stored."),
     by: str | None = typer.Option(None, "--by", help="Who decides."),
     json: bool = _AS_JSON,
 ) -> None:
-    """List what agents learned and are not sure of; approve makes a document of one, reject keeps the note."""
+    """List notes of agents that wait for a review. `approve` turns a note into a document."""
     if verdict not in (None, "approve", "reject"):
-        raise InvalidInput(f"{verdict!r} is no verdict: write approve or reject.")
+        raise InvalidInput(f"unknown verdict {verdict!r}: use approve or reject.")
     if verdict is not None and id is None:
         raise InvalidInput(f"{verdict} which note? `agno-workers knowledge review {name}` lists them.")
-    with shelf.opened() as here:
+    with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         if verdict is None or id is None:
-            _show_notes(here.learned.notes(name), name, json=json)
+            _show_notes(here.feedback.notes(name), name, json=json)
             return
         kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
         here.database.submissions.wake_keeper()
-    said = "is approved, and becomes a document" if verdict == "approve" else "is rejected"
-    typer.echo(screen.as_json(kept) if json else f"Note {kept.id} {said}.")
+    done = "Approved note {}; it is being ingested." if verdict == "approve" else "Rejected note {}."
+    typer.echo(screen.as_json(kept) if json else done.format(kept.id))
 
 
-def _show_notes(notes: Sequence[KeptNote], name: str, *, json: bool) -> None:
+def _show_notes(notes: Sequence[ReviewNote], name: str, *, json: bool) -> None:
     if json:
         typer.echo(screen.as_json(notes))
         return
     if not notes:
-        typer.echo(f"No note of {name} waits.")
+        typer.echo(f"No notes of {name} wait for a review.")
         return
     console = screen.console()
     for kept in notes:
-        told = f"  {kept.confidence:.0%} sure, by {kept.author}, from {kept.source or 'nowhere'}"
+        told = f"  {kept.confidence:.0%} sure, by {kept.author}, from {kept.source or 'an unknown source'}"
         console.print(Text.assemble((str(kept.id), "bold"), f"  {kept.title}", (told, "dim")))
         console.print(screen.indented(screen.one_line(kept.content, 500)))
     typer.echo(f"\nagno-workers knowledge review {name} approve NOTE, or reject NOTE --note WHY")
@@ -243,22 +259,22 @@ def _show_notes(notes: Sequence[KeptNote], name: str, *, json: bool) -> None:
 def gaps(
     name: str = _NAME,
     limit: int = typer.Option(50, "--limit", min=1, max=10_000),
-    forget: str | None = typer.Option(None, "--forget", metavar="QUESTION", help="Strike one out: it is filled, or none."),
+    forget: str | None = typer.Option(None, "--forget", metavar="QUESTION", help="Delete a gap."),
     json: bool = _AS_JSON,
 ) -> None:  # fmt: skip
-    """List the questions that had no good hit, the most asked first."""
-    with shelf.opened() as here:
+    """List the questions without a good result, the most frequent first."""
+    with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
         if forget is not None:
-            if not here.learned.forget_gap(name, forget):
-                raise InvalidInput(f"{forget!r} is no gap of {name!r}: `knowledge gaps {name}` lists them.")
-            typer.echo("It is struck out.")
+            if not here.feedback.forget_gap(name, forget):
+                raise InvalidInput(f"{name!r} has no gap {forget!r}: `knowledge gaps {name}` lists gaps.")
+            typer.echo(f"Deleted the gap {forget!r}.")
             return
-        listed, now = here.learned.gaps(name, limit), here.look.now()
+        listed, now = here.feedback.gaps(name, limit), here.look.now()
     if json:
         typer.echo(screen.as_json(listed))
     elif not listed:
-        typer.echo(f"No gaps in {name}: every question had a good hit, or nobody has asked.")
+        typer.echo(f"No gaps in {name}.")
     else:
         _show_gaps(listed, now)
 

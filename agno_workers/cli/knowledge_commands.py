@@ -1,4 +1,4 @@
-"""What the commands about knowledge work with: Postgres, and what there is in it of knowledge bases."""
+"""Shared parts of the knowledge commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agno_workers.settings import Settings
 
 @dataclass(frozen=True)
 class KnowledgeCommands:
-    """Knowledge bases, as a command reaches them."""
+    """Services of a knowledge command."""
 
     settings: Settings
     database: Database
@@ -47,15 +47,15 @@ class KnowledgeCommands:
         return self.database.knowledge
 
     @property
-    def learned(self) -> FeedbackStore:
+    def feedback(self) -> FeedbackStore:
         return self.database.feedback
 
     def described(self, name: str) -> Knowledge:
-        """As the code of AGNO_IMPORTS describes it, or else as Postgres knows it. Raises UnknownKnowledge."""
+        """Return the knowledge base from AGNO_IMPORTS, or from Postgres. Raises UnknownKnowledge."""
         return in_code(self.settings, name) or as_row(self.knowledges.get(name))
 
     def ensure(self, name: str, embedder: str | None, vision: str | None = None) -> None:
-        """Make it where there is none, with the options of the code, or with these. The vision model `none` is none."""
+        """Create it if necessary, with the options of the code or these. The vision model `none` removes it."""
         known = in_code(self.settings, named(name))
         said: dict[str, Any] = {"embedder": embedder} if embedder else {}
         if vision:
@@ -63,13 +63,13 @@ class KnowledgeCommands:
         for option, value in said.items() if known else ():
             if (has := getattr(known, option)) not in (None, value):
                 raise InvalidInput(
-                    f"the code of AGNO_IMPORTS says that {name!r} has the {option} {has!r}: change it there."
+                    f"the {option} of {name!r} is {has!r} in the code of AGNO_IMPORTS: change it there."
                 )
         finders: tuple[tuple[Callable[[str], object], str | None], ...] = (
             (resolve, embedder), (resolve_model, said.get("vision"))
         )  # fmt: skip
         for find, model in finders:
-            with suppress(ModelRejected):  # the workers may have the key that it lacks here
+            with suppress(ModelRejected):  # the workers may have the key that is missing here
                 find(model) if model else None
         self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
 
@@ -77,7 +77,7 @@ class KnowledgeCommands:
         return Ingestion(run_id, self.database)
 
     def began(self, submitted: Submitted) -> Ingestion:
-        """An ingestion that is on the road; the keeper sends it."""
+        """Return a submitted ingestion, and wake the keeper, which sends it."""
         self.database.submissions.wake_keeper()
         return self.ingestion(submitted.run_id)
 
@@ -92,7 +92,7 @@ def opened(given: Settings | None = None) -> Iterator[KnowledgeCommands]:
 
 
 def in_code(given: Settings, name: str) -> Knowledge | None:
-    """As a module of AGNO_IMPORTS describes it; None: there is no code, or it is not in there."""
+    """Return the knowledge base from a module of AGNO_IMPORTS, if there is one."""
     if not given.imports:
         return None
     connection.import_from_here()
@@ -104,7 +104,7 @@ def as_row(row: KnowledgeRow) -> Knowledge:
 
 
 def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
-    """`lang=en` and `year=2024` as values; JSON where it is JSON, else text. Raises InvalidInput."""
+    """Parse `lang=en` and `year=2024`; a value that is not JSON is text. Raises InvalidInput."""
     found: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")

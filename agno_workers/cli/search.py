@@ -1,4 +1,4 @@
-"""`agno-workers search`: ask a knowledge base."""
+"""`agno-workers search`: search a knowledge base."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import knowledge_commands as shelf
-from agno_workers.cli import screen
+from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.autostart import autostart
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.stats import KnowledgeStats
@@ -24,30 +23,40 @@ _EVERYWHERE = re.compile(
     r"|what|when|where|which|who|why|will|with|you|your",
     re.IGNORECASE,
 )
-"""To mark these, or shorter ones, would say nothing."""
+"""Words that are not highlighted, as are shorter ones."""
 
 
 @app.command()
 def search(
     knowledge: str = typer.Argument(metavar="NAME", help="The knowledge base."),
     question: str = typer.Argument(help="A question, or a few words."),
-    mode: str | None = typer.Option(None, "--mode", help="hybrid (default), semantic or keyword."),
+    search_type: str | None = typer.Option(None, "--search-type", help="hybrid (default), vector or keyword."),
     filters: list[str] = typer.Option(
         [],
         "--filter",
         metavar="NAME=VALUE",
         help="Only documents with this metadata; VALUE may be JSON: 'year={\"gte\": 2024}'. May be repeated.",
     ),
-    limit: int | None = typer.Option(
-        None, "--limit", min=1, max=1000, help="Hits at the most; default: the knowledge base's, else 8."
+    max_results: int | None = typer.Option(
+        None, "--max-results", min=1, max=1000, help="Maximum number of results; default: the knowledge base's, or 8."
     ),
-    json: bool = typer.Option(False, "--json", help="Print JSON: whole chunks, and what their score is made of."),
+    duplicates: bool | None = typer.Option(
+        None, "--duplicates/--no-duplicates", help="Show or drop documents that nearly equal a better result."
+    ),
+    json: bool = typer.Option(False, "--json", help="Print JSON with whole chunks and the parts of their scores."),
 ) -> None:  # fmt: skip
-    """Find the chunks that answer a question, the best first."""
-    chosen = shelf.pairs("--filter", filters)
-    with autostart() as ready, shelf.opened(ready.settings) as here:
+    """Find the chunks that match a question, best first."""
+    chosen = knowledge_commands.pairs("--filter", filters)
+    with autostart() as ready, knowledge_commands.opened(ready.settings) as here:
         described = here.described(knowledge)
-        hits = here.library.ask(described, question, limit=limit, mode=mode, filters=chosen)  # type: ignore[arg-type]  # another mode is refused there
+        hits = here.library.search(
+            described,
+            question,
+            max_results=max_results,
+            search_type=search_type,  # type: ignore[arg-type]  # the retriever refuses another one
+            filters=chosen,
+            near_duplicates=duplicates,
+        )
         if not hits:
             _must_hold_something(here, knowledge)
     if json:
@@ -55,19 +64,19 @@ def search(
     elif hits:
         _show(screen.console(), hits, question)
     else:
-        narrowed = " Try it without --filter." if chosen else " Try other words."
-        typer.echo(f"Nothing in {knowledge} fits.{narrowed}")
+        hint = "Try without --filter." if chosen else "Try other words."
+        typer.echo(f"No results in {knowledge}. {hint}")
 
 
-def _must_hold_something(here: shelf.KnowledgeCommands, knowledge: str) -> None:
+def _must_hold_something(here: knowledge_commands.KnowledgeCommands, knowledge: str) -> None:
     (base,) = KnowledgeStats(here.pool).bases(knowledge)
     if not base.documents and base.open:
         raise InvalidInput(
-            f"{knowledge!r} is still empty: an ingestion is under way, `agno-workers knowledge show {knowledge}`."
+            f"{knowledge!r} is still empty: an ingestion is running, see `agno-workers knowledge show {knowledge}`."
         )
     if not base.documents:
         raise InvalidInput(
-            f"{knowledge!r} is empty: `agno-workers ingest FOLDER --knowledge {knowledge}` brings documents in."
+            f"{knowledge!r} is empty: `agno-workers ingest FOLDER --knowledge {knowledge}` adds documents."
         )
 
 
@@ -85,7 +94,7 @@ def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None
 
 
 def place(hit: SearchResult) -> str:
-    """Where in its document: `Title > Heading > Heading`."""
+    """Return the place in the document: `Title > Heading > Heading`."""
     path = [part for part in hit.heading if part]
     if hit.title and path[:1] != [hit.title]:
         path.insert(0, hit.title)
@@ -93,7 +102,7 @@ def place(hit: SearchResult) -> str:
 
 
 def marks(question: str) -> re.Pattern[str] | None:
-    """The words of a question, to be marked where they stand, with what may be inflected."""
+    """Return a pattern that highlights the words of a question, with common inflections."""
     asked = {word for word in re.findall(r"\w+", question) if len(word) >= _LONG_WORD}
     words = sorted((word for word in asked if not _EVERYWHERE.fullmatch(word)), key=len, reverse=True)
     stems = [re.escape(word[:-1] if len(word) > 4 and word.endswith("s") else word) for word in words]
@@ -101,7 +110,7 @@ def marks(question: str) -> re.Pattern[str] | None:
 
 
 def snippet(content: str, words: re.Pattern[str] | None) -> str:
-    """The part of a chunk in which most of the words stand."""
+    """Return the part of a chunk with the most words of the question."""
     line = " ".join(content.split())
     if len(line) <= _SNIPPET_CHARS:
         return line

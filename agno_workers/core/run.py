@@ -81,7 +81,7 @@ class StepKind(StrEnum):
     """Read a batch of documents, and cut them into chunks."""
     EMBED = "embed"
     """The vectors of a batch of chunks."""
-    TIDY = "tidy"
+    FINALIZE = "finalize"
     """What comes at the end of an ingestion."""
 
 

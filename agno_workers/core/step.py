@@ -37,7 +37,7 @@ STEP_TYPES = {
         StepType(StepKind.SCAN, "agno.scan", "knowledge", starts=RunKind.INGESTION),
         StepType(StepKind.INGEST, "agno.ingest", "knowledge"),
         StepType(StepKind.EMBED, "agno.embed", "knowledge"),
-        StepType(StepKind.TIDY, "agno.tidy", "knowledge"),
+        StepType(StepKind.FINALIZE, "agno.finalize", "knowledge"),
     )
 }
 """Every kind of step that a worker executes. A delegation is not among them: its child run does the work."""

@@ -1,8 +1,8 @@
-"""The program that reads documents, one after the other, and dies of those that are meant to kill: `-m ...knowledge.child`.
+"""The process that reads documents: `python -m agno_workers.knowledge.child`. A malicious document kills only this process.
 
-The worker (process.py) writes an order, then tasks, and gets an answer for each, in order. What a parser may use is
-limited by the kernel: address space, seconds of CPU for each document, no files to write, few to open. It ends with
-the worker: when its input is closed, and by a signal should the worker be killed while a document is read.
+The worker (process.py) writes an order, then tasks, and receives an answer to each, in order. The kernel limits the parsers:
+address space, CPU seconds for each document, no writable files, few open ones. The process exits when its input is closed, and
+is killed by a signal if the worker dies while a document is read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Prepare = Callable[[Parsed, bytes, str, Source, Chunking], Prepared | Refusal]
 
 
 def main() -> None:
-    """Answers until its input is closed."""
+    """Answer tasks until the input is closed."""
     tasks, answers = _private_pipes()
     order = msgspec.msgpack.decode(_next_frame(tasks) or b"", type=Order)
     _end_with(order.parent)
@@ -59,7 +59,7 @@ class _Child:
         self._read = 0
         _warm_up(self._prepare)
         _limit(order)
-        gc.freeze()  # what is loaded by now stays
+        gc.freeze()  # loaded modules stay
 
     def answer(self, task: Task) -> Answer:
         _allow_cpu(self._order.time_limit_s)
@@ -68,8 +68,8 @@ class _Child:
             outcome = self._outcome(task)
         except AgnoError as error:
             return Answer(fault=error.to_json())
-        except ImportError as error:  # such as a library that is not installed
-            return Answer(fault=SettingsError(f"Documents can't be read here: {error}.").to_json())
+        except ImportError as error:  # such as a missing library
+            return Answer(fault=SettingsError(f"documents can't be read here: {error}.").to_json())
         except MemoryError:
             pass
         else:
@@ -79,7 +79,7 @@ class _Child:
         return Answer(refusal=self._no_memory(), leaves=True)
 
     def _outcome(self, task: Task) -> Prepared | Refusal:
-        """What goes wrong in a parser is the document's fault, whatever a library raises: Rust's panics are no Exceptions."""
+        """Read one document. Any error of a parser is the document's fault; Rust panics are not Exceptions."""
         try:
             media_type = detect(task.content, task.media_type, task.name)
             parsed = _with(read(task.content, media_type, task.name), task.seen)
@@ -90,14 +90,14 @@ class _Child:
         except RecursionError:
             return Refusal("unreadable", "It is nested too deeply to be read.")
         except BaseException as error:
-            return Refusal("unreadable", f"It is broken: a parser gave up on it with {_shown(error)}.")
+            return Refusal("unreadable", f"It is broken: the parser failed with {_shown(error)}.")
         try:
             essence = media_type.partition(";")[0]
             return self._prepare(parsed, task.content, essence, task.source, task.chunking)
         except (MemoryError, ImportError, AgnoError):
             raise
         except BaseException as error:
-            return Refusal("crashed", f"It was read, but cutting it to chunks failed with {_shown(error)}.")
+            return Refusal("crashed", f"It was read, but chunking failed with {_shown(error)}.")
 
     def _has_enough(self) -> bool:
         if self._read % _LOOK_AT_MEMORY_EVERY:
@@ -106,18 +106,18 @@ class _Child:
 
     def _no_memory(self) -> Refusal:
         limit = self._order.memory_limit_bytes // 1_000_000
-        return Refusal("memory_limit", f"Reading it takes more than the {limit} MB that a document may use.")
+        return Refusal("memory_limit", f"Reading it takes more than the limit of {limit} MB.")
 
 
 def _with(parsed: Parsed, seen: Parsed | None) -> Parsed:
-    """What is written in an image, and then what it shows."""
+    """Append the description of an image to its metadata."""
     if seen is None:
         return parsed
     return Parsed(parsed.blocks + seen.blocks, parsed.title, parsed.metadata | seen.metadata)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Where tasks come from and answers go; what libraries print goes to the log."""
+    """Return the pipes for tasks and answers. Output of libraries goes to the log."""
     tasks, answers = os.fdopen(os.dup(0), "rb", 1 << 16), os.fdopen(os.dup(1), "wb", 0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -127,7 +127,7 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _next_frame(tasks: BinaryIO) -> bytes | None:
-    """None: the worker has closed the pipe, or is gone."""
+    """Return None if the worker closed the pipe or died."""
     length = tasks.read(LENGTH_BYTES)
     if len(length) < LENGTH_BYTES:
         return None
@@ -142,8 +142,8 @@ def _send(answers: BinaryIO, answer: Answer) -> None:
         MemoryError,
         TypeError,
         ValueError,
-    ) as error:  # a user's strategy gave what is no text, or too much of it
-        why = f"What was made of it can't be written: {_shown(error)}."
+    ) as error:  # a custom strategy returned something else than text, or too much
+        why = f"The result can't be encoded: {_shown(error)}."
         content = frame(Answer(refusal=Refusal("crashed", why), leaves=answer.leaves))
     left = memoryview(content)
     while left:
@@ -151,12 +151,12 @@ def _send(answers: BinaryIO, answer: Answer) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """The kernel kills us with the thread that started us: reading.py keeps one for that."""
+    """Let the kernel kill this process with the thread that started it, which reading.py keeps alive."""
     libc = ctypes.CDLL(None, use_errno=True)
     for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_NO_NEW_PRIVS, 1)):
         if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if os.getppid() != parent:  # the parent died before prctl
         os._exit(1)
 
 
@@ -167,7 +167,7 @@ def _find(name: str) -> Prepare:
 
 
 def _warm_up(prepare: Prepare) -> None:
-    """Loads what the first document would, such as the language model, which is unpacked to a file: still allowed."""
+    """Load everything that a document needs before limits apply, such as the language model, which writes a file."""
     words = "This is the first of the documents, and nobody will ever search for it."
     prepare(
         Parsed((Block("paragraph", words),)), words.encode(), "text/plain", Source("text:first"), Chunking()
@@ -187,7 +187,7 @@ def _limit(order: Order) -> None:
 
 
 def _allow_cpu(seconds: float) -> None:
-    """SIGXCPU comes after that much more of it, give or take a second, and ends the process."""
+    """SIGXCPU ends the process after this much more CPU time, accurate to a second."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = math.ceil(time.process_time() + seconds)
     resource.setrlimit(
@@ -196,8 +196,8 @@ def _allow_cpu(seconds: float) -> None:
 
 
 def _resident_bytes() -> int:
-    """Not getrusage's: the peak of a process includes that of its parent."""
-    with open("/proc/self/statm", "rb") as pages:  # noqa: PTH123 - a child is to start fast, and pathlib is slow to import
+    """Not from getrusage, whose peak includes that of the parent."""
+    with open("/proc/self/statm", "rb") as pages:  # noqa: PTH123 - pathlib is slow to import
         return int(pages.read().split()[1]) * resource.getpagesize()
 
 
@@ -206,7 +206,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _writable(message: str) -> str:
-    """Libraries quote the file."""
+    """Make a message encodable: libraries quote bytes of the file."""
     return message[:500].encode(errors="replace").decode().replace("\0", "?")
 
 

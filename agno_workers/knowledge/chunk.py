@@ -1,15 +1,14 @@
-"""From a document to the pieces that are embedded and found.
+"""Split documents into chunks.
 
-`structure` cuts where the author did: sections by headings, in them between blocks, then between lines of lists, tables and
-code and sentences of prose, and inside a sentence only where one is longer than a piece. Among equally good places it takes
-the one that the words before it choose (their checksum), not the last that fits: so after an edit the cuts fall where they
-fell before, a few pieces on, and only what was edited is embedded again.
+`structure` follows the document: sections by headings, within them blocks, then lines of lists, tables and code and sentences of prose.
+It splits a sentence only if it is longer than a chunk. Among equally good boundaries it takes the one that a checksum of the
+preceding words selects, not the last that fits: after an edit the boundaries realign within a few chunks, and only what was edited is
+embedded again.
 
-`fixed` takes windows of `max_chars`, cut at blanks. `module:function` is the user's own; what it gives is kept within
-`max_tokens` like the others.
+`fixed` takes windows of `max_chars`, split at blanks. `module:function` is your own; its chunks are split to `max_tokens`, too.
 
-No piece is empty or longer than `max_chars` or `max_tokens`; in order, they cover the text, but for headings that stand in
-the path of a piece.
+No chunk is empty, or longer than `max_chars` or `max_tokens`. In order, they cover the text except for headings, which are in the
+paths of chunks.
 """
 
 from __future__ import annotations
@@ -33,10 +32,8 @@ Path = tuple[str, ...]
 Strategy = Callable[[Parsed, Chunking], tuple[str, Sequence[Chunk]]]
 
 
-def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
-    """The text that offsets count in, and its pieces. Raises InvalidInput for a strategy that can't be loaded or used;
-    the numbers are checked where they were handed in, see chunking.py.
-    """
+def split(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
+    """Return the text that offsets refer to, and its chunks. Raises InvalidInput for a strategy that can't be loaded or fails."""
     match chunking.strategy:
         case "structure":
             text, cuts = normal.text, list(_by_structure(normal, chunking))
@@ -45,19 +42,19 @@ def chunk(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
         case own:
             text, cuts = _by(own, normal.parsed, chunking)
     counted = _within_tokens(cuts, tokens(chunking.tokenizer), chunking.max_tokens)
-    return text, tuple(_piece(position, cut, count) for position, (cut, count) in enumerate(counted))
+    return text, tuple(_chunk(position, cut, count) for position, (cut, count) in enumerate(counted))
 
 
 class Cut(NamedTuple):
-    """A piece before its tokens are known."""
+    """A chunk whose tokens are not counted yet."""
 
     body: str
     start: int
     heading: Path
     above: str = ""
-    """The header row of a table that is continued here."""
+    """The repeated header row of a table."""
     kind: str = "paragraph"
-    """Of the block it is from, where it is from one."""
+    """The kind of its block, if it is part of one."""
 
     @property
     def content(self) -> str:
@@ -68,29 +65,29 @@ class Cut(NamedTuple):
         return embedded_text(self.heading, self.content)
 
 
-def _piece(position: int, cut: Cut, count: int) -> Chunk:
+def _chunk(position: int, cut: Cut, count: int) -> Chunk:
     digest = hashlib.sha256(cut.embedded.encode()).digest()
     return Chunk(position, cut.content, cut.heading, cut.start, cut.start + len(cut.body), count, digest)
 
 
-# Structure: sections, tiny ones together, large ones cut.
+# Structure: merge tiny sections, split large ones.
 
 
 class _Section(NamedTuple):
-    """What stands under one heading, up to the next."""
+    """The text below a heading, up to the next one."""
 
     head: int
-    """Where its heading begins in the text."""
+    """The offset of its heading."""
     start: int
-    """Where it begins itself: under the heading, or with it, where that is all there is."""
+    """The offset of its text, or of the heading if there is no text."""
     end: int
     above: Path
     """The headings above its own."""
     path: Path
-    """The headings above what begins at `start`."""
+    """The headings above `start`."""
     first: int
     last: int
-    """Its blocks; `last` is not one of them."""
+    """The range of its blocks, without `last`."""
     is_tiny: bool = False
 
 
@@ -110,7 +107,7 @@ def _by_structure(normal: Normal, chunking: Chunking) -> Iterator[Cut]:
 
 
 def _sections(normal: Normal) -> Iterator[_Section]:
-    """In order. One that has nothing under it but smaller headings is left out: it is in their paths."""
+    """Yield sections in order. A heading that is followed by a smaller one has no section: it is in the path of others."""
     title, blocks, text = normal.parsed.title, normal.parsed.blocks, normal.text
     headings = [index for index, block in enumerate(blocks) if block.kind == "heading"]
     open_: list[Block] = []
@@ -130,13 +127,13 @@ def _sections(normal: Normal) -> Iterator[_Section]:
 
 
 def _together(sections: Iterator[_Section], max_chars: int) -> Iterator[_Section]:
-    """Tiny neighbours under the same heading become one, up to `max_chars`, with their own headings in its text."""
+    """Merge tiny neighbours under the same heading, up to `max_chars`, with their own headings in the text."""
     held: _Section | None = None
     for each in sections:
         section = each._replace(is_tiny=each.end - each.head <= max_chars // 4)
         if held is not None:
             fits = held.is_tiny and section.is_tiny and section.end - held.head <= max_chars
-            if fits and section.above == held.path:  # a child, or one more of several
+            if fits and section.above == held.path:  # a subsection
                 held = held._replace(end=section.end, last=section.last)
                 continue
             if fits and section.above == held.above:
@@ -149,7 +146,7 @@ def _together(sections: Iterator[_Section], max_chars: int) -> Iterator[_Section
 
 
 def _path(title: str | None, headings: Sequence[Block]) -> Path:
-    """The title comes first, unless one of the headings repeats it."""
+    """Join the title and the headings, unless a heading repeats the title."""
     texts = tuple([block.text for block in headings])
     if title is None or title.casefold() in map(str.casefold, texts):
         return texts
@@ -157,7 +154,7 @@ def _path(title: str | None, headings: Sequence[Block]) -> Path:
 
 
 def shortened(path: Path, max_chars: int) -> Path:
-    """The first and the last heading say most: those between go where all are too long, then the first."""
+    """Shorten a path: the first and the last heading are the most specific, so those between are dropped first, then the first."""
     while len(path) > 1 and len(" > ".join(path)) > max_chars:
         path = (path[0], *path[2:]) if len(path) > 2 else path[1:]
     if path and len(path[-1]) > max_chars:
@@ -167,7 +164,7 @@ def shortened(path: Path, max_chars: int) -> Path:
 
 
 class _Headers:
-    """The header row that a piece repeats where it begins within a table."""
+    """Finds the header row that a chunk repeats if it starts within a table."""
 
     def __init__(self, starts: Sequence[int], blocks: Sequence[Block], max_chars: int) -> None:
         self._starts, self._blocks, self._max_chars = starts, blocks, max_chars
@@ -176,18 +173,16 @@ class _Headers:
         index = bisect_right(self._starts, begin) - 1
         if index < 0 or self._blocks[index].kind != "table":
             return ""
-        header = _HEADER.match(
-            self._blocks[index].text, 0, self._max_chars + 1
-        )  # a long one is not looked at
+        header = _HEADER.match(self._blocks[index].text, 0, self._max_chars + 1)  # a longer one is ignored
         if header is None or begin < self._starts[index] + header.end():
             return ""
         return header[1]
 
 
-_HEADER = re.compile(r"([^\n]+(?:\n[-|:+= ]+)?)\n")  # with the rule under it, as Markdown has it
+_HEADER = re.compile(r"([^\n]+(?:\n[-|:+= ]+)?)\n")  # with the rule below it, as in Markdown
 
 
-# Strategies beside structure.
+# Other strategies.
 
 
 def _fixed(normal: Normal, chunking: Chunking) -> Iterator[Cut]:
@@ -198,11 +193,11 @@ def _fixed(normal: Normal, chunking: Chunking) -> Iterator[Cut]:
 
 
 def _by(own: str, parsed: Parsed, chunking: Chunking) -> tuple[str, list[Cut]]:
-    """What a user's function gives. Its positions, tokens and hashes are ours to fill in."""
-    text, pieces = _function(own)(parsed, chunking)
-    contents = ((piece, clean(piece.content).rstrip()) for piece in pieces)
+    """Split with the user's function. Positions, tokens and hashes are computed here."""
+    text, chunks = _function(own)(parsed, chunking)
+    contents = ((chunk, clean(chunk.content).rstrip()) for chunk in chunks)
     return text, [
-        Cut(content, piece.start, tuple(map(clean, piece.heading))) for piece, content in contents if content
+        Cut(content, chunk.start, tuple(map(clean, chunk.heading))) for chunk, content in contents if content
     ]
 
 
@@ -213,18 +208,20 @@ def _function(name: str) -> Strategy:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        known = f"the strategies are structure, fixed and module:function, and {name!r}"
-        raise InvalidInput(f"{known} can't be loaded: {error}. Correct it.", strategy=name) from error
+        raise InvalidInput(
+            f"the chunking strategy {name!r} can't be loaded: {error}. Use structure, fixed or module:function.",
+            strategy=name,
+        ) from error
     if not callable(found):
-        raise InvalidInput(f"{name!r} is no function: it can't cut documents.", strategy=name)
+        raise InvalidInput(f"the chunking strategy {name!r} is not a function: name one.", strategy=name)
     return cast(Strategy, found)
 
 
-# Cutting a stretch of text.
+# Splitting a section.
 
 
 class _Mark(NamedTuple):
-    """A place to cut at: a piece may end at `stop`, and the next begins at `at`; between them are blanks."""
+    """A possible boundary: a chunk may end at `stop` and the next start at `at`, with blanks in between."""
 
     stop: int
     at: int
@@ -235,15 +232,15 @@ _LINE_WRAP, _SENTENCE, _LINE, _BLOCK = 1, 2, 3, 4
 
 _NEW_LINE = re.compile(r"\n+")
 _SENTENCE_END = re.compile(
-    r"[\n.!?…。！？]"  # told apart behind it: a pattern that begins with a set is searched six times as fast
+    r"[\n.!?…。！？]"  # tested by lookbehind: a pattern that starts with a set is six times as fast
     r"(?:(?<=\n)\n*+"
-    r"|(?<=[.!?…])[\"'”’)\]»]*+(\s++)(?=[^a-z0-9])"  # what follows begins like a sentence
+    r"|(?<=[.!?…])[\"'”’)\]»]*+(\s++)(?=[^a-z0-9])"  # followed by the start of a sentence
     r"|(?<=[。！？])[\"'”’」』）]*+)"
 )
 
 
 def _marks(start: int, block: Block) -> Iterator[_Mark]:
-    """Where a block may be cut, its beginning first."""
+    """Yield the boundaries of a block, its start first."""
     yield _Mark(start - len(GAP), start, _BLOCK)
     yield from _inner_marks(start, block.text, block.kind)
 
@@ -267,7 +264,7 @@ def _nothing_above(_: int) -> str:
 
 
 class _Places:
-    """The places where a stretch of text may be cut, and the cutting."""
+    """Splits a text at the best boundaries."""
 
     def __init__(
         self, text: str, end: int, marks: Sequence[_Mark] = (), above: Callable[[int], str] = _nothing_above
@@ -276,14 +273,14 @@ class _Places:
         self._ats = [mark.at for mark in marks]
 
     def split(self, begin: int, max_chars: int, overlap_chars: int = 0) -> Iterator[tuple[str, int, int]]:
-        """Pieces as (what to repeat above it, start, stop), in order, from `begin` to the end of the stretch. Each holds
-        something that the one before it doesn't, and is within `max_chars` together with what is above it.
+        """Yield chunks as (repeated header, start, stop) in order. Each contains new text, and fits in `max_chars` together with its
+        header.
         """
         covered = told = begin
         while True:
             above = self._above(begin)
             room = max_chars - len(above) - bool(above)
-            if covered - begin > room // 2:  # a header row, and no room left for an overlap
+            if covered - begin > room // 2:  # the header row leaves no room for an overlap
                 begin = covered
                 continue
             if self._end - begin <= room:
@@ -292,14 +289,14 @@ class _Places:
                 return
             stop, at = self._place(begin, covered, room)
             stop = begin + len(self._text[begin:stop].rstrip())
-            if stop > max(begin, told):  # blanks alone are nothing new
+            if stop > max(begin, told):  # more than blanks
                 yield above, begin, stop
                 told = stop
             begin, covered = self._back(at, begin, overlap_chars), at
 
     def _place(self, begin: int, covered: int, room: int) -> tuple[int, int]:
-        """The best place for a piece from `begin` to end, after `covered`: between blocks in the second half of its room, another
-        good one in the last third, an earlier one, a line or a blank, anywhere.
+        """Return the best end of a chunk that starts at `begin`, after `covered`: between blocks in the second half of the room, another
+        good boundary in the last third, an earlier one, a line or a blank, or anywhere.
         """
         inside, high = begin + room * 2 // 3, min(begin + room, self._end - room // 4)
         first = bisect_right(self._ats, max(covered, begin + room // 2))
@@ -322,8 +319,8 @@ class _Places:
         return anywhere, self._past_blanks(anywhere)
 
     def _best(self, first: int, inside: int, high: int) -> _Mark | None:
-        """Of the highest rank, up to `high`, and past `inside` if it lies in a block; of several, the one that the words before
-        it choose.
+        """Return the boundary of the highest rank up to `high`; within a block only after `inside`. The checksum of the preceding words
+        decides between equal ones.
         """
         best: _Mark | None = None
         choice = 0
@@ -339,7 +336,7 @@ class _Places:
         return best
 
     def _between_letters(self, at: int, least: int) -> int:
-        """Not between a letter and its accent, nor within an emoji; as far as that takes a few steps only."""
+        """Move back a few characters, so that letters keep their accents and emoji stay whole."""
         for place in range(at, max(least, at - 16) - 1, -1):
             before, after = self._text[place - 1], self._text[place]
             if not unicodedata.combining(after) and after not in _JOINERS and before != "\u200d":
@@ -352,7 +349,7 @@ class _Places:
         return at
 
     def _back(self, at: int, begin: int, overlap_chars: int) -> int:
-        """Where the next piece begins, so that it repeats up to `overlap_chars` of this one: at a good place."""
+        """Return the start of the next chunk, which repeats up to `overlap_chars` of this one."""
         least = max(at - overlap_chars, begin + 1)
         if overlap_chars == 0 or least >= at:
             return at
@@ -366,37 +363,35 @@ class _Places:
 _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 
 
-# The model's limit.
+# The token limit.
 
 
-def _within_tokens(cuts: list[Cut], tokeniser: Tokens, limit: int) -> list[tuple[Cut, int]]:
-    """The same cuts with their tokens, those that are too long for the model in parts. All of the text is counted once; only what
-    was too long is counted again.
-    """
+def _within_tokens(cuts: list[Cut], tokenizer: Tokens, limit: int) -> list[tuple[Cut, int]]:
+    """Split cuts that exceed the token limit, and return all with their tokens. Only parts of split cuts are counted again."""
 
     def is_over(cut: Cut, count: int) -> bool:
         return count > limit and (len(cut.body) > 1 or bool(cut.heading or cut.above))
 
-    counted = _counted(cuts, tokeniser)
+    counted = _counted(cuts, tokenizer)
     while over := [(cut, count) for cut, count in counted if is_over(cut, count)]:
-        of_headings = tokeniser.counts([embedded_text(cut.heading, "") for cut, _ in over])
+        of_headings = tokenizer.counts([embedded_text(cut.heading, "") for cut, _ in over])
         parts = [
             list(_smaller(cut, count, heading, limit))
             for (cut, count), heading in zip(over, of_headings, strict=True)
         ]
-        lengths, fresh = map(len, parts), iter(_counted([part for each in parts for part in each], tokeniser))
+        lengths, fresh = map(len, parts), iter(_counted([part for each in parts for part in each], tokenizer))
         counted = [
             pair for each in counted for pair in (islice(fresh, next(lengths)) if is_over(*each) else (each,))
         ]
     return counted
 
 
-def _counted(cuts: list[Cut], tokeniser: Tokens) -> list[tuple[Cut, int]]:
-    return list(zip(cuts, tokeniser.counts([cut.embedded for cut in cuts]), strict=True))
+def _counted(cuts: list[Cut], tokenizer: Tokens) -> list[tuple[Cut, int]]:
+    return list(zip(cuts, tokenizer.counts([cut.embedded for cut in cuts]), strict=True))
 
 
 def _smaller(cut: Cut, count: int, of_heading: int, limit: int) -> Iterator[Cut]:
-    """With less of its headings, where these take more than half; else in parts that should fit, as far as characters are alike."""
+    """Shorten the headings if they take more than half of the limit; otherwise split, assuming that tokens are evenly distributed."""
     if cut.heading and (of_heading > limit // 2 or len(cut.content) == 1):
         chars = len(" > ".join(cut.heading))
         yield cut._replace(heading=shortened(cut.heading, min(chars * limit // (2 * of_heading), chars - 1)))
@@ -410,8 +405,8 @@ def _smaller(cut: Cut, count: int, of_heading: int, limit: int) -> Iterator[Cut]
 
 
 def _headers(cut: Cut, max_chars: int) -> Callable[[int], str]:
-    """What the parts of a piece repeat."""
+    """Return the header row for the parts of a cut."""
     if not cut.above:
-        return _Headers((0,), (Block(cut.kind, cut.body),), max_chars)  # type: ignore[arg-type]  # a block's own kind
+        return _Headers((0,), (Block(cut.kind, cut.body),), max_chars)  # type: ignore[arg-type]  # the kind of a block
     above = cut.above if len(cut.above) <= max_chars else ""
     return lambda _: above

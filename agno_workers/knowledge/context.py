@@ -1,4 +1,4 @@
-"""Puts together what ingesting needs: the sources, the readers and the embedders. Only workers load this."""
+"""Build the context of ingest steps: sources, readers and embedders. Only workers import it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import Parsed, Raw
 
 _TURN_S = 2.0
-"""For which somebody else's work on an index is waited for; then the step is, without a worker."""
+"""Seconds to wait for the lock of an index; after that the step is retried later, which frees the worker."""
 
 
 def build(
@@ -44,21 +44,21 @@ def build(
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         viewer=partial(viewer, model),
-        tidy_index=partial(index.tidy_index, wait_s=_TURN_S),
+        refresh_index=partial(index.refresh_index, wait_s=_TURN_S),
         expect=index.expect,
-        drop_space=partial(index.drop_space, wait_s=_TURN_S),
+        drop_embedding_space=partial(index.drop_embedding_space, wait_s=_TURN_S),
         fetch_timeout_s=fetch_timeout_s,
         document_max_bytes=document_max_bytes,
     )
 
 
 def viewer(model: Callable[[str], Model], name: str) -> See:
-    """What the model of that name sees. Raises as finding it does: InvalidInput, ModelRejected."""
+    """Resolve the vision model. Raises InvalidInput and ModelRejected."""
     return partial(seen, model(name))
 
 
 def seen(model: Model, raw: Raw, is_lost: IsLost) -> Raw:
-    """An image with what the model sees in it; what it can't look at is found by what is written in it, and says why."""
+    """Add the model's description to an image. An image that can't be described gets the reason as metadata."""
     if bitmap(raw.content) is None:
         return raw
 

@@ -1,4 +1,4 @@
-"""What a picture shows, in the words of a vision model. In the worker, not in a reading child: it needs the network."""
+"""Describe an image with a vision model. Runs in the worker, because reader processes have no network."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ _SYSTEM = (
 def describe(
     content: bytes, model: Model, timeout_s: float = 120.0, emit: Emit = lambda _delta: None
 ) -> tuple[Parsed, Usage]:
-    """The description in paragraphs; what is written in the file itself is its reader's affair (readers/picture.py).
+    """Return the description as paragraphs. Metadata of the file is read by readers/picture.py.
 
-    `emit` as of Model.ask: it may raise to stop the call. Raises Unreadable for what models don't look at, or refuse to
-    describe, and as the model does: ModelUnavailable (try again later) or ModelRejected.
+    `emit` is that of Model.ask and may raise to stop the call. Raises Unreadable for images that models don't accept or
+    refuse to describe; ModelUnavailable (try again later) and ModelRejected from the model.
     """
     media_type = bitmap(content)
     if media_type not in _LOOKED_AT:
-        what = media_type or "what is no image"
-        raise Unreadable("unsupported", f"Models don't look at {what}: save it as PNG, JPEG, GIF or WebP.")
+        what = media_type or "files that are not images"
+        raise Unreadable(
+            "unsupported", f"Vision models don't accept {what}: save it as PNG, JPEG, GIF or WebP."
+        )
     if len(content) > _MAX_BYTES:
         raise Unreadable(
-            "too_large", f"It has {len(content):,} bytes, and models look at {_MAX_BYTES:,}: scale it down."
+            "too_large", f"It has {len(content):,} bytes; vision models accept {_MAX_BYTES:,}: scale it down."
         )
     picture = Image(data=base64.b64encode(content).decode("ascii"), media_type=media_type)
     request = ModelRequest(

@@ -1,14 +1,14 @@
-"""What a search is narrowed to: a dict of conditions, made into jsonpath with variables.
+"""Compile a filter, a dict of conditions, to jsonpath with variables.
 
     {"lang": "en", "year": {"gte": 2020, "lt": 2024}, "tags": {"contains": "beta"}, "source": {"in": ["crm", "wiki"]},
      "any": [{"team": "a"}, {"team": "b"}], "not": {"draft": True}, "title": {"prefix": "How"}}
 
-All of them must hold. A field is one of the document's metadata, dots go down into it (`author.name`), except for what every
-document has by itself: uri, title, language (or lang), media_type, created, updated (times). `metadata.title` is the metadata's own.
-A field whose value is a list meets a condition if one of its elements does. A field that a document has not, or whose type
-is another, meets none; so it meets every `not` and `ne`.
+All conditions must hold. A field refers to the metadata (`author.name` is a nested field), except for fields that every document has:
+uri, title, language (or lang), media_type, created, updated (times). `metadata.title` refers to the metadata. A list matches a
+condition if one of its elements does. A missing field, or one of another type, matches no condition, and therefore every `not` and
+`ne`.
 
-Names are quoted and values are variables: no text of a caller becomes part of the program that Postgres runs.
+Names are quoted and values are variables, so that no input becomes part of the jsonpath.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NONE = Filter()
 
 
 def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
-    """Raises InvalidInput, which names the field, the operator and the nearest known one."""
+    """Compile conditions. Raises InvalidInput, which names the field, the operator and the nearest known one."""
     if not conditions:
         return NONE
     compiler = _Compiler()
@@ -67,13 +67,13 @@ def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
 
 
 def _is_indexed(field: str, value: Any) -> bool:
-    """Whether the condition is one on a top-level field of the metadata, to equal a value."""
+    """Return whether an index serves the condition: a top-level metadata field equals a value."""
     is_plain = field not in WORDS and not isinstance(value, Mapping | list | tuple | set)
     return is_plain and field not in FACTS and len(_path_of(field)) == 2
 
 
 class _Compiler:
-    """Collects the variables while the text is written."""
+    """Collects variables while it writes the jsonpath."""
 
     def __init__(self) -> None:
         self.values: dict[str, Scalar] = {}
@@ -83,7 +83,7 @@ class _Compiler:
     def counted(self, value: Scalar) -> Scalar:
         self._count += 1
         if self._count > MAX_CONDITIONS:
-            raise InvalidInput(f"a filter has more than {MAX_CONDITIONS} values: ask for less at once.")
+            raise InvalidInput(f"the filter has more than {MAX_CONDITIONS} values: use fewer.")
         return value
 
     def all_of(self, conditions: Any, where: str, depth: int) -> str:
@@ -92,7 +92,7 @@ class _Compiler:
                 f"filter {where!r}: expected conditions such as {{'lang': 'en'}}, got {conditions!r}."
             )
         if depth > MAX_DEPTH:
-            raise InvalidInput(f"a filter is nested deeper than {MAX_DEPTH}: say it flatter.")
+            raise InvalidInput(f"the filter is nested deeper than {MAX_DEPTH} levels: flatten it.")
         return _and(self.condition(field, value, depth) for field, value in _items(conditions))
 
     def condition(self, field: str, value: Any, depth: int) -> str:
@@ -100,7 +100,7 @@ class _Compiler:
             case "any" | "all":
                 if not isinstance(value, list | tuple) or not value:
                     raise InvalidInput(
-                        f"filter {field!r}: expected a list of conditions, got {value!r}. A field of that name is 'metadata.{field}'."
+                        f"filter {field!r}: expected a list of conditions, got {value!r}. For a field of that name use 'metadata.{field}'."
                     )
                 parts = [self.all_of(each, field, depth + 1) for each in value]
                 return _or(parts) if field == "any" else _and(parts)
@@ -117,7 +117,7 @@ class _Compiler:
             return self._operator(field, place, "eq", value)
         if not value:
             raise InvalidInput(
-                f"filter {field!r}: no operator in {{}}. There are {', '.join(OPERATORS)}; dots go down into a field: '{field}.name'."
+                f"filter {field!r}: {{}} has no operator. Use one of {', '.join(OPERATORS)}, or a nested field: '{field}.name'."
             )
         return _and(
             self._operator(field, place, _known(field, operator), given) for operator, given in value.items()
@@ -134,7 +134,7 @@ class _Compiler:
             case "in":
                 if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
                     raise InvalidInput(f"filter {field!r}: 'in' takes a list, got {value!r}.")
-                # No value at all is in no list: a condition that never holds.
+                # An empty list never matches.
                 return _or([compare(each) for each in value] or ["1 == 2"])
             case "ne":
                 return _not(compare(value))
@@ -150,8 +150,8 @@ class _Compiler:
         return elements if operator == "contains" else f"(exists({place} {test}) || {elements})"
 
 
-# In jsonpath a condition may be unknown (a type that can't be compared, a field that is not there), and so would its
-# negation be. `exists(@ ? (...))` makes of unknown what we mean: no.
+# A jsonpath condition may be unknown (a type that can't be compared, a missing field), and then its negation is unknown, too.
+# `exists(@ ? (...))` turns unknown into false.
 
 
 def _not(condition: str) -> str:
@@ -169,7 +169,7 @@ def _or(conditions: list[str]) -> str:
 def _items(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for field, value in conditions.items():
         if not isinstance(field, str):
-            raise InvalidInput(f"filter: a field is named by text, not by {field!r}.")
+            raise InvalidInput(f"filter: a field name must be text, got {field!r}.")
         yield field, value
 
 
@@ -177,7 +177,7 @@ def _path_of(field: str) -> tuple[str, ...]:
     """`year`: ("metadata", "year"); `uri`: ("uri",)."""
     names = tuple(field.split("."))
     if "" in names:
-        raise InvalidInput(f"filter {field!r}: expected a name, or names with dots between them.")
+        raise InvalidInput(f"filter {field!r}: expected a name, or names separated by dots.")
     if len(names) == 1 and names[0] in FACTS:
         return (FACTS[names[0]],)
     return names if names[0] == "metadata" and len(names) > 1 else ("metadata", *names)
@@ -189,12 +189,12 @@ def _known(field: str, operator: Any) -> str:
     near = get_close_matches(str(operator), OPERATORS, 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InvalidInput(
-        f"filter {field!r}: no operator {operator!r}.{hint} There are {', '.join(OPERATORS)}; dots go down into a field: '{field}.{operator}'."
+        f"filter {field!r}: unknown operator {operator!r}.{hint} Use one of {', '.join(OPERATORS)}, or a nested field: '{field}.{operator}'."
     )
 
 
 def _scalar(field: str, operator: str, value: Any) -> Scalar:
-    """The value as JSON has it; a time as the seconds since 1970 (of `created` and `updated`) or as ISO text (else)."""
+    """Return a JSON scalar. A time is seconds since 1970 for `created` and `updated`, and ISO text otherwise."""
     if field in TIMES:
         return _seconds(field, operator, value)
     if isinstance(value, datetime):
@@ -205,7 +205,7 @@ def _scalar(field: str, operator: str, value: Any) -> Scalar:
         case bool() | None:
             pass
         case str():
-            # As what is stored: see storage/pool.py, to_json.
+            # As to_json of database/pool.py stores it.
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
         case int() if operator != "prefix" and abs(value) < 2**63:
             return value
@@ -214,14 +214,14 @@ def _scalar(field: str, operator: str, value: Any) -> Scalar:
         case _:
             pass
     expected = {"prefix": "text"}.get(operator, "text or a number" if operator in COMPARISONS and operator != "eq" else "text, a number, true, false or null")  # fmt: skip
-    hint = " For one of several say {'in': [...]}." if isinstance(value, list | tuple | set) else ""
+    hint = " For one of several values use {'in': [...]}." if isinstance(value, list | tuple | set) else ""
     raise InvalidInput(f"filter {field!r}: {operator!r} takes {expected}, got {value!r}.{hint}")
 
 
 def _seconds(field: str, operator: str, value: Any) -> float:
     if operator in ("prefix", "contains"):
         raise InvalidInput(
-            f"filter {field!r}: it is a time, and has no {operator!r}: say gt, gte, lt or lte."
+            f"filter {field!r}: {operator!r} does not apply to a time: use gt, gte, lt or lte."
         )
     try:
         when = value if isinstance(value, datetime) else datetime.fromisoformat(value)
@@ -233,6 +233,6 @@ def _seconds(field: str, operator: str, value: Any) -> float:
 
 
 def _quoted(name: str) -> str:
-    """A name as a jsonpath string: as JSON, in which a NUL or half of a surrogate pair, that Postgres has not, can't be a name."""
+    """Quote a name as a jsonpath string, without NUL and lone surrogates, which Postgres can't store."""
     clean = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
     return json.dumps(clean, ensure_ascii=False)

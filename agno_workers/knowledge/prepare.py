@@ -1,12 +1,12 @@
-"""From what a reader made of bytes to the document that is kept: each step in a row, no IO, in a child process."""
+"""Turn the result of a reader into a document with chunks. Runs in a child process, without IO."""
 
 from __future__ import annotations
 
 import hashlib
 
-from agno_workers.knowledge.chunk import chunk
+from agno_workers.knowledge.chunk import split
 from agno_workers.knowledge.language import language_of
-from agno_workers.knowledge.near import bands
+from agno_workers.knowledge.minhash import bands
 from agno_workers.knowledge.normalise import MAX_TITLE_CHARS, Normal, json_object, line, normalise
 from agno_workers.knowledge.quality import refusal
 from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, Source
@@ -15,17 +15,17 @@ from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, So
 def prepare(
     parsed: Parsed, content: bytes, media_type: str, source: Source, chunking: Chunking
 ) -> Prepared | Refusal:
-    """The document and its chunks, or why it is not kept.
+    """Return the document and its chunks, or a refusal.
 
-    What the source says of itself comes before what the format knows: its title, its metadata, and in it `language`.
-    Raises InvalidInput where the strategy of chunking can't be loaded or used.
+    Title, metadata and `language` of the source take precedence over those of the format.
+    Raises InvalidInput if the chunking strategy can't be loaded or fails.
     """
     normal = _titled(normalise(parsed), source)
     if refused := refusal(normal):
         return refused
-    text, pieces = chunk(normal, chunking)
-    if not pieces:
-        return Refusal("empty", "Its chunks are all empty: nothing in it could be found by a search.")
+    text, chunks = split(normal, chunking)
+    if not chunks:
+        return Refusal("empty", "All its chunks are empty: a search could not find it.")
     metadata = normal.parsed.metadata | json_object(source.metadata)
     return Prepared(
         title=normal.parsed.title,
@@ -36,12 +36,12 @@ def prepare(
         text_sha256=hashlib.sha256(text.encode()).digest(),
         bands=bands(text),
         metadata=metadata,
-        pieces=pieces,
+        chunks=chunks,
     )
 
 
 def _titled(normal: Normal, source: Source) -> Normal:
-    """With the source's title, the format's, or the first heading's."""
+    """Set the title: from the source, the format, or the first heading."""
     parsed = normal.parsed
     title = line(source.title, MAX_TITLE_CHARS) or parsed.title or _first_heading(parsed)
     return Normal(

@@ -1,4 +1,4 @@
-"""One reading child as the worker sees it: the process, the pipes to it, the clock, and why it died."""
+"""A reader process as the worker sees it: its pipes, its time limit, and the reason of its death."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Sourc
 _START_WITHIN_S = 60.0
 _PIPE_BYTES = 1 << 20
 _SHOWN_LOG_BYTES = 2000
-# Of the memory limit that a document's bytes may be: its text and its tree take several times as much.
+# A document may have this fraction of the memory limit: its text and its tree take several times as much.
 _LARGEST_SHARE = 8
-# Sent from outside: they say nothing about the document, which gets a second try.
+# Signals from outside are not the document's fault; it gets a second attempt.
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-# How native code says that it got no memory, before it aborts.
+# Messages of native code that runs out of memory, before it aborts.
 _NO_MEMORY = (
     b"memory allocation of", b"bad_alloc", b"out of memory", b"Out of memory", b"MemoryError", b"Cannot allocate",
 )  # fmt: skip
 
 
 class Died(Exception):
-    """A child ended before it had answered."""
+    """A child exited before it answered."""
 
     def __init__(self, refusal: Refusal, from_outside: bool = False) -> None:
         super().__init__(refusal.message)
@@ -41,7 +41,7 @@ class Died(Exception):
 
 
 class Child:
-    """One process, and the pipes to it. It serves one thread at a time."""
+    """A process and its pipes. It serves one thread at a time."""
 
     def __init__(self, order: Order) -> None:
         self.can_go_on = True
@@ -57,7 +57,7 @@ class Child:
             bufsize=0,
             cwd="/",
             env=_environment(),
-            start_new_session=True,  # a Ctrl-C is for the worker, which finishes its batch
+            start_new_session=True,  # Ctrl-C is for the worker, which finishes its batch
         )
         self._pipes = [
             pipe for pipe in (self._process.stdin, self._process.stdout, self._process.stderr) if pipe
@@ -74,11 +74,11 @@ class Child:
             self.end()
             log = self._log.decode(errors="replace").strip().rpartition("\n")[2]
             raise Unavailable(
-                f"No process to read documents in can be started: {death.refusal.message} {log} Try again later."
+                f"no reader process can be started: {death.refusal.message} {log} Try again later."
             ) from death
 
     def read(self, items: Sequence[tuple[Source, Raw]], chunking: Chunking) -> Iterator[Prepared | Refusal]:
-        """The outcomes in order, fewer than items when the child has read enough. Raises Died at the one that killed it."""
+        """Yield the outcomes in order; fewer than items if the child reaches its limits. Raises Died at the document that killed it."""
         refused = [self._refused(source, raw) for source, raw in items]
         frames = (
             frame(_task(source, raw, chunking))
@@ -92,7 +92,7 @@ class Child:
                 continue
             answer = next(answers)
             if answer.fault is not None:
-                self.can_go_on = False  # there are tasks in its pipe
+                self.can_go_on = False  # tasks are left in its pipe
                 raise AgnoError.from_json(answer.fault)
             outcome = answer.prepared or answer.refusal
             assert outcome is not None
@@ -102,35 +102,35 @@ class Child:
                 return
 
     def _refused(self, source: Source, raw: Raw) -> Refusal | None:
-        """What need not be sent."""
+        """Refuse documents that can't be sent."""
         limit = self._order.memory_limit_bytes // _LARGEST_SHARE
         if len(raw.content) > limit:
             return Refusal(
-                "too_large", f"It has {len(raw.content):,} bytes, and {limit:,} are allowed: split it."
+                "too_large", f"It has {len(raw.content):,} bytes; the limit is {limit:,}: split it."
             )
         try:
             msgspec.msgpack.encode((source.uri, source.title, source.metadata))
-        except (TypeError, ValueError, RecursionError) as error:  # such as a file's name that is no text
-            return Refusal("unreadable", f"What is said of it can't be written: {error!r}.")
+        except (TypeError, ValueError, RecursionError) as error:  # such as a file name that is not text
+            return Refusal("unreadable", f"Its uri, title or metadata can't be encoded: {error!r}.")
         return None
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Kills it if need be; all of it is over then."""
+        """Kill the process and close the pipes."""
         self.can_go_on = False
         self._process.kill()
         self._process.wait()
         self.leave()
 
     def leave(self) -> None:
-        """Closes the pipes and lets it be."""
+        """Close the pipes only."""
         for pipe in self._pipes:
             pipe.close()
 
     def _answers(self, frames: Iterator[bytes], within_s: float, expected: int) -> Iterator[Answer]:
-        """Writes as far ahead as the pipe takes, and gives each answer as it comes; each has its own time."""
+        """Write as far ahead as the pipe allows, and yield each answer; each has its own time limit."""
         left = memoryview(b"")
         poll = select.poll()
         poll.register(self._from, select.POLLIN)
@@ -157,7 +157,7 @@ class Child:
                 self._buffer += received or b""
                 for answer in self._whole_answers():
                     expected -= 1
-                    self._log = b""  # what it says from now on is about the next document
+                    self._log = b""  # further output is about the next document
                     deadline = time.monotonic() + within_s
                     yield answer
 
@@ -171,7 +171,7 @@ class Child:
                     + int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "little")
                 )
                 if end - start > self._order.memory_limit_bytes:
-                    raise ValueError("its answer is too long")
+                    raise ValueError("the answer is too long")
                 if len(self._buffer) < end:
                     return
                 content = self._buffer[start + LENGTH_BYTES : end]
@@ -179,7 +179,7 @@ class Child:
                 yield self._decoder.decode(content)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             self.can_go_on = False
-            raise Died(Refusal("crashed", f"The process that read it made no sense: {error}.")) from error
+            raise Died(Refusal("crashed", f"The reader process sent an invalid answer: {error}.")) from error
         finally:
             del self._buffer[:start]
 
@@ -188,11 +188,11 @@ class Child:
             return left[os.write(self._to, left[:_PIPE_BYTES]) :]
         except BlockingIOError:
             return left
-        except BrokenPipeError:  # it is dead: the end of its output tells
+        except BrokenPipeError:  # it is dead; the end of its output follows
             return left
 
     def _read_log(self) -> bool:
-        """Keeps the end of what the child says; False once that is all."""
+        """Keep the end of the child's log. Returns False at the end of it."""
         received = _read(self._log_from)
         self._log = (self._log + (received or b""))[-_SHOWN_LOG_BYTES:]
         return received != b""
@@ -201,16 +201,14 @@ class Child:
         self.can_go_on = False
         self._process.kill()
         self._process.wait()
-        raise Died(
-            Refusal("time_limit", f"Reading it took longer than the {within_s:g} s that a document may take.")
-        )
+        raise Died(Refusal("time_limit", f"Reading it took longer than the limit of {within_s:g} s."))
 
     def _mourn(self) -> NoReturn:
-        """Tells from what is left of it why the child has died."""
+        """Raise Died with the reason of the child's death."""
         self.can_go_on = False
         try:
             status = self._process.wait(10)
-        except subprocess.TimeoutExpired:  # it closed its pipe and lives on
+        except subprocess.TimeoutExpired:  # it closed its pipe and is alive
             self._process.kill()
             status = self._process.wait()
         self._read_log()
@@ -232,34 +230,30 @@ def _task(source: Source, raw: Raw, chunking: Chunking) -> Task:
 def _why(status: int, log: bytes, order: Order) -> Died:
     megabytes = order.memory_limit_bytes // 1_000_000
     if any(word in log for word in _NO_MEMORY):
-        return Died(
-            Refusal("memory_limit", f"Reading it takes more than the {megabytes} MB that a document may use.")
-        )
+        return Died(Refusal("memory_limit", f"Reading it takes more than the limit of {megabytes} MB."))
     if status >= 0:
-        return Died(Refusal("crashed", f"The process that read it ended, with status {status}."))
+        return Died(Refusal("crashed", f"The reader process exited with status {status}."))
     if -status == signal.SIGXCPU:
-        return Died(
-            Refusal("time_limit", f"Reading it took more than {order.time_limit_s:g} s of computing.")
-        )
+        return Died(Refusal("time_limit", f"Reading it took more than {order.time_limit_s:g} s of CPU time."))
     name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
     if -status in _FROM_OUTSIDE:
         return Died(
-            Refusal("crashed", f"The process that read it was killed twice ({name}): did the machine run out of memory?"),
+            Refusal("crashed", f"The reader process was killed twice ({name}): check whether the machine ran out of memory."),
             from_outside=True,
         )  # fmt: skip
     return Died(
         Refusal(
             "crashed",
-            f"It crashed its parser ({name}): it is broken, or needs more than {megabytes} MB of memory.",
+            f"It crashed the parser ({name}): it is broken, or needs more than {megabytes} MB of memory.",
         )
     )
 
 
 def _environment() -> dict[str, str]:
-    """Where our code is and how libraries are to behave; no key or password of the worker's."""
+    """Return the environment of the child, without keys and passwords of the worker."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
     return kept | {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100 - "" is the folder we are in
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100 - "" is the current folder
         "LC_ALL": "C.UTF-8",
         "MALLOC_ARENA_MAX": "1",  # its address space is limited, and each arena reserves 64 MB
         "OMP_NUM_THREADS": "1",
@@ -270,7 +264,7 @@ def _environment() -> dict[str, str]:
 
 
 def _widen(pipe: int) -> None:
-    """Fewer turns between the two processes. A user may have only so much of it."""
+    """Enlarge a pipe, for fewer context switches. The kernel limits the total per user."""
     try:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
@@ -278,7 +272,7 @@ def _widen(pipe: int) -> None:
 
 
 def _read(pipe: int) -> bytes | None:
-    """What is there, b"" at its end, None where there is nothing yet."""
+    """Return the available bytes, b"" at the end, None if there are none yet."""
     try:
         return os.read(pipe, _PIPE_BYTES)
     except BlockingIOError:

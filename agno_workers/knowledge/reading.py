@@ -1,8 +1,8 @@
-"""Reading documents outside of the worker: a pool of child processes, each reading one document at a time.
+"""A pool of child processes that read documents, one at a time each.
 
-A document that crashes its child, or takes too long or too much memory, is refused, and nothing else: those before it in
-the batch keep their results, those behind it are read by the next child. The children are plain subprocesses, since
-Celery's workers may have no children of multiprocessing; they are the same under threads and prefork.
+A document that crashes its child, or exceeds its time or memory, is refused. Earlier documents of the batch keep their results,
+and the next child reads the later ones. The children are plain subprocesses, because Celery's prefork workers can't have
+multiprocessing children.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Sourc
 
 
 class Reading:
-    """Up to `size` children, started when needed. Safe to use from threads; a forked process starts children of its own.
+    """Starts up to `size` children when needed. Thread-safe; a forked process starts its own children.
 
-    `time_limit_s` is the CPU time of one document, and half of what it may take by the clock, since a busy machine is no
-    fault of the document. `memory_limit_bytes` is a child's address space.
+    `time_limit_s` limits the CPU time of one document; its wall time is limited to twice as much, because the machine may be
+    busy. `memory_limit_bytes` limits a child's address space.
     """
 
     def __init__(
@@ -42,10 +42,9 @@ class Reading:
         os.register_at_fork(after_in_child=partial(_begin_again, weakref.ref(self)))
 
     def prepare(self, items: Sequence[tuple[Source, Raw]], chunking: Chunking) -> list[Prepared | Refusal]:
-        """What becomes of each, in order. Waits for a free child: at most as long as the batches before it may take.
+        """Read documents and return the outcomes in order. Waits for a free child.
 
-        Raises Unavailable when no child can be started, and what a chunking strategy raises as an AgnoError: then
-        nothing was judged, and the batch may be tried again.
+        Raises Unavailable if no child can be started, and AgnoErrors of a chunking strategy; then the batch may be retried.
         """
         outcomes: list[Prepared | Refusal] = []
         tried_twice = -1
@@ -53,7 +52,7 @@ class Reading:
             with self._child() as child:
                 try:
                     for outcome in child.read(items[len(outcomes) :], chunking):
-                        outcomes.append(outcome)  # noqa: PERF402 - those before a death are kept
+                        outcomes.append(outcome)  # noqa: PERF402 - outcomes before a death are kept
                 except Died as death:
                     if death.from_outside and tried_twice != len(outcomes):
                         tried_twice = len(outcomes)
@@ -62,7 +61,7 @@ class Reading:
         return outcomes
 
     def close(self) -> None:
-        """Ends the children, once the batches under way are read. A worker that just exits need not: they end with it."""
+        """Stop the children after their current batches. A worker that exits need not call this: they exit with it."""
         for _ in range(self._size):
             self._places.acquire()
         self._closed = True
@@ -97,21 +96,21 @@ class Reading:
 
     def _new_child(self) -> Child:
         if self._closed:
-            raise RuntimeError("This Reading is closed: make another one.")
+            raise RuntimeError("this Reading is closed: create another one.")
         child = self._starter.submit(Child, msgspec.structs.replace(self._order, parent=os.getpid())).result()
         self._children.add(child)
         return child
 
     def _begin(self) -> None:
         self._places = threading.BoundedSemaphore(self._size)
-        self._idle: list[Child] = []  # append and pop are each one step for all threads
+        self._idle: list[Child] = []  # append and pop are atomic
         self._children = weakref.WeakSet[Child]()
         self._closed = False
-        # The kernel ends a child with the thread that started it, so that is one which lives as long as we do.
+        # The kernel kills a child with the thread that started it, so this thread lives as long as the pool.
         self._starter = ThreadPoolExecutor(1, "reading")
 
     def _leave(self) -> None:
-        """In a forked process: the children are its parent's, and so is the thread that started them."""
+        """Close the parent's pipes in a forked process: children and their starting thread belong to the parent."""
         for child in self._children:
             child.leave()
         self._begin()

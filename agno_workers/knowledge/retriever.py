@@ -1,9 +1,9 @@
-"""One question to a knowledge base: its vector by the model that is searched, its filter, and the search."""
+"""Search of a knowledge base by its name: embed the query, compile the filter, search."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, get_args
 
 from agno_workers.core.ports import Embedder
@@ -13,14 +13,14 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.search import Retired, Search
 from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
-from agno_workers.knowledge.types import Filter, Mode, Rerank, SearchResult
+from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 
 _QUESTIONS = 1000
-"""Whose vectors are kept: people, and agents that try again, ask alike."""
+"""Number of query vectors to cache: people and retrying agents repeat queries."""
 
 
 class Retriever:
-    """See the module. `embedder` gives the model of a name."""
+    """Searches knowledge bases; `embedder` resolves the name of a model."""
 
     def __init__(self, pool: Pool, knowledges: KnowledgeBases, embedder: Callable[[str], Embedder]) -> None:
         self._knowledges = knowledges
@@ -29,67 +29,58 @@ class Retriever:
         self._embedder = embedder
         self._vector = lru_cache(_QUESTIONS)(self._embed)
 
-    def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+    def search(
+        self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
+        near_duplicates: bool = True,
     ) -> list[SearchResult]:  # fmt: skip
-        """The best hits, best first; with `rerank` more are found, and it has the last word.
+        """Return the best results, best first. With `rerank` four times as many are found and ordered by its scores.
 
-        Raises UnknownKnowledge; InvalidInput for an empty question, another mode, and a filter that is none;
-        ModelUnavailable and ModelRejected of the embedder.
+        Raises UnknownKnowledge; InvalidInput for an empty query, an unknown search type or an invalid filter;
+        ModelUnavailable and ModelRejected from the embedder.
         """
-        if mode not in get_args(Mode):
+        if search_type not in get_args(SearchType):
             raise InvalidInput(
-                f"{mode!r} is no mode of searching: choose one of {', '.join(get_args(Mode))}."
+                f"unknown search type {search_type!r}: choose one of {', '.join(get_args(SearchType))}."
             )
-        if not question.strip():
-            raise InvalidInput("the question is empty: ask in words.")
-        asked = partial(
-            self._asked,
-            knowledge,
-            question.encode(errors="replace").decode(),
-            limit,
-            mode,
-            compile_filter(filters),
-            rerank,
-        )
+        if not query.strip():
+            raise InvalidInput("the query is empty: pass some words.")
+        options: dict[str, Any] = {"search_type": search_type, "max_results": max_results, "rerank": rerank}
+        options |= {"filter": compile_filter(filters), "near_duplicates": near_duplicates}
+        text = query.encode(errors="replace").decode()
         try:
-            return asked()
-        except Retired:  # while the vector was made
-            return asked()
+            return self._search_once(knowledge, text, options)
+        except Retired:  # the embedding space changed while the query was embedded
+            return self._search_once(knowledge, text, options)
 
-    def similar(self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]) -> list[SearchResult]:
-        """Chunks of other documents that are most like this one. Raises UnknownKnowledge and InvalidInput."""
+    def similar(
+        self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
+    ) -> list[SearchResult]:
+        """Return the chunks of other documents that are most similar to this document. Raises UnknownKnowledge and InvalidInput."""
         base = self._base(knowledge)
         document = self._overview.document(base.id, uri)
         if document is None:
-            raise InvalidInput(f"{knowledge!r} has no document {uri!r}: nothing can be like it.")
+            raise InvalidInput(
+                f"{knowledge!r} has no document {uri!r}: pass the uri of a document that it has."
+            )
         return self._search.similar(
-            base.id, document_id=document, filter=compile_filter(filters), limit=limit
+            base.id, document, filter=compile_filter(filters), max_results=max_results
         )
 
-    def _asked(
-        self, knowledge: str, question: str, limit: int, mode: Mode, filter: Filter, rerank: Rerank | None
-    ) -> list[SearchResult]:
+    def _search_once(self, knowledge: str, query: str, options: dict[str, Any]) -> list[SearchResult]:
         base = self._base(knowledge)
-        vector = None if mode == "keyword" or base.model is None else self._vector(base.model, question)
+        keyword = options["search_type"] == "keyword" or base.model is None
+        vector = None if keyword else self._vector(base.model, query)
         return self._search.search(
-            base.id,
-            question,
-            vector,
-            mode=mode,
-            filter=filter,
-            limit=limit,
-            space_id=base.space_id,
-            rerank=rerank,
+            base.id, query, vector, embedding_space_id=base.embedding_space_id, **options
         )
 
     def _base(self, name: str) -> Searched:
         base = self._overview.searched(name)
         if base is None:
-            self._knowledges.get(name)  # raises UnknownKnowledge, with the names that are near
-            raise InvalidInput(f"the knowledge base {name!r} was made this moment: ask again.")
+            self._knowledges.get(name)  # raises UnknownKnowledge with similar names
+            raise InvalidInput(f"the knowledge base {name!r} was just created: search again.")
         return base
 
-    def _embed(self, model: str, question: str) -> tuple[float, ...]:
-        (vector,) = self._embedder(model).embed([question], "query")
+    def _embed(self, model: str, query: str) -> tuple[float, ...]:
+        (vector,) = self._embedder(model).embed([query], "query")
         return tuple(float(number) for number in vector)

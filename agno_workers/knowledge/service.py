@@ -1,4 +1,4 @@
-"""The knowledge bases of this database, as runs use them: asked with a tool or with each question, added to, credited."""
+"""Knowledge bases as runs use them: search tools, context for questions, notes, and counts of used results."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from agno_workers.errors import NotWaiting, ToolError, Unavailable, UnknownKnowl
 from agno_workers.knowledge.references import as_context, references
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import KnowledgeBases
-from agno_workers.knowledge.store.feedback import Count, FeedbackStore, KeptNote, NoteStatus
+from agno_workers.knowledge.store.feedback import Count, FeedbackStore, NoteStatus, ReviewNote
 from agno_workers.knowledge.tools import add_tool, search_tool
 from agno_workers.knowledge.types import (
     Knowledge,
     KnowledgeBinding,
-    Mode,
     Note,
     Rerank,
     SearchResult,
+    SearchType,
     Source,
     use_of,
 )
@@ -34,36 +34,37 @@ from agno_workers.knowledge.types import (
 log = logging.getLogger(__name__)
 
 
-class Asks(Protocol):
-    """Finds what fits; see asking.py."""
+class Searches(Protocol):
+    """Searches a knowledge base; see retriever.py."""
 
-    def ask(
-        self, knowledge: str, question: str, *, limit: int, mode: Mode, filters: dict[str, Any], rerank: Rerank | None = None
+    def search(
+        self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
+        near_duplicates: bool = True,
     ) -> list[SearchResult]: ...  # fmt: skip
 
     def similar(
-        self, knowledge: str, uri: str, *, limit: int, filters: dict[str, Any]
+        self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
     ) -> list[SearchResult]: ...
 
 
 Adds = Callable[[Knowledge, Source, Connection], object]
-"""Submits the ingestion of a document whose text is at hand, in the caller's transaction."""
+"""Submits the ingestion of one document in the caller's transaction."""
 
 
 class KnowledgeService:
-    """See the module. What it needs of searching and ingesting is handed in."""
+    """Combines a search with the feedback tables; searching and ingesting are passed in."""
 
-    def __init__(self, pool: Pool, asks: Asks, adds: Adds) -> None:
-        self.learned = FeedbackStore(pool)
+    def __init__(self, pool: Pool, search: Searches, adds: Adds) -> None:
+        self.feedback = FeedbackStore(pool)
         self._pool = pool
-        self._asks = asks
+        self._search = search
         self._adds = adds
 
     @classmethod
     def on(
         cls, pool: Pool, knowledges: KnowledgeBases, embedder: Callable[[str], Embedder]
     ) -> KnowledgeService:
-        """On real shelves. Who adds within a transaction leaves it to the keeper to send what follows from that."""
+        """Build the service on Postgres. The keeper sends the steps of ingestions that are submitted in a transaction."""
 
         def add(knowledge: Knowledge, source: Source, connection: Connection) -> None:
             knowledges.submit(knowledge.name, [source], connection=connection, idempotency_key=source.uri)
@@ -71,24 +72,25 @@ class KnowledgeService:
 
         return cls(pool, Retriever(pool, knowledges, embedder), add)
 
-    def ask(
+    def search(
         self,
         knowledge: Knowledge,
-        question: str,
+        query: str,
         *,
-        limit: int | None = None,
-        mode: Mode | None = None,
+        max_results: int | None = None,
+        search_type: SearchType | None = None,
         filters: dict[str, Any] | None = None,
         rerank: Rerank | None = None,
+        near_duplicates: bool | None = None,
     ) -> list[SearchResult]:
-        """The best hits, best first. A question without a good one is kept as a gap, unless a filter may be why."""
-        searching = knowledge.searching
-        hits = self._asks.ask(knowledge.name, question, limit=limit or searching.limit, mode=mode or searching.mode, filters=filters or {},
-            rerank=rerank,
+        """Return the best results, best first. A query without a good result is recorded as a gap, unless it has filters."""
+        searching = knowledge.search_config
+        hits = self._search.search(knowledge.name, query, max_results=max_results or searching.max_results, search_type=search_type or searching.search_type, filters=filters or {},
+            rerank=rerank, near_duplicates=searching.near_duplicates if near_duplicates is None else near_duplicates,
         )  # fmt: skip
         best, is_gap = judged(hits, searching.gap_below)
         if is_gap and not filters:
-            self.learned.note_gap(knowledge.name, question, best)
+            self.feedback.note_gap(knowledge.name, query, best)
         return hits
 
     def similar(
@@ -96,55 +98,58 @@ class KnowledgeService:
         knowledge: Knowledge,
         uri: str,
         *,
-        limit: int | None = None,
+        max_results: int | None = None,
         filters: dict[str, Any] | None = None,
     ) -> list[SearchResult]:
-        """Of other documents, the chunks most like this one."""
-        return self._asks.similar(
-            knowledge.name, uri, limit=limit or knowledge.searching.limit, filters=filters or {}
+        """Return the chunks of other documents that are most similar to this document."""
+        return self._search.similar(
+            knowledge.name,
+            uri,
+            max_results=max_results or knowledge.search_config.max_results,
+            filters=filters or {},
         )
 
     def tools(self, use: KnowledgeBinding) -> Sequence[Tool]:
-        """What an agent is offered of a knowledge base."""
+        """Return the tools of an agent with this binding."""
         offered: list[Tool] = [search_tool(use, self._ask_for)] if use.way == "tool" else []
-        return [*offered, add_tool(use, self.learn)] if use.learning else offered
+        return [*offered, add_tool(use, self.learn)] if use.feedback else offered
 
     def ground(
         self, use: KnowledgeBinding, run_id: str, transcript: Sequence[Message]
     ) -> Sequence[SearchResult]:
-        """What goes with the last question of a run. Found once and kept: a turn that is carried again asks the same."""
+        """Return the results that accompany the last question of a run. They are stored, so that a retried turn gets the same."""
         asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
         if use.way != "context" or not asked:
             return ()
-        kept = self.learned.grounded(run_id)
+        kept = self.feedback.grounded(run_id)
         if asked[-1] in kept:
             return kept[asked[-1]]
-        return self.learned.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
+        return self.feedback.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
 
     def learn(self, use: KnowledgeBinding, note: Note, ctx: ToolContext) -> str:
-        """Believe a note, or put it before a person; in the transaction of the call. Gives what the model is told."""
-        assert use.learning
-        if note.confidence >= use.learning.min_confidence:
+        """Ingest a note, or queue it for review, in the transaction of the call. Returns the message for the model."""
+        assert use.feedback
+        if note.confidence >= use.feedback.min_confidence:
             try:
                 self._adds(use.knowledge, as_source(note, f"learned:{ctx.step_id}"), ctx.connection)
             except UnknownKnowledge as error:
                 raise ToolError(str(error)) from error
-            return f"It is being added to {use.knowledge.name!r}."
-        if self.learned.keep_note(use.knowledge.name, note, ctx.connection) is None:
-            raise ToolError(f"There is no knowledge base {use.knowledge.name!r} yet: nothing was added.")
-        return f"It waits for a person, who decides whether it becomes part of {use.knowledge.name!r}."
+            return f"The note is being added to {use.knowledge.name!r}."
+        if self.feedback.add_review_note(use.knowledge.name, note, ctx.connection) is None:
+            raise ToolError(f"There is no knowledge base {use.knowledge.name!r} yet: the note was not added.")
+        return f"The note waits for a review before it is added to {use.knowledge.name!r}."
 
     def decide(
         self, knowledge: Knowledge, id: int, *, approve: bool, by: str | None = None, note: str | None = None
-    ) -> KeptNote:
-        """A person's word on a note that waits: approved, it becomes a document, in the same transaction. Raises NotWaiting."""
+    ) -> ReviewNote:
+        """Approve or reject a waiting note. An approved note becomes a document, in the same transaction. Raises NotWaiting."""
         status: NoteStatus = "approved" if approve else "rejected"
         with self._pool.connection() as connection, connection.transaction():
-            kept = self.learned.decide_note(knowledge.name, id, status, connection, by=by, note=note)
+            kept = self.feedback.decide_note(knowledge.name, id, status, connection, by=by, note=note)
             if kept is None:
                 raise NotWaiting(
-                    f"no note {id} of {knowledge.name!r} waits: somebody decided, or there is none. "
-                    f"`agno-workers knowledge review {knowledge.name}` lists those that do.",
+                    f"note {id} of {knowledge.name!r} is not waiting: it was decided, or does not exist. "
+                    f"`agno-workers knowledge review {knowledge.name}` lists waiting notes.",
                     note=id,
                 )
             if approve:
@@ -152,19 +157,25 @@ class KnowledgeService:
         return kept
 
     def credit(self, run_id: str, transcript: Sequence[Message], answer: str) -> None:
-        """Count what a run that has ended was given, and what of it its answer cites. It is a hint: a count may be lost."""
+        """Count the results that a finished run received and cited. Counts are best effort."""
         try:
-            given = references(transcript, self.learned.grounded(run_id).values(), answer)
+            given = references(transcript, self.feedback.grounded(run_id).values(), answer)
             used = Counter(each.chunk for each in given)
             cited = Counter(each.chunk for each in given if each.cited)
-            self.learned.count(
+            self.feedback.count(
                 Count(chunk, min(1, many), min(1, cited[chunk])) for chunk, many in used.items()
             )
         except Unavailable as error:
-            log.warning("the references of a run are not counted: %s", error, extra={"run_id": run_id})
+            log.warning("references were not counted: %s", error, extra={"run_id": run_id})
 
     def _ask_for(self, use: KnowledgeBinding, question: str) -> list[SearchResult]:
-        return self.ask(use.knowledge, question, limit=use.limit, mode=use.mode, filters=use.filters)
+        return self.search(
+            use.knowledge,
+            question,
+            max_results=use.max_results,
+            search_type=use.search_type,
+            filters=use.filters,
+        )
 
 
 def extension(service: KnowledgeService) -> Extension:
@@ -190,14 +201,14 @@ def extension(service: KnowledgeService) -> Extension:
 
 
 def judged(hits: Sequence[SearchResult], gap_below: float) -> tuple[float | None, bool]:
-    """The cosine of the best hit, where it is known, and whether the question found nothing good."""
-    alike = [hit.scores["semantic"] for hit in hits if "semantic" in hit.scores]
+    """Return the cosine of the best result, if known, and whether the query is a gap."""
+    alike = [hit.scores["vector"] for hit in hits if "vector" in hit.scores]
     best = max(alike, default=None)
     return best, (not hits if best is None else best < gap_below)
 
 
 def as_source(note: Note, uri: str) -> Source:
-    """A note as a document."""
+    """Convert a note to the source of a document."""
     about = {
         "author": note.author,
         "run_id": note.run_id,

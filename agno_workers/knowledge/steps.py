@@ -1,7 +1,7 @@
-"""The steps of an ingestion: find the sources, read a batch of them, make vectors, tidy up. See storage/ingest.py for what each ends with.
+"""The steps of an ingestion: scan sources, ingest a batch, embed chunks, finalize. See store/ingest.py for what each commits.
 
-A step may be carried twice, after a crash or by two workers at once; whoever records first is right. What goes wrong with one
-document is written down with it, and the rest goes on; a step that fails as a whole is cut smaller until it is clear by whom.
+A step may be executed twice, after a crash or by two workers at once; the first commit wins. An error of one document is stored
+with it, and the others continue; a step that fails as a whole is split until the cause is isolated.
 """
 
 from __future__ import annotations
@@ -38,54 +38,68 @@ from agno_workers.errors import (
     error_to_json,
 )
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import Given, KnowledgeBases
+from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
 from agno_workers.knowledge.store.search_index import Taken
-from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source, SpaceStatus, embedded_text
-from agno_workers.knowledge.versions import Failed, Item, Outcome, Read, RetryLater, Unchanged, recipe_of
+from agno_workers.knowledge.types import (
+    Chunking,
+    EmbeddingSpaceStatus,
+    Prepared,
+    Raw,
+    Refusal,
+    Source,
+    embedded_text,
+)
+from agno_workers.knowledge.versions import (
+    Failed,
+    Outcome,
+    Read,
+    RetryLater,
+    SourceItem,
+    Unchanged,
+    processing_hash,
+)
 from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FETCHES = 8
-"""Sources of one step that are fetched side by side."""
+"""Sources of one step that are fetched concurrently."""
 SOURCE = Retry(attempts=3, first_delay_s=2.0, factor=5.0)
-"""A source that can't be had now."""
+"""For a source that is unavailable."""
 STEP = Retry(attempts=4)
-"""A step that raised what nobody expected."""
+"""For a step that raised an unexpected error."""
 MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
-"""A provider that is away: some hours, for a long ingestion must live through that."""
+"""For a provider that is unavailable: some hours, so that a long ingestion survives an outage."""
 POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
-"""A batch at a provider, which may take a day."""
+"""For a provider's batch, which may take a day."""
 _BUSY_S = 1.0
 _TAKEN_S = 10.0
 _FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
-"""Statuses and codes of what is refused for the key, the bill or the model, whatever the text."""
-
-
+"""Statuses and codes of errors that affect all texts: key, billing or model."""
 IsLost = Callable[[], bool]
 See = Callable[[Raw, IsLost], Raw]
-"""An image with what a model sees in it; anything else as it is. Raises Stopped once the step is lost, ModelUnavailable, ModelRejected."""
+"""Adds a description to an image and returns anything else unchanged. Raises Stopped if the step is lost, ModelUnavailable, ModelRejected."""
 
 
 @dataclass(frozen=True)
 class IngestContext:
-    """What ingesting needs of the world, handed in by `wiring`."""
+    """The dependencies of ingest steps."""
 
     ingest: Ingest
     knowledges: KnowledgeBases
     journal: Journal
     active: ActiveSteps
-    find: Callable[[Given, Mapping[str, Any]], Iterator[Source]]
+    find: Callable[[SourceInput, Mapping[str, Any]], Iterator[Source]]
     fetch: Callable[[Source, float, int], Raw]
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
     embedder: Callable[[str], Embedder]
     viewer: Callable[[str], See]
-    """What a model of that name makes of an image."""
-    tidy_index: Callable[[int], object]
+    """Resolves a vision model."""
+    refresh_index: Callable[[int], object]
     expect: Callable[[int, int], object]
-    drop_space: Callable[[int, int], object]
+    drop_embedding_space: Callable[[int, int], object]
     fetch_timeout_s: float
     document_max_bytes: int
 
@@ -117,13 +131,13 @@ def take_embed(intake: IngestContext, run_id: str, step_id: str, generation: int
     return guarded(intake, claim, embed, embed_failed)
 
 
-def take_tidy(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
+def take_finalize(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
     """End an ingestion."""
-    claim = intake.ingest.claim(StepKind.TIDY, run_id, step_id, generation)
+    claim = intake.ingest.claim(StepKind.FINALIZE, run_id, step_id, generation)
     if claim is None:
         return NOT_RECORDED
-    signal("tidy.claimed")
-    return guarded(intake, claim, tidy, tidy_failed)
+    signal("finalize.claimed")
+    return guarded(intake, claim, finalize, finalize_failed)
 
 
 def handlers(context: Callable[[], IngestContext], ingest: Ingest) -> dict[StepKind, Handler]:
@@ -132,7 +146,7 @@ def handlers(context: Callable[[], IngestContext], ingest: Ingest) -> dict[StepK
         StepKind.SCAN: take_scan,
         StepKind.INGEST: take_ingest,
         StepKind.EMBED: take_embed,
-        StepKind.TIDY: take_tidy,
+        StepKind.FINALIZE: take_finalize,
     }
     return {
         kind: Handler(lambda *ids, take=take: take(context(), *ids), partial(bury, ingest))
@@ -169,22 +183,24 @@ def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResu
     options, chunking = claim.options, chunking_of(claim)
     if name := claim.settings.get("embedder", "local"):
         embedder = intake.embedder(name)
-        intake.knowledges.ensure_space(claim.knowledge_id, embedder.name, embedder.dimensions)
+        intake.knowledges.ensure_embedding_space(claim.knowledge_id, embedder.name, embedder.dimensions)
     if vision := vision_of(claim):
-        intake.viewer(vision)  # one that is none is known now
-    found = [(source, recipe_of(source, chunking, vision)) for source in sources_of(intake, options, is_lost)]
+        intake.viewer(vision)  # raises for an unknown model
+    found = [
+        (source, processing_hash(source, chunking, vision)) for source in sources_of(intake, options, is_lost)
+    ]
     signal("scan.found")
     intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
-    whole = [] if "again" in options else sorted({source.origin for source, _ in found} - {""})
+    whole = [] if "retry_of" in options else sorted({source.origin for source, _ in found} - {""})
     recorded = intake.ingest.finish_scan(claim, found, whole)
     signal("scan.recorded")
     return recorded
 
 
 def sources_of(intake: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
-    """All sources, as they are found."""
-    if "again" in options:
-        yield from intake.ingest.left_over(options["again"])
+    """Yield the sources as they are found."""
+    if "retry_of" in options:
+        yield from intake.ingest.unfinished_sources(options["retry_of"])
         return
     for given in options["sources"]:
         for source in intake.find(given, options):
@@ -203,7 +219,7 @@ def scan_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> Co
 
 
 def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
-    chunking, outcomes = chunking_of(claim), list[tuple[Item, Outcome]]()
+    chunking, outcomes = chunking_of(claim), list[tuple[SourceItem, Outcome]]()
     vision, items = vision_of(claim), intake.ingest.items(claim)
     see = looking(intake.viewer(vision), is_lost) if vision else None
     for portion in portions(fetched(intake, items, see), intake.ingest.windows.batch_bytes):
@@ -222,32 +238,30 @@ def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRe
 
 
 def looking(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
-    """For the time of one step."""
+    """Bind the description of images to one step."""
     return lambda raw: see(raw, is_lost)
 
 
-Fetched = tuple[Item, Raw | Outcome, int]
-"""A source, its bytes or what is known without them, and how many bytes that are."""
+Fetched = tuple[SourceItem, Raw | Outcome, int]
+"""A source, its bytes or its outcome, and the number of bytes."""
 
 
 def fetched(
-    intake: IngestContext, items: Sequence[Item], see: Callable[[Raw], Raw] | None = None
+    intake: IngestContext, items: Sequence[SourceItem], see: Callable[[Raw], Raw] | None = None
 ) -> Iterator[Fetched]:
-    """The bytes of each source, some at a time; or what became of it, where it need not be read or can't be had. `see`: what a model
-    makes of an image.
-    """
+    """Fetch the sources, some at a time: the bytes, or the outcome of a source that is unchanged or unavailable."""
     with ThreadPoolExecutor(FETCHES) as pool:
         for few in batched(items, FETCHES):
             yield from pool.map(partial(look, intake, see), few)
 
 
-def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) -> Fetched:
+def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceItem) -> Fetched:
     source = item.source
-    same_place = item.same_recipe and item.origin == source.origin
+    same_place = item.same_processing and item.origin == source.origin
     if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
         return item, Unchanged(source.fingerprint), 0
-    if item.same_recipe and source.fingerprint is None:
-        source = replace(source, fingerprint=item.fingerprint)  # the server is asked whether it is as it was
+    if item.same_processing and source.fingerprint is None:
+        source = replace(source, fingerprint=item.fingerprint)  # for a conditional request
     try:
         raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
     except SourceRejected as error:
@@ -255,7 +269,7 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) ->
     except SourceUnavailable as error:
         return item, again(item, SOURCE, error), 0
     fingerprint = raw.fingerprint or item.source.fingerprint
-    if raw.unchanged or (item.same_recipe and hashlib.sha256(raw.content).digest() == item.sha256):
+    if raw.unchanged or (item.same_processing and hashlib.sha256(raw.content).digest() == item.sha256):
         return item, Unchanged(fingerprint), 0
     try:
         return item, see(raw) if see else raw, len(raw.content)
@@ -265,22 +279,22 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: Item) ->
         return item, again(item, MODEL, error), 0
 
 
-def again(item: Item, retry: Retry, error: AgnoError) -> RetryLater | Failed:
-    """Another try after a while, unless it has had all."""
+def again(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Failed:
+    """Retry later, or fail after the last attempt."""
     if item.attempts + 1 >= retry.attempts:
         return Failed(error_to_json(error))
     wait_s = delay_s(retry, item.attempts + 1, random.random(), error.ids.get("retry_after_s"))
     return RetryLater(error_to_json(error), wait_s)
 
 
-def read(item: Item, raw: Raw, result: Prepared | Refusal) -> Outcome:
+def read(item: SourceItem, raw: Raw, result: Prepared | Refusal) -> Outcome:
     if isinstance(result, Refusal):
         return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
     return Read(result, raw.fingerprint or item.source.fingerprint, raw.tokens)
 
 
 def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetched]]:
-    """Lists of which the bytes are held in memory together."""
+    """Group sources so that a group fits in memory."""
     portion: list[Fetched] = []
     held = 0
     for each in fetched:
@@ -294,7 +308,7 @@ def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetche
 
 
 def ingest_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    """Tried again, in case it was the moment; then each source by itself."""
+    """Retry, in case the error was temporary; then release the sources one by one."""
     return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, error_to_json(error))
 
 
@@ -328,30 +342,30 @@ def embed(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRes
 
 
 def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbedder, texts: Sequence[Text]) -> CommitResult:  # fmt: skip
-    """Hand the texts in and look again later, in another attempt: no worker waits. The batch has the step's id as its key, so
-    that one which was made right before a crash is found, and not paid for twice.
+    """Start a batch at the provider and poll it in later attempts, so that no worker waits. The step's id is the key of the batch:
+    a batch that was started right before a crash is found and not paid for twice.
     """
     batch: dict[str, Any] = (claim.call or {}).get("batch") or {}
     if "id" not in batch:
         batch_id = embedder.find(claim.step_id) if batch else None
         if batch_id is None:
             batch = {"chunks": [text.id for text in texts]}
-            if not intake.ingest.keep_call(claim, {"batch": batch}):
+            if not intake.ingest.update_call(claim, {"batch": batch}):
                 return NOT_RECORDED
             batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
         signal("embed.started")
         batch = batch | {"id": batch_id}
-        if not intake.ingest.keep_call(claim, {"batch": batch}):
+        if not intake.ingest.update_call(claim, {"batch": batch}):
             return NOT_RECORDED
     if (made := embedder.poll(batch["id"])) is None:
-        waiting = {"type": "Waiting", "message": f"the provider is at work on batch {batch['id']}", "ids": {}}
+        waiting = {"type": "Waiting", "message": f"the provider is processing batch {batch['id']}", "ids": {}}
         return wait(intake, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
     tokens = sum(text.tokens for text in texts)
     return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
 
 
 def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
-    """The texts of one call each, within the bounds of the embedder."""
+    """Group texts into calls within the limits of the embedder."""
     few: list[Text] = []
     tokens = 0
     for text in texts:
@@ -365,7 +379,7 @@ def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
 
 
 def call(embedder: Embedder, texts: Sequence[Text]) -> tuple[Any, int]:
-    """The vectors, and the tokens that they took: by the provider's count, where it has one."""
+    """Return the vectors and their tokens, as the provider counts them if it does."""
     asked = [embedded(text) for text in texts]
     if isinstance(embedder, CountingEmbedder):
         return embedder.embed_counted(asked)
@@ -377,13 +391,13 @@ def embedded(text: Text) -> str:
 
 
 def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
-    """float32 rows as float16, big-endian, as Postgres takes them."""
+    """Convert float32 rows to big-endian float16, the binary format of Postgres."""
     return {chunk_id: row.tobytes() for chunk_id, row in zip(chunk_ids, vectors.astype(">f2"), strict=True)}
 
 
 def embed_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
-        # A worker that lacks the key leaves the step to one that has it, for some tries.
+        # A worker without the key leaves the step to another one, for some attempts.
         elsewhere = error.ids.get("code") == "not_configured" and later(intake, claim, STEP, error)
         return elsewhere or intake.ingest.fail(claim, error_to_json(error), "model_rejected")
     if isinstance(error, ModelUnavailable):
@@ -394,48 +408,48 @@ def embed_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> C
 
 
 def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any], error: dict[str, Any]) -> CommitResult:  # fmt: skip
-    """Each half by itself; a text that is alone stays without a vector."""
+    """Split the step in half; a single text stays without a vector."""
     if len(call["chunks"]) > 1:
         return ingest.split_embed(step, error, call)
     return ingest.refuse_embed(step, error, call)
 
 
-# Tidy.
+# Finalize.
 
 
-def tidy(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+def finalize(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
     if not intake.ingest.remove_vanished(claim):
-        busy = {"type": "Busy", "message": "a document that is to go is in use elsewhere", "ids": {}}
+        busy = {"type": "Busy", "message": "a document to remove is locked elsewhere", "ids": {}}
         return wait(intake, claim, _BUSY_S, busy)
-    signal("tidy.removed")
+    signal("finalize.removed")
     if is_lost():
         raise Stopped
     if intake.ingest.has_changed(claim):
         intake.ingest.merge_duplicates(claim)
         try:
-            intake.tidy_index(claim.knowledge_id)
-        except Taken as error:  # for as long as an index takes to be built: no worker waits for that
+            intake.refresh_index(claim.knowledge_id)
+        except Taken as error:  # possibly for the time of an index build, so the worker does not wait
             return wait(intake, claim, _TAKEN_S, error_to_json(error))
-    recorded = intake.ingest.finish_tidy(claim)
-    signal("tidy.recorded")
+    recorded = intake.ingest.finish_finalize(claim)
+    signal("finalize.recorded")
     forget_retired(intake, claim)
     return recorded
 
 
 def forget_retired(intake: IngestContext, claim: WorkClaim) -> None:
-    """The vectors that are no longer searched go; who dies before that leaves them to the next ingestion."""
-    for space in intake.knowledges.spaces(claim.knowledge_id):
-        if space.status is SpaceStatus.RETIRED and space.has_partition:
+    """Delete the vectors of retired embedding spaces; after a crash the next ingestion does it."""
+    for space in intake.knowledges.embedding_spaces(claim.knowledge_id):
+        if space.status is EmbeddingSpaceStatus.RETIRED and space.has_partition:
             with suppress(Taken):
-                intake.drop_space(claim.knowledge_id, space.id)
+                intake.drop_embedding_space(claim.knowledge_id, space.id)
     intake.ingest.drop_retired(claim)
 
 
-def tidy_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "tidy")
+def finalize_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "finalize")
 
 
-# What they share.
+# Shared by all steps.
 
 
 def bury(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
@@ -456,7 +470,7 @@ def bury(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
 def later(
     intake: IngestContext, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
 ) -> CommitResult | None:
-    """Another try after a while; None: the tries are used up."""
+    """Retry later. Returns None after the last attempt."""
     tries = claim.tries - waits_of(claim) + 1
     if tries >= retry.attempts:
         return None
@@ -470,8 +484,8 @@ def later(
 
 
 def wait(intake: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> CommitResult:
-    """Another look after a while at what nobody can hurry; it is none of the tries."""
-    if intake.ingest.keep_call(claim, {"waits": waits_of(claim) + 1}):
+    """Check again later; this does not count as an attempt."""
+    if intake.ingest.update_call(claim, {"waits": waits_of(claim) + 1}):
         intake.journal.retry(claim.step_id, claim.attempt, delay_s, why)
     return NOT_RECORDED
 
@@ -485,7 +499,7 @@ def chunking_of(claim: WorkClaim) -> Chunking:
 
 
 def vision_of(claim: WorkClaim) -> str | None:
-    """The model that looks at the images of the knowledge base; `none` is none."""
+    """Return the vision model, if there is one."""
     vision = claim.settings.get("vision")
     return vision if vision and vision != "none" else None
 

@@ -1,7 +1,7 @@
-"""How many tokens a text is, offline. One tokeniser of each name a process, loaded when first asked.
+"""Count tokens offline. Each tokenizer is loaded once per process, on first use.
 
-MiniLM's tokeniser never looks across a blank, so the tokens of a text are the sum over its words, and words repeat: each is
-counted once and remembered. That is exact, and five times as fast as tokenising again.
+MiniLM's tokenizer splits at blanks, so the tokens of a text are the sum over its words, and counts of words are cached. This is
+exact, and five times as fast as tokenizing each text.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.chunking import TOKENIZERS
 
 MINILM = Path(__file__).parent / "vocabularies" / "minilm.json"
-"""The same file that the local embedder cuts by."""
+"""The vocabulary of the local embedder."""
 
 
 class Tokens(Protocol):
-    """Counts as one model does."""
+    """Counts the tokens of one model."""
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """The tokens of each text, with those that the model adds."""
+        """Count the tokens of each text, including special tokens."""
         ...
 
 
 @cache
 def tokens(name: str) -> Tokens:
-    """The tokeniser of that name, see chunking.py. Raises InvalidInput for one that isn't known."""
+    """Return the tokenizer of that name; see chunking.py. Raises InvalidInput for an unknown one."""
     if name == "minilm":
         return _WordPiece()
     if name in TOKENIZERS:
         return _BytePair(name)
-    raise InvalidInput(f"{name!r} is no tokeniser: use one of {', '.join(TOKENIZERS)}.", tokenizer=name)
+    raise InvalidInput(f"unknown tokenizer {name!r}: use one of {', '.join(TOKENIZERS)}.", tokenizer=name)
 
 
 class _WordPiece:
-    """Counts by word, and a new word by its runs of letters and digits, since BERT takes each mark by itself. The tokeniser sees
-    a run once, all new ones of a document in one call.
+    """Counts words, and new words by their runs of letters and digits, because BERT splits at each symbol. The tokenizer is called
+    once for all new runs of a document.
     """
 
     added = 2
     """[CLS] and [SEP]."""
     max_held = 16_000_000
-    """Bytes of words, about, after which it begins anew: random text must not fill the memory."""
+    """Approximate size in bytes at which the cache is cleared, so that random text can't fill the memory."""
 
     def __init__(self) -> None:
         self._tokenizer = Tokenizer.from_file(str(MINILM))
@@ -81,7 +81,7 @@ class _WordPiece:
         if words:
             encoding = self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
             for index, count in Counter(encoding.word_ids).items():
-                assert index is not None, "only a token that the model adds is of no word"
+                assert index is not None, "only special tokens belong to no word"
                 self._counts[words[index]] = count
 
 
@@ -89,7 +89,7 @@ _RUN = re.compile("[A-Za-z0-9]+")
 
 
 class _BytePair:
-    """OpenAI's encodings. The model adds nothing."""
+    """OpenAI's encodings, without special tokens."""
 
     def __init__(self, name: str) -> None:
         self._count = _bindings().tokenizer_for_encoding(name).count
@@ -99,10 +99,10 @@ class _BytePair:
 
 
 def _bindings() -> Any:
-    """The compiled half of bpe_openai. Its Python half reads four vocabularies into dicts on import: 60 MB and a second."""
+    """Load only the compiled part of bpe_openai. Its Python part reads four vocabularies on import: 60 MB and a second."""
     finder = FileFinder(str(_folder("bpe_openai")), (ExtensionFileLoader, EXTENSION_SUFFIXES))
     spec = finder.find_spec("_bindings")
-    assert spec is not None, "bpe-openai without its compiled half"
+    assert spec is not None, "bpe-openai has no compiled part"
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -110,7 +110,7 @@ def _bindings() -> Any:
 
 
 def _folder(package: str) -> Path:
-    """Where a package lies, without running it."""
+    """Return the folder of a package without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise InvalidInput(f"{package} is not installed: install agno-workers[knowledge].", package=package)

@@ -1,4 +1,4 @@
-"""What an agent may do with a knowledge base: search it, and add to it. Searching and keeping are handed in."""
+"""Tools for agents: search a knowledge base, and add notes to it. The functions behind them are passed in."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ADD = "add_knowledge"
 
 Search = Callable[[KnowledgeBinding, str], Sequence[SearchResult]]
 Learn = Callable[[KnowledgeBinding, Note, ToolContext], str]
-"""Keeps a note in the transaction of the call; gives what the model is told."""
+"""Stores a note in the transaction of the call, and returns the message for the model."""
 
 
 def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
-    """`search_knowledge(query)`; safe to repeat."""
+    """Build `search_knowledge(query)`, which is safe to repeat."""
     knowledge = use.knowledge
     about = f": {knowledge.description}" if knowledge.description else ""
 
@@ -31,7 +31,7 @@ def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
         ],
         ctx: ToolContext,
     ) -> Found:
-        return found(knowledge.name, search(use, query), first_number(ctx.key, use.limit))
+        return found(knowledge.name, search(use, query), first_number(ctx.key, use.max_results))
 
     return tool(
         name=SEARCH,
@@ -42,12 +42,12 @@ def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
 
 
 def add_tool(use: KnowledgeBinding, learn: Learn) -> FunctionTool:
-    """`add_knowledge(title, text, source, confidence)`: kept with the call's result, or not at all."""
+    """Build `add_knowledge(title, text, source, confidence)`, which commits together with the result of the call."""
 
     def add_knowledge(
         title: Annotated[str, Field(description="What it is about, in a few words.", min_length=1, max_length=300)],
-        text: Annotated[str, Field(description="The fact itself, so that it stands alone.", min_length=1)],
-        source: Annotated[str, Field(description="Where you have it from: a URL, a document, a person.", max_length=2000)],
+        text: Annotated[str, Field(description="The fact itself, complete without context.", min_length=1)],
+        source: Annotated[str, Field(description="Where it is from: a URL, a document, a person.", max_length=2000)],
         confidence: Annotated[float, Field(description="How sure you are, from 0 to 1.", ge=0, le=1)],
         ctx: ToolContext,
     ) -> str:  # fmt: skip
@@ -55,7 +55,7 @@ def add_tool(use: KnowledgeBinding, learn: Learn) -> FunctionTool:
 
     return tool(
         name=ADD,
-        description=f"Add a fact that you learned, and that others will need, to the knowledge base {use.knowledge.name!r}.",
+        description=f"Add a fact that others will need to the knowledge base {use.knowledge.name!r}.",
         effect=Effect.TRANSACTIONAL,
         retry_on=(ModelUnavailable, Unavailable),
     )(add_knowledge)

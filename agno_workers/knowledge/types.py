@@ -1,4 +1,4 @@
-"""Facts about knowledge: what is read, what is kept of it, what a search gives. No IO.
+"""Values of the knowledge vertical: sources, documents, chunks, search results. No IO.
 
     source ──fetch──▶ Raw ──read──▶ Parsed ──prepare──▶ Prepared (a document and its chunks) ──embed──▶ vectors
 
@@ -14,26 +14,26 @@ from typing import Any, Literal
 
 import msgspec
 
-Mode = Literal["hybrid", "semantic", "keyword"]
+SearchType = Literal["hybrid", "vector", "keyword"]
 Digest = bytes
 """A sha256, 32 bytes."""
 
 
 class SourceStatus(StrEnum):
-    """Where a source of an ingestion is."""
+    """Status of a source within an ingestion."""
 
     PENDING = "pending"
     TAKEN = "taken"
-    """In a step that is open."""
+    """Claimed by an open step."""
     DONE = "done"
     UNCHANGED = "unchanged"
     DUPLICATE = "duplicate"
-    """The same document stands under another address."""
+    """Another document has the same text."""
     FAILED = "failed"
 
 
-class SpaceStatus(StrEnum):
-    """Where one model's vectors of one knowledge base are."""
+class EmbeddingSpaceStatus(StrEnum):
+    """Status of the vectors of one embedding model in one knowledge base."""
 
     BUILDING = "building"
     CURRENT = "current"
@@ -41,21 +41,21 @@ class SpaceStatus(StrEnum):
 
 
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One document to be, as an ingestion found it; nothing of it has been read."""
+    """A source that an ingestion found and has not read yet. It becomes one document."""
 
     uri: str
-    """Its name in the knowledge base: `file:///...`, `https://...`, `s3://...`, `text:...`, `db:...`."""
+    """The key of its document: `file:///...`, `https://...`, `s3://...`, `text:...`, `db:...`."""
     origin: str = ""
-    """What it was found by, such as the folder: a source that an origin no longer has is removed. Empty: never removed so."""
+    """The folder, sitemap or query that listed it. A document that its origin no longer lists is removed. Empty: never removed."""
     bytes: int = 0
-    """As far as is known without reading it."""
+    """The size, 0 if unknown."""
     fingerprint: str | None = None
-    """Equal to the last one: unchanged, and not read. An ETag, or size and time of change."""
+    """An ETag, or size and modification time. If it equals the last one, the source is unchanged and not read."""
     media_type: str | None = None
     title: str | None = None
     metadata: dict[str, Any] = {}
     text: str | None = None
-    """The document itself, where it was handed in."""
+    """The document itself, if the caller passed it."""
 
 
 class Raw(msgspec.Struct, frozen=True):
@@ -63,37 +63,37 @@ class Raw(msgspec.Struct, frozen=True):
 
     content: bytes
     media_type: str | None = None
-    """As the server said; None: to be told by the name and the first bytes."""
+    """From the server. None: detected from the name and the first bytes."""
     fingerprint: str | None = None
     unchanged: bool = False
-    """The server says that it is as it was when `fingerprint` was taken; `content` is empty."""
+    """The server reports no change since `fingerprint`; `content` is empty."""
     seen: Parsed | None = None
-    """Of an image: what a vision model saw in it, beside what is written in its bytes."""
+    """The description of an image by a vision model."""
     tokens: int = 0
-    """That seeing it took."""
+    """Tokens used for the description."""
 
 
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A piece of a document's structure, in reading order."""
+    """An element of a document, in reading order."""
 
     kind: Literal["heading", "paragraph", "list", "table", "code"]
     text: str
     level: int = 0
-    """Of a heading: 1 for the highest."""
+    """Level of a heading; 1 is the highest."""
     page: int | None = None
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """What a reader makes of bytes."""
+    """The result of a reader."""
 
     blocks: tuple[Block, ...]
     title: str | None = None
     metadata: dict[str, Any] = {}
-    """What the format knows: author, created, pages ... JSON values."""
+    """From the format: author, created, pages ... JSON values."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One chunk to be."""
+    """A chunk of a document, before it is stored."""
 
     position: int
     content: str
@@ -103,43 +103,43 @@ class Chunk(msgspec.Struct, frozen=True):
     end: int
     tokens: int
     hash: bytes
-    """sha256 of what is embedded: the heading path and the content."""
+    """sha256 of the embedded text: the headings and the content."""
 
     @property
     def embedded(self) -> str:
-        """The text that the model sees."""
+        """The text that is embedded."""
         return embedded_text(self.heading, self.content)
 
 
 def embedded_text(heading: tuple[str, ...] | list[str], content: str) -> str:
-    """What of a chunk is embedded: its headings, for the words that stand only there, and its content."""
+    """Join the headings and the content of a chunk: some words occur in the headings only."""
     return f"{' > '.join(heading)}\n{content}" if heading else content
 
 
 NEAR_BANDS = 4
-"""Equal bands of two documents that are nearly the same; see knowledge/near.py for what that means."""
+"""Number of equal bands from which two documents are near-duplicates; see knowledge/minhash.py."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A document that was read, and its chunks."""
+    """A document that was read, with its chunks."""
 
     title: str | None
     media_type: str
     language: str | None
-    """ISO 639-1; None: too short, or not sure."""
+    """ISO 639-1. None: the text is too short, or detection is not confident."""
     bytes: int
     sha256: Digest
-    """Of the raw bytes."""
+    """Hash of the raw bytes."""
     text_sha256: Digest
-    """Of the normalised text."""
+    """Hash of the normalised text."""
     bands: tuple[int, ...]
-    """MinHash bands (signed 64 bit): two documents that share NEAR_BANDS of them are nearly the same. Empty: too short to tell."""
+    """MinHash bands (signed 64 bit). Empty: the text is too short to compare."""
     metadata: dict[str, Any]
-    pieces: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a document can't be read: final, for these bytes."""
+    """A reason why a document can't be read. It is final for these bytes."""
 
     type: str
     """`unreadable`, `unsupported`, `empty`, `too_large`, `time_limit`, `memory_limit`, `crashed`, `low_quality`, `encrypted`"""
@@ -147,42 +147,42 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How documents are cut."""
+    """Options for splitting documents into chunks."""
 
     strategy: str = "structure"
-    """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and gives (text, [Piece])."""
+    """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and returns (text, [Chunk])."""
     max_chars: int = 500
     overlap_chars: int = 0
     max_tokens: int = 256
-    """By the tokeniser of the embedder; a longer piece is cut."""
+    """Counted by `tokenizer`; a longer chunk is split."""
     tokenizer: str = "minilm"
     """`minilm`, `cl100k_base` or `o200k_base`."""
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """What a search is narrowed to, as Postgres takes it; knowledge/filters.py makes it, agno.filter_condition reads it."""
+    """A compiled search filter: knowledge/filters.py writes it, agno.filter_condition reads it."""
 
     equal: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = ()
-    """Of each pair a document's metadata must contain (`@>`) the one or the other; there is an index for that."""
+    """Pairs of which the metadata must contain (`@>`) one; an index serves them."""
     columns: dict[str, str] = {}
-    """What its uri, language or media_type must be."""
+    """Required values of uri, language and media_type."""
     path: str | None = None
-    """The rest: a jsonpath over `{"metadata": ..., "uri": ..., ...}`."""
+    """All other conditions: a jsonpath over `{"metadata": ..., "uri": ..., ...}`."""
     values: dict[str, str | int | float | bool | None] = {}
-    """Its variables."""
+    """Variables of the jsonpath."""
     uses_facts: bool = False
-    """It asks for more than metadata."""
+    """The jsonpath refers to more than metadata."""
 
 
 class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One chunk that a search found."""
+    """A chunk that a search found."""
 
     chunk_id: int
     document_id: int
     uri: str
     content: str
     score: float
-    """The higher the better; comparable within one search only."""
+    """Higher is better. Comparable within one search only."""
     title: str | None = None
     heading: tuple[str, ...] = ()
     position: int = 0
@@ -190,116 +190,134 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     end: int = 0
     metadata: dict[str, Any] = {}
     scores: dict[str, float] = {}
-    """The parts of the score: `semantic` (cosine), `keyword` (BM25), the ranks in each, and what it was multiplied by: `feedback`,
-    and `sibling`, of a further chunk of the same document.
+    """Parts of the score: `vector` (cosine), `keyword` (BM25), the rank in each, and the factors `feedback` and `sibling` (for a
+    further chunk of the same document).
     """
 
 
 Rerank = Callable[[str, Sequence[SearchResult]], Sequence[float]]
-"""Looks at a question and its hits, and says how good each is: the higher the better."""
+"""Takes a query and its results, and returns a score for each; higher is better."""
 
 
 class SearchConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a search goes by where its caller says nothing."""
+    """Defaults of a search."""
 
-    limit: int = 8
-    mode: Mode = "hybrid"
+    max_results: int = 8
+    search_type: SearchType = "hybrid"
+    near_duplicates: bool = True
+    """False: return only the best of documents that nearly equal each other."""
     gap_below: float = 0.3
-    """A question whose best hit is less alike (cosine) is kept as a gap; where no hit has one, a question without any."""
+    """A query whose best result has a lower cosine is recorded as a gap. Without vectors: a query without results."""
 
 
 class FeedbackConfig(msgspec.Struct, frozen=True):
-    """That an agent may add to a knowledge base, and how much of it is believed at once."""
+    """Lets an agent add notes to a knowledge base."""
 
     min_confidence: float = 0.8
-    """From here on it becomes a document at once, below it waits for a person; above 1: all of it waits."""
+    """A note with at least this confidence becomes a document at once; others wait for a review. Above 1: all wait."""
 
 
 class _Named(msgspec.Struct, frozen=True):
     name: str
-    """Its name everywhere: in code, on the command line, in Postgres."""
+    """The name in code, on the command line and in Postgres."""
 
 
 class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that makes one knowledge base, but its documents. It holds no connection. What is not said stays as it was said before."""
+    """The options of a knowledge base. It holds no connection. Options that are left out keep their stored values."""
 
     description: str = ""
-    """What can be found in it: agents are told."""
+    """Describes the contents for agents."""
     embedder: str | None = None
-    """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`. None: the one that it was made with, or `local`."""
+    """`local` (a small model from a wheel), `openai:...`, `compatible:http://...#model`. None: the stored one, or `local`."""
     vision: str | None = None
-    """The model that looks at images and says what they show, `openai:...` as agents have it. None: an image is found by what is
-    written in its file; `none` ends what was said before. Another one, and all is read again."""
+    """The model that describes images, such as `openai:...`. None: the stored one, or none; images are found by their metadata.
+    `none` removes it. A change makes the next ingestion read everything again."""
     chunking: Chunking = Chunking()
-    searching: SearchConfig = SearchConfig()
+    search_config: SearchConfig = SearchConfig()
 
     def context(
-        self, limit: int = 5, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+        self,
+        max_results: int = 5,
+        *,
+        search_type: SearchType | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> KnowledgeBinding:
-        """For `Agent(knowledge=...)`: the best hits come with each question, and the agent has no tool to search."""
-        return KnowledgeBinding(self, "context", limit, mode or self.searching.mode, filters or {})
+        """Bind for `Agent(knowledge=...)`: each question comes with its best results, and there is no search tool."""
+        return KnowledgeBinding(
+            self, "context", max_results, search_type or self.search_config.search_type, filters or {}
+        )
 
     def tool(
-        self, limit: int | None = None, *, mode: Mode | None = None, filters: dict[str, Any] | None = None
+        self,
+        max_results: int | None = None,
+        *,
+        search_type: SearchType | None = None,
+        filters: dict[str, Any] | None = None,
     ) -> KnowledgeBinding:
-        """For `Agent(knowledge=...)`: a tool to search, within bounds that the model can't move."""
-        searching = self.searching
-        return KnowledgeBinding(self, "tool", limit or searching.limit, mode or searching.mode, filters or {})
+        """Bind for `Agent(knowledge=...)`: the agent gets a search tool whose limits and filters the model can't change."""
+        searching = self.search_config
+        return KnowledgeBinding(
+            self,
+            "tool",
+            max_results or searching.max_results,
+            search_type or searching.search_type,
+            filters or {},
+        )
 
-    def learns(self, min_confidence: float = 0.8) -> KnowledgeBinding:
-        """For `Agent(knowledge=...)`: a tool to search, and one to add to it."""
-        return self.tool().learns(min_confidence)
+    def with_feedback(self, min_confidence: float = 0.8) -> KnowledgeBinding:
+        """Bind for `Agent(knowledge=...)`: the agent gets a search tool and a tool to add notes."""
+        return self.tool().with_feedback(min_confidence)
 
 
 class KnowledgeBinding(msgspec.Struct, frozen=True):
-    """How one agent uses a knowledge base."""
+    """A knowledge base as one agent uses it."""
 
     knowledge: Knowledge
     way: Literal["tool", "context"]
-    limit: int
-    mode: Mode
+    max_results: int
+    search_type: SearchType
     filters: dict[str, Any] = {}
-    """Of the developer, not of the model."""
-    learning: FeedbackConfig | None = None
+    """Set in code; the model can't change them."""
+    feedback: FeedbackConfig | None = None
 
-    def learns(self, min_confidence: float = 0.8) -> KnowledgeBinding:
-        """The same, and the agent may add to it."""
-        return msgspec.structs.replace(self, learning=FeedbackConfig(min_confidence))
+    def with_feedback(self, min_confidence: float = 0.8) -> KnowledgeBinding:
+        """Return a copy that also gives the agent a tool to add notes."""
+        return msgspec.structs.replace(self, feedback=FeedbackConfig(min_confidence))
 
 
 def as_options(knowledge: Knowledge) -> dict[str, Any]:
-    """What is said of it beside its name, to be kept in Postgres."""
+    """Return the options to store in Postgres, without the name."""
     built: dict[str, Any] = msgspec.to_builtins(knowledge)
     return {name: value for name, value in built.items() if name != "name"}
 
 
 def from_options(name: str, options: dict[str, Any]) -> Knowledge:
-    """A knowledge base as Postgres knows it."""
+    """Build a knowledge base from its stored options."""
     return msgspec.convert({**options, "name": name}, Knowledge)
 
 
 def use_of(given: Knowledge | KnowledgeBinding) -> KnowledgeBinding:
-    """A knowledge base handed to an agent as it is: it gets the tool to search."""
+    """Return the binding; a plain knowledge base is bound as a search tool."""
     return given if isinstance(given, KnowledgeBinding) else given.tool()
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What an agent learned."""
+    """A fact that an agent adds to a knowledge base."""
 
     title: str
     content: str
     source: str
-    """Where it has it from: a URL, a person, a run."""
+    """A URL, a person, a run."""
     confidence: float
-    """From 0 to 1, the agent's own."""
+    """From 0 to 1, as the agent states it."""
     author: str
-    """The agent."""
+    """The agent's name."""
     run_id: str | None = None
     metadata: dict[str, Any] = {}
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One hit that an agent was given, by the number under which it may cite it."""
+    """A search result that an agent received, with its citation number."""
 
     n: int
     uri: str
@@ -308,28 +326,28 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     heading: tuple[str, ...] = ()
     chunk: int = 0
     cited: bool = False
-    """The answer names its number, as `[3]`, or its uri."""
+    """The answer contains its number, as `[3]`, or its uri."""
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far an ingestion is, as its rows stand."""
+    """Progress of an ingestion."""
 
     run_id: str
     knowledge: str
     status: str
-    """Of the run."""
+    """Status of the run."""
     scanned: bool
-    """Whether all sources are known; before that `total` still grows."""
+    """All sources are known; before that, `total` still grows."""
     total: int
     documents: int
-    """Read and kept."""
+    """Read and stored."""
     unchanged: int
     duplicates: int
     failed: int
     removed: int
     chunks: int
     embedded: int
-    """Chunks with a vector; `chunks` counts those that are searchable by keyword."""
+    """Chunks with a vector; `chunks` counts all chunks that keyword search can find."""
     to_embed: int
     tokens: int
     bytes: int
@@ -338,5 +356,5 @@ class Progress(msgspec.Struct, frozen=True):
 
     @property
     def settled(self) -> int:
-        """Sources of which is known what became of them."""
+        """Number of sources that have ended."""
         return self.documents + self.unchanged + self.duplicates + self.failed

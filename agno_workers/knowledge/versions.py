@@ -1,4 +1,4 @@
-"""What an ingestion finds out about a source, and what of a document's next version is new. Decisions only, no IO."""
+"""Outcomes of a source, and the difference between two versions of a document. Decisions only, no IO."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import msgspec
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Source
 
 _READING = 1
-"""Raised when the same bytes would give other chunks: all documents are read again then."""
+"""Increment this when readers or chunking change: the next ingestion then reads all documents again."""
 
 
-class Item(msgspec.Struct, frozen=True):
-    """A source in the hands of a step, and what is known of its document."""
+class SourceItem(msgspec.Struct, frozen=True):
+    """A source that a step has claimed, with the stored state of its document."""
 
     position: int
     source: Source
-    recipe: bytes
+    processing_hash: bytes
     attempts: int = 0
     alone: bool = False
     fingerprint: str | None = None
-    """Of the document, as the rest: when it was read last."""
+    """From the last reading of the document, as are the fields below."""
     sha256: bytes | None = None
     origin: str | None = None
     known_at: datetime | None = None
-    """When the document was written last; None: there is none. Somebody else may write it meanwhile."""
-    same_recipe: bool = False
-    """It was read as it would be read now, and does not wait for anything."""
+    """When the document was last written. None: there is no document. Another step may write it meanwhile."""
+    same_processing: bool = False
+    """The processing hash is the same and no version is pending."""
 
 
 class Unchanged(msgspec.Struct, frozen=True):
-    """The document is what it was."""
+    """The document did not change."""
 
     fingerprint: str | None
 
@@ -46,17 +46,17 @@ class Read(msgspec.Struct, frozen=True):
     prepared: Prepared
     fingerprint: str | None
     tokens: int = 0
-    """That a model took to see it."""
+    """Tokens of the vision model."""
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """It can't be had, or not be read: final for now."""
+    """The source can't be fetched or read; it is not retried within this ingestion."""
 
     error: dict[str, Any]
 
 
 class RetryLater(msgspec.Struct, frozen=True):
-    """It may be had later."""
+    """The source may become available later."""
 
     error: dict[str, Any]
     after_s: float
@@ -65,17 +65,18 @@ class RetryLater(msgspec.Struct, frozen=True):
 Outcome = Unchanged | Read | Failed | RetryLater
 
 
-class Missing(NamedTuple):
+class MissingVector(NamedTuple):
     """A chunk that needs a vector."""
 
-    space_id: int
+    embedding_space_id: int
     chunk_id: int
     tokens: int
 
 
-def recipe_of(source: Source, chunking: Chunking, vision: str | None = None) -> bytes:
-    """What decides, beside the bytes, what becomes of a source: another one, and it is read again. That of a text has the vision
-    model in it, too: what is an image shows only when it is read.
+def processing_hash(source: Source, chunking: Chunking, vision: str | None = None) -> bytes:
+    """Hash everything except the bytes that determines a document's chunks. If it changes, the source is read again.
+
+    It includes the vision model for all sources, because a source turns out to be an image only when it is read.
     """
     said: tuple[Any, ...] = (_READING, chunking, source.media_type, source.title, source.metadata)
     if vision:
@@ -83,32 +84,34 @@ def recipe_of(source: Source, chunking: Chunking, vision: str | None = None) -> 
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).digest()
 
 
-def compared(
-    pieces: Sequence[Chunk], live: Iterable[tuple[int, bytes]]
+def match_chunks(
+    chunks: Sequence[Chunk], live: Iterable[tuple[int, bytes]]
 ) -> tuple[list[tuple[int, Chunk]], list[Chunk]]:
-    """The chunks that stay, with their new places, and the pieces that are new. `live`: (id, hash) in the order of the text.
+    """Split chunks into those that are stored already, with their ids, and new ones. `live` holds (id, hash) in text order.
 
-    Of equal chunks, the first one stays for the first piece.
+    Equal chunks are matched in text order.
     """
     known: defaultdict[bytes, deque[int]] = defaultdict(deque)
     for chunk_id, digest in live:
         known[digest].append(chunk_id)
     kept, fresh = [], []
-    for piece in pieces:
-        if known[piece.hash]:
-            kept.append((known[piece.hash].popleft(), piece))
+    for chunk in chunks:
+        if known[chunk.hash]:
+            kept.append((known[chunk.hash].popleft(), chunk))
         else:
-            fresh.append(piece)
+            fresh.append(chunk)
     return kept, fresh
 
 
-def packed(missing: Iterable[Missing], *, max_tokens: int, max_texts: int) -> Iterator[list[Missing]]:
-    """Batches for embed steps: of one space each, and within both bounds but for a single text that is too long."""
-    batch: list[Missing] = []
+def batch_missing(
+    missing: Iterable[MissingVector], *, max_tokens: int, max_texts: int
+) -> Iterator[list[MissingVector]]:
+    """Batch chunks for embed steps: one embedding space each, within both limits unless a single text exceeds them."""
+    batch: list[MissingVector] = []
     tokens = 0
     for each in missing:
         is_full = len(batch) >= max_texts or tokens + each.tokens > max_tokens
-        if batch and (is_full or each.space_id != batch[0].space_id):
+        if batch and (is_full or each.embedding_space_id != batch[0].embedding_space_id):
             yield batch
             batch, tokens = [], 0
         batch.append(each)

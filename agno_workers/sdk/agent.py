@@ -82,7 +82,7 @@ class Agent(core.Agent, frozen=True, kw_only=True):
     """An agent, and the ways to give it work. See `core.agent.Agent` for the fields, and `RunOptions` for the options."""
 
     knowledge: Knowledge | KnowledgeBinding | None = None
-    """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.learns()` (may add to it)."""
+    """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to it)."""
 
     def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
         """Submit a run. When this returns, the run is in Postgres and will reach an end.

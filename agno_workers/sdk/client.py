@@ -20,8 +20,8 @@ from agno_workers.core.step import Submitted
 from agno_workers.errors import NotWaiting
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.retriever import Retriever
-from agno_workers.knowledge.store.bases import Given
-from agno_workers.knowledge.types import Mode, SearchResult
+from agno_workers.knowledge.store.bases import SourceInput
+from agno_workers.knowledge.types import SearchResult, SearchType
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.sdk.approvals import Requirement
@@ -183,17 +183,24 @@ class KnowledgeHandle:
         return self._submit(given(sources), options(metadata, glob), asked)
 
     def search(
-        self, query: str, *, limit: int = 8, mode: Mode = "hybrid", filters: dict[str, Any] | None = None
+        self,
+        query: str,
+        *,
+        max_results: int = 8,
+        filters: dict[str, Any] | None = None,
+        search_type: SearchType = "hybrid",
     ) -> list[SearchResult]:
-        """Return the best results, best first. `keyword` needs Postgres alone; the other modes need the embedding model here (for
-        `local` the extra `knowledge`, for a provider its key).
+        """Return the best results, best first. `keyword` needs Postgres only; the other search types need the embedding model here
+        (for `local` the extra `knowledge`, for a provider its key). Queries are not recorded as gaps.
 
-        Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected of the embedder.
+        Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected from the embedder.
         """
-        return self._retriever.ask(self.name, query, limit=limit, mode=mode, filters=filters or {})
+        return self._retriever.search(
+            self.name, query, max_results=max_results, search_type=search_type, filters=filters or {}
+        )
 
     def _submit(
-        self, sources: Sequence[Given], own: dict[str, Any] | None, asked: IngestOptions
+        self, sources: Sequence[SourceInput], own: dict[str, Any] | None, asked: IngestOptions
     ) -> Ingestion:
         submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **asked)
         self._database.submissions.wake_keeper()

@@ -1,4 +1,4 @@
-"""One ingestion from outside: how far it is, what failed, and how to end it or try again.
+"""A handle for an ingestion: progress, failures, cancel, retry.
 
 job = docs.ingest(["docs/"])                  # or client.ingest("docs", ["s3://bucket/"])
 print(job.wait(timeout=600).failed, job.failures())
@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from agno_workers.core.run import Run
 from agno_workers.errors import AgnoError, InvalidInput, WaitTimeout
-from agno_workers.knowledge.store.bases import Failure, Given, new_id
+from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import known_id
@@ -25,8 +25,8 @@ _NAME = re.compile(r"[\w][\w.-]{0,99}")
 _MAGIC = re.compile(r"[*?\[]")
 
 
-Sources = Given | Path | Iterable[Given | Path]
-"""What callers hand in: one thing to ingest, or several."""
+Sources = SourceInput | Path | Iterable[SourceInput | Path]
+"""One source or several."""
 
 
 class IngestOptions(TypedDict, total=False):
@@ -41,7 +41,7 @@ class IngestOptions(TypedDict, total=False):
 
 
 class Ingestion:
-    """See the module. Making one asks nothing of the database; it is a run, so its id serves `runs show` as well."""
+    """A handle for an ingestion. Creating it makes no query. An ingestion is a run: `runs show` takes its id as well."""
 
     def __init__(self, run_id: str, database: Database) -> None:
         self.id = known_id(run_id)
@@ -52,26 +52,26 @@ class Ingestion:
 
     @property
     def run(self) -> Run:
-        """Its row as it stands now. Raises RunNotFound."""
+        """Return its current row. Raises RunNotFound."""
         return self._database.queries.run(self.id)
 
     def progress(self) -> Progress:
-        """How far it is: documents, chunks, vectors, failures. Raises RunNotFound."""
+        """Count documents, chunks, vectors and failures. Raises RunNotFound."""
         return self._database.knowledge.progress(self.id)
 
     def failures(self, limit: int = 100) -> list[Failure]:
-        """What could not be brought in so far, and why."""
+        """List the sources that failed so far, with their reasons."""
         return self._database.knowledge.failures(self.id, limit)
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait for the end, at most `timeout` seconds. Documents that failed are no error: `failed` counts them.
+        """Wait for the end, at most `timeout` seconds. Failed documents are not an error: `failed` counts them.
 
-        Raises RunFailed and RunCancelled where it did not come to its end, WaitTimeout (it goes on), RunNotFound.
+        Raises RunFailed or RunCancelled if it did not complete, WaitTimeout (it continues), RunNotFound.
         """
         run = self._database.results.wait(self.id, self._ended, timeout)
         if run is None:
             raise WaitTimeout(
-                f"ingestion {self.id} has not ended within {timeout} s; it goes on. Wait again, or cancel it.",
+                f"ingestion {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                 run_id=self.id,
             )
         if run.error is not None:
@@ -79,19 +79,19 @@ class Ingestion:
         return self.progress()
 
     def cancel(self) -> bool:
-        """End it as cancelled: what is in stays in. False when it has ended already."""
+        """Cancel it; stored documents stay. Returns False if it has ended."""
         return self._database.journal.cancel(self.id)
 
     def pause(self) -> bool:
-        """Let no further step of it begin; False when it has ended or is paused."""
+        """Start no further steps. Returns False if it has ended or is paused."""
         return self._database.journal.pause(self.id)
 
     def resume(self) -> bool:
-        """Let it go on; False when it is not paused."""
+        """Continue after a pause. Returns False if it is not paused."""
         return self._database.journal.resume(self.id)
 
     def retry(self) -> Ingestion:
-        """A new ingestion of what failed in this one, and of what it left undone where it was cancelled."""
+        """Submit a new ingestion of the failed and unfinished sources of this one."""
         again = self._database.knowledge.rerun(self.id)
         self._database.submissions.wake_keeper()
         return Ingestion(again.run_id, self._database)
@@ -102,18 +102,18 @@ class Ingestion:
 
 
 def named(name: str) -> str:
-    """A name that a knowledge base can have, since it is written everywhere. Raises InvalidInput for another."""
+    """Return a valid name of a knowledge base. Raises InvalidInput for an invalid one."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} can't be the name of a knowledge base: letters, digits, '_', '.' and '-' make one."
+            f"{name!r} is not a valid name of a knowledge base: use letters, digits, '_', '.' and '-'."
         )
     return name
 
 
-def given(sources: Sources) -> list[Given]:
-    """What callers hand in, as a worker elsewhere understands it: paths are absolute.
+def given(sources: Sources) -> list[SourceInput]:
+    """Return the sources with absolute paths, as workers need them.
 
-    Raises InvalidInput for a path that is not here. Write `file:///...` for one that only workers can see.
+    Raises InvalidInput for a path that does not exist here. Use `file:///...` for a path that only workers can see.
     """
     if isinstance(sources, str | dict | Source | Path):
         return [_absolute(sources)]
@@ -123,7 +123,7 @@ def given(sources: Sources) -> list[Given]:
 def options(
     metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None, *, batch: bool = False
 ) -> dict[str, Any]:
-    """Options of an ingestion, without those that say nothing; see `storage.knowledge.asked_for`."""
+    """Return the options of an ingestion without empty ones; see `store.bases.ingest_request`."""
     said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
     return {name: value for name, value in said.items() if value}
 
@@ -132,9 +132,9 @@ def document(
     text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
     metadata: dict[str, Any] | None = None,
 ) -> Source:  # fmt: skip
-    """A document whose text is at hand. Without a `uri` it is one of its own each time. Raises InvalidInput for no text."""
+    """Return the source of a text. Without a `uri` it gets a new one. Raises InvalidInput for an empty text."""
     if not text.strip():
-        raise InvalidInput("the text is empty: there is nothing to be found in it.")
+        raise InvalidInput("the text is empty: pass some text.")
     return Source(
         uri=uri or f"text:{new_id()}",
         title=title,
@@ -145,7 +145,7 @@ def document(
     )
 
 
-def _absolute(source: Given | Path) -> Given:
+def _absolute(source: SourceInput | Path) -> SourceInput:
     match source:
         case dict() if isinstance(path := source.get("path"), str):
             return source | {"path": _path(path)}
@@ -158,11 +158,11 @@ def _absolute(source: Given | Path) -> Given:
 
 
 def _path(text: str) -> str:
-    """A path, or a glob: what stands before its first `*`, `?` or `[` must be here."""
-    path = Path(normpath(Path.cwd() / Path(text).expanduser()))  # links stay: what they lead to may change
+    """Return an absolute path or glob. The part before the first `*`, `?` or `[` must exist."""
+    path = Path(normpath(Path.cwd() / Path(text).expanduser()))  # links are kept: their targets may change
     solid = Path(*takewhile(lambda part: not _MAGIC.search(part), path.parts))
     if not text.strip() or not (path if solid == path else solid).exists():
         raise InvalidInput(
-            f"{text!r} does not exist: name a file, a folder, or an address such as https://... or s3://..."
+            f"{text!r} does not exist: pass a file, a folder, or an address such as https://... or s3://..."
         )
     return str(path)

@@ -1,4 +1,4 @@
-"""The Knowledge that users build: the core's value, with verbs. It holds no connection, and is safe to share.
+"""The Knowledge that users build: a value with methods. It holds no connection and is safe to share.
 
 docs = Knowledge("docs")
 docs.ingest(["docs/", "https://example.org/sitemap.xml"]).wait(timeout=600)
@@ -18,25 +18,26 @@ from agno_workers import wiring
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import AGENT, DocumentRow, Given
+from agno_workers.knowledge.store.bases import AGENT, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
-from agno_workers.knowledge.types import Mode, Rerank, SearchResult
+from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
+from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 from agno_workers.sdk.agent import run_signature
 from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
-    """A knowledge base, and what can be done with it. See `core.knowledge.Knowledge` for the fields."""
+    """A knowledge base. See `agno_workers.knowledge.types.Knowledge` for the fields."""
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, idempotency_key: str | None = None, **asked: Any,
     ) -> Ingestion:  # fmt: skip
-        """Bring documents in: files, folders (`glob` picks some of their files), URLs, sitemaps, `s3://...`. When this
-        returns, it is in Postgres and will be done; the same again costs next to nothing.
+        """Ingest files, folders (`glob` selects their files), URLs, sitemaps, `s3://...`. The ingestion is durable when this returns;
+        unchanged documents are not read again.
 
-        `metadata` goes with each document. `batch`: vectors by the provider's batch API, where it has one. `asked`: deadline_s,
-        priority, session_id, user_id.
+        `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one. Other options:
+        deadline_s, priority, session_id, user_id.
 
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
         """
@@ -51,7 +52,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
         metadata: dict[str, Any] | None = None, idempotency_key: str | None = None,
     ) -> Ingestion:  # fmt: skip
-        """Bring in one document whose text is at hand. The same `uri` again takes the place of the former text."""
+        """Ingest a text as one document. A document with the same `uri` is replaced."""
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
         return self._submit([source], idempotency_key=idempotency_key)
 
@@ -59,8 +60,8 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         batch: bool = False, **asked: Any,
     ) -> Signature:  # fmt: skip
-        """A signature for `group`, `chain` and `chord`. What an earlier task gives (a path, or a list of them) is brought in, too;
-        its own result is the summary of the ingestion.
+        """Return a signature for `group`, `chain` and `chord`. The result of an earlier task (a path, or a list of paths) is ingested
+        as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
         services.database.knowledge.ensure(self.name, kept)
@@ -69,56 +70,68 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.knowledge_queue)
 
     def si(self, sources: Sources, **asked: Any) -> Signature:
-        """As `s`, taking no result of an earlier task."""
+        """Return an immutable signature, which ignores the result of an earlier task."""
         return self.s(sources, **asked).set(immutable=True)
 
     def remove(self, uri: str) -> bool:
-        """Take one document out, at once; False: there is none of that uri. Raises UnknownKnowledge.
+        """Remove a document; returns False if there is none with that uri. Raises UnknownKnowledge.
 
-        One that came from a folder comes back with the next ingestion of that folder.
+        A document from a folder returns with the next ingestion of that folder.
         """
         return wiring.services().database.knowledge.remove_document(self.name, uri)
 
     def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """A page of the documents, in the order of their uris, behind `after`. Raises UnknownKnowledge."""
+        """Return a page of documents, in the order of their uris, after `after`. Raises UnknownKnowledge."""
         knowledges = wiring.services().database.knowledge
         return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
 
-    def search(
-        self, question: str, *, limit: int | None = None, mode: Mode | None = None, filters: dict[str, Any] | None = None,
-        rerank: Rerank | None = None,
-    ) -> list[SearchResult]:  # fmt: skip
-        """The best hits, best first: `hybrid` (by meaning and by words), `semantic` or `keyword`. `filters` go by metadata:
-        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` is given the question and more hits than asked for, and says how good
-        each is, such as a cross-encoder would.
+    def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
+        """List documents whose text equals that of another one, or nearly. Raises UnknownKnowledge."""
+        database = wiring.services().database
+        return KnowledgeStats(database.pool).duplicates(database.knowledge.get(self.name).id, limit)
 
-        Raises UnknownKnowledge, InvalidInput for a filter that is none, Unavailable and ModelUnavailable.
+    def search(
+        self, query: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None,
+        search_type: SearchType | None = None,
+        rerank: Rerank | None = None, near_duplicates: bool | None = None,
+    ) -> list[SearchResult]:  # fmt: skip
+        """Return the best chunks, best first.
+
+        `search_type` is `hybrid` (by vectors and keywords), `vector` or `keyword`. `filters` are conditions on metadata:
+        `{"lang": "en", "year": {"gte": 2024}}`. `rerank` takes the query and four times as many results and returns their scores,
+        such as a cross-encoder. `near_duplicates=False` keeps only the best of documents that nearly equal each other.
+
+        Raises UnknownKnowledge, InvalidInput for an invalid filter, Unavailable and ModelUnavailable.
         """
-        return wiring.services().knowledge.ask(
-            self, question, limit=limit, mode=mode, filters=filters, rerank=rerank
+        return wiring.services().knowledge.search(
+            self,
+            query,
+            max_results=max_results,
+            search_type=search_type,
+            filters=filters,
+            rerank=rerank,
+            near_duplicates=near_duplicates,
         )
 
     def similar(
-        self, uri: str, *, limit: int | None = None, filters: dict[str, Any] | None = None
+        self, uri: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
-        """The chunks of other documents that are most like this document's."""
-        return wiring.services().knowledge.similar(self, uri, limit=limit, filters=filters)
+        """Return the chunks of other documents that are most similar to this document."""
+        return wiring.services().knowledge.similar(self, uri, max_results=max_results, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
-        """Say that a hit (or the chunk of that id) was good (`up`) or not (`down`); it moves its rank within bounds.
-        False: that chunk is no longer there.
-        """
+        """Vote a result (or a chunk id) `up` or `down`, which moves its rank within bounds. Returns False if the chunk is gone."""
         if verdict not in ("up", "down"):
-            raise InvalidInput(f"a verdict is 'up' or 'down', got {verdict!r}.")
+            raise InvalidInput(f"verdict is {verdict!r}: expected 'up' or 'down'.")
         chunk = hit if isinstance(hit, int) else hit.chunk_id
-        return wiring.services().knowledge.learned.count([Count(chunk, **{verdict: 1})]) == 1
+        return wiring.services().knowledge.feedback.count([Count(chunk, **{verdict: 1})]) == 1
 
     def ingestion(self, run_id: str) -> Ingestion:
-        """One that was submitted before, or elsewhere."""
+        """Return a handle for an ingestion that was submitted before, or elsewhere."""
         here = wiring.services()
         return Ingestion(run_id, here.database)
 
-    def _submit(self, sources: list[Given], **asked: Any) -> Ingestion:
+    def _submit(self, sources: list[SourceInput], **asked: Any) -> Ingestion:
         kept = self._options
         here = wiring.services()
         here.database.knowledge.ensure(self.name, kept)

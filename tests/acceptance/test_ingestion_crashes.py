@@ -28,7 +28,7 @@ from tests.conftest import StartWorker
 
 PLACES = (
     "scan.claimed", "scan.found", "scan.recorded", "ingest.claimed", "ingest.read", "ingest.recorded", "embed.claimed", "embed.made",
-    "embed.recorded", "tidy.claimed", "tidy.removed", "tidy.recorded",
+    "embed.recorded", "finalize.claimed", "finalize.removed", "finalize.recorded",
 )  # fmt: skip
 SMALL = {"AGNO_BATCH_DOCUMENTS": "5", "AGNO_EMBED_TOKENS": "1500", "AGNO_EMBED_WINDOW": "3"}
 OPTIONS = {"embedder": "hash:32", "chunking": {"max_chars": 200}}
@@ -102,10 +102,10 @@ def wanted(folder: Path) -> list[Kept]:
         results = reading.prepare(items, chunking)
     for (source, _), prepared in zip(items, results, strict=True):
         assert isinstance(prepared, Prepared)
-        vectors = embedder.embed([piece.embedded for piece in prepared.pieces])
+        vectors = embedder.embed([chunk.embedded for chunk in prepared.chunks])
         found += [
-            Kept(source.uri, piece.position, piece.hash.hex(), True, _half(vector))
-            for piece, vector in zip(prepared.pieces, vectors, strict=True)
+            Kept(source.uri, chunk.position, chunk.hash.hex(), True, _half(vector))
+            for chunk, vector in zip(prepared.chunks, vectors, strict=True)
         ]
     return sorted(found)
 

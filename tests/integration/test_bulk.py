@@ -24,7 +24,6 @@ from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
-from agno_workers.sdk.batch import submit_many
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import echo

@@ -12,7 +12,7 @@ from tests.acceptance.matrix import page, stories
 from tests.acceptance.matrix.cells import CELLS
 
 ROOT = Path(__file__).parents[2]
-INGESTIONS = ("acceptance/test_ingestion_crashes.py", "integration/engine/test_ingest.py")
+INGESTIONS = ("acceptance/test_ingestion_crashes.py", "integration/knowledge/test_ingest.py")
 REACHED = re.compile(r'\bsignal\("([^"]+)"')
 
 

@@ -21,7 +21,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_paths_become_absolute_and_the_rest_stays(here: Path) -> None:
+def test_paths_become_absolute_and_other_sources_are_unchanged(here: Path) -> None:
     source = Source(uri="crm:1", text="x")
     handed_in: list[Any] = [
         "docs",
@@ -41,22 +41,22 @@ def test_paths_become_absolute_and_the_rest_stays(here: Path) -> None:
 
 
 @pytest.mark.parametrize("one", ["docs", Path("docs")])
-def test_one_thing_is_a_list_of_one(here: Path, one: str | Path) -> None:
+def test_single_source_becomes_a_list(here: Path, one: str | Path) -> None:
     assert given(one) == [f"{here}/docs"]
 
 
 @pytest.mark.parametrize("wrong", ["nothing", "nothing/*.md", "", "  ", {"path": "nothing"}])
-def test_a_path_that_is_not_here_is_refused(here: Path, wrong: str | dict[str, str]) -> None:
+def test_missing_path_is_refused(here: Path, wrong: str | dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="does not exist"):
         given(wrong)
 
 
-def test_options_that_say_nothing_are_left_out() -> None:
+def test_empty_options_are_omitted() -> None:
     assert options() == {}
     assert options({"a": 1}, ["*.md"], batch=True) == {"metadata": {"a": 1}, "glob": ["*.md"], "batch": True}
 
 
-def test_a_document_has_a_uri_of_its_own_where_it_is_given_none() -> None:
+def test_document_without_a_uri_gets_a_new_one() -> None:
     one, other = document("text"), document("text")
     assert one.uri != other.uri
     assert one.uri.startswith("text:")
@@ -66,7 +66,7 @@ def test_a_document_has_a_uri_of_its_own_where_it_is_given_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "../docs", "a\0b", "-k", "x" * 101])
-def test_a_name_that_can_not_be_typed_is_refused_before_anything_is_stored(name: str) -> None:
+def test_invalid_name_is_refused_before_anything_is_stored(name: str) -> None:
     for bring_in in (Knowledge(name).add, Knowledge(name).s):
-        with pytest.raises(InvalidInput, match="can't be the name"):
+        with pytest.raises(InvalidInput, match="is not a valid name"):
             bring_in("a text")

@@ -20,7 +20,7 @@ def test_knowledge_is_found_in_a_module() -> None:
     assert registry.get("reader") == reader
 
 
-@pytest.mark.parametrize("use", [DOCS, DOCS.context(), DOCS.learns()])
+@pytest.mark.parametrize("use", [DOCS, DOCS.context(), DOCS.with_feedback()])
 def test_knowledge_is_found_with_the_agent_that_uses_it(use: Knowledge) -> None:
     registry = Registry([Agent(name="helper", model="scripted:echo", knowledge=use)])
     assert registry.knowledge("docs") == DOCS

@@ -1,6 +1,6 @@
 """Knowledge bases, their documents and vectors, and the ingestions that bring documents in.
 
-    knowledge ──< space     one embedding model's vectors of a knowledge base
+    knowledge ──< embedding_space   one embedding model's vectors of a knowledge base
         ├──< document ──< chunk ──< chunk_embedding
         │        └──< near_band
         ├──< lexeme, review, gap; feedback on chunks, grounding of runs
@@ -29,7 +29,7 @@ knowledge = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("options", JSONB, nullable=False, server_default="{}"),
     # The one that is searched.
-    sa.Column("space_id", sa.Integer),
+    sa.Column("embedding_space_id", sa.Integer),
     # Raised by every change that a search could see.
     sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("chunk_count", sa.BigInteger, nullable=False, server_default="0"),
@@ -37,7 +37,7 @@ knowledge = sa.Table(
     sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
     sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
     # An ingestion ended before all its vectors were made: the next one makes them.
-    sa.Column("left_undone", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("vectors_missing", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
     now("created_at"),
     sa.UniqueConstraint("tenant", "name", name="knowledge_name"),
@@ -50,8 +50,8 @@ def _of_knowledge() -> sa.Column[int]:
     )
 
 
-space = sa.Table(
-    "space",
+embedding_space = sa.Table(
+    "embedding_space",
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     _of_knowledge(),
@@ -61,8 +61,8 @@ space = sa.Table(
     sa.Column("has_partition", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("is_indexed", sa.Boolean, nullable=False, server_default="false"),
     now("created_at"),
-    sa.UniqueConstraint("knowledge_id", "model", name="space_model"),
-    one_of("status", _SPACE_STATUS, "space_status"),
+    sa.UniqueConstraint("knowledge_id", "model", name="embedding_space_model"),
+    one_of("status", _SPACE_STATUS, "embedding_space_status"),
 )
 document = sa.Table(
     "document",
@@ -80,7 +80,7 @@ document = sa.Table(
     sa.Column("sha256", sa.LargeBinary),
     sa.Column("text_sha256", sa.LargeBinary),
     # How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
-    sa.Column("recipe", sa.LargeBinary),
+    sa.Column("processing_hash", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
     # 0: it has no text of its own yet, or any more.
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
@@ -91,7 +91,6 @@ document = sa.Table(
     sa.Column("run_id", UUID),
     # The document that has the same text, and its chunks.
     sa.Column("duplicate_of", sa.BigInteger),
-    sa.Column("near_duplicate_of", sa.BigInteger),
     now("created_at"),
     now("updated_at"),
     sa.UniqueConstraint("knowledge_id", "uri", name="document_uri"),
@@ -172,13 +171,13 @@ sa.Index("chunk_words", chunk.c.tsv, postgresql_using="gin")
 chunk_embedding = sa.Table(
     "chunk_embedding",
     metadata,
-    sa.Column("space_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("embedding_space_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column(
         "chunk_id", sa.BigInteger, sa.ForeignKey("agno.chunk.id", ondelete="CASCADE"), primary_key=True
     ),
     sa.Column("embedding", HALFVEC, nullable=False),
-    sa.PrimaryKeyConstraint("chunk_id", "space_id"),
-    postgresql_partition_by="LIST (space_id)",
+    sa.PrimaryKeyConstraint("chunk_id", "embedding_space_id"),
+    postgresql_partition_by="LIST (embedding_space_id)",
 )
 # The small ones lie together; a large space gets a partition, and an index, of its own (see search.sql).
 sa.event.listen(
@@ -186,7 +185,7 @@ sa.event.listen(
     "after_create",
     sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
         "CREATE TABLE agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;"
-        "CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (space_id)"
+        "CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (embedding_space_id)"
     ),
 )
 _EXTENSION = sa.DDL("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")  # type: ignore[no-untyped-call]  # as above
@@ -236,7 +235,7 @@ source = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
     # As core/knowledge.py, Source.
     sa.Column("given", JSONB, nullable=False),
-    sa.Column("recipe", sa.LargeBinary, nullable=False),
+    sa.Column("processing_hash", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Text, nullable=False, server_default="pending"),
     # The step that has it, or had it last.
     sa.Column("step_id", UUID),

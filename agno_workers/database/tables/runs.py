@@ -179,7 +179,7 @@ sa.Index(
     "step_ingesting",
     step.c.run_id,
     postgresql_where=sa.and_(
-        step.c.kind.in_(("scan", "ingest", "embed", "tidy")),
+        step.c.kind.in_(("scan", "ingest", "embed", "finalize")),
         step.c.status.in_(("ready", "running", "waiting")),
     ),
 )

@@ -1,7 +1,7 @@
-"""Readers, one a format: bytes to the blocks of a document. They are given hostile files, and run in a child process.
+"""Readers, one per format: convert bytes to the blocks of a document. They read untrusted files, in a child process.
 
-A reader is a module with `read(content, media_type, name) -> Parsed`, which raises Unreadable. It is imported with the
-first document of its format, since some of their libraries take a second to load.
+A reader is a module with `read(content, media_type, name) -> Parsed`, which raises Unreadable. It is imported with the first
+document of its format, because some libraries take a second to load.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _READERS = {
 
 
 def read(content: bytes, media_type: str, name: str) -> Parsed:
-    """What the reader of this media type (see `detect`) makes of it, in text that msgpack and Postgres take.
+    """Read a document of this media type (see `detect`). The text is valid for msgpack and Postgres.
 
-    Raises Unreadable. Whatever else comes up is a fault that the file found in a parser.
+    Raises Unreadable. Any other exception is a bug of a parser.
     """
     reader = _READERS.get(media_type.partition(";")[0])
     if reader is None:
-        raise Unreadable("unsupported", f"Nothing here reads {media_type!r}.")
+        raise Unreadable("unsupported", f"No reader supports {media_type!r}.")
     find: Callable[[bytes, str, str], Parsed] = importlib.import_module(f"{_HERE}.{reader}").read
     parsed = find(content, media_type, name)
     chars = sum(len(block.text) for block in parsed.blocks)
@@ -66,7 +66,7 @@ def _clean_block(block: Block) -> Block:
 
 
 def _clean(text: str) -> str:
-    """NUL and lone surrogates become U+FFFD; the same object where there are none."""
+    """Replace NUL and lone surrogates by U+FFFD; return the same object if there are none."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     try:

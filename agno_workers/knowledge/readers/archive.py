@@ -1,4 +1,4 @@
-"""Office files are zips of XML: what must hold before a parser may look into one."""
+"""Checks of Office files, which are zips of XML, before a parser opens them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_ENTRIES = 10_000
 _MAX_BYTES = 512 * 1024 * 1024
 _MAX_XML_BYTES = 128 * 1024 * 1024
 _FREE_BYTES = 32 * 1024 * 1024
-_MAX_RATIO = 100  # an office file's XML shrinks to a tenth, a bomb to a thousandth
+_MAX_RATIO = 100  # XML of an Office file shrinks to a tenth, a zip bomb to a thousandth
 _PROLOG_BYTES = 4096
 _ROOT = re.compile(r"<[A-Za-z_]")
 _ENCODING = re.compile(r"<\?xml[^>]{0,100}encoding\s{0,9}=\s{0,9}[\"']([^\"'>]{1,40})")
@@ -21,10 +21,9 @@ _ENCODINGS = {"utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "win
 
 
 def check(content: bytes) -> None:
-    """Raises Unreadable where the zip is broken, encrypted, would unpack to too much, or its XML has a DTD.
+    """Raises Unreadable if the zip is broken, encrypted or too large unpacked, or its XML has a DTD.
 
-    The sizes are those that its directory states; Python's zipfile unpacks no more than that, other unpackers
-    may, within the memory that the child has.
+    Sizes are those in its directory. Python's zipfile unpacks no more; other libraries may, within the child's memory.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -39,7 +38,7 @@ def check(content: bytes) -> None:
 
 
 def names(content: bytes) -> frozenset[str]:
-    """The files in the zip, none where it is broken."""
+    """Return the names of the files; empty for a broken zip."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return frozenset(archive.namelist())
@@ -48,7 +47,7 @@ def names(content: bytes) -> frozenset[str]:
 
 
 def first_bytes(content: bytes, name: str, count: int = 100) -> bytes:
-    """The beginning of one file in the zip, nothing where it can't be read."""
+    """Return the beginning of a file; empty if it can't be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(name) as part:
             return part.read(count)
@@ -58,45 +57,41 @@ def first_bytes(content: bytes, name: str, count: int = 100) -> bytes:
 
 def _check_sizes(entries: list[zipfile.ZipInfo], packed: int) -> None:
     if len(entries) > _MAX_ENTRIES:
-        raise Unreadable("too_large", f"It holds {len(entries):,} files, and {_MAX_ENTRIES:,} are allowed.")
+        raise Unreadable("too_large", f"It contains {len(entries):,} files; the limit is {_MAX_ENTRIES:,}.")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > _MAX_BYTES:
-        raise Unreadable(
-            "too_large", f"It would unpack to {unpacked:,} bytes, and {_MAX_BYTES:,} are allowed."
-        )
+        raise Unreadable("too_large", f"It would unpack to {unpacked:,} bytes; the limit is {_MAX_BYTES:,}.")
     if unpacked > _FREE_BYTES and unpacked > packed * _MAX_RATIO:
         raise Unreadable(
             "too_large",
-            f"It is {packed:,} bytes that would unpack to {unpacked:,}, more than {_MAX_RATIO} times as much: a zip bomb.",
+            f"Its {packed:,} bytes would unpack to {unpacked:,}, more than {_MAX_RATIO} times as much: a zip bomb.",
         )
     for entry in entries:
         if entry.filename.endswith((".xml", ".rels")) and entry.file_size > _MAX_XML_BYTES:
             raise Unreadable(
                 "too_large",
-                f"{entry.filename!r} in it would unpack to {entry.file_size:,} bytes, and {_MAX_XML_BYTES:,} are allowed.",
+                f"{entry.filename!r} in it would unpack to {entry.file_size:,} bytes; the limit is {_MAX_XML_BYTES:,}.",
             )
 
 
 def _check_prolog(name: str, head: bytes) -> None:
-    """Office XML has no DTD; one is there for its entities: files of ours, or a billion laughs. A part is XML by what it
-    begins with, since which names are XML the file itself may say; its encoding is one in which we see a DTD.
+    """Refuse DTDs, which Office XML never has: their entities could read local files or expand without end. XML is recognised by its
+    first bytes, because the file itself declares which names are XML. Only encodings in which a DTD is visible are accepted.
     """
     utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<"))
     big = head.startswith((b"\xfe\xff", b"\0<"))
     text = head.decode(("utf-16-be" if big else "utf-16-le") if utf16 else "latin-1", "ignore")
     if not text.lstrip("\ufeff\xef\xbb\xbf \t\r\n").startswith("<"):
         if head and name.endswith((".xml", ".rels")):
-            raise Unreadable("unreadable", f"{name!r} in it is no XML in UTF-8 or UTF-16.")
+            raise Unreadable("unreadable", f"{name!r} in it is not XML in UTF-8 or UTF-16.")
         return
     encoding = _ENCODING.search(text[:300])
     if encoding and encoding[1].lower() not in _ENCODINGS:
         raise Unreadable(
-            "unreadable", f"{name!r} in it is XML in {encoding[1]}, which no office program writes."
+            "unreadable", f"{name!r} in it is XML in {encoding[1]}, which no Office program writes."
         )
     root = _ROOT.search(text)
     if "<!DOCTYPE" in (text[: root.start()] if root else text):
-        raise Unreadable(
-            "unreadable", f"{name!r} in it declares a DTD, which no office program writes and we don't read."
-        )
+        raise Unreadable("unreadable", f"{name!r} in it declares a DTD, which no Office program writes.")
     if root is None and len(head) == _PROLOG_BYTES:
-        raise Unreadable("unreadable", f"{name!r} in it does not begin as XML does.")
+        raise Unreadable("unreadable", f"{name!r} in it is not XML.")

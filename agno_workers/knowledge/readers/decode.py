@@ -1,4 +1,4 @@
-"""Bytes to text: by the byte order mark, as UTF-8, as declared, and at last by what the bytes look like."""
+"""Decode text: by the byte order mark, as UTF-8, as declared, or by detection."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Python codecs that are no charset of documents: a declaration of one is a mistake, or bait.
+# Python codecs that are not charsets of documents.
 _NO_CHARSETS = {
     "utf-7", "idna", "punycode", "unicode_escape", "raw-unicode-escape", "undefined", "mbcs", "oem", "palmos",
 }  # fmt: skip
-# What is called Latin-1 or ASCII on the web is Windows-1252, as browsers have it.
+# Browsers treat Latin-1 and ASCII as Windows-1252.
 _AS_BROWSERS_DO = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030"}
-# Valid UTF-8 to the eye, since their bytes are ASCII: here the declaration comes first.
+# Their bytes are ASCII and therefore valid UTF-8, so the declaration comes first.
 _LOOKS_LIKE_ASCII = ("iso2022", "hz", "utf-16", "utf-32")
 _SAMPLE_BYTES = 64 * 1024
 
 
 def decode(content: bytes, declared: str | None = None) -> str:
-    """The text, without a mark. Bytes that are wrong in the charset found become U+FFFD.
+    """Decode without the byte order mark. Invalid bytes become U+FFFD.
 
-    UTF-8 comes before the declaration, since text in another charset is hardly ever valid UTF-8, while
-    declarations are often wrong. Raises Unreadable where it is more text than we keep.
+    UTF-8 comes before the declaration: text in another charset is hardly ever valid UTF-8, and declarations are often wrong.
+    Raises Unreadable if the text is too long.
     """
     text = _decoded(content, declared)
     if len(text) > MAX_CHARS:
@@ -40,13 +40,13 @@ def decode(content: bytes, declared: str | None = None) -> str:
 
 
 def charset_of(media_type: str) -> str | None:
-    """`latin-1` of `text/html; charset="latin-1"`."""
+    """Return `latin-1` for `text/html; charset="latin-1"`."""
     found = re.search(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", media_type[:500], re.IGNORECASE)
     return found[1] if found else None
 
 
 def marked(content: bytes) -> tuple[bytes, str] | None:
-    """The byte order mark that the content begins with, and its charset; UTF-16 in Latin letters needs no mark."""
+    """Return the byte order mark and its charset. UTF-16 of Latin letters is recognised without a mark."""
     for mark, charset in _MARKS:
         if content.startswith(mark):
             return mark, charset
@@ -66,29 +66,29 @@ def _decoded(content: bytes, declared: str | None) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        # A fault far behind, or one at the cut, is damage to a UTF-8 text rather than another charset.
+        # An error far into the text, or at its end, is damage to UTF-8 rather than another charset.
         nearly = error.start > _SAMPLE_BYTES or len(content) - error.start < 4
     if charset and charset != "utf-8":
         try:
             return content.decode(charset)
         except UnicodeDecodeError:
-            pass  # declared wrongly: look at the bytes
+            pass  # a wrong declaration
     return content.decode("utf-8" if nearly else _by_looks(content), "replace")
 
 
 def _codec(name: str | None) -> str | None:
-    """The charset that Python knows by this name, as browsers mean it."""
+    """Return the codec of this name, as browsers interpret it."""
     try:
         found = codecs.lookup(name.strip()).name if name and name.isascii() else None
         if found is None or found in _NO_CHARSETS:
             return None
-        b"".decode(found)  # refuses base64, zlib, rot13 ..., which are codecs, too
+        b"".decode(found)  # rejects base64, zlib, rot13 ..., which are codecs, too
     except (LookupError, ValueError):
         return None
     return _AS_BROWSERS_DO.get(found, found)
 
 
 def _by_looks(content: bytes) -> str:
-    """By the beginning: charset-normalizer takes long on much. Windows-1252 where it finds nothing, as browsers do."""
+    """Detect the charset from the beginning, because charset-normalizer is slow. The default is Windows-1252, as in browsers."""
     best = from_bytes(content[:_SAMPLE_BYTES]).best()
     return best.encoding if best is not None else "cp1252"

@@ -1,4 +1,4 @@
-"""CSV and TSV: one table. The delimiter is the one that the first lines agree on."""
+"""CSV and TSV: one table. The delimiter is the most consistent one of the first lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ csv.field_size_limit(sys.maxsize)  # decode() has a limit of its own
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """A quote that is never closed takes the rest of the file as one cell, as everywhere."""
+    """An unclosed quote makes the rest of the file one cell."""
     text = decode(content, charset_of(media_type)).replace("\0", "")
     delimiter = "\t" if media_type.startswith("text/tab-separated-values") else _delimiter(text)
     try:
@@ -29,7 +29,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def _delimiter(text: str) -> str:
-    """csv.Sniffer's patterns take for ever on some files."""
+    """Replaces csv.Sniffer, whose patterns are extremely slow on some files."""
     lines = [line[:10_000] for line in text[:200_000].splitlines()[:_SAMPLE_LINES] if line.strip()]
 
     def agreement(delimiter: str) -> tuple[int, int]:

@@ -1,7 +1,6 @@
-"""What a document is: by its first bytes, then by what the server said, and by its name only where those leave it open.
+"""Detect the format of a document: by its first bytes, then by the server's media type, then by its name.
 
-A PDF named `.txt` is read as a PDF; what is named `.pdf` and is none is refused, unless it is a web page, as error
-pages are.
+A PDF named `.txt` is read as a PDF. A file named `.pdf` that is not a PDF is refused, unless it is a web page, such as an error page.
 """
 
 from __future__ import annotations
@@ -89,9 +88,9 @@ _MAIL = re.compile(
 
 
 def detect(content: bytes, said: str | None, name: str) -> str:
-    """The media type, with the server's charset where it is text; `name` is a file's name or a URL.
+    """Return the media type, with the server's charset for text. `name` is a file name or a URL.
 
-    Raises Unreadable for what no reader reads.
+    Raises Unreadable for an unsupported format.
     """
     if not content or content.isspace():
         raise Unreadable("empty", "It has no content.")
@@ -106,7 +105,7 @@ def detect(content: bytes, said: str | None, name: str) -> str:
 
 
 def bitmap(content: bytes) -> str | None:
-    """The media type of an image, by the first bytes alone; None: it is none."""
+    """Return the media type of an image by its first bytes; None if it is not an image."""
     for first, found in _BY_FIRST_BYTES:
         if content.startswith(first):
             return found
@@ -116,7 +115,7 @@ def bitmap(content: bytes) -> str | None:
 
 
 def _binary(content: bytes) -> str | None:
-    """By the first bytes, and what a container holds; None: text, or nothing we know."""
+    """Detect a binary format by the first bytes and the contents of a container; None for text and unknown formats."""
     if image := bitmap(content):
         return image
     for first, what in _NOT_READ:
@@ -132,7 +131,7 @@ def _binary(content: bytes) -> str | None:
 def _in_zip(content: bytes) -> str:
     within = names(content)
     if not within:
-        raise Unreadable("unreadable", "It is a zip (a DOCX, PPTX or XLSX, maybe) that is broken or cut off.")
+        raise Unreadable("unreadable", "It is a broken or truncated zip, perhaps a DOCX, PPTX or XLSX.")
     for part, found in _OFFICE_PARTS:
         if any(map(part.fullmatch, within)):
             return found
@@ -144,30 +143,30 @@ def _in_zip(content: bytes) -> str:
 
 
 def _in_ole(content: bytes) -> str:
-    """The container of Office before 2007, and of its encrypted files since."""
+    """Detect the format in an OLE container: Office before 2007, and encrypted Office files."""
     if "EncryptedPackage".encode("utf-16-le") in content:
-        raise Unreadable("encrypted", "It is an Office file behind a password: save it without one.")
+        raise Unreadable("encrypted", "It is a password-protected Office file: save it without a password.")
     if "Workbook".encode("utf-16-le") in content or "Book\0".encode("utf-16-le") in content:
         return XLS
     raise Unreadable(
-        "unsupported", "It is a DOC, PPT or MSG file of Office before 2007: save it in today's format."
+        "unsupported", "It is a DOC, PPT or MSG file of Office before 2007: save it in a current format."
     )
 
 
 def _head_of_text(content: bytes, suffix: str) -> str:
-    """The beginning, as text. Raises Unreadable where it is none."""
+    """Return the beginning as text. Raises Unreadable for binary data."""
     head = content[:4096]
     if mark := marked(head):
         return head[len(mark[0]) :].decode(mark[1], "replace")
     controls = sum(head.count(code) for code in _CONTROLS)
     if controls > len(head) // 100 + 1:
         if named := _BINARY_SUFFIXES.get(suffix):
-            raise Unreadable("unreadable", f"It is called {named}, but its bytes are not those of one.")
-        raise Unreadable("unsupported", "It is neither text nor a binary format that we read.")
+            raise Unreadable("unreadable", f"Its name says {named}, but its content is something else.")
+        raise Unreadable("unsupported", "It is neither text nor a supported binary format.")
     return head.decode("latin-1")
 
 
-# Bytes that text has none of, in whatever charset: tab, line ends, form feed and escape (ISO 2022) are left out.
+# Bytes that no charset uses in text, without tab, line ends, form feed and escape (ISO 2022).
 _CONTROLS = [bytes([code]) for code in range(32) if code not in (9, 10, 12, 13, 27)]
 
 
@@ -177,7 +176,7 @@ def _text_type(head: str, claimed: str, suffix: str) -> str:
     if _SVG.match(head):
         return "image/svg+xml"
     if named := _BINARY_SUFFIXES.get(suffix):
-        raise Unreadable("unreadable", f"It is called {named}, but its bytes are text.")
+        raise Unreadable("unreadable", f"Its name says {named}, but its content is text.")
     if claimed in _TEXT_TYPES - {"text/plain"}:
         return claimed
     if claimed.endswith("+json"):

@@ -1,4 +1,4 @@
-"""HTML, and XML as far as its text goes: the main content, without what surrounds it. No entity of a DTD is expanded."""
+"""HTML, and the text of XML: the main content without navigation. Entities of DTDs are not expanded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DROPPED = {
     "iframe", "object", "embed", "canvas", "audio", "video", "map", "head", "dialog", "menu", "svg",
 }  # fmt: skip
 _DROPPED_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert"}
-# What Sphinx and DocBook put around a page or beside a heading.
+# Navigation and permalinks of Sphinx and DocBook.
 _DROPPED_CLASSES = {
     "headerlink",
     "sphinxsidebar",
@@ -41,7 +41,7 @@ _CHARSET = re.compile(
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """The title is <title>, or the first <h1>. Metadata: language, description, author, keywords, date."""
+    """Read the title from <title> or the first <h1>. Metadata: language, description, author, keywords, date."""
     declared = charset_of(media_type)
     if declared is None and (found := _CHARSET.search(content[:1024])):
         declared = found[1].decode("ascii", "ignore")
@@ -60,14 +60,14 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def fragment(text: str) -> Iterator[Block]:
-    """The blocks of a piece of HTML, such as one within Markdown."""
+    """Return the blocks of an HTML fragment, such as one within Markdown."""
     tree = _tree(text)
     if tree.body is not None:
         yield from _Walk().blocks(tree.body)
 
 
 def _tree(text: str) -> LexborHTMLParser:
-    """Without the elements whose text nobody reads: the others are dropped on the way, by where they stand."""
+    """Remove elements without readable text; others are dropped during the walk, depending on their place."""
     tree = LexborHTMLParser(text)
     for node in tree.css("script, style, noscript, template"):
         node.decompose()
@@ -91,7 +91,7 @@ def _metadata(tree: LexborHTMLParser) -> dict[str, Any]:
 
 
 def _main(tree: LexborHTMLParser) -> LexborNode:
-    """Where the page says its content is, if there is enough of it; else the whole. An SVG file is one element."""
+    """Return the declared main content if it has enough text, otherwise the whole page. An SVG file is one element."""
     body = tree.body or tree.root
     assert body is not None
     for query in ("main, [role=main]", "article", "body > svg"):
@@ -106,12 +106,12 @@ def _words(node: LexborNode | None) -> str:
 
 
 class _Walk:
-    """One pass over the tree, in reading order and without recursion: hostile pages are 100,000 levels deep."""
+    """Walks the tree in reading order, without recursion: malicious pages have 100,000 levels."""
 
     def __init__(self) -> None:
-        self._text: list[str] = []  # of the paragraph that is open
-        self._items: list[str] = []  # of the list that is open
-        self._lists: list[list[int | str]] = []  # the lists we are in: kind and number
+        self._text: list[str] = []  # of the open paragraph
+        self._items: list[str] = []  # of the open list
+        self._lists: list[list[int | str]] = []  # open lists: kind and number
         self._mark = ""
         self._level = 0
 
@@ -201,13 +201,13 @@ class _Walk:
 
 
 def _flowed(text: str) -> str:
-    """As a browser sets it: white space is one blank. The line ends in here are those of <br>."""
+    """Collapse whitespace as a browser does. Line ends come from <br>."""
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
 def _is_dropped(node: LexborNode, tag: str) -> bool:
-    """Whether it surrounds the content, or is not shown. A page that is one form is kept, and a header with the title."""
+    """Return whether an element is navigation or hidden. A page that is one form is kept, and so is a header with the title."""
     if tag in _DROPPED:
         return True
     if tag in _INLINE and tag not in ("a", "span"):
@@ -231,7 +231,7 @@ def _is_dropped(node: LexborNode, tag: str) -> bool:
 
 
 def _as_table(node: LexborNode) -> Block | None:
-    """Its rows; None where it has other tables, headings or code in it: it lays out a page, and is read as one."""
+    """Return the rows; None for a layout table, which contains tables, headings or code."""
     if node.css_first("table table, h1, h2, h3, pre") is not None:
         return None
     return table((_cell(cell) for cell in row.css("th, td")) for row in node.css("tr"))

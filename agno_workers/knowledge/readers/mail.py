@@ -1,4 +1,4 @@
-"""E-mail (.eml): the text that its writer wrote, with the names of what is attached in the metadata."""
+"""E-mail (.eml): the body, with the names of attachments in the metadata."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ _HEADERS = {
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
-    """The title is the subject. Of the same text twice the plain one is read; attachments are named and not opened."""
+    """Read the subject as title. Plain text is preferred to HTML; attachments are listed and not opened."""
     try:
         message = BytesParser(policy=policy.default).parsebytes(content)
         parts = _parts(message)
         blocks = tuple(block for part in parts for block in _blocks(part))
         metadata = _metadata(message)
     except RecursionError as error:
-        raise Unreadable(
-            "unreadable", "It is a mail whose parts are nested too deeply to be read."
-        ) from error
+        raise Unreadable("unreadable", "It is an e-mail whose parts are nested too deeply.") from error
     if attachments := [found for part in message.walk() if (found := _attachment(part))][:_MAX_PARTS]:
         metadata["attachments"] = attachments
     subject = " ".join(str(message.get("subject", "")).split())
@@ -37,7 +35,7 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
 
 
 def _parts(message: EmailMessage) -> list[EmailMessage]:
-    """The body, or, in a mail without one that is found by the rules, all that is text."""
+    """Return the body, or all text parts of a malformed e-mail."""
     body = message.get_body(("plain", "html"))
     if body is not None:
         return [cast(EmailMessage, body)]

@@ -1,4 +1,4 @@
-"""Markdown (CommonMark with tables), and the front matter that many a site generator knows."""
+"""Markdown (CommonMark with tables) and its front matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
 from agno_workers.knowledge.types import Block, Parsed
 
-# Blocks only: what is inside them costs three times as much, and most of it is plain text. What is nested deeper is lost.
+# Blocks only: parsing inline markup takes three times as long, and most text has none. Deeper nesting is dropped.
 _PARSER = MarkdownIt("commonmark", {"maxNesting": 100}).enable("table").disable("inline")
 _INSIDE = MarkdownIt("commonmark")
 _HAS_MARKUP = re.compile(r"[*_`\[\]<&\\!]|  \n")
@@ -24,7 +24,7 @@ _LANGUAGE = {"lang", "language", "locale"}
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """The title is the front matter's, or a heading of level 1 that stands alone."""
+    """Read the title from the front matter, or from the only heading of level 1."""
     text, metadata = _front_matter(decode(content, charset_of(media_type)))
     environment: dict[str, Any] = {}
     blocks = tuple(_blocks(_PARSER.parse(text, environment), environment))
@@ -34,7 +34,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
-    """The text behind it, and its single-line fields; lists and nested ones are left out."""
+    """Split off the front matter: return the text and its single-line fields, without lists and nested fields."""
     found = _FRONT.match(text)
     if not found:
         return text, {}
@@ -47,7 +47,7 @@ def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _blocks(tokens: list[Token], environment: dict[str, Any]) -> Iterator[Block]:
-    """One pass: a list gathers its lines until it ends, or until something else than text stands in it."""
+    """Collects blocks in one pass. A list ends when it contains something other than text."""
     items: list[str] = []
     rows: list[list[str]] = []
     depth, level, mark = 0, 0, ""
@@ -92,14 +92,14 @@ def _blocks(tokens: list[Token], environment: dict[str, Any]) -> Iterator[Block]
 
 
 def _list(items: list[str]) -> Iterator[Block]:
-    """The list so far, which is then empty."""
+    """Yield the collected list and clear it."""
     if items:
         yield Block("list", "\n".join(items))
         items.clear()
 
 
 def _inside(content: str, environment: dict[str, Any]) -> str:
-    """The words without their marks: a link's text, an image's alternative text, code as it stands."""
+    """Remove inline markup: keep the text of links, the alternative text of images, and code."""
     if not _HAS_MARKUP.search(content):
         return " ".join(content.split())
     tokens: list[Token] = []

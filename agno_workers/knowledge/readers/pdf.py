@@ -1,6 +1,6 @@
-"""PDF: the text of each page in the order it was drawn, cut to paragraphs by the gaps between its lines.
+"""PDF: the text of each page in drawing order, split into paragraphs by the gaps between lines.
 
-Headings are those of the outline, where the same words stand on a page; without an outline, lines in clearly larger type.
+Headings are entries of the outline that occur on a page, or, without an outline, lines in clearly larger type.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_PAGES = 20_000
 _MAX_OUTLINE = 10_000
-_LARGER = 1.15  # than the body's type: a heading
-_GAP = 1.35  # of the usual one: a new paragraph
+_LARGER = 1.15  # times the body's type size: a heading
+_GAP = 1.35  # times the usual gap: a new paragraph
 _MAX_HEADING_CHARS = 120
 _HYPHEN = "\ufffe"  # pdfium's mark for a word that a line end cut
 _BULLET = re.compile(r"[•◦▪‣●–*-]\s+\S")
@@ -33,18 +33,20 @@ class _Line(NamedTuple):
     text: str
     page: int
     size: float
-    """Of its first character, in points."""
+    """Type size of its first character, in points."""
     bottom: float
-    """From the foot of the page, in points."""
+    """Distance from the bottom of the page, in points."""
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
-    """Metadata: pages, author, description, keywords, date, and `unread_pages` where some are broken."""
+    """Metadata: pages, author, description, keywords, date, and `unread_pages` if some are broken."""
     try:
         document = pypdfium2.PdfDocument(content)
     except pypdfium2.PdfiumError as error:
         if error.err_code in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
-            raise Unreadable("encrypted", "It is a PDF behind a password: save it without one.") from error
+            raise Unreadable(
+                "encrypted", "It is a password-protected PDF: save it without a password."
+            ) from error
         raise Unreadable("unreadable", f"It is a broken PDF: {error}") from error
     try:
         return _parsed(document)
@@ -54,7 +56,7 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
 
 def _parsed(document: pypdfium2.PdfDocument) -> Parsed:
     if len(document) > _MAX_PAGES:
-        raise Unreadable("too_large", f"It has {len(document):,} pages, and {_MAX_PAGES:,} are allowed.")
+        raise Unreadable("too_large", f"It has {len(document):,} pages; the limit is {_MAX_PAGES:,}.")
     pages, unread = _pages(document)
     metadata = _metadata(document)
     if unread:
@@ -66,7 +68,7 @@ def _parsed(document: pypdfium2.PdfDocument) -> Parsed:
             )
         raise Unreadable(
             "empty",
-            f"There is no text on its {len(document):,} pages: they are scanned, maybe. It needs OCR first.",
+            f"Its {len(document):,} pages contain no text, perhaps scanned images: run OCR first.",
         )
     lines = [line for page in _without_running_heads(pages) for line in page]
     levels = _Outline(document).levels(lines) or _by_type(lines)
@@ -75,7 +77,7 @@ def _parsed(document: pypdfium2.PdfDocument) -> Parsed:
 
 
 def _pages(document: pypdfium2.PdfDocument) -> tuple[list[list[_Line]], list[int]]:
-    """The lines of each page, and the numbers of those that could not be read."""
+    """Return the lines of each page, and the numbers of unreadable pages."""
     pages: list[list[_Line]] = []
     unread: list[int] = []
     chars = 0
@@ -124,7 +126,7 @@ def _metadata(document: pypdfium2.PdfDocument) -> dict[str, Any]:
 
 
 def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
-    """Without the first and last lines that many pages share, but for numbers, and those that are only a number."""
+    """Remove page headers and footers: first and last lines that many pages share, ignoring numbers, and lone page numbers."""
     shared: Counter[str] = Counter()
     for page in pages:
         shared.update({_without_numbers(line.text) for line in (*page[:1], *page[-1:])})
@@ -146,7 +148,7 @@ def _without_numbers(text: str) -> str:
 
 
 class _Outline:
-    """The bookmarks: titles with their levels. Those of a hostile file end somewhere."""
+    """Return the bookmarks as titles with levels, limited in number."""
 
     def __init__(self, document: pypdfium2.PdfDocument) -> None:
         self._levels: dict[str, int] = {}
@@ -157,7 +159,7 @@ class _Outline:
         self._levels.pop("", None)
 
     def levels(self, lines: list[_Line]) -> dict[int, int]:
-        """Of the lines, by their place, that are headings."""
+        """Return the lines that are headings, by their index."""
         if not self._levels:
             return {}
         return {
@@ -168,12 +170,12 @@ class _Outline:
 
 
 def _key(text: str) -> str:
-    """Titles in the outline lack the numbers that they have on the page, or the other way round."""
+    """Normalise a title: only one of the outline and the page may have its number."""
     return re.sub(r"[\W\d_]+", "", text[:300]).casefold()
 
 
 def _by_type(lines: list[_Line]) -> dict[int, int]:
-    """The places of short lines in larger type than most of the text, with the level that their size has among those."""
+    """Return the indexes of short lines in larger type, with levels by size."""
     weights: Counter[float] = Counter()
     for line in lines:
         weights[line.size] += len(line.text)
@@ -189,7 +191,7 @@ def _by_type(lines: list[_Line]) -> dict[int, int]:
     }
     sizes = sorted(set(large.values()), reverse=True)
     if sum(len(lines[place].text) for place in large) > sum(weights.values()) // 3:
-        return {}  # so much large type is a poster, and no heading stands out
+        return {}  # a poster: so much large type is not headings
     return {place: min(sizes.index(size) + 1, 6) for place, size in large.items()}
 
 
@@ -205,7 +207,7 @@ def _blocks(lines: list[_Line], levels: dict[int, int]) -> Iterator[Block]:
 
 
 def _paragraphs(lines: list[_Line], levels: dict[int, int], usual: float) -> Iterator[list[int]]:
-    """The places of the lines, a list a paragraph or heading."""
+    """Group the line indexes by paragraph or heading."""
     paragraph: list[int] = []
     for place, line in enumerate(lines):
         if paragraph and _begins(line, lines[place - 1], levels.get(place), levels.get(place - 1), usual):
@@ -217,7 +219,7 @@ def _paragraphs(lines: list[_Line], levels: dict[int, int], usual: float) -> Ite
 
 
 def _begins(line: _Line, last: _Line, level: int | None, last_level: int | None, usual: float) -> bool:
-    """Whether a paragraph begins with this line. A heading of two lines is one."""
+    """Return whether a paragraph starts with this line. A heading may have two lines."""
     if line.page != last.page or level != last_level or _BULLET.match(line.text):
         return True
     gap = last.bottom - line.bottom
@@ -227,7 +229,7 @@ def _begins(line: _Line, last: _Line, level: int | None, last_level: int | None,
 
 
 def _usual_gap(lines: list[_Line]) -> float:
-    """Between the lines of a paragraph: the one that most pairs in one type have, the least of those."""
+    """Return the usual gap between lines of a paragraph: the smallest of the most frequent ones."""
     gaps = [
         gap
         for _, page in groupby(lines[:5000], key=lambda line: line.page)
@@ -242,7 +244,7 @@ def _usual_gap(lines: list[_Line]) -> float:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """One line: a word that a hyphen cut at a line's end is whole again."""
+    """Join lines, and words that were hyphenated at a line end."""
     parts: list[str] = []
     for text in lines:
         if parts and _cut(parts[-1]) and text[:1].islower():

@@ -1,4 +1,4 @@
-"""Images, by what is written in them: size, EXIF, PNG text. The picture itself is for a model to look at, see describe.py."""
+"""Images: size, EXIF and PNG text. Vision models describe the image itself; see describe.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agno_workers.knowledge.types import Block, Parsed
 
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 _MAX_CHARS = 2000
-# Nobody's place or serial number.
+# Without locations and serial numbers.
 _EXIF = {
     "ImageDescription": "description", "XPTitle": "title", "XPComment": "comment", "XPSubject": "subject",
     "XPKeywords": "keywords", "Artist": "author", "Copyright": "copyright", "DateTime": "date", "Make": "camera_make",
@@ -26,11 +26,11 @@ _TEXT = {
 }  # fmt: skip
 _IN_WORDS = ("title", "description", "subject", "comment", "keywords", "author", "copyright", "date")
 
-Image.MAX_IMAGE_PIXELS = None  # only headers are read, a bomb is never unpacked
+Image.MAX_IMAGE_PIXELS = None  # only headers are read, so a decompression bomb is harmless
 
 
 def read(content: bytes, _media_type: str, name: str) -> Parsed:
-    """One paragraph of its name, its format and what is written in it, so that it is found by those."""
+    """Return one searchable paragraph with its name, format and embedded texts."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             written = dict(_written(image))
@@ -60,7 +60,7 @@ def _written(image: Image.Image) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: object) -> str:
-    """Windows writes its fields in UTF-16."""
+    """Decode a field; Windows writes UTF-16."""
     if isinstance(value, bytes):
         value = value[: _MAX_CHARS * 2].decode("utf-16-le", "ignore")
     return value[:_MAX_CHARS].strip("\0 ") if isinstance(value, str) else ""

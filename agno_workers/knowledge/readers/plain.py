@@ -1,4 +1,4 @@
-"""Plain text: paragraphs by blank lines, and the headings that are plain even so. Source code is one block of code."""
+"""Plain text: paragraphs separated by blank lines, and recognisable headings. Source code is one block."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.types import Block, Parsed
 
-# `1.  Introduction`, `3.2.1 Terminology`: alone between blank lines, at the margin, no sentence. One number with one
-# space is left out: that is how lists begin.
+# `1.  Introduction`, `3.2.1 Terminology`: alone between blank lines, at the margin, not a sentence. One number with one
+# space is excluded, because lists start like that.
 _NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3}){1,5}\.?[ \t]{1,3}|\d{1,3}\.[ \t]{2,3})([^\W\d_][^\n]{0,80})")
 _UNDERLINES = "=-~^*#"  # the first two are those of Markdown, the others of reStructuredText
 _PAGE_FOOT = re.compile(r"\[Page [\divxlc]{1,6}\]\s{0,9}$")
@@ -17,7 +17,7 @@ _BULLET = re.compile(r"\s{0,12}(?:[-*•+o]|\d{1,3}[.)])\s+\S")
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """No title: that a first line is one can't be told."""
+    """Read without a title: a first line may be anything."""
     text = decode(content, charset_of(media_type))
     if media_type.startswith("text/x-code"):
         return Parsed((Block("code", text.strip("\n")),))
@@ -25,13 +25,13 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The blocks of plain text, such as a mail's."""
+    """Return the blocks of plain text, such as that of an e-mail."""
     for lines in _paragraphs(_without_page_breaks(text)):
         yield from _block(lines)
 
 
 def _without_page_breaks(text: str) -> list[str]:
-    """Its lines, without the foot of one page and the head of the next, as RFCs have them."""
+    """Return the lines without page footers and headers, as in RFCs."""
     if "\f" not in text:
         return text.splitlines()
     lines: list[str] = []
@@ -81,7 +81,7 @@ def _is_list(lines: list[str]) -> bool:
 
 
 def _underlined(text: str, line: str) -> int:
-    """The level of a heading by its underline, 0: it is none."""
+    """Return the level of a heading by its underline; 0 if it is not a heading."""
     mark = line[:1]
     if not mark or mark not in _UNDERLINES or line.strip(mark) or not 3 <= len(text) <= 100:
         return 0

@@ -1,4 +1,4 @@
-"""What an Office file says of itself."""
+"""Core properties of an Office file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class CoreProperties(Protocol):
-    """docProps/core.xml, as python-docx and python-pptx have it."""
+    """docProps/core.xml, as python-docx and python-pptx parse it."""
 
     @property
     def author(self) -> str: ...
@@ -22,7 +22,7 @@ class CoreProperties(Protocol):
 
 
 def metadata(properties: CoreProperties) -> dict[str, Any]:
-    """Author, description, keywords, date and language, those that are there."""
+    """Return author, description, keywords, date and language, as far as they are set."""
     found = {
         "author": properties.author,
         "description": properties.subject,

@@ -1,4 +1,4 @@
-"""JSON and JSON lines: a paragraph for each record, with its fields as `path: value` lines."""
+"""JSON and JSON lines: one paragraph per record, with its fields as `path: value` lines."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agno_workers.knowledge.types import Block, Parsed
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """The title is a field `title` or `name` of the one record. JSON lines that are called JSON are read as such."""
+    """Read the title from `title` or `name` of a single record. JSON lines declared as JSON are accepted."""
     text = decode(content, charset_of(media_type))
     if media_type.startswith("application/jsonl"):
         records = _lines(text)
     else:
         try:
-            value = json.loads(text, strict=False)  # which takes lone surrogates, as programs write them
+            value = json.loads(text, strict=False)  # accepts lone surrogates, which programs write
             records = value if isinstance(value, list) else [value]
         except ValueError as error:
             records = _lines(text, error)
         except RecursionError as error:
-            raise Unreadable("unreadable", "It is JSON that is nested too deeply to be read.") from error
+            raise Unreadable("unreadable", "It is JSON that is nested too deeply.") from error
     title = None
     if len(records) == 1 and isinstance(records[0], dict):
         title = next(
@@ -33,7 +33,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 
 
 def _lines(text: str, whole: ValueError | None = None) -> list[Any]:
-    """A record a line. `whole` is why it was no JSON as a whole: what to say if its first line is none either."""
+    """Read one record per line. `whole` is the error of reading it as one JSON value, reported if the first line is invalid, too."""
     records: list[Any] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
@@ -59,7 +59,7 @@ def _blocks(records: list[Any]) -> Iterator[Block]:
 
 
 def _fields(record: Any) -> Iterator[tuple[str, str]]:
-    """`author.name` and its value ...; lists of plain values are one field. Null and empty ones are left out."""
+    """Yield `author.name` and its value ...; a list of scalars is one field. Null and empty values are skipped."""
     waiting: list[tuple[str, Any]] = [("", record)]
     while waiting:
         path, value = waiting.pop()

@@ -1,4 +1,4 @@
-"""XLSX, XLSB, XLS and ODS: a heading and a table for each sheet that holds anything and is not hidden."""
+"""XLSX, XLSB, XLS and ODS: a heading and a table for each visible sheet with content."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_CELLS = (
-    20_000_000  # a sheet is laid out whole, however empty: one cell in the last corner is 17 thousand million
+    20_000_000  # empty cells take memory, too: one cell in the last corner means 17 thousand million cells
 )
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
-    """No title: sheets have names, workbooks none. Formulas are read as their last values."""
+    """Read without a title: sheets have names, workbooks don't. Formulas are read as their last values."""
     if content.startswith(b"PK"):
         archive.check(content)
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
         blocks = tuple(block for sheet in _sheets(workbook) for block in _sheet(sheet))
     except PasswordError as error:
-        raise Unreadable("encrypted", "It is a workbook behind a password: save it without one.") from error
+        raise Unreadable(
+            "encrypted", "It is a password-protected workbook: save it without a password."
+        ) from error
     except CalamineError as error:
         raise Unreadable("unreadable", f"It is a broken workbook: {error}") from error
     return Parsed(blocks, None, {"sheets": len(workbook.sheet_names)})
@@ -49,7 +51,7 @@ def _sheet(sheet: CalamineSheet) -> Iterator[Block]:
     if sheet.height * sheet.width > _MAX_CELLS:
         raise Unreadable(
             "too_large",
-            f"Sheet {sheet.name!r} spans {sheet.height:,} rows and {sheet.width:,} columns: delete what stands far out.",
+            f"Sheet {sheet.name!r} spans {sheet.height:,} rows and {sheet.width:,} columns: delete the outlying cells.",
         )
     found = table(map(_cell, row) for row in sheet.iter_rows())
     if found:

@@ -1,4 +1,4 @@
-"""PPTX: a heading a slide (its title, or its number), then its texts, lists, tables and notes; `page` is the slide."""
+"""PPTX: for each slide a heading (its title or number), then its texts, lists, tables and notes; `page` is the slide."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agno_workers.knowledge.types import Block, Parsed
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
-    """The title is the file's, or that of its first slide."""
+    """Read the title of the file, or of the first slide."""
     archive.check(content)
     try:
         presentation = pptx.Presentation(io.BytesIO(content))
@@ -42,7 +42,7 @@ def _slide(slide: Any, number: int) -> Iterator[Block]:
 
 
 def _shapes(shapes: Iterable[Any], title: Any, number: int) -> Iterator[Block]:
-    """Groups are opened; those of a hostile file are nested without end, so without recursion."""
+    """Walk shapes and groups without recursion, because groups may be nested very deeply."""
     waiting = list(shapes)[::-1]
     while waiting:
         shape = waiting.pop()
@@ -51,7 +51,7 @@ def _shapes(shapes: Iterable[Any], title: Any, number: int) -> Iterator[Block]:
         if hasattr(shape, "shapes"):
             waiting += list(shape.shapes)[::-1]
         elif getattr(shape, "has_table", False):
-            # The cells that are there: `row.cells` makes as many as a hostile grid says.
+            # Existing cells only: `row.cells` creates as many as the grid declares.
             rows = ((cell.text for cell in row.tc_lst) for row in shape.table._tbl.tr_lst)
             yield from filter(None, [table(rows, page=number)])
         elif shape.has_text_frame:

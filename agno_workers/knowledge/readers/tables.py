@@ -1,4 +1,4 @@
-"""How a table is written in a block: a row a line, `a | b | c`, the header first."""
+"""Format a table as a block: one line per row, `a | b | c`, the header first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agno_workers.knowledge.types import Block
 
 
 def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | None:
-    """The block; None where no cell holds anything. Raises Unreadable where it is more text than we keep."""
+    """Return the block, or None if all cells are empty. Raises Unreadable if the text is too long."""
     lines: list[str] = []
     chars = 0
     for row in rows:

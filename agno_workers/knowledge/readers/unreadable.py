@@ -1,13 +1,13 @@
-"""Why a reader gives up on a document. It becomes `core.knowledge.Refusal` and is final for these bytes."""
+"""The exception of readers. It becomes a Refusal and is final for these bytes."""
 
 from __future__ import annotations
 
 MAX_CHARS = 20_000_000
-"""Text of one document: 40,000 chunks. More is no document, and its chunks would fill the worker's memory."""
+"""Maximum text of a document, about 40,000 chunks; more would fill the worker's memory."""
 
 
 class Unreadable(Exception):
-    """`type` is one of Refusal's; the message says what was found and, where there is one, the next move."""
+    """`type` is that of a Refusal; the message states the problem and, if there is one, the next move."""
 
     def __init__(self, type: str, message: str) -> None:
         super().__init__(message)
@@ -15,8 +15,8 @@ class Unreadable(Exception):
 
 
 def too_long(chars: int) -> Unreadable:
-    """More text than we keep of one document."""
+    """Return the error for a text that is too long."""
     return Unreadable(
         "too_large",
-        f"It holds more than {MAX_CHARS:,} characters of text (at least {chars:,}): split it, and ingest the parts.",
+        f"It contains more than {MAX_CHARS:,} characters of text (at least {chars:,}): split it, and ingest the parts.",
     )

@@ -1,4 +1,4 @@
-"""DOCX: the body in its order. Headings by their styles; lists by their numbering; tracked deletions are left out."""
+"""DOCX: the body in order, with headings by style and lists by numbering, without tracked deletions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from agno_workers.knowledge.types import Block, Parsed
 
 _P, _TBL, _TR, _TC = qn("w:p"), qn("w:tbl"), qn("w:tr"), qn("w:tc")
 _WORDS = {qn("w:t"): None, qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
-# What stands in the text and is not shown: deletions, field codes, the old form of a drawing beside the new one.
+# Hidden elements: deletions, field codes, fallback drawings.
 _HIDDEN = {qn("w:del"), qn("w:moveFrom"), qn("w:pPr"), qn("w:rPr"), "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"}  # fmt: skip
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
-    """The title is the file's, or the paragraph in the style Title."""
+    """Read the title of the file, or the paragraph with the style Title."""
     archive.check(content)
     try:
         document = docx.Document(io.BytesIO(content))
@@ -44,7 +44,7 @@ class _Reader:
         self._items: list[str] = []
 
     def blocks(self, body: Any) -> Iterator[Block]:
-        """Content controls and the like hold paragraphs and tables, too: all are found, those in tables with their table."""
+        """Yield paragraphs and tables, including those in content controls; paragraphs in tables belong to the table."""
         for element in _top(body, {_P, _TBL}):
             if element.tag == _TBL:
                 yield from self._list()
@@ -72,7 +72,7 @@ class _Reader:
             yield Block("code" if code else "paragraph", text)
 
     def _style(self, properties: Any) -> tuple[str, int]:
-        """Its name, and the level of the heading that it makes, or 0."""
+        """Return the style and its heading level, 0 for none."""
         found = properties.find(qn("w:pStyle")) if properties is not None else None
         style = self._styles.get(found.get(qn("w:val")), "") if found is not None else ""
         if style.startswith("Heading ") and style[8:].isdecimal():
@@ -89,7 +89,7 @@ class _Reader:
 
 
 def _top(root: Any, tags: set[str]) -> Iterator[Any]:
-    """The elements of these tags below root, but none that stand within another of them or are hidden."""
+    """Yield the outermost visible elements of these tags."""
     element = next(iter(root), None)
     while element is not None:
         below = None
@@ -101,7 +101,7 @@ def _top(root: Any, tags: set[str]) -> Iterator[Any]:
 
 
 def _after(element: Any, root: Any) -> Any:
-    """The next element that is not below this one."""
+    """Return the next element outside of this one."""
     while element is not None and element is not root:
         following = element.getnext()
         if following is not None:
@@ -111,7 +111,7 @@ def _after(element: Any, root: Any) -> Any:
 
 
 def _text(root: Any, between: str = "\n") -> str:
-    """The words in an element, paragraphs within it apart."""
+    """Return the text of an element, with its paragraphs separated."""
     parts: list[str] = []
     element = next(iter(root), None)
     while element is not None:

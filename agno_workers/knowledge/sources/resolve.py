@@ -21,7 +21,7 @@ from agno_workers.knowledge.sources.files import check_roots
 from agno_workers.knowledge.types import Raw, Source
 from agno_workers.net.addresses import openings
 
-Given = str | Mapping[str, Any] | Source
+SourceInput = str | Mapping[str, Any] | Source
 
 _KINDS = ("files", "inline", "objects", "web", "database", "api")
 _SCHEMES = {
@@ -40,7 +40,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def find(
-    given: Given, options: Mapping[str, Any] = {}, *, allow: Sequence[str] = (), roots: Sequence[str] = ()
+    given: SourceInput,
+    options: Mapping[str, Any] = {},
+    *,
+    allow: Sequence[str] = (),
+    roots: Sequence[str] = (),
 ) -> Iterator[Source]:
     """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]`.
 
@@ -88,7 +92,7 @@ def scheme_of(uri: str) -> str:
     return match[1].lower() if match else ""
 
 
-def _found(given: Given, options: Mapping[str, Any]) -> Iterator[Source]:
+def _found(given: SourceInput, options: Mapping[str, Any]) -> Iterator[Source]:
     if isinstance(given, Mapping) and "uri" in given:  # a Source in JSON
         given = spec.read(Source, given, "a source")
     if isinstance(given, Source):

@@ -1,4 +1,4 @@
-"""Knowledge bases, and their ingestions as seen from outside: submit, progress, failures, again. What moves one is in ingest.py."""
+"""Knowledge bases and their ingestions for callers: submit, progress, failures, retry. For the steps see ingest.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agno_workers.database.pool import (
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, UnknownKnowledge
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
-from agno_workers.knowledge.types import Progress, Source, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, Progress, Source
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import known_id
 from agno_workers.runs.submit import Submissions
@@ -39,21 +39,21 @@ _SQL = {
 T = TypeVar("T")
 _SHOWN = 5
 AGENT = "knowledge:"
-"""The agent of an ingestion's run is this and the knowledge base's name."""
+"""Prefix of an ingestion's agent; the name of the knowledge base follows."""
 
-Given = str | dict[str, Any] | Source
-"""What to ingest: a path or address, the description of a source (see sources/resolve.py), or one document as it is."""
+SourceInput = str | dict[str, Any] | Source
+"""A path or address, the description of a source (see sources/resolve.py), or one document."""
 
 
 class KnowledgeRow(msgspec.Struct, frozen=True):
-    """A knowledge base, as its row stands."""
+    """The row of a knowledge base."""
 
     id: int
     name: str
     options: dict[str, Any]
-    """As core/knowledge.py, Knowledge, without the name."""
-    space_id: int | None
-    """The space that is searched; None: no vector has been made yet."""
+    """The fields of Knowledge, without the name."""
+    embedding_space_id: int | None
+    """The embedding space that is searched. None: there are no vectors yet."""
     version: int
     chunk_count: int
     avg_length: float
@@ -61,25 +61,25 @@ class KnowledgeRow(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class Space(msgspec.Struct, frozen=True):
-    """One model's vectors of one knowledge base."""
+class EmbeddingSpace(msgspec.Struct, frozen=True):
+    """The vectors of one embedding model in one knowledge base."""
 
     id: int
     knowledge_id: int
     model: str
     dimensions: int
-    status: SpaceStatus
+    status: EmbeddingSpaceStatus
     has_partition: bool
     is_indexed: bool
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What could not be brought in, and why."""
+    """A source that could not be ingested, or a chunk without a vector."""
 
     uri: str
     attempts: int
     type: str
-    """Of a Refusal, or the name of an error; `no_vector`: the text is in, one chunk has no vector."""
+    """The type of a Refusal or the name of an error; `no_vector`: the document is stored, one chunk has no vector."""
     message: str
 
 
@@ -108,11 +108,10 @@ class DocumentRow(msgspec.Struct, frozen=True):
     media_type: str | None = None
     language: str | None = None
     duplicate_of: int | None = None
-    near_duplicate_of: int | None = None
 
 
 class KnowledgeBases:
-    """See the module. Raises Unavailable where Postgres can't be reached."""
+    """Raises Unavailable if Postgres can't be reached."""
 
     def __init__(
         self, pool: Pool, submissions: Submissions, control: Control, *, queue: str = "knowledge"
@@ -123,12 +122,12 @@ class KnowledgeBases:
         self._queue = queue
 
     def ensure(self, name: str, options: dict[str, Any] | None = None) -> KnowledgeRow:
-        """The knowledge base of that name, made where there is none. `options` take the place of those it has."""
+        """Return the knowledge base, and create it if it does not exist. `options` override stored ones."""
         (row,) = self._pool.run(_SQL["ensure"], {"name": name, "options": jsonb(options)})
         return _as(KnowledgeRow, row)
 
     def get(self, name: str) -> KnowledgeRow:
-        """Raises UnknownKnowledge, which names the nearest ones."""
+        """Raises UnknownKnowledge, which suggests similar names."""
         if not (rows := self._pool.run(_SQL["get"], {"name": name})):
             raise self._unknown(name)
         return _as(KnowledgeRow, rows[0])
@@ -137,7 +136,7 @@ class KnowledgeBases:
         return [_as(KnowledgeRow, row) for row in self._pool.run(_SQL["all"])]
 
     def remove(self, name: str) -> None:
-        """End its ingestions, and forget all that is in it. Raises UnknownKnowledge."""
+        """Cancel its ingestions and delete it. Raises UnknownKnowledge."""
         knowledge = self.get(name)
         own = {"knowledge_id": knowledge.id}
         while True:
@@ -146,15 +145,13 @@ class KnowledgeBases:
             SearchIndex(self._pool).drop(knowledge.id)
             with self._pool.connection() as connection, connection.transaction():
                 execute(connection, "SET LOCAL statement_timeout = '10min'")
-                execute(connection, _SQL["hold_knowledge"], own)
+                execute(connection, _SQL["lock_knowledge"], own)
                 if not execute(connection, _SQL["open_ingestions"], own):
                     execute(connection, _SQL["remove"], own)
                     return
 
     def remove_document(self, name: str, uri: str) -> bool:
-        """Take a document out of a knowledge base; False: it has none of that uri. Raises UnknownKnowledge, and Unavailable while
-        others are at work on its duplicates.
-        """
+        """Remove a document; returns False if there is none. Raises UnknownKnowledge, and Unavailable while its duplicates are written."""
         own = {"knowledge_id": self.get(name).id, "uris": [uri]}
         return retry_while_unavailable(self._remove_document, own)
 
@@ -168,20 +165,23 @@ class KnowledgeBases:
                 execute(connection, _SQL["raise_version"], own | {"more": -removed.chunks})
         return bool(held)
 
-    def spaces(self, knowledge_id: int) -> list[Space]:
-        return [_as(Space, row) for row in self._pool.run(_SQL["spaces"], {"knowledge_id": knowledge_id})]
+    def embedding_spaces(self, knowledge_id: int) -> list[EmbeddingSpace]:
+        return [
+            _as(EmbeddingSpace, row)
+            for row in self._pool.run(_SQL["embedding_spaces"], {"knowledge_id": knowledge_id})
+        ]
 
-    def ensure_space(self, knowledge_id: int, model: str, dimensions: int) -> Space:
-        """The vectors of that model; the first ones of a knowledge base are searched, later ones are `building` until all are there."""
+    def ensure_embedding_space(self, knowledge_id: int, model: str, dimensions: int) -> EmbeddingSpace:
+        """Return the embedding space of the model. The first one is searched at once; a later one is `building` until it is complete."""
         asked = {"knowledge_id": knowledge_id, "model": model, "dimensions": dimensions}
-        (row,) = self._pool.run(_SQL["ensure_space"], asked)
-        return _as(Space, row)
+        (row,) = self._pool.run(_SQL["ensure_embedding_space"], asked)
+        return _as(EmbeddingSpace, row)
 
-    def submit(self, name: str, sources: Sequence[Given], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
-        """An ingestion, for `Dispatch.send`. See `asked_for` for the options of it; the others are those of `Journal.submit`:
+    def submit(self, name: str, sources: Sequence[SourceInput], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
+        """Submit an ingestion, for `Dispatch.send`. `options` are those of `ingest_request`; the others are those of `Journal.submit`:
         idempotency_key, id, metadata, priority, not_before, deadline_s, canvas, session_id, user_id.
 
-        `connection`: the caller's open transaction. Raises UnknownKnowledge; then nothing was stored.
+        `connection` is the caller's open transaction. Raises UnknownKnowledge; then nothing is stored.
         """
         asked["queue"] = asked.get("queue") or self._queue
         own, canvas = asked.pop("options", None), asked.pop("canvas", None)
@@ -194,19 +194,19 @@ class KnowledgeBases:
             raise
 
     def reindex(self, name: str, **asked: Any) -> Submitted:
-        """An ingestion that brings nothing in, and makes all vectors that are missing in the space of the embedder that the
-        options name. Once they are all there, that space is the one that is searched.
+        """Submit an ingestion without sources that makes all missing vectors for the embedder of the options. Once they are complete,
+        searches use that embedding space.
         """
         return self.submit(name, [], options={"all_vectors": True}, **asked)
 
     def rerun(self, run_id: str, **asked: Any) -> Submitted:
-        """A new ingestion of what failed in another one, and of what that one left undone. Raises RunNotFound."""
+        """Submit an ingestion of the failed and unfinished sources of another one. Raises RunNotFound."""
         before = self._ingestion(run_id)
-        options = {"again": known_id(run_id), "all_vectors": True}
+        options = {"retry_of": known_id(run_id), "all_vectors": True}
         return self.submit(before["knowledge"], [], options=options, queue=before["queue"], **asked)
 
     def progress(self, run_id: str) -> Progress:
-        """How far an ingestion is. Raises RunNotFound where there is none of that id."""
+        """Raises RunNotFound."""
         if not (rows := self._pool.run(_SQL["progress"], {"run_id": known_id(run_id)})):
             raise _no_ingestion(run_id)
         return _as(Progress, rows[0])
@@ -221,7 +221,7 @@ class KnowledgeBases:
         return [_as(Ingested, row) for row in rows]
 
     def documents(self, knowledge_id: int, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """A page of them in the order of their uris, behind `after`."""
+        """Return a page of documents in the order of their uris, after `after`."""
         asked = {"knowledge_id": knowledge_id, "after": after, "limit": limit}
         return [_as(DocumentRow, row) for row in self._pool.run(_SQL["documents"], asked)]
 
@@ -233,30 +233,30 @@ class KnowledgeBases:
     def _unknown(self, name: str) -> UnknownKnowledge:
         known = [knowledge.name for knowledge in self.all()]
         near = difflib.get_close_matches(name, known, n=3) or known[:_SHOWN]
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "There is none yet."
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "There are none yet."
         return UnknownKnowledge(f"there is no knowledge base {name!r}. {hint}", knowledge=name)
 
 
-def asked_for(
-    name: str, sources: Sequence[Given], options: dict[str, Any] | None = None
+def ingest_request(
+    name: str, sources: Sequence[SourceInput], options: dict[str, Any] | None = None
 ) -> tuple[Message, dict[str, Any]]:
-    """The first message of an ingestion's run, for people, and its options: `sources`, and of those that are given
+    """Return the first message of an ingestion's run, for display, and its options: `sources`, and optionally
 
-    * `metadata`: for each of its documents, `glob`, and whatever else finding them takes (see sources/resolve.py)
-    * `batch`: make the vectors by the provider's batch API, for half the price and within a day, where it has one
+    * `metadata` for each document, `glob`, and other options of sources (see sources/resolve.py)
+    * `batch`: use the provider's batch API for vectors, if it has one: half the price, within a day
     """
     sent = [msgspec.to_builtins(given) for given in sources]
     names = [given if isinstance(given, str) else str(given.get("uri", given)) for given in sent]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    what = f"{', '.join(names[:_SHOWN])}{more}" if names else "what is missing"
-    return user(f"Bring into {name}: {what}"), {"sources": sent, **(options or {})}
+    what = f"{', '.join(names[:_SHOWN])}{more}" if names else "missing vectors"
+    return user(f"Ingest into {name}: {what}"), {"sources": sent, **(options or {})}
 
 
 def ingestion_request(
     name: str, inputs: Sequence[Any], options: Mapping[str, Any], *, canvas: Canvas | None = None
 ) -> RunRequest:
     """Return the request of an ingestion into the knowledge base `name`. `inputs` are sources; a list of sources, as an earlier
-    task of a canvas returns it, is flattened. `options` are SubmitOptions, and `options` for `asked_for`.
+    task of a canvas returns it, is flattened. `options` are SubmitOptions, and `options` for `ingest_request`.
 
     Raises InvalidInput, which names the source or the option.
     """
@@ -278,9 +278,9 @@ def ingestion_request(
 
 
 def _request(
-    name: str, sources: Sequence[Given], own: dict[str, Any] | None, options: Mapping[str, Any], canvas: Canvas | None
+    name: str, sources: Sequence[SourceInput], own: dict[str, Any] | None, options: Mapping[str, Any], canvas: Canvas | None
 ) -> RunRequest:  # fmt: skip
-    message, asked = asked_for(name, sources, own)
+    message, asked = ingest_request(name, sources, own)
     return run_request(
         f"{AGENT}{name}",
         message,
@@ -292,13 +292,13 @@ def _request(
 
 
 def new_id() -> str:
-    """For a document that has no name of its own."""
+    """Return an id for a document without a uri."""
     return str(uuid7())
 
 
 def _no_ingestion(run_id: str) -> RunNotFound:
     return RunNotFound(
-        f"there is no ingestion {run_id}: `agno-workers knowledge ls` shows what there is.", run_id=run_id
+        f"there is no ingestion {run_id}: `agno-workers knowledge show NAME` lists ingestions.", run_id=run_id
     )
 
 

@@ -1,36 +1,36 @@
--- Knowledge bases, and ingestions as seen from outside; what moves one is in ingest.sql.
+-- Knowledge bases, and ingestions for callers. For the steps of an ingestion see ingest.sql.
 
 -- name: ensure
--- Options that are given take the place of those that are known; the others stay.
+-- New options override stored ones; the others stay.
 INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
 ON CONFLICT (tenant, name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
-RETURNING id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at;
+RETURNING id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at;
 
 -- name: get
-SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
+SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
 
 -- name: all
-SELECT id, name, options, space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
+SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
 
--- name: spaces
-SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
+-- name: embedding_spaces
+SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
 
--- name: ensure_space
--- The first one is searched at once; a further one once all chunks have a vector in it. One that was retired is built again, and
--- one that is being built is given up where the one that is searched is wanted.
+-- name: ensure_embedding_space
+-- The first embedding space is searched at once, a later one once it has a vector for each chunk. A retired one is built again. Asking
+-- for the current one retires the one that is being built.
 WITH made AS (
-    INSERT INTO agno.space AS s (knowledge_id, model, dimensions, status)
-    SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.space_id IS NULL THEN 'current' ELSE 'building' END
+    INSERT INTO agno.embedding_space AS s (knowledge_id, model, dimensions, status)
+    SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.embedding_space_id IS NULL THEN 'current' ELSE 'building' END
     FROM agno.knowledge k WHERE k.id = %(knowledge_id)s FOR NO KEY UPDATE
     ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END
     RETURNING id, knowledge_id, model, dimensions, status, has_partition, is_indexed
 ),
 given_up AS (
-    UPDATE agno.space s SET status = 'retired' FROM made
+    UPDATE agno.embedding_space s SET status = 'retired' FROM made
     WHERE s.knowledge_id = made.knowledge_id AND s.status = 'building' AND s.id <> made.id
 ),
 searched AS (
-    UPDATE agno.knowledge k SET space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.space_id IS NULL
+    UPDATE agno.knowledge k SET embedding_space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.embedding_space_id IS NULL
 )
 SELECT * FROM made;
 
@@ -38,12 +38,12 @@ SELECT * FROM made;
 SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
 WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NULL ORDER BY run.id;
 
--- name: hold_knowledge
--- Nobody begins an ingestion of it from here on (a submit refers to this row).
+-- name: lock_knowledge
+-- Blocks new ingestions, whose insert locks this row.
 SELECT id FROM agno.knowledge WHERE id = %(knowledge_id)s FOR UPDATE;
 
 -- name: remove
--- Its vectors first, by space: those of a partition of its own go with that (see search.sql).
+-- Its partitions are dropped before (see search_index.py).
 DELETE FROM agno.knowledge WHERE id = %(knowledge_id)s RETURNING id;
 
 -- name: progress
@@ -59,7 +59,7 @@ LEFT JOIN agno.ingest_count c ON c.run_id = ingestion.run_id
 WHERE ingestion.run_id = %(run_id)s GROUP BY run.id, knowledge.id, ingestion.run_id;
 
 -- name: failures
--- Sources first, in their order; then chunks of which no vector could be made.
+-- Failed sources, and chunks without a vector.
 SELECT uri, attempts, error->>'type' AS type, error->>'message' AS message, position FROM agno.source
 WHERE run_id = %(run_id)s AND status = 'failed'
 UNION
@@ -73,14 +73,14 @@ SELECT ingestion.options, knowledge.name AS knowledge, run.queue FROM agno.inges
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.run_id = %(run_id)s;
 
 -- name: ingestions
--- The newest first.
+-- Newest first.
 SELECT ingestion.run_id::text AS run_id, run.status, run.created_at, run.ended_at, ingestion.total FROM agno.ingestion
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.knowledge_id = %(knowledge_id)s ORDER BY run.created_at DESC LIMIT %(limit)s;
 
 -- name: documents
-SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, near_duplicate_of, metadata, updated_at
+SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, duplicate_of, metadata, updated_at
 FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s;
 
 -- name: raise_version
--- As in ingest.sql, for who is no ingestion.
+-- The counterpart of the one in ingest.sql, outside an ingestion.
 UPDATE agno.knowledge SET version = version + 1, chunk_count = greatest(0, chunk_count + %(more)s) WHERE id = %(knowledge_id)s;

@@ -1,8 +1,8 @@
-"""What a batch of documents that were read changes, as moves in one open transaction.
+"""Writes a batch of documents that were read, within one open transaction.
 
-A new document is searched at once. Of an edited one the chunks that stay keep their ids and vectors, and the new ones are searched
-when all of them have a vector: until then the old version is. One whose text another document has already becomes a
-duplicate, without chunks; when the other one changes, or goes, it leaves its chunks to the duplicate.
+A new document is searchable at once. An edited document keeps the ids and vectors of unchanged chunks; its old version is searched
+until all new chunks have a vector. A document with the text of another one becomes a duplicate without chunks; when the other one
+changes or is removed, its chunks are reassigned to the duplicate.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from agno_workers.database.pool import Connection, Row, execute, jsonb, statements
-from agno_workers.knowledge.types import NEAR_BANDS, Chunk
-from agno_workers.knowledge.versions import Item, Missing, Read, compared
+from agno_workers.knowledge.types import Chunk
+from agno_workers.knowledge.versions import MissingVector, Read, SourceItem, match_chunks
 
 _SQL = statements("knowledge/store/ingest")
 _CONFIGURATIONS = {
@@ -26,15 +26,11 @@ _CONFIGURATIONS = {
     "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian",
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-"""Text search configurations that Postgres brings along, by ISO 639-1."""
-
-
-_NEAR_LOOKED_AT = 32
-"""Documents of one band that a new one is held against."""
+"""Text search configurations of Postgres, by ISO 639-1."""
 
 
 class Count(msgspec.Struct, frozen=True):
-    """What a transaction adds to the counters of its ingestion; see core/knowledge.py, Progress."""
+    """Increments for the counters of an ingestion; see Progress."""
 
     documents: int = 0
     unchanged: int = 0
@@ -50,12 +46,12 @@ class Count(msgspec.Struct, frozen=True):
 
 @dataclass
 class Document:
-    """One that was read, on its way into the tables."""
+    """A document that was read, while it is written."""
 
-    item: Item
+    item: SourceItem
     read: Read
     row: Row
-    """As `hold_documents` gave it."""
+    """From `upsert_documents`."""
     live: list[tuple[int, bytes]] = field(default_factory=list)
     original: int | None = None
     kept: list[tuple[int, Chunk]] = field(default_factory=list)
@@ -72,7 +68,7 @@ class Document:
 
     @property
     def has_text(self) -> bool:
-        """Whether it stands for a text, its own or that of duplicates."""
+        """True if it owns the chunks of a text."""
         return not self.is_new and self.row["version"] > 0 and self.row["duplicate_of"] is None
 
     @property
@@ -85,7 +81,7 @@ class Document:
 
     @property
     def waits(self) -> bool:
-        """Whether there is an old version to be searched meanwhile."""
+        """True if the old version is searched until all new chunks have a vector."""
         return self.original is None and bool(self.live)
 
     @property
@@ -101,50 +97,50 @@ class Document:
             "fingerprint": self.read.fingerprint,
             "sha256": _hex(prepared.sha256),
             "text_sha256": _hex(prepared.text_sha256),
-            "recipe": _hex(self.item.recipe),
+            "processing_hash": _hex(self.item.processing_hash),
             "metadata": prepared.metadata | source.metadata,
         }
 
 
 @dataclass
 class DocumentWriter:
-    """One batch. `run` makes all the moves; afterwards `documents` are those that are in, `busy` those to be tried again."""
+    """Writes one batch. After `run`, `documents` were written and `busy` ones must be retried."""
 
     connection: Connection
     run_id: str
     knowledge_id: int
     configurations: Mapping[str, str]
     documents: list[Document] = field(default_factory=list)
-    busy: list[Item] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
+    busy: list[SourceItem] = field(default_factory=list)
+    missing: list[MissingVector] = field(default_factory=list)
     spaces: list[int] = field(default_factory=list)
     copied: int = 0
-    """Vectors that need not be made: they are there, or were copied."""
+    """Vectors that exist or were copied."""
     more: int = 0
-    """Chunks that are searched now and were not before."""
+    """Change in the number of searched chunks."""
 
-    def run(self, reads: Sequence[tuple[Item, Read]]) -> None:
+    def run(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
         if not reads:
             return
-        self.hold(sorted(reads, key=lambda each: each[0].source.uri))
-        self.leave_chunks_to_heirs()
+        self.lock(sorted(reads, key=lambda each: each[0].source.uri))
+        self.reassign_chunks()
         self.find_originals()
-        self.compare()
+        self.match_chunks()
         self.copy_chunks()
         self.find_vectors()
         self.write_documents()
-        self.find_near()
+        self.write_bands()
         self.switch()
 
-    def hold(self, reads: Sequence[tuple[Item, Read]]) -> None:
-        """Write the new documents and lock the others. What somebody wrote since it was looked at is read again."""
+    def lock(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
+        """Insert new documents and lock the others. Documents that changed since they were claimed are busy."""
         keys = {_key(self.knowledge_id, read.prepared.text_sha256) for _, read in reads}
-        self._ask("hold_texts", keys=list(keys))
+        self._ask("lock_texts", keys=list(keys))
         asked = {item.source.uri: Document(item, read, {}) for item, read in reads}
         rows = [
-            document.columns | {"chunks": len(document.read.prepared.pieces)} for document in asked.values()
+            document.columns | {"chunks": len(document.read.prepared.chunks)} for document in asked.values()
         ]
-        for row in self._ask("hold_documents", rows=jsonb(rows)):
+        for row in self._ask("upsert_documents", rows=jsonb(rows)):
             document = asked[row["uri"]]
             document.row = row
             if row["is_new"] or row["updated_at"] == document.item.known_at:
@@ -152,10 +148,11 @@ class DocumentWriter:
             else:
                 self.busy.append(document.item)
 
-    def leave_chunks_to_heirs(self) -> None:
+    def reassign_chunks(self) -> None:
+        """Reassign chunks whose text changes to duplicates, and load the live chunks of known documents."""
         changed = [each.id for each in self.documents if each.has_text and not each.is_same_text]
         if changed:
-            rows = self._ask("bequeath", document_ids=changed)
+            rows = self._ask("reassign_chunks", document_ids=changed)
             held = {row["id"] for row in rows if not row["is_free"]}
             self.busy += [each.item for each in self.documents if each.id in held]
             self.documents = [each for each in self.documents if each.id not in held]
@@ -167,7 +164,7 @@ class DocumentWriter:
                 each.live = live[each.id]
 
     def find_originals(self) -> None:
-        """The first one that has a text is its original: of those that are in, and of this batch."""
+        """Find the original of each text: the first document, stored or in this batch, that has it."""
         asked = [each for each in self.documents if not each.is_same_text]
         texts = [each.read.prepared.text_sha256 for each in asked]
         ids = [each.id for each in asked]
@@ -183,10 +180,10 @@ class DocumentWriter:
             if each.original is None and not each.live:
                 originals[text] = each.id
 
-    def compare(self) -> None:
+    def match_chunks(self) -> None:
         for each in self.documents:
             if each.original is None:
-                each.kept, each.fresh = compared(each.read.prepared.pieces, each.live)
+                each.kept, each.fresh = match_chunks(each.read.prepared.chunks, each.live)
         ids = [
             row["id"] for row in self._ask("chunk_ids", count=sum(len(each.fresh) for each in self.documents))
         ]
@@ -197,44 +194,48 @@ class DocumentWriter:
         with self.connection.cursor() as cursor, cursor.copy(_SQL["copy_chunks"]) as copy:
             for each in self.documents:
                 language = self.configurations.get(each.read.prepared.language or "", "simple")
-                for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True):
+                for chunk_id, chunk in zip(each.fresh_ids, each.fresh, strict=True):
                     copy.write_row((
-                        chunk_id, self.knowledge_id, each.id, each.version, piece.position, not each.waits, piece.hash, piece.content,
-                        "\n".join(piece.heading), piece.start, piece.end, piece.tokens, language,
+                        chunk_id, self.knowledge_id, each.id, each.version, chunk.position, not each.waits, chunk.hash, chunk.content,
+                        "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, language,
                     ))  # fmt: skip
                 if not each.waits:
                     self.more += len(each.fresh)
 
     def find_vectors(self) -> None:
-        """Copies of those that are there for the same text; what has none is `missing`."""
-        self.spaces = [row["id"] for row in self._ask("open_spaces", knowledge_id=self.knowledge_id)]
+        """Copy vectors of equal texts; chunks without one are `missing`."""
+        self.spaces = [
+            row["id"] for row in self._ask("open_embedding_spaces", knowledge_id=self.knowledge_id)
+        ]
         tokens = {
-            chunk_id: piece.tokens
+            chunk_id: chunk.tokens
             for each in self.documents
-            for chunk_id, piece in zip(each.fresh_ids, each.fresh, strict=True)
+            for chunk_id, chunk in zip(each.fresh_ids, each.fresh, strict=True)
         }
         if tokens and self.spaces:
             found = self._copy_vectors(list(tokens))
             self.copied = len(found)
             self.missing = [
-                Missing(space, chunk_id, count)
+                MissingVector(space, chunk_id, count)
                 for space in self.spaces
                 for chunk_id, count in tokens.items()
                 if (space, chunk_id) not in found
             ]
         if kept := [chunk_id for each in self.documents for chunk_id, _ in each.kept]:
             lacking = self._ask("lacking", chunk_ids=kept)
-            self.missing += [Missing(row["space_id"], row["id"], row["tokens"]) for row in lacking]
+            self.missing += [
+                MissingVector(row["embedding_space_id"], row["id"], row["tokens"]) for row in lacking
+            ]
             self.copied += len(kept) * len(self.spaces) - len(lacking)
 
     def _copy_vectors(self, ids: Sequence[int]) -> set[tuple[int, int]]:
-        """Gives (space, chunk) of those that got one."""
-        hashes = [piece.hash for each in self.documents for piece in each.fresh]
+        """Return (embedding space, chunk) of each copy."""
+        hashes = [chunk.hash for each in self.documents for chunk in each.fresh]
         rows = self._ask("copy_vectors", chunk_ids=ids, hashes=hashes)
-        return {(row["space_id"], row["chunk_id"]) for row in rows}
+        return {(row["embedding_space_id"], row["chunk_id"]) for row in rows}
 
     def write_documents(self) -> None:
-        """Those that were there before, and new ones that turned out to be duplicates."""
+        """Update known documents, and new ones that are duplicates."""
         rows = []
         for each in self.documents:
             now = {
@@ -257,7 +258,7 @@ class DocumentWriter:
             self._ask("drop_chunks", document_ids=[each.id for each in known], but=but, live=False)
             self.more -= sum(row["live"] for row in gone)
 
-    def find_near(self) -> None:
+    def write_bands(self) -> None:
         own = [each for each in self.documents if each.original is None]
         bands = [
             (band, digest, each.id) for each in own for band, digest in enumerate(each.read.prepared.bands)
@@ -271,15 +272,9 @@ class DocumentWriter:
         self._ask(
             "write_bands", knowledge_id=self.knowledge_id, edited=edited, bands=numbers, hashes=hashes, document_ids=ids
         )  # fmt: skip
-        self._ask(
-            "find_near",
-            document_ids=[each.id for each in own],
-            near_bands=NEAR_BANDS,
-            near_looked_at=_NEAR_LOOKED_AT,
-        )
 
     def switch(self) -> None:
-        """Edited documents of which no vector is missing."""
+        """Switch edited documents that have all their vectors."""
         if waiting := [each.id for each in self.documents if each.waits]:
             (row,) = self._ask("switch", document_ids=waiting)
             self.more += row["more"]
@@ -290,7 +285,7 @@ class DocumentWriter:
         return Count(
             documents=len(own),
             duplicates=len(self.documents) - len(own),
-            chunks=sum(len(each.read.prepared.pieces) for each in own),
+            chunks=sum(len(each.read.prepared.chunks) for each in own),
             embedded=self.copied,
             to_embed=len(self.missing),
             bytes=sum(each.read.prepared.bytes for each in self.documents),
@@ -303,7 +298,7 @@ class DocumentWriter:
 
 
 def configurations(connection: Connection) -> dict[str, str]:
-    """The text search configuration of each language, as far as this Postgres has them; for others `simple`."""
+    """Return the text search configuration of each language that this Postgres supports; others use `simple`."""
     there = {row["name"] for row in execute(connection, _SQL["configurations"])}
     return {language: name for language, name in _CONFIGURATIONS.items() if name in there}
 
@@ -311,18 +306,18 @@ def configurations(connection: Connection) -> dict[str, str]:
 class Removed(msgspec.Struct, frozen=True):
     documents: int = 0
     chunks: int = 0
-    """That were searched."""
+    """Searched chunks."""
 
 
 def removal(connection: Connection, held: Sequence[Row]) -> Removed:
-    """Remove documents that the caller holds, duplicates first; the others leave their chunks to their heirs. What has an heir that is in
-    use elsewhere stays.
+    """Remove documents that the caller has locked, duplicates first; chunks of others are reassigned to their duplicates. A document
+    stays if a duplicate is locked elsewhere.
     """
     duplicates = [row["id"] for row in held if row["is_duplicate"]]
     originals = [row["id"] for row in held if not row["is_duplicate"]]
     gone = [_removed(connection, duplicates)] if duplicates else []
     if originals:
-        rows = execute(connection, _SQL["bequeath"], {"document_ids": originals})
+        rows = execute(connection, _SQL["reassign_chunks"], {"document_ids": originals})
         gone.append(_removed(connection, [row["id"] for row in rows if row["is_free"]]))
     return Removed(sum(each.documents for each in gone), sum(each.chunks for each in gone))
 
@@ -334,15 +329,15 @@ def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
 
 def _pending(document: Document) -> dict[str, Any]:
     keep = [
-        {"id": chunk_id, "position": piece.position, "start_at": piece.start, "end_at": piece.end, "tokens": piece.tokens}
-        for chunk_id, piece in document.kept
+        {"id": chunk_id, "position": chunk.position, "start_at": chunk.start, "end_at": chunk.end, "tokens": chunk.tokens}
+        for chunk_id, chunk in document.kept
     ]  # fmt: skip
-    chunks = len(document.read.prepared.pieces)
+    chunks = len(document.read.prepared.chunks)
     return {"version": document.version, "keep": keep, "chunks": chunks, "row": document.columns}
 
 
 def _key(knowledge_id: int, text_sha256: bytes) -> int:
-    """Of an advisory lock."""
+    """Return the key of an advisory lock."""
     (key,) = struct.unpack("<q", text_sha256[:8])
     return int(key) ^ knowledge_id
 

@@ -1,15 +1,14 @@
--- What agents and people make of knowledge: notes that wait for a person, questions without a good hit, what became of results,
--- and what a run was given.
+-- Feedback on knowledge: notes for review, gaps, counts of used results, and the results that accompanied a message.
 
--- name: keep_note
--- Below the confidence that is believed at once. No row: no knowledge base has that name.
+-- name: add_review_note
+-- No row: there is no knowledge base of that name.
 INSERT INTO agno.review (knowledge_id, title, content, source, confidence, author, run_id, metadata)
 SELECT id, %(title)s, %(content)s, %(source)s, %(confidence)s, %(author)s, %(run_id)s, %(metadata)s
 FROM agno.knowledge WHERE name = %(knowledge)s
 RETURNING id;
 
 -- name: notes
--- The oldest first: it has waited longest.
+-- Oldest first.
 SELECT review.id, knowledge.name AS knowledge, review.title, review.content, review.source, review.confidence, review.author,
        review.run_id, review.metadata, review.status, review.decided_by, review.note, review.created_at, review.decided_at
 FROM agno.review JOIN agno.knowledge ON knowledge.id = review.knowledge_id
@@ -18,7 +17,7 @@ WHERE knowledge.name = %(knowledge)s AND (%(status)s::text IS NULL OR review.sta
 ORDER BY review.created_at, review.id LIMIT %(limit)s;
 
 -- name: decide_note
--- No row: somebody was faster, or there is no such note.
+-- No row: the note was decided already, or does not exist.
 UPDATE agno.review SET status = %(status)s, decided_by = %(by)s, note = %(note)s, decided_at = clock_timestamp()
 FROM agno.knowledge
 WHERE knowledge.id = review.knowledge_id AND knowledge.name = %(knowledge)s AND review.id = %(id)s AND review.status = 'waiting'
@@ -42,7 +41,7 @@ WHERE knowledge.id = gap.knowledge_id AND knowledge.name = %(knowledge)s AND gap
 RETURNING gap.question;
 
 -- name: count_feedback
--- In the order of the chunks, so that two who count can't deadlock; a chunk that is gone is left out.
+-- In the order of the chunks, so that concurrent counts don't deadlock. Deleted chunks are skipped.
 INSERT INTO agno.feedback AS known (chunk_id, used, cited, up, down)
 SELECT chunk.id, sum(said.used), sum(said.cited), sum(said.up), sum(said.down)
 FROM jsonb_to_recordset(%(counts)s) AS said (chunk bigint, used bigint, cited bigint, up bigint, down bigint)
@@ -53,11 +52,11 @@ ON CONFLICT (chunk_id) DO UPDATE SET used = known.used + excluded.used, cited = 
 RETURNING chunk_id;
 
 -- name: ground
--- The first to say what goes with a message is right, for all attempts and all turns.
+-- The first insert wins, for all attempts and turns.
 INSERT INTO agno.grounding (run_id, seq, hits) VALUES (%(run_id)s, %(seq)s, %(hits)s)
 ON CONFLICT (run_id, seq) DO UPDATE SET hits = grounding.hits
 RETURNING hits;
 
 -- name: grounded
--- All that went with messages of a run, by the number of the message.
+-- The stored results of a run, by message number.
 SELECT seq, hits FROM agno.grounding WHERE run_id = %(run_id)s ORDER BY seq;

@@ -1,36 +1,36 @@
--- The transactions that move an ingestion; see ingest.py for what is one, and schema.py for the order of locks.
+-- Transactions of an ingestion; see ingest.py for their contents, and the tables for the order of locks.
 
 -- name: context
 -- The knowledge base and the options of the ingestion that a claimed step belongs to.
-SELECT knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings, ingestion.options, space.model
+SELECT knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings, ingestion.options, embedding_space.model
 FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
-LEFT JOIN agno.space ON space.id = %(space_id)s::int WHERE ingestion.run_id = %(run_id)s;
+LEFT JOIN agno.embedding_space ON embedding_space.id = %(embedding_space_id)s::int WHERE ingestion.run_id = %(run_id)s;
 
 -- name: call
 SELECT call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: items
--- The sources of a step, and what is known of their documents.
-SELECT s.position, s.given, s.recipe, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
-       coalesce(d.recipe = s.recipe AND d.pending IS NULL, false) AS same_recipe
+-- The sources of a step, with the stored state of their documents.
+SELECT s.position, s.given, s.processing_hash, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
+       coalesce(d.processing_hash = s.processing_hash AND d.pending IS NULL, false) AS same_processing
 FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri
 WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
 
 -- name: texts
--- What is to be embedded, of those chunks that are still there and have no vector yet. `known`: the one that the same text has by now, as
--- Postgres sends it. One by one, as in copy_vectors.
+-- Existing chunks of a step without a vector. `known` is the vector of an equal text, in binary format. LATERAL with OFFSET 0 as in
+-- copy_vectors.
 SELECT c.id, c.heading, c.content, c.tokens,
        (SELECT vector.sent FROM (SELECT same.id FROM agno.chunk same WHERE same.hash = c.hash OFFSET 0) AS same
         CROSS JOIN LATERAL (SELECT halfvec_send(e.embedding) AS sent FROM agno.chunk_embedding e
-            WHERE e.chunk_id = same.id AND e.space_id = %(space_id)s OFFSET 0) AS vector
+            WHERE e.chunk_id = same.id AND e.embedding_space_id = %(embedding_space_id)s OFFSET 0) AS vector
         LIMIT 1) AS known
 FROM agno.chunk c
 WHERE c.id = ANY(%(chunk_ids)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = %(embedding_space_id)s)
 ORDER BY c.id;
 
--- name: left_over
--- What another ingestion did not bring in.
+-- name: unfinished_sources
+-- The failed and unfinished sources of another ingestion.
 SELECT given FROM agno.source WHERE run_id = %(run_id)s AND status IN ('failed', 'pending', 'taken') ORDER BY position;
 
 -- name: configurations
@@ -40,63 +40,63 @@ SELECT cfgname AS name FROM pg_ts_config;
 -- The first result of the generation wins; no row: another one was first, or the run is over.
 SELECT queue, priority FROM agno.end_step(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(result)s, %(moves_run)s);
 
--- name: keep_call
--- What a step must still know after a crash, such as the id of a batch at a provider.
+-- name: update_call
+-- Data that must survive a crash of the worker, such as the id of a provider's batch.
 UPDATE agno.step SET call = call || %(more)s WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s RETURNING id;
 
 -- name: copy_sources
-COPY agno.source (run_id, position, uri, bytes, given, recipe, status, document_id) FROM STDIN;
+COPY agno.source (run_id, position, uri, bytes, given, processing_hash, status, document_id) FROM STDIN;
 
 -- name: unchanged
--- Documents that need not be read: they are as they were, and are to be read in the same way.
+-- Documents with the same fingerprint and processing hash need not be read.
 SELECT d.id, d.uri FROM agno.document d
-JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(recipes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, recipe, origin)
-    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.recipe = s.recipe AND s.origin IN (d.origin, '')
+JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(processing_hashes)s::bytea[], %(origins)s::text[]) AS s (uri, fingerprint, processing_hash, origin)
+    ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.processing_hash = s.processing_hash AND s.origin IN (d.origin, '')
 WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
 -- name: scanned
 UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
 WHERE run_id = %(run_id)s;
 
--- name: take_undone
--- Whether vectors may be missing of which no ingestion thinks: of one that was left before its end, and of a space that is built.
-WITH taken AS (UPDATE agno.knowledge SET left_undone = false WHERE id = %(knowledge_id)s AND left_undone RETURNING id)
-SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
+-- name: clear_vectors_missing
+-- Whether vectors may be missing: an ingestion ended early, or an embedding space is building.
+WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
+SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
 
 -- name: missing_vectors
--- Chunks without a vector, but for those that another open ingestion will see to. `refused`: those as well that had none for a reason.
-SELECT s.id AS space_id, c.id, c.tokens FROM agno.space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
+-- Chunks without a vector, except those of other open ingestions. `refused` includes chunks that the model rejected.
+SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.embedding_space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
 JOIN agno.document d ON d.id = c.document_id
 WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND (c.refused IS NULL OR %(refused)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id)
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id)
   AND (s.status = 'building' OR NOT EXISTS (
       SELECT FROM agno.run WHERE run.id = d.run_id AND run.ended_at IS NULL AND run.id <> %(run_id)s))
 ORDER BY s.id, c.id;
 
--- name: hold_texts
--- Of two transactions that bring the same text under two addresses the second one sees the first one's. In one order for all.
+-- name: lock_texts
+-- Serialises transactions that write the same text under two uris. Locks are taken in the same order everywhere.
 SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bigint[]) AS key ORDER BY key) AS text;
 
--- name: hold_documents
--- New ones are written, those that are there are locked, and come back as they are. In the order of their uris.
-INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe,
+-- name: upsert_documents
+-- Insert new documents and lock known ones, which are returned unchanged, in the order of their uris.
+INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash,
     metadata, version, chunks, run_id)
-SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.recipe,
+SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.processing_hash,
     n.metadata, 1, n.chunks, %(run_id)s
 FROM jsonb_to_recordset(%(rows)s) AS n (uri text, origin text, title text, media_type text, language text, bytes bigint, fingerprint text,
-    sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, chunks int)
+    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, chunks int)
 ORDER BY n.uri
 ON CONFLICT (knowledge_id, uri) DO UPDATE SET knowledge_id = excluded.knowledge_id
 RETURNING d.id, d.uri, d.xmax = 0 AS is_new, d.version, d.text_sha256, d.duplicate_of, d.updated_at;
 
--- name: bequeath
-SELECT leaving AS id, agno.bequeath(leaving) AS is_free FROM unnest(%(document_ids)s::bigint[]) AS leaving;
+-- name: reassign_chunks
+SELECT leaving AS id, agno.reassign_chunks(leaving) AS is_free FROM unnest(%(document_ids)s::bigint[]) AS leaving;
 
 -- name: live_chunks
 SELECT id, document_id, hash FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) AND live ORDER BY document_id, position;
 
 -- name: originals
--- Documents that have these texts already. One that somebody is at work on is left out: nobody waits here.
+-- Documents that have these texts already. Locked ones are skipped, so that nothing waits here.
 SELECT d.id, d.text_sha256 FROM agno.document d
 WHERE d.knowledge_id = %(knowledge_id)s AND d.text_sha256 = ANY(%(texts)s) AND d.duplicate_of IS NULL AND d.pending IS NULL AND d.version > 0
   AND d.id <> ALL(%(document_ids)s)
@@ -109,58 +109,58 @@ SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
 COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN;
 
 -- name: write_documents
--- Those that were there before: all at once, or, with `pending`, once their vectors are there. One that comes by itself now stays in its
--- origin: once it has left that it is to go.
+-- Update known documents: at once, or with `pending` when their vectors exist. A document that is now ingested by itself keeps its origin,
+-- and is removed when the origin no longer lists it.
 UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at = clock_timestamp(),
     origin = coalesce(nullif(n.origin, ''), d.origin), title = CASE WHEN n.pending IS NULL THEN n.title ELSE d.title END,
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
     bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
-    sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), recipe = coalesce(n.recipe, d.recipe),
+    sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), processing_hash = coalesce(n.processing_hash, d.processing_hash),
     metadata = coalesce(n.metadata, d.metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
     duplicate_of = n.duplicate_of
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, title text, media_type text, language text, bytes bigint,
-    fingerprint text, sha256 bytea, text_sha256 bytea, recipe bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
+    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
 WHERE d.id = n.id;
 
 -- name: touch_documents
--- Read, and found to be as they were: from now on that is known without reading.
+-- Documents that were read and had not changed: the new fingerprint avoids reading them again.
 UPDATE agno.document d SET fingerprint = n.fingerprint, origin = coalesce(nullif(n.origin, ''), d.origin)
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, fingerprint text, origin text) WHERE d.id = n.id;
 
--- name: hold_unchanged
--- One that is in use elsewhere is left as it is, since it is out of the order here.
+-- name: lock_unchanged
+-- Skips locked documents, because this lock is taken outside the common order.
 SELECT d.id, d.uri FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = ANY(%(uris)s) ORDER BY d.uri FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: drop_chunks
--- Of documents that have become duplicates: all; of edited ones: those of a version that never came.
+-- All chunks of documents that became duplicates; of edited documents, those of an abandoned version.
 DELETE FROM agno.chunk c WHERE c.document_id = ANY(%(document_ids)s) AND c.id <> ALL(%(but)s) AND (c.live IS FALSE OR %(live)s)
 RETURNING c.live;
 
 -- name: copy_vectors
--- A text that has a vector of the same model somewhere needs no other one. It is looked up once for each text, however many chunks have it.
--- One by one (OFFSET 0): of tables that have just been filled the planner knows nothing, and would read all vectors for each text.
+-- Copy the vectors of equal texts from the same model. Each text is looked up once, however many chunks have it. OFFSET 0 forces
+-- index lookups: without statistics on a table that was just filled, the planner would read all vectors for each text.
 WITH wanted AS MATERIALIZED (
-    SELECT text.hash, target.id AS space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
-    JOIN agno.space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
+    SELECT text.hash, target.id AS embedding_space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
+    JOIN agno.embedding_space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
     CROSS JOIN LATERAL (
         SELECT vector.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
-        CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.space s ON s.id = e.space_id
+        CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.embedding_space s ON s.id = e.embedding_space_id
             WHERE e.chunk_id = same.id AND s.model = target.model AND s.dimensions = target.dimensions OFFSET 0) AS vector
         LIMIT 1) AS known
 )
-INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding)
-SELECT wanted.space_id, new.id, wanted.embedding FROM wanted
+INSERT INTO agno.chunk_embedding (embedding_space_id, chunk_id, embedding)
+SELECT wanted.embedding_space_id, new.id, wanted.embedding FROM wanted
 JOIN unnest(%(chunk_ids)s::bigint[], %(hashes)s::bytea[]) AS new (id, hash) ON new.hash = wanted.hash
-RETURNING space_id, chunk_id;
+RETURNING embedding_space_id, chunk_id;
 
 -- name: lacking
--- Of chunks that stay, those that never got a vector: their ingestion was cut short.
-SELECT s.id AS space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
+-- Unchanged chunks without a vector, from an interrupted ingestion.
+SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
 WHERE c.id = ANY(%(chunk_ids)s) AND c.refused IS NULL
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id);
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id);
 
--- name: open_spaces
-SELECT id FROM agno.space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
+-- name: open_embedding_spaces
+SELECT id FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
 
 -- name: write_bands
 WITH gone AS (DELETE FROM agno.near_band WHERE document_id = ANY(%(edited)s))
@@ -169,37 +169,24 @@ SELECT %(knowledge_id)s, n.band, n.hash, n.document_id
 FROM unnest(%(bands)s::smallint[], %(hashes)s::bigint[], %(document_ids)s::bigint[]) AS n (band, hash, document_id)
 ON CONFLICT DO NOTHING;
 
--- name: find_near
--- Of a band that a great many documents have, as the pages of a template, only the first ones are looked at.
-UPDATE agno.document d SET near_duplicate_of = near.other FROM (
-    SELECT DISTINCT ON (mine) mine, other FROM (
-        SELECT m.document_id AS mine, o.document_id AS other, count(*) AS shared
-        FROM agno.near_band m CROSS JOIN LATERAL (
-            SELECT o.document_id FROM agno.near_band o
-            WHERE o.knowledge_id = m.knowledge_id AND o.band = m.band AND o.hash = m.hash AND o.document_id < m.document_id
-            ORDER BY o.document_id LIMIT %(near_looked_at)s) AS o
-        WHERE m.document_id = ANY(%(document_ids)s) GROUP BY 1, 2
-    ) AS pair WHERE shared >= %(near_bands)s ORDER BY mine, other
-) AS near WHERE d.id = near.mine;
-
 -- name: switch
 SELECT agno.switch_documents(%(document_ids)s) AS more;
 
 -- name: write_embeds
--- They wait for their turn in the window.
+-- They wait for the window.
 INSERT INTO agno.step (id, run_id, generation, key, kind, status, waits_for, queue, priority, seq, call, policy, max_attempts)
 SELECT n.id, %(run_id)s, %(generation)s, 'embed:' || right(n.id::text, 12), 'embed', 'waiting', 'window', %(queue)s, %(priority)s, 3, n.call,
        '{"death_attempts": 2}', %(attempts)s * CASE jsonb_array_length(n.call->'chunks') WHEN 1 THEN 2 ELSE 1 END
 FROM jsonb_to_recordset(%(steps)s) AS n (id uuid, call jsonb);
 
--- name: write_again
--- Sources that are tried again after a while: in a step of their own, which is a timer.
+-- name: write_retry
+-- Sources to retry later, in a step with a timer.
 WITH written AS (
     INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, policy, max_attempts, not_before)
-    VALUES (%(again_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(again_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
+    VALUES (%(retry_id)s, %(run_id)s, %(generation)s, 'ingest:' || right(%(retry_id)s::uuid::text, 12), 'ingest', %(queue)s, %(priority)s, 2,
             '{"death_attempts": 2}', %(attempts)s * CASE jsonb_array_length(%(sources)s) WHEN 1 THEN 2 ELSE 1 END, clock_timestamp() + make_interval(secs => %(after_s)s))
 )
-UPDATE agno.source s SET step_id = %(again_id)s, attempts = s.attempts + 1, error = n.error
+UPDATE agno.source s SET step_id = %(retry_id)s, attempts = s.attempts + 1, error = n.error
 FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, error jsonb) WHERE s.run_id = %(run_id)s AND s.position = n.position;
 
 -- name: end_sources
@@ -208,7 +195,7 @@ FROM jsonb_to_recordset(%(sources)s) AS n (position bigint, status text, documen
 WHERE s.run_id = %(run_id)s AND s.position = n.position;
 
 -- name: free_sources
--- Of a step that brought its worker down: each of them alone from here on, one that was alone has failed.
+-- Sources of a step that crashed its worker: each gets a step of its own; one that had its own fails.
 UPDATE agno.source s SET status = CASE WHEN batch.is_single THEN 'failed' ELSE 'pending' END, alone = true, attempts = s.attempts + 1,
     error = CASE WHEN batch.is_single THEN %(error)s::jsonb END
 FROM (SELECT count(*) = 1 AS is_single FROM agno.source WHERE step_id = %(step_id)s AND status = 'taken') AS batch
@@ -225,33 +212,33 @@ ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.doc
     tokens = c.tokens + excluded.tokens, bytes = c.bytes + excluded.bytes;
 
 -- name: raise_version
--- The last statement of a transaction, since all others of this knowledge base wait for it.
+-- The last statement of a transaction, because all other writers of this knowledge base wait for it.
 UPDATE agno.knowledge k SET version = k.version + 1, chunk_count = greatest(0, k.chunk_count + %(more)s)
 FROM agno.ingestion WHERE ingestion.run_id = %(run_id)s AND k.id = ingestion.knowledge_id;
 
--- name: hold_documents_of
--- The documents of these chunks, before anything is written for them.
+-- name: lock_documents_of
+-- Lock the documents of these chunks before writing.
 SELECT d.id, d.pending IS NOT NULL AS is_pending FROM agno.document d
 WHERE d.id IN (SELECT document_id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s)) ORDER BY d.uri FOR NO KEY UPDATE;
 
--- name: hold_chunks
--- In a statement of its own, before any vector is looked at or written: see attach_partition in search_functions.sql.
+-- name: lock_chunks
+-- A statement of its own, before vectors are read or written: see attach_partition in functions/search.sql.
 SELECT id FROM agno.chunk WHERE id = ANY(%(chunk_ids)s) ORDER BY id FOR KEY SHARE;
 
 -- name: wanting
-SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.space s ON s.id = %(space_id)s AND s.status <> 'retired'
+SELECT c.id, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.embedding_space s ON s.id = %(embedding_space_id)s AND s.status <> 'retired'
 WHERE c.id = ANY(%(chunk_ids)s)
-  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = %(space_id)s);
+  AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = %(embedding_space_id)s);
 
 -- name: copy_embeddings
-COPY agno.chunk_embedding (space_id, chunk_id, embedding) FROM STDIN (FORMAT BINARY);
+COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN (FORMAT BINARY);
 
 -- name: refuse
 UPDATE agno.chunk SET refused = %(why)s WHERE id = ANY(%(chunk_ids)s) AND refused IS DISTINCT FROM %(why)s;
 
 -- name: vanished
--- What the origins of an ingestion no longer have. Not of an origin that a later ingestion has looked at, and no document that was
--- written since.
+-- Documents that the origins of an ingestion no longer list. Excludes origins that a later ingestion has listed, and documents that
+-- were written since.
 SELECT d.id, d.duplicate_of IS NOT NULL AS is_duplicate FROM agno.ingestion mine JOIN agno.document d ON d.knowledge_id = mine.knowledge_id
 WHERE mine.run_id = %(run_id)s AND d.origin <> '' AND d.updated_at < mine.scanned_at
   AND d.origin IN (SELECT whole.origin FROM jsonb_array_elements_text(mine.origins) AS whole (origin)
@@ -263,7 +250,7 @@ ORDER BY d.uri LIMIT %(limit)s FOR NO KEY UPDATE OF d;
 -- name: merge_duplicates
 SELECT agno.merge_duplicates(%(run_id)s, %(knowledge_id)s) AS less;
 
--- name: hold_run
+-- name: lock_run
 SELECT FROM agno.run WHERE id = %(run_id)s AND generation = %(generation)s AND ended_at IS NULL FOR SHARE;
 
 -- name: named_documents
@@ -275,30 +262,30 @@ WITH live AS (SELECT count(*) AS chunks FROM agno.chunk WHERE document_id = ANY(
 gone AS (DELETE FROM agno.document WHERE id = ANY(%(document_ids)s) RETURNING id)
 SELECT (SELECT count(*) FROM gone) AS documents, (SELECT chunks FROM live) AS chunks;
 
--- name: switch_space
--- The space that was built is searched from here on, if nothing lacks in it.
+-- name: switch_embedding_space
+-- Search the embedding space that was built, if it is complete.
 WITH built AS (
-    SELECT s.id FROM agno.space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
+    SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
       AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id AND c.refused IS NULL
-                      AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = s.id))
+                      AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id))
     ORDER BY s.id DESC LIMIT 1
 ),
 spaces AS (
-    UPDATE agno.space s SET status = CASE s.id WHEN built.id THEN 'current' ELSE 'retired' END FROM built
+    UPDATE agno.embedding_space s SET status = CASE s.id WHEN built.id THEN 'current' ELSE 'retired' END FROM built
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
 )
-UPDATE agno.knowledge k SET space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
 
 -- name: has_changed
--- Whether the ingestion has changed anything that a search could see.
+-- Whether the ingestion changed anything that a search can see.
 SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
 
 -- name: drop_retired
--- A portion of the vectors that are no longer searched.
+-- A portion of the vectors of retired embedding spaces.
 DELETE FROM agno.chunk_embedding e USING (
-    SELECT o.chunk_id, o.space_id FROM agno.space s JOIN agno.chunk_embedding o ON o.space_id = s.id
+    SELECT o.chunk_id, o.embedding_space_id FROM agno.embedding_space s JOIN agno.chunk_embedding o ON o.embedding_space_id = s.id
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'retired' LIMIT %(limit)s) AS old
-WHERE e.chunk_id = old.chunk_id AND e.space_id = old.space_id RETURNING 1 AS gone;
+WHERE e.chunk_id = old.chunk_id AND e.embedding_space_id = old.embedding_space_id RETURNING 1 AS gone;
 
 -- name: end_open_steps
 SELECT agno.end_open_steps(%(run_id)s, %(reason)s);
@@ -306,13 +293,13 @@ SELECT agno.end_open_steps(%(run_id)s, %(reason)s);
 -- name: move_run
 SELECT agno.move_run(%(run_id)s, %(change)s);
 
--- name: go_on
-SELECT * FROM agno.go_on(%(run_id)s, %(how)s);
+-- name: schedule_next
+SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
 
 -- name: halted
 -- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
 SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
 WHERE run.ended_at IS NULL AND run.kind = 'ingestion' AND ingestion.scanned_at IS NOT NULL
-  AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'tidy')
+  AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')
                   AND step.status IN ('ready', 'running'))
 LIMIT %(limit)s;

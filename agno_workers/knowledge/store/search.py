@@ -1,7 +1,7 @@
-"""Searching a knowledge base: one round trip, and none of the work where the answer is known and nothing has changed.
+"""Search of a knowledge base in one round trip. Cached results are returned while the knowledge base does not change.
 
-The finding itself is `agno.search`, in search_functions.sql. Filters come compiled (knowledge/filters.py), vectors as the
-space's own model made them. Partitions and indexes are another matter: see search_index.py.
+The search itself is `agno.search` in functions/search.sql. Filters come compiled (knowledge/filters.py), and vectors from the
+model of the embedding space. For partitions and indexes see search_index.py.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from psycopg import errors
 
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.types import Filter, Mode, Rerank, SearchResult
+from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
 
 _SQL = statements("knowledge/store/search")
-MAX_LIMIT = 1000
+MAX_RESULTS = 1000
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """How far a search looks. More finds more, and takes longer."""
+    """Limits of a search. Higher limits raise recall and take longer."""
 
     candidates: int = 40
-    """Of each side of a hybrid search; fewer than `limit` are never taken."""
+    """Candidates from each side of a hybrid search, at least `max_results`."""
     ef: int = 200
-    """Of HNSW: how many nearest are held while it looks, 1 to 1000."""
+    """`hnsw.ef_search`, 1 to 1000."""
     max_scan: int = 20_000
-    """Of HNSW: vectors looked at where a filter leaves few, before it gives up."""
+    """`hnsw.max_scan_tuples`: vectors to scan behind a filter."""
     exact_chunks: int = 2000
-    """A filter that leaves at most that many chunks has all of them compared, in place of HNSW."""
+    """A filter that leaves at most this many chunks is searched exactly, without HNSW."""
     words_budget: int = 1000
-    """Chunks in which the words that are looked up stand, the rarest words first; the others only weigh. `keyword` takes three
-    times as many.
+    """Total number of chunks that contain the words to look up, the rarest words first; other words only add to the score.
+    `keyword` uses three times as many.
     """
 
 
 class Retired(InvalidInput):
-    """Another model took the place of the one that was asked with."""
+    """The embedding space is no longer searched: a new model replaced it."""
 
 
 class Found(msgspec.Struct, frozen=True):
-    """The hits of one search, the best first."""
+    """The results of one search, the best first."""
 
     hits: tuple[SearchResult, ...]
     version: int
-    """Of the knowledge base that was searched."""
+    """Version of the knowledge base."""
     how: dict[str, Any] = {}
-    """What was done: `mode`, `semantic` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
+    """Details: `search_type`, `vector` (exact or hnsw), `words`, `looked_up`, `filtered_chunks`."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -64,10 +64,10 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Search:
-    """Raises Unavailable where Postgres can't be reached, InvalidInput for a vector of another model, Retired for a space that was searched before."""
+    """Raises Unavailable if Postgres can't be reached, InvalidInput for a vector of another model, Retired for a former embedding space."""
 
     def __init__(self, pool: Pool, *, cached: int = 500, cached_s: float = 60.0) -> None:
-        """Keep the last `cached` answers, each until its base changes, or for `cached_s`: feedback changes no base."""
+        """Cache `cached` results until the knowledge base changes, at most `cached_s`: feedback does not change the version."""
         self._pool = pool
         self._known = _Cache(cached, cached_s)
 
@@ -77,54 +77,45 @@ class Search:
         text: str,
         vector: Sequence[float] | None = None,
         *,
-        mode: Mode = "hybrid",
+        search_type: SearchType = "hybrid",
         filter: Filter | None = None,
-        limit: int = 8,
-        space_id: int | None = None,
-        min_score: float | None = None,
+        max_results: int = 8,
+        embedding_space_id: int | None = None,
         per_document: int | None = None,
+        near_duplicates: bool = True,
         effort: Effort | None = None,
         rerank: Rerank | None = None,
     ) -> list[SearchResult]:
-        """The best chunks, the best first. `vector` is the question's, of unit length; without one, and while the base has
-        no vectors, `hybrid` is `keyword`, and `semantic` finds nothing. `per_document` bounds the hits of one document;
-        without it the further chunks of one document count less and less in a hybrid search, so that others have their say.
-        `min_score` goes by `Hit.score`: a cosine (semantic), a BM25 (keyword), or about a share of the best (hybrid).
-        With `rerank` four times as many are found, and it has the last word.
+        """Return the best chunks, best first.
+
+        `vector` is the query's, of unit length; without it, or without vectors in the knowledge base, `hybrid` becomes
+        `keyword`, and `vector` finds nothing. `per_document` limits the results of one document; without it, further chunks of a
+        document score lower in a hybrid search. `near_duplicates=False` keeps only the best of documents that nearly equal each
+        other. With `rerank` four times as many are found and ordered by its scores.
         """
-        asked = {
+        asked: dict[str, Any] = {
             "text": text,
-            "mode": mode,
-            "limit": _limit(limit) if rerank is None else min(limit * 4, MAX_LIMIT),
+            "search_type": search_type,
+            "embedding_space_id": embedding_space_id,
         }
-        found = self.find(
-            knowledge_id, vector, filter, effort, asked | {"space_id": space_id, "min_score": min_score, "per_document": per_document}
-        )  # fmt: skip
-        return _reranked(rerank, text, found.hits)[:limit] if rerank else list(found.hits)
+        asked |= {"per_document": per_document, "near_duplicates": near_duplicates}
+        asked["max_results"] = _checked(max_results) if rerank is None else min(max_results * 4, MAX_RESULTS)
+        found = self.find(knowledge_id, vector, filter, effort, asked)
+        return _reranked(rerank, text, found.hits)[:max_results] if rerank else list(found.hits)
 
     def similar(
         self,
         knowledge_id: int,
+        document_id: int,
         *,
-        document_id: int | None = None,
-        chunk_id: int | None = None,
         filter: Filter | None = None,
-        limit: int = 8,
+        max_results: int = 8,
         per_document: int | None = 1,
-        min_score: float | None = None,
-        effort: Effort | None = None,
     ) -> list[SearchResult]:
-        """Chunks of other documents that are most alike a document (the mean of its chunks), or one chunk."""
-        if (document_id is None) == (chunk_id is None):
-            raise InvalidInput("similar to what? Give either a document or a chunk.")
-        asked = {
-            "mode": "semantic",
-            "limit": _limit(limit),
-            "min_score": min_score,
-            "per_document": per_document,
-        }
-        like = {"document_id": document_id, "chunk_id": chunk_id}
-        return list(self.find(knowledge_id, None, filter, effort, asked | like).hits)
+        """Return the chunks of other documents that are most similar to a document (the mean of its chunks)."""
+        asked = {"search_type": "vector", "document_id": document_id, "per_document": per_document}
+        asked["max_results"] = _checked(max_results)
+        return list(self.find(knowledge_id, None, filter, None, asked).hits)
 
     def find(
         self,
@@ -134,12 +125,12 @@ class Search:
         effort: Effort | None,
         asked: dict[str, Any],
     ) -> Found:
-        """What agno.search gives to `asked`, and how it went about it."""
+        """Call agno.search with `asked`, or return the cached results."""
         if filter is not None and filter != Filter():
             asked = asked | {"filter": msgspec.structs.asdict(filter)}
         asked = asked | {"knowledge_id": knowledge_id} | msgspec.structs.asdict(effort or Effort())
-        if asked["limit"] * 2 > asked["ef"]:
-            asked["ef"] = min(asked["limit"] * 2, 1000)
+        if asked["max_results"] * 2 > asked["ef"]:
+            asked["ef"] = min(asked["max_results"] * 2, 1000)
         literal = None if vector is None else msgspec.json.encode([float(each) for each in vector]).decode()
         key = hashlib.sha256(msgspec.json.encode([asked, literal])).digest()
         known = self._known.get(key)
@@ -150,11 +141,13 @@ class Search:
         except errors.DataError as error:
             raise InvalidInput(f"knowledge {knowledge_id}: {error.diag.message_primary}") from error
         if row["found"] is None:
-            raise InvalidInput(f"no knowledge base has the id {knowledge_id}: was it removed?")
+            raise InvalidInput(
+                f"there is no knowledge base with id {knowledge_id}: check whether it was removed."
+            )
         answer = msgspec.convert(row["found"], _Answer)
         if answer.retired:
             raise Retired(
-                f"knowledge {knowledge_id}: another model is searched since this moment: ask again."
+                f"the embedding model of knowledge base {knowledge_id} has just changed: search again."
             )
         if answer.unchanged and known:
             return known
@@ -163,10 +156,10 @@ class Search:
         return found
 
 
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidInput(f"limit is {limit}: expected 1 to {MAX_LIMIT}.")
-    return limit
+def _checked(max_results: int) -> int:
+    if not 1 <= max_results <= MAX_RESULTS:
+        raise InvalidInput(f"max_results is {max_results}: expected 1 to {MAX_RESULTS}.")
+    return max_results
 
 
 def _reranked(rerank: Rerank, text: str, hits: Sequence[SearchResult]) -> list[SearchResult]:
@@ -181,7 +174,7 @@ def _reranked(rerank: Rerank, text: str, hits: Sequence[SearchResult]) -> list[S
 
 
 class _Cache:
-    """The last answers by their questions."""
+    """An LRU cache of results."""
 
     def __init__(self, size: int, seconds: float) -> None:
         self._size = size

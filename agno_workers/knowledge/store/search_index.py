@@ -1,7 +1,7 @@
-"""What makes the searching of a large base fast: counted words, a partition and an HNSW index of its own for each space.
+"""Indexes of a large knowledge base: word counts, and a partition with an HNSW index for each embedding space.
 
-All of it may be cut short anywhere and called again, and one at a time works on a base (an advisory lock). Searching needs
-none of it: without the index it compares every vector, without the counts it counts the words of the question.
+Every operation may be interrupted and repeated; an advisory lock admits one at a time per knowledge base. Search works without
+them: it then compares all vectors and counts the words of the query.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ log = logging.getLogger(__name__)
 
 _SQL = statements("knowledge/store/search")
 OWN_PARTITION = 10_000
-"""Vectors from which a space gets a partition and an index: below, all of them are compared in some ms."""
+"""Number of vectors from which an embedding space gets a partition and an index; fewer are compared within milliseconds."""
 PGVECTOR = (0, 8, 0)
-"""The oldest that searches on behind a filter (iterative scan)."""
+"""The first version with iterative scans, which filters need."""
 _MAX_DIMENSIONS = 4000
-"""Of halfvec in HNSW; a longer one stays without an index."""
+"""Limit of halfvec in HNSW; longer vectors have no index."""
 _LOCKS = 0x61676E6F
-"""The first half of our advisory locks, `agno`; the second is the id of the base."""
+"""The first key of the advisory locks, `agno`; the second is the id of the knowledge base."""
 
 
 class Index(msgspec.Struct, frozen=True):
-    """How an HNSW index is built."""
+    """Options for building an HNSW index."""
 
     m: int = 16
     ef_construction: int = 100
     memory_mb: int = 512
-    """For the graph while it is built, at the most; where that is too little the build is many times slower."""
+    """Maximum `maintenance_work_mem`; a build that exceeds it is many times slower."""
     workers: int = 2
-    """Processes beside the one that builds, at the most; Postgres's own max_parallel_workers counts, too."""
+    """Maximum parallel workers; `max_parallel_workers` of Postgres applies as well."""
     build_s: float = 3600.0
-    """The longest that a build may take, and that another one is waited for."""
+    """Time limit of a build, and of waiting for another one."""
 
 
 class Taken(Unavailable):
-    """Somebody else has the lock of a base."""
+    """Another process holds the lock of the knowledge base."""
 
 
 class SearchIndex:
-    """See the module. Raises Unavailable where Postgres can't be reached, or where a lock was not to be had."""
+    """Raises Unavailable if Postgres can't be reached or a lock is not available."""
 
     def __init__(self, pool: Pool, index: Index | None = None, *, own_partition: int = OWN_PARTITION) -> None:
         self._pool = pool
         self._index = index or Index()
         self._own_partition = own_partition
 
-    def tidy_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
-        """Count the words anew, and give each space that has become large its partition and index. Says what was done.
+    def refresh_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
+        """Count the words again, and create the partitions and indexes of large embedding spaces. Returns what was done.
 
-        Raises Taken where somebody else has been at it for `wait_s`, which may be an hour, the time of a build, and is that by default.
+        Raises Taken if another process holds the lock for `wait_s` (default: the time limit of a build).
         """
         with self._alone(knowledge_id, wait_s) as connection:
             done = []
@@ -68,12 +68,13 @@ class SearchIndex:
                 execute(connection, _SQL["count_words"], {"knowledge_id": knowledge_id})
                 done.append("words")
             for space in _spaces(connection, knowledge_id):
-                done += self._tidy(connection, space)
+                done += self._refresh(connection, space)
         return done
 
     def expect(self, knowledge_id: int, chunks: int) -> bool:
-        """A load of so many chunks is coming: a large one gets its partition while that is empty, and moving costs nothing.
-        Whether one was made; where somebody else tends to the base just now, none is, and `tidy_index` sees to it later.
+        """Create partitions before a load of this many chunks, while they are empty and moving vectors is cheap.
+
+        Returns whether one was created. If another process holds the lock, `refresh_index` creates it later.
         """
         if chunks < self._own_partition:
             return False
@@ -87,47 +88,47 @@ class SearchIndex:
         return bool(bare)
 
     def drop(self, knowledge_id: int) -> None:
-        """Take the partitions of all its spaces away, and the vectors in them: before a base is removed."""
+        """Drop the partitions of all its embedding spaces, with the vectors, before a knowledge base is removed."""
         with self._alone(knowledge_id) as connection:
             for space in _spaces(connection, knowledge_id, retired=True):
-                _patiently(connection, "drop_partition", space["id"])
+                _with_lock_retries(connection, "drop_partition", space["id"])
 
-    def drop_space(self, knowledge_id: int, space_id: int, *, wait_s: float | None = None) -> None:
-        """Take one space's partition away, and the vectors in it: once another model is searched. Waits and raises as `tidy_index`."""
+    def drop_embedding_space(
+        self, knowledge_id: int, embedding_space_id: int, *, wait_s: float | None = None
+    ) -> None:
+        """Drop the partition of a retired embedding space, with its vectors. Waits and raises like `refresh_index`."""
         with self._alone(knowledge_id, wait_s) as connection:
-            _patiently(connection, "drop_partition", space_id)
+            _with_lock_retries(connection, "drop_partition", embedding_space_id)
 
     @contextmanager
     def _alone(self, knowledge_id: int, wait_s: float | None = None) -> Iterator[Connection]:
-        """A connection of its own, since CONCURRENTLY is no transaction, and what holds the lock ends with it. Somebody else is
-        waited for `wait_s` (default: as long as a build may take).
-        """
+        """Hold the lock on a connection of its own: CONCURRENTLY does not run in a transaction, and closing it releases the lock."""
         connection = self._pool.dedicated()
         try:
-            execute(connection, _SQL["patience"], {"ms": str(round(self._index.build_s * 1000))})
-            self._take_turn(connection, knowledge_id, self._index.build_s if wait_s is None else wait_s)
+            execute(connection, _SQL["set_timeouts"], {"ms": str(round(self._index.build_s * 1000))})
+            self._lock(connection, knowledge_id, self._index.build_s if wait_s is None else wait_s)
             yield connection
         except (errors.LockNotAvailable, errors.QueryCanceled) as error:
             raise Unavailable(
-                f"the index of knowledge base {knowledge_id} could not be tended to: {error.diag.message_primary}. It is tried again."
+                f"the index of knowledge base {knowledge_id} could not be updated: {error.diag.message_primary}. It is retried later."
             ) from error
         except errors.OperationalError as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
         finally:
             connection.close()
 
-    def _take_turn(self, connection: Connection, knowledge_id: int, wait_s: float) -> None:
-        """By asking now and then: CONCURRENTLY waits for every statement under way, and so for one that waits for us."""
+    def _lock(self, connection: Connection, knowledge_id: int, wait_s: float) -> None:
+        """Poll for the lock: CONCURRENTLY waits for all running statements, so a blocked one would deadlock with it."""
         turn = {"lock": _LOCKS, "knowledge_id": knowledge_id}
         until = monotonic() + wait_s
-        while not execute(connection, _SQL["alone"], turn)[0]["ours"]:
+        while not execute(connection, _SQL["try_lock"], turn)[0]["ours"]:
             if monotonic() >= until:
                 raise Taken(
-                    f"the index of knowledge base {knowledge_id} has been tended to by somebody else for {wait_s:g} s. Try again."
+                    f"another process has been updating the index of knowledge base {knowledge_id} for {wait_s:g} s: try again."
                 )
             sleep(random.uniform(0.05, 0.5))
 
-    def _tidy(self, connection: Connection, space: Row) -> list[str]:
+    def _refresh(self, connection: Connection, space: Row) -> list[str]:
         done = []
         if not space["has_partition"]:
             if space["vectors"] < self._own_partition:
@@ -141,11 +142,11 @@ class SearchIndex:
         return done
 
     def _build(self, connection: Connection, space: Row) -> bool:
-        """Build the index, unless it stands; one that was cut short stands there invalid, and goes first."""
+        """Build the index unless a valid one exists. An invalid one, from an interrupted build, is dropped first."""
         name = f"chunk_embedding_{space['id']}_hnsw"
         standing = execute(connection, _SQL["index"], {"name": name})
         if standing and standing[0]["valid"]:
-            execute(connection, _SQL["indexed"], {"space_id": space["id"]})
+            execute(connection, _SQL["indexed"], {"embedding_space_id": space["id"]})
             return False
         require_pgvector(connection)
         if standing:
@@ -157,26 +158,28 @@ class SearchIndex:
             f"((embedding::halfvec({space['dimensions']})) halfvec_ip_ops) WITH (m = {self._index.m}, ef_construction = {self._index.ef_construction})"
         ).encode()
         try:
-            execute(connection, _SQL["means"], {"memory": f"{memory}MB", "workers": str(self._index.workers)})
+            execute(
+                connection,
+                _SQL["set_build_resources"],
+                {"memory": f"{memory}MB", "workers": str(self._index.workers)},
+            )
             connection.execute(create)
         except (errors.DiskFull, errors.OutOfMemory, errors.InsufficientResources):
-            # The workers share the graph in /dev/shm, of which a container often has 64 MB: one process needs none.
-            log.warning(
-                "building %s beside others failed for want of shared memory: it is built by one", name
-            )
+            # Parallel workers share the graph in /dev/shm, which often has 64 MB in a container. One process does not use it.
+            log.warning("not enough shared memory to build %s in parallel: one process builds it", name)
             connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS agno.{name}".encode())
-            execute(connection, _SQL["means"], {"memory": f"{memory}MB", "workers": "0"})
+            execute(connection, _SQL["set_build_resources"], {"memory": f"{memory}MB", "workers": "0"})
             connection.execute(create)
-        execute(connection, _SQL["indexed"], {"space_id": space["id"]})
+        execute(connection, _SQL["indexed"], {"embedding_space_id": space["id"]})
         return True
 
 
 def require_pgvector(connection: Connection) -> str:
-    """The version that is installed. Raises SettingsError for one that would find next to nothing behind a filter."""
+    """Return the installed version. Raises SettingsError for a version without iterative scans."""
     version = installed_pgvector(connection)
     if version is None or tuple(int(part) for part in version.split(".")[:3]) < PGVECTOR:
         raise SettingsError(
-            f"pgvector is {version or 'not installed'}, and an index needs {'.'.join(map(str, PGVECTOR))} or newer: update the extension "
+            f"pgvector is {version or 'not installed'}; an index needs {'.'.join(map(str, PGVECTOR))} or newer: update the extension "
             "on the server, then run `ALTER EXTENSION vector UPDATE`."
         )
     return version
@@ -188,18 +191,18 @@ def installed_pgvector(connection: Connection) -> str | None:
 
 
 def _spaces(connection: Connection, knowledge_id: int, *, retired: bool = False) -> list[Row]:
-    return execute(connection, _SQL["spaces"], {"knowledge_id": knowledge_id, "retired": retired})
+    return execute(connection, _SQL["embedding_spaces"], {"knowledge_id": knowledge_id, "retired": retired})
 
 
-def _own_partition(connection: Connection, space_id: int) -> None:
-    _patiently(connection, "make_partition", space_id)
-    execute(connection, _SQL["fill_partition"], {"space_id": space_id})
-    _patiently(connection, "attach_partition", space_id)
-    connection.execute(f"ANALYZE agno.chunk_embedding_{space_id}".encode())
+def _own_partition(connection: Connection, embedding_space_id: int) -> None:
+    _with_lock_retries(connection, "make_partition", embedding_space_id)
+    execute(connection, _SQL["fill_partition"], {"embedding_space_id": embedding_space_id})
+    _with_lock_retries(connection, "attach_partition", embedding_space_id)
+    connection.execute(f"ANALYZE agno.chunk_embedding_{embedding_space_id}".encode())
 
 
-def _patiently(connection: Connection, statement: str, space_id: int) -> None:
-    """In a transaction that gives up its place in the queue of a lock after 2 s, lest everybody waits behind it."""
+def _with_lock_retries(connection: Connection, statement: str, embedding_space_id: int) -> None:
+    """Run a statement that takes strong locks, with a short lock timeout and retries, so that others don't queue behind it."""
     for attempt in Retrying(
         retry=retry_if_exception_type((errors.LockNotAvailable, errors.DeadlockDetected)),
         wait=wait_random_exponential(0.2, 5.0),
@@ -207,5 +210,5 @@ def _patiently(connection: Connection, statement: str, space_id: int) -> None:
         reraise=True,
     ):
         with attempt, connection.transaction():
-            execute(connection, _SQL["brief"])
-            execute(connection, _SQL[statement], {"space_id": space_id})
+            execute(connection, _SQL["set_short_lock_timeout"])
+            execute(connection, _SQL[statement], {"embedding_space_id": embedding_space_id})

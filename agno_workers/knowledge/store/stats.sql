@@ -1,40 +1,56 @@
--- What people see of knowledge bases in a list: counts, and what searching rests on. Counting is a scan of an index or two.
+-- Read-only statistics of knowledge bases. Counts are index scans.
 
 -- name: bases
 SELECT k.name, k.options, k.version, k.created_at, s.model, coalesce(s.dimensions, 0) AS dimensions,
        (SELECT count(*) FROM agno.document d WHERE d.knowledge_id = k.id) AS documents,
        (SELECT count(*) FROM agno.chunk c WHERE c.knowledge_id = k.id) AS chunks,
-       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.space_id = k.space_id) AS vectors,
+       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = k.embedding_space_id) AS vectors,
        (SELECT count(*) FROM agno.ingestion i JOIN agno.run r ON r.id = i.run_id WHERE i.knowledge_id = k.id AND r.ended_at IS NULL) AS open,
        (SELECT count(*) FROM agno.review v WHERE v.knowledge_id = k.id AND v.status = 'waiting') AS notes,
        (SELECT count(*) FROM agno.gap g WHERE g.knowledge_id = k.id) AS gaps,
        (SELECT max(d.updated_at) FROM agno.document d WHERE d.knowledge_id = k.id) AS updated_at
-FROM agno.knowledge k LEFT JOIN agno.space s ON s.id = k.space_id
+FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id
 WHERE %(name)s::text IS NULL OR k.name = %(name)s ORDER BY k.name;
 
 -- name: models
 SELECT s.model, s.dimensions, s.status, s.has_partition, s.is_indexed,
-       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.space_id = s.id) AS vectors
-FROM agno.space s JOIN agno.knowledge k ON k.id = s.knowledge_id WHERE k.name = %(name)s ORDER BY s.id;
+       (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors
+FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id WHERE k.name = %(name)s ORDER BY s.id;
 
 -- name: origins
--- Where its documents are from, the most first; those that came one by one stand together.
+-- Origins by the number of documents; documents without an origin are one group.
 SELECT d.origin, count(*) AS documents, max(d.updated_at) AS updated_at
 FROM agno.document d JOIN agno.knowledge k ON k.id = d.knowledge_id
 WHERE k.name = %(name)s GROUP BY d.origin ORDER BY documents DESC, d.origin LIMIT %(limit)s;
 
+-- name: duplicates
+-- Documents with the text of another one, then those that share NEAR_BANDS bands with an earlier one. A band that very many documents
+-- share, such as the pages of a template, is compared with the first 32 only.
+SELECT d.uri, o.uri AS of, 1.0::float8 AS similarity FROM agno.document d JOIN agno.document o ON o.id = d.duplicate_of
+WHERE d.knowledge_id = %(knowledge_id)s
+UNION ALL
+SELECT d.uri, o.uri, power(near.bands / 16.0, 0.2) FROM agno.document d CROSS JOIN LATERAL (
+    SELECT other.document_id, count(*) AS bands FROM agno.near_band mine CROSS JOIN LATERAL (
+        SELECT o.document_id FROM agno.near_band o
+        WHERE o.knowledge_id = mine.knowledge_id AND o.band = mine.band AND o.hash = mine.hash AND o.document_id < d.id
+        ORDER BY o.document_id LIMIT 32) AS other
+    WHERE mine.document_id = d.id GROUP BY 1 HAVING count(*) >= %(near_bands)s ORDER BY bands DESC, 1 LIMIT 1
+) AS near JOIN agno.document o ON o.id = near.document_id
+WHERE d.knowledge_id = %(knowledge_id)s
+LIMIT %(limit)s;
+
 -- name: unfinished
--- Models whose vectors are to be searched once they are all there, while no ingestion is at work to make them.
-SELECT k.name AS knowledge, s.model, (SELECT count(*) FROM agno.chunk_embedding e WHERE e.space_id = s.id) AS vectors,
+-- Embedding spaces that are building while no ingestion is open.
+SELECT k.name AS knowledge, s.model, (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors,
        (SELECT count(*) FROM agno.chunk c WHERE c.knowledge_id = k.id) AS chunks
-FROM agno.space s JOIN agno.knowledge k ON k.id = s.knowledge_id
+FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id
 WHERE s.status = 'building'
   AND NOT EXISTS (SELECT FROM agno.ingestion i JOIN agno.run r ON r.id = i.run_id WHERE i.knowledge_id = k.id AND r.ended_at IS NULL)
 ORDER BY k.name, s.id;
 
 -- name: searched
--- What a search needs to know of a knowledge base.
-SELECT k.id, k.space_id, s.model FROM agno.knowledge k LEFT JOIN agno.space s ON s.id = k.space_id WHERE k.name = %(name)s;
+-- The parts of a knowledge base that a search needs.
+SELECT k.id, k.embedding_space_id, s.model FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id WHERE k.name = %(name)s;
 
 -- name: document
 SELECT d.id, d.duplicate_of FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = %(uri)s;

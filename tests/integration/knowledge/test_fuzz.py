@@ -11,7 +11,7 @@ from tests.fuzz_readers import fuzz
 FILES = 300
 
 
-def test_each_broken_file_has_its_outcome_and_reading_goes_on() -> None:
+def test_each_broken_file_has_an_outcome_and_reading_continues() -> None:
     seed = datetime.now(UTC).toordinal()
     reading = Reading(1, time_limit_s=5)
     try:

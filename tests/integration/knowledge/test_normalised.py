@@ -18,7 +18,7 @@ EVERY_CHARACTER = (
 )
 
 
-def test_every_character_goes_through_postgres(database_url: str) -> None:
+def test_every_character_survives_postgres(database_url: str) -> None:
     words = " word".join(EVERY_CHARACTER)
     hostile = {
         "text": words[:9_000],
@@ -38,8 +38,8 @@ def test_every_character_goes_through_postgres(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         for text in (
             made.title,
-            *(piece.content for piece in made.pieces),
-            *("\n".join(piece.heading) for piece in made.pieces),
+            *(chunk.content for chunk in made.chunks),
+            *("\n".join(chunk.heading) for chunk in made.chunks),
         ):
             assert _through(connection, "select %s::text", text) == text
             _through(connection, "select to_tsvector('english', %s)::text", text)

@@ -10,15 +10,24 @@ from hypothesis.stateful import INITIALIZE_RULE_MARKER, RULE_MARKER
 
 from agno_workers.core.run import RunKind, RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.database.tables import metadata
-from agno_workers.knowledge.types import SourceStatus, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from tests import invariants
-from tests.integration.storage.test_ingest_machine import Library
+from tests.integration.knowledge.store.test_ingest_machine import Library
 from tests.integration.storage.test_state_machine import Road
 from tests.integration.storage.world import PACKAGE, STATEMENTS
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),
-    *("ingestion", "source", "ingest_count", "document", "chunk", "chunk_embedding", "knowledge", "space"),
+    *(
+        "ingestion",
+        "source",
+        "ingest_count",
+        "document",
+        "chunk",
+        "chunk_embedding",
+        "knowledge",
+        "embedding_space",
+    ),
 ]
 WRITES = re.compile(rf"(?:UPDATE|INSERT INTO|DELETE FROM)\s+agno\.(?:{'|'.join(MOVING)})\b", re.IGNORECASE)
 FUNCTION = re.compile(
@@ -31,7 +40,7 @@ ENUMS = {
     "step.kind": StepKind,
     "step.waits_for": WaitsFor,
     "source.status": SourceStatus,
-    "space.status": SpaceStatus,
+    "embedding_space.status": EmbeddingSpaceStatus,
 }
 
 

@@ -27,7 +27,7 @@ from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Pool, statements
 from agno_workers.database.tables import SCHEMA, metadata
 from agno_workers.errors import Unavailable
-from agno_workers.knowledge.types import SourceStatus, SpaceStatus
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from agno_workers.local import LocalServers
 from tests.integration.storage.world import FEW, SQL_FILES, World, said
 
@@ -122,7 +122,7 @@ def test_alembic_finds_nothing_to_migrate(world_url: str) -> None:
         ("step_kind", StepKind),
         ("step_waits_for", WaitsFor),
         ("source_status", SourceStatus),
-        ("space_status", SpaceStatus),
+        ("embedding_space_status", EmbeddingSpaceStatus),
     ],
 )
 def test_the_check_constraints_know_the_words_of_the_enums(

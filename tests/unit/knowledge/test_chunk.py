@@ -1,4 +1,4 @@
-"""From a document to its pieces."""
+"""From a document to its chunks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.chunk import chunk
+from agno_workers.knowledge.chunk import split
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.normalise import Normal, normalise
 from agno_workers.knowledge.tokens import tokens
@@ -30,33 +30,33 @@ chunkings = st.builds(
 
 @settings(deadline=None)
 @given(parsed, chunkings)
-def test_pieces_are_within_the_limits_and_say_what_they_are(document: Parsed, chunking: Chunking) -> None:
+def test_chunks_respect_the_limits_and_their_fields_are_correct(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
-    text, pieces = chunk(normal, check(chunking))
-    counts = tokens(chunking.tokenizer).counts([piece.embedded for piece in pieces])
-    for position, (piece, count) in enumerate(zip(pieces, counts, strict=True)):
-        assert piece.position == position
-        assert piece.content.strip()
-        assert len(piece.content) <= chunking.max_chars
-        assert piece.tokens == count <= chunking.max_tokens
-        assert piece.hash == hashlib.sha256(piece.embedded.encode()).digest()
-        assert piece.content.endswith(text[piece.start : piece.end])
+    text, chunks = split(normal, check(chunking))
+    counts = tokens(chunking.tokenizer).counts([chunk.embedded for chunk in chunks])
+    for position, (chunk, count) in enumerate(zip(chunks, counts, strict=True)):
+        assert chunk.position == position
+        assert chunk.content.strip()
+        assert len(chunk.content) <= chunking.max_chars
+        assert chunk.tokens == count <= chunking.max_tokens
+        assert chunk.hash == hashlib.sha256(chunk.embedded.encode()).digest()
+        assert chunk.content.endswith(text[chunk.start : chunk.end])
         assert (
-            len(piece.content) == piece.end - piece.start or "\n" in piece.content
+            len(chunk.content) == chunk.end - chunk.start or "\n" in chunk.content
         )  # a table's header above it
 
 
 @settings(deadline=None)
 @given(parsed, chunkings)
-def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
+def test_chunks_cover_the_text_in_order(document: Parsed, chunking: Chunking) -> None:
     normal = normalise(document)
-    text, pieces = chunk(normal, chunking)
+    text, chunks = split(normal, chunking)
     rest = covered = 0
     left_out = ""
-    for piece in pieces:
-        assert rest <= piece.start < piece.end
-        left_out += text[rest : piece.start] + " "
-        rest, covered = piece.end, covered + piece.end - piece.start
+    for chunk in chunks:
+        assert rest <= chunk.start < chunk.end
+        left_out += text[rest : chunk.start] + " "
+        rest, covered = chunk.end, covered + chunk.end - chunk.start
     left_out += text[rest:]
     headings = "" if chunking.strategy == "fixed" else "".join(_headings(normal))
     assert not set(left_out) - set(headings + " \n\t")
@@ -64,34 +64,34 @@ def test_pieces_cover_the_text_in_order(document: Parsed, chunking: Chunking) ->
 
 @settings(deadline=None)
 @given(parsed)
-def test_every_heading_stands_in_a_path_or_in_a_piece(document: Parsed) -> None:
+def test_every_heading_is_in_a_path_or_a_chunk(document: Parsed) -> None:
     normal = normalise(document)
-    _, pieces = chunk(normal, Chunking(max_chars=5_000, max_tokens=10_000))
-    found = [*(name for piece in pieces for name in piece.heading), *(piece.content for piece in pieces)]
+    _, chunks = split(normal, Chunking(max_chars=5_000, max_tokens=10_000))
+    found = [*(name for chunk in chunks for name in chunk.heading), *(chunk.content for chunk in chunks)]
     for heading in _headings(normal):
         assert any(heading in each for each in found)
 
 
-def test_a_line_that_begins_with_blanks_is_no_reason_to_say_the_one_before_it_twice() -> None:
+def test_line_that_starts_with_blanks_does_not_repeat_the_previous_one() -> None:
     document = Parsed((Block("code", f"a a a\n\xa0 {'x' * 70}"),))
-    _, pieces = chunk(normalise(document), Chunking("structure", 20, overlap_chars=5, max_tokens=2_000))
-    assert all(before.end < piece.end for before, piece in pairwise(pieces))
+    _, chunks = split(normalise(document), Chunking("structure", 20, overlap_chars=5, max_tokens=2_000))
+    assert all(before.end < chunk.end for before, chunk in pairwise(chunks))
 
 
 @settings(deadline=None)
 @given(parsed, st.integers(20, 300), st.data(), st.sampled_from(["structure", "fixed"]))
-def test_with_an_overlap_every_piece_still_brings_something_new(
+def test_every_chunk_has_new_text_with_an_overlap(
     document: Parsed, max_chars: int, data: st.DataObject, strategy: str
 ) -> None:
     overlap = data.draw(st.integers(1, max_chars // 2))
-    _, pieces = chunk(
+    _, chunks = split(
         normalise(document), Chunking(strategy, max_chars, overlap_chars=overlap, max_tokens=2_000)
     )
-    for before, piece in pairwise(pieces):
-        assert before.start < piece.start
-        assert before.end < piece.end
-        assert piece.start >= before.end - overlap
-        assert len(piece.content) <= max_chars
+    for before, chunk in pairwise(chunks):
+        assert before.start < chunk.start
+        assert before.end < chunk.end
+        assert chunk.start >= before.end - overlap
+        assert len(chunk.content) <= max_chars
 
 
 def _headings(normal: Normal) -> list[str]:
@@ -99,17 +99,17 @@ def _headings(normal: Normal) -> list[str]:
 
 
 def pieces_of(document: Parsed, chunking: Chunking = Chunking()) -> tuple[Chunk, ...]:  # noqa: B008  # it is frozen
-    return chunk(normalise(document), check(chunking))[1]
+    return split(normalise(document), check(chunking))[1]
 
 
 WORDS = "The pump is checked each spring. It is filled with oil, and the valve is turned twice. "
 
 
-def test_a_piece_knows_the_headings_above_it() -> None:
+def test_chunk_has_the_headings_above_it() -> None:
     document = outline(
         f"# Manual\n\n{WORDS * 2}\n\n## Pump\n\n{WORDS * 2}\n\n### Oil\n\n{WORDS * 2}\n\n## Valve\n\n{WORDS * 2}"
     )
-    assert [piece.heading for piece in pieces_of(document)] == [
+    assert [chunk.heading for chunk in pieces_of(document)] == [
         ("Manual",),
         ("Manual", "Pump"),
         ("Manual", "Pump", "Oil"),
@@ -126,22 +126,22 @@ def test_a_piece_knows_the_headings_above_it() -> None:
         (None, WORDS * 3, [()]),
     ],
 )
-def test_the_title_is_the_first_heading_unless_one_repeats_it(
+def test_title_is_the_first_heading_unless_repeated(
     title: str | None, source: str, paths: list[tuple[str, ...]]
 ) -> None:
-    assert [piece.heading for piece in pieces_of(outline(source, title))] == paths
+    assert [chunk.heading for chunk in pieces_of(outline(source, title))] == paths
 
 
-def test_a_heading_with_nothing_under_it_is_not_lost() -> None:
+def test_heading_without_text_is_kept() -> None:
     document = outline(f"# Manual\n\n{WORDS * 4}\n\n## To be written\n\n# Appendix\n\n{WORDS * 4}")
-    assert ("To be written", ("Manual",)) in [(piece.content, piece.heading) for piece in pieces_of(document)]
+    assert ("To be written", ("Manual",)) in [(chunk.content, chunk.heading) for chunk in pieces_of(document)]
 
 
-def test_tiny_sections_under_the_same_heading_become_one_piece() -> None:
+def test_tiny_sections_under_one_heading_are_merged() -> None:
     entries = "\n\n".join(f"## -{letter}\n\nSwitches {letter} on." for letter in "abc")
-    (piece,) = pieces_of(outline(f"# Options\n\n{entries}"))
-    assert piece.heading == ("Options",)
-    assert piece.content.split("\n\n") == [
+    (chunk,) = pieces_of(outline(f"# Options\n\n{entries}"))
+    assert chunk.heading == ("Options",)
+    assert chunk.content.split("\n\n") == [
         "-a",
         "Switches a on.",
         "-b",
@@ -151,86 +151,86 @@ def test_tiny_sections_under_the_same_heading_become_one_piece() -> None:
     ]
 
 
-def test_sections_of_some_length_stay_apart() -> None:
+def test_longer_sections_are_not_merged() -> None:
     entries = "\n\n".join(f"## -{letter}\n\n{WORDS * 2}" for letter in "abc")
-    assert [piece.heading[-1] for piece in pieces_of(outline(f"# Options\n\n{entries}"))] == [
+    assert [chunk.heading[-1] for chunk in pieces_of(outline(f"# Options\n\n{entries}"))] == [
         "-a",
         "-b",
         "-c",
     ]
 
 
-def test_paragraphs_are_kept_whole_where_they_fit() -> None:
+def test_paragraphs_stay_whole_if_they_fit() -> None:
     texts = [f"{number}. {WORDS * 3}".strip() for number in range(6)]
-    assert [piece.content for piece in pieces_of(paragraphs(*texts))] == texts
+    assert [chunk.content for chunk in pieces_of(paragraphs(*texts))] == texts
 
 
-def test_long_prose_is_cut_at_sentences_only() -> None:
-    pieces = pieces_of(paragraphs(WORDS * 40))
-    assert len(pieces) > 5
-    assert all(piece.content.startswith(("The", "It")) and piece.content.endswith(".") for piece in pieces)
+def test_long_prose_is_split_at_sentences() -> None:
+    chunks = pieces_of(paragraphs(WORDS * 40))
+    assert len(chunks) > 5
+    assert all(chunk.content.startswith(("The", "It")) and chunk.content.endswith(".") for chunk in chunks)
 
 
 @pytest.mark.parametrize("wrong", ["see e.g. the", "about 3.5 bar", "v. 2 of", "www.example.org or"])
 def test_not_every_full_stop_ends_a_sentence(wrong: str) -> None:
-    pieces = pieces_of(paragraphs(f"We {wrong} pump and more of it, and on it goes with words. " * 30))
-    assert all(piece.content.startswith("We") for piece in pieces)
+    chunks = pieces_of(paragraphs(f"We {wrong} pump and more of it, and on it goes with words. " * 30))
+    assert all(chunk.content.startswith("We") for chunk in chunks)
 
 
-def test_code_is_cut_between_lines() -> None:
+def test_code_is_split_between_lines() -> None:
     lines = [f"    value_{number} = compute(first. Second, {number})" for number in range(60)]
-    pieces = pieces_of(Parsed((Block("code", "\n".join(lines)),)))
-    assert len(pieces) > 3
-    assert [line for piece in pieces for line in piece.content.split("\n")] == lines
+    chunks = pieces_of(Parsed((Block("code", "\n".join(lines)),)))
+    assert len(chunks) > 3
+    assert [line for chunk in chunks for line in chunk.content.split("\n")] == lines
 
 
-def test_a_line_of_code_longer_than_a_piece_is_cut_all_the_same() -> None:
-    pieces = pieces_of(Parsed((Block("code", "x" * 1_700),)))
-    assert "".join(piece.content for piece in pieces) == "x" * 1_700
+def test_line_of_code_longer_than_a_chunk_is_split() -> None:
+    chunks = pieces_of(Parsed((Block("code", "x" * 1_700),)))
+    assert "".join(chunk.content for chunk in chunks) == "x" * 1_700
 
 
-def test_a_table_that_is_cut_repeats_its_header() -> None:
+def test_split_table_repeats_its_header() -> None:
     rows = [f"P-{number} | pump | {number} bar" for number in range(100)]
-    pieces = pieces_of(Parsed((Block("table", "\n".join(["part | what | pressure", *rows])),)))
-    assert len(pieces) > 3
-    assert all(piece.content.startswith("part | what | pressure\n") for piece in pieces)
-    assert [row for piece in pieces for row in piece.content.split("\n")[1:]] == rows
+    chunks = pieces_of(Parsed((Block("table", "\n".join(["part | what | pressure", *rows])),)))
+    assert len(chunks) > 3
+    assert all(chunk.content.startswith("part | what | pressure\n") for chunk in chunks)
+    assert [row for chunk in chunks for row in chunk.content.split("\n")[1:]] == rows
 
 
-def test_a_header_that_would_take_most_of_a_piece_is_not_repeated() -> None:
+def test_long_table_header_is_not_repeated() -> None:
     table = "\n".join([" | ".join(["column"] * 40), *(f"row {number} | {'x' * 40}" for number in range(40))])
-    pieces = pieces_of(Parsed((Block("table", table),)))
-    assert sum("column" in piece.content for piece in pieces) == 1
+    chunks = pieces_of(Parsed((Block("table", table),)))
+    assert sum("column" in chunk.content for chunk in chunks) == 1
 
 
-def test_what_is_cut_for_the_model_keeps_its_headings_and_header() -> None:
+def test_chunk_split_by_tokens_keeps_headings_and_header() -> None:
     rows = [f"{number} | 漢字漢字漢字漢字漢字" for number in range(20)]
     table = Block("table", "\n".join(["no | what", *rows]))
-    pieces = pieces_of(Parsed((Block("heading", "Parts", 1), table)), Chunking(max_tokens=64))
-    assert len(pieces) > 3
-    assert {piece.heading for piece in pieces} == {("Parts",)}
-    assert all(piece.content.startswith("no | what\n") for piece in pieces)
-    assert max(piece.tokens for piece in pieces) <= 64
+    chunks = pieces_of(Parsed((Block("heading", "Parts", 1), table)), Chunking(max_tokens=64))
+    assert len(chunks) > 3
+    assert {chunk.heading for chunk in chunks} == {("Parts",)}
+    assert all(chunk.content.startswith("no | what\n") for chunk in chunks)
+    assert max(chunk.tokens for chunk in chunks) <= 64
 
 
-def test_headings_never_take_more_than_half_of_what_the_model_sees() -> None:
+def test_headings_take_at_most_half_of_the_tokens() -> None:
     headings = [Block("heading", f"{level} " + "chapter " * 24, level) for level in range(1, 6)]
-    pieces = pieces_of(Parsed((*headings, Block("paragraph", WORDS * 20))), Chunking(max_tokens=32))
-    for piece in pieces:
-        assert tokens("minilm").counts([embedded_text(piece.heading, "")])[0] <= 17
+    chunks = pieces_of(Parsed((*headings, Block("paragraph", WORDS * 20))), Chunking(max_tokens=32))
+    for chunk in chunks:
+        assert tokens("minilm").counts([embedded_text(chunk.heading, "")])[0] <= 17
 
 
 @pytest.mark.parametrize("shape", ["sections", "paragraphs", "one paragraph"])
-def test_after_an_edit_nearly_all_pieces_are_the_same(shape: str) -> None:
-    """With cuts at the last place that fits, pieces differ up to the end of the section: 4.6 on average in the last shape."""
+def test_edit_changes_few_chunks(shape: str) -> None:
+    """With cuts at the last place that fits, chunks differ up to the end of the section: 4.6 on average in the last shape."""
     added = []
     for seed in range(20):
         rng = random.Random(seed)
         sentences = [_sentence(rng) for _ in range(400)]
         place = rng.randrange(20, 390)
         edited = [*sentences[:place], "Here a sentence was added.", *sentences[place:]]
-        before = {piece.hash for piece in pieces_of(_shaped(sentences, shape))}
-        added.append(len({piece.hash for piece in pieces_of(_shaped(edited, shape))} - before))
+        before = {chunk.hash for chunk in pieces_of(_shaped(sentences, shape))}
+        added.append(len({chunk.hash for chunk in pieces_of(_shaped(edited, shape))} - before))
     assert sum(added) / len(added) <= 3
 
 
@@ -268,15 +268,15 @@ def by_sentence(document: Parsed, chunking: Chunking) -> tuple[str, list[Chunk]]
     return text, [Chunk(9, f"{part}\0", ("own",), text.find(part), 0, 0, b"") for part in parts]
 
 
-def test_a_function_of_the_users_own_cuts_documents() -> None:
+def test_custom_strategy_splits_documents() -> None:
     chunking = Chunking(f"{__name__}:by_sentence", max_tokens=16)
     document = paragraphs("One thing. " + "many words of it " * 10 + ". Another")
-    pieces = pieces_of(document, chunking)
-    assert [piece.position for piece in pieces] == list(range(len(pieces)))
-    assert (pieces[0].content, pieces[-1].content) == ("One thing", "Another")
-    assert len(pieces) > 4
-    assert max(piece.tokens for piece in pieces) <= 16
-    assert all(piece.heading == ("own",) and "\0" not in piece.content for piece in pieces)
+    chunks = pieces_of(document, chunking)
+    assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
+    assert (chunks[0].content, chunks[-1].content) == ("One thing", "Another")
+    assert len(chunks) > 4
+    assert max(chunk.tokens for chunk in chunks) <= 16
+    assert all(chunk.heading == ("own",) and "\0" not in chunk.content for chunk in chunks)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +284,10 @@ def test_a_function_of_the_users_own_cuts_documents() -> None:
     [
         ("no_such_module:cut", "can't be loaded: No module named 'no_such_module'"),
         (f"{__name__}:no_such", "can't be loaded.*no attribute 'no_such'"),
-        (f"{__name__}:WORDS", "is no function"),
+        (f"{__name__}:WORDS", "is not a function"),
     ],
 )
-def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
+def test_invalid_custom_strategy_is_refused(strategy: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         pieces_of(paragraphs(WORDS), Chunking(strategy))
 
@@ -295,23 +295,23 @@ def test_a_function_that_is_none_is_told(strategy: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("chunking", "says"),
     [
-        (Chunking("structur"), r"'structur' is no strategy of chunking. Did you mean 'structure'\?"),
-        (Chunking("semantic"), "Use one of structure, fixed, or module:function"),
-        (Chunking("shop:"), "'shop:' names no function"),
-        (Chunking("shop:by product"), "names no function"),
-        (Chunking(tokenizer="cl100k"), r"'cl100k' is no tokeniser. Did you mean 'cl100k_base'\?"),
-        (Chunking(max_chars=0), "max_chars is 0: it must be a whole number from 1 to 100000"),
+        (Chunking("structur"), r"unknown chunking strategy 'structur'. Did you mean 'structure'\?"),
+        (Chunking("semantic"), "Use one of structure, fixed, or your own as module:function"),
+        (Chunking("shop:"), "'shop:' does not name a function"),
+        (Chunking("shop:by product"), "does not name a function"),
+        (Chunking(tokenizer="cl100k"), r"unknown tokenizer 'cl100k'. Did you mean 'cl100k_base'\?"),
+        (Chunking(max_chars=0), "max_chars is 0: use a whole number from 1 to 100000"),
         (Chunking(max_chars=True), "max_chars is True"),
         (Chunking(max_chars=100, overlap_chars=51), "overlap_chars is 51: .* from 0 to 50"),
         (Chunking(overlap_chars=-1), "overlap_chars is -1"),
         (Chunking(max_tokens=15), "max_tokens is 15: .* from 16"),
     ],
 )
-def test_a_chunking_that_can_not_be_followed_is_refused(chunking: Chunking, says: str) -> None:
+def test_invalid_chunking_is_refused(chunking: Chunking, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         check(chunking)
 
 
-def test_a_knowledge_base_tells_of_it_before_anything_is_sent() -> None:
+def test_knowledge_base_refuses_an_invalid_chunking_before_submit() -> None:
     with pytest.raises(InvalidInput, match="Did you mean 'structure'"):
         Knowledge("docs", chunking=Chunking("structur")).ingest([Source("text:a", text="Hello.")])

@@ -15,7 +15,7 @@ from agno_workers.models.scripted import Scripted, Turn
 from tests.fakes import documents as made
 
 
-def test_the_model_sees_the_picture_and_its_words_become_paragraphs() -> None:
+def test_description_of_an_image_becomes_paragraphs() -> None:
     seen: list[ModelRequest] = []
 
     def look(request: ModelRequest) -> Turn:
@@ -42,7 +42,7 @@ def test_the_model_sees_the_picture_and_its_words_become_paragraphs() -> None:
         (made.png() + bytes(5_000_000), "too_large"),
     ],
 )
-def test_what_no_model_looks_at_is_not_sent(content: bytes, type: str) -> None:
+def test_unsupported_image_is_not_sent(content: bytes, type: str) -> None:
     def never(_: ModelRequest) -> Turn:
         raise AssertionError("it was asked")
 
@@ -51,7 +51,7 @@ def test_what_no_model_looks_at_is_not_sent(content: bytes, type: str) -> None:
     assert refused.value.type == type
 
 
-def test_a_model_that_is_away_is_no_refusal() -> None:
+def test_unavailable_model_is_not_a_refusal() -> None:
     away = ModelUnavailable("Away.", provider="scripted", retry_after_s=None)
     with pytest.raises(ModelUnavailable):
         describe(made.png(), Scripted("away", (Turn(error=away),)))

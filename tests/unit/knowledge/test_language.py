@@ -30,7 +30,7 @@ GERMAN = "Die Pumpe wird jedes Frühjahr geprüft, und das Ventil wird zweimal g
         ("", None),
     ],
 )
-def test_a_language_is_told_by_its_looks(text: str, expected: str | None) -> None:
+def test_language_is_detected(text: str, expected: str | None) -> None:
     assert detect(text) == expected
 
 
@@ -50,24 +50,24 @@ def test_a_language_is_told_by_its_looks(text: str, expected: str | None) -> Non
         ("x" * 10_000, None),
     ],
 )
-def test_only_a_code_of_two_letters_is_a_declaration(declared: Any, expected: str | None) -> None:
+def test_only_a_two_letter_code_is_a_valid_declaration(declared: Any, expected: str | None) -> None:
     assert valid(declared) == expected
 
 
-def test_a_declaration_wins_where_it_is_one() -> None:
+def test_valid_declaration_wins() -> None:
     blocks = (Block("paragraph", ENGLISH),)
     assert language_of(blocks, "de") == "de"
     assert language_of(blocks, "klingon") == "en"
     assert language_of(blocks) == "en"
 
 
-def test_code_tables_and_headings_are_not_looked_at() -> None:
+def test_code_tables_and_headings_are_ignored() -> None:
     english = [Block(kind, ENGLISH * 5) for kind in ("code", "table", "heading")]
     assert language_of((*english, Block("paragraph", GERMAN))) == "de"
     assert language_of(tuple(english)) is None
 
 
-def test_a_page_that_begins_in_one_language_is_in_the_one_that_follows() -> None:
+def test_language_of_a_page_with_a_foreign_beginning_is_the_main_one() -> None:
     """What the first few hundred characters leave open, the rest settles."""
     mixed = "Home News Shop FAQ Login " * 14 + GERMAN * 15
     assert detect(mixed) == "de"

@@ -39,7 +39,7 @@ def text_of(*texts: str, kind: Any = "paragraph") -> str:
         ("half \ud83d of a pair", "half \ufffd of a pair"),
     ],
 )
-def test_characters_have_one_spelling(given: str, expected: str) -> None:
+def test_characters_are_normalised(given: str, expected: str) -> None:
     assert text_of(given) == expected
 
 
@@ -47,7 +47,7 @@ def test_code_keeps_its_indentation() -> None:
     assert text_of("\n\n    if x:  \r\n\t  y = 1\n", kind="code") == "    if x:\n\t  y = 1"
 
 
-def test_a_heading_is_one_line_and_a_long_one_is_a_paragraph() -> None:
+def test_heading_is_one_line_and_a_long_one_is_a_paragraph() -> None:
     document = normalise(
         Parsed((Block("heading", " How\n  to\tbegin ", 2), Block("heading", "bold " * 60, 2)))
     )
@@ -57,7 +57,7 @@ def test_a_heading_is_one_line_and_a_long_one_is_a_paragraph() -> None:
     ]
 
 
-def test_empty_blocks_go_and_the_others_keep_what_they_are() -> None:
+def test_empty_blocks_are_removed_and_others_are_kept() -> None:
     blocks = (
         Block("paragraph", " \u200b\n"),
         Block("list", "a", page=3),
@@ -69,7 +69,7 @@ def test_empty_blocks_go_and_the_others_keep_what_they_are() -> None:
 
 @settings(deadline=None)
 @given(parsed)
-def test_the_text_is_its_blocks_at_their_places(document: Parsed) -> None:
+def test_text_consists_of_its_blocks_at_their_offsets(document: Parsed) -> None:
     normal = normalise(document)
     assert normal.text == GAP.join(block.text for block in normal.parsed.blocks)
     for block, start in zip(normal.parsed.blocks, normal.starts, strict=True):
@@ -84,7 +84,7 @@ def test_the_text_is_its_blocks_at_their_places(document: Parsed) -> None:
         max_size=6,
     )
 )
-def test_normalising_twice_changes_nothing_and_postgres_takes_it(blocks: list[Block]) -> None:
+def test_normalising_is_idempotent_and_valid_for_postgres(blocks: list[Block]) -> None:
     once = normalise(Parsed(tuple(blocks)))
     assert normalise(once.parsed).text == once.text
     assert in_order(once.parsed).text == once.text
@@ -93,7 +93,7 @@ def test_normalising_twice_changes_nothing_and_postgres_takes_it(blocks: list[Bl
     once.text.encode()  # no lone surrogates
 
 
-def test_what_can_not_have_been_meant_is_counted() -> None:
+def test_unreadable_characters_are_counted() -> None:
     assert normalise(paragraphs("a\x01b\ufffdc\ue000d", "\x02")).unreadable == 4
     assert normalise(paragraphs("Übermut tut selten gut\r\n\x0c")).unreadable == 0
 
@@ -115,13 +115,13 @@ json_like = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(anything, json_like, max_size=4))
-def test_metadata_is_json_that_postgres_takes(metadata: dict[str, Any]) -> None:
+def test_metadata_is_valid_jsonb(metadata: dict[str, Any]) -> None:
     text = json.dumps(json_object(metadata), allow_nan=False, ensure_ascii=False)
     assert "\\u0000" not in text
     text.encode()
 
 
-def test_metadata_of_other_kinds_becomes_text_and_stays_within_bounds() -> None:
+def test_other_metadata_becomes_text_within_limits() -> None:
     deep: dict[str, Any] = {}
     deep["self"] = deep
     made = json_object(
@@ -146,7 +146,7 @@ def test_metadata_of_other_kinds_becomes_text_and_stays_within_bounds() -> None:
     assert len(json_object({"long": "x" * 20_000})["long"]) == 10_000
 
 
-def test_cleaning_keeps_the_shape_of_a_text() -> None:
+def test_cleaning_keeps_the_layout() -> None:
     assert clean("  a\x00\x1e  b \r\n") == "  a  b \n"
 
 
@@ -156,6 +156,6 @@ def test_cleaning_keeps_the_shape_of_a_text() -> None:
 )
 @pytest.mark.parametrize("kind", ["paragraph", "code", "heading"])
 @pytest.mark.timeout(5)
-def test_long_runs_are_passed_once(hostile: str, kind: str) -> None:
+def test_long_runs_take_linear_time(hostile: str, kind: str) -> None:
     """A pattern that tries each blank of a run anew would take minutes."""
     text_of(hostile, kind=kind)

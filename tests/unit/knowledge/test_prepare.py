@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.near import BANDS
+from agno_workers.knowledge.minhash import BANDS
 from agno_workers.knowledge.prepare import prepare
 from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Refusal, Source
 from tests.unit.knowledge.documents import outline, paragraphs, parsed
@@ -25,7 +25,7 @@ def prepared(document: Parsed, source: Source = SOURCE, chunking: Chunking = Chu
     return made
 
 
-def test_a_document_is_what_the_row_needs() -> None:
+def test_prepared_document_has_all_columns() -> None:
     made = prepared(outline(f"# Manual\n\n{PROSE * 9}\n\n## Oil\n\n{PROSE * 3}"))
     assert made.title == "Manual"
     assert (made.media_type, made.language, made.bytes) == ("text/markdown", "en", 3)
@@ -37,14 +37,14 @@ def test_a_document_is_what_the_row_needs() -> None:
         ).digest()
     )
     assert len(made.bands) == BANDS
-    assert [piece.heading for piece in made.pieces] == [("Manual",)] * 2 + [("Manual", "Oil")]
+    assert [chunk.heading for chunk in made.chunks] == [("Manual",)] * 2 + [("Manual", "Oil")]
 
 
-def test_the_same_text_in_another_spelling_is_the_same_document() -> None:
+def test_equal_text_in_another_encoding_is_the_same_document() -> None:
     one = prepared(paragraphs(f"Étude\r\n{PROSE * 9}"))
     other = prepared(paragraphs(f"E\u0301tude \n {PROSE * 9}\u200b", "\x00"))
     assert one.text_sha256 == other.text_sha256
-    assert [piece.hash for piece in one.pieces] == [piece.hash for piece in other.pieces]
+    assert [chunk.hash for chunk in one.chunks] == [chunk.hash for chunk in other.chunks]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_same_text_in_another_spelling_is_the_same_document() -> None:
         ((Source("text:a"), Parsed((Block("paragraph", "no heading"),))), None),
     ],
 )
-def test_the_title_is_the_sources_the_formats_or_the_first_headings(
+def test_title_is_from_the_source_the_format_or_the_first_heading(
     given: tuple[Source, Parsed], title: str | None
 ) -> None:
     source, document = given
@@ -68,36 +68,36 @@ def test_the_title_is_the_sources_the_formats_or_the_first_headings(
     )
 
 
-def test_metadata_of_the_source_comes_before_the_formats() -> None:
+def test_metadata_of_the_source_overrides_the_format() -> None:
     document = Parsed((Block("paragraph", PROSE),), metadata={"author": "tool", "pages": 3, "language": "de"})
     made = prepared(document, Source("text:a", metadata={"author": "Ada\x00", "team": "ops"}))
     assert made.metadata == {"author": "Ada", "pages": 3, "language": "de", "team": "ops"}
     assert made.language == "de"
 
 
-def test_what_can_not_be_kept_is_refused_with_a_reason() -> None:
+def test_unusable_document_is_refused_with_a_reason() -> None:
     made = prepare(paragraphs("..."), b"...", "text/plain", SOURCE, Chunking())
-    assert made == Refusal("empty", "It holds no text: nothing in it could be found by a search.")
+    assert made == Refusal("empty", "It contains no text.")
 
 
 def no_pieces(document: Parsed, chunking: Chunking) -> tuple[str, list[None]]:
     return "text", []
 
 
-def test_a_strategy_that_gives_nothing_leaves_an_empty_document() -> None:
+def test_strategy_without_chunks_gives_an_empty_document() -> None:
     made = prepare(paragraphs(PROSE), b"", "text/plain", SOURCE, Chunking(f"{__name__}:no_pieces"))
     assert isinstance(made, Refusal)
     assert made.type == "empty"
 
 
-def test_a_strategy_that_is_none_is_the_callers_mistake() -> None:
+def test_invalid_strategy_is_invalid_input() -> None:
     with pytest.raises(InvalidInput, match="can't be loaded"):
         prepare(paragraphs(PROSE), b"", "text/plain", SOURCE, Chunking("no_such_module:cut"))
 
 
 @settings(deadline=None)
 @given(parsed)
-def test_a_document_crosses_a_process_and_goes_into_postgres(document: Parsed) -> None:
+def test_prepared_document_survives_encoding_and_postgres(document: Parsed) -> None:
     made = prepare(document, b"raw", "text/plain", SOURCE, Chunking(max_chars=100))
     packed = msgspec.msgpack.encode(made)
     assert msgspec.msgpack.decode(packed, type=type(made)) == made
@@ -118,6 +118,6 @@ def test_a_document_crosses_a_process_and_goes_into_postgres(document: Parsed) -
     ],
     ids=lambda text: repr(text[:6]),
 )
-def test_two_megabytes_of_anything_take_seconds(hostile: str) -> None:
+def test_two_megabytes_are_prepared_within_seconds(hostile: str) -> None:
     for kind in ("paragraph", "code", "table"):
         prepare(Parsed((Block(kind, hostile),)), b"", "text/plain", SOURCE, Chunking())

@@ -47,7 +47,7 @@ def refused(document: Parsed) -> str | None:
     ],
     ids=lambda text: text[:12],
 )
-def test_what_says_something_is_kept(text: str) -> None:
+def test_meaningful_text_is_kept(text: str) -> None:
     assert refused(paragraphs(text)) is None
     assert refused(Parsed((Block("code", text),))) is None
 
@@ -65,14 +65,14 @@ def test_what_says_something_is_kept(text: str) -> None:
     ],
     ids=["nothing", "unseen", "marks", "no character map", "rules", "base64", "one line"],
 )
-def test_what_says_nothing_is_refused(text: str, expected: str) -> None:
+def test_meaningless_text_is_refused(text: str, expected: str) -> None:
     assert refused(paragraphs(text)) == expected
 
 
-def test_the_reason_is_a_sentence_with_the_next_move() -> None:
+def test_refusal_states_the_next_move() -> None:
     found = refusal(normalise(Parsed((Block("paragraph", "1", page=1), Block("paragraph", "2", page=2)))))
     assert found is not None
-    assert "run text recognition (OCR)" in found.message
+    assert "run OCR first" in found.message
     found = refusal(normalise(paragraphs("\ufffd" * 300 + string.ascii_letters * 4)))
     assert found is not None
-    assert found.message.startswith("59% of its characters are no text")
+    assert found.message.startswith("59% of its characters are unreadable")

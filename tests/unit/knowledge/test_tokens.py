@@ -43,7 +43,7 @@ _texts = st.lists(
 
 @settings(deadline=None)
 @given(st.lists(_texts, max_size=4))
-def test_counts_of_minilm_are_the_tokenisers_own(minilm: Tokenizer, given: list[str]) -> None:
+def test_minilm_counts_equal_those_of_the_tokenizer(minilm: Tokenizer, given: list[str]) -> None:
     texts = [clean(text) for text in given]
     assert tokens("minilm").counts(texts) == [len(minilm.encode(text)) for text in texts]
 
@@ -59,18 +59,18 @@ def test_counts_of_minilm_are_the_tokenisers_own(minilm: Tokenizer, given: list[
         ("o200k_base", "", 0),
     ],
 )
-def test_counts_are_those_of_the_model(name: str, text: str, count: int) -> None:
+def test_counts_equal_those_of_the_model(name: str, text: str, count: int) -> None:
     assert tokens(name).counts([text, text]) == [count, count]
 
 
-def test_an_unknown_tokeniser_is_told() -> None:
+def test_unknown_tokenizer_is_refused() -> None:
     with pytest.raises(
-        InvalidInput, match="'gpt9' is no tokeniser: use one of minilm, cl100k_base, o200k_base"
+        InvalidInput, match="unknown tokenizer 'gpt9': use one of minilm, cl100k_base, o200k_base"
     ):
         tokens("gpt9")
 
 
-def test_words_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = tokens("minilm")
     monkeypatch.setattr(type(counter), "max_held", 20_000)
     for turn in range(50):

@@ -20,12 +20,12 @@ CREATE TABLE agno.knowledge (
 	tenant TEXT DEFAULT 'default' NOT NULL,
 	name TEXT NOT NULL,
 	options JSONB DEFAULT '{}' NOT NULL,
-	space_id INTEGER,
+	embedding_space_id INTEGER,
 	version BIGINT DEFAULT '0' NOT NULL,
 	chunk_count BIGINT DEFAULT '0' NOT NULL,
 	avg_length DOUBLE PRECISION DEFAULT '0' NOT NULL,
 	stats_chunks BIGINT DEFAULT '0' NOT NULL,
-	left_undone BOOLEAN DEFAULT 'false' NOT NULL,
+	vectors_missing BOOLEAN DEFAULT 'false' NOT NULL,
 	stats_version BIGINT DEFAULT '0' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
@@ -187,7 +187,7 @@ CREATE TABLE agno.batch (
 
 CREATE INDEX batch_cancelled ON agno.batch (cancelled_at) WHERE cancelled_at IS NOT NULL;
 
-CREATE TABLE agno.space (
+CREATE TABLE agno.embedding_space (
 	id INTEGER GENERATED ALWAYS AS IDENTITY,
 	knowledge_id INTEGER NOT NULL,
 	model TEXT NOT NULL,
@@ -197,8 +197,8 @@ CREATE TABLE agno.space (
 	is_indexed BOOLEAN DEFAULT 'false' NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
-	CONSTRAINT space_model UNIQUE (knowledge_id, model),
-	CONSTRAINT space_status CHECK (status IN ('building', 'current', 'retired')),
+	CONSTRAINT embedding_space_model UNIQUE (knowledge_id, model),
+	CONSTRAINT embedding_space_status CHECK (status IN ('building', 'current', 'retired')),
 	FOREIGN KEY(knowledge_id) REFERENCES agno.knowledge (id) ON DELETE CASCADE
 );
 
@@ -214,14 +214,13 @@ CREATE TABLE agno.document (
 	fingerprint TEXT,
 	sha256 BYTEA,
 	text_sha256 BYTEA,
-	recipe BYTEA,
+	processing_hash BYTEA,
 	metadata JSONB DEFAULT '{}' NOT NULL,
 	version INTEGER DEFAULT '0' NOT NULL,
 	chunks INTEGER DEFAULT '0' NOT NULL,
 	pending JSONB,
 	run_id UUID,
 	duplicate_of BIGINT,
-	near_duplicate_of BIGINT,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	updated_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id),
@@ -339,7 +338,7 @@ CREATE TABLE agno.step (
 	PRIMARY KEY (id),
 	CONSTRAINT step_key UNIQUE (run_id, generation, key),
 	CONSTRAINT step_status CHECK (status IN ('ready', 'running', 'waiting', 'done', 'unknown', 'dead', 'cancelled')),
-	CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'tidy')),
+	CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize')),
 	CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window')),
 	CONSTRAINT step_waiting CHECK ((status = 'waiting') = (waits_for IS NOT NULL)),
 	CONSTRAINT step_lease CHECK ((status = 'running') = (lease_until IS NOT NULL)),
@@ -352,7 +351,7 @@ CREATE INDEX step_dead ON agno.step (ended_at) WHERE status IN ('dead', 'unknown
 
 CREATE INDEX step_expires ON agno.step (expires_at) WHERE status = 'waiting' AND expires_at IS NOT NULL;
 
-CREATE INDEX step_ingesting ON agno.step (run_id) WHERE kind IN ('scan', 'ingest', 'embed', 'tidy') AND status IN ('ready', 'running', 'waiting');
+CREATE INDEX step_ingesting ON agno.step (run_id) WHERE kind IN ('scan', 'ingest', 'embed', 'finalize') AND status IN ('ready', 'running', 'waiting');
 
 CREATE INDEX step_running ON agno.step (lease_until) WHERE status = 'running';
 
@@ -452,7 +451,7 @@ CREATE TABLE agno.source (
 	uri TEXT NOT NULL,
 	bytes BIGINT DEFAULT '0' NOT NULL,
 	given JSONB NOT NULL,
-	recipe BYTEA NOT NULL,
+	processing_hash BYTEA NOT NULL,
 	status TEXT DEFAULT 'pending' NOT NULL,
 	step_id UUID,
 	attempts INTEGER DEFAULT '0' NOT NULL,
@@ -488,15 +487,15 @@ CREATE TABLE agno.ingest_count (
 );
 
 CREATE TABLE agno.chunk_embedding (
-	space_id INTEGER NOT NULL,
+	embedding_space_id INTEGER NOT NULL,
 	chunk_id BIGINT NOT NULL,
 	embedding HALFVEC NOT NULL,
-	PRIMARY KEY (chunk_id, space_id),
+	PRIMARY KEY (chunk_id, embedding_space_id),
 	FOREIGN KEY(chunk_id) REFERENCES agno.chunk (id) ON DELETE CASCADE
 )
- PARTITION BY LIST (space_id);
+ PARTITION BY LIST (embedding_space_id);
 
-CREATE TABLE agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (space_id);
+CREATE TABLE agno.chunk_embedding_small PARTITION OF agno.chunk_embedding DEFAULT;CREATE INDEX chunk_embedding_small_space ON agno.chunk_embedding_small (embedding_space_id);
 
 CREATE TABLE agno.feedback (
 	chunk_id BIGINT NOT NULL,

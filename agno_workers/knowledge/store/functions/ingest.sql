@@ -26,7 +26,7 @@ BEGIN
         NEW.content := to_jsonb(total) || jsonb_build_object('seconds',
             round(extract(epoch FROM clock_timestamp() - coalesce(NEW.started_at, NEW.created_at)), 3));
     ELSE
-        UPDATE agno.knowledge k SET left_undone = true FROM agno.ingestion i WHERE i.run_id = NEW.id AND k.id = i.knowledge_id;
+        UPDATE agno.knowledge k SET vectors_missing = true FROM agno.ingestion i WHERE i.run_id = NEW.id AND k.id = i.knowledge_id;
     END IF;
     RETURN NEW;
 END $$;
@@ -34,11 +34,11 @@ END $$;
 CREATE OR REPLACE TRIGGER ingestion_ends BEFORE UPDATE OF status ON agno.run FOR EACH ROW
     WHEN (NEW.kind = 'ingestion' AND OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION agno.ingestion_ends();
 
--- Let an ingestion go on: the next steps of its windows, and, once nothing is open, the tidy that ends it. `how` holds ingest_window,
--- embed_window, batch_bytes, batch_documents, unknown_bytes (of a source of unknown size), attempts and publish_after_s. It is called after
--- the commit of each step, for only then is it known who was last; and by the keeper, where nobody came to that.
--- Two at once open a step too many at the most. Sources that another one is about to take are left to it.
-CREATE OR REPLACE FUNCTION agno.go_on(ingestion uuid, how jsonb)
+-- Create the next steps of an ingestion: those of its windows, or, when nothing is open, the finalize step. `how` holds ingest_window,
+-- embed_window, batch_bytes, batch_documents, unknown_bytes (for a source of unknown size), attempts and publish_after_s. Called after
+-- the commit of each step, because only then is the last step known, and by the keeper after a crash. Two concurrent calls create at
+-- most one step too many; sources that the other call has locked are skipped.
+CREATE OR REPLACE FUNCTION agno.schedule_next(ingestion uuid, how jsonb)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -51,7 +51,7 @@ DECLARE
     called uuid[];
     new_step uuid;
     taken int;
-    tidies bigint;
+    rounds bigint;
 BEGIN
     SELECT r.* INTO alive FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
         WHERE r.id = ingestion AND r.ended_at IS NULL AND i.scanned_at IS NOT NULL FOR SHARE OF r;
@@ -63,7 +63,7 @@ BEGIN
            (how->>'embed_window')::int - count(*) FILTER (WHERE s.kind = 'embed' AND s.status <> 'waiting'), count(*) = 0
         INTO room, embeds, is_over
         FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation
-            AND s.kind IN ('scan', 'ingest', 'embed', 'tidy') AND s.status IN ('ready', 'running', 'waiting');
+            AND s.kind IN ('scan', 'ingest', 'embed', 'finalize') AND s.status IN ('ready', 'running', 'waiting');
     WHILE room > 0 LOOP
         new_step := agno.uuid7();
         WITH free AS (
@@ -101,10 +101,10 @@ BEGIN
     END IF;
     IF is_over AND cardinality(opened) = 0
        AND NOT EXISTS (SELECT FROM agno.source p WHERE p.run_id = alive.id AND p.status IN ('pending', 'taken')) THEN
-        SELECT count(*) INTO tidies FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'tidy';
+        SELECT count(*) INTO rounds FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'finalize';
         INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, call, max_attempts, sent_at)
-        VALUES (agno.uuid7(), alive.id, alive.generation, 'tidy:' || tidies, 'tidy', scan.queue, scan.priority, 4,
-                jsonb_build_object('tidies', tidies), (how->>'attempts')::int * 4, clock_timestamp())
+        VALUES (agno.uuid7(), alive.id, alive.generation, 'finalize:' || rounds, 'finalize', scan.queue, scan.priority, 4,
+                jsonb_build_object('rounds', rounds), (how->>'attempts')::int * 4, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING id INTO new_step;
         IF FOUND THEN
             opened := opened || new_step;
@@ -119,10 +119,9 @@ BEGIN
         SELECT owed.id, s.id, s.run_id, s.generation, s.kind, s.queue, s.priority FROM owed JOIN agno.step s ON s.id = owed.step_id ORDER BY owed.id;
 END $$;
 
--- The next versions of these documents take the place of the searched ones, of those whose chunks all have a vector where the knowledge
--- base is searched, or can have none. One transaction: a search sees the old or the new. `pending` holds version, keep
--- ([{id, position, start_at, end_at, tokens}], chunks that stay) and row (columns of the document). The caller holds the documents.
--- Gives how many searched chunks there are more.
+-- Switch documents to their pending version, if all its chunks have a vector in the current embedding space, or were rejected. One
+-- transaction: a search sees the old or the new version. `pending` holds version, keep ([{id, position, start_at, end_at, tokens}],
+-- unchanged chunks) and row (columns of the document). The caller has locked the documents. Returns the change in searched chunks.
 CREATE OR REPLACE FUNCTION agno.switch_documents(documents bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     next agno.document;
@@ -133,8 +132,8 @@ BEGIN
     FOR next IN
         SELECT d.* FROM agno.document d JOIN agno.knowledge k ON k.id = d.knowledge_id
         WHERE d.id = ANY(documents) AND d.pending IS NOT NULL
-          AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.document_id = d.id AND NOT c.live AND c.refused IS NULL AND k.space_id IS NOT NULL
-                          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id))
+          AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.document_id = d.id AND NOT c.live AND c.refused IS NULL AND k.embedding_space_id IS NOT NULL
+                          AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id))
     LOOP
         DELETE FROM agno.chunk c WHERE c.document_id = next.id AND c.live
             AND NOT EXISTS (SELECT FROM jsonb_array_elements(next.pending->'keep') kept WHERE (kept->>'id')::bigint = c.id);
@@ -147,8 +146,8 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         more := more + changed;
         row := jsonb_populate_record(next, next.pending->'row');
-        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, recipe, metadata, run_id) =
-            (coalesce(nullif(row.origin, ''), next.origin), row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.recipe,
+        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash, metadata, run_id) =
+            (coalesce(nullif(row.origin, ''), next.origin), row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.processing_hash,
              row.metadata, row.run_id),
             version = (next.pending->>'version')::int, chunks = (next.pending->>'chunks')::int, pending = NULL, updated_at = clock_timestamp()
         WHERE d.id = next.id;
@@ -156,9 +155,9 @@ BEGIN
     RETURN more;
 END $$;
 
--- A document that is about to have another text, or to go, leaves its chunks to one that has the same text. False: a duplicate is
--- in use elsewhere; nothing was done, it is to be tried again. The caller holds the document, and nobody waits here.
-CREATE OR REPLACE FUNCTION agno.bequeath(leaving bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Reassign the chunks of a document that is about to change or be removed to a duplicate. Returns false, without any change, if a
+-- duplicate is locked elsewhere: retry later. The caller has locked the document; nothing waits here.
+CREATE OR REPLACE FUNCTION agno.reassign_chunks(leaving bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     heirs bigint[];
 BEGIN
@@ -179,8 +178,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- Documents of an ingestion that came to the same text side by side with others, as two that were edited: the chunks of one are enough. What is in use
--- elsewhere is left to the next time, and nobody waits here. Gives how many searched chunks there are less.
+-- Merge documents of an ingestion that got the same text concurrently, such as two edited ones: one keeps its chunks. Locked documents
+-- are skipped; nothing waits here. Returns the number of removed chunks.
 CREATE OR REPLACE FUNCTION agno.merge_duplicates(ingestion uuid, base int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     held bigint[];

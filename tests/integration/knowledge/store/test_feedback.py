@@ -16,13 +16,13 @@ NOTE = Note("Fences", "A fence holds back the late.", "ann", 0.4, author="reader
 
 
 @pytest.fixture
-def learned(world: World) -> FeedbackStore:
+def feedback(world: World) -> FeedbackStore:
     world.sql("INSERT INTO agno.knowledge (name) VALUES ('docs'), ('other')")
     return FeedbackStore(world.pool)
 
 
 @pytest.fixture
-def chunk(learned: FeedbackStore, world: World) -> int:
+def chunk(feedback: FeedbackStore, world: World) -> int:
     world.sql(
         "INSERT INTO agno.document (knowledge_id, uri) SELECT id, 'file:///a' FROM agno.knowledge WHERE name = 'docs'"
     )
@@ -32,51 +32,51 @@ def chunk(learned: FeedbackStore, world: World) -> int:
     return int(world.value("SELECT max(id) FROM agno.chunk"))
 
 
-def keep(world: World, learned: FeedbackStore, note: Note = NOTE, knowledge: str = "docs") -> int | None:
+def keep(world: World, feedback: FeedbackStore, note: Note = NOTE, knowledge: str = "docs") -> int | None:
     with world.pool.connection() as connection, connection.transaction():
-        return learned.keep_note(knowledge, note, connection)
+        return feedback.add_review_note(knowledge, note, connection)
 
 
-def decide(world: World, learned: FeedbackStore, id: int, knowledge: str = "docs") -> object:
+def decide(world: World, feedback: FeedbackStore, id: int, knowledge: str = "docs") -> object:
     with world.pool.connection() as connection, connection.transaction():
-        return learned.decide_note(knowledge, id, "approved", connection, by="bob", note="yes")
+        return feedback.decide_note(knowledge, id, "approved", connection, by="bob", note="yes")
 
 
-def test_a_note_is_decided_once(world: World, learned: FeedbackStore) -> None:
-    kept_id = keep(world, learned)
+def test_note_is_decided_once(world: World, feedback: FeedbackStore) -> None:
+    kept_id = keep(world, feedback)
     assert kept_id is not None
-    assert decide(world, learned, kept_id, "other") is None  # it is not theirs
+    assert decide(world, feedback, kept_id, "other") is None  # it is not theirs
     with ThreadPoolExecutor(4) as pool:
-        said = list(pool.map(lambda _: decide(world, learned, kept_id), range(4)))
+        said = list(pool.map(lambda _: decide(world, feedback, kept_id), range(4)))
     assert sum(each is not None for each in said) == 1
-    assert learned.notes("docs") == []
-    (kept,) = learned.notes("docs", None)
+    assert feedback.notes("docs") == []
+    (kept,) = feedback.notes("docs", None)
     assert (kept.status, kept.decided_by, kept.note, kept.author) == ("approved", "bob", "yes", "reader")
     assert kept.decided_at is not None
 
 
-def test_a_note_rolled_back_was_never_there(world: World, learned: FeedbackStore) -> None:
+def test_rolled_back_note_is_not_stored(world: World, feedback: FeedbackStore) -> None:
     with world.pool.connection() as connection, connection.transaction(force_rollback=True):
-        assert learned.keep_note("docs", NOTE, connection)
-    assert learned.notes("docs") == []
+        assert feedback.add_review_note("docs", NOTE, connection)
+    assert feedback.notes("docs") == []
 
 
-def test_nobody_can_note_for_a_knowledge_base_that_is_not_there(world: World, learned: FeedbackStore) -> None:
-    assert keep(world, learned, knowledge="nothing") is None
+def test_note_for_an_unknown_knowledge_base_is_not_stored(world: World, feedback: FeedbackStore) -> None:
+    assert keep(world, feedback, knowledge="nothing") is None
 
 
-def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(learned: FeedbackStore) -> None:
+def test_equal_questions_are_counted_together_most_frequent_first(feedback: FeedbackStore) -> None:
     for question, score in (("How?", None), ("What  IS it?", 0.1), ("what is it", 0.2)):
-        learned.note_gap("docs", question, score)
-    assert [(gap.question, gap.asked, gap.best_score) for gap in learned.gaps("docs")] == [
+        feedback.note_gap("docs", question, score)
+    assert [(gap.question, gap.asked, gap.best_score) for gap in feedback.gaps("docs")] == [
         ("what is it", 2, 0.2),
         ("how", 1, None),
     ]
-    assert learned.gaps("other") == []
-    learned.note_gap("nothing", "how", None)  # is nobody's
-    assert learned.forget_gap("docs", "HOW ?")
-    assert not learned.forget_gap("docs", "how")
-    assert len(learned.gaps("docs")) == 1
+    assert feedback.gaps("other") == []
+    feedback.note_gap("nothing", "how", None)  # is nobody's
+    assert feedback.forget_gap("docs", "HOW ?")
+    assert not feedback.forget_gap("docs", "how")
+    assert len(feedback.gaps("docs")) == 1
 
 
 @pytest.mark.parametrize(
@@ -89,42 +89,42 @@ def test_alike_questions_are_counted_together_and_the_most_asked_comes_first(lea
         ("1.5", "1.5"),
     ],
 )
-def test_a_question_is_told_by_its_words(question: str, said: str) -> None:
+def test_question_is_normalised(question: str, said: str) -> None:
     assert normalised(question) == said
 
 
-def test_a_question_of_any_length_is_a_key(learned: FeedbackStore) -> None:
-    learned.note_gap("docs", "\U0001f511" * 5000, None)
-    assert len(learned.gaps("docs")) == 1
+def test_question_of_any_length_is_a_valid_key(feedback: FeedbackStore) -> None:
+    feedback.note_gap("docs", "\U0001f511" * 5000, None)
+    assert len(feedback.gaps("docs")) == 1
 
 
-def test_feedback_adds_up_side_by_side_and_a_chunk_that_is_gone_is_left_out(
-    world: World, learned: FeedbackStore, chunk: int
+def test_concurrent_feedback_adds_up_and_deleted_chunks_are_skipped(
+    world: World, feedback: FeedbackStore, chunk: int
 ) -> None:
     counts = [Count(chunk, used=1, cited=1), Count(chunk, used=1), Count(-1, up=1)]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: learned.count(counts), range(8))) == [1] * 8
-    learned.count([Count(chunk, up=1), Count(chunk, down=2)])
+        assert list(pool.map(lambda _: feedback.count(counts), range(8))) == [1] * 8
+    feedback.count([Count(chunk, up=1), Count(chunk, down=2)])
     (row,) = world.pool.run("SELECT used, cited, up, down FROM agno.feedback")
     assert row == {"used": 16, "cited": 8, "up": 1, "down": 2}
-    assert learned.count([]) == 0
+    assert feedback.count([]) == 0
 
 
-def test_what_goes_with_a_message_is_what_was_kept_first(world: World, learned: FeedbackStore) -> None:
+def test_first_stored_results_of_a_message_win(world: World, feedback: FeedbackStore) -> None:
     run_id = world.submit().run_id
     one, other = [SearchResult(1, 1, "u", "one", 1.0)], [SearchResult(2, 1, "u", "other", 1.0)]
     with ThreadPoolExecutor(4) as pool:
-        kept = list(pool.map(lambda hits: learned.ground(run_id, 0, hits), [one, other] * 4))
+        kept = list(pool.map(lambda hits: feedback.ground(run_id, 0, hits), [one, other] * 4))
     assert kept == [kept[0]] * 8
-    assert learned.ground(run_id, 2, []) == []
-    assert learned.grounded(run_id) == {0: kept[0], 2: []}
+    assert feedback.ground(run_id, 2, []) == []
+    assert feedback.grounded(run_id) == {0: kept[0], 2: []}
     world.sql("DELETE FROM agno.run")
-    assert learned.grounded(run_id) == {}
+    assert feedback.grounded(run_id) == {}
 
 
-def test_an_overview_counts_what_is_there(world: World, learned: FeedbackStore, chunk: int) -> None:
-    keep(world, learned)
-    learned.note_gap("docs", "how", None)
+def test_stats_count_documents_chunks_and_vectors(world: World, feedback: FeedbackStore, chunk: int) -> None:
+    keep(world, feedback)
+    feedback.note_gap("docs", "how", None)
     overview = KnowledgeStats(world.pool)
     docs, other = overview.bases()
     assert (docs.documents, docs.chunks, docs.vectors, docs.notes, docs.gaps, docs.model) == (
@@ -141,7 +141,7 @@ def test_an_overview_counts_what_is_there(world: World, learned: FeedbackStore, 
     assert overview.searched("nothing") is None
 
     world.sql(
-        "INSERT INTO agno.space (knowledge_id, model, dimensions) SELECT id, 'hash:8', 8 FROM agno.knowledge WHERE name = 'docs'"
+        "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions) SELECT id, 'hash:8', 8 FROM agno.knowledge WHERE name = 'docs'"
     )
     (unfinished,) = overview.unfinished()
     assert (unfinished.knowledge, unfinished.model, unfinished.vectors, unfinished.chunks) == (
@@ -153,8 +153,8 @@ def test_an_overview_counts_what_is_there(world: World, learned: FeedbackStore, 
 
 
 @pytest.mark.parametrize(("minutes", "stuck"), [(0, []), (5, ["no_step"])])
-def test_an_ingestion_between_two_steps_is_stuck_only_after_a_while(
-    world: World, learned: FeedbackStore, minutes: int, stuck: list[str]
+def test_ingestion_between_two_steps_is_stuck_only_after_a_while(
+    world: World, feedback: FeedbackStore, minutes: int, stuck: list[str]
 ) -> None:
     world.sql(
         "INSERT INTO agno.run (id, agent, status, queue) VALUES (agno.uuid7(), 'knowledge:docs', 'running', 'knowledge')"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 from tests.integration.storage.world import World
 from tests.invariants import until
 
 EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
-def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: World) -> None:
+def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add(("a text about cats", EAST))
     asked: list[str] = []
@@ -32,28 +32,28 @@ def test_a_question_that_meets_the_switch_to_another_model_is_asked_anew(world: 
             return np.array([EAST if self.name == "test" else NORTH for _ in texts], np.float32)
 
     asking = Retriever(world.pool, world.database.knowledge, Model)  # type: ignore[arg-type]  # of an embedder what a question needs
-    hits = asking.ask("docs", "felines", limit=3, mode="semantic", filters={})
-    assert [(hit.chunk_id, round(hit.scores["semantic"], 2)) for hit in hits] == [(chunk, 1.0)]
+    hits = asking.search("docs", "felines", max_results=3, search_type="vector", filters={})
+    assert [(hit.chunk_id, round(hit.scores["vector"], 2)) for hit in hits] == [(chunk, 1.0)]
     assert asked == ["test", "newer"]
 
 
-def test_a_question_that_is_no_text_is_asked_as_far_as_it_is(world: World) -> None:
+def test_query_with_invalid_characters_is_searched(world: World) -> None:
     base = Base(world.pool)
     (chunk,) = base.add("a text about cats")
     bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
-    hits = asking.ask("docs", "cats \ud800", limit=3, mode="keyword", filters={})
+    hits = asking.search("docs", "cats \ud800", max_results=3, search_type="keyword", filters={})
     assert [hit.chunk_id for hit in hits] == [chunk]
 
 
-def test_a_reranker_has_the_last_word_over_more_than_was_asked_for(world: World) -> None:
+def test_reranker_orders_more_results_than_requested(world: World) -> None:
     base = Base(world.pool)
     for text in ("cats and cats and cats", "cats", "cats and dogs"):
         base.add(text)
     bases = world.database.knowledge
     asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
-    (hit,) = asking.ask(
-        "docs", "cats", limit=1, mode="keyword", filters={},
+    (hit,) = asking.search(
+        "docs", "cats", max_results=1, search_type="keyword", filters={},
         rerank=lambda question, hits: [float("dogs" in hit.content) for hit in hits],
     )  # fmt: skip
     assert (hit.content, hit.score) == ("cats and dogs", 1.0)
@@ -63,33 +63,39 @@ def _switch(base: Base, chunk: int) -> None:
     """As the end of a reindex leaves it."""
     old = base.space
     ((row),) = base.sql(
-        "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'newer', 3, 'current') RETURNING id",
+        "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) VALUES (%s, 'newer', 3, 'current') RETURNING id",
         base.id,
     )
     base.space = row["id"]
     base.embed(chunk, NORTH)
-    base.sql("UPDATE agno.space SET status = 'retired' WHERE id = %s", old)
+    base.sql("UPDATE agno.embedding_space SET status = 'retired' WHERE id = %s", old)
     base.sql(
-        "UPDATE agno.knowledge SET space_id = %s, version = version + 1 WHERE id = %s", base.space, base.id
+        "UPDATE agno.knowledge SET embedding_space_id = %s, version = version + 1 WHERE id = %s",
+        base.space,
+        base.id,
     )
-    base.sql("DELETE FROM agno.chunk_embedding WHERE space_id = %s", old)
+    base.sql("DELETE FROM agno.chunk_embedding WHERE embedding_space_id = %s", old)
 
 
-def test_what_is_like_a_document_is_found_while_another_model_takes_over(world: World) -> None:
+def test_similar_documents_are_found_while_the_model_changes(world: World) -> None:
     """Between two looks of one search: the base was read, and its space is one that was searched before."""
     base = Base(world.pool)
     (one,), (other,) = base.add(("cats", EAST), uri="a"), base.add(("felines", EAST), uri="b")
     document = world.value("SELECT id FROM agno.document WHERE uri = 'a'")
     with world.pool.connection() as switching, ThreadPoolExecutor(1) as threads:
         with switching.transaction():
-            switching.execute("LOCK TABLE agno.space IN ACCESS EXCLUSIVE MODE")
+            switching.execute("LOCK TABLE agno.embedding_space IN ACCESS EXCLUSIVE MODE")
             hits = threads.submit(base.search.similar, base.id, document_id=document)
             until(lambda: world.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
-            switching.execute("UPDATE agno.space SET status = 'retired'")
+            switching.execute("UPDATE agno.embedding_space SET status = 'retired'")
             switching.execute(
-                "INSERT INTO agno.space (knowledge_id, model, dimensions, status) SELECT id, 'newer', 3, 'current' FROM agno.knowledge"
+                "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) SELECT id, 'newer', 3, 'current' FROM agno.knowledge"
             )
-            switching.execute("UPDATE agno.knowledge SET space_id = (SELECT max(id) FROM agno.space)")
-            switching.execute("UPDATE agno.chunk_embedding SET space_id = (SELECT max(id) FROM agno.space)")
+            switching.execute(
+                "UPDATE agno.knowledge SET embedding_space_id = (SELECT max(id) FROM agno.embedding_space)"
+            )
+            switching.execute(
+                "UPDATE agno.chunk_embedding SET embedding_space_id = (SELECT max(id) FROM agno.embedding_space)"
+            )
         assert [hit.chunk_id for hit in hits.result(timeout=30)] == [other]
     assert one != other

@@ -14,7 +14,7 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.types import SearchResult
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 from tests.integration.storage.world import World
 
 EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
@@ -26,21 +26,42 @@ def base(world: World) -> Base:
     return Base(world.pool)
 
 
+# Near-duplicates.
+
+
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, search_type: Any) -> None:
+    best, copy, other = (
+        base.add(("red cat", EAST)),
+        base.add(("red cat is", NORTH_EAST)),
+        base.add(("cat", NORTH)),
+    )
+    for chunk, bands in ((best, range(16)), (copy, range(12, 28)), (other, range(3))):
+        for value in bands:
+            base.sql(
+                "INSERT INTO agno.near_band SELECT knowledge_id, %s, %s, document_id FROM agno.chunk WHERE id = %s",
+                value % 16, value, chunk[0],
+            )  # fmt: skip
+    everything = base.found("red cat", EAST, search_type=search_type)
+    assert set(everything) == {*best, *copy, *other}
+    assert base.found("red cat", EAST, search_type=search_type, near_duplicates=False) == [*best, *other]
+
+
 # By words.
 
 
-def test_one_word_of_a_question_is_enough_and_a_rare_one_weighs_more(base: Base) -> None:
+def test_one_matching_word_is_enough_and_rare_words_score_higher(base: Base) -> None:
     rare, common = base.add("the zeppelin arrives"), base.add("a train arrives here")
     base.add("the train leaves"), base.add("nothing of the kind")
-    assert base.found("when does a zeppelin or a train land?", mode="keyword")[0] == rare[0]
-    assert set(base.found("zeppelin train", mode="keyword")) > {rare[0], common[0]}
+    assert base.found("when does a zeppelin or a train land?", search_type="keyword")[0] == rare[0]
+    assert set(base.found("zeppelin train", search_type="keyword")) > {rare[0], common[0]}
 
 
-def test_a_keyword_score_is_bm25(base: Base) -> None:
+def test_keyword_score_is_bm25(base: Base) -> None:
     texts = ["cat", "cat cat cat dog", "cat dog bird fish", "bird fish horse"]
     ids = [base.add(text)[0] for text in texts]
     base.sql("SELECT agno.count_words(%s)", base.id)
-    hits = {hit.chunk_id: hit.score for hit in base.search.search(base.id, "cats", mode="keyword")}
+    hits = {hit.chunk_id: hit.score for hit in base.search.search(base.id, "cats", search_type="keyword")}
     lengths = [len(set(text.split())) for text in texts]
     average = sum(lengths) / 4
     idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))
@@ -51,35 +72,35 @@ def test_a_keyword_score_is_bm25(base: Base) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 15, 16, 40])
-def test_how_often_a_word_stands_in_a_text_is_read_off_its_rank(world: World, count: int) -> None:
+def test_term_frequency_is_derived_from_ts_rank(world: World, count: int) -> None:
     text = "other words " + "word filler " * count
     times = world.value("SELECT agno.times($$'word'::tsquery$$)")
     counted = world.value(f"SELECT {times} FROM (SELECT to_tsvector('simple', %(text)s) AS tsv) c", text=text)
     assert counted == min(count, 16)
 
 
-def test_a_base_of_several_languages_is_asked_in_all_of_them(base: Base) -> None:
+def test_multilingual_knowledge_base_is_searched_in_all_languages(base: Base) -> None:
     german, english = base.add("Die Häuser am Hafen", language="german"), base.add("running water")
-    assert base.found("ein Haus", mode="keyword") == german
-    assert base.found("it runs", mode="keyword") == english
+    assert base.found("ein Haus", search_type="keyword") == german
+    assert base.found("it runs", search_type="keyword") == english
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=30) | st.sampled_from(["a' | b", "\\", "a\\'b", "!(&|<->:*", "x:A*", "''", "http://a.b/c?d='e'", "%s %(a)s", "O'Reilly's"]))  # fmt: skip
-def test_no_question_breaks_the_search(world: World, question: str) -> None:
+def test_any_query_is_valid(world: World, question: str) -> None:
     world.empty()
     base = Base(world.pool)
     base.add(("something", EAST))
-    for mode in ("keyword", "semantic", "hybrid"):
-        base.search.search(base.id, question, EAST, mode=mode)
+    for search_type in ("keyword", "vector", "hybrid"):
+        base.search.search(base.id, question, EAST, search_type=search_type)
 
 
-def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Base) -> None:
+def test_very_common_words_score_but_are_not_looked_up(base: Base) -> None:
     for number in range(30):
         base.add(f"house number{number}")
     target = base.add("house zeppelin")
     found = base.search.find(
-        base.id, None, None, Effort(words_budget=5), {"text": "zeppelin house", "mode": "keyword", "limit": 8}
+        base.id, None, None, Effort(words_budget=5), {"text": "zeppelin house", "search_type": "keyword", "max_results": 8}
     )  # fmt: skip
     assert [hit.chunk_id for hit in found.hits] == target
     assert (found.how["words"], found.how["looked_up"]) == (2, 1)
@@ -88,98 +109,95 @@ def test_words_that_stand_nearly_everywhere_weigh_but_are_not_looked_up(base: Ba
 # By meaning.
 
 
-def test_semantic_hits_come_by_their_cosine(base: Base) -> None:
+def test_vector_search_orders_by_cosine(base: Base) -> None:
     ids = base.add(("a", EAST), ("b", NORTH), ("c", NORTH_EAST))
-    hits = base.search.search(base.id, "", EAST, mode="semantic")
+    hits = base.search.search(base.id, "", EAST, search_type="vector")
     assert [hit.chunk_id for hit in hits] == [ids[0], ids[2], ids[1]]
-    assert [hit.scores["semantic"] for hit in hits] == pytest.approx([1, 0.8, 0], abs=1e-3)
-    assert [hit.scores["semantic_rank"] for hit in hits] == [1, 2, 3]
+    assert [hit.scores["vector"] for hit in hits] == pytest.approx([1, 0.8, 0], abs=1e-3)
+    assert [hit.scores["vector_rank"] for hit in hits] == [1, 2, 3]
 
 
-def test_neither_another_base_nor_a_version_to_come_is_seen(base: Base, world: World) -> None:
+def test_other_knowledge_bases_and_pending_versions_are_not_searched(base: Base, world: World) -> None:
     other = Base(world.pool, "other")
     other.add(("zeppelin", EAST))
     base.add(("zeppelin", EAST), live=False)
-    for mode in ("keyword", "semantic", "hybrid"):
-        assert base.found("zeppelin", EAST, mode=mode) == []
-        assert len(other.found("zeppelin", EAST, mode=mode)) == 1
+    for search_type in ("keyword", "vector", "hybrid"):
+        assert base.found("zeppelin", EAST, search_type=search_type) == []
+        assert len(other.found("zeppelin", EAST, search_type=search_type)) == 1
 
 
-def test_a_vector_of_another_model_is_refused(base: Base) -> None:
+def test_vector_of_another_model_is_refused(base: Base) -> None:
     base.add(("a", EAST))
     with pytest.raises(InvalidInput, match="the question has 2 dimensions, and the vectors of test have 3"):
-        base.found("a", (1.0, 0.0), mode="semantic")
+        base.found("a", (1.0, 0.0), search_type="vector")
 
 
-def test_like_a_document_are_others(base: Base) -> None:
+def test_similar_returns_other_documents(base: Base) -> None:
     (own, _), near, far = base.add(("a", EAST), ("b", NORTH)), base.add(("c", NORTH_EAST), ("d", NORTH_EAST)), base.add(("e", UP))  # fmt: skip
     ((document,),) = (row.values() for row in base.sql("SELECT document_id FROM agno.chunk WHERE id = %s", own))  # fmt: skip
-    like_document = base.search.similar(base.id, document_id=document)
-    assert [hit.chunk_id for hit in like_document] == [near[0], far[0]]
-    like_chunk = base.search.similar(base.id, chunk_id=own, per_document=None)
-    assert [hit.chunk_id for hit in like_chunk] == [*near, far[0]]
-    with pytest.raises(InvalidInput, match="similar to what"):
-        base.search.similar(base.id)
+    assert [hit.chunk_id for hit in base.search.similar(base.id, document)] == [near[0], far[0]]
+    every = base.search.similar(base.id, document, per_document=None)
+    assert [hit.chunk_id for hit in every] == [*near, far[0]]
 
 
 # By both.
 
 
-def test_both_sides_of_a_hybrid_score_are_known_whichever_side_found_it(base: Base) -> None:
+def test_hybrid_result_has_both_scores(base: Base) -> None:
     said, meant = base.add(("zeppelin", NORTH)), base.add(("airship", EAST))
-    hits = {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST, effort=Effort(candidates=1), limit=1)}  # fmt: skip
+    hits = {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST, effort=Effort(candidates=1), max_results=1)}  # fmt: skip
     hits |= {hit.chunk_id: hit for hit in base.search.search(base.id, "zeppelin", EAST)}
-    assert hits[said[0]].scores["semantic"] == pytest.approx(0, abs=1e-3)
+    assert hits[said[0]].scores["vector"] == pytest.approx(0, abs=1e-3)
     assert hits[meant[0]].scores["keyword"] == 0
-    assert hits[meant[0]].scores["semantic"] == pytest.approx(1, abs=1e-3)
+    assert hits[meant[0]].scores["vector"] == pytest.approx(1, abs=1e-3)
 
 
-def test_without_vectors_a_hybrid_search_is_one_by_words(base: Base) -> None:
+def test_hybrid_search_without_vectors_is_keyword_search(base: Base) -> None:
     ids = base.add("zeppelin", "airship")
     assert base.found("zeppelin", EAST) == ids[:1]
     assert base.found("zeppelin") == ids[:1]
-    assert base.found("zeppelin", EAST, mode="semantic") == []
+    assert base.found("zeppelin", EAST, search_type="vector") == []
 
 
-def test_a_chunk_whose_vector_is_still_to_come_is_found_by_its_words(base: Base) -> None:
+def test_hybrid_search_finds_a_chunk_without_a_vector(base: Base) -> None:
     base.add(("boat", NORTH))
     base.add(("train", UP))
     assert base.add("zeppelin")[0] in base.found("zeppelin", EAST)
 
 
-def test_a_chunk_is_read_in_its_place(base: Base) -> None:
+def test_neighbours_of_a_chunk_raise_its_score(base: Base) -> None:
     alone = base.add(("it flies", EAST))
     at_home = base.add(("the zeppelin", EAST), ("it flies", EAST))
     found = base.found("zeppelin flies", EAST, per_document=10)
     assert found.index(at_home[1]) < found.index(alone[0])
 
 
-def test_a_document_that_says_it_ten_times_leaves_room_for_another(base: Base) -> None:
+def test_document_with_many_matching_chunks_leaves_room_for_others(base: Base) -> None:
     said_often = base.add(*((f"zeppelin {number}", EAST) for number in range(10)))
     other = base.add(("zeppelin elsewhere", NORTH_EAST))
-    hits = base.search.search(base.id, "zeppelin", EAST, limit=4)
+    hits = base.search.search(base.id, "zeppelin", EAST, max_results=4)
     assert [hit.chunk_id in said_often for hit in hits] == [True, False, True, True]
     assert [hit.scores.get("sibling") for hit in hits] == pytest.approx([None, None, 0.8, 0.64])
-    assert other[0] not in base.found("zeppelin", EAST, limit=4, per_document=10)
+    assert other[0] not in base.found("zeppelin", EAST, max_results=4, per_document=10)
 
 
 # Around all of them.
 
 
-@pytest.mark.parametrize("mode", ["keyword", "semantic", "hybrid"])
-def test_filters_narrow_every_mode(base: Base, mode: Any) -> None:
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_filters_apply_to_every_search_type(base: Base, search_type: Any) -> None:
     base.add(("zeppelin", EAST), year=1930)
     newer = base.add(("zeppelin", NORTH_EAST), year=1999, uri="file:///b")
 
     def found(**conditions: Any) -> list[int]:
-        return base.found("zeppelin", EAST, mode=mode, filter=compile_filter(conditions))
+        return base.found("zeppelin", EAST, search_type=search_type, filter=compile_filter(conditions))
 
     assert found(year={"gt": 1950}) == found(year=1999) == found(uri={"prefix": "file:"}) == newer
     assert found(uri="file:///b", lang="en", created={"gt": "2020-01-01"}) == newer
     assert found(year=1) == []
 
 
-def test_a_hit_tells_where_it_stands(base: Base) -> None:
+def test_result_has_its_position(base: Base) -> None:
     _, second = base.add("one", "zeppelin", uri="file:///a", year=1930)
     base.sql("UPDATE agno.chunk SET heading = E'Air\\nShips' WHERE id = %s", second)
     (hit,) = base.search.search(base.id, "zeppelin")
@@ -187,60 +205,59 @@ def test_a_hit_tells_where_it_stands(base: Base) -> None:
     assert hit.metadata == {"year": 1930}
 
 
-def test_bounds(base: Base) -> None:
+def test_limits_of_a_search_are_applied(base: Base) -> None:
     base.add(("a", EAST), ("b", EAST), ("c", EAST))
     other = base.add(("d", NORTH_EAST))
-    assert len(base.found("", EAST, mode="semantic", limit=2)) == 2
-    assert base.found("", EAST, mode="semantic", per_document=1)[1:] == other
-    assert len(base.found("", EAST, mode="semantic", min_score=0.9)) == 3
+    assert len(base.found("", EAST, search_type="vector", max_results=2)) == 2
+    assert base.found("", EAST, search_type="vector", per_document=1)[1:] == other
     for wrong in (0, 1001):
-        with pytest.raises(InvalidInput, match=f"limit is {wrong}"):
-            base.found("", EAST, limit=wrong)
-    with pytest.raises(InvalidInput, match="no knowledge base has the id 0"):
+        with pytest.raises(InvalidInput, match=f"max_results is {wrong}"):
+            base.found("", EAST, max_results=wrong)
+    with pytest.raises(InvalidInput, match="there is no knowledge base with id 0"):
         base.search.search(0, "a")
 
 
 @pytest.mark.parametrize(("up", "down", "moved"), [(0, 0, None), (1, 0, 1.023), (10**6, 0, 1.1), (0, 10**6, 0.9)])  # fmt: skip
-def test_feedback_moves_a_score_by_a_tenth_at_the_most(base: Base, up: int, down: int, moved: float | None) -> None:  # fmt: skip
+def test_feedback_changes_a_score_by_at_most_a_tenth(base: Base, up: int, down: int, moved: float | None) -> None:  # fmt: skip
     (chunk,) = base.add(("a", EAST))
     if up or down:
         base.sql("INSERT INTO agno.feedback (chunk_id, up, down) VALUES (%s, %s, %s)", chunk, up, down)
-    (hit,) = base.search.search(base.id, "", EAST, mode="semantic")
+    (hit,) = base.search.search(base.id, "", EAST, search_type="vector")
     assert hit.scores.get("feedback") == (moved and pytest.approx(moved, abs=1e-3))
     assert hit.score == pytest.approx(moved or 1, abs=2e-3)
 
 
-def test_a_reranker_has_the_last_word(base: Base) -> None:
+def test_reranker_orders_the_results(base: Base) -> None:
     ids = base.add(*((text, EAST) for text in ("aa", "a", "aaa", "aaaa")))
 
     def by_length(question: str, hits: Sequence[SearchResult]) -> list[float]:
         return [float(len(hit.content)) for hit in hits]
 
-    hits = base.search.search(base.id, "q", EAST, mode="semantic", limit=2, rerank=by_length)
+    hits = base.search.search(base.id, "q", EAST, search_type="vector", max_results=2, rerank=by_length)
     assert [hit.chunk_id for hit in hits] == [ids[3], ids[2]]
     assert hits[0].scores["rerank"] == hits[0].score == 4
 
 
-def test_a_known_answer_is_given_again_until_the_base_changes(base: Base) -> None:
+def test_cached_results_are_returned_until_the_knowledge_base_changes(base: Base) -> None:
     (chunk,) = base.add("zeppelin")
     assert base.found("zeppelin") == [chunk]
     base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
     assert base.found("zeppelin") == [chunk]  # nobody said that it changed
-    assert base.found("zeppelin", limit=9) == []  # another question
+    assert base.found("zeppelin", max_results=9) == []  # another question
     base.sql("UPDATE agno.knowledge SET version = version + 1 WHERE id = %s", base.id)
     assert base.found("zeppelin") == []
 
 
-def test_only_so_many_answers_are_kept(base: Base) -> None:
+def test_cache_size_is_limited(base: Base) -> None:
     base.search = Search(base.pool, cached=2)
     (chunk,) = base.add("zeppelin")
     for limit in (1, 2, 3):
-        base.found("zeppelin", limit=limit)
+        base.found("zeppelin", max_results=limit)
     base.sql("DELETE FROM agno.chunk WHERE id = %s", chunk)
-    assert [len(base.found("zeppelin", limit=limit)) for limit in (3, 2, 1)] == [1, 1, 0]
+    assert [len(base.found("zeppelin", max_results=limit)) for limit in (3, 2, 1)] == [1, 1, 0]
 
 
-def test_an_answer_is_kept_for_a_while_only(base: Base) -> None:
+def test_cached_results_expire(base: Base) -> None:
     """Feedback moves ranks, and changes no base."""
     base.search = Search(base.pool, cached_s=0.0)
     (chunk,) = base.add("zeppelin")

@@ -16,7 +16,7 @@ def knowledges(world: World) -> KnowledgeBases:
     return world.database.knowledge
 
 
-def test_a_knowledge_base_is_made_once_and_options_that_are_given_replace_those_that_are_known(
+def test_knowledge_base_is_created_once_and_new_options_override_stored_ones(
     knowledges: KnowledgeBases,
 ) -> None:
     made = knowledges.ensure("docs", {"embedder": "hash:8", "description": "d"})
@@ -29,7 +29,7 @@ def test_a_knowledge_base_is_made_once_and_options_that_are_given_replace_those_
     assert [row.name for row in knowledges.all()] == ["docs"]
 
 
-def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: KnowledgeBases) -> None:
+def test_unknown_knowledge_base_suggests_similar_names(knowledges: KnowledgeBases) -> None:
     knowledges.ensure("documents")
     with pytest.raises(UnknownKnowledge, match=r"'document'.*Did you mean 'documents'"):
         knowledges.get("document")
@@ -37,12 +37,12 @@ def test_who_names_one_that_is_not_there_is_told_of_those_nearby(knowledges: Kno
         knowledges.submit("document", ["/tmp"])
 
 
-def test_a_submit_for_one_that_is_not_there_stores_nothing(world: World, knowledges: KnowledgeBases) -> None:
-    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There is none yet"):
+def test_submit_to_an_unknown_knowledge_base_stores_nothing(world: World, knowledges: KnowledgeBases) -> None:
+    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There are none yet"):
         knowledges.submit("docs", ["/tmp"])
 
 
-def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: KnowledgeBases) -> None:
+def test_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp/a", "/tmp/b"], idempotency_key="k", metadata={"by": "me"})
     again = knowledges.submit("docs", ["/tmp/a"], idempotency_key="k")
@@ -58,9 +58,7 @@ def test_an_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledg
     ]
 
 
-def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
-    world: World, knowledges: KnowledgeBases
-) -> None:
+def test_submit_commits_with_the_callers_transaction(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     with (
         world.unchanged(),
@@ -70,25 +68,23 @@ def test_a_submit_in_the_callers_transaction_is_there_when_that_commits(
         assert knowledges.submit("docs", ["text"], connection=connection).created
 
 
-def test_the_progress_of_what_is_no_ingestion_is_not_found(world: World, knowledges: KnowledgeBases) -> None:
+def test_progress_of_an_unknown_ingestion_is_not_found(world: World, knowledges: KnowledgeBases) -> None:
     for run_id in (unknown_id(), world.submit().run_id):
-        with pytest.raises(RunNotFound, match="knowledge ls"):
+        with pytest.raises(RunNotFound, match="knowledge show"):
             knowledges.progress(run_id)
 
 
-def test_the_first_space_is_searched_and_the_next_one_is_built_beside_it(knowledges: KnowledgeBases) -> None:
+def test_first_embedding_space_is_searched_and_the_next_one_is_built(knowledges: KnowledgeBases) -> None:
     docs = knowledges.ensure("docs")
-    first = knowledges.ensure_space(docs.id, "hash:8", 8)
-    assert knowledges.ensure_space(docs.id, "hash:8", 8) == first
+    first = knowledges.ensure_embedding_space(docs.id, "hash:8", 8)
+    assert knowledges.ensure_embedding_space(docs.id, "hash:8", 8) == first
     assert first.status == "current"
-    assert knowledges.get("docs").space_id == first.id
-    assert knowledges.ensure_space(docs.id, "hash:16", 16).status == "building"
-    assert knowledges.get("docs").space_id == first.id
+    assert knowledges.get("docs").embedding_space_id == first.id
+    assert knowledges.ensure_embedding_space(docs.id, "hash:16", 16).status == "building"
+    assert knowledges.get("docs").embedding_space_id == first.id
 
 
-def test_a_knowledge_base_that_is_removed_ends_its_ingestions(
-    world: World, knowledges: KnowledgeBases
-) -> None:
+def test_removing_a_knowledge_base_ends_its_ingestions(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     knowledges.remove("docs")
@@ -98,7 +94,7 @@ def test_a_knowledge_base_that_is_removed_ends_its_ingestions(
         knowledges.get("docs")
 
 
-def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges: KnowledgeBases) -> None:
+def test_ingestion_can_not_be_forked_or_redriven(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     with world.unchanged():
@@ -111,13 +107,15 @@ def test_an_ingestion_can_not_be_forked_nor_sent_again(world: World, knowledges:
                 handle.fork(at)
 
 
-def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(
+def test_omitted_embedder_keeps_the_stored_one(
     knowledges: KnowledgeBases,
 ) -> None:
     knowledges.ensure("docs", {"embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people"})
-    kept = knowledges.ensure("docs", as_options(Knowledge("docs", searching=SearchConfig(limit=3)))).options
+    kept = knowledges.ensure(
+        "docs", as_options(Knowledge("docs", search_config=SearchConfig(max_results=3)))
+    ).options
     assert kept == {
-        "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "searching": {"limit": 3},
+        "embedder": "hash:8", "vision": "openai:gpt-5", "description": "of people", "search_config": {"max_results": 3},
     }  # fmt: skip
     assert (
         knowledges.ensure("docs", as_options(Knowledge("docs", embedder="local"))).options["embedder"]
@@ -128,5 +126,5 @@ def test_code_that_says_nothing_of_the_embedder_leaves_the_one_that_there_is(
         embedder="hash:8",
         vision="openai:gpt-5",
         description="of people",
-        searching=SearchConfig(limit=3),
+        search_config=SearchConfig(max_results=3),
     )

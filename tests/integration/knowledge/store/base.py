@@ -18,11 +18,11 @@ class Base:
         self.search = Search(pool)
         self.id = self._one("INSERT INTO agno.knowledge (name) VALUES (%s) RETURNING id", name)
         self.space = self._one(
-            "INSERT INTO agno.space (knowledge_id, model, dimensions, status) VALUES (%s, 'test', %s, 'current') RETURNING id",
+            "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) VALUES (%s, 'test', %s, 'current') RETURNING id",
             self.id,
             dimensions,
         )
-        self.sql("UPDATE agno.knowledge SET space_id = %s WHERE id = %s", self.space, self.id)
+        self.sql("UPDATE agno.knowledge SET embedding_space_id = %s WHERE id = %s", self.space, self.id)
 
     def add(
         self,
@@ -62,7 +62,7 @@ class Base:
         with self.pool.connection() as connection, connection.transaction():
             connection.execute("SELECT FROM agno.chunk WHERE id = %s FOR KEY SHARE", [chunk])
             connection.execute(
-                "INSERT INTO agno.chunk_embedding (space_id, chunk_id, embedding) VALUES (%s, %s, %s::text::halfvec)",
+                "INSERT INTO agno.chunk_embedding (embedding_space_id, chunk_id, embedding) VALUES (%s, %s, %s::text::halfvec)",
                 [self.space, chunk, str(list(vector))],
             )
 

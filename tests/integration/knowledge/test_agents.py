@@ -30,7 +30,7 @@ def chunks(play: Play) -> list[int]:
     return [row["id"] for row in play.pool.run("SELECT id FROM agno.chunk ORDER BY position")]
 
 
-def hits(chunks: list[int], semantic: float = 0.8) -> list[SearchResult]:
+def hits(chunks: list[int], vector: float = 0.8) -> list[SearchResult]:
     return [
         SearchResult(
             chunk,
@@ -39,7 +39,7 @@ def hits(chunks: list[int], semantic: float = 0.8) -> list[SearchResult]:
             f"chunk {place}",
             1 / (place + 1),
             title=f"Page {place}",
-            scores={"semantic": semantic},
+            scores={"vector": vector},
         )
         for place, chunk in enumerate(chunks)
     ]
@@ -52,7 +52,7 @@ def counted(play: Play, chunks: list[int]) -> list[tuple[int, int]]:
     return [known.get(chunk, (0, 0)) for chunk in chunks]
 
 
-def test_an_agent_searches_and_what_it_cites_is_told_and_counted(play: Play, chunks: list[int]) -> None:
+def test_citations_of_an_agent_are_reported_and_counted(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks[:2])
     cue = Cue(
         Turn(calls=(("search_knowledge", {"query": "what is a lease?"}),)),
@@ -73,43 +73,43 @@ def test_an_agent_searches_and_what_it_cites_is_told_and_counted(play: Play, chu
     assert counted(play, chunks) == [(1, 1), (1, 1), (0, 0)]
 
 
-def test_what_goes_with_a_question_is_found_once_whoever_carries_the_turn(
-    play: Play, chunks: list[int]
-) -> None:
+def test_results_for_a_question_are_stored_for_retried_turns(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks)
     cue = Cue(Turn(text="[2] says so"))
-    agent = Agent(name="helper", model=cue.model, knowledge=DOCS.context(limit=3), instructions="Be brief.")
+    agent = Agent(
+        name="helper", model=cue.model, knowledge=DOCS.context(max_results=3), instructions="Be brief."
+    )
     engine, step = play.engine(agent), play.submit("helper", "What is a lease?")
     claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim is not None
-    first = play.shelf.library.ground(DOCS.context(limit=3), step.run_id, claim.messages)
+    first = play.shelf.library.ground(DOCS.context(max_results=3), step.run_id, claim.messages)
     play.shelf.hits = []  # the knowledge base has changed, and then the worker dies
     play.world.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
     run_turn(engine, step.run_id, step.step_id, 0)
 
     (asked,) = cue.asked
     assert asked.tools == ()
-    assert asked.system.startswith("Be brief.\n\nFrom the knowledge base 'docs'")
+    assert asked.system.startswith("Be brief.\n\nResults from the knowledge base 'docs'")
     for hit in first:
         assert hit.content in asked.system
     assert [each.cited for each in play.handle(step.run_id).references] == [False, True, False]
     assert counted(play, chunks) == [(1, 0), (1, 1), (1, 0)]
 
 
-def test_a_search_that_finds_nothing_says_so_and_leaves_a_gap(play: Play, chunks: list[int]) -> None:
+def test_search_without_results_reports_it_and_records_a_gap(play: Play, chunks: list[int]) -> None:
     cue = Cue(
         Turn(calls=tuple(("search_knowledge", {"query": text}) for text in ("What  is a Fence?", "what is a fence"))),
         Turn(text="I don't know."),
     )  # fmt: skip
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
-    assert all("Nothing in 'docs' fits" in said for said in play.results(run.id))
-    assert [(gap.question, gap.asked) for gap in play.shelf.library.learned.gaps("docs")] == [
+    assert all("Nothing in 'docs' matches" in said for said in play.results(run.id))
+    assert [(gap.question, gap.asked) for gap in play.shelf.library.feedback.gaps("docs")] == [
         ("what is a fence", 2)
     ]
     assert play.handle(run.id).references == []
 
 
-def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Play, chunks: list[int]) -> None:
+def test_confident_note_is_ingested_and_others_wait_for_a_review(play: Play, chunks: list[int]) -> None:
     note = {"title": "Fences", "text": "A fence holds the late.", "source": "ann"}
     cue = Cue(
         Turn(calls=(
@@ -119,9 +119,9 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
         )),
         Turn(text="Noted."),
     )  # fmt: skip
-    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns(0.8)))
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback(0.8)))
     added, waits, wrong = play.results(run.id)
-    assert ("is being added" in added, "waits for a person" in waits, "confidence" in wrong) == (
+    assert ("is being added" in added, "waits for a review" in waits, "confidence" in wrong) == (
         True,
         True,
         True,
@@ -130,21 +130,21 @@ def test_what_is_surely_known_is_added_and_the_rest_waits_for_a_person(play: Pla
     assert source.text == "A fence holds the late."
     assert source.uri.startswith("learned:")
     assert source.metadata == {"author": "helper", "run_id": run.id, "confidence": 0.9, "source": "ann"}
-    (kept,) = play.shelf.library.learned.notes("docs")
+    (kept,) = play.shelf.library.feedback.notes("docs")
     assert (kept.title, kept.author, kept.run_id, kept.confidence) == ("Fences", "helper", run.id, 0.5)
 
 
-def test_an_agent_that_may_not_learn_has_no_tool_for_it(play: Play) -> None:
+def test_agent_without_feedback_has_no_add_tool(play: Play) -> None:
     cue = Cue(Turn(text="ok"))
     play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))
     assert [spec.name for spec in cue.asked[0].tools] == ["search_knowledge"]
 
 
-def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model(play: Play) -> None:
+def test_note_for_an_unknown_knowledge_base_is_an_error_for_the_model(play: Play) -> None:
     note = {"title": "t", "text": "x", "source": "s", "confidence": 0.1}
     cue = Cue(Turn(calls=(("add_knowledge", note),)), Turn(text="ok"))
-    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.learns()))
-    assert play.results(run.id) == ["There is no knowledge base 'docs' yet: nothing was added."]
+    run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS.with_feedback()))
+    assert play.results(run.id) == ["There is no knowledge base 'docs' yet: the note was not added."]
 
 
 @pytest.mark.parametrize(
@@ -157,18 +157,16 @@ def test_a_note_for_a_knowledge_base_that_is_not_there_is_an_error_for_the_model
         ([None, 0.1], (0.1, True)),
     ],
 )
-def test_a_question_is_a_gap_when_its_best_hit_is_not_alike(
+def test_question_is_a_gap_if_its_best_result_has_a_low_cosine(
     alike: list[float | None], said: tuple[float | None, bool]
 ) -> None:
     found = [
-        SearchResult(1, 1, "u", "c", 1.0, scores={} if each is None else {"semantic": each}) for each in alike
+        SearchResult(1, 1, "u", "c", 1.0, scores={} if each is None else {"vector": each}) for each in alike
     ]
     assert judged(found, 0.3) == said
 
 
-def test_the_results_of_a_search_are_json_that_says_where_they_are_from(
-    play: Play, chunks: list[int]
-) -> None:
+def test_search_results_are_json_with_their_uris(play: Play, chunks: list[int]) -> None:
     play.shelf.hits = hits(chunks[:1])
     cue = Cue(Turn(calls=(("search_knowledge", {"query": "x"}),)), Turn(text="ok"))
     run = play.run(Agent(name="helper", model=cue.model, knowledge=DOCS))

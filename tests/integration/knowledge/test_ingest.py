@@ -17,7 +17,8 @@ from agno_workers.knowledge.steps import MODEL, take_embed
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
-from agno_workers.knowledge.types import Chunking
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.knowledge.types import NEAR_BANDS, Chunking
 from tests import invariants
 from tests.ingesting import Later, Shelf
 from tests.integration.storage.world import World
@@ -43,7 +44,7 @@ def small(world: World) -> Shelf:
     return Shelf(world, SMALL)
 
 
-def test_documents_are_in_with_their_chunks_and_vectors(small: Shelf) -> None:
+def test_documents_are_stored_with_chunks_and_vectors(small: Shelf) -> None:
     small.books = {f"b{place}": f"one of {place}\n\ntwo of {place}" for place in range(7)}
     summary = small.run()
     assert small.chunks() == {name: text.split("\n\n") for name, text in small.books.items()}
@@ -54,13 +55,13 @@ def test_documents_are_in_with_their_chunks_and_vectors(small: Shelf) -> None:
     assert summary["tokens"] > 0
 
 
-def test_how_much_is_coming_is_told_before_any_of_it_is_in(shelf: Shelf) -> None:
+def test_expected_size_is_known_before_documents_are_stored(shelf: Shelf) -> None:
     shelf.books = {"a": "x " * 3000}
     shelf.take(shelf.submit(""))
     assert [chunks for _, chunks in shelf.expected] == [6000 // Chunking().max_chars]
 
 
-def test_the_same_again_is_not_read(small: Shelf) -> None:
+def test_unchanged_documents_are_not_read_again(small: Shelf) -> None:
     small.books = {f"b{place}": f"text {place}" for place in range(5)}
     small.run()
     small.fetched.clear()
@@ -69,7 +70,7 @@ def test_the_same_again_is_not_read(small: Shelf) -> None:
     assert len(small.embedder.seen) == 5
 
 
-def test_of_an_edited_document_only_the_new_chunks_are_embedded(shelf: Shelf) -> None:
+def test_only_new_chunks_of_an_edited_document_are_embedded(shelf: Shelf) -> None:
     shelf.books = {"a": "one\n\ntwo\n\nthree", "b": "other"}
     shelf.run()
     ids = dict(_ids(shelf))
@@ -84,7 +85,7 @@ def test_of_an_edited_document_only_the_new_chunks_are_embedded(shelf: Shelf) ->
     assert (summary["documents"], summary["unchanged"], summary["embedded"]) == (1, 1, 3)
 
 
-def test_a_search_sees_the_old_version_until_the_last_vector_of_the_new_one_is_there(small: Shelf) -> None:
+def test_search_returns_the_old_version_until_the_new_one_has_all_vectors(small: Shelf) -> None:
     small.books = {"a": "one\n\ntwo\n\nthree\n\nfour"}
     small.run()
     small.books["a"] = "1\n\n2\n\n3\n\n4\n\nfour"
@@ -101,7 +102,7 @@ def test_a_search_sees_the_old_version_until_the_last_vector_of_the_new_one_is_t
     assert small.chunks(live=False) == {}
 
 
-def test_an_edit_that_brings_no_new_text_is_there_at_once(shelf: Shelf) -> None:
+def test_edit_without_new_text_is_searchable_at_once(shelf: Shelf) -> None:
     shelf.books = {"a": "one\n\ntwo", "b": "three"}
     shelf.run()
     shelf.embedder.seen.clear()
@@ -114,7 +115,7 @@ def test_an_edit_that_brings_no_new_text_is_there_at_once(shelf: Shelf) -> None:
     assert shelf.without_vector() == 0
 
 
-def test_what_has_left_its_origin_goes_and_what_came_by_itself_stays(shelf: Shelf) -> None:
+def test_documents_missing_from_their_origin_are_removed_and_single_ones_stay(shelf: Shelf) -> None:
     shelf.books = {"a1": "a one", "a2": "a two", "b1": "b one"}
     shelf.run("a", "b", {"uri": "note", "text": "a note"})
     del shelf.books["a2"], shelf.books["b1"]
@@ -123,7 +124,7 @@ def test_what_has_left_its_origin_goes_and_what_came_by_itself_stays(shelf: Shel
     assert summary["removed"] == 1
 
 
-def test_what_is_brought_in_by_itself_once_more_still_belongs_to_its_origin(shelf: Shelf) -> None:
+def test_document_ingested_again_by_itself_keeps_its_origin(shelf: Shelf) -> None:
     shelf.books = {"a1": "a one\n\nmore", "a2": "a two", "a3": "a three", "a4": "a four"}
     shelf.run("a")
     shelf.books |= {"a1": "a one\n\nedited", "a2": "a new two"}
@@ -135,7 +136,7 @@ def test_what_is_brought_in_by_itself_once_more_still_belongs_to_its_origin(shel
     assert sorted(shelf.chunks()) == ["a0"]
 
 
-def test_a_scan_that_failed_removes_nothing(shelf: Shelf) -> None:
+def test_failed_scan_removes_nothing(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     shelf.run()
     send = shelf.submit("")
@@ -149,7 +150,7 @@ def test_a_scan_that_failed_removes_nothing(shelf: Shelf) -> None:
     assert shelf.chunks() == {"a": ["text"]}
 
 
-def test_an_ingestion_that_a_later_one_overtook_removes_nothing(shelf: Shelf) -> None:
+def test_overtaken_ingestion_removes_nothing(shelf: Shelf) -> None:
     shelf.books = {"a": "one"}
     shelf.run()
     shelf.books = {}
@@ -166,7 +167,7 @@ def test_an_ingestion_that_a_later_one_overtook_removes_nothing(shelf: Shelf) ->
 
 
 @pytest.mark.parametrize("batch_documents", [1, 50])
-def test_the_same_text_under_another_name_has_no_chunks_of_its_own(world: World, batch_documents: int) -> None:  # fmt: skip
+def test_duplicate_has_no_chunks(world: World, batch_documents: int) -> None:  # fmt: skip
     shelf = Shelf(world, IngestLimits(batch_documents=batch_documents, publish_after_s=0.0))
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "other"}
     summary = shelf.run()
@@ -176,7 +177,7 @@ def test_the_same_text_under_another_name_has_no_chunks_of_its_own(world: World,
 
 
 @pytest.mark.parametrize("how", ["edited", "gone", "removed"])
-def test_a_text_outlives_the_document_it_was_first_read_from(shelf: Shelf, how: str) -> None:
+def test_removing_an_original_reassigns_its_chunks(shelf: Shelf, how: str) -> None:
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "same\n\ntext"}
     shelf.run()
     match how:
@@ -198,7 +199,7 @@ def test_a_text_outlives_the_document_it_was_first_read_from(shelf: Shelf, how: 
     assert shelf.without_vector() == 0
 
 
-def test_a_duplicate_that_gets_a_text_of_its_own_has_it_at_once(shelf: Shelf) -> None:
+def test_edited_duplicate_is_searchable_at_once(shelf: Shelf) -> None:
     shelf.books = {"a": "same", "b": "same"}
     shelf.run()
     shelf.books["b"] = "own"
@@ -206,7 +207,7 @@ def test_a_duplicate_that_gets_a_text_of_its_own_has_it_at_once(shelf: Shelf) ->
     assert shelf.chunks() == {"a": ["same"], "b": ["own"]}
 
 
-def test_a_document_that_becomes_a_duplicate_gives_its_chunks_up(shelf: Shelf) -> None:
+def test_document_that_becomes_a_duplicate_loses_its_chunks(shelf: Shelf) -> None:
     shelf.books = {"a": "same", "b": "own"}
     shelf.run()
     shelf.books["b"] = "same"
@@ -214,7 +215,7 @@ def test_a_document_that_becomes_a_duplicate_gives_its_chunks_up(shelf: Shelf) -
     assert shelf.chunks() == {"a": ["same"]}
 
 
-def test_two_documents_that_are_edited_to_the_same_text_end_with_one_copy_of_its_chunks(shelf: Shelf) -> None:  # fmt: skip
+def test_two_documents_edited_to_the_same_text_share_one_copy_of_chunks(shelf: Shelf) -> None:  # fmt: skip
     shelf.books = {"a": "one", "b": "two"}
     shelf.run()
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext"}
@@ -223,18 +224,24 @@ def test_two_documents_that_are_edited_to_the_same_text_end_with_one_copy_of_its
     assert shelf.world.value("SELECT count(*) FROM agno.document WHERE duplicate_of IS NOT NULL") == 1
 
 
-def test_nearly_the_same_is_kept_and_said(shelf: Shelf) -> None:
-    shelf.books = {"a": "alike one", "b": "alike two", "c": "other"}
+def duplicates(shelf: Shelf, limit: int = 100) -> list[tuple[str, str]]:
+    knowledge_id = shelf.knowledges.get("docs").id
+    found = KnowledgeStats(shelf.world.pool).duplicates(knowledge_id, limit)
+    return [(each.uri, each.of) for each in found]
+
+
+def test_duplicates_and_near_duplicates_are_listed(shelf: Shelf) -> None:
+    shelf.books = {"a": "alike one", "b": "alike two", "c": "other", "d": "other"}
     shelf.run()
-    rows = shelf.world.sql(
-        "SELECT d.uri, o.uri AS near FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
-    )
-    assert rows == [{"uri": "b", "near": "a"}]
+    assert duplicates(shelf) == [("d", "c"), ("b", "a")]
     assert len(shelf.chunks()) == 3
+    shelf.books["b"] = "something else"
+    shelf.run()
+    assert duplicates(shelf) == [("d", "c")]
 
 
 @pytest.mark.parametrize("embed_texts", [3, 100])
-def test_a_text_that_stands_in_many_new_documents_is_embedded_once(world: World, embed_texts: int) -> None:
+def test_text_of_many_new_documents_is_embedded_once(world: World, embed_texts: int) -> None:
     """Whether they are in one step, or all of them are read before the first vector is made."""
     shelf = Shelf(world, IngestLimits(embed_texts=embed_texts, publish_after_s=0.0))
     shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(8)}
@@ -251,7 +258,7 @@ def test_a_text_that_stands_in_many_new_documents_is_embedded_once(world: World,
 # What goes wrong.
 
 
-def test_one_document_that_can_not_be_had_or_read_fails_alone(small: Shelf) -> None:
+def test_failure_of_one_document_does_not_affect_others(small: Shelf) -> None:
     small.books = {"a": "fine", "b": " ", "c": "denied", "d": "fine, too"}
     small.ill["c"] = SourceRejected("c is denied to everybody")
     send = small.submit("")
@@ -264,7 +271,7 @@ def test_one_document_that_can_not_be_had_or_read_fails_alone(small: Shelf) -> N
     assert (progress.total, progress.settled, progress.failed, progress.to_embed) == (4, 4, 2, 0)
 
 
-def test_a_failed_edit_leaves_the_document_as_it_was(shelf: Shelf) -> None:
+def test_failed_edit_keeps_the_old_document(shelf: Shelf) -> None:
     shelf.books = {"a": "old"}
     shelf.run()
     shelf.books = {"a": " "}
@@ -272,7 +279,7 @@ def test_a_failed_edit_leaves_the_document_as_it_was(shelf: Shelf) -> None:
     assert shelf.chunks() == {"a": ["old"]}
 
 
-def test_a_source_that_is_away_is_tried_three_times(shelf: Shelf) -> None:
+def test_unavailable_source_is_tried_three_times(shelf: Shelf) -> None:
     shelf.books = {"a": "text", "b": "text too"}
     shelf.ill["a"] = SourceUnavailable("away", retry_after_s=7)
     send = shelf.submit("")
@@ -286,7 +293,7 @@ def test_a_source_that_is_away_is_tried_three_times(shelf: Shelf) -> None:
     assert (failure.uri, failure.type) == ("a", "SourceUnavailable")
 
 
-def test_what_failed_is_ingested_anew_and_nothing_else(shelf: Shelf) -> None:
+def test_retry_ingests_failed_sources_only(shelf: Shelf) -> None:
     shelf.books = {"a": "fine", "b": "denied"}
     shelf.ill["b"] = SourceRejected("denied")
     send = shelf.submit("")
@@ -302,7 +309,7 @@ def test_what_failed_is_ingested_anew_and_nothing_else(shelf: Shelf) -> None:
     assert shelf.knowledges.progress(again.run_id).total == 1
 
 
-def test_a_document_that_breaks_its_whole_step_is_found_and_the_others_are_in(small: Shelf) -> None:
+def test_document_that_fails_its_whole_step_is_isolated(small: Shelf) -> None:
     """As one whose text Postgres does not take."""
     small.books = {name: f"text {name}" for name in "abcdef"}
     small.breaks = {"c"}
@@ -314,7 +321,7 @@ def test_a_document_that_breaks_its_whole_step_is_found_and_the_others_are_in(sm
     assert (failure.uri, failure.type) == ("c", "ValueError")
 
 
-def test_a_text_that_the_model_refuses_stays_without_a_vector_and_the_others_have_one(small: Shelf) -> None:
+def test_rejected_text_stays_without_a_vector(small: Shelf) -> None:
     small.books = {"a": "1\n\n2\n\nbad\n\n3\n\n4", "b": "5"}
     small.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
     send = small.submit("")
@@ -332,7 +339,7 @@ def test_a_text_that_the_model_refuses_stays_without_a_vector_and_the_others_hav
     assert small.without_vector() == 0
 
 
-def test_an_edit_with_a_text_that_the_model_refuses_is_searched_all_the_same(small: Shelf) -> None:
+def test_edit_with_a_rejected_text_is_searchable(small: Shelf) -> None:
     small.books = {"a": "old"}
     small.run()
     small.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
@@ -341,7 +348,7 @@ def test_an_edit_with_a_text_that_the_model_refuses_is_searched_all_the_same(sma
     assert small.chunks() == {"a": ["new", "bad"]}
 
 
-def test_a_key_that_the_provider_refuses_ends_the_ingestion_and_what_is_in_stays_in(shelf: Shelf) -> None:
+def test_rejected_key_ends_the_ingestion_and_stored_documents_stay(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     shelf.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
     send = shelf.submit("")
@@ -354,7 +361,7 @@ def test_a_key_that_the_provider_refuses_ends_the_ingestion_and_what_is_in_stays
     assert shelf.without_vector() == 0
 
 
-def test_an_ingestion_that_fails_ends_all_its_steps(small: Shelf) -> None:
+def test_failed_ingestion_ends_all_its_steps(small: Shelf) -> None:
     small.books = {name: f"{name} one\n\n{name} two" for name in "abcdef"}
     small.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
     send = small.submit("")
@@ -366,7 +373,7 @@ def test_an_ingestion_that_fails_ends_all_its_steps(small: Shelf) -> None:
     assert small.without_vector() == 0
 
 
-def test_a_worker_that_has_no_key_leaves_it_to_another_one(shelf: Shelf) -> None:
+def test_worker_without_a_key_leaves_the_step_to_another_one(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     lacking = [ModelRejected("no key", status=None, code="not_configured"), None]
     shelf.embedder.refuses = lambda _: lacking.pop(0)
@@ -376,7 +383,7 @@ def test_a_worker_that_has_no_key_leaves_it_to_another_one(shelf: Shelf) -> None
     assert (shelf.without_vector(), lacking) == (0, [])
 
 
-def test_a_provider_that_is_away_is_waited_for(shelf: Shelf) -> None:
+def test_unavailable_provider_is_retried(shelf: Shelf) -> None:
     shelf.books = {"a": "text"}
     away = [ModelUnavailable("away", retry_after_s=20), ModelUnavailable("away"), None]
     shelf.embedder.refuses = lambda _: away.pop(0)
@@ -391,7 +398,7 @@ def test_a_provider_that_is_away_is_waited_for(shelf: Shelf) -> None:
 # Two at once, and late ones.
 
 
-def test_two_workers_that_carry_the_same_step_write_it_once(world: World, shelf: Shelf) -> None:
+def test_two_workers_with_the_same_step_commit_once(world: World, shelf: Shelf) -> None:
     other = Shelf(world, worker="w2")
     shelf.books = other.books = {"a": "one\n\ntwo", "b": "three"}
     (read,) = shelf.take(shelf.submit("")).sends
@@ -407,7 +414,7 @@ def test_two_workers_that_carry_the_same_step_write_it_once(world: World, shelf:
     assert shelf.chunks() == {"a": ["one", "two"], "b": ["three"]}
 
 
-def test_of_two_ingestions_of_the_same_document_the_newer_text_stays(world: World, shelf: Shelf) -> None:
+def test_newer_text_of_two_concurrent_ingestions_stays(world: World, shelf: Shelf) -> None:
     shelf.books = {"a": "first"}
     shelf.run()
     shelf.books["a"] = "second"
@@ -426,7 +433,7 @@ def test_of_two_ingestions_of_the_same_document_the_newer_text_stays(world: Worl
     assert shelf.knowledges.progress(early.run_id).settled == 1
 
 
-def test_new_documents_that_two_ingestions_find_are_there_once(world: World, shelf: Shelf) -> None:
+def test_document_found_by_two_ingestions_is_stored_once(world: World, shelf: Shelf) -> None:
     shelf.books = {name: f"text {name}" for name in "abc"}
     (early,) = shelf.take(shelf.submit("")).sends
 
@@ -443,7 +450,7 @@ def test_new_documents_that_two_ingestions_find_are_there_once(world: World, she
 
 
 @pytest.mark.parametrize("after", ["scan", "ingest", "embed"])
-def test_a_cancelled_ingestion_leaves_what_is_in_and_the_next_one_completes_it(
+def test_cancelled_ingestion_keeps_documents_and_the_next_one_completes_them(
     small: Shelf, after: str
 ) -> None:
     small.books = {name: f"{name} one\n\n{name} two" for name in "abcd"}
@@ -457,7 +464,7 @@ def test_a_cancelled_ingestion_leaves_what_is_in_and_the_next_one_completes_it(
     assert small.world.journal.cancel(send.run_id)
     for late in sends:
         assert not small.take(late).recorded
-    assert small.ingest.go_on(send.run_id) == ()
+    assert small.ingest.schedule_next(send.run_id) == ()
     assert small.world.look.run(send.run_id).status == "cancelled"
     assert sorted(small.chunks()) == ([] if after == "scan" else ["a", "b"])
     small.run()
@@ -466,7 +473,7 @@ def test_a_cancelled_ingestion_leaves_what_is_in_and_the_next_one_completes_it(
     assert len(small.embedder.seen) == 8
 
 
-def test_a_cancelled_edit_is_completed_by_the_next_ingestion(small: Shelf) -> None:
+def test_cancelled_edit_is_completed_by_the_next_ingestion(small: Shelf) -> None:
     small.books = {"a": "old\n\nstays"}
     small.run()
     small.books = {"a": "1\n\n2\n\n3\n\n4\n\nstays"}
@@ -483,7 +490,7 @@ def test_a_cancelled_edit_is_completed_by_the_next_ingestion(small: Shelf) -> No
     assert small.embedder.seen == ["4"], "the vectors that were made before are used"
 
 
-def test_a_paused_ingestion_goes_on_when_it_is_resumed(small: Shelf) -> None:
+def test_paused_ingestion_continues_after_resume(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abcdef"}
     send = small.submit("")
     first, *_ = small.take(send).sends
@@ -495,7 +502,7 @@ def test_a_paused_ingestion_goes_on_when_it_is_resumed(small: Shelf) -> None:
     assert len(small.chunks()) == 6
 
 
-def test_a_knowledge_base_that_is_removed_in_the_middle_takes_its_ingestion_with_it(small: Shelf) -> None:
+def test_removing_a_knowledge_base_ends_its_running_ingestion(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abcdef"}
     send = small.submit("")
     first, *_ = small.take(send).sends
@@ -505,22 +512,22 @@ def test_a_knowledge_base_that_is_removed_in_the_middle_takes_its_ingestion_with
     assert small.world.count("document") == small.world.count("source") == 0
 
 
-def test_what_follows_is_written_by_the_keeper_where_nobody_came_to_it(small: Shelf) -> None:
+def test_keeper_schedules_next_steps_after_a_crash(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abc"}
     send = small.submit("")
     small.world.journal.published([send.outbox_id])
     claim = small.ingest.claim(send.kind, send.run_id, send.step_id, 0)
     assert claim is not None
-    small.ingest._followed = lambda claim: NOT_RECORDED  # type: ignore[method-assign]  # dies after the commit
+    small.ingest._committed = lambda claim: NOT_RECORDED  # type: ignore[method-assign]  # dies after the commit
     small.ingest.finish_scan(claim, [(source, b"r") for source in small.find("", {})], [])
-    del small.ingest._followed
+    del small.ingest._committed
     assert small.ingest.halted(10) == [send.run_id]
     small.finish(send.run_id)
     assert len(small.chunks()) == 3
     assert small.ingest.halted(10) == []
 
 
-def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
+def test_windows_limit_the_steps_sent_at_a_time(small: Shelf) -> None:
     small.books = {f"b{place:02}": f"one {place}\n\ntwo {place}" for place in range(20)}
     send = small.submit("")
     todo = list(small.take(send).sends)
@@ -532,14 +539,14 @@ def test_windows_bound_what_is_sent_at_a_time(small: Shelf) -> None:
     assert small.without_vector() == 0
 
 
-def test_a_tidy_that_another_one_is_before_holds_no_worker_and_is_no_failure(shelf: Shelf) -> None:
+def test_finalize_retries_while_the_index_lock_is_taken(shelf: Shelf) -> None:
     answers = [*[Taken("another one is at it")] * 5, ValueError("what nobody expected"), None]
 
-    def tidy_index(knowledge_id: int) -> None:
+    def refresh_index(knowledge_id: int) -> None:
         if (answer := answers.pop(0)) is not None:
             raise answer
 
-    shelf.intake = dataclasses.replace(shelf.intake, tidy_index=tidy_index)
+    shelf.intake = dataclasses.replace(shelf.intake, refresh_index=refresh_index)
     shelf.books = {"a": "one"}
     assert shelf.run()["documents"] == 1
     assert answers == []
@@ -556,7 +563,7 @@ def later(shelf: Shelf) -> Later:
     return shelf.embedder
 
 
-def test_a_batch_is_waited_for_without_a_worker(shelf: Shelf, later: Later) -> None:
+def test_provider_batch_is_polled_without_blocking_a_worker(shelf: Shelf, later: Later) -> None:
     send = shelf.submit("", options={"batch": True})
     shelf.carry(send)
     assert [sorted(texts) for texts in later.batches.values()] == [["one", "three", "two"]]
@@ -569,9 +576,7 @@ def test_a_batch_is_waited_for_without_a_worker(shelf: Shelf, later: Later) -> N
     assert len(later.batches) == 1
 
 
-def test_a_batch_that_was_made_right_before_a_crash_is_found_and_not_made_twice(
-    shelf: Shelf, later: Later
-) -> None:
+def test_provider_batch_started_before_a_crash_is_found(shelf: Shelf, later: Later) -> None:
     def dies() -> None:
         raise SystemExit("embed.started")
 
@@ -591,7 +596,7 @@ def test_a_batch_that_was_made_right_before_a_crash_is_found_and_not_made_twice(
 
 
 @pytest.mark.parametrize("error", [ModelUnavailable("it is away"), ValueError("what nobody expected")])
-def test_a_provider_that_is_away_once_after_a_long_wait_is_no_reason_to_pay_for_a_batch_again(
+def test_provider_batch_survives_an_outage_after_a_long_wait(
     shelf: Shelf, later: Later, error: Exception
 ) -> None:
     send = shelf.submit("", options={"batch": True})
@@ -608,9 +613,7 @@ def test_a_provider_that_is_away_once_after_a_long_wait_is_no_reason_to_pay_for_
     assert (shelf.without_vector(), len(later.batches)) == (0, 1)
 
 
-def test_a_document_that_goes_while_its_batch_is_under_way_costs_the_others_nothing(
-    shelf: Shelf, later: Later
-) -> None:
+def test_document_removed_during_a_provider_batch_does_not_affect_others(shelf: Shelf, later: Later) -> None:
     send = shelf.submit("", options={"batch": True})
     shelf.carry(send)
     shelf.knowledges.remove_document("docs", "b")
@@ -624,7 +627,7 @@ def test_a_document_that_goes_while_its_batch_is_under_way_costs_the_others_noth
 # Real transactions side by side.
 
 
-def test_ingestions_side_by_side_do_not_deadlock_and_all_texts_are_in(world: World) -> None:
+def test_concurrent_ingestions_do_not_deadlock_and_store_all_texts(world: World) -> None:
     """Three workers on the same books, with the same texts under other names, changed while they are read."""
     shelves = [Shelf(world, SMALL, worker=f"w{place}") for place in range(3)]
     for version in range(6):
@@ -649,7 +652,7 @@ def test_ingestions_side_by_side_do_not_deadlock_and_all_texts_are_in(world: Wor
 # Changes of how documents are read, and of the model.
 
 
-def test_another_chunking_reads_all_documents_again_and_keeps_the_vectors_of_equal_chunks(
+def test_changed_chunking_reads_all_documents_and_keeps_vectors_of_equal_chunks(
     shelf: Shelf,
 ) -> None:
     shelf.books = {"a": "one\n\ntwo", "b": "three"}
@@ -661,14 +664,14 @@ def test_another_chunking_reads_all_documents_again_and_keeps_the_vectors_of_equ
     assert shelf.run()["unchanged"] == 2
 
 
-def test_other_metadata_is_taken_over_though_the_text_is_the_same(shelf: Shelf) -> None:
+def test_changed_metadata_is_stored_for_unchanged_text(shelf: Shelf) -> None:
     shelf.run({"uri": "a", "text": "text", "metadata": {"team": "x"}})
     shelf.run({"uri": "a", "text": "text", "metadata": {"team": "y"}})
     assert shelf.world.sql("SELECT metadata FROM agno.document") == [{"metadata": {"team": "y"}}]
     assert shelf.embedder.seen == ["text"]
 
 
-def test_another_model_is_built_beside_the_old_one_which_is_searched_meanwhile(small: Shelf) -> None:
+def test_new_model_is_built_while_the_old_one_is_searched(small: Shelf) -> None:
     small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
     small.run()
     docs = small.knowledges.get("docs")
@@ -677,19 +680,19 @@ def test_another_model_is_built_beside_the_old_one_which_is_searched_meanwhile(s
     send = other.knowledges.reindex("docs").send
     assert send is not None
     (first, *_) = other.take(send).sends
-    assert other.knowledges.get("docs").space_id == docs.space_id
+    assert other.knowledges.get("docs").embedding_space_id == docs.embedding_space_id
     other.carry(first)
     other.finish(send.run_id)
     after = other.knowledges.get("docs")
-    assert after.space_id != docs.space_id
+    assert after.embedding_space_id != docs.embedding_space_id
     assert after.version > docs.version
-    assert [space.status for space in other.knowledges.spaces(docs.id)] == ["retired", "current"]
-    assert other.world.sql("SELECT space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1") == [
-        {"space_id": after.space_id, "many": 6}
-    ]
+    assert [space.status for space in other.knowledges.embedding_spaces(docs.id)] == ["retired", "current"]
+    assert other.world.sql(
+        "SELECT embedding_space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1"
+    ) == [{"embedding_space_id": after.embedding_space_id, "many": 6}]
 
 
-def test_documents_that_come_while_a_space_is_built_are_in_both(small: Shelf) -> None:
+def test_documents_ingested_while_an_embedding_space_is_built_are_in_both(small: Shelf) -> None:
     small.books = {"a": "one\n\ntwo\n\nthree\n\nfour"}
     small.run()
     other = Shelf(small.world, SMALL, dimensions=16)
@@ -704,7 +707,7 @@ def test_documents_that_come_while_a_space_is_built_are_in_both(small: Shelf) ->
     other.finish(sends[0].run_id)
     other.carry(first)
     other.finish(send.run_id)
-    assert [space.status for space in other.knowledges.spaces(other.knowledges.get("docs").id)] == [
+    assert [space.status for space in other.knowledges.embedding_spaces(other.knowledges.get("docs").id)] == [
         "retired",
         "current",
     ]
@@ -727,9 +730,7 @@ def _ids(shelf: Shelf) -> list[tuple[str, int]]:
 # Many that are alike: what one more costs must not grow with them.
 
 
-def test_a_text_that_all_documents_have_is_looked_up_once(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_text_of_all_documents_is_looked_up_once(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(30)}
     shelf.run()
     sizes: list[int] = []
@@ -747,18 +748,14 @@ def test_a_text_that_all_documents_have_is_looked_up_once(
     assert shelf.without_vector() == 0
 
 
-def test_of_very_many_that_are_nearly_the_same_few_are_looked_at(shelf: Shelf) -> None:
+def test_listing_many_near_duplicates_compares_each_with_the_first_ones_only(shelf: Shelf) -> None:
     shelf.books = {f"a{place:03}": f"alike {place}" for place in range(120)}
     shelf.run()
-    rows = shelf.world.sql(
-        "SELECT DISTINCT o.uri FROM agno.document d JOIN agno.document o ON o.id = d.near_duplicate_of"
-    )
-    assert rows == [{"uri": "a000"}]
-    ids = [row["id"] for row in shelf.world.sql("SELECT id FROM agno.document ORDER BY uri")][70:]
-    asked = {"document_ids": ids, "near_bands": 4, "near_looked_at": 32}
-    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/ingest')['find_near']}"
+    assert {of for _, of in duplicates(shelf, 1000)} == {"a000"}
+    asked = {"knowledge_id": shelf.knowledges.get("docs").id, "near_bands": NEAR_BANDS, "limit": 1000}
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/stats')['duplicates']}"
     ((plan,),) = (row.values() for row in shelf.world.sql(explain, **asked))
-    assert max(_rows(plan[0]["Plan"])) <= 16 * 50 * 32
+    assert max(_rows(plan[0]["Plan"])) <= 16 * 120 * 32
 
 
 def _rows(plan: dict[str, Any]) -> Iterator[float]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agno_workers.knowledge.near import BANDS, MIN_SHINGLES, ROWS, bands
+from agno_workers.knowledge.minhash import BANDS, MIN_SHINGLES, ROWS, bands
 from agno_workers.knowledge.types import NEAR_BANDS
 
 TEXT = " ".join(
@@ -35,7 +35,7 @@ def shared(one: str, other: str) -> int:
         (" ".join(sorted(TEXT.split())), False),
     ],
 )
-def test_a_small_change_keeps_documents_near(other: str, is_near: bool) -> None:
+def test_small_change_keeps_documents_near(other: str, is_near: bool) -> None:
     assert _are_near(shared(TEXT, other)) is is_near
 
 
@@ -60,7 +60,7 @@ def test_bands_fit_into_a_bigint(text: str) -> None:
         assert -(2**63) <= band < 2**63
 
 
-def test_the_chance_to_be_found_is_as_documented() -> None:
+def test_detection_probability_is_as_documented() -> None:
     """Pairs whose likeness is known, against the binomial that the docstring tabulates."""
     rng = random.Random(1)
     for change in (0.01, 0.023, 0.04, 0.08):  # a likeness of about .9, .8, .7 and .5

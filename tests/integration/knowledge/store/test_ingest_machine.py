@@ -4,7 +4,7 @@ As test_state_machine.py, with a shelf of books that people write, change and ta
 workers look at a book and come late with what they saw, die, or carry a step twice; models refuse; messages are lost; a keeper
 puts right what it finds. In the end (`calm`) one more ingestion is carried to its end, and what is searched is what is on the shelf.
 
-    AGNO_ROADS=2000 ./run test tests/integration/storage/test_ingest_machine.py
+    AGNO_ROADS=2000 ./run test tests/integration/knowledge/store/test_ingest_machine.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agno_workers.errors import ModelRejected, SourceUnavailable
 from agno_workers.knowledge import steps as ingest
 from agno_workers.knowledge.store.ingest import IngestLimits, WorkClaim
 from agno_workers.knowledge.types import Raw
-from agno_workers.knowledge.versions import Item, Outcome, recipe_of
+from agno_workers.knowledge.versions import Outcome, SourceItem, processing_hash
 from tests import invariants
 from tests.ingesting import ORIGIN, Shelf
 from tests.integration.storage.world import CountingPool, World
@@ -43,7 +43,7 @@ SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_t
 NAMES = ("a1", "a2", "a3", "b1")
 PARTS = ("one", "two", "three", "bad", "four")
 MAX_OPEN = 3
-RATHER = (StepKind.INGEST, StepKind.EMBED, StepKind.SCAN, StepKind.TIDY)
+RATHER = (StepKind.INGEST, StepKind.EMBED, StepKind.SCAN, StepKind.FINALIZE)
 WORKERS = ("w1", "w2", "w3")
 ERROR = {"type": "E", "message": "no", "ids": {}}
 picks = st.integers(0, 11)
@@ -147,7 +147,7 @@ class Library(RuleBasedStateMachine):
     def receive_some(self, worker: str, times: int) -> None:
         """Whatever was lost meanwhile."""
         if not self.mail:
-            self.go_on("sent")
+            self.follow_up("sent")
             self.resend("sent")
         for _ in range(min(times, len(self.mail))):
             self.receive(0, worker, is_doubled=False)
@@ -228,9 +228,9 @@ class Library(RuleBasedStateMachine):
         self._publish(self.world.journal.take_due(100), fate)
 
     @rule(fate=fates)
-    def go_on(self, fate: str) -> None:
+    def follow_up(self, fate: str) -> None:
         for run_id in self.shelf.ingest.halted(100):
-            self._publish(self.shelf.ingest.go_on(run_id), fate)
+            self._publish(self.shelf.ingest.schedule_next(run_id), fate)
 
     @precondition(lambda self: self.mail)
     @rule()
@@ -267,7 +267,7 @@ class Library(RuleBasedStateMachine):
         assert all("\n\n".join(found[name]) == self.books[name] for name in found)
         lacking = self.world.value(
             "SELECT count(*) FROM agno.chunk c JOIN agno.knowledge k ON k.id = c.knowledge_id WHERE NOT EXISTS "
-            "(SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.space_id = k.space_id)"
+            "(SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id)"
         )
         assert lacking == 0
 
@@ -284,7 +284,7 @@ class Library(RuleBasedStateMachine):
             self.hopeless += self.world.journal.exhausted(100)
             self._bury("sent")
             self.timers_come("sent")
-            self.go_on("sent")
+            self.follow_up("sent")
             self.resend("sent")
             self.world.sql("DELETE FROM agno.outbox")
             while self.mail:
@@ -329,13 +329,17 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
     match claim.kind:
         case StepKind.SCAN:
             name = shelf.embedder.name
-            shelf.knowledges.ensure_space(claim.knowledge_id, name, shelf.embedder.dimensions)
+            shelf.knowledges.ensure_embedding_space(claim.knowledge_id, name, shelf.embedder.dimensions)
             sources = list(ingest.sources_of(shelf.intake, claim.options, lambda: False))
             origins = (
-                [] if "again" in claim.options else [f"{ORIGIN}{given}" for given in claim.options["sources"]]
+                []
+                if "retry_of" in claim.options
+                else [f"{ORIGIN}{given}" for given in claim.options["sources"]]
             )
-            recipes = [(source, recipe_of(source, ingest.chunking_of(claim))) for source in sources]
-            return lambda: shelf.ingest.finish_scan(claim, recipes, origins)
+            processing_hashes = [
+                (source, processing_hash(source, ingest.chunking_of(claim))) for source in sources
+            ]
+            return lambda: shelf.ingest.finish_scan(claim, processing_hashes, origins)
         case StepKind.INGEST:
             if claim.attempt == 1 and claim.options["sources"] == ["a"]:
                 shelf.ill = {"a1": SourceUnavailable("away")}
@@ -346,13 +350,13 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
             shelf.ill = {}
             return lambda: shelf.ingest.finish_ingest(claim, outcomes)
         case StepKind.EMBED:
-            shelf.ingest.keep_call(claim, {"note": 1})  # as of a batch at a provider
+            shelf.ingest.update_call(claim, {"note": 1})  # as of a batch at a provider
             return lambda: ingest.guarded(shelf.intake, claim, ingest.embed, ingest.embed_failed)
         case _:
-            return lambda: ingest.guarded(shelf.intake, claim, ingest.tidy, ingest.tidy_failed)
+            return lambda: ingest.guarded(shelf.intake, claim, ingest.finalize, ingest.finalize_failed)
 
 
-def _read(shelf: Shelf, item: Item, found: Raw | Outcome, claim: WorkClaim) -> Outcome:
+def _read(shelf: Shelf, item: SourceItem, found: Raw | Outcome, claim: WorkClaim) -> Outcome:
     if not isinstance(found, Raw):
         return found
     (result,) = shelf.prepare([(item.source, found)], ingest.chunking_of(claim))

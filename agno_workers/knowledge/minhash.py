@@ -1,17 +1,17 @@
-"""Nearly the same document, found by an index look-up: MinHash over shingles of five words, in bands.
+"""MinHash bands, which find near-duplicates by an index lookup: shingles of five words, 16 bands of five rows.
 
-Two documents are compared by the share of their shingles that both have (Jaccard, J). A band is a hash over ROWS minima, so
-one band is equal with probability J^5, and documents that share none are never looked at. How many of the BANDS are equal
-then estimates J; `NEAR_BANDS` of 16 is the bar, and passes a pair with probability
+The similarity of two documents is the Jaccard index J of their shingles. A band is a hash over ROWS minima, so two documents
+share a band with probability J^5, and those that share no band are never compared. The number of shared bands estimates J.
+Pairs that share at least `NEAR_BANDS` of 16 are near-duplicates, which happens with probability
 
     J     0.5    0.6    0.7    0.75   0.8    0.85   0.9    0.95
     p     .001   .03    .28    .55    .82    .97    .999   1.0
 
 so a copy with another date or a changed sentence is found, and two pages of one template are not. Measured in
-`tests/unit/knowledge/test_near.py`.
+`tests/unit/knowledge/test_minhash.py`.
 
-Bands are stored for years and compared between machines: the arithmetic is spelled out here, in integers, and depends on
-no library's hash, no seed of the process and no byte order.
+Bands are stored and compared between machines, so the integer arithmetic is written out here and independent of library
+hashes, process seeds and byte order.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ BANDS = 16
 ROWS = 5
 SHINGLE_WORDS = 5
 SHINGLE_CHARS = 12
-"""Where words aren't set apart by blanks (Chinese, Japanese, Thai): runs of characters."""
+"""Characters in a shingle of a text without blanks between words (Chinese, Japanese, Thai)."""
 MIN_SHINGLES = 24
-"""Below, one changed word is most of the document, and chance decides."""
-
+"""A shorter text has no bands: one changed word would be most of the document."""
 MAX_CHARS = 1_000_000
-"""Of a longer text, its beginning is compared."""
+"""Characters that are compared, from the beginning."""
 
 Hashes = NDArray[np.uint64]
 
-_BLOCK = 512  # shingles hashed at once: 80 x 512 x 8 bytes stay in the cache
-_LONG_WORD = 16  # characters a word, on average: no words, then
+_BLOCK = 512  # shingles hashed at once: 80 x 512 x 8 bytes fit in the cache
+_LONG_WORD = 16  # mean characters a word, above which a text has no blanks between words
 
 
 def bands(text: str) -> tuple[int, ...]:
-    """The bands of a text, signed 64 bit as Postgres' bigint; empty where it is too short to tell."""
+    """Return the bands of a text as signed 64 bit integers; empty if it is too short."""
     shingles = _shingles(text[:MAX_CHARS].casefold())
     if len(shingles) < MIN_SHINGLES:
         return ()
@@ -52,7 +51,7 @@ def bands(text: str) -> tuple[int, ...]:
 
 
 def _shingles(text: str) -> Hashes:
-    """A hash for each run of words, or of characters."""
+    """Hash each shingle of words, or of characters."""
     words = text.split()
     if len(text) > len(words) * _LONG_WORD:
         points = np.frombuffer("".join(words).encode("utf-32-le", "replace"), "<u4")
@@ -62,7 +61,7 @@ def _shingles(text: str) -> Hashes:
 
 
 def _fold(hashes: Hashes, width: int) -> Hashes:
-    """One hash for each run of `width` neighbours (of the last axis), in which their order counts."""
+    """Hash each run of `width` neighbours along the last axis; their order matters."""
     runs = max(hashes.shape[-1] - width + 1, 0)
     folded = np.zeros((*hashes.shape[:-1], runs), np.uint64)
     for place in range(width):
@@ -72,7 +71,7 @@ def _fold(hashes: Hashes, width: int) -> Hashes:
 
 
 def _stream(count: int, seed: int) -> Hashes:
-    """`count` numbers that look random and are the same everywhere (splitmix64)."""
+    """Return `count` reproducible pseudo-random numbers (splitmix64)."""
     mixed = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -68,7 +68,7 @@ def text_of(shelf: Shelf, name: str) -> str:
     return "\n".join(found)
 
 
-def test_an_image_is_found_by_what_it_shows_and_is_looked_at_once(
+def test_image_is_found_by_its_description_and_described_once(
     shelf: Shelf, tmp_path: Path, provider: Provider, world: World
 ) -> None:
     content = picture(LIGHTHOUSE)
@@ -94,7 +94,7 @@ def test_an_image_is_found_by_what_it_shows_and_is_looked_at_once(
     assert len(provider.requests()) == 1
 
 
-def test_a_vision_model_that_is_turned_on_looks_at_what_is_in_already(
+def test_enabling_a_vision_model_describes_stored_images(
     shelf: Shelf, tmp_path: Path, provider: Provider
 ) -> None:
     (tmp_path / "coast.png").write_bytes(picture(LIGHTHOUSE))
@@ -110,7 +110,7 @@ def test_a_vision_model_that_is_turned_on_looks_at_what_is_in_already(
     assert len(provider.requests()) == 1
 
 
-def test_a_provider_that_is_busy_is_asked_again_when_it_said_and_the_rest_is_in_meanwhile(
+def test_busy_provider_is_retried_while_other_documents_are_stored(
     shelf: Shelf, tmp_path: Path, provider: Provider, world: World
 ) -> None:
     (tmp_path / "busy.png").write_bytes(picture(f"fault:429 retry-after=77 times=1\n{LIGHTHOUSE}"))
@@ -129,9 +129,7 @@ def test_a_provider_that_is_busy_is_asked_again_when_it_said_and_the_rest_is_in_
     assert len(provider.requests()) == 3
 
 
-def test_an_image_that_the_model_rejects_fails_with_its_reason_and_alone(
-    shelf: Shelf, tmp_path: Path, world: World
-) -> None:
+def test_rejected_image_fails_alone_with_its_reason(shelf: Shelf, tmp_path: Path, world: World) -> None:
     (tmp_path / "bad.png").write_bytes(picture("fault:400"))
     (tmp_path / "coast.png").write_bytes(picture(LIGHTHOUSE))
     shelf.knowledges.ensure("docs", {"vision": MODEL})
@@ -146,7 +144,7 @@ def test_an_image_that_the_model_rejects_fails_with_its_reason_and_alone(
 @pytest.mark.parametrize(
     "content", [made.every_format()["a.tiff"], picture("fault:refusal")], ids=("tiff", "refused")
 )
-def test_what_no_model_describes_is_found_by_what_is_written_in_it_and_says_why(
+def test_image_without_a_description_is_found_by_its_metadata(
     shelf: Shelf, tmp_path: Path, world: World, content: bytes
 ) -> None:
     (tmp_path / "odd.image").write_bytes(content)
@@ -155,7 +153,7 @@ def test_what_no_model_describes_is_found_by_what_is_written_in_it_and_says_why(
     assert world.value("SELECT metadata->>'not_described' FROM agno.document")
 
 
-def test_a_model_that_is_none_ends_the_ingestion_before_anything_is_read(
+def test_unknown_vision_model_ends_the_ingestion_before_reading(
     shelf: Shelf, tmp_path: Path, world: World
 ) -> None:
     (tmp_path / "notes.md").write_text("Nothing to be seen here.")
@@ -167,7 +165,7 @@ def test_a_model_that_is_none_ends_the_ingestion_before_anything_is_read(
     assert "openai" in run.error["message"]
 
 
-def test_a_step_that_is_lost_asks_no_more(provider: Provider) -> None:
+def test_lost_step_makes_no_further_calls(provider: Provider) -> None:
     raw = Raw(picture(LIGHTHOUSE))
     with pytest.raises(Stopped):
         seen(resolve(MODEL), raw, lambda: True)
@@ -177,7 +175,7 @@ def test_a_step_that_is_lost_asks_no_more(provider: Provider) -> None:
         seen(resolve(MODEL), raw, lambda: next(answers))
 
 
-def test_what_is_no_image_is_left_as_it_is() -> None:
+def test_other_files_are_not_described() -> None:
     def never(_: Any) -> Turn:
         raise AssertionError("it was asked")
 

@@ -60,7 +60,7 @@ ALL = "SELECT 1 WHERE {condition}"
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metadata=METADATA, conditions=CONDITIONS)
-def test_postgres_agrees_with_python(world: World, metadata: dict[str, Any], conditions: dict[str, Any]) -> None:  # fmt: skip
+def test_filters_match_in_postgres_as_in_python(world: World, metadata: dict[str, Any], conditions: dict[str, Any]) -> None:  # fmt: skip
     assert passes(world, metadata, conditions) == meets(metadata, conditions)
 
 

@@ -16,7 +16,7 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store import search_index
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.store.search_index import Index, SearchIndex
-from tests.integration.storage.base import Base
+from tests.integration.knowledge.store.base import Base
 
 LARGE = 60
 DIMENSIONS = 8
@@ -52,52 +52,50 @@ def fill(base: Base, count: int, seed: int = 1) -> None:
 
 def answers(base: Base, **asked: int) -> list[list[int]]:
     base.search = Search(base.pool)
-    return [base.found("", vector, mode="semantic", **asked) for vector in vectors(5, seed=9)]
+    return [base.found("", vector, search_type="vector", **asked) for vector in vectors(5, seed=9)]
 
 
 def how(base: Base) -> str:
-    found = base.search.find(base.id, vectors(1)[0], None, None, {"text": "", "mode": "semantic", "limit": 3})  # fmt: skip
-    return str(found.how["semantic"])
+    found = base.search.find(base.id, vectors(1)[0], None, None, {"text": "", "search_type": "vector", "max_results": 3})  # fmt: skip
+    return str(found.how["vector"])
 
 
-def test_a_space_that_became_large_gets_a_partition_and_an_index_and_is_searched_as_before(
-    base: Base, index: SearchIndex
-) -> None:
+def test_large_embedding_space_gets_a_partition_and_an_index(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     before = answers(base)
     assert how(base) == "exact"
-    assert index.tidy_index(base.id) == ["words", f"partition {base.space}", f"index {base.space}"]
+    assert index.refresh_index(base.id) == ["words", f"partition {base.space}", f"index {base.space}"]
     assert answers(base) == before
     assert how(base) == "hnsw"
     assert base.sql("SELECT FROM agno.chunk_embedding_small") == []
-    assert index.tidy_index(base.id) == []
+    assert index.refresh_index(base.id) == []
 
 
-def test_small_ones_lie_together(base: Base, index: SearchIndex) -> None:
+def test_small_embedding_spaces_share_a_partition(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE - 1)
     assert not index.expect(base.id, LARGE - 1)
-    assert index.tidy_index(base.id) == ["words"]
+    assert index.refresh_index(base.id) == ["words"]
     assert how(base) == "exact"
 
 
-def test_a_load_that_is_expected_never_lies_among_the_small_ones(base: Base, index: SearchIndex) -> None:
+def test_expected_load_gets_its_partition_first(base: Base, index: SearchIndex) -> None:
     assert index.expect(base.id, LARGE)
     assert not index.expect(base.id, LARGE)
     fill(base, LARGE)
     assert base.sql("SELECT FROM agno.chunk_embedding_small") == []
     before = answers(base)
-    assert index.tidy_index(base.id) == ["words", f"index {base.space}"]
+    assert index.refresh_index(base.id) == ["words", f"index {base.space}"]
     assert answers(base) == before
 
 
 def test_words_are_counted(base: Base, index: SearchIndex) -> None:
     fill(base, 3)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     assert base.sql("SELECT lexeme, documents FROM agno.lexeme") == [{"lexeme": "common", "documents": 3}]
     base.sql("DELETE FROM agno.chunk WHERE content LIKE 'word0%%'")
     base.add("rare")
     base.add("rare")
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     counted = base.sql("SELECT lexeme, documents FROM agno.lexeme ORDER BY lexeme")
     assert counted == [{"lexeme": "common", "documents": 2}, {"lexeme": "rare", "documents": 2}]
     (row,) = base.sql("SELECT stats_chunks, avg_length FROM agno.knowledge WHERE id = %s", base.id)
@@ -105,7 +103,7 @@ def test_words_are_counted(base: Base, index: SearchIndex) -> None:
 
 
 @pytest.mark.parametrize("done", ["made", "filled", "filled, then changed", "attached", "index cut short"])
-def test_what_was_cut_short_is_finished(base: Base, index: SearchIndex, done: str) -> None:
+def test_interrupted_index_build_is_completed(base: Base, index: SearchIndex, done: str) -> None:
     fill(base, LARGE + 5)
     base.sql("SELECT agno.make_partition(%s)", base.space)
     if done != "made":
@@ -122,13 +120,15 @@ def test_what_was_cut_short_is_finished(base: Base, index: SearchIndex, done: st
         )
         base.sql(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'agno.{name}'::regclass")
     before = answers(base)
-    assert f"index {base.space}" in index.tidy_index(base.id)
+    assert f"index {base.space}" in index.refresh_index(base.id)
     assert answers(base) == before
     assert how(base) == "hnsw"
     assert base.sql("SELECT FROM pg_index WHERE NOT indisvalid") == []
 
 
-def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchIndex, pool: Pool) -> None:
+def test_concurrent_writes_survive_the_move_to_a_partition(
+    base: Base, index: SearchIndex, pool: Pool
+) -> None:
     fill(base, LARGE)
     more, stop = vectors(2000, seed=3), threading.Event()
 
@@ -141,56 +141,60 @@ def test_nothing_that_is_written_meanwhile_is_lost(base: Base, index: SearchInde
 
     with ThreadPoolExecutor(1) as beside:
         written = beside.submit(write)
-        index.tidy_index(base.id)
+        index.refresh_index(base.id)
         stop.set()
         count = written.result(timeout=60)
-    (row,) = base.sql("SELECT count(*) AS vectors FROM agno.chunk_embedding WHERE space_id = %s", base.space)
+    (row,) = base.sql(
+        "SELECT count(*) AS vectors FROM agno.chunk_embedding WHERE embedding_space_id = %s", base.space
+    )
     assert row["vectors"] == LARGE + count
     (row,) = base.sql(f"SELECT count(*) AS vectors FROM agno.chunk_embedding_{base.space}")
     assert row["vectors"] == LARGE + count
 
 
-def test_a_search_meets_no_hole_while_vectors_move(base: Base, index: SearchIndex) -> None:
+def test_search_is_complete_while_vectors_move(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     (question,) = vectors(1)
-    expected = base.found("", question, mode="semantic")
+    expected = base.found("", question, search_type="vector")
     stop = threading.Event()
 
     def read() -> list[list[int]]:
         other = []
         while not stop.is_set():
-            found = [hit.chunk_id for hit in Search(base.pool).search(base.id, "", question, mode="semantic")]
+            found = [
+                hit.chunk_id for hit in Search(base.pool).search(base.id, "", question, search_type="vector")
+            ]
             if found != expected:
                 other.append(found)
         return other
 
     with ThreadPoolExecutor(2) as beside:
         readers = [beside.submit(read) for _ in range(2)]
-        index.tidy_index(base.id)
+        index.refresh_index(base.id)
         stop.set()
         assert [reader.result(timeout=60) for reader in readers] == [[], []]
 
 
-def test_two_at_once_do_it_once(base: Base, index: SearchIndex) -> None:
+def test_concurrent_refreshes_do_the_work_once(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     with ThreadPoolExecutor(2) as both:
         done = [
-            each.result(timeout=60) for each in [both.submit(index.tidy_index, base.id) for _ in range(2)]
+            each.result(timeout=60) for each in [both.submit(index.refresh_index, base.id) for _ in range(2)]
         ]
     assert sorted(done, key=len) == [[], ["words", f"partition {base.space}", f"index {base.space}"]]
 
 
-def test_who_waits_for_another_gives_up_in_the_end(base: Base, pool: Pool) -> None:
+def test_waiting_for_the_index_lock_times_out(base: Base, pool: Pool) -> None:
     with pool.connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
         with pytest.raises(
-            Unavailable, match=f"the index of knowledge base {base.id} has been tended to by somebody else"
+            Unavailable, match=f"another process has been updating the index of knowledge base {base.id}"
         ):
-            SearchIndex(pool, Index(build_s=0.05)).tidy_index(base.id)
+            SearchIndex(pool, Index(build_s=0.05)).refresh_index(base.id)
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
-def test_a_load_is_not_kept_waiting_by_a_build(base: Base, pool: Pool) -> None:
+def test_load_does_not_wait_for_an_index_build(base: Base, pool: Pool) -> None:
     index = SearchIndex(pool, own_partition=LARGE)
     with pool.connection() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", (search_index._LOCKS, base.id))
@@ -199,15 +203,17 @@ def test_a_load_is_not_kept_waiting_by_a_build(base: Base, pool: Pool) -> None:
     assert index.expect(base.id, LARGE)
 
 
-def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were_asked_for(
+def test_filters_and_row_level_security_do_not_reduce_the_number_of_results(
     base: Base, index: SearchIndex, database_url: str
 ) -> None:
     """Both let one in ten through; HNSW by itself looks at `ef` of them, and would leave one of those."""
     fill(base, 400)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     (question,) = vectors(1, seed=9)
     effort = Effort(ef=10, exact_chunks=0)
-    filtered = base.found("", question, mode="semantic", effort=effort, filter=compile_filter({"tenth": 3}))
+    filtered = base.found(
+        "", question, search_type="vector", effort=effort, filter=compile_filter({"tenth": 3})
+    )
     assert len(filtered) == 8
     base.sql("DROP ROLE IF EXISTS tenant_reader")
     for statement in (
@@ -222,7 +228,7 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
         base.sql(statement)
     tenant = Pool(database_url.replace("agno@", "tenant_reader@"), size=1, timeout_s=10, statement_timeout_s=30)  # fmt: skip
     try:
-        hits = Search(tenant).search(base.id, "", question, mode="semantic", effort=effort)
+        hits = Search(tenant).search(base.id, "", question, search_type="vector", effort=effort)
         assert len(hits) == 8
         assert {hit.metadata["tenth"] for hit in hits} == {3}
     finally:
@@ -231,9 +237,9 @@ def test_behind_a_filter_and_behind_row_level_security_there_are_as_many_as_were
         base.sql("DROP ROLE tenant_reader")
 
 
-def test_a_base_that_goes_leaves_no_table(base: Base, index: SearchIndex) -> None:
+def test_removed_knowledge_base_leaves_no_partition(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     index.drop(base.id)
     index.drop(base.id)
     assert base.sql(f"SELECT FROM pg_class WHERE relname LIKE 'chunk_embedding_{base.space}%%'") == []
@@ -241,24 +247,24 @@ def test_a_base_that_goes_leaves_no_table(base: Base, index: SearchIndex) -> Non
 
 
 @pytest.mark.parametrize(("installed", "enough"), [("0.7.4", False), ("0.8.0", True), ("0.10.1", True), ("1.0", True)])  # fmt: skip
-def test_an_old_pgvector_is_named(pool: Pool, installed: str, enough: bool) -> None:
+def test_old_pgvector_is_refused(pool: Pool, installed: str, enough: bool) -> None:
     with pool.connection() as connection, connection.transaction(force_rollback=True):
         connection.execute("UPDATE pg_extension SET extversion = %s WHERE extname = 'vector'", (installed,))
         if enough:
             assert search_index.require_pgvector(connection) == installed
         else:
-            with pytest.raises(SettingsError, match=r"pgvector is 0.7.4, and an index needs 0.8.0 or newer"):
+            with pytest.raises(SettingsError, match=r"pgvector is 0.7.4; an index needs 0.8.0 or newer"):
                 search_index.require_pgvector(connection)
 
 
-def test_the_index_serves_the_search(base: Base, index: SearchIndex) -> None:
+def test_search_uses_the_index(base: Base, index: SearchIndex) -> None:
     """Through the parent table, to the one partition, in the order of the index."""
     fill(base, 400)
-    index.tidy_index(base.id)
+    index.refresh_index(base.id)
     with base.pool.connection() as connection:
         connection.execute("SET enable_sort = off")
         plan = connection.execute(
-            f"EXPLAIN SELECT c.id FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id WHERE e.space_id = {base.space} AND c.live "
+            f"EXPLAIN SELECT c.id FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id WHERE e.embedding_space_id = {base.space} AND c.live "
             f"ORDER BY e.embedding::halfvec({DIMENSIONS}) <#> '{vectors(1)[0]}'::halfvec({DIMENSIONS}) LIMIT 5".encode()
         ).fetchall()
         connection.execute("RESET enable_sort")

@@ -1,0 +1,7 @@
+"""Agents that use knowledge run on the engine of the engine tests."""
+
+from __future__ import annotations
+
+from tests.integration.engine.conftest import counted_pool, live_streams, play
+
+__all__ = ["counted_pool", "live_streams", "play"]
