@@ -27,7 +27,6 @@ from agno_workers.net import urls
 from agno_workers.net.addresses import Opening, check
 from agno_workers.net.deadline import Deadline
 from agno_workers.net.errors import NetError, Refused, Unreachable, root_cause
-from agno_workers.net.pool import IDLE_S
 from agno_workers.net.urls import Url
 
 T = TypeVar("T")
@@ -48,15 +47,15 @@ def tls() -> SSLContext:
 
 
 class PooledClient(Generic[T]):
-    """An HTTP client with at most one connection, which its first call opens, and the first after `IDLE_S` without calls."""
+    """An HTTP client with at most one connection, which its first call opens, and the first after `idle_s` without calls."""
 
-    def __init__(self, connect: Callable[[httpx2.Client], T]) -> None:
+    def __init__(self, connect: Callable[[httpx2.Client], T], idle_s: float) -> None:
         self.idle_since = 0.0
         self.deadline = Deadline()
         self._http = httpx2.Client(
             verify=tls(),
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
-            limits=httpx2.Limits(keepalive_expiry=IDLE_S),
+            limits=httpx2.Limits(keepalive_expiry=idle_s),
             follow_redirects=True,
         )
         self.deadline.guard(self._http)

@@ -58,7 +58,7 @@ class ClientPool(Generic[T]):
         except IndexError:
             from agno_workers.net.client import PooledClient  # noqa: PLC0415 - imports the HTTP client, 0.2 s
 
-            return PooledClient(self._connect)
+            return PooledClient(self._connect, IDLE_S)
 
     def _put_back(self, client: PooledClient[T]) -> None:
         client.idle_since = monotonic()

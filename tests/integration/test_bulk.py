@@ -24,6 +24,7 @@ from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, RunNotFound, WaitTimeout
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
+from agno_workers.sdk.batch import submit_many
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import echo
@@ -117,7 +118,7 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
 ) -> None:
     with pytest.raises(InvalidInput, match="input 2: the input of agent 'echo' is empty"):
         client.batches.submit("echo", ["a", "b", "  ", "d"])
-    with pytest.raises(InvalidInput, match=r"input 1: .*can't be sent as JSON"):
+    with pytest.raises(InvalidInput, match=r"input 1: .*cannot be sent as JSON"):
         client.batches.submit("echo", ["a", object()])
     with pytest.raises(InvalidInput, match="input 1: there is no key"):
         client.batches.submit("echo", ["a", "b"], keys=["k"])
@@ -221,7 +222,7 @@ def test_any_text_arrives_as_it_was(client: Client, worker: Worker) -> None:
 
 def test_large_inputs_are_stored_once_and_come_back_whole(bulk: Batches, client: Client, database: psycopg.Connection) -> None:  # fmt: skip
     large = "x" * 5000
-    batch = batches.submit(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
+    batch = submit_many(bulk, "echo", [large, "small", large, large + "y"], queue="agents")
     assert value(database, "SELECT count(*) FROM agno.blob") == 2
     asked = [client.runs.get(run.id).messages[0].text for run in batch.runs]
     assert asked == [large, "small", large, large + "y"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from agno_workers.knowledge.near import bands
-from tests.unit.knowledge.test_near import TEXT
+from agno_workers.knowledge.minhash import bands
+from tests.unit.knowledge.test_minhash import TEXT
 
 
 def test_bands_are_the_same_in_every_process_and_for_ever() -> None:
     """They are stored: a change here makes all that were stored before worthless."""
-    program = f"from agno_workers.knowledge.near import bands; print(bands({TEXT!r}))"
+    program = f"from agno_workers.knowledge.minhash import bands; print(bands({TEXT!r}))"
     told = {
         subprocess.run(
             [sys.executable, "-c", program],
