@@ -6,8 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, partial
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 import redis
 from celery import Celery
@@ -35,6 +33,8 @@ from agno_workers.errors import SettingsError
 from agno_workers.knowledge.embedders.resolve import resolve as embedder
 from agno_workers.knowledge.service import KnowledgeService, extension
 from agno_workers.knowledge.sources.resolve import check
+from agno_workers.knowledge.steps import IngestContext
+from agno_workers.knowledge.steps import handlers as ingestion_handlers
 from agno_workers.knowledge.store.bases import AGENT, ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.models.resolve import resolve
@@ -44,9 +44,6 @@ from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
 from agno_workers.settings import Settings
 from agno_workers.streams import Streams
-
-if TYPE_CHECKING:
-    from agno_workers.knowledge.steps import IngestContext
 
 REQUESTS: Mapping[str, MakeRequest] = {AGENT.rstrip(":"): ingestion_request}
 """Makers of requests for other kinds of runs, by the prefix of their agents."""
@@ -104,7 +101,9 @@ class Services:
     def ingest_context(self) -> IngestContext:
         """What executes steps of ingestions; only workers need it: it loads readers and embedders."""
         settings = self.settings
-        context: IngestContext = import_module("agno_workers.knowledge.context").build(
+        from agno_workers.knowledge.context import build  # noqa: PLC0415 - loads readers and embedders
+
+        return build(
             self.database.pool,
             self.database.ingest,
             self.database.knowledge,
@@ -116,7 +115,6 @@ class Services:
             roots=split_list(settings.source_roots),
             model=partial(_model, settings),
         )
-        return context
 
     @cached_property
     def knowledge(self) -> KnowledgeService:
@@ -138,9 +136,7 @@ class Services:
             # The engine imports the agents: a process that executes none of their steps does not build it.
             StepKind.TURN: Handler(lambda *ids: run_turn(self.engine, *ids), self._fail_exhausted),
             StepKind.TOOL: Handler(lambda *ids: run_tool(self.engine, *ids), self._fail_exhausted),
-            **import_module("agno_workers.knowledge.steps").handlers(
-                lambda: self.ingest_context, self.database.ingest
-            ),
+            **ingestion_handlers(lambda: self.ingest_context, self.database.ingest),
         }
 
     def keeper(self) -> Keeper:

@@ -132,7 +132,7 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
         client.batches.submit("echo", ["a"], priority=10)
     with pytest.raises(InvalidInput, match="deadline_s"):
         client.batches.submit("echo", ["a"], deadline_s=0)
-    with pytest.raises(InvalidInput, match="no UUID"):
+    with pytest.raises(InvalidInput, match="is not a UUID"):
         client.batches.submit("echo", ["a"], batch_id="batch-1")
     assert rows(database) == EMPTY
 
