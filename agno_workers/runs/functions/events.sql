@@ -24,7 +24,8 @@ RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at
 $$;
 
 -- Return the events of a run that come after number `after_number`. An event gets its number when it is first read, and keeps it: a
--- reader that has seen n gets exactly n+1, n+2 ... from any process. A run that nobody reads costs nothing.
+-- reader that has seen n gets exactly n+1, n+2 ... from any process. A run that nobody reads costs nothing. A call has one end: a
+-- retry of the run marks its last turn dead, which is no second end for a reader who has seen the first.
 CREATE OR REPLACE FUNCTION agno.read_events(of_run uuid, after_number int) RETURNS SETOF agno.run_event LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(of_run::text, 1701));
@@ -32,6 +33,7 @@ BEGIN
     SELECT of_run, last.number + row_number() OVER (ORDER BY h.at, h.event DESC, h.subject), h.event, h.subject, h.attempt, h.name, h.error, h.at
     FROM agno.happened(of_run) h, (SELECT coalesce(max(e.number), 0) AS number FROM agno.run_event e WHERE e.run_id = of_run) last
     WHERE NOT EXISTS (SELECT FROM agno.run_event e
-                      WHERE e.run_id = of_run AND e.event = h.event AND e.subject = h.subject AND e.attempt = h.attempt);
+                      WHERE e.run_id = of_run AND e.subject = h.subject AND e.attempt = h.attempt
+                        AND replace(e.event, 'Error', 'Completed') = replace(h.event, 'Error', 'Completed'));
     RETURN QUERY SELECT e.* FROM agno.run_event e WHERE e.run_id = of_run AND e.number > after_number ORDER BY e.number;
 END $$;

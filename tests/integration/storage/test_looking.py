@@ -9,7 +9,7 @@ import pytest
 from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ClaimedStep
-from agno_workers.runs.queries import Event, output
+from agno_workers.runs.queries import Event, RunQueries, output
 from tests.integration.storage.world import FEW, World, asking, claimed, result, said, tool_steps
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
@@ -125,6 +125,44 @@ def test_the_last_event_says_how_a_run_ended(world: World, end: str, last: str) 
 
 def test_a_run_that_nobody_has_claimed_has_no_events(world: World) -> None:
     assert world.look.events(world.submit().run_id) == []
+
+
+def test_a_reader_that_has_seen_event_n_gets_the_events_from_n_plus_one(world: World) -> None:
+    turn = world.turn()
+    seen = world.look.events(turn.run_id)
+    world.journal.end(turn, said("ok"), FEW, "ok", "end")
+    assert [event.number for event in seen] == [1, 2]
+    assert [event.number for event in world.look.events(turn.run_id, after=2)] == [3, 4]
+    assert [event.number for event in world.look.events(turn.run_id, after=3)] == [4]
+    assert world.look.events(turn.run_id, after=4) == []
+    assert world.look.events(turn.run_id)[:2] == seen
+
+
+def test_two_readers_at_the_same_time_see_the_same_numbers(world: World) -> None:
+    turn = world.turn()
+    world.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with world.transaction() as one, world.transaction() as two:
+        first = RunQueries(one).events(turn.run_id)
+        second = two.begin(lambda: RunQueries(two).events(turn.run_id))
+        assert world.waits(second, two)
+        one.commit()
+        assert second.result() == first
+        two.commit()
+    assert [event.number for event in world.look.events(turn.run_id)] == [1, 2, 3, 4]
+
+
+def test_an_event_keeps_its_number_when_the_run_is_retried(world: World) -> None:
+    turn = world.turn()
+    world.journal.fail(turn, ERROR, "refused")
+    seen = world.look.events(turn.run_id)
+    world.journal.retry_run(turn.run_id)
+    (step,) = world.sql("SELECT id::text FROM agno.step WHERE status = 'ready'")
+    again = claimed(world.journal.claim_turn(turn.run_id, step["id"], 1))
+    world.journal.end(again, said("ok"), FEW, "ok", "end")
+    events = world.look.events(turn.run_id)
+    assert events[: len(seen)] == seen
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert names(events[len(seen) :]) == ["ModelCallStarted", "ModelCallCompleted", "RunCompleted"]
 
 
 # Lists.
