@@ -12,7 +12,7 @@ from agno_workers.core.step import StepMessage, Submitted
 from agno_workers.core.words import did_you_mean
 from agno_workers.database.pool import Connection, execute, jsonb, statements
 from agno_workers.errors import InvalidInput, UnknownAgent
-from agno_workers.runs.base import Repository, utc
+from agno_workers.runs.base import Repository, convert, utc
 from agno_workers.signals import signal
 
 _SQL = statements("runs/submit")
@@ -37,9 +37,7 @@ class Submissions(Repository):
         signal("submit.committed")
         send = None
         if row["due"]:
-            send = StepMessage(
-                row["outbox_id"], row["run_id"], row["step_id"], 0, row["kind"], row["queue"], row["priority"]
-            )
+            send = convert(row | {"generation": 0}, StepMessage)
         return Submitted(row["run_id"], row["created"], send)
 
     def wake_keeper(self) -> None:

@@ -127,7 +127,7 @@ class Callers:
         """A row of the caller's own and the run, in one transaction; now and then the caller thinks better of it."""
         with _connected(self._database_url) as connection:
             connection.execute(
-                "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOT_RECORDED", [key]
+                "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOTHING", [key]
             )
             (run_id,) = connection.execute(
                 "SELECT agno.submit('errand', %s, idempotency_key => %s, metadata => %s)::text",
