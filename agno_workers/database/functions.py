@@ -56,7 +56,7 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
             return read(connection)
     except psycopg.OperationalError as error:
         raise Unavailable(
-            f"Postgres cannot be reached: {str(error).strip()}. Is AGNO_DATABASE_URL right?"
+            f"Postgres can't be reached: {str(error).strip(' .?\n')}. Is AGNO_DATABASE_URL right?"
         ) from error
 
 

@@ -63,5 +63,5 @@ def _connect(database_url: str, timeout_s: float) -> sa.Connection:
         return engine.connect()
     except sa.exc.OperationalError as error:
         raise Unavailable(
-            f"Postgres cannot be reached: {str(error.orig).strip()}. Is AGNO_DATABASE_URL right?"
+            f"Postgres can't be reached: {str(error.orig).strip(' .?\n')}. Is AGNO_DATABASE_URL right?"
         ) from error

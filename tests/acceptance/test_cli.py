@@ -174,7 +174,7 @@ def test_a_doctor_finds_a_redis_that_forgets(type_: Type, redis_client: redis.Re
         redis_client.config_set("appendonly", "yes")
     assert report.status == 1
     assert "fail Redis     Redis runs with maxmemory-policy 'allkeys-lru'" in report.out
-    assert "warn Redis     Redis keeps no append-only file" in report.out
+    assert "warn Redis     Redis has no append-only file" in report.out
 
 
 def test_a_doctor_goes_on_when_a_server_is_away(type_: Type) -> None:
