@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterable
 
 from agno_workers.core.agent import Agent
-from agno_workers.core.words import did_you_mean, split_list
+from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent
 from agno_workers.knowledge.types import Knowledge, use_of
 
@@ -60,13 +60,13 @@ class Registry:
         return [self._agents[name] for name in sorted(self._agents)]
 
     @classmethod
-    def importing(cls, modules: str) -> Registry:
-        """From a comma-separated list of modules: every Agent and Knowledge that stands in one of them by a name of its own.
+    def importing(cls, *modules: str) -> Registry:
+        """Return every Agent and Knowledge of these modules that has a name of its own.
 
         Raises SettingsError for a module that can't be imported, with what its import said.
         """
         registry = cls()
-        for name in split_list(modules):
+        for name in modules:
             try:
                 module = importlib.import_module(name)
             except Exception as error:

@@ -6,7 +6,9 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, partial
+from typing import Literal
 
+import msgspec
 import redis
 from celery import Celery
 
@@ -23,7 +25,6 @@ from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, ExhaustedStep
-from agno_workers.core.words import split_list
 from agno_workers.database import functions
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.handlers import Handler
@@ -62,9 +63,9 @@ class Services:
 
     @cached_property
     def streams(self) -> Streams:
-        timeout_s = min(1.0, self.settings.broker_timeout_s)  # a step does not wait long for its watchers
-        client = redis_client(self.settings, timeout_s=timeout_s)
-        return Streams(client, max_events=self.settings.stream_max_events, ttl_s=self.settings.stream_ttl_s)
+        timeout_s = min(1.0, self.settings.broker.timeout_s)  # a step does not wait long for its watchers
+        client, limits = redis_client(self.settings, timeout_s=timeout_s), self.settings.streams
+        return Streams(client, max_events=limits.max_events, ttl_s=limits.ttl_s)
 
     @cached_property
     def dispatch(self) -> Dispatch:
@@ -81,7 +82,7 @@ class Services:
     @cached_property
     def registry(self) -> Registry:
         """The agents of `imports`. Raises SettingsError where a module cannot be imported."""
-        return Registry.importing(self.settings.imports)
+        return Registry.importing(*self.settings.imports)
 
     @cached_property
     def engine(self) -> Engine:
@@ -91,8 +92,8 @@ class Services:
             self.registry.get,
             self.streams,
             partial(_model, self.settings),
-            agent_queue=self.settings.agent_queue,
-            tool_queue=self.settings.tool_queue,
+            agent_queue=self.settings.queues.agents,
+            tool_queue=self.settings.queues.tools,
             active=self.active,
             extensions=(extension(self.knowledge),),
         )
@@ -100,9 +101,9 @@ class Services:
     @cached_property
     def ingest_context(self) -> IngestContext:
         """What executes steps of ingestions; only workers need it: it loads readers and embedders."""
-        settings = self.settings
         from agno_workers.knowledge.context import build  # noqa: PLC0415 - loads readers and embedders
 
+        settings = self.settings.knowledge
         return build(
             self.database.pool,
             self.database.ingest,
@@ -111,9 +112,9 @@ class Services:
             self.active,
             fetch_timeout_s=settings.fetch_timeout_s,
             document_max_bytes=settings.document_max_bytes,
-            allow=split_list(settings.source_allow),
-            roots=split_list(settings.source_roots),
-            model=partial(_model, settings),
+            allow=settings.source_allow,
+            roots=settings.source_roots,
+            model=partial(_model, self.settings),
         )
 
     @cached_property
@@ -123,11 +124,10 @@ class Services:
     @cached_property
     def verifier(self) -> MessageVerifier:
         """The check that a message must pass before this process works on it."""
-        keys = self.settings.signing_key.get_secret_value()
+        signing = self.settings.signing
+        signer = Signer(signing.text) if signing.keys else None
         quarantine = Quarantine(self.database.pool, worker=self.worker)
-        return MessageVerifier(
-            quarantine, self.redis, Signer(keys) if keys else None, self.settings.signing_max_age_s
-        )
+        return MessageVerifier(quarantine, self.redis, signer, signing.max_age_s)
 
     @cached_property
     def handlers(self) -> Mapping[StepKind, Handler]:
@@ -146,7 +146,7 @@ class Services:
         )  # fmt: skip
         return Keeper(
             here.maintenance, here.outbox, here.journal, self.dispatch, self.redis, duties,
-            lease_s=self.settings.keeper_lease_s, resend_after_s=self.settings.resend_after_s,
+            lease_s=self.settings.keeper.lease_s, resend_after_s=self.settings.keeper.resend_after_s,
         )  # fmt: skip
 
     def _fail_exhausted(self, step: ExhaustedStep) -> CommitResult:
@@ -172,35 +172,23 @@ class Services:
 
 def database(settings: Settings, *, worker: str = "", size: int | None = None) -> Database:
     """The database that the settings name. Raises SettingsError where they name none."""
+    limits = msgspec.convert(settings.knowledge, IngestLimits, from_attributes=True)
     return Database(
-        required(settings, "database_url"),
-        size=size or settings.db_pool_size,
-        timeout_s=settings.db_timeout_s,
-        statement_timeout_s=settings.statement_timeout_s,
+        required(settings, "database"),
+        size=size or settings.database.pool_size,
+        timeout_s=settings.database.timeout_s,
+        statement_timeout_s=settings.database.statement_timeout_s,
         worker=worker,
-        numbers=RunNumbers(
-            lease_s=settings.lease_s,
-            publish_after_s=settings.publish_after_s,
-            turn_attempts=settings.turn_attempts,
-            inline_max_bytes=settings.inline_max_bytes,
-        ),
-        ingest_limits=IngestLimits(
-            ingest_window=settings.ingest_window,
-            embed_window=settings.embed_window,
-            batch_bytes=settings.batch_bytes,
-            batch_documents=settings.batch_documents,
-            embed_tokens=settings.embed_tokens,
-            attempts=settings.ingest_attempts,
-            publish_after_s=settings.publish_after_s,
-        ),
-        knowledge_queue=settings.knowledge_queue,
+        numbers=msgspec.convert(settings.runs, RunNumbers, from_attributes=True),
+        ingest_limits=msgspec.structs.replace(limits, publish_after_s=settings.runs.publish_after_s),
+        knowledge_queue=settings.queues.knowledge,
     )
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
     """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`.
 
-    With a `signing_key`, it signs what it sends.
+    With `signing.keys`, it signs what it sends.
     """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
@@ -225,8 +213,7 @@ def services() -> Services:
 def upkeep() -> Services:
     """Services with connections of their own, for the threads that must never wait for a tool to give one back."""
     here = services()
-    settings = here.settings.model_copy(update={"db_pool_size": 3})
-    return Services(settings, here.app, worker=here.worker)
+    return Services(here.settings.changed(database={"pool_size": 3}), here.app, worker=here.worker)
 
 
 def name_worker(name: str) -> None:
@@ -239,45 +226,47 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     SettingsError and InvalidTool where the agents, or what ingestions may read, can't be used.
     """
     here = services()
-    if here.settings.knowledge_queue in queues:
-        check(split_list(here.settings.source_allow), split_list(here.settings.source_roots))
+    if here.settings.queues.knowledge in queues:
+        check(here.settings.knowledge.source_allow, here.settings.knowledge.source_roots)
     found = redis_problems(here.redis)
-    found += functions.database_problems(required(here.settings, "database_url"))
+    found += functions.database_problems(required(here.settings, "database"))
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # a tool that cannot be offered to a model is better known now
     return found
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
-    """A client for the broker's Redis, with time-outs (default: the settings' `broker_timeout_s`)."""
-    url = redis_url(required(settings, "broker_url"))
-    wait = timeout_s or settings.broker_timeout_s
+    """A client for the broker's Redis, with time-outs (default: `broker.timeout_s`)."""
+    url = redis_url(required(settings, "broker"))
+    wait = timeout_s or settings.broker.timeout_s
     client: redis.Redis = redis.Redis.from_url(
         url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
     )
     return client
 
 
-def required(settings: Settings, key: str) -> str:
-    """An address that must be set. Raises SettingsError."""
-    value: str = getattr(settings, key).get_secret_value()
-    if not value:
+def required(settings: Settings, section: Literal["database", "broker"]) -> str:
+    """Return the address of a section. Raises SettingsError where it is not set."""
+    url: str = getattr(settings, section).url.get_secret_value()
+    if not url:
+        key = f"{section}.url"
         raise SettingsError(
-            f"{key} is not set: set AGNO_{key.upper()}, or start everything here with `./run up`.", key=key
+            f"{settings_module.variable(key)} is not set: set it, or start everything here with `./run up`.",
+            key=key,
         )
-    return value
+    return url
 
 
 def _sign(app: Celery, settings: Settings) -> None:
-    if keys := settings.signing_key.get_secret_value():
-        sign(app, keys)
+    if settings.signing.keys:
+        sign(app, settings.signing.text)
 
 
 def _model(settings: Settings, model: str | Model) -> Model:
     if not isinstance(model, str):
         return model
     return (
-        resolve(model, base_url=settings.local_base_url or None)
+        resolve(model, base_url=settings.models.local_base_url or None)
         if model.startswith("local:")
         else resolve(model)
     )
@@ -325,14 +314,11 @@ class _Default:
 
     def __init__(self) -> None:
         self.settings = settings_module.load()
+        queues = self.settings.queues
         self.app = create(
-            required(self.settings, "broker_url"),
-            queues={
-                "agents": self.settings.agent_queue,
-                "tools": self.settings.tool_queue,
-                "knowledge": self.settings.knowledge_queue,
-            },
-            broker_timeout_s=self.settings.broker_timeout_s,
+            required(self.settings, "broker"),
+            queues={"agents": queues.agents, "tools": queues.tools, "knowledge": queues.knowledge},
+            broker_timeout_s=self.settings.broker.timeout_s,
         )
         self.app.request_kinds = REQUESTS
         self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))

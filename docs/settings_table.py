@@ -1,6 +1,6 @@
-"""Writes the table of settings in operations.md from `Settings` itself: ./run python docs/settings_table.py
+"""Writes the table of settings in operations.md from the settings' classes: ./run python docs/settings_table.py
 
-A test says when the page is behind the code.
+A test fails when the page is behind the code.
 """
 
 from __future__ import annotations
@@ -9,39 +9,40 @@ import ast
 import inspect
 from pathlib import Path
 
-from agno_workers import settings
-from agno_workers.settings import Settings
+from agno_workers.settings import KEYS, SECTIONS, Section, Settings, variable
 
 PAGE = Path(__file__).parent / "operations.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 
 
 def table() -> str:
-    """One line a setting, in the order of the class: key, variable, default, and the docstring below the field."""
+    """Return one line a setting, in the order of the classes: key, variable, default, and the docstring below the field."""
     rows = ["| key | variable | default | |", "| --- | --- | --- | --- |"]
-    docs = _docstrings()
-    for name, field in Settings.model_fields.items():
-        kind = "secret" if field.annotation.__name__ == "SecretStr" else ""  # type: ignore[union-attr]  # all are classes
-        default = "not set" if kind or field.default == "" else f"`{field.default}`"
-        rows.append(f"| `{name}` | `AGNO_{name.upper()}` | {default} | {docs.get(name, '')} |")
+    for key in KEYS:
+        section, _, name = key.rpartition(".")
+        owner = SECTIONS[section] if section else Settings
+        default = owner.model_fields[name].default
+        shown = (
+            f"`{default}`"
+            if isinstance(default, int | float) or (default and isinstance(default, str))
+            else "not set"
+        )
+        rows.append(f"| `{key}` | `{variable(key)}` | {shown} | {_docstrings(owner)[name]} |")
     return "\n".join(rows) + "\n"
 
 
 def written(page: str) -> str:
-    """The page with the table as it should be."""
+    """Return the page with the table as it should be."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{table()}{END}{after}"
 
 
-def _docstrings() -> dict[str, str]:
-    """The text below each field."""
-    (found,) = (
-        node for node in ast.parse(inspect.getsource(settings)).body
-        if isinstance(node, ast.ClassDef) and node.name == "Settings"
-    )  # fmt: skip
+def _docstrings(owner: type[Section]) -> dict[str, str]:
+    """Return the text below each field."""
+    (found,) = ast.parse(inspect.getsource(owner)).body
     docs, last = {}, ""
-    for node in found.body:
+    for node in found.body:  # type: ignore[attr-defined]  # it is a class
         match node:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 last = name

@@ -59,22 +59,22 @@ class WorkerThreads(bootsteps.StartStopStep):
             WorkerIdentity(name, host, os.getpid(), version("agno-workers"), pool),
             upkeep.database.workers,
             upkeep.dispatch,
-            every_s=settings.renew_every_s,
-            grace_s=settings.shutdown_grace_s,
-            max_s=settings.shutdown_max_s,
+            every_s=settings.runs.renew_every_s,
+            grace_s=settings.worker.shutdown_grace_s,
+            max_s=settings.worker.shutdown_max_s,
         )
         worker.canary = Canary(
-            worker, app, upkeep.redis, lifecycle.fail, name=name, every_s=settings.canary_every_s
+            worker, app, upkeep.redis, lifecycle.fail, name=name, every_s=settings.worker.canary_every_s
         )
         keeper = KeeperThread(
             upkeep.keeper(),
             upkeep.database.pool,
-            every_s=settings.keeper_every_s,
-            standby_s=settings.keeper_lease_s,
+            every_s=settings.keeper.every_s,
+            standby_s=settings.keeper.lease_s,
         )
         services.active.is_renewed = True  # a prefork child has services of its own
         renewal = LeaseRenewer(
-            upkeep.database.journal, active_steps, services.active.lose, every_s=settings.renew_every_s
+            upkeep.database.journal, active_steps, services.active.lose, every_s=settings.runs.renew_every_s
         )
         lifecycle.register()
         self._threads = [keeper, renewal, worker.canary, lifecycle]

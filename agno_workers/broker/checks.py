@@ -34,7 +34,7 @@ def unsigned_warnings(broker_url: str, *, signed: bool) -> list[str]:
     if signed or local:
         return []
     danger = "Redis is on another machine, and anyone who can write to it can have tasks executed"
-    return [f"{danger}: set the same AGNO_SIGNING_KEY for all processes."]
+    return [f"{danger}: set the same AGNO_SIGNING__KEYS for all processes."]
 
 
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:

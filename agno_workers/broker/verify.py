@@ -49,7 +49,7 @@ class MessageVerifier:
         if self.max_age_s and age_s > self.max_age_s and not is_step:
             return Refusal(
                 "replayed",
-                f"the message was signed {age_s:.0f} s ago, and signing_max_age_s is {self.max_age_s}.",
+                f"the message was signed {age_s:.0f} s ago, and signing.max_age_s is {self.max_age_s}.",
             )
         nonce_s = self.max_age_s + _MAX_CLOCK_SKEW_S if self.max_age_s else _NONCE_S
         try:

@@ -33,18 +33,18 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
             "AGNO_IMPORTS is not set: name the modules that define your agents, as in AGNO_IMPORTS=myapp.agents."
         )
     connection.import_from_here()
-    known = Registry.importing(settings.imports).all()
+    known = Registry.importing(*settings.imports).all()
     if json:
-        typer.echo(screen.as_json([_described(agent, settings.agent_queue) for agent in known]))
+        typer.echo(screen.as_json([_described(agent, settings.queues.agents) for agent in known]))
         return
     if not known:
-        typer.echo(f"No agents stand in {settings.imports}.")
+        typer.echo(f"No agents stand in {', '.join(settings.imports)}.")
         return
     console = screen.console()
     names = max(len(agent.name) for agent in known)
     models = max(len(_model(agent)) for agent in known)
     for agent in known:
-        line = f"{agent.name:<{names}}  {_model(agent):<{models}}  {agent.queue or settings.agent_queue}"
+        line = f"{agent.name:<{names}}  {_model(agent):<{models}}  {agent.queue or settings.queues.agents}"
         console.print(line, style="bold", markup=False)
         for text in _details(agent):
             console.print(screen.indented(text))

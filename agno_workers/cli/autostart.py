@@ -32,7 +32,7 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
     Raises as `servers.running` and `ProcessManager.check`.
     """
     given = connection.settings()
-    if given.database_url.get_secret_value():
+    if given.database.url.get_secret_value():
         yield Ready(given, temporary=False)
         return
     from agno_workers.cli.servers import prepare, running  # noqa: PLC0415 - brings Alembic, 0.5 s to import

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import psycopg
@@ -38,15 +39,15 @@ def settings() -> Settings:
     folder = default_state_dir()
     if are_given(given) or not Valkey(folder).is_ready():
         return given
-    addresses = {"database_url": Postgres(folder).database_url, "broker_url": Valkey(folder).broker_url}
-    return given.model_copy(update={name: SecretStr(url) for name, url in addresses.items()})
+    database_url, broker_url = Postgres(folder).database_url, Valkey(folder).broker_url
+    return given.changed(database={"url": SecretStr(database_url)}, broker={"url": SecretStr(broker_url)})
 
 
 def are_given(given: Settings) -> bool:
     """Return True if the settings name servers. Raises SettingsError if they name one of two."""
     urls = {
-        "AGNO_DATABASE_URL": given.database_url.get_secret_value(),
-        "AGNO_BROKER_URL": given.broker_url.get_secret_value(),
+        "AGNO_DATABASE_URL": given.database.url.get_secret_value(),
+        "AGNO_BROKER_URL": given.broker.url.get_secret_value(),
     }
     present, missing = [name for name in urls if urls[name]], [name for name in urls if not urls[name]]
     if present and missing:
@@ -61,7 +62,7 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
 
     migrated: also raise SettingsError when it lacks our tables.
     """
-    url = required(given, "database_url")
+    url = required(given, "database")
     try:
         with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
             (has_tables,) = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() or (
@@ -83,7 +84,7 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
 
 def redis_client(given: Settings) -> redis.Redis:
     """Return a client of a Redis that answers. Raises as `database_url`."""
-    client = _redis(required(given, "broker_url"))
+    client = _redis(required(given, "broker"))
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
@@ -106,10 +107,12 @@ def database(given: Settings | None = None) -> Iterator[Database]:
     given = given or settings()
     url = database_url(given, migrated=True)
     numbers = RunNumbers(
-        publish_after_s=0.0, turn_attempts=given.turn_attempts, inline_max_bytes=given.inline_max_bytes
+        publish_after_s=0.0,
+        turn_attempts=given.runs.turn_attempts,
+        inline_max_bytes=given.runs.inline_max_bytes,
     )
     with Database(
-        url, size=1, timeout_s=PATIENCE_S, name="agno-workers-cli", numbers=numbers, knowledge_queue=given.knowledge_queue
+        url, size=1, timeout_s=PATIENCE_S, name="agno-workers-cli", numbers=numbers, knowledge_queue=given.queues.knowledge
     ) as opened:  # fmt: skip
         yield opened
 
@@ -117,7 +120,7 @@ def database(given: Settings | None = None) -> Iterator[Database]:
 @contextmanager
 def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
     """Open a client; `live`: with Redis, for text as it is streamed."""
-    client_url = redis_url(required(given, "broker_url")) if live else None
+    client_url = redis_url(required(given, "broker")) if live else None
     with Client(database_url(given, migrated=True), client_url, timeout_s=PATIENCE_S, pool_size=2) as opened:
         yield opened
 
@@ -161,11 +164,11 @@ def _redis(broker_url: str) -> redis.Redis:
     return opened
 
 
-def required(given: Settings, key: str) -> str:
-    url: str = getattr(given, key).get_secret_value()
+def required(given: Settings, section: Literal["database", "broker"]) -> str:
+    url: str = getattr(given, section).url.get_secret_value()
     if not url:
         raise SettingsError(
-            f"AGNO_{key.upper()} is not set, and no local servers run in {str(default_state_dir())!r}: "
+            f"{settings_module.variable(f'{section}.url')} is not set, and no local servers run in {str(default_state_dir())!r}: "
             "set it, or start everything here with `agno-workers up`."
         )
     return url

@@ -16,7 +16,7 @@ def known(settings: Settings) -> list[Worker]:
 
 
 def state(worker: Worker, settings: Settings) -> State:
-    return worker.state(renew_every_s=settings.renew_every_s, lease_s=settings.lease_s)
+    return worker.state(renew_every_s=settings.runs.renew_every_s, lease_s=settings.runs.lease_s)
 
 
 def listening(settings: Settings) -> dict[str, list[str]]:

@@ -142,15 +142,15 @@ def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) 
     """Return settings with the demo's own queues: other workers lack its agents."""
     imports = ["agno_workers.local.demo.agents"]
     if chosen.name.startswith("scripted:") and settings.imports:
-        imports.insert(0, settings.imports)
-    lease_s = min(settings.lease_s, _LEASE_S)
+        imports[:0] = settings.imports
+    lease_s = min(settings.runs.lease_s, _LEASE_S)
     return {
         "AGNO_IMPORTS": ",".join(imports),
-        "AGNO_AGENT_QUEUE": f"{session}-agents",
-        "AGNO_TOOL_QUEUE": f"{session}-tools",
-        "AGNO_KNOWLEDGE_QUEUE": f"{session}-knowledge",
-        "AGNO_LEASE_S": str(lease_s),
-        "AGNO_RENEW_EVERY_S": str(min(settings.renew_every_s, lease_s / 3)),
+        "AGNO_QUEUES__AGENTS": f"{session}-agents",
+        "AGNO_QUEUES__TOOLS": f"{session}-tools",
+        "AGNO_QUEUES__KNOWLEDGE": f"{session}-knowledge",
+        "AGNO_RUNS__LEASE_S": str(lease_s),
+        "AGNO_RUNS__RENEW_EVERY_S": str(min(settings.runs.renew_every_s, lease_s / 3)),
         "DEMO_MODEL": chosen.name,
         "DEMO_FOLDER": folder,
         "DEMO_KNOWLEDGE": session,

@@ -49,7 +49,9 @@ def choose(asked: str, settings: Settings) -> Chosen:
     """Choose a model. Raises InvalidInput or ModelRejected for a name that can't be used."""
     if asked and asked != LOCAL:
         if not asked.startswith("scripted:"):  # scripts are known where the workers import them
-            resolve(asked, base_url=settings.local_base_url or None if asked.startswith("local:") else None)
+            resolve(
+                asked, base_url=settings.models.local_base_url or None if asked.startswith("local:") else None
+            )
         return Chosen(asked, _scripted_is(asked) or "chosen with --model")
     for variable, name in () if asked else _PROVIDERS:
         if os.environ.get(variable):
@@ -78,4 +80,4 @@ def serving(chosen: Chosen) -> Iterator[dict[str, str]]:
         yield {}
         return
     with local_model.serve() as model:
-        yield {"AGNO_LOCAL_BASE_URL": model.base_url}
+        yield {"AGNO_MODELS__LOCAL_BASE_URL": model.base_url}

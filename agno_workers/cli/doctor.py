@@ -182,8 +182,8 @@ def _redis(settings: Settings) -> list[Finding]:
     name = (
         f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"
     )
-    where = connection.without_password(settings.broker_url.get_secret_value())
-    warnings += unsigned_warnings(where, signed=bool(settings.signing_key.get_secret_value()))
+    where = connection.without_password(settings.broker.url.get_secret_value())
+    warnings += unsigned_warnings(where, signed=bool(settings.signing.keys))
     found = [Finding("fail", "Redis", text) for text in problems] + [
         Finding("warn", "Redis", text) for text in warnings
     ]

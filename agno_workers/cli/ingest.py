@@ -151,7 +151,7 @@ def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progres
 
 def _why_queued(here: KnowledgeCommands, job: Ingestion) -> str:
     """Explain why it has not started."""
-    queue = here.settings.knowledge_queue
+    queue = here.settings.queues.knowledge
     if queue not in listening(here.settings):
         return (
             f"No worker listens to the queue {queue!r}; the ingestion waits. Start one with `agno-workers up` or "

@@ -96,7 +96,7 @@ def in_code(given: Settings, name: str) -> Knowledge | None:
     if not given.imports:
         return None
     connection.import_from_here()
-    return Registry.importing(given.imports).knowledge(name)
+    return Registry.importing(*given.imports).knowledge(name)
 
 
 def as_row(row: KnowledgeRow) -> Knowledge:

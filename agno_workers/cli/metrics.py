@@ -70,8 +70,8 @@ def metrics(
 ) -> None:
     """Serve numbers for Prometheus at /metrics, until it is ended. Where Postgres is away, agno_up is 0."""
     settings = connection.settings()
-    for key in ("database_url", "broker_url"):
-        connection.required(settings, key)
+    connection.required(settings, "database")
+    connection.required(settings, "broker")
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(settings))
     if once:
@@ -118,7 +118,7 @@ class Collector:
             yield _family(QUEUE, {(queue,): length for queue, length in lengths.items()})
 
     def _counted(self) -> Counted | None:
-        url = connection.required(self._settings, "database_url")
+        url = connection.required(self._settings, "database")
         try:
             found = counted(url, timeout_s=connection.PATIENCE_S, recent_s=_RECENT_S)
         except AgnoError as error:
@@ -130,7 +130,7 @@ class Collector:
     def _lengths(self, found: Counted | None) -> dict[str, int] | None:
         """Of the queues of the settings, and of all that anybody sends to or listens to."""
         given = self._settings
-        named = {given.agent_queue, given.tool_queue, given.knowledge_queue}
+        named = {given.queues.agents, given.queues.tools, given.queues.knowledge}
         if found is not None:
             named |= {count.labels[0] for count in found.counts if count.what == "open_steps"}
             named |= {queue for worker in found.workers for queue in worker.queues}
@@ -138,7 +138,7 @@ class Collector:
             with connection.redis_client(given) as client:
                 lengths = {queue: queues.length(client, queue) for queue in sorted(named)}
         except (AgnoError, redis.RedisError, OSError) as error:
-            self._says("Redis", connection.without_secrets(str(error), given.broker_url.get_secret_value()))
+            self._says("Redis", connection.without_secrets(str(error), given.broker.url.get_secret_value()))
             return None
         self._says("Redis", "")
         return lengths

@@ -26,12 +26,12 @@ def workers(
     events: report each task to Flower.
     """
     kinds = [
-        ("agents", settings.agent_queue, "threads", agents),
-        ("tools", settings.tool_queue, "threads", tools),
-        ("knowledge", settings.knowledge_queue, "prefork", knowledge),
+        ("agents", settings.queues.agents, "threads", agents),
+        ("tools", settings.queues.tools, "threads", tools),
+        ("knowledge", settings.queues.knowledge, "prefork", knowledge),
     ]
     return [
-        _worker(name, queue, pool, slots, events, settings.shutdown_max_s)
+        _worker(name, queue, pool, slots, events, settings.worker.shutdown_max_s)
         for name, queue, pool, slots in kinds
         if slots
     ]

@@ -68,7 +68,7 @@ def _queue_of(agent: str, given: Settings) -> str | None:
     if not given.imports:
         return None
     connection.import_from_here()
-    return Registry.importing(given.imports).get(agent).queue or given.agent_queue
+    return Registry.importing(*given.imports).get(agent).queue or given.queues.agents
 
 
 def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:

@@ -59,7 +59,7 @@ def running(settings: Settings) -> Iterator[Servers]:
 
 def _given(settings: Settings) -> Servers:
     client = connection.redis_client(settings)
-    return Servers(connection.database_url(settings), settings.broker_url.get_secret_value(), client, None)
+    return Servers(connection.database_url(settings), settings.broker.url.get_secret_value(), client, None)
 
 
 def _revive(servers: local.LocalServers) -> None:

@@ -44,7 +44,9 @@ def up(
     settings = settings_module.load()  # without the servers of another `up`
     console = screen.console()
     programs = workers(settings, agents=agents, tools=tools, knowledge=knowledge, events=with_flower)
-    where = {"agents": settings.imports or "none: set AGNO_IMPORTS to the modules that define yours"}
+    where = {
+        "agents": ", ".join(settings.imports) or "none: set AGNO_IMPORTS to the modules that define yours"
+    }
     if with_flower:
         program, password = flower(flower_port)
         programs.append(program)

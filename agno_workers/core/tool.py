@@ -63,7 +63,7 @@ class Tool(msgspec.Struct, frozen=True):
     effect: Effect = Effect.IDEMPOTENT
     timeout_s: float = 60.0
     queue: str | None = None
-    """The Celery queue that carries its calls; None is the settings' `tool_queue`."""
+    """The Celery queue that carries its calls; None is the setting `queues.tools`."""
     max_attempts: int = 3
     """Executions at the most that a crash may cut short."""
     retry: Retry = Retry()

@@ -13,11 +13,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def split_list(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list; blanks around its items do not count, and empty items are left out."""
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
 def as_uuid(text: object) -> str | None:
     """Return a UUID in the form that Postgres prints, or None for any other text."""
     try:

@@ -50,10 +50,10 @@ def _hosted(
 
 def _local(model: str, api_key: str | None, base_url: str | None) -> Model:
     """Ollama, vLLM, llama.cpp and others that speak OpenAI's chat completions; most need no key."""
-    url = base_url or variable("AGNO_LOCAL_BASE_URL")
+    url = base_url or variable("AGNO_MODELS__LOCAL_BASE_URL")
     if not url:
         advice = "such as http://localhost:11434/v1, or pass base_url"
-        raise missing(f"local:{model}", "AGNO_LOCAL_BASE_URL", advice)
+        raise missing(f"local:{model}", "AGNO_MODELS__LOCAL_BASE_URL", advice)
     key = (api_key or variable("AGNO_LOCAL_API_KEY") or "none").strip()
     return once(
         ("local", model, key, url),

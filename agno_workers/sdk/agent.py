@@ -100,7 +100,7 @@ class Agent(core.Agent, frozen=True, kw_only=True):
     def s(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
         """Return a signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
         # The caller has the agent itself: it need not wait for a worker to register it.
-        queue = self.queue or wiring.services().settings.agent_queue
+        queue = self.queue or wiring.services().settings.queues.agents
         return run_signature(self.name, input, {"allow_unknown": True, **options}, queue)
 
     def si(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
@@ -115,7 +115,7 @@ class Agent(core.Agent, frozen=True, kw_only=True):
         This is not Celery's `map`, which is a signature: for a canvas, use `group(agent.s(each) for each in inputs)`.
         """
         services = wiring.services()
-        options.setdefault("queue", self.queue or services.settings.agent_queue)
+        options.setdefault("queue", self.queue or services.settings.queues.agents)
         options.setdefault("allow_unknown", True)
         return submit_many(
             services.database.batches, self.name, inputs, keys=keys, batch_id=batch_id, **options

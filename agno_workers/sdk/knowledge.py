@@ -67,7 +67,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         services.database.knowledge.ensure(self.name, kept)
         kwargs = {**asked, "options": options(metadata, glob, batch=batch)}
         args = [msgspec.to_builtins(source) for source in given(sources)]
-        return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.knowledge_queue)
+        return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.queues.knowledge)
 
     def si(self, sources: Sources, **asked: Any) -> Signature:
         """Return an immutable signature, which ignores the result of an earlier task."""

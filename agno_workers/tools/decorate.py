@@ -102,7 +102,7 @@ def tool(
     * `timeout_s`: seconds that one execution may take, from reading its arguments to the text of its result; default 60.
       Past them an async function is cancelled. A plain function can't be stopped: it is left behind
       on its thread, where `ctx.cancelled()` tells it to return.
-    * `queue`: the Celery queue that carries its calls; default: the settings' `tool_queue`.
+    * `queue`: the Celery queue that carries its calls; default: the setting `queues.tools`.
     * `strict`: ask the provider to hold the model to the schema while it writes, where it can; default: no.
       Arguments are checked here in either case.
     * `max_attempts`: executions that a crash may cut short before the call is given up (`dead`); default 3.

@@ -124,7 +124,7 @@ Type = Callable[..., Typed]
 
 
 def programs(environment: dict[str, str]) -> Iterator[StartProgram]:
-    """For a fixture: `start_program("demo", "docs", AGNO_LEASE_S="1")`."""
+    """For a fixture: `start_program("demo", "docs", AGNO_RUNS__LEASE_S="1")`."""
     started: list[Program] = []
 
     def start(*arguments: str, **changed: str) -> Program:

@@ -189,7 +189,7 @@ def test_a_doctor_goes_on_when_a_server_is_away(type_: Type) -> None:
 
 WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     "an unknown setting": (["runs", "ls"], {"AGNO_DATABSE_URL": "x"}, "did you mean 'AGNO_DATABASE_URL'?"),
-    "a setting of the wrong kind": (["runs", "ls"], {"AGNO_LEASE_S": "soon"}, "AGNO_LEASE_S"),
+    "a setting of the wrong kind": (["runs", "ls"], {"AGNO_RUNS__LEASE_S": "soon"}, "AGNO_RUNS__LEASE_S"),
     "one address of two": (["runs", "ls"], {"AGNO_BROKER_URL": ""}, "AGNO_BROKER_URL is not"),
     "no address at all": (
         ["runs", "ls"],

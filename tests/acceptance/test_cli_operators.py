@@ -130,7 +130,7 @@ def test_an_answer_that_fits_nothing_is_refused_and_says_what_would(type_: Type,
 def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
     type_: Type, start_worker: StartWorker, client: Client, tmp_path: Path
 ) -> None:
-    short = {"AGNO_LEASE_S": "1", "AGNO_RENEW_EVERY_S": "0.3"}
+    short = {"AGNO_RUNS__LEASE_S": "1", "AGNO_RUNS__RENEW_EVERY_S": "0.3"}
     worker = start_worker(**short)
     path, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
     hold.touch()

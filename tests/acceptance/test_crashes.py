@@ -37,7 +37,7 @@ from tests.steps import first_step, take
 WAIT_S = 30
 NEVER = "600"
 """Seconds: what comes sooner came by another way."""
-SHORT = {"AGNO_LEASE_S": "1.5", "AGNO_RENEW_EVERY_S": "0.5"}
+SHORT = {"AGNO_RUNS__LEASE_S": "1.5", "AGNO_RUNS__RENEW_EVERY_S": "0.5"}
 """Where a lease has to run out."""
 
 
@@ -90,7 +90,7 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     ledger = tmp_path / "ledger"
-    start_worker(concurrency=1, AGNO_RESEND_AFTER_S=NEVER)
+    start_worker(concurrency=1, AGNO_KEEPER__RESEND_AFTER_S=NEVER)
     busy = matrix.delay(call("hold", held))
     invariants.until(
         running(held)
@@ -222,7 +222,7 @@ def test_c10_a_claim_whose_commit_was_not_answered_expires_by_its_effect(
 def test_c16_a_cancel_reaches_a_tool_of_a_delegated_run_within_a_heartbeat_without_remote_control(
     start_worker: StartWorker, services: Services, redis_client: redis.Redis, tmp_path: Path, pool: str
 ) -> None:
-    renewal = {"AGNO_LEASE_S": NEVER, "AGNO_RENEW_EVERY_S": "1"}
+    renewal = {"AGNO_RUNS__LEASE_S": NEVER, "AGNO_RUNS__RENEW_EVERY_S": "1"}
     start_worker("--", "worker.enable_remote_control=false", pool=pool, concurrency=4, **renewal)
     run = boss.delay(delegated(call("listen", tmp_path / "tool")))
     invariants.until(running(tmp_path / "tool"))
@@ -315,7 +315,7 @@ def test_c22_a_restored_backup_goes_on_from_where_it_was(
     unknown = echo.delay("unknown")
     dropped = unknown.handle.steps[0].id
     database.restore()
-    third = start_worker(AGNO_RESEND_AFTER_S=NEVER)
+    third = start_worker(AGNO_KEEPER__RESEND_AFTER_S=NEVER)
     assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
     assert any("Postgres is older than Redis" in line for line in third.lines)
     invariants.until(
@@ -366,7 +366,7 @@ def test_work_that_outlives_every_lease_ends_with_its_first_result(
         CREATE TRIGGER no_renewal BEFORE UPDATE ON agno.step FOR EACH ROW
         WHEN (OLD.status = 'running' AND NEW.status = 'running' AND NEW.lease_until > OLD.lease_until AND NEW.attempt = OLD.attempt)
         EXECUTE FUNCTION public.refuse()""")
-    start_worker(AGNO_LEASE_S="0.8", AGNO_RENEW_EVERY_S="0.4")
+    start_worker(AGNO_RUNS__LEASE_S="0.8", AGNO_RUNS__RENEW_EVERY_S="0.4")
     run = thinker.delay(str(held))
     services.database.pool.run("UPDATE agno.step SET max_attempts = 100")
     invariants.until(lambda: run.handle.steps[0].attempt > 3)  # three leases have run out

@@ -42,7 +42,7 @@ def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Start
     (tmp_path / "demo_script.py").write_text(HOLDING.format(hold=tmp_path / "hold"))
     ours = {
         "AGNO_IMPORTS": "demo_script",
-        "AGNO_LEASE_S": "2",
+        "AGNO_RUNS__LEASE_S": "2",
         "AGNO_STATE_DIR": str(tmp_path / "state"),
         "PYTHONPATH": str(tmp_path),
     }

@@ -30,7 +30,11 @@ PLACES = (
     "scan.claimed", "scan.found", "scan.recorded", "ingest.claimed", "ingest.read", "ingest.recorded", "embed.claimed", "embed.made",
     "embed.recorded", "finalize.claimed", "finalize.removed", "finalize.recorded",
 )  # fmt: skip
-SMALL = {"AGNO_BATCH_DOCUMENTS": "5", "AGNO_EMBED_TOKENS": "1500", "AGNO_EMBED_WINDOW": "3"}
+SMALL = {
+    "AGNO_KNOWLEDGE__BATCH_DOCUMENTS": "5",
+    "AGNO_KNOWLEDGE__EMBED_TOKENS": "1500",
+    "AGNO_KNOWLEDGE__EMBED_WINDOW": "3",
+}
 OPTIONS = {"embedder": "hash:32", "chunking": {"max_chars": 200}}
 DEATHS = 6
 WORDS = [f"word{number}" for number in range(400)]
@@ -171,7 +175,7 @@ def test_a_document_that_kills_its_worker_each_time_fails_alone(
 ) -> None:
     folder = written(tmp_path / "documents", 9)
     (folder / "005-poison.txt").write_text("poison")
-    start_worker(queues="knowledge", pool="prefork", concurrency=2, AGNO_IMPORTS="tests.poison", AGNO_BATCH_DOCUMENTS="5")  # fmt: skip
+    start_worker(queues="knowledge", pool="prefork", concurrency=2, AGNO_IMPORTS="tests.poison", AGNO_KNOWLEDGE__BATCH_DOCUMENTS="5")  # fmt: skip
     run_id = begin(services, knowledges, "docs", folder)
     progress = ended(knowledges, run_id)
     assert (progress.status, progress.documents, progress.failed) == ("done", 9, 1)

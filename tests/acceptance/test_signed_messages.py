@@ -32,7 +32,7 @@ KEY = "a key of these tests, and of nothing else"
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     """All processes of these tests sign."""
-    return environment | {"AGNO_SIGNING_KEY": KEY}
+    return environment | {"AGNO_SIGNING__KEYS": KEY}
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_a_replayed_step_does_nothing_even_after_redis_lost_its_nonces(
 def test_a_key_is_replaced_without_downtime(
     start_worker: StartWorker, stranger: Celery, app: AgnoCelery, quarantine: Quarantined, tmp_path: Path
 ) -> None:
-    start_worker(*PLAIN, AGNO_SIGNING_KEY=f"the next key of these tests, {KEY}")
+    start_worker(*PLAIN, AGNO_SIGNING__KEYS=f"the next key of these tests, {KEY}")
     assert echo.delay("signed with the old one").get(timeout=WAIT_S) == "<signed with the old one>"
     sign(stranger, "the next key of these tests")
     note(stranger, tmp_path / "ledger").delay()
@@ -287,7 +287,7 @@ def test_only_steps_are_executed_when_their_signature_is_too_old(
     note(app, tmp_path / "ledger").delay()
     run, sent_at = echo.delay("hi"), time.monotonic()
     invariants.until(lambda: time.monotonic() - sent_at > 1.5)
-    start_worker(*PLAIN, AGNO_SIGNING_MAX_AGE_S="1")
+    start_worker(*PLAIN, AGNO_SIGNING__MAX_AGE_S="1")
     assert run.get(timeout=WAIT_S) == "<hi>"
     assert quarantine.reasons(1) == ["replayed"]
     assert not (tmp_path / "ledger").exists()

@@ -183,12 +183,14 @@ def _told(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 def test_what_is_not_done_within_the_grace_time_is_carried_by_another(
     start_worker: StartWorker, services: Services, held: Path, pool: str
 ) -> None:
-    ending = start_worker(pool=pool, concurrency=2, AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S="1")
+    ending = start_worker(
+        pool=pool, concurrency=2, AGNO_RUNS__LEASE_S=LONG, AGNO_WORKER__SHUTDOWN_GRACE_S="1"
+    )
     run = caller.delay(holding(held))
     invariants.until(running(held))
     at_work = int(Path(f"{held}.running").read_text())  # on prefork a child
     Path(f"{held}.running").unlink()
-    other = start_worker(pool=pool, concurrency=2, AGNO_LEASE_S=LONG)
+    other = start_worker(pool=pool, concurrency=2, AGNO_RUNS__LEASE_S=LONG)
     ending.process.terminate()
     ending.wait_for("handing over 1 step(s)")
     invariants.until(running(held), timeout_s=3)  # long before the lease is over
@@ -204,7 +206,7 @@ def test_what_is_not_done_within_the_grace_time_is_carried_by_another(
 
 
 def test_a_second_signal_hands_over_at_once(start_worker: StartWorker, app: AgnoCelery, held: Path) -> None:
-    ending = start_worker(AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S=LONG)
+    ending = start_worker(AGNO_RUNS__LEASE_S=LONG, AGNO_WORKER__SHUTDOWN_GRACE_S=LONG)
     run = caller.delay(holding(held))
     invariants.until(running(held))
     ending.process.terminate()
@@ -212,7 +214,7 @@ def test_a_second_signal_hands_over_at_once(start_worker: StartWorker, app: Agno
     ending.process.terminate()
     assert ends(ending) == 0
     held.unlink()
-    start_worker(AGNO_LEASE_S=LONG)
+    start_worker(AGNO_RUNS__LEASE_S=LONG)
     assert run.get(timeout=WAIT_S) == "released"
 
 
@@ -220,7 +222,7 @@ def test_a_second_signal_hands_over_at_once(start_worker: StartWorker, app: Agno
 def test_sigquit_and_ctrl_c_twice_hand_over_at_once(
     start_worker: StartWorker, app: AgnoCelery, held: Path, how: signal.Signals
 ) -> None:
-    ending = start_worker(AGNO_LEASE_S=LONG, AGNO_SHUTDOWN_GRACE_S=LONG)
+    ending = start_worker(AGNO_RUNS__LEASE_S=LONG, AGNO_WORKER__SHUTDOWN_GRACE_S=LONG)
     run = caller.delay(holding(held))
     invariants.until(running(held))
     ending.process.send_signal(how)
@@ -230,7 +232,7 @@ def test_sigquit_and_ctrl_c_twice_hand_over_at_once(
     ending.wait_for("handing over 1 step(s)")
     ends(ending)
     held.unlink()
-    start_worker(AGNO_LEASE_S=LONG)
+    start_worker(AGNO_RUNS__LEASE_S=LONG)
     assert run.get(timeout=WAIT_S) == "released"
 
 
@@ -240,7 +242,7 @@ def test_a_once_tool_is_waited_for_and_runs_once(
 ) -> None:
     ledger, hold = tmp_path / "ledger", tmp_path / "ledger.hold"
     hold.touch()
-    ending = start_worker(pool=pool, concurrency=2, AGNO_SHUTDOWN_GRACE_S="0.5")
+    ending = start_worker(pool=pool, concurrency=2, AGNO_WORKER__SHUTDOWN_GRACE_S="0.5")
     run = caller.delay(f'pay {{"path": "{ledger}"}}\n{holding(held)}')
     invariants.until(lambda: ledger.exists() and running(held)())
     start_worker()
@@ -258,7 +260,7 @@ def test_a_once_tool_is_waited_for_and_runs_once(
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_an_idle_worker_ends_at_once(start_worker: StartWorker, workers: Workers, pool: str) -> None:
-    worker = start_worker(pool=pool, concurrency=2, AGNO_SHUTDOWN_GRACE_S=LONG)
+    worker = start_worker(pool=pool, concurrency=2, AGNO_WORKER__SHUTDOWN_GRACE_S=LONG)
     assert worker.stop() == 0
     assert workers.all()[0].stopped_at is not None
 
@@ -266,14 +268,14 @@ def test_an_idle_worker_ends_at_once(start_worker: StartWorker, workers: Workers
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 @pytest.mark.parametrize(
     "environment",
-    [{}, {"AGNO_SIGNING_KEY": "a key of more than thirty-two letters"}],
+    [{}, {"AGNO_SIGNING__KEYS": "a key of more than thirty-two letters"}],
     ids=["unsigned", "signed"],
     indirect=True,
 )
 def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_works(
     start_worker: StartWorker, redis_client: redis.Redis, services: Services, held: Path, pool: str
 ) -> None:
-    slow = {"AGNO_SHUTDOWN_GRACE_S": LONG, "AGNO_RESEND_AFTER_S": LONG}
+    slow = {"AGNO_WORKER__SHUTDOWN_GRACE_S": LONG, "AGNO_KEEPER__RESEND_AFTER_S": LONG}
     ending = start_worker(pool=pool, concurrency=1, **slow)
     other = start_worker(queues="elsewhere", **slow)
     run = caller.delay(holding(held))
@@ -377,7 +379,11 @@ def proxy(servers: Servers) -> Iterator[Proxy]:
 def test_a_worker_that_receives_nothing_hands_its_steps_over_and_exits_with_an_error(
     start_worker: StartWorker, app: AgnoCelery, proxy: Proxy, held: Path
 ) -> None:
-    short = {"AGNO_CANARY_EVERY_S": "0.3", "AGNO_SHUTDOWN_GRACE_S": "0.3", "AGNO_LEASE_S": LONG}
+    short = {
+        "AGNO_WORKER__CANARY_EVERY_S": "0.3",
+        "AGNO_WORKER__SHUTDOWN_GRACE_S": "0.3",
+        "AGNO_RUNS__LEASE_S": LONG,
+    }
     worker = start_worker(AGNO_BROKER_URL=proxy.url, **short)
     run = caller.delay(holding(held))
     invariants.until(running(held))
@@ -385,14 +391,14 @@ def test_a_worker_that_receives_nothing_hands_its_steps_over_and_exits_with_an_e
     worker.wait_for("worker is not receiving messages")
     assert ends(worker) == 1
     held.unlink()
-    start_worker(AGNO_LEASE_S=LONG)
+    start_worker(AGNO_RUNS__LEASE_S=LONG)
     assert run.get(timeout=WAIT_S) == "released"
 
 
 def test_a_busy_worker_passes_its_self_test(
     start_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, workers: Workers, held: Path
 ) -> None:
-    busy = start_worker(pool="threads", concurrency=1, AGNO_CANARY_EVERY_S="0.2")
+    busy = start_worker(pool="threads", concurrency=1, AGNO_WORKER__CANARY_EVERY_S="0.2")
     run = caller.delay(holding(held))
     invariants.until(running(held))
     others = [echo.delay(str(number)) for number in range(3)]  # they take the credit for messages, too
@@ -410,7 +416,7 @@ def test_a_busy_worker_passes_its_self_test(
 def test_a_worker_outlives_a_redis_that_is_away_for_long(
     start_worker: StartWorker, app: AgnoCelery, servers: Servers, workers: Workers
 ) -> None:
-    worker = start_worker(AGNO_CANARY_EVERY_S="0.2")
+    worker = start_worker(AGNO_WORKER__CANARY_EVERY_S="0.2")
     servers.valkey.kill()
     try:
         worker.wait_for("Trying again in 4.00 seconds")

@@ -58,7 +58,7 @@ def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str]
         ("AGNO_DATABASE_URL", "postgresql://127.0.0.1:1/nobody", "Postgres can't be reached"),
         ("AGNO_BROKER_URL", "redis://127.0.0.1:1/0", "Redis can't be reached"),
         ("AGNO_IMPORTS", "no.such.module", "no.such.module"),
-        ("AGNO_LEASE", "15", "did you mean 'AGNO_LEASE_S'"),
+        ("AGNO_LEASE", "15", "did you mean 'AGNO_RUNS__LEASE_S'"),
     ],
 )
 def test_it_refuses_a_wrong_setting(environment: dict[str, str], name: str, value: str, told: str) -> None:
@@ -67,7 +67,7 @@ def test_it_refuses_a_wrong_setting(environment: dict[str, str], name: str, valu
 
 @pytest.mark.parametrize(
     ("name", "value", "told"),
-    [("AGNO_SOURCE_ROOTS", "/no/such/folder", "not a folder here"), ("AGNO_SOURCE_ALLOW", "10.0.0.1/8", "source_allow")],
+    [("AGNO_KNOWLEDGE__SOURCE_ROOTS", "/no/such/folder", "not a folder here"), ("AGNO_KNOWLEDGE__SOURCE_ALLOW", "10.0.0.1/8", "source_allow")],
 )  # fmt: skip
 def test_one_for_knowledge_refuses_what_can_not_be_kept_to(
     environment: dict[str, str], name: str, value: str, told: str

@@ -740,7 +740,7 @@ class Provider:
             "OPENAI_BASE_URL": self.openai_url,
             "ANTHROPIC_API_KEY": "sk-fake-anthropic",
             "ANTHROPIC_BASE_URL": self.url,
-            "AGNO_LOCAL_BASE_URL": self.openai_url,
+            "AGNO_MODELS__LOCAL_BASE_URL": self.openai_url,
         }
 
     def requests(self) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ SOON_S = 8.0
 @pytest.fixture
 def here(settings: Settings, world: World, world_url: str) -> Settings:
     """The settings of the world."""
-    return settings.model_copy(update={"database_url": SecretStr(world_url)})
+    return settings.changed(database={"url": SecretStr(world_url)})
 
 
 class Scrape:
@@ -245,12 +245,12 @@ def network() -> Iterator[Network]:
 def test_of_a_postgres_that_is_away_no_more_is_told_than_that(
     here: Settings, network: Network, mode: Mode, redis_client: redis.Redis
 ) -> None:
-    parts = urlsplit(here.database_url.get_secret_value())
+    parts = urlsplit(here.database.url.get_secret_value())
     folder = re.search(r"host=([^&]+)", parts.query)
     assert folder
     proxy = network.proxy(f"{folder[1]}/.s.PGSQL.5432")
-    line = here.model_copy(
-        update={"database_url": SecretStr(f"postgresql://agno:hush@127.0.0.1:{proxy.port}{parts.path}")}
+    line = here.changed(
+        database={"url": SecretStr(f"postgresql://agno:hush@127.0.0.1:{proxy.port}{parts.path}")}
     )
     redis_client.rpush("agents", "m")
     assert scrape(line)("agno_up") == 1
@@ -270,7 +270,7 @@ def test_of_a_redis_that_is_away_no_more_is_told_than_that(
     world: World, here: Settings, servers: LocalServers, network: Network, mode: Mode
 ) -> None:
     proxy = network.proxy(urlsplit(servers.redis_url).path)
-    line = here.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{proxy.port}/0")})
+    line = here.changed(broker={"url": SecretStr(f"redis://127.0.0.1:{proxy.port}/0")})
     world.submit(agent="a")
     assert scrape(line)("agno_redis_up") == 1
     proxy.set(mode)

@@ -2,7 +2,7 @@
 
     local                                    MiniLM on this machine, no key: `local:all-minilm-l6-v2`
     openai:text-embedding-3-small[@512]      an embedding model of OpenAI; shortened to 512 dimensions
-    compatible:MODEL[@768]                   a server that speaks OpenAI's embeddings, at AGNO_LOCAL_BASE_URL
+    compatible:MODEL[@768]                   a server that speaks OpenAI's embeddings, at AGNO_MODELS__LOCAL_BASE_URL
     compatible:http://HOST:PORT/v1#MODEL[@768]    the same, elsewhere; without @DIMENSIONS the first call finds them out
     hash:384                                 words hashed to numbers: for tests and benchmarks
 
@@ -83,10 +83,10 @@ def _compatible(name: str, model: str) -> Embedder:
     """The key goes only to the address that it was set with."""
     model, dimensions = _cut_off(name, model)
     given, hash_sign, model = model.rpartition("#")
-    ours = variable("AGNO_LOCAL_BASE_URL")
+    ours = variable("AGNO_MODELS__LOCAL_BASE_URL")
     url = given if hash_sign else ours
     if not url:
-        raise missing(name, "AGNO_LOCAL_BASE_URL", "or write compatible:http://host:port/v1#model")
+        raise missing(name, "AGNO_MODELS__LOCAL_BASE_URL", "or write compatible:http://host:port/v1#model")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not model:
         raise InvalidInput(

@@ -7,7 +7,7 @@ By default, names that begin with a dot are left out and links that lead out of 
 files and anything but files (a FIFO, a socket, a device) are skipped. The order is by name, links last. A file is unchanged
 while its size and modification time are.
 
-A worker reads any path that a caller names. If the operator set `roots` (the setting source_roots), a path outside of all of
+A worker reads any path that a caller names. If the operator set `roots` (the setting knowledge.source_roots), a path outside of all of
 them, once its links are resolved, is neither looked at nor read.
 """
 
@@ -41,7 +41,7 @@ _CHUNK = 1024 * 1024
 _FOLLOWING = "links=all"  # in an origin: the fetch may follow links too
 _OUTSIDE = (
     "lies outside of the folders that the workers may read: name a path inside them, or add its folder to the setting "
-    "source_roots."
+    "knowledge.source_roots."
 )
 _FINAL = {errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV}  # ENXIO: a socket
 _KINDS = (

@@ -22,7 +22,7 @@ _MOVES = {
     "gone": "Remove it, or correct the address.",
     "denied": "Check what it asks for, or leave it out.",
     "too_large": "Raise document_max_bytes, or leave it out.",
-    "off_limits": "If the workers may read it, the operator has to add its host to the setting source_allow.",
+    "off_limits": "If the workers may read it, the operator has to add its host to the setting knowledge.source_allow.",
 }
 
 

@@ -79,7 +79,10 @@ def fetch(
 
 def check(allow: Sequence[str], roots: Sequence[str]) -> None:
     """Raise SettingsError for an unusable list of the operator."""
-    for key, read, value in (("source_allow", openings, allow), ("source_roots", check_roots, roots)):
+    for key, read, value in (
+        ("knowledge.source_allow", openings, allow),
+        ("knowledge.source_roots", check_roots, roots),
+    ):
         try:
             read(value)
         except InvalidInput as error:

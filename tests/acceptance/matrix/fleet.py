@@ -54,12 +54,12 @@ class Fleet:
         self._environment = {
             **environment,
             "AGNO_CRASH_AT": f"@{self.places}",
-            "AGNO_LEASE_S": str(lease_s),
-            "AGNO_RENEW_EVERY_S": "0.5",
-            "AGNO_PUBLISH_AFTER_S": str(PUBLISH_AFTER_S),
-            "AGNO_RESEND_AFTER_S": str(RESEND_AFTER_S),
-            "AGNO_KEEPER_EVERY_S": str(KEEPER_EVERY_S),
-            "AGNO_KEEPER_LEASE_S": str(KEEPER_LEASE_S),
+            "AGNO_RUNS__LEASE_S": str(lease_s),
+            "AGNO_RUNS__RENEW_EVERY_S": "0.5",
+            "AGNO_RUNS__PUBLISH_AFTER_S": str(PUBLISH_AFTER_S),
+            "AGNO_KEEPER__RESEND_AFTER_S": str(RESEND_AFTER_S),
+            "AGNO_KEEPER__EVERY_S": str(KEEPER_EVERY_S),
+            "AGNO_KEEPER__LEASE_S": str(KEEPER_LEASE_S),
         }
         self._pool = pool
         self._queues = queues

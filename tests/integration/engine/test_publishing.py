@@ -24,7 +24,7 @@ from tests.steps import first_step, take
 def counted(services: Services) -> CountedPool:
     """A pool on the database of this process's services."""
     settings = services.settings
-    pool = CountedPool(settings.database_url.get_secret_value(), size=2, timeout_s=10, statement_timeout_s=30)
+    pool = CountedPool(settings.database.url.get_secret_value(), size=2, timeout_s=10, statement_timeout_s=30)
     pool.ran = []
     return pool
 

@@ -130,7 +130,7 @@ def test_a_signer_needs_a_key(keys: str) -> None:
 
 @pytest.mark.parametrize("keys", ["short", f"{KEY},short", f"{KEY},", " , "])
 def test_a_short_key_is_refused_and_not_shown(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGNO_SIGNING_KEY", keys)
+    monkeypatch.setenv("AGNO_SIGNING__KEYS", keys)
     with pytest.raises(SettingsError, match="at least 16 characters") as refused:
         load()
     assert "short" not in str(refused.value)

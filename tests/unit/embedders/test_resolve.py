@@ -9,7 +9,7 @@ import pytest
 from agno_workers.errors import InvalidInput, ModelRejected
 from agno_workers.knowledge.embedders import resolve
 
-VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGNO_LOCAL_BASE_URL", "AGNO_LOCAL_API_KEY")
+VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "AGNO_MODELS__LOCAL_BASE_URL", "AGNO_LOCAL_API_KEY")
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setenv("AGNO_LOCAL_BASE_URL", "http://localhost:1/v1")
+    monkeypatch.setenv("AGNO_MODELS__LOCAL_BASE_URL", "http://localhost:1/v1")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,10 @@ def test_another_key_is_another_embedder(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("name", "variable"),
-    [("openai:text-embedding-3-small", "OPENAI_API_KEY"), ("compatible:nomic", "AGNO_LOCAL_BASE_URL")],
+    [
+        ("openai:text-embedding-3-small", "OPENAI_API_KEY"),
+        ("compatible:nomic", "AGNO_MODELS__LOCAL_BASE_URL"),
+    ],
 )
 def test_error_names_the_missing_variable(name: str, variable: str) -> None:
     with pytest.raises(ModelRejected, match=f"{name} can't be used: {variable} is not set") as caught:

@@ -12,7 +12,7 @@ from agno_workers.models import Scripted, Turn, resolve
 VARIABLES = (
     "OPENAI_API_KEY",
     "ANTHROPIC_API_KEY",
-    "AGNO_LOCAL_BASE_URL",
+    "AGNO_MODELS__LOCAL_BASE_URL",
     "OPENAI_BASE_URL",
     "ANTHROPIC_BASE_URL",
 )
@@ -50,7 +50,7 @@ def test_another_key_or_address_is_another_model(monkeypatch: pytest.MonkeyPatch
         ("openai:gpt-5", "OPENAI_API_KEY"),
         ("openai-chat:gpt-5", "OPENAI_API_KEY"),
         ("anthropic:claude", "ANTHROPIC_API_KEY"),
-        ("local:llama", "AGNO_LOCAL_BASE_URL"),
+        ("local:llama", "AGNO_MODELS__LOCAL_BASE_URL"),
     ],
 )
 def test_error_names_the_missing_variable(name: str, variable: str) -> None:

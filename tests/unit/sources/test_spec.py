@@ -10,7 +10,7 @@ from agno_workers.knowledge.sources import spec
 
 @pytest.mark.parametrize(
     "variable",
-    ["AGNO_SIGNING_KEY", "AGNO_DATABASE_URL", "agno_broker_url", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"],
+    ["AGNO_SIGNING__KEYS", "AGNO_DATABASE_URL", "agno_broker_url", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"],
 )
 def test_secrets_of_the_workers_are_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "swordfish")
