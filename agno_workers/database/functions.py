@@ -55,9 +55,8 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
         ) as connection:
             return read(connection)
     except psycopg.OperationalError as error:
-        raise Unavailable(
-            f"Postgres can't be reached: {str(error).strip(' .?\n')}. Is AGNO_DATABASE_URL right?"
-        ) from error
+        reason = str(error).strip(" .?\n")
+        raise Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?") from error
 
 
 def database_problems(database_url: str) -> list[str]:

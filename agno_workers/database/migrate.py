@@ -62,6 +62,5 @@ def _connect(database_url: str, timeout_s: float) -> sa.Connection:
     try:
         return engine.connect()
     except sa.exc.OperationalError as error:
-        raise Unavailable(
-            f"Postgres can't be reached: {str(error.orig).strip(' .?\n')}. Is AGNO_DATABASE_URL right?"
-        ) from error
+        reason = str(error.orig).strip(" .?\n")
+        raise Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?") from error
