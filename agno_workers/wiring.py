@@ -142,7 +142,7 @@ class Services:
     def keeper(self) -> Keeper:
         here = self.database
         duties = Duties(
-            lambda step: self.handlers[step.kind].on_exhausted(step), partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.halted, here.ingest.schedule_next
+            lambda step: self.handlers[step.kind].on_exhausted(step), partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.stalled, here.ingest.schedule_next
         )  # fmt: skip
         return Keeper(
             here.maintenance, here.outbox, here.journal, self.dispatch, self.redis, duties,

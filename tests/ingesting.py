@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
-from agno_workers.knowledge import steps as ingest
-from agno_workers.knowledge.steps import IngestContext
+from agno_workers.knowledge.steps import IngestContext, run_step
 from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
@@ -21,12 +19,6 @@ from tests.integration.storage.world import World, on_pool
 
 ORIGIN = "shelf:"
 BIG = IngestLimits(publish_after_s=0.0)
-TAKE = {
-    StepKind.SCAN: ingest.take_scan,
-    StepKind.INGEST: ingest.take_ingest,
-    StepKind.EMBED: ingest.take_embed,
-    StepKind.FINALIZE: ingest.take_finalize,
-}
 
 
 class Shelf:
@@ -49,7 +41,7 @@ class Shelf:
         self.ingest, self.knowledges, journal = here.ingest, here.knowledge, here.journal
         self.tidied: list[int] = []
         self.expected: list[tuple[int, int]] = []
-        self.intake = IngestContext(
+        self.context = IngestContext(
             ingest=self.ingest,
             knowledges=self.knowledges,
             journal=journal,
@@ -104,7 +96,7 @@ class Shelf:
     def take(self, send: StepMessage) -> CommitResult:
         if send.outbox_id is not None:
             self.world.journal.published([send.outbox_id])
-        return TAKE[send.kind](self.intake, send.run_id, send.step_id, send.generation)
+        return run_step(self.context, send.kind, send.run_id, send.step_id, send.generation)
 
     def carry(self, *sends: StepMessage) -> None:
         """Execute these steps and all following ones."""

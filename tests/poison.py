@@ -8,13 +8,13 @@ from typing import Any
 
 from agno_workers.knowledge import steps as ingest
 
-_look = ingest.look
+_fetch_one = ingest.fetch_one
 
 
-def look(intake: Any, see: Any, item: Any) -> Any:
+def fetch_one(context: Any, see: Any, item: Any) -> Any:
     if "poison" in item.source.uri:
         os.kill(os.getpid(), signal.SIGKILL)
-    return _look(intake, see, item)
+    return _fetch_one(context, see, item)
 
 
-ingest.look = look
+ingest.fetch_one = fetch_one

@@ -44,7 +44,7 @@ class Child:
     """A process and its pipes. It serves one thread at a time."""
 
     def __init__(self, order: Order) -> None:
-        self.can_go_on = True
+        self.is_usable = True
         self._order = order
         self._log = b""
         self._buffer = bytearray()
@@ -92,13 +92,13 @@ class Child:
                 continue
             answer = next(answers)
             if answer.fault is not None:
-                self.can_go_on = False  # tasks are left in its pipe
+                self.is_usable = False  # tasks are left in its pipe
                 raise AgnoError.from_json(answer.fault)
             outcome = answer.prepared or answer.refusal
             assert outcome is not None
             yield outcome
             if answer.leaves:
-                self.can_go_on = False
+                self.is_usable = False
                 return
 
     def _refused(self, source: Source, raw: Raw) -> Refusal | None:
@@ -119,7 +119,7 @@ class Child:
 
     def end(self) -> None:
         """Kill the process and close the pipes."""
-        self.can_go_on = False
+        self.is_usable = False
         self._process.kill()
         self._process.wait()
         self.leave()
@@ -178,7 +178,7 @@ class Child:
                 start = end
                 yield self._decoder.decode(content)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            self.can_go_on = False
+            self.is_usable = False
             raise Died(Refusal("crashed", f"The reader process sent an invalid answer: {error}.")) from error
         finally:
             del self._buffer[:start]
@@ -198,14 +198,14 @@ class Child:
         return received != b""
 
     def _kill_for_time(self, within_s: float) -> NoReturn:
-        self.can_go_on = False
+        self.is_usable = False
         self._process.kill()
         self._process.wait()
         raise Died(Refusal("time_limit", f"Reading it took longer than the limit of {within_s:g} s."))
 
     def _mourn(self) -> NoReturn:
         """Raise Died with the reason of the child's death."""
-        self.can_go_on = False
+        self.is_usable = False
         try:
             status = self._process.wait(10)
         except subprocess.TimeoutExpired:  # it closed its pipe and is alive

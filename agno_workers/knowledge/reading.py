@@ -79,7 +79,7 @@ class Reading:
             except BaseException:
                 child.end()
                 raise
-            if child.can_go_on:
+            if child.is_usable:
                 self._idle.append(child)
             else:
                 child.end()

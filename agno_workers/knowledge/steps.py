@@ -104,140 +104,114 @@ class IngestContext:
     document_max_bytes: int
 
 
-def take_scan(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Find the sources of an ingestion."""
-    claim = intake.ingest.claim(StepKind.SCAN, run_id, step_id, generation)
-    if claim is None:
-        return NOT_RECORDED
-    signal("scan.claimed")
-    return guarded(intake, claim, scan, scan_failed)
-
-
-def take_ingest(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Read a batch of sources."""
-    claim = intake.ingest.claim(StepKind.INGEST, run_id, step_id, generation)
-    if claim is None:
-        return NOT_RECORDED
-    signal("ingest.claimed")
-    return guarded(intake, claim, ingest, ingest_failed)
-
-
-def take_embed(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Make the vectors of a batch of chunks."""
-    claim = intake.ingest.claim(StepKind.EMBED, run_id, step_id, generation)
-    if claim is None:
-        return NOT_RECORDED
-    signal("embed.claimed")
-    return guarded(intake, claim, embed, embed_failed)
-
-
-def take_finalize(intake: IngestContext, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """End an ingestion."""
-    claim = intake.ingest.claim(StepKind.FINALIZE, run_id, step_id, generation)
-    if claim is None:
-        return NOT_RECORDED
-    signal("finalize.claimed")
-    return guarded(intake, claim, finalize, finalize_failed)
-
-
-def handlers(context: Callable[[], IngestContext], ingest: Ingest) -> dict[StepKind, Handler]:
-    """Return the code for each kind of step of an ingestion. `context` is built with the first step that a worker executes."""
-    steps = {
-        StepKind.SCAN: take_scan,
-        StepKind.INGEST: take_ingest,
-        StepKind.EMBED: take_embed,
-        StepKind.FINALIZE: take_finalize,
-    }
-    return {
-        kind: Handler(lambda *ids, take=take: take(context(), *ids), partial(bury, ingest))
-        for kind, take in steps.items()
-    }
-
-
 Body = Callable[[IngestContext, WorkClaim, IsLost], CommitResult]
 OnError = Callable[[IngestContext, WorkClaim, Exception], CommitResult]
 
 
-def guarded(intake: IngestContext, claim: WorkClaim, body: Body, failed: OnError) -> CommitResult:
-    """The body of a step; what it raises is for `failed` to judge."""
+def handlers(context: Callable[[], IngestContext], ingest: Ingest) -> dict[StepKind, Handler]:
+    """Return the code for each kind of step of an ingestion. `context` is built with the first step that a worker executes."""
+    return {
+        kind: Handler(
+            lambda *ids, kind=kind: run_step(context(), kind, *ids), partial(fail_exhausted, ingest)
+        )
+        for kind in _STEPS
+    }
+
+
+def run_step(
+    context: IngestContext, kind: StepKind, run_id: str, step_id: str, generation: int
+) -> CommitResult:
+    """Claim and execute a step. Raises Unavailable when Postgres is away: the lease expires, and the step is executed again."""
+    claim = context.ingest.claim(kind, run_id, step_id, generation)
+    if claim is None:
+        return NOT_RECORDED
+    signal(f"{kind}.claimed")
+    return run_claimed(context, claim)
+
+
+def run_claimed(context: IngestContext, claim: WorkClaim) -> CommitResult:
+    body, on_error = _STEPS[claim.kind]
     try:
-        with intake.active.step(claim.step_id) as is_lost:
-            return body(intake, claim, is_lost)
+        with context.active.step(claim.step_id) as is_lost:
+            return body(context, claim, is_lost)
     except Stopped:
         return NOT_RECORDED
     except Unavailable:
-        raise  # Postgres is away: the lease runs out, and the step is carried again
+        raise
     except Exception as error:
         ids = {"run_id": claim.run_id, "step_id": claim.step_id}
         if isinstance(error, AgnoError):
             log.warning("a step of an ingestion failed: %s", error, extra=ids)
         else:
             log.error("a step of an ingestion raised", exc_info=error, extra=ids)
-        return failed(intake, claim, error)
+        return on_error(context, claim, error)
 
 
 # Scan.
 
 
-def scan(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+def scan(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
     options, chunking = claim.options, chunking_of(claim)
     if name := claim.settings.get("embedder", "local"):
-        embedder = intake.embedder(name)
-        intake.knowledges.ensure_embedding_space(claim.knowledge_id, embedder.name, embedder.dimensions)
+        embedder = context.embedder(name)
+        context.knowledges.ensure_embedding_space(claim.knowledge_id, embedder.name, embedder.dimensions)
     if vision := vision_of(claim):
-        intake.viewer(vision)  # raises for an unknown model
+        context.viewer(vision)  # raises for an unknown model
     found = [
-        (source, processing_hash(source, chunking, vision)) for source in sources_of(intake, options, is_lost)
+        (source, processing_hash(source, chunking, vision))
+        for source in find_sources(context, options, is_lost)
     ]
     signal("scan.found")
-    intake.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
+    context.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "retry_of" in options else sorted({source.origin for source, _ in found} - {""})
-    recorded = intake.ingest.finish_scan(claim, found, whole)
+    recorded = context.ingest.finish_scan(claim, found, whole)
     signal("scan.recorded")
     return recorded
 
 
-def sources_of(intake: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
+def find_sources(context: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
     """Yield the sources as they are found."""
     if "retry_of" in options:
-        yield from intake.ingest.unfinished_sources(options["retry_of"])
+        yield from context.ingest.unfinished_sources(options["retry_of"])
         return
     for given in options["sources"]:
-        for source in intake.find(given, options):
+        for source in context.find(given, options):
             if is_lost():
                 raise Stopped
             yield source
 
 
-def scan_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+def scan_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     if isinstance(error, InvalidInput | SourceRejected | SettingsError | ModelRejected):
-        return intake.ingest.fail(claim, error_to_json(error), "scan")
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "scan")
+        return context.ingest.fail(claim, error_to_json(error), "scan")
+    return retry_later(context, claim, STEP, error) or context.ingest.fail(
+        claim, error_to_json(error), "scan"
+    )
 
 
 # Ingest.
 
 
-def ingest(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+def ingest(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
     chunking, outcomes = chunking_of(claim), list[tuple[SourceItem, Outcome]]()
-    vision, items = vision_of(claim), intake.ingest.items(claim)
-    see = looking(intake.viewer(vision), is_lost) if vision else None
-    for portion in portions(fetched(intake, items, see), intake.ingest.windows.batch_bytes):
+    vision, items = vision_of(claim), context.ingest.items(claim)
+    see = bind(context.viewer(vision), is_lost) if vision else None
+    for portion in portions(fetch_all(context, items, see), context.ingest.windows.batch_bytes):
         outcomes += [(item, found) for item, found, _ in portion if not isinstance(found, Raw)]
         raws = [(item, found) for item, found, _ in portion if isinstance(found, Raw)]
         if is_lost():
             raise Stopped
-        results = intake.prepare([(item.source, raw) for item, raw in raws], chunking) if raws else ()
+        results = context.prepare([(item.source, raw) for item, raw in raws], chunking) if raws else ()
         outcomes += [
-            (item, read(item, raw, result)) for (item, raw), result in zip(raws, results, strict=True)
+            (item, outcome_of(item, raw, result)) for (item, raw), result in zip(raws, results, strict=True)
         ]
     signal("ingest.read")
-    recorded = intake.ingest.finish_ingest(claim, outcomes)
+    recorded = context.ingest.finish_ingest(claim, outcomes)
     signal("ingest.recorded")
     return recorded
 
 
-def looking(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
+def bind(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
     """Bind the description of images to one step."""
     return lambda raw: see(raw, is_lost)
 
@@ -246,16 +220,16 @@ Fetched = tuple[SourceItem, Raw | Outcome, int]
 """A source, its bytes or its outcome, and the number of bytes."""
 
 
-def fetched(
-    intake: IngestContext, items: Sequence[SourceItem], see: Callable[[Raw], Raw] | None = None
+def fetch_all(
+    context: IngestContext, items: Sequence[SourceItem], see: Callable[[Raw], Raw] | None = None
 ) -> Iterator[Fetched]:
     """Fetch the sources, some at a time: the bytes, or the outcome of a source that is unchanged or unavailable."""
     with ThreadPoolExecutor(FETCHES) as pool:
         for few in batched(items, FETCHES):
-            yield from pool.map(partial(look, intake, see), few)
+            yield from pool.map(partial(fetch_one, context, see), few)
 
 
-def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceItem) -> Fetched:
+def fetch_one(context: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceItem) -> Fetched:
     source = item.source
     same_place = item.same_processing and item.origin == source.origin
     if same_place and source.fingerprint is not None and source.fingerprint == item.fingerprint:
@@ -263,11 +237,11 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceIt
     if item.same_processing and source.fingerprint is None:
         source = replace(source, fingerprint=item.fingerprint)  # for a conditional request
     try:
-        raw = intake.fetch(source, intake.fetch_timeout_s, intake.document_max_bytes)
+        raw = context.fetch(source, context.fetch_timeout_s, context.document_max_bytes)
     except SourceRejected as error:
         return item, Failed(error_to_json(error)), 0
     except SourceUnavailable as error:
-        return item, again(item, SOURCE, error), 0
+        return item, retry_or_fail(item, SOURCE, error), 0
     fingerprint = raw.fingerprint or item.source.fingerprint
     if raw.unchanged or (item.same_processing and hashlib.sha256(raw.content).digest() == item.sha256):
         return item, Unchanged(fingerprint), 0
@@ -276,10 +250,10 @@ def look(intake: IngestContext, see: Callable[[Raw], Raw] | None, item: SourceIt
     except ModelRejected as error:
         return item, Failed(error_to_json(error)), 0
     except ModelUnavailable as error:
-        return item, again(item, MODEL, error), 0
+        return item, retry_or_fail(item, MODEL, error), 0
 
 
-def again(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Failed:
+def retry_or_fail(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Failed:
     """Retry later, or fail after the last attempt."""
     if item.attempts + 1 >= retry.attempts:
         return Failed(error_to_json(error))
@@ -287,7 +261,7 @@ def again(item: SourceItem, retry: Retry, error: AgnoError) -> RetryLater | Fail
     return RetryLater(error_to_json(error), wait_s)
 
 
-def read(item: SourceItem, raw: Raw, result: Prepared | Refusal) -> Outcome:
+def outcome_of(item: SourceItem, raw: Raw, result: Prepared | Refusal) -> Outcome:
     if isinstance(result, Refusal):
         return Failed({"type": result.type, "message": result.message, "ids": {"uri": item.source.uri}})
     return Read(result, raw.fingerprint or item.source.fingerprint, raw.tokens)
@@ -307,21 +281,23 @@ def portions(fetched: Iterable[Fetched], max_bytes: int) -> Iterator[list[Fetche
         yield portion
 
 
-def ingest_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+def ingest_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     """Retry, in case the error was temporary; then release the sources one by one."""
-    return later(intake, claim, STEP, error) or intake.ingest.free_sources(claim, error_to_json(error))
+    return retry_later(context, claim, STEP, error) or context.ingest.free_sources(
+        claim, error_to_json(error)
+    )
 
 
 # Embed.
 
 
-def embed(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
-    texts = intake.ingest.texts(claim)
+def embed(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    texts = context.ingest.texts(claim)
     if not texts or claim.model is None:
-        return intake.ingest.finish_embed(claim, {})
-    embedder = intake.embedder(claim.model)
+        return context.ingest.finish_embed(claim, {})
+    embedder = context.embedder(claim.model)
     if claim.options.get("batch") and isinstance(embedder, BatchEmbedder):
-        return embed_by_batch(intake, claim, embedder, texts)
+        return embed_by_batch(context, claim, embedder, texts)
     vectors = {text.id: text.known[4:] for text in texts if text.known}
     alike: dict[str, list[Text]] = {}
     for text in texts:
@@ -332,16 +308,16 @@ def embed(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRes
         if is_lost():
             raise Stopped
         made, took = call(embedder, few)
-        for first, vector in zip(few, halves([text.id for text in few], made).values(), strict=True):
+        for first, vector in zip(few, half_floats([text.id for text in few], made).values(), strict=True):
             vectors |= {text.id: vector for text in alike[embedded(first)]}
         tokens += took
     signal("embed.made")
-    recorded = intake.ingest.finish_embed(claim, vectors, tokens=tokens)
+    recorded = context.ingest.finish_embed(claim, vectors, tokens=tokens)
     signal("embed.recorded")
     return recorded
 
 
-def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbedder, texts: Sequence[Text]) -> CommitResult:  # fmt: skip
+def embed_by_batch(context: IngestContext, claim: WorkClaim, embedder: BatchEmbedder, texts: Sequence[Text]) -> CommitResult:  # fmt: skip
     """Start a batch at the provider and poll it in later attempts, so that no worker waits. The step's id is the key of the batch:
     a batch that was started right before a crash is found and not paid for twice.
     """
@@ -350,18 +326,18 @@ def embed_by_batch(intake: IngestContext, claim: WorkClaim, embedder: BatchEmbed
         batch_id = embedder.find(claim.step_id) if batch else None
         if batch_id is None:
             batch = {"chunks": [text.id for text in texts]}
-            if not intake.ingest.update_call(claim, {"batch": batch}):
+            if not context.ingest.update_call(claim, {"batch": batch}):
                 return NOT_RECORDED
             batch_id = embedder.start([embedded(text) for text in texts], claim.step_id)
         signal("embed.started")
         batch = batch | {"id": batch_id}
-        if not intake.ingest.update_call(claim, {"batch": batch}):
+        if not context.ingest.update_call(claim, {"batch": batch}):
             return NOT_RECORDED
     if (made := embedder.poll(batch["id"])) is None:
         waiting = {"type": "Waiting", "message": f"the provider is processing batch {batch['id']}", "ids": {}}
-        return wait(intake, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
+        return repeat_later(context, claim, delay_s(POLL, waits_of(claim) + 1, random.random()), waiting)
     tokens = sum(text.tokens for text in texts)
-    return intake.ingest.finish_embed(claim, halves(batch["chunks"], made), tokens=tokens)
+    return context.ingest.finish_embed(claim, half_floats(batch["chunks"], made), tokens=tokens)
 
 
 def calls(texts: Sequence[Text], embedder: Embedder) -> Iterator[list[Text]]:
@@ -390,24 +366,24 @@ def embedded(text: Text) -> str:
     return embedded_text(text.heading.split("\n") if text.heading else (), text.content)
 
 
-def halves(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
+def half_floats(chunk_ids: Sequence[int], vectors: Any) -> dict[int, bytes]:
     """Convert float32 rows to big-endian float16, the binary format of Postgres."""
     return {chunk_id: row.tobytes() for chunk_id, row in zip(chunk_ids, vectors.astype(">f2"), strict=True)}
 
 
-def embed_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+def embed_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
     if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
         # A worker without the key leaves the step to another one, for some attempts.
-        elsewhere = error.ids.get("code") == "not_configured" and later(intake, claim, STEP, error)
-        return elsewhere or intake.ingest.fail(claim, error_to_json(error), "model_rejected")
+        elsewhere = error.ids.get("code") == "not_configured" and retry_later(context, claim, STEP, error)
+        return elsewhere or context.ingest.fail(claim, error_to_json(error), "model_rejected")
     if isinstance(error, ModelUnavailable):
-        again = later(intake, claim, MODEL, error, error.ids.get("retry_after_s"))
+        again = retry_later(context, claim, MODEL, error, error.ids.get("retry_after_s"))
     else:
-        again = None if isinstance(error, ModelRejected) else later(intake, claim, STEP, error)
-    return again or smaller(intake.ingest, claim, claim.call or {}, error_to_json(error))
+        again = None if isinstance(error, ModelRejected) else retry_later(context, claim, STEP, error)
+    return again or split_or_refuse(context.ingest, claim, claim.call or {}, error_to_json(error))
 
 
-def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any], error: dict[str, Any]) -> CommitResult:  # fmt: skip
+def split_or_refuse(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any], error: dict[str, Any]) -> CommitResult:  # fmt: skip
     """Split the step in half; a single text stays without a vector."""
     if len(call["chunks"]) > 1:
         return ingest.split_embed(step, error, call)
@@ -417,42 +393,52 @@ def smaller(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[str, Any
 # Finalize.
 
 
-def finalize(intake: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
-    if not intake.ingest.remove_vanished(claim):
+def finalize(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    if not context.ingest.remove_vanished(claim):
         busy = {"type": "Busy", "message": "a document to remove is locked elsewhere", "ids": {}}
-        return wait(intake, claim, _BUSY_S, busy)
+        return repeat_later(context, claim, _BUSY_S, busy)
     signal("finalize.removed")
     if is_lost():
         raise Stopped
-    if intake.ingest.has_changed(claim):
-        intake.ingest.merge_duplicates(claim)
+    if context.ingest.has_changed(claim):
+        context.ingest.merge_duplicates(claim)
         try:
-            intake.refresh_index(claim.knowledge_id)
+            context.refresh_index(claim.knowledge_id)
         except Taken as error:  # possibly for the time of an index build, so the worker does not wait
-            return wait(intake, claim, _TAKEN_S, error_to_json(error))
-    recorded = intake.ingest.finish_finalize(claim)
+            return repeat_later(context, claim, _TAKEN_S, error_to_json(error))
+    recorded = context.ingest.finish_finalize(claim)
     signal("finalize.recorded")
-    forget_retired(intake, claim)
+    forget_retired(context, claim)
     return recorded
 
 
-def forget_retired(intake: IngestContext, claim: WorkClaim) -> None:
+def forget_retired(context: IngestContext, claim: WorkClaim) -> None:
     """Delete the vectors of retired embedding spaces; after a crash the next ingestion does it."""
-    for space in intake.knowledges.embedding_spaces(claim.knowledge_id):
+    for space in context.knowledges.embedding_spaces(claim.knowledge_id):
         if space.status is EmbeddingSpaceStatus.RETIRED and space.has_partition:
             with suppress(Taken):
-                intake.drop_embedding_space(claim.knowledge_id, space.id)
-    intake.ingest.drop_retired(claim)
+                context.drop_embedding_space(claim.knowledge_id, space.id)
+    context.ingest.drop_retired(claim)
 
 
-def finalize_failed(intake: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    return later(intake, claim, STEP, error) or intake.ingest.fail(claim, error_to_json(error), "finalize")
+def finalize_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
+    return retry_later(context, claim, STEP, error) or context.ingest.fail(
+        claim, error_to_json(error), "finalize"
+    )
+
+
+_STEPS: Mapping[StepKind, tuple[Body, OnError]] = {
+    StepKind.SCAN: (scan, scan_failed),
+    StepKind.INGEST: (ingest, ingest_failed),
+    StepKind.EMBED: (embed, embed_failed),
+    StepKind.FINALIZE: (finalize, finalize_failed),
+}
 
 
 # Shared by all steps.
 
 
-def bury(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
+def fail_exhausted(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
     """End a step that no attempt ended, for the keeper."""
     ids = {"run_id": step.run_id, "step_id": step.step_id}
     said = f"its worker died in each of {step.attempt} attempts"
@@ -462,19 +448,19 @@ def bury(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
         case StepKind.INGEST:
             return ingest.free_sources(step, error)
         case StepKind.EMBED:
-            return smaller(ingest, step, ingest.call(step), error)
+            return split_or_refuse(ingest, step, ingest.call(step), error)
         case _:
             return ingest.fail(step, error, "worker_lost")
 
 
-def later(
-    intake: IngestContext, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
+def retry_later(
+    context: IngestContext, claim: WorkClaim, retry: Retry, error: Exception, wish_s: float | None = None
 ) -> CommitResult | None:
     """Retry later. Returns None after the last attempt."""
     tries = claim.tries - waits_of(claim) + 1
     if tries >= retry.attempts:
         return None
-    intake.journal.retry(
+    context.journal.retry(
         claim.step_id,
         claim.attempt,
         delay_s(retry, max(1, tries), random.random(), wish_s),
@@ -483,10 +469,12 @@ def later(
     return NOT_RECORDED
 
 
-def wait(intake: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]) -> CommitResult:
+def repeat_later(
+    context: IngestContext, claim: WorkClaim, delay_s: float, why: dict[str, Any]
+) -> CommitResult:
     """Check again later; this does not count as an attempt."""
-    if intake.ingest.update_call(claim, {"waits": waits_of(claim) + 1}):
-        intake.journal.retry(claim.step_id, claim.attempt, delay_s, why)
+    if context.ingest.update_call(claim, {"waits": waits_of(claim) + 1}):
+        context.journal.retry(claim.step_id, claim.attempt, delay_s, why)
     return NOT_RECORDED
 
 

@@ -369,9 +369,9 @@ class Ingest:
         rows = self._pool.run(_SQL["schedule_next"], {"run_id": run_id, "how": jsonb(self.windows)})
         return tuple(_as(StepMessage, row) for row in rows)
 
-    def halted(self, limit: int) -> list[str]:
+    def stalled(self, limit: int) -> list[str]:
         """Rule 6: ingestions of which nothing is on its way."""
-        return [row["id"] for row in self._pool.run(_SQL["halted"], {"limit": limit})]
+        return [row["id"] for row in self._pool.run(_SQL["stalled"], {"limit": limit})]
 
     def _committed(self, claim: WorkClaim | ExhaustedStep) -> CommitResult:
         return CommitResult(True, self.schedule_next(claim.run_id))

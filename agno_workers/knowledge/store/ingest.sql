@@ -296,7 +296,7 @@ SELECT agno.move_run(%(run_id)s, %(change)s);
 -- name: schedule_next
 SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
 
--- name: halted
+-- name: stalled
 -- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
 SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
 WHERE run.ended_at IS NULL AND run.kind = 'ingestion' AND ingestion.scanned_at IS NOT NULL

@@ -54,7 +54,7 @@ def shelf(world: World, reading: Reading, provider: Provider) -> Shelf:
     for name, real in {
         "find": find, "fetch": fetch, "prepare": reading.prepare, "viewer": partial(viewer, resolve),
     }.items():  # fmt: skip
-        object.__setattr__(shelf.intake, name, real)
+        object.__setattr__(shelf.context, name, real)
     return shelf
 
 

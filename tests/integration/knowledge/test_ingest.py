@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from agno_workers.core.run import StepKind
 from agno_workers.core.step import NOT_RECORDED
 from agno_workers.database.pool import execute, statements
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.steps import MODEL, take_embed
+from agno_workers.knowledge.steps import MODEL, run_step
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
@@ -141,10 +142,10 @@ def test_failed_scan_removes_nothing(shelf: Shelf) -> None:
     shelf.run()
     send = shelf.submit("")
     shelf.books = {}
-    find = shelf.intake.find
-    object.__setattr__(shelf.intake, "find", _raising(SourceRejected("the folder is gone")))
+    find = shelf.context.find
+    object.__setattr__(shelf.context, "find", _raising(SourceRejected("the folder is gone")))
     assert not shelf.take(send).sends
-    object.__setattr__(shelf.intake, "find", find)
+    object.__setattr__(shelf.context, "find", find)
     run = shelf.world.look.run(send.run_id)
     assert (run.status, run.reason) == ("failed", "scan")
     assert shelf.chunks() == {"a": ["text"]}
@@ -521,10 +522,10 @@ def test_keeper_schedules_next_steps_after_a_crash(small: Shelf) -> None:
     small.ingest._committed = lambda claim: NOT_RECORDED  # type: ignore[method-assign]  # dies after the commit
     small.ingest.finish_scan(claim, [(source, b"r") for source in small.find("", {})], [])
     del small.ingest._committed
-    assert small.ingest.halted(10) == [send.run_id]
+    assert small.ingest.stalled(10) == [send.run_id]
     small.finish(send.run_id)
     assert len(small.chunks()) == 3
-    assert small.ingest.halted(10) == []
+    assert small.ingest.stalled(10) == []
 
 
 def test_windows_limit_the_steps_sent_at_a_time(small: Shelf) -> None:
@@ -546,7 +547,7 @@ def test_finalize_retries_while_the_index_lock_is_taken(shelf: Shelf) -> None:
         if (answer := answers.pop(0)) is not None:
             raise answer
 
-    shelf.intake = dataclasses.replace(shelf.intake, refresh_index=refresh_index)
+    shelf.context = dataclasses.replace(shelf.context, refresh_index=refresh_index)
     shelf.books = {"a": "one"}
     assert shelf.run()["documents"] == 1
     assert answers == []
@@ -604,10 +605,10 @@ def test_provider_batch_survives_an_outage_after_a_long_wait(
     (embed,) = shelf.world.sql("SELECT id::text, generation FROM agno.step WHERE kind = 'embed'")
     for _ in range(MODEL.attempts):
         shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
-        take_embed(shelf.intake, send.run_id, embed["id"], embed["generation"])
+        run_step(shelf.context, StepKind.EMBED, send.run_id, embed["id"], embed["generation"])
     later.is_ready, later.refuses = True, lambda _: error
     shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
-    take_embed(shelf.intake, send.run_id, embed["id"], embed["generation"])
+    run_step(shelf.context, StepKind.EMBED, send.run_id, embed["id"], embed["generation"])
     later.refuses = lambda _: None
     shelf.finish(send.run_id)
     assert (shelf.without_vector(), len(later.batches)) == (0, 1)
@@ -697,7 +698,7 @@ def test_documents_ingested_while_an_embedding_space_is_built_are_in_both(small:
     small.run()
     other = Shelf(small.world, SMALL, dimensions=16)
     models = {shelf.embedder.name: shelf.embedder for shelf in (small, other)}
-    object.__setattr__(other.intake, "embedder", lambda name: models.get(name, other.embedder))
+    object.__setattr__(other.context, "embedder", lambda name: models.get(name, other.embedder))
     send = other.knowledges.reindex("docs").send
     assert send is not None
     (first, *_) = other.take(send).sends

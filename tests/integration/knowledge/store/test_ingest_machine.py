@@ -185,7 +185,7 @@ class Library(RuleBasedStateMachine):
             case StepKind.INGEST:
                 recorded = shelf.ingest.free_sources(claim, ERROR)
             case StepKind.EMBED if pick < 10:
-                recorded = ingest.smaller(shelf.ingest, claim, claim.call or {}, ERROR)
+                recorded = ingest.split_or_refuse(shelf.ingest, claim, claim.call or {}, ERROR)
             case _:
                 recorded = shelf.ingest.fail(claim, ERROR, "broke")
         self._publish(recorded.sends, fate)
@@ -229,7 +229,7 @@ class Library(RuleBasedStateMachine):
 
     @rule(fate=fates)
     def follow_up(self, fate: str) -> None:
-        for run_id in self.shelf.ingest.halted(100):
+        for run_id in self.shelf.ingest.stalled(100):
             self._publish(self.shelf.ingest.schedule_next(run_id), fate)
 
     @precondition(lambda self: self.mail)
@@ -310,7 +310,7 @@ class Library(RuleBasedStateMachine):
 
     def _bury(self, fate: str) -> None:
         while self.hopeless:
-            self._publish(ingest.bury(self.shelf.ingest, self.hopeless.pop(0)).sends, fate)
+            self._publish(ingest.fail_exhausted(self.shelf.ingest, self.hopeless.pop(0)).sends, fate)
 
     def _is_wanted(self, claim: WorkClaim) -> bool:
         run, step = self.world.run(claim.run_id), self.world.step(claim.step_id)
@@ -330,7 +330,7 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
         case StepKind.SCAN:
             name = shelf.embedder.name
             shelf.knowledges.ensure_embedding_space(claim.knowledge_id, name, shelf.embedder.dimensions)
-            sources = list(ingest.sources_of(shelf.intake, claim.options, lambda: False))
+            sources = list(ingest.find_sources(shelf.context, claim.options, lambda: False))
             origins = (
                 []
                 if "retry_of" in claim.options
@@ -345,22 +345,22 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
                 shelf.ill = {"a1": SourceUnavailable("away")}
             outcomes = [
                 (item, _read(shelf, item, found, claim))
-                for item, found, _ in ingest.fetched(shelf.intake, shelf.ingest.items(claim))
+                for item, found, _ in ingest.fetch_all(shelf.context, shelf.ingest.items(claim))
             ]
             shelf.ill = {}
             return lambda: shelf.ingest.finish_ingest(claim, outcomes)
         case StepKind.EMBED:
             shelf.ingest.update_call(claim, {"note": 1})  # as of a batch at a provider
-            return lambda: ingest.guarded(shelf.intake, claim, ingest.embed, ingest.embed_failed)
+            return lambda: ingest.run_claimed(shelf.context, claim)
         case _:
-            return lambda: ingest.guarded(shelf.intake, claim, ingest.finalize, ingest.finalize_failed)
+            return lambda: ingest.run_claimed(shelf.context, claim)
 
 
 def _read(shelf: Shelf, item: SourceItem, found: Raw | Outcome, claim: WorkClaim) -> Outcome:
     if not isinstance(found, Raw):
         return found
     (result,) = shelf.prepare([(item.source, found)], ingest.chunking_of(claim))
-    return ingest.read(item, found, result)
+    return ingest.outcome_of(item, found, result)
 
 
 def _refuses_bad(asked: Sequence[str]) -> Exception | None:
@@ -373,7 +373,7 @@ def _other_model(shelf: Shelf) -> None:
     shelf.embedder = type(first)(16)
     shelf.embedder.refuses = first.refuses
     models = {first.name: first, shelf.embedder.name: shelf.embedder}
-    object.__setattr__(shelf.intake, "embedder", lambda name: models.get(name, shelf.embedder))
+    object.__setattr__(shelf.context, "embedder", lambda name: models.get(name, shelf.embedder))
 
 
 def _one(items: Sequence[Any], pick: int) -> Any:
