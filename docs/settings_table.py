@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agno_workers.settings import KEYS, SECTIONS, Section, Settings, variable
 
-PAGE = Path(__file__).parent / "operations.md"
+PAGE = Path(__file__).parent / "howto-deploy.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 
 

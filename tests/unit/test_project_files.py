@@ -39,10 +39,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "CHANGELOG.md",
-    "docs/how-it-works.md",
+    "docs/explanation.md",
     "docs/knowledge.md",
-    "docs/messages.md",
-    "docs/operations.md",
+    "docs/reference-messages.md",
+    "docs/howto-deploy.md",
     "docs/sources.md",
 ]
 
@@ -138,7 +138,7 @@ def test_compose_opens_no_port_to_the_outside(compose: dict[str, Any]) -> None:
 
 
 def test_the_page_lists_the_metrics_with_their_labels() -> None:
-    rows = re.findall(r"^\| `(agno_\w+)` \|([^|]*)\|", read("docs/operations.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(agno_\w+)` \|([^|]*)\|", read("docs/howto-deploy.md"), re.MULTILINE)
     listed = {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     gauges = {gauge.name: gauge.labels for gauge in (*GAUGES.values(), QUEUE, WORKERS)}
     assert listed == gauges | {"agno_up": (), "agno_redis_up": (), "agno_quarantined_messages_total": ()}
@@ -232,7 +232,7 @@ def test_every_path_of_a_page_exists(page: str) -> None:
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
-    page = read("docs/operations.md")
+    page = read("docs/howto-deploy.md")
     assert _script("settings_table").written(page) == page, "run: ./run python docs/settings_table.py"
 
 
@@ -249,7 +249,7 @@ def test_the_table_of_the_readme_is_what_was_measured() -> None:
 
 
 def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
-    section = _section(read("docs/operations.md"), "What we set in Celery, and why")
+    section = _section(read("docs/howto-deploy.md"), "What we set in Celery, and why")
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, re.MULTILINE)
     assert len(rows) > 5
     for name, value in rows:
@@ -257,7 +257,7 @@ def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) ->
 
 
 def test_the_wire_page_names_what_travels() -> None:
-    page = read("docs/messages.md")
+    page = read("docs/reference-messages.md")
     assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, TURN, TOOL}
     assert _first_cells(_section(page, "`agno.run`")) == {"agent", "input", "options", *OPTIONS}
     statuses = _first_cells(_section(page, "Statuses"))
@@ -273,14 +273,14 @@ def test_the_wire_page_has_the_parameters_of_submit() -> None:
     functions = read("agno_workers/database/functions/runs.sql")
     (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) RETURNS", functions, re.DOTALL)
     parameters = {part.split()[0] for part in signature.split(",")}
-    assert _first_cells(_section(read("docs/messages.md"), "SQL")) == parameters
+    assert _first_cells(_section(read("docs/reference-messages.md"), "SQL")) == parameters
 
 
 def test_the_tables_of_steps_tell_what_tasks_take() -> None:
     from agno_workers.engine.turn import run_turn
 
     named = list(inspect.signature(run_turn).parameters)[1:]
-    assert ", ".join(f"`{name}`" for name in named) in read("docs/messages.md")
+    assert ", ".join(f"`{name}`" for name in named) in read("docs/reference-messages.md")
 
 
 def _env_example() -> dict[str, str]:
