@@ -88,7 +88,7 @@ class BrokerSection(Section):
 
 
 class SigningSection(Section):
-    """Signatures of messages; see docs/messages.md."""
+    """Signatures of messages; see docs/reference-messages.md."""
 
     keys: Secrets = ()
     """With a key, tasks are signed when they are sent, and workers reject unsigned ones. Several keys replace one without downtime:

@@ -39,11 +39,11 @@ def run(options: Options) -> Report:
     for kind, what in instances.KINDS.items():
         built = [tuple(found[kind].build_s for found in side) for side in sides]
         held = [tuple(found[kind].bytes for found in side) for side in sides]
-        rows.append(_row(f"building {what}", "s", built, "< 1 us"))
-        rows.append(_row(f"keeping {what}", "B", held, "< 1 KiB"))
+        rows.append(_row(f"time to build {what}", "s", built, "< 1 us"))
+        rows.append(_row(f"memory of {what}", "B", held, "< 1 KiB"))
     return Report(
         name="agent",
-        title="building an Agent",
+        title="an Agent as a value",
         setting=f"{count} built in a row, each round in a fresh process; size by tracemalloc, averaged over 1000 kept",
         rows=tuple(rows),
         notes=() if has_peer else (INSTALL.format(python=options.agno_python),),

@@ -40,7 +40,7 @@ def run(options: Options) -> Report:
         setting=f"{setting}; no worker while submitting, {calls} calls a round one by one",
         rows=(
             Row(
-                measure=f"submitting {few}, a run",
+                measure=f"submitting {few} runs, per run",
                 unit="s",
                 ours=smaller,
                 peer=singles,
@@ -48,8 +48,8 @@ def run(options: Options) -> Report:
                 aim="<=0.02x",
                 readme=True,
             ),
-            Row(measure="the same", unit="s", ours=smaller, peer=stocks, against=celery, readme=True),
-            Row(measure=f"submitting {many}, a run", unit="s", ours=larger, peer=singles, against=ours),
+            Row(measure=f"submitting {few} runs, per run", unit="s", ours=smaller, peer=stocks, against=celery, readme=True),
+            Row(measure=f"submitting {many} runs, per run", unit="s", ours=larger, peer=singles, against=ours),
             Row(measure=f"{queued} runs to their ends", unit="/s", ours=drained, peer=by_one, against=ours),
             Row(measure="the same, until the keeper has sent all", unit="/s", ours=sent),
         ),
@@ -61,7 +61,7 @@ def run(options: Options) -> Report:
 
 
 def _drain(options: Options, count: int, rounds: int) -> tuple[tuple[float, ...], ...]:
-    """Runs a second of a batch and of single runs; and runs a second that the keeper sent."""
+    """Runs a second of a batch and of single runs; and runs per second that the keeper sent."""
     sent: list[float] = []
 
     def batch() -> float:

@@ -46,11 +46,11 @@ def run(options: Options) -> Report:
     count = len(corpus.texts)
     rows = [
         Row(
-            measure="documents a second", unit="/s", ours=tuple(count / each["ours"]["seconds"] for each in played),
+            measure="documents per second", unit="/s", ours=tuple(count / each["ours"]["seconds"] for each in played),
             peer=tuple(count / each[peer]["seconds"] for each in played), against=who,
             aim=">= 0.6x" if peer == "floor" else "", readme=True,
         )
-        for peer, who in {"floor": "one process, COPY, nothing else", **PEERS}.items() if peer in played[0]
+        for peer, who in {"floor": "one process with COPY only", **PEERS}.items() if peer in played[0]
     ]  # fmt: skip
     rows += [
         Row(
@@ -58,7 +58,7 @@ def run(options: Options) -> Report:
             peer=tuple(count / each["floor"]["seconds"] for each in played), against="the same process, without an index",
         ),
         Row(
-            measure="the same again, unchanged", unit="s", ours=tuple(each["ours"]["again_s"] for each in played),
+            measure="ingesting unchanged documents again", unit="s", ours=tuple(each["ours"]["again_s"] for each in played),
             peer=tuple(each["ours"]["seconds"] for each in played), against="the first time", aim="<= 0.02x", readme=True,
         ),
         Row(

@@ -35,6 +35,6 @@ def _row(width: int, rounds: int, told: list[str]) -> Row:
         told=told,
     )
     return Row(
-        measure=f"{width} tool(s) of 1 s", unit="s", ours=ours, peer=chords, against="stock chord of as many + body",
+        measure=f"tools of 1 s, {width} at once", unit="s", ours=ours, peer=chords, against="stock chord of as many + body",
         aim="<= 1.15 s" if width == 50 else "", readme=width == 50,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The README's table, between its two comments, from the last results."""
+"""Write the table of the README, between its two comments, from the last results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def write(results: Iterable[Path], page: Path) -> int:
-    """Put the table into `page`; gives the exit status. Nothing is written where the marks or the results are missing."""
+    """Write the table into `page`, and return the exit status. Without the comments or results nothing is written."""
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     new = written(results, text)
     if new is None:
@@ -29,7 +29,7 @@ def write(results: Iterable[Path], page: Path) -> int:
 
 
 def written(results: Iterable[Path], page: str) -> str | None:
-    """The page with the table of those results that are there; None where these or the marks are missing."""
+    """Return the page with the table of the existing results, or None without results or comments."""
     reports = [
         msgspec.json.decode(path.read_bytes(), type=Report) for path in sorted(results) if path.exists()
     ]
@@ -40,7 +40,7 @@ def written(results: Iterable[Path], page: str) -> str | None:
 
 
 def table(reports: list[Report]) -> str:
-    """Markdown, and a line that says where and when."""
+    """Return the table, and a line with its place and time."""
     lines = ["| measure | agno-workers | peer | ratio |", "|---|---|---|---|"]
     lines += [_line(report, row) for report in reports for row in report.rows if row.readme]
     machines = [report.machine for report in reports if report.machine]
@@ -48,7 +48,10 @@ def table(reports: list[Report]) -> str:
     dates = sorted({each.at[:10] for each in machines})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     where = f"Measured {when} on a machine with {' or '.join(map(str, cores))} cores that also ran Postgres and Valkey, fsync on."
-    lines += ["", f"{where} Each row and its peer took turns in one run; `./run bench` measures again."]
+    lines += [
+        "",
+        f"{where} Each row was interleaved with its peer in one run; `./run bench` repeats the measurement.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -37,12 +37,12 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 MEASURES: dict[str, tuple[str, Unit, str]] = {
-    "per_s": ("runs a second", "/s", "13-20/s"),
-    "worker_s": ("CPU of the worker, a run", "s", ""),
-    "postgres_s": ("CPU of Postgres, a run", "s", ""),
-    "cpu_s": ("CPU of both, a run", "s", "48-60 ms"),
-    "statements": ("SQL statements, a run", "", "60"),
-    "stored": ("bytes stored in Postgres, a run", "B", ""),
+    "per_s": ("runs per second", "/s", "13-20/s"),
+    "worker_s": ("CPU of the worker, per run", "s", ""),
+    "postgres_s": ("CPU of Postgres, per run", "s", ""),
+    "cpu_s": ("CPU of workers and Postgres, per run", "s", "48-60 ms"),
+    "statements": ("SQL statements, per run", "", "60"),
+    "stored": ("bytes stored in Postgres, per run", "B", ""),
 }
 """What is told: in words, its unit, and agno's figure measured elsewhere, for those who have no agno installed."""
 

@@ -1,10 +1,10 @@
-"""Writes the figures of reliability.md from the last results: ./run python docs/reliability_figures.py
+"""Write the figures of reliability.md from the last results: ./run python docs/reliability_figures.py
 
     benchmarks/results/payments.json   ./run bench payments --agno-python PATH
     benchmarks/results/chaos.json      ./run chaos --minutes N --seed S --stock --json benchmarks/results/chaos.json
     benchmarks/results/chaos_ingest.json   ./run chaos-ingest FOLDER --json benchmarks/results/chaos_ingest.json
 
-A test says when the page is behind them.
+A test fails when the page is behind them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,32 @@ from benchmarks.payments.table import markdown  # noqa: E402 - benchmarks are no
 
 PAGE = Path(__file__).parent / "reliability.md"
 RESULTS = ROOT / "benchmarks" / "results"
-_SHOWN = (
-    "faults", "acknowledged", "lost", "duplicated", "ended well", "recovered", "unknown", "dead", "answers lost",
-    "from a fault's end to the next step, s", "calm until all had ended, s",
-)  # fmt: skip
+_CHAOS = {
+    "faults": "faults",
+    "acknowledged": "accepted submits",
+    "lost": "lost",
+    "duplicated": "duplicated",
+    "ended well": "ended as promised",
+    "recovered": "repeated steps that completed",
+    "unknown": "`unknown` steps",
+    "dead": "`dead` steps",
+    "answers lost": "answers that the proxy dropped",
+    "from a fault's end to the next step, s": "seconds from the end of a fault to the next step",
+    "calm until all had ended, s": "seconds after the last fault until all had ended",
+}
+_INGEST = {
+    "seconds in peace": "seconds without faults",
+    "seconds under faults": "seconds with faults",
+    "seconds of the same again": "seconds to ingest the same again",
+    "unchanged the second time": "unchanged documents then",
+    "missing or different": "missing or different rows",
+    "vectors twice or missing": "duplicate or missing vectors",
+}
+"""Labels of the counters; others are shown as they are."""
 
 
 def written(page: str) -> str:
-    """The page with the figures as they should be."""
+    """Return the page with the current figures."""
     for name, text in (
         ("payments", markdown(RESULTS / "payments.json")),
         ("chaos", chaos(RESULTS / "chaos.json")),
@@ -41,25 +59,27 @@ def written(page: str) -> str:
 
 
 def chaos(path: Path) -> str:
-    """A row a counter, ours beside stock Celery's."""
+    """Return a row for each counter, with stock Celery beside us."""
     report = json.loads(path.read_bytes())
     verdicts = report["verdicts"]
     lines = [f"| {report['seconds']:.0f} s of faults, seed {report['seed']} | {' | '.join(verdicts)} |", "|---" * (len(verdicts) + 1) + "|"]  # fmt: skip
-    for name in _SHOWN:
+    for name, label in _CHAOS.items():
         values = [_value(verdict["counters"].get(name)) for verdict in verdicts.values()]
-        lines.append(f"| {name} | {' | '.join(values)} |")
+        lines.append(f"| {label} | {' | '.join(values)} |")
     kinds = verdicts["agno-workers"]["counters"]["faults by kind"]
     met = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-    lines += ["", f"Faults: {met}. Stock Celery, which needs no Postgres, met those of workers and Redis; its runs are chords of three"]  # fmt: skip
-    lines += ["parts and a body, with `acks_late`, `reject_on_worker_lost` and a visibility time-out of 5 s; ours are a mix of all doors."]  # fmt: skip
+    lines += ["", f"Faults: {met}. Stock Celery needs no Postgres, so it was exposed to the faults of workers and Redis. Its runs are"]  # fmt: skip
+    lines += ["chords of three parts and a body, with `acks_late`, `reject_on_worker_lost` and a visibility timeout of 5 s; ours are submitted in every way."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
 def chaos_ingest(path: Path) -> str:
-    """A row a counter."""
+    """Return a row for each counter."""
     report = json.loads(path.read_bytes())
     lines = [f"| {report['what']}, seed {report['seed']} | |", "|---|---|"]
-    lines += [f"| {name} | {_value(value)} |" for name, value in report["counters"].items()]
+    lines += [
+        f"| {_INGEST.get(name, name)} | {_value(value)} |" for name, value in report["counters"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 

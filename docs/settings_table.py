@@ -1,4 +1,4 @@
-"""Writes the table of settings in operations.md from the settings' classes: ./run python docs/settings_table.py
+"""Write the table of settings in reference-settings.md from their classes: ./run python docs/settings_table.py
 
 A test fails when the page is behind the code.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from agno_workers.settings import KEYS, SECTIONS, Section, Settings, variable
 
-PAGE = Path(__file__).parent / "operations.md"
+PAGE = Path(__file__).parent / "reference-settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->"
 
 
 def table() -> str:
-    """Return one line a setting, in the order of the classes: key, variable, default, and the docstring below the field."""
-    rows = ["| key | variable | default | |", "| --- | --- | --- | --- |"]
+    """Return a line for each setting, in the order of the classes: key, variable, default, and the docstring below the field."""
+    rows = ["| key | variable | default | meaning |", "| --- | --- | --- | --- |"]
     for key in KEYS:
         section, _, name = key.rpartition(".")
         owner = SECTIONS[section] if section else Settings
@@ -32,7 +32,7 @@ def table() -> str:
 
 
 def written(page: str) -> str:
-    """Return the page with the table as it should be."""
+    """Return the page with the current table."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{table()}{END}{after}"

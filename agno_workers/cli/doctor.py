@@ -171,7 +171,7 @@ def _messages(settings: Settings) -> list[Finding]:
     if not kept:
         return [Finding("ok", "messages", "none was quarantined within a day")]
     counted = ", ".join(f"{count.messages} {count.reason}" for count in kept)
-    text = f"quarantined within a day: {counted}. The table agno.quarantine has them, and docs/messages.md says what to do."
+    text = f"quarantined within a day: {counted}. The table agno.quarantine has them, and docs/reference-messages.md says what to do."
     return [Finding("warn", "messages", text)]
 
 

@@ -1,4 +1,4 @@
-"""What was found, for the terminal and as Markdown."""
+"""Show the findings on the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def show(report: Payments, console: Console) -> None:
 
 
 def markdown(path: Path) -> str:
-    """The table of the last full run for a page, one row a contestant, and how each was set up."""
+    """Return the table of the last full run, with a row and the set-up of each contestant."""
     if not path.exists():
         return f"There is no {path.name} yet: run `python -m benchmarks payments` first.\n"
     report = msgspec.json.decode(path.read_bytes(), type=Payments)
@@ -82,10 +82,10 @@ def markdown(path: Path) -> str:
     lines += ["", *(f"* {each.contestant}: {each.options}" for each in report.chosen)]
     if report.machine:
         when = f"Measured {report.machine.at[:10]}, {len(report.cells[0].paid)} times each; {report.setting}."
-        how = "Seconds are from the kill to the end of the run, the new start of the processes included."
+        how = "Seconds count from the kill to the end of the run, including the restart of the processes."
         before, after = report.machine.load
         how += f" The machine's load was {before} to {after} on {report.machine.cores} cores."
-        lines += ["", f"{when} {how} `python -m benchmarks payments` measures again."]
+        lines += ["", f"{when} {how} `python -m benchmarks payments` repeats the measurement."]
     return "\n".join(lines) + "\n"
 
 

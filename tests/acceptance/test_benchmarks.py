@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     ("name", "measured"),
-    [("agent", "building an agent with instructions"), ("fanout", "10 tools and the turn after them, p50")],
+    [
+        ("agent", "time to build an agent with instructions"),
+        ("fanout", "10 tools and the turn after them, p50"),
+    ],
 )
 def test_a_quick_benchmark_prints_its_table(name: str, measured: str, tmp_path: Path) -> None:
     kept = (ROOT / "benchmarks" / "results").glob("*.json")

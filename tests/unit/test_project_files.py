@@ -1,4 +1,4 @@
-"""What stands beside the code (Procfile, compose, config, pages) says what the code says."""
+"""Files beside the code (Procfile, compose, config, pages) agree with the code."""
 
 from __future__ import annotations
 
@@ -30,20 +30,30 @@ from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
-from agno_workers.database.pool import statements
+from agno_workers.engine.turn import run_turn
 from agno_workers.settings import Settings, load
 from benchmarks import readme
 from benchmarks.__main__ import MEASURED
 
 ROOT = Path(__file__).parents[2]
+OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY"}
+"""Variables in pages that are not settings."""
 PAGES = [
     "README.md",
     "CHANGELOG.md",
-    "docs/how-it-works.md",
+    "docs/explanation.md",
+    "docs/howto-agno.md",
+    "docs/howto-celery.md",
+    "docs/howto-deploy.md",
     "docs/knowledge.md",
-    "docs/messages.md",
-    "docs/operations.md",
+    "docs/reference-commands.md",
+    "docs/reference-messages.md",
+    "docs/reference-python.md",
+    "docs/reference-settings.md",
+    "docs/reliability.md",
     "docs/sources.md",
+    "docs/troubleshooting.md",
+    "docs/tutorial.md",
 ]
 
 
@@ -138,7 +148,7 @@ def test_compose_opens_no_port_to_the_outside(compose: dict[str, Any]) -> None:
 
 
 def test_the_page_lists_the_metrics_with_their_labels() -> None:
-    rows = re.findall(r"^\| `(agno_\w+)` \|([^|]*)\|", read("docs/operations.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(agno_\w+)` \|([^|]*)\|", read("docs/howto-deploy.md"), re.MULTILINE)
     listed = {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     gauges = {gauge.name: gauge.labels for gauge in (*GAUGES.values(), QUEUE, WORKERS)}
     assert listed == gauges | {"agno_up": (), "agno_redis_up": (), "agno_quarantined_messages_total": ()}
@@ -222,17 +232,48 @@ def test_every_command_of_a_page_exists(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_path_of_a_page_exists(page: str) -> None:
+def test_every_path_and_link_of_a_page_exists(page: str) -> None:
     text = read(page)
-    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    for path in linked:
-        assert ((ROOT / page).parent / path).exists(), path
-    for path in re.findall(r"`((?:agno_workers|tests|config|docs|tasks|engine|core)/[\w./-]*)`", text):
-        assert (ROOT / path).exists() or (ROOT / "agno_workers" / path).exists(), path
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        assert not anchor or anchor in _anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"
+    for path in re.findall(r"`((?:agno_workers|tests|config|docs|tasks|examples)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_of_a_page_exists(page: str) -> None:
+    settings = _script("settings_table")
+    known = {settings.variable(key) for key in settings.KEYS} | OTHER_VARIABLES
+    assert set(re.findall(r"\bAGNO_[A-Z_]+\b", _code(read(page)))) <= known
+    keys = re.findall(rf"`((?:{'|'.join(settings.SECTIONS)})\.[a-z_]+(?:_s|_bytes|_attempts))`", read(page))
+    assert set(keys) <= set(settings.KEYS)
+
+
+def test_every_program_of_a_page_is_executed() -> None:
+    tests = read("tests/acceptance/test_pages.py")
+    for page in PAGES:
+        assert "```python\n" not in read(page) or f'Page("{page}")' in tests, page
+
+
+def test_readme_fits_three_screens() -> None:
+    assert read("README.md").count("\n") <= 130
+
+
+def test_commands_page_lists_every_command() -> None:
+    listed = {
+        tuple(words.split()) for words in re.findall(r"^agno-workers ([a-z ]+[a-z])", read("docs/reference-commands.md"), re.MULTILINE)
+    }  # fmt: skip
+    existing: set[tuple[str, ...]] = set()
+    for name in COMMANDS:
+        command: Any = typer.main.get_command(importlib.import_module(f"agno_workers.cli.{name}").app)
+        existing |= {(name, each) for each in command.commands} if hasattr(command, "commands") else {(name,)}
+    assert {words[:2] if words[:2] in existing else words[:1] for words in listed} == existing
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
-    page = read("docs/operations.md")
+    page = read("docs/reference-settings.md")
     assert _script("settings_table").written(page) == page, "run: ./run python docs/settings_table.py"
 
 
@@ -249,38 +290,35 @@ def test_the_table_of_the_readme_is_what_was_measured() -> None:
 
 
 def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
-    section = _section(read("docs/operations.md"), "What we set in Celery, and why")
+    section = _section(read("docs/reference-settings.md"), "What we set in Celery, and why")
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, re.MULTILINE)
     assert len(rows) > 5
     for name, value in rows:
         assert repr(celery_app.conf[name]).replace("'", '"') == value, name
 
 
-def test_the_wire_page_names_what_travels() -> None:
-    page = read("docs/messages.md")
+def test_messages_page_names_tasks_arguments_statuses_and_events() -> None:
+    page = read("docs/reference-messages.md")
     assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, TURN, TOOL}
     assert _first_cells(_section(page, "`agno.run`")) == {"agent", "input", "options", *OPTIONS}
     statuses = _first_cells(_section(page, "Statuses"))
     assert statuses == {*map(str, STATES), *map(str, StepStatus)}
     for status, state in STATES.items():
         assert f"| `{status}` | {state} |" in page
-    assert _first_cells(_section(page, "Events")) == set(
-        re.findall(r"'([A-Z]\w+)'", statements("runs/queries")["events"])
-    )
+    happened = read("agno_workers/runs/functions/events.sql").partition("FUNCTION agno.read_events")[0]
+    assert _first_cells(_section(page, "Events")) == set(re.findall(r"'((?:Run|Model|Tool)\w+)'", happened))
 
 
-def test_the_wire_page_has_the_parameters_of_submit() -> None:
-    functions = read("agno_workers/database/functions/runs.sql")
+def test_messages_page_has_the_parameters_of_submit() -> None:
+    functions = read("agno_workers/runs/functions/submit.sql")
     (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) RETURNS", functions, re.DOTALL)
     parameters = {part.split()[0] for part in signature.split(",")}
-    assert _first_cells(_section(read("docs/messages.md"), "SQL")) == parameters
+    assert _first_cells(_section(read("docs/reference-messages.md"), "SQL")) == parameters
 
 
-def test_the_tables_of_steps_tell_what_tasks_take() -> None:
-    from agno_workers.engine.turn import run_turn
-
+def test_messages_page_has_the_arguments_of_steps() -> None:
     named = list(inspect.signature(run_turn).parameters)[1:]
-    assert ", ".join(f"`{name}`" for name in named) in read("docs/messages.md")
+    assert ", ".join(f"`{name}`" for name in named) in read("docs/reference-messages.md")
 
 
 def _env_example() -> dict[str, str]:
@@ -289,7 +327,7 @@ def _env_example() -> dict[str, str]:
 
 
 def _code(page: str) -> str:
-    """What stands in fences and back-ticks."""
+    """Return the text in fences and back-ticks."""
     found = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page, re.DOTALL)
     return "\n".join(fence or inline for fence, inline in found)
 
@@ -300,6 +338,12 @@ def _section(page: str, heading: str) -> str:
 
 def _first_cells(section: str) -> set[str]:
     return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+def _anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _script(name: str) -> ModuleType:

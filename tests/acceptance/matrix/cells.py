@@ -24,8 +24,8 @@ from tests.acceptance.matrix.fleet import (
     repeats,
 )
 
-CHILD, WORKER, PAUSE, DEPLOY = "a dead prefork child", "SIGKILL", "SIGSTOP past the lease", "SIGTERM"
-"""Ways to die. A prefork child dies alone; the other three befall a worker with all that it carries."""
+CHILD, WORKER, PAUSE, DEPLOY = "SIGKILL of a prefork child", "SIGKILL", "SIGSTOP past the lease", "SIGTERM"
+"""Ways to die. A prefork child dies alone; the others hit a worker with all its steps."""
 
 _LOOK_EVERY_S = 1.0
 """How often the keeper looks for lost messages, and Celery (at the latest) for dead children."""
@@ -68,12 +68,12 @@ TOOLS = (
     Kind("a pure tool", "matrix", "looked", effect=Effect.PURE, tool="look"),
     Kind("an idempotent tool", "matrix", "noted", effect=Effect.IDEMPOTENT, tool="note"),
     Kind("a transactional tool", "matrix", "booked", effect=Effect.TRANSACTIONAL, tool="book"),
-    Kind("a once tool", "matrix", "sent", effect=Effect.ONCE, tool="send"),
-    Kind("a once tool with a reconcile hook", "matrix", "transferred", effect=Effect.ONCE, tool="transfer", reconcile=True),
+    Kind("a `once` tool", "matrix", "sent", effect=Effect.ONCE, tool="send"),
+    Kind("a `once` tool with a reconcile hook", "matrix", "transferred", effect=Effect.ONCE, tool="transfer", reconcile=True),
     Kind("a tool of a delegated run", "boss", "noted", effect=Effect.IDEMPOTENT, tool="note"),
     Kind("a tool that a person has approved", "matrix", "published, approved by ann", effect=Effect.IDEMPOTENT, tool="publish",
          needs="approve"),
-    Kind("a tool that a person has filled in", "matrix", "refunded to DE1", effect=Effect.IDEMPOTENT, tool="refund",
+    Kind("a tool with an argument from a person", "matrix", "refunded to DE1", effect=Effect.IDEMPOTENT, tool="refund",
          needs="answer"),
 )  # fmt: skip
 _IS_CUT_SHORT = ("turn.claimed", "turn.replied", "tool.claimed", "tool.executed")
@@ -199,14 +199,14 @@ class Cell:
 
     @property
     def holds(self) -> str:
-        """What must hold, beside the invariants."""
+        """Return what must hold beside the invariants, and beside the answer `says`."""
         by = {
-            Effect.ONCE: "executed at most once, `unknown`: the model is told" if self.is_unknown else "executed once",
+            Effect.ONCE: "executed at most once, `unknown`, and the model is told" if self.is_unknown else "executed once",
             Effect.TRANSACTIONAL: "one row",
-            None: "recorded once",
+            None: "one result",
         }.get(self.kind.effect, f"executed {'twice' if self.ledger == 2 else 'once'}, with one key")  # fmt: skip
         late = "; the late result changes nothing" if self.how == PAUSE else ""
-        return f"the run says {self.says!r}; {by}{late}; over within {self.within_rounds} rounds"
+        return f"{by}{late}; the run ends within {self.within_rounds} rounds"
 
 
 def _person(run: RunHandle, needs: str) -> None:

@@ -1,5 +1,5 @@
-"""What the product of cells.py does not cover: each story is a death, or a doubled message, told once. Its docstring is its row
-in docs/crash_matrix.md: what is done, and after the colon what must hold.
+"""Faults that the product of cells.py does not cover. The docstring of a story is its row in docs/crash_matrix.md: the fault, and after
+the colon what must hold.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def is_running(path: Path) -> Callable[[], bool]:
 
 @story("C1", "machines")
 def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
-    """A client process is killed when it has asked for a run, before anything is stored: nothing is; with the same key the next
-    try makes the run.
+    """A client process is killed before its submit is stored: nothing is stored; a repeated submit with the key creates the
+    run.
     """
     fleet.arm("submit.asked")
     before = fleet.sql("SELECT count(*) FROM agno.run")
@@ -92,8 +92,8 @@ def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
 
 @story("C2", "machines")
 def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
-    """A client process is killed when its submit has committed, before it hears of it, publishes or wakes a keeper: the keeper
-    publishes (C3); a retry with the key gives the same run.
+    """A client process is killed after its submit has committed, before it sends a message or wakes a keeper: the keeper sends
+    the message (C3); a repeated submit with the key returns the same run.
     """
     fleet.arm("submit.committed")
     assert fleet.person("submit", "echo", "hi", "c2").returncode == -signal.SIGKILL
@@ -106,13 +106,13 @@ def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
 
 @story("C11", "machines")
 def a_person_dies_after_approving(fleet: Fleet, folder: Path) -> None:
-    """A client process is killed when its approval has committed: the call is made, once."""
+    """A client process is killed after its approval has committed: the call is made once."""
     _answered(fleet, folder, "publish", "approve", "published, approved by ann")
 
 
 @story("C11", "machines")
 def a_person_dies_after_completing(fleet: Fleet, folder: Path) -> None:
-    """A client process is killed when the result that it brought has committed: the model reads it."""
+    """A client process is killed after the result that it brought has committed: the model reads the result."""
     _answered(fleet, folder, "deliver", "complete", "delivered")
 
 
@@ -130,8 +130,8 @@ def _answered(fleet: Fleet, folder: Path, tool: str, verb: str, says: str) -> No
 
 @story("C9", "children")
 def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies when a once tool that asks people has run, and so does the client of the person who says that it
-    happened: it is not repeated; the model reads what the person said.
+    """A prefork child dies after it has executed a `once` tool with `on_unknown="ask"`; a client reports that it happened, and
+    dies as well: the tool does not run again; the model reads the reported result.
     """
     run = _unknown(fleet, folder)
     fleet.arm("answer.recorded")
@@ -143,8 +143,8 @@ def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
 
 @story("C9", "children")
 def a_person_says_that_it_did_not_happen(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies when a once tool that asks people is claimed, and a person says that it did not happen, to be made
-    now; that one's client dies, too: it is made once.
+    """A prefork child dies after it has claimed a `once` tool with `on_unknown="ask"`; a client reports that it did not happen,
+    asks for another try, and dies as well: the tool runs once.
     """
     step_id = _unknown(fleet, folder, "tool.claimed")
     fleet.arm("answer.recorded")
@@ -166,8 +166,8 @@ def _unknown(fleet: Fleet, folder: Path, place: str = "tool.executed") -> str:
 
 @story("C15", "machines")
 def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> None:
-    """A worker is stopped past its lease when a once tool that asks people has run, and goes on before anybody has answered:
-    its result counts, and nobody is asked any more.
+    """A worker is stopped past its lease after it has executed a `once` tool with `on_unknown="ask"`, and continues before
+    anybody has answered: its result counts, and nobody is asked any more.
     """
     fleet.arm("tool.executed", how="STOP")
     run = fleet.client.runs.submit("matrix", call("wire", folder / "ledger"))
@@ -185,8 +185,8 @@ def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> Non
 
 @story("C4", "machines")
 def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
-    """The keeper dies when it has published a run's first turn, before the outbox row is deleted: it is published twice; the
-    second claim gets no row.
+    """The keeper dies after it has sent the first turn of a run, before it deletes the outbox row: the message is sent twice;
+    the second claim gets no row.
     """
     fleet.arm("dispatch.sent")
     run = fleet.client.runs.submit("matrix", call("look", folder / "ledger"))
@@ -197,7 +197,9 @@ def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
 
 @story("C12", "children")
 def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies when it has published the turn after the barrier: that is published twice, and carried once."""
+    """A prefork child dies after it has sent the turn after the barrier: the message is sent twice, and the turn is executed
+    once.
+    """
     fleet.arm("dispatch.sent", passes=2)  # the submit, and the fan-out
     run = fleet.client.runs.submit("matrix", call("look", folder / "ledger"))
     assert run.result(timeout=WAIT_S) == "looked"
@@ -207,7 +209,7 @@ def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None
 
 @story("C12", "machines")
 def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
-    """Each message of a run that has ended is delivered once more: it claims nothing, and changes nothing."""
+    """Each message of an ended run is delivered again: no claim gets a row, and nothing changes."""
     run = fleet.client.runs.submit("boss", delegated(call("note", folder / "ledger")))
     assert run.result(timeout=WAIT_S) == "noted"
     before = fleet.executions(run.id), run.messages, run.run
@@ -220,7 +222,7 @@ def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
 
 @story("C13", "children")
 def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies when it has published one of three tool calls: the keeper publishes the rest; the barrier closes."""
+    """A prefork child dies after it has sent one of three tool calls: the keeper sends the others; the barrier closes."""
     fleet.arm("dispatch.part", passes=1)
     run = fleet.client.runs.submit("matrix", "\n".join([call("note", folder / "ledger")] * 3))
     assert run.result(timeout=WAIT_S) == "noted | noted | noted"
@@ -231,7 +233,7 @@ def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
 
 @story("C13", "children")
 def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies when it has published the first turn of one of two delegated runs: the keeper publishes the other's."""
+    """A prefork child dies after it has sent the first turn of one of two delegated runs: the keeper sends that of the other."""
     fleet.arm("dispatch.part", passes=1)
     run = fleet.client.runs.submit("boss", delegated(*[call("note", folder / "ledger")] * 2))
     assert run.result(timeout=WAIT_S) == "noted | noted"
@@ -242,9 +244,7 @@ def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
 
 @story("C14", "machines")
 def many_last_parts(fleet: Fleet, folder: Path) -> None:
-    """Twenty tool calls of one turn end at about the same time on three workers (two last ones that commit together, in each
-    order: tests/integration/storage/test_interleavings.py): the turn after the barrier runs once.
-    """
+    """Twenty tool calls of one turn end at about the same time on three workers: the turn after the barrier runs once."""
     run = fleet.client.runs.submit("matrix", "\n".join([call("look", folder / "ledger")] * 20))
     assert run.result(timeout=WAIT_S) == " | ".join(["looked"] * 20)
     assert [(step.key, step.attempt) for step in fleet.executions(run.id) if step.kind == "turn"] == [
@@ -258,21 +258,21 @@ def many_last_parts(fleet: Fleet, folder: Path) -> None:
 
 @story("C16", "machines")
 def cancelled_while_the_model_speaks(fleet: Fleet, folder: Path) -> None:
-    """A run is cancelled while its model is asked: the reply that comes late is refused."""
+    """A run is cancelled while its model works: the late reply is refused."""
     path = held(folder)
     _cancelled(fleet, "thinker", str(path), path, "agno.turn[")
 
 
 @story("C16", "machines")
 def cancelled_while_a_tool_runs(fleet: Fleet, folder: Path) -> None:
-    """A run is cancelled while its tool runs: the result that comes late is refused."""
+    """A run is cancelled while its tool works: the late result is refused."""
     path = held(folder)
     _cancelled(fleet, "matrix", call("hold", path), path, "agno.tool[")
 
 
 @story("C16", "machines")
 def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
-    """A run is cancelled while the run that it delegated to is at work: that one is cancelled, too, and its late result refused."""
+    """A run is cancelled while its delegated run works: the delegated run is cancelled as well, and its late result is refused."""
     path = held(folder)
     _cancelled(fleet, "boss", delegated(call("hold", path)), path, "agno.tool[")
 
@@ -297,7 +297,7 @@ def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> N
 
 @story("C16", "machines")
 def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
-    """A run is cancelled while a person is asked: the answer that comes late is refused."""
+    """A run is cancelled while it waits for a person: the late answer is refused."""
     run = fleet.client.runs.submit("matrix", call("publish", folder / "ledger"))
     invariants.until(lambda: run.requirements)
     (requirement,) = run.requirements
@@ -309,7 +309,7 @@ def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
 
 @story("C16", "machines")
 def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
-    """A run is paused with a tool under way, and cancelled: it ends, and nothing of it begins any more."""
+    """A run is paused while a tool works, and cancelled: it ends, and no further step starts."""
     path = held(folder)
     run = fleet.client.runs.submit("matrix", call("hold", path))
     invariants.until(is_running(path))
@@ -322,8 +322,8 @@ def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
 
 @story("C16", "machines")
 def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> None:
-    """A client process is killed when it has cancelled a run, before it cancels the run that this one delegated to: the keeper
-    cancels that.
+    """A client process is killed after it has cancelled a run, before it cancels the delegated run: the keeper cancels the
+    delegated run.
     """
     path = held(folder)
     run = fleet.client.runs.submit("boss", delegated(call("hold", path)))
@@ -344,7 +344,7 @@ def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> Non
 
 @story("C19", "machines")
 def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
-    """The worker whose keeper leads is killed: another's takes over, within its lease, and publishes."""
+    """The worker with the active keeper is killed: another worker's keeper takes over within its lease, and sends."""
     leader, before = fleet.leader(), fleet.beat()
     leader.kill()
     assert fleet.client.runs.submit("echo", "hi").result(timeout=WAIT_S) == "<hi>"
@@ -354,7 +354,7 @@ def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
 
 @story("C19", "machines")
 def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
-    """The keeper is killed when it has taken messages of the outbox to publish: another takes them again, a second later."""
+    """The keeper is killed after it has taken messages from the outbox: another keeper takes them again a second later."""
     fleet.arm("keeper.taken")
     before = fleet.beat()
     assert fleet.client.runs.submit("echo", "hi").result(timeout=WAIT_S) == "<hi>"
@@ -363,8 +363,8 @@ def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
 
 @story("C19", "machines")
 def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
-    """A worker is killed with a tool call in hand; when its lease is over, the keeper that gives it to others is killed, too:
-    it is in the outbox, and published by a third.
+    """A worker is killed during a tool call; when the lease expires, the keeper that releases the step is killed as well: a
+    third worker sends the message from the outbox.
     """
     fleet.arm("tool.claimed")
     fleet.arm("keeper.taken", passes=1)  # of the submit
@@ -380,8 +380,8 @@ def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
 
 @story("C20", "children")
 def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
-    """A turn kills its process each time: after `runs.turn_attempts` deaths its run has failed and says why; cured and redriven, it
-    is done.
+    """A turn kills its process each time: after `runs.turn_attempts` crashes the run has failed, with the reason; once the
+    cause is removed, a retry completes it.
     """
     poison = folder / "poison"
     poison.touch()
@@ -396,7 +396,9 @@ def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
 
 @story("C20", "children")
 def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
-    """A tool kills its process each time: after `max_attempts` deaths it is dead; the model is told, and the run goes on."""
+    """A tool kills its process each time: after `max_attempts` crashes the call is `dead`; the model is told, and the run
+    continues.
+    """
     lives = folder / "lives"
     lives.write_text("100")
     run = fleet.client.runs.submit("caller", call("kill_worker", lives))
@@ -409,15 +411,15 @@ def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
 
 @story("C8", "machines")
 def a_long_tool_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
-    """A tool runs for longer than its lease (there is no visibility timeout that could end before): it is executed once."""
+    """A tool works for longer than its lease: the lease is renewed, and the tool is executed once."""
     path = held(folder)
     _long(fleet, "matrix", call("hold", path), path, "released")
 
 
 @story("C8", "children")
 def a_long_turn_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
-    """A model in a prefork child speaks for longer than the lease, which is renewed by the worker's main process: it is asked
-    once.
+    """A model works for longer than the lease in a prefork child: the worker's main process renews the lease, and the model is
+    called once.
     """
     path = held(folder)
     _long(fleet, "thinker", str(path), path, "thought")
@@ -443,7 +445,7 @@ def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
 
 @story("-", "machines")
 def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
-    """A run makes a hundred tool calls, one a turn: the second fifty take at most 1.1 times the bytes of the first fifty."""
+    """A run makes a hundred tool calls, one per turn: the second fifty store at most 1.1 times the bytes of the first fifty."""
     run = fleet.client.runs.submit("counter", "100")
     assert run.result(timeout=WAIT_S) == "100 calls"
     early, late = fleet.sql(

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 def sentences() -> list[str]:
     """Real texts, from our own pages."""
-    pages = (ROOT / "docs" / "operations.md", ROOT / "docs" / "how-it-works.md", ROOT / "README.md")
+    pages = (ROOT / "docs" / "howto-deploy.md", ROOT / "docs" / "explanation.md", ROOT / "README.md")
     lines = [line.strip() for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if len(line) > 60][:80]
 
