@@ -125,7 +125,6 @@ def run_step(
     claim = context.ingest.claim(kind, run_id, step_id, generation)
     if claim is None:
         return NOT_RECORDED
-    signal(f"{kind}.claimed")
     return run_claimed(context, claim)
 
 
@@ -151,6 +150,7 @@ def run_claimed(context: IngestContext, claim: WorkClaim) -> CommitResult:
 
 
 def scan(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    signal("scan.claimed")
     options, chunking = claim.options, chunking_of(claim)
     if name := claim.settings.get("embedder", "local"):
         embedder = context.embedder(name)
@@ -193,6 +193,7 @@ def scan_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> C
 
 
 def ingest(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    signal("ingest.claimed")
     chunking, outcomes = chunking_of(claim), list[tuple[SourceItem, Outcome]]()
     vision, items = vision_of(claim), context.ingest.items(claim)
     see = bind(context.viewer(vision), is_lost) if vision else None
@@ -292,6 +293,7 @@ def ingest_failed(context: IngestContext, claim: WorkClaim, error: Exception) ->
 
 
 def embed(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    signal("embed.claimed")
     texts = context.ingest.texts(claim)
     if not texts or claim.model is None:
         return context.ingest.finish_embed(claim, {})
@@ -394,6 +396,7 @@ def split_or_refuse(ingest: Ingest, step: WorkClaim | ExhaustedStep, call: dict[
 
 
 def finalize(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
+    signal("finalize.claimed")
     if not context.ingest.remove_vanished(claim):
         busy = {"type": "Busy", "message": "a document to remove is locked elsewhere", "ids": {}}
         return repeat_later(context, claim, _BUSY_S, busy)
