@@ -14,16 +14,18 @@ from agno_workers.core.run import WaitsFor
 
 
 class Effect(StrEnum):
-    """What a repeated execution of a tool may do to the world; decides what follows a crash in the middle."""
+    """What a second execution of a tool call does outside; it decides what follows a crash in the middle."""
 
+    AT_LEAST_ONCE = "at_least_once"
+    """The default: run again, so the effect may happen twice."""
     PURE = "pure"
-    """Reads or calculates only: run again."""
+    """Only reads or calculates: run again."""
     IDEMPOTENT = "idempotent"
-    """Safe to repeat with the same `ctx.idempotency_key`: run again."""
+    """Run again; the author promises that the same `ctx.idempotency_key` has the effect once."""
     TRANSACTIONAL = "transactional"
     """Writes on `ctx.connection`, which commits with the result or not at all: run again."""
     ONCE = "once"
-    """Never run again blindly: after a crash in the middle the `reconcile` hook tells, or a person, or it stays `unknown`."""
+    """Not run again after a crash: its `reconcile` hook or a person decides, or the step stays `unknown`."""
 
 
 class NotDone(Enum):
@@ -60,7 +62,7 @@ class Tool(msgspec.Struct, frozen=True):
     spec: ToolSpec
     function: Callable[..., Any]
     """Called with the validated arguments, and with `ctx` where its signature asks for one."""
-    effect: Effect = Effect.IDEMPOTENT
+    effect: Effect = Effect.AT_LEAST_ONCE
     timeout_s: float = 60.0
     queue: str | None = None
     """The Celery queue that carries its calls; None is the setting `queues.tools`."""

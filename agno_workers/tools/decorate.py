@@ -52,7 +52,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    effect: Effect | str = Effect.IDEMPOTENT,
+    effect: Effect | str = Effect.AT_LEAST_ONCE,
     timeout_s: float = 60.0,
     queue: str | None = None,
     strict: bool = False,
@@ -76,7 +76,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    effect: Effect | str = Effect.IDEMPOTENT,
+    effect: Effect | str = Effect.AT_LEAST_ONCE,
     timeout_s: float = 60.0,
     queue: str | None = None,
     strict: bool = False,
@@ -97,7 +97,7 @@ def tool(
     * `name`: what the model calls it by; default: the function's name.
     * `description`: what the model reads; default: the docstring without its parameters, whose descriptions
       go to the parameters (Google, NumPy and Sphinx style are understood; `Annotated[..., Field(...)]` wins).
-    * `effect`: what a repeated call may do to the world, see `Effect`; default: idempotent. A transactional
+    * `effect`: what a repeated call may do to the world, see `Effect`; default: at_least_once. A transactional
       tool must take `ctx`, for it writes on `ctx.connection`.
     * `timeout_s`: seconds that one execution may take, from reading its arguments to the text of its result; default 60.
       Past them an async function is cancelled. A plain function can't be stopped: it is left behind

@@ -250,7 +250,7 @@ def test_a_bare_decorator_gives_the_defaults() -> None:
         """Do."""
 
     assert isinstance(f, Tool)
-    assert (f.name, f.effect, f.timeout_s, f.queue, f.max_attempts) == ("f", Effect.IDEMPOTENT, 60.0, None, 3)
+    assert (f.name, f.effect, f.timeout_s, f.queue, f.max_attempts) == ("f", Effect.AT_LEAST_ONCE, 60.0, None, 3)
 
 
 def test_a_tool_is_still_callable_as_the_function_it_was() -> None:
@@ -437,7 +437,7 @@ def with_ünicode() -> None:  # noqa: PLC2401 - the point of it
         (fine, {"name": ""}, ["''"]),
         (fine, {"name": "a\n"}, ["letters"]),
         (fine, {"name": "x" * 65}, ["64"]),
-        (fine, {"effect": "twice"}, ["fine", "'twice'", "pure, idempotent, transactional, once"]),
+        (fine, {"effect": "twice"}, ["fine", "'twice'", "at_least_once, pure, idempotent, transactional, once"]),
         (fine, {"effect": "transactional"}, ["fine", "ctx: ToolContext", "ctx.connection"]),
         (fine, {"timeout_s": 0}, ["fine", "timeout_s=0"]),
         (fine, {"timeout_s": float("inf")}, ["timeout_s=inf"]),
