@@ -8,11 +8,11 @@ from typing import Any
 
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
-from agno_workers.errors import AgnoError, WaitTimeout
+from agno_workers.errors import WaitTimeout
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
-from agno_workers.runs.queries import Event, known_id, output
+from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.streams import Streamed, Streams
 
@@ -73,8 +73,8 @@ class RunHandle:
                 f"run {self.id} has not ended within {timeout} s and goes on: wait again, or cancel it.",
                 run_id=self.id,
             )
-        if run.error is not None:
-            raise AgnoError.from_json(run.error)
+        if error := failure(run):
+            raise error
         return output(run)
 
     def result(self, timeout: float | None = None) -> Any:

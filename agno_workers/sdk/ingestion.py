@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from agno_workers.core.run import Run
-from agno_workers.errors import AgnoError, InvalidInput, WaitTimeout
+from agno_workers.errors import InvalidInput, WaitTimeout
 from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
 from agno_workers.repositories import Database
-from agno_workers.runs.queries import known_id
+from agno_workers.runs.queries import failure, known_id
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
@@ -74,8 +74,8 @@ class Ingestion:
                 f"ingestion {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                 run_id=self.id,
             )
-        if run.error is not None:
-            raise AgnoError.from_json(run.error)
+        if error := failure(run):
+            raise error
         return self.progress()
 
     def cancel(self) -> bool:
