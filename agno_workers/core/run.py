@@ -186,7 +186,7 @@ class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunOutput(msgspec.Struct, frozen=True):
-    """What a caller gets of a run that has ended."""
+    """The result of a run that has ended."""
 
     run_id: str
     agent: str
@@ -196,3 +196,5 @@ class RunOutput(msgspec.Struct, frozen=True):
     usage: Usage
     turns: int
     tool_calls: int
+    error: dict[str, Any] | None = None
+    """`{"type", "message", "ids"}` of a run that failed or was cancelled."""

@@ -17,11 +17,12 @@ from uuid6 import uuid7
 
 from agno_workers.core.messages import Message
 from agno_workers.core.request import first_message, run_request
-from agno_workers.core.run import Run
+from agno_workers.core.run import Run, RunOutput
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, WaitTimeout
 from agno_workers.runs.batch import Batches, Common, Ended, Item, Progress
+from agno_workers.runs.queries import output
 
 Keys = Iterable[str | None] | Callable[[Any], str | None]
 """Idempotency keys of the inputs: one each in their order, or a function of the input. None: this one has none."""
@@ -61,9 +62,8 @@ class Batch:
         """How many are queued, done, failed ...; `share`, `per_s` and `eta_s`. Raises RunNotFound."""
         return self._bulk.progress(self.id)
 
-    def results(self, timeout: float | None = None) -> Iterator[tuple[int, Run]]:
-        """Each item once, its run having ended, in the order of their ends: the position of its input, and the run with
-        `content` or `error`.
+    def results(self, timeout: float | None = None) -> Iterator[tuple[int, RunOutput]]:
+        """Yield each item when its run has ended: the position of its input, and the run's result with `content` or `error`.
 
         Raises WaitTimeout `timeout` seconds from now, if there are more to come; then the runs go on.
         """
@@ -90,7 +90,7 @@ class Batch:
         """
         return retry_while_unavailable(self._bulk.cancel, self.id)
 
-    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, Run]]:
+    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, RunOutput]]:
         fresh = [item for item in page if not given[item.position]]
         for first in range(0, len(fresh), _AT_ONCE):
             some = fresh[first : first + _AT_ONCE]
@@ -98,7 +98,7 @@ class Batch:
             for item in some:
                 given[item.position] = 1
                 if run := runs.get(item.run_id):
-                    yield item.position, run
+                    yield item.position, output(run)
 
     def _looks(self, timeout: float | None) -> Iterator[bool]:
         """False again and again while there are runs that have not ended, then True. Rides out a Postgres that is away."""

@@ -233,7 +233,7 @@ def test_an_item_whose_key_is_taken_gets_the_run_that_has_it(
 ) -> None:
     before = client.runs.submit("echo", "first", idempotency_key="a")
     batch = client.batches.submit("echo", ["1", "2", "3", "4", "5"], keys=["b", "a", "c", "b", None])
-    found = {position: (run.id, run.content) for position, run in batch.results(timeout=WAIT_S)}
+    found = {position: (run.run_id, run.content) for position, run in batch.results(timeout=WAIT_S)}
     assert {position: content for position, (_, content) in found.items()} == {
         0: "<1>", 1: "<first>", 2: "<3>", 3: "<1>", 4: "<5>",
     }  # fmt: skip
