@@ -14,6 +14,7 @@ from agno_workers.knowledge.types import (
     Reference,
     SearchConfig,
     SearchResult,
+    SearchType,
     Source,
 )
 from agno_workers.runs.queries import Event
@@ -25,6 +26,6 @@ from agno_workers.streams import Streamed
 __all__ = [
     "Audio", "BatchOptions", "Chunking", "Event", "FeedbackConfig", "File", "Image", "IngestOptions",
     "Ingestion", "Message", "Model", "ModelSettings", "Progress", "Reference", "Requirement", "Run",
-    "RunKind", "RunOptions", "SearchConfig", "SearchResult", "Source", "Step", "StepKind", "StepStatus",
+    "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Source", "Step", "StepKind", "StepStatus",
     "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
 ]  # fmt: skip

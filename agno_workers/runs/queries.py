@@ -212,7 +212,15 @@ def failure(run: Run) -> AgnoError | None:
 def output(run: Run) -> RunOutput:
     """Return the result of a run that has ended."""
     return RunOutput(
-        run.id, run.agent, run.status, run.content, run.reason, run.usage, run.turns, run.tool_calls, run.error
+        run.id,
+        run.agent,
+        run.status,
+        run.content,
+        run.reason,
+        run.usage,
+        run.turns,
+        run.tool_calls,
+        run.error,
     )
 
 

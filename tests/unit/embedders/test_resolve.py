@@ -98,25 +98,4 @@ def test_error_names_the_missing_variable(name: str, variable: str) -> None:
 def test_invalid_name_gets_a_suggestion(keyed: None, name: str, advice: str) -> None:
     with pytest.raises(InvalidInput, match=advice) as caught:
         resolve(name)
-<<<<<<< HEAD
-    assert caught.value.model == name
-=======
     assert caught.value.ids["model"] == name
-
-
-def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    program = (
-        "import os, sys\n"
-        "from agno_workers.knowledge.embedders import resolve\n"
-        "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'bpe_openai', 'torch')\n"
-        "told = lambda: print([name for name in heavy if name in sys.modules])\n"
-        "told()\n"
-        "os.environ['OPENAI_API_KEY'] = 'k'\n"
-        "resolve('openai:text-embedding-3-small')\n"
-        "told()\n"
-        "resolve('local')\n"
-        "told()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:3] == ["[]", "['numpy']", "['numpy', 'onnxruntime', 'tokenizers']"]
->>>>>>> f0d710f (Replace AgnoError.__getattr__ by typed attributes)

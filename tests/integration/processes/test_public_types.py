@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,8 @@ with Client("postgresql://") as client:
     runs: list[Run] = client.runs.list(status="failed")
     output: RunOutput = handle.wait(timeout=1)
     handle.redrive()  # wrong
-    found: list[SearchResult] = client.knowledge("docs").search("hello", mode="keyword")
-    client.knowledge("docs").search("hello", mode="fuzzy")  # wrong
+    found: list[SearchResult] = client.knowledge("docs").search("hello", search_type="keyword")
+    client.knowledge("docs").search("hello", search_type="fuzzy")  # wrong
     client.knowledge("docs").ingest(["docs/"], priorty=1)  # wrong
     progress: Progress = client.ingestions.get("x").wait()
     try:
@@ -61,11 +62,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> set[int]:
         [sys.executable, "-m", "mypy", "--strict", "--hide-error-context", "--no-error-summary", str(file)],
         capture_output=True, text=True, timeout=300, cwd=root,
     )  # fmt: skip
-    lines = [
-        line for line in checked.stdout.splitlines() if line.startswith(str(file)) and ": error:" in line
-    ]
+    lines = re.findall(r"user_file\.py:(\d+): error:", checked.stdout)
     assert lines, checked.stdout + checked.stderr
-    return {int(line.removeprefix(str(file)).split(":")[1]) for line in lines}
+    return {int(line) for line in lines}
 
 
 def test_type_checker_reports_the_misspelt_names_and_options_and_nothing_else(reported: set[int]) -> None:
