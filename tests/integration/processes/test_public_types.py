@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import agno_workers
-from agno_workers import errors, types
+from agno_workers import AgnoError, errors, types
 
+ROOT = Path(__file__).parents[3]
 USER_FILE = """
 from agno_workers import Agent, Batch, Client, Knowledge, Limits, NoSuchName, RunHandle, RunOutput, RunResult, tool
 from agno_workers.errors import LimitReached, ModelUnavailable, RunFailed
@@ -57,10 +58,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> set[int]:
     """The lines of USER_FILE that mypy reports."""
     file = tmp_path_factory.mktemp("user") / "user_file.py"
     file.write_text(USER_FILE)
-    root = Path(agno_workers.__file__).parents[1]
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--hide-error-context", "--no-error-summary", str(file)],
-        capture_output=True, text=True, timeout=300, cwd=root,
+        capture_output=True, text=True, timeout=300, cwd=ROOT,
     )  # fmt: skip
     lines = re.findall(r"user_file\.py:(\d+): error:", checked.stdout)
     assert lines, checked.stdout + checked.stderr
@@ -89,3 +89,15 @@ def test_top_level_errors_are_those_of_the_errors_module() -> None:
     for name in agno_workers.__all__:
         if hasattr(errors, name):
             assert getattr(agno_workers, name) is getattr(errors, name)
+
+
+def test_reference_page_lists_every_promised_name_and_no_other() -> None:
+    page = (ROOT / "docs" / "reference-python.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith(("| `", "| **"))]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    known = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, AgnoError)
+    }
+    assert listed == {*agno_workers.__all__, *types.__all__, *known}
