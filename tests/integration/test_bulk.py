@@ -88,7 +88,7 @@ def test_results_come_as_they_end_and_the_wait_for_the_others_has_an_end(
     position, run = next(results)
     assert (position, run.status) == (1, RunStatus.CANCELLED)
     assert run.error is not None
-    with pytest.raises(WaitTimeout, match="it goes on"):
+    with pytest.raises(WaitTimeout, match="and continues"):
         next(results)
     with pytest.raises(WaitTimeout, match=batch.id):
         batch.wait(timeout=0.1)
@@ -120,7 +120,7 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
         client.batches.submit("echo", ["a", "b", "  ", "d"])
     with pytest.raises(InvalidInput, match=r"input 1: .*cannot be sent as JSON"):
         client.batches.submit("echo", ["a", object()])
-    with pytest.raises(InvalidInput, match="input 1: there is no key"):
+    with pytest.raises(InvalidInput, match="input 1: it has no key"):
         client.batches.submit("echo", ["a", "b"], keys=["k"])
     with pytest.raises(InvalidInput, match="more keys than inputs"):
         client.batches.submit("echo", ["a"], keys=["k", "l"])
@@ -277,7 +277,7 @@ def test_the_runs_of_a_batch_can_be_listed_alone(client: Client, services: Servi
 def test_a_batch_that_is_unknown_says_so(client: Client) -> None:
     with pytest.raises(RunNotFound, match="no batch"):
         client.batches.get(str(uuid.uuid4())).progress()
-    with pytest.raises(RunNotFound, match="not a batch's id"):
+    with pytest.raises(RunNotFound, match="is not a batch id"):
         client.batches.get("batch-1")
 
 
