@@ -186,7 +186,7 @@ class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunOutput(msgspec.Struct, frozen=True):
-    """The result of a run that has ended."""
+    """What a caller gets of a run that has ended."""
 
     run_id: str
     agent: str

@@ -210,7 +210,7 @@ def failure(run: Run) -> AgnoError | None:
 
 
 def output(run: Run) -> RunOutput:
-    """Return the result of a run that has ended."""
+    """What a caller gets of a run that has ended."""
     return RunOutput(
         run.id,
         run.agent,
