@@ -140,7 +140,7 @@ class Requirement:
 
     def _too_late(self) -> NotWaiting:
         return NotWaiting(
-            f"step {self.id} ({self.tool}) is not waiting any more: it was answered, it expired, or its run has ended. "
+            f"step {self.id} ({self.tool}) does not wait any more: it was answered, it expired, or its run has ended. "
             f"`agno-workers runs show {self.run_id}` shows the outcome.",
             step_id=self.id,
             run_id=self.run_id,
@@ -174,5 +174,5 @@ def _text(result: Any) -> str:
         return msgspec.json.encode(result).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"a result of type {type(result).__name__} can't be stored as JSON: {error}. Pass text or JSON values."
+            f"a result of type {type(result).__name__} can't be kept as JSON: {error}. Pass text or JSON values."
         ) from error

@@ -195,9 +195,9 @@ def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(play: Play) -> 
     assert dead.claim_tool(send.run_id, send.step_id, 0)
     dead.give_up(send.step_id)
     keeper(play, engine)
-    with pytest.raises(NotWaiting, match="is not waiting any more"):
+    with pytest.raises(NotWaiting, match="does not wait any more"):
         first.resolve(True, "receipt 7")
-    with pytest.raises(NotWaiting, match="is not waiting any more"):
+    with pytest.raises(NotWaiting, match="does not wait any more"):
         first.resolve(False, again=True)
     (second,) = play.handle(send.run_id).requirements
     second.resolve(True, "receipt 8")

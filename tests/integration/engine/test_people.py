@@ -119,7 +119,7 @@ def test_a_call_that_is_executed_outside_ends_with_the_result_that_is_brought(
 
 def test_a_result_that_is_no_json_is_refused_and_the_call_still_waits(play: Play) -> None:
     _, run_id, _ = asking(play, SIGN)
-    with pytest.raises(InvalidInput, match="can't be stored as JSON"):
+    with pytest.raises(InvalidInput, match="can't be kept as JSON"):
         the_one(play, run_id).complete(object())
     the_one(play, run_id)  # there still is one
 
@@ -161,7 +161,7 @@ def test_of_two_answers_the_first_counts(play: Play, first: str, second: str) ->
     one, two = the_one(play, run_id), the_one(play, run_id)
     say(one)
     before = play.world.everything()
-    with pytest.raises(NotWaiting, match="is not waiting any more"):
+    with pytest.raises(NotWaiting, match="does not wait any more"):
         say_again(two)
     assert play.world.everything() == before
 
