@@ -30,7 +30,6 @@ from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
-from agno_workers.database.pool import statements
 from agno_workers.settings import Settings, load
 from benchmarks import readme
 from benchmarks.__main__ import MEASURED
@@ -265,13 +264,13 @@ def test_the_wire_page_names_what_travels() -> None:
     for status, state in STATES.items():
         assert f"| `{status}` | {state} |" in page
     assert _first_cells(_section(page, "Events")) == set(
-        re.findall(r"'([A-Z]\w+)'", statements("runs/queries")["events"])
+        re.findall(r"'((?:[A-Z][a-z]+){2,})'", read("agno_workers/runs/functions/events.sql"))
     )
 
 
 def test_the_wire_page_has_the_parameters_of_submit() -> None:
-    functions = read("agno_workers/database/functions/runs.sql")
-    (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) RETURNS", functions, re.DOTALL)
+    functions = read("agno_workers/runs/functions/submit.sql")
+    (signature,) = re.findall(r"FUNCTION agno\.submit\(\s*(.*?)\n\) ?RETURNS", functions, re.DOTALL)
     parameters = {part.split()[0] for part in signature.split(",")}
     assert _first_cells(_section(read("docs/messages.md"), "SQL")) == parameters
 
