@@ -166,7 +166,7 @@ class KnowledgeHandle:
 
     def add(
         self, uri: str, text: str, *, title: str | None = None, media_type: str = "text/plain", metadata: dict[str, Any] | None = None,
-        **asked: Unpack[IngestOptions],
+        **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
         """Add one document; the same `uri` again replaces its text. When this returns, the document is in Postgres. With an
         `idempotency_key`, a webhook that is delivered twice adds it once.
@@ -174,17 +174,17 @@ class KnowledgeHandle:
         Raises UnknownKnowledge and InvalidInput (nothing was stored), Unavailable (safe to repeat with a key).
         """
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], None, asked)
+        return self._submit([source], None, run_options)
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        **asked: Unpack[IngestOptions],
+        **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
         """Ingest documents: paths that workers can read too, URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.
 
         Raises as `add` does.
         """
-        return self._submit(given(sources), options(metadata, glob), asked)
+        return self._submit(given(sources), options(metadata, glob), run_options)
 
     def search(
         self,
@@ -204,8 +204,8 @@ class KnowledgeHandle:
         )
 
     def _submit(
-        self, sources: Sequence[SourceInput], own: dict[str, Any] | None, asked: IngestOptions
+        self, sources: Sequence[SourceInput], own: dict[str, Any] | None, run_options: IngestOptions
     ) -> Ingestion:
-        submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **asked)
+        submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **run_options)
         self._database.submissions.wake_keeper()
         return Ingestion(submitted.run_id, self._database)

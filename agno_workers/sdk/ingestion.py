@@ -29,15 +29,20 @@ Sources = SourceInput | Path | Iterable[SourceInput | Path]
 """One source or several."""
 
 
-class IngestOptions(TypedDict, total=False):
-    """The options of an ingestion as a run; see `core.request.SubmitOptions`."""
+class SignatureOptions(TypedDict, total=False):
+    """Options of an ingestion in a canvas; see `core.request.RunOptions`."""
 
     idempotency_key: str | None
-    queue: str | None
-    priority: int | None
     deadline_s: float | None
     session_id: str | None
     user_id: str | None
+
+
+class IngestOptions(SignatureOptions, total=False):
+    """Options of an ingestion; see `core.request.SubmitOptions`."""
+
+    queue: str | None
+    priority: int | None
 
 
 class Ingestion:

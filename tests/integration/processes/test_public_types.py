@@ -28,6 +28,8 @@ agent = Agent(name="a", model="openai:x", tools=[add], knowledge=Knowledge("docs
 run: RunResult = agent.delay("hello", session_id="s-1", deadline_s=60, idempotency_key="k")
 agent.delay("hello", sesion_id="s-1")  # wrong
 agent.s("hello", deadline_s="soon")  # wrong
+Knowledge("docs").ingest("docs/", idempotency_key="k", batch=True)
+Knowledge("docs").ingest("docs/", deadline=60)  # wrong
 batch: Batch = agent.map(["a", "b"], keys=["1", None], priority=3)
 agent.map(["a"], prio=3)  # wrong
 Limits(on_limit="stop")  # wrong
