@@ -4,61 +4,68 @@
     ├── SettingsError          a setting is missing, wrong or unknown: fix it and start again
     ├── EmbeddedError          an embedded server can't be installed, started or reached
     ├── Unavailable            Postgres or Redis does not answer: try again later, nothing was lost
-    ├── InvalidInput           what the caller handed in can't be used: change it
-    │   ├── UnknownAgent       no agent of that name is imported here
-    │   ├── UnknownKnowledge   no knowledge base has that name
+    ├── InvalidInput           an argument of the caller is not usable: change it
+    │   ├── UnknownAgent       no agent of that name is registered or imported
+    │   ├── UnknownKnowledge   the database has no knowledge base of that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
-    ├── RunNotFound            no run has that id
-    ├── NotWaiting             nothing waits (any more) for what was answered: look again
-    ├── RunFailed              the run ended `failed`; its message and ids say why
-    │   └── LimitReached       it met one of its agent's limits; `content` is its last text
+    ├── RunNotFound            the database has no run of that id
+    ├── NotWaiting             the step is not waiting (any more): look at the run again
+    ├── RunFailed              the run ended `failed`; the message is the cause
+    │   └── LimitReached       the run met one of its agent's limits; `content` is its last text
     ├── RunCancelled           the run was cancelled before it ended
-    ├── WaitTimeout            the wait is over, the run is not: it goes on, ask again
+    ├── WaitTimeout            the run has not ended within the timeout, and continues: wait again
     ├── ToolError              raised by a tool's author: the model reads the message
-    │   └── TryAgain           the same, after some more tries
-    ├── SourceError            a document can't be had where it comes from
+    │   └── TryAgain           the same, after more tries
+    ├── SourceError            a document can't be fetched
     │   ├── SourceUnavailable  worth another try later (429, 5xx, reset, time-out)
     │   └── SourceRejected     final: gone, denied, too large, or an address that is off limits
     └── ModelError
         ├── ModelUnavailable   worth another try later (429, 5xx, reset, time-out)
         └── ModelRejected      the same request will fail again (bad key, bad request)
 
-Errors keep their ids as attributes and survive JSON (`to_json`, `from_json`), because they cross processes.
+Errors keep their facts in `ids` and survive pickle and JSON (`to_json`, `from_json`), because they cross processes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Id(Generic[T]):
+    """A typed attribute that reads one of `ids`; None where the error has no such id."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, error: AgnoError | None, owner: type) -> T | None:
+        value: T | None = error.ids.get(self._name) if error is not None else None
+        return value
 
 
 class AgnoError(Exception):
-    """The root of this tree. The message is a sentence that ends with the next move."""
+    """The root of this tree. The message is a sentence that ends with the next move; `ids` is what it is about."""
 
     def __init__(self, message: str, **ids: Any) -> None:
         super().__init__(message)
         self.ids = ids
 
-    def __getattr__(self, name: str) -> Any:
-        ids = self.__dict__.get("ids", {})
-        if name in ids:
-            return ids[name]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}; it carries {sorted(ids)}")
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self).__name__, str(self), self.ids)
 
     def to_json(self) -> dict[str, Any]:
-        """`{"type", "message", "ids"}`: what is stored with a run and sent to its caller."""
+        """Return `{"type", "message", "ids"}`, which is stored with a run and sent to its caller."""
         return {"type": type(self).__name__, "message": str(self), "ids": self.ids}
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> AgnoError:
-        """The error that `to_json` described; a type unknown here comes back as `RunFailed`."""
-        return _rebuild(value.get("type", ""), value.get("message", ""), value.get("ids") or {})
+    def from_json(value: dict[str, Any], **ids: Any) -> AgnoError:
+        """Return the error that `to_json` described, with these `ids` where it has none; an unknown type becomes RunFailed."""
+        return _rebuild(value.get("type", ""), value.get("message", ""), ids | (value.get("ids") or {}))
 
 
 class SettingsError(AgnoError):
-    """A setting is missing, wrong or unknown; names the key, where it was found and the nearest known one."""
+    """A setting is missing, wrong or unknown; names the key, its place and the nearest known key."""
 
 
 class EmbeddedError(AgnoError):
@@ -66,90 +73,124 @@ class EmbeddedError(AgnoError):
 
 
 class Unavailable(AgnoError):
-    """Postgres or Redis does not answer. What was accepted is kept; the same call may be made again."""
+    """Postgres or Redis does not answer. Accepted runs are kept; repeat the call later."""
 
 
 class InvalidInput(AgnoError):
-    """The caller handed in something unusable. Nothing was stored."""
+    """An argument of the caller is not usable. Nothing was stored."""
 
 
 class UnknownAgent(InvalidInput):
-    """No agent of that name is imported in this process; see `AGNO_IMPORTS`."""
+    """No worker has registered an agent of that name, or this process has not imported it; see `AGNO_IMPORTS`."""
 
 
 class UnknownKnowledge(InvalidInput):
-    """No knowledge base of that name is in this database."""
+    """This database has no knowledge base of that name."""
 
 
 class InvalidTool(InvalidInput):
-    """A function can't be offered to a model: its name, signature or annotations say too little."""
+    """A function can't be offered to a model: its name, signature or annotations are not enough."""
 
 
 class RunNotFound(AgnoError):
-    """No run has that id in this database."""
+    """This database has no run of that id."""
 
 
 class NotWaiting(AgnoError):
-    """A step, or a run, does not wait for what was said to it: it was answered, expired, cancelled, or never asked."""
+    """The step or run is not waiting: it was answered, it expired, it was cancelled, or it never waited."""
 
 
 class RunFailed(AgnoError):
-    """The run ended `failed`. `run_id`, `reason` and the cause's own ids are attributes."""
+    """The run ended `failed`."""
+
+    run_id = _Id[str]()
+    reason = _Id[str]()
+    """Why, in a word: `retries`, `worker_lost`, `limit:turns` ..."""
 
 
 class LimitReached(RunFailed):
-    """The run met one of its agent's `Limits`. `reason` names it, as `limit:turns`, and `content` is the run's last text, if any."""
+    """The run met one of its agent's `Limits`; `reason` names it, as `limit:turns`."""
+
+    content = _Id[str]()
+    """The run's last text, if any."""
 
 
 class RunCancelled(AgnoError):
     """The run was cancelled before it ended."""
 
+    run_id = _Id[str]()
+
 
 class WaitTimeout(AgnoError, TimeoutError):
-    """The caller's patience ended before the run did. The run goes on; wait again or cancel it."""
+    """The run has not ended within the caller's timeout, and continues; wait again or cancel it."""
+
+    run_id = _Id[str]()
+    """None for a batch."""
+    batch_id = _Id[str]()
 
 
 class ToolError(AgnoError):
-    """A tool's author raises this to tell the model what went wrong, in words meant for the model."""
+    """Raised by a tool's author: the model reads the message."""
 
 
 class TryAgain(ToolError):
-    """A tool raises this when the same call may work later: `TryAgain("the bank is closed", after_s=60)`. It is tried again
-    by the tool's `retry`; after the last try the model reads the message.
+    """Raised by a tool when the same call may work later: `TryAgain("the bank is closed", after_s=60)`. The tool's `retry`
+    counts the tries; after the last one the model reads the message.
     """
+
+    after_s = _Id[float]()
+    """The least number of seconds before the next try."""
 
     def __init__(self, message: str, after_s: float | None = None, **ids: Any) -> None:
         super().__init__(message, **(ids if after_s is None else ids | {"after_s": after_s}))
 
 
 class SourceError(AgnoError):
-    """A document can't be had where it comes from. Carries `uri` (without secrets) and, where known, `status`."""
+    """A document can't be fetched from its address."""
+
+    uri = _Id[str]()
+    """The address, without secrets."""
+    status = _Id[int]()
+    """The HTTP status, if there was an answer."""
+    code = _Id[str]()
+    """Of a final failure: `gone`, `denied`, `off_limits`, `too_large`, `redirect`, `invalid` or `rejected`."""
 
 
 class SourceUnavailable(SourceError):
-    """Worth another try: rate limit, overload, reset, time-out. `retry_after_s` is the server's wish or None."""
+    """Worth another try: rate limit, overload, reset, time-out."""
+
+    retry_after_s = _Id[float]()
+    """The server's wish, if it has one."""
 
 
 class SourceRejected(SourceError):
-    """Final: asking again would end the same. `code` says why in a word: `gone` (it was there, or never was), `denied`,
-    `off_limits`, `too_large`, `redirect`, `invalid`, `rejected`.
-    """
+    """Final: the same request would fail again."""
 
 
 class ModelError(AgnoError):
-    """A model call did not give a reply. Carries `provider`, `model` and, where known, `status`."""
+    """A model call has no reply."""
+
+    provider = _Id[str]()
+    model = _Id[str]()
+    status = _Id[int]()
+    """The HTTP status, if there was an answer."""
+    code = _Id[str]()
+    """The provider's word for the cause; `context_window` for an input that is too long, at every provider."""
 
 
 class ModelUnavailable(ModelError):
-    """Worth another try: rate limit, overload, reset, time-out. `retry_after_s` is the provider's wish or None."""
+    """Worth another try: rate limit, overload, reset, time-out."""
+
+    retry_after_s = _Id[float]()
+    """The provider's wish, if it has one."""
 
 
 class ModelRejected(ModelError):
-    """Final: the same request would fail again. Mend the key, the model's name or the request."""
+    """Final: the same request would fail again. Correct the key, the model's name or the request."""
 
 
 def error_to_json(error: Exception) -> dict[str, Any]:
-    """Describe any exception as `AgnoError.to_json` describes ours."""
+    """Describe any exception as `AgnoError.to_json` does."""
     if isinstance(error, AgnoError):
         return error.to_json()
     return {"type": type(error).__name__, "message": str(error), "ids": {}}

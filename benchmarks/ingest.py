@@ -19,8 +19,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from agno_workers import Chunking, Knowledge, wiring
+from agno_workers import Knowledge, wiring
 from agno_workers.knowledge.types import Progress
+from agno_workers.types import Chunking
 from benchmarks.corpus import Corpus
 from benchmarks.processes import tree_bytes
 from benchmarks.report import Report, Row

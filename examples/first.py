@@ -19,7 +19,7 @@ writer = Agent(
     name="writer",
     instructions="Answer in one sentence.",
     tools=[word_count],
-    model="scripted:echo",  # repeats what it hears; with a key: "openai:…", "anthropic:…"; a server of yours: "local:…"
+    model="scripted:echo",  # repeats its input; with a key: "openai:…", "anthropic:…"; your own server: "local:…"
 )
 
 if __name__ == "__main__":

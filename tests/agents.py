@@ -16,7 +16,6 @@ from agno_workers import (
     Limits,
     Prices,
     Retry,
-    SearchConfig,
     ToolContext,
     ToolError,
     tool,
@@ -24,6 +23,7 @@ from agno_workers import (
 from agno_workers.core.messages import ModelRequest
 from agno_workers.errors import ModelRejected
 from agno_workers.models.scripted import Scripted, Turn
+from agno_workers.types import SearchConfig
 
 
 def _echo(request: ModelRequest) -> Turn:

@@ -66,7 +66,7 @@ class PostgresBackend(BaseBackend):
             meta: dict[str, Any] = self.meta_from_decoded(self.decode(to_json(outcome.meta)))
             return meta
         state = STATES[RunStatus(outcome.status)]
-        result = AgnoError.from_json(outcome.error) if outcome.error else outcome.content
+        result = AgnoError.from_json(outcome.error, run_id=task_id) if outcome.error else outcome.content
         ended_at = outcome.ended_at and outcome.ended_at.isoformat()
         return {
             "task_id": task_id,

@@ -128,4 +128,4 @@ def _print_pieces(handle: RunHandle) -> None:
 
 
 def _outcome(run: Run) -> object:
-    return {**screen.plain(output(run)), "error": run.error}
+    return screen.plain(output(run))

@@ -1,7 +1,7 @@
-"""An agent as a value: its model, instructions, tools and bounds.
+"""An agent as a value: its model, instructions, tools and limits.
 
-An Agent holds no connection, no state and no history, so it costs next to nothing to build and is safe to
-share. `agno_workers.Agent` adds the verbs: `delay`, `s`, `run`.
+An Agent has no connection, no state and no history, so it is cheap to build and safe to share. `agno_workers.Agent` adds the
+verbs: `delay`, `s`, `run`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from agno_workers.core.ports import Model
 
 
 class History(msgspec.Struct, frozen=True):
-    """How much of the session's past the model sees: the messages of the last `runs` finished runs."""
+    """Earlier messages of the session that the model sees: those of the last `runs` finished runs."""
 
     runs: int = 0
 
 
 class Context(msgspec.Struct, frozen=True):
-    """Facts put into the system text under a heading, as JSON."""
+    """Facts that are added to the system text, as JSON under a heading."""
 
     facts: dict[str, Any] = {}
     datetime: bool = False
@@ -31,7 +31,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one run; its `reason` names the limit that it met, as `limit:turns`."""
+    """Limits of one run; its `reason` names the limit that it met, as `limit:turns`."""
 
     turns: int = 20
     """Model calls."""
@@ -40,20 +40,20 @@ class Limits(msgspec.Struct, frozen=True):
     tokens: int | None = None
     """Input and output tokens of all turns together."""
     cost_usd: float | None = None
-    """US dollars of all turns together, by the agent's `prices`; a delegation's run has limits of its own."""
+    """US dollars of all turns together, by the agent's `prices`; a delegated run has its own limits."""
     deadline_s: float | None = None
-    """Seconds from the submit to the end, whatever the run is doing then; its delegations end with it."""
+    """Seconds from the submit to the end, also while the run waits; its delegations end with it."""
     on_limit: Literal["fail", "return"] = "fail"
-    """`fail`: the run fails with LimitReached, and keeps its last text. `return`: it is done, with its last text as the answer."""
+    """`fail`: the run fails with LimitReached and keeps its last text. `return`: it is done, and its last text is the answer."""
 
 
 class Prices(msgspec.Struct, frozen=True):
-    """Prices of the agent's model, in US dollars for a million tokens. Providers change theirs: none are built in."""
+    """Prices of the agent's model, in US dollars per million tokens. None are built in, because providers change them."""
 
     input_usd: float
     output_usd: float
     cached_usd: float | None = None
-    """For input that the provider had cached; None: as other input."""
+    """For input that the provider has cached; None: the same as other input."""
 
     def cost_usd(self, usage: Usage) -> float:
         cached = self.input_usd if self.cached_usd is None else self.cached_usd
@@ -67,17 +67,17 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """The definition of an agent. Two agents with equal fields are equal."""
 
     name: str
-    """Callers in other services use this name; unique among the imported agents."""
+    """Unique among the imported agents; callers in other services use it."""
     model: str | Model
     """`"openai:gpt-..."`, `"anthropic:claude-..."`, `"local:..."`, or any object with `name` and `ask`."""
     description: str = ""
     instructions: str | Sequence[str] = ""
     tools: Sequence[Any] = ()
-    """Functions, `@tool`s, toolkits, and other agents: a call of an agent is a run of its own (a delegation)."""
+    """Functions, `@tool`s, toolkits and other agents: a call of an agent is a run of its own (a delegation)."""
     knowledge: Any = None
-    """A knowledge base that it may search, or a binding that says how; see `agno_workers.Knowledge`."""
+    """A knowledge base to search, or a binding of one; see `agno_workers.Knowledge`."""
     output_schema: type[Any] | None = None
-    """A pydantic model that the final answer must fit; the run's content is then its JSON value."""
+    """A pydantic model of the final answer; the run's content is then its JSON value."""
     settings: ModelSettings = ModelSettings()
     history: History = History()
     context: Context = Context()

@@ -1,7 +1,7 @@
 """A request for a run, validated once: every door (Python, Celery, the command line, batches) makes one.
 
-Input values are joined into the first message: text, parts, and results of earlier tasks of a canvas. A list, as a chord's body
-gets it, becomes numbered sections; other JSON is shown as JSON.
+Input values are joined into the first message: text, parts, and results of earlier tasks of a canvas. A list, which is what a
+chord's body receives, becomes numbered sections; other values become JSON.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from agno_workers.errors import InvalidInput
 
 
 class RunOptions(TypedDict, total=False):
-    """What a caller may say about a run, beside the agent and its input."""
+    """Options of a run, beside its agent and its input."""
 
     session_id: str | None
     user_id: str | None
     idempotency_key: str | None
-    """A key that an earlier run of the agent has returns that run."""
+    """When an earlier run of the agent has this key, that run is returned."""
     metadata: dict[str, Any] | None
     deadline_s: float | None
-    """Seconds from when the run is due to its end."""
+    """Seconds from the time when the run is due to its end."""
     allow_unknown: bool
-    """Accept an agent that no worker has registered yet; the run waits for one that does."""
+    """Accept an agent that no worker has registered; the run waits for a worker that has it."""
     tenant: str
 
 
 class SubmitOptions(RunOptions, total=False):
-    """The options of a submit outside a canvas; in a canvas Celery's own options say the last four."""
+    """Options of a submit outside a canvas; in a canvas these are Celery's own."""
 
     run_id: str | None
     queue: str | None
@@ -70,7 +70,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     canvas: Canvas | None = None
     options: dict[str, Any] | None = None
-    """Options of a kind of run that has its own, such as an ingestion."""
+    """Options of that kind of run, such as those of an ingestion."""
 
 
 def run_request(
@@ -82,9 +82,9 @@ def run_request(
     kind: RunKind = RunKind.AGENT,
     kind_options: dict[str, Any] | None = None,
 ) -> RunRequest:
-    """Check what a caller asks for. `options` are SubmitOptions; None means not given.
+    """Return a valid request. `options` are SubmitOptions; None means not set.
 
-    Raises InvalidInput, which names the option, its value and what is expected.
+    Raises InvalidInput, which names the option, its value and the expected one.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in sorted(set(given) - SUBMIT_OPTIONS):
@@ -125,7 +125,7 @@ def run_request(
 
 
 def first_message(inputs: Sequence[Any], agent: str) -> Message:
-    """Return the user's message of a run. Raises InvalidInput when there is nothing in it."""
+    """Return the user's message of a run. Raises InvalidInput when it is empty."""
     parts: list[AnyPart] = []
     for value in inputs:
         try:
@@ -135,7 +135,7 @@ def first_message(inputs: Sequence[Any], agent: str) -> Message:
                 f"a part of the input of agent {agent!r} is malformed: {error}.", agent=agent
             ) from error
     if not any(not isinstance(part, Text) or part.text.strip() for part in parts):
-        raise InvalidInput(f"the input of agent {agent!r} is empty. Say what it is to do.", agent=agent)
+        raise InvalidInput(f"the input of agent {agent!r} is empty: pass the task as text.", agent=agent)
     merged: list[AnyPart] = []
     for part in parts:
         match merged[-1:], part:
@@ -171,7 +171,7 @@ def _shown(value: Any) -> str:
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"an input of type {type(value).__name__} cannot be sent as JSON: {error}. Send text or JSON values."
+            f"an input of type {type(value).__name__} can't be sent as JSON: {error}. Send text or JSON values."
         ) from error
 
 

@@ -196,3 +196,5 @@ class RunOutput(msgspec.Struct, frozen=True):
     usage: Usage
     turns: int
     tool_calls: int
+    error: dict[str, Any] | None = None
+    """`{"type", "message", "ids"}` of a run that failed or was cancelled."""

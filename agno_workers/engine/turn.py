@@ -244,7 +244,7 @@ def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception
     described = error_to_json(error)
     if claim.tries + 1 >= retry.attempts:
         return engine.journal.fail(claim, described, "retries", step_status="dead")
-    retry_after_s = error.ids.get("retry_after_s") if isinstance(error, ModelUnavailable) else None
+    retry_after_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None
     wait_s = delay_s(retry, claim.tries + 1, random.random(), retry_after_s)
     engine.journal.retry(claim.step_id, claim.attempt, wait_s, described)
     return NOT_RECORDED

@@ -13,7 +13,7 @@ from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, Waits
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import Pool, Row, statements
-from agno_workers.errors import RunNotFound
+from agno_workers.errors import AgnoError, RunNotFound
 
 _SQL = statements("runs/queries")
 
@@ -201,10 +201,26 @@ class RunQueries:
         return [msgspec.convert(row, Stuck) for row in self._pool.run(_SQL["stuck"], params)]
 
 
+def failure(run: Run) -> AgnoError | None:
+    """Return the error of a run that did not succeed; None for a run that did."""
+    if run.error is None:
+        return None
+    ids = {"run_id": run.id, "reason": run.reason} | ({} if run.content is None else {"content": run.content})
+    return AgnoError.from_json(run.error, **ids)
+
+
 def output(run: Run) -> RunOutput:
     """What a caller gets of a run that has ended."""
     return RunOutput(
-        run.id, run.agent, run.status, run.content, run.reason, run.usage, run.turns, run.tool_calls
+        run.id,
+        run.agent,
+        run.status,
+        run.content,
+        run.reason,
+        run.usage,
+        run.turns,
+        run.tool_calls,
+        run.error,
     )
 
 

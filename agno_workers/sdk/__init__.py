@@ -1,1 +1,1 @@
-"""What users build and hold: agents, clients, handles."""
+"""The public face: agents, clients, handles, knowledge bases."""

@@ -1,4 +1,4 @@
-"""The Agent that users build: the core's value, with Celery's verbs.
+"""The public Agent: the core's value with Celery's verbs.
 
 run = researcher.delay("What is new?")          # the run is in Postgres now
 run.get(timeout=60)
@@ -27,7 +27,7 @@ from agno_workers.streams import Streamed
 
 
 class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
-    """Celery's AsyncResult of a run. Beside Celery's own verbs (`get`, `state`, `ready`, `revoke`) it has those of RunHandle.
+    """Celery's AsyncResult of a run, with Celery's verbs (`get`, `state`, `ready`, `revoke`) and the first ones of RunHandle.
 
     `state` and `status` are Celery's words (`SUCCESS`), `run_status` is the run's (`done`).
     """
@@ -47,7 +47,7 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         return self.handle.status
 
     def output(self, timeout: float | None = None) -> RunOutput:
-        """Wait, and return content, status, reason and usage; raises as `RunHandle.wait` does."""
+        """Wait, and return content, status, reason and usage. Raises as `RunHandle.wait` does."""
         return self.handle.wait(timeout)
 
     @property
@@ -60,11 +60,11 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         return self.handle.events(timeout, after=after)
 
     def cancel(self) -> bool:
-        """End the run as cancelled; False when it has ended already."""
+        """Cancel the run; False when it has ended."""
         return self.handle.cancel()
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """Cancel the run: it has many tasks, so there is no one process to terminate."""
+        """Cancel the run, as `cancel` does. Celery's options are ignored: a run has many tasks, and no process of its own."""
         self.cancel()
 
 
@@ -79,15 +79,15 @@ def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], qu
 
 
 class Agent(core.Agent, frozen=True, kw_only=True):
-    """An agent, and the ways to give it work. See `core.agent.Agent` for the fields, and `RunOptions` for the options."""
+    """An agent with the verbs that submit runs. See `core.agent.Agent` for the fields, `types.RunOptions` for the options."""
 
     knowledge: Knowledge | KnowledgeBinding | None = None
     """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to it)."""
 
     def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
-        """Submit a run. When this returns, the run is in Postgres and will reach an end.
+        """Submit a run. When this returns, the run is in Postgres and will end.
 
-        Raises InvalidInput (nothing was stored) or Unavailable (Postgres is away; safe to repeat with an idempotency key).
+        Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat with an idempotency key).
         """
         result: RunResult = self.s(*input, **options).apply_async()
         return result
@@ -98,19 +98,19 @@ class Agent(core.Agent, frozen=True, kw_only=True):
         return result
 
     def s(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
-        """Return a signature for `group`, `chain` and `chord`; a result of an earlier task comes before `input`."""
-        # The caller has the agent itself: it need not wait for a worker to register it.
+        """Return a signature for `group`, `chain` and `chord`; the result of an earlier task comes before `input`."""
+        # The caller has the agent itself, so no worker needs to have registered it.
         queue = self.queue or wiring.services().settings.queues.agents
         return run_signature(self.name, input, {"allow_unknown": True, **options}, queue)
 
     def si(self, *input: Any, **options: Unpack[RunOptions]) -> Signature:
-        """Return a signature as `s` does, which takes no result of an earlier task."""
+        """Return a signature as `s` does that takes no result of an earlier task."""
         return self.s(*input, **options).set(immutable=True)
 
     def map(
         self, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None, **options: Unpack[BatchOptions]
     ) -> Batch:  # fmt: skip
-        """Submit a run for each input at once, all of them or none; see `agno_workers.sdk.batch.submit_many`.
+        """Submit a run for each input in one transaction; raises as `agno_workers.sdk.batch.submit_many` does.
 
         This is not Celery's `map`, which is a signature: for a canvas, use `group(agent.s(each) for each in inputs)`.
         """

@@ -1,11 +1,10 @@
-"""People in the loop: what waits for a person, and what a person can say to it.
+"""People in the loop: the tool calls that wait for a person, and the answers.
 
     for requirement in run.requirements:
         print(requirement.tool, requirement.arguments)
         requirement.approve(by="ann")          # or reject("too much"), answer({"iban": "..."}), complete(result), resolve(...)
 
-An answer is one transaction: when it returns, the step is on its way. Of two answers the first counts; the second, and one
-that comes too late, raise NotWaiting.
+Each answer is one transaction. The first answer wins; a later one, or one after the run's end, raises NotWaiting.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from agno_workers.signals import signal
 
 
 class Requirement:
-    """A tool call that waits for a person, or for somebody outside. See the module."""
+    """A tool call that waits for a person, or for an execution outside. Each verb raises NotWaiting when it is too late."""
 
     def __init__(self, waiting: Waiting, database: Database) -> None:
         self._waiting = waiting
@@ -45,7 +44,7 @@ class Requirement:
 
     @property
     def facts(self) -> Waiting:
-        """All that is known of it, as a value: agent, key, since when it waits, when it expires, what is to be filled in."""
+        """The row: agent, key, since when the call waits, when it expires, which fields a person fills in."""
         return self._waiting
 
     @property
@@ -59,42 +58,42 @@ class Requirement:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the model wants the tool to be called with; empty where that is no JSON object."""
+        """The model's arguments; empty when they are not a JSON object."""
         try:
             return msgspec.json.decode(self._waiting.call.arguments or "{}", type=dict[str, Any])
         except msgspec.MsgspecError:
             return {}
 
     def approve(self, *, by: str | None = None, note: str | None = None) -> None:
-        """Let the call be made as it stands."""
+        """Let the tool be called with the model's arguments."""
         self._let_go([WaitsFor.CONFIRMATION], _answer("approved", by, note))
 
     def reject(self, note: str = "", *, by: str | None = None) -> None:
-        """Don't make the call; the model reads `note`. For a call that waits for a confirmation, an answer or an execution."""
+        """Refuse a call that waits for a confirmation, an answer or an execution; the model reads `note`."""
         self._must_need(WaitsFor.CONFIRMATION, WaitsFor.ANSWER, WaitsFor.EXECUTION)
         said = f"{self.tool} was not called: a person rejected it." + (f" {note}" if note else "")
         self._record(said, _answer("rejected", by, note), is_error=True)
 
     def answer(self, values: Mapping[str, Any], *, by: str | None = None) -> None:
-        """Fill in the arguments that the tool leaves to a person, and let the call be made."""
+        """Fill in the arguments that the tool leaves to a person, and let it be called. Raises InvalidInput for other fields."""
         fields = self._waiting.policy.fields
         if set(values) != set(fields) and self.needs is WaitsFor.ANSWER:
             raise InvalidInput(
-                f"{self.tool} asks for {', '.join(fields)}, got {', '.join(sorted(values)) or 'nothing'}: give each of them.",
+                f"{self.tool} asks for {', '.join(fields)}, got {', '.join(sorted(values)) or 'nothing'}: pass each of them, and no other.",
                 step_id=self.id,
             )
         self._let_go([WaitsFor.ANSWER], _answer("answered", by, None) | {"values": dict(values)})
 
     def complete(self, result: Any, *, is_error: bool = False, by: str | None = None) -> None:
-        """Bring the result of a call that was executed outside; the model reads it (other than text: as JSON)."""
+        """Record the result of a call that was executed outside; the model reads it, as JSON unless it is text."""
         self._must_need(WaitsFor.EXECUTION)
         self._record(_text(result), _answer("completed", by, None), is_error=is_error)
 
     def resolve(
         self, happened: bool, result: Any = None, *, again: bool = False, by: str | None = None
     ) -> None:
-        """Say what became of a `once` tool that was cut short: it happened, with this `result`; it did not, and the call is
-        made now (`again`); or it did not, and the model is told so.
+        """Report whether an interrupted `once` tool took effect. If it `happened`, the model reads `result`; if not, the tool is
+        called now (`again`), or the model reads that it did not take effect.
         """
         self._must_need(WaitsFor.RESOLUTION)
         if happened:
@@ -110,7 +109,7 @@ class Requirement:
     def _must_need(self, *needs: WaitsFor) -> None:
         if self.needs not in needs:
             raise NotWaiting(
-                f"{self.tool} of step {self.id} waits for {_A[self.needs]}: {_MOVES[self.needs]}.",
+                f"step {self.id} ({self.tool}) waits for {_A[self.needs]}: {_MOVES[self.needs]}.",
                 step_id=self.id,
             )
 
@@ -141,8 +140,8 @@ class Requirement:
 
     def _too_late(self) -> NotWaiting:
         return NotWaiting(
-            f"step {self.id} ({self.tool}) does not wait any more: it was answered, expired, or its run has ended. "
-            f"`agno-workers runs show {self.run_id}` shows what became of it.",
+            f"step {self.id} ({self.tool}) does not wait any more: it was answered, it expired, or its run has ended. "
+            f"`agno-workers runs show {self.run_id}` shows the outcome.",
             step_id=self.id,
             run_id=self.run_id,
         )
@@ -151,8 +150,8 @@ class Requirement:
 _A = {
     WaitsFor.CONFIRMATION: "a confirmation",
     WaitsFor.ANSWER: "an answer",
-    WaitsFor.EXECUTION: "its execution outside",
-    WaitsFor.RESOLUTION: "somebody who finds out whether it took effect",
+    WaitsFor.EXECUTION: "an execution outside",
+    WaitsFor.RESOLUTION: "a report whether it took effect",
     WaitsFor.RUN: "a delegated run",
 }
 _MOVES = {
@@ -175,5 +174,5 @@ def _text(result: Any) -> str:
         return msgspec.json.encode(result).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(
-            f"a result of type {type(result).__name__} can't be kept as JSON: {error}. Give text or JSON values."
+            f"a result of type {type(result).__name__} can't be kept as JSON: {error}. Pass text or JSON values."
         ) from error

@@ -17,25 +17,28 @@ from uuid6 import uuid7
 
 from agno_workers.core.messages import Message
 from agno_workers.core.request import first_message, run_request
-from agno_workers.core.run import Run
+from agno_workers.core.run import Run, RunOutput
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, WaitTimeout
 from agno_workers.runs.batch import Batches, Common, Ended, Item, Progress
+from agno_workers.runs.queries import output
 
 Keys = Iterable[str | None] | Callable[[Any], str | None]
-"""Idempotency keys of the inputs: one each in their order, or a function of the input. None: this one has none."""
+"""Idempotency keys of the inputs: one for each in order, or a function of the input; None for an input without one."""
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25  # between two looks
-_LATE = timedelta(seconds=5)  # a run's end is timed before its commit: an earlier end may be seen later
-_AT_ONCE = 50  # results with their contents that are held in memory
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25  # between two polls
+_LATE = timedelta(
+    seconds=5
+)  # `ended_at` is set before the commit, so an earlier end may become visible later
+_AT_ONCE = 50  # results with their contents that are in memory
 _NO_KEY = object()
 
 
 class Batch:
-    """Runs that were submitted together, from outside. Making one asks nothing of the database.
+    """The handle of runs that were submitted together. Making one asks nothing of the database; its verbs raise RunNotFound.
 
-    An item is an input with its run; items with the same key share one.
+    An item is an input with its run; items with the same key share a run.
     """
 
     def __init__(self, batch_id: str, bulk: Batches) -> None:
@@ -47,50 +50,49 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """The number of inputs. Raises RunNotFound."""
+        """The number of inputs."""
         return self._bulk.batch(self.id).size
 
     @property
     def runs(self) -> Iterator[Run]:
-        """All runs as they stand, read little by little: those made for this batch in the order of its inputs, then those
-        that its keys had already.
+        """All runs as they are now, read page by page: those made for this batch in the order of its inputs, then those that its
+        keys already had.
         """
         return self._bulk.runs(self.id)
 
     def progress(self) -> Progress:
-        """How many are queued, done, failed ...; `share`, `per_s` and `eta_s`. Raises RunNotFound."""
+        """Return how many runs are queued, done, failed ..., with `share`, `per_s` and `eta_s`."""
         return self._bulk.progress(self.id)
 
-    def results(self, timeout: float | None = None) -> Iterator[tuple[int, Run]]:
-        """Each item once, its run having ended, in the order of their ends: the position of its input, and the run with
-        `content` or `error`.
+    def results(self, timeout: float | None = None) -> Iterator[tuple[int, RunOutput]]:
+        """Yield each item when its run has ended: the position of its input, and the run's result with `content` or `error`.
 
-        Raises WaitTimeout `timeout` seconds from now, if there are more to come; then the runs go on.
+        Raises WaitTimeout when some have not ended after `timeout` seconds; the runs continue.
         """
         given = bytearray(self.size)
         since: datetime | None = None
-        for is_over in self._looks(timeout):
+        for is_over in self._polls(timeout):
             newest = since
-            # The last look is at all of them, whenever they were timed.
+            # The last poll reads all of them, whatever their `ended_at`.
             for page in self._bulk.ended(self.id, None if is_over or since is None else since - _LATE):
                 newest = page[-1].ended_at
                 yield from self._fresh(page, given)
             since = newest
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until all runs have ended. Raises WaitTimeout; then they go on."""
-        for _ in self._looks(timeout):
+        """Wait until all runs have ended. Raises WaitTimeout after `timeout` seconds; the runs continue."""
+        for _ in self._polls(timeout):
             pass
         return self.progress()
 
     def cancel(self) -> int:
-        """End all runs that have not ended as cancelled; the number of those. Late results are refused.
+        """Cancel all runs that have not ended, also those that its keys already had; return their number.
 
-        Also those that its keys had before. Safe to repeat; a batch that is cancelled stays so, whatever dies meanwhile.
+        Safe to repeat. When this process dies in the middle, the keeper cancels the others.
         """
         return retry_while_unavailable(self._bulk.cancel, self.id)
 
-    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, Run]]:
+    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, RunOutput]]:
         fresh = [item for item in page if not given[item.position]]
         for first in range(0, len(fresh), _AT_ONCE):
             some = fresh[first : first + _AT_ONCE]
@@ -98,10 +100,10 @@ class Batch:
             for item in some:
                 given[item.position] = 1
                 if run := runs.get(item.run_id):
-                    yield item.position, run
+                    yield item.position, output(run)
 
-    def _looks(self, timeout: float | None) -> Iterator[bool]:
-        """False again and again while there are runs that have not ended, then True. Rides out a Postgres that is away."""
+    def _polls(self, timeout: float | None) -> Iterator[bool]:
+        """Yield False while some runs have not ended, then True; wait while Postgres does not answer."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -111,7 +113,7 @@ class Batch:
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeout(
-                    f"batch {self.id} has not ended within {timeout} s; it goes on. Wait again, or cancel it.",
+                    f"batch {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                     batch_id=self.id,
                 )
             time.sleep(pause_s)
@@ -141,18 +143,18 @@ def submit_many(
     store: Batches, agent: str, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | UUID | None = None,
     **options: Unpack[BatchOptions],
 ) -> Batch:  # fmt: skip
-    """Submit a run for each input: all of them, or, if anything is wrong, none.
+    """Submit a run for each input, all of them or none.
 
-    `inputs` may be any iterable, and is read while the transaction is open. `keys` are idempotency keys: an input whose key
-    belongs to an earlier run of this agent gets that run. With the `batch_id` of an existing batch, nothing is read or submitted,
-    and that batch is returned: so a call whose answer was lost may be repeated.
+    `inputs` is any iterable; it is read while the transaction is open. An input whose idempotency key belongs to an earlier run
+    of the agent gets that run. The `batch_id` of an existing batch returns that batch and submits nothing, so a call whose answer
+    was lost may be repeated.
 
-    Raises UnknownAgent, InvalidInput, which names the position of the input, and Unavailable, after which it is safe to repeat
-    with the same `batch_id` or keys.
+    Raises UnknownAgent, InvalidInput (it names the position of the input), and Unavailable (safe to repeat with the same
+    `batch_id` or keys).
     """
     if isinstance(inputs, (str, bytes, Mapping)):
         raise InvalidInput(
-            f"inputs is one {type(inputs).__name__}, not a list of inputs: put it into a list, or submit it alone."
+            f"inputs is one {type(inputs).__name__}, not a list of inputs: put it into a list, or submit one run."
         )
     if batch_id is not None and as_uuid(str(batch_id)) is None:
         raise InvalidInput(f"batch_id {batch_id!r} is not a UUID: leave it out, or make one.")
@@ -183,13 +185,13 @@ def _items(inputs: Iterable[Any], keys: Keys | None, agent: str) -> Iterator[Ite
         except InvalidInput as error:
             raise InvalidInput(f"input {position}: {error}", position=position, agent=agent) from error
     if given is not None and next(given, _NO_KEY) is not _NO_KEY:
-        raise InvalidInput(f"there are more keys than inputs ({position + 1}): give one for each.")
+        raise InvalidInput(f"there are more keys than inputs ({position + 1}): pass one for each input.")
 
 
 def _next_key(keys: Iterator[str | None]) -> Any:
     key = next(keys, _NO_KEY)
     if key is _NO_KEY:
-        raise InvalidInput("there is no key for it: give as many keys as inputs, None where there is none.")
+        raise InvalidInput("it has no key: pass one key for each input, or None for an input without one.")
     return key
 
 
@@ -203,7 +205,7 @@ def _known_id(batch_id: str) -> str:
     known = as_uuid(batch_id)
     if known is None:
         raise RunNotFound(
-            f"{batch_id!r} is not a batch's id: one looks like 0198c0de-0000-7000-8000-000000000000.",
+            f"{batch_id!r} is not a batch id: a batch id looks like 0198c0de-0000-7000-8000-000000000000.",
             batch_id=batch_id,
         )
     return known

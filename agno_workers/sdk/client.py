@@ -35,7 +35,10 @@ _Requirements: TypeAlias = list[Requirement]
 
 
 class Client:
-    """See the module. Safe to share between threads; `close()` it, or use it as a context manager."""
+    """A connection to the runs of one database. Threads may share it; `close()` it, or use `with Client(...)`.
+
+    `redis_url` serves live text in `events()`. `timeout_s` bounds each statement, `pool_size` the connections to Postgres.
+    """
 
     def __init__(
         self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4
@@ -52,14 +55,15 @@ class Client:
         self._retriever = Retriever(self._database.pool, self._database.knowledge, resolve)
 
     def knowledge(self, name: str) -> KnowledgeHandle:
-        """Return a handle of a knowledge base, without looking whether it exists."""
+        """Return the handle of a knowledge base. It asks nothing of the database; its verbs raise UnknownKnowledge."""
         return KnowledgeHandle(name, self._database, self._retriever)
 
     def agents(self) -> list[RegisteredAgent]:
-        """Return the agents that workers have registered."""
+        """Return the agents that workers have registered. Raises Unavailable."""
         return self._database.agents.all()
 
     def close(self) -> None:
+        """Close the connections; handles of this client can't be used after it."""
         self._database.close()
         if self._redis:
             self._redis.close()
@@ -72,7 +76,7 @@ class Client:
 
 
 class Runs:
-    """`client.runs`."""
+    """`client.runs`: submit, get and list runs."""
 
     def __init__(self, database: Database, streams: Streams | None) -> None:
         self._database = database
@@ -88,14 +92,14 @@ class Runs:
         return self.get(submitted.run_id)
 
     def get(self, run_id: str) -> RunHandle:
-        """Return the handle of a run that was submitted before, or elsewhere."""
+        """Return the handle of a run that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""
         return RunHandle(run_id, self._database, self._streams)
 
     def list(
         self, *, status: str | None = None, agent: str | None = None, session_id: str | None = None, batch_id: str | None = None,
         limit: int = 50,
     ) -> _Runs:  # fmt: skip
-        """Return runs, the newest first."""
+        """Return at most `limit` runs, the newest first. Raises Unavailable."""
         found = self._database.queries.runs(
             status=status, agent=agent, session_id=session_id, batch_id=batch_id, limit=limit
         )
@@ -103,7 +107,7 @@ class Runs:
 
 
 class Batches:
-    """`client.batches`."""
+    """`client.batches`: submit and get batches."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -116,7 +120,7 @@ class Batches:
         return submit_many(self._database.batches, agent, inputs, keys=keys, batch_id=batch_id, **options)
 
     def get(self, batch_id: str) -> Batch:
-        """Return a batch that was submitted before, or elsewhere."""
+        """Return a batch that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""
         return Batch(batch_id, self._database.batches)
 
 
@@ -127,33 +131,33 @@ class Approvals:
         self._database = database
 
     def list(self, limit: int = 1000) -> _Requirements:
-        """Return them, the oldest first."""
+        """Return at most `limit` of them, the oldest first. Raises Unavailable."""
         return [Requirement(each, self._database) for each in self._database.queries.waiting(limit=limit)]
 
     def get(self, step_id: str) -> Requirement:
-        """Return the one with that id. Raises NotWaiting."""
+        """Return the one of that step. Raises NotWaiting when the step is not waiting for a person."""
         for waiting in self._database.queries.waiting(step_id=step_id):
             return Requirement(waiting, self._database)
         raise NotWaiting(
-            f"no step {step_id!r} waits for a person: it was answered, has expired, or never asked. "
+            f"no step {step_id!r} waits for a person: it was answered, it expired, or it never waited. "
             "`agno-workers runs waiting` lists those that do.",
             step_id=step_id,
         )
 
 
 class Ingestions:
-    """`client.ingestions`."""
+    """`client.ingestions`: ingestions as runs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, run_id: str) -> Ingestion:
-        """Return an ingestion that was submitted before, or elsewhere."""
+        """Return an ingestion that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""
         return Ingestion(run_id, self._database)
 
 
 class KnowledgeHandle:
-    """`client.knowledge(name)`: a knowledge base, from a service that has none of its code."""
+    """`client.knowledge(name)`: a knowledge base, for a service without the agents' code."""
 
     def __init__(self, name: str, database: Database, retriever: Retriever) -> None:
         self.name = name
@@ -162,25 +166,25 @@ class KnowledgeHandle:
 
     def add(
         self, uri: str, text: str, *, title: str | None = None, media_type: str = "text/plain", metadata: dict[str, Any] | None = None,
-        **asked: Unpack[IngestOptions],
+        **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
-        """Add one document; the same `uri` again replaces its text. For a webhook: it returns once the document is in Postgres,
-        and with an `idempotency_key` a call that comes twice counts once.
+        """Add one document; the same `uri` again replaces its text. When this returns, the document is in Postgres. With an
+        `idempotency_key`, a webhook that is delivered twice adds it once.
 
         Raises UnknownKnowledge and InvalidInput (nothing was stored), Unavailable (safe to repeat with a key).
         """
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], None, asked)
+        return self._submit([source], None, run_options)
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        **asked: Unpack[IngestOptions],
+        **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
-        """Ingest documents: paths (that workers can see, too), URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.
+        """Ingest documents: paths that workers can read too, URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.
 
         Raises as `add` does.
         """
-        return self._submit(given(sources), options(metadata, glob), asked)
+        return self._submit(given(sources), options(metadata, glob), run_options)
 
     def search(
         self,
@@ -200,8 +204,8 @@ class KnowledgeHandle:
         )
 
     def _submit(
-        self, sources: Sequence[SourceInput], own: dict[str, Any] | None, asked: IngestOptions
+        self, sources: Sequence[SourceInput], own: dict[str, Any] | None, run_options: IngestOptions
     ) -> Ingestion:
-        submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **asked)
+        submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **run_options)
         self._database.submissions.wake_keeper()
         return Ingestion(submitted.run_id, self._database)

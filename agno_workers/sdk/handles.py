@@ -1,4 +1,4 @@
-"""A run from outside: follow it, and change its course."""
+"""The handle of a run: wait for it, watch it, and cancel, pause, retry or fork it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
-from agno_workers.errors import AgnoError, WaitTimeout
+from agno_workers.errors import WaitTimeout
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
-from agno_workers.runs.queries import Event, known_id, output
+from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.streams import Streamed, Streams
 
@@ -20,10 +20,10 @@ _POLL_S = 0.25
 
 
 class RunHandle:
-    """One run. Making a handle asks nothing of the database."""
+    """One run. Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
 
     def __init__(self, run_id: str, database: Database, streams: Streams | None = None) -> None:
-        """Raises RunNotFound for text that cannot be an id."""
+        """Raises RunNotFound for text that is not an id."""
         self.id = known_id(run_id)
         self._database = database
         self._streams = streams
@@ -33,7 +33,7 @@ class RunHandle:
 
     @property
     def run(self) -> Run:
-        """The run's row as it stands now. Raises RunNotFound."""
+        """The run's row as it is now."""
         return self._database.queries.run(self.id)
 
     @property
@@ -51,30 +51,30 @@ class RunHandle:
 
     @property
     def references(self) -> list[Reference]:
-        """The search results that the run was given; `cited` once its answer names them."""
+        """The search results that the run received; `cited` is True for those that its answer names."""
         given = self._database.feedback.grounded(self.id).values()
         return references(self.messages, given, self.run.content)
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The tool calls of this run that wait for a person: to be approved, answered, completed or resolved."""
+        """The tool calls of this run that wait for a person, to be approved, answered, completed or resolved."""
         waiting = self._database.queries.waiting(self.id)
         return [Requirement(each, self._database) for each in waiting]
 
     def wait(self, timeout: float | None = None) -> RunOutput:
         """Wait for the end, at most `timeout` seconds, and return content, status, reason and usage.
 
-        Raises RunFailed (or the error that the run failed with, such as LimitReached), RunCancelled, WaitTimeout (the run
-        goes on) and RunNotFound.
+        Raises RunFailed (or the error that the run failed with, such as LimitReached), RunCancelled, and WaitTimeout (the
+        run continues).
         """
         run = self._database.results.wait(self.id, self._ended, timeout)
         if run is None:
             raise WaitTimeout(
-                f"run {self.id} has not ended within {timeout} s and goes on: wait again, or cancel it.",
+                f"run {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                 run_id=self.id,
             )
-        if run.error is not None:
-            raise AgnoError.from_json(run.error)
+        if error := failure(run):
+            raise error
         return output(run)
 
     def result(self, timeout: float | None = None) -> Any:
@@ -82,10 +82,10 @@ class RunHandle:
         return self.wait(timeout).content
 
     def events(self, timeout: float | None = None, *, after: int = 0) -> Iterator[Event | Streamed]:
-        """Return what happens in the run until its end: events, complete and in order, and live pieces of text where there are some.
+        """Yield the run's events until its end, complete and in order, and live pieces of text between them.
 
-        `after`: the number of the last event that the caller has seen; the next one is `after + 1`, in any process. Raises
-        WaitTimeout after `timeout` seconds.
+        Events after number `after` are yielded: pass the last one that you have seen, also from another process. Live text
+        needs Redis. Raises WaitTimeout after `timeout` seconds; the run continues.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         last = "0-0"
@@ -101,7 +101,7 @@ class RunHandle:
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise WaitTimeout(
-                    f"run {self.id} has not ended within {timeout} s and goes on.", run_id=self.id
+                    f"run {self.id} did not end within {timeout} s and continues.", run_id=self.id
                 )
             if self._streams:
                 for piece in self._streams.read(self.id, last, wait_s=_POLL_S):
@@ -111,11 +111,11 @@ class RunHandle:
                 time.sleep(_POLL_S)
 
     def cancel(self) -> bool:
-        """End the run as cancelled; False when it has ended already. Late results are refused."""
+        """Cancel the run; False when it has ended. Results that arrive later are discarded."""
         return self._database.journal.cancel(self.id)
 
     def pause(self) -> bool:
-        """Start no further step of this run and of the runs that it delegated to; False when it has ended or is paused."""
+        """Start no more steps of this run and of its delegations; False when it has ended or is paused."""
         return self._database.journal.pause(self.id)
 
     def resume(self) -> bool:
@@ -123,10 +123,10 @@ class RunHandle:
         return self._database.journal.resume(self.id)
 
     def retry(self) -> bool:
-        """Retry a failed run, under its own id, from its last good turn; False when it has not failed, or when another run
-        delegated it, which has been told.
+        """Retry a failed run under its own id, from its last good turn. False when it has not failed, or when it is a delegation,
+        whose parent has read of the failure.
 
-        Whatever its canvas did on the failure is not undone; what follows a success happens when the run succeeds.
+        The error callbacks of its canvas are not undone; the callbacks of a success follow when the run succeeds.
         """
         return self._database.journal.retry_run(self.id)
 
@@ -134,13 +134,13 @@ class RunHandle:
         self, at: str | None = None, *input: Any, arguments: Mapping[str, Any] | None = None, idempotency_key: str | None = None,
         metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
     ) -> RunHandle:  # fmt: skip
-        """Start a new run at a step of this one that reuses all results from before the step; this run stays as it is.
+        """Start a new run at a step of this one, with all results from before the step; this run does not change.
 
-        `at`: the key or id of a step (`runs show` lists them); None: the first turn, so the whole run again. `input`: replaces the
-        first message or, at a later turn, is a further message before it. `arguments`: replace those of a tool call, at its
-        step; at a delegation `{"task": ...}`, for a new child run. The agents are those that are deployed now.
+        `at` is the key or id of a step (`runs show` lists them); None is the first turn, so the whole run again. `input` replaces
+        the first message or, at a later turn, is one more message before it. `arguments` replace those of a tool call, at its
+        step; at a delegation they are `{"task": ...}`, for a new child run. The new run uses the agents that are deployed now.
 
-        Raises RunNotFound, and InvalidInput where there is no such step or nothing can begin there.
+        Raises InvalidInput when there is no such step, or a run can't begin there.
         """
         run_id = self._database.forks.fork(
             self.id, at, input, arguments=arguments, idempotency_key=idempotency_key, metadata=metadata, deadline_s=deadline_s

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from agno_workers.core.run import Run
-from agno_workers.errors import AgnoError, InvalidInput, WaitTimeout
+from agno_workers.errors import InvalidInput, WaitTimeout
 from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
 from agno_workers.repositories import Database
-from agno_workers.runs.queries import known_id
+from agno_workers.runs.queries import failure, known_id
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
@@ -29,15 +29,20 @@ Sources = SourceInput | Path | Iterable[SourceInput | Path]
 """One source or several."""
 
 
-class IngestOptions(TypedDict, total=False):
-    """The options of an ingestion as a run; see `core.request.SubmitOptions`."""
+class SignatureOptions(TypedDict, total=False):
+    """Options of an ingestion in a canvas; see `core.request.RunOptions`."""
 
     idempotency_key: str | None
-    queue: str | None
-    priority: int | None
     deadline_s: float | None
     session_id: str | None
     user_id: str | None
+
+
+class IngestOptions(SignatureOptions, total=False):
+    """Options of an ingestion; see `core.request.SubmitOptions`."""
+
+    queue: str | None
+    priority: int | None
 
 
 class Ingestion:
@@ -74,8 +79,8 @@ class Ingestion:
                 f"ingestion {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                 run_id=self.id,
             )
-        if run.error is not None:
-            raise AgnoError.from_json(run.error)
+        if error := failure(run):
+            raise error
         return self.progress()
 
     def cancel(self) -> bool:

@@ -9,7 +9,7 @@ agent = Agent(name="helper", model="openai:...", knowledge=docs)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 from celery.canvas import Signature
@@ -23,7 +23,16 @@ from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
 from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 from agno_workers.sdk.agent import run_signature
-from agno_workers.sdk.ingestion import Ingestion, Sources, document, given, named, options
+from agno_workers.sdk.ingestion import (
+    Ingestion,
+    IngestOptions,
+    SignatureOptions,
+    Sources,
+    document,
+    given,
+    named,
+    options,
+)
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
@@ -31,22 +40,16 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        batch: bool = False, idempotency_key: str | None = None, **asked: Any,
+        batch: bool = False, **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
         """Ingest files, folders (`glob` selects their files), URLs, sitemaps, `s3://...`. The ingestion is durable when this returns;
         unchanged documents are not read again.
 
-        `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one. Other options:
-        deadline_s, priority, session_id, user_id.
+        `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one.
 
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
         """
-        return self._submit(
-            given(sources),
-            options=options(metadata, glob, batch=batch),
-            idempotency_key=idempotency_key,
-            **asked,
-        )
+        return self._submit(given(sources), options(metadata, glob, batch=batch), **run_options)
 
     def add(
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
@@ -54,24 +57,27 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     ) -> Ingestion:  # fmt: skip
         """Ingest a text as one document. A document with the same `uri` is replaced."""
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], idempotency_key=idempotency_key)
+        return self._submit([source], None, idempotency_key=idempotency_key)
 
     def s(
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        batch: bool = False, **asked: Any,
+        batch: bool = False, **run_options: Unpack[SignatureOptions],
     ) -> Signature:  # fmt: skip
         """Return a signature for `group`, `chain` and `chord`. The result of an earlier task (a path, or a list of paths) is ingested
         as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
         services.database.knowledge.ensure(self.name, kept)
-        kwargs = {**asked, "options": options(metadata, glob, batch=batch)}
+        kwargs = {**run_options, "options": options(metadata, glob, batch=batch)}
         args = [msgspec.to_builtins(source) for source in given(sources)]
         return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.queues.knowledge)
 
-    def si(self, sources: Sources, **asked: Any) -> Signature:
+    def si(
+        self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
+        batch: bool = False, **run_options: Unpack[SignatureOptions],
+    ) -> Signature:  # fmt: skip
         """Return an immutable signature, which ignores the result of an earlier task."""
-        return self.s(sources, **asked).set(immutable=True)
+        return self.s(sources, metadata=metadata, glob=glob, batch=batch, **run_options).set(immutable=True)
 
     def remove(self, uri: str) -> bool:
         """Remove a document; returns False if there is none with that uri. Raises UnknownKnowledge.
@@ -131,11 +137,13 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         here = wiring.services()
         return Ingestion(run_id, here.database)
 
-    def _submit(self, sources: list[SourceInput], **asked: Any) -> Ingestion:
+    def _submit(
+        self, sources: list[SourceInput], own: dict[str, Any] | None, **run_options: Unpack[IngestOptions]
+    ) -> Ingestion:
         kept = self._options
         here = wiring.services()
         here.database.knowledge.ensure(self.name, kept)
-        submitted = here.database.knowledge.submit(self.name, sources, **asked)
+        submitted = here.database.knowledge.submit(self.name, sources, options=own, **run_options)
         if submitted.send is not None:
             here.dispatch.send([submitted.send])
         return self.ingestion(submitted.run_id)

@@ -1,7 +1,7 @@
 """`@tool`: turns a Python function into a `Tool` that a model may call.
 
-What the model is told comes from the signature and the docstring (`signature.py`); how a call is carried out
-is `execute.py`. Everything that can be wrong with a tool is found here, at import, and not in the night.
+The description for the model comes from the signature (`signature.py`) and the docstring; `execute.py` makes the calls. A tool
+that a model could not use is refused here, at import.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agno_workers.errors import InvalidTool
 from agno_workers.tools.signature import Signature, describe, read_signature, underlying
 
 ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What OpenAI and Anthropic take as the name of a tool."""
+"""The tool names that OpenAI and Anthropic accept."""
 
 
 class FunctionTool(Tool, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class FunctionTool(Tool, frozen=True, kw_only=True):
 
     signature: Signature
     unbound: bool = False
-    """True for a method whose `self` is still missing; such a tool can be bound, not executed."""
+    """True for a method without its object; it can be bound, but not executed."""
 
     def __get__(self, instance: object, owner: type | None = None) -> FunctionTool:
         if instance is None or not self.unbound:
@@ -52,7 +52,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    effect: Effect | str = Effect.IDEMPOTENT,
+    effect: Effect | str = Effect.AT_LEAST_ONCE,
     timeout_s: float = 60.0,
     queue: str | None = None,
     strict: bool = False,
@@ -76,7 +76,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
-    effect: Effect | str = Effect.IDEMPOTENT,
+    effect: Effect | str = Effect.AT_LEAST_ONCE,
     timeout_s: float = 60.0,
     queue: str | None = None,
     strict: bool = False,
@@ -94,36 +94,36 @@ def tool(
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Offer a function to models: `@tool`, or `@tool(effect="once", timeout_s=5)`.
 
-    * `name`: what the model calls it by; default: the function's name.
-    * `description`: what the model reads; default: the docstring without its parameters, whose descriptions
-      go to the parameters (Google, NumPy and Sphinx style are understood; `Annotated[..., Field(...)]` wins).
-    * `effect`: what a repeated call may do to the world, see `Effect`; default: idempotent. A transactional
-      tool must take `ctx`, for it writes on `ctx.connection`.
-    * `timeout_s`: seconds that one execution may take, from reading its arguments to the text of its result; default 60.
-      Past them an async function is cancelled. A plain function can't be stopped: it is left behind
-      on its thread, where `ctx.cancelled()` tells it to return.
-    * `queue`: the Celery queue that carries its calls; default: the setting `queues.tools`.
-    * `strict`: ask the provider to hold the model to the schema while it writes, where it can; default: no.
-      Arguments are checked here in either case.
-    * `max_attempts`: executions that a crash may cut short before the call is given up (`dead`); default 3.
-    * `retry`, `retry_on`: how often a call is tried again, and how long apart, that raised `TryAgain` or one of these
-      exceptions; default: 4 tries, and TryAgain only. After the last the step is `dead`, and the model reads why. A `once`
-      tool needs a `reconcile` hook for `retry_on`, and it comes first; `TryAgain` says that nothing has happened.
-    * `reconcile`: of a `once` tool, a function that is asked after a crash, with the same arguments (and `ctx`): the
-      tool's result if the effect happened, `NOT_DONE` if it did not and can't any more (then the tool runs; a worker that
-      was thought dead may only have been paused, before the effect), None if it can't tell.
-    * `on_unknown`: what follows where nobody can tell: `tell` the model, or `ask` a person (`runs resolve`).
+    * `name`: the tool's name for the model; default: the function's name.
+    * `description`: the tool's description for the model; default: the docstring without its parameters, whose
+      descriptions go to the parameters (Google, NumPy and Sphinx style; `Annotated[..., Field(...)]` wins).
+    * `effect`: the effect of a repeated call, see `Effect`; default: at_least_once. A transactional tool must take
+      `ctx`, because it writes on `ctx.connection`.
+    * `timeout_s`: seconds that one execution may take, with its arguments and its result; default 60. An async function
+      that is late is cancelled. A plain function can't be stopped: it continues on its thread, where `ctx.cancelled()`
+      tells it to return.
+    * `queue`: the Celery queue of its calls; default: the setting `queues.tools`.
+    * `strict`: ask the provider to make the model follow the schema, if it can; default: no. Arguments are checked
+      here in either case.
+    * `max_attempts`: the call is `dead` after this many executions that a crash interrupted; default 3.
+    * `retry`, `retry_on`: attempts and delays of a call that raises `TryAgain` or one of these exceptions; default:
+      4 attempts, and TryAgain only. After the last one the step is `dead`, and the model reads why. A `once` tool
+      with `retry_on` needs a `reconcile` hook, which is asked first; `TryAgain` means that nothing has happened.
+    * `reconcile`: for a `once` tool, a function that is called after a crash with the same arguments (and `ctx`). It
+      returns the tool's result if the effect happened; `NOT_DONE` if it did not and can't any more (then the tool runs;
+      a worker that seemed dead may only have been paused before the effect); None if it can't know.
+    * `on_unknown`: when nobody knows, `tell` the model, or `ask` a person (`runs resolve`).
     * `requires_confirmation`: the call waits until a person approves or rejects it.
-    * `requires_user_input`: the call waits until a person has filled in `user_input_fields`, which the model does not see.
-    * `external_execution`: the function is never called: somebody outside makes the call and brings its result.
-    * `answer_within_s`, `on_timeout`: how long a person may take (default: as long as the run lives), and what follows
-      then: `reject` (the model is told), `approve` (a confirmation only) or `fail` the run.
+    * `requires_user_input`: the call waits until a person fills in `user_input_fields`, which the model does not see.
+    * `external_execution`: the function is never called; somebody outside makes the call and records its result.
+    * `answer_within_s`, `on_timeout`: the seconds that a person may take (default: until the run ends), and then:
+      `reject` (the model is told), `approve` (a confirmation only) or `fail` the run.
 
-    A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in
-    an event loop of their own. Plain functions, methods, callable objects and `functools.partial` all work;
-    what a partial has bound, the model does not see.
+    A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in an event
+    loop of their own. Plain functions, methods, callable objects and `functools.partial` work; the model does not see
+    the arguments that a partial has bound.
 
-    Raises InvalidTool when a model could not use the function as it is.
+    Raises InvalidTool when a model could not use the function.
     """
 
     def decorate(function: Callable[..., Any]) -> FunctionTool:
@@ -175,8 +175,8 @@ def _need(
     needs = [need for need, is_asked in asked.items() if is_asked]
     if len(needs) > 1:
         raise InvalidTool(
-            f"{describe(function)} asks for {' and '.join(needs)}: a call waits for one thing. Choose one"
-            " (who answers, or executes, may refuse as well)."
+            f"{describe(function)} asks for {' and '.join(needs)}, but a call waits for one thing: choose one"
+            " (a person who answers or executes may also reject)."
         )
     return needs[0] if needs else None
 
@@ -190,11 +190,11 @@ def _refuse_policy(
     if effect is not Effect.ONCE and (policy.reconcile or policy.on_unknown == "ask"):
         problem = "has reconcile or on_unknown, which are for effect='once': other effects are run again"
     elif effect is Effect.ONCE and retries and not policy.reconcile:
-        problem = "has retry_on and effect='once': the call may have taken effect. Give a reconcile hook, or raise TryAgain where it surely has not"
+        problem = "has retry_on and effect='once', and the call may have taken effect: add a reconcile hook, or raise TryAgain when it certainly has not"
     elif policy.on_unknown not in ("tell", "ask"):
-        problem = f"has on_unknown={policy.on_unknown!r}: give 'tell' or 'ask'"
+        problem = f"has on_unknown={policy.on_unknown!r}: choose 'tell' or 'ask'"
     elif policy.on_timeout not in ("reject", "approve", "fail"):
-        problem = f"has on_timeout={policy.on_timeout!r}: give 'reject', 'approve' or 'fail'"
+        problem = f"has on_timeout={policy.on_timeout!r}: choose 'reject', 'approve' or 'fail'"
     elif policy.on_timeout == "approve" and policy.needs is not WaitsFor.CONFIRMATION:
         problem = "has on_timeout='approve', which is for requires_confirmation only"
     elif unknown:
@@ -202,15 +202,15 @@ def _refuse_policy(
             f"has no parameter {unknown[0]!r} for user_input_fields: it has {', '.join(properties) or 'none'}"
         )
     elif bool(policy.fields) != (policy.needs is WaitsFor.ANSWER):
-        problem = "needs both, requires_user_input=True and user_input_fields=[...], or neither"
+        problem = "needs both requires_user_input=True and user_input_fields=[...], or neither"
     elif policy.within_s is not None and not (math.isfinite(policy.within_s) and policy.within_s > 0):
-        problem = f"has answer_within_s={policy.within_s!r}: give seconds above 0, or None to wait as long as the run lives"
+        problem = f"has answer_within_s={policy.within_s!r}: set seconds above 0, or None to wait until the run ends"
     if problem:
         raise InvalidTool(f"{name} {problem}.", function=name)
 
 
 def _without(schema: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """The schema as the model sees it: what a person fills in is not asked of it."""
+    """Return the schema for the model, without the fields that a person fills in."""
     if not fields:
         return schema
     properties = {name: value for name, value in schema["properties"].items() if name not in fields}
@@ -221,37 +221,33 @@ def _without(schema: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
 
 def _refuse_what_is_no_function(function: Any) -> None:
     if isinstance(function, Tool):
-        raise InvalidTool(f"{function.name!r} is a tool already: use it as it is, or decorate its function.")
+        raise InvalidTool(f"{function.name!r} is already a tool: use it, or decorate its function.")
     if isinstance(function, classmethod | staticmethod):
         raise InvalidTool(
             f"{describe(function.__func__)} is a {type(function).__name__}: write @tool below"
             " @staticmethod, and make a class method a plain method or a function."
         )
     if isinstance(function, type) or not callable(function):
-        raise InvalidTool(
-            f"{function!r} is not a function: hand in a function, a method or a callable object."
-        )
+        raise InvalidTool(f"{function!r} is not a function: pass a function, a method or a callable object.")
     if inspect.isgeneratorfunction(underlying(function)) or inspect.isasyncgenfunction(underlying(function)):
-        raise InvalidTool(
-            f"{describe(function)} is a generator: return a list, or one text, instead of yielding."
-        )
+        raise InvalidTool(f"{describe(function)} is a generator: return a list or a text.")
 
 
 def _documentation(function: Callable[..., Any]) -> docstring_parser.Docstring:
-    """The parsed docstring; one that the parser can't read counts as description as it stands."""
+    """Return the parsed docstring; one that can't be parsed is the description, unchanged."""
     text = inspect.getdoc(underlying(function)) or ""
     if not text and not inspect.isroutine(function):
-        text = inspect.getdoc(type(function)) or ""  # a callable object whose __call__ says nothing
+        text = inspect.getdoc(type(function)) or ""  # a callable object whose __call__ has no docstring
     try:
         return docstring_parser.parse(text)
-    except Exception:  # it is a parser of people's prose, and stumbles in ways it does not declare
+    except Exception:  # it parses prose, and raises errors that it does not declare
         plain = docstring_parser.Docstring()
         plain.short_description = text
         return plain
 
 
 def _parameter_descriptions(documentation: docstring_parser.Docstring) -> dict[str, str]:
-    """By parameter; NumPy's `a, b : int` describes both."""
+    """Return the descriptions by parameter; NumPy's `a, b : int` describes both."""
     return {
         parameter_name.strip(): " ".join(parameter.description.split())
         for parameter in documentation.params
@@ -268,7 +264,7 @@ def _accepted_name(function: Callable[..., Any], name: str | None) -> str:
     chosen = own_name if name is None else name
     if not ACCEPTED_NAME.fullmatch(chosen):
         raise InvalidTool(
-            f"{describe(function)} can't be called {chosen!r}: providers take 1 to 64 letters, digits,"
+            f"{describe(function)} can't be called {chosen!r}: providers accept 1 to 64 letters, digits,"
             " _ and -. Choose one with @tool(name=...)."
         )
     return chosen
@@ -305,12 +301,12 @@ def _accepted_effect(function: Callable[..., Any], effect: Effect | str, signatu
 def _accepted_timeout(function: Callable[..., Any], timeout_s: float) -> float:
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise InvalidTool(
-            f"{describe(function)} has timeout_s={timeout_s!r}: give seconds above 0, and not for ever."
+            f"{describe(function)} has timeout_s={timeout_s!r}: set a finite number of seconds above 0."
         )
     return float(timeout_s)
 
 
 def _accepted_attempts(function: Callable[..., Any], max_attempts: int) -> int:
     if max_attempts < 1:
-        raise InvalidTool(f"{describe(function)} has max_attempts={max_attempts!r}: give 1 or more.")
+        raise InvalidTool(f"{describe(function)} has max_attempts={max_attempts!r}: set 1 or more.")
     return max_attempts

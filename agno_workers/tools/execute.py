@@ -160,7 +160,7 @@ class _Attempt:
     def _raised(self, error: BaseException) -> ToolOutcome:
         if isinstance(error, (TryAgain, *self._tool.retry_on)):
             text = _message(error) or type(error).__name__
-            return ToolOutcome(text, True, "again", getattr(error, "ids", {}).get("after_s"))
+            return ToolOutcome(text, True, "again", error.after_s if isinstance(error, TryAgain) else None)
         if isinstance(error, ToolError):
             return _failure("raised", _message(error) or "ToolError")
         if not self._given_up.is_set():

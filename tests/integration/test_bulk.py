@@ -1,4 +1,4 @@
-"""Many runs submitted together: all of them or none, each once, in a hurry, and nothing lost on the way to their ends."""
+"""Many runs submitted together: all of them or none, each once, and none is lost before its end."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_runs_of_a_batch_are_done_and_their_results_have_the_positions_of_th
     invariants.hold(database_url)
 
 
-def test_results_come_as_they_end_and_the_wait_for_the_others_has_an_end(
+def test_results_come_as_runs_end_and_the_wait_for_the_others_times_out(
     client: Client, services: Services
 ) -> None:
     batch = client.batches.submit("echo", numbers(3))
@@ -88,7 +88,7 @@ def test_results_come_as_they_end_and_the_wait_for_the_others_has_an_end(
     position, run = next(results)
     assert (position, run.status) == (1, RunStatus.CANCELLED)
     assert run.error is not None
-    with pytest.raises(WaitTimeout, match="it goes on"):
+    with pytest.raises(WaitTimeout, match="and continues"):
         next(results)
     with pytest.raises(WaitTimeout, match=batch.id):
         batch.wait(timeout=0.1)
@@ -118,9 +118,9 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
 ) -> None:
     with pytest.raises(InvalidInput, match="input 2: the input of agent 'echo' is empty"):
         client.batches.submit("echo", ["a", "b", "  ", "d"])
-    with pytest.raises(InvalidInput, match=r"input 1: .*cannot be sent as JSON"):
+    with pytest.raises(InvalidInput, match=r"input 1: .*can't be sent as JSON"):
         client.batches.submit("echo", ["a", object()])
-    with pytest.raises(InvalidInput, match="input 1: there is no key"):
+    with pytest.raises(InvalidInput, match="input 1: it has no key"):
         client.batches.submit("echo", ["a", "b"], keys=["k"])
     with pytest.raises(InvalidInput, match="more keys than inputs"):
         client.batches.submit("echo", ["a"], keys=["k", "l"])
@@ -137,9 +137,7 @@ def test_a_wrong_input_is_named_by_its_position_and_nothing_is_stored(
     assert rows(database) == EMPTY
 
 
-def test_an_error_of_who_reads_the_inputs_leaves_nothing(
-    client: Client, database: psycopg.Connection
-) -> None:
+def test_error_while_reading_the_inputs_stores_nothing(client: Client, database: psycopg.Connection) -> None:
     def read() -> Iterator[str]:
         yield "a"
         raise OSError("the file is gone")
@@ -150,7 +148,7 @@ def test_an_error_of_who_reads_the_inputs_leaves_nothing(
     assert client.batches.submit("echo", ["a"]).size == 1
 
 
-def test_a_client_that_is_killed_in_the_middle_of_the_copy_leaves_nothing(
+def test_client_killed_in_the_middle_of_the_copy_stores_nothing(
     environment: dict[str, str], database: psycopg.Connection, tmp_path: Path
 ) -> None:
     halfway = tmp_path / "halfway"
@@ -185,7 +183,7 @@ def test_a_batch_without_inputs_is_done_at_once(client: Client) -> None:
     assert (progress.size, progress.is_over, progress.share) == (0, True, 1.0)
 
 
-def test_agent_map_takes_the_agents_queue_and_what_is_common_to_all(
+def test_agent_map_uses_the_agents_queue_and_the_common_options(
     app: AgnoCelery, database: psycopg.Connection
 ) -> None:
     agent = Agent(name="echo", model="scripted:echo", queue="slow")
@@ -206,7 +204,7 @@ def test_agent_map_takes_the_agents_queue_and_what_is_common_to_all(
     assert stored == [("slow", 3, "s\ufffd", "u\tv\\", {"order": 17, "text": "\ufffd\\"}, "slow", 3, 5, True)]
 
 
-def test_any_text_arrives_as_it_was(client: Client, worker: Worker) -> None:
+def test_any_text_arrives_unchanged(client: Client, worker: Worker) -> None:
     texts = [
         "tab\tnewline\nreturn\rbackslash\\n \\N \\.",
         "\\.",
@@ -233,7 +231,7 @@ def test_an_item_whose_key_is_taken_gets_the_run_that_has_it(
 ) -> None:
     before = client.runs.submit("echo", "first", idempotency_key="a")
     batch = client.batches.submit("echo", ["1", "2", "3", "4", "5"], keys=["b", "a", "c", "b", None])
-    found = {position: (run.id, run.content) for position, run in batch.results(timeout=WAIT_S)}
+    found = {position: (run.run_id, run.content) for position, run in batch.results(timeout=WAIT_S)}
     assert {position: content for position, (_, content) in found.items()} == {
         0: "<1>", 1: "<first>", 2: "<3>", 3: "<1>", 4: "<5>",
     }  # fmt: skip
@@ -255,7 +253,7 @@ def test_keys_may_come_from_a_function_and_are_the_agents_own(client: Client, da
     assert value(database, "SELECT count(*) FROM agno.step") == 20
 
 
-def test_the_batch_id_of_a_batch_that_exists_gives_that_batch(client: Client, database: psycopg.Connection) -> None:  # fmt: skip
+def test_batch_id_of_an_existing_batch_returns_that_batch(client: Client, database: psycopg.Connection) -> None:  # fmt: skip
     batch_id = str(uuid.uuid4())
     first = client.batches.submit("echo", numbers(3), batch_id=batch_id)
 
@@ -274,10 +272,10 @@ def test_the_runs_of_a_batch_can_be_listed_alone(client: Client, services: Servi
     assert sorted(item.asked for item in services.database.queries.runs(batch_id=batch.id)) == ["a", "b"]
 
 
-def test_a_batch_that_is_unknown_says_so(client: Client) -> None:
+def test_unknown_batch_is_an_error(client: Client) -> None:
     with pytest.raises(RunNotFound, match="no batch"):
         client.batches.get(str(uuid.uuid4())).progress()
-    with pytest.raises(RunNotFound, match="not a batch's id"):
+    with pytest.raises(RunNotFound, match="is not a batch id"):
         client.batches.get("batch-1")
 
 
@@ -285,7 +283,7 @@ def test_a_batch_that_is_unknown_says_so(client: Client) -> None:
 def test_two_batches_with_the_same_keys_or_blobs_in_opposite_orders_neither_deadlock_nor_double(
     bulk: Batches, database: psycopg.Connection, keyed: bool
 ) -> None:
-    """Both have copied all their items when the first goes on, so that both insert at the same time."""
+    """Let both copy all their items before the first continues, so that both insert at the same time."""
     count, together = 2000, threading.Barrier(2)
 
     def submit(order: range) -> str:
@@ -321,7 +319,7 @@ def test_two_submits_of_one_batch_id_at_the_same_time_make_one_batch(
     assert rows(database) == {**EMPTY, "run": 500, "message": 500, "step": 500, "batch": 1}
 
 
-def test_a_cancelled_batch_ends_what_had_not_ended_and_refuses_late_results(
+def test_cancelled_batch_cancels_open_runs_and_discards_late_results(
     client: Client, services: Services, database_url: str
 ) -> None:
     before = client.runs.submit("echo", "first", idempotency_key="a")
@@ -337,9 +335,7 @@ def test_a_cancelled_batch_ends_what_had_not_ended_and_refuses_late_results(
     invariants.hold(database_url)
 
 
-def test_a_cancelled_batch_ends_what_its_runs_have_delegated(
-    client: Client, database: psycopg.Connection
-) -> None:
+def test_cancelled_batch_cancels_delegated_runs(client: Client, database: psycopg.Connection) -> None:
     batch = client.batches.submit("echo", numbers(2))
     child = client.runs.submit("echo", "delegated")
     parent = next(iter(batch.runs))
@@ -348,7 +344,7 @@ def test_a_cancelled_batch_ends_what_its_runs_have_delegated(
     assert child.status is RunStatus.CANCELLED
 
 
-def test_a_cancel_that_was_cut_short_is_carried_on(
+def test_keeper_finishes_an_interrupted_cancel(
     bulk: Batches, client: Client, database: psycopg.Connection
 ) -> None:
     batch = client.batches.submit("echo", numbers(450))
@@ -385,7 +381,7 @@ def test_a_batch_that_is_submitted_while_redis_is_down_is_done_when_it_is_back(
     invariants.hold(database_url)
 
 
-def test_a_redis_that_forgets_while_a_batch_is_under_way_costs_no_run(
+def test_redis_that_loses_everything_during_a_batch_loses_no_run(
     client: Client, worker: Worker, redis_client: redis.Redis, database_url: str
 ) -> None:
     batch = client.batches.submit("echo", numbers(1000))
@@ -397,7 +393,7 @@ def test_a_redis_that_forgets_while_a_batch_is_under_way_costs_no_run(
     invariants.hold(database_url)
 
 
-def test_a_worker_that_is_killed_while_a_batch_is_under_way_costs_no_run(
+def test_worker_killed_during_a_batch_loses_no_run(
     client: Client, start_worker: StartWorker, database_url: str
 ) -> None:
     doomed = start_worker()

@@ -28,7 +28,7 @@ FLOORS = [
     {"registry"},
     {"wiring"},
     {"sdk"},
-    {"local"},
+    {"local", "types"},
     {"tasks", "cli", "__init__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -177,7 +177,7 @@ def test_a_wrong_value_is_reported_with_its_key_and_its_place(
         SettingsError, match=rf"setting '{key}' is .*: Input should .*\. Correct {key} in .*settings\.toml\.$"
     ) as refused:
         load()
-    assert refused.value.key == key
+    assert refused.value.ids["key"] == key
     if value.strip("'-").isalnum():
         write.write_text("")
         monkeypatch.setenv(variable(key), value.strip("'"))

@@ -1,4 +1,4 @@
-"""One database and one worker a module, since the canvas tests are many and small."""
+"""One database and one worker per module, because the canvas tests are many and small."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from agno_workers.local import LocalServers
 from tests.conftest import ROOT, Worker
 
 WAIT_S = 30
-"""Patience with a result; no test waits so long unless it fails."""
+"""The timeout of a result; only a failing test waits so long."""
 PLAIN = ("-I", "tests.contract.canvas.plain")
-"""How a worker gets the plain tasks."""
+"""The option of a worker that imports the plain tasks."""
 
 Plain = Callable[..., Signature]
 
@@ -42,7 +42,7 @@ def database_url(servers: LocalServers, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def database(database_url: str) -> Iterator[psycopg.Connection]:
-    """For a look at the rows."""
+    """A connection to read the rows."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 
@@ -58,7 +58,7 @@ def redis_client(servers: LocalServers) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="module")
 def environment(database_url: str, servers: LocalServers, redis_client: redis.Redis) -> dict[str, str]:
-    """`AGNO_*` for a process that works on this module's database and Redis."""
+    """`AGNO_*` of a process that uses this module's database and Redis."""
     return {
         "AGNO_DATABASE_URL": database_url,
         "AGNO_BROKER_URL": servers.broker_url,
@@ -96,7 +96,7 @@ def client(environment: dict[str, str], servers: LocalServers) -> Iterator[Clien
 
 @pytest.fixture(scope="module")
 def plain(app: AgnoCelery) -> Plain:
-    """`plain("add", 1, 2)`: the signature of a plain task."""
+    """Return the signature of a plain task: `plain("add", 1, 2)`."""
 
     def signature(name: str, *args: Any, **kwargs: Any) -> Signature:
         return app.signature(f"plain.{name}", args=args, kwargs=kwargs)
@@ -106,7 +106,7 @@ def plain(app: AgnoCelery) -> Plain:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Path]:
-    """A file that keeps the tool `hold` at work as long as it exists."""
+    """A file; the tool `hold` runs until it is deleted."""
     path = tmp_path / "held"
     path.touch()
     yield path
@@ -114,7 +114,7 @@ def held(tmp_path: Path) -> Iterator[Path]:
 
 
 def holding(path: Path) -> str:
-    """What to tell `caller`, so that its tool waits for `path` to go."""
+    """Return the input of `caller` that makes its tool wait until `path` is deleted."""
     return f'hold {{"path": "{path}"}}'
 
 
@@ -123,6 +123,6 @@ def running(path: Path) -> Callable[[], bool]:
 
 
 def sections(*results: str) -> str:
-    """What `echo` answers as the body of a chord that gave these results."""
+    """Return the answer of `echo` as the body of a chord with these results."""
     numbered = [f"[{number}]\n{result}" for number, result in enumerate(results, 1)]
     return "<" + "\n\n".join(numbered) + ">"

@@ -1,4 +1,4 @@
-"""Plain Celery tasks on the workers' own app, as a project has them beside its agents. Only workers import this:
+"""Plain Celery tasks on the workers' own app, as a project has beside its agents. Only workers import this:
 the tests send by name, as any other service would.
 """
 
@@ -27,7 +27,7 @@ def add(a: int, b: int) -> int:
 
 @app.task(name="plain.join")
 def join(items: list[Any]) -> str:
-    """A body that shows what its header gave, nested as it came."""
+    """Return the results of the header, nested as they arrived."""
     return "+".join(f"({join(item)})" if isinstance(item, list) else str(item) for item in items)
 
 
@@ -63,7 +63,7 @@ def fail_with(text: str) -> None:
 
 @app.task(name="plain.note")
 def note(value: Any, path: str) -> Any:
-    """The outside world: a line for each execution."""
+    """Write a line to a file for each execution."""
     with Path(path).open("a") as file:
         file.write(f"{value}\n")
     return value
@@ -71,7 +71,7 @@ def note(value: Any, path: str) -> Any:
 
 @app.task(name="plain.heard")
 def heard(request: Any, exc: BaseException, traceback: Any) -> None:
-    """An errback of the new kind, which is called by the worker itself: it writes to the file that the error names."""
+    """A new-style errback, which the worker itself calls: it writes to the file that the error names."""
     if found := re.search(r"tell:([^']+)", str(exc)):
         with Path(found[1]).open("a") as file:
             file.write(f"{request.id} {type(exc).__name__}\n")

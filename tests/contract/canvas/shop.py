@@ -1,4 +1,4 @@
-"""Somebody else's Celery project, with plain tasks and a worker of its own, that keeps its results and chords in Postgres.
+"""Another Celery project, with its own tasks and worker, that stores its results and chords in Postgres.
 
 All it knows of agents is a name and a queue.
 """
@@ -17,7 +17,7 @@ import agno_workers
 
 
 def connected(broker_url: str) -> Celery:
-    """As such a project sets up its app."""
+    """Return the app as such a project makes it."""
     shop = Celery("shop", broker=broker_url, set_as_current=False)
     shop.conf.update(task_default_queue="shop", task_routes={"agno.*": {"queue": "agents"}})
     return agno_workers.attach(shop)

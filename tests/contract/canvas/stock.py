@@ -1,4 +1,4 @@
-"""The negative control: stock Celery, with the result backend that it recommends for chords."""
+"""The negative control: stock Celery with the result backend that it recommends for chords."""
 
 # mypy: disable-error-code="untyped-decorator"
 

@@ -1,4 +1,4 @@
-"""A chord outlives what Redis forgets and whom SIGKILL takes, and its body runs once. The control: stock Celery's does not."""
+"""A chord survives data loss in Redis and SIGKILL, and its body runs once. The control: stock Celery's does not survive."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[
     invariants.hold(database_url)
 
 
-# Redis forgets everything.
+# Redis loses everything.
 
 
 @pytest.mark.parametrize("body", ["run", "plain task", "chain", "group", "chord"])
-def test_a_chord_outlives_a_redis_that_forgets_everything(
+def test_chord_survives_a_redis_that_loses_everything(
     plain: Plain, held: Path, database: psycopg.Connection, redis_client: redis.Redis, body: str
 ) -> None:
     bodies: dict[str, tuple[Any, Any]] = {
@@ -63,7 +63,7 @@ def test_a_chord_outlives_a_redis_that_forgets_everything(
     assert result.get(timeout=WAIT_S) == expected
 
 
-def test_a_chord_in_a_chord_outlives_a_redis_that_forgets_everything(
+def test_nested_chord_survives_a_redis_that_loses_everything(
     plain: Plain, held: Path, redis_client: redis.Redis
 ) -> None:
     inner = chord([caller.s(holding(held)), echo.s("a")], shouter.s())
@@ -74,7 +74,7 @@ def test_a_chord_in_a_chord_outlives_a_redis_that_forgets_everything(
     assert result.get(timeout=WAIT_S) == "<[1]\nRELEASED\n\n[2]\n<A>>+<b>"
 
 
-def test_a_header_that_redis_forgot_before_a_worker_saw_it_is_sent_again(
+def test_header_that_redis_lost_before_a_worker_received_it_is_sent_again(
     start_worker: StartWorker, redis_client: redis.Redis
 ) -> None:
     result = chord([echo.s(letter).set(queue="late") for letter in "abc"], echo.s())()
@@ -84,7 +84,7 @@ def test_a_header_that_redis_forgot_before_a_worker_saw_it_is_sent_again(
     assert result.get(timeout=WAIT_S) == sections("<a>", "<b>", "<c>")
 
 
-def test_a_chord_that_is_sent_while_redis_is_away_is_accepted_and_comes_back(
+def test_chord_is_accepted_while_redis_is_down_and_runs_later(
     environment: dict[str, str], app: AgnoCelery
 ) -> None:
     program = (
@@ -99,7 +99,7 @@ def test_a_chord_that_is_sent_while_redis_is_away_is_accepted_and_comes_back(
     assert app.AsyncResult(said.stdout.strip()).get(timeout=WAIT_S) == sections("<A>", "<B>").upper()
 
 
-def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everything(
+def test_stock_celery_chord_does_not_survive_a_redis_that_loses_everything(
     servers: LocalServers, held: Path, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     """The negative control. Redis held the count of the chord: with it the body is gone, silently. Both header tasks have
@@ -139,10 +139,10 @@ def test_the_chord_of_stock_celery_does_not_outlive_a_redis_that_forgets_everyth
 # A worker dies.
 
 
-def test_a_chord_outlives_a_worker_that_is_killed_in_the_middle_of_it(
+def test_chord_survives_a_worker_that_is_killed_in_the_middle(
     plain: Plain, start_worker: StartWorker, tmp_path: Path, database: psycopg.Connection
 ) -> None:
-    """More tools are held than one worker has threads, so that the doomed one is at work on some."""
+    """Hold more tools than one worker has threads, so that the worker that is killed runs some."""
     doomed = start_worker(*PLAIN)
     paths = [tmp_path / f"held{n}" for n in range(12)]
     for path in paths:
@@ -183,10 +183,10 @@ def test_messages_that_come_twice_run_the_body_once(
 
 
 @pytest.mark.parametrize("kind", ["run", "chain", "group", "chord"])
-def test_what_is_owed_twice_is_sent_once(
+def test_callbacks_that_are_pending_twice_are_sent_once(
     services: Services, database: psycopg.Connection, plain: Plain, kind: str
 ) -> None:
-    """As after a crash between the sending and the striking out: the same is owed again, after a run and after a chord."""
+    """After a crash between sending and deleting, the same callbacks are pending again, after a run and after a chord."""
     bodies = {
         "run": echo.s(),
         "chain": echo.s() | shouter.s(),
@@ -212,10 +212,10 @@ def test_what_is_owed_twice_is_sent_once(
     assert [result.get(timeout=WAIT_S), linked_result.get(timeout=WAIT_S)] == answers
 
 
-def test_what_many_go_on_with_at_once_is_sent_once(
+def test_callbacks_that_many_processes_continue_are_sent_once(
     services: Services, plain: Plain, database: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """A keeper and a slow worker meet at the same row. A plain task would run once for each message."""
+    """A keeper and a slow worker read the same row. A plain task would run once for each message."""
     chord_id = str(uuid.uuid4())
     body = plain("note", path=str(tmp_path / "notes"))
     told = body.freeze()
@@ -238,7 +238,7 @@ def test_what_many_go_on_with_at_once_is_sent_once(
 
 
 def resend(services: Services, database: psycopg.Connection, run_ids: list[str]) -> None:
-    """Send the message of every step of these runs again, twice."""
+    """Send the message of each step of these runs twice more."""
     rows = database.execute(
         "SELECT run_id::text, id::text, generation, kind, queue FROM agno.step WHERE run_id = ANY(%s::uuid[])",
         [run_ids],

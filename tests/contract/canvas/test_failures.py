@@ -1,4 +1,4 @@
-"""Failures in a canvas: everybody who waits hears of it, once, wherever it happened. Nobody waits for ever."""
+"""Failures in a canvas reach everything that waits for them, once, wherever they happen. Nothing waits for ever."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_run_may_be_the_errback(plain: Plain) -> None:
     assert told.get(timeout=WAIT_S) == run.id.upper()
 
 
-def test_an_errback_of_the_new_kind_gets_the_error_itself(plain: Plain, tmp_path: Path) -> None:
+def test_new_style_errback_receives_the_error(plain: Plain, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     body = plain("join")
     body.link_error(plain("heard"))
@@ -200,8 +200,8 @@ def test_a_link_is_not_called_after_a_failure(plain: Plain, tmp_path: Path) -> N
 # What can't be sent.
 
 
-def test_a_run_that_would_get_nothing_to_do_fails_its_chain_and_keeps_nobody(plain: Plain) -> None:
-    """The first answers nothing: that is no input for the second, and the keeper must not choke on it."""
+def test_run_with_an_empty_input_fails_its_chain_and_stores_nothing(plain: Plain) -> None:
+    """The first answer is empty, so the second run has no input; the keeper must continue."""
     result = chain(plain("same", ""), echo.s(), shouter.s())()
     with pytest.raises(InvalidInput, match="empty"):
         app_result(result).get(timeout=WAIT_S)
@@ -209,7 +209,7 @@ def test_a_run_that_would_get_nothing_to_do_fails_its_chain_and_keeps_nobody(pla
     assert result.get(timeout=WAIT_S) == "<   X   >"
 
 
-def test_an_answer_of_nothing_fails_the_run_after_it(plain: Plain, tmp_path: Path) -> None:
+def test_empty_answer_fails_the_next_run(plain: Plain, tmp_path: Path) -> None:
     errback, told = noting(plain, tmp_path)
     follower = echo.s()
     follower.link_error(errback)
@@ -246,7 +246,7 @@ def test_a_link_that_can_not_be_sent_fails_alone(plain: Plain) -> None:
         results[0].get(timeout=WAIT_S)
 
 
-def test_a_task_that_no_worker_knows_fails_all_that_wait_for_it(plain: Plain, tmp_path: Path) -> None:
+def test_unregistered_task_fails_everything_after_it(plain: Plain, tmp_path: Path) -> None:
     errback, told = noting(plain, tmp_path)
     body = echo.s()
     body.link_error(errback)
@@ -259,7 +259,7 @@ def test_a_task_that_no_worker_knows_fails_all_that_wait_for_it(plain: Plain, tm
     assert told.get(timeout=WAIT_S) == in_a_chord.id
 
 
-def test_a_run_whose_task_id_is_no_uuid_is_refused() -> None:
+def test_task_id_that_is_not_a_uuid_is_refused() -> None:
     with pytest.raises(InvalidInput, match="order-17"):
         echo.apply_async(("a",), task_id="order-17")
 
@@ -267,7 +267,7 @@ def test_a_run_whose_task_id_is_no_uuid_is_refused() -> None:
 def test_a_wrong_argument_is_refused_before_anything_is_stored(database: psycopg.Connection) -> None:
     before = database.execute("SELECT count(*) FROM agno.run").fetchall()
     with pytest.raises(InvalidInput, match="session_id"):
-        echo.delay("a", sesion_id="x")  # type: ignore[call-arg]  # mypy sees it, too
+        echo.delay("a", sesion_id="x")  # type: ignore[call-arg]  # mypy reports it too
     assert database.execute("SELECT count(*) FROM agno.run").fetchall() == before
 
 
@@ -300,22 +300,22 @@ def test_a_cancelled_run_ends_the_chain_that_it_is_part_of(
 
 
 def noting(plain: Plain, folder: Path) -> tuple[Any, AsyncResult]:
-    """An errback of the old kind that writes down the id it gets, and the result that tells that it has."""
+    """Return an old-style errback that writes its id to a file, and a result that reads it."""
     errback = plain("note", path=str(folder / "notes"))
     return errback, errback.freeze(str(uuid.uuid4()))
 
 
 def app_result(result: Any) -> AsyncResult:
-    """The result alone, as another process would ask for it: without its parents, whose errors come first."""
+    """Return the result as another process reads it: without its parents, whose errors come first."""
     return AsyncResult(result.id, app=result.app)
 
 
 def app_signature(signature: Any, **wrong: Any) -> Any:
-    """A run with arguments that only its submit finds out to be wrong."""
+    """Return a run whose arguments are refused only at its submit."""
     signature.kwargs.update(wrong)
     return signature
 
 
 def states(result: Any) -> list[str]:
-    """The states of a chain's tasks, first to last."""
+    """Return the states of a chain's tasks in order."""
     return [*states(result.parent), result.state] if result.parent else [result.state]

@@ -1,4 +1,4 @@
-"""Other people's Celery apps: a plain one that only sends, and one that keeps its results here by `agno_workers.attach`."""
+"""Other Celery apps: a plain one that only sends, and one that stores its results here through `agno_workers.attach`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.contract.canvas.conftest import WAIT_S, sections
 
 @pytest.fixture(scope="module")
 def stranger(servers: LocalServers) -> Iterator[Celery]:
-    """A Celery app that knows nothing of us but the broker."""
+    """A Celery app that knows only the broker."""
     celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
     yield celery
     celery.close()
@@ -38,7 +38,7 @@ def stranger(servers: LocalServers) -> Iterator[Celery]:
 
 @pytest.fixture(scope="module")
 def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
-    """The shop's app, in the process of one who sends."""
+    """The shop's app in a process that sends."""
     celery = shop.connected(servers.broker_url)
     yield celery
     celery.close()
@@ -67,7 +67,7 @@ def _invariants(worker: Worker, database_url: str) -> Iterator[None]:
 
 
 def run_of(celery: Celery, agent: str, *inputs: Any, **asked: Any) -> Signature:
-    """What an app without our code sends for a run."""
+    """Return the signature with which an app without our code submits a run."""
     return celery.signature(
         "agno.run", args=inputs, kwargs={"agent": agent, **asked}, options={"queue": "agents"}
     )
@@ -96,7 +96,7 @@ def test_a_message_that_comes_twice_is_one_run(stranger: Celery, client: Client)
     assert len(client.runs.get(task_id).steps) == 1
 
 
-def test_a_chain_and_its_links_go_on_after_each_run(stranger: Celery, client: Client) -> None:
+def test_chain_and_links_continue_after_each_run(stranger: Celery, client: Client) -> None:
     linked = run_of(stranger, "echo")
     linked_id = linked.freeze().id
     steps = chain(run_of(stranger, "echo", "a"), run_of(stranger, "shouter"), run_of(stranger, "echo"))
@@ -108,7 +108,7 @@ def test_a_chain_and_its_links_go_on_after_each_run(stranger: Celery, client: Cl
     ]
 
 
-def test_a_later_run_is_kept_in_postgres_until_its_time(
+def test_delayed_run_stays_in_postgres_until_it_is_due(
     stranger: Celery, client: Client, database: psycopg.Connection
 ) -> None:
     sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents", countdown=3600)
@@ -119,7 +119,7 @@ def test_a_later_run_is_kept_in_postgres_until_its_time(
     assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
 
 
-def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
+def test_run_submitted_while_postgres_is_down_is_not_lost(
     stranger: Celery, servers: LocalServers, database_url: str
 ) -> None:
     name = urlsplit(database_url).path[1:]
@@ -128,7 +128,7 @@ def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
         elsewhere.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, queue="agents")
         queue = stranger.connection_for_read().default_channel.client
-        invariants.until(lambda: queue.llen("agents") == 0)  # a worker has the message, and nowhere to put it
+        invariants.until(lambda: queue.llen("agents") == 0)  # a worker has the message, and can't store it
         elsewhere.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     with Client(database_url) as client:
         invariants.until(lambda: known(client, sent.id))
@@ -138,7 +138,7 @@ def test_a_run_whose_submit_meets_a_postgres_that_is_away_is_not_lost(
 # An app that is attached.
 
 
-def test_an_app_that_is_not_attached_is_told_so(servers: LocalServers) -> None:
+def test_app_that_is_not_attached_gets_an_error(servers: LocalServers) -> None:
     celery = Celery(
         broker=servers.broker_url, set_as_current=False, backend="agno_workers.broker.backend:PostgresBackend"
     )
@@ -152,7 +152,7 @@ def test_an_attached_app_waits_for_runs(customer: Celery) -> None:
         run_of(customer, "failing", "a").delay().get(timeout=WAIT_S)
 
 
-def test_an_attached_app_is_told_of_what_it_said_wrong(customer: Celery) -> None:
+def test_attached_app_gets_an_error_for_a_wrong_call(customer: Celery) -> None:
     with pytest.raises(InvalidInput, match="user_id"):
         run_of(customer, "echo", "a", usr_id="x").delay().get(timeout=WAIT_S)
     with pytest.raises(InvalidInput, match="order-17"):
@@ -204,7 +204,7 @@ def test_plain_tasks_keep_their_results_and_chords_in_postgres(
 def test_plain_tasks_and_runs_of_two_workers_make_one_chord(
     customer: Celery, shop_worker: subprocess.Popen[str]
 ) -> None:
-    """Each worker sends what follows by its own routes, so a task that follows a run names its queue."""
+    """Each worker sends the next tasks by its own routes, so a task after a run names its queue."""
     header = [customer.signature("shop.price", ["tea"]), run_of(customer, "echo", "a")]
     total = customer.signature("shop.total", queue="shop")
     assert chord(header, total, app=customer)().get(timeout=WAIT_S) == "price of tea + <a>"
@@ -229,7 +229,7 @@ def test_link_error_of_an_attached_apps_chord_is_called_once(
 
 
 def known(client: Client, run_id: str) -> bool:
-    """Whether a worker has submitted the run that a message asked for."""
+    """Return True when a worker has submitted the run of a message."""
     try:
         return client.runs.get(run_id).run.status in RunStatus
     except RunNotFound:

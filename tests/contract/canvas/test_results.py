@@ -1,4 +1,4 @@
-"""What Celery's results and options mean for runs: `AsyncResult`, `GroupResult`, `apply_async`."""
+"""Celery's results and options of runs: `AsyncResult`, `GroupResult`, `apply_async`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_states_follow_the_run(held: Path) -> None:
     assert (failed.state, failed.failed(), failed.run_status) == ("FAILURE", True, RunStatus.FAILED)
 
 
-def test_patience_ends_and_the_run_goes_on(held: Path) -> None:
+def test_wait_times_out_and_the_run_continues(held: Path) -> None:
     result = caller.delay(holding(held))
     for timeout in (0, 0.05):
         with pytest.raises(CeleryTimeoutError, match=result.id):
@@ -77,7 +77,7 @@ def test_patience_ends_and_the_run_goes_on(held: Path) -> None:
     assert result.get(timeout=WAIT_S) == "released"
 
 
-def test_nothing_is_known_of_an_unknown_id(app: AgnoCelery) -> None:
+def test_unknown_id_is_pending(app: AgnoCelery) -> None:
     for task_id in (str(uuid.uuid4()), "no-uuid"):
         result = app.AsyncResult(task_id)
         assert (result.state, result.exists(), result.result) == ("PENDING", False, None)
@@ -102,7 +102,7 @@ def test_a_nested_group_result_is_restored(app: AgnoCelery, plain: Plain) -> Non
     assert GroupResult.restore(result.id, app=app).get(timeout=WAIT_S) == [["<<a>>", "<A>"], "<b>"]
 
 
-def test_a_result_set_joins_what_was_sent_apart(plain: Plain) -> None:
+def test_result_set_joins_runs_that_were_sent_separately(plain: Plain) -> None:
     results = ResultSet([echo.delay("a"), plain("upper", "b").delay(), failing.delay("c")])
     joined = results.join(timeout=WAIT_S, propagate=False)
     assert joined[:2] == ["<a>", "B"]
@@ -130,12 +130,12 @@ def test_json_of_any_shape_passes_through_plain_tasks_and_chords(plain: Plain, v
     assert [part.get(timeout=1) for part in result.parent] == [value, value]
 
 
-def test_what_postgres_can_not_hold_is_replaced(plain: Plain) -> None:
+def test_text_that_postgres_cannot_store_is_replaced(plain: Plain) -> None:
     result = chord([plain("same", "a\x00b"), plain("same", "a\ud800b")], plain("same"))()
     assert result.get(timeout=WAIT_S) == ["a\ufffdb", "a\ufffdb"]
 
 
-def test_dates_stay_dates_on_every_road(plain: Plain) -> None:
+def test_dates_stay_dates_on_every_path(plain: Plain) -> None:
     when = datetime(2026, 11, 22, 17, tzinfo=UTC)
     after_a_run = chain(echo.s("a"), plain("kind", when).set(immutable=True))()
     after_a_chord = chord([echo.s("a")], plain("kind", when).set(immutable=True))()
@@ -166,7 +166,7 @@ def test_results_of_a_megabyte_pass_through_a_chord(plain: Plain) -> None:
 # Options.
 
 
-def test_a_task_id_given_by_the_caller_is_the_runs_id(plain: Plain) -> None:
+def test_task_id_of_the_caller_is_the_run_id(plain: Plain) -> None:
     given = str(uuid.uuid4())
     assert echo.apply_async(("a",), task_id=given).id == given
     assert (
@@ -235,7 +235,7 @@ def test_priority_and_queue_are_kept_with_the_run(database: psycopg.Connection) 
     assert rows == [("tools", 6, "tools", 6)]
 
 
-def test_stamps_do_no_harm(plain: Plain) -> None:
+def test_stamps_are_ignored(plain: Plain) -> None:
     canvas = chord([echo.s("a"), plain("upper", "b")], echo.s() | shouter.s())
     canvas.stamp(tenant="acme")
     assert canvas().get(timeout=WAIT_S) == sections("<A>", "B")
@@ -247,7 +247,7 @@ def test_stamps_do_no_harm(plain: Plain) -> None:
     )
 
 
-def test_a_run_handle_comes_back_from_every_verb() -> None:
+def test_every_verb_returns_a_run_result() -> None:
     for handle in (echo.delay("a"), echo.apply_async(("a",)), echo.s("a").delay(), echo.s("a").apply_async()):
         assert isinstance(handle, RunResult)
         assert handle.output(timeout=WAIT_S).content == "<a>"
@@ -256,7 +256,7 @@ def test_a_run_handle_comes_back_from_every_verb() -> None:
 # Idempotency keys in a canvas.
 
 
-def test_a_key_gives_the_run_that_exists(database: psycopg.Connection) -> None:
+def test_known_key_returns_the_existing_run(database: psycopg.Connection) -> None:
     key = str(uuid.uuid4())
     first, second = [echo.delay(text, idempotency_key=key) for text in ("a", "b")]
     assert (first.id, second.get(timeout=WAIT_S)) == (second.id, "<a>")
@@ -314,6 +314,6 @@ def test_a_key_whose_run_has_failed_fails_the_canvas(plain: Plain) -> None:
 
 
 @pytest.mark.parametrize("option", ["expires", "time_limit", "soft_time_limit"])
-def test_an_option_that_a_run_can_not_keep_is_refused(app: AgnoCelery, option: str) -> None:
+def test_option_that_a_run_cannot_have_is_refused(app: AgnoCelery, option: str) -> None:
     with pytest.raises(InvalidInput, match=option):
         echo.s("a").apply_async(**{option: 600})

@@ -1,4 +1,4 @@
-"""Celery's canvas over runs and plain tasks: every shape gives what Celery promises, in Celery's order."""
+"""Celery's canvas over runs and plain tasks: every shape returns the results that Celery promises, in its order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[
 # Groups.
 
 
-def test_a_group_gives_its_results_in_order() -> None:
+def test_group_returns_its_results_in_order() -> None:
     assert group([echo.s(letter) for letter in "abc"])().get(timeout=WAIT_S) == ["<a>", "<b>", "<c>"]
 
 
@@ -68,7 +68,7 @@ def test_an_immutable_signature_takes_no_result(plain: Plain) -> None:
     assert [result.get(timeout=WAIT_S), result.parent.get(timeout=1)] == [3, "<b>"]
 
 
-def test_plain_tasks_stand_before_between_and_after_runs(plain: Plain) -> None:
+def test_plain_tasks_come_before_between_and_after_runs(plain: Plain) -> None:
     mixed = chain(plain("upper", "a"), echo.s(), plain("upper"), echo.s(), plain("upper"))
     assert mixed().get(timeout=WAIT_S) == "<<A>>"
 
@@ -123,7 +123,7 @@ def test_an_empty_chord_runs_its_body_at_once(plain: Plain) -> None:
     assert chord([], echo.s("Nothing came."))().get(timeout=WAIT_S) == "<Nothing came.>"
 
 
-def test_an_empty_chord_whose_body_gets_nothing_to_do_is_refused() -> None:
+def test_empty_chord_whose_body_has_no_input_is_refused() -> None:
     with pytest.raises(InvalidInput, match="empty"):
         chord([], echo.s())()
 
@@ -149,7 +149,7 @@ def test_a_chord_body_is_a_chord(plain: Plain) -> None:
     assert chord([echo.s("a"), echo.s("b")], inner)().get(timeout=WAIT_S) == "<a>+<b>+<c>"
 
 
-def test_a_chord_stands_in_the_header_of_a_chord(plain: Plain) -> None:
+def test_chord_in_the_header_of_a_chord(plain: Plain) -> None:
     inner = chord([echo.s("a"), echo.s("b")], shouter.s())
     result = chord([inner, echo.s("c"), chord([echo.s("d")], plain("join"))], plain("join"))()
     assert result.get(timeout=WAIT_S) == "[1]\n<A>\n\n[2]\n<B>+<c>+<d>"
@@ -184,7 +184,7 @@ def test_a_group_piped_into_a_task_is_a_chord(plain: Plain) -> None:
 # Families.
 
 
-def test_what_comes_after_a_run_knows_its_root_and_parent(plain: Plain) -> None:
+def test_task_after_a_run_has_its_root_and_parent(plain: Plain) -> None:
     result = (echo.s("a") | shouter.s() | plain("family")).delay()
     assert result.get(timeout=WAIT_S) == [result.parent.parent.id, result.parent.id]
 

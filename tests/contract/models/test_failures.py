@@ -62,7 +62,7 @@ def test_retry_after_may_be_a_date(ask: Ask) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True).replace(" ", "_")
     with pytest.raises(ModelUnavailable) as caught:
         ask(request(f"fault:429 retry-after={date}"))
-    assert 50 < caught.value.retry_after_s <= 60
+    assert 50 < (caught.value.retry_after_s or 0) <= 60
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])

@@ -155,7 +155,7 @@ def test_a_second_launcher_is_refused_with_the_pid_of_the_first(state_dir: Path)
             EmbeddedError, match=f"in use by process {launcher.pid}: stop that process"
         ) as caught:
             local.start(state_dir)
-        assert caught.value.pid == launcher.pid
+        assert caught.value.ids["pid"] == launcher.pid
 
 
 def test_a_launcher_waits_for_the_servers_of_one_that_died(state_dir: Path) -> None:

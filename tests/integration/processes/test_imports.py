@@ -24,6 +24,7 @@ HEAVY = {
 }
 THIN = {
     "agno_workers": HEAVY | {"celery", "psycopg", "redis", "pydantic", "msgspec"},
+    "agno_workers.types": HEAVY | {"celery", "pydantic", "docstring_parser"},
     "agno_workers.sdk.client": HEAVY | {"celery", "pydantic", "docstring_parser"},
     "agno_workers.sdk.knowledge": HEAVY,
     "agno_workers.cli.ingest": HEAVY | {"celery"},

@@ -171,7 +171,7 @@ class World:
         self.journal.published([submitted.send.outbox_id])
         return claimed(self.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
 
-    def fan_out(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> CommitResult:
+    def fan_out(self, *names: str, effect: Effect = Effect.AT_LEAST_ONCE, **options: Any) -> CommitResult:
         """A new run that waits for these tools; none is claimed yet."""
         turn = self.turn(**options)
         recorded = self.journal.fan_out(
@@ -180,7 +180,7 @@ class World:
         assert recorded.recorded
         return recorded  # fmt: skip
 
-    def tools(self, *names: str, effect: Effect = Effect.IDEMPOTENT, **options: Any) -> list[ClaimedStep]:
+    def tools(self, *names: str, effect: Effect = Effect.AT_LEAST_ONCE, **options: Any) -> list[ClaimedStep]:
         """A new run whose tools were all sent and are under way, carried by w1."""
         sends = self.fan_out(*names, effect=effect, **options).sends
         self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
@@ -302,7 +302,7 @@ def asking(*names: str) -> Message:
     return Message("assistant", tuple(ToolCall(f"call_{place}", name) for place, name in enumerate(names)))
 
 
-def tool_steps(*names: str, effect: Effect = Effect.IDEMPOTENT) -> list[ToolStep]:
+def tool_steps(*names: str, effect: Effect = Effect.AT_LEAST_ONCE) -> list[ToolStep]:
     return [ToolStep(call, "tools", effect, 3) for call in asking(*names).tool_calls]
 
 

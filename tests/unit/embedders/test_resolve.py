@@ -98,4 +98,4 @@ def test_error_names_the_missing_variable(name: str, variable: str) -> None:
 def test_invalid_name_gets_a_suggestion(keyed: None, name: str, advice: str) -> None:
     with pytest.raises(InvalidInput, match=advice) as caught:
         resolve(name)
-    assert caught.value.model == name
+    assert caught.value.ids["model"] == name

@@ -1,4 +1,4 @@
-"""A model's JSON on its way into a call: what passes, and what the model reads when it does not."""
+"""A model's JSON as the arguments of a call: accepted values, and the message for the model when they are refused."""
 
 import enum
 import json
@@ -20,7 +20,7 @@ from agno_workers.tools import execute, tool
 CTX = ToolContext(run_id="run-1", step_id="step-1", call_id="call-1", agent="clerk", attempt=1)
 UNSET = object()
 LONG = "a number of 5001 digits"
-"""Stands for one, as Python refuses to print it."""
+"""A placeholder for a number that Python refuses to print."""
 
 
 class Unit(enum.Enum):
@@ -47,7 +47,7 @@ class Guest(BaseModel):
 
 
 def received(annotation: Any, value: str) -> Any:
-    """What a parameter of this annotation receives for a JSON value, or the refusal."""
+    """Return the value that a parameter of this annotation receives for a JSON value, or the refusal."""
     got: list[Any] = []
 
     def function(x):  # type: ignore[no-untyped-def]
@@ -80,7 +80,7 @@ def received(annotation: Any, value: str) -> Any:
         (tuple[int, str], '[1, "a"]', (1, "a")),
         (set[int], "[1, 1]", {1}),
         (dict[str, float], '{"a": 1}', {"a": 1.0}),
-        (Annotated[int, Field(strict=False)], '"5"', 5),  # the author's word
+        (Annotated[int, Field(strict=False)], '"5"', 5),  # the author allows it
         (Any, '{"a": [1]}', {"a": [1]}),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_json_value_arrives_as_the_annotated_type(annotation: Any, value: str,
         (int, json.dumps("y" * 200), f'x: expected a valid integer, got "{"y" * 79}…'),
     ],
 )
-def test_a_wrong_value_is_refused_with_parameter_expectation_and_what_came(
+def test_wrong_value_is_refused_with_parameter_expected_and_actual_value(
     annotation: Any, value: str, said: str
 ) -> None:
     assert said in received(annotation, value)
@@ -144,7 +144,7 @@ def book(city: str, nights: int = 1) -> str:
         ('"{}"', 'expected one JSON object, got "{}"'),
     ],
 )
-def test_arguments_that_are_no_call_are_refused(arguments: str, said: str) -> None:
+def test_arguments_that_are_not_a_call_are_refused(arguments: str, said: str) -> None:
     outcome = execute(book, "book", arguments, CTX)
 
     assert (outcome.kind, outcome.is_error) == ("invalid_arguments", True)
@@ -152,7 +152,7 @@ def test_arguments_that_are_no_call_are_refused(arguments: str, said: str) -> No
     assert "not called" in outcome.content
 
 
-def test_all_problems_are_said_at_once_but_not_more_than_eight() -> None:
+def test_at_most_eight_problems_are_listed() -> None:
     @tool
     def add(numbers: list[int]) -> None:
         """Add."""
@@ -219,7 +219,7 @@ def test_the_model_cannot_set_ctx() -> None:
     assert execute(f, "f", '{"ctx": {"run_id": "other"}}', CTX).kind == "invalid_arguments"
 
 
-def test_a_tool_built_by_hand_gets_the_object_as_keywords_and_ctx_where_it_asks() -> None:
+def test_tool_without_signature_receives_the_object_as_keywords_and_ctx() -> None:
     def call(ctx: ToolContext, **arguments: Any) -> str:
         return f"{ctx.call_id} {arguments}"
 
@@ -252,18 +252,18 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.dictionaries(st.sampled_from(["a", "b", "c", "d", "e", "f"]), json_values))
-def test_any_json_object_gives_an_outcome_and_never_raises(arguments: dict[str, Any]) -> None:
+def test_any_json_object_returns_an_outcome(arguments: dict[str, Any]) -> None:
     outcome = execute(everything, "everything", _dumps(arguments), CTX)
 
     assert outcome.kind in ("ok", "invalid_arguments")
     outcome.content.encode()
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.text(alphabet=st.characters(exclude_categories=[])))
-def test_any_text_as_arguments_gives_an_outcome_and_never_raises(arguments: str) -> None:
+def test_any_text_as_arguments_returns_an_outcome(arguments: str) -> None:
     assert execute(everything, "everything", arguments, CTX).kind == "invalid_arguments"
 
 

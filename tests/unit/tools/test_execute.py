@@ -94,7 +94,7 @@ def test_an_unknown_tool_is_answered_with_the_known_ones(
         (ToolError("nul \0 and \ud800"), "nul \ufffd and \ufffd"),
     ],
 )
-def test_whatever_a_tool_raises_becomes_words_for_the_model(
+def test_any_error_of_a_tool_becomes_text_for_the_model(
     error: BaseException, said: str, ctx: ToolContext
 ) -> None:
     assert call(raising(error), ctx) == ToolOutcome(said, True, "raised")
@@ -115,7 +115,7 @@ def test_sys_exit_in_a_tool_leaves_the_worker_alive(ctx: ToolContext) -> None:
     assert call(leave_async, ctx) == ToolOutcome("SystemExit: bye", True, "raised")
 
 
-def test_the_traceback_is_for_the_log_with_the_ids_as_fields(
+def test_traceback_is_logged_with_the_ids_as_fields(
     ctx: ToolContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcome = call(raising(ValueError("secret path")), ctx)
@@ -130,7 +130,7 @@ def test_the_traceback_is_for_the_log_with_the_ids_as_fields(
     }  # fmt: skip
 
 
-def test_a_tool_error_is_no_news_for_the_log(ctx: ToolContext, caplog: pytest.LogCaptureFixture) -> None:
+def test_tool_error_is_not_logged(ctx: ToolContext, caplog: pytest.LogCaptureFixture) -> None:
     call(raising(ToolError("closed")), ctx)
 
     assert logged(caplog) == []
@@ -149,7 +149,7 @@ class Broken(BaseModel):
         raise KeyError("the author's own mistake")
 
 
-def test_an_author_whose_validator_fails_is_told_apart_from_a_model_that_errs(ctx: ToolContext) -> None:
+def test_error_in_a_validator_is_not_an_invalid_argument(ctx: ToolContext) -> None:
     @tool
     def f(x: Picky) -> None:
         """Do."""
@@ -157,7 +157,7 @@ def test_an_author_whose_validator_fails_is_told_apart_from_a_model_that_errs(ct
     assert call(f, ctx, '{"x": {}}').kind == "raised"
 
 
-def test_an_author_whose_serializer_fails_gives_an_unserialisable_result(ctx: ToolContext) -> None:
+def test_error_in_a_serializer_is_an_unserialisable_result(ctx: ToolContext) -> None:
     outcome = call(returning(Broken()), ctx)
 
     assert outcome.kind == "unserialisable"
@@ -175,7 +175,7 @@ def test_an_async_tool_is_awaited(ctx: ToolContext) -> None:
     assert call(f, ctx, '{"a": 1}').content == "2"
 
 
-def test_a_plain_function_may_hand_back_a_coroutine(ctx: ToolContext) -> None:
+def test_plain_function_may_return_a_coroutine(ctx: ToolContext) -> None:
     async def inner() -> str:
         return "inner"
 
@@ -187,7 +187,7 @@ def test_a_plain_function_may_hand_back_a_coroutine(ctx: ToolContext) -> None:
     assert call(f, ctx).content == "inner"
 
 
-def test_an_async_tool_runs_where_a_loop_is_running_already(ctx: ToolContext) -> None:
+def test_async_tool_runs_beside_a_running_loop(ctx: ToolContext) -> None:
     @tool
     async def f() -> str:
         """Do."""
@@ -263,7 +263,7 @@ def test_a_coroutine_that_clings_to_its_loop_is_left_behind(
     assert [record["left_behind"] for record in logged(caplog)] == [True]
 
 
-def test_a_validator_that_hangs_is_under_the_deadline_too(ctx: ToolContext) -> None:
+def test_hanging_validator_times_out(ctx: ToolContext) -> None:
     release = threading.Event()
 
     class Hanging(str):
@@ -284,7 +284,7 @@ def test_a_validator_that_hangs_is_under_the_deadline_too(ctx: ToolContext) -> N
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0])
-def test_a_tool_built_without_time_times_out_at_once(timeout_s: float, ctx: ToolContext) -> None:
+def test_tool_with_a_timeout_of_zero_times_out_at_once(timeout_s: float, ctx: ToolContext) -> None:
     release = threading.Event()
 
     @tool
@@ -338,7 +338,7 @@ def test_context_variables_reach_the_tool_and_its_changes_stay_with_it(ctx: Tool
     assert (call(who, ctx).content, call(who_async, ctx).content, tenant.get()) == ("acme", "acme", "acme")
 
 
-def test_an_interrupt_of_the_waiting_thread_goes_up_and_stops_the_tool(
+def test_interrupt_of_the_waiting_thread_is_raised_and_stops_the_tool(
     ctx: ToolContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, stopped = threading.Event(), threading.Event()
@@ -389,7 +389,7 @@ def test_a_method_without_its_object_is_an_outcome_too(ctx: ToolContext) -> None
     assert "toolkit's instance" in outcome.content
 
 
-def test_a_result_that_is_no_text_is_told_apart(ctx: ToolContext) -> None:
+def test_result_that_cannot_be_text_is_unserialisable(ctx: ToolContext) -> None:
     outcome = call(returning(object()), ctx)
 
     assert (outcome.kind, outcome.is_error) == ("unserialisable", True)

@@ -134,7 +134,7 @@ itself.append(itself)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_result_without_a_form_as_text_says_so_to_the_model(value: Any) -> None:
+def test_unserialisable_result_has_a_message_for_the_model(value: Any) -> None:
     with pytest.raises(Unserialisable) as refused:
         to_text(value)
 
@@ -142,21 +142,21 @@ def test_a_result_without_a_form_as_text_says_so_to_the_model(value: Any) -> Non
     assert type(value).__qualname__ in str(refused.value)
 
 
-def test_a_coroutine_is_no_result() -> None:
+def test_coroutine_is_not_a_result() -> None:
     coroutine = never_awaited()
     with pytest.raises(Unserialisable):
         to_text(coroutine)
     coroutine.close()
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | any_text,
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_json_like_results_become_json_that_postgres_can_store(value: Any) -> None:
+def test_json_results_become_json_that_postgres_can_store(value: Any) -> None:
     text = safe_text(to_text([value]))
 
     assert "\0" not in text
@@ -164,9 +164,9 @@ def test_json_like_results_become_json_that_postgres_can_store(value: Any) -> No
     assert "\0" not in json.dumps(json.loads(text)).encode().decode("unicode_escape")
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(any_text)
-def test_safe_text_can_be_stored_and_stays_the_same_where_it_could(text: str) -> None:
+def test_safe_text_can_be_stored_and_changes_nothing_else(text: str) -> None:
     safe = safe_text(text)
 
     safe.encode()
@@ -184,7 +184,7 @@ def test_a_cut_never_halves_a_character() -> None:
         assert set(body) == {"ü"}
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(st.text(), st.integers(min_value=0, max_value=300))
 def test_bounded_text_stays_within_its_bytes(text: str, max_bytes: int) -> None:
     cut = bounded(text, max_bytes)

@@ -78,7 +78,7 @@ class Careless(Toolkit):
         return self.needed
 
 
-def test_a_toolkit_holds_the_functions_it_was_given() -> None:
+def test_toolkit_has_the_functions_that_were_passed() -> None:
     maths = Toolkit("maths", [add, tool(double)])
 
     assert list(maths.tools()) == ["add", "double"]
@@ -104,7 +104,7 @@ def test_a_subclass_replaces_and_removes_the_tools_of_its_base() -> None:
     assert tools["up"].spec.description == "Count up twice as fast."
 
 
-def test_methods_and_given_functions_stand_side_by_side() -> None:
+def test_methods_and_passed_functions_are_both_tools() -> None:
     assert list(Counting(tools=[add]).tools()) == ["up", "zero", "sign", "add"]
 
 
@@ -126,21 +126,21 @@ def test_tools_are_selected_by_name(options: dict[str, Any], names: list[str]) -
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
-def test_selecting_a_tool_that_is_not_there_is_an_error_when_the_toolkit_is_made(option: str) -> None:
+def test_selecting_an_unknown_tool_is_an_error_when_the_toolkit_is_made(option: str) -> None:
     with pytest.raises(
         InvalidTool, match=r"Counting\('counting'\) has no tool reset .* it has sign, up, zero"
     ):
         Counting(0, **{option: ["reset"]})
 
 
-def test_collect_flattens_whatever_holds_tools_in_order() -> None:
+def test_collect_flattens_tools_in_order() -> None:
     found = collect([add, [tool(double), (Counting(),)], Toolkit("more", [other_add])])
 
     assert list(found) == ["add", "double", "up", "zero", "sign", "other_add"]
     assert all(isinstance(each, Tool) for each in found.values())
 
 
-def test_collect_makes_an_instance_of_a_class_that_needs_nothing() -> None:
+def test_collect_instantiates_a_class_without_arguments() -> None:
     assert list(collect([Counting])) == ["up", "zero", "sign"]
 
 
@@ -156,7 +156,7 @@ def test_the_same_function_twice_is_one_tool() -> None:
     assert list(collect([add, tool(add), counting, counting])) == ["add", "up", "zero", "sign"]
 
 
-def test_two_functions_under_one_name_are_refused_naming_both() -> None:
+def test_two_functions_of_one_name_are_refused_and_named() -> None:
     with pytest.raises(InvalidTool) as refused:
         collect([add, tool(name="add")(other_add)])
 
@@ -165,7 +165,7 @@ def test_two_functions_under_one_name_are_refused_naming_both() -> None:
     assert f"{__name__}.other_add" in str(refused.value)
 
 
-def test_the_same_method_of_two_instances_is_a_clash_that_names_the_instances() -> None:
+def test_same_method_of_two_instances_is_refused_and_both_are_named() -> None:
     class Named(Counting):
         def __repr__(self) -> str:
             return f"counting from {self.start}"

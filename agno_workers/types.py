@@ -1,0 +1,31 @@
+"""Values and types beside the names at the top level: what calls return, accept, and need for annotations."""
+
+from __future__ import annotations
+
+from agno_workers.core.messages import Audio, File, Image, Message, ModelSettings, Text, Usage
+from agno_workers.core.ports import Model
+from agno_workers.core.request import RunOptions, SubmitOptions
+from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.tool import Tool
+from agno_workers.knowledge.types import (
+    Chunking,
+    FeedbackConfig,
+    Progress,
+    Reference,
+    SearchConfig,
+    SearchResult,
+    SearchType,
+    Source,
+)
+from agno_workers.runs.queries import Event
+from agno_workers.sdk.approvals import Requirement
+from agno_workers.sdk.batch import BatchOptions
+from agno_workers.sdk.ingestion import Ingestion, IngestOptions
+from agno_workers.streams import Streamed
+
+__all__ = [
+    "Audio", "BatchOptions", "Chunking", "Event", "FeedbackConfig", "File", "Image", "IngestOptions",
+    "Ingestion", "Message", "Model", "ModelSettings", "Progress", "Reference", "Requirement", "Run",
+    "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Source", "Step", "StepKind", "StepStatus",
+    "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
+]  # fmt: skip
