@@ -63,9 +63,7 @@ def _show_groups(console: Console, groups: list[Group], now: datetime) -> None:
             (group.type, "red"), f": {screen.one_line(group.message or '', 200)}\n", (newest, "dim"),
         )  # fmt: skip
         console.print(screen.hanging(head, wide))
-    console.print(
-        Text("`agno-workers dead show ID` shows one; `dead redrive` sends failed runs again.", "dim")
-    )
+    console.print(Text("`agno-workers dead show ID` shows one; `dead retry` sends failed runs again.", "dim"))
 
 
 @app.command()
@@ -98,8 +96,8 @@ def _moves(letter: Letter) -> list[str]:
     run, show = letter.run_id, f"`agno-workers runs show {letter.run_id}` has the transcript."
     fork = f"`agno-workers runs fork {run} --at {letter.key}` makes it in a new run that begins there"
     if letter.is_run:
-        again = f"`agno-workers dead redrive {run}` sends it again: it goes on from its last good turn, under its own id."
-        told = f"Run {letter.parent_run_id}, which delegated it, was told that it failed, and waits no more: redrive or fork that one."
+        again = f"`agno-workers dead retry {run}` sends it again: it goes on from its last good turn, under its own id."
+        told = f"Run {letter.parent_run_id}, which delegated it, was told that it failed, and waits no more: retry or fork that one."
         return [told, show] if letter.parent_run_id else [again, show]
     if letter.tool == TURN:
         return [f"It is a turn of run {run}, which is {letter.run_status}: `agno-workers runs show {run}`."]
@@ -112,7 +110,7 @@ def _moves(letter: Letter) -> list[str]:
 
 
 @app.command()
-def redrive(
+def retry(
     id: str | None = typer.Argument(None, metavar="[ID]", help="Of a failed run."),
     agent: str | None = _AGENT,
     tool: str | None = _TOOL,
@@ -130,7 +128,7 @@ def redrive(
     if id is not None:
         if everything or not which.is_all or limit or dry_run:
             raise InvalidInput("give an ID, or filters, --all, --limit and --dry-run: not both.")
-        _redrive_one(id)
+        _retry_one(id)
     elif everything and not which.is_all:
         raise InvalidInput("--all is for all runs that failed: leave it out, or the filters.")
     elif which.is_all and not everything:
@@ -138,10 +136,10 @@ def redrive(
             "say which: an ID, --agent, --tool, --error or --since, or --all for all runs that failed."
         )
     else:
-        _redrive_many(which, limit, dry_run=dry_run)
+        _retry_many(which, limit, dry_run=dry_run)
 
 
-def _redrive_one(id: str) -> None:
+def _retry_one(id: str) -> None:
     given = connection.settings()
     with connection.database(given) as database, connection.client(given) as client:
         letter = database.dead_letters.letter(id)
@@ -151,7 +149,7 @@ def _redrive_one(id: str) -> None:
         if letter.status == RunStatus.FAILED and letter.parent_run_id is not None:
             raise InvalidInput(
                 f"run {letter.id} was delegated by {letter.parent_run_id}, which was told that it failed and waits no more: "
-                "redrive or fork that one."
+                "retry or fork that one."
             )
         if client.runs.get(id).retry():
             typer.echo(f"Run {letter.id} goes on from its last good turn.")
@@ -164,11 +162,11 @@ def _redrive_one(id: str) -> None:
             )
 
 
-def _redrive_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
+def _retry_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
     given = connection.settings()
     with connection.database(given) as database, connection.client(given) as client:
         dead = database.dead_letters
-        found = dead.redrivable(which)
+        found = dead.retryable(which)
         if dry_run:
             typer.echo(f"{min(found.runs, limit or found.runs)} run(s) would be sent again.")
         else:

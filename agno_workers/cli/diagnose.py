@@ -20,7 +20,7 @@ _KEEPERS_CHANGE = timedelta(seconds=5)
 _THEN = {"reject": "it is rejected", "approve": "it is approved", "fail": "the run fails"}
 
 
-def why_waiting(
+def diagnose(
     run: Run, steps: Sequence[Step], around: RunDiagnostics, consumed: Collection[str] | None
 ) -> list[str]:
     """What each open step of a run is waiting for, and what will end the run; empty when it is over.

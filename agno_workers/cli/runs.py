@@ -16,7 +16,7 @@ from rich.text import Text
 from agno_workers.cli import approvals as people
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import listening
-from agno_workers.cli.diagnose import why_waiting
+from agno_workers.cli.diagnose import diagnose
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
@@ -93,7 +93,7 @@ def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> N
         run, steps, transcript = look.run(run_id), look.steps(run_id), look.transcript(run_id)
         around = look.around(run_id)
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
-    why = [] if run.status.is_terminal else why_waiting(run, steps, around, _consumed(steps))
+    why = [] if run.status.is_terminal else diagnose(run, steps, around, _consumed(steps))
     if json:
         told = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
         told |= {"references": given}

@@ -84,7 +84,7 @@ class Letter(msgspec.Struct, frozen=True):
         return self.status in (RunStatus.FAILED, StepStatus.DEAD, StepStatus.UNKNOWN)
 
 
-class Redrivable(msgspec.Struct, frozen=True):
+class Retryable(msgspec.Struct, frozen=True):
     """How many failed runs may be sent again, and how many were delegated by a run that waits for them no more."""
 
     runs: int
@@ -114,9 +114,9 @@ class DeadLetters:
             )
         return msgspec.convert(rows[0], Letter)
 
-    def redrivable(self, which: Which) -> Redrivable:
+    def retryable(self, which: Which) -> Retryable:
         (row,) = self._pool.run(_SQL["count"], which.params)
-        return msgspec.convert(row, Redrivable)
+        return msgspec.convert(row, Retryable)
 
     def failed(self, which: Which, page: int = 200) -> Iterator[str]:
         """The ids of the failed runs that may be sent again, the oldest first, read little by little.

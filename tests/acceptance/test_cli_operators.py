@@ -295,7 +295,7 @@ def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
         assert len(type_("dead", "ls", "--json", "--since", "1h", *filters).json) == 1
     assert type_("dead", "ls", "--agent", "nobody").out == "Nothing of that kind is dead.\n"
 
-    bulk = ["dead", "redrive", "--error", "ModelRejected"]
+    bulk = ["dead", "retry", "--error", "ModelRejected"]
     assert type_(*bulk, "--dry-run").out == "3 run(s) would be sent again.\n"
     assert type_(*bulk, "--limit", "1").out == "1 run(s) were sent again.\n"  # and fails again
     invariants.until(lambda: type_(*bulk, "--dry-run").out.startswith("3 "))
@@ -304,8 +304,8 @@ def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
     assert [client.runs.get(run_id).result(timeout=30) for run_id in runs] == [
         f"order {number} is done" for number in range(3)
     ]
-    assert type_("dead", "redrive", "--all").out == "0 run(s) were sent again.\n"
-    assert "runs fork RUN --at KEY" in type_("dead", "redrive", "--tool", "closed").out
+    assert type_("dead", "retry", "--all").out == "0 run(s) were sent again.\n"
+    assert "runs fork RUN --at KEY" in type_("dead", "retry", "--tool", "closed").out
 
 
 def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
@@ -317,12 +317,12 @@ def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
     )
     shown = sentence(type_("dead", "show", run_id, COLUMNS="80").out)
     assert "ModelRejected: order 0 is locked by job-0" in shown
-    assert f"`agno-workers dead redrive {run_id}` sends it again" in shown
+    assert f"`agno-workers dead retry {run_id}` sends it again" in shown
     assert type_("dead", "show", run_id, "--json").json["reason"] == "model_rejected"
     locked.unlink()
-    assert type_("dead", "redrive", run_id).out == f"Run {run_id} goes on from its last good turn.\n"
+    assert type_("dead", "retry", run_id).out == f"Run {run_id} goes on from its last good turn.\n"
     assert client.runs.get(run_id).result(timeout=30) == "order 0 is done"
-    again = type_("dead", "redrive", run_id)
+    again = type_("dead", "retry", run_id)
     assert again.status == 2
     assert f"is done, and only a failed run is sent again: `agno-workers runs fork {run_id}`" in again.err
     assert "is done, not dead" in type_("dead", "show", run_id).err
@@ -335,7 +335,7 @@ def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client
     shown = sentence(type_("dead", "show", step_id, COLUMNS="80").out)
     assert 'arguments: {"text": "17"}' in shown
     assert f"`agno-workers runs fork {run_id} --at tool:1:0` makes it in a new run" in shown
-    refused = type_("dead", "redrive", step_id)
+    refused = type_("dead", "retry", step_id)
     assert refused.status == 2
     assert f"`agno-workers runs fork {run_id} --at tool:1:0`" in refused.err
     forked = type_(*f"runs fork {run_id} --at tool:1:0".split()).out.strip()
@@ -343,15 +343,15 @@ def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client
 
 
 DEAD_WRONG = {
-    "say which": ["redrive"],
-    "--all is for all": ["redrive", "--all", "--agent", "a"],
-    "not both": ["redrive", NOBODY, "--all"],
-    "no run and no step has the id": ["redrive", NOBODY],
+    "say which": ["retry"],
+    "--all is for all": ["retry", "--all", "--agent", "a"],
+    "not both": ["retry", NOBODY, "--all"],
+    "no run and no step has the id": ["retry", NOBODY],
     "no run and no step": ["show", NOBODY],
     "is not a run id": ["show", "nonsense"],
     "'2 parsecs' is no time: write": ["ls", "--since", "2 parsecs"],
     "'999999999999d' is no time": ["ls", "--since", "999999999999d"],
-    "'0s' is no time": ["redrive", "--since", "0s"],
+    "'0s' is no time": ["retry", "--since", "0s"],
 }
 
 

@@ -380,7 +380,7 @@ def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
 
 @story("C20", "children")
 def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
-    """A turn kills its process each time: after `runs.turn_attempts` deaths its run has failed and says why; cured and redriven, it
+    """A turn kills its process each time: after `runs.turn_attempts` deaths its run has failed and says why; cured and retried, it
     is done.
     """
     poison = folder / "poison"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.cli.diagnose import expiry, moves, why_waiting
+from agno_workers.cli.diagnose import expiry, moves, diagnose
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import ToolCall
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
@@ -137,7 +137,7 @@ WHY = {
 @pytest.mark.parametrize("case", WHY)
 def test_a_step_says_what_it_waits_for(case: str) -> None:
     step, around, listening, said = WHY[case]
-    assert why_waiting(RUN, [step], around, listening) == [said]
+    assert diagnose(RUN, [step], around, listening) == [said]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_follows_when_nobody_comes_is_said(need: WaitsFor, policy: Policy, 
     waiting = replace(WAITING, waits_for=need, policy=policy, expires_at=NOW + timedelta(seconds=5))
     assert expiry(waiting, NOW) == said
     assert expiry(replace(waiting, expires_at=None), NOW) == ""
-    (sentence,) = why_waiting(RUN, [ASKED], RunDiagnostics(NOW, waiting=(waiting,)), None)
+    (sentence,) = diagnose(RUN, [ASKED], RunDiagnostics(NOW, waiting=(waiting,)), None)
     assert f"({said})" in sentence
 
 
@@ -166,18 +166,18 @@ def test_tools_that_are_out_are_counted() -> None:
     held = replace(
         ASKED, id="b", key="tool:1:1", name="hold", status=StepStatus.RUNNING, started_at=ago(1), worker="w"
     )
-    first, second = why_waiting(RUN, [done, held], KEPT, None)
+    first, second = diagnose(RUN, [done, held], KEPT, None)
     assert first == "1 of 2 tool calls are out; the last one in wakes the next turn."
     assert second == "Tool hold is being worked on for 1 s by w."
 
 
 def test_a_paused_run_says_how_it_goes_on_and_not_that_a_worker_is_missing() -> None:
     paused = replace(RUN, paused_at=ago(90))
-    (said,) = why_waiting(paused, [TURN], KEPT, set())
+    (said,) = diagnose(paused, [TURN], KEPT, set())
     assert (
         said == "Paused for 1 min 30 s: no further step begins. `agno-workers runs resume r` lets it go on."
     )
-    assert len(why_waiting(paused, [WORKED], lease(3), None)) == 2  # what is under way ends
+    assert len(diagnose(paused, [WORKED], lease(3), None)) == 2  # what is under way ends
 
 
 @pytest.mark.parametrize(
@@ -190,26 +190,26 @@ def test_a_paused_run_says_how_it_goes_on_and_not_that_a_worker_is_missing() -> 
 )
 def test_a_deadline_is_told(seconds: float, keeper_s: float, said: str) -> None:
     run = replace(RUN, deadline_at=NOW + timedelta(seconds=seconds))
-    assert why_waiting(run, [TURN], RunDiagnostics(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
+    assert diagnose(run, [TURN], RunDiagnostics(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
 
 
 def test_a_budget_is_told() -> None:
     around = RunDiagnostics(NOW, limits=Limits(cost_usd=2.0))
-    said = why_waiting(replace(RUN, cost_usd=0.25), [TURN], around, None)[-1]
+    said = diagnose(replace(RUN, cost_usd=0.25), [TURN], around, None)[-1]
     assert said == "It has spent $0.25 of $2.00, and ends when that is spent."
 
 
 def test_a_run_that_is_over_waits_for_nothing() -> None:
-    assert why_waiting(replace(RUN, status=RunStatus.DONE), [TURN], KEPT, None) == []
+    assert diagnose(replace(RUN, status=RunStatus.DONE), [TURN], KEPT, None) == []
 
 
 def test_a_run_that_nothing_moves_says_how_to_go_on() -> None:
-    (said,) = why_waiting(RUN, [replace(TURN, status=StepStatus.DONE)], KEPT, None)
+    (said,) = diagnose(RUN, [replace(TURN, status=StepStatus.DONE)], KEPT, None)
     assert "`agno-workers runs fork r --at STEP`" in said
 
 
 def test_a_run_without_steps_ends_as_another_one_does() -> None:
-    (said,) = why_waiting(RUN, [], KEPT, None)
+    (said,) = diagnose(RUN, [], KEPT, None)
     assert "idempotency key" in said
 
 
@@ -223,7 +223,7 @@ def test_of_an_ingestion_the_steps_that_wait_are_counted() -> None:
     later = replace(
         BATCH, kind=StepKind.EMBED, key="embed:1", status=StepStatus.WAITING, waits_for=WaitsFor.WINDOW
     )
-    said = why_waiting(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
+    said = diagnose(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
     assert said == [
         "A batch of documents is being worked on for 20 s by w1; if that worker falls silent, its lease ends in 5 s.",
         "A batch of documents waits in queue 'knowledge' since 3 s for a free worker. So do 1 more steps.",
@@ -232,5 +232,5 @@ def test_of_an_ingestion_the_steps_that_wait_are_counted() -> None:
 
 
 def test_an_ingestion_between_two_steps_is_not_stuck() -> None:
-    (said,) = why_waiting(INGESTION, [replace(BATCH, status=StepStatus.DONE)], KEPT, None)
+    (said,) = diagnose(INGESTION, [replace(BATCH, status=StepStatus.DONE)], KEPT, None)
     assert "within a second" in said
