@@ -29,8 +29,12 @@ COLOURS = {
 }
 
 
-def console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+_WIDE = 1000
+
+
+def console(*, stderr: bool = False, wide: bool = False) -> Console:
+    """Return a console as wide as the terminal; `wide`: one that cuts nothing off."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=_WIDE if wide else None)
 
 
 def table(
@@ -83,6 +87,11 @@ def one_line(text: str, width: int) -> str:
     """Return the beginning of a text on one line."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 run` or `1,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_json(value: Any) -> str:
