@@ -1,4 +1,4 @@
-"""`agno-workers agents`: list the agents that workers have registered, and those of the code here."""
+"""`agno-workers agents`: list the agents that workers have registered, and those of AGNO_IMPORTS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from agno_workers.registry import Registry
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List agents.")
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List agents."
+)
 
 
 @app.callback()
@@ -27,7 +29,7 @@ def root() -> None:
 
 @app.command()
 def ls(json: bool = typer.Option(False, "--json", help="Print JSON, with whole definitions.")) -> None:
-    """List the agents that workers have registered in Postgres and, if AGNO_IMPORTS is set, those of the code here."""
+    """List the agents that workers have registered, and those of AGNO_IMPORTS if it is set."""
     settings = connection.settings()
     known = {agent.name: agent for agent in _in_code(settings)}
     now = datetime.now(UTC)

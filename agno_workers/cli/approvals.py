@@ -28,10 +28,10 @@ from agno_workers.repositories import Database
 from agno_workers.runs.queries import Waiting
 from agno_workers.sdk.approvals import Requirement
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _MAX_SHOWN_CHARS = 400
 _STEP = typer.Argument(
-    metavar="STEP", help="The id of the step, or of a run in which one step waits; a short one will do."
+    metavar="STEP", help="The id of the step, or of a run in which one step waits, whole or short."
 )
 _BY = typer.Option(None, "--by", help="The name to record; default: your user name.")
 
@@ -152,7 +152,7 @@ def complete(
 def resolve(
     step: str = _STEP,
     result: str | None = typer.Argument(
-        None, metavar="[RESULT]", help="With --happened: the text that the model reads."
+        None, metavar="RESULT", help="With --happened: the text that the model reads."
     ),
     happened: bool = typer.Option(False, "--happened", help="The call took effect."),
     again: bool = typer.Option(False, "--again", help="The call did not take effect: make it again."),

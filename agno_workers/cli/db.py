@@ -7,7 +7,12 @@ import typer
 from agno_workers.cli import connection
 from agno_workers.cli.servers import upgrade
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="Upgrade the database schema.")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Upgrade the database schema.",
+)
 
 
 @app.callback()

@@ -19,6 +19,7 @@ from agno_workers.runs.dead import TURN, Group, Letter, Which
 from agno_workers.sdk.handles import RunHandle
 
 app = typer.Typer(
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="Dead letters: failed runs, and tool calls that died or whose outcome is unknown.",
@@ -70,7 +71,7 @@ def _show_groups(console: Console, groups: list[Group], now: datetime, *, wide: 
 
 @app.command()
 def show(
-    id: str = typer.Argument(metavar="ID", help="The id of a run or a step; a short one will do."),
+    id: str = typer.Argument(metavar="ID", help="The id of a run or a step, whole or short."),
     json: bool = _AS_JSON,
 ) -> None:
     """Show one dead letter: its error, and what can be done about it."""
@@ -106,7 +107,7 @@ def _moves(letter: Letter) -> list[str]:
     fork = f"`agno-workers runs fork {run} --at {letter.key}` makes the call in a new run"
     if letter.is_run:
         retry = f"`agno-workers dead retry {run}` retries it: it continues from its last good turn, under its own id."
-        parent = f"Run {letter.parent_run_id} delegated it, and has its failure as a result: retry or fork that run."
+        parent = f"Run {letter.parent_run_id} delegated it, and has received its failure as a result: retry or fork that run."
         return [parent if letter.parent_run_id else retry, show]
     if letter.tool == TURN:
         return [f"It is a turn of run {run}, which is {letter.run_status}: `agno-workers runs show {run}`."]
@@ -119,9 +120,7 @@ def _moves(letter: Letter) -> list[str]:
 
 @app.command()
 def retry(
-    id: str | None = typer.Argument(
-        None, metavar="[ID]", help="The id of a failed run; a short one will do."
-    ),
+    id: str | None = typer.Argument(None, metavar="ID", help="The id of a failed run, whole or short."),
     agent: str | None = _AGENT,
     tool: str | None = _TOOL,
     error: str | None = _ERROR,
@@ -134,7 +133,7 @@ def retry(
 ) -> None:
     """Retry failed runs: each continues from its last good turn, under its own id. Safe to repeat.
 
-    Filters and --all skip runs that another run delegated: that run has their failure as a result.
+    Filters and --all skip runs that another run delegated: the other run has received the failure as a result.
     """
     which = Which(agent, tool, error, _span(since))
     if id is not None:
@@ -160,7 +159,7 @@ def retry_run(id: str) -> None:
             raise InvalidInput(f"{_named(letter)} is not a run, and only runs are retried. {move}")
         if letter.status == RunStatus.FAILED and letter.parent_run_id is not None:
             raise InvalidInput(
-                f"run {letter.parent_run_id} delegated run {letter.id}, and has its failure as a result: retry or fork that run."
+                f"run {letter.parent_run_id} delegated run {letter.id}, and has received its failure as a result: retry or fork that run."
             )
         if RunHandle(letter.id, database).retry():
             typer.echo(f"Run {letter.id} continues from its last good turn.")
@@ -181,7 +180,9 @@ def _retry_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
         else:
             typer.echo(f"Retried {count(_retry_each(database, which, limit), 'run')}.")
     if found.delegated:
-        typer.echo(f"Skipped {count(found.delegated, 'delegated run')}: other runs have their failures.")
+        typer.echo(
+            f"Skipped {count(found.delegated, 'delegated run')}: other runs have received their failures."
+        )
     if which.tool not in (None, TURN):
         typer.echo(
             "Tool calls are not retried: `agno-workers runs fork RUN --at KEY` makes one in a new run; "

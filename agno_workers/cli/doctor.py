@@ -28,7 +28,7 @@ from agno_workers.runs.queries import Stuck
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _RECENTLY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
@@ -202,7 +202,7 @@ def _queues(settings: Settings) -> list[Finding]:
     for queue, (ready, oldest) in sorted(waiting.items()):
         if queue not in workers:
             since = screen.length(now - oldest)
-            text = f"No worker consumes the queue {queue!r}, where {count(ready, 'step')} waited up to {since}: start one with `-Q {queue}`."
+            text = f"No worker consumes the queue {queue!r} ({count(ready, 'step')}, waiting for up to {since}): start one with `-Q {queue}`."
             found.append(Finding("fail", "queues", text))
     return found or [
         Finding("warn", "queues", "no workers, and no steps that wait: `agno-workers up` starts workers.")

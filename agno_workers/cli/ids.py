@@ -52,7 +52,7 @@ def whole_id(database: Database, text: str, *kinds: IdKind) -> str:
             raise InvalidInput(f"no {name} has an id that begins or ends with {text!r}: {lists}.")
         case found:
             raise InvalidInput(
-                f"{text!r} fits more than one id, use more characters of one of these: {', '.join(found)}."
+                f"{text!r} fits several ids: use more characters of one of them, such as {', '.join(found)}."
             )
 
 

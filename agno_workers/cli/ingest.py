@@ -27,7 +27,7 @@ from agno_workers.knowledge.store.bases import Failure
 from agno_workers.knowledge.types import Progress
 from agno_workers.sdk.ingestion import Ingestion, given, options
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.25
 _HINT_AFTER_S = 5.0
 _LINE_EVERY_S = 5.0

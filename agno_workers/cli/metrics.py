@@ -24,7 +24,7 @@ from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.runs.metrics import Counted, counted
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 MOST = 50
 """The most values of the first label of one metric; the smallest others are summed as OTHERS."""
 OTHERS = "(others)"

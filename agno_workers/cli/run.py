@@ -18,14 +18,14 @@ from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 from agno_workers.streams import Streamed
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _HINT_AFTER_S = 5.0
 
 
 @app.command()
 def run(
-    agent: str = typer.Argument(help="The agent's name."),
-    text: str = typer.Argument(help="The input; - reads it from standard input."),
+    agent: str = typer.Argument(metavar="AGENT", help="The agent's name."),
+    text: str = typer.Argument(metavar="INPUT", help="The input; - reads it from standard input."),
     wait: bool = typer.Option(
         True, "--wait/--no-wait", help="Wait for the answer, or print the id of the run and exit."
     ),

@@ -28,6 +28,7 @@ from agno_workers.knowledge.types import Reference
 from agno_workers.runs.queries import Event, Listed, RunDiagnostics
 
 app = typer.Typer(
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="List runs, show one, steer it, and answer calls that wait for a person.",
@@ -38,7 +39,7 @@ _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
 _AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
 _AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
-_RUN = typer.Argument(metavar="ID", help="The id of a run; a short one will do.")
+_RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
 
 
 @app.command()
@@ -292,9 +293,9 @@ def _show_events(console: Console, found: Sequence[Event]) -> None:
 
 
 def _about(event: Event) -> str:
-    attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
-    error = f": {event.error.get('type')}: {event.error.get('message')}" if event.error else ""
-    return f"{event.name}{attempt}{error}"
+    attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
+    error = f"{event.error.get('type')}: {event.error.get('message')}" if event.error else ""
+    return ", ".join(part for part in (event.name, attempt, error) if part)
 
 
 @app.command()

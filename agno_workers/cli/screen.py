@@ -29,12 +29,13 @@ COLOURS = {
 }
 
 
-_WIDE = 1000
+_WIDE = (1000, 25)
 
 
 def console(*, stderr: bool = False, wide: bool = False) -> Console:
     """Return a console as wide as the terminal; `wide`: one that cuts nothing off."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=_WIDE if wide else None)
+    width, height = _WIDE if wide else (None, None)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width, height=height)
 
 
 def table(
@@ -120,7 +121,7 @@ def hanging(line: Text, indent: int) -> Table:
     """Print the first `indent` characters of a line, and wrap the rest to their right."""
     rows = Table.grid()
     rows.add_column(width=indent, no_wrap=True)
-    rows.add_column()
+    rows.add_column(overflow="fold")
     rows.add_row(line[:indent], line[indent:])
     return rows
 

@@ -13,7 +13,9 @@ from agno_workers.cli.consumers import state
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List workers.")
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List workers."
+)
 
 
 @app.callback()
