@@ -323,11 +323,11 @@ def _clocks(settings: Settings) -> list[Finding]:
         differences = {"Postgres": _behind(look.now), "Redis": _behind(lambda: _redis_now(client))}
     worst = max(differences.values(), key=abs)
     level = "ok" if abs(worst) < _CLOCKS_WARN else "warn" if abs(worst) < _CLOCKS_FAIL else "fail"
-    said = ", ".join(
+    differ = ", ".join(
         f"{name} {by.total_seconds():+.3f} s from this machine" for name, by in differences.items()
     )
     move = "" if level == "ok" else ": synchronize the clocks with NTP."
-    return [Finding(level, "clocks", said + move)]
+    return [Finding(level, "clocks", differ + move)]
 
 
 def _behind(now: Callable[[], datetime]) -> timedelta:

@@ -102,9 +102,9 @@ def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
     why = diagnose(run, steps, around, consumers(workers, settings))
     if json:
-        told = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
-        told |= {"references": given}
-        typer.echo(screen.as_json(told))
+        shown = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
+        shown |= {"references": given}
+        typer.echo(screen.as_json(shown))
         return
     console = screen.console()
     _show_run(console, run, around)
