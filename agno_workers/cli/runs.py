@@ -102,7 +102,13 @@ def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
     why = diagnose(run, steps, around, consumers(workers, settings))
     if json:
-        shown = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
+        shown = {
+            "run": run,
+            "why": why,
+            "steps": steps,
+            "children": around.children,
+            "transcript": transcript,
+        }
         shown |= {"references": given}
         typer.echo(screen.as_json(shown))
         return
