@@ -292,7 +292,12 @@ def events(
 def _show_events(console: Console, found: Sequence[Event]) -> None:
     columns = ("number", "time (UTC)", "event", "about")
     rows = [
-        (str(each.number), f"{each.at:%Y-%m-%d %H:%M:%S}", each.event, screen.one_line(_about(each), 200))
+        (
+            str(each.number),
+            f"{each.at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            each.event,
+            screen.one_line(_about(each), 200),
+        )
         for each in found
     ]
     console.print(screen.table(console.width, columns, rows, right=("number",)))

@@ -8,7 +8,7 @@ import pytest
 
 from agno_workers.cli.connection import without_password
 from agno_workers.cli.ids import short_ids
-from agno_workers.cli.screen import age, dollars, length, one_line, table
+from agno_workers.cli.screen import age, console, dollars, length, one_line, table
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -75,3 +75,10 @@ def test_short_ids_are_as_long_as_tells_them_apart() -> None:
     first, second = "0198c0de-0000-7000-8000-00000000abcd", "0198c0de-0000-7000-8000-10000000abcd"
     assert short_ids([first, first]) == {first: "0000abcd"}
     assert short_ids([first, second]) == {first: "00000000abcd", second: "10000000abcd"}
+
+
+def test_wide_console_is_wide_on_a_dumb_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert console(wide=True).width > 200
+    assert console().width == 80
