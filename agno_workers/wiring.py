@@ -160,7 +160,7 @@ class Services:
                 self.engine.queue_of(agent),
                 description=agent.description,
                 definition=self.engine.plan(agent.name).definition.content,
-                tools=tuple(self.engine.plan(agent.name).tools),
+                tools=(*self.engine.plan(agent.name).tools, *self.engine.plan(agent.name).members),
             )
             for agent in self.registry.all()
         )

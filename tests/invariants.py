@@ -392,7 +392,7 @@ MOVES = {
     "end_step": "execute",
     "finish": "fan_out",
     "move_run": "fan_out",
-    "retry_run": "redrive",
+    "retry_run": "retry_run",
     "write_steps": "submit",
     "run_ended": "end",
     "size_chord": "submit_chord",

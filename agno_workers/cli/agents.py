@@ -1,116 +1,104 @@
-"""`agno-workers agents`: the agents that the workers of these settings serve."""
+"""`agno-workers agents`: list the agents that workers have registered, and those of AGNO_IMPORTS."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
 
+import msgspec
 import typer
+from rich.text import Text
 
-from agno_workers import settings as settings_module
 from agno_workers.cli import connection, screen
-from agno_workers.core.agent import Agent, Limits
-from agno_workers.errors import SettingsError
-from agno_workers.knowledge.types import use_of
+from agno_workers.cli.screen import count
+from agno_workers.core.agent import Limits, Prices
+from agno_workers.engine.plan import AgentPlan
+from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.registry import Registry
-from agno_workers.tools import collect
+from agno_workers.runs.agents import RegisteredAgent
+from agno_workers.settings import Settings
 
 app = typer.Typer(
-    pretty_exceptions_enable=False, no_args_is_help=True, help="The agents that AGNO_IMPORTS brings."
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List agents."
 )
 
 
 @app.callback()
-def agents() -> None:
-    """Keeps `ls` a command of its own."""
+def root() -> None:
+    """Without a callback, typer would drop the name of the only command."""
 
 
 @app.command()
-def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the agents that AGNO_IMPORTS brings."""
-    settings = settings_module.load()
-    if not settings.imports:
-        raise SettingsError(
-            "AGNO_IMPORTS is not set: name the modules that define your agents, as in AGNO_IMPORTS=myapp.agents."
-        )
-    connection.import_from_here()
-    known = Registry.importing(*settings.imports).all()
+def ls(json: bool = typer.Option(False, "--json", help="Print JSON, with whole definitions.")) -> None:
+    """List the agents that workers have registered, and those of AGNO_IMPORTS if it is set."""
+    settings = connection.settings()
+    known = {agent.name: agent for agent in _in_code(settings)}
+    now = datetime.now(UTC)
+    try:
+        with connection.database(settings) as database:
+            known |= {agent.name: agent for agent in database.agents.all()}
+            now = database.queries.now()
+    except (SettingsError, Unavailable) as error:
+        if not known:
+            raise
+        typer.echo(f"Only the agents of AGNO_IMPORTS are listed: {error}", err=True)
+    agents = [known[name] for name in sorted(known)]
     if json:
-        typer.echo(screen.as_json([_described(agent, settings.queues.agents) for agent in known]))
-        return
-    if not known:
-        typer.echo(f"No agents stand in {', '.join(settings.imports)}.")
-        return
+        typer.echo(screen.as_json(agents))
+    for agent in () if json else agents:
+        _show(agent, now)
+    if not agents and not json:
+        typer.echo("No agents: workers register theirs when they start.")
+
+
+def _in_code(settings: Settings) -> list[RegisteredAgent]:
+    """Return the agents of AGNO_IMPORTS as a worker would register them. Raises SettingsError, InvalidTool and InvalidInput."""
+    if not settings.imports:
+        return []
+    connection.import_from_here()
+    plans = [AgentPlan.of(agent) for agent in Registry.importing(*settings.imports).all()]
+    return [
+        RegisteredAgent(
+            plan.agent.name, plan.agent.queue or settings.queues.agents, description=plan.agent.description,
+            definition=plan.definition.content, tools=(*plan.tools, *plan.members),
+        )
+        for plan in plans
+    ]  # fmt: skip
+
+
+def _show(agent: RegisteredAgent, now: datetime) -> None:
     console = screen.console()
-    names = max(len(agent.name) for agent in known)
-    models = max(len(_model(agent)) for agent in known)
-    for agent in known:
-        line = f"{agent.name:<{names}}  {_model(agent):<{models}}  {agent.queue or settings.queues.agents}"
-        console.print(line, style="bold", markup=False)
-        for text in _details(agent):
-            console.print(screen.indented(text))
+    seen = f"registered {screen.age(agent.seen_at, now)} ago" if agent.seen_at else "not registered"
+    facts = [agent.definition.get("model", ""), f"queue {agent.queue}", seen]
+    console.print(
+        Text.assemble((agent.name, "bold"), "  ", ", ".join(fact for fact in facts if fact)), soft_wrap=True
+    )
+    for line in (
+        screen.one_line(agent.description, 200), _named("tools", ", ".join(agent.tools)),
+        _named("limits", _limits(agent)), _named("prices", _prices(agent)),
+    ):  # fmt: skip
+        if line:
+            console.print(screen.indented(line))
 
 
-def _described(agent: Agent, queue: str) -> dict[str, Any]:
-    """Raises InvalidTool for a tool that could not be offered to a model."""
-    return {
-        "name": agent.name,
-        "model": _model(agent),
-        "queue": agent.queue or queue,
-        "description": agent.description,
-        "tools": _tools(agent),
-        "members": _members(agent),
-        "knowledge": _knowledge(agent),
-        "limits": agent.limits,
-        "prices": agent.prices,
-    }
+def _named(name: str, text: str) -> str:
+    return f"{name}: {text}" if text else ""
 
 
-def _details(agent: Agent) -> list[str]:
-    """What there is to say beside its name, model and queue, a line each."""
-    limits, prices = _limits(agent.limits), agent.prices
-    cached = f", ${prices.cached_usd:g} cached" if prices and prices.cached_usd is not None else ""
-    lines = {
-        "": screen.one_line(agent.description, 200),
-        "tools: ": ", ".join(_tools(agent)),
-        "delegates to: ": ", ".join(_members(agent)),
-        "knowledge: ": _knowledge(agent) or "",
-        "limits: ": limits,
-        "prices: ": f"${prices.input_usd:g} in{cached}, ${prices.output_usd:g} out, for a million tokens"
-        if prices
-        else "",
-    }
-    return [f"{name}{text}" for name, text in lines.items() if text]
-
-
-def _model(agent: Agent) -> str:
-    return agent.model if isinstance(agent.model, str) else agent.model.name
-
-
-def _tools(agent: Agent) -> list[str]:
-    return sorted(collect(each for each in agent.tools if not isinstance(each, Agent)))
-
-
-def _members(agent: Agent) -> list[str]:
-    """The agents among its tools."""
-    return sorted(each.name for each in agent.tools if isinstance(each, Agent))
-
-
-def _knowledge(agent: Agent) -> str | None:
-    """What it searches, and how: `docs, by a tool, may add to it`."""
-    if agent.knowledge is None:
-        return None
-    use = use_of(agent.knowledge)
-    how = "by a tool" if use.way == "tool" else "with each question"
-    return f"{use.knowledge.name}, {how}{', may add to it' if use.feedback else ''}"
-
-
-def _limits(limits: Limits) -> str:
-    """Those that are not the defaults."""
-    said = {
-        "turns": f"{limits.turns} turn(s)",
-        "tool_calls": f"{limits.tool_calls} tool call(s)",
-        "tokens": f"{limits.tokens} tokens",
+def _limits(agent: RegisteredAgent) -> str:
+    """Return the limits that are not the defaults."""
+    limits = msgspec.convert(agent.definition.get("limits", {}), Limits)
+    texts = {
+        "turns": count(limits.turns or 0, "turn"),
+        "tool_calls": count(limits.tool_calls or 0, "tool call"),
+        "tokens": count(limits.tokens or 0, "token"),
         "cost_usd": screen.dollars(limits.cost_usd or 0),
         "deadline_s": f"{limits.deadline_s or 0:g} s",
     }
-    return ", ".join(text for name, text in said.items() if getattr(limits, name) != getattr(Limits(), name))
+    return ", ".join(text for name, text in texts.items() if getattr(limits, name) != getattr(Limits(), name))
+
+
+def _prices(agent: RegisteredAgent) -> str:
+    if (prices := msgspec.convert(agent.definition.get("prices"), Prices | None)) is None:
+        return ""
+    cached = f", ${prices.cached_usd:g} cached" if prices.cached_usd is not None else ""
+    return f"${prices.input_usd:g} in{cached}, ${prices.output_usd:g} out, per million tokens"

@@ -1,6 +1,6 @@
-"""People in the loop: `agno-workers runs waiting`, and the commands that answer what waits.
+"""`agno-workers runs waiting`, and the commands that answer a call which waits for a person.
 
-Each takes the id of a step, or of a run in which one step waits. What is said is recorded with the name of who said it.
+Each takes the id of a step, or of a run in which one step waits, and records the answer with a name.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from rich.text import Text
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.diagnose import ASKS, expiry, moves
+from agno_workers.cli.ids import short_ids, whole_id
+from agno_workers.cli.screen import count
 from agno_workers.core.run import WaitsFor
 from agno_workers.errors import InvalidInput, NotWaiting, RunNotFound
+from agno_workers.repositories import Database
+from agno_workers.runs.queries import Waiting
 from agno_workers.sdk.approvals import Requirement
-from agno_workers.sdk.client import Client
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _MAX_SHOWN_CHARS = 400
-_STEP = typer.Argument(metavar="STEP", help="The id of the step, or of a run in which one thing waits.")
-_BY = typer.Option(None, "--by", help="Who says so; default: your name on this machine.")
+_STEP = typer.Argument(
+    metavar="STEP", help="The id of the step, or of a run in which one step waits, whole or short."
+)
+_BY = typer.Option(None, "--by", help="The name to record; default: your user name.")
 
 
 @app.command()
 def waiting(
-    run_id: str | None = typer.Option(None, "--run", metavar="ID", help="Only what waits in this run."),
-    limit: int = typer.Option(100, "--limit", min=1, max=10_000, help="At most so many, the oldest first."),
-    json: bool = typer.Option(False, "--json", help="Print JSON."),
+    run: str | None = typer.Option(None, "--run", metavar="ID", help="Only this run."),
+    limit: int = typer.Option(100, "--limit", min=1, max=10_000, help="Show at most this many."),
+    wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
+    json: bool = typer.Option(False, "--json", help="Print JSON, with whole ids."),
 ) -> None:
-    """List what waits for a person, or for somebody outside: which call, of whom, since when, and how to answer."""
-    with connection.client(connection.settings()) as client, connection.look() as look:
-        status = None if run_id is None else look.run(run_id).status  # raises RunNotFound
-        found = (
-            client.approvals.list(limit) if run_id is None else client.runs.get(run_id).requirements[:limit]
-        )
-        now = look.now()
-    if json:
-        typer.echo(screen.as_json([_described(requirement) for requirement in found]))
-    elif found:
-        _show(screen.console(), found, now)
-    else:
-        typer.echo(
-            "Nothing waits for a person."
-            if status is None
-            else f"Nothing waits for a person: the run is {status}."
-        )
+    """List tool calls that wait for a person or for someone outside, the oldest first, and how to answer them."""
+    with connection.database() as database:
+        run_id = None if run is None else whole_id(database, run, "run")
+        status = None if run_id is None else database.queries.run(run_id).status  # raises RunNotFound
+        found, now = database.queries.waiting(run_id, limit=limit), database.queries.now()
+        if json:
+            typer.echo(screen.as_json([_described(Requirement(each, database)) for each in found]))
+        elif found:
+            _show(screen.console(), found, now, wide=wide)
+        else:
+            typer.echo(f"No call waits for a person{f': the run is {status}' if status else ''}.")
 
 
 def _described(requirement: Requirement) -> dict[str, Any]:
@@ -74,145 +74,144 @@ def _described(requirement: Requirement) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, found: Sequence[Requirement], now: datetime) -> None:
-    for requirement in found:
-        facts = requirement.facts
-        head = Text.assemble((requirement.tool, "bold"), f" waits for {ASKS[requirement.needs]}")
-        if requirement.needs is WaitsFor.ANSWER:
-            head.append(f" {', '.join(facts.policy.fields)}")
-        then = expiry(facts, now)
-        since = f"{facts.key} of {facts.agent}, since {screen.age(facts.created_at, now)}{f'; {then}' if then else ''}"
-        called = screen.one_line(facts.call.arguments, _MAX_SHOWN_CHARS)
+def _show(console: Console, found: Sequence[Waiting], now: datetime, *, wide: bool) -> None:
+    ids = {} if wide else short_ids(part for each in found for part in (each.step_id, each.run_id))
+    for each in found:
+        head = Text.assemble((each.name, "bold"), f" waits for {ASKS[each.waits_for]}")
+        if each.waits_for is WaitsFor.ANSWER:
+            head.append(f" {', '.join(each.policy.fields)}")
+        then = expiry(each, now)
+        facts = f"{each.key} of run {ids.get(each.run_id, each.run_id)} ({each.agent}), for {screen.age(each.created_at, now)}"
         console.print(head)
-        console.print(screen.indented(Text(f"run {requirement.run_id}", "dim")))
-        console.print(screen.indented(Text(since, "dim")))
-        console.print(screen.indented(f"arguments: {called}"))
-        if facts.error:
-            console.print(screen.indented(Text(str(facts.error.get("message")), "red")))
-        for move in moves(facts):
+        console.print(screen.indented(Text(f"{facts}; {then}" if then else facts, "dim")))
+        console.print(screen.indented(f"arguments: {screen.one_line(each.call.arguments, _MAX_SHOWN_CHARS)}"))
+        if each.error:
+            console.print(screen.indented(Text(str(each.error.get("message")), "red")))
+        for move in moves(each, ids.get(each.step_id)):
             console.print(screen.indented(Text(move, "cyan")))
 
 
 @app.command()
-def approve(step: str = _STEP, note: str | None = typer.Option(None, "--note"), by: str | None = _BY) -> None:
-    """Let a call be made as it stands."""
+def approve(
+    step: str = _STEP,
+    note: str | None = typer.Option(None, "--note", help="A note to record."),
+    by: str | None = _BY,
+) -> None:
+    """Approve a call: it is made with the arguments that it has."""
     with _requirement(step) as requirement:
         requirement.approve(by=_who(by), note=note)
-        _say(requirement, "approved, and will be made")
+        _report(requirement, "approved")
 
 
 @app.command()
 def reject(
     step: str = _STEP,
-    note: str = typer.Option("", "--note", help="Why; the model reads it."),
+    note: str = typer.Option("", "--note", help="The reason; the model reads it."),
     by: str | None = _BY,
 ) -> None:
-    """Don't let a call be made; the model is told so."""
+    """Reject a call: it is not made, and the model is told so."""
     with _requirement(step) as requirement:
         requirement.reject(note, by=_who(by))
-        _say(requirement, "rejected; the model is told so")
+        _report(requirement, "rejected; the model is told")
 
 
 @app.command()
 def answer(
     step: str = _STEP,
     values: list[str] = typer.Argument(
-        metavar="FIELD=VALUE...", help="A value is JSON, or else the text as it stands."
+        metavar="FIELD=VALUE...", help="Each VALUE is read as JSON if possible, and otherwise as text."
     ),
     by: str | None = _BY,
 ) -> None:
-    """Fill in the arguments that a call leaves to a person, and let it be made."""
+    """Fill in the arguments that a call leaves to a person: it is made with them."""
     filled = _values(values)
     with _requirement(step) as requirement:
         if unknown := sorted(filled.keys() - set(requirement.facts.policy.fields)):
             fields = ", ".join(requirement.facts.policy.fields) or "nothing"
             raise InvalidInput(f"{requirement.tool} asks for {fields}, not for {', '.join(unknown)}.")
         requirement.answer(filled, by=_who(by))
-        _say(requirement, "answered, and will be made")
+        _report(requirement, "answered")
 
 
 @app.command()
 def complete(
     step: str = _STEP,
     result: str = typer.Argument(
-        metavar="RESULT", help="What the model is to read; - reads it from standard input."
+        metavar="RESULT", help="The text that the model reads; - reads it from standard input."
     ),
-    error: bool = typer.Option(False, "--error", help="The call failed, and RESULT says why."),
+    error: bool = typer.Option(False, "--error", help="The call failed, and RESULT is the error."),
     by: str | None = _BY,
 ) -> None:
-    """Bring the result of a call that was made outside."""
+    """Set the result of a call that someone outside has made."""
     with _requirement(step) as requirement:
         requirement.complete(sys.stdin.read() if result == "-" else result, is_error=error, by=_who(by))
-        _say(requirement, "completed; the model is told the result")
+        _report(requirement, "completed; the model is told the result")
 
 
 @app.command()
 def resolve(
     step: str = _STEP,
     result: str | None = typer.Argument(
-        None, metavar="[RESULT]", help="With --happened: what the model is to read."
+        None, metavar="RESULT", help="With --happened: the text that the model reads."
     ),
-    happened: bool = typer.Option(False, "--happened", help="It took effect."),
-    again: bool = typer.Option(False, "--again", help="It did not: make the call now."),
+    happened: bool = typer.Option(False, "--happened", help="The call took effect."),
+    again: bool = typer.Option(False, "--again", help="The call did not take effect: make it again."),
     did_not_happen: bool = typer.Option(
-        False, "--did-not-happen", help="It did not, and the model is to be told so."
+        False, "--did-not-happen", help="The call did not take effect: tell the model."
     ),
     by: str | None = _BY,
 ) -> None:
-    """Say what became of a `once` call that was cut short: look whether it took effect first."""
+    """Report whether an interrupted `once` call took effect. Find out first."""
     if [happened, again, did_not_happen].count(True) != 1:
-        raise InvalidInput("say one of --happened, --again and --did-not-happen.")
+        raise InvalidInput("use exactly one of --happened, --again and --did-not-happen.")
     if result is not None and not happened:
-        raise InvalidInput("RESULT goes with --happened only: otherwise there is none.")
+        raise InvalidInput("RESULT needs --happened: without it the call has no result.")
     with _requirement(step) as requirement:
         requirement.resolve(happened, result, again=again, by=_who(by))
-        _say(requirement, "resolved, and will be made again" if again else "resolved; the model is told so")
+        _report(requirement, "resolved, and made again" if again else "resolved; the model is told")
 
 
 @contextmanager
-def _requirement(step: str) -> Iterator[Requirement]:
-    """What waits under that id, answerable inside. Raises NotWaiting, or InvalidInput where more than one thing waits in a run."""
-    with connection.client(connection.settings()) as client:
-        yield _find(client, step)
+def _requirement(id: str) -> Iterator[Requirement]:
+    """Open what waits under this id. Raises NotWaiting, or InvalidInput if more than one call waits in the run."""
+    with connection.database() as database:
+        yield Requirement(_find(database, whole_id(database, id, "step", "run")), database)
 
 
-def _find(client: Client, id: str) -> Requirement:
-    try:
-        handle = client.runs.get(id)
-    except RunNotFound:
-        raise InvalidInput(
-            f"{id!r} is the id of no step and of no run: `agno-workers runs waiting` lists what waits."
-        ) from None
-    in_run = handle.requirements
-    if len(in_run) > 1:
-        steps = ", ".join(f"{requirement.id} ({requirement.tool})" for requirement in in_run)
-        raise InvalidInput(
-            f"{len(in_run)} things wait in run {id}: name one of the steps {steps}.", run_id=id
-        )
-    if in_run:
-        return in_run[0]
-    try:
-        return client.approvals.get(id)
-    except NotWaiting as error:
-        try:
-            status = handle.status
-        except RunNotFound:
-            raise error from None
-        raise NotWaiting(
-            f"nothing in run {id} waits for a person: the run is {status}. `agno-workers runs show {id}` shows it.",
-            run_id=id,
-        ) from None
+def _find(database: Database, id: str) -> Waiting:
+    queries = database.queries
+    match queries.waiting(step_id=id, limit=1) or queries.waiting(run_id=id):
+        case [found]:
+            return found
+        case []:
+            try:
+                status = queries.run(id).status
+            except RunNotFound:
+                raise NotWaiting(
+                    f"step {id} does not wait for a person: it was answered, has expired, or does not exist. "
+                    "`agno-workers runs waiting` lists the calls that wait.",
+                    step_id=id,
+                ) from None
+            raise NotWaiting(
+                f"no call in run {id} waits for a person: the run is {status}. `agno-workers runs show {id}` shows it.",
+                run_id=id,
+            )
+        case several:
+            steps = ", ".join(f"{each.step_id} ({each.name})" for each in several)
+            raise InvalidInput(
+                f"{count(len(several), 'call')} wait in run {id}: name one of the steps {steps}.", run_id=id
+            )
 
 
 def _values(given: Sequence[str]) -> dict[str, Any]:
-    """`field=value` each. Raises InvalidInput."""
+    """Read `field=value` pairs. Raises InvalidInput."""
     values: dict[str, Any] = {}
     for pair in given:
         field, equals, value = pair.partition("=")
         if not equals or not field:
             raise InvalidInput(f"{pair!r} is not FIELD=VALUE, as in amount=12.")
         if field in values:
-            raise InvalidInput(f"{field} is given twice: give it one value.")
+            raise InvalidInput(f"{field} has two values: use one.")
         values[field] = _json_or_text(value)
     return values
 
@@ -233,5 +232,5 @@ def _who(by: str | None) -> str:
         return f"uid {os.getuid()}"
 
 
-def _say(requirement: Requirement, what: str) -> None:
+def _report(requirement: Requirement, what: str) -> None:
     typer.echo(f"{requirement.tool} ({requirement.id}) is {what}.")

@@ -1,4 +1,4 @@
-"""`agno-workers db`: the schema of the database."""
+"""`agno-workers db`: upgrade the schema of the database."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import typer
 from agno_workers.cli import connection
 from agno_workers.cli.servers import upgrade
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="The schema of the database.")
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Upgrade the database schema.",
+)
 
 
 @app.callback()
 def db() -> None:
-    """Keeps `upgrade` a command of its own."""
+    """Without a callback, typer would drop the name of the only command."""
 
 
 @app.command("upgrade")
 def bring() -> None:
-    """Run the migrations that are missing. Safe to run twice, also while workers run."""
+    """Execute missing migrations. Safe to repeat, and while workers run."""
     before, after = upgrade(connection.database_url(connection.settings()))
     typer.echo(
-        f"The schema is at {after}, as it was."
+        f"The schema is at {after} already."
         if before == after
         else f"The schema is at {after} (was: {before or 'none'})."
     )

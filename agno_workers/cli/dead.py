@@ -1,9 +1,8 @@
-"""`agno-workers dead`: what failed, like with like; why; and sending it again."""
+"""`agno-workers dead`: list what failed, grouped by error, show one, and retry failed runs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import typer
@@ -11,21 +10,25 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import connection, screen
+from agno_workers.cli.ids import short_ids, whole_id
+from agno_workers.cli.screen import count
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.errors import InvalidInput
+from agno_workers.repositories import Database
 from agno_workers.runs.dead import TURN, Group, Letter, Which
-from agno_workers.sdk.client import Client
+from agno_workers.sdk.handles import RunHandle
 
 app = typer.Typer(
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Dead letters: runs that failed, and tool calls that died or of which nobody knows what became.",
+    help="Dead letters: failed runs, and tool calls that died or whose outcome is unknown.",
 )
-_AS_JSON = typer.Option(False, "--json", help="Print JSON.")
-_AGENT = typer.Option(None, "--agent", help="Only this agent's.")
-_TOOL = typer.Option(None, "--tool", help="Only calls of this tool; `turn`: only runs that failed.")
-_ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only those that met this type of error.")
-_SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of this time: 90s, 15m, 2h, 7d.")
+_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
+_AGENT = typer.Option(None, "--agent", help="Only this agent.")
+_TOOL = typer.Option(None, "--tool", help="Only calls of this tool; `turn`: only failed runs.")
+_ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only this type of error.")
+_SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = timedelta(days=36500)
 _MAX_SHOWN_CHARS = 1000
@@ -37,42 +40,43 @@ def ls(
     tool: str | None = _TOOL,
     error: str | None = _ERROR,
     since: str | None = _SINCE,
-    limit: int = typer.Option(
-        50, "--limit", min=1, max=10_000, help="At most so many groups, the largest first."
-    ),
+    limit: int = typer.Option(50, "--limit", min=1, max=10_000, help="Show at most this many groups."),
+    wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
     json: bool = _AS_JSON,
 ) -> None:
-    """List what is dead, those together that died of the same: how many, when the newest did, and the id of one."""
+    """List dead letters grouped by error, the largest group first, with the id of one run or step of each."""
     which = Which(agent, tool, error, _span(since))
     with connection.database() as database:
         groups, now = database.dead_letters.groups(which, limit), database.queries.now()
     if json:
         typer.echo(screen.as_json(groups))
     elif groups:
-        _show_groups(screen.console(), groups, now)
+        _show_groups(screen.console(), groups, now, wide=wide)
     else:
-        typer.echo("Nothing is dead." if which.is_all else "Nothing of that kind is dead.")
+        typer.echo("No dead letters." if which.is_all else "No such dead letters.")
 
 
-def _show_groups(console: Console, groups: list[Group], now: datetime) -> None:
-    wide = max(len(str(group.letters)) for group in groups) + 2
+def _show_groups(console: Console, groups: list[Group], now: datetime, *, wide: bool) -> None:
+    margin = max(len(str(group.letters)) for group in groups) + 2
+    ids = short_ids(group.sample for group in groups)
     for group in groups:
-        newest = f"newest {screen.age(group.newest, now)} ago: {group.sample}"
+        newest = f"newest {screen.age(group.newest, now)} ago: {group.sample if wide else ids[group.sample]}"
         head = Text.assemble(
-            (f"{group.letters:>{wide - 2}}  ", "bold"), screen.status(group.status), f"  {group.agent} · {group.tool}  ",
+            (f"{group.letters:>{margin - 2}}  ", "bold"), screen.status(group.status), f"  {group.agent} · {group.tool}  ",
             (group.type, "red"), f": {screen.one_line(group.message or '', 200)}\n", (newest, "dim"),
         )  # fmt: skip
-        console.print(screen.hanging(head, wide))
-    console.print(
-        Text("`agno-workers dead show ID` shows one; `dead redrive` sends failed runs again.", "dim")
-    )
+        console.print(screen.hanging(head, margin))
+    console.print(Text("`agno-workers dead show ID` shows one; `dead retry` retries failed runs.", "dim"))
 
 
 @app.command()
-def show(id: str = typer.Argument(metavar="ID", help="Of a run or a step."), json: bool = _AS_JSON) -> None:
-    """Show one: what it met, and what can be done."""
+def show(
+    id: str = typer.Argument(metavar="ID", help="The id of a run or a step, whole or short."),
+    json: bool = _AS_JSON,
+) -> None:
+    """Show one dead letter: its error, and what can be done about it."""
     with connection.database() as database:
-        letter, now = database.dead_letters.letter(id), database.queries.now()
+        letter, now = _letter(database, id), database.queries.now()
     if not letter.is_dead:
         raise InvalidInput(
             f"{_named(letter)} is {letter.status}, not dead: `agno-workers runs show {letter.run_id}` shows it."
@@ -93,109 +97,115 @@ def show(id: str = typer.Argument(metavar="ID", help="Of a run or a step."), jso
         console.print(screen.hanging(Text(f"→ {move}", "yellow"), 2))
 
 
+def _letter(database: Database, id: str) -> Letter:
+    return database.dead_letters.letter(whole_id(database, id, "run", "step"))
+
+
 def _moves(letter: Letter) -> list[str]:
-    """What can be done about it."""
-    run, show = letter.run_id, f"`agno-workers runs show {letter.run_id}` has the transcript."
-    fork = f"`agno-workers runs fork {run} --at {letter.key}` makes it in a new run that begins there"
+    """Return what can be done about it, a sentence for each."""
+    run, show = letter.run_id, f"`agno-workers runs show {letter.run_id}` shows the transcript."
+    fork = f"`agno-workers runs fork {run} --at {letter.key}` makes the call in a new run"
     if letter.is_run:
-        again = f"`agno-workers dead redrive {run}` sends it again: it goes on from its last good turn, under its own id."
-        told = f"Run {letter.parent_run_id}, which delegated it, was told that it failed, and waits no more: redrive or fork that one."
-        return [told, show] if letter.parent_run_id else [again, show]
+        retry = f"`agno-workers dead retry {run}` retries it: it continues from its last good turn, under its own id."
+        parent = f"Run {letter.parent_run_id} delegated it, and has received its failure as a result: retry or fork that run."
+        return [parent if letter.parent_run_id else retry, show]
     if letter.tool == TURN:
         return [f"It is a turn of run {run}, which is {letter.run_status}: `agno-workers runs show {run}`."]
     if letter.status == StepStatus.UNKNOWN:
-        look = f"Find out whether it took effect; the call's idempotency key was {letter.id}."
-        ask = '`@tool(reconcile=…)` finds out by itself the next time, `on_unknown="ask"` asks a person.'
-        return [look, f"If it did not, {fork}.", ask, show]
-    goes_on = "was told" if letter.run_status.is_terminal else "is told, and goes on"
-    return [f"The model {goes_on}; this call is not made again. {fork}.", show]
+        check = f"Find out whether the call took effect; its idempotency key is {letter.id}."
+        ask = 'Next time, `@tool(reconcile=…)` finds out by itself, and `on_unknown="ask"` asks a person.'
+        return [check, f"If it did not, {fork}.", ask, show]
+    return [f"The model is told of the error, and its run does not repeat the call. {fork}.", show]
 
 
 @app.command()
-def redrive(
-    id: str | None = typer.Argument(None, metavar="[ID]", help="Of a failed run."),
+def retry(
+    id: str | None = typer.Argument(None, metavar="ID", help="The id of a failed run, whole or short."),
     agent: str | None = _AGENT,
     tool: str | None = _TOOL,
     error: str | None = _ERROR,
     since: str | None = _SINCE,
-    everything: bool = typer.Option(False, "--all", help="All runs that failed."),
-    limit: int | None = typer.Option(None, "--limit", min=1, help="At most so many, the oldest first."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many it would be."),
+    everything: bool = typer.Option(False, "--all", help="Retry all failed runs."),
+    limit: int | None = typer.Option(
+        None, "--limit", min=1, help="Retry at most this many, the oldest first."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only print how many runs would be retried."),
 ) -> None:
-    """Send failed runs again: each goes on from its last good turn, under its own id. Safe to repeat.
+    """Retry failed runs: each continues from its last good turn, under its own id. Safe to repeat.
 
-    In bulk, runs that others delegated are left out: whoever delegated them was told that they failed.
+    Filters and --all skip runs that another run delegated: the other run has received the failure as a result.
     """
     which = Which(agent, tool, error, _span(since))
     if id is not None:
         if everything or not which.is_all or limit or dry_run:
-            raise InvalidInput("give an ID, or filters, --all, --limit and --dry-run: not both.")
-        _redrive_one(id)
+            raise InvalidInput("use an ID, or filters, --all, --limit and --dry-run, but not both.")
+        retry_run(id)
     elif everything and not which.is_all:
-        raise InvalidInput("--all is for all runs that failed: leave it out, or the filters.")
+        raise InvalidInput("--all retries all failed runs: use it without filters.")
     elif which.is_all and not everything:
         raise InvalidInput(
-            "say which: an ID, --agent, --tool, --error or --since, or --all for all runs that failed."
+            "no runs are chosen: use an ID, --agent, --tool, --error or --since, or --all for all failed runs."
         )
     else:
-        _redrive_many(which, limit, dry_run=dry_run)
+        _retry_many(which, limit, dry_run=dry_run)
 
 
-def _redrive_one(id: str) -> None:
-    given = connection.settings()
-    with connection.database(given) as database, connection.client(given) as client:
-        letter = database.dead_letters.letter(id)
+def retry_run(id: str) -> None:
+    """Retry one run, and print what happened. Raises InvalidInput for what is not a failed run."""
+    with connection.database() as database:
+        letter = _letter(database, id)
         if not letter.is_run:
-            move = _moves(letter)[0] if letter.is_dead else f"It is {letter.status}: there is nothing to do."
-            raise InvalidInput(f"{_named(letter)} is no run, and only runs are sent again. {move}")
+            move = _moves(letter)[0] if letter.is_dead else f"It is {letter.status}."
+            raise InvalidInput(f"{_named(letter)} is not a run, and only runs are retried. {move}")
         if letter.status == RunStatus.FAILED and letter.parent_run_id is not None:
             raise InvalidInput(
-                f"run {letter.id} was delegated by {letter.parent_run_id}, which was told that it failed and waits no more: "
-                "redrive or fork that one."
+                f"run {letter.parent_run_id} delegated run {letter.id}, and has received its failure as a result: retry or fork that run."
             )
-        if client.runs.get(id).retry():
-            typer.echo(f"Run {letter.id} goes on from its last good turn.")
+        if RunHandle(letter.id, database).retry():
+            typer.echo(f"Run {letter.id} continues from its last good turn.")
         elif letter.status not in (RunStatus.DONE, RunStatus.CANCELLED):
-            typer.echo(f"Run {letter.id} is on its way already.")
+            typer.echo(f"Run {letter.id} has not ended: it is {database.queries.run(letter.id).status}.")
         else:
             raise InvalidInput(
-                f"run {letter.id} is {letter.status}, and only a failed run is sent again: "
-                f"`agno-workers runs fork {letter.id}` makes a new run of it."
+                f"run {letter.id} is {letter.status}, and only failed runs are retried: "
+                f"`agno-workers runs fork {letter.id}` starts a new run from it."
             )
 
 
-def _redrive_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
-    given = connection.settings()
-    with connection.database(given) as database, connection.client(given) as client:
-        dead = database.dead_letters
-        found = dead.redrivable(which)
+def _retry_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
+    with connection.database() as database:
+        found = database.dead_letters.retryable(which)
         if dry_run:
-            typer.echo(f"{min(found.runs, limit or found.runs)} run(s) would be sent again.")
+            typer.echo(f"{count(min(found.runs, limit or found.runs), 'run')} would be retried.")
         else:
-            typer.echo(f"{_send_again(dead.failed(which), client, limit)} run(s) were sent again.")
+            typer.echo(f"Retried {count(_retry_each(database, which, limit), 'run')}.")
     if found.delegated:
-        typer.echo(f"{found.delegated} were delegated by other runs, which wait for them no more: left out.")
+        typer.echo(
+            f"Skipped {count(found.delegated, 'delegated run')}: other runs have received their failures."
+        )
     if which.tool not in (None, TURN):
         typer.echo(
-            "Calls of a tool are not made again in place: `agno-workers runs fork RUN --at KEY` makes one in a new run; "
-            "`dead show ID` names both."
+            "Tool calls are not retried: `agno-workers runs fork RUN --at KEY` makes one in a new run; "
+            "`dead show ID` prints both."
         )
 
 
-def _send_again(run_ids: Iterator[str], client: Client, limit: int | None) -> int:
-    """How many were: one that somebody else has sent again meanwhile does not count."""
-    sent = 0
+def _retry_each(database: Database, which: Which, limit: int | None) -> int:
+    """Return how many were retried; one that somebody else has retried meanwhile does not count."""
+    retried = 0
     with screen.console(stderr=True).status("") as shown:
         try:
-            for run_id in run_ids:
-                sent += client.runs.get(run_id).retry()
-                shown.update(f"[dim]{sent} sent again[/]")
-                if sent == limit:
+            for run_id in database.dead_letters.failed(which):
+                retried += RunHandle(run_id, database).retry()
+                shown.update(f"[dim]{retried} retried[/]")
+                if retried == limit:
                     break
         except KeyboardInterrupt:
-            typer.echo(f"{sent} run(s) were sent again; the same command goes on with the others.", err=True)
+            typer.echo(
+                f"Retried {count(retried, 'run')}; the same command continues with the others.", err=True
+            )
             raise typer.Exit(130) from None
-    return sent
+    return retried
 
 
 def _named(letter: Letter) -> str:
@@ -203,11 +213,11 @@ def _named(letter: Letter) -> str:
 
 
 def _span(text: str | None) -> timedelta | None:
-    """`90s`, `15m`, `2h`, `7d`, `1w`. Raises InvalidInput."""
+    """Read `90s`, `15m`, `2h`, `7d` or `1w`. Raises InvalidInput."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw])", text.strip())
     seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not 0 < seconds <= _LONGEST.total_seconds():
-        raise InvalidInput(f"--since {text!r} is no time: write 90s, 15m, 2h or 7d.")
+        raise InvalidInput(f"--since {text!r} is not a length of time: use 90s, 15m, 2h or 7d.")
     return timedelta(seconds=seconds)

@@ -37,7 +37,7 @@ from agno_workers.local.demo.pipeline import Recorded, Watch, Watched
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _CHECK_EVERY_S = 0.1
 _LEASE_S = 6.0  # short, so that a killed worker is replaced soon
 

@@ -1,36 +1,40 @@
-"""Why a run is not over, in words. Pure: rows and the time in, sentences out, each with the next move where there is one."""
+"""Explain why a run has not ended. Pure: takes rows and the time, returns sentences, each with the next move if there is one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from agno_workers.cli.screen import dollars, length
+from agno_workers.cli.screen import count, dollars, length
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.runs.queries import RunDiagnostics, Waiting
 
 ASKS = {
     WaitsFor.CONFIRMATION: "a person to approve or reject it",
     WaitsFor.ANSWER: "a person to fill in",
-    WaitsFor.EXECUTION: "somebody outside to make the call",
+    WaitsFor.EXECUTION: "someone outside to make the call",
     WaitsFor.RESOLUTION: "a person to find out whether it took effect",
 }
-_KEEPERS_CHANGE = timedelta(seconds=5)
-"""While one worker's keeper takes over from another's, none leads."""
-_THEN = {"reject": "it is rejected", "approve": "it is approved", "fail": "the run fails"}
+_KEEPER_HANDOVER = timedelta(seconds=5)
+"""No keeper leads while one worker's keeper replaces another's."""
+_ON_TIMEOUT = {
+    "reject": "it is rejected in {}",
+    "approve": "it is approved in {}",
+    "fail": "the run fails in {}",
+}
 
 
-def why_waiting(
+def diagnose(
     run: Run, steps: Sequence[Step], around: RunDiagnostics, consumed: Collection[str] | None
 ) -> list[str]:
-    """What each open step of a run is waiting for, and what will end the run; empty when it is over.
+    """Return what each open step waits for, and what will end the run; empty when it has ended.
 
-    `consumed`: the queues that a worker listens to; None: not known.
+    `consumed`: the queues that a worker consumes; None if unknown.
     """
     if run.status.is_terminal:
         return []
     if not steps:
-        return ["It does no work of its own: it ends as the run does that has its idempotency key."]
+        return ["It has no steps of its own: it ends together with the run that has its idempotency key."]
     open_steps = [step for step in steps if step.status.is_open]
     if run.kind is RunKind.INGESTION:
         return [
@@ -39,21 +43,19 @@ def why_waiting(
             *_ends(run, around),
         ]
     if not open_steps:
-        move = (
-            f"`agno-workers runs fork {run.id} --at STEP` goes on from its last step, `runs cancel` ends it"
-        )
-        return [f"No step is open, so nothing will move it, which should not happen: {move}."]
+        fork = f"`agno-workers runs fork {run.id} --at STEP` starts a new run from its last step"
+        return [f"No step is open, which should not happen, and nothing will end the run: {fork}; cancel this one."]  # fmt: skip
     return [
         *_paused(run, around.now),
         *_fan_out(steps, open_steps),
-        *(said for step in open_steps for said in _why(run, step, around, consumed)),
+        *(sentence for step in open_steps for sentence in _waits(run, step, around, consumed)),
         *_ends(run, around),
     ]
 
 
-def moves(waiting: Waiting) -> list[str]:
-    """The commands that end a wait for a person."""
-    step = waiting.step_id
+def moves(waiting: Waiting, step: str | None = None) -> list[str]:
+    """Return the commands that answer a step; `step` replaces its id."""
+    step = step or waiting.step_id
     match waiting.waits_for:
         case WaitsFor.CONFIRMATION:
             moves = [f"approve {step}", f"reject {step}"]
@@ -70,27 +72,27 @@ def moves(waiting: Waiting) -> list[str]:
 
 
 def expiry(waiting: Waiting, now: datetime) -> str:
-    """What follows when nobody comes; empty where that may take for ever."""
+    """Return what happens if nobody answers; empty if it waits without a limit."""
     if waiting.expires_at is None:
         return ""
-    what = _THEN[waiting.policy.on_timeout]
+    outcome = _ON_TIMEOUT[waiting.policy.on_timeout]
     if waiting.waits_for is WaitsFor.RESOLUTION:
-        what = "the model is told that nobody knows"
+        outcome = "the model is told in {} that the outcome is unknown"
     elif waiting.policy.on_timeout == "approve" and waiting.waits_for is not WaitsFor.CONFIRMATION:
-        what = _THEN["reject"]
-    return f"in {length(waiting.expires_at - now)} {what}"
+        outcome = _ON_TIMEOUT["reject"]
+    return f"unless answered, {outcome.format(length(waiting.expires_at - now))}"
 
 
 def _paused(run: Run, now: datetime) -> Iterator[str]:
     if run.paused_at:
         yield (
-            f"Paused for {length(now - run.paused_at)}: no further step begins. "
-            f"`agno-workers runs resume {run.id}` lets it go on."
+            f"The run has been paused for {length(now - run.paused_at)}, and starts no further step: "
+            f"`agno-workers runs resume {run.id}` continues it."
         )
 
 
 def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]:
-    """How many calls of a turn are still out, where some are in."""
+    """Count the open calls of a turn, if some have ended."""
     if any(step.kind is StepKind.TURN for step in open_steps):
         return
     turn = open_steps[0].key.split(":")[1]
@@ -100,28 +102,32 @@ def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]
         if step.kind is not StepKind.TURN and step.key.partition(":")[2].split(":")[0] == turn
     }
     if len(open_steps) < len(of_turn):
-        yield f"{len(open_steps)} of {len(of_turn)} tool calls are out; the last one in wakes the next turn."
+        yield f"{len(open_steps)} of {len(of_turn)} tool calls are open; the next turn starts when the last one ends."
 
 
 def _ingestion(
     run: Run, open_steps: Sequence[Step], around: RunDiagnostics, consumed: Collection[str] | None
 ) -> Iterator[str]:
-    """Of an ingestion, which may have thousands of steps."""
+    """Summarize the steps of an ingestion, which may have thousands."""
     if not open_steps:
-        yield "No step is open at this moment: the keeper of a worker says within a second what follows."
-    yield from (_under_way(step, around) for step in open_steps if step.status is StepStatus.RUNNING)
+        yield "No step is open at the moment: the keeper schedules the next one within a second."
+    yield from (_running(step, around) for step in open_steps if step.status is StepStatus.RUNNING)
     ready = [step for step in open_steps if step.status is StepStatus.READY]
     if ready and run.paused_at is None:
-        more = f" So do {len(ready) - 1} more steps." if len(ready) > 1 else ""
-        yield f"{_in_queue(ready[0], around.now, consumed)}{more}"
+        others = len(ready) - 1
+        more = (
+            f" {count(others, 'more step')} {'waits' if others == 1 else 'wait'} with it." if others else ""
+        )
+        yield f"{_queued(ready[0], around.now, consumed)}{more}"
     if waiting := sum(step.status is StepStatus.WAITING for step in open_steps):
-        yield f"{waiting} step(s) wait for their turn: only so many of one ingestion are sent at a time."
+        verb = "is" if waiting == 1 else "are"
+        yield f"{count(waiting, 'step')} {verb} not sent yet: an ingestion has only a few in the queue at a time."
 
 
-def _why(run: Run, step: Step, around: RunDiagnostics, consumed: Collection[str] | None) -> Iterator[str]:
+def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Collection[str] | None) -> Iterator[str]:
     match step.status:
         case StepStatus.RUNNING:
-            yield _under_way(step, around)
+            yield _running(step, around)
         case StepStatus.WAITING if step.waits_for is WaitsFor.RUN:
             yield _delegated(step, around)
         case StepStatus.WAITING:
@@ -129,30 +135,28 @@ def _why(run: Run, step: Step, around: RunDiagnostics, consumed: Collection[str]
                 _asks(waiting, around.now) for waiting in around.waiting if waiting.step_id == step.id
             )
         case _ if run.paused_at is None:
-            yield _in_queue(step, around.now, consumed)
+            yield _queued(step, around.now, consumed)
 
 
-def _under_way(step: Step, around: RunDiagnostics) -> str:
+def _running(step: Step, around: RunDiagnostics) -> str:
     name, now = _named(step), around.now
+    on = f"on {step.worker}" + (f", attempt {step.attempt}" if step.attempt > 1 else "")
     since = f" for {length(now - step.started_at)}" if step.started_at else ""
-    attempt = f", attempt {step.attempt}" if step.attempt > 1 else ""
-    said = f"{name} is being worked on{since} by {step.worker}{attempt}"
     lease = around.leases.get(step.id)
     if lease is None:
-        return f"{said}."
+        return f"{name} has been running{since} {on}."
     if lease.until > now:
-        return f"{said}; if that worker falls silent, its lease ends in {length(lease.until - now)}."
-    dead = f"{name} was with {step.worker}{attempt}, whose lease ended {length(now - lease.until)} ago"
-    if not _is_kept(around):
-        return f"{dead}, and no keeper is alive to see to it: each worker brings one, so start a worker."
-    return f"{dead}: the keeper will {'give it up' if lease.last else 'send it again'} within seconds."
+        return f"{name} has been running{since} {on}; its lease ends in {length(lease.until - now)} unless renewed."
+    expired = f"{name} was running {on}, and its lease expired {length(now - lease.until)} ago"
+    if not _has_keeper(around):
+        return f"{expired}; no keeper is alive to recover it. Each worker has one: start a worker."
+    return f"{expired}: the keeper {'fails it' if lease.last else 'sends it again'} within seconds."
 
 
 def _delegated(step: Step, around: RunDiagnostics) -> str:
-    for child in around.children:
-        if child.id == step.child_run_id:
-            return f"{step.name} has a run of its own, which is {child.status}: `agno-workers runs show {child.id}`."
-    return f"{step.name} has a run of its own: `agno-workers runs show {step.child_run_id}`."
+    status = next((child.status for child in around.children if child.id == step.child_run_id), None)
+    which = f", whose run is {status}" if status else ""
+    return f"Delegated to {step.name}{which}: `agno-workers runs show {step.child_run_id}`."
 
 
 def _asks(waiting: Waiting, now: datetime) -> str:
@@ -161,36 +165,39 @@ def _asks(waiting: Waiting, now: datetime) -> str:
         what = f"{what} {', '.join(waiting.policy.fields)}"
     then = expiry(waiting, now)
     move, *others = moves(waiting)
-    told = f"`{move}`{', or `runs reject`' if others else ''}"
     since = length(now - waiting.created_at)
-    return f"Tool {waiting.name} waits for {what}, for {since} now{f' ({then})' if then else ''}: {told}."
+    return (
+        f"Tool {waiting.name} has waited {since} for {what}{f' ({then})' if then else ''}: "
+        f"`{move}`{', or `runs reject`' if others else ''}."
+    )
 
 
-def _in_queue(step: Step, now: datetime, consumed: Collection[str] | None) -> str:
-    name = _named(step)
+def _queued(step: Step, now: datetime, consumed: Collection[str] | None) -> str:
+    name, error = _named(step), _message(step)
     if step.not_before is not None and step.not_before > now:
-        cause = f" after {_message(step)}" if step.error else ""
-        return f"{name} is due in {length(step.not_before - now)}{cause}."
-    since = f" since {length(now - step.sent_at)}" if step.sent_at else ""
+        return f"{name} is due in {length(step.not_before - now)}{f', after {error}' if error else ''}."
+    since = f" {length(now - step.sent_at)}" if step.sent_at else ""
+    again = f" after {error}" if error else ""
     if consumed is not None and step.queue not in consumed:
-        return f"{name} waits in queue {step.queue!r}{since}, and no worker listens to it: start one with `-Q {step.queue}`."
-    again = f", once more after {_message(step)}" if step.error else ""
-    return f"{name} waits in queue {step.queue!r}{since} for a free worker{again}."
+        return f"No worker consumes the queue {step.queue!r}, where {name[0].lower()}{name[1:]} has waited{since}: start one with `-Q {step.queue}`."  # fmt: skip
+    return f"{name} has waited{since} in the queue {step.queue!r} for a free worker{again}."
 
 
 def _ends(run: Run, around: RunDiagnostics) -> Iterator[str]:
-    """What will end the run, whatever it is doing then."""
+    """Name the limits that end the run, whatever it is doing."""
     if run.deadline_at and run.deadline_at > around.now:
-        yield f"Its deadline comes in {length(run.deadline_at - around.now)}: then it ends with what it has."
+        yield f"The run ends at its deadline, in {length(run.deadline_at - around.now)}."
     elif run.deadline_at:
-        keeper = "the keeper ends it" if _is_kept(around) else "no keeper is alive to end it: start a worker"
-        yield f"Its deadline came {length(around.now - run.deadline_at)} ago: {keeper}."
+        keeper = (
+            "the keeper ends it" if _has_keeper(around) else "no keeper is alive to end it, so start a worker"
+        )
+        yield f"The deadline of the run passed {length(around.now - run.deadline_at)} ago: {keeper}."
     if around.limits and around.limits.cost_usd is not None:
-        yield f"It has spent {dollars(run.cost_usd)} of {dollars(around.limits.cost_usd)}, and ends when that is spent."
+        yield f"The run has cost {dollars(run.cost_usd)}, and ends at {dollars(around.limits.cost_usd)}."
 
 
-def _is_kept(around: RunDiagnostics) -> bool:
-    return around.keeper_until is not None and around.keeper_until > around.now - _KEEPERS_CHANGE
+def _has_keeper(around: RunDiagnostics) -> bool:
+    return around.keeper_until is not None and around.keeper_until > around.now - _KEEPER_HANDOVER
 
 
 def _named(step: Step) -> str:
@@ -200,15 +207,17 @@ def _named(step: Step) -> str:
         case StepKind.TOOL | StepKind.DELEGATE:
             return f"Tool {step.name}"
         case StepKind.SCAN:
-            return "The look for documents"
+            return "The search for documents"
         case StepKind.INGEST:
             return "A batch of documents"
         case StepKind.EMBED:
             return "A batch of vectors"
-        case StepKind.FINALIZE:
-            return "Tidying up"
+        case _:
+            return "The last step"
 
 
 def _message(step: Step) -> str:
-    error = step.error or {}
-    return f"{error.get('type', 'an error')}: {error.get('message', '')}".rstrip(": ")
+    """Return the error of the last attempt; empty if there was none."""
+    if not step.error:
+        return ""
+    return f"{step.error.get('type', 'an error')}: {step.error.get('message', '')}".rstrip(": ")

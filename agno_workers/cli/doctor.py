@@ -1,4 +1,4 @@
-"""`agno-workers doctor`: what runs need, one line each, with the next move where something is wrong."""
+"""`agno-workers doctor`: check what runs need, one line for each finding, with the next move if something is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rich.text import Text
 from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_warnings
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
-from agno_workers.cli.consumers import by_queue, known, state
+from agno_workers.cli.consumers import consumers, state
+from agno_workers.cli.screen import count
 from agno_workers.database import functions
 from agno_workers.database.functions import database_problems
 from agno_workers.database.migrations import NEWEST
@@ -27,14 +28,14 @@ from agno_workers.runs.queries import Stuck
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 _RECENTLY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 _MANY_DEAD = 10
-_UNCLAIMED = timedelta(minutes=2)  # the keeper sends a step again after one
-_OVERDUE = timedelta(minutes=1)  # the keeper needs well under a second
-_KEEPERS_CHANGE = timedelta(seconds=10)
+_UNCLAIMED = timedelta(minutes=2)  # the keeper sends a step again after one minute
+_OVERDUE = timedelta(minutes=1)  # the keeper takes well under a second
+_KEEPER_HANDOVER = timedelta(seconds=10)
 _CLOCKS_WARN = timedelta(seconds=1)
 _CLOCKS_FAIL = timedelta(seconds=30)
 _PGVECTOR_NEEDED, _PGVECTOR_WANTED = "0.8", "0.8.4"
@@ -43,7 +44,7 @@ _PACKAGES = ("agno-workers", "celery", "kombu", "redis", "psycopg")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `text` ends with the next move, where there is one."""
+    """One line of the report; `text` ends with the next move if there is one."""
 
     level: str
     """`ok`, `warn` or `fail`."""
@@ -53,7 +54,7 @@ class Finding:
 
 @app.command()
 def doctor(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Check what runs need. Exits 1 when something is broken, 0 when there are at most warnings."""
+    """Check what runs need. Exit status 1 if something is broken, 0 if there are only warnings."""
     settings = connection.settings()
     findings = []
     for finding in examine(settings):
@@ -67,7 +68,7 @@ def doctor(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> No
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check, in the order in which one rests on the other."""
+    """Yield the findings of all checks; a check is skipped if one that it depends on failed."""
     yield Finding("ok", "versions", _versions())
     postgres = yield from _check("Postgres", lambda: _postgres(settings))
     if postgres:
@@ -85,7 +86,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def _check(about: str, look: Callable[[], list[Finding]]) -> Generator[Finding, None, bool]:
-    """What one check found; what it could not do is a finding as well. Gives whether the next may rest on it."""
+    """Yield the findings of one check, and return True if none is a failure. An error is a failure."""
     try:
         findings = look()
     except (AgnoError, psycopg.Error) as error:
@@ -126,7 +127,7 @@ def _schema(settings: Settings) -> list[Finding]:
         Finding(
             "fail",
             "schema",
-            f"at {current or 'nothing'}, and this code wants {newest}: run `agno-workers db upgrade`.",
+            f"at {current or 'nothing'}, but this code needs {newest}: run `agno-workers db upgrade`.",
         )
     ]
 
@@ -141,7 +142,7 @@ def _pgvector(settings: Settings) -> list[Finding]:
             Finding(
                 "warn",
                 "pgvector",
-                "not available, so no knowledge can be searched: install the extension on the server.",
+                "not available, and knowledge needs it: install the extension on the server.",
             )
         ]
     available, installed = row
@@ -150,13 +151,13 @@ def _pgvector(settings: Settings) -> list[Finding]:
         text = f"{installed or available} is too old: knowledge needs {_PGVECTOR_NEEDED} or newer; {move}."
         return [Finding("fail" if installed else "warn", "pgvector", text)]
     if installed and _is_older(installed, _PGVECTOR_WANTED):
-        text = f"{installed} installed; {_PGVECTOR_WANTED} mends faults of its index: update it, then `ALTER EXTENSION vector UPDATE`."
+        text = f"{installed} installed; {_PGVECTOR_WANTED} fixes bugs of its index: update it, then `ALTER EXTENSION vector UPDATE`."
         return [Finding("warn", "pgvector", text)]
     return [Finding("ok", "pgvector", f"{installed} installed" if installed else f"{available} available")]
 
 
 def _is_older(version: str, than: str) -> bool:
-    """Of versions such as 0.8.4."""
+    """Compare versions such as 0.8.4 as numbers."""
     numbers = [[int(part) for part in text.split(".") if part.isdigit()] for text in (version, than)]
     return numbers[0] < numbers[1]
 
@@ -169,9 +170,9 @@ def _messages(settings: Settings) -> list[Finding]:
     finally:
         pool.close()
     if not kept:
-        return [Finding("ok", "messages", "none was quarantined within a day")]
-    counted = ", ".join(f"{count.messages} {count.reason}" for count in kept)
-    text = f"quarantined within a day: {counted}. The table agno.quarantine has them, and docs/reference-messages.md says what to do."
+        return [Finding("ok", "messages", "none quarantined in the last day")]
+    counted = ", ".join(f"{each.messages} {each.reason}" for each in kept)
+    text = f"quarantined in the last day: {counted}. See the table agno.quarantine and docs/reference-messages.md."
     return [Finding("warn", "messages", text)]
 
 
@@ -191,40 +192,46 @@ def _redis(settings: Settings) -> list[Finding]:
 
 
 def _queues(settings: Settings) -> list[Finding]:
-    living = [worker for worker in known(settings) if state(worker, settings) in ("alive", "silent")]
-    workers = by_queue(living)
+    with connection.database(settings) as database:
+        workers = consumers(database.workers.all(), settings)
+        waiting, now = database.queries.queues(), database.queries.now()
     found = [
-        Finding("ok", "queues", f"{queue}: {len(names)} worker(s)")
+        Finding("ok", "queues", f"{queue}: {count(len(names), 'worker')}")
         for queue, names in sorted(workers.items())
     ]
-    with connection.look(settings) as look:
-        waiting, now = look.queues(), look.now()
     for queue, (ready, oldest) in sorted(waiting.items()):
         if queue not in workers:
             since = screen.length(now - oldest)
-            text = f"{queue}: {ready} step(s) wait, for up to {since}, and no worker listens: start one with `-Q {queue}`."
+            text = f"No worker consumes the queue {queue!r} ({count(ready, 'step')}, waiting for up to {since}): start one with `-Q {queue}`."
             found.append(Finding("fail", "queues", text))
     return found or [
-        Finding("warn", "queues", "no worker is there, and nothing waits: `agno-workers up` starts workers.")
+        Finding("warn", "queues", "no workers, and no steps that wait: `agno-workers up` starts workers.")
     ]
 
 
 def _workers(settings: Settings) -> list[Finding]:
-    """Only what is wrong with them: the queues tell that they are there."""
-    workers = known(settings)
+    """Return only problems: `queues` counts the workers."""
+    workers = _all_workers(settings)
     living = [worker for worker in workers if state(worker, settings) == "alive"]
     replaced = {worker.node for worker in living}
     found = [
         Finding(
-            "warn", "workers", f"{worker.name} has said nothing for {_since(worker)}: is it still running?"
+            "warn",
+            "workers",
+            f"{worker.name} has not reported for {_since(worker)}: check whether it still runs.",
         )
         for worker in workers
         if state(worker, settings) in ("silent", "lost") and worker.node not in replaced
     ]
     if len(versions := sorted({worker.version for worker in living})) > 1:
-        text = f"of different versions: {', '.join(versions)}. Fine for the minutes of a deploy; restart the old ones."
+        text = f"different versions: {', '.join(versions)}. After a deploy, restart the old ones."
         found.append(Finding("warn", "workers", text))
     return found
+
+
+def _all_workers(settings: Settings) -> list[Worker]:
+    with connection.database(settings) as database:
+        return database.workers.all()
 
 
 def _since(worker: Worker) -> str:
@@ -232,23 +239,23 @@ def _since(worker: Worker) -> str:
 
 
 def _runs(settings: Settings) -> list[Finding]:
-    """Work that does not move, and what has died lately."""
-    living = [worker for worker in known(settings) if state(worker, settings) == "alive"]
+    """Find runs and steps that are stuck, and count recent dead letters."""
+    living = [worker for worker in _all_workers(settings) if state(worker, settings) == "alive"]
     with connection.database(settings) as database:
         look = database.queries
         stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
         now, silent_s = look.now(), look.keeper_silent_s()
         died = sum(group.letters for group in database.dead_letters.groups(Which(within=_HOUR), limit=1000))
-    no_keeper = silent_s is None or silent_s > _KEEPERS_CHANGE.total_seconds()
+    no_keeper = silent_s is None or silent_s > _KEEPER_HANDOVER.total_seconds()
     found = [finding for each in stuck if (finding := _stuck(each, now, living, no_keeper=no_keeper))]
     if died >= _MANY_DEAD:
-        text = f"{died} have died within an hour: `agno-workers dead ls --since 1h` says of what."
+        text = f"{count(died, 'dead letter')} in the last hour: `agno-workers dead ls --since 1h` lists them."
         found.append(Finding("warn", "runs", text))
-    return found or [Finding("ok", "runs", "none is stuck")]
+    return found or [Finding("ok", "runs", "none stuck")]
 
 
 def _knowledge(settings: Settings) -> list[Finding]:
-    """Models that nobody is getting ready any more. Ingestions that don't move are found among the runs and queues."""
+    """Find models whose vectors are incomplete, with no ingestion to complete them. `runs` and `queues` find stuck ingestions."""
     with connection.database(settings) as database:
         overview = database.knowledge_stats
         bases, unfinished = overview.bases(), overview.unfinished()
@@ -256,7 +263,7 @@ def _knowledge(settings: Settings) -> list[Finding]:
         Finding(
             "warn",
             "knowledge",
-            f"{each.knowledge}: {each.vectors:,} of {each.chunks:,} vectors of {each.model} were made, and nobody goes on: "
+            f"{each.knowledge}: only {each.vectors:,} of {each.chunks:,} vectors of {each.model} exist, and no ingestion makes the others: "
             f"`agno-workers knowledge reindex {each.knowledge}`.",
         )
         for each in unfinished
@@ -266,28 +273,32 @@ def _knowledge(settings: Settings) -> list[Finding]:
     documents = sum(base.documents for base in bases)
     return [
         Finding(
-            "ok", "knowledge", f"{len(bases)} knowledge base(s), {documents:,} documents, none half built"
+            "ok",
+            "knowledge",
+            f"{count(len(bases), 'knowledge base')}, {count(documents, 'document')}, all vectors complete",
         )
     ]
 
 
 def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: bool) -> Finding | None:
-    """None for what another finding tells: a queue without a worker."""
-    count, since = stuck.count, screen.length(now - stuck.since)
+    """Return None for a queue without a worker, which `queues` reports."""
+    since = screen.length(now - stuck.since)
     keeper = (
-        "no keeper is alive, and each worker brings one: start a worker"
+        "no keeper is alive. Each worker has one: start a worker"
         if no_keeper
-        else "the log of the worker that is keeper says why (`SELECT value FROM agno.meta WHERE key = 'keeper'`)"
+        else "see the log of the worker that is the keeper (`SELECT value FROM agno.meta WHERE key = 'keeper'`)"
     )
     match stuck.what:
         case "no_step":
-            text = f"{count} run(s) have no open step, so nothing moves them: `agno-workers runs show {stuck.sample}`."
+            text = f"{count(stuck.count, 'run')} without an open step, which nothing will end: `agno-workers runs show {stuck.sample}`."
             return Finding("fail", "runs", text)
         case "lease":
-            text = f"{count} step(s) are with workers whose lease ended up to {since} ago; {keeper}."
+            text = (
+                f"{count(stuck.count, 'running step')} with a lease that expired up to {since} ago; {keeper}."
+            )
             return Finding("fail", "runs", text)
         case "outbox":
-            text = f"{count} message(s) should have gone to Celery up to {since} ago; {keeper}."
+            text = f"{count(stuck.count, 'message')} overdue in the outbox by up to {since}; {keeper}."
             return Finding("fail", "runs", text)
         case "unclaimed":
             listening = [worker for worker in living if stuck.queue in worker.queues]
@@ -295,14 +306,14 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
                 return None
             free = sum(max(0, worker.concurrency - worker.steps) for worker in listening)
             move = (
-                f"with {free} of their slots free: `agno-workers runs show {stuck.sample}`, and the workers' logs"
+                f"though {count(free, 'slot')} of them {'is' if free == 1 else 'are'} free: see `agno-workers runs show {stuck.sample}` and the logs of the workers"
                 if free
-                else "whose slots are all in use: start more workers"
+                else "because all their slots are in use: start more workers"
             )
-            text = f"{stuck.queue}: {count} step(s) were sent up to {since} ago, and not taken by {len(listening)} worker(s), {move}."
+            text = f"{stuck.queue}: {count(stuck.count, 'step')} sent up to {since} ago and not started by {count(len(listening), 'worker')}, {move}."
             return Finding("warn", "runs", text)
         case "person":
-            text = f"{count} call(s) have waited for a person for up to {since}: `agno-workers runs waiting` lists them."
+            text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."
             return Finding("warn", "runs", text)
 
 
@@ -312,18 +323,20 @@ def _clocks(settings: Settings) -> list[Finding]:
         differences = {"Postgres": _behind(look.now), "Redis": _behind(lambda: _redis_now(client))}
     worst = max(differences.values(), key=abs)
     level = "ok" if abs(worst) < _CLOCKS_WARN else "warn" if abs(worst) < _CLOCKS_FAIL else "fail"
-    said = ", ".join(f"{name} {by.total_seconds():+.3f} s from here" for name, by in differences.items())
-    move = "" if level == "ok" else ": let NTP set the clocks."
-    return [Finding(level, "clocks", said + move)]
+    differ = ", ".join(
+        f"{name} {by.total_seconds():+.3f} s from this machine" for name, by in differences.items()
+    )
+    move = "" if level == "ok" else ": synchronize the clocks with NTP."
+    return [Finding(level, "clocks", differ + move)]
 
 
 def _behind(now: Callable[[], datetime]) -> timedelta:
-    """Another clock minus ours, half of the question's way taken off."""
+    """Return another clock minus ours, without half of the round trip."""
     before = time.time()
     there = now()
     return there - datetime.fromtimestamp((before + time.time()) / 2, UTC)
 
 
 def _redis_now(client: object) -> datetime:
-    seconds, microseconds = client.time()  # type: ignore[attr-defined]  # typed for the async client as well
+    seconds, microseconds = client.time()  # type: ignore[attr-defined]  # typed for the async client, too
     return datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)

@@ -19,7 +19,7 @@ from rich.text import Text
 from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate, share
 from agno_workers.cli.autostart import autostart
-from agno_workers.cli.consumers import listening
+from agno_workers.cli.consumers import consumers
 from agno_workers.cli.knowledge_commands import KnowledgeCommands
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import AgnoError, InvalidInput
@@ -27,7 +27,7 @@ from agno_workers.knowledge.store.bases import Failure
 from agno_workers.knowledge.types import Progress
 from agno_workers.sdk.ingestion import Ingestion, given, options
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.25
 _HINT_AFTER_S = 5.0
 _LINE_EVERY_S = 5.0
@@ -152,7 +152,7 @@ def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progres
 def _why_queued(here: KnowledgeCommands, job: Ingestion) -> str:
     """Explain why it has not started."""
     queue = here.settings.queues.knowledge
-    if queue not in listening(here.settings):
+    if queue not in consumers(here.database.workers.all(), here.settings):
         return (
             f"No worker listens to the queue {queue!r}; the ingestion waits. Start one with `agno-workers up` or "
             f"`celery -A agno_workers worker -Q {queue} -P prefork`."

@@ -17,6 +17,7 @@ from agno_workers.knowledge.store.stats import Base, KnowledgeStats, Model, Orig
 from agno_workers.knowledge.types import EmbeddingSpaceStatus
 
 app = typer.Typer(
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="List and maintain knowledge bases, review notes of agents, list gaps.",

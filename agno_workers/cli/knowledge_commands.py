@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.cli import connection
+from agno_workers.cli.ids import whole_id
 from agno_workers.core.step import Submitted
 from agno_workers.database.pool import Pool
 from agno_workers.errors import InvalidInput, ModelRejected
@@ -74,7 +75,7 @@ class KnowledgeCommands:
         self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
 
     def ingestion(self, run_id: str) -> Ingestion:
-        return Ingestion(run_id, self.database)
+        return Ingestion(whole_id(self.database, run_id, "run"), self.database)
 
     def began(self, submitted: Submitted) -> Ingestion:
         """Return a submitted ingestion, and wake the keeper, which sends it."""

@@ -1,4 +1,4 @@
-"""The command line's door: which commands there are, and how an error looks (one sentence, exit 2)."""
+"""The entry point of the command line: the list of commands, and one sentence with exit status 2 for an error."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typer.core import TyperCommand, TyperGroup
 from agno_workers.errors import AgnoError, InvalidInput
 
 COMMANDS = {
-    "demo": "See it work here: documents asked, a group of agent runs over them, eight tools side by side.",
-    "up": "Start everything here and keep it running: servers, migrations, workers. Ctrl-C ends it.",
-    "run": "Submit a run, and wait for its answer.",
-    "runs": "List runs, show one with its steps, steer one; what waits for a person, and answering it.",
-    "ingest": "Bring documents into a knowledge base.",
-    "search": "Ask a knowledge base.",
-    "knowledge": "Knowledge bases: list, show, reindex, remove; what agents learned; what is missing.",
-    "dead": "List what failed, show why, send it again.",
-    "workers": "List workers: who is there, and what they carry.",
-    "agents": "Show the agents that AGNO_IMPORTS brings.",
-    "metrics": "Numbers for Prometheus: on a port, or once to stdout.",
-    "db": "Bring the database to the newest schema.",
-    "doctor": "Check what runs need: versions, Postgres, Redis, queues, clocks.",
+    "demo": "See it work: search documents, run a group of agents over them, and eight tools in parallel.",
+    "up": "Start servers and workers on this machine, and keep them running until Ctrl-C.",
+    "run": "Submit a run and wait for its answer.",
+    "runs": "List, show, cancel, pause, resume, retry and fork runs; answer calls that wait for a person.",
+    "ingest": "Ingest documents into a knowledge base.",
+    "search": "Search a knowledge base.",
+    "knowledge": "List, show, reindex and remove knowledge bases; review feedback and gaps.",
+    "dead": "List and show dead letters; retry failed runs.",
+    "workers": "List workers and their queues.",
+    "agents": "List agents.",
+    "metrics": "Serve metrics for Prometheus, or print them once.",
+    "db": "Upgrade the database schema.",
+    "doctor": "Check versions, Postgres, Redis, queues, workers and clocks.",
 }
 
 
 class Later(TyperCommand):
-    """A command whose module is imported when it is used, so that `--help` need not import them all."""
+    """A command whose module is imported when the command is used, so that `--help` imports none."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         module = importlib.import_module(f"{__package__}.{self.name}")
@@ -50,7 +50,7 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(importlib.import_module("agno_workers").__version__)
         raise typer.Exit
@@ -59,27 +59,27 @@ def _say_version(wanted: bool) -> None:
 @app.callback(help="Durable background runs for AI agents, on Celery, Redis and Postgres.")
 def root(
     version: bool = typer.Option(
-        False, "--version", help="Say which version this is.", callback=_say_version, is_eager=True
+        False, "--version", help="Print the version.", callback=_print_version, is_eager=True
     ),
 ) -> None:
-    """Holds the options of no command."""
+    """Options that belong to no command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. Exits 0 when it did what it should, 1 when it found something wrong, 2 when it could not begin."""
-    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # our own sentence says it once
+    """Run one command. Exit status 0: success; 1: `doctor` found a failure; 2: an error."""
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # our own error reports it once
     try:
         app(arguments, prog_name="agno-workers")
     except AgnoError as error:
-        sys.exit(_sentence(error))
-    except UnicodeEncodeError as error:  # bytes of the command line that are no text of its locale
-        sys.exit(_sentence(InvalidInput(f"{error.object!a} is no UTF-8 text: write it as such.")))
+        sys.exit(_print_error(error))
+    except UnicodeEncodeError as error:  # bytes that are not text in the locale
+        sys.exit(_print_error(InvalidInput(f"{error.object!a} is not UTF-8 text: encode it as UTF-8.")))
     except BrokenPipeError:  # `agno-workers runs ls | head`
-        sys.stdout = None  # nothing is left to be flushed
+        sys.stdout = None  # nothing is left to flush
         sys.exit(0)
 
 
-def _sentence(error: AgnoError) -> int:
+def _print_error(error: AgnoError) -> int:
     sys.stderr.write(f"agno-workers: {' '.join(str(error).split())}\n")
     return 2
 

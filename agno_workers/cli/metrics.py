@@ -1,6 +1,6 @@
-"""`agno-workers metrics`: what Prometheus is told. Postgres and Redis are read once a scrape, and nothing is kept in between.
+"""`agno-workers metrics`: metrics for Prometheus. Each scrape reads Postgres and Redis; nothing is kept in between.
 
-No label is an id, or free text: agents, queues and knowledge bases by their names, the largest MOST of them.
+Labels are names of agents, queues and knowledge bases, at most MOST of each; no label is an id or free text.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.runs.metrics import Counted, counted
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 MOST = 50
-"""Agents, or queues, or knowledge bases, that are told apart in one metric: a thousand time series are for nobody."""
+"""The most values of the first label of one metric; the smallest others are summed as OTHERS."""
 OTHERS = "(others)"
 _RECENT_S = 3600.0
 _STATES = ("alive", "silent", "lost", "stopped")
@@ -34,41 +34,45 @@ _STATES = ("alive", "silent", "lost", "stopped")
 
 @dataclass(frozen=True)
 class Gauge:
-    """One metric. Its first label is the one of which MOST are told apart."""
+    """One metric; MOST bounds the values of its first label."""
 
     name: str
     about: str
     labels: tuple[str, ...] = ()
     together: Callable[[float, float], float] = operator.add
-    """How two of the OTHERS are told as one."""
+    """How two of the OTHERS become one value."""
 
 
 GAUGES = {
-    "open_runs": Gauge("agno_open_runs", "Runs that have not ended; of paused ones the status is paused.", ("agent", "status")),
-    "recent_runs": Gauge("agno_recent_runs", "Runs that were submitted within the last hour, as they stand now.", ("agent", "status")),
-    "failed_runs": Gauge("agno_failed_runs", "Runs that failed, and were not sent again.", ("agent",)),
-    "open_steps": Gauge("agno_open_steps", "Steps that are not over. timer: not due yet; waiting: for a person, a run, or a place.", ("queue", "kind", "status")),
-    "oldest_ready": Gauge("agno_oldest_ready_step_age_seconds", "How long ago the oldest step was sent that nobody has taken.", ("queue",), max),
-    "expired_leases": Gauge("agno_expired_leases", "Steps of workers that fell silent; the keeper gives them to others."),
-    "dead_calls": Gauge("agno_dead_calls", "Tool calls without a result (dead), or of which nobody knows if they took effect (unknown).", ("status",)),
+    "open_runs": Gauge("agno_open_runs", "Runs that have not ended; paused runs have the status paused.", ("agent", "status")),
+    "recent_runs": Gauge("agno_recent_runs", "Runs submitted within the last hour, by their present status.", ("agent", "status")),
+    "failed_runs": Gauge("agno_failed_runs", "Runs that failed and were not retried.", ("agent",)),
+    "open_steps": Gauge("agno_open_steps", "Steps that have not ended. timer: not due yet; waiting: for a person, a run, or a place in the queue.", ("queue", "kind", "status")),
+    "oldest_ready": Gauge("agno_oldest_ready_step_age_seconds", "Age of the oldest step that was sent and not started.", ("queue",), max),
+    "expired_leases": Gauge("agno_expired_leases", "Running steps whose lease has expired; the keeper sends them again."),
+    "dead_calls": Gauge("agno_dead_calls", "Tool calls without a result (dead), or with an unknown outcome (unknown).", ("status",)),
     "overdue": Gauge("agno_overdue_messages", "Messages of the outbox that are due; the keeper sends them."),
     "quarantined": Gauge("agno_quarantine_messages", "Messages in agno.quarantine, which keeps them for 30 days.", ("reason",)),
     "ingestions": Gauge("agno_open_ingestions", "Ingestions that have not ended.", ("knowledge",)),
-    "documents": Gauge("agno_open_ingestion_documents", "Documents that the open ingestions have found.", ("knowledge",)),
-    "settled": Gauge("agno_open_ingestion_settled_documents", "Those of them that are in, unchanged, duplicates, or refused.", ("knowledge",)),
+    "documents": Gauge("agno_open_ingestion_documents", "Documents that open ingestions have found.", ("knowledge",)),
+    "settled": Gauge("agno_open_ingestion_settled_documents", "Documents of open ingestions that are ingested, unchanged, duplicate or failed.", ("knowledge",)),
 }  # fmt: skip
-"""By what sql/metrics.sql calls them."""
+"""By their names in runs/metrics.sql."""
 QUEUE = Gauge("agno_queue_messages", "Messages that wait in Redis.", ("queue",))
-WORKERS = Gauge("agno_workers", "Workers of the last day. silent: missed a time; lost: its leases ran out.", ("state",))  # fmt: skip
+WORKERS = Gauge("agno_workers", "Workers of the last day. silent: missed a renewal; lost: its leases expired.", ("state",))  # fmt: skip
 
 
 @app.command()
 def metrics(
-    port: int = typer.Option(9464, "--port", min=0, max=65535, help="Where to answer; 0: a free one."),
-    host: str = typer.Option("127.0.0.1", "--host", help="0.0.0.0 lets other machines ask, too."),
-    once: bool = typer.Option(False, "--once", help="Write them to stdout, and end."),
+    port: int = typer.Option(
+        9464, "--port", min=0, max=65535, help="The port to listen on; 0: any free port."
+    ),
+    host: str = typer.Option(
+        "127.0.0.1", "--host", help="The address to listen on; 0.0.0.0: all interfaces."
+    ),
+    once: bool = typer.Option(False, "--once", help="Print the metrics to stdout and exit."),
 ) -> None:
-    """Serve numbers for Prometheus at /metrics, until it is ended. Where Postgres is away, agno_up is 0."""
+    """Serve metrics for Prometheus at /metrics until Ctrl-C. Without Postgres, agno_up is 0."""
     settings = connection.settings()
     connection.required(settings, "database")
     connection.required(settings, "broker")
@@ -85,12 +89,12 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise InvalidInput(
-            f"{host}:{port} can't be listened at: {error.strerror}. Choose another --port or --host."
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port or --host."
         ) from error
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    typer.echo(f"Metrics at http://{host}:{server.server_port}/metrics. Ctrl-C ends it.")
+    typer.echo(f"Metrics at http://{host}:{server.server_port}/metrics. Ctrl-C stops the server.")
     ended.wait()
     server.shutdown()
     server.server_close()
@@ -98,7 +102,7 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
 
 
 class Collector:
-    """What is true at the moment of a scrape. Several at once wait for each other, and so take one connection."""
+    """Collects metrics at each scrape. Simultaneous scrapes wait for each other, so that they use one connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -106,14 +110,14 @@ class Collector:
         self._trouble: dict[str, str] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; of a server that is away, only that it is."""
+        """Yield all metrics; for a server that does not answer, only that it is down."""
         with self._lock:
             found = self._counted()
             lengths = self._lengths(found)
-        yield _one("agno_up", "Whether Postgres answered, and in time.", found is not None)
-        yield _one("agno_redis_up", "Whether Redis answered, and in time.", lengths is not None)
+        yield _one("agno_up", "1: Postgres answered in time.", found is not None)
+        yield _one("agno_redis_up", "1: Redis answered in time.", lengths is not None)
         if found is not None:
-            yield from _told(found, self._settings)
+            yield from _families(found, self._settings)
         if lengths is not None:
             yield _family(QUEUE, {(queue,): length for queue, length in lengths.items()})
 
@@ -122,13 +126,13 @@ class Collector:
         try:
             found = counted(url, timeout_s=connection.PATIENCE_S, recent_s=_RECENT_S)
         except AgnoError as error:
-            self._says("Postgres", connection.without_secrets(str(error), url))
+            self._report("Postgres", connection.without_secrets(str(error), url))
             return None
-        self._says("Postgres", "")
+        self._report("Postgres", "")
         return found
 
     def _lengths(self, found: Counted | None) -> dict[str, int] | None:
-        """Of the queues of the settings, and of all that anybody sends to or listens to."""
+        """Return the lengths of the queues of the settings, of open steps and of workers; None if Redis does not answer."""
         given = self._settings
         named = {given.queues.agents, given.queues.tools, given.queues.knowledge}
         if found is not None:
@@ -138,23 +142,23 @@ class Collector:
             with connection.redis_client(given) as client:
                 lengths = {queue: queues.length(client, queue) for queue in sorted(named)}
         except (AgnoError, redis.RedisError, OSError) as error:
-            self._says("Redis", connection.without_secrets(str(error), given.broker.url.get_secret_value()))
+            self._report("Redis", connection.without_secrets(str(error), given.broker.url.get_secret_value()))
             return None
-        self._says("Redis", "")
+        self._report("Redis", "")
         return lengths
 
-    def _says(self, server: str, trouble: str) -> None:
-        """Once, when it begins, and not at each scrape."""
+    def _report(self, server: str, trouble: str) -> None:
+        """Print an error when it begins, not at each scrape."""
         if trouble and trouble != self._trouble.get(server):
             typer.echo(f"agno-workers: {trouble}", err=True)
         self._trouble[server] = trouble
 
 
-def _told(found: Counted, settings: Settings) -> Iterator[Metric]:
+def _families(found: Counted, settings: Settings) -> Iterator[Metric]:
     for what, gauge in GAUGES.items():
         yield _family(gauge, {count.labels: count.value for count in found.counts if count.what == what})
     ever = sum(count.value for count in found.counts if count.what == "quarantined_ever")
-    about = "Messages that were quarantined, ever; of a flood only the first."
+    about = "Messages quarantined so far; of a flood only the first ones."
     yield CounterMetricFamily("agno_quarantined_messages", about, value=ever)
     seen = Counter(str(state(worker, settings)) for worker in found.workers)
     yield _family(WORKERS, {(each,): seen[each] for each in _STATES})
@@ -174,13 +178,13 @@ def _family(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> Metric:
 def bounded(
     values: Mapping[tuple[str, ...], float], together: Callable[[float, float], float] = operator.add
 ) -> dict[tuple[str, ...], float]:
-    """With the smallest told as OTHERS, where more than MOST are told apart by their first label."""
+    """Return the values with at most MOST first labels; the smallest others are combined as OTHERS."""
     sizes: dict[str, float] = {}
     for labels, value in values.items():
         sizes[labels[0] if labels else ""] = sizes.get(labels[0] if labels else "", 0) + value
     kept = sorted(sizes, key=lambda name: (-sizes[name], name))[:MOST]
-    told: dict[tuple[str, ...], float] = {}
+    combined: dict[tuple[str, ...], float] = {}
     for labels, value in values.items():
         name = labels if not labels or labels[0] in kept else (OTHERS, *labels[1:])
-        told[name] = together(told[name], value) if name in told else value
-    return told
+        combined[name] = together(combined[name], value) if name in combined else value
+    return combined

@@ -1,4 +1,4 @@
-"""`agno-workers run`: submit a run, and wait for its answer."""
+"""`agno-workers run`: submit a run and wait for its answer."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
 from agno_workers.streams import Streamed
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _HINT_AFTER_S = 5.0
 
 
 @app.command()
 def run(
-    agent: str = typer.Argument(help="The agent's name."),
-    text: str = typer.Argument(help="What it is to do; - reads it from standard input."),
+    agent: str = typer.Argument(metavar="AGENT", help="The agent's name."),
+    text: str = typer.Argument(metavar="INPUT", help="The input; - reads it from standard input."),
     wait: bool = typer.Option(
-        True, "--wait/--no-wait", help="Wait for the end, or print the run's id and leave."
+        True, "--wait/--no-wait", help="Wait for the answer, or print the id of the run and exit."
     ),
-    stream: bool = typer.Option(False, "--stream", help="Print the answer while it is being written."),
-    json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
-    session: str | None = typer.Option(None, "--session", help="The session that the run belongs to."),
-    user: str | None = typer.Option(None, "--user", help="The user that the run belongs to."),
+    stream: bool = typer.Option(False, "--stream", help="Print the answer while the model writes it."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    session: str | None = typer.Option(None, "--session", help="The session of the run."),
+    user: str | None = typer.Option(None, "--user", help="The user of the run."),
     key: str | None = typer.Option(
-        None, "--key", help="Idempotency key: the same key again gives the same run."
+        None, "--key", help="The idempotency key: the same key returns the same run."
     ),
 ) -> None:
-    """Submit a run, and wait for its answer. Ctrl-C stops waiting; the run goes on."""
+    """Submit a run and wait for its answer. Ctrl-C stops waiting; the run continues."""
     queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
     with (
@@ -59,12 +59,12 @@ def run(
         try:
             _follow(handle, stream=stream, json=json)
         except KeyboardInterrupt:
-            typer.echo(f"\nThe run goes on: agno-workers runs show {handle.id}", err=True)
+            typer.echo(f"\nThe run continues: `agno-workers runs show {handle.id}` shows it.", err=True)
             raise typer.Exit(130) from None
 
 
 def _queue_of(agent: str, given: Settings) -> str | None:
-    """The queue of an agent in the code here; None: its workers have registered it. Raises UnknownAgent, where there is code."""
+    """Return the queue of an agent of AGNO_IMPORTS; None without AGNO_IMPORTS: workers have registered it. Raises UnknownAgent."""
     if not given.imports:
         return None
     connection.import_from_here()
@@ -72,7 +72,7 @@ def _queue_of(agent: str, given: Settings) -> str | None:
 
 
 def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
-    """Wait and print. Raises what the run failed with."""
+    """Wait and print. Raises the error of a failed run."""
     if stream and not json:
         _print_pieces(handle)
     else:
@@ -87,20 +87,20 @@ def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
 
 
 def _wait(handle: RunHandle) -> None:
-    """Until the run has ended, with a word on what it waits for when that is long."""
+    """Wait until the run has ended, and name the command that explains a long wait."""
     console, begun, hinted = screen.console(stderr=True), time.monotonic(), False
     with console.status(f"[dim]run {handle.id}[/]") as shown:
-        for run in _looks(handle):
+        for run in _polled(handle):
             shown.update(f"[dim]run {handle.id}[/] {run.status}")
             if run.status is RunStatus.QUEUED and not hinted and time.monotonic() - begun > _HINT_AFTER_S:
                 hinted = True
                 console.print(
-                    f"[dim]No worker has taken it yet: `agno-workers runs show {run.id}` says why.[/]"
+                    f"[dim]No worker has started it yet: `agno-workers runs show {run.id}` explains why.[/]"
                 )
 
 
-def _looks(handle: RunHandle) -> Iterator[Run]:
-    """The run's row once a second until it has ended, with an end noticed at once."""
+def _polled(handle: RunHandle) -> Iterator[Run]:
+    """Yield the run once a second; return as soon as it has ended."""
     while True:
         try:
             handle.wait(timeout=1)
@@ -114,14 +114,14 @@ def _looks(handle: RunHandle) -> Iterator[Run]:
 
 
 def _print_pieces(handle: RunHandle) -> None:
-    """The text as it is written. What was streamed is for watching; a turn that was carried twice shows twice."""
-    said = False
+    """Print the text as the model writes it. A turn that is executed twice prints twice."""
+    printed = False
     for event in handle.events():
         if isinstance(event, Streamed):
             sys.stdout.write(event.text)
             sys.stdout.flush()
-            said = said or bool(event.text)
-    if said:
+            printed = printed or bool(event.text)
+    if printed:
         sys.stdout.write("\n")
     elif isinstance(content := handle.run.content, str):
         typer.echo(content)

@@ -1,8 +1,8 @@
-"""`agno-workers runs`: what there is, what one run did and waits for, and what can be done to one."""
+"""`agno-workers runs`: list runs, show one with its steps and what it waits for, and steer it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,63 +13,69 @@ from rich.markup import escape
 from rich.rule import Rule
 from rich.text import Text
 
-from agno_workers.cli import approvals as people
-from agno_workers.cli import connection, screen
-from agno_workers.cli.consumers import listening
-from agno_workers.cli.diagnose import why_waiting
+from agno_workers.cli import approvals, connection, screen
+from agno_workers.cli.consumers import consumers
+from agno_workers.cli.dead import retry_run
+from agno_workers.cli.diagnose import diagnose
+from agno_workers.cli.ids import existing_run, short_ids, whole_id
+from agno_workers.cli.screen import count
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
-from agno_workers.core.run import Run, RunStatus, Step, StepKind, StepStatus
-from agno_workers.errors import InvalidInput, SettingsError, Unavailable
+from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
+from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.references import references
-from agno_workers.knowledge.store.bases import AGENT as KNOWLEDGE
 from agno_workers.knowledge.types import Reference
-from agno_workers.runs.queries import Listed, RunDiagnostics
-from agno_workers.sdk.client import Client
-from agno_workers.sdk.handles import RunHandle
+from agno_workers.runs.queries import Event, Listed, RunDiagnostics
 
 app = typer.Typer(
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="List runs, show one, steer one, answer what waits for a person.",
+    help="List runs, show one, steer it, and answer calls that wait for a person.",
 )
-app.add_typer(people.app)
+app.add_typer(approvals.app)
 _MAX_SHOWN_CHARS = 1000
 _MAX_NAME_CHARS = 16
-_OF_AGENTS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
 _MAX_STEPS = 40
-_AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+_AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
+_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
+_RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
 
 
 @app.command()
 def ls(
     status: str | None = typer.Option(
-        None, "--status", help="Only these: queued, running, waiting, done, failed, cancelled."
+        None, "--status", help="Only queued, running, waiting, done, failed or cancelled runs."
     ),
-    agent: str | None = typer.Option(None, "--agent", help="Only this agent's."),
-    session: str | None = typer.Option(None, "--session", help="Only this session's."),
-    batch: str | None = typer.Option(None, "--batch", metavar="ID", help="Only this batch's."),
-    limit: int = typer.Option(20, "--limit", min=1, max=10_000, help="At most so many."),
+    agent: str | None = typer.Option(None, "--agent", help="Only this agent."),
+    session: str | None = typer.Option(None, "--session", help="Only this session."),
+    batch: str | None = typer.Option(None, "--batch", metavar="ID", help="Only this batch."),
+    limit: int = typer.Option(20, "--limit", min=1, max=10_000, help="Show at most this many."),
+    wide: bool = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off."),
     json: bool = _AS_JSON,
 ) -> None:
     """List runs, the newest first."""
     if status is not None and status not in list(RunStatus):
-        raise InvalidInput(f"--status {status!r} is none of {', '.join(RunStatus)}.")
-    with connection.look() as look:
-        listed = look.runs(status=status, agent=agent, session_id=session, batch_id=batch, limit=limit)
+        raise InvalidInput(f"--status {status!r} is not a status: use one of {', '.join(RunStatus)}.")
+    with connection.database() as database:
+        batch = batch and whole_id(database, batch, "batch")
+        listed = database.queries.runs(
+            status=status, agent=agent, session_id=session, batch_id=batch, limit=limit
+        )
         if json:
             typer.echo(screen.as_json(listed))
         elif listed:
-            _show_list(screen.console(), listed, look.now())
+            _show_list(screen.console(wide=wide), listed, database.queries.now(), wide=wide)
         else:
             typer.echo("No runs." if not (status or agent or session or batch) else "No such runs.")
 
 
-def _show_list(console: Console, listed: Sequence[Listed], now: datetime) -> None:
+def _show_list(console: Console, listed: Sequence[Listed], now: datetime, *, wide: bool) -> None:
+    ids = short_ids(item.run.id for item in listed)
     rows = [
         (
-            item.run.id,
-            screen.one_line(item.run.agent, 16),
+            item.run.id if wide else ids[item.run.id],
+            item.run.agent if wide else screen.one_line(item.run.agent, _MAX_NAME_CHARS),
             _status(item.run),
             screen.age(item.run.created_at, now),
             screen.one_line(item.asked, 200),
@@ -77,7 +83,7 @@ def _show_list(console: Console, listed: Sequence[Listed], now: datetime) -> Non
         for item in listed
     ]
     console.print(
-        screen.table(console.width, ("run", "agent", "status", "age", "asked"), rows, right=("age",))
+        screen.table(console.width, ("run", "agent", "status", "age", "input"), rows, right=("age",))
     )
 
 
@@ -86,18 +92,25 @@ def _status(run: Run) -> Text:
 
 
 @app.command()
-def show(run_id: str = typer.Argument(metavar="ID"), json: bool = _AS_JSON) -> None:
-    """Show a run: its steps, its transcript, and why it waits if it is not over."""
-    with connection.database() as database:
-        look = database.queries
-        run, steps, transcript = look.run(run_id), look.steps(run_id), look.transcript(run_id)
-        around = look.around(run_id)
+def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
+    """Show a run: its steps, its transcript, and what it waits for."""
+    settings = connection.settings()
+    with connection.database(settings) as database:
+        queries, run_id = database.queries, whole_id(database, id, "run")
+        run, steps, transcript = queries.run(run_id), queries.steps(run_id), queries.transcript(run_id)
+        around, workers = queries.around(run_id), database.workers.all()
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
-    why = [] if run.status.is_terminal else why_waiting(run, steps, around, _consumed(steps))
+    why = diagnose(run, steps, around, consumers(workers, settings))
     if json:
-        told = {"run": run, "why": why, "steps": steps, "children": around.children, "transcript": transcript}
-        told |= {"references": given}
-        typer.echo(screen.as_json(told))
+        shown = {
+            "run": run,
+            "why": why,
+            "steps": steps,
+            "children": around.children,
+            "transcript": transcript,
+        }
+        shown |= {"references": given}
+        typer.echo(screen.as_json(shown))
         return
     console = screen.console()
     _show_run(console, run, around)
@@ -112,13 +125,16 @@ def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
     console.print(Text.assemble("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
     usage = f"{run.usage.input_tokens} tokens in, {run.usage.output_tokens} out"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
-    facts = [f"submitted {_said_at(run.created_at)}", ended]
-    facts += [f"{run.turns} turn(s), {run.tool_calls} tool call(s), {usage}", _cost(run, around)]
+    facts = [f"submitted {_utc(run.created_at)}", ended]
+    facts += [
+        f"{count(run.turns, 'turn')}, {count(run.tool_calls, 'tool call')}, {usage}",
+        _cost(run, around),
+    ]
     facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
     console.print("; ".join(fact for fact in facts if fact), style="dim", markup=False)
-    if run.agent.startswith(KNOWLEDGE):
+    if run.kind is RunKind.INGESTION:
         console.print(
-            f"an ingestion: `agno-workers knowledge watch {run.id}` shows how far it is",
+            f"an ingestion: `agno-workers knowledge watch {run.id}` shows its progress",
             style="dim",
             markup=False,
             soft_wrap=True,
@@ -129,7 +145,7 @@ def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
         )
     if run.status is RunStatus.FAILED:
         console.print(
-            f"→ `agno-workers dead show {run.id}` says what can be done.", style="yellow", markup=False
+            f"→ `agno-workers dead show {run.id}` shows what can be done.", style="yellow", markup=False
         )
 
 
@@ -147,7 +163,7 @@ def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
         ("session", run.session_id),
         ("user", run.user_id),
         ("key", run.idempotency_key),
-        ("deadline", _said_at(run.deadline_at)),
+        ("deadline", _utc(run.deadline_at)),
         ("batch", run.batch_id),
         ("forked from", run.forked_from),
         ("delegated by", run.parent_run_id),
@@ -158,22 +174,12 @@ def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
     ]
 
 
-def _said_at(when: datetime | None) -> str:
+def _utc(when: datetime | None) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S} UTC" if when else ""
 
 
-def _consumed(steps: list[Step]) -> Collection[str] | None:
-    """The queues that workers listen to, where a step waits in one; None where it can't be known."""
-    if not any(step.status is StepStatus.READY for step in steps):
-        return None
-    try:
-        return listening(connection.settings())
-    except (Unavailable, SettingsError):  # no Redis: the rows are there all the same
-        return None
-
-
 def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None) -> None:
-    columns = ("step", "tool", "status", "waited", "worked", "tries", "worker")
+    columns = ("step", "tool", "status", "waited", "ran", "tries", "worker")
     shown = _worth_showing(steps)
     rows = [
         (
@@ -188,14 +194,14 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
         for step in shown
     ]
     console.print()
-    console.print(screen.table(console.width, columns, rows, right=("waited", "worked", "tries")))
+    console.print(screen.table(console.width, columns, rows, right=("waited", "ran", "tries")))
     if len(shown) < len(steps):
-        console.print(f"{len(steps) - len(shown):,} more steps; --json shows all", style="dim")
+        console.print(f"{count(len(steps) - len(shown), 'more step')}; --json shows all", style="dim")
     for step in shown:
         if step.error and step.error != run_error and not _is_verdict(step):
             name = "the model call" if step.kind is StepKind.TURN else step.name or step.kind
             console.print(
-                f"{step.key}: {name} met {step.error.get('type')}: {step.error.get('message')}",
+                f"{step.key}: {name} failed with {step.error.get('type')}: {step.error.get('message')}",
                 style="red",
                 markup=False,
             )
@@ -204,8 +210,8 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
 
 
 def _worth_showing(steps: list[Step]) -> list[Step]:
-    """All of an agent's run; of an ingestion, which may have thousands, those that are open or went wrong, and the last ones."""
-    if len(steps) <= _MAX_STEPS or not any(step.kind not in _OF_AGENTS for step in steps):
+    """Return all steps of an agent's run; of an ingestion, which may have thousands, the open, the failed and the last ones."""
+    if len(steps) <= _MAX_STEPS or not any(step.kind not in _AGENT_STEPS for step in steps):
         return steps
     marked = [
         step
@@ -216,12 +222,11 @@ def _worth_showing(steps: list[Step]) -> list[Step]:
 
 
 def _is_verdict(step: Step) -> bool:
-    """Its error is what a person said, which is shown as such."""
+    """Return True if the error is a person's answer, which is shown as one."""
     return bool(step.answer and step.error and step.answer.get("verdict") == step.error.get("type"))
 
 
 def _answered(answer: dict[str, Any]) -> str:
-    """What a person said to a step."""
     note = f": {answer['note']}" if answer.get("note") else ""
     values = ", ".join(
         f"{name}={screen.one_line(str(value), 40)}" for name, value in (answer.get("values") or {}).items()
@@ -247,7 +252,7 @@ def _show_transcript(console: Console, transcript: Sequence[Message]) -> None:
 
 
 def _show_references(console: Console, given: Sequence[Reference]) -> None:
-    """What the run had of knowledge; what its answer cites stands out."""
+    """Print the search results that the run was given; those that its answer cites stand out."""
     if not given:
         return
     console.print()
@@ -267,74 +272,109 @@ def _cut(text: str) -> str:
 
 
 @app.command()
-def cancel(run_id: str = typer.Argument(metavar="ID")) -> None:
-    """End a run as cancelled; results that come in later are refused."""
-    with connection.client(connection.settings()) as client:
-        handle, _ = _existing(client, run_id)
+def events(
+    id: str = _RUN,
+    after: int = typer.Option(0, "--after", min=0, help="Only events with a higher number."),
+    json: bool = _AS_JSON,
+) -> None:
+    """List the events of a run so far. They are numbered from 1, without gaps, and a number never changes."""
+    with connection.database() as database:
+        run = database.queries.run(whole_id(database, id, "run"))
+        found = database.queries.events(run.id, after)
+    if json:
+        typer.echo(screen.as_json(found))
+    elif found:
+        _show_events(screen.console(), found)
+    else:
+        typer.echo(f"No events after {after}.")
+
+
+def _show_events(console: Console, found: Sequence[Event]) -> None:
+    columns = ("number", "time (UTC)", "event", "about")
+    rows = [
+        (
+            str(each.number),
+            f"{each.at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+            each.event,
+            screen.one_line(_about(each), 200),
+        )
+        for each in found
+    ]
+    console.print(screen.table(console.width, columns, rows, right=("number",)))
+
+
+def _about(event: Event) -> str:
+    attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
+    error = f"{event.error.get('type')}: {event.error.get('message')}" if event.error else ""
+    return ", ".join(part for part in (event.name, attempt, error) if part)
+
+
+@app.command()
+def cancel(id: str = _RUN) -> None:
+    """Cancel a run. Late results are discarded."""
+    with existing_run(id) as (handle, _):
         if handle.cancel():
             typer.echo(f"Run {handle.id} is cancelled.")
         else:
-            typer.echo(f"Run {handle.id} had ended before: {handle.status}.")
+            typer.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
 
 
 @app.command()
-def pause(run_id: str = typer.Argument(metavar="ID")) -> None:
-    """Let no further step of a run begin, nor of the runs that it delegated; steps under way end."""
-    with connection.client(connection.settings()) as client:
-        handle, before = _existing(client, run_id)
+def pause(id: str = _RUN) -> None:
+    """Pause a run and the runs that it delegated: running steps finish, and no further step starts."""
+    with existing_run(id) as (handle, before):
         if handle.pause():
-            typer.echo(f"Run {handle.id} is paused: `agno-workers runs resume {handle.id}` lets it go on.")
+            typer.echo(f"Run {handle.id} is paused: `agno-workers runs resume {handle.id}` continues it.")
         elif before.paused_at:
-            typer.echo(f"Run {handle.id} was paused before, at {_said_at(before.paused_at)}.")
+            typer.echo(f"Run {handle.id} has been paused since {_utc(before.paused_at)}.")
         else:
-            typer.echo(f"Run {handle.id} had ended before: {handle.status}.")
+            typer.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
 
 
 @app.command()
-def resume(run_id: str = typer.Argument(metavar="ID")) -> None:
-    """Let a paused run, and those that it delegated, go on."""
-    with connection.client(connection.settings()) as client:
-        handle, before = _existing(client, run_id)
+def resume(id: str = _RUN) -> None:
+    """Resume a paused run and the runs that it delegated."""
+    with existing_run(id) as (handle, before):
         if handle.resume():
-            typer.echo(f"Run {handle.id} goes on.")
+            typer.echo(f"Run {handle.id} continues.")
         elif before.status.is_terminal:
-            typer.echo(f"Run {handle.id} had ended before: {before.status}.")
+            typer.echo(f"Run {handle.id} has ended already: it is {before.status}.")
         else:
             typer.echo(f"Run {handle.id} is not paused: it is {before.status}.")
 
 
 @app.command()
+def retry(id: str = _RUN) -> None:
+    """Retry a failed run, under its own id, from its last good turn; `dead retry` retries many."""
+    retry_run(id)
+
+
+@app.command()
 def fork(
-    run_id: str = typer.Argument(metavar="ID"),
+    id: str = _RUN,
     at: str | None = typer.Option(
-        None,
-        "--at",
-        help="The step to begin at, by its key (tool:2:0) or id; default: the first turn, so the whole run again.",
+        None, "--at", help="The key (tool:2:0) or id of the step to start at; default: the first turn."
     ),
     text: str | None = typer.Option(
-        None,
-        "--input",
-        help="At the first turn: in the place of what was asked; at a later one: said before it.",
+        None, "--input", help="At the first turn: replaces the input. At a later turn: a message before it."
     ),
     arguments: str | None = typer.Option(
         None,
         "--arguments",
-        help='At a tool\'s step: the JSON object that it is called with; at that of an agent: {"task": "..."}.',
+        help='At a tool call: the JSON object to call the tool with. At a delegation: {"task": "..."}.',
     ),
-    key: str | None = typer.Option(None, "--key", help="Idempotency key of the new run."),
+    key: str | None = typer.Option(None, "--key", help="The idempotency key of the new run."),
 ) -> None:
-    """Begin a new run in the middle of an old one, with all results from before; prints its id. The old one stays as it is."""
+    """Start a new run at a step of another one, reuse all results from before that step, and print the new id.
+
+    The old run stays as it is.
+    """
     asked = None if arguments is None else _as_object(arguments)
-    with connection.client(connection.settings()) as client:
-        handle, _ = _existing(client, run_id)
-        forked = handle.fork(at, *([] if text is None else [text]), arguments=asked, idempotency_key=key)
-        typer.echo(forked.id)
-
-
-def _existing(client: Client, run_id: str) -> tuple[RunHandle, Run]:
-    """The run, and how it stood. Raises RunNotFound."""
-    handle = client.runs.get(run_id)
-    return handle, handle.run
+    with connection.database() as database:
+        at = at if at is None or ":" in at else whole_id(database, at, "step")
+        run_id = whole_id(database, id, "run")
+        texts = [] if text is None else [text]
+        typer.echo(database.forks.fork(run_id, at, texts, arguments=asked, idempotency_key=key))
 
 
 def _as_object(text: str) -> dict[str, Any]:
@@ -342,5 +382,5 @@ def _as_object(text: str) -> dict[str, Any]:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidInput(
-            f'--arguments is no JSON object ({error}): write it as \'{{"name": "value"}}\'.'
+            f'--arguments is not a JSON object ({error}): write it as \'{{"name": "value"}}\'.'
         ) from error

@@ -29,8 +29,13 @@ COLOURS = {
 }
 
 
-def console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+_WIDE = (1000, 25)
+
+
+def console(*, stderr: bool = False, wide: bool = False) -> Console:
+    """Return a console as wide as the terminal; `wide`: one that cuts nothing off."""
+    width, height = _WIDE if wide else (None, None)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width, height=height)
 
 
 def table(
@@ -85,6 +90,11 @@ def one_line(text: str, width: int) -> str:
     return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 run` or `1,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
@@ -111,7 +121,7 @@ def hanging(line: Text, indent: int) -> Table:
     """Print the first `indent` characters of a line, and wrap the rest to their right."""
     rows = Table.grid()
     rows.add_column(width=indent, no_wrap=True)
-    rows.add_column()
+    rows.add_column(overflow="fold")
     rows.add_row(line[:indent], line[indent:])
     return rows
 

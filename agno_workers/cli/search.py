@@ -15,7 +15,7 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import SearchResult
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _SNIPPET_CHARS = 320
 _LONG_WORD = 3
 _EVERYWHERE = re.compile(

@@ -19,7 +19,7 @@ from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal,
 from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _COLOURS = {"agents": "cyan", "tools": "green", "knowledge": "blue", "flower": "magenta"}
 _CORES = os.cpu_count() or 1
 

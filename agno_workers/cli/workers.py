@@ -1,4 +1,4 @@
-"""`agno-workers workers`: who carries steps."""
+"""`agno-workers workers`: list the workers of the last day."""
 
 from __future__ import annotations
 
@@ -9,38 +9,44 @@ import typer
 from rich.console import Console
 
 from agno_workers.cli import connection, screen
-from agno_workers.cli.consumers import known, state
+from agno_workers.cli.consumers import state
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False, no_args_is_help=True, help="List workers.")
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List workers."
+)
 
 
 @app.callback()
 def root() -> None:
-    """Holds `ls`: a single command would stand without its name."""
+    """Without a callback, typer would drop the name of the only command."""
 
 
 @app.command()
-def ls(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """List the workers of the last day: alive, silent (has missed a time), lost (its leases ran out), or stopped."""
+def ls(
+    wide: bool = typer.Option(False, "--wide", help="Show whole names."),
+    json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """List the workers of the last day: alive, silent (missed a renewal), lost (their leases expired) or stopped."""
     settings = connection.settings()
-    workers = known(settings)
+    with connection.database(settings) as database:
+        workers = database.workers.all()
     if json:
-        told = [screen.plain(worker) | {"state": state(worker, settings)} for worker in workers]
-        typer.echo(screen.as_json(told))
+        typer.echo(
+            screen.as_json([screen.plain(each) | {"state": state(each, settings)} for each in workers])
+        )
     elif workers:
-        _show(screen.console(), workers, settings)
+        _show(screen.console(wide=wide), workers, settings)
     else:
         typer.echo("No workers: `agno-workers up` starts some.")
 
 
 def _show(console: Console, workers: Sequence[Worker], settings: Settings) -> None:
-    columns = ("state", "host", "queues", "pool", "steps", "version", "seen", "name")
+    columns = ("state", "queues", "pool", "steps", "version", "seen", "worker")
     rows = [
         (
             screen.status(state(worker, settings)),
-            worker.hostname,
             ",".join(worker.queues),
             f"{worker.pool} x {worker.concurrency}",
             str(worker.steps),

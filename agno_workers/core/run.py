@@ -19,7 +19,7 @@ The life of a step:
       └──approve, answer── waiting ──▶ done           a person, somebody outside, or a child run (see WaitsFor)
     (ready, running, waiting) ──cancel, deadline──▶ cancelled
 
-A failed run may be sent again (redrive): it is `queued` in the next generation, and goes on from its last good turn.
+A failed run may be sent again (retry): it is `queued` in the next generation, and goes on from its last good turn.
 A run that is paused keeps its status; no step of it is claimed until it is resumed.
 
 A step that is `ready` may have `not_before` (a timer): the keeper sends it when that has come.

@@ -1,4 +1,4 @@
-"""Dead letters: runs that failed, and tool calls that died or of which nobody knows what became. Reading only."""
+"""Dead letters: failed runs, and tool calls that died or whose outcome is unknown. Reading only."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from agno_workers.runs.queries import known_id
 _SQL = {**statements("runs/dead"), "clock": statements("runs/queries")["clock"]}
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 TURN = "turn"
-"""In the place of a tool's name: the run itself failed."""
+"""Instead of a tool's name: the run itself failed."""
 
 
 class Which(msgspec.Struct, frozen=True):
-    """Which dead letters are meant; None is any."""
+    """Filters; None matches any dead letter."""
 
     agent: str | None = None
     tool: str | None = None
     error: str | None = None
     """The type of the error."""
     within: timedelta | None = None
-    """Those that died so long ago at the most."""
+    """At most this old."""
 
     @property
     def is_all(self) -> bool:
@@ -40,31 +40,31 @@ class Which(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Dead letters that died of the same."""
+    """Dead letters with the same error."""
 
     status: str
-    """`failed` of runs; `dead` or `unknown` of steps."""
+    """`failed` for runs; `dead` or `unknown` for steps."""
     agent: str
     tool: str
-    """Its name, or `turn`: see TURN."""
+    """The tool's name, or TURN."""
     type: str
     message: str | None
-    """Without ids and numbers."""
+    """The message without ids and numbers."""
     letters: int
     newest: datetime
     sample: str
-    """The id of one of them: a run's, or a step's."""
+    """The id of one of them, a run or a step."""
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """A run or a step, as far as it matters when it is dead."""
+    """A run or a step, with what matters when it is dead."""
 
     id: str
     run_id: str
     agent: str
     tool: str
     key: str
-    """Of a step; empty for a run."""
+    """The key of a step; empty for a run."""
     status: str
     """A RunStatus or a StepStatus."""
     run_status: RunStatus
@@ -84,8 +84,8 @@ class Letter(msgspec.Struct, frozen=True):
         return self.status in (RunStatus.FAILED, StepStatus.DEAD, StepStatus.UNKNOWN)
 
 
-class Redrivable(msgspec.Struct, frozen=True):
-    """How many failed runs may be sent again, and how many were delegated by a run that waits for them no more."""
+class Retryable(msgspec.Struct, frozen=True):
+    """How many failed runs can be retried, and how many cannot because another run delegated them."""
 
     runs: int
     delegated: int
@@ -99,29 +99,29 @@ class DeadLetters:
         self._tenant = tenant
 
     def groups(self, which: Which, limit: int) -> list[Group]:
-        """The largest first."""
+        """Return the groups, the largest first."""
         return [
             msgspec.convert(row, Group)
             for row in self._pool.run(_SQL["groups"], which.params | {"limit": limit})
         ]
 
     def letter(self, id: str) -> Letter:
-        """A run or a step by its id, dead or not. Raises InvalidInput where there is none, RunNotFound for text that is no id."""
+        """Return a run or a step, dead or not. Raises InvalidInput if there is none, RunNotFound for text that is not an id."""
         rows = self._pool.run(_SQL["letter"], {"id": known_id(id)})
         if not rows:
             raise InvalidInput(
-                f"no run and no step has the id {id!r}: `agno-workers dead ls` lists what is dead."
+                f"no run or step has the id {id!r}: `agno-workers dead ls` lists dead letters."
             )
         return msgspec.convert(rows[0], Letter)
 
-    def redrivable(self, which: Which) -> Redrivable:
+    def retryable(self, which: Which) -> Retryable:
         (row,) = self._pool.run(_SQL["count"], which.params)
-        return msgspec.convert(row, Redrivable)
+        return msgspec.convert(row, Retryable)
 
     def failed(self, which: Which, page: int = 200) -> Iterator[str]:
-        """The ids of the failed runs that may be sent again, the oldest first, read little by little.
+        """Yield the ids of the failed runs that can be retried, the oldest first, read in pages.
 
-        Those that fail from now on are not among them, so it comes to an end though each may be sent again meanwhile.
+        Runs that fail from now on are left out, so it ends although each run may be retried meanwhile.
         """
         until: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         place: dict[str, Any] = {"after": None, "after_id": _FIRST_ID}

@@ -1,8 +1,8 @@
--- Dead letters: runs that failed, and tool calls that ended without a result (`dead`) or of which nobody knows (`unknown`).
--- A turn that is dead is no letter of its own: it failed its run. `within_s` counts back from now.
+-- Dead letters: failed runs, and tool calls that ended without a result (`dead`) or with an unknown outcome (`unknown`).
+-- A dead turn is not a letter of its own: it failed its run. `within_s` counts back from now.
 
 -- name: groups
--- Like with like: every word with a digit in it (ids, numbers, names of workers) is taken out of the message.
+-- Grouped by error: every word with a digit in it (ids, numbers, names of workers) is taken out of the message.
 SELECT letter.status, letter.agent, letter.tool, said.type, said.message, count(*) AS letters, max(letter.ended_at) AS newest,
        max(letter.id::text) AS sample
 FROM (
@@ -20,7 +20,7 @@ WHERE (%(agent)s::text IS NULL OR letter.agent = %(agent)s) AND (%(tool)s::text 
 GROUP BY 1, 2, 3, 4, 5 ORDER BY letters DESC, newest DESC LIMIT %(limit)s;
 
 -- name: letter
--- One of them, or a run or a step that is none: its status tells.
+-- A run or a step, dead or not.
 SELECT run.id, run.id AS run_id, run.agent, 'turn' AS tool, '' AS key, run.status, run.status AS run_status, run.reason, run.error,
        run.ended_at, run.parent_run_id, NULL AS call
 FROM agno.run WHERE run.id = %(id)s
@@ -30,7 +30,7 @@ SELECT step.id, run.id, run.agent, CASE step.kind WHEN 'turn' THEN 'turn' ELSE s
 FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE step.id = %(id)s;
 
 -- name: count
--- Failed runs that may be sent again (one without a step stands for another run), and those that another run delegated: that one was told, and waits no more.
+-- Failed runs that can be retried (one without a step stands for another run), and those that another run delegated, which has their failure as a result.
 SELECT count(*) FILTER (WHERE parent_run_id IS NULL) AS runs, count(parent_run_id) AS delegated
 FROM agno.run
 WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
@@ -38,8 +38,8 @@ WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = ru
   AND ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity');
 
 -- name: failed
--- A page of those runs, the oldest first, behind a place in that order. None that failed after `until`: a run that is sent
--- again and fails again is not met twice.
+-- A page of those runs, the oldest first, after a place in that order. Runs that failed after `until` are left out, so that a run
+-- that is retried and fails again is not returned twice.
 SELECT id, ended_at FROM agno.run
 WHERE status = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND ended_at <= %(until)s::timestamptz
   AND ended_at >= coalesce(%(after)s::timestamptz, '-infinity') AND (ended_at, id) > (coalesce(%(after)s::timestamptz, '-infinity'), %(after_id)s::uuid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -16,6 +18,7 @@ from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.errors import AgnoError, RunNotFound
 
 _SQL = statements("runs/queries")
+IdKind = Literal["run", "step", "batch"]
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -112,7 +115,7 @@ class RunQueries:
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         if not rows:
             raise RunNotFound(
-                f"no run {run_id!r} in this database. `agno-workers runs ls` lists those there are.",
+                f"no run {run_id!r} in this database. `agno-workers runs ls` lists the newest runs.",
                 run_id=run_id,
             )
         return run_of(rows[0])
@@ -141,6 +144,14 @@ class RunQueries:
         }
         rows = self._pool.run(_SQL["runs"], {**wanted, "batch_id": batch_id and known_id(batch_id)})
         return [Listed(run_of(row), row["asked"] or "") for row in rows]
+
+    def find_ids(self, digits: str, kinds: Sequence[IdKind], newest: int = 100_000) -> list[str]:
+        """Return the ids, at most six, that begin or end with these hex digits (at most 32); an end is looked for among the newest
+        rows of each kind.
+        """
+        bounds = {"first": str(UUID(digits.ljust(32, "0"))), "last": str(UUID(digits.ljust(32, "f")))}
+        wanted = {"digits": digits, "kinds": list(kinds), "newest": newest, "tenant": self._tenant}
+        return [row["id"] for row in self._pool.run(_SQL["find_ids"], bounds | wanted)]
 
     def steps(self, run_id: str) -> list[Step]:
         """In the order in which they were written."""

@@ -12,6 +12,22 @@ WHERE run.tenant = %(tenant)s AND (%(status)s::text IS NULL OR run.status = %(st
   AND (%(batch_id)s::uuid IS NULL OR run.batch_id = %(batch_id)s)
 ORDER BY run.created_at DESC LIMIT %(limit)s;
 
+-- name: find_ids
+-- Ids that begin or end with these hex digits, at most six. A beginning is found by the primary keys. An end, which is what lists
+-- show (UUIDv7 ids of one hour share their beginning), is found among the newest rows that lists show.
+SELECT DISTINCT id FROM (
+    (SELECT 'run' AS kind, id FROM agno.run WHERE id BETWEEN %(first)s AND %(last)s ORDER BY id LIMIT 6)
+    UNION ALL (SELECT 'step', id FROM agno.step WHERE id BETWEEN %(first)s AND %(last)s ORDER BY id LIMIT 6)
+    UNION ALL (SELECT 'batch', id FROM agno.batch WHERE id BETWEEN %(first)s AND %(last)s ORDER BY id LIMIT 6)
+    UNION ALL SELECT kind, id FROM (
+        (SELECT 'run' AS kind, id FROM agno.run WHERE tenant = %(tenant)s ORDER BY created_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'run', id FROM agno.run WHERE status = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'step', id FROM agno.step WHERE status IN ('dead', 'unknown') ORDER BY ended_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' ORDER BY created_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'batch', id FROM agno.batch ORDER BY created_at DESC LIMIT %(newest)s)
+    ) AS listed WHERE right(replace(id::text, '-', ''), length(%(digits)s)) = %(digits)s
+) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
+
 -- name: steps
 SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
        not_before, created_at, sent_at, started_at, ended_at

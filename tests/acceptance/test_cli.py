@@ -1,4 +1,4 @@
-"""`agno-workers` as people type it, on real servers with real workers."""
+"""The commands of `agno-workers`, on real servers with real workers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 import psycopg
 import pytest
 import redis
 from psycopg import sql
 
-from agno_workers import Client, Limits
+from agno_workers import Client
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
 from tests.servers import Servers
@@ -41,7 +40,7 @@ def start_program(environment: dict[str, str], tmp_path: Path) -> Iterator[Start
 # run and runs.
 
 
-def test_a_run_is_submitted_and_its_answer_or_its_failure_printed(type_: Type, worker: Worker) -> None:
+def test_run_prints_the_answer_or_the_error(type_: Type, worker: Worker) -> None:
     assert type_("run", "echo", "hi").out == "<hi>\n"
     assert type_("run", "echo", "hi", "--stream").out == "<hi>\n"
     outcome = type_("run", "echo", "hi", "--json", "--session", "s1", "--user", "u1").json
@@ -58,11 +57,11 @@ def test_a_run_is_submitted_and_its_answer_or_its_failure_printed(type_: Type, w
     assert (as_json.status, as_json.json["status"]) == (2, "failed")
 
 
-def test_a_run_is_shown_with_its_steps_and_its_transcript(type_: Type, worker: Worker) -> None:
+def test_runs_show_prints_steps_and_transcript(type_: Type, worker: Worker) -> None:
     run_id = type_("run", "caller", 'add {"a": 1, "b": 2}\nboom {"text": "no"}', "--json").json["run_id"]
     shown = type_("runs", "show", run_id).out
     assert re.search(r"tool:1:0 +add +done +\S+ m?s +\S+ m?s +1 ", shown)
-    assert "boom met raised: no" in shown
+    assert "boom failed with raised: no" in shown
     assert 'calls add {"a": 1, "b": 2}' in shown
     assert "add: 3" in shown
     everything = type_("runs", "show", run_id, "--json").json
@@ -76,7 +75,7 @@ def test_a_run_is_shown_with_its_steps_and_its_transcript(type_: Type, worker: W
     ]
 
 
-def test_a_run_without_a_worker_says_why_it_waits_and_can_be_cancelled(type_: Type) -> None:
+def test_run_without_a_worker_is_explained_and_can_be_cancelled(type_: Type) -> None:
     run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
     assert (
         type_("run", "echo", "hi", "--no-wait", "--key", "k").out
@@ -84,20 +83,22 @@ def test_a_run_without_a_worker_says_why_it_waits_and_can_be_cancelled(type_: Ty
     )
     shown = type_("runs", "show", run_id).out
     assert re.search(
-        r"→ Turn 1 waits in queue 'agents' since .*, and no worker listens to it: start one", shown
+        r"→ No worker consumes the queue 'agents', where turn 1 has waited .*: start one with `-Q agents`",
+        shown,
     )
     shown = type_("runs", "show", run_id, AGNO_BROKER_URL="redis://127.0.0.1:1/0").out
-    assert "→ Turn 1 waits in queue 'agents' since" in shown  # the rows are there without Redis
+    assert "→ No worker consumes the queue 'agents'" in shown  # it needs no Redis
     assert type_("runs", "cancel", run_id).out == f"Run {run_id} is cancelled.\n"
-    assert type_("runs", "cancel", run_id).out == f"Run {run_id} had ended before: cancelled.\n"
+    assert type_("runs", "cancel", run_id).out == f"Run {run_id} has ended already: it is cancelled.\n"
     assert "→" not in type_("runs", "show", run_id).out
     listed = type_("runs", "ls", "--status", "cancelled").out
-    assert run_id in listed
+    assert re.search(rf"^{run_id[-8:]}  echo +cancelled", listed, re.MULTILINE)
+    assert run_id in type_("runs", "ls", "--wide").out
     assert len(type_("runs", "ls", "--status", "queued", "--agent", "echo", "--json").json) == 1
     assert type_("runs", "ls", "--agent", "nobody").out == "No such runs.\n"
 
 
-def test_the_text_may_come_from_standard_input(
+def test_run_reads_the_input_from_standard_input(
     type_: Type, monkeypatch: pytest.MonkeyPatch, client: Client
 ) -> None:
     read, write = os.pipe()
@@ -109,27 +110,34 @@ def test_the_text_may_come_from_standard_input(
     assert "from a pipe" in type_("runs", "show", run_id).out
 
 
-def test_the_agents_that_workers_serve_are_listed(type_: Type) -> None:
-    listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
-    assert listed["echo"] == {
-        "name": "echo",
-        "model": "scripted:angles",
-        "queue": "agents",
-        "description": "",
-        "tools": [],
-        "members": [],
-        "knowledge": None,
-        "limits": msgspec.to_builtins(Limits()),
-        "prices": None,
-    }
+def test_agents_ls_lists_agents_of_the_code_that_no_worker_has_registered(
+    type_: Type, servers: Servers
+) -> None:
+    here = {"AGNO_DATABASE_URL": _new_database(servers, "fresh_for_agents")}
+    type_("db", "upgrade", **here)
+    listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json", **here).json}
+    assert (listed["echo"]["queue"], listed["echo"]["tools"], listed["echo"]["seen_at"]) == (
+        "agents",
+        [],
+        None,
+    )
     assert "add" in listed["caller"]["tools"]
-    assert re.search(r"^shouter +scripted:shout +agents", type_("agents", "ls").out, re.MULTILINE)
+    assert "shouter  queue agents, not registered\n" in type_("agents", "ls", **here).out
+    assert type_("agents", "ls", AGNO_IMPORTS="", **here).out.startswith("No agents: ")
+    nowhere = type_("agents", "ls", AGNO_DATABASE_URL="", AGNO_BROKER_URL="")
+    assert "shouter  queue agents, not registered\n" in nowhere.out
+    assert "AGNO_DATABASE_URL is not set" in nowhere.err
+
+
+def test_agents_ls_lists_agents_that_workers_have_registered(type_: Type, worker: Worker) -> None:
+    shown = type_("agents", "ls", AGNO_IMPORTS="").out
+    assert re.search(r"^shouter  queue agents, registered \d+ \w+ ago$", shown, re.MULTILINE)
 
 
 # db and doctor.
 
 
-def test_a_new_database_is_brought_to_the_newest_schema(type_: Type, servers: Servers) -> None:
+def test_db_upgrade_brings_a_new_database_to_the_newest_schema(type_: Type, servers: Servers) -> None:
     url = _new_database(servers, "fresh_for_upgrade")
     early = type_("runs", "ls", AGNO_DATABASE_URL=url)
     assert (early.status, early.err.count("\n")) == (2, 1)
@@ -137,17 +145,15 @@ def test_a_new_database_is_brought_to_the_newest_schema(type_: Type, servers: Se
     broken = type_("doctor", AGNO_DATABASE_URL=url)
     assert broken.status == 1
     assert re.search(
-        r"fail +schema +at nothing, and this code wants \w+: run `agno-workers db upgrade`", broken.out
+        r"fail +schema +at nothing, but this code needs \w+: run `agno-workers db upgrade`", broken.out
     )
     assert re.fullmatch(
         r"The schema is at \w+ \(was: none\).\n", type_("db", "upgrade", AGNO_DATABASE_URL=url).out
     )
-    assert re.fullmatch(
-        r"The schema is at \w+, as it was.\n", type_("db", "upgrade", AGNO_DATABASE_URL=url).out
-    )
+    assert re.fullmatch(r"The schema is at \w+ already.\n", type_("db", "upgrade", AGNO_DATABASE_URL=url).out)
 
 
-def test_a_doctor_who_finds_nothing_says_so_line_by_line(type_: Type, worker: Worker) -> None:
+def test_doctor_reports_ok_for_each_check(type_: Type, worker: Worker) -> None:
     report = type_("doctor", "--json")
     assert report.status == 0
     assert {finding["about"]: finding["level"] for finding in report.json} == dict.fromkeys(
@@ -155,16 +161,17 @@ def test_a_doctor_who_finds_nothing_says_so_line_by_line(type_: Type, worker: Wo
     )
 
 
-def test_a_doctor_finds_steps_that_nobody_will_carry(type_: Type) -> None:
+def test_doctor_finds_a_queue_without_a_worker(type_: Type) -> None:
     type_("run", "echo", "hi", "--no-wait")
     report = type_("doctor")
     assert report.status == 1
     assert re.search(
-        r"fail +queues +agents: 1 step\(s\) wait, for up to .*, and no worker listens: start one", report.out
+        r"fail +queues +No worker consumes the queue 'agents' \(1 step, waiting for up to .*\): start one",
+        report.out,
     )
 
 
-def test_a_doctor_finds_a_redis_that_forgets(type_: Type, redis_client: redis.Redis) -> None:
+def test_doctor_finds_a_redis_that_evicts_keys(type_: Type, redis_client: redis.Redis) -> None:
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     redis_client.config_set("appendonly", "no")
     try:
@@ -177,7 +184,7 @@ def test_a_doctor_finds_a_redis_that_forgets(type_: Type, redis_client: redis.Re
     assert "warn Redis     Redis has no append-only file" in report.out
 
 
-def test_a_doctor_goes_on_when_a_server_is_away(type_: Type) -> None:
+def test_doctor_continues_without_redis(type_: Type) -> None:
     report = type_("doctor", AGNO_BROKER_URL="redis://127.0.0.1:1/0")
     assert report.status == 1
     assert "ok   schema" in report.out
@@ -185,7 +192,7 @@ def test_a_doctor_goes_on_when_a_server_is_away(type_: Type) -> None:
     assert "Traceback" not in report.out + report.err
 
 
-# What people get wrong.
+# Mistakes.
 
 WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     "an unknown setting": (["runs", "ls"], {"AGNO_DATABSE_URL": "x"}, "did you mean 'AGNO_DATABASE_URL'?"),
@@ -202,23 +209,26 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
         {"AGNO_DATABASE_URL": "mysql://me:secret@host/db"},
         "write postgresql://",
     ),
-    "a Postgres that is not there": (
+    "a Postgres that does not answer": (
         ["runs", "ls"],
         {"AGNO_DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/db"},
         "Postgres can't be reached",
     ),
     "no address of Redis": (["up"], {"AGNO_BROKER_URL": "nonsense"}, "write redis://"),
-    "a Redis that is not there": (
+    "a Redis that does not answer": (
         ["up"],
         {"AGNO_BROKER_URL": "redis://:secret@127.0.0.1:1/0"},
         "Redis can't be reached",
     ),
-    "a run that is not there": (["runs", "show", "0198c0de-0000-7000-8000-000000000000"], {}, "no run"),
-    "no run's id": (["runs", "cancel", "nonsense"], {}, "is not a run id"),
-    "a status that is none": (["runs", "ls", "--status", "lost"], {}, "--status 'lost' is none of queued"),
-    "an agent that is not there": (["run", "eco", "hi"], {}, "Did you mean 'echo'?"),
+    "an unknown run": (["runs", "show", "0198c0de-0000-7000-8000-000000000000"], {}, "no run"),
+    "text that is not an id": (["runs", "cancel", "nonsense"], {}, "is not a run id"),
+    "an unknown status": (
+        ["runs", "ls", "--status", "lost"],
+        {},
+        "--status 'lost' is not a status: use one of queued",
+    ),
+    "an unknown agent": (["run", "eco", "hi"], {}, "Did you mean 'echo'?"),
     "an empty input": (["run", "echo", "  "], {}, "is empty"),
-    "no agents": (["agents", "ls"], {"AGNO_IMPORTS": ""}, "AGNO_IMPORTS is not set"),
     "agents that can't be imported": (
         ["agents", "ls"],
         {"AGNO_IMPORTS": "nothing.here"},
@@ -240,7 +250,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_is_answered_in_one_sentence(type_: Type, mistake: str) -> None:
+def test_mistake_is_answered_in_one_sentence(type_: Type, mistake: str) -> None:
     arguments, changed, said = WRONG[mistake]
     answer = type_(*arguments, **changed)
     assert answer.status == 2
@@ -250,7 +260,7 @@ def test_a_mistake_is_answered_in_one_sentence(type_: Type, mistake: str) -> Non
     assert "secret" not in answer.err + answer.out
 
 
-def test_a_taken_port_is_named(type_: Type) -> None:
+def test_taken_port_is_named(type_: Type) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

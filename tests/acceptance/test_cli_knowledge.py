@@ -152,7 +152,7 @@ def test_what_there_is_is_listed_and_shown_and_removed(
     assert "hash:384 (384)" in shown
     assert brought_in in shown
     report = {finding["about"]: finding["text"] for finding in type_("doctor", "--json").json}
-    assert report["knowledge"] == "1 knowledge base(s), 2 documents, none half built"
+    assert report["knowledge"] == "1 knowledge base, 2 documents, all vectors complete"
 
     assert type_("knowledge", "duplicates", "handbook").out == "No duplicates in handbook.\n"
     assert type_("knowledge", "rm", "handbook", "--yes").out == "Removed handbook.\n"
@@ -201,9 +201,9 @@ def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
     ingesting = start_program("ingest", str(folder), "-k", "docs", "--embedder", "hash:384", "--wait")
     assert "the ingestion waits" in ingesting.wait_for("No worker listens to the queue 'knowledge'")
     report = type_("doctor")
-    assert re.search(r"fail +queues +knowledge: 1 step\(s\) wait, .* and no worker listens", report.out)
+    assert re.search(r"fail +queues +No worker consumes the queue 'knowledge' \(1 step, waiting", report.out)
     ingesting.signal(signal.SIGINT)
-    line = ingesting.wait_for("It goes on")
+    line = ingesting.wait_for("The ingestion continues")
     assert ingesting.end() == 130
     (run_id,) = re.findall(r"knowledge watch (\S+)`", line)
 

@@ -1,4 +1,4 @@
-"""What operators see and say: runs that wait, people who answer, dead letters, and a doctor for work that is stuck."""
+"""The commands of operators: runs that wait, answers of people, dead letters, and the doctor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOBODY = "0198c0de-0000-7000-8000-000000000000"
 
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
-    """Everybody here knows the agents that ask people."""
+    """Import agents whose tools wait for people."""
     return environment | {"AGNO_IMPORTS": "tests.acceptance.people_agents"}
 
 
@@ -32,13 +32,13 @@ def submitted(type_: Type, text: str, agent: str = "clerk") -> str:
 
 
 def waiting(type_: Type, run_id: str = "") -> dict[str, dict[str, Any]]:
-    """What waits for a person, by its tool."""
+    """Return the calls that wait for a person, by tool."""
     found = type_("runs", "waiting", "--json", *(["--run", run_id] if run_id else [])).json
     return {requirement["tool"]: requirement for requirement in found}
 
 
 def asking(type_: Type, *calls: str) -> tuple[str, dict[str, str]]:
-    """A run all of whose calls wait for people; its id, and the ids of its steps by tool."""
+    """Submit a run whose calls all wait for people; return its id, and the ids of its steps by tool."""
     run_id = submitted(type_, "\n".join(calls))
     invariants.until(lambda: len(waiting(type_, run_id)) == len(calls))
     return run_id, {tool: requirement["step_id"] for tool, requirement in waiting(type_, run_id).items()}
@@ -49,34 +49,35 @@ def steps(type_: Type, run_id: str) -> dict[str, dict[str, Any]]:
 
 
 def sentence(text: str) -> str:
-    """As it was before the terminal wrapped it."""
+    """Undo the wrapping of lines."""
     return " ".join(text.split())
 
 
 # People in the loop.
 
 
-def test_people_see_what_waits_for_them_and_answer_it(type_: Type, worker: Worker, client: Client) -> None:
+def test_people_list_waiting_calls_and_answer_them(type_: Type, worker: Worker, client: Client) -> None:
     run_id, step = asking(
         type_, 'transfer {"amount": 5}', 'refund {"amount": 7}', 'deliver {"parcel": "' + "p" * 2000 + '"}'
     )
     listed = type_("runs", "waiting", COLUMNS="80").out
     assert "transfer waits for a person to approve or reject it" in listed
     assert "refund waits for a person to fill in iban, urgent" in listed
-    assert f"agno-workers runs answer {step['refund']} iban=… urgent=…" in listed
-    assert "it is rejected" in listed
+    assert f"agno-workers runs answer {step['refund'][-8:]} iban=… urgent=…" in listed
+    assert "unless answered, it is rejected in" in listed
+    assert f"agno-workers runs approve {step['transfer']}" in type_("runs", "waiting", "--wide").out
     assert len(listed) < 3000  # the parcel is not shown whole
 
     shown = sentence(type_("runs", "show", run_id, COLUMNS="80").out)
-    assert "Tool transfer waits for a person to approve or reject it, for " in shown
+    assert "Tool transfer has waited " in shown
     assert f"`agno-workers runs approve {step['transfer']}`, or `runs reject`" in shown
     assert f"`agno-workers runs complete {step['deliver']} RESULT`" in shown
 
-    assert "approved" in type_("runs", "approve", step["transfer"], "--note", "fine").out
+    assert "approved" in type_("runs", "approve", step["transfer"][-8:], "--note", "fine").out
     assert "answered" in type_("runs", "answer", step["refund"], "iban=DE 1", "urgent=true").out
     assert "completed" in type_("runs", "complete", run_id, "at the door", "--by", "ann").out
     assert client.runs.get(run_id).result(timeout=30) == "moved 5 | 7 to DE 1, urgent: True | at the door"
-    assert type_("runs", "waiting").out == "Nothing waits for a person.\n"
+    assert type_("runs", "waiting").out == "No call waits for a person.\n"
 
     shown = type_("runs", "show", run_id).out
     assert f"transfer was answered by {getpass.getuser()}: approved: fine" in shown
@@ -84,7 +85,7 @@ def test_people_see_what_waits_for_them_and_answer_it(type_: Type, worker: Worke
     assert "deliver was answered by ann: completed" in shown
 
 
-def test_a_rejected_call_is_not_made_and_the_model_reads_why(
+def test_rejected_call_is_not_made_and_the_model_reads_the_note(
     type_: Type, worker: Worker, client: Client
 ) -> None:
     run_id, _ = asking(type_, 'transfer {"amount": 5}')
@@ -96,21 +97,21 @@ def test_a_rejected_call_is_not_made_and_the_model_reads_why(
     assert "transfer was answered by bob: rejected" in type_("runs", "show", run_id).out
 
 
-def test_an_answer_that_fits_nothing_is_refused_and_says_what_would(type_: Type, worker: Worker) -> None:
+def test_wrong_answer_is_refused_with_the_right_one(type_: Type, worker: Worker) -> None:
     run_id, step = asking(type_, 'transfer {"amount": 5}', 'refund {"amount": 7}')
     wrong = {
         "name one of the steps": ["approve", run_id],
         "waits for a confirmation: approve or reject it": ["complete", step["transfer"], "x"],
         "waits for an answer: answer or reject it": ["resolve", step["refund"], "--happened"],
         "'iban' is not FIELD=VALUE": ["answer", step["refund"], "iban"],
-        "iban is given twice": ["answer", step["refund"], "iban=1", "iban=2"],
+        "iban has two values": ["answer", step["refund"], "iban=1", "iban=2"],
         "asks for iban, urgent, not for by, self": ["answer", step["refund"], "self=1", "by=2"],
         "asks for iban, urgent, got iban": ["answer", step["refund"], "iban=1"],
         "asks for nothing, not for iban": ["answer", step["transfer"], "iban=1"],
-        "say one of --happened, --again and": ["resolve", run_id, "--again", "--happened"],
-        "RESULT goes with --happened only": ["resolve", run_id, "--again", "paid"],
-        "is the id of no step and of no run": ["approve", "nonsense"],
-        "waits for a person: it was answered": ["approve", NOBODY],
+        "use exactly one of --happened, --again and": ["resolve", run_id, "--again", "--happened"],
+        "RESULT needs --happened": ["resolve", run_id, "--again", "paid"],
+        "is not a step or run id": ["approve", "nonsense"],
+        "does not wait for a person: it was answered": ["approve", NOBODY],
         "no run": ["waiting", "--run", NOBODY],
     }
     for said, arguments in wrong.items():
@@ -127,7 +128,7 @@ def test_an_answer_that_fits_nothing_is_refused_and_says_what_would(type_: Type,
     assert "the run is cancelled" in type_("runs", "reject", run_id).err
 
 
-def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
+def test_interrupted_payment_is_resolved_by_a_person(
     type_: Type, start_worker: StartWorker, client: Client, tmp_path: Path
 ) -> None:
     short = {"AGNO_RUNS__LEASE_S": "1", "AGNO_RUNS__RENEW_EVERY_S": "0.3"}
@@ -137,7 +138,7 @@ def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
     run_id = submitted(type_, f'charge {{"path": "{path}"}}')
     invariants.until(lambda: path.exists() and path.read_text())
     worker.kill()
-    assert re.search(r"Tool charge (is being worked on|was with)", type_("runs", "show", run_id).out)
+    assert re.search(r"Tool charge (has been|was) running", type_("runs", "show", run_id).out)
     start_worker(**short)
     invariants.until(lambda: waiting(type_, run_id))
     listed = type_("runs", "waiting").out
@@ -149,7 +150,7 @@ def test_a_payment_that_was_cut_short_is_resolved_by_a_person(
     assert len(path.read_text().splitlines()) == 2
 
 
-def test_a_result_may_come_from_standard_input(
+def test_complete_reads_the_result_from_standard_input(
     type_: Type, worker: Worker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, _ = asking(type_, 'deliver {"parcel": "p"}')
@@ -161,30 +162,32 @@ def test_a_result_may_come_from_standard_input(
 # Steering a run.
 
 
-def test_a_paused_run_says_so_and_goes_on_when_it_is_resumed(
+def test_paused_run_is_shown_as_such_and_continues_when_resumed(
     type_: Type, worker: Worker, client: Client
 ) -> None:
     run_id, _ = asking(type_, 'transfer {"amount": 5}')
     assert "is paused" in type_("runs", "pause", run_id).out
-    assert "was paused before, at" in type_("runs", "pause", run_id).out
-    assert f"{run_id}  clerk  waiting paused" in type_("runs", "ls").out
+    assert "has been paused since" in type_("runs", "pause", run_id).out
+    assert f"{run_id[-8:]}  clerk  waiting paused" in type_("runs", "ls").out
     type_("runs", "approve", run_id)
     shown = sentence(type_("runs", "show", run_id, COLUMNS="80").out)
-    assert re.search(rf"→ Paused for .* `agno-workers runs resume {run_id}` lets it go on", shown)
-    assert "waits in queue" not in shown
+    assert re.search(
+        rf"→ The run has been paused for .*: `agno-workers runs resume {run_id}` continues it", shown
+    )
+    assert "in the queue" not in shown
     assert client.runs.get(run_id).status is RunStatus.WAITING
-    assert type_("runs", "resume", run_id).out == f"Run {run_id} goes on.\n"
+    assert type_("runs", "resume", run_id).out == f"Run {run_id} continues.\n"
     assert client.runs.get(run_id).result(timeout=30) == "moved 5"
-    assert type_("runs", "resume", run_id).out == f"Run {run_id} had ended before: done.\n"
-    assert type_("runs", "pause", run_id).out == f"Run {run_id} had ended before: done.\n"
+    assert type_("runs", "resume", run_id).out == f"Run {run_id} has ended already: it is done.\n"
+    assert type_("runs", "pause", run_id).out == f"Run {run_id} has ended already: it is done.\n"
 
 
-def test_a_run_that_was_never_paused_says_so(type_: Type) -> None:
+def test_resume_of_a_run_that_is_not_paused_reports_its_status(type_: Type) -> None:
     run_id = submitted(type_, "hi")
     assert type_("runs", "resume", run_id).out == f"Run {run_id} is not paused: it is queued.\n"
 
 
-def test_a_fork_begins_where_it_is_told_with_what_it_is_told(
+def test_fork_starts_at_a_step_with_new_arguments_or_input(
     type_: Type, worker: Worker, client: Client
 ) -> None:
     run_id = submitted(type_, 'add {"a": 1, "b": 2}')
@@ -199,8 +202,8 @@ def test_a_fork_begins_where_it_is_told_with_what_it_is_told(
 
     wrong = {
         "has no step 'tool:9:9'": [*at, "tool:9:9"],
-        "--arguments is no JSON object": [*at, "tool:1:0", "--arguments", "a=1"],
-        "--arguments is no JSON object (Expected": [*at, "tool:1:0", "--arguments", "[1]"],
+        "--arguments is not a JSON object": [*at, "tool:1:0", "--arguments", "a=1"],
+        "--arguments is not a JSON object (Expected": [*at, "tool:1:0", "--arguments", "[1]"],
         "is a turn": [*at, "turn:2", "--arguments", "{}"],
         "takes arguments": [*at, "tool:1:0", "--input", "x"],
         "is empty": ["runs", "fork", run_id, "--input", " "],
@@ -213,12 +216,12 @@ def test_a_fork_begins_where_it_is_told_with_what_it_is_told(
         assert answer.err.count("\n") == 1
 
 
-def test_a_delegation_is_shown_from_both_ends(type_: Type, worker: Worker, client: Client) -> None:
+def test_delegation_is_shown_in_both_runs(type_: Type, worker: Worker, client: Client) -> None:
     parent = submitted(type_, 'transfer {"amount": 5}', "manager")
     invariants.until(lambda: waiting(type_))
     child = waiting(type_)["transfer"]["run_id"]
     shown = sentence(type_("runs", "show", parent, COLUMNS="80").out)
-    assert f"→ clerk has a run of its own, which is waiting: `agno-workers runs show {child}`." in shown
+    assert f"→ Delegated to clerk, whose run is waiting: `agno-workers runs show {child}`." in shown
     assert f"delegated to clerk {child} (waiting)" in shown
     assert f"delegated by {parent}" in sentence(type_("runs", "show", child).out)
     told = type_("runs", "show", parent, "--json").json
@@ -228,7 +231,7 @@ def test_a_delegation_is_shown_from_both_ends(type_: Type, worker: Worker, clien
     assert client.runs.get(parent).result(timeout=30) == '["moved 5"]'
 
 
-def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, client: Client) -> None:
+def test_fork_at_a_delegation_starts_another_child_run(type_: Type, worker: Worker, client: Client) -> None:
     parent = submitted(type_, 'transfer {"amount": 5}', "manager")
     invariants.until(lambda: waiting(type_))
     type_("runs", "approve", waiting(type_)["transfer"]["run_id"])
@@ -238,7 +241,7 @@ def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, cl
     forked = type_(*at, "--arguments", '{"task": "transfer {\\"amount\\": 7}"}').out.strip()
     invariants.until(lambda: waiting(type_))
     child = waiting(type_)["transfer"]["run_id"]
-    assert f"→ clerk has a run of its own, which is waiting: `agno-workers runs show {child}`." in sentence(
+    assert f"→ Delegated to clerk, whose run is waiting: `agno-workers runs show {child}`." in sentence(
         type_("runs", "show", forked).out
     )
     type_("runs", "approve", child)
@@ -252,23 +255,64 @@ def test_a_fork_at_a_delegation_asks_another_run(type_: Type, worker: Worker, cl
     assert 'is a delegation to clerk, which takes arguments={"task": "..."}' in refused.err
 
 
-def test_a_run_shows_what_it_cost_and_when_it_must_end_in_80_columns(
+def test_runs_show_prints_cost_and_deadline_in_80_columns(
     type_: Type, worker: Worker, client: Client
 ) -> None:
     run_id, _ = asking(type_, 'transfer {"amount": 5}')
     shown = type_("runs", "show", run_id, COLUMNS="80").out
     assert max(map(len, shown.splitlines())) <= 80
     assert re.search(r"cost \$0\.0\d+ of \$1\.00; deadline 20\d\d-", sentence(shown))
-    assert re.search(r"→ Its deadline comes in (1 h 0 min|59 min \d+ s): then it ends", shown)
-    assert re.search(r"→ It has spent \$0\.0\d+ of \$1\.00, and ends when that is spent\.", shown)
+    assert re.search(r"→ The run ends at its deadline, in (1 h 0 min|59 min \d+ s)\.", shown)
+    assert re.search(r"→ The run has cost \$0\.0\d+, and ends at \$1\.00\.", shown)
     assert re.search(r"^tool:1:0  transfer  waiting  +\S+ m?s +0 ", shown, re.MULTILINE)
+
+
+def test_ids_may_be_shortened_to_their_end_or_their_beginning(
+    type_: Type, client: Client, database_url: str
+) -> None:
+    batch = client.batches.submit("clerk", ["a", "b"], allow_unknown=True)
+    first, second = [listed["run"]["id"] for listed in type_("runs", "ls", "--json").json]
+    listed = type_("runs", "ls", "--batch", batch.id[-8:], COLUMNS="80").out
+    assert {line[:8] for line in listed.splitlines()[1:]} == {first[-8:], second[-8:]}
+    for short in (first, first[-8:], first[-12:].upper(), first[:-1], first.replace("-", "")):
+        assert type_("runs", "show", short, "--json").json["run"]["id"] == first
+
+    twins = ["0198c0de-0000-7000-8000-00000000abcd", "0198c0de-0000-7000-8000-10000000abcd"]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM agno.outbox")
+        connection.execute("DELETE FROM agno.step")
+        for run_id, twin in zip((first, second), twins, strict=True):
+            connection.execute("DELETE FROM agno.message WHERE run_id = %s", (run_id,))
+            connection.execute("UPDATE agno.run SET id = %s WHERE id = %s", (twin, run_id))
+    refused = type_("runs", "cancel", "0000abcd")
+    assert (refused.status, refused.out) == (2, "")
+    assert all(twin in refused.err for twin in twins)
+    assert re.search(
+        r"^00000000abcd +clerk", type_("runs", "ls").out, re.MULTILINE
+    )  # longer, to tell them apart
+    unknown = type_("runs", "cancel", "ffffffff")
+    assert (
+        "no run has an id that begins or ends with 'ffffffff': `agno-workers runs ls` lists runs"
+        in unknown.err
+    )
+
+
+def test_events_of_a_run_are_numbered(type_: Type, worker: Worker) -> None:
+    run_id = type_("run", "clerk", 'add {"a": 1, "b": 2}', "--json").json["run_id"]
+    events = type_("runs", "events", run_id, "--json").json
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    assert type_("runs", "events", run_id, "--after", "2", "--json").json == events[2:]
+    shown = type_("runs", "events", run_id[-8:], COLUMNS="80").out
+    assert len(shown.splitlines()) == len(events) + 1
+    assert max(map(len, shown.splitlines())) <= 80
+    assert type_("runs", "events", run_id, "--after", "99").out == "No events after 99.\n"
 
 
 # Dead letters.
 
 
 def failed(type_: Type, tmp_path: Path, count: int) -> tuple[list[str], Path]:
-    """So many runs that failed for the same reason, and will do better when the file is gone."""
+    """Submit runs that fail for one reason, and succeed once the file is gone."""
     locked = tmp_path / "locked"
     locked.touch()
     runs = [submitted(type_, f"{number} {locked}", "moody") for number in range(count)]
@@ -276,7 +320,7 @@ def failed(type_: Type, tmp_path: Path, count: int) -> tuple[list[str], Path]:
     return runs, locked
 
 
-def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
+def test_dead_letters_are_grouped_by_error_and_retried_together(
     type_: Type, worker: Worker, client: Client, tmp_path: Path
 ) -> None:
     runs, locked = failed(type_, tmp_path, 3)
@@ -293,49 +337,49 @@ def test_what_died_of_the_same_is_listed_together_and_sent_again_together(
     assert max(map(len, listed.splitlines())) <= 80
     for filters in (["--agent", "moody"], ["--tool", "turn"], ["--error", "ModelRejected"]):
         assert len(type_("dead", "ls", "--json", "--since", "1h", *filters).json) == 1
-    assert type_("dead", "ls", "--agent", "nobody").out == "Nothing of that kind is dead.\n"
+    assert type_("dead", "ls", "--agent", "nobody").out == "No such dead letters.\n"
 
-    bulk = ["dead", "redrive", "--error", "ModelRejected"]
-    assert type_(*bulk, "--dry-run").out == "3 run(s) would be sent again.\n"
-    assert type_(*bulk, "--limit", "1").out == "1 run(s) were sent again.\n"  # and fails again
+    bulk = ["dead", "retry", "--error", "ModelRejected"]
+    assert type_(*bulk, "--dry-run").out == "3 runs would be retried.\n"
+    assert type_(*bulk, "--limit", "1").out == "Retried 1 run.\n"  # and fails again
     invariants.until(lambda: type_(*bulk, "--dry-run").out.startswith("3 "))
     locked.unlink()
-    assert type_(*bulk).out == "3 run(s) were sent again.\n"
+    assert type_(*bulk).out == "Retried 3 runs.\n"
     assert [client.runs.get(run_id).result(timeout=30) for run_id in runs] == [
         f"order {number} is done" for number in range(3)
     ]
-    assert type_("dead", "redrive", "--all").out == "0 run(s) were sent again.\n"
-    assert "runs fork RUN --at KEY" in type_("dead", "redrive", "--tool", "closed").out
+    assert type_("dead", "retry", "--all").out == "Retried 0 runs.\n"
+    assert "runs fork RUN --at KEY" in type_("dead", "retry", "--tool", "closed").out
 
 
-def test_a_failed_run_is_shown_with_what_to_do_and_sent_again_by_its_id(
+def test_failed_run_is_shown_with_the_next_move_and_retried_by_its_id(
     type_: Type, worker: Worker, client: Client, tmp_path: Path
 ) -> None:
     (run_id,), locked = failed(type_, tmp_path, 1)
-    assert f"`agno-workers dead show {run_id}` says what can be done" in sentence(
+    assert f"`agno-workers dead show {run_id}` shows what can be done" in sentence(
         type_("runs", "show", run_id).out
     )
     shown = sentence(type_("dead", "show", run_id, COLUMNS="80").out)
     assert "ModelRejected: order 0 is locked by job-0" in shown
-    assert f"`agno-workers dead redrive {run_id}` sends it again" in shown
+    assert f"`agno-workers dead retry {run_id}` retries it" in shown
     assert type_("dead", "show", run_id, "--json").json["reason"] == "model_rejected"
     locked.unlink()
-    assert type_("dead", "redrive", run_id).out == f"Run {run_id} goes on from its last good turn.\n"
+    assert type_("runs", "retry", run_id[-8:]).out == f"Run {run_id} continues from its last good turn.\n"
     assert client.runs.get(run_id).result(timeout=30) == "order 0 is done"
-    again = type_("dead", "redrive", run_id)
+    again = type_("dead", "retry", run_id)
     assert again.status == 2
-    assert f"is done, and only a failed run is sent again: `agno-workers runs fork {run_id}`" in again.err
+    assert f"is done, and only failed runs are retried: `agno-workers runs fork {run_id}`" in again.err
     assert "is done, not dead" in type_("dead", "show", run_id).err
 
 
-def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client: Client) -> None:
+def test_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client: Client) -> None:
     run_id = submitted(type_, 'closed {"text": "17"}')
     client.runs.get(run_id).wait(timeout=30)
     step_id = steps(type_, run_id)["tool:1:0"]["id"]
     shown = sentence(type_("dead", "show", step_id, COLUMNS="80").out)
     assert 'arguments: {"text": "17"}' in shown
-    assert f"`agno-workers runs fork {run_id} --at tool:1:0` makes it in a new run" in shown
-    refused = type_("dead", "redrive", step_id)
+    assert f"`agno-workers runs fork {run_id} --at tool:1:0` makes the call in a new run" in shown
+    refused = type_("dead", "retry", step_id)
     assert refused.status == 2
     assert f"`agno-workers runs fork {run_id} --at tool:1:0`" in refused.err
     forked = type_(*f"runs fork {run_id} --at tool:1:0".split()).out.strip()
@@ -343,28 +387,28 @@ def test_a_dead_call_is_made_again_in_a_fork(type_: Type, worker: Worker, client
 
 
 DEAD_WRONG = {
-    "say which": ["redrive"],
-    "--all is for all": ["redrive", "--all", "--agent", "a"],
-    "not both": ["redrive", NOBODY, "--all"],
-    "no run and no step has the id": ["redrive", NOBODY],
-    "no run and no step": ["show", NOBODY],
-    "is not a run id": ["show", "nonsense"],
-    "'2 parsecs' is no time: write": ["ls", "--since", "2 parsecs"],
-    "'999999999999d' is no time": ["ls", "--since", "999999999999d"],
-    "'0s' is no time": ["redrive", "--since", "0s"],
+    "no runs are chosen": ["retry"],
+    "--all retries all failed runs": ["retry", "--all", "--agent", "a"],
+    "but not both": ["retry", NOBODY, "--all"],
+    "no run or step has the id": ["retry", NOBODY],
+    "no run or step": ["show", NOBODY],
+    "is not a run or step id": ["show", "nonsense"],
+    "'2 parsecs' is not a length of time: use": ["ls", "--since", "2 parsecs"],
+    "'999999999999d' is not a length": ["ls", "--since", "999999999999d"],
+    "'0s' is not a length": ["retry", "--since", "0s"],
 }
 
 
 @pytest.mark.parametrize("said", DEAD_WRONG)
-def test_a_mistake_with_dead_letters_is_answered_in_one_sentence(type_: Type, said: str) -> None:
+def test_mistake_with_dead_letters_is_answered_in_one_sentence(type_: Type, said: str) -> None:
     answer = type_("dead", *DEAD_WRONG[said])
     assert (answer.status, answer.out) == (2, "")
     assert said in answer.err
     assert answer.err.count("\n") == 1
 
 
-def test_nothing_is_dead_in_a_new_database(type_: Type) -> None:
-    assert type_("dead", "ls").out == "Nothing is dead.\n"
+def test_new_database_has_no_dead_letters(type_: Type) -> None:
+    assert type_("dead", "ls").out == "No dead letters.\n"
     assert type_("dead", "ls", "--json").json == []
 
 
@@ -372,7 +416,7 @@ def test_nothing_is_dead_in_a_new_database(type_: Type) -> None:
 
 
 def runs_of(type_: Type) -> list[str]:
-    """What the doctor says of runs, as `level: text`."""
+    """Return the doctor's findings about runs, as `level: text`."""
     report = type_("doctor", "--json").json
     return [f"{finding['level']}: {finding['text']}" for finding in report if finding["about"] == "runs"]
 
@@ -381,31 +425,31 @@ WORKER = """
     INSERT INTO agno.worker (name, hostname, pid, version, pool, concurrency, queues)
     VALUES ('w', 'h', 1, '0', 'threads', 8, '["agents"]')"""
 STUCK = {
-    "fail: 1 run(s) have no open step": "UPDATE agno.step SET status = 'cancelled'",
-    "fail: 1 step(s) are with workers whose lease ended up to 5 min": """
+    "fail: 1 run without an open step": "UPDATE agno.step SET status = 'cancelled'",
+    "fail: 1 running step with a lease that expired up to 5 min": """
         UPDATE agno.step SET status = 'running', worker = 'w', lease_until = now() - interval '5 min'""",
-    "fail: 1 message(s) should have gone to Celery up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
-    "warn: 1 call(s) have waited for a person for up to 3 d: `agno-workers runs waiting`": """
+    "fail: 1 message overdue in the outbox by up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
+    "warn: 1 call waiting for a person for up to 3 d: `agno-workers runs waiting`": """
         UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation', created_at = now() - interval '3 days'""",
-    "warn: agents: 1 step(s) were sent up to 5 min": """
+    "warn: agents: 1 step sent up to 5 min": """
         UPDATE agno.step SET sent_at = now() - interval '5 min';"""
     + WORKER,
 }
 
 
 @pytest.mark.parametrize("said", STUCK)
-def test_a_doctor_finds_work_that_does_not_move(type_: Type, database_url: str, said: str) -> None:
+def test_doctor_finds_stuck_work(type_: Type, database_url: str, said: str) -> None:
     submitted(type_, "hi")
     with psycopg.connect(database_url, autocommit=True) as connection:
-        assert runs_of(type_) == ["ok: none is stuck"]
+        assert runs_of(type_) == ["ok: none stuck"]
         connection.execute(STUCK[said].encode())
     (found,) = runs_of(type_)
     assert found.startswith(said)
-    if "lease" in said or "Celery" in said:
-        assert "no keeper is alive, and each worker brings one: start a worker" in found
+    if "lease" in said or "outbox" in said:
+        assert "no keeper is alive. Each worker has one: start a worker" in found
 
 
-def test_a_doctor_does_not_mind_what_waits_as_it_should(type_: Type, database_url: str) -> None:
+def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -> None:
     paused, timed = submitted(type_, "hi"), submitted(type_, "hi")
     type_("runs", "pause", paused)
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -414,34 +458,34 @@ def test_a_doctor_does_not_mind_what_waits_as_it_should(type_: Type, database_ur
         connection.execute(
             "UPDATE agno.step SET not_before = now() + interval '1 day' WHERE run_id = %s", (timed,)
         )
-    assert runs_of(type_) == ["ok: none is stuck"]
+    assert runs_of(type_) == ["ok: none stuck"]
 
 
-def test_a_doctor_finds_that_many_died_lately(type_: Type, database_url: str) -> None:
+def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -> None:
     for _ in range(10):
         submitted(type_, "hi")
-    assert runs_of(type_) == ["ok: none is stuck"]
+    assert runs_of(type_) == ["ok: none stuck"]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE agno.step SET status = 'dead', ended_at = now()")
         connection.execute(
             """UPDATE agno.run SET status = 'failed', ended_at = now(), error = '{"type": "x", "message": "y"}'"""
         )
     assert runs_of(type_) == [
-        "warn: 10 have died within an hour: `agno-workers dead ls --since 1h` says of what."
+        "warn: 10 dead letters in the last hour: `agno-workers dead ls --since 1h` lists them."
     ]
 
 
 # agents.
 
 
-def test_agents_are_shown_with_members_limits_and_prices(type_: Type) -> None:
+def test_agents_ls_shows_tools_limits_and_prices(type_: Type) -> None:
     listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
-    assert listed["manager"]["members"] == ["clerk"]
-    assert listed["clerk"]["tools"] == ["add", "charge", "closed", "deliver", "refund", "transfer"]
-    assert listed["clerk"]["limits"]["cost_usd"] == 1.0
-    assert listed["clerk"]["prices"] == {"input_usd": 3, "output_usd": 15, "cached_usd": 0.3}
+    assert listed["manager"]["tools"] == ["clerk"]
+    assert sorted(listed["clerk"]["tools"]) == ["add", "charge", "closed", "deliver", "refund", "transfer"]
+    assert listed["clerk"]["definition"]["limits"]["cost_usd"] == 1.0
+    assert listed["clerk"]["definition"]["prices"] == {"input_usd": 3, "output_usd": 15, "cached_usd": 0.3}
     shown = type_("agents", "ls", COLUMNS="80").out
-    assert "delegates to: clerk" in shown
-    assert "limits: 5 turn(s), $1.00, 3600 s" in shown
-    assert "prices: $3 in, $0.3 cached, $15 out, for a million tokens" in shown
-    assert shown.count("limits:") == 1  # defaults are not told
+    assert "tools: clerk" in shown
+    assert "limits: 5 turns, $1.00, 3600 s" in shown
+    assert "prices: $3 in, $0.3 cached, $15 out, per million tokens" in shown
+    assert shown.count("limits:") == 1  # defaults are left out

@@ -345,7 +345,7 @@ def test_it_answers_on_a_port_until_it_is_ended(start_program: StartProgram) -> 
         told = Scrape(answer.read().decode())
     assert (told("agno_up"), told("agno_redis_up")) == (1, 1)
     taken = start_program("metrics", "--port", url[0].split(":")[2].split("/")[0])
-    assert "can't be listened at" in taken.wait_for("agno-workers:")
+    assert "cannot listen on 127.0.0.1:" in taken.wait_for("agno-workers:")
     assert taken.end() == 2
     program.signal(signal.SIGTERM)
     assert program.end() == 0

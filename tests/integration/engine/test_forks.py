@@ -1,4 +1,4 @@
-"""A failed run goes on under its own id (redrive); a new one begins in the middle of an old one, which stays as it was (fork)."""
+"""A failed run goes on under its own id (retry); a new one begins in the middle of an old one, which stays as it was (fork)."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: DeadLette
         Which(agent="one", within=timedelta(hours=1)): [],
     }.items():
         assert sorted(group.agent for group in dead.groups(which, 10)) == agents
-        assert dead.redrivable(which).runs == len(agents)
+        assert dead.retryable(which).runs == len(agents)
         assert len(list(dead.failed(which))) == len(agents)
 
 
@@ -99,6 +99,6 @@ def test_runs_that_others_delegated_are_counted_apart(world: World, dead: DeadLe
     world.sql(
         "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child
     )
-    found = dead.redrivable(Which())
+    found = dead.retryable(Which())
     assert (found.runs, found.delegated) == (1, 1)
     assert list(dead.failed(Which())) == [parent]

@@ -15,7 +15,7 @@ The order of locks is run, step, barrier (schema.py). Who takes them:
     ask_person              step
     pause                   run
     resume                  run, steps
-    redrive                 run, step
+    retry_run               run, step
     fork                    run (shared)
     claim_tool, retry, give_up     step            reads the run; the step's status tells of a cancel
     renew, release_expired, take_due, take_lost    steps that are not locked
@@ -247,7 +247,7 @@ def resume(at: Place) -> Any:
     return at.by("").resume(at.stage.run_id)
 
 
-def redrive(at: Place) -> Any:
+def retry_run(at: Place) -> Any:
     return at.by("").retry_run(at.stage.run_id)
 
 
@@ -346,7 +346,7 @@ ACTS: dict[Callable[[World], Stage], list[Act]] = {
     late_tool: [
         claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published, fail_exhausted, pause,
     ],
-    failed: [redrive, fork, submit, end, cancel],
+    failed: [retry_run, fork, submit, end, cancel],
     asking: [approve, settle, fail_unanswered, finish_other, cancel, pause],
     cut_short: [ask_person, finish_tool, finish_other, fail_exhausted, renew, cancel],
     unresolved: [settle, again, finish_tool, finish_other, cancel],

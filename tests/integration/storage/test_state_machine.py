@@ -1,7 +1,7 @@
 """The proof by a model: any transactions in any order, on the real Postgres, break no invariant and lose no run.
 
 Hypothesis makes up the lives of runs: several workers that claim, work, die, or come back late with a result; messages that
-are lost, doubled or forged; people who answer, or don't; a keeper that puts right what it finds; cancels, pauses, redrives
+are lost, doubled or forged; people who answer, or don't; a keeper that puts right what it finds; cancels, pauses, retries
 and forks in between. After each transaction `invariants.ALWAYS` must hold. In the end everybody but the keeper, one worker
 and a person who answers is gone, Redis has forgotten all, and each run must come to its end: `calm`.
 
@@ -265,7 +265,7 @@ class Road(RuleBasedStateMachine):
 
     @if_any("failed")
     @rule(pick=picks)
-    def redrive(self, pick: int) -> None:
+    def retry_run(self, pick: int) -> None:
         run = self._run(pick, "status = 'failed'")
         assert self.journal.retry_run(run["id"]) == (run["status"] == "failed")
 

@@ -1,4 +1,4 @@
-"""What the doctor makes of versions."""
+"""The comparison of versions."""
 
 from __future__ import annotations
 

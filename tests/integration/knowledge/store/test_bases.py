@@ -94,7 +94,7 @@ def test_removing_a_knowledge_base_ends_its_ingestions(world: World, knowledges:
         knowledges.get("docs")
 
 
-def test_ingestion_can_not_be_forked_or_redriven(world: World, knowledges: KnowledgeBases) -> None:
+def test_ingestion_can_not_be_forked_or_retried(world: World, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     with world.unchanged():

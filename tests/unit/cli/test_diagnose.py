@@ -1,4 +1,4 @@
-"""What the command line says of runs that are not over."""
+"""The sentences that explain why a run has not ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from agno_workers.cli.diagnose import expiry, moves, why_waiting
+from agno_workers.cli.diagnose import diagnose, expiry, moves
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import ToolCall
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
@@ -33,7 +33,7 @@ KEPT = RunDiagnostics(NOW, keeper_until=ago(-1))
 
 
 def lease(seconds: float, *, last: bool = False, keeper_s: float = 1) -> RunDiagnostics:
-    """A lease that ends so many seconds from now, and a keeper that leads until then."""
+    """Return a lease that ends in `seconds`, and a keeper that leads for `keeper_s`."""
     return RunDiagnostics(NOW, leases={"s": Lease(ago(-seconds), last)}, keeper_until=ago(-keeper_s))
 
 
@@ -42,13 +42,18 @@ def asks(need: WaitsFor, **policy: object) -> RunDiagnostics:
 
 
 WHY = {
-    "a free worker": (TURN, KEPT, {"agents"}, "Turn 2 waits in queue 'agents' since 3 s for a free worker."),
-    "unknown who listens": (TURN, KEPT, None, "Turn 2 waits in queue 'agents' since 3 s for a free worker."),
+    "a free worker": (
+        TURN,
+        KEPT,
+        {"agents"},
+        "Turn 2 has waited 3 s in the queue 'agents' for a free worker.",
+    ),
+    "unknown consumers": (TURN, KEPT, None, "Turn 2 has waited 3 s in the queue 'agents' for a free worker."),
     "no worker": (
         TURN,
         KEPT,
         {"tools"},
-        "Turn 2 waits in queue 'agents' since 3 s, and no worker listens to it: start one with `-Q agents`.",
+        "No worker consumes the queue 'agents', where turn 2 has waited 3 s: start one with `-Q agents`.",
     ),
     "its time": (
         replace(TURN, not_before=NOW + timedelta(seconds=60)),
@@ -62,54 +67,54 @@ WHY = {
         ),
         KEPT,
         None,
-        "Turn 2 is due in 8 s after ModelUnavailable: 429.",
+        "Turn 2 is due in 8 s, after ModelUnavailable: 429.",
     ),
-    "its work": (WORKED, KEPT, None, "Turn 2 is being worked on for 20 s by w1, attempt 2."),
+    "its work": (WORKED, KEPT, None, "Turn 2 has been running for 20 s on w1, attempt 2."),
     "its work, under a lease": (
         WORKED,
         lease(12),
         None,
-        "Turn 2 is being worked on for 20 s by w1, attempt 2; if that worker falls silent, its lease ends in 12 s.",
+        "Turn 2 has been running for 20 s on w1, attempt 2; its lease ends in 12 s unless renewed.",
     ),
     "the keeper, after a dead worker": (
         WORKED,
         lease(-3),
         None,
-        "Turn 2 was with w1, attempt 2, whose lease ended 3 s ago: the keeper will send it again within seconds.",
+        "Turn 2 was running on w1, attempt 2, and its lease expired 3 s ago: the keeper sends it again within seconds.",
     ),
     "the keeper, after the last attempt": (
         WORKED,
         lease(-3, last=True),
         None,
-        "Turn 2 was with w1, attempt 2, whose lease ended 3 s ago: the keeper will give it up within seconds.",
+        "Turn 2 was running on w1, attempt 2, and its lease expired 3 s ago: the keeper fails it within seconds.",
     ),
     "a keeper, after the last worker has died": (
         WORKED,
         lease(-30, keeper_s=-28),
         None,
         (
-            "Turn 2 was with w1, attempt 2, whose lease ended 30 s ago, and no keeper is alive to see to it: each worker brings one, "
-            "so start a worker."
+            "Turn 2 was running on w1, attempt 2, and its lease expired 30 s ago; no keeper is alive to recover it. "
+            "Each worker has one: start a worker."
         ),
     ),
     "a delegated run": (
         DELEGATED,
         RunDiagnostics(NOW, children=(Child("c", "clerk", RunStatus.QUEUED),)),
         None,
-        "clerk has a run of its own, which is queued: `agno-workers runs show c`.",
+        "Delegated to clerk, whose run is queued: `agno-workers runs show c`.",
     ),
     "a confirmation": (
         ASKED,
         asks(WaitsFor.CONFIRMATION),
         None,
-        "Tool pay waits for a person to approve or reject it, for 1 min 0 s now: `agno-workers runs approve t`, or `runs reject`.",
+        "Tool pay has waited 1 min 0 s for a person to approve or reject it: `agno-workers runs approve t`, or `runs reject`.",
     ),
     "an answer": (
         ASKED,
         asks(WaitsFor.ANSWER, fields=("iban", "by_when")),
         None,
         (
-            "Tool pay waits for a person to fill in iban, by_when, for 1 min 0 s now: "
+            "Tool pay has waited 1 min 0 s for a person to fill in iban, by_when: "
             "`agno-workers runs answer t iban=… by_when=…`, or `runs reject`."
         ),
     ),
@@ -118,7 +123,7 @@ WHY = {
         asks(WaitsFor.EXECUTION),
         None,
         (
-            "Tool pay waits for somebody outside to make the call, for 1 min 0 s now: `agno-workers runs complete t RESULT`, "
+            "Tool pay has waited 1 min 0 s for someone outside to make the call: `agno-workers runs complete t RESULT`, "
             "or `runs reject`."
         ),
     ),
@@ -127,7 +132,7 @@ WHY = {
         asks(WaitsFor.RESOLUTION),
         None,
         (
-            "Tool pay waits for a person to find out whether it took effect, for 1 min 0 s now: "
+            "Tool pay has waited 1 min 0 s for a person to find out whether it took effect: "
             "`agno-workers runs resolve t --happened | --again | --did-not-happen`."
         ),
     ),
@@ -135,81 +140,89 @@ WHY = {
 
 
 @pytest.mark.parametrize("case", WHY)
-def test_a_step_says_what_it_waits_for(case: str) -> None:
+def test_each_step_reports_what_it_waits_for(case: str) -> None:
     step, around, listening, said = WHY[case]
-    assert why_waiting(RUN, [step], around, listening) == [said]
+    assert diagnose(RUN, [step], around, listening) == [said]
 
 
 @pytest.mark.parametrize(
     ("need", "policy", "said"),
     [
-        (WaitsFor.CONFIRMATION, Policy(), "in 5 s it is rejected"),
-        (WaitsFor.CONFIRMATION, Policy(on_timeout="approve"), "in 5 s it is approved"),
-        (WaitsFor.EXECUTION, Policy(on_timeout="fail"), "in 5 s the run fails"),
-        (WaitsFor.RESOLUTION, Policy(), "in 5 s the model is told that nobody knows"),
+        (WaitsFor.CONFIRMATION, Policy(), "unless answered, it is rejected in 5 s"),
+        (WaitsFor.CONFIRMATION, Policy(on_timeout="approve"), "unless answered, it is approved in 5 s"),
+        (WaitsFor.EXECUTION, Policy(on_timeout="fail"), "unless answered, the run fails in 5 s"),
+        (
+            WaitsFor.RESOLUTION,
+            Policy(),
+            "unless answered, the model is told in 5 s that the outcome is unknown",
+        ),
     ],
 )
-def test_what_follows_when_nobody_comes_is_said(need: WaitsFor, policy: Policy, said: str) -> None:
+def test_expiry_reports_what_happens_if_nobody_answers(need: WaitsFor, policy: Policy, said: str) -> None:
     waiting = replace(WAITING, waits_for=need, policy=policy, expires_at=NOW + timedelta(seconds=5))
     assert expiry(waiting, NOW) == said
     assert expiry(replace(waiting, expires_at=None), NOW) == ""
-    (sentence,) = why_waiting(RUN, [ASKED], RunDiagnostics(NOW, waiting=(waiting,)), None)
+    (sentence,) = diagnose(RUN, [ASKED], RunDiagnostics(NOW, waiting=(waiting,)), None)
     assert f"({said})" in sentence
 
 
-def test_what_a_person_can_say_is_a_command_each() -> None:
+def test_moves_are_commands() -> None:
     assert moves(WAITING) == ["agno-workers runs approve t", "agno-workers runs reject t"]
 
 
-def test_tools_that_are_out_are_counted() -> None:
+def test_open_tool_calls_are_counted() -> None:
     done = replace(ASKED, id="a", status=StepStatus.DONE)
     held = replace(
         ASKED, id="b", key="tool:1:1", name="hold", status=StepStatus.RUNNING, started_at=ago(1), worker="w"
     )
-    first, second = why_waiting(RUN, [done, held], KEPT, None)
-    assert first == "1 of 2 tool calls are out; the last one in wakes the next turn."
-    assert second == "Tool hold is being worked on for 1 s by w."
+    first, second = diagnose(RUN, [done, held], KEPT, None)
+    assert first == "1 of 2 tool calls are open; the next turn starts when the last one ends."
+    assert second == "Tool hold has been running for 1 s on w."
 
 
-def test_a_paused_run_says_how_it_goes_on_and_not_that_a_worker_is_missing() -> None:
+def test_paused_run_names_the_resume_command_and_no_missing_worker() -> None:
     paused = replace(RUN, paused_at=ago(90))
-    (said,) = why_waiting(paused, [TURN], KEPT, set())
-    assert (
-        said == "Paused for 1 min 30 s: no further step begins. `agno-workers runs resume r` lets it go on."
+    (said,) = diagnose(paused, [TURN], KEPT, set())
+    assert said == (
+        "The run has been paused for 1 min 30 s, and starts no further step: `agno-workers runs resume r` continues it."
     )
-    assert len(why_waiting(paused, [WORKED], lease(3), None)) == 2  # what is under way ends
+    assert len(diagnose(paused, [WORKED], lease(3), None)) == 2  # a running step finishes
 
 
 @pytest.mark.parametrize(
     ("seconds", "keeper_s", "said"),
     [
-        (90, 1, "Its deadline comes in 1 min 30 s: then it ends with what it has."),
-        (-3, 1, "Its deadline came 3 s ago: the keeper ends it."),
-        (-30, -29, "Its deadline came 30 s ago: no keeper is alive to end it: start a worker."),
+        (90, 1, "The run ends at its deadline, in 1 min 30 s."),
+        (-3, 1, "The deadline of the run passed 3 s ago: the keeper ends it."),
+        (
+            -30,
+            -29,
+            "The deadline of the run passed 30 s ago: no keeper is alive to end it, so start a worker.",
+        ),
     ],
 )
-def test_a_deadline_is_told(seconds: float, keeper_s: float, said: str) -> None:
+def test_deadline_is_reported(seconds: float, keeper_s: float, said: str) -> None:
     run = replace(RUN, deadline_at=NOW + timedelta(seconds=seconds))
-    assert why_waiting(run, [TURN], RunDiagnostics(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
+    assert diagnose(run, [TURN], RunDiagnostics(NOW, keeper_until=ago(-keeper_s)), None)[-1] == said
 
 
-def test_a_budget_is_told() -> None:
+def test_cost_limit_is_reported() -> None:
     around = RunDiagnostics(NOW, limits=Limits(cost_usd=2.0))
-    said = why_waiting(replace(RUN, cost_usd=0.25), [TURN], around, None)[-1]
-    assert said == "It has spent $0.25 of $2.00, and ends when that is spent."
+    said = diagnose(replace(RUN, cost_usd=0.25), [TURN], around, None)[-1]
+    assert said == "The run has cost $0.25, and ends at $2.00."
 
 
-def test_a_run_that_is_over_waits_for_nothing() -> None:
-    assert why_waiting(replace(RUN, status=RunStatus.DONE), [TURN], KEPT, None) == []
+def test_ended_run_waits_for_nothing() -> None:
+    assert diagnose(replace(RUN, status=RunStatus.DONE), [TURN], KEPT, None) == []
 
 
-def test_a_run_that_nothing_moves_says_how_to_go_on() -> None:
-    (said,) = why_waiting(RUN, [replace(TURN, status=StepStatus.DONE)], KEPT, None)
+def test_run_without_an_open_step_names_the_fork_command() -> None:
+    (said,) = diagnose(RUN, [replace(TURN, status=StepStatus.DONE)], KEPT, None)
     assert "`agno-workers runs fork r --at STEP`" in said
 
 
-def test_a_run_without_steps_ends_as_another_one_does() -> None:
-    (said,) = why_waiting(RUN, [], KEPT, None)
+def test_run_without_steps_names_the_run_with_its_key() -> None:
+    (said,) = diagnose(RUN, [], KEPT, None)
     assert "idempotency key" in said
 
 
@@ -217,20 +230,20 @@ INGESTION = Run("r", "knowledge:docs", RunStatus.RUNNING, RunKind.INGESTION)
 BATCH = Step("s", "r", "ingest:1", StepKind.INGEST, StepStatus.READY, "knowledge", sent_at=ago(3))
 
 
-def test_of_an_ingestion_the_steps_that_wait_are_counted() -> None:
+def test_waiting_steps_of_an_ingestion_are_counted() -> None:
     done = replace(BATCH, kind=StepKind.SCAN, key="scan", status=StepStatus.DONE)
     reading = replace(BATCH, status=StepStatus.RUNNING, started_at=ago(20), worker="w1", attempt=1)
     later = replace(
         BATCH, kind=StepKind.EMBED, key="embed:1", status=StepStatus.WAITING, waits_for=WaitsFor.WINDOW
     )
-    said = why_waiting(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
+    said = diagnose(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
     assert said == [
-        "A batch of documents is being worked on for 20 s by w1; if that worker falls silent, its lease ends in 5 s.",
-        "A batch of documents waits in queue 'knowledge' since 3 s for a free worker. So do 1 more steps.",
-        "2 step(s) wait for their turn: only so many of one ingestion are sent at a time.",
+        "A batch of documents has been running for 20 s on w1; its lease ends in 5 s unless renewed.",
+        "A batch of documents has waited 3 s in the queue 'knowledge' for a free worker. 1 more step waits with it.",
+        "2 steps are not sent yet: an ingestion has only a few in the queue at a time.",
     ]
 
 
-def test_an_ingestion_between_two_steps_is_not_stuck() -> None:
-    (said,) = why_waiting(INGESTION, [replace(BATCH, status=StepStatus.DONE)], KEPT, None)
+def test_ingestion_between_two_steps_is_not_stuck() -> None:
+    (said,) = diagnose(INGESTION, [replace(BATCH, status=StepStatus.DONE)], KEPT, None)
     assert "within a second" in said
