@@ -165,7 +165,7 @@ def test_the_doctor_fails_for_a_queue_whose_worker_is_lost(
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1
-    assert "agents: 1 step(s) wait" in " ".join(capsys.readouterr().out.split())
+    assert "No worker consumes the queue 'agents' (1 step" in " ".join(capsys.readouterr().out.split())
     run.cancel()
 
 
