@@ -149,10 +149,10 @@ def test_the_command_lists_workers_and_the_doctor_asks_after_the_silent(
     assert listed == {"heavy": "lost", "agents": "alive", "tools": "alive"}
     found = json.loads(_told(capsys, "doctor", "--json"))
     silent, versions = [each["text"] for each in found if each["about"] == "workers"]
-    assert "has said nothing for 1 h" in silent
-    assert versions.startswith("of different versions: 0.0.1, ")
+    assert "has not reported for 1 h" in silent
+    assert versions.startswith("different versions: 0.0.1, ")
     queues = [each["text"] for each in found if each["about"] == "queues"]
-    assert queues == ["agents: 1 worker(s)", "tools: 1 worker(s)"]
+    assert queues == ["agents: 1 worker", "tools: 1 worker"]
 
 
 def test_the_doctor_fails_for_a_queue_whose_worker_is_lost(
