@@ -31,7 +31,7 @@ PROCESSES = {"start_worker", "keep_worker", "start_program", "fleet", "played"}
 """Fixtures that start processes of ours."""
 NOT_QUICK = (
     "tests/acceptance/", "tests/contract/canvas/", "tests/integration/embedded/", "tests/integration/knowledge/",
-    "tests/integration/processes/", "tests/integration/test_flower.py", "tests/integration/storage/test_interleavings.py",
+    "tests/integration/processes/", "tests/integration/test_flower.py", "tests/integration/runs/test_interleavings.py",
 )  # fmt: skip
 """Tests that start processes by themselves, load models, or take long."""
 

@@ -15,7 +15,7 @@ from agno_workers.knowledge.steps import IngestContext, run_step
 from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
-from tests.integration.storage.world import World, on_pool
+from tests.database import RunDatabase, on_pool
 
 ORIGIN = "shelf:"
 BIG = IngestLimits(publish_after_s=0.0)
@@ -25,9 +25,9 @@ class Shelf:
     """Documents by name. Calls are recorded in `fetched`, `prepared` and `embedder.seen`."""
 
     def __init__(
-        self, world: World, windows: IngestLimits = BIG, *, worker: str = "w1", dimensions: int = 8
+        self, db: RunDatabase, windows: IngestLimits = BIG, *, worker: str = "w1", dimensions: int = 8
     ) -> None:
-        self.world = world
+        self.db = db
         self.books: dict[str, str] = {}
         self.ill: dict[str, Exception] = {}
         """The exception that fetching a document raises."""
@@ -37,7 +37,7 @@ class Shelf:
         self.breaks: set[str] = set()
         """Documents that raise an unexpected error in the reader."""
         self.on_prepare: Callable[[], object] = lambda: None
-        here = on_pool(world.pool, worker, ingest_limits=windows)
+        here = on_pool(db.pool, worker, ingest_limits=windows)
         self.ingest, self.knowledges, journal = here.ingest, here.knowledge, here.journal
         self.tidied: list[int] = []
         self.expected: list[tuple[int, int]] = []
@@ -95,7 +95,7 @@ class Shelf:
 
     def take(self, send: StepMessage) -> CommitResult:
         if send.outbox_id is not None:
-            self.world.journal.published([send.outbox_id])
+            self.db.journal.published([send.outbox_id])
         return run_step(self.context, send.kind, send.run_id, send.step_id, send.generation)
 
     def carry(self, *sends: StepMessage) -> None:
@@ -109,14 +109,14 @@ class Shelf:
         send = self.submit(*sources, **asked)
         self.carry(send)
         self.finish(send.run_id)
-        content: dict[str, Any] = self.world.look.run(send.run_id).content
+        content: dict[str, Any] = self.db.queries.run(send.run_id).content
         return content
 
     def finish(self, run_id: str) -> None:
         """Execute retries, sent steps and steps of the keeper until the run has ended."""
-        while not self.world.look.run(run_id).status.is_terminal:
-            self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
-            journal = self.world.journal
+        while not self.db.queries.run(run_id).status.is_terminal:
+            self.db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+            journal = self.db.journal
             due = (
                 journal.take_due(100)
                 or journal.take_forgotten(journal.now(), 100)
@@ -129,7 +129,7 @@ class Shelf:
 
     def chunks(self, *, live: bool = True) -> dict[str, list[str]]:
         """Return the live chunks of each document in order."""
-        rows = self.world.sql(
+        rows = self.db.sql(
             "SELECT d.uri, c.content FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id WHERE c.live = %(live)s "
             "ORDER BY d.uri, c.position",
             live=live,
@@ -141,13 +141,13 @@ class Shelf:
 
     def without_vector(self) -> int:
         return int(
-            self.world.value(
+            self.db.value(
                 "SELECT count(*) FROM agno.chunk c WHERE NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id)"
             )
         )
 
     def statuses(self, run_id: str) -> dict[str, str]:
-        rows = self.world.sql("SELECT uri, status FROM agno.source WHERE run_id = %(id)s", id=run_id)
+        rows = self.db.sql("SELECT uri, status FROM agno.source WHERE run_id = %(id)s", id=run_id)
         return {row["uri"]: row["status"] for row in rows}
 
 

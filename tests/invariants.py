@@ -11,7 +11,7 @@ import pytest
 _SETTLES_IN_S = 20.0
 
 # What no transaction may break, in the middle of everything: each gives a row for each violation, as below. The proof by
-# a model (integration/storage/test_state_machine.py) asks after every transaction, `hold` at the end of a test.
+# a model (integration/runs/test_state_machine.py) asks after every transaction, `hold` at the end of a test.
 ALWAYS = {
     "nothing will ever move this run: it is open, and none of its steps is": """
         SELECT r.id, r.agent, r.status FROM agno.run r
@@ -265,9 +265,9 @@ def _violations(connection: psycopg.Connection) -> list[str]:
     ]
 
 
-# Coverage: what the invariants above know of the tables, and what the proof by a model moves. integration/storage/
+# Coverage: what the invariants above know of the tables, and what the proof by a model moves. integration/runs/
 # test_coverage.py fails where a table, a word or a statement is new and not said here. A word in quotes that holds a space is
-# the name of an invariant; one without is a constraint of storage/schema.py.
+# the name of an invariant; one without is a constraint of the tables.
 
 TABLES = {
     "run": "nothing will ever move this run: it is open, and none of its steps is",

@@ -12,11 +12,11 @@ from psycopg import sql
 
 from agno_workers.database.pool import Pool
 from agno_workers.local import LocalServers
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 
 
 @pytest.fixture(scope="session")
-def world_url(servers: LocalServers, template: str) -> Iterator[str]:
+def db_url(servers: LocalServers, template: str) -> Iterator[str]:
     plain = f"world_{uuid.uuid4().hex[:12]}"
     name = sql.Identifier(plain)
     _execute(servers, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
@@ -31,15 +31,15 @@ def _execute(servers: LocalServers, statement: sql.Composed) -> None:
 
 # For one module: the crash tests of another may have killed the server in between.
 @pytest.fixture(scope="module")
-def world_pool(world_url: str) -> Iterator[Pool]:
-    pool = Pool(world_url, size=4, timeout_s=10, statement_timeout_s=30)
+def db_pool(db_url: str) -> Iterator[Pool]:
+    pool = Pool(db_url, size=4, timeout_s=10, statement_timeout_s=30)
     yield pool
     pool.close()
 
 
 @pytest.fixture
-def world(world_pool: Pool) -> World:
+def db(db_pool: Pool) -> RunDatabase:
     """An empty migrated database, and its journal."""
-    world = World(world_pool)
-    world.empty()
-    return world
+    db = RunDatabase(db_pool)
+    db.empty()
+    return db

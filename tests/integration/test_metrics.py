@@ -31,7 +31,7 @@ from agno_workers.settings import Settings
 from tests import invariants
 from tests.acceptance.terminal import StartProgram, programs
 from tests.chaos.proxy import Mode, Network
-from tests.integration.storage.world import FEW, World, result, said
+from tests.database import FEW, RunDatabase, result, said
 
 ERROR = {"type": "ModelRejected", "message": "the secret of customer 17", "ids": {}}
 LABELS = {"agent", "queue", "status", "kind", "reason", "knowledge", "state"}
@@ -41,9 +41,9 @@ SOON_S = 8.0
 
 
 @pytest.fixture
-def here(settings: Settings, world: World, world_url: str) -> Settings:
+def here(settings: Settings, db: RunDatabase, db_url: str) -> Settings:
     """The settings of the world."""
-    return settings.changed(database={"url": SecretStr(world_url)})
+    return settings.changed(database={"url": SecretStr(db_url)})
 
 
 class Scrape:
@@ -76,16 +76,16 @@ def bad(reason: str) -> Quarantined:
     return Quarantined(reason, "a secret detail", "agents", "t", "m", "a secret head", 17)
 
 
-def test_runs_are_counted_by_agent_and_by_how_they_stand(world: World, here: Settings) -> None:
-    world.submit(agent="queued")
-    world.turn(agent="running")
-    world.fan_out("a", "b", agent="waiting")
-    world.journal.pause(world.submit(agent="paused").run_id)
-    failed = world.turn(agent="failed")
-    world.journal.fail(failed, ERROR, "model_rejected")
-    world.journal.end(world.turn(agent="done"), said("yes"), FEW, "yes", "end")
-    world.journal.end(world.turn(agent="old"), said("yes"), FEW, "yes", "end")
-    world.sql("UPDATE agno.run SET created_at = created_at - interval '2 h' WHERE agent IN ('old', 'queued')")
+def test_runs_are_counted_by_agent_and_by_how_they_stand(db: RunDatabase, here: Settings) -> None:
+    db.submit(agent="queued")
+    db.turn(agent="running")
+    db.fan_out("a", "b", agent="waiting")
+    db.journal.pause(db.submit(agent="paused").run_id)
+    failed = db.turn(agent="failed")
+    db.journal.fail(failed, ERROR, "model_rejected")
+    db.journal.end(db.turn(agent="done"), said("yes"), FEW, "yes", "end")
+    db.journal.end(db.turn(agent="old"), said("yes"), FEW, "yes", "end")
+    db.sql("UPDATE agno.run SET created_at = created_at - interval '2 h' WHERE agent IN ('old', 'queued')")
     told = scrape(here)
     for status in ("queued", "running", "waiting", "paused"):
         assert told("agno_open_runs", agent=status, status=status) == 1
@@ -97,13 +97,13 @@ def test_runs_are_counted_by_agent_and_by_how_they_stand(world: World, here: Set
     assert told("agno_failed_runs", agent="failed") == 1
 
 
-def test_steps_are_counted_by_queue_kind_and_status(world: World, here: Settings) -> None:
-    world.submit()
-    world.submit(not_before="2999-01-01")
-    one, two, three = world.tools("a", "b", "c", effect=Effect.ONCE)
-    world.expire(one.step_id)
-    world.journal.finish_tool(two, result(two), ERROR, "unknown")
-    world.journal.finish_tool(three, result(three), ERROR, "dead")
+def test_steps_are_counted_by_queue_kind_and_status(db: RunDatabase, here: Settings) -> None:
+    db.submit()
+    db.submit(not_before="2999-01-01")
+    one, two, three = db.tools("a", "b", "c", effect=Effect.ONCE)
+    db.expire(one.step_id)
+    db.journal.finish_tool(two, result(two), ERROR, "unknown")
+    db.journal.finish_tool(three, result(three), ERROR, "dead")
     told = scrape(here)
     assert told("agno_open_steps", queue="agents", kind="turn", status="ready") == 1
     assert told("agno_open_steps", queue="agents", kind="turn", status="timer") == 1
@@ -114,71 +114,71 @@ def test_steps_are_counted_by_queue_kind_and_status(world: World, here: Settings
 
 
 def test_the_age_of_a_queue_is_that_of_its_oldest_step_which_anybody_may_take(
-    world: World, here: Settings
+    db: RunDatabase, here: Settings
 ) -> None:
-    world.submit()
-    old, paused = world.submit().run_id, world.submit().run_id
+    db.submit()
+    old, paused = db.submit().run_id, db.submit().run_id
     ago = "UPDATE agno.step SET sent_at = now() - make_interval(secs => %(secs)s) WHERE run_id = %(id)s"
-    world.sql(ago, secs=100, id=old)
-    world.sql(ago, secs=1000, id=paused)
-    world.journal.pause(paused)
+    db.sql(ago, secs=100, id=old)
+    db.sql(ago, secs=1000, id=paused)
+    db.journal.pause(paused)
     age_s = scrape(here)("agno_oldest_ready_step_age_seconds", queue="agents")
     assert age_s is not None
     assert 100 <= age_s < 500
 
 
-def test_what_should_have_been_sent_is_counted(world: World, here: Settings) -> None:
-    world.submit()
-    world.sql("UPDATE agno.outbox SET due_at = now() - interval '1 s'")
+def test_what_should_have_been_sent_is_counted(db: RunDatabase, here: Settings) -> None:
+    db.submit()
+    db.sql("UPDATE agno.outbox SET due_at = now() - interval '1 s'")
     assert scrape(here)("agno_overdue_messages") == 1
-    world.sql("UPDATE agno.outbox SET due_at = now() + interval '1 h'")
+    db.sql("UPDATE agno.outbox SET due_at = now() + interval '1 h'")
     assert scrape(here)("agno_overdue_messages") == 0
 
 
-def test_quarantined_messages_are_counted_by_reason_and_ever(world: World, here: Settings) -> None:
+def test_quarantined_messages_are_counted_by_reason_and_ever(db: RunDatabase, here: Settings) -> None:
     before = scrape(here)("agno_quarantined_messages_total")
     assert before is not None
-    quarantine = Quarantine(world.pool)
+    quarantine = Quarantine(db.pool)
     for reason in ("unsigned", "unsigned", "unreadable"):
         quarantine.store(bad(reason))
     told = scrape(here)
     assert told("agno_quarantine_messages", reason="unsigned") == 2
     assert told("agno_quarantine_messages", reason="unreadable") == 1
     assert told("agno_quarantined_messages_total") == before + 3
-    world.sql("DELETE FROM agno.quarantine")
+    db.sql("DELETE FROM agno.quarantine")
     assert scrape(here)("agno_quarantined_messages_total") == before + 3
 
 
-def test_ingestions_are_counted_with_how_far_they_are(world: World, here: Settings) -> None:
-    knowledges = world.database.knowledge
+def test_ingestions_are_counted_with_how_far_they_are(db: RunDatabase, here: Settings) -> None:
+    knowledges = db.database.knowledge
     knowledges.ensure("docs")
     run_id = knowledges.submit("docs", ["/tmp/a"]).run_id
-    world.sql("UPDATE agno.ingestion SET total = 40, scanned_at = now()")
+    db.sql("UPDATE agno.ingestion SET total = 40, scanned_at = now()")
     count = "INSERT INTO agno.ingest_count (run_id, shard, documents, unchanged, duplicates, failed) VALUES (%(id)s, %(shard)s, 4, 3, 2, 1)"
     for shard in (0, 1):
-        world.sql(count, id=run_id, shard=shard)
+        db.sql(count, id=run_id, shard=shard)
     told = scrape(here)
     assert told("agno_open_ingestions", knowledge="docs") == 1
     assert told("agno_open_ingestion_documents", knowledge="docs") == 40
     assert told("agno_open_ingestion_settled_documents", knowledge="docs") == 20
     assert told("agno_open_runs", agent="knowledge:docs", status="queued") == 1
-    world.journal.cancel(run_id)
+    db.journal.cancel(run_id)
     assert scrape(here)("agno_open_ingestions", knowledge="docs") is None
 
 
-def test_an_ingestion_between_two_steps_is_open(world: World, here: Settings) -> None:
-    knowledges = world.database.knowledge
+def test_an_ingestion_between_two_steps_is_open(db: RunDatabase, here: Settings) -> None:
+    knowledges = db.database.knowledge
     knowledges.ensure("docs")
     knowledges.submit("docs", ["/tmp/a"])
-    world.sql("UPDATE agno.step SET status = 'done', ended_at = now()")
+    db.sql("UPDATE agno.step SET status = 'done', ended_at = now()")
     assert scrape(here)("agno_open_ingestions", knowledge="docs") == 1
 
 
-def test_workers_are_counted_by_whether_they_are_heard_of(world: World, here: Settings) -> None:
-    workers = Workers(world.pool)
+def test_workers_are_counted_by_whether_they_are_heard_of(db: RunDatabase, here: Settings) -> None:
+    workers = Workers(db.pool)
     for name in ("alive", "lost", "stopped"):
         workers.seen(WorkerIdentity(name, "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0)
-    world.sql("UPDATE agno.worker SET seen_at = now() - interval '1 h' WHERE name = 'lost'")
+    db.sql("UPDATE agno.worker SET seen_at = now() - interval '1 h' WHERE name = 'lost'")
     workers.stopped("stopped")
     told = scrape(here)
     counts = {state: told("agno_workers", state=state) for state in ("alive", "silent", "lost", "stopped")}
@@ -186,12 +186,12 @@ def test_workers_are_counted_by_whether_they_are_heard_of(world: World, here: Se
 
 
 def test_messages_in_redis_are_counted_in_all_priorities_of_all_queues(
-    world: World, here: Settings, redis_client: redis.Redis
+    db: RunDatabase, here: Settings, redis_client: redis.Redis
 ) -> None:
-    Workers(world.pool).seen(
+    Workers(db.pool).seen(
         WorkerIdentity("w", "h", 1, "1", "threads"), concurrency=1, queues=["slow"], steps=0
     )
-    world.journal.submit(user("hi"), agent="a", queue="special")
+    db.journal.submit(user("hi"), agent="a", queue="special")
     for key in ("agents", "agents\x06\x163", "slow", "special", "special"):
         redis_client.rpush(key, "m")
     told = scrape(here)
@@ -201,10 +201,10 @@ def test_messages_in_redis_are_counted_in_all_priorities_of_all_queues(
     assert lengths == {"agents": 2, "tools": 0, "slow": 1, "special": 2}
 
 
-def test_a_thousand_agents_are_no_thousand_time_series(world: World, here: Settings) -> None:
+def test_a_thousand_agents_are_no_thousand_time_series(db: RunDatabase, here: Settings) -> None:
     for number in range(60):
-        world.submit(agent=f"a{number}")
-    world.submit(agent="a59")
+        db.submit(agent=f"a{number}")
+    db.submit(agent="a59")
     told = scrape(here)
     series = [
         sample for family in told.families if family.name == "agno_open_runs" for sample in family.samples
@@ -215,10 +215,10 @@ def test_a_thousand_agents_are_no_thousand_time_series(world: World, here: Setti
     assert told("agno_open_runs", agent="a59", status="queued") == 2
 
 
-def test_names_are_as_prometheus_wants_them_and_say_no_id_and_no_text(world: World, here: Settings) -> None:
-    world.journal.fail(world.turn(user_id="customer 17"), ERROR, "model_rejected")
-    world.fan_out("a")
-    Quarantine(world.pool).store(bad("unsigned"))
+def test_names_are_as_prometheus_wants_them_and_say_no_id_and_no_text(db: RunDatabase, here: Settings) -> None:
+    db.journal.fail(db.turn(user_id="customer 17"), ERROR, "model_rejected")
+    db.fan_out("a")
+    Quarantine(db.pool).store(bad("unsigned"))
     told = scrape(here)
     for family in told.families:
         assert re.fullmatch(r"agno_[a-z_]+", family.name)
@@ -267,11 +267,11 @@ def test_of_a_postgres_that_is_away_no_more_is_told_than_that(
 
 @pytest.mark.parametrize("mode", [Mode.SILENT, Mode.RESET])
 def test_of_a_redis_that_is_away_no_more_is_told_than_that(
-    world: World, here: Settings, servers: LocalServers, network: Network, mode: Mode
+    db: RunDatabase, here: Settings, servers: LocalServers, network: Network, mode: Mode
 ) -> None:
     proxy = network.proxy(urlsplit(servers.redis_url).path)
     line = here.changed(broker={"url": SecretStr(f"redis://127.0.0.1:{proxy.port}/0")})
-    world.submit(agent="a")
+    db.submit(agent="a")
     assert scrape(line)("agno_redis_up") == 1
     proxy.set(mode)
     began = time.monotonic()
@@ -282,14 +282,14 @@ def test_of_a_redis_that_is_away_no_more_is_told_than_that(
     assert "agno_queue_messages" not in told.names()
 
 
-def test_a_postgres_that_stands_still_in_the_middle_is_given_up(world: World, world_url: str) -> None:
+def test_a_postgres_that_stands_still_in_the_middle_is_given_up(db: RunDatabase, db_url: str) -> None:
     """Its own time limit stands still with it."""
-    with psycopg.connect(world_url) as holder, ThreadPoolExecutor(1) as threads:
+    with psycopg.connect(db_url) as holder, ThreadPoolExecutor(1) as threads:
         holder.execute("LOCK TABLE agno.step IN ACCESS EXCLUSIVE MODE")
-        counting = threads.submit(counted, world_url, timeout_s=2, recent_s=60)
+        counting = threads.submit(counted, db_url, timeout_s=2, recent_s=60)
         asked = "SELECT pid FROM pg_stat_activity WHERE application_name = 'agno-workers-metrics' AND wait_event_type = 'Lock'"
-        invariants.until(lambda: world.sql(asked))
-        pid = int(world.value(asked))
+        invariants.until(lambda: db.sql(asked))
+        pid = int(db.value(asked))
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(Unavailable, match="did not answer"):
@@ -298,21 +298,21 @@ def test_a_postgres_that_stands_still_in_the_middle_is_given_up(world: World, wo
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_postgres_that_is_busy_is_given_up(world: World, world_url: str) -> None:
-    with psycopg.connect(world_url) as holder:
+def test_a_postgres_that_is_busy_is_given_up(db: RunDatabase, db_url: str) -> None:
+    with psycopg.connect(db_url) as holder:
         holder.execute("LOCK TABLE agno.step IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(Unavailable, match="statement timeout"):
-            counted(world_url, timeout_s=1, recent_s=60)
+            counted(db_url, timeout_s=1, recent_s=60)
 
 
-def test_scrapes_at_once_take_one_connection(world: World, here: Settings, world_url: str) -> None:
+def test_scrapes_at_once_take_one_connection(db: RunDatabase, here: Settings, db_url: str) -> None:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(here))
     most, over = 0, threading.Event()
 
     def watch() -> None:
         nonlocal most
-        with psycopg.connect(world_url, autocommit=True) as connection:
+        with psycopg.connect(db_url, autocommit=True) as connection:
             asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'agno-workers-metrics'"
             while not over.is_set():
                 ((count,),) = connection.execute(asked).fetchall()

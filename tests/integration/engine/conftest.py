@@ -23,8 +23,8 @@ from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.streams import Streams
-from tests.integration.storage.world import World, claimed, on_pool
-from tests.steps import Shelf, carry, take
+from tests.database import RunDatabase, claimed, on_pool
+from tests.steps import FakeKnowledge, execute_run, execute_step
 
 _numbers = count()
 _NAMES = {
@@ -32,7 +32,7 @@ _NAMES = {
 }
 
 
-class Cue:
+class ScriptedReplies:
     """A model that gives the next of `turns` each time it is asked, the last one again and again; `asked` is what it heard."""
 
     def __init__(self, *turns: Turn | Callable[[], Turn]) -> None:
@@ -56,18 +56,18 @@ class CountedPool(Pool):
         return super().run(statement, params)
 
 
-class Play:
+class Scenario:
     """The stage: an engine for these agents, and runs that are carried to their end by this test."""
 
-    def __init__(self, world: World, pool: CountedPool, streams: Streams) -> None:
-        self.world = world
+    def __init__(self, db: RunDatabase, pool: CountedPool, streams: Streams) -> None:
+        self.db = db
         self.pool = pool
-        self.look = world.look
+        self.queries = db.queries
         self.shelf = Shelf(pool)
         self._streams = streams
 
     def engine(self, *agents: Agent) -> Engine:
-        journal = self.world.journal_of("w1", self.pool)
+        journal = self.db.journal_of("w1", self.pool)
         return Engine(
             journal.store,
             Registry(agents).get,
@@ -82,22 +82,22 @@ class Play:
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:
         """A new run; its first turn."""
         message = user(*content or ("hi",))
-        return claimed(self.world.journal.submit(message, agent=agent, queue="agents", **options).send)
+        return claimed(self.db.journal.submit(message, agent=agent, queue="agents", **options).send)
 
     def run(self, agent: Agent, *content: str | AnyPart, **options: Any) -> Run:
         """A run of this agent, carried to its end."""
         step = self.submit(agent.name, *content, **options)
-        carry(self.engine(agent), step)
-        return self.look.run(step.run_id)
+        execute_run(self.engine(agent), step)
+        return self.queries.run(step.run_id)
 
-    def carry_owed(self, engine: Engine, run_id: str) -> Run:
+    def execute_pending(self, engine: Engine, run_id: str) -> Run:
         """Carry all that a run is owed, as the keeper would have it sent, until there is no more."""
-        while sends := self.world.journal.pending(run_id):
+        while sends := self.db.journal.pending(run_id):
             for send in sends:
                 assert send.outbox_id is not None
-                self.world.journal.published([send.outbox_id])
-                take(engine, send)
-        return self.look.run(run_id)
+                self.db.journal.published([send.outbox_id])
+                execute_step(engine, send)
+        return self.queries.run(run_id)
 
     def handle(self, run_id: str) -> RunHandle:
         """The run from outside, as a Client gives it."""
@@ -107,17 +107,17 @@ class Play:
         """What the tools of a run gave, in the order of the calls."""
         return [
             part.content
-            for message in self.look.transcript(run_id)
+            for message in self.queries.transcript(run_id)
             for part in message.parts
             if isinstance(part, ToolResult)
         ]
 
     def transcript(self, run: Run) -> list[Message]:
-        return self.look.transcript(run.id)
+        return self.queries.transcript(run.id)
 
     def let_time_pass(self) -> None:
         """Until every step that is to be tried later may be tried."""
-        self.world.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+        self.db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
 
 
 def _as_it_is(model: str | Model) -> Model:
@@ -126,8 +126,8 @@ def _as_it_is(model: str | Model) -> Model:
 
 
 @pytest.fixture(scope="module")
-def counted_pool(world_url: str) -> Iterator[CountedPool]:
-    pool = CountedPool(world_url, size=4, timeout_s=10, statement_timeout_s=30)
+def counted_pool(db_url: str) -> Iterator[CountedPool]:
+    pool = CountedPool(db_url, size=4, timeout_s=10, statement_timeout_s=30)
     yield pool
     pool.close()
 
@@ -140,6 +140,6 @@ def live_streams(servers: LocalServers) -> Iterator[Streams]:
 
 
 @pytest.fixture
-def play(world: World, counted_pool: CountedPool, live_streams: Streams) -> Play:
+def scenario(db: RunDatabase, counted_pool: CountedPool, live_streams: Streams) -> Scenario:
     counted_pool.ran = []
-    return Play(world, counted_pool, live_streams)
+    return Scenario(db, counted_pool, live_streams)

@@ -14,8 +14,8 @@ from agno_workers.core.run import Run, RunStatus, StepStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunFailed
 from agno_workers.models.scripted import Turn
 from agno_workers.tools import tool
-from tests.integration.engine.conftest import Cue, Play
-from tests.steps import carry, take
+from tests.integration.engine.conftest import Scenario, ScriptedReplies
+from tests.steps import execute_run, execute_step
 
 REJECTED = Turn(error=ModelRejected("the key is wrong", provider="scripted", model="m"))
 ADD = Turn(text="let me see", calls=(("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})))
@@ -42,93 +42,93 @@ def _nothing_added() -> None:
     added.clear()
 
 
-def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(play: Play) -> None:
-    cue = Cue(ADD, REJECTED, Turn(text="3 and 7"))
-    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
-    step = play.submit("a")
-    carry(engine, step)
-    assert play.look.run(step.run_id).status is RunStatus.FAILED
-    assert play.handle(step.run_id).retry()
-    run = play.carry_owed(engine, step.run_id)
+def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(scenario: Scenario) -> None:
+    replies = ScriptedReplies(ADD, REJECTED, Turn(text="3 and 7"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    assert scenario.queries.run(step.run_id).status is RunStatus.FAILED
+    assert scenario.handle(step.run_id).retry()
+    run = scenario.execute_pending(engine, step.run_id)
     assert (run.status, run.content, run.generation, run.turns, run.tool_calls) == (
         RunStatus.DONE, "3 and 7", 1, 2, 2,
     )  # fmt: skip
     assert added == [(1, 2), (3, 4)]
-    assert cue.asked[1].messages == cue.asked[2].messages
+    assert replies.asked[1].messages == replies.asked[2].messages
 
 
-def test_what_a_turn_said_that_failed_the_run_is_forgotten(play: Play) -> None:
-    cue = Cue(Turn(text="too", stop=StopReason.CONTEXT_WINDOW), Turn(text="short"))
-    engine = play.engine(Agent(name="a", model=cue.model))
-    step = play.submit("a")
-    carry(engine, step)
-    assert play.look.run(step.run_id).turns == 1
-    assert play.handle(step.run_id).retry()
-    run = play.carry_owed(engine, step.run_id)
+def test_what_a_turn_said_that_failed_the_run_is_forgotten(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="too", stop=StopReason.CONTEXT_WINDOW), Turn(text="short"))
+    engine = scenario.engine(Agent(name="a", model=replies.model))
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    assert scenario.queries.run(step.run_id).turns == 1
+    assert scenario.handle(step.run_id).retry()
+    run = scenario.execute_pending(engine, step.run_id)
     assert (run.content, run.turns) == ("short", 1)
-    assert [message.text for message in play.transcript(run)] == ["hi", "short"]
-    assert [step.status for step in play.look.steps(run.id)] == [StepStatus.DEAD, StepStatus.DONE]
+    assert [message.text for message in scenario.transcript(run)] == ["hi", "short"]
+    assert [step.status for step in scenario.queries.steps(run.id)] == [StepStatus.DEAD, StepStatus.DONE]
 
 
-def test_a_run_may_fail_and_be_sent_again_more_than_once(play: Play) -> None:
-    cue = Cue(REJECTED, REJECTED, REJECTED, Turn(text="ok"))
-    engine = play.engine(Agent(name="a", model=cue.model))
-    step = play.submit("a")
-    carry(engine, step)
+def test_a_run_may_fail_and_be_sent_again_more_than_once(scenario: Scenario) -> None:
+    replies = ScriptedReplies(REJECTED, REJECTED, REJECTED, Turn(text="ok"))
+    engine = scenario.engine(Agent(name="a", model=replies.model))
+    step = scenario.submit("a")
+    execute_run(engine, step)
     for _ in range(3):
-        assert play.handle(step.run_id).retry()
-        play.carry_owed(engine, step.run_id)
-    assert play.look.run(step.run_id).content == "ok"
+        assert scenario.handle(step.run_id).retry()
+        scenario.execute_pending(engine, step.run_id)
+    assert scenario.queries.run(step.run_id).content == "ok"
 
 
-def test_only_a_failed_run_is_sent_again(play: Play) -> None:
-    cue = Cue(Turn(text="ok"))
-    run = play.run(Agent(name="a", model=cue.model))
-    waiting = play.submit("a").run_id
-    cancelled = play.submit("a").run_id
-    play.world.journal.cancel(cancelled)
-    with play.world.unchanged():
-        assert not any(play.handle(run_id).retry() for run_id in (run.id, waiting, cancelled))
+def test_only_a_failed_run_is_sent_again(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
+    run = scenario.run(Agent(name="a", model=replies.model))
+    waiting = scenario.submit("a").run_id
+    cancelled = scenario.submit("a").run_id
+    scenario.db.journal.cancel(cancelled)
+    with scenario.db.unchanged():
+        assert not any(scenario.handle(run_id).retry() for run_id in (run.id, waiting, cancelled))
 
 
-def test_the_late_result_of_the_failed_generation_changes_nothing(play: Play) -> None:
-    cue = Cue(Turn(text="late"))
-    engine = play.engine(Agent(name="a", model=cue.model, retry=Retry(attempts=1)))
-    step = play.submit("a")
-    claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
+def test_the_late_result_of_the_failed_generation_changes_nothing(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="late"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, retry=Retry(attempts=1)))
+    step = scenario.submit("a")
+    claim = scenario.db.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim
-    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).retry()
-    with play.world.unchanged():
-        assert not take(engine, step).recorded
+    scenario.db.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert scenario.handle(step.run_id).retry()
+    with scenario.db.unchanged():
+        assert not execute_step(engine, step).recorded
 
 
-def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(play: Play) -> None:
-    step = play.submit("a", deadline_s=3600.0)
-    play.world.sql(
+def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(scenario: Scenario) -> None:
+    step = scenario.submit("a", deadline_s=3600.0)
+    scenario.db.sql(
         "UPDATE agno.run SET created_at = created_at - interval '2 h', deadline_at = deadline_at - interval '2 h'"
     )
-    play.world.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
-    claim = play.world.journal.claim_turn(step.run_id, step.step_id, 0)
+    scenario.db.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
+    claim = scenario.db.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim
-    play.handle(step.run_id).pause()
-    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).retry()
-    run = play.look.run(step.run_id)
+    scenario.handle(step.run_id).pause()
+    scenario.db.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert scenario.handle(step.run_id).retry()
+    run = scenario.queries.run(step.run_id)
     assert run.paused_at is None
     left = "SELECT round(extract(epoch FROM deadline_at - clock_timestamp()) / 60)::int FROM agno.run"
-    assert play.world.value(left) == 60
-    claim = play.world.journal.claim_turn(step.run_id, play.look.steps(step.run_id)[-1].id, 1)
+    assert scenario.db.value(left) == 60
+    claim = scenario.db.journal.claim_turn(step.run_id, scenario.queries.steps(step.run_id)[-1].id, 1)
     assert claim
-    play.world.journal.fail(claim, RunFailed("x").to_json(), "x")
-    assert play.handle(step.run_id).retry()
-    assert play.world.value(left) == 60
+    scenario.db.journal.fail(claim, RunFailed("x").to_json(), "x")
+    assert scenario.handle(step.run_id).retry()
+    assert scenario.db.value(left) == 60
 
 
-def test_a_run_that_stands_for_another_is_not_sent_again(play: Play) -> None:
-    play.submit("a", idempotency_key="k", id=str(uuid4()))
+def test_a_run_that_stands_for_another_is_not_sent_again(scenario: Scenario) -> None:
+    scenario.submit("a", idempotency_key="k", id=str(uuid4()))
     other = str(uuid4())
-    play.world.journal.submit(
+    scenario.db.journal.submit(
         user("hi"),
         agent="a",
         queue="agents",
@@ -136,69 +136,73 @@ def test_a_run_that_stands_for_another_is_not_sent_again(play: Play) -> None:
         id=other,
         canvas={"group_id": str(uuid4())},
     )
-    play.world.sql("UPDATE agno.run SET status = 'failed', ended_at = clock_timestamp()")
-    with play.world.unchanged():
-        assert not play.handle(other).retry()
+    scenario.db.sql("UPDATE agno.run SET status = 'failed', ended_at = clock_timestamp()")
+    with scenario.db.unchanged():
+        assert not scenario.handle(other).retry()
 
 
 # Forks.
 
 
-def done(play: Play, cue: Cue) -> tuple[Any, str]:
-    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
-    step = play.submit("a", session_id="s", metadata={"order": 17})
-    carry(engine, step)
+def done(scenario: Scenario, replies: ScriptedReplies) -> tuple[Any, str]:
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
+    step = scenario.submit("a", session_id="s", metadata={"order": 17})
+    execute_run(engine, step)
     return engine, step.run_id
 
 
-def test_a_fork_from_the_first_turn_is_the_whole_run_again_with_other_input(play: Play) -> None:
-    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
-    engine, run_id = done(play, cue)
-    before = play.world.everything()
-    fork = play.handle(run_id).fork(None, "other input")
-    run = play.carry_owed(engine, fork.id)
+def test_a_fork_from_the_first_turn_is_the_whole_run_again_with_other_input(scenario: Scenario) -> None:
+    replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(scenario, replies)
+    before = scenario.db.everything()
+    fork = scenario.handle(run_id).fork(None, "other input")
+    run = scenario.execute_pending(engine, fork.id)
     assert (run.content, run.forked_from, run.session_id, run.metadata) == ("two", run_id, "s", {"order": 17})
-    assert [message.text for message in play.transcript(run)] == ["other input", "two"]
-    kept = [row for row in play.world.everything()["agno.run"] if row["id"] == run_id]
+    assert [message.text for message in scenario.transcript(run)] == ["other input", "two"]
+    kept = [row for row in scenario.db.everything()["agno.run"] if row["id"] == run_id]
     assert kept == [row for row in before["agno.run"] if row["id"] == run_id]
 
 
-def test_a_fork_from_a_later_turn_reuses_the_results_of_before_and_hears_one_thing_more(play: Play) -> None:
-    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
-    engine, run_id = done(play, cue)
-    run = play.carry_owed(engine, play.handle(run_id).fork("turn:2", "and in words?").id)
+def test_a_fork_from_a_later_turn_reuses_the_results_of_before_and_hears_one_thing_more(
+    scenario: Scenario,
+) -> None:
+    replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(scenario, replies)
+    run = scenario.execute_pending(engine, scenario.handle(run_id).fork("turn:2", "and in words?").id)
     assert (run.content, run.turns, run.tool_calls) == ("two", 2, 2)
     assert added == [(1, 2), (3, 4)]
-    assert cue.asked[2].messages == (*cue.asked[1].messages, user("and in words?"))
+    assert replies.asked[2].messages == (*replies.asked[1].messages, user("and in words?"))
 
 
-def test_a_fork_from_a_tool_repeats_that_call_only_with_other_arguments(play: Play) -> None:
-    cue = Cue(ADD, Turn(text="one"), Turn(text="two"))
-    engine, run_id = done(play, cue)
-    run = play.carry_owed(engine, play.handle(run_id).fork("tool:1:1", arguments={"a": 30, "b": 40}).id)
-    assert (run.content, run.tool_calls, play.results(run.id)) == ("two", 2, ["3", "70"])
+def test_a_fork_from_a_tool_repeats_that_call_only_with_other_arguments(scenario: Scenario) -> None:
+    replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
+    engine, run_id = done(scenario, replies)
+    run = scenario.execute_pending(
+        engine, scenario.handle(run_id).fork("tool:1:1", arguments={"a": 30, "b": 40}).id
+    )
+    assert (run.content, run.tool_calls, scenario.results(run.id)) == ("two", 2, ["3", "70"])
     assert added == [(1, 2), (3, 4), (30, 40)]
-    assert '{"a":30,"b":40}' in str(cue.asked[2].messages[1])
+    assert '{"a":30,"b":40}' in str(replies.asked[2].messages[1])
 
 
-def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(play: Play) -> None:
-    cue = Cue(ADD, REJECTED, Turn(text="one"), Turn(text="two"), Turn(text="three"))
-    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
-    step = play.submit("a")
-    carry(engine, step)
-    play.handle(step.run_id).retry()
-    play.carry_owed(engine, step.run_id)
-    first = play.handle(step.run_id).fork("turn:2")
-    assert play.carry_owed(engine, first.id).content == "two"
-    assert play.carry_owed(engine, first.fork("turn:2").id).content == "three"
+def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(scenario: Scenario) -> None:
+    replies = ScriptedReplies(ADD, REJECTED, Turn(text="one"), Turn(text="two"), Turn(text="three"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    scenario.handle(step.run_id).retry()
+    scenario.execute_pending(engine, step.run_id)
+    first = scenario.handle(step.run_id).fork("turn:2")
+    assert scenario.execute_pending(engine, first.id).content == "two"
+    assert scenario.execute_pending(engine, first.fork("turn:2").id).content == "three"
 
 
-def test_the_same_key_gives_the_same_fork(play: Play) -> None:
-    engine, run_id = done(play, Cue(Turn(text="one"), Turn(text="two")))
-    first = play.handle(run_id).fork(idempotency_key="k")
-    play.carry_owed(engine, first.id)
-    with play.world.unchanged():
-        assert play.handle(run_id).fork(idempotency_key="k").id == first.id
+def test_the_same_key_gives_the_same_fork(scenario: Scenario) -> None:
+    engine, run_id = done(scenario, ScriptedReplies(Turn(text="one"), Turn(text="two")))
+    first = scenario.handle(run_id).fork(idempotency_key="k")
+    scenario.execute_pending(engine, first.id)
+    with scenario.db.unchanged():
+        assert scenario.handle(run_id).fork(idempotency_key="k").id == first.id
 
 
 def given_s(run: Run) -> int:
@@ -209,25 +213,29 @@ def given_s(run: Run) -> int:
 
 
 @pytest.mark.parametrize("at", ["turn:1", "turn:2", "tool:1:0"])
-def test_a_fork_has_the_deadline_of_its_agent_from_when_it_was_made(play: Play, at: str) -> None:
+def test_a_fork_has_the_deadline_of_its_agent_from_when_it_was_made(scenario: Scenario, at: str) -> None:
     limits = Limits(deadline_s=60)
-    engine = play.engine(Agent(name="a", model=Cue(ADD, Turn(text="one")).model, tools=[add], limits=limits))
-    step = play.submit("a")
-    carry(engine, step)
-    play.world.sql("UPDATE agno.run SET created_at = created_at - interval '2 h'")
-    play.world.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
-    fork = play.carry_owed(engine, play.handle(step.run_id).fork(at).id)
+    engine = scenario.engine(
+        Agent(name="a", model=ScriptedReplies(ADD, Turn(text="one")).model, tools=[add], limits=limits)
+    )
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    scenario.db.sql("UPDATE agno.run SET created_at = created_at - interval '2 h'")
+    scenario.db.sql("UPDATE agno.step SET created_at = created_at - interval '2 h'")
+    fork = scenario.execute_pending(engine, scenario.handle(step.run_id).fork(at).id)
     assert given_s(fork) == 60
 
 
-def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(play: Play) -> None:
+def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(scenario: Scenario) -> None:
     limits = Limits(deadline_s=60)
     asking = Turn(calls=(("publish", {"text": "hi"}),))
-    engine = play.engine(Agent(name="a", model=Cue(asking).model, tools=[publish], limits=limits))
-    step = play.submit("a")
-    carry(engine, step)
-    play.handle(step.run_id).requirements[0].reject()
-    run = play.handle(step.run_id)
+    engine = scenario.engine(
+        Agent(name="a", model=ScriptedReplies(asking).model, tools=[publish], limits=limits)
+    )
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    scenario.handle(step.run_id).requirements[0].reject()
+    run = scenario.handle(step.run_id)
     assert given_s(run.fork("tool:1:0").run) == 60
     assert given_s(run.fork("tool:1:0", deadline_s=5).run) == 5
 
@@ -242,11 +250,11 @@ def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(pla
     ],
 )
 def test_a_fork_that_can_not_begin_is_refused(
-    play: Play, at: str, input: tuple[str, ...], arguments: Any, message: str
+    scenario: Scenario, at: str, input: tuple[str, ...], arguments: Any, message: str
 ) -> None:
-    _, run_id = done(play, Cue(ADD, Turn(text="one")))
-    with play.world.unchanged(), pytest.raises(InvalidInput, match=message):
-        play.handle(run_id).fork(at, *input, arguments=arguments)
+    _, run_id = done(scenario, ScriptedReplies(ADD, Turn(text="one")))
+    with scenario.db.unchanged(), pytest.raises(InvalidInput, match=message):
+        scenario.handle(run_id).fork(at, *input, arguments=arguments)
 
 
 # Forks at a delegation.
@@ -255,79 +263,79 @@ def test_a_fork_that_can_not_begin_is_refused(
 class Desk:
     """An agent that lets another one look things up, and then says what it heard; and a run of it that is over."""
 
-    def __init__(self, play: Play, *said: str, limits: Limits | None = None) -> None:
-        self.play = play
+    def __init__(self, scenario: Scenario, *said: str, limits: Limits | None = None) -> None:
+        self.scenario = scenario
         asking = Turn(
             text="let me ask", calls=(("add", {"a": 1, "b": 2}), ("expert", {"task": "look up 17"}))
         )
-        self.asks = Cue(asking, Turn(text="told"))
-        self.looks = Cue(*(Turn(text=text) for text in said))
+        self.asks = ScriptedReplies(asking, Turn(text="told"))
+        self.looks = ScriptedReplies(*(Turn(text=text) for text in said))
         self.expert = Agent(name="expert", model=self.looks.model, queue="experts")
         desk = Agent(name="desk", model=self.asks.model, tools=[add, self.expert], limits=limits or Limits())
-        self.engine = play.engine(desk, self.expert)
-        self.run_id = play.submit("desk", user_id="u", metadata={"order": 17}, priority=3).run_id
+        self.engine = scenario.engine(desk, self.expert)
+        self.run_id = scenario.submit("desk", user_id="u", metadata={"order": 17}, priority=3).run_id
         self.end(self.run_id)
 
     def end(self, run_id: str) -> Run:
         """Carry a run and those that it delegates to, until nothing is owed any more."""
         todo = [run_id]
         while todo:
-            self.play.carry_owed(self.engine, todo[0])
-            open_children = self.play.world.journal.open_children(todo[0])
+            self.scenario.execute_pending(self.engine, todo[0])
+            open_children = self.scenario.db.journal.open_children(todo[0])
             todo = [*open_children, *todo] if open_children else todo[1:]
-        return self.play.look.run(run_id)
+        return self.scenario.queries.run(run_id)
 
     def children(self, run_id: str) -> list[Run]:
         ids = "SELECT id::text FROM agno.run WHERE parent_run_id = %(run_id)s"
-        return [self.play.look.run(row["id"]) for row in self.play.world.sql(ids, run_id=run_id)]
+        return [self.scenario.queries.run(row["id"]) for row in self.scenario.db.sql(ids, run_id=run_id)]
 
     def asked(self, run_id: str) -> str:
-        return self.play.look.transcript(run_id)[0].text
+        return self.scenario.queries.transcript(run_id)[0].text
 
 
-def test_a_fork_from_a_delegation_asks_a_new_run_with_another_task(play: Play) -> None:
-    desk = Desk(play, "seventeen", "eighteen")
-    before = play.world.everything()
-    fork = play.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
+def test_a_fork_from_a_delegation_asks_a_new_run_with_another_task(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", "eighteen")
+    before = scenario.db.everything()
+    fork = scenario.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
     (child,) = desk.children(fork.id)
     assert (child.agent, child.depth, child.user_id, child.metadata, child.status) == (
         "expert", 1, "u", {"order": 17}, RunStatus.QUEUED,
     )  # fmt: skip
-    assert (play.world.run(child.id)["queue"], play.world.run(child.id)["priority"]) == ("experts", 3)
+    assert (scenario.db.run(child.id)["queue"], scenario.db.run(child.id)["priority"]) == ("experts", 3)
     assert desk.asked(child.id) == "look up 18"
     run = desk.end(fork.id)
     assert (run.status, run.content, run.turns, run.tool_calls) == (RunStatus.DONE, "told", 2, 2)
-    assert play.results(run.id) == ["3", "eighteen"]
+    assert scenario.results(run.id) == ["3", "eighteen"]
     assert added == [(1, 2)]
     assert '{"task":"look up 18"}' in str(desk.asks.asked[-1].messages[1])
-    after = play.world.everything()
+    after = scenario.db.everything()
     for table in ("agno.run", "agno.step", "agno.message"):
         assert [row for row in before[table] if row not in after[table]] == []
 
 
-def test_a_fork_from_a_delegation_may_ask_the_same_again(play: Play) -> None:
-    desk = Desk(play, "seventeen", "17")
-    run = desk.end(play.handle(desk.run_id).fork("tool:1:1").id)
-    assert play.results(run.id) == ["3", "17"]
+def test_a_fork_from_a_delegation_may_ask_the_same_again(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", "17")
+    run = desk.end(scenario.handle(desk.run_id).fork("tool:1:1").id)
+    assert scenario.results(run.id) == ["3", "17"]
     assert [request.messages for request in desk.looks.asked] == [(user("look up 17"),)] * 2
 
 
-def test_a_delegation_that_a_fork_took_over_can_be_forked_again(play: Play) -> None:
-    desk = Desk(play, "seventeen", "eighteen", "seventeen at last")
-    first = play.handle(desk.run_id).fork("tool:1:0", arguments={"a": 5, "b": 5})
+def test_a_delegation_that_a_fork_took_over_can_be_forked_again(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", "eighteen", "seventeen at last")
+    first = scenario.handle(desk.run_id).fork("tool:1:0", arguments={"a": 5, "b": 5})
     desk.end(first.id)
     assert desk.children(first.id) == []
     again = first.fork("tool:1:1")
     (child,) = desk.children(again.id)
-    assert (play.world.run(child.id)["queue"], desk.asked(child.id)) == ("experts", "look up 17")
-    assert play.results(desk.end(again.id).id) == ["10", "eighteen"]
+    assert (scenario.db.run(child.id)["queue"], desk.asked(child.id)) == ("experts", "look up 17")
+    assert scenario.results(desk.end(again.id).id) == ["10", "eighteen"]
 
 
-def test_the_fork_of_a_fork_asks_what_that_one_asked(play: Play) -> None:
-    desk = Desk(play, "seventeen", "eighteen", "eighteen again")
-    first = play.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
+def test_the_fork_of_a_fork_asks_what_that_one_asked(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", "eighteen", "eighteen again")
+    first = scenario.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
     desk.end(first.id)
-    assert play.results(desk.end(first.fork("tool:1:1").id).id) == ["3", "eighteen again"]
+    assert scenario.results(desk.end(first.fork("tool:1:1").id).id) == ["3", "eighteen again"]
     assert [request.messages[0].text for request in desk.looks.asked] == [
         "look up 17",
         "look up 18",
@@ -335,52 +343,52 @@ def test_the_fork_of_a_fork_asks_what_that_one_asked(play: Play) -> None:
     ]
 
 
-def test_a_run_that_a_fork_delegates_to_has_the_deadline_of_the_fork(play: Play) -> None:
-    desk = Desk(play, "seventeen", limits=Limits(deadline_s=60))
-    fork = play.handle(desk.run_id).fork("tool:1:1")
+def test_a_run_that_a_fork_delegates_to_has_the_deadline_of_the_fork(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", limits=Limits(deadline_s=60))
+    fork = scenario.handle(desk.run_id).fork("tool:1:1")
     (child,) = desk.children(fork.id)
     assert given_s(fork.run) == 60
     assert child.deadline_at == fork.run.deadline_at
 
 
-def test_a_cancel_reaches_the_run_that_a_fork_delegates_to(play: Play) -> None:
-    desk = Desk(play, "seventeen")
-    fork = play.handle(desk.run_id).fork("tool:1:1")
+def test_a_cancel_reaches_the_run_that_a_fork_delegates_to(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen")
+    fork = scenario.handle(desk.run_id).fork("tool:1:1")
     fork.cancel()
     assert [child.status for child in desk.children(fork.id)] == [RunStatus.CANCELLED]
     assert desk.end(desk.run_id).status is RunStatus.DONE
 
 
-def test_the_same_key_gives_the_same_fork_of_a_delegation_and_asks_once(play: Play) -> None:
-    desk = Desk(play, "seventeen", "eighteen")
-    first = play.handle(desk.run_id).fork("tool:1:1", idempotency_key="k")
-    with play.world.unchanged():
-        assert play.handle(desk.run_id).fork("tool:1:1", idempotency_key="k").id == first.id
+def test_the_same_key_gives_the_same_fork_of_a_delegation_and_asks_once(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen", "eighteen")
+    first = scenario.handle(desk.run_id).fork("tool:1:1", idempotency_key="k")
+    with scenario.db.unchanged():
+        assert scenario.handle(desk.run_id).fork("tool:1:1", idempotency_key="k").id == first.id
 
 
 @pytest.mark.parametrize(
     "arguments", [{}, {"task": " "}, {"task": 17}, {"task": "x", "by": "noon"}, {"a": 1}]
 )
-def test_a_delegation_takes_a_task_and_no_more(play: Play, arguments: dict[str, Any]) -> None:
-    desk = Desk(play, "seventeen")
-    with play.world.unchanged(), pytest.raises(InvalidInput, match="is a delegation to expert, which takes"):
-        play.handle(desk.run_id).fork("tool:1:1", arguments=arguments)
-    with play.world.unchanged(), pytest.raises(InvalidInput, match="is a delegation, which takes arguments"):
-        play.handle(desk.run_id).fork("tool:1:1", "look up 18")
+def test_a_delegation_takes_a_task_and_no_more(scenario: Scenario, arguments: dict[str, Any]) -> None:
+    desk = Desk(scenario, "seventeen")
+    with scenario.db.unchanged(), pytest.raises(InvalidInput, match="is a delegation to expert, which takes"):
+        scenario.handle(desk.run_id).fork("tool:1:1", arguments=arguments)
+    with scenario.db.unchanged(), pytest.raises(InvalidInput, match="is a delegation, which takes arguments"):
+        scenario.handle(desk.run_id).fork("tool:1:1", "look up 18")
 
 
-def test_a_delegation_whose_run_was_deleted_is_not_forked(play: Play) -> None:
-    desk = Desk(play, "seventeen")
-    play.world.sql("DELETE FROM agno.run WHERE parent_run_id IS NOT NULL")
-    with play.world.unchanged(), pytest.raises(InvalidInput, match="is gone: fork from the turn before"):
-        play.handle(desk.run_id).fork("tool:1:1")
+def test_a_delegation_whose_run_was_deleted_is_not_forked(scenario: Scenario) -> None:
+    desk = Desk(scenario, "seventeen")
+    scenario.db.sql("DELETE FROM agno.run WHERE parent_run_id IS NOT NULL")
+    with scenario.db.unchanged(), pytest.raises(InvalidInput, match="is gone: fork from the turn before"):
+        scenario.handle(desk.run_id).fork("tool:1:1")
 
 
-def test_a_fork_beside_a_tool_that_is_still_out_is_refused(play: Play) -> None:
-    cue = Cue(ADD, Turn(text="one"))
-    engine = play.engine(Agent(name="a", model=cue.model, tools=[add]))
-    step = play.submit("a")
-    first, _ = take(engine, step).sends
-    take(engine, first)
+def test_a_fork_beside_a_tool_that_is_still_out_is_refused(scenario: Scenario) -> None:
+    replies = ScriptedReplies(ADD, Turn(text="one"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
+    step = scenario.submit("a")
+    first, _ = execute_step(engine, step).sends
+    execute_step(engine, first)
     with pytest.raises(InvalidInput, match="still open"):
-        play.handle(step.run_id).fork("tool:1:0", arguments={"a": 1, "b": 1})
+        scenario.handle(step.run_id).fork("tool:1:0", arguments={"a": 1, "b": 1})

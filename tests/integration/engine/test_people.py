@@ -16,8 +16,8 @@ from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.models.scripted import Turn
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.tools import tool
-from tests.integration.engine.conftest import Cue, Play
-from tests.steps import take
+from tests.integration.engine.conftest import Scenario, ScriptedReplies
+from tests.steps import execute_step
 
 
 @tool(requires_confirmation=True, answer_within_s=60)
@@ -49,79 +49,79 @@ PAY, WIRE, SIGN = ("pay", {"euros": 5}), ("wire", {"euros": 5}), ("sign", {"page
 
 
 def asking(
-    play: Play, *calls: tuple[str, dict[str, Any]], tools: list[Any] = TOOLS
-) -> tuple[Engine, str, Cue]:
+    scenario: Scenario, *calls: tuple[str, dict[str, Any]], tools: list[Any] = TOOLS
+) -> tuple[Engine, str, ScriptedReplies]:
     """A run whose first turn makes these calls; the second ends it."""
-    cue = Cue(Turn(calls=calls), Turn(text="ok"))
-    engine = play.engine(Agent(name="a", model=cue.model, tools=tools))
-    step = play.submit("a")
-    take(engine, step)
-    return engine, step.run_id, cue
+    replies = ScriptedReplies(Turn(calls=calls), Turn(text="ok"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=tools))
+    step = scenario.submit("a")
+    execute_step(engine, step)
+    return engine, step.run_id, replies
 
 
-def the_one(play: Play, run_id: str) -> Requirement:
-    (requirement,) = play.handle(run_id).requirements
+def the_one(scenario: Scenario, run_id: str) -> Requirement:
+    (requirement,) = scenario.handle(run_id).requirements
     return requirement
 
 
-def test_a_call_that_needs_a_confirmation_waits_while_the_others_go_on(play: Play) -> None:
-    engine, run_id, _ = asking(play, PAY, ("look_up", {"what": "x"}))
-    assert play.carry_owed(engine, run_id).status is RunStatus.WAITING
-    assert [step.status for step in play.look.steps(run_id)] == ["done", "waiting", "done"]
-    requirement = the_one(play, run_id)
+def test_a_call_that_needs_a_confirmation_waits_while_the_others_go_on(scenario: Scenario) -> None:
+    engine, run_id, _ = asking(scenario, PAY, ("look_up", {"what": "x"}))
+    assert scenario.execute_pending(engine, run_id).status is RunStatus.WAITING
+    assert [step.status for step in scenario.queries.steps(run_id)] == ["done", "waiting", "done"]
+    requirement = the_one(scenario, run_id)
     assert (requirement.tool, requirement.needs, requirement.arguments) == (
         "pay",
         WaitsFor.CONFIRMATION,
         {"euros": 5},
     )
     requirement.approve(by="ann")
-    assert play.carry_owed(engine, run_id).status is RunStatus.DONE
-    assert play.results(run_id) == ["paid 5, approved by ann", "found x"]
+    assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
+    assert scenario.results(run_id) == ["paid 5, approved by ann", "found x"]
 
 
-def test_what_a_person_rejects_is_not_called_and_the_model_reads_why(play: Play) -> None:
-    engine, run_id, _ = asking(play, PAY)
-    the_one(play, run_id).reject("too much", by="ann")
-    assert play.carry_owed(engine, run_id).status is RunStatus.DONE
-    assert play.results(run_id) == ["pay was not called: a person rejected it. too much"]
-    step = play.look.steps(run_id)[1]
+def test_what_a_person_rejects_is_not_called_and_the_model_reads_why(scenario: Scenario) -> None:
+    engine, run_id, _ = asking(scenario, PAY)
+    the_one(scenario, run_id).reject("too much", by="ann")
+    assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
+    assert scenario.results(run_id) == ["pay was not called: a person rejected it. too much"]
+    step = scenario.queries.steps(run_id)[1]
     assert (step.status, step.attempt) == (StepStatus.DONE, 0)
     assert step.answer is not None
     assert step.answer.items() >= {"verdict": "rejected", "by": "ann", "note": "too much"}.items()
-    events = [event.event for event in play.look.events(run_id) if event.subject == step.id]
+    events = [event.event for event in scenario.queries.events(run_id) if event.subject == step.id]
     assert events == ["ToolCallWaiting", "ToolCallAnswered", "ToolCallError"]
 
 
-def test_what_a_person_fills_in_the_model_neither_sees_nor_chooses(play: Play) -> None:
-    engine, run_id, cue = asking(play, ("wire", {"euros": 5, "iban": "the model's"}))
-    assert "iban" not in str(cue.asked[0].tools[1].parameters)
-    the_one(play, run_id).answer({"iban": "DE1"})
-    play.carry_owed(engine, run_id)
-    assert play.results(run_id) == ["5 to DE1"]
+def test_what_a_person_fills_in_the_model_neither_sees_nor_chooses(scenario: Scenario) -> None:
+    engine, run_id, replies = asking(scenario, ("wire", {"euros": 5, "iban": "the model's"}))
+    assert "iban" not in str(replies.asked[0].tools[1].parameters)
+    the_one(scenario, run_id).answer({"iban": "DE1"})
+    scenario.execute_pending(engine, run_id)
+    assert scenario.results(run_id) == ["5 to DE1"]
 
 
-def test_an_answer_must_fill_in_all_that_is_asked_and_nothing_else(play: Play) -> None:
-    _, run_id, _ = asking(play, WIRE)
+def test_an_answer_must_fill_in_all_that_is_asked_and_nothing_else(scenario: Scenario) -> None:
+    _, run_id, _ = asking(scenario, WIRE)
     for values in ({}, {"bic": "X"}, {"iban": "X", "euros": 1}):
         with pytest.raises(InvalidInput, match="asks for iban"):
-            the_one(play, run_id).answer(values)
+            the_one(scenario, run_id).answer(values)
 
 
 @pytest.mark.parametrize(("result", "read"), [("signed", "signed"), ({"by": 3}, '{"by":3}'), (None, "null")])
 def test_a_call_that_is_executed_outside_ends_with_the_result_that_is_brought(
-    play: Play, result: Any, read: str
+    scenario: Scenario, result: Any, read: str
 ) -> None:
-    engine, run_id, _ = asking(play, SIGN)
-    the_one(play, run_id).complete(result)
-    assert play.carry_owed(engine, run_id).status is RunStatus.DONE
-    assert play.results(run_id) == [read]
+    engine, run_id, _ = asking(scenario, SIGN)
+    the_one(scenario, run_id).complete(result)
+    assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
+    assert scenario.results(run_id) == [read]
 
 
-def test_a_result_that_is_no_json_is_refused_and_the_call_still_waits(play: Play) -> None:
-    _, run_id, _ = asking(play, SIGN)
+def test_a_result_that_is_no_json_is_refused_and_the_call_still_waits(scenario: Scenario) -> None:
+    _, run_id, _ = asking(scenario, SIGN)
     with pytest.raises(InvalidInput, match="can't be kept as JSON"):
-        the_one(play, run_id).complete(object())
-    the_one(play, run_id)  # there still is one
+        the_one(scenario, run_id).complete(object())
+    the_one(scenario, run_id)  # there still is one
 
 
 WRONG: list[tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None], str]] = [
@@ -136,12 +136,12 @@ WRONG: list[tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None], str
 
 @pytest.mark.parametrize(("call", "say", "move"), WRONG)
 def test_what_does_not_fit_the_need_is_refused_with_what_would(
-    play: Play, call: tuple[str, dict[str, Any]], say: Callable[[Requirement], None], move: str
+    scenario: Scenario, call: tuple[str, dict[str, Any]], say: Callable[[Requirement], None], move: str
 ) -> None:
-    _, run_id, _ = asking(play, call)
+    _, run_id, _ = asking(scenario, call)
     with pytest.raises(NotWaiting, match=move):
-        say(the_one(play, run_id))
-    the_one(play, run_id)  # there still is one
+        say(the_one(scenario, run_id))
+    the_one(scenario, run_id)  # there still is one
 
 
 SAY: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]] = {
@@ -155,30 +155,30 @@ SAY: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]]
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for a in SAY for b in SAY if SAY[a][0] == SAY[b][0] or b == "reject"]
 )
-def test_of_two_answers_the_first_counts(play: Play, first: str, second: str) -> None:
+def test_of_two_answers_the_first_counts(scenario: Scenario, first: str, second: str) -> None:
     (call, say), (_, say_again) = SAY[first], SAY[second]
-    _, run_id, _ = asking(play, call)
-    one, two = the_one(play, run_id), the_one(play, run_id)
+    _, run_id, _ = asking(scenario, call)
+    one, two = the_one(scenario, run_id), the_one(scenario, run_id)
     say(one)
-    before = play.world.everything()
+    before = scenario.db.everything()
     with pytest.raises(NotWaiting, match="does not wait any more"):
         say_again(two)
-    assert play.world.everything() == before
+    assert scenario.db.everything() == before
 
 
 @pytest.mark.parametrize("say", SAY.values(), ids=SAY)
 def test_an_answer_for_a_run_that_is_over_comes_too_late(
-    play: Play, say: tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]
+    scenario: Scenario, say: tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]
 ) -> None:
-    _, run_id, _ = asking(play, say[0])
-    requirement = the_one(play, run_id)
-    assert play.world.journal.cancel(run_id)
-    with play.world.unchanged(), pytest.raises(NotWaiting):
+    _, run_id, _ = asking(scenario, say[0])
+    requirement = the_one(scenario, run_id)
+    assert scenario.db.journal.cancel(run_id)
+    with scenario.db.unchanged(), pytest.raises(NotWaiting):
         say[1](requirement)
 
 
-def time_is_up(play: Play) -> None:
-    play.world.sql(
+def time_is_up(scenario: Scenario) -> None:
+    scenario.db.sql(
         "UPDATE agno.step SET expires_at = clock_timestamp() - interval '1 s' WHERE expires_at IS NOT NULL"
     )
 
@@ -201,23 +201,23 @@ def expiring(on_timeout: Any) -> Any:
     ],
 )
 def test_what_nobody_answers_expires_by_its_policy(
-    play: Play, on_timeout: Any, status: RunStatus, results: list[str]
+    scenario: Scenario, on_timeout: Any, status: RunStatus, results: list[str]
 ) -> None:
-    engine, run_id, _ = asking(play, PAY, tools=[expiring(on_timeout)])
-    assert play.world.journal.expired_waits(10) == []
-    time_is_up(play)
-    (step,) = play.world.journal.expired_waits(10)
+    engine, run_id, _ = asking(scenario, PAY, tools=[expiring(on_timeout)])
+    assert scenario.db.journal.expired_waits(10) == []
+    time_is_up(scenario)
+    (step,) = scenario.db.journal.expired_waits(10)
     expire(engine, step)
-    assert play.carry_owed(engine, run_id).status is status
-    assert play.results(run_id) == results
-    assert play.world.journal.expired_waits(10) == []
+    assert scenario.execute_pending(engine, run_id).status is status
+    assert scenario.results(run_id) == results
+    assert scenario.db.journal.expired_waits(10) == []
 
 
-def test_what_was_answered_in_the_last_moment_does_not_expire(play: Play) -> None:
-    engine, run_id, _ = asking(play, PAY, tools=[expiring("fail")])
-    time_is_up(play)
-    (step,) = play.world.journal.expired_waits(10)
-    the_one(play, run_id).approve()
+def test_what_was_answered_in_the_last_moment_does_not_expire(scenario: Scenario) -> None:
+    engine, run_id, _ = asking(scenario, PAY, tools=[expiring("fail")])
+    time_is_up(scenario)
+    (step,) = scenario.db.journal.expired_waits(10)
+    the_one(scenario, run_id).approve()
     expire(engine, step)
-    assert play.carry_owed(engine, run_id).status is RunStatus.DONE
-    assert play.results(run_id) == ["paid 5"]
+    assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
+    assert scenario.results(run_id) == ["paid 5"]

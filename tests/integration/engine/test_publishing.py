@@ -15,9 +15,9 @@ from agno_workers.models.scripted import Turn
 from agno_workers.registry import Registry
 from agno_workers.wiring import Services
 from tests.agents import add
-from tests.integration.engine.conftest import CountedPool, Cue
-from tests.integration.storage.world import on_pool
-from tests.steps import first_step, take
+from tests.database import on_pool
+from tests.integration.engine.conftest import CountedPool, ScriptedReplies
+from tests.steps import first_step, execute_step
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def counted(services: Services) -> CountedPool:
 def test_publishing_what_a_step_owes_takes_one_statement(
     services: Services, counted: CountedPool, redis_client: redis.Redis
 ) -> None:
-    cue = Cue(Turn(calls=(("add", {"a": 1, "b": 1}),) * 3), Turn(text="ok"))
-    agent = Agent(name="a", model=cue.model, tools=[add])
+    replies = ScriptedReplies(Turn(calls=(("add", {"a": 1, "b": 1}),) * 3), Turn(text="ok"))
+    agent = Agent(name="a", model=replies.model, tools=[add])
     here = on_pool(counted)
     engine: Engine = replace(services.engine, journal=here.journal, agent=Registry([agent]).get)
     dispatch = Dispatch(
@@ -45,7 +45,7 @@ def test_publishing_what_a_step_owes_takes_one_statement(
     ran = []
     while todo:
         counted.ran = []
-        recorded = take(engine, todo.pop(0))
+        recorded = execute_step(engine, todo.pop(0))
         dispatch.publish(recorded)
         todo += recorded.sends
         ran.append(counted.ran)

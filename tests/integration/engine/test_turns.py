@@ -27,8 +27,8 @@ from agno_workers.core.tool import Effect
 from agno_workers.errors import LimitReached
 from agno_workers.models.scripted import Turn
 from agno_workers.tools import tool
-from tests.integration.engine.conftest import Cue, Play
-from tests.steps import carry, take
+from tests.integration.engine.conftest import Scenario, ScriptedReplies
+from tests.steps import execute_run, execute_step
 
 
 @tool(effect=Effect.PURE, queue="slow", max_attempts=7)
@@ -53,125 +53,125 @@ def said(run: Run) -> Any:
 # What the model is asked.
 
 
-def test_a_model_is_asked_with_the_agents_words_tools_and_settings(play: Play) -> None:
-    cue = Cue(Turn(text="ok"))
+def test_a_model_is_asked_with_the_agents_words_tools_and_settings(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
     settings = ModelSettings(temperature=0.1)
     agent = Agent(
-        name="a", model=cue.model, description="You add.", instructions=["Be quick.", "Be right."], tools=[add], settings=settings,
+        name="a", model=replies.model, description="You add.", instructions=["Be quick.", "Be right."], tools=[add], settings=settings,
     )  # fmt: skip
-    play.run(agent, "What is 1 + 1?")
-    (request,) = cue.asked
+    scenario.run(agent, "What is 1 + 1?")
+    (request,) = replies.asked
     assert request.system == "You add.\n\n- Be quick.\n- Be right."
     assert request.messages == (user("What is 1 + 1?"),)
     assert [spec.name for spec in request.tools] == ["add"]
     assert (request.settings, request.output) == (settings, None)
 
 
-def test_facts_and_the_time_of_the_submit_stand_in_the_system_text(play: Play) -> None:
-    cue = Cue(Turn(text="ok"))
+def test_facts_and_the_time_of_the_submit_stand_in_the_system_text(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
     facts = {"plan": "frei", "name": "Zoë", "path": pydantic.NonNegativeInt}
-    run = play.run(Agent(name="a", model=cue.model, context=Context(facts=facts, datetime=True)))
+    run = scenario.run(Agent(name="a", model=replies.model, context=Context(facts=facts, datetime=True)))
     assert run.created_at is not None
-    assert f"The time is {run.created_at:%Y-%m-%d %H:%M} UTC." in cue.asked[0].system
-    assert '"plan": "frei", "name": "Zoë"' in cue.asked[0].system
+    assert f"The time is {run.created_at:%Y-%m-%d %H:%M} UTC." in replies.asked[0].system
+    assert '"plan": "frei", "name": "Zoë"' in replies.asked[0].system
 
 
-def test_a_repeated_turn_asks_the_same_again(play: Play) -> None:
-    cue = Cue(Turn(text="ok"))
-    agent = Agent(name="a", model=cue.model, context=Context(datetime=True), history=History(runs=1))
-    play.run(agent, session_id="s")
-    step = play.submit("a", "again", session_id="s")
-    assert play.world.journal_of("dead").claim_turn(step.run_id, step.step_id, 0)
-    play.world.expire(step.step_id)
-    carry(play.engine(agent), step)
-    once = cue.asked[-1]
-    step = play.submit("a", "again", session_id="t")
-    carry(play.engine(agent), step)
-    assert once.messages[2:] == cue.asked[-1].messages
-    assert once.system == cue.asked[-1].system
+def test_a_repeated_turn_asks_the_same_again(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
+    agent = Agent(name="a", model=replies.model, context=Context(datetime=True), history=History(runs=1))
+    scenario.run(agent, session_id="s")
+    step = scenario.submit("a", "again", session_id="s")
+    assert scenario.db.journal_of("dead").claim_turn(step.run_id, step.step_id, 0)
+    scenario.db.expire(step.step_id)
+    execute_run(scenario.engine(agent), step)
+    once = replies.asked[-1]
+    step = scenario.submit("a", "again", session_id="t")
+    execute_run(scenario.engine(agent), step)
+    assert once.messages[2:] == replies.asked[-1].messages
+    assert once.system == replies.asked[-1].system
 
 
-def test_images_and_files_of_the_input_reach_the_model(play: Play) -> None:
-    cue = Cue(Turn(text="a cat"))
+def test_images_and_files_of_the_input_reach_the_model(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="a cat"))
     image, file = Image(data="aGk=", media_type="image/png"), File(data="x" * 200_000, name="paper.pdf")
-    play.run(Agent(name="a", model=cue.model), "What is it?", image, file)
-    assert cue.asked[0].messages == (user("What is it?", image, file),)
+    scenario.run(Agent(name="a", model=replies.model), "What is it?", image, file)
+    assert replies.asked[0].messages == (user("What is it?", image, file),)
 
 
-def test_the_last_runs_of_the_session_come_before_the_input_oldest_first(play: Play) -> None:
-    cue = Cue(*(Turn(text=f"answer {place}") for place in range(4)))
-    agent = Agent(name="a", model=cue.model, history=History(runs=2))
+def test_the_last_runs_of_the_session_come_before_the_input_oldest_first(scenario: Scenario) -> None:
+    replies = ScriptedReplies(*(Turn(text=f"answer {place}") for place in range(4)))
+    agent = Agent(name="a", model=replies.model, history=History(runs=2))
     for place in range(4):
-        play.run(agent, f"question {place}", session_id="s")
-    assert [message.text for message in cue.asked[-1].messages] == [
+        scenario.run(agent, f"question {place}", session_id="s")
+    assert [message.text for message in replies.asked[-1].messages] == [
         "question 1", "answer 1", "question 2", "answer 2", "question 3",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("runs", "session"), [(0, "s"), (2, None)])
 def test_without_a_session_or_a_wish_for_it_there_is_no_history(
-    play: Play, runs: int, session: str | None
+    scenario: Scenario, runs: int, session: str | None
 ) -> None:
-    cue = Cue(Turn(text="ok"))
-    agent = Agent(name="a", model=cue.model, history=History(runs=runs))
+    replies = ScriptedReplies(Turn(text="ok"))
+    agent = Agent(name="a", model=replies.model, history=History(runs=runs))
     for _ in range(2):
-        play.run(agent, session_id=session)
-    assert [len(request.messages) for request in cue.asked] == [1, 1]
-    assert "history" not in play.pool.ran
+        scenario.run(agent, session_id=session)
+    assert [len(request.messages) for request in replies.asked] == [1, 1]
+    assert "history" not in scenario.pool.ran
 
 
-def test_a_turn_sees_all_that_was_said_before_it_in_order(play: Play) -> None:
-    cue = Cue(adding(1, 2, text="Let me see."), adding(3), Turn(text="2, 3 and 4"))
-    run = play.run(Agent(name="a", model=cue.model, tools=[add]))
+def test_a_turn_sees_all_that_was_said_before_it_in_order(scenario: Scenario) -> None:
+    replies = ScriptedReplies(adding(1, 2, text="Let me see."), adding(3), Turn(text="2, 3 and 4"))
+    run = scenario.run(Agent(name="a", model=replies.model, tools=[add]))
     assert said(run) == (RunStatus.DONE, "2, 3 and 4", "end")
-    transcript = play.transcript(run)
+    transcript = scenario.transcript(run)
     assert [message.role for message in transcript] == ["user", "assistant", "tool", "tool", "assistant", "tool", "assistant"]  # fmt: skip
-    assert cue.asked[-1].messages == tuple(transcript[:-1])
+    assert replies.asked[-1].messages == tuple(transcript[:-1])
     results = [part.content for message in transcript for part in message.parts if isinstance(part, ToolResult)]  # fmt: skip
     assert results == ["2", "3", "4"]
     assert (run.turns, run.tool_calls) == (3, 3)
 
 
-def test_reasoning_goes_back_to_the_model_as_it_came(play: Play) -> None:
+def test_reasoning_goes_back_to_the_model_as_it_came(scenario: Scenario) -> None:
     turn = Turn(reasoning="hm", calls=(("add", {"a": 1, "b": 1}),))
-    cue = Cue(turn, Turn(text="2"))
-    play.run(Agent(name="a", model=cue.model, tools=[add]))
-    assert cue.asked[1].messages[1].parts[0] == Reasoning("hm", "scripted")
+    replies = ScriptedReplies(turn, Turn(text="2"))
+    scenario.run(Agent(name="a", model=replies.model, tools=[add]))
+    assert replies.asked[1].messages[1].parts[0] == Reasoning("hm", "scripted")
 
 
 # What follows from what it says.
 
 
-def test_an_answer_ends_the_run(play: Play) -> None:
-    run = play.run(Agent(name="a", model=Cue(Turn(text="ok")).model))
+def test_an_answer_ends_the_run(scenario: Scenario) -> None:
+    run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model))
     assert said(run) == (RunStatus.DONE, "ok", "end")
     assert run.usage == Usage(input_tokens=1, output_tokens=1)
 
 
-def test_an_empty_answer_is_an_answer(play: Play) -> None:
-    run = play.run(Agent(name="a", model=Cue(Turn(text="")).model))
+def test_an_empty_answer_is_an_answer(scenario: Scenario) -> None:
+    run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="")).model))
     assert said(run) == (RunStatus.DONE, "", "end")
-    assert play.transcript(run)[-1] == Message("assistant", ())
+    assert scenario.transcript(run)[-1] == Message("assistant", ())
 
 
 @pytest.mark.parametrize(("stop", "reason"), [(StopReason.REFUSAL, "refusal"), (StopReason.LENGTH, "length")])
 def test_a_refused_or_cut_off_answer_ends_the_run_with_what_there_is(
-    play: Play, stop: StopReason, reason: str
+    scenario: Scenario, stop: StopReason, reason: str
 ) -> None:
-    run = play.run(Agent(name="a", model=Cue(Turn(text="I", stop=stop)).model))
+    run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="I", stop=stop)).model))
     assert said(run) == (RunStatus.DONE, "I", reason)
 
 
-def test_a_model_that_paused_is_asked_to_go_on_with_what_it_said(play: Play) -> None:
-    cue = Cue(Turn(text="one", stop=StopReason.PAUSED), Turn(text="two"))
-    run = play.run(Agent(name="a", model=cue.model))
+def test_a_model_that_paused_is_asked_to_go_on_with_what_it_said(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="one", stop=StopReason.PAUSED), Turn(text="two"))
+    run = scenario.run(Agent(name="a", model=replies.model))
     assert said(run) == (RunStatus.DONE, "two", "end")
-    assert [message.text for message in cue.asked[1].messages] == ["hi", "one"]
+    assert [message.text for message in replies.asked[1].messages] == ["hi", "one"]
     assert run.turns == 2
 
 
-def test_a_full_context_window_fails_the_run(play: Play) -> None:
-    run = play.run(Agent(name="a", model=Cue(Turn(stop=StopReason.CONTEXT_WINDOW)).model))
+def test_a_full_context_window_fails_the_run(scenario: Scenario) -> None:
+    run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(stop=StopReason.CONTEXT_WINDOW)).model))
     assert (run.status, run.reason) == (RunStatus.FAILED, "context_window")
     assert run.error is not None
     assert run.error["ids"] == {"run_id": run.id, "reason": "context_window"}
@@ -179,31 +179,39 @@ def test_a_full_context_window_fails_the_run(play: Play) -> None:
 
 
 @pytest.mark.parametrize("stop", [StopReason.END, StopReason.PAUSED])
-def test_calls_are_made_though_the_reply_says_that_it_is_the_end(play: Play, stop: StopReason) -> None:
-    cue = Cue(adding(1, stop=stop), Turn(text="2"))
-    assert said(play.run(Agent(name="a", model=cue.model, tools=[add]))) == (RunStatus.DONE, "2", "end")
+def test_calls_are_made_though_the_reply_says_that_it_is_the_end(
+    scenario: Scenario, stop: StopReason
+) -> None:
+    replies = ScriptedReplies(adding(1, stop=stop), Turn(text="2"))
+    assert said(scenario.run(Agent(name="a", model=replies.model, tools=[add]))) == (
+        RunStatus.DONE,
+        "2",
+        "end",
+    )
 
 
-def test_a_call_goes_its_tools_way_and_the_turn_behind_it_its_agents(play: Play) -> None:
-    agent = Agent(name="a", model=Cue(adding(1), Turn(text="2")).model, tools=[add], queue="agents-2")
-    step = play.submit("a", priority=3)
-    recorded = take(play.engine(agent), step)
+def test_a_call_goes_its_tools_way_and_the_turn_behind_it_its_agents(scenario: Scenario) -> None:
+    agent = Agent(
+        name="a", model=ScriptedReplies(adding(1), Turn(text="2")).model, tools=[add], queue="agents-2"
+    )
+    step = scenario.submit("a", priority=3)
+    recorded = execute_step(scenario.engine(agent), step)
     (send,) = recorded.sends
     assert (send.queue, send.priority) == ("slow", 3)
     assert recorded.body is not None
     assert recorded.body.queue == "agents-2"
-    row = play.world.step(send.step_id)
+    row = scenario.db.step(send.step_id)
     assert (row["effect"], row["max_attempts"], row["queue"], row["name"]) == ("pure", 7, "slow", "add")
 
 
-def test_a_turn_that_is_delivered_twice_is_carried_once(play: Play) -> None:
-    cue = Cue(Turn(text="ok"))
-    engine = play.engine(Agent(name="a", model=cue.model))
-    step = play.submit("a")
-    carry(engine, step)
-    with play.world.unchanged():
-        carry(engine, step)
-    assert len(cue.asked) == 1
+def test_a_turn_that_is_delivered_twice_is_carried_once(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
+    engine = scenario.engine(Agent(name="a", model=replies.model))
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    with scenario.db.unchanged():
+        execute_run(engine, step)
+    assert len(replies.asked) == 1
 
 
 # Limits.
@@ -219,17 +227,17 @@ def test_a_turn_that_is_delivered_twice_is_carried_once(play: Play) -> None:
 )
 @pytest.mark.parametrize(("on_limit", "status"), [("fail", RunStatus.FAILED), ("return", RunStatus.DONE)])
 def test_limit_fails_the_run_or_returns_its_last_text(
-    play: Play, limits: Limits, reason: str, turns: int, on_limit: Any, status: RunStatus
+    scenario: Scenario, limits: Limits, reason: str, turns: int, on_limit: Any, status: RunStatus
 ) -> None:
-    cue = Cue(adding(1, 2, text="so far"))
+    replies = ScriptedReplies(adding(1, 2, text="so far"))
     limits = msgspec.structs.replace(limits, on_limit=on_limit)
-    run = play.run(Agent(name="a", model=cue.model, tools=[add], limits=limits))
+    run = scenario.run(Agent(name="a", model=replies.model, tools=[add], limits=limits))
     assert said(run) == (status, "so far", reason)
     if on_limit == "fail":
         with pytest.raises(LimitReached, match=reason.partition(":")[2]) as caught:
-            play.handle(run.id).wait(timeout=1)
+            scenario.handle(run.id).wait(timeout=1)
         assert (caught.value.ids["reason"], caught.value.ids["content"]) == (reason, "so far")
-    assert (run.turns, len(cue.asked), run.tool_calls) == (turns, turns, 2 * (turns - 1))
+    assert (run.turns, len(replies.asked), run.tool_calls) == (turns, turns, 2 * (turns - 1))
 
 
 @pytest.mark.parametrize(
@@ -243,29 +251,29 @@ def test_limit_fails_the_run_or_returns_its_last_text(
     ids=["limit", "length", "refusal", "context window"],
 )
 def test_calls_that_are_not_made_have_results_that_say_so(
-    play: Play, turn: Turn, limits: Limits, reason: str
+    scenario: Scenario, turn: Turn, limits: Limits, reason: str
 ) -> None:
-    run = play.run(Agent(name="a", model=Cue(turn).model, tools=[add], limits=limits))
+    run = scenario.run(Agent(name="a", model=ScriptedReplies(turn).model, tools=[add], limits=limits))
     assert (run.reason, run.tool_calls) == (reason, 0)
-    _, asked, *told = play.transcript(run)
+    _, asked, *told = scenario.transcript(run)
     calls = [part for part in asked.parts if isinstance(part, ToolCall)]
     text = f"add was not called: the run ended ({reason})."
     assert told == [Message("tool", (ToolResult(call.id, "add", text, True),)) for call in calls]
     assert len(told) == 2
 
 
-def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(play: Play) -> None:
-    cue = Cue(adding(1, text="hm"), Turn(text="ok"))
+def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(scenario: Scenario) -> None:
+    replies = ScriptedReplies(adding(1, text="hm"), Turn(text="ok"))
     agent = Agent(
         name="a",
-        model=cue.model,
+        model=replies.model,
         tools=[add],
         limits=Limits(turns=1, on_limit="return"),
         history=History(runs=5),
     )
     for _ in range(2):
-        play.run(agent, session_id="s")
-    parts = [part for message in cue.asked[-1].messages for part in message.parts]
+        scenario.run(agent, session_id="s")
+    parts = [part for message in replies.asked[-1].messages for part in message.parts]
     called = [part.id for part in parts if isinstance(part, ToolCall)]
     assert called
     assert called == [part.call_id for part in parts if isinstance(part, ToolResult)]
@@ -275,11 +283,11 @@ def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(play
 
 
 @pytest.mark.parametrize("text", ['{"name": "Ada", "age": 36}', '```json\n{"name": "Ada", "age": 36}\n```', ' {"name": "Ada", "age": "36"}\n'])  # fmt: skip
-def test_an_answer_that_fits_its_schema_is_read_as_its_json_value(play: Play, text: str) -> None:
-    cue = Cue(Turn(text=text))
-    run = play.run(Agent(name="a", model=cue.model, output_schema=Person))
+def test_an_answer_that_fits_its_schema_is_read_as_its_json_value(scenario: Scenario, text: str) -> None:
+    replies = ScriptedReplies(Turn(text=text))
+    run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person))
     assert said(run) == (RunStatus.DONE, {"name": "Ada", "age": 36}, "end")
-    (request,) = cue.asked
+    (request,) = replies.asked
     assert request.output is not None
     assert (request.output.name, set(request.output.schema["properties"])) == ("Person", {"name", "age"})
 
@@ -288,56 +296,56 @@ def test_an_answer_that_fits_its_schema_is_read_as_its_json_value(play: Play, te
     ("text", "told"), [('{"name": "Ada", "age": "old"}', "age: "), ("Ada, 36", "JSON"), ("", "JSON")]
 )  # fmt: skip
 def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
-    play: Play, text: str, told: str
+    scenario: Scenario, text: str, told: str
 ) -> None:
-    cue = Cue(Turn(text=text), Turn(text='{"name": "Ada", "age": 36}'))
-    run = play.run(Agent(name="a", model=cue.model, output_schema=Person))
+    replies = ScriptedReplies(Turn(text=text), Turn(text='{"name": "Ada", "age": 36}'))
+    run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person))
     assert said(run) == (RunStatus.DONE, {"name": "Ada", "age": 36}, "end")
-    note = cue.asked[1].messages[-1]
+    note = replies.asked[1].messages[-1]
     assert note.role == "user"
     assert told in note.text
-    assert play.transcript(run)[2] == note
+    assert scenario.transcript(run)[2] == note
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_an_answer_that_never_fits_fails_the_run(play: Play, attempts: int) -> None:
-    cue = Cue(Turn(text="no JSON"))
-    run = play.run(Agent(name="a", model=cue.model, output_schema=Person, retry=Retry(output_attempts=attempts)))  # fmt: skip
-    assert (run.status, run.reason, len(cue.asked)) == (RunStatus.FAILED, "output_schema", attempts)
+def test_an_answer_that_never_fits_fails_the_run(scenario: Scenario, attempts: int) -> None:
+    replies = ScriptedReplies(Turn(text="no JSON"))
+    run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person, retry=Retry(output_attempts=attempts)))  # fmt: skip
+    assert (run.status, run.reason, len(replies.asked)) == (RunStatus.FAILED, "output_schema", attempts)
     assert run.error is not None
     assert "does not fit output_schema" in run.error["message"]
-    assert play.transcript(run)[-1].text == "no JSON"
+    assert scenario.transcript(run)[-1].text == "no JSON"
 
 
-def test_an_answer_between_calls_need_not_fit_the_schema(play: Play) -> None:
-    cue = Cue(adding(1, text="Let me see."), Turn(text='{"name": "Ada", "age": 2}'))
-    run = play.run(Agent(name="a", model=cue.model, output_schema=Person, tools=[add]))
-    assert (run.content, len(cue.asked)) == ({"name": "Ada", "age": 2}, 2)
+def test_an_answer_between_calls_need_not_fit_the_schema(scenario: Scenario) -> None:
+    replies = ScriptedReplies(adding(1, text="Let me see."), Turn(text='{"name": "Ada", "age": 2}'))
+    run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person, tools=[add]))
+    assert (run.content, len(replies.asked)) == ({"name": "Ada", "age": 2}, 2)
 
 
 # What it costs.
 
 
-def test_a_turn_takes_two_statements_and_one_more_for_the_history(play: Play) -> None:
-    agent = Agent(name="a", model=Cue(Turn(text="ok")).model)
-    carry(play.engine(agent), play.submit("a", session_id="s"))
-    assert play.pool.ran == ["claim", "finish"]
-    play.pool.ran = []
-    agent = Agent(name="a", model=Cue(Turn(text="ok")).model, history=History(runs=3))
-    carry(play.engine(agent), play.submit("a", session_id="s"))
-    assert play.pool.ran == ["claim", "history", "finish"]
+def test_a_turn_takes_two_statements_and_one_more_for_the_history(scenario: Scenario) -> None:
+    agent = Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model)
+    execute_run(scenario.engine(agent), scenario.submit("a", session_id="s"))
+    assert scenario.pool.ran == ["claim", "finish"]
+    scenario.pool.ran = []
+    agent = Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model, history=History(runs=3))
+    execute_run(scenario.engine(agent), scenario.submit("a", session_id="s"))
+    assert scenario.pool.ran == ["claim", "history", "finish"]
 
 
-def test_a_tool_takes_two_statements(play: Play) -> None:
-    agent = Agent(name="a", model=Cue(adding(1, 2), Turn(text="ok")).model, tools=[add])
-    carry(play.engine(agent), play.submit("a"))
-    assert play.pool.ran == ["claim", "finish"] * 4
+def test_a_tool_takes_two_statements(scenario: Scenario) -> None:
+    agent = Agent(name="a", model=ScriptedReplies(adding(1, 2), Turn(text="ok")).model, tools=[add])
+    execute_run(scenario.engine(agent), scenario.submit("a"))
+    assert scenario.pool.ran == ["claim", "finish"] * 4
 
 
-def test_a_duplicate_takes_one_statement(play: Play) -> None:
-    engine = play.engine(Agent(name="a", model=Cue(Turn(text="ok")).model))
-    step = play.submit("a")
-    carry(engine, step)
-    play.pool.ran = []
-    carry(engine, step)
-    assert play.pool.ran == ["claim"]
+def test_a_duplicate_takes_one_statement(scenario: Scenario) -> None:
+    engine = scenario.engine(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model))
+    step = scenario.submit("a")
+    execute_run(engine, step)
+    scenario.pool.ran = []
+    execute_run(engine, step)
+    assert scenario.pool.ran == ["claim"]

@@ -20,7 +20,7 @@ from tests.fakes import documents as made
 from tests.fakes.documents import picture
 from tests.fakes.provider import USAGE, Provider, running
 from tests.ingesting import Shelf
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 
 MODEL = "openai:gpt-5"
 LIGHTHOUSE = "say A lighthouse stands on a cliff."
@@ -48,9 +48,9 @@ def provider(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
 
 
 @pytest.fixture
-def shelf(world: World, reading: Reading, provider: Provider) -> Shelf:
+def shelf(db: RunDatabase, reading: Reading, provider: Provider) -> Shelf:
     """With files, children and models as workers have them."""
-    shelf = Shelf(world, IngestLimits(publish_after_s=0.0))
+    shelf = Shelf(db, IngestLimits(publish_after_s=0.0))
     for name, real in {
         "find": find, "fetch": fetch, "prepare": reading.prepare, "viewer": partial(viewer, resolve),
     }.items():  # fmt: skip
@@ -69,7 +69,7 @@ def text_of(shelf: Shelf, name: str) -> str:
 
 
 def test_image_is_found_by_its_description_and_described_once(
-    shelf: Shelf, tmp_path: Path, provider: Provider, world: World
+    shelf: Shelf, tmp_path: Path, provider: Provider, db: RunDatabase
 ) -> None:
     content = picture(LIGHTHOUSE)
     (tmp_path / "coast.png").write_bytes(content)
@@ -80,14 +80,14 @@ def test_image_is_found_by_its_description_and_described_once(
     (asked,) = provider.requests()
     assert asked["body"]["model"] == "gpt-5"
     assert all(word in text_of(shelf, "coast.png") for word in ("lighthouse", "coast.png", "The coast"))
-    (row,) = world.sql(
+    (row,) = db.sql(
         "SELECT sha256 = sha256(%(content)s) AS is_same, metadata, bytes FROM agno.document WHERE media_type = 'image/png'",
         content=content,
     )
     assert (row["is_same"], row["bytes"]) == (True, len(content))
     assert row["metadata"]["width"] == 32
     assert row["metadata"]["described_by"]
-    assert world.sql("SELECT FROM agno.chunk WHERE tsv @@ to_tsquery('english', 'lighthouse')")
+    assert db.sql("SELECT FROM agno.chunk WHERE tsv @@ to_tsquery('english', 'lighthouse')")
 
     (tmp_path / "coast.png").touch()  # it is fetched, and its bytes are as they were
     assert ingested(shelf, tmp_path)["unchanged"] == 2
@@ -111,7 +111,7 @@ def test_enabling_a_vision_model_describes_stored_images(
 
 
 def test_busy_provider_is_retried_while_other_documents_are_stored(
-    shelf: Shelf, tmp_path: Path, provider: Provider, world: World
+    shelf: Shelf, tmp_path: Path, provider: Provider, db: RunDatabase
 ) -> None:
     (tmp_path / "busy.png").write_bytes(picture(f"fault:429 retry-after=77 times=1\n{LIGHTHOUSE}"))
     (tmp_path / "coast.png").write_bytes(picture("say A rocky coast."))
@@ -119,7 +119,7 @@ def test_busy_provider_is_retried_while_other_documents_are_stored(
     send = shelf.submit(str(tmp_path))
     shelf.carry(send)
     assert "rocky" in text_of(shelf, "coast.png")
-    wait_s = world.value(
+    wait_s = db.value(
         "SELECT extract(epoch FROM not_before - clock_timestamp()) FROM agno.step WHERE not_before IS NOT NULL AND ended_at IS NULL"
     )
     assert 60 < wait_s < 120
@@ -129,7 +129,7 @@ def test_busy_provider_is_retried_while_other_documents_are_stored(
     assert len(provider.requests()) == 3
 
 
-def test_rejected_image_fails_alone_with_its_reason(shelf: Shelf, tmp_path: Path, world: World) -> None:
+def test_rejected_image_fails_alone_with_its_reason(shelf: Shelf, tmp_path: Path, db: RunDatabase) -> None:
     (tmp_path / "bad.png").write_bytes(picture("fault:400"))
     (tmp_path / "coast.png").write_bytes(picture(LIGHTHOUSE))
     shelf.knowledges.ensure("docs", {"vision": MODEL})
@@ -145,22 +145,22 @@ def test_rejected_image_fails_alone_with_its_reason(shelf: Shelf, tmp_path: Path
     "content", [made.every_format()["a.tiff"], picture("fault:refusal")], ids=("tiff", "refused")
 )
 def test_image_without_a_description_is_found_by_its_metadata(
-    shelf: Shelf, tmp_path: Path, world: World, content: bytes
+    shelf: Shelf, tmp_path: Path, db: RunDatabase, content: bytes
 ) -> None:
     (tmp_path / "odd.image").write_bytes(content)
     assert ingested(shelf, tmp_path)["documents"] == 1
     assert "odd.image" in text_of(shelf, "odd.image")
-    assert world.value("SELECT metadata->>'not_described' FROM agno.document")
+    assert db.value("SELECT metadata->>'not_described' FROM agno.document")
 
 
 def test_unknown_vision_model_ends_the_ingestion_before_reading(
-    shelf: Shelf, tmp_path: Path, world: World
+    shelf: Shelf, tmp_path: Path, db: RunDatabase
 ) -> None:
     (tmp_path / "notes.md").write_text("Nothing to be seen here.")
     shelf.knowledges.ensure("docs", {"vision": "opnai:gpt-5"})
     send = shelf.submit(str(tmp_path))
     shelf.carry(send)
-    run = world.look.run(send.run_id)
+    run = db.queries.run(send.run_id)
     assert run.error is not None
     assert "openai" in run.error["message"]
 

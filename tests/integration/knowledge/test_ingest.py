@@ -22,27 +22,27 @@ from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import NEAR_BANDS, Chunking
 from tests import invariants
 from tests.ingesting import Later, Shelf
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 
 SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
 
 
 @pytest.fixture(autouse=True)
-def _invariants_hold(world: World) -> Iterator[None]:
+def _invariants_hold(db: RunDatabase) -> Iterator[None]:
     yield
     for what, statement in invariants.ALWAYS.items():
-        assert world.sql(statement) == [], what
+        assert db.sql(statement) == [], what
 
 
 @pytest.fixture
-def shelf(world: World) -> Shelf:
-    return Shelf(world)
+def shelf(db: RunDatabase) -> Shelf:
+    return Shelf(db)
 
 
 @pytest.fixture
-def small(world: World) -> Shelf:
+def small(db: RunDatabase) -> Shelf:
     """Steps of two documents, and three chunks."""
-    return Shelf(world, SMALL)
+    return Shelf(db, SMALL)
 
 
 def test_documents_are_stored_with_chunks_and_vectors(small: Shelf) -> None:
@@ -146,7 +146,7 @@ def test_failed_scan_removes_nothing(shelf: Shelf) -> None:
     object.__setattr__(shelf.context, "find", _raising(SourceRejected("the folder is gone")))
     assert not shelf.take(send).sends
     object.__setattr__(shelf.context, "find", find)
-    run = shelf.world.look.run(send.run_id)
+    run = shelf.db.queries.run(send.run_id)
     assert (run.status, run.reason) == ("failed", "scan")
     assert shelf.chunks() == {"a": ["text"]}
 
@@ -168,8 +168,8 @@ def test_overtaken_ingestion_removes_nothing(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("batch_documents", [1, 50])
-def test_duplicate_has_no_chunks(world: World, batch_documents: int) -> None:  # fmt: skip
-    shelf = Shelf(world, IngestLimits(batch_documents=batch_documents, publish_after_s=0.0))
+def test_duplicate_has_no_chunks(db: RunDatabase, batch_documents: int) -> None:  # fmt: skip
+    shelf = Shelf(db, IngestLimits(batch_documents=batch_documents, publish_after_s=0.0))
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext", "c": "other"}
     summary = shelf.run()
     assert (summary["documents"], summary["duplicates"]) == (2, 1)
@@ -222,12 +222,12 @@ def test_two_documents_edited_to_the_same_text_share_one_copy_of_chunks(shelf: S
     shelf.books = {"a": "same\n\ntext", "b": "same\n\ntext"}
     shelf.run()
     assert list(shelf.chunks().values()) == [["same", "text"]]
-    assert shelf.world.value("SELECT count(*) FROM agno.document WHERE duplicate_of IS NOT NULL") == 1
+    assert shelf.db.value("SELECT count(*) FROM agno.document WHERE duplicate_of IS NOT NULL") == 1
 
 
 def duplicates(shelf: Shelf, limit: int = 100) -> list[tuple[str, str]]:
     knowledge_id = shelf.knowledges.get("docs").id
-    found = KnowledgeStats(shelf.world.pool).duplicates(knowledge_id, limit)
+    found = KnowledgeStats(shelf.db.pool).duplicates(knowledge_id, limit)
     return [(each.uri, each.of) for each in found]
 
 
@@ -242,14 +242,14 @@ def test_duplicates_and_near_duplicates_are_listed(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("embed_texts", [3, 100])
-def test_text_of_many_new_documents_is_embedded_once(world: World, embed_texts: int) -> None:
+def test_text_of_many_new_documents_is_embedded_once(db: RunDatabase, embed_texts: int) -> None:
     """Whether they are in one step, or all of them are read before the first vector is made."""
-    shelf = Shelf(world, IngestLimits(embed_texts=embed_texts, publish_after_s=0.0))
+    shelf = Shelf(db, IngestLimits(embed_texts=embed_texts, publish_after_s=0.0))
     shelf.books = {f"a{place}": f"own {place}\n\nthe footer of all" for place in range(8)}
     summary = shelf.run()
     assert sorted(shelf.embedder.seen) == [*(f"own {place}" for place in range(8)), "the footer of all"]
     assert (shelf.without_vector(), summary["embedded"]) == (0, 16)
-    vectors = world.sql(
+    vectors = db.sql(
         "SELECT count(DISTINCT e.embedding::text) AS vectors FROM agno.chunk_embedding e JOIN agno.chunk c ON c.id = e.chunk_id "
         "WHERE c.content = 'the footer of all'"
     )
@@ -286,7 +286,7 @@ def test_unavailable_source_is_tried_three_times(shelf: Shelf) -> None:
     send = shelf.submit("")
     (read,) = shelf.take(send).sends
     shelf.take(read)
-    (again,) = shelf.world.sql("SELECT not_before - clock_timestamp() AS wait FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
+    (again,) = shelf.db.sql("SELECT not_before - clock_timestamp() AS wait FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
     assert 6 < again["wait"].total_seconds() <= 7
     shelf.finish(send.run_id)
     assert shelf.fetched.count("a") == 3
@@ -354,7 +354,7 @@ def test_rejected_key_ends_the_ingestion_and_stored_documents_stay(shelf: Shelf)
     shelf.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
     send = shelf.submit("")
     shelf.carry(send)
-    run = shelf.world.look.run(send.run_id)
+    run = shelf.db.queries.run(send.run_id)
     assert (run.status, run.reason) == ("failed", "model_rejected")
     assert shelf.chunks() == {"a": ["text"]}
     shelf.embedder.refuses = lambda _: None
@@ -367,8 +367,8 @@ def test_failed_ingestion_ends_all_its_steps(small: Shelf) -> None:
     small.embedder.refuses = lambda _: ModelRejected("bad key", status=401)
     send = small.submit("")
     small.carry(send)
-    assert small.world.look.run(send.run_id).reason == "model_rejected"
-    assert small.world.sql("SELECT key FROM agno.step WHERE ended_at IS NULL") == []
+    assert small.db.queries.run(send.run_id).reason == "model_rejected"
+    assert small.db.sql("SELECT key FROM agno.step WHERE ended_at IS NULL") == []
     small.embedder.refuses = lambda _: None
     small.run()
     assert small.without_vector() == 0
@@ -390,7 +390,7 @@ def test_unavailable_provider_is_retried(shelf: Shelf) -> None:
     shelf.embedder.refuses = lambda _: away.pop(0)
     send = shelf.submit("")
     shelf.carry(send)
-    (step,) = shelf.world.sql("SELECT not_before - clock_timestamp() AS wait, error FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
+    (step,) = shelf.db.sql("SELECT not_before - clock_timestamp() AS wait, error FROM agno.step WHERE not_before IS NOT NULL")  # fmt: skip
     assert step["wait"].total_seconds() > 19
     shelf.finish(send.run_id)
     assert shelf.without_vector() == 0
@@ -399,14 +399,14 @@ def test_unavailable_provider_is_retried(shelf: Shelf) -> None:
 # Two at once, and late ones.
 
 
-def test_two_workers_with_the_same_step_commit_once(world: World, shelf: Shelf) -> None:
-    other = Shelf(world, worker="w2")
+def test_two_workers_with_the_same_step_commit_once(db: RunDatabase, shelf: Shelf) -> None:
+    other = Shelf(db, worker="w2")
     shelf.books = other.books = {"a": "one\n\ntwo", "b": "three"}
     (read,) = shelf.take(shelf.submit("")).sends
 
     def meanwhile() -> None:
         shelf.on_prepare = lambda: None
-        world.expire(read.step_id)
+        db.expire(read.step_id)
         assert len(other.take(read).sends) == 1
 
     shelf.on_prepare = meanwhile
@@ -415,7 +415,7 @@ def test_two_workers_with_the_same_step_commit_once(world: World, shelf: Shelf) 
     assert shelf.chunks() == {"a": ["one", "two"], "b": ["three"]}
 
 
-def test_newer_text_of_two_concurrent_ingestions_stays(world: World, shelf: Shelf) -> None:
+def test_newer_text_of_two_concurrent_ingestions_stays(db: RunDatabase, shelf: Shelf) -> None:
     shelf.books = {"a": "first"}
     shelf.run()
     shelf.books["a"] = "second"
@@ -434,7 +434,7 @@ def test_newer_text_of_two_concurrent_ingestions_stays(world: World, shelf: Shel
     assert shelf.knowledges.progress(early.run_id).settled == 1
 
 
-def test_document_found_by_two_ingestions_is_stored_once(world: World, shelf: Shelf) -> None:
+def test_document_found_by_two_ingestions_is_stored_once(db: RunDatabase, shelf: Shelf) -> None:
     shelf.books = {name: f"text {name}" for name in "abc"}
     (early,) = shelf.take(shelf.submit("")).sends
 
@@ -462,11 +462,11 @@ def test_cancelled_ingestion_keeps_documents_and_the_next_one_completes_them(
     if after == "embed":
         (embed,) = (each for each in sends if each.kind == "embed")
         small.take(embed)
-    assert small.world.journal.cancel(send.run_id)
+    assert small.db.journal.cancel(send.run_id)
     for late in sends:
         assert not small.take(late).recorded
     assert small.ingest.schedule_next(send.run_id) == ()
-    assert small.world.look.run(send.run_id).status == "cancelled"
+    assert small.db.queries.run(send.run_id).status == "cancelled"
     assert sorted(small.chunks()) == ([] if after == "scan" else ["a", "b"])
     small.run()
     assert small.chunks() == {name: text.split("\n\n") for name, text in small.books.items()}
@@ -482,7 +482,7 @@ def test_cancelled_edit_is_completed_by_the_next_ingestion(small: Shelf) -> None
     (read,) = small.take(send).sends
     (embed,) = small.take(read).sends
     small.take(embed)
-    small.world.journal.cancel(send.run_id)
+    small.db.journal.cancel(send.run_id)
     assert small.chunks() == {"a": ["old", "stays"]}
     small.embedder.seen.clear()
     small.run()
@@ -495,10 +495,10 @@ def test_paused_ingestion_continues_after_resume(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abcdef"}
     send = small.submit("")
     first, *_ = small.take(send).sends
-    small.world.journal.pause(send.run_id)
+    small.db.journal.pause(send.run_id)
     assert not small.take(first).recorded
-    small.world.journal.resume(send.run_id)
-    small.carry(*small.world.journal.pending(send.run_id))
+    small.db.journal.resume(send.run_id)
+    small.carry(*small.db.journal.pending(send.run_id))
     small.finish(send.run_id)
     assert len(small.chunks()) == 6
 
@@ -509,14 +509,14 @@ def test_removing_a_knowledge_base_ends_its_running_ingestion(small: Shelf) -> N
     first, *_ = small.take(send).sends
     small.on_prepare = lambda: small.knowledges.remove("docs")
     assert not small.take(first).recorded
-    assert small.world.look.run(send.run_id).status == "cancelled"
-    assert small.world.count("document") == small.world.count("source") == 0
+    assert small.db.queries.run(send.run_id).status == "cancelled"
+    assert small.db.count("document") == small.db.count("source") == 0
 
 
 def test_keeper_schedules_next_steps_after_a_crash(small: Shelf) -> None:
     small.books = {name: f"text {name}" for name in "abc"}
     send = small.submit("")
-    small.world.journal.published([send.outbox_id])
+    small.db.journal.published([send.outbox_id])
     claim = small.ingest.claim(send.kind, send.run_id, send.step_id, 0)
     assert claim is not None
     small.ingest._committed = lambda claim: NOT_RECORDED  # type: ignore[method-assign]  # dies after the commit
@@ -533,10 +533,10 @@ def test_windows_limit_the_steps_sent_at_a_time(small: Shelf) -> None:
     send = small.submit("")
     todo = list(small.take(send).sends)
     while todo:
-        rows = small.world.sql("SELECT kind, count(*) AS open FROM agno.step WHERE status IN ('ready', 'running') GROUP BY kind")  # fmt: skip
+        rows = small.db.sql("SELECT kind, count(*) AS open FROM agno.step WHERE status IN ('ready', 'running') GROUP BY kind")  # fmt: skip
         assert all(row["open"] <= {"ingest": 2, "embed": 1}.get(row["kind"], 1) for row in rows), rows
         todo += small.take(todo.pop(0)).sends
-    assert small.world.look.run(send.run_id).status == "done"
+    assert small.db.queries.run(send.run_id).status == "done"
     assert small.without_vector() == 0
 
 
@@ -568,7 +568,7 @@ def test_provider_batch_is_polled_without_blocking_a_worker(shelf: Shelf, later:
     send = shelf.submit("", options={"batch": True})
     shelf.carry(send)
     assert [sorted(texts) for texts in later.batches.values()] == [["one", "three", "two"]]
-    (step,) = shelf.world.sql("SELECT status, tries, not_before > clock_timestamp() AS waits FROM agno.step WHERE kind = 'embed'")  # fmt: skip
+    (step,) = shelf.db.sql("SELECT status, tries, not_before > clock_timestamp() AS waits FROM agno.step WHERE kind = 'embed'")  # fmt: skip
     assert step == {"status": "ready", "tries": 1, "waits": True}
     assert shelf.chunks() == {"a": ["one", "two"], "b": ["three"]}
     later.is_ready = True
@@ -590,7 +590,7 @@ def test_provider_batch_started_before_a_crash_is_found(shelf: Shelf, later: Lat
     (made,) = later.batches.items()
     later.on_start = lambda: pytest.fail("made twice")
     later.is_ready = True
-    shelf.world.expire(embed.step_id)
+    shelf.db.expire(embed.step_id)
     shelf.take(embed)
     shelf.finish(send.run_id)
     assert (shelf.without_vector(), dict([made])) == (0, later.batches)
@@ -602,12 +602,12 @@ def test_provider_batch_survives_an_outage_after_a_long_wait(
 ) -> None:
     send = shelf.submit("", options={"batch": True})
     shelf.carry(send)
-    (embed,) = shelf.world.sql("SELECT id::text, generation FROM agno.step WHERE kind = 'embed'")
+    (embed,) = shelf.db.sql("SELECT id::text, generation FROM agno.step WHERE kind = 'embed'")
     for _ in range(MODEL.attempts):
-        shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
+        shelf.db.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
         run_step(shelf.context, StepKind.EMBED, send.run_id, embed["id"], embed["generation"])
     later.is_ready, later.refuses = True, lambda _: error
-    shelf.world.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
+    shelf.db.sql("UPDATE agno.step SET not_before = NULL WHERE kind = 'embed'")
     run_step(shelf.context, StepKind.EMBED, send.run_id, embed["id"], embed["generation"])
     later.refuses = lambda _: None
     shelf.finish(send.run_id)
@@ -628,9 +628,9 @@ def test_document_removed_during_a_provider_batch_does_not_affect_others(shelf: 
 # Real transactions side by side.
 
 
-def test_concurrent_ingestions_do_not_deadlock_and_store_all_texts(world: World) -> None:
+def test_concurrent_ingestions_do_not_deadlock_and_store_all_texts(db: RunDatabase) -> None:
     """Three workers on the same books, with the same texts under other names, changed while they are read."""
-    shelves = [Shelf(world, SMALL, worker=f"w{place}") for place in range(3)]
+    shelves = [Shelf(db, SMALL, worker=f"w{place}") for place in range(3)]
     for version in range(6):
         books = {f"b{place}": f"text {(place * 7 + version) % 5}\n\nv{version % 2}" for place in range(12)}
         for shelf in shelves:
@@ -643,8 +643,8 @@ def test_concurrent_ingestions_do_not_deadlock_and_store_all_texts(world: World)
         assert sorted({"\n\n".join(parts) for parts in shelves[0].chunks().values()}) == sorted(
             set(books.values())
         )
-        assert {row["status"] for row in world.sql("SELECT status FROM agno.run")} == {"done"}
-        assert world.sql("SELECT key, error FROM agno.step WHERE tries > 0") == []
+        assert {row["status"] for row in db.sql("SELECT status FROM agno.run")} == {"done"}
+        assert db.sql("SELECT key, error FROM agno.step WHERE tries > 0") == []
     shelves[0].books["b0"] = "a change, after which nobody is in the way of another"
     shelves[0].run()
     assert len(shelves[0].chunks()) == len(set(shelves[0].books.values()))
@@ -668,7 +668,7 @@ def test_changed_chunking_reads_all_documents_and_keeps_vectors_of_equal_chunks(
 def test_changed_metadata_is_stored_for_unchanged_text(shelf: Shelf) -> None:
     shelf.run({"uri": "a", "text": "text", "metadata": {"team": "x"}})
     shelf.run({"uri": "a", "text": "text", "metadata": {"team": "y"}})
-    assert shelf.world.sql("SELECT metadata FROM agno.document") == [{"metadata": {"team": "y"}}]
+    assert shelf.db.sql("SELECT metadata FROM agno.document") == [{"metadata": {"team": "y"}}]
     assert shelf.embedder.seen == ["text"]
 
 
@@ -676,7 +676,7 @@ def test_new_model_is_built_while_the_old_one_is_searched(small: Shelf) -> None:
     small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
     small.run()
     docs = small.knowledges.get("docs")
-    other = Shelf(small.world, SMALL, dimensions=16)
+    other = Shelf(small.db, SMALL, dimensions=16)
     other.books = small.books
     send = other.knowledges.reindex("docs").send
     assert send is not None
@@ -688,7 +688,7 @@ def test_new_model_is_built_while_the_old_one_is_searched(small: Shelf) -> None:
     assert after.embedding_space_id != docs.embedding_space_id
     assert after.version > docs.version
     assert [space.status for space in other.knowledges.embedding_spaces(docs.id)] == ["retired", "current"]
-    assert other.world.sql(
+    assert other.db.sql(
         "SELECT embedding_space_id, count(*) AS many FROM agno.chunk_embedding GROUP BY 1"
     ) == [{"embedding_space_id": after.embedding_space_id, "many": 6}]
 
@@ -696,7 +696,7 @@ def test_new_model_is_built_while_the_old_one_is_searched(small: Shelf) -> None:
 def test_documents_ingested_while_an_embedding_space_is_built_are_in_both(small: Shelf) -> None:
     small.books = {"a": "one\n\ntwo\n\nthree\n\nfour"}
     small.run()
-    other = Shelf(small.world, SMALL, dimensions=16)
+    other = Shelf(small.db, SMALL, dimensions=16)
     models = {shelf.embedder.name: shelf.embedder for shelf in (small, other)}
     object.__setattr__(other.context, "embedder", lambda name: models.get(name, other.embedder))
     send = other.knowledges.reindex("docs").send
@@ -725,7 +725,7 @@ def _raising(error: Exception) -> Any:
 
 
 def _ids(shelf: Shelf) -> list[tuple[str, int]]:
-    return [(row["content"], row["id"]) for row in shelf.world.sql("SELECT id, content FROM agno.chunk")]
+    return [(row["content"], row["id"]) for row in shelf.db.sql("SELECT id, content FROM agno.chunk")]
 
 
 # Many that are alike: what one more costs must not grow with them.
@@ -755,7 +755,7 @@ def test_listing_many_near_duplicates_compares_each_with_the_first_ones_only(she
     assert {of for _, of in duplicates(shelf, 1000)} == {"a000"}
     asked = {"knowledge_id": shelf.knowledges.get("docs").id, "near_bands": NEAR_BANDS, "limit": 1000}
     explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statements('knowledge/store/stats')['duplicates']}"
-    ((plan,),) = (row.values() for row in shelf.world.sql(explain, **asked))
+    ((plan,),) = (row.values() for row in shelf.db.sql(explain, **asked))
     assert max(_rows(plan[0]["Plan"])) <= 16 * 120 * 32
 
 

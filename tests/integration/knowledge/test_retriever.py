@@ -10,14 +10,14 @@ import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
 from tests.integration.knowledge.store.base import Base
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 from tests.invariants import until
 
 EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
-def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> None:
-    base = Base(world.pool)
+def test_search_is_repeated_when_the_embedding_space_changes(db: RunDatabase) -> None:
+    base = Base(db.pool)
     (chunk,) = base.add(("a text about cats", EAST))
     asked: list[str] = []
 
@@ -31,27 +31,27 @@ def test_search_is_repeated_when_the_embedding_space_changes(world: World) -> No
                 _switch(base, chunk)
             return np.array([EAST if self.name == "test" else NORTH for _ in texts], np.float32)
 
-    asking = Retriever(world.pool, world.database.knowledge, Model)  # type: ignore[arg-type]  # of an embedder what a question needs
+    asking = Retriever(db.pool, db.database.knowledge, Model)  # type: ignore[arg-type]  # of an embedder what a question needs
     hits = asking.search("docs", "felines", max_results=3, search_type="vector", filters={})
     assert [(hit.chunk_id, round(hit.scores["vector"], 2)) for hit in hits] == [(chunk, 1.0)]
     assert asked == ["test", "newer"]
 
 
-def test_query_with_invalid_characters_is_searched(world: World) -> None:
-    base = Base(world.pool)
+def test_query_with_invalid_characters_is_searched(db: RunDatabase) -> None:
+    base = Base(db.pool)
     (chunk,) = base.add("a text about cats")
-    bases = world.database.knowledge
-    asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
+    bases = db.database.knowledge
+    asking = Retriever(db.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     hits = asking.search("docs", "cats \ud800", max_results=3, search_type="keyword", filters={})
     assert [hit.chunk_id for hit in hits] == [chunk]
 
 
-def test_reranker_orders_more_results_than_requested(world: World) -> None:
-    base = Base(world.pool)
+def test_reranker_orders_more_results_than_requested(db: RunDatabase) -> None:
+    base = Base(db.pool)
     for text in ("cats and cats and cats", "cats", "cats and dogs"):
         base.add(text)
-    bases = world.database.knowledge
-    asking = Retriever(world.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
+    bases = db.database.knowledge
+    asking = Retriever(db.pool, bases, lambda name: None)  # type: ignore[arg-type,return-value]
     (hit,) = asking.search(
         "docs", "cats", max_results=1, search_type="keyword", filters={},
         rerank=lambda question, hits: [float("dogs" in hit.content) for hit in hits],
@@ -77,16 +77,16 @@ def _switch(base: Base, chunk: int) -> None:
     base.sql("DELETE FROM agno.chunk_embedding WHERE embedding_space_id = %s", old)
 
 
-def test_similar_documents_are_found_while_the_model_changes(world: World) -> None:
+def test_similar_documents_are_found_while_the_model_changes(db: RunDatabase) -> None:
     """Between two looks of one search: the base was read, and its space is one that was searched before."""
-    base = Base(world.pool)
+    base = Base(db.pool)
     (one,), (other,) = base.add(("cats", EAST), uri="a"), base.add(("felines", EAST), uri="b")
-    document = world.value("SELECT id FROM agno.document WHERE uri = 'a'")
-    with world.pool.connection() as switching, ThreadPoolExecutor(1) as threads:
+    document = db.value("SELECT id FROM agno.document WHERE uri = 'a'")
+    with db.pool.connection() as switching, ThreadPoolExecutor(1) as threads:
         with switching.transaction():
             switching.execute("LOCK TABLE agno.embedding_space IN ACCESS EXCLUSIVE MODE")
             hits = threads.submit(base.search.similar, base.id, document_id=document)
-            until(lambda: world.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+            until(lambda: db.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
             switching.execute("UPDATE agno.embedding_space SET status = 'retired'")
             switching.execute(
                 "INSERT INTO agno.embedding_space (knowledge_id, model, dimensions, status) SELECT id, 'newer', 3, 'current' FROM agno.knowledge"

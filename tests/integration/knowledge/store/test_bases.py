@@ -8,12 +8,12 @@ from agno_workers.errors import InvalidInput, RunNotFound, UnknownKnowledge
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.types import Knowledge, SearchConfig, as_options, from_options
 from agno_workers.sdk.handles import RunHandle
-from tests.integration.storage.world import World, claimed, unknown_id
+from tests.database import RunDatabase, claimed, unknown_id
 
 
 @pytest.fixture
-def knowledges(world: World) -> KnowledgeBases:
-    return world.database.knowledge
+def knowledges(db: RunDatabase) -> KnowledgeBases:
+    return db.database.knowledge
 
 
 def test_knowledge_base_is_created_once_and_new_options_override_stored_ones(
@@ -37,19 +37,19 @@ def test_unknown_knowledge_base_suggests_similar_names(knowledges: KnowledgeBase
         knowledges.submit("document", ["/tmp"])
 
 
-def test_submit_to_an_unknown_knowledge_base_stores_nothing(world: World, knowledges: KnowledgeBases) -> None:
-    with world.unchanged(), pytest.raises(UnknownKnowledge, match="There are none yet"):
+def test_submit_to_an_unknown_knowledge_base_stores_nothing(db: RunDatabase, knowledges: KnowledgeBases) -> None:
+    with db.unchanged(), pytest.raises(UnknownKnowledge, match="There are none yet"):
         knowledges.submit("docs", ["/tmp"])
 
 
-def test_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges: KnowledgeBases) -> None:
+def test_ingestion_is_a_run_whose_first_step_is_a_scan(db: RunDatabase, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp/a", "/tmp/b"], idempotency_key="k", metadata={"by": "me"})
     again = knowledges.submit("docs", ["/tmp/a"], idempotency_key="k")
     assert (again.run_id, again.created, again.send) == (submitted.run_id, False, None)
     send = claimed(submitted.send)
     assert (send.kind, send.queue) == ("scan", "knowledge")
-    run = world.look.run(submitted.run_id)
+    run = db.queries.run(submitted.run_id)
     assert (run.agent, run.status, run.metadata) == ("knowledge:docs", "queued", {"by": "me"})
     progress = knowledges.progress(submitted.run_id)
     assert (progress.knowledge, progress.scanned, progress.total) == ("docs", False, 0)
@@ -58,18 +58,18 @@ def test_ingestion_is_a_run_whose_first_step_is_a_scan(world: World, knowledges:
     ]
 
 
-def test_submit_commits_with_the_callers_transaction(world: World, knowledges: KnowledgeBases) -> None:
+def test_submit_commits_with_the_callers_transaction(db: RunDatabase, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     with (
-        world.unchanged(),
-        world.pool.connection() as connection,
+        db.unchanged(),
+        db.pool.connection() as connection,
         connection.transaction(force_rollback=True),
     ):
         assert knowledges.submit("docs", ["text"], connection=connection).created
 
 
-def test_progress_of_an_unknown_ingestion_is_not_found(world: World, knowledges: KnowledgeBases) -> None:
-    for run_id in (unknown_id(), world.submit().run_id):
+def test_progress_of_an_unknown_ingestion_is_not_found(db: RunDatabase, knowledges: KnowledgeBases) -> None:
+    for run_id in (unknown_id(), db.submit().run_id):
         with pytest.raises(RunNotFound, match="knowledge show"):
             knowledges.progress(run_id)
 
@@ -84,24 +84,24 @@ def test_first_embedding_space_is_searched_and_the_next_one_is_built(knowledges:
     assert knowledges.get("docs").embedding_space_id == first.id
 
 
-def test_removing_a_knowledge_base_ends_its_ingestions(world: World, knowledges: KnowledgeBases) -> None:
+def test_removing_a_knowledge_base_ends_its_ingestions(db: RunDatabase, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
     knowledges.remove("docs")
-    assert world.look.run(submitted.run_id).status == "cancelled"
-    assert world.count("ingestion") == 0
+    assert db.queries.run(submitted.run_id).status == "cancelled"
+    assert db.count("ingestion") == 0
     with pytest.raises(UnknownKnowledge):
         knowledges.get("docs")
 
 
-def test_ingestion_can_not_be_forked_or_retried(world: World, knowledges: KnowledgeBases) -> None:
+def test_ingestion_can_not_be_forked_or_retried(db: RunDatabase, knowledges: KnowledgeBases) -> None:
     knowledges.ensure("docs")
     submitted = knowledges.submit("docs", ["/tmp"])
-    with world.unchanged():
-        assert not world.journal.retry_run(submitted.run_id)
+    with db.unchanged():
+        assert not db.journal.retry_run(submitted.run_id)
         with pytest.raises(InvalidInput, match="no transcript"):
-            world.journal.fork(claimed(submitted.send).step_id)
-        handle = RunHandle(submitted.run_id, world.database)
+            db.journal.fork(claimed(submitted.send).step_id)
+        handle = RunHandle(submitted.run_id, db.database)
         for at in (None, "scan:1"):
             with pytest.raises(InvalidInput, match="is of kind ingestion and has no transcript to fork"):
                 handle.fork(at)

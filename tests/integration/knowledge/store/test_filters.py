@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agno_workers.database.pool import jsonb
 from agno_workers.knowledge.filters import FACTS, WORDS, compile_filter
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 
 # Few names and values, so that they meet; and those that would break out of a text that is put together.
 ODD = [
@@ -60,14 +60,14 @@ ALL = "SELECT 1 WHERE {condition}"
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metadata=METADATA, conditions=CONDITIONS)
-def test_filters_match_in_postgres_as_in_python(world: World, metadata: dict[str, Any], conditions: dict[str, Any]) -> None:  # fmt: skip
-    assert passes(world, metadata, conditions) == meets(metadata, conditions)
+def test_filters_match_in_postgres_as_in_python(db: RunDatabase, metadata: dict[str, Any], conditions: dict[str, Any]) -> None:  # fmt: skip
+    assert passes(db, metadata, conditions) == meets(metadata, conditions)
 
 
-def passes(world: World, metadata: dict[str, Any], conditions: dict[str, Any]) -> bool:
+def passes(db: RunDatabase, metadata: dict[str, Any], conditions: dict[str, Any]) -> bool:
     """As agno.search asks it, of one document."""
     made = jsonb(msgspec.structs.asdict(compile_filter(conditions)))
-    with world.pool.connection() as connection, connection.transaction(force_rollback=True):
+    with db.pool.connection() as connection, connection.transaction(force_rollback=True):
         ((condition,),) = (
             row.values()
             for row in connection.execute("SELECT agno.filter_condition(%(f)s)", {"f": made}).fetchall()

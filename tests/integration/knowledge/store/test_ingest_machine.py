@@ -4,7 +4,7 @@ As test_state_machine.py, with a shelf of books that people write, change and ta
 workers look at a book and come late with what they saw, die, or carry a step twice; models refuse; messages are lost; a keeper
 puts right what it finds. In the end (`calm`) one more ingestion is carried to its end, and what is searched is what is on the shelf.
 
-    AGNO_ROADS=2000 ./run test tests/integration/knowledge/store/test_ingest_machine.py
+    AGNO_EXAMPLES=2000 ./run test tests/integration/knowledge/store/test_ingest_machine.py
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from agno_workers.knowledge.types import Raw
 from agno_workers.knowledge.versions import Outcome, SourceItem, processing_hash
 from tests import invariants
 from tests.ingesting import ORIGIN, Shelf
-from tests.integration.storage.world import CountingPool, World
+from tests.database import CountingPool, RunDatabase
 
-ROADS = int(os.environ.get("AGNO_ROADS", "0"))
+EXAMPLES = int(os.environ.get("AGNO_EXAMPLES", "0"))
 SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=2, attempts=2, publish_after_s=0.0)  # fmt: skip
 NAMES = ("a1", "a2", "a3", "b1")
 PARTS = ("one", "two", "three", "bad", "four")
@@ -65,9 +65,9 @@ class Library(RuleBasedStateMachine):
 
     def __init__(self, pool: CountingPool) -> None:
         super().__init__()
-        self.world = World(pool)
-        self.world.empty()
-        self.shelves = {worker: Shelf(self.world, SMALL, worker=worker) for worker in WORKERS}
+        self.db = RunDatabase(pool)
+        self.db.empty()
+        self.shelves = {worker: Shelf(self.db, SMALL, worker=worker) for worker in WORKERS}
         self.books: dict[str, str] = {}
         for shelf in self.shelves.values():
             shelf.books = self.books
@@ -131,15 +131,15 @@ class Library(RuleBasedStateMachine):
     @rule(pick=picks, is_meant=st.sampled_from([True, False, False]))
     def cancel(self, pick: int, is_meant: bool) -> None:
         if is_meant:
-            self.world.journal.cancel(_one(self.runs, pick))
+            self.db.journal.cancel(_one(self.runs, pick))
 
     @rule(pick=picks)
     def pause(self, pick: int) -> None:
-        self.world.journal.pause(_one(self.runs, pick))
+        self.db.journal.pause(_one(self.runs, pick))
 
     @rule(pick=picks)
     def resume(self, pick: int) -> None:
-        self.world.journal.resume(_one(self.runs, pick))
+        self.db.journal.resume(_one(self.runs, pick))
 
     # Workers.
 
@@ -194,7 +194,7 @@ class Library(RuleBasedStateMachine):
     @rule(pick=picks)
     def try_later(self, pick: int) -> None:
         carried = self._take(pick, is_doubled=False)
-        self.world.journal_of(carried.worker).retry(carried.claim.step_id, carried.claim.attempt, 60, ERROR)
+        self.db.journal_of(carried.worker).retry(carried.claim.step_id, carried.claim.attempt, 60, ERROR)
 
     @precondition(lambda self: self.mail)
     @rule(times=st.integers(1, 4))
@@ -211,11 +211,11 @@ class Library(RuleBasedStateMachine):
 
     @rule(pick=picks, fate=fates)
     def lease_runs_out(self, pick: int, fate: str) -> None:
-        rows = self.world.sql("SELECT id FROM agno.step WHERE status = 'running' ORDER BY created_at, id")
+        rows = self.db.sql("SELECT id FROM agno.step WHERE status = 'running' ORDER BY created_at, id")
         if rows:
-            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=_one(rows, pick)["id"])  # fmt: skip
-            self._publish(self.world.journal.release_expired(100), fate)
-            self.hopeless += self.world.journal.exhausted(100)
+            self.db.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=_one(rows, pick)["id"])  # fmt: skip
+            self._publish(self.db.journal.release_expired(100), fate)
+            self.hopeless += self.db.journal.exhausted(100)
 
     @precondition(lambda self: self.hopeless)
     @rule(fate=fates)
@@ -224,8 +224,8 @@ class Library(RuleBasedStateMachine):
 
     @rule(fate=fates)
     def timers_come(self, fate: str) -> None:
-        self.world.sql("UPDATE agno.step SET not_before = '2000-01-01' WHERE not_before IS NOT NULL")
-        self._publish(self.world.journal.take_due(100), fate)
+        self.db.sql("UPDATE agno.step SET not_before = '2000-01-01' WHERE not_before IS NOT NULL")
+        self._publish(self.db.journal.take_due(100), fate)
 
     @rule(fate=fates)
     def follow_up(self, fate: str) -> None:
@@ -239,7 +239,7 @@ class Library(RuleBasedStateMachine):
 
     @rule(fate=fates)
     def resend(self, fate: str) -> None:
-        journal = self.world.journal
+        journal = self.db.journal
         self._publish(journal.take_forgotten(journal.now(), 100), fate)
 
     # What must be true.
@@ -247,7 +247,7 @@ class Library(RuleBasedStateMachine):
     @invariant()
     def nothing_is_broken(self) -> None:
         assert not self._broken(invariants.ALWAYS)
-        self.open = int(self.world.value("SELECT count(*) FROM agno.run WHERE ended_at IS NULL"))
+        self.open = int(self.db.value("SELECT count(*) FROM agno.run WHERE ended_at IS NULL"))
 
     def teardown(self) -> None:
         self.calm()
@@ -261,11 +261,11 @@ class Library(RuleBasedStateMachine):
         self._finish()
         assert not self._broken({**invariants.ALWAYS, **invariants.AT_REST})
         found = self.shelf.chunks()
-        held = {row["uri"] for row in self.world.sql("SELECT uri FROM agno.document")}
+        held = {row["uri"] for row in self.db.sql("SELECT uri FROM agno.document")}
         assert held == self.books.keys()
         assert sorted("\n\n".join(parts) for parts in found.values()) == sorted(set(self.books.values()))
         assert all("\n\n".join(found[name]) == self.books[name] for name in found)
-        lacking = self.world.value(
+        lacking = self.db.value(
             "SELECT count(*) FROM agno.chunk c JOIN agno.knowledge k ON k.id = c.knowledge_id WHERE NOT EXISTS "
             "(SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id)"
         )
@@ -275,24 +275,24 @@ class Library(RuleBasedStateMachine):
         self.mail.clear()
         self.carried.clear()
         for _ in range(60):
-            for row in self.world.sql(
+            for row in self.db.sql(
                 "SELECT id FROM agno.run WHERE paused_at IS NOT NULL AND ended_at IS NULL"
             ):
-                self.world.journal.resume(row["id"])
-            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
-            self._publish(self.world.journal.release_expired(100), "sent")
-            self.hopeless += self.world.journal.exhausted(100)
+                self.db.journal.resume(row["id"])
+            self.db.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
+            self._publish(self.db.journal.release_expired(100), "sent")
+            self.hopeless += self.db.journal.exhausted(100)
             self._bury("sent")
             self.timers_come("sent")
             self.follow_up("sent")
             self.resend("sent")
-            self.world.sql("DELETE FROM agno.outbox")
+            self.db.sql("DELETE FROM agno.outbox")
             while self.mail:
                 self.work(1)
             self.nothing_is_broken()
             if not self.open:
                 return
-        raise AssertionError(self.world.sql("SELECT * FROM agno.step WHERE ended_at IS NULL"))
+        raise AssertionError(self.db.sql("SELECT * FROM agno.step WHERE ended_at IS NULL"))
 
     # How it is done.
 
@@ -300,7 +300,7 @@ class Library(RuleBasedStateMachine):
         if fate == "sent":
             self.mail += sends
         if fate in ("sent", "lost"):
-            self.world.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+            self.db.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
 
     def _take(self, pick: int, is_doubled: bool) -> Carried:
         carried: Carried = _one(self.carried, pick)
@@ -313,7 +313,7 @@ class Library(RuleBasedStateMachine):
             self._publish(ingest.fail_exhausted(self.shelf.ingest, self.hopeless.pop(0)).sends, fate)
 
     def _is_wanted(self, claim: WorkClaim) -> bool:
-        run, step = self.world.run(claim.run_id), self.world.step(claim.step_id)
+        run, step = self.db.run(claim.run_id), self.db.step(claim.step_id)
         return step["status"] in ("ready", "running") and run["ended_at"] is None and run["generation"] == claim.generation  # fmt: skip
 
     def _broken(self, statements: dict[str, str]) -> list[Row]:
@@ -321,7 +321,7 @@ class Library(RuleBasedStateMachine):
             f"SELECT '{name.replace(chr(39), chr(39) * 2)}' AS what, to_jsonb(t) AS row FROM ({statement}\n) t"
             for name, statement in statements.items()
         )
-        return self.world.sql(whole)
+        return self.db.sql(whole)
 
 
 def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
@@ -381,21 +381,21 @@ def _one(items: Sequence[Any], pick: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def counting_pool(world_url: str) -> Any:
-    pool = CountingPool(world_url)
+def counting_pool(db_url: str) -> Any:
+    pool = CountingPool(db_url)
     yield pool
     pool.close()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if ROADS else 400)
+@pytest.mark.timeout(3600 if EXAMPLES else 400)
 def test_whatever_happens_in_whatever_order_nothing_breaks_and_no_text_is_lost(
     counting_pool: CountingPool,
 ) -> None:
     how = settings(
-        max_examples=ROADS or 40,
+        max_examples=EXAMPLES or 40,
         stateful_step_count=50,
-        derandomize=not ROADS,
+        derandomize=not EXAMPLES,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

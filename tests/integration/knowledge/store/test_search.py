@@ -15,15 +15,15 @@ from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.types import SearchResult
 from tests.integration.knowledge.store.base import Base
-from tests.integration.storage.world import World
+from tests.database import RunDatabase
 
 EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 NORTH_EAST = (0.8, 0.6, 0.0)
 
 
 @pytest.fixture
-def base(world: World) -> Base:
-    return Base(world.pool)
+def base(db: RunDatabase) -> Base:
+    return Base(db.pool)
 
 
 # Near-duplicates.
@@ -72,10 +72,10 @@ def test_keyword_score_is_bm25(base: Base) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 15, 16, 40])
-def test_term_frequency_is_derived_from_ts_rank(world: World, count: int) -> None:
+def test_term_frequency_is_derived_from_ts_rank(db: RunDatabase, count: int) -> None:
     text = "other words " + "word filler " * count
-    times = world.value("SELECT agno.times($$'word'::tsquery$$)")
-    counted = world.value(f"SELECT {times} FROM (SELECT to_tsvector('simple', %(text)s) AS tsv) c", text=text)
+    times = db.value("SELECT agno.times($$'word'::tsquery$$)")
+    counted = db.value(f"SELECT {times} FROM (SELECT to_tsvector('simple', %(text)s) AS tsv) c", text=text)
     assert counted == min(count, 16)
 
 
@@ -87,9 +87,9 @@ def test_multilingual_knowledge_base_is_searched_in_all_languages(base: Base) ->
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=30) | st.sampled_from(["a' | b", "\\", "a\\'b", "!(&|<->:*", "x:A*", "''", "http://a.b/c?d='e'", "%s %(a)s", "O'Reilly's"]))  # fmt: skip
-def test_any_query_is_valid(world: World, question: str) -> None:
-    world.empty()
-    base = Base(world.pool)
+def test_any_query_is_valid(db: RunDatabase, question: str) -> None:
+    db.empty()
+    base = Base(db.pool)
     base.add(("something", EAST))
     for search_type in ("keyword", "vector", "hybrid"):
         base.search.search(base.id, question, EAST, search_type=search_type)
@@ -117,8 +117,8 @@ def test_vector_search_orders_by_cosine(base: Base) -> None:
     assert [hit.scores["vector_rank"] for hit in hits] == [1, 2, 3]
 
 
-def test_other_knowledge_bases_and_pending_versions_are_not_searched(base: Base, world: World) -> None:
-    other = Base(world.pool, "other")
+def test_other_knowledge_bases_and_pending_versions_are_not_searched(base: Base, db: RunDatabase) -> None:
+    other = Base(db.pool, "other")
     other.add(("zeppelin", EAST))
     base.add(("zeppelin", EAST), live=False)
     for search_type in ("keyword", "vector", "hybrid"):

@@ -8,45 +8,45 @@ import pytest
 
 from agno_workers.core.tool import Effect
 from agno_workers.runs.dead import DeadLetters, Which
-from tests.integration.storage.world import FEW, World, result
+from tests.database import FEW, RunDatabase, result
 
 
 def error(message: str, kind: str = "RunFailed") -> dict[str, object]:
     return {"type": kind, "message": message, "ids": {}}
 
 
-def failed(world: World, message: str = "no", kind: str = "RunFailed", **options: str) -> str:
-    turn = world.turn(**options)
-    world.journal.fail(turn, error(message, kind), "refused", usage=FEW)
+def failed(db: RunDatabase, message: str = "no", kind: str = "RunFailed", **options: str) -> str:
+    turn = db.turn(**options)
+    db.journal.fail(turn, error(message, kind), "refused", usage=FEW)
     return turn.run_id
 
 
 @pytest.fixture
-def dead(world: World) -> DeadLetters:
-    return DeadLetters(world.pool)
+def dead(db: RunDatabase) -> DeadLetters:
+    return DeadLetters(db.pool)
 
 
-def test_messages_that_differ_in_ids_and_numbers_are_one_group(world: World, dead: DeadLetters) -> None:
+def test_messages_that_differ_in_ids_and_numbers_are_one_group(db: RunDatabase, dead: DeadLetters) -> None:
     runs = [
         failed(
-            world,
+            db,
             f"attempt {n} of 0198c0de-0000-7000-8000-00000000000{n} on w{n}@host#1{n}-ab died after 3.{n} s",
         )
         for n in range(3)
     ]
-    other = failed(world, "no such model")
+    other = failed(db, "no such model")
     first, second = dead.groups(Which(), 10)
     assert (first.letters, first.message) == (3, "attempt … of … on … died after ….… s")
     assert (first.sample, second.sample) == (max(runs), other)
 
 
 def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(
-    world: World, dead: DeadLetters
+    db: RunDatabase, dead: DeadLetters
 ) -> None:
-    died, lost, fine = (world.tools(name, effect=Effect.ONCE)[0] for name in ("died", "lost", "fine"))
-    world.journal.finish_tool(died, result(died), error("e", "LeaseExpired"), "dead")
-    world.journal.finish_tool(lost, result(lost), error("e", "OutcomeUnknown"), "unknown")
-    world.journal.finish_tool(fine, result(fine), error("e", "raised"))
+    died, lost, fine = (db.tools(name, effect=Effect.ONCE)[0] for name in ("died", "lost", "fine"))
+    db.journal.finish_tool(died, result(died), error("e", "LeaseExpired"), "dead")
+    db.journal.finish_tool(lost, result(lost), error("e", "OutcomeUnknown"), "unknown")
+    db.journal.finish_tool(fine, result(fine), error("e", "raised"))
     found = {group.tool: (group.status, group.type) for group in dead.groups(Which(), 10)}
     assert found == {"died": ("dead", "LeaseExpired"), "lost": ("unknown", "OutcomeUnknown")}
     assert dead.letter(died.step_id).is_dead
@@ -54,17 +54,17 @@ def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(
     assert not dead.letter(fine.step_id).is_dead
 
 
-def test_a_dead_turn_is_no_letter_beside_its_run(world: World, dead: DeadLetters) -> None:
-    turn = world.turn()
-    world.journal.fail(turn, error("e"), "retries", step_status="dead")
+def test_a_dead_turn_is_no_letter_beside_its_run(db: RunDatabase, dead: DeadLetters) -> None:
+    turn = db.turn()
+    db.journal.fail(turn, error("e"), "retries", step_status="dead")
     (group,) = dead.groups(Which(), 10)
     assert (group.status, group.tool, group.letters) == ("failed", "turn", 1)
 
 
-def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: DeadLetters) -> None:
-    old = failed(world, kind="A", agent="one")
-    failed(world, kind="B", agent="two")
-    world.sql("UPDATE agno.run SET ended_at = now() - interval '2 hours' WHERE id = %(id)s", id=old)
+def test_a_filter_leaves_out_what_it_does_not_name(db: RunDatabase, dead: DeadLetters) -> None:
+    old = failed(db, kind="A", agent="one")
+    failed(db, kind="B", agent="two")
+    db.sql("UPDATE agno.run SET ended_at = now() - interval '2 hours' WHERE id = %(id)s", id=old)
     for which, agents in {
         Which(agent="one"): ["one"],
         Which(error="B"): ["two"],
@@ -79,24 +79,24 @@ def test_a_filter_leaves_out_what_it_does_not_name(world: World, dead: DeadLette
 
 
 def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
-    world: World, dead: DeadLetters
+    db: RunDatabase, dead: DeadLetters
 ) -> None:
-    runs = [failed(world) for _ in range(7)]
-    world.sql("UPDATE agno.run SET ended_at = now() - interval '1 min' WHERE id = ANY(%(ids)s)", ids=runs[:4])
+    runs = [failed(db) for _ in range(7)]
+    db.sql("UPDATE agno.run SET ended_at = now() - interval '1 min' WHERE id = ANY(%(ids)s)", ids=runs[:4])
     seen = []
     for run_id in dead.failed(Which(), page=2):
         seen.append(run_id)
-        assert world.journal.retry_run(run_id)
-        (step,) = world.sql("SELECT id FROM agno.step WHERE run_id = %(id)s AND status = 'ready'", id=run_id)
-        turn = world.journal.claim_turn(run_id, step["id"], 1)
+        assert db.journal.retry_run(run_id)
+        (step,) = db.sql("SELECT id FROM agno.step WHERE run_id = %(id)s AND status = 'ready'", id=run_id)
+        turn = db.journal.claim_turn(run_id, step["id"], 1)
         assert turn is not None
-        world.journal.fail(turn, error("again"), "refused", usage=FEW)
+        db.journal.fail(turn, error("again"), "refused", usage=FEW)
     assert sorted(seen) == sorted(runs)
 
 
-def test_runs_that_others_delegated_are_counted_apart(world: World, dead: DeadLetters) -> None:
-    parent, child = failed(world), failed(world)
-    world.sql(
+def test_runs_that_others_delegated_are_counted_apart(db: RunDatabase, dead: DeadLetters) -> None:
+    parent, child = failed(db), failed(db)
+    db.sql(
         "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child
     )
     found = dead.retryable(Which())

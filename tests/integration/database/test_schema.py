@@ -29,7 +29,7 @@ from agno_workers.database.tables import SCHEMA, metadata
 from agno_workers.errors import Unavailable
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from agno_workers.local import LocalServers
-from tests.integration.storage.world import FEW, SQL_FILES, World, said
+from tests.database import FEW, SQL_FILES, RunDatabase, said
 
 ROOT = Path(__file__).parents[3]
 STATEMENTS = [
@@ -84,10 +84,10 @@ CATALOGUE = {
 
 @pytest.mark.parametrize("part", CATALOGUE)
 def test_migrations_make_what_sqlalchemy_would_make(
-    world_url: str, new_database: NewDatabase, part: str
+    db_url: str, new_database: NewDatabase, part: str
 ) -> None:
     """Compared in Postgres's own words: columns with defaults, constraints with their text, indexes with their WHERE."""
-    with connect(new_database()) as drawn, connect(world_url) as migrated:
+    with connect(new_database()) as drawn, connect(db_url) as migrated:
         drawn.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
         metadata.create_all(drawn)
         wanted, found = (
@@ -99,14 +99,14 @@ def test_migrations_make_what_sqlalchemy_would_make(
 
 
 @pytest.mark.filterwarnings("ignore:Computed default on chunk.tsv")
-def test_alembic_finds_nothing_to_migrate(world_url: str) -> None:
+def test_alembic_finds_nothing_to_migrate(db_url: str) -> None:
     def ours(name: str | None, kind: str, _parents: Any) -> bool:
         if kind == "schema":
             return name == SCHEMA
         is_partition = kind == "table" and str(name).startswith("chunk_embedding_")
         return name != "alembic_version" and not is_partition
 
-    with connect(world_url) as connection:
+    with connect(db_url) as connection:
         context = MigrationContext.configure(
             connection,
             opts={"include_schemas": True, "include_name": ours, "compare_type": True, "compare_server_default": True, "version_table_schema": SCHEMA},
@@ -126,21 +126,21 @@ def test_alembic_finds_nothing_to_migrate(world_url: str) -> None:
     ],
 )
 def test_the_check_constraints_know_the_words_of_the_enums(
-    world: World, constraint: str, words: type[StrEnum]
+    db: RunDatabase, constraint: str, words: type[StrEnum]
 ) -> None:
-    text = world.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(name)s", name=constraint)  # fmt: skip
+    text = db.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(name)s", name=constraint)  # fmt: skip
     assert set(re.findall(r"'(\w+)'", text)) == {str(word) for word in words}
 
 
 @pytest.mark.parametrize("status", list(RunStatus), ids=str)
-def test_a_run_has_an_end_exactly_when_its_status_is_terminal(world: World, status: RunStatus) -> None:
+def test_a_run_has_an_end_exactly_when_its_status_is_terminal(db: RunDatabase, status: RunStatus) -> None:
     statement = (
         "UPDATE agno.run SET status = %(status)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END"
     )
-    world.submit()
+    db.submit()
     with pytest.raises(psycopg.errors.CheckViolation):
-        world.sql(statement, status=status, ended=not status.is_terminal)
-    world.sql(statement, status=status, ended=status.is_terminal)
+        db.sql(statement, status=status, ended=not status.is_terminal)
+    db.sql(statement, status=status, ended=status.is_terminal)
 
 
 def test_an_empty_database_is_brought_to_the_newest_revision_and_a_second_time_changes_nothing(
@@ -217,13 +217,13 @@ def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_datab
         old.execute("SELECT agno.submit('submitted by old code', 'hi', allow_unknown => true)")
     pool = Pool(url, size=2, timeout_s=10, statement_timeout_s=30)
     try:
-        world = World(pool)
-        for step in [*world.journal.take(10, 1.0), *world.journal.release_expired(10)]:
+        db = RunDatabase(pool)
+        for step in [*db.journal.take(10, 1.0), *db.journal.release_expired(10)]:
             assert isinstance(step, StepMessage)
-            if (turn := world.journal.claim_turn(step.run_id, step.step_id, 0)) is not None:
-                assert world.journal.end(turn, said("ok"), FEW, "ok", "end").recorded
-                world.journal.published([step.outbox_id] if step.outbox_id else [])
-        assert [row["status"] for row in world.sql("SELECT status FROM agno.run")] == ["done"] * 3
+            if (turn := db.journal.claim_turn(step.run_id, step.step_id, 0)) is not None:
+                assert db.journal.end(turn, said("ok"), FEW, "ok", "end").recorded
+                db.journal.published([step.outbox_id] if step.outbox_id else [])
+        assert [row["status"] for row in db.sql("SELECT status FROM agno.run")] == ["done"] * 3
     finally:
         pool.close()
 
@@ -247,11 +247,11 @@ def test_a_database_that_is_not_there_is_unavailable(servers: LocalServers) -> N
 
 
 @pytest.mark.parametrize(("file", "name"), STATEMENTS, ids=str)
-def test_postgres_understands_every_statement(world: World, file: str, name: str) -> None:
+def test_postgres_understands_every_statement(db: RunDatabase, file: str, name: str) -> None:
     """Names of tables, columns and functions, and types, without running anything."""
     places: dict[str, str] = {}
     text = re.sub(r"%\((\w+)\)s", lambda found: places.setdefault(found[1], f"${len(places) + 1}"), statements(file)[name])  # fmt: skip
-    with world.pool.connection() as connection, connection.transaction(force_rollback=True):
+    with db.pool.connection() as connection, connection.transaction(force_rollback=True):
         if file == "runs/batch":
             connection.execute(
                 statements("runs/batch")["stage"]

@@ -15,7 +15,7 @@ from agno_workers.core.messages import Message, Text, ToolCall, ToolResult, user
 from agno_workers.core.step import ToolStep
 from agno_workers.core.tool import Effect
 from agno_workers.database.pool import Payloads, to_json
-from tests.integration.storage.world import FEW, INLINE_MAX_BYTES, World, claimed, said
+from tests.database import FEW, INLINE_MAX_BYTES, RunDatabase, claimed, said
 
 LARGE = "ä" * 50 * 1024  # 100 KiB
 BROKEN = "a\0b\ud800c"
@@ -31,55 +31,55 @@ def digest(text: str) -> str:
 
 
 def test_a_large_text_is_stored_once_though_it_stands_in_the_transcript_and_in_the_answer(
-    world: World,
+    db: RunDatabase,
 ) -> None:
-    turn = world.turn()
-    world.journal.end(turn, said(LARGE), FEW, LARGE, "end")
-    assert world.count("blob") == 1
-    assert world.value("SELECT sum(octet_length(content::text)) FROM agno.message") < 1024
-    assert world.value("SELECT octet_length(content::text) FROM agno.run") < 1024
-    assert world.look.run(turn.run_id).content == LARGE
-    assert world.look.transcript(turn.run_id) == [user("hi"), *said(LARGE)]
+    turn = db.turn()
+    db.journal.end(turn, said(LARGE), FEW, LARGE, "end")
+    assert db.count("blob") == 1
+    assert db.value("SELECT sum(octet_length(content::text)) FROM agno.message") < 1024
+    assert db.value("SELECT octet_length(content::text) FROM agno.run") < 1024
+    assert db.queries.run(turn.run_id).content == LARGE
+    assert db.queries.transcript(turn.run_id) == [user("hi"), *said(LARGE)]
 
 
-def test_a_large_text_of_two_runs_is_stored_once(world: World) -> None:
-    runs = [world.submit(LARGE).run_id for _ in range(2)]
-    assert world.count("blob") == 1
-    assert [world.look.transcript(run_id) for run_id in runs] == [[user(LARGE)]] * 2
+def test_a_large_text_of_two_runs_is_stored_once(db: RunDatabase) -> None:
+    runs = [db.submit(LARGE).run_id for _ in range(2)]
+    assert db.count("blob") == 1
+    assert [db.queries.transcript(run_id) for run_id in runs] == [[user(LARGE)]] * 2
 
 
-def test_a_large_text_goes_all_the_way_input_arguments_result_answer(world: World) -> None:
+def test_a_large_text_goes_all_the_way_input_arguments_result_answer(db: RunDatabase) -> None:
     texts = [f"{place}{LARGE}" for place in range(4)]
-    turn = world.turn(text=texts[0])
+    turn = db.turn(text=texts[0])
     call = ToolCall("call_0", "echo", json.dumps({"text": texts[1]}, ensure_ascii=False))
     asked = Message("assistant", (Text("hm"), call))
-    (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
-    tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
+    (send,) = db.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
+    tool = claimed(db.journal.claim_tool(send.run_id, send.step_id, 0))
     assert tool.tool_call == call
     gave = Message("tool", (ToolResult("call_0", "echo", texts[2]),))
-    (send,) = world.journal.finish_tool(tool, gave).sends
-    last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
+    (send,) = db.journal.finish_tool(tool, gave).sends
+    last = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
     assert last.transcript == (user(texts[0]), asked, gave)
-    world.journal.end(last, said("ok"), FEW, {"deep": [{"down": texts[3]}]}, "end")
-    assert world.look.run(turn.run_id).content == {"deep": [{"down": texts[3]}]}
-    assert world.look.runs()[0].asked == texts[0][:200]
-    assert world.count("blob") == 4
+    db.journal.end(last, said("ok"), FEW, {"deep": [{"down": texts[3]}]}, "end")
+    assert db.queries.run(turn.run_id).content == {"deep": [{"down": texts[3]}]}
+    assert db.queries.runs()[0].asked == texts[0][:200]
+    assert db.count("blob") == 4
 
 
 @pytest.mark.parametrize(("size", "blobs"), [(INLINE_MAX_BYTES, 0), (INLINE_MAX_BYTES + 1, 1)])
-def test_a_text_is_large_by_its_bytes_as_json(world: World, size: int, blobs: int) -> None:
+def test_a_text_is_large_by_its_bytes_as_json(db: RunDatabase, size: int, blobs: int) -> None:
     text = "ä" * ((size - 2) // 2) + "a" * (size % 2)
-    run_id = world.submit(text).run_id
-    assert world.count("blob") == blobs
-    assert world.look.transcript(run_id) == [user(text)]
+    run_id = db.submit(text).run_id
+    assert db.count("blob") == blobs
+    assert db.queries.transcript(run_id) == [user(text)]
 
 
-def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(world: World) -> None:
-    turn = world.turn()
+def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(db: RunDatabase) -> None:
+    turn = db.turn()
     content = {"numbers": list(range(50_000)), "lines": ["line"] * 10_000}
-    world.journal.end(turn, said(""), FEW, content, "end")
-    assert world.count("blob") == 0
-    assert world.look.run(turn.run_id).content == content
+    db.journal.end(turn, said(""), FEW, content, "end")
+    assert db.count("blob") == 0
+    assert db.queries.run(turn.run_id).content == content
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(world: W
         lambda reference: reference.replace('"', '\\"'),
     ],
 )
-def test_text_that_looks_like_a_reference_stays_text(world: World, wrap: Any) -> None:
+def test_text_that_looks_like_a_reference_stays_text(db: RunDatabase, wrap: Any) -> None:
     text = wrap('{"$blob": "' + digest(LARGE) + '"}')
     message = user(text, LARGE, text)
-    run_id = world.journal.submit(message, agent="echo", queue="agents").run_id
-    assert world.value("SELECT encode(sha256, 'hex') FROM agno.blob") == digest(LARGE)
-    assert world.look.transcript(run_id) == [message]
+    run_id = db.journal.submit(message, agent="echo", queue="agents").run_id
+    assert db.value("SELECT encode(sha256, 'hex') FROM agno.blob") == digest(LARGE)
+    assert db.queries.transcript(run_id) == [message]
 
 
 @pytest.mark.parametrize(
@@ -113,86 +113,86 @@ def test_text_that_looks_like_a_reference_stays_text(world: World, wrap: Any) ->
     ],
 )
 def test_an_answer_that_looks_like_a_reference_gives_nobody_the_text_of_another_run(
-    world: World, wrap: Any
+    db: RunDatabase, wrap: Any
 ) -> None:
-    world.submit(LARGE)
+    db.submit(LARGE)
     content = wrap({"$blob": digest(LARGE)})
-    turn = world.turn()
-    world.journal.end(turn, said(""), FEW, content, "end")
-    assert world.look.run(turn.run_id).content == content
+    turn = db.turn()
+    db.journal.end(turn, said(""), FEW, content, "end")
+    assert db.queries.run(turn.run_id).content == content
 
 
-def test_a_large_text_that_holds_references_comes_back_as_it_was(world: World) -> None:
+def test_a_large_text_that_holds_references_comes_back_as_it_was(db: RunDatabase) -> None:
     text = '{"$blob": "' + digest(LARGE) + '"}' * 1000 + LARGE
     message = user(text, LARGE)
-    run_id = world.journal.submit(message, agent="echo", queue="agents").run_id
-    assert world.look.transcript(run_id) == [message]
+    run_id = db.journal.submit(message, agent="echo", queue="agents").run_id
+    assert db.queries.transcript(run_id) == [message]
 
 
-def test_ten_megabytes_come_back_as_they_were(world: World) -> None:
+def test_ten_megabytes_come_back_as_they_were(db: RunDatabase) -> None:
     text = "0123456789" * 1024 * 1024
-    turn = world.turn(text=text)
+    turn = db.turn(text=text)
     assert turn.transcript == (user(text),)
-    world.journal.end(turn, said(text), FEW, text, "end")
-    assert world.look.run(turn.run_id).content == text
-    assert world.count("blob") == 1
+    db.journal.end(turn, said(text), FEW, text, "end")
+    assert db.queries.run(turn.run_id).content == text
+    assert db.count("blob") == 1
 
 
-def test_what_a_refused_result_brought_is_not_kept(world: World) -> None:
-    turn = world.turn()
-    world.journal.cancel(turn.run_id)
-    with world.unchanged():
-        world.journal.end(turn, said(LARGE), FEW, LARGE, "end")
+def test_what_a_refused_result_brought_is_not_kept(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.cancel(turn.run_id)
+    with db.unchanged():
+        db.journal.end(turn, said(LARGE), FEW, LARGE, "end")
 
 
 # Any text.
 
 
 @pytest.mark.parametrize("text", STRANGE)
-def test_any_text_comes_back_as_it_was(world: World, text: str) -> None:
-    turn = world.turn(text=text, session_id=text, metadata={text: [text]}, idempotency_key=text)
+def test_any_text_comes_back_as_it_was(db: RunDatabase, text: str) -> None:
+    turn = db.turn(text=text, session_id=text, metadata={text: [text]}, idempotency_key=text)
     assert (turn.transcript, turn.session_id, turn.metadata) == ((user(text),), text, {text: [text]})
-    world.journal.end(turn, said(text), FEW, text, text)
-    run = world.look.run(turn.run_id)
+    db.journal.end(turn, said(text), FEW, text, text)
+    run = db.queries.run(turn.run_id)
     assert (run.content, run.reason, run.idempotency_key) == (text, text, text)
 
 
-def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(world: World) -> None:
-    turn = world.turn(
+def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(db: RunDatabase) -> None:
+    turn = db.turn(
         text=BROKEN, session_id=BROKEN, user_id=BROKEN, idempotency_key=BROKEN, metadata={BROKEN: [BROKEN]}, agent=BROKEN,
     )  # fmt: skip
     assert turn.transcript == (user(MENDED),)
     assert (turn.session_id, turn.user_id, turn.agent, turn.metadata) == (MENDED, MENDED, MENDED, {MENDED: [MENDED]})  # fmt: skip
     call = ToolCall(BROKEN, BROKEN, BROKEN)
     asked = Message("assistant", (Text(BROKEN), call))
-    (send,) = world.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
-    tool = claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
+    (send,) = db.journal.fan_out(turn, asked, FEW, [ToolStep(call, "tools", Effect.PURE, 3)], "agents").sends  # fmt: skip
+    tool = claimed(db.journal.claim_tool(send.run_id, send.step_id, 0))
     assert (tool.name, tool.tool_call) == (MENDED, ToolCall(MENDED, MENDED, MENDED))
     gave = Message("tool", (ToolResult(BROKEN, BROKEN, BROKEN, True),))
-    (send,) = world.journal.finish_tool(tool, gave, {"message": BROKEN}).sends
-    last = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
-    world.journal.end(last, said(BROKEN), FEW, {"answer": BROKEN}, "end")
-    assert world.look.run(turn.run_id).content == {"answer": MENDED}
-    assert world.look.transcript(turn.run_id)[2] == Message("tool", (ToolResult(MENDED, MENDED, MENDED, True),))  # fmt: skip
-    assert world.step(tool.step_id)["error"] == {"message": MENDED}
+    (send,) = db.journal.finish_tool(tool, gave, {"message": BROKEN}).sends
+    last = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
+    db.journal.end(last, said(BROKEN), FEW, {"answer": BROKEN}, "end")
+    assert db.queries.run(turn.run_id).content == {"answer": MENDED}
+    assert db.queries.transcript(turn.run_id)[2] == Message("tool", (ToolResult(MENDED, MENDED, MENDED, True),))  # fmt: skip
+    assert db.step(tool.step_id)["error"] == {"message": MENDED}
 
 
-def test_a_key_that_had_to_be_mended_is_still_the_same_key(world: World) -> None:
-    assert world.submit(idempotency_key=BROKEN).run_id == world.submit(idempotency_key=BROKEN).run_id
+def test_a_key_that_had_to_be_mended_is_still_the_same_key(db: RunDatabase) -> None:
+    assert db.submit(idempotency_key=BROKEN).run_id == db.submit(idempotency_key=BROKEN).run_id
 
 
-def test_large_text_that_has_to_be_mended_is_still_stored_once(world: World) -> None:
-    run_id = world.submit(BROKEN + LARGE).run_id
-    world.submit(MENDED + LARGE)
-    assert world.count("blob") == 1
-    assert world.look.transcript(run_id) == [user(MENDED + LARGE)]
+def test_large_text_that_has_to_be_mended_is_still_stored_once(db: RunDatabase) -> None:
+    run_id = db.submit(BROKEN + LARGE).run_id
+    db.submit(MENDED + LARGE)
+    assert db.count("blob") == 1
+    assert db.queries.transcript(run_id) == [user(MENDED + LARGE)]
 
 
-def test_huge_metadata_comes_back_as_it_was(world: World) -> None:
+def test_huge_metadata_comes_back_as_it_was(db: RunDatabase) -> None:
     metadata = {f"key {place}": {"value": ["x" * 100]} for place in range(10_000)}
-    turn = world.turn(metadata=metadata)
+    turn = db.turn(metadata=metadata)
     assert turn.metadata == metadata
-    assert world.look.run(turn.run_id).metadata == metadata
+    assert db.queries.run(turn.run_id).metadata == metadata
 
 
 # Without a database.

@@ -7,7 +7,7 @@ and a person who answers is gone, Redis has forgotten all, and each run must com
 
 The clock is set, not waited for: a lease, a timer, a deadline is over when its row says so.
 
-    AGNO_ROADS=3000 ./run test tests/integration/storage/test_state_machine.py      other roads, and more of them
+    AGNO_EXAMPLES=3000 ./run test tests/integration/runs/test_state_machine.py      other roads, and more of them
     AGNO_SHORTEST=1 ./run test ...              a road that fails, cut down to what makes it fail: takes minutes
 """
 
@@ -63,18 +63,18 @@ from agno_workers.runs.workers import Workers
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.streams import Streams
 from tests import invariants
-from tests.integration.storage.world import (
+from tests.database import (
     FEW,
     INLINE_MAX_BYTES,
     CountingPool,
-    World,
+    RunDatabase,
     asking,
     claimed,
     said,
 )
 
 InOrder = TypeVar("InOrder", StepMessage, ExhaustedStep, ExpiredWait, Waiting)
-ROADS = int(os.environ.get("AGNO_ROADS", "0"))
+EXAMPLES = int(os.environ.get("AGNO_EXAMPLES", "0"))
 FEW_RUNS, MAX_RUNS = 4, 12
 ERROR = {"type": "ModelRejected", "message": "no", "ids": {}}
 WORKERS = ("w1", "w2", "w3")
@@ -130,26 +130,26 @@ class Result(NamedTuple):
 def if_any(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For rules that need something to work on."""
 
-    def of_it(road: Road) -> bool:
+    def of_it(road: RunMachine) -> bool:
         return road.there[what]
 
     return precondition(of_it)
 
 
-class Road(RuleBasedStateMachine):
+class RunMachine(RuleBasedStateMachine):
     """What may happen, as rules. What must be true of it, as far as rows don't tell, is counted here."""
 
     def __init__(self, pool: CountingPool, streams: Streams) -> None:
         super().__init__()
-        self.world = World(pool)
-        self.world.empty()
-        self.journal = self.world.journal
+        self.db = RunDatabase(pool)
+        self.db.empty()
+        self.journal = self.db.journal
         self.workers = Workers(pool)
         self.results = Results(pool)
         self.bulk = Batches(
             pool, self.journal.store, RunNumbers(inline_max_bytes=INLINE_MAX_BYTES, turn_attempts=3)
         )
-        self.engine = _engine(self.world, streams)
+        self.engine = _engine(self.db, streams)
         self.mail: list[StepMessage] = []
         """What is on its way to workers."""
         self.carried: list[Carried] = []
@@ -201,7 +201,7 @@ class Road(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule()
     def submit_by_sql(self) -> None:
-        self._accept(self.world.value("SELECT agno.submit('a', 'hi', allow_unknown => true)"))
+        self._accept(self.db.value("SELECT agno.submit('a', 'hi', allow_unknown => true)"))
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule(fate=fates)
@@ -291,13 +291,13 @@ class Road(RuleBasedStateMachine):
             assert open_beside
             return
         assert not open_beside
-        its_key = f"{key} of {self.world.run(run_id)['agent']}"
+        its_key = f"{key} of {self.db.run(run_id)['agent']}"
         assert created == (key is None or its_key not in self.by_key)
         if key is not None:
             assert self.by_key.setdefault(its_key, run_id) == run_id
         self._accept(run_id)
         if created and step["kind"] == "delegate":
-            (child,) = self.world.sql("SELECT * FROM agno.run WHERE parent_run_id = %(id)s", id=run_id)
+            (child,) = self.db.sql("SELECT * FROM agno.run WHERE parent_run_id = %(id)s", id=run_id)
             assert (child["agent"], child["depth"], child["status"]) == (CHILD, 1, "queued")
             self._accept(child["id"])
 
@@ -312,7 +312,7 @@ class Road(RuleBasedStateMachine):
         send = _one(self.mail, pick)
         if not is_doubled:
             self.mail.remove(send)
-        journal = self.world.journal_of(worker)
+        journal = self.db.journal_of(worker)
         take = journal.claim_turn if send.kind is StepKind.TURN else journal.claim_tool
         claim = take(send.run_id, send.step_id, send.generation)
         if claim is None:
@@ -337,7 +337,7 @@ class Road(RuleBasedStateMachine):
         take = self.journal.claim_turn if forged.kind is StepKind.TURN else self.journal.claim_tool
         if how == "run" and forged.kind is StepKind.TOOL:
             return
-        with self.world.unchanged():
+        with self.db.unchanged():
             assert take(forged.run_id, forged.step_id, forged.generation) is None
 
     @precondition(lambda self: self.mail)
@@ -362,7 +362,7 @@ class Road(RuleBasedStateMachine):
         if carried is not None:
             if is_executed and carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
-            self.world.expire(carried.claim.step_id)
+            self.db.expire(carried.claim.step_id)
             self.expire_leases(is_late=False, fate=fate)
 
     def _work(self, pick: int, calls: list[str], fate: str, *, is_bad: bool = False) -> None:
@@ -442,7 +442,7 @@ class Road(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def renew(self, worker: str) -> None:
         mine = {carried.claim.step_id for carried in self.carried if carried.worker == worker}
-        lost = self.world.journal_of(worker).renew(sorted(mine))
+        lost = self.db.journal_of(worker).renew(sorted(mine))
         held = {
             step["id"]: step["lease_until"]
             for step in self._steps(f"status = 'running' AND worker = '{worker}'")
@@ -455,7 +455,7 @@ class Road(RuleBasedStateMachine):
     def give_up(self, pick: int) -> None:
         """A process of a worker died, and its worker says so."""
         carried = _one(self.carried, pick)
-        self.world.journal_of(carried.worker).give_up(carried.claim.step_id)
+        self.db.journal_of(carried.worker).give_up(carried.claim.step_id)
 
     @if_any("running")
     @rule(worker=st.sampled_from(WORKERS), fate=fates)
@@ -468,23 +468,23 @@ class Road(RuleBasedStateMachine):
     @rule(pick=picks)
     def lease_runs_out(self, pick: int) -> None:
         for step in _at_most_one(self._steps("status = 'running'"), pick):
-            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=step["id"])
+            self.db.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE id = %(id)s", id=step["id"])
 
     @if_any("asking")
     @rule(pick=picks)
     def wait_runs_out(self, pick: int) -> None:
         for step in _at_most_one(self._steps("status = 'waiting' AND expires_at IS NOT NULL"), pick):
-            self.world.sql("UPDATE agno.step SET expires_at = '2000-01-01' WHERE id = %(id)s", id=step["id"])
+            self.db.sql("UPDATE agno.step SET expires_at = '2000-01-01' WHERE id = %(id)s", id=step["id"])
 
     @if_any("timer")
     @rule()
     def timers_come(self) -> None:
-        self.world.sql("UPDATE agno.step SET not_before = '2000-01-01' WHERE not_before IS NOT NULL")
+        self.db.sql("UPDATE agno.step SET not_before = '2000-01-01' WHERE not_before IS NOT NULL")
 
     @if_any("open")
     @rule(pick=picks)
     def deadline_comes(self, pick: int) -> None:
-        self.world.sql("UPDATE agno.run SET deadline_at = '2000-01-01' WHERE id = %(id)s", id=self._run(pick)["id"])  # fmt: skip
+        self.db.sql("UPDATE agno.run SET deadline_at = '2000-01-01' WHERE id = %(id)s", id=self._run(pick)["id"])  # fmt: skip
 
     @precondition(lambda self: self.mail)
     @rule(pick=picks)
@@ -534,7 +534,7 @@ class Road(RuleBasedStateMachine):
         while orphans := self.journal.orphans(100):
             for run_id in orphans:
                 self.journal.cancel(run_id)
-        assert not self.world.sql("""
+        assert not self.db.sql("""
             SELECT c.id FROM agno.run c JOIN agno.step s ON s.id = c.parent_step_id
             WHERE c.ended_at IS NULL AND s.status <> 'waiting'""")
 
@@ -546,17 +546,17 @@ class Road(RuleBasedStateMachine):
     @if_any("owed")
     @rule(fate=fates)
     def publish_outbox(self, fate: str) -> None:
-        self.world.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
+        self.db.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
         owed = self.journal.take(100, 0)
         self._publish([item for item in owed if isinstance(item, StepMessage)], fate)
         for item in owed:
-            if isinstance(item, CanvasContinuation) and self.results.hold_owed(item.outbox_id):
+            if isinstance(item, CanvasContinuation) and self.results.hold_continuation(item.outbox_id):
                 self._go_on(item, fate)
 
     @if_any("ready")
     @rule(how=st.sampled_from(["lost", "overdue", "forgotten"]), fate=fates)
     def resend(self, how: str, fate: str) -> None:
-        self.world.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 hour' WHERE status = 'ready'")
+        self.db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 hour' WHERE status = 'ready'")
         match how:
             case "lost":
                 self._publish(self.journal.take_lost(self.journal.silent_queues(3), 3, 100), fate)
@@ -575,10 +575,10 @@ class Road(RuleBasedStateMachine):
     )
     def answer(self, pick: int, verdict: str, is_stale: bool) -> None:
         """A person looks at what waits, and says something; or says it to what was on the screen long ago."""
-        waiting = self._in_order(self.world.look.waiting())
-        fresh = [Requirement(one, self.world.database) for one in waiting]
+        waiting = self._in_order(self.db.queries.waiting())
+        fresh = [Requirement(one, self.db.database) for one in waiting]
         for requirement in _at_most_one(self.asked if is_stale else fresh, pick):
-            waits = self.world.step(requirement.id)["waits_for"] == requirement.needs
+            waits = self.db.step(requirement.id)["waits_for"] == requirement.needs
             try:
                 self._say(requirement, verdict)
             except NotWaiting:
@@ -592,7 +592,7 @@ class Road(RuleBasedStateMachine):
     @invariant()
     def nothing_is_broken(self) -> None:
         assert not self._broken(invariants.ALWAYS)
-        (self.there,) = self.world.sql(_THERE)
+        (self.there,) = self.db.sql(_THERE)
 
     @invariant()
     def what_happened_once_happened_once(self) -> None:
@@ -610,7 +610,7 @@ class Road(RuleBasedStateMachine):
         for _ in range(40):
             for run in self._rows("paused_at IS NOT NULL AND ended_at IS NULL"):
                 self.journal.resume(run["id"])
-            self.world.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
+            self.db.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
             self.timers_come()
             self.expire_leases(is_late=False, fate="sent")
             self.expire_waits(is_late=False, fate="sent")
@@ -619,8 +619,8 @@ class Road(RuleBasedStateMachine):
             self.send_due("sent")
             self.resend("lost", "sent")
             self.publish_outbox("sent")
-            for waiting in self.world.look.waiting():
-                self._say(Requirement(waiting, self.world.database), "yes")
+            for waiting in self.db.queries.waiting():
+                self._say(Requirement(waiting, self.db.database), "yes")
             while self.mail:
                 self._carry_on()
             self.nothing_is_broken()
@@ -662,7 +662,7 @@ class Road(RuleBasedStateMachine):
         if fate in ("sent", "lost"):
             self.journal.published([owed.outbox_id])
         else:
-            self.results.release_owed(owed.outbox_id)
+            self.results.release_continuation(owed.outbox_id)
 
     def _turn(self, pick: int, is_doubled: bool) -> ClaimedStep:
         return self._take(pick, StepKind.TURN, is_doubled).claim
@@ -696,7 +696,7 @@ class Road(RuleBasedStateMachine):
             if recorded.parent_run_id is not None:
                 self._publish(self.journal.pending(recorded.parent_run_id), fate)
             if recorded.continues is not None:
-                for owed in self.results.owed(*recorded.continues):
+                for owed in self.results.pending_continuations(*recorded.continues):
                     self._go_on(owed, fate)
         return recorded
 
@@ -708,7 +708,7 @@ class Road(RuleBasedStateMachine):
         self._publish(recorded.sends, fate)
 
     def _is_wanted(self, claim: ClaimedStep) -> bool:
-        run, step = self.world.run(claim.run_id), self.world.step(claim.step_id)
+        run, step = self.db.run(claim.run_id), self.db.step(claim.step_id)
         is_open = step["status"] in ("ready", "running") or step["waits_for"] == "resolution"
         return is_open and run["ended_at"] is None and run["generation"] == claim.generation
 
@@ -751,10 +751,10 @@ class Road(RuleBasedStateMachine):
             f"SELECT '{name.replace(chr(39), chr(39) * 2)}' AS what, to_jsonb(t) AS row FROM ({statement}\n) t"
             for name, statement in statements.items()
         )
-        return self.world.sql(whole)
+        return self.db.sql(whole)
 
     def _rows(self, where: str = "true") -> list[Row]:
-        rows = self.world.sql(f"SELECT * FROM agno.run WHERE {where}")
+        rows = self.db.sql(f"SELECT * FROM agno.run WHERE {where}")
         return sorted(rows, key=lambda row: self.runs.index(row["id"]))
 
     def _run(self, pick: int, where: str = "true") -> Row:
@@ -763,7 +763,7 @@ class Road(RuleBasedStateMachine):
         return run
 
     def _steps(self, where: str) -> list[Row]:
-        rows = self.world.sql(f"SELECT * FROM agno.step WHERE {where}")
+        rows = self.db.sql(f"SELECT * FROM agno.step WHERE {where}")
         return sorted(rows, key=lambda row: (self.runs.index(row["run_id"]), row["generation"], row["key"]))
 
     def _in_order(self, items: Sequence[InOrder]) -> list[InOrder]:
@@ -794,22 +794,22 @@ def _no_model(model: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def counting_pool(world_url: str) -> Iterator[CountingPool]:
-    pool = CountingPool(world_url)
+def counting_pool(db_url: str) -> Iterator[CountingPool]:
+    pool = CountingPool(db_url)
     yield pool
     pool.close()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if ROADS else 300)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
     counting_pool: CountingPool, servers: LocalServers
 ) -> None:
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
     how = settings(
-        max_examples=ROADS or 80,
+        max_examples=EXAMPLES or 80,
         stateful_step_count=60,
-        derandomize=not ROADS,
+        derandomize=not EXAMPLES,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -817,11 +817,11 @@ def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
         report_multiple_bugs=False,
     )
 
-    class ThisRoad(Road):
+    class ThisMachine(RunMachine):
         def __init__(self) -> None:
             super().__init__(counting_pool, streams)
 
-    run_state_machine_as_test(ThisRoad, settings=how)
+    run_state_machine_as_test(ThisMachine, settings=how)
     ran = counting_pool.ran.keys() | counting_pool.functions()
     assert [name for name in invariants.MOVES if name not in ran] == []
 
@@ -830,44 +830,44 @@ def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
 
 
 @pytest.mark.parametrize("kind", ["turn", "tool"])
-def test_a_message_for_the_wrong_task_claims_nothing(world: World, kind: str) -> None:
+def test_a_message_for_the_wrong_task_claims_nothing(db: RunDatabase, kind: str) -> None:
     """Else a tool's step becomes a turn that asks the model, and a `once` tool is carried again after a crash."""
-    turn = claimed(world.submit().send)
-    (tool,) = world.fan_out("a", agent="b").sends
-    with world.unchanged():
+    turn = claimed(db.submit().send)
+    (tool,) = db.fan_out("a", agent="b").sends
+    with db.unchanged():
         if kind == "turn":
-            assert world.journal.claim_turn(tool.run_id, tool.step_id, 0) is None
+            assert db.journal.claim_turn(tool.run_id, tool.step_id, 0) is None
         else:
-            assert world.journal.claim_tool(turn.run_id, turn.step_id, 0) is None
+            assert db.journal.claim_tool(turn.run_id, turn.step_id, 0) is None
 
 
-def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_call(world: World) -> None:
-    turn = world.turn()
+def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_call(db: RunDatabase) -> None:
+    turn = db.turn()
     policy = Policy(needs=WaitsFor.CONFIRMATION, on_unknown="ask")
     (call,) = asking("pay").tool_calls
-    world.journal.fan_out(
+    db.journal.fan_out(
         turn, asking("pay"), FEW, [ToolStep(call, "tools", Effect.ONCE, 3, policy)], "agents"
     )
-    (waiting,) = world.look.waiting()
-    early, stale = (Requirement(waiting, world.database) for _ in range(2))
+    (waiting,) = db.queries.waiting()
+    early, stale = (Requirement(waiting, db.database) for _ in range(2))
     early.approve()
-    claim = claimed(world.journal.claim_tool(turn.run_id, waiting.step_id, 0))
-    assert world.journal.ask_person(claim, ERROR)
-    with pytest.raises(NotWaiting), world.unchanged():
+    claim = claimed(db.journal.claim_tool(turn.run_id, waiting.step_id, 0))
+    assert db.journal.ask_person(claim, ERROR)
+    with pytest.raises(NotWaiting), db.unchanged():
         stale.reject("no")
 
 
-def test_a_child_that_its_parent_forgot_when_it_was_sent_again_is_an_orphan(world: World) -> None:
-    parent, child = _delegation(world)
-    world.journal._stop(parent.run_id, {"status": "failed", "reason": "nobody_answered", "error": ERROR})
-    assert world.journal.retry_run(parent.run_id)
-    assert world.journal.orphans(10) == [child.run_id]
+def test_a_child_that_its_parent_forgot_when_it_was_sent_again_is_an_orphan(db: RunDatabase) -> None:
+    parent, child = _delegation(db)
+    db.journal._stop(parent.run_id, {"status": "failed", "reason": "nobody_answered", "error": ERROR})
+    assert db.journal.retry_run(parent.run_id)
+    assert db.journal.orphans(10) == [child.run_id]
 
 
-def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(world: World) -> None:
+def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(db: RunDatabase) -> None:
     """A pool that lets a turn under way delegate in front of the resume."""
-    turn = world.turn()
-    world.journal.pause(turn.run_id)
+    turn = db.turn()
+    db.journal.pause(turn.run_id)
 
     class Between(Pool):
         def __init__(self) -> None:
@@ -877,56 +877,56 @@ def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(world: Wo
         def connection(self) -> Iterator[Connection]:
             if self.is_first:
                 self.is_first = False
-                world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
-            with world.pool.connection() as connection:
+                db.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
+            with db.pool.connection() as connection:
                 yield connection
 
-    assert world.journal_of("", Between()).resume(turn.run_id)
-    assert world.sql("SELECT agent FROM agno.run WHERE paused_at IS NOT NULL") == []
+    assert db.journal_of("", Between()).resume(turn.run_id)
+    assert db.sql("SELECT agent FROM agno.run WHERE paused_at IS NOT NULL") == []
 
 
-def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(world: World) -> None:
-    turn = world.turn()
-    world.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
-    world.sql("UPDATE agno.run SET created_at = created_at - interval '1 hour'")
-    world.sql("UPDATE agno.step SET created_at = created_at - interval '1 hour'")
-    world.journal.retry_run(turn.run_id)
-    deadline_at = world.journal.set_deadline(turn.run_id, 60)
+def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
+    db.sql("UPDATE agno.run SET created_at = created_at - interval '1 hour'")
+    db.sql("UPDATE agno.step SET created_at = created_at - interval '1 hour'")
+    db.journal.retry_run(turn.run_id)
+    deadline_at = db.journal.set_deadline(turn.run_id, 60)
     assert deadline_at is not None
-    assert deadline_at > world.journal.now()
+    assert deadline_at > db.journal.now()
 
 
-def test_a_fork_can_be_forked_from_a_call_that_it_took_over(world: World) -> None:
-    one, two = world.tools("a", "b")
+def test_a_fork_can_be_forked_from_a_call_that_it_took_over(db: RunDatabase) -> None:
+    one, two = db.tools("a", "b")
     for tool in (one, two):
-        tool_calls.finish(_engine(world), tool, None, ToolOutcome("ok"))
-    fork, _ = world.journal.fork(one.step_id)
-    (copied,) = [step.id for step in world.look.steps(fork) if step.key == two.key]
-    (mine,) = [step.id for step in world.look.steps(fork) if step.key == one.key]
+        tool_calls.finish(_engine(db), tool, None, ToolOutcome("ok"))
+    fork, _ = db.journal.fork(one.step_id)
+    (copied,) = [step.id for step in db.queries.steps(fork) if step.key == two.key]
+    (mine,) = [step.id for step in db.queries.steps(fork) if step.key == one.key]
     tool_calls.finish(
-        _engine(world), claimed(world.journal.claim_tool(fork, mine, 0)), None, ToolOutcome("ok")
+        _engine(db), claimed(db.journal.claim_tool(fork, mine, 0)), None, ToolOutcome("ok")
     )
-    again, _ = world.journal.fork(copied)
-    (step,) = [step.id for step in world.look.steps(again) if step.key == two.key]
-    claim = claimed(world.journal.claim_tool(again, step, 0))
-    (send,) = tool_calls.finish(_engine(world), claim, None, ToolOutcome("ok")).sends
-    assert len(claimed(world.journal.claim_turn(again, send.step_id, 0)).messages) == 4
+    again, _ = db.journal.fork(copied)
+    (step,) = [step.id for step in db.queries.steps(again) if step.key == two.key]
+    claim = claimed(db.journal.claim_tool(again, step, 0))
+    (send,) = tool_calls.finish(_engine(db), claim, None, ToolOutcome("ok")).sends
+    assert len(claimed(db.journal.claim_turn(again, send.step_id, 0)).messages) == 4
 
 
-def _engine(world: World, streams: Streams | None = None) -> Engine:
+def _engine(db: RunDatabase, streams: Streams | None = None) -> Engine:
     return Engine(
-        world.journal.store,
+        db.journal.store,
         Registry([]).get,
         streams or Streams(redis.Redis(), max_events=10, ttl_s=60),
         _no_model,
         "agents",
         "tools",
-        ActiveSteps(world.journal.is_held),
+        ActiveSteps(db.journal.is_held),
     )
 
 
-def _delegation(world: World) -> tuple[ClaimedStep, StepMessage]:
-    turn = world.turn()
-    recorded = world.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
+def _delegation(db: RunDatabase) -> tuple[ClaimedStep, StepMessage]:
+    turn = db.turn()
+    recorded = db.journal.fan_out(turn, asking(CHILD), FEW, [_tool_step("call_0", CHILD)], "agents")
     (child,) = recorded.children
     return turn, child

@@ -44,17 +44,17 @@ from agno_workers.core.step import (
 )
 from agno_workers.core.tool import Effect, Policy
 from agno_workers.database.pool import Pool
-from tests.integration.storage.world import (
+from tests.database import (
     FEW,
     AllRepositories,
+    RunDatabase,
     Transaction,
-    World,
     claimed,
     result,
     said,
     tool_steps,
 )
-from tests.integration.storage.world import asking as asking_for
+from tests.database import asking as asking_for
 
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
@@ -75,114 +75,114 @@ class Stage:
 class Place:
     """Who does it, and where: a journal of a worker on one of the two connections."""
 
-    world: World
+    db: RunDatabase
     pool: Pool | None
     stage: Stage
 
     def by(self, worker: str) -> AllRepositories:
-        return self.world.journal_of(worker, self.pool)
+        return self.db.journal_of(worker, self.pool)
 
 
 Act = Callable[[Place], Any]
 
 
-def ready(world: World) -> Stage:
+def ready(db: RunDatabase) -> Stage:
     """A turn that was sent a minute ago and never claimed; its message is owed."""
-    send = claimed(world.submit(idempotency_key="k").send)
-    world.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
+    send = claimed(db.submit(idempotency_key="k").send)
+    db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
     return Stage(send.run_id, send)
 
 
-def waiting(world: World) -> Stage:
+def waiting(db: RunDatabase) -> Stage:
     """A turn that was given back, and whose time has come."""
-    turn = world.turn(idempotency_key="k")
-    world.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
+    turn = db.turn(idempotency_key="k")
+    db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
     return Stage(turn.run_id, turn)
 
 
-def late_turn(world: World) -> Stage:
+def late_turn(db: RunDatabase) -> Stage:
     """A turn under way whose lease ran out; its message was never struck out."""
-    send = claimed(world.submit(idempotency_key="k").send)
-    turn = claimed(world.journal.claim_turn(send.run_id, send.step_id, 0))
-    world.expire(turn.step_id)
+    send = claimed(db.submit(idempotency_key="k").send)
+    turn = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
+    db.expire(turn.step_id)
     return Stage(turn.run_id, turn)
 
 
-def late_tool(world: World) -> Stage:
+def late_tool(db: RunDatabase) -> Stage:
     """The last two tools of a fan-out: one whose lease ran out, and one in good order."""
     tool, other = (
-        claimed(world.journal.claim_tool(send.run_id, send.step_id, 0))
-        for send in world.fan_out("a", "b", idempotency_key="k").sends
+        claimed(db.journal.claim_tool(send.run_id, send.step_id, 0))
+        for send in db.fan_out("a", "b", idempotency_key="k").sends
     )
-    world.expire(tool.step_id)
+    db.expire(tool.step_id)
     return Stage(tool.run_id, tool, other)
 
 
-def paused(world: World) -> Stage:
+def paused(db: RunDatabase) -> Stage:
     """As `ready`, in a run that is paused."""
-    stage = ready(world)
-    world.journal.pause(stage.run_id)
+    stage = ready(db)
+    db.journal.pause(stage.run_id)
     return stage
 
 
-def failed(world: World) -> Stage:
+def failed(db: RunDatabase) -> Stage:
     """A run that has failed with its first turn."""
-    turn = world.turn(idempotency_key="k")
-    world.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
+    turn = db.turn(idempotency_key="k")
+    db.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
     return Stage(turn.run_id, turn)
 
 
-def asking(world: World) -> Stage:
+def asking(db: RunDatabase) -> Stage:
     """A call that a person was to allow and did not in time, beside one that is under way."""
     policy = Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="fail")
-    turn, waits, other = two_calls(world, lambda step: ToolStep(step.call, "tools", step.effect, 3, policy))
-    world.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE id = %(id)s", id=waits)
-    (expired,) = world.journal.expired_waits(10)
+    turn, waits, other = two_calls(db, lambda step: ToolStep(step.call, "tools", step.effect, 3, policy))
+    db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE id = %(id)s", id=waits)
+    (expired,) = db.journal.expired_waits(10)
     return Stage(turn.run_id, expired, other, expired)
 
 
-def cut_short(world: World) -> Stage:
+def cut_short(db: RunDatabase) -> Stage:
     """A `once` tool whose worker died; a person is to find out whether it took effect."""
     turn, paying, other = two_calls(
-        world,
+        db,
         lambda step: ToolStep(step.call, "tools", Effect.ONCE, 3, Policy(on_unknown="ask", within_s=60)),
     )
-    claim = claimed(world.journal.claim_tool(turn.run_id, paying, 0))
-    world.expire(claim.step_id)
+    claim = claimed(db.journal.claim_tool(turn.run_id, paying, 0))
+    db.expire(claim.step_id)
     return Stage(turn.run_id, claim, other)
 
 
-def unresolved(world: World) -> Stage:
+def unresolved(db: RunDatabase) -> Stage:
     """The same, with the person who was asked, and did not answer in time."""
-    stage = cut_short(world)
+    stage = cut_short(db)
     assert isinstance(stage.step, ClaimedStep)
-    world.journal.ask_person(stage.step, ERROR)
-    world.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE status = 'waiting'")
-    (expired,) = world.journal.expired_waits(10)
+    db.journal.ask_person(stage.step, ERROR)
+    db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE status = 'waiting'")
+    (expired,) = db.journal.expired_waits(10)
     return Stage(stage.run_id, stage.step, stage.other, expired)
 
 
-def delegating(world: World) -> Stage:
+def delegating(db: RunDatabase) -> Stage:
     """A run, over its deadline, that waits for a child and for a tool, both of which are under way."""
     turn, _, other = two_calls(
-        world,
+        db,
         lambda step: ToolStep(
             step.call, "agents", Effect.PURE, 1, child=ChildRun("member", "agents", user("do"))
         ),
     )
-    world.sql("UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", id=turn.run_id)
-    (child,) = world.sql("""
+    db.sql("UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", id=turn.run_id)
+    (child,) = db.sql("""
         SELECT step.run_id, step.id FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE run.agent = 'member'""")
-    return Stage(turn.run_id, claimed(world.journal.claim_turn(child["run_id"], child["id"], 0)), other)
+    return Stage(turn.run_id, claimed(db.journal.claim_turn(child["run_id"], child["id"], 0)), other)
 
 
-def two_calls(world: World, made: Callable[[ToolStep], ToolStep]) -> tuple[ClaimedStep, str, ClaimedStep]:
+def two_calls(db: RunDatabase, made: Callable[[ToolStep], ToolStep]) -> tuple[ClaimedStep, str, ClaimedStep]:
     """A run with two calls: the id of the first, which is what is `made` of it, and the second, under way."""
-    turn = world.turn(idempotency_key="k")
+    turn = db.turn(idempotency_key="k")
     one, two = tool_steps("a", "b")
-    world.journal.fan_out(turn, asking_for("a", "b"), FEW, [made(one), two], "agents")
-    ids = {row["key"]: row["id"] for row in world.sql("SELECT id, key FROM agno.step WHERE kind <> 'turn'")}
-    return turn, ids["tool:1:0"], claimed(world.journal.claim_tool(turn.run_id, ids["tool:1:1"], 0))
+    db.journal.fan_out(turn, asking_for("a", "b"), FEW, [made(one), two], "agents")
+    ids = {row["key"]: row["id"] for row in db.sql("SELECT id, key FROM agno.step WHERE kind <> 'turn'")}
+    return turn, ids["tool:1:0"], claimed(db.journal.claim_tool(turn.run_id, ids["tool:1:1"], 0))
 
 
 def submit(at: Place) -> Any:
@@ -333,10 +333,10 @@ def take_outbox(at: Place) -> Any:
 
 
 def published(at: Place) -> Any:
-    at.by("").published([row["id"] for row in (at.pool or at.world.pool).run("SELECT id FROM agno.outbox")])
+    at.by("").published([row["id"] for row in (at.pool or at.db.pool).run("SELECT id FROM agno.outbox")])
 
 
-ACTS: dict[Callable[[World], Stage], list[Act]] = {
+ACTS: dict[Callable[[RunDatabase], Stage], list[Act]] = {
     ready: [submit, claim_turn, take_lost, cancel, take_outbox, published, pause, fork],
     paused: [resume, pause, claim_turn, take_lost, take_outbox, cancel],
     waiting: [claim_turn, end, take_due, cancel],
@@ -364,9 +364,9 @@ Ending = tuple[dict[str, Any], Any, Any]
 
 
 @pytest.fixture(scope="module")
-def connections(world_pool: Pool) -> Iterator[tuple[Transaction, Transaction]]:
+def connections(db_pool: Pool) -> Iterator[tuple[Transaction, Transaction]]:
     """Two connections, a transaction in each."""
-    one, two = Transaction(world_pool), Transaction(world_pool)
+    one, two = Transaction(db_pool), Transaction(db_pool)
     yield one, two
     one.close()
     two.close()
@@ -380,13 +380,13 @@ def in_a_row() -> dict[Any, Ending]:
 
 @pytest.mark.parametrize(("stage", "one", "two"), PAIRS)
 def test_two_transactions_at_once_end_as_if_one_came_after_the_other(
-    world: World, connections: tuple[Transaction, Transaction], in_a_row: dict[Any, Ending],
-    stage: Callable[[World], Stage], one: Act, two: Act,
+    db: RunDatabase, connections: tuple[Transaction, Transaction], in_a_row: dict[Any, Ending],
+    stage: Callable[[RunDatabase], Stage], one: Act, two: Act,
 ) -> None:  # fmt: skip
-    rows, gave_one, gave_two = together(world, connections, stage, one, two)
+    rows, gave_one, gave_two = together(db, connections, stage, one, two)
     for acts in ((one, two), (two, one), (one,)):
         if (stage, acts) not in in_a_row:
-            in_a_row[stage, acts] = one_by_one(world, stage, acts)
+            in_a_row[stage, acts] = one_by_one(db, stage, acts)
     possible = [in_a_row[stage, (one, two)], _swapped(*in_a_row[stage, (two, one)])]
     if two in NEVER_WAIT:
         alone, gave, _ = in_a_row[stage, (one,)]
@@ -395,16 +395,16 @@ def test_two_transactions_at_once_end_as_if_one_came_after_the_other(
 
 
 def together(
-    world: World, connections: tuple[Transaction, Transaction], stage: Callable[[World], Stage], one: Act, two: Act
+    db: RunDatabase, connections: tuple[Transaction, Transaction], stage: Callable[[RunDatabase], Stage], one: Act, two: Act
 ) -> Ending:  # fmt: skip
     """`two` begins when `one` has its locks, and waits for them or does not."""
-    world.empty()
-    staged = stage(world)
+    db.empty()
+    staged = stage(db)
     first, second = connections
     try:
-        gave_one = one(Place(world, first, staged))
-        later = second.begin(lambda: two(Place(world, second, staged)))
-        waited = world.waits(later, second)
+        gave_one = one(Place(db, first, staged))
+        later = second.begin(lambda: two(Place(db, second, staged)))
+        waited = db.waits(later, second)
         assert not (waited and two in NEVER_WAIT), f"{two.__name__} waits for {one.__name__}"
         first.commit()
         gave_two = later.result()
@@ -412,14 +412,14 @@ def together(
     finally:
         first.rollback()
         second.begin(second.rollback).result()
-    return portrait(world), short(gave_one), short(gave_two)
+    return portrait(db), short(gave_one), short(gave_two)
 
 
-def one_by_one(world: World, stage: Callable[[World], Stage], acts: tuple[Act, ...]) -> Ending:
-    world.empty()
-    place = Place(world, None, stage(world))
+def one_by_one(db: RunDatabase, stage: Callable[[RunDatabase], Stage], acts: tuple[Act, ...]) -> Ending:
+    db.empty()
+    place = Place(db, None, stage(db))
     gave_one, gave_two, *_ = [*(short(act(place)) for act in acts), None]
-    return portrait(world), gave_one, gave_two
+    return portrait(db), gave_one, gave_two
 
 
 def _swapped(rows: dict[str, Any], gave_two: Any, gave_one: Any) -> Ending:
@@ -441,24 +441,24 @@ def short(given: Any) -> Any:
             return given.created
 
 
-def portrait(world: World) -> dict[str, Any]:
+def portrait(db: RunDatabase) -> dict[str, Any]:
     """All rows without ids and times. A message owed for a step that is not ready is as good as struck out."""
     of_runs = "JOIN agno.run ON run.id = run_id ORDER BY depth, forked_from IS NOT NULL"
     return {
-        "runs": world.sql("""
+        "runs": db.sql("""
             SELECT agent, status, generation, turns, tool_calls, input_tokens, content, reason, ended_at IS NULL AS open,
                    paused_at IS NULL AS goes, forked_from IS NOT NULL AS forked
             FROM agno.run ORDER BY depth, forked_from IS NOT NULL"""),
-        "steps": world.sql(f"""
+        "steps": db.sql(f"""
             SELECT key, step.status, step.generation, step.kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling,
                    not_before IS NULL AS now, sent_at IS NULL AS unsent, lease_until > clock_timestamp() AS held,
                    step.ended_at IS NULL AS open
             FROM agno.step {of_runs}, key, step.generation"""),
-        "messages": world.sql(f"""
+        "messages": db.sql(f"""
             SELECT agent, seq, regexp_replace(message.content::text, '[0-9a-f-]{{36}}', 'id', 'g') AS content
             FROM agno.message {of_runs}, seq"""),
-        "barriers": world.sql(f"SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier {of_runs}"),
-        "owed": world.sql("""
+        "barriers": db.sql(f"SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier {of_runs}"),
+        "owed": db.sql("""
             SELECT agent, key, outbox.due_at > clock_timestamp() AS later FROM agno.outbox JOIN agno.step ON step.id = step_id
             JOIN agno.run ON run.id = run_id WHERE step.status = 'ready' ORDER BY depth, forked_from IS NOT NULL, key, outbox.id"""),
     }  # fmt: skip
@@ -470,18 +470,18 @@ def portrait(world: World) -> dict[str, Any]:
 )  # fmt: skip
 @pytest.mark.parametrize(("held", "later"), [("run", ["step", "barrier", "outbox"]), ("step", ["barrier", "outbox"])])  # fmt: skip
 def test_who_waits_for_a_lock_has_none_of_those_that_come_after_it(
-    world: World, connections: tuple[Transaction, Transaction],
-    stage: Callable[[World], Stage], act: Act, held: str, later: list[str],
+    db: RunDatabase, connections: tuple[Transaction, Transaction],
+    stage: Callable[[RunDatabase], Stage], act: Act, held: str, later: list[str],
 ) -> None:  # fmt: skip
-    staged = stage(world)
+    staged = stage(db)
     gate, second = connections
     try:
         gate.run(f"SELECT FROM agno.{held} FOR UPDATE")
-        acting = second.begin(lambda: act(Place(world, second, staged)))
-        if world.waits(acting, second):
+        acting = second.begin(lambda: act(Place(db, second, staged)))
+        if db.waits(acting, second):
             for table in later:
-                free = world.sql(f"SELECT id FROM agno.{table} FOR UPDATE SKIP LOCKED")
-                assert len(free) == world.count(table), (
+                free = db.sql(f"SELECT id FROM agno.{table} FOR UPDATE SKIP LOCKED")
+                assert len(free) == db.count(table), (
                     f"{act.__name__} waits for a {held} with a {table} in hand"
                 )
         gate.commit()

@@ -13,8 +13,8 @@ from agno_workers.database.tables import metadata
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from tests import invariants
 from tests.integration.knowledge.store.test_ingest_machine import Library
-from tests.integration.storage.test_state_machine import Road
-from tests.integration.storage.world import PACKAGE, STATEMENTS
+from tests.integration.runs.test_state_machine import RunMachine
+from tests.database import PACKAGE, STATEMENTS
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),
@@ -98,7 +98,7 @@ def test_each_statement_and_function_that_moves_something_has_its_rule_in_the_pr
 
 @pytest.mark.parametrize(
     ("machine", "name"),
-    [(Road, name) for name in sorted(set(invariants.MOVES.values()))]
+    [(RunMachine, name) for name in sorted(set(invariants.MOVES.values()))]
     + [(Library, name) for name in sorted(set(invariants.INGEST_MOVES.values()))],
 )
 def test_each_rule_that_is_named_is_one(machine: type, name: str) -> None:

@@ -19,112 +19,112 @@ from agno_workers.errors import InvalidInput, RunNotFound, UnknownAgent
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import utc
 from agno_workers.runs.queries import known_id
-from tests.integration.storage.world import World, unknown_id
+from tests.database import RunDatabase, unknown_id
 
 SOON = utc(datetime.now(UTC) + timedelta(hours=1))
 
 
-def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_owed(world: World) -> None:
-    submitted = world.submit(
+def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_owed(db: RunDatabase) -> None:
+    submitted = db.submit(
         "hi", session_id="s", user_id="u", idempotency_key="k", metadata={"a": None}, priority=3
     )
     assert submitted.created
-    run = world.look.run(submitted.run_id)
+    run = db.queries.run(submitted.run_id)
     assert (run.status, run.agent, run.session_id, run.user_id, run.idempotency_key) == (
         RunStatus.QUEUED, "echo", "s", "u", "k",
     )  # fmt: skip
     assert run.metadata == {"a": None}
-    assert world.look.transcript(run.id) == [user("hi")]
-    (step,) = world.look.steps(run.id)
-    owed = world.value("SELECT id FROM agno.outbox")
+    assert db.queries.transcript(run.id) == [user("hi")]
+    (step,) = db.queries.steps(run.id)
+    owed = db.value("SELECT id FROM agno.outbox")
     assert submitted.send == StepMessage(owed, run.id, step.id, 0, StepKind.TURN, "agents", 3)
     assert (step.key, step.kind, step.queue, step.attempt) == ("turn:1", StepKind.TURN, "agents", 0)
 
 
 @pytest.mark.parametrize("known", ["id", "idempotency_key"])
-def test_a_repeated_submit_finds_the_run_that_exists_and_changes_nothing(world: World, known: str) -> None:
+def test_a_repeated_submit_finds_the_run_that_exists_and_changes_nothing(db: RunDatabase, known: str) -> None:
     same: dict[str, Any] = {known: unknown_id()}
-    first = world.submit("first", **same)
-    with world.unchanged():
-        again = world.submit("second", **same)
+    first = db.submit("first", **same)
+    with db.unchanged():
+        again = db.submit("second", **same)
     assert (again.run_id, again.created, again.send) == (first.run_id, False, None)
 
 
-def test_a_repeated_submit_finds_also_a_run_that_has_ended(world: World) -> None:
-    first = world.submit(idempotency_key="k")
-    world.journal.cancel(first.run_id)
-    with world.unchanged():
-        assert world.submit(idempotency_key="k").run_id == first.run_id
+def test_a_repeated_submit_finds_also_a_run_that_has_ended(db: RunDatabase) -> None:
+    first = db.submit(idempotency_key="k")
+    db.journal.cancel(first.run_id)
+    with db.unchanged():
+        assert db.submit(idempotency_key="k").run_id == first.run_id
 
 
-def test_different_agents_may_share_a_key_and_no_key_is_no_key(world: World) -> None:
-    runs = [world.submit(agent=agent, idempotency_key="k").run_id for agent in ("echo", "writer")]
-    runs += [world.submit().run_id for _ in range(2)]
+def test_different_agents_may_share_a_key_and_no_key_is_no_key(db: RunDatabase) -> None:
+    runs = [db.submit(agent=agent, idempotency_key="k").run_id for agent in ("echo", "writer")]
+    runs += [db.submit().run_id for _ in range(2)]
     assert len(set(runs)) == 4
 
 
 @pytest.mark.parametrize("known", ["id", "idempotency_key"])
 def test_of_two_submits_at_once_with_the_same_key_one_makes_the_run_and_both_get_it(
-    world: World, known: str
+    db: RunDatabase, known: str
 ) -> None:
     same: dict[str, Any] = {known: unknown_id()}
-    with world.transaction() as one, world.transaction() as two:
-        first = world.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", **same)
+    with db.transaction() as one, db.transaction() as two:
+        first = db.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", **same)
         second = two.begin(
-            lambda: world.journal_of("", two).submit(user("hi"), agent="echo", queue="agents", **same)
+            lambda: db.journal_of("", two).submit(user("hi"), agent="echo", queue="agents", **same)
         )
-        assert world.waits(second, two)
+        assert db.waits(second, two)
         one.commit()
         assert (second.result().run_id, second.result().created) == (first.run_id, False)
         two.commit()
-    assert (world.count("run"), world.count("step"), world.count("outbox"), world.count("message")) == (1, 1, 1, 1)  # fmt: skip
+    assert (db.count("run"), db.count("step"), db.count("outbox"), db.count("message")) == (1, 1, 1, 1)  # fmt: skip
 
 
-def test_a_submit_that_waited_for_one_that_was_rolled_back_makes_the_run(world: World) -> None:
-    with world.transaction() as one, world.transaction() as two:
-        world.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", idempotency_key="k")
+def test_a_submit_that_waited_for_one_that_was_rolled_back_makes_the_run(db: RunDatabase) -> None:
+    with db.transaction() as one, db.transaction() as two:
+        db.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", idempotency_key="k")
         second = two.begin(
-            lambda: world.journal_of("", two).submit(
+            lambda: db.journal_of("", two).submit(
                 user("hi"), agent="echo", queue="agents", idempotency_key="k"
             )
         )
-        assert world.waits(second, two)
+        assert db.waits(second, two)
         one.rollback()
         assert second.result().created
         two.commit()
-    assert world.count("run") == 1
+    assert db.count("run") == 1
 
 
-def test_a_run_for_later_owes_no_message_now(world: World) -> None:
-    submitted = world.submit(not_before=SOON)
+def test_a_run_for_later_owes_no_message_now(db: RunDatabase) -> None:
+    submitted = db.submit(not_before=SOON)
     assert submitted.created
     assert submitted.send is None
-    assert world.count("outbox") == 0
-    (step,) = world.look.steps(submitted.run_id)
+    assert db.count("outbox") == 0
+    (step,) = db.queries.steps(submitted.run_id)
     assert (step.sent_at, utc(step.not_before)) == (None, SOON)
 
 
-def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(world: World) -> None:
-    with world.unchanged(), pytest.raises(InvalidInput, match="agent is empty"):
-        world.submit(agent="")
+def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(db: RunDatabase) -> None:
+    with db.unchanged(), pytest.raises(InvalidInput, match="agent is empty"):
+        db.submit(agent="")
 
 
 @pytest.mark.parametrize("option", ["idempotency_key", "session_id"])
 def test_a_key_that_no_index_has_room_for_is_the_callers_mistake_and_no_outage(
-    world: World, option: str
+    db: RunDatabase, option: str
 ) -> None:
-    with world.unchanged(), pytest.raises(InvalidInput, match="no room"):
-        world.submit(**{option: secrets.token_hex(5000)})
+    with db.unchanged(), pytest.raises(InvalidInput, match="no room"):
+        db.submit(**{option: secrets.token_hex(5000)})
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0198c0de-0000-7000-8000-00000000000", "' OR true --", "\0", "\ud800"])  # fmt: skip
-def test_text_that_is_no_id_is_a_run_that_does_not_exist(world: World, text: str) -> None:
-    world.submit()
-    for look in (world.look.run, world.look.steps, world.look.transcript, world.look.events):
+def test_text_that_is_no_id_is_a_run_that_does_not_exist(db: RunDatabase, text: str) -> None:
+    db.submit()
+    for look in (db.queries.run, db.queries.steps, db.queries.transcript, db.queries.events):
         with pytest.raises(RunNotFound, match="is not a run id"):
             look(text)
     with pytest.raises(RunNotFound):
-        world.look.run(unknown_id())
+        db.queries.run(unknown_id())
 
 
 @pytest.mark.parametrize("given", ["0198C0DE-0000-7000-8000-000000000000", "{0198c0de-0000-7000-8000-000000000000}", "0198c0de000070008000000000000000"])  # fmt: skip
@@ -136,11 +136,11 @@ def test_an_id_in_any_spelling_is_the_same_id(given: str) -> None:
 
 
 @pytest.fixture
-def caller(world: World) -> Iterator[Connection]:
-    world.database.agents.register(
+def caller(db: RunDatabase) -> Iterator[Connection]:
+    db.database.agents.register(
         [RegisteredAgent("echo", "agents"), RegisteredAgent("researcher", "research")]
     )
-    connection = world.pool.dedicated()
+    connection = db.pool.dedicated()
     connection.autocommit = False
     yield connection
     connection.close()
@@ -152,93 +152,97 @@ def submit_in_sql(caller: Connection, arguments: str, *values: Any) -> str:
     return str(row["id"])
 
 
-def test_sql_needs_no_more_than_an_agent_and_an_input(world: World, caller: Connection) -> None:
+def test_sql_needs_no_more_than_an_agent_and_an_input(db: RunDatabase, caller: Connection) -> None:
     run_id = submit_in_sql(caller, "'echo', 'hi'")
     caller.commit()
-    run = world.look.run(run_id)
+    run = db.queries.run(run_id)
     assert (run.agent, run.status, run.metadata, run.session_id) == ("echo", RunStatus.QUEUED, {}, None)
-    assert world.look.transcript(run_id) == [user("hi")]
-    (owed,) = world.journal.take(10, 60)
+    assert db.queries.transcript(run_id) == [user("hi")]
+    (owed,) = db.journal.take(10, 60)
     assert isinstance(owed, StepMessage)
     assert (owed.run_id, owed.queue, owed.kind) == (run_id, "agents", StepKind.TURN)
-    assert world.journal.claim_turn(owed.run_id, owed.step_id, 0)
+    assert db.journal.claim_turn(owed.run_id, owed.step_id, 0)
 
 
-def test_sql_may_say_everything_that_python_may(world: World, caller: Connection) -> None:
+def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connection) -> None:
     wanted = unknown_id()
     run_id = submit_in_sql(
         caller, "'echo', 'hi', session_id => 's', user_id => 'u', idempotency_key => 'k', metadata => %s, queue => 'slow', id => %s, not_before => %s",
         '{"a": [1]}', wanted, SOON,
     )  # fmt: skip
     caller.commit()
-    run = world.look.run(run_id)
+    run = db.queries.run(run_id)
     assert (run.id, run.session_id, run.user_id, run.idempotency_key, run.metadata) == (wanted, "s", "u", "k", {"a": [1]})  # fmt: skip
-    (step,) = world.look.steps(run_id)
+    (step,) = db.queries.steps(run_id)
     assert (step.queue, utc(step.not_before)) == ("slow", SOON)
-    assert world.count("outbox") == 0
+    assert db.count("outbox") == 0
 
 
 @pytest.mark.parametrize("agent", ["''", "NULL", "' '", r"E'\t\n'"])
-def test_sql_without_an_agent_is_an_error_that_says_so(world: World, caller: Connection, agent: str) -> None:
-    with world.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Name the agent"):
+def test_sql_without_an_agent_is_an_error_that_says_so(
+    db: RunDatabase, caller: Connection, agent: str
+) -> None:
+    with db.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Name the agent"):
         submit_in_sql(caller, f"{agent}, 'hi'")
 
 
 @pytest.mark.parametrize("queue", ["''", "' '", r"E'\t\n'"])
 def test_sql_with_a_queue_that_nobody_can_serve_is_an_error_that_says_so(
-    world: World, caller: Connection, queue: str
+    db: RunDatabase, caller: Connection, queue: str
 ) -> None:
     with (
-        world.unchanged(),
+        db.unchanged(),
         pytest.raises(psycopg.errors.InvalidParameterValue, match="Name a queue, or leave it out"),
     ):
         submit_in_sql(caller, f"'echo', 'hi', queue => {queue}")
 
 
-def test_sql_with_no_queue_means_that_of_the_agents(world: World, caller: Connection) -> None:
+def test_sql_with_no_queue_means_that_of_the_agents(db: RunDatabase, caller: Connection) -> None:
     run_id = submit_in_sql(caller, "'echo', 'hi', queue => NULL")
     caller.commit()
-    assert world.run(run_id)["queue"] == "agents"
+    assert db.run(run_id)["queue"] == "agents"
 
 
 @pytest.mark.parametrize("queue", [None, "urgent"])
 def test_submit_uses_the_queue_that_the_agent_s_workers_registered(
-    world: World, caller: Connection, queue: str | None
+    db: RunDatabase, caller: Connection, queue: str | None
 ) -> None:
     run_id = submit_in_sql(caller, "'researcher', 'hi', queue => %s", queue)
     caller.commit()
     request = run_request("researcher", ["hi"], {"queue": queue})
-    submitted = world.database.submissions.submit(request)
-    assert [world.run(each)["queue"] for each in (run_id, submitted.run_id)] == [queue or "research"] * 2
+    submitted = db.database.submissions.submit(request)
+    assert [db.run(each)["queue"] for each in (run_id, submitted.run_id)] == [queue or "research"] * 2
 
 
-def test_submit_for_an_agent_that_no_worker_registered_is_refused(world: World, caller: Connection) -> None:
-    with world.unchanged():
+def test_submit_for_an_agent_that_no_worker_registered_is_refused(
+    db: RunDatabase, caller: Connection
+) -> None:
+    with db.unchanged():
         with pytest.raises(psycopg.errors.UndefinedObject, match="Registered: echo, researcher"):
             submit_in_sql(caller, "'reseacher', 'hi'")
         with pytest.raises(UnknownAgent, match="Did you mean 'researcher'"):
-            world.database.submissions.submit(run_request("reseacher", ["hi"], {}))
+            db.database.submissions.submit(run_request("reseacher", ["hi"], {}))
     allowed = run_request("reseacher", ["hi"], {"allow_unknown": True})
-    assert world.run(world.database.submissions.submit(allowed).run_id)["queue"] == "agents"
+    assert db.run(db.database.submissions.submit(allowed).run_id)["queue"] == "agents"
 
 
-def test_a_submit_in_sql_dies_with_the_callers_transaction(world: World, caller: Connection) -> None:
-    with world.unchanged():
+def test_a_submit_in_sql_dies_with_the_callers_transaction(db: RunDatabase, caller: Connection) -> None:
+    with db.unchanged():
         submit_in_sql(caller, "'echo', 'hi', idempotency_key => 'k'")
         caller.rollback()
 
 
 def test_a_submit_in_sql_with_a_key_that_is_known_gives_the_run_that_exists(
-    world: World, caller: Connection
+    db: RunDatabase, caller: Connection
 ) -> None:
-    first = world.submit(idempotency_key="k")
-    with world.unchanged():
+    first = db.submit(idempotency_key="k")
+    with db.unchanged():
         assert submit_in_sql(caller, "'echo', 'other', idempotency_key => 'k'") == first.run_id
         caller.commit()
 
 
-def test_the_keeper_hears_of_a_submit_in_sql_when_it_commits(world: World, caller: Connection) -> None:
-    listener = world.pool.dedicated()
+def test_the_keeper_hears_of_a_submit_in_sql_when_it_commits(db: RunDatabase, caller: Connection) -> None:
+    listener = db.pool.dedicated()
     try:
         listener.execute("LISTEN agno_outbox")
         submit_in_sql(caller, "'echo', 'hi'")

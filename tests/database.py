@@ -98,12 +98,12 @@ class AllRepositories:
         return self.store.fail(step, error, reason, TurnRecord(tuple(said), usage), step_status)
 
 
-class World:
+class RunDatabase:
     """The database, and what tests do to it. `journal` is the one of worker `w1`."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.look = RunQueries(pool)
+        self.queries = RunQueries(pool)
         self.journal = self.journal_of("w1")
 
     def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> AllRepositories:

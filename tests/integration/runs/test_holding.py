@@ -1,0 +1,235 @@
+"""While a step is carried: renewed, given back, given up; and cancelled under the hands of who carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.step import CommitResult
+from agno_workers.core.tool import Effect
+from tests.database import FEW, RunDatabase, asking, claimed, result, said, tool_steps, unknown_id
+
+ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
+
+
+def left_s(db: RunDatabase, step_id: str) -> float:
+    """Seconds until the lease runs out."""
+    sql = (
+        "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
+    )
+    return float(db.value(sql, id=step_id))
+
+
+# Renew.
+
+
+def test_a_renewal_moves_the_leases_of_its_worker_and_of_nobody_else(db: RunDatabase) -> None:
+    mine, others = db.turn(), db.turn()
+    db.sql("UPDATE agno.step SET worker = 'w2' WHERE id = %(id)s", id=others.step_id)
+    longer = db.journal_of("w1", lease_s=1000.0)
+    assert longer.renew([mine.step_id, others.step_id]) == {others.step_id}
+    assert left_s(db, mine.step_id) > 900
+    assert left_s(db, others.step_id) < 100
+
+
+def test_a_renewal_names_exactly_the_steps_that_were_lost(db: RunDatabase) -> None:
+    kept, cancelled, done, taken, released, given_back = (db.turn() for _ in range(6))
+    db.journal.cancel(cancelled.run_id)
+    db.journal.end(done, said("ok"), FEW, "ok", "end")
+    for turn in (taken, released):
+        db.expire(turn.step_id)
+    db.journal_of("w2").claim_turn(taken.run_id, taken.step_id, 0)
+    db.journal.release_expired(10)
+    db.journal.retry(given_back.step_id, given_back.attempt, 3600, ERROR)
+    all_of_them = [turn.step_id for turn in (kept, cancelled, done, taken, released, given_back)]
+    assert db.journal.renew([*all_of_them, unknown_id()]) == {
+        cancelled.step_id, done.step_id, taken.step_id,
+    }  # fmt: skip
+
+
+def test_a_step_whose_lease_ran_out_is_held_again_if_nobody_took_it(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.expire(turn.step_id)
+    assert db.journal.renew([turn.step_id]) == set()
+    assert left_s(db, turn.step_id) > 10
+    assert db.journal.release_expired(10) == []
+
+
+def test_renewing_nothing_is_nothing(db: RunDatabase) -> None:
+    db.turn()
+    with db.unchanged():
+        assert db.journal.renew([]) == set()
+
+
+# Retry.
+
+
+def test_a_step_that_is_given_back_waits_for_its_time_and_keeps_why(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
+    step = db.step(turn.step_id)
+    assert (step["status"], step["tries"], step["attempt"], step["error"], step["sent_at"]) == ("ready", 1, 1, ERROR, None)  # fmt: skip
+    assert db.journal.claim_turn(turn.run_id, turn.step_id, 0) is None
+    db.sql("UPDATE agno.step SET not_before = clock_timestamp()")
+    second = claimed(db.journal.claim_turn(turn.run_id, turn.step_id, 0))
+    assert (second.attempt, second.tries) == (2, 1)
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed by another", "released", "done", "cancelled", "given back"])
+def test_only_the_attempt_that_holds_a_step_may_give_it_back(db: RunDatabase, meanwhile: str) -> None:
+    turn = db.turn()
+    match meanwhile:
+        case "claimed by another":
+            db.expire(turn.step_id)
+            assert db.journal_of("w2").claim_turn(turn.run_id, turn.step_id, 0)
+        case "released":
+            db.expire(turn.step_id)
+            assert db.journal.release_expired(10)
+        case "done":
+            db.journal.end(turn, said("ok"), FEW, "ok", "end")
+        case "cancelled":
+            db.journal.cancel(turn.run_id)
+        case _:
+            db.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
+    with db.unchanged():
+        db.journal.retry(turn.step_id, turn.attempt, 0, {"type": "Late", "message": "", "ids": {}})
+
+
+def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_ran_out(
+    db: RunDatabase,
+) -> None:
+    turn = db.turn()
+    db.expire(turn.step_id)
+    db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
+    assert db.step(turn.step_id)["status"] == "ready"
+
+
+# Give up.
+
+
+@pytest.mark.parametrize("status", ["ready", "done"])
+def test_giving_up_a_step_that_nobody_carries_changes_nothing(db: RunDatabase, status: str) -> None:
+    turn = db.turn()
+    if status == "ready":
+        db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
+    else:
+        db.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with db.unchanged():
+        db.journal.give_up(turn.step_id)
+        db.journal.give_up(unknown_id())
+
+
+def test_a_step_that_is_given_up_is_released_at_once(db: RunDatabase) -> None:
+    turn = db.turn()
+    assert db.journal.release_expired(10) == []
+    db.journal.give_up(turn.step_id)
+    assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]
+
+
+# Cancel.
+
+
+def test_a_cancelled_run_has_no_open_step_and_owes_nothing(db: RunDatabase) -> None:
+    recorded = db.fan_out("a", "b", "c")
+    first = recorded.sends[0]
+    tool = claimed(db.journal.claim_tool(first.run_id, first.step_id, 0))
+    other = db.submit()
+    assert db.journal.cancel(tool.run_id)
+    run = db.queries.run(tool.run_id)
+    assert (run.status, run.reason, run.generation) == (RunStatus.CANCELLED, "cancelled", 1)
+    assert run.error is not None
+    assert (run.error["type"], run.error["ids"]) == ("RunCancelled", {"run_id": run.id})
+    assert [step.status for step in db.queries.steps(run.id)] == [StepStatus.DONE, *[StepStatus.CANCELLED] * 3]  # fmt: skip
+    assert other.send is not None
+    assert [row["step_id"] for row in db.sql("SELECT step_id FROM agno.outbox")] == [other.send.step_id]
+    assert db.journal.renew([tool.step_id]) == {tool.step_id}
+
+
+def test_a_run_is_cancelled_once(db: RunDatabase) -> None:
+    turn = db.turn()
+    assert db.journal.cancel(turn.run_id)
+    with db.unchanged():
+        assert not db.journal.cancel(turn.run_id)
+        assert not db.journal.cancel(unknown_id())
+
+
+def test_a_run_that_has_ended_can_not_be_cancelled(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with db.unchanged():
+        assert not db.journal.cancel(turn.run_id)
+
+
+def test_a_run_that_waits_for_its_time_can_be_cancelled(db: RunDatabase) -> None:
+    submitted = db.submit(not_before="2100-01-01T00:00:00Z")
+    assert db.journal.cancel(submitted.run_id)
+    assert db.journal.take_due(10) == []
+
+
+@pytest.mark.parametrize("ahead", ["fan_out", "ask_again", "last tool"])
+def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrote(
+    db: RunDatabase, ahead: str
+) -> None:
+    """The steps that were written while it waited were not there when its statement began."""
+    (tool,) = db.tools("a")
+    turn = db.turn()
+    run_id = tool.run_id if ahead == "last tool" else turn.run_id
+
+    def record(transaction: Any) -> CommitResult:
+        journal = db.journal_of("w1", transaction)
+        match ahead:
+            case "fan_out":
+                return journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
+            case "ask_again":
+                return journal.next_turn(turn, said("hm"), FEW, "agents")
+            case _:
+                done: CommitResult = journal.finish_tool(tool, result(tool))
+                return done
+
+    with db.transaction() as first, db.transaction() as second:
+        recorded = record(first)
+        cancelled = second.begin(lambda: db.journal_of("", second).cancel(run_id))
+        assert db.waits(cancelled, second)
+        first.commit()
+        assert cancelled.result()
+        second.commit()
+    assert {db.step(send.step_id)["status"] for send in recorded.sends} == {"cancelled"}
+    assert db.sql("SELECT 1 FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id WHERE run_id = %(id)s", id=run_id) == []  # fmt: skip
+
+
+def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wrote(db: RunDatabase) -> None:
+    """What that sent may have met a run that was still paused: then nobody would take it for a while."""
+    turn = db.turn()
+    db.journal.pause(turn.run_id)
+    with db.transaction() as recording, db.transaction() as resuming:
+        journal = db.journal_of("w1", recording)
+        sends = journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents").sends
+        resumed = resuming.begin_and_commit(lambda: db.journal_of("", resuming).resume(turn.run_id))
+        assert db.waits(resumed, resuming)
+        recording.commit()
+        assert resumed.result()
+    db.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
+    owed = db.journal.pending(turn.run_id)
+    assert {send.step_id for send in owed} == {send.step_id for send in sends}
+
+
+@pytest.mark.parametrize("effect", list(Effect), ids=str)
+def test_a_cancelled_tool_is_never_carried_again(db: RunDatabase, effect: Effect) -> None:
+    (tool,) = db.tools("a", effect=effect)
+    db.journal.cancel(tool.run_id)
+    with db.unchanged():
+        db.expire(tool.step_id)
+        assert db.journal.release_expired(10) == []
+        assert db.journal.exhausted(10) == []
+        assert db.journal.take_lost(None, 0.0, 10) == []
+        assert db.journal.claim_tool(tool.run_id, tool.step_id, 0) is None
+
+
+def test_a_step_is_given_up_only_by_its_own_worker(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal_of("another").give_up(turn.step_id)
+    assert db.journal.release_expired(10) == []
+    db.journal.give_up(turn.step_id)
+    assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]

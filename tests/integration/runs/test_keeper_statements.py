@@ -1,0 +1,248 @@
+"""What the keeper puts right, and that two keepers at once put it right once."""
+
+from __future__ import annotations
+
+import pytest
+
+from agno_workers.core.messages import user
+from agno_workers.core.run import StepKind
+from agno_workers.core.step import CanvasContinuation, StepMessage
+from agno_workers.core.tool import Effect
+from agno_workers.runs.results import Results
+from tests.database import FEW, RunDatabase, claimed, result, said
+
+ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
+
+
+def steps(owed: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> list[str]:
+    return [send.step_id for send in owed if isinstance(send, StepMessage)]
+
+
+# The outbox.
+
+
+def test_what_is_due_in_the_outbox_is_taken_once_and_again_later(db: RunDatabase) -> None:
+    sends = [db.submit().send for _ in range(3)]
+    taken = db.journal.take(10, 60)
+    assert sorted(taken, key=lambda owed: owed.outbox_id or 0) == sends
+    assert db.journal.take(10, 60) == []
+    db.sql("UPDATE agno.outbox SET due_at = clock_timestamp()")
+    assert len(db.journal.take(10, 60)) == 3
+
+
+def test_what_is_not_due_yet_stays_with_the_one_who_owes_it(db: RunDatabase) -> None:
+    later = db.journal_of("w1", publish_after_s=60.0)
+    later.submit(user("hi"), agent="echo", queue="agents")
+    assert db.journal.take(10, 60) == []
+
+
+def test_what_was_published_is_struck_out(db: RunDatabase) -> None:
+    sends = [db.submit().send for _ in range(3)]
+    db.journal.published([send.outbox_id for send in sends[:2] if send and send.outbox_id is not None])
+    db.journal.published([])
+    assert db.journal.take(10, 60) == sends[2:]
+
+
+def test_no_message_is_taken_by_two_keepers(db: RunDatabase) -> None:
+    sends = {send.step_id for send in (db.submit().send for _ in range(10)) if send}
+    with db.transaction() as one, db.transaction() as two:
+        first = steps(db.journal_of("", one).take(6, 60))
+        taking = two.begin(lambda: db.journal_of("", two).take(10, 60))
+        assert not db.waits(taking, two)
+        second = steps(taking.result())
+        one.commit()
+        two.commit()
+    assert (len(first), len(second)) == (6, 4)
+    assert {*first, *second} == sends
+
+
+def test_what_a_keeper_that_died_had_taken_is_there_for_the_next(db: RunDatabase) -> None:
+    db.submit()
+    with db.transaction() as dying:
+        assert len(db.journal_of("", dying).take(10, 60)) == 1
+        dying.rollback()
+    assert len(db.journal.take(10, 60)) == 1
+
+
+@pytest.mark.parametrize("status", ["running", "done", "cancelled", "no such step"])
+def test_messages_of_steps_that_are_not_ready_are_struck_out_and_not_sent(
+    db: RunDatabase, status: str
+) -> None:
+    send = claimed(db.submit().send)
+    turn = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
+    match status:
+        case "done":
+            db.journal.end(turn, said("ok"), FEW, "ok", "end")
+        case "cancelled":
+            db.sql("UPDATE agno.step SET status = 'cancelled', lease_until = NULL")
+        case "no such step":
+            db.sql("DELETE FROM agno.run")
+        case _:
+            pass
+    assert db.count("outbox") == 1
+    wanted = db.submit().send
+    assert db.journal.take(10, 60) == [wanted]
+    assert db.count("outbox") == 1
+
+
+def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(db: RunDatabase) -> None:
+    ended = db.turn(canvas={"link": [{"task": "t"}]})
+    recorded = db.journal.end(ended, said("ok"), FEW, "ok", "end")
+    assert recorded.continues == (ended.run_id, None)
+    (owed,) = Results(db.pool).owed(ended.run_id, None)
+    assert owed == CanvasContinuation(owed.outbox_id, ended.run_id)
+    db.sql("UPDATE agno.outbox SET due_at = clock_timestamp() WHERE ended_run_id IS NOT NULL")
+    assert owed in db.journal.take(10, 60)
+
+
+# Timers.
+
+
+def test_a_step_is_taken_when_its_time_has_come_and_only_once(db: RunDatabase) -> None:
+    due, later = db.turn(), db.turn()
+    db.journal.retry(due.step_id, due.attempt, 0, ERROR)
+    db.journal.retry(later.step_id, later.attempt, 3600, ERROR)
+    assert steps(db.journal.take_due(10)) == [due.step_id]
+    assert db.journal.take_due(10) == []
+    assert claimed(db.journal.claim_turn(due.run_id, due.step_id, 0)).tries == 1
+
+
+def test_a_run_for_later_is_sent_when_its_time_has_come(db: RunDatabase) -> None:
+    submitted = db.submit(not_before="2000-01-01T00:00:00Z")
+    (send,) = db.journal.take_due(10)
+    assert (send.run_id, send.kind, send.queue) == (submitted.run_id, StepKind.TURN, "agents")
+    assert db.journal.claim_turn(send.run_id, send.step_id, 0)
+
+
+# Leases.
+
+
+def test_a_lease_that_ran_out_makes_its_step_ready_again_and_says_what_happened(db: RunDatabase) -> None:
+    turn, other = db.turn(), db.turn()
+    db.expire(turn.step_id)
+    (send,) = db.journal.release_expired(10)
+    assert (send.run_id, send.step_id, send.kind, send.queue) == (turn.run_id, turn.step_id, StepKind.TURN, "agents")  # fmt: skip
+    step = db.step(turn.step_id)
+    assert (step["status"], step["error"]["type"]) == ("ready", "LeaseExpired")
+    assert "attempt 1 on w1" in step["error"]["message"]
+    assert db.step(other.step_id)["status"] == "running"
+    assert db.journal.release_expired(10) == []
+
+
+def test_a_step_without_further_attempts_is_hopeless_and_not_released(db: RunDatabase) -> None:
+    turn = db.turn()
+    for _ in range(2):
+        db.expire(turn.step_id)
+        assert db.journal.release_expired(10)
+        assert db.journal.claim_turn(turn.run_id, turn.step_id, 0)
+    assert db.journal.exhausted(10) == []
+    db.expire(turn.step_id)
+    assert db.journal.release_expired(10) == []
+    (hopeless,) = db.journal.exhausted(10)
+    assert (hopeless.step_id, hopeless.attempt, hopeless.worker, hopeless.seq) == (turn.step_id, 3, "w1", 1)
+
+
+def test_refusals_of_a_provider_do_not_use_up_the_attempts_that_a_worker_may_die_in(db: RunDatabase) -> None:
+    """A turn may be refused as often as its agent's Retry allows, and die `turn_attempts` (here 3) times beside that."""
+    turn = db.turn()
+    for _ in range(6):
+        db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
+        turn = claimed(db.journal.claim_turn(turn.run_id, turn.step_id, 0))
+    assert (turn.attempt, turn.tries) == (7, 6)
+    for _ in range(2):
+        db.expire(turn.step_id)
+        assert db.journal.exhausted(10) == []
+        assert steps(db.journal.release_expired(10)) == [turn.step_id]
+        assert db.journal.claim_turn(turn.run_id, turn.step_id, 0)
+    db.expire(turn.step_id)
+    assert db.journal.release_expired(10) == []
+    assert len(db.journal.exhausted(10)) == 1
+
+
+@pytest.mark.parametrize("effect", list(Effect), ids=str)
+def test_after_its_first_crash_only_a_once_tool_is_hopeless(db: RunDatabase, effect: Effect) -> None:
+    (tool,) = db.tools("pay", effect=effect)
+    db.expire(tool.step_id)
+    hopeless, released = db.journal.exhausted(10), db.journal.release_expired(10)
+    if effect is Effect.ONCE:
+        assert released == []
+        assert [(step.name, step.call_id, step.effect) for step in hopeless] == [("pay", "call_0", effect)]
+    else:
+        assert steps(released) == [tool.step_id]
+        assert hopeless == []
+
+
+def test_a_hopeless_step_ends_with_what_is_recorded_for_it_and_its_run_goes_on(db: RunDatabase) -> None:
+    (tool,) = db.tools("pay", effect=Effect.ONCE)
+    db.expire(tool.step_id)
+    (step,) = db.journal.exhausted(10)
+    recorded = db.journal.finish_tool(step, result(tool, "?"), ERROR, step_status="unknown")
+    assert len(recorded.sends) == 1
+    assert db.journal.exhausted(10) == []
+    assert db.step(tool.step_id)["status"] == "unknown"
+
+
+def test_no_step_is_released_by_two_keepers(db: RunDatabase) -> None:
+    turns = [db.turn() for _ in range(10)]
+    for turn in turns:
+        db.expire(turn.step_id)
+    with db.transaction() as one, db.transaction() as two:
+        first = steps(db.journal_of("", one).release_expired(6))
+        releasing = two.begin(lambda: db.journal_of("", two).release_expired(10))
+        assert not db.waits(releasing, two)
+        second = steps(releasing.result())
+        one.commit()
+        two.commit()
+    assert sorted([*first, *second]) == sorted(turn.step_id for turn in turns)
+
+
+# Lost messages.
+
+
+@pytest.mark.parametrize(
+    ("queues", "after_s", "found"),
+    [(None, 0.0, True), (["agents"], 0.0, True), (["tools"], 0.0, False), ([], 0.0, False), (None, 60.0, False)],
+)  # fmt: skip
+def test_a_sent_step_is_lost_by_its_queue_and_by_the_time_nobody_claimed_it(
+    db: RunDatabase, queues: list[str] | None, after_s: float, found: bool
+) -> None:
+    submitted = db.submit()
+    assert submitted.send is not None
+    assert steps(db.journal.take_lost(queues, after_s, 10)) == ([submitted.send.step_id] if found else [])
+
+
+def test_a_lost_step_that_was_sent_again_is_not_lost_until_it_is_silent_again(db: RunDatabase) -> None:
+    db.submit()
+    db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
+    assert db.journal.silent_queues(30) == ["agents"]
+    assert len(db.journal.take_lost(None, 30, 10)) == 1
+    assert db.journal.silent_queues(30) == []
+    assert db.journal.take_lost(None, 30, 10) == []
+
+
+def test_a_step_that_is_carried_or_waits_for_its_time_is_not_lost(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.submit(not_before="2100-01-01T00:00:00Z")
+    assert db.journal.silent_queues(0) == []
+    assert db.journal.take_lost(None, 0.0, 10) == []
+    db.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
+    assert db.journal.take_lost(None, 0.0, 10) == []
+
+
+# Who is keeper, and what Redis must remember.
+
+
+def test_one_keeper_leads_until_it_has_been_silent_for_its_lease(db: RunDatabase) -> None:
+    one, two = db.journal_of("w1"), db.journal_of("w2")
+    assert one.lead(60)
+    assert one.lead(60)
+    assert not two.lead(60)
+    db.sql("UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper'")
+    assert two.lead(60)
+    assert not one.lead(60)
+
+
+def test_the_epoch_is_made_once(db: RunDatabase) -> None:
+    epoch = db.journal.epoch()
+    with db.unchanged():
+        assert db.journal_of("w2").epoch() == epoch

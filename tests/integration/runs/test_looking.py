@@ -1,0 +1,196 @@
+"""What is read of runs: a session's past, the events, lists."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from agno_workers.core.messages import Message, user
+from agno_workers.core.run import RunStatus
+from agno_workers.core.step import ClaimedStep
+from agno_workers.runs.queries import Event, RunQueries, output
+from tests.database import FEW, RunDatabase, asking, claimed, result, said, tool_steps
+
+ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
+
+
+def ended(db: RunDatabase, text: str, **options: str) -> ClaimedStep:
+    """A run that is done: it was asked a question, and answered in capitals."""
+    turn = db.turn(text=text, **{"session_id": "s", **options})
+    db.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")
+    return turn
+
+
+def conversation(*texts: str) -> tuple[Message, ...]:
+    return tuple(message for text in texts for message in (user(text), *said(text.upper())))
+
+
+# The history of a session.
+
+
+@pytest.mark.parametrize(
+    ("runs", "seen"), [(1, ["c"]), (2, ["b", "c"]), (3, ["a", "b", "c"]), (100, ["a", "b", "c"])]
+)
+def test_the_history_is_what_was_said_in_the_last_runs_oldest_first(
+    db: RunDatabase, runs: int, seen: list[str]
+) -> None:
+    for text in ("a", "b", "c"):
+        ended(db, text)
+    now = db.turn(session_id="s")
+    assert db.journal.history(now, runs) == conversation(*seen)
+
+
+def test_the_history_holds_only_finished_runs_of_the_same_agent_and_session_from_before(
+    db: RunDatabase,
+) -> None:
+    ended(db, "kept")
+    ended(db, "other session", session_id="t")
+    ended(db, "other agent", agent="writer")
+    db.journal.cancel(db.turn(text="cancelled", session_id="s").run_id)
+    db.journal.fail(db.turn(text="failed", session_id="s"), ERROR, "refused", said("no"), FEW)
+    db.turn(text="under way", session_id="s")
+    db.submit("waits", session_id="s")
+    now = db.turn(text="now", session_id="s")
+    ended(db, "after")
+    assert db.journal.history(now, 10) == conversation("kept")
+
+
+def test_the_history_has_the_calls_and_results_of_a_run_in_their_order(db: RunDatabase) -> None:
+    tools = db.tools("a", "b", session_id="s")
+    for tool in reversed(tools):
+        sends = db.journal.finish_tool(tool, result(tool, tool.name)).sends
+    last = claimed(db.journal.claim_turn(sends[0].run_id, sends[0].step_id, 0))
+    db.journal.end(last, said("ok"), FEW, "ok", "end")
+    now = db.turn(session_id="s")
+    assert list(db.journal.history(now, 1)) == db.queries.transcript(last.run_id)
+
+
+def test_the_history_has_large_texts_whole(db: RunDatabase) -> None:
+    large = "x" * 100_000
+    ended(db, large)
+    assert db.journal.history(db.turn(session_id="s"), 1) == conversation(large)
+
+
+# Events.
+
+
+def names(events: list[Event]) -> list[str]:
+    return [f"{event.event} {event.name}".strip() for event in events]
+
+
+def test_the_events_of_a_run_are_its_story_in_the_order_of_time(db: RunDatabase) -> None:
+    good, bad = db.tools("good", "bad")
+    db.journal.finish_tool(good, result(good))
+    (send,) = db.journal.finish_tool(bad, result(bad), {"type": "raised", "message": "no"}).sends
+    last = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
+    db.journal.end(last, said("ok"), FEW, "ok", "end")
+    events = db.queries.events(last.run_id)
+    assert names(events) == [
+        "RunStarted", "ModelCallStarted", "ModelCallCompleted", "ToolCallStarted good", "ToolCallStarted bad",
+        "ToolCallCompleted good", "ToolCallError bad", "ModelCallStarted", "ModelCallCompleted", "RunCompleted",
+    ]  # fmt: skip
+    assert all(one.at <= two.at for one, two in pairwise(events))
+    assert events[0].subject == events[-1].subject == last.run_id
+    assert [event.error for event in events if event.event == "ToolCallError"] == [{"type": "raised", "message": "no"}]  # fmt: skip
+
+
+def test_a_tool_that_came_through_after_its_worker_died_has_completed(db: RunDatabase) -> None:
+    (tool,) = db.tools("a")
+    db.expire(tool.step_id)
+    db.journal.release_expired(10)
+    again = claimed(db.journal_of("w2").claim_tool(tool.run_id, tool.step_id, 0))
+    db.journal.finish_tool(again, result(again))
+    (event,) = [event for event in db.queries.events(tool.run_id) if event.event.startswith("ToolCall") and event.event != "ToolCallStarted"]  # fmt: skip
+    assert (event.event, event.attempt) == ("ToolCallCompleted", 2)
+
+
+def test_a_tool_whose_worker_died_each_time_has_failed(db: RunDatabase) -> None:
+    (tool,) = db.tools("a")
+    db.journal.finish_tool(tool, result(tool), {"type": "LeaseExpired", "message": "died"}, step_status="dead")  # fmt: skip
+    assert "ToolCallError a" in names(db.queries.events(tool.run_id))
+
+
+@pytest.mark.parametrize(
+    ("end", "last"), [("cancel", "RunCancelled"), ("fail", "RunError"), ("none", "ModelCallStarted")]
+)
+def test_the_last_event_says_how_a_run_ended(db: RunDatabase, end: str, last: str) -> None:
+    turn = db.turn()
+    if end == "cancel":
+        db.journal.cancel(turn.run_id)
+    if end == "fail":
+        db.journal.fail(turn, ERROR, "refused")
+    assert db.queries.events(turn.run_id)[-1].event == last
+
+
+def test_a_run_that_nobody_has_claimed_has_no_events(db: RunDatabase) -> None:
+    assert db.queries.events(db.submit().run_id) == []
+
+
+def test_a_reader_that_has_seen_event_n_gets_the_events_from_n_plus_one(db: RunDatabase) -> None:
+    turn = db.turn()
+    seen = db.queries.events(turn.run_id)
+    db.journal.end(turn, said("ok"), FEW, "ok", "end")
+    assert [event.number for event in seen] == [1, 2]
+    assert [event.number for event in db.queries.events(turn.run_id, after=2)] == [3, 4]
+    assert [event.number for event in db.queries.events(turn.run_id, after=3)] == [4]
+    assert db.queries.events(turn.run_id, after=4) == []
+    assert db.queries.events(turn.run_id)[:2] == seen
+
+
+def test_two_readers_at_the_same_time_see_the_same_numbers(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.end(turn, said("ok"), FEW, "ok", "end")
+    with db.transaction() as one, db.transaction() as two:
+        first = RunQueries(one).events(turn.run_id)
+        second = two.begin(lambda: RunQueries(two).events(turn.run_id))
+        assert db.waits(second, two)
+        one.commit()
+        assert second.result() == first
+        two.commit()
+    assert [event.number for event in db.queries.events(turn.run_id)] == [1, 2, 3, 4]
+
+
+def test_an_event_keeps_its_number_when_the_run_is_retried(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.fail(turn, ERROR, "refused")
+    seen = db.queries.events(turn.run_id)
+    db.journal.retry_run(turn.run_id)
+    (step,) = db.sql("SELECT id::text FROM agno.step WHERE status = 'ready'")
+    again = claimed(db.journal.claim_turn(turn.run_id, step["id"], 1))
+    db.journal.end(again, said("ok"), FEW, "ok", "end")
+    events = db.queries.events(turn.run_id)
+    assert events[: len(seen)] == seen
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    assert names(events[len(seen) :]) == ["ModelCallStarted", "ModelCallCompleted", "RunCompleted"]
+
+
+# Lists.
+
+
+def test_runs_are_listed_newest_first_with_what_was_asked(db: RunDatabase) -> None:
+    runs = [db.submit(text, agent=agent, session_id="s").run_id for text, agent in (("one", "a"), ("two", "b"))]  # fmt: skip
+    db.journal.cancel(runs[0])
+    assert [(listed.run.id, listed.asked) for listed in db.queries.runs()] == [(runs[1], "two"), (runs[0], "one")]  # fmt: skip
+    assert [listed.run.id for listed in db.queries.runs(limit=1)] == [runs[1]]
+    assert [listed.run.id for listed in db.queries.runs(status=RunStatus.CANCELLED)] == [runs[0]]
+    assert [listed.run.id for listed in db.queries.runs(agent="b", session_id="s")] == [runs[1]]
+    assert db.queries.runs(session_id="t") == []
+
+
+def test_an_output_is_the_run_as_its_caller_sees_it(db: RunDatabase) -> None:
+    turn = ended(db, "hi")
+    seen = output(db.queries.run(turn.run_id))
+    assert (seen.run_id, seen.agent, seen.status, seen.content, seen.reason, seen.usage, seen.turns) == (
+        turn.run_id, "echo", RunStatus.DONE, "HI", "end", FEW, 1,
+    )  # fmt: skip
+
+
+def test_a_queue_counts_what_could_be_carried_now(db: RunDatabase) -> None:
+    db.submit()
+    db.submit(not_before="2100-01-01T00:00:00Z")
+    db.turn()
+    turn = db.turn()
+    db.journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "agents")
+    queues = db.queries.queues()
+    assert {queue: ready for queue, (ready, _) in queues.items()} == {"agents": 1, "tools": 2}
