@@ -19,27 +19,27 @@ def first_step(look: RunQueries, run_id: str) -> StepMessage:
     return StepMessage(None, run_id, step.id, 0, step.kind, step.queue)
 
 
-def take(engine: Engine, step: StepMessage) -> CommitResult:
+def execute_step(engine: Engine, step: StepMessage) -> CommitResult:
     """Carry one step."""
     carrying = run_turn if step.kind == "turn" else run_tool
     return carrying(engine, step.run_id, step.step_id, step.generation)
 
 
-def carry(engine: Engine, step: StepMessage) -> None:
+def execute_run(engine: Engine, step: StepMessage) -> None:
     """Carry a step and all that follows from it, one after another."""
     todo = [step]
     while todo:
-        todo += take(engine, todo.pop(0)).sends
+        todo += execute_step(engine, todo.pop(0)).sends
 
 
-class Shelf:
+class FakeKnowledge:
     """Knowledge without an embedder: a search gives `hits`, and what is added lies in `added`."""
 
     def __init__(self, pool: Pool, hits: Sequence[SearchResult] = ()) -> None:
         self.hits = list(hits)
         self.asked: list[str] = []
         self.added: list[Source] = []
-        self.library = KnowledgeService(pool, self, self._add)
+        self.service = KnowledgeService(pool, self, self._add)
 
     def search(self, knowledge: str, query: str, **_: Any) -> list[SearchResult]:
         self.asked.append(query)

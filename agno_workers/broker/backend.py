@@ -150,7 +150,7 @@ class PostgresBackend(BaseBackend):
         """Release the lease of a step whose process ended; Celery handles users' own tasks."""
         if _is_step(request):
             if isinstance(exc, _PROCESS_LOST):
-                self._dispatch.claims.give_up(task_id)
+                self._dispatch.claims.end_lease(task_id)
             return  # any other error may belong to a second copy of the step: the lease decides
         super().mark_as_failure(task_id, exc, traceback, request, **kwargs)
 

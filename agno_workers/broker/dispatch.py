@@ -55,7 +55,7 @@ class Dispatch:
         if result.parent_run_id is not None:
             self.send(self._outbox.pending(result.parent_run_id))
         if result.continues is not None:
-            self.continue_canvases(self.results.owed(*result.continues))
+            self.continue_canvases(self.results.pending_continuations(*result.continues))
 
     def send(self, sends: Sequence[StepMessage], **shape: Any) -> bool:
         """Publish steps in one round trip. Return False when the broker is unreachable; the keeper sends them later.
@@ -94,19 +94,21 @@ class Dispatch:
     def after_end(self, run_id: str) -> None:
         """Publish what follows a run that was ended from outside; the keeper's next round publishes the rest."""
         run = self._queries.run(run_id)
-        self.continue_canvases(self.results.owed(run_id, self._queries.canvas(run_id).group_id))
+        self.continue_canvases(
+            self.results.pending_continuations(run_id, self._queries.canvas(run_id).group_id)
+        )
         if run.parent_run_id is not None:
             self.send(self._outbox.pending(run.parent_run_id))
 
     def continue_canvases(self, continuations: Sequence[CanvasContinuation]) -> None:
         """Publish what follows ended runs and completed chords."""
         for continuation in continuations:
-            if self.results.hold_owed(continuation.outbox_id) and self._try_to_continue(continuation):
+            if self.results.hold_continuation(continuation.outbox_id) and self._try_to_continue(continuation):
                 self._delete_sent([continuation.outbox_id])
 
     def continue_chord(self, chord_id: str) -> None:
         """Publish the body of a user's chord if all of its parts have returned."""
-        self.continue_canvases(self.results.owed(None, chord_id))
+        self.continue_canvases(self.results.pending_continuations(None, chord_id))
 
     def _delete_sent(self, outbox_ids: Sequence[int]) -> None:
         """Delete sent messages from the outbox. When Postgres is unreachable, the keeper sends them again, which does no harm."""
@@ -124,7 +126,7 @@ class Dispatch:
             log.exception("%s failed; the keeper tries again", continuation)
         else:
             return True
-        self.results.release_owed(continuation.outbox_id)
+        self.results.release_continuation(continuation.outbox_id)
         return False
 
     def _continue(self, continuation: CanvasContinuation) -> None:

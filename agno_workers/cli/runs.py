@@ -98,7 +98,7 @@ def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
     with connection.database(settings) as database:
         queries, run_id = database.queries, whole_id(database, id, "run")
         run, steps, transcript = queries.run(run_id), queries.steps(run_id), queries.transcript(run_id)
-        around, workers = queries.around(run_id), database.workers.all()
+        around, workers = queries.diagnostics(run_id), database.workers.all()
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
     why = diagnose(run, steps, around, consumers(workers, settings))
     if json:

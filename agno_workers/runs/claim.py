@@ -42,9 +42,9 @@ class Claims(Repository):
             {"step_id": step_id, "attempt": attempt, "delay_s": delay_s, "error": jsonb(error)},
         )
 
-    def give_up(self, step_id: str) -> None:
+    def end_lease(self, step_id: str) -> None:
         """End the lease of a step whose process in this worker is dead, so that the keeper need not wait for it."""
-        self._pool.run(_SQL["give_up"], {"step_id": step_id, "worker": self.worker})
+        self._pool.run(_SQL["end_lease"], {"step_id": step_id, "worker": self.worker})
 
     def set_deadline(self, run_id: str, deadline_s: float) -> datetime | None:
         """Set the agent's deadline, counted from when the run was due; None where its submit gave it one."""

@@ -34,7 +34,7 @@ UPDATE agno.step SET status = 'ready', lease_until = NULL, tries = tries + 1, er
 WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s
 RETURNING id;
 
--- name: give_up
+-- name: end_lease
 -- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only the step's own worker
 -- may: a copy of its message that failed elsewhere says nothing about it. `death_attempts` in the policy of a step is what such a death
 -- counts for, since the process died by itself and not with its whole machine.

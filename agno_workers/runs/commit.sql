@@ -26,5 +26,5 @@ answered AS (
       AND (%(asked_after)s::int IS NULL OR step.attempt = %(asked_after)s)
     RETURNING step.id
 ),
-owed AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM answered)
+pending AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM answered)
 SELECT id, pg_notify('agno_outbox', '') FROM answered;

@@ -27,7 +27,7 @@ sent AS (
     WHERE step.run_id = resumed.id AND step.status = 'ready' AND step.not_before IS NULL
     RETURNING step.id
 ),
-owed AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM sent)
+pending AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM sent)
 SELECT id, pg_notify('agno_outbox', '') FROM resumed;
 
 -- name: open_children

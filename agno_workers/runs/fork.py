@@ -56,7 +56,9 @@ class Forks:
             edited = _with_call(self._queries.transcript(run_id), call)
             asked = _task(arguments, step, run_id) if step.kind is StepKind.DELEGATE else None
         if is_call and deadline_s is None:
-            limits = self._queries.around(run_id).limits  # no turn comes before the call, which may wait long
+            limits = self._queries.diagnostics(
+                run_id
+            ).limits  # no turn comes before the call, which may wait long
             deadline_s = limits.deadline_s if limits else None
         forked, _ = self._control.fork(
             step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,

@@ -45,13 +45,13 @@ released AS (
     FROM late WHERE step.id = late.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),
-owed AS (
+pending AS (
     INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM released
     RETURNING id, step_id
 )
-SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
+SELECT pending.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
        released.priority
-FROM released JOIN owed ON owed.step_id = released.id;
+FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: exhausted
 -- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
@@ -107,12 +107,12 @@ begun AS (
     UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() FROM due WHERE step.id = due.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),
-owed AS (
+pending AS (
     INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() + make_interval(secs => %(again_s)s) FROM begun
     RETURNING id, step_id
 )
-SELECT owed.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
-FROM begun JOIN owed ON owed.step_id = begun.id;
+SELECT pending.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
+FROM begun JOIN pending ON pending.step_id = begun.id;
 
 -- name: expired_waits
 -- Rule 5: steps for which nobody came in time; their policy says what follows.

@@ -194,9 +194,9 @@ class RunQueries:
         when: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         return when
 
-    def around(self, run_id: str) -> RunDiagnostics:
+    def diagnostics(self, run_id: str) -> RunDiagnostics:
         """What stands around a run: leases, delegated runs, what waits for a person, the keeper."""
-        (row,) = self._pool.run(_SQL["around"], {"run_id": known_id(run_id)})
+        (row,) = self._pool.run(_SQL["diagnostics"], {"run_id": known_id(run_id)})
         return msgspec.convert({**row, "waiting": self.waiting(run_id)}, RunDiagnostics)
 
     def keeper_silent_s(self) -> float | None:

@@ -59,9 +59,9 @@ SELECT queue, count(*) AS ready, min(sent_at) AS oldest FROM agno.step WHERE sta
 -- name: clock
 SELECT clock_timestamp() AS now;
 
--- name: around
+-- name: diagnostics
 -- What decides why a run is not over and does not stand in its row: leases, delegated runs, the keeper, the agent's limits.
--- `last`: after this lease there is no further attempt (as in keeper.sql, hopeless).
+-- `last`: after this lease there is no further attempt (as in maintain.sql, exhausted).
 SELECT clock_timestamp() AS now,
     (SELECT coalesce(jsonb_object_agg(step.id, jsonb_build_object('until', step.lease_until, 'last', step.attempt - step.tries >= step.max_attempts
             OR step.effect IS NOT DISTINCT FROM 'once' AND (step.policy->>'reconcile')::boolean IS NOT TRUE)), '{}')

@@ -80,18 +80,18 @@ class Results:
     def delete_group(self, group_id: str) -> None:
         self._pool.run(_SQL["delete_group"], {"group_id": group_id})
 
-    def owed(self, run_id: str | None, chord_id: str | None) -> list[CanvasContinuation]:
+    def pending_continuations(self, run_id: str | None, chord_id: str | None) -> list[CanvasContinuation]:
         """What an ended run, and the chord that its part completed, owe to a canvas; to be held before it is done."""
-        rows = self._pool.run(_SQL["owed"], {"run_id": run_id, "chord_id": chord_id})
+        rows = self._pool.run(_SQL["pending_continuations"], {"run_id": run_id, "chord_id": chord_id})
         return msgspec.convert(rows, list[CanvasContinuation])
 
-    def hold_owed(self, outbox_id: int) -> bool:
+    def hold_continuation(self, outbox_id: int) -> bool:
         """Take the right to do what is owed to a canvas, for 8 s; False: it is done, or somebody is at it."""
-        return bool(self._pool.run(_SQL["hold_owed"], {"outbox_id": outbox_id}))
+        return bool(self._pool.run(_SQL["hold_continuation"], {"outbox_id": outbox_id}))
 
-    def release_owed(self, outbox_id: int) -> None:
+    def release_continuation(self, outbox_id: int) -> None:
         """Give it back undone; the keeper takes it in 1 s."""
-        self._pool.run(_SQL["release_owed"], {"outbox_id": outbox_id})
+        self._pool.run(_SQL["release_continuation"], {"outbox_id": outbox_id})
 
     def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
         """Write down a user's chord before its first header task is sent. All `chord_id`s as `barrier_id` gives them."""

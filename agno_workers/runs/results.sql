@@ -31,17 +31,17 @@ SELECT result, created_at FROM agno.task_group WHERE group_id = %(group_id)s;
 -- name: delete_group
 DELETE FROM agno.task_group WHERE group_id = %(group_id)s;
 
--- name: owed
+-- name: pending_continuations
 -- What an ended run, and the chord that its part completed, owe to a canvas.
 SELECT id AS outbox_id, ended_run_id, chord_id FROM agno.outbox WHERE ended_run_id = %(run_id)s::uuid OR chord_id = %(chord_id)s::uuid;
 
--- name: hold_owed
+-- name: hold_continuation
 -- The right to do what is owed to a canvas. No row: it is done, or somebody is at it. Sending a large group takes longer than
 -- the second after which a keeper takes a row again, and would start its plain tasks twice.
 UPDATE agno.outbox SET due_at = clock_timestamp() + interval '10 s'
 WHERE id = %(outbox_id)s AND due_at < clock_timestamp() + interval '2 s' RETURNING id;
 
--- name: release_owed
+-- name: release_continuation
 UPDATE agno.outbox SET due_at = clock_timestamp() + interval '1 s' WHERE id = %(outbox_id)s;
 
 -- name: open_chord

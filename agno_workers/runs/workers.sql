@@ -31,14 +31,14 @@ released AS (
     FROM cut WHERE step.id = cut.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),
-owed AS (
+pending AS (
     INSERT INTO agno.outbox (step_id, due_at)
     SELECT id, clock_timestamp() + make_interval(secs => %(publish_after_s)s) FROM released
     RETURNING id, step_id
 )
-SELECT owed.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
+SELECT pending.id AS outbox_id, released.id AS step_id, released.run_id, released.generation, released.kind, released.queue,
        released.priority
-FROM released JOIN owed ON owed.step_id = released.id;
+FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: held
 -- What a worker still holds.

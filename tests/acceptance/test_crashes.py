@@ -32,7 +32,7 @@ from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker
 from tests.messages import Quarantined
 from tests.servers import Servers
-from tests.steps import first_step, execute_step
+from tests.steps import execute_step, first_step
 
 WAIT_S = 30
 NEVER = "600"

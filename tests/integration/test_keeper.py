@@ -78,7 +78,7 @@ def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
     stuck = first_step(services.database.queries, caller.delay("add").id)
     services.database.pool.run("UPDATE agno.step SET max_attempts = 1")
     assert services.database.journal.claim(StepKind.TURN, stuck.run_id, stuck.step_id, 0)
-    services.database.journal.give_up(stuck.step_id)
+    services.database.journal.end_lease(stuck.step_id)
     echo.apply_async(("later",), countdown=0.0)
     before = queues.length(redis_client, "agents")
     assert rounds.round()
@@ -125,7 +125,7 @@ def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services)
     turn = first_step(services.database.queries, echo.delay("x").id)
     services.database.pool.run("UPDATE agno.step SET max_attempts = 1")
     assert services.database.journal.claim(StepKind.TURN, turn.run_id, turn.step_id, 0)
-    services.database.journal.give_up(turn.step_id)
+    services.database.journal.end_lease(turn.step_id)
     assert rounds.round()
     assert ended == [turn.step_id]
 

@@ -17,10 +17,10 @@ from tests.agents import caller
 from tests.steps import first_step
 
 
-def carry(services: Services, text: str) -> str:
+def run_caller(services: Services, text: str) -> str:
     """Submit a run of `caller` and carry its steps, one after another, until it is over; its id."""
     submitted = caller.delay(text)
-    steps.carry(services.engine, first_step(services.database.queries, submitted.id))
+    steps.execute_run(services.engine, first_step(services.database.queries, submitted.id))
     run_id: str = submitted.id
     return run_id
 
@@ -49,7 +49,7 @@ def _connected(services: Services) -> None:
 
 
 def test_results_stand_in_the_transcript_in_the_order_of_the_calls(services: Services) -> None:
-    run_id = carry(services, "\n".join(call("add", a=number, b=0) for number in range(12)))
+    run_id = run_caller(services, "\n".join(call("add", a=number, b=0) for number in range(12)))
     assert results(services, run_id) == [(str(number), False) for number in range(12)]
     assert services.database.queries.run(run_id).tool_calls == 12
 
@@ -67,7 +67,7 @@ def test_results_stand_in_the_transcript_in_the_order_of_the_calls(services: Ser
 def test_a_tool_that_can_not_give_a_result_tells_the_model_why(
     services: Services, asked: str, told: str
 ) -> None:
-    run_id = carry(services, f"{asked}\n{call('add', a=1, b=1)}")
+    run_id = run_caller(services, f"{asked}\n{call('add', a=1, b=1)}")
     (content, is_error), good = results(services, run_id)
     assert is_error
     assert told in content
@@ -76,13 +76,13 @@ def test_a_tool_that_can_not_give_a_result_tells_the_model_why(
 
 
 def test_a_transactional_tool_writes_with_its_result(services: Services) -> None:
-    run_id = carry(services, call("write_row", text="kept", fail=False))
+    run_id = run_caller(services, call("write_row", text="kept", fail=False))
     assert results(services, run_id) == [("written", False)]
     assert ledger(services) == ["kept"]
 
 
 def test_a_transactional_tool_that_raises_has_written_nothing(services: Services) -> None:
-    run_id = carry(services, call("write_row", text="lost", fail=True))
+    run_id = run_caller(services, call("write_row", text="lost", fail=True))
     assert results(services, run_id) == [("after the write", True)]
     assert ledger(services) == []
 
@@ -90,7 +90,7 @@ def test_a_transactional_tool_that_raises_has_written_nothing(services: Services
 def test_a_transactional_tool_that_is_late_has_written_nothing_and_its_connection_is_gone(
     services: Services,
 ) -> None:
-    run_id = carry(services, call("write_slowly"))
+    run_id = run_caller(services, call("write_slowly"))
     ((content, is_error),) = results(services, run_id)
     assert is_error
     assert "0.5" in content
@@ -103,7 +103,7 @@ def test_a_transactional_tool_whose_step_was_recorded_by_another_writes_nothing(
     (tool,) = run_turn(services.engine, turn.run_id, turn.step_id, 0).sends
     claim = services.database.journal.claim(StepKind.TOOL, tool.run_id, tool.step_id, 0)
     assert claim is not None
-    services.database.journal.give_up(
+    services.database.journal.end_lease(
         tool.step_id
     )  # a pause: the lease is over, and another worker carries the step
     assert run_tool(services.engine, tool.run_id, tool.step_id, 0).recorded

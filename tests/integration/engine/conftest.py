@@ -63,7 +63,7 @@ class Scenario:
         self.db = db
         self.pool = pool
         self.queries = db.queries
-        self.shelf = Shelf(pool)
+        self.knowledge = FakeKnowledge(pool)
         self._streams = streams
 
     def engine(self, *agents: Agent) -> Engine:
@@ -76,7 +76,7 @@ class Scenario:
             "agents",
             "tools",
             ActiveSteps(journal.is_held),
-            (extension(self.shelf.library),),
+            (extension(self.knowledge.service),),
         )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:

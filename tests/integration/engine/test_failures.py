@@ -298,7 +298,7 @@ def test_a_worker_holds_a_step_from_its_claim_to_its_end_or_until_another_takes_
     assert claims[0] is not None
     journal.end(claims[0], [], Usage(), "ok", "end")
     journal.cancel(steps[1].run_id)
-    journal.give_up(steps[2].step_id)
+    journal.end_lease(steps[2].step_id)
     assert other.claim_turn(steps[2].run_id, steps[2].step_id, 0)
     assert not any(journal.is_held(step.step_id) for step in steps)
 

@@ -57,7 +57,7 @@ def cut_short(scenario: Scenario, paying: Any) -> tuple[Engine, StepMessage]:
     (send,) = execute_step(engine, scenario.submit("a")).sends
     dead = scenario.db.journal_of("dead")
     assert dead.claim_tool(send.run_id, send.step_id, 0)
-    dead.give_up(send.step_id)
+    dead.end_lease(send.step_id)
     return engine, send
 
 
@@ -195,7 +195,7 @@ def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(scenario: Scena
     first.resolve(False, again=True)
     dead = scenario.db.journal_of("dead")
     assert dead.claim_tool(send.run_id, send.step_id, 0)
-    dead.give_up(send.step_id)
+    dead.end_lease(send.step_id)
     keeper(scenario, engine)
     with pytest.raises(NotWaiting, match="does not wait any more"):
         first.resolve(True, "receipt 7")

@@ -17,7 +17,7 @@ from agno_workers.wiring import Services
 from tests.agents import add
 from tests.database import on_pool
 from tests.integration.engine.conftest import CountedPool, ScriptedReplies
-from tests.steps import first_step, execute_step
+from tests.steps import execute_step, first_step
 
 
 @pytest.fixture

@@ -117,14 +117,14 @@ def test_giving_up_a_step_that_nobody_carries_changes_nothing(db: RunDatabase, s
     else:
         db.journal.end(turn, said("ok"), FEW, "ok", "end")
     with db.unchanged():
-        db.journal.give_up(turn.step_id)
-        db.journal.give_up(unknown_id())
+        db.journal.end_lease(turn.step_id)
+        db.journal.end_lease(unknown_id())
 
 
 def test_a_step_that_is_given_up_is_released_at_once(db: RunDatabase) -> None:
     turn = db.turn()
     assert db.journal.release_expired(10) == []
-    db.journal.give_up(turn.step_id)
+    db.journal.end_lease(turn.step_id)
     assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]
 
 
@@ -211,8 +211,8 @@ def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wro
         recording.commit()
         assert resumed.result()
     db.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
-    owed = db.journal.pending(turn.run_id)
-    assert {send.step_id for send in owed} == {send.step_id for send in sends}
+    pending = db.journal.pending(turn.run_id)
+    assert {send.step_id for send in pending} == {send.step_id for send in sends}
 
 
 @pytest.mark.parametrize("effect", list(Effect), ids=str)
@@ -229,7 +229,7 @@ def test_a_cancelled_tool_is_never_carried_again(db: RunDatabase, effect: Effect
 
 def test_a_step_is_given_up_only_by_its_own_worker(db: RunDatabase) -> None:
     turn = db.turn()
-    db.journal_of("another").give_up(turn.step_id)
+    db.journal_of("another").end_lease(turn.step_id)
     assert db.journal.release_expired(10) == []
-    db.journal.give_up(turn.step_id)
+    db.journal.end_lease(turn.step_id)
     assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]

@@ -17,7 +17,7 @@ The order of locks is run, step, barrier (schema.py). Who takes them:
     resume                  run, steps
     retry_run               run, step
     fork                    run (shared)
-    claim_tool, retry, give_up     step            reads the run; the step's status tells of a cancel
+    claim_tool, retry, end_lease   step            reads the run; the step's status tells of a cancel
     renew, release_expired, take_due, take_lost    steps that are not locked
     take_outbox             outbox rows that are not locked
     published               outbox rows, in the order of their ids
@@ -227,8 +227,8 @@ def retry(at: Place) -> Any:
     at.by("w1").retry_later(at.stage.step, 0, ERROR)
 
 
-def give_up(at: Place) -> Any:
-    at.by("w1").give_up(at.stage.step.step_id)
+def end_lease(at: Place) -> Any:
+    at.by("w1").end_lease(at.stage.step.step_id)
 
 
 def renew(at: Place) -> Any:
@@ -341,7 +341,7 @@ ACTS: dict[Callable[[RunDatabase], Stage], list[Act]] = {
     paused: [resume, pause, claim_turn, take_lost, take_outbox, cancel],
     waiting: [claim_turn, end, take_due, cancel],
     late_turn: [
-        submit, claim_turn, end, fan_out, delegate, retry, give_up, renew, cancel, release_expired, take_outbox, fail_exhausted, pause, fork,
+        submit, claim_turn, end, fan_out, delegate, retry, end_lease, renew, cancel, release_expired, take_outbox, fail_exhausted, pause, fork,
     ],
     late_tool: [
         claim_tool, finish_tool, finish_other, retry, renew, cancel, release_expired, take_outbox, published, fail_exhausted, pause,
@@ -458,7 +458,7 @@ def portrait(db: RunDatabase) -> dict[str, Any]:
             SELECT agent, seq, regexp_replace(message.content::text, '[0-9a-f-]{{36}}', 'id', 'g') AS content
             FROM agno.message {of_runs}, seq"""),
         "barriers": db.sql(f"SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier {of_runs}"),
-        "owed": db.sql("""
+        "pending": db.sql("""
             SELECT agent, key, outbox.due_at > clock_timestamp() AS later FROM agno.outbox JOIN agno.step ON step.id = step_id
             JOIN agno.run ON run.id = run_id WHERE step.status = 'ready' ORDER BY depth, forked_from IS NOT NULL, key, outbox.id"""),
     }  # fmt: skip

@@ -14,8 +14,8 @@ from tests.database import FEW, RunDatabase, claimed, result, said
 ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
 
-def steps(owed: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> list[str]:
-    return [send.step_id for send in owed if isinstance(send, StepMessage)]
+def steps(pending: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> list[str]:
+    return [send.step_id for send in pending if isinstance(send, StepMessage)]
 
 
 # The outbox.
@@ -24,7 +24,7 @@ def steps(owed: list[StepMessage] | list[StepMessage | CanvasContinuation]) -> l
 def test_what_is_due_in_the_outbox_is_taken_once_and_again_later(db: RunDatabase) -> None:
     sends = [db.submit().send for _ in range(3)]
     taken = db.journal.take(10, 60)
-    assert sorted(taken, key=lambda owed: owed.outbox_id or 0) == sends
+    assert sorted(taken, key=lambda pending: pending.outbox_id or 0) == sends
     assert db.journal.take(10, 60) == []
     db.sql("UPDATE agno.outbox SET due_at = clock_timestamp()")
     assert len(db.journal.take(10, 60)) == 3
@@ -89,10 +89,10 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(db: 
     ended = db.turn(canvas={"link": [{"task": "t"}]})
     recorded = db.journal.end(ended, said("ok"), FEW, "ok", "end")
     assert recorded.continues == (ended.run_id, None)
-    (owed,) = Results(db.pool).owed(ended.run_id, None)
-    assert owed == CanvasContinuation(owed.outbox_id, ended.run_id)
+    (pending,) = Results(db.pool).pending_continuations(ended.run_id, None)
+    assert pending == CanvasContinuation(pending.outbox_id, ended.run_id)
     db.sql("UPDATE agno.outbox SET due_at = clock_timestamp() WHERE ended_run_id IS NOT NULL")
-    assert owed in db.journal.take(10, 60)
+    assert pending in db.journal.take(10, 60)
 
 
 # Timers.

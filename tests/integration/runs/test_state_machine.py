@@ -452,10 +452,10 @@ class RunMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.carried)
     @rule(pick=picks)
-    def give_up(self, pick: int) -> None:
+    def end_lease(self, pick: int) -> None:
         """A process of a worker died, and its worker says so."""
         carried = _one(self.carried, pick)
-        self.db.journal_of(carried.worker).give_up(carried.claim.step_id)
+        self.db.journal_of(carried.worker).end_lease(carried.claim.step_id)
 
     @if_any("running")
     @rule(worker=st.sampled_from(WORKERS), fate=fates)
@@ -547,9 +547,9 @@ class RunMachine(RuleBasedStateMachine):
     @rule(fate=fates)
     def publish_outbox(self, fate: str) -> None:
         self.db.sql("UPDATE agno.outbox SET due_at = '2000-01-01'")
-        owed = self.journal.take(100, 0)
-        self._publish([item for item in owed if isinstance(item, StepMessage)], fate)
-        for item in owed:
+        pending = self.journal.take(100, 0)
+        self._publish([item for item in pending if isinstance(item, StepMessage)], fate)
+        for item in pending:
             if isinstance(item, CanvasContinuation) and self.results.hold_continuation(item.outbox_id):
                 self._go_on(item, fate)
 
@@ -658,11 +658,11 @@ class RunMachine(RuleBasedStateMachine):
         if fate in ("sent", "lost"):
             self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
 
-    def _go_on(self, owed: CanvasContinuation, fate: str) -> None:
+    def _go_on(self, pending: CanvasContinuation, fate: str) -> None:
         if fate in ("sent", "lost"):
-            self.journal.published([owed.outbox_id])
+            self.journal.published([pending.outbox_id])
         else:
-            self.results.release_continuation(owed.outbox_id)
+            self.results.release_continuation(pending.outbox_id)
 
     def _turn(self, pick: int, is_doubled: bool) -> ClaimedStep:
         return self._take(pick, StepKind.TURN, is_doubled).claim
@@ -696,8 +696,8 @@ class RunMachine(RuleBasedStateMachine):
             if recorded.parent_run_id is not None:
                 self._publish(self.journal.pending(recorded.parent_run_id), fate)
             if recorded.continues is not None:
-                for owed in self.results.pending_continuations(*recorded.continues):
-                    self._go_on(owed, fate)
+                for pending in self.results.pending_continuations(*recorded.continues):
+                    self._go_on(pending, fate)
         return recorded
 
     def _tool_ends(self, claim: ClaimedStep, outcome: ToolOutcome, fate: str) -> None:

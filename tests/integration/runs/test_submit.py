@@ -36,8 +36,8 @@ def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_ow
     assert run.metadata == {"a": None}
     assert db.queries.transcript(run.id) == [user("hi")]
     (step,) = db.queries.steps(run.id)
-    owed = db.value("SELECT id FROM agno.outbox")
-    assert submitted.send == StepMessage(owed, run.id, step.id, 0, StepKind.TURN, "agents", 3)
+    pending = db.value("SELECT id FROM agno.outbox")
+    assert submitted.send == StepMessage(pending, run.id, step.id, 0, StepKind.TURN, "agents", 3)
     assert (step.key, step.kind, step.queue, step.attempt) == ("turn:1", StepKind.TURN, "agents", 0)
 
 
@@ -158,10 +158,10 @@ def test_sql_needs_no_more_than_an_agent_and_an_input(db: RunDatabase, caller: C
     run = db.queries.run(run_id)
     assert (run.agent, run.status, run.metadata, run.session_id) == ("echo", RunStatus.QUEUED, {}, None)
     assert db.queries.transcript(run_id) == [user("hi")]
-    (owed,) = db.journal.take(10, 60)
-    assert isinstance(owed, StepMessage)
-    assert (owed.run_id, owed.queue, owed.kind) == (run_id, "agents", StepKind.TURN)
-    assert db.journal.claim_turn(owed.run_id, owed.step_id, 0)
+    (pending,) = db.journal.take(10, 60)
+    assert isinstance(pending, StepMessage)
+    assert (pending.run_id, pending.queue, pending.kind) == (run_id, "agents", StepKind.TURN)
+    assert db.journal.claim_turn(pending.run_id, pending.step_id, 0)
 
 
 def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connection) -> None:
