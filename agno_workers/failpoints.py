@@ -1,10 +1,8 @@
-"""Named places where a test kills this very process, so that each cell of the crash matrix is met for sure.
+"""Failpoints: a test kills this process at a signal of `signals.py`.
 
-`AGNO_CRASH_AT=tool.executed` ends the process with SIGKILL at the first time that place is reached;
-`tool.executed:3` at the third; `tool.executed@/path` only while that file is there, and removes it first: so of
-many processes, and over restarts, one dies once. `AGNO_CRASH_HOW` names another signal: `STOP`, `TERM`.
-
-Nothing happens without the variable. The places are the signals of `signals.py`, which listens with it.
+`AGNO_CRASH_AT=tool.executed` sends SIGKILL at the first such signal, `tool.executed:3` at the third. `tool.executed@/path` does
+so only while that file exists, and removes it first: of many processes, and over restarts, one dies once. `AGNO_CRASH_HOW`
+names another signal: `STOP`, `TERM`. `@/folder` kills at each signal whose token file is in that folder.
 """
 
 from __future__ import annotations
@@ -21,10 +19,7 @@ _reached = 0
 
 
 def listener(text: str, names: Collection[str]) -> Callable[..., None]:
-    """Return a listener of signals that dies where `text`, the value of `AGNO_CRASH_AT`, says so.
-
-    Raises ValueError for text that is not a failpoint.
-    """
+    """Return a listener that kills this process at the failpoint `text`, the value of `AGNO_CRASH_AT`. Raises ValueError."""
     wanted = _parsed(text, names)
 
     def reached(name: str, **_: object) -> None:
@@ -41,7 +36,7 @@ def _maybe_die_of(folder: Path, name: str) -> None:
         try:
             how = token.read_text() or "KILL"
             token.unlink()
-        except FileNotFoundError:  # none there, or another process was faster
+        except FileNotFoundError:  # there is none, or another process was faster
             continue
         if token.name == name:
             _send_itself(signal.Signals[f"SIG{how}"])
@@ -63,9 +58,7 @@ def _maybe_die(wanted: dict[str, str | None]) -> None:
 
 
 def _send_itself(how: signal.Signals) -> None:
-    if (
-        how is signal.SIGSTOP
-    ):  # a stop that is meant for the whole process lets this thread run on for a moment
+    if how is signal.SIGSTOP:  # os.kill would let this thread run on for a moment
         signal.pthread_kill(threading.get_ident(), how)
     else:
         os.kill(os.getpid(), how)

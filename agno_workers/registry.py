@@ -1,6 +1,4 @@
-"""Agents and knowledge bases by name. A worker finds them by importing the modules of `AGNO_IMPORTS` and looking at what
-stands in them.
-"""
+"""Agents and knowledge bases by name. A worker finds them in the modules of `AGNO_IMPORTS`."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from agno_workers.knowledge.types import Knowledge, use_of
 
 
 class Registry:
-    """The agents that this process knows, and the knowledge bases that stand beside them or that they use."""
+    """The agents of this process, and the knowledge bases that are defined beside them or that they use."""
 
     def __init__(self, agents: Iterable[Agent] = ()) -> None:
         self._agents: dict[str, Agent] = {}
@@ -23,36 +21,36 @@ class Registry:
             self.add(agent)
 
     def add(self, agent: Agent) -> None:
-        """Raises InvalidInput when a different agent has that name already."""
+        """Add an agent. Raises InvalidInput when a different agent has that name."""
         if self._agents.setdefault(agent.name, agent) != agent:
             raise InvalidInput(
-                f"two different agents are named {agent.name!r}: callers could not tell them apart. Rename one.",
+                f"two different agents are named {agent.name!r}: rename one of them.",
                 agent=agent.name,
             )
         if agent.knowledge is not None:
             self.add_knowledge(use_of(agent.knowledge).knowledge)
 
     def add_knowledge(self, knowledge: Knowledge) -> None:
-        """Raises InvalidInput when another one has that name already."""
+        """Add a knowledge base. Raises InvalidInput when a different one has that name."""
         if self._knowledge.setdefault(knowledge.name, knowledge) != knowledge:
             raise InvalidInput(
-                f"two different knowledge bases are named {knowledge.name!r}: their documents would be one heap. Rename one.",
+                f"two different knowledge bases are named {knowledge.name!r}: rename one of them.",
                 knowledge=knowledge.name,
             )
 
     def knowledge(self, name: str) -> Knowledge | None:
-        """As the code describes it; None: it stands in none of the modules, and Postgres may still know it."""
+        """Return the knowledge base that the code defines, or None; Postgres may still know it."""
         return self._knowledge.get(name)
 
     def get(self, name: str) -> Agent:
-        """Raises UnknownAgent, which lists the known ones."""
+        """Return an agent. Raises UnknownAgent, which lists the known names."""
         try:
             return self._agents[name]
         except KeyError:
             hint = did_you_mean(name, self._agents)
             known = ", ".join(sorted(self._agents)) or "none"
             raise UnknownAgent(
-                f"no agent {name!r} is imported here (known: {known}).{hint} AGNO_IMPORTS must name the module that defines it.",
+                f"agent {name!r} is not imported in this process (known: {known}).{hint} Add the module that defines it to AGNO_IMPORTS.",
                 agent=name,
             ) from None
 
@@ -61,9 +59,9 @@ class Registry:
 
     @classmethod
     def importing(cls, *modules: str) -> Registry:
-        """Return every Agent and Knowledge of these modules that has a name of its own.
+        """Import these modules, and register each Agent and Knowledge that is a global of one of them.
 
-        Raises SettingsError for a module that can't be imported, with what its import said.
+        Raises SettingsError for a module that cannot be imported, with the error of its import.
         """
         registry = cls()
         for name in modules:
@@ -71,7 +69,7 @@ class Registry:
                 module = importlib.import_module(name)
             except Exception as error:
                 raise SettingsError(
-                    f"AGNO_IMPORTS names {name!r}, which can't be imported: {type(error).__name__}: {error}. Correct it, or its import.",
+                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {error}. Fix the name or the module.",
                     module=name,
                 ) from error
             for value in vars(module).values():

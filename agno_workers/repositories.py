@@ -1,4 +1,4 @@
-"""One Postgres, with everything that this package keeps in it."""
+"""One Postgres database, and the repositories on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from agno_workers.runs.workers import Workers
 
 
 class Database:
-    """A pool of connections and the repositories on it, each made when it is first used.
+    """A connection pool and the repositories on it, each built when it is first used.
 
-    No connection is opened before one is needed. Safe to share between threads; `close()` it, or use it as a context manager.
+    It connects when a connection is first needed. Threads may share it. Call `close()`, or use it as a context manager.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one place that builds things: settings in, everything that a process needs out."""
+"""The one place that builds the services of a process from its settings."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ REQUESTS: Mapping[str, MakeRequest] = {AGENT.rstrip(":"): ingestion_request}
 
 
 class Services:
-    """Everything that one process works with, each part built when it is first used."""
+    """The services of one process, each built when it is first used."""
 
     def __init__(self, settings: Settings, app: Celery, *, worker: str = "") -> None:
-        """Raises SettingsError where an address is missing."""
+        """Raises SettingsError when an address is missing."""
         self.settings = settings
         self.app = app
         self.worker = worker
@@ -63,7 +63,7 @@ class Services:
 
     @cached_property
     def streams(self) -> Streams:
-        timeout_s = min(1.0, self.settings.broker.timeout_s)  # a step does not wait long for its watchers
+        timeout_s = min(1.0, self.settings.broker.timeout_s)  # live events must not delay a step for long
         client, limits = redis_client(self.settings, timeout_s=timeout_s), self.settings.streams
         return Streams(client, max_events=limits.max_events, ttl_s=limits.ttl_s)
 
@@ -81,7 +81,7 @@ class Services:
 
     @cached_property
     def registry(self) -> Registry:
-        """The agents of `imports`. Raises SettingsError where a module cannot be imported."""
+        """The agents of `imports`. Raises SettingsError when a module cannot be imported."""
         return Registry.importing(*self.settings.imports)
 
     @cached_property
@@ -100,7 +100,7 @@ class Services:
 
     @cached_property
     def ingest_context(self) -> IngestContext:
-        """What executes steps of ingestions; only workers need it: it loads readers and embedders."""
+        """The services of ingestion steps; only workers need them, since they load readers and embedders."""
         from agno_workers.knowledge.context import build  # noqa: PLC0415 - loads readers and embedders
 
         settings = self.settings.knowledge
@@ -123,7 +123,7 @@ class Services:
 
     @cached_property
     def verifier(self) -> MessageVerifier:
-        """The check that a message must pass before this process works on it."""
+        """The check of each message before this process executes it."""
         signing = self.settings.signing
         signer = Signer(signing.text) if signing.keys else None
         quarantine = Quarantine(self.database.pool, worker=self.worker)
@@ -133,7 +133,7 @@ class Services:
     def handlers(self) -> Mapping[StepKind, Handler]:
         """The code for each kind of step; see `core.step.STEP_TYPES`."""
         return {
-            # The engine imports the agents: a process that executes none of their steps does not build it.
+            # Built in a lambda: the engine imports the agents, and a process without their steps does not need it.
             StepKind.TURN: Handler(lambda *ids: run_turn(self.engine, *ids), self._fail_exhausted),
             StepKind.TOOL: Handler(lambda *ids: run_tool(self.engine, *ids), self._fail_exhausted),
             **ingestion_handlers(lambda: self.ingest_context, self.database.ingest),
@@ -171,7 +171,7 @@ class Services:
 
 
 def database(settings: Settings, *, worker: str = "", size: int | None = None) -> Database:
-    """The database that the settings name. Raises SettingsError where they name none."""
+    """Return the database of these settings. Raises SettingsError when they have no address."""
     limits = msgspec.convert(settings.knowledge, IngestLimits, from_attributes=True)
     return Database(
         required(settings, "database"),
@@ -186,9 +186,9 @@ def database(settings: Settings, *, worker: str = "", size: int | None = None) -
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
-    """Let a Celery app of your own keep its results and chords in Postgres: sets its `result_backend`.
+    """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres.
 
-    With `signing.keys`, it signs what it sends.
+    With `signing.keys`, the app signs its messages.
     """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
@@ -201,29 +201,31 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
 
 
 def celery_app() -> AgnoCelery:
-    """The Celery app of this process; `agno_workers.tasks` adds the task bodies to it, in a worker."""
+    """Return the Celery app of this process; in a worker, `agno_workers.tasks` adds the tasks."""
     return _default().app
 
 
 def services() -> Services:
-    """What this process works with, built on first use, and anew after a fork."""
+    """Return the services of this process; they are built on first use, and again after a fork."""
     return _default().services.get()
 
 
 def upkeep() -> Services:
-    """Services with connections of their own, for the threads that must never wait for a tool to give one back."""
+    """Return services with their own connections, for threads that must not wait while tools hold the other ones."""
     here = services()
     return Services(here.settings.changed(database={"pool_size": 3}), here.app, worker=here.worker)
 
 
 def name_worker(name: str) -> None:
-    """Say which worker this process, and the children that it forks, are; before the first use of `services`."""
+    """Set the worker name of this process and of its children, before the first use of `services`."""
     _default().services.name(name)
 
 
 def problems(queues: Collection[str] = ()) -> list[str]:
-    """Why this process must not work on its servers, from these queues, a sentence each. Raises Unavailable where one does not answer,
-    SettingsError and InvalidTool where the agents, or what ingestions may read, can't be used.
+    """Return the reasons, a sentence each, why this process must not consume these queues.
+
+    Raises Unavailable when a server does not answer, SettingsError or InvalidTool for agents or ingestion settings that cannot
+    be used.
     """
     here = services()
     if here.settings.queues.knowledge in queues:
@@ -231,12 +233,12 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     found = redis_problems(here.redis)
     found += functions.database_problems(required(here.settings, "database"))
     for agent in here.registry.all():
-        here.engine.plan(agent.name)  # a tool that cannot be offered to a model is better known now
+        here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
     return found
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
-    """A client for the broker's Redis, with time-outs (default: `broker.timeout_s`)."""
+    """Return a client of the broker's Redis, with timeouts (default: `broker.timeout_s`)."""
     url = redis_url(required(settings, "broker"))
     wait = timeout_s or settings.broker.timeout_s
     client: redis.Redis = redis.Redis.from_url(
@@ -273,14 +275,14 @@ def _model(settings: Settings, model: str | Model) -> Model:
 
 
 def forget() -> None:
-    """Close what this process built, so that the next use reads the settings anew."""
+    """Close the services of this process; the next use reads the settings again."""
     if _default.cache_info().currsize:
         _default().services.close()
         _default.cache_clear()
 
 
 class _PerProcess:
-    """Services that are built once in each process: connections don't survive a fork."""
+    """Services that are built once per process, since connections do not survive a fork."""
 
     def __init__(self, make: Callable[[str], Services]) -> None:
         self._make = make
@@ -291,7 +293,7 @@ class _PerProcess:
     def name(self, worker: str) -> None:
         if self._built is not None:
             raise RuntimeError(
-                "services were built before their worker had a name: its leases would be nobody's"
+                "the services were built before the worker's name was set: its leases would have no owner"
             )
         self._worker = worker
 
@@ -310,7 +312,7 @@ class _PerProcess:
 
 
 class _Default:
-    """The app and the services that `AGNO_*` describes."""
+    """The app and the services of the `AGNO_*` settings."""
 
     def __init__(self) -> None:
         self.settings = settings_module.load()

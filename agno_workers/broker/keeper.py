@@ -1,20 +1,20 @@
-"""The keeper: the loop that puts right what a crash left behind, and the renewal of leases.
+"""The keeper, a loop that repairs what a crash left behind, and the renewal of leases.
 
-Each worker has both, as threads of its main process; a busy or dead pool can't starve them. One keeper does the
-rounds, the others stand by. Rules, as in runs/maintain.sql:
+Each worker has both as threads of its main process, so that a busy or dead pool cannot delay them. One keeper leads; the others
+stand by. The rules, as in runs/maintain.sql:
 
-    1  Redis lost its memory, all of it or the last seconds, or this database went back in time (a key there no longer
-       equals a row here): everything that is ready is sent again
-    2  an outbox row that was not published in time (`publish_after_s`) is published
-    3  a lease that ran out: the step is ready again, or, without a further attempt, ends
-    4  a sent step that nobody claimed for 3 s while its queue is empty: its message was lost, it is sent again; where
-       the queue is never empty, after a minute, and then after twice that, and so on
-    5  timers that have come are sent; steps that nobody answered in time, runs whose deadline has come and delegated runs
-       whose parent is over end
-    6  an ingestion of which nothing is on its way goes on: who ended its last step did not come to that
+    1  Redis lost data (all, or the last seconds), or this database was restored (a key in Redis differs from a row here): send
+       every ready step again
+    2  an outbox row was not published in time (`publish_after_s`): publish it
+    3  a lease expired: make the step ready again, or end it when no attempt is left
+    4  a sent step was not claimed for 3 s while its queue is empty, so its message was lost: send it again; when the queue is
+       never empty, send it after a minute, then after two, and so on
+    5  send steps whose timer is due; end waits that nobody answered in time, runs past their deadline, and delegated runs whose
+       parent has ended
+    6  an ingestion has no open step, since a crash came before the next one was scheduled: schedule it
 
-Every rule may be carried out twice or by two keepers at once; each round logs what it did, and an outage of
-Postgres or Redis costs rounds, never the thread.
+Every rule may be executed twice or by two keepers at once. Each round logs its work. An outage of Postgres or Redis ends a
+round, not the thread.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ from agno_workers.signals import signal
 log = logging.getLogger(__name__)
 
 EPOCH_KEY = "agno:epoch"
-_BATCH = 100  # a batch is sent well within the keeper's lease
+_BATCH = 100  # sending a batch takes much less than the keeper's lease
 _PATIENCE_S = 60.0
-_TURN_S = 0.5  # for one rule in one round
-_AGAIN_S = 1.0  # an outbox row that a keeper took and did not strike out is taken again after this
+_TURN_S = 0.5  # the time for one rule in one round
+_AGAIN_S = 1.0  # after this, a keeper takes again an outbox row that was taken and not deleted
 Ending = TypeVar("Ending", ExhaustedStep, ExpiredWait)
 _ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
 
 
 @dataclass(frozen=True)
 class Duties:
-    """What the keeper calls for work that is not its own."""
+    """The functions of other modules that the keeper calls."""
 
     fail_exhausted: Callable[[ExhaustedStep], CommitResult]
     """End a step that has no attempt left."""
     expire: Callable[[ExpiredWait], CommitResult]
     """End a wait that nobody answered in time."""
     cancel_abandoned: Callable[[], object]
-    """Finish cancels of batches that were cut short."""
+    """Finish interrupted cancels of batches."""
     stalled: Callable[[int], Iterable[str]] = lambda _: ()
-    """Rule 6: return some runs of other kinds whose next steps nobody scheduled."""
+    """Rule 6: return some runs of other kinds whose next steps were not scheduled."""
     schedule_next: Callable[[str], Iterable[StepMessage]] = lambda _: ()
     """Rule 6: write the next steps of such a run."""
 
 
 class Keeper:
-    """The rounds; see the module."""
+    """The rounds of the keeper; see the module."""
 
     def __init__(
         self, maintenance: Maintenance, outbox: Outbox, control: Control, dispatch: Dispatch, client: redis.Redis, duties: Duties, *,
@@ -81,16 +81,17 @@ class Keeper:
         self._redis = client
         self._duties = duties
         self._beat = 0
-        self._remembered = 0  # the last beat that Redis was told
+        self._remembered = 0  # the last beat that was written to Redis
         self._lease_s = lease_s
         self._resend_after_s = resend_after_s
         self._not_before: dict[str, float] = {}
         self.has_more = False
-        """Whether the last round left work for the next one, so as not to keep the other rules waiting."""
+        """True when the last round stopped a rule early, so that the other rules need not wait."""
 
     def round(self) -> bool:
-        """One round; False: another worker's keeper does them. A rule that fails is logged and keeps no other from its
-        work, but an outage of Postgres, which each would meet, is raised.
+        """Execute all rules; False when another worker's keeper leads.
+
+        A rule that fails is logged, and the next rule follows. An outage of Postgres is raised, since it affects all rules.
         """
         self.has_more = False
         if not self._lead():
@@ -112,18 +113,18 @@ class Keeper:
             except Unavailable:
                 raise
             except (redis.RedisError, OSError) as error:
-                log.warning("%s waits for Redis: %s", rule.__name__, error)
+                log.warning("%s is waiting for Redis: %s", rule.__name__, error)
             except Exception:
-                log.exception("%s failed; the next round tries again", rule.__name__)
+                log.exception("%s failed; the next round retries it", rule.__name__)
         return True
 
     def end(self) -> None:
-        """Do no more rounds, and let another worker's keeper do them at once."""
+        """Stop leading, so that another worker's keeper leads at once."""
         self._maintenance.abdicate()
 
     def check_epoch(self) -> None:
-        """Rule 1. Redis repeats the epoch, and the number of the last round: a greater one than this round's is from a time
-        that this database has forgotten, a smaller one than it was told from a time to which Redis has gone back.
+        """Rule 1. Redis stores the epoch and the number of the last round (the beat). A greater beat than this round's means
+        that this database was restored; a smaller beat than the last one written means that Redis was.
         """
         epoch = self._maintenance.epoch()
         remembered = _remembered(self._redis.get(EPOCH_KEY))
@@ -136,17 +137,17 @@ class Keeper:
             return
         if remembered is not None and remembered.epoch == epoch and remembered.beat > self._beat:
             if not self._lead() or remembered.beat <= self._beat:
-                return  # another keeper has told Redis meanwhile
+                return  # another keeper has written to Redis meanwhile
             log.warning(
                 "Postgres is older than Redis (restored from a backup?): sending every ready step again"
             )
             epoch = self._maintenance.new_epoch()
         else:
-            log.warning("Redis lost its memory (or is new): sending every ready step again")
-        noticed = self._maintenance.now()  # what is sent from here on is not sent twice
+            log.warning("Redis lost data (or is new): sending every ready step again")
+        noticed = self._maintenance.now()  # steps that are sent after this are not sent twice
         while lost := self._maintenance.take_forgotten(noticed, _BATCH):
             if not self._send("forgotten", lost):
-                return  # Redis is away again: the next round finds the key missing
+                return  # Redis is down again: the next round finds the key missing
             if len(lost) < _BATCH:
                 break
             if not self._lead():
@@ -160,12 +161,12 @@ class Keeper:
     def publish_outbox(self) -> None:
         """Rule 2."""
         until = time.monotonic() + _TURN_S
-        while owed := self._outbox.take(_BATCH, _AGAIN_S):
-            log.info("publishing %d message(s) that were left behind", len(owed))
+        while pending := self._outbox.take(_BATCH, _AGAIN_S):
+            log.info("publishing %d pending message(s)", len(pending))
             signal("keeper.taken")
-            is_sent = self._dispatch.send([item for item in owed if isinstance(item, StepMessage)])
-            self._dispatch.continue_canvases([item for item in owed if not isinstance(item, StepMessage)])
-            if not is_sent or not self._goes_on(len(owed), until):
+            is_sent = self._dispatch.send([item for item in pending if isinstance(item, StepMessage)])
+            self._dispatch.continue_canvases([item for item in pending if not isinstance(item, StepMessage)])
+            if not is_sent or not self._takes_more(len(pending), until):
                 break
 
     def expire_leases(self) -> None:
@@ -175,28 +176,28 @@ class Keeper:
             self._end_step(step, self._duties.fail_exhausted)
 
     def expire_waits(self) -> None:
-        """Rule 5: steps that nobody answered in time."""
+        """Rule 5: waits that nobody answered in time."""
         for step in self._maintenance.expired_waits(_BATCH):
             self._end_step(step, self._duties.expire)
 
     def end_overdue(self) -> None:
-        """Rule 5: runs whose deadline has come."""
+        """Rule 5: runs past their deadline."""
         for run_id in self._maintenance.overdue_runs(_BATCH):
             self._end_run(run_id, self._end_overdue)
 
     def _end_overdue(self, run_id: str) -> None:
         if self._control.end_overdue(run_id):
-            log.warning("the deadline of a run has come", extra={"run_id": run_id})
+            log.warning("run reached its deadline", extra={"run_id": run_id})
             self._dispatch.after_end(run_id)
 
     def end_orphans(self) -> None:
-        """Runs that were delegated by one that is over, once a second."""
+        """Rule 5, once a second: delegated runs whose parent has ended."""
         if self._is_time_for("orphans"):
             for run_id in self._maintenance.orphans(_BATCH):
                 self._end_run(run_id, self._control.cancel)
 
     def end_abandoned(self) -> None:
-        """Runs in a batch that was cancelled by somebody who did not come to its end, once a second."""
+        """Finish interrupted cancels of batches, once a second."""
         if self._is_time_for("abandoned"):
             self._duties.cancel_abandoned()
 
@@ -204,18 +205,18 @@ class Keeper:
         """Rule 6, once a second."""
         if self._is_time_for("stalled"):
             for run_id in self._duties.stalled(_BATCH):
-                self._send("following", list(self._duties.schedule_next(run_id)))
+                self._send("next", list(self._duties.schedule_next(run_id)))
 
     def send_due(self) -> None:
-        """Rule 5: timers, and the runs of a batch, of which there may be many."""
+        """Rule 5: timers, and the first steps of batches, which may be many."""
         until = time.monotonic() + _TURN_S
         while due := self._maintenance.take_due(_BATCH):
-            if not self._send("due", due) or not self._goes_on(len(due), until):
+            if not self._send("due", due) or not self._takes_more(len(due), until):
                 break
 
     def resend_lost(self) -> None:
-        """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent
-        again whatever its queue holds, each time after twice the patience.
+        """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent again
+        anyway, each time after twice the wait.
         """
         if not self._is_time_for("lost"):
             return
@@ -225,15 +226,15 @@ class Keeper:
             self._send("lost", self._maintenance.take_lost(empty, self._resend_after_s, _BATCH))
         self._send("long waiting", self._maintenance.take_overdue(_PATIENCE_S, _BATCH))
 
-    def _goes_on(self, taken: int, until: float) -> bool:
-        """Whether a rule takes a further batch; not for so long that the other rules come too late."""
+    def _takes_more(self, taken: int, until: float) -> bool:
+        """Return True when the rule may take another batch: the last one was full, and the other rules need not wait yet."""
         if taken < _BATCH:
             return False
         self.has_more = time.monotonic() > until
         return not self.has_more and self._lead()
 
     def _is_time_for(self, what: str) -> bool:
-        """Once a second."""
+        """Return True once a second."""
         now = time.monotonic()
         if now < self._not_before.get(what, 0.0):
             return False
@@ -246,7 +247,7 @@ class Keeper:
         except Unavailable:
             raise
         except Exception:
-            log.exception("a step can't be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
+            log.exception("step could not be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
 
     def _end_run(self, run_id: str, end: Callable[[str], object]) -> None:
         try:
@@ -254,18 +255,18 @@ class Keeper:
         except Unavailable:
             raise
         except Exception:
-            log.exception("a run can't be ended", extra={"run_id": run_id})
+            log.exception("run could not be ended", extra={"run_id": run_id})
 
     def _lead(self) -> bool:
         beat = self._maintenance.lead(self._lease_s)
         if beat is None:
-            self._remembered = 0  # from now on another keeper tells Redis
+            self._remembered = 0  # another keeper writes to Redis now
             return False
         self._beat = beat
         return True
 
     def _send(self, why: str, sends: list[StepMessage]) -> bool:
-        """False: Redis is away."""
+        """Send messages; False when Redis does not answer."""
         if not sends:
             return True
         log.info("sending %d %s step(s)", len(sends), why)
@@ -274,7 +275,7 @@ class Keeper:
 
 
 class KeeperThread(threading.Thread):
-    """Does the keeper's rounds each `every_s`, and at once when somebody submits by SQL."""
+    """Run the keeper every `every_s`, and at once after a submit by SQL."""
 
     def __init__(self, keeper: Keeper, pool: Pool, *, every_s: float, standby_s: float) -> None:
         super().__init__(name="agno-keeper", daemon=True)
@@ -294,17 +295,17 @@ class KeeperThread(threading.Thread):
                 for _ in listener.notifies(timeout=pause_s, stop_after=1):
                     pass
             except _ERRORS as error:
-                log.warning("the keeper's round was cut short: %s", error)
+                log.warning("a keeper's round was interrupted: %s", error)
                 _close(listener)
                 listener = None
                 self._stopping.wait(self._every_s)
             except Exception:
-                log.exception("the keeper's round failed; the next one follows")
+                log.exception("a keeper's round failed; the next one follows")
                 self._stopping.wait(self._standby_s)
         try:
             self._keeper.end()
         except _ERRORS as error:
-            log.info("another keeper leads when this one's time is over: %s", error)
+            log.info("the keeper could not hand over; another one leads when its lease expires: %s", error)
         _close(listener)
 
     def stop(self) -> None:
@@ -312,19 +313,19 @@ class KeeperThread(threading.Thread):
 
 
 class LeaseRenewer(threading.Thread):
-    """Renews the leases of all steps that this worker carries, in one statement each `every_s`."""
+    """Renew the leases of all active steps of this worker in one statement, every `every_s`."""
 
     def __init__(
         self,
         claims: Claims,
-        carried: Callable[[], Iterable[str]],
+        active: Callable[[], Iterable[str]],
         lose: Callable[[set[str]], None],
         *,
         every_s: float,
     ) -> None:
         super().__init__(name="agno-renewal", daemon=True)
         self._claims = claims
-        self._carried = carried
+        self._active = active
         self._lose = lose
         self._every_s = every_s
         self._stopping = threading.Event()
@@ -332,8 +333,8 @@ class LeaseRenewer(threading.Thread):
     def run(self) -> None:
         while not self._stopping.wait(self._every_s):
             try:
-                if carried := list(self._carried()):
-                    self._lose(self._claims.renew(carried))
+                if active := list(self._active()):
+                    self._lose(self._claims.renew(active))
             except _ERRORS as error:
                 log.warning("leases were not renewed: %s", error)
             except Exception:
@@ -349,7 +350,7 @@ class _Remembered(NamedTuple):
 
 
 def _remembered(value: Any) -> _Remembered | None:
-    """What Redis repeats; None: nothing, or nothing of ours."""
+    """Return the epoch and the beat that Redis stores, or None."""
     epoch, _, beat = (value or b"").decode(errors="replace").partition(" ")
     return _Remembered(epoch, int(beat) if beat.isdecimal() else 0) if epoch else None
 

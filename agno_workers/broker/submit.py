@@ -1,4 +1,4 @@
-"""A call of `agno.run`, made by Celery's own means, as a RunRequest."""
+"""Convert a Celery call of `agno.run` to a RunRequest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agno_workers.core.request import RunRequest, run_request
 from agno_workers.core.run import Canvas
 
 MakeRequest = Callable[..., RunRequest]
-"""Makes the request of another kind of run, from the same arguments as `request_from_call` passes on: see `wiring.REQUESTS`."""
+"""A maker of requests for another kind of run; see `wiring.REQUESTS`."""
 
 
 def request_from_call(
@@ -20,10 +20,10 @@ def request_from_call(
     kinds: Mapping[str, MakeRequest] | None = None,
     **options: Any,
 ) -> RunRequest:
-    """`args` are inputs, `kwargs` hold agent, input and RunOptions, `options` are the further SubmitOptions.
+    """Return the request of a call. `args` are inputs, `kwargs` hold agent, input and RunOptions, `options` are other SubmitOptions.
 
-    An agent `PREFIX:NAME`, such as `knowledge:docs`, is a run of another kind; `kinds` has a maker of its request by prefix.
-    Raises InvalidInput, which names what is wrong.
+    An agent `PREFIX:NAME`, such as `knowledge:docs`, asks for a run of another kind; `kinds` maps the prefix to its maker.
+    Raises InvalidInput.
     """
     given = dict(kwargs)
     agent, last = given.pop("agent", None), given.pop("input", None)

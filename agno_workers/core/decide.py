@@ -1,4 +1,4 @@
-"""The move after a model's reply. Pure: values in, one of four moves out; the engine executes it."""
+"""Decide the next move of a run after a model's reply. Pure: values in, one of four moves out; the engine executes it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """The run fails for a reason that another attempt would not change."""
+    """The run fails; another attempt would not help."""
 
     message: str
     reason: str
     type: str = "RunFailed"
     """The name of the error that the caller gets."""
     content: Any = None
-    """The last text, kept with the run."""
+    """The last text, stored with the run."""
 
 
 class FanOut(msgspec.Struct, frozen=True):
-    """Run these tools side by side; the last result wakes the next turn."""
+    """Execute these tool calls in parallel; the last result starts the next turn."""
 
     calls: tuple[ToolCall, ...]
 
 
 class AskAgain(msgspec.Struct, frozen=True):
-    """Take another turn at once: the model paused, or its answer did not fit and `note` tells it so."""
+    """Start another turn at once: the model paused, or its answer did not fit the schema and `note` tells it so."""
 
     note: Message | None = None
 
@@ -95,8 +95,8 @@ def decide(
 
 
 def not_called(reply: Reply, reason: str) -> tuple[Message, ...]:
-    """Return a result for each call of a last reply: no provider takes a transcript without them, and the next run of the
-    session may have this one in its history.
+    """Return an error result for each call of a last reply. Providers refuse a transcript with a call that has no result, and
+    the next run of the session may have this one in its history.
     """
     return tuple(
         Message("tool", (ToolResult(call.id, call.name, f"{call.name} was not called: the run ended ({reason}).", True),))
@@ -126,7 +126,7 @@ _MISFIT = "Your answer does not fit the required JSON schema: "
 
 
 def schema_reminders(messages: Iterable[Message]) -> int:
-    """Count our reminders about answers that did not fit."""
+    """Count the reminders that an answer did not fit the schema."""
     return sum(message.role == "user" and message.text.startswith(_MISFIT) for message in messages)
 
 

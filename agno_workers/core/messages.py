@@ -1,7 +1,7 @@
-"""What models and people say to each other: messages made of parts, and what a model call takes and gives.
+"""Messages made of parts, and the request and reply of a model call.
 
-Everything here is a frozen value that msgspec turns to JSON and back without loss, because messages are
-stored as rows and cross processes. Bytes travel as base64 text in `data`.
+All are frozen values that msgspec converts to JSON and back without loss, since messages are stored as rows. Bytes are base64
+text in `data`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class File(Part, frozen=True, tag="file"):
 
 
 class Reasoning(Part, frozen=True, tag="reasoning"):
-    """Thinking that a model showed. `opaque` is the provider's own block (signature, encrypted content):
-    it goes back to the same provider untouched on the next turn, and to no other.
+    """The visible thinking of a model. `opaque` is the provider's own block (signature, encrypted content): the next turn sends
+    it back unchanged to the same provider only.
     """
 
     text: str = ""
@@ -53,7 +53,7 @@ class Reasoning(Part, frozen=True, tag="reasoning"):
 
 
 class ToolCall(Part, frozen=True, tag="tool_call"):
-    """A model's wish to call a tool. `arguments` is the JSON text as the model wrote it, maybe broken."""
+    """A tool call that a model asks for. `arguments` is the model's JSON text, which may be invalid."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ class ToolCall(Part, frozen=True, tag="tool_call"):
 
 
 class ToolResult(Part, frozen=True, tag="tool_result"):
-    """What a tool gave back, or, with `is_error`, what went wrong in words that the model can read."""
+    """The result of a tool call; with `is_error`, an error message for the model."""
 
     call_id: str
     name: str
@@ -81,7 +81,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """All text parts, joined as they stand."""
+        """All text parts, joined without a separator."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
@@ -90,13 +90,13 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def user(*content: str | AnyPart) -> Message:
-    """A user's message from strings and parts, in order."""
+    """Return a user message of these strings and parts, in order."""
     return Message("user", tuple(Text(item) if isinstance(item, str) else item for item in content))
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens of one call or a sum of calls. `cached_tokens` and `cache_write_tokens` are part of
-    `input_tokens`; `reasoning_tokens` is part of `output_tokens`.
+    """The tokens of one call or of several. `cached_tokens` and `cache_write_tokens` are part of `input_tokens`;
+    `reasoning_tokens` is part of `output_tokens`.
     """
 
     input_tokens: int = 0
@@ -110,7 +110,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StopReason(StrEnum):
-    """Why a model stopped; the providers' words are mapped to these in `models/`."""
+    """The reason why a model stopped; `models/` maps the providers' words to these."""
 
     END = "end"
     TOOL_CALLS = "tool_calls"
@@ -121,7 +121,7 @@ class StopReason(StrEnum):
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool as a model sees it. `parameters` is a JSON schema of type object."""
+    """A tool as the model sees it. `parameters` is a JSON schema of type object."""
 
     name: str
     description: str
@@ -130,15 +130,15 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 
 class OutputSpec(msgspec.Struct, frozen=True):
-    """The shape the final answer must have: a JSON schema and a name for it."""
+    """The JSON schema of the final answer, and its name."""
 
     name: str
     schema: dict[str, Any]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a model is asked. None leaves the provider's default. Settings that a provider does not know
-    belong into `extra`, which is merged into the body of its request as it stands.
+    """The options of a model call. None means the provider's default. `extra` holds options of one provider: it is merged into
+    the body of the request.
     """
 
     temperature: float | None = None
@@ -163,7 +163,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one model call gave. `message.role` is always assistant; `model` is the name the provider reported."""
+    """The result of one model call. `message.role` is always assistant; `model` is the name that the provider reported."""
 
     message: Message
     stop: StopReason = StopReason.END
@@ -173,7 +173,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Delta(msgspec.Struct, frozen=True, tag_field="type", tag="delta", omit_defaults=True):
-    """A piece of a reply while it is being written; for watching only, never stored as truth."""
+    """A piece of a reply while the model writes it; it is for live display and is not stored."""
 
     text: str = ""
     reasoning: str = ""

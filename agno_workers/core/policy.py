@@ -1,4 +1,4 @@
-"""How often to try again, and how long to wait in between. Pure: the random number is an argument."""
+"""The number of attempts, and the waits between them. Pure: the random number is an argument."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """How often a model call is attempted before the run fails (a tool: before the model is told), and the waits in between."""
+    """The attempts of a model call before the run fails, or of a tool call before the model gets the error; and the waits between."""
 
     attempts: int = 4
     first_delay_s: float = 1.0
@@ -24,21 +24,20 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 def delay_s(retry: Retry, attempt: int, random01: float, retry_after_s: float | None = None) -> float:
-    """Seconds to wait after failed attempt number `attempt` (1 = the first).
+    """Return the seconds to wait after failed attempt number `attempt` (1 = the first): exponential backoff with jitter.
 
-    Exponential back-off with jitter around it; a provider's Retry-After is a lower bound, since coming
-    earlier only costs another refusal. `random01` is a number in [0, 1).
+    A provider's Retry-After is a lower bound. `random01` is a number in [0, 1).
     """
     try:
         backoff = min(retry.max_delay_s, retry.first_delay_s * float(retry.factor) ** (attempt - 1))
-    except OverflowError:  # 2.0 ** 1024: an agent that is told to try for days
+    except OverflowError:  # 2.0 ** 1024, after very many attempts
         backoff = retry.max_delay_s
     jittered = backoff * (1 + retry.jitter * (2 * random01 - 1))
     return max(jittered, retry_after_s or 0.0)
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that a server asks us to wait, or None: from retry-after-ms, or Retry-After in seconds or as a date."""
+    """Return the seconds that a server asks to wait, from retry-after-ms or Retry-After (seconds or a date); None without them."""
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     value = headers.get("retry-after")

@@ -1,4 +1,4 @@
-"""The outside world as the engine sees it: small Protocols that models, embedders and the run store implement."""
+"""The Protocols that models, embedders and the run store implement for the engine."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ class Model(Protocol):
     """One language model of one provider."""
 
     name: str
-    """The name it resolves by, `provider:model`."""
+    """The name that it resolves by, `provider:model`."""
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
-        """Ask once, and wait for the whole reply; `emit` is called with each piece as it arrives.
+        """Call the model once and return the whole reply; `emit` gets each piece as it arrives.
 
-        `emit` may raise to stop the call early (the run was cancelled): the connection is closed, the
-        exception goes up unchanged.
-
-        Raises ModelUnavailable (try later, see `retry_after_s`) or ModelRejected (final). It does not
-        retry by itself: retries are steps, so that they are visible, durable and bounded in one place.
+        `emit` may raise to stop the call (the run was cancelled): the connection is closed, and the exception is raised
+        unchanged. Raises ModelUnavailable (retry later, see `retry_after_s`) or ModelRejected (final). It does not retry: the
+        engine does, so that retries are visible, durable and limited in one place.
         """
         ...
 
@@ -41,52 +39,52 @@ class Embedder(Protocol):
     """One embedding model of one provider."""
 
     name: str
-    """The name it resolves by, `openai:text-embedding-3-small`: vectors of one name can be compared."""
+    """The name that it resolves by, such as `openai:text-embedding-3-small`: vectors of one name can be compared."""
     max_tokens: int
-    """Of one text; more is cut off."""
+    """The most tokens of one text; more are cut off."""
     batch_texts: int
-    """Texts of one call at the most."""
+    """The most texts of one call."""
     batch_tokens: int
-    """Tokens of one call at the most."""
+    """The most tokens of one call."""
 
     @property
     def dimensions(self) -> int:
-        """Of each vector. May ask the provider, the first time; raises as `embed` does then."""
+        """The length of each vector. The first read may call the provider, and raises as `embed` does."""
         ...
 
     def embed(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Any:
-        """One vector a text, as a numpy array `(len(texts), dimensions)` float32 of unit length.
+        """Return one vector per text, as a numpy array `(len(texts), dimensions)` float32 of unit length.
 
-        Raises ModelUnavailable (try later, see `retry_after_s`) or ModelRejected (final). It does not retry by itself.
+        Raises ModelUnavailable (retry later, see `retry_after_s`) or ModelRejected (final). It does not retry.
         """
         ...
 
 
 @runtime_checkable
 class CountingEmbedder(Embedder, Protocol):
-    """An embedder that knows what a call took."""
+    """An embedder that reports the tokens of a call."""
 
     def embed_counted(self, texts: Sequence[str]) -> tuple[Any, int]:
-        """As `embed`, and the tokens that were used."""
+        """Return the vectors of `embed`, and the tokens used."""
         ...
 
 
 @runtime_checkable
 class BatchEmbedder(Embedder, Protocol):
-    """An embedder whose provider takes texts in for later, at a lower price."""
+    """An embedder whose provider has a batch API, at a lower price."""
 
     def start(self, texts: Sequence[str], key: str) -> str:
-        """Hand in a batch, with `key` in its metadata; gives its id. Raises as `embed` does."""
+        """Start a batch with `key` in its metadata, and return its id. Raises as `embed` does."""
         ...
 
     def find(self, key: str) -> str | None:
-        """The id of the batch that was handed in with this key; None: there is none."""
+        """Return the id of the batch that was started with this key, or None."""
         ...
 
     def poll(self, id: str) -> Any | None:
-        """The vectors as `embed` gives them, in the order of the texts; None: not yet.
+        """Return the vectors in the order of the texts, or None while the batch is not done. Safe to repeat.
 
-        What a batch that has ended did not bring, `embed` brings: raises as it does. Safe to repeat.
+        Texts that an ended batch did not embed are embedded by `embed`; raises as it does.
         """
         ...
 
@@ -106,9 +104,9 @@ class ToolTransaction(Protocol):
 
 
 class Journal(Protocol):
-    """The run store, as far as the engine needs it: `runs.claim.Claims` and `runs.commit.Commits`.
+    """The part of the run store that the engine uses; `runs.journal.RunJournal` implements it.
 
-    Each call is one transaction and safe to repeat. Raises Unavailable where the store cannot be reached.
+    Each call is one transaction and safe to repeat. Raises Unavailable when the store cannot be reached.
     """
 
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None: ...

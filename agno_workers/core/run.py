@@ -1,29 +1,29 @@
-"""A run and its steps: the words for where they are, and how they move.
+"""A run and its steps: their statuses, and how they move from one to the next.
 
-The life of a run:
+The statuses of a run:
 
-    submit ──▶ queued ──claim──▶ running ──────────────▶ done        an answer, or what a limit left of it
+    submit ──▶ queued ──claim──▶ running ──────────────▶ done        it has an answer
                   │                 │  ▲
-                  │                 ▼  │ chord body      ▶ failed      `error` says why
+                  │                 ▼  │ chord body      ▶ failed      `error` has the reason
                   │              waiting
                   └──────cancel─────┴───────────────────▶ cancelled   generation + 1: late results are refused
 
-`waiting`: no turn is under way; tools are out, and the last one in wakes the next turn.
+`waiting`: its tools are running, and the last result starts the next turn.
 
-The life of a step:
+The statuses of a step:
 
     ready ──claim──▶ running ──▶ done                 the first result of its generation is recorded, a later one refused
-      ▲ ▲               │   ├──▶ unknown              a `once` step that a crash cut short: never run again by itself
-      │ └─retry, lease──┘   ├──▶ dead                 attempts used up
-      │                     └──▶ waiting              the same, where a person is to find out
-      └──approve, answer── waiting ──▶ done           a person, somebody outside, or a child run (see WaitsFor)
+      ▲ ▲               │   ├──▶ unknown              a crash interrupted a `once` step: it is not executed again
+      │ └─retry, lease──┘   ├──▶ dead                 no attempt is left
+      │                     └──▶ waiting              as `unknown`, and a person is asked whether it took effect
+      └──approve, answer── waiting ──▶ done           a person, an outside system or a child run ended it (see WaitsFor)
     (ready, running, waiting) ──cancel, deadline──▶ cancelled
 
-A failed run may be sent again (retry): it is `queued` in the next generation, and goes on from its last good turn.
-A run that is paused keeps its status; no step of it is claimed until it is resumed.
+A retry of a failed run makes it `queued` in the next generation; it continues after its last good turn.
+A paused run keeps its status; none of its steps is claimed until it is resumed.
 
-A step that is `ready` may have `not_before` (a timer): the keeper sends it when that has come.
-The check constraints of `database/tables/runs.py` repeat these two lists; a test holds them together.
+A `ready` step may have a timer (`not_before`): the keeper sends it at that time.
+The check constraints of `database/tables/runs.py` repeat these two lists; a test compares them.
 """
 
 from __future__ import annotations
@@ -76,34 +76,34 @@ class StepKind(StrEnum):
     TOOL = "tool"
     DELEGATE = "delegate"
     SCAN = "scan"
-    """Of an ingestion: find the sources."""
+    """Find the sources of an ingestion."""
     INGEST = "ingest"
-    """Read a batch of documents, and cut them into chunks."""
+    """Read a batch of documents and cut them into chunks."""
     EMBED = "embed"
-    """The vectors of a batch of chunks."""
+    """Make the vectors of a batch of chunks."""
     FINALIZE = "finalize"
-    """What comes at the end of an ingestion."""
+    """Finalize an ingestion."""
 
 
 class WaitsFor(StrEnum):
-    """What a `waiting` step waits for."""
+    """The event that ends the wait of a `waiting` step."""
 
     CONFIRMATION = "confirmation"
     """A person approves or rejects the call."""
     ANSWER = "answer"
     """A person fills in arguments that the model must not choose."""
     EXECUTION = "execution"
-    """Somebody outside executes the call and brings its result."""
+    """An outside system executes the call and returns its result."""
     RESOLUTION = "resolution"
-    """A `once` tool was cut short: a person finds out whether it took effect."""
+    """A `once` tool was interrupted: a person finds out whether it took effect."""
     RUN = "run"
-    """A delegation: the child run's end."""
+    """The child run of a delegation ends."""
     WINDOW = "window"
-    """Of an ingestion, vectors to be made: its turn, since only so many of a run are sent at a time."""
+    """The embedding window of an ingestion has room; only so many `embed` steps of a run are sent at a time."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One agent working on one input, as its row stands."""
+    """A row of `agno.run`: one agent working on one input."""
 
     id: str
     agent: str
@@ -119,17 +119,17 @@ class Run(msgspec.Struct, frozen=True):
     content: Any = None
     """The answer: text, or the JSON value of `output_schema`. None until the run has ended."""
     reason: str | None = None
-    """Why it ended: `end`, `length`, `refusal`, or the name of the limit that it met, as `limit:turns`."""
+    """Why it ended: `end`, `length`, `refusal`, or the limit that it reached, such as `limit:turns`."""
     error: dict[str, Any] | None = None
-    """`{"type", "message", "ids"}` of a failed run."""
+    """The error of a failed run: `{"type", "message", "ids"}`."""
     usage: Usage = Usage()
     turns: int = 0
     tool_calls: int = 0
     cost_usd: float = 0.0
-    """By the agent's `prices`; 0 without."""
+    """The cost by the agent's `prices`; 0 without prices."""
     parent_step_id: str | None = None
     depth: int = 0
-    """How many delegations lead to it."""
+    """The number of delegations above it."""
     forked_from: str | None = None
     batch_id: str | None = None
     batch_position: int | None = None
@@ -141,7 +141,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One unit of a run that one Celery task carries, as its row stands."""
+    """A row of `agno.step`: one unit of a run, executed by one Celery task."""
 
     id: str
     run_id: str
@@ -151,20 +151,20 @@ class Step(msgspec.Struct, frozen=True):
     status: StepStatus
     queue: str
     name: str = ""
-    """The tool's (the agent's) name; empty for a turn."""
+    """The name of the tool or, for a delegation, of the agent; empty for a turn."""
     seq: int = 0
-    """Where in the transcript its first message goes."""
+    """The position of its first message in the transcript."""
     effect: str | None = None
     attempt: int = 0
     worker: str | None = None
     error: dict[str, Any] | None = None
-    """Why the last attempt failed, also where a later one succeeded."""
+    """The error of the last failed attempt, also when a later attempt succeeded."""
     waits_for: WaitsFor | None = None
     expires_at: datetime | None = None
     answer: dict[str, Any] | None = None
-    """What a person said to it: `{"verdict", "by", "note", "values"}`."""
+    """A person's answer: `{"verdict", "by", "note", "values"}`."""
     child_run_id: str | None = None
-    """Of a delegation: the run that it waits for."""
+    """The run that a delegation waits for."""
     not_before: datetime | None = None
     created_at: datetime | None = None
     sent_at: datetime | None = None
@@ -173,7 +173,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Celery's options of the task that a run stands for, kept with the run until it ends."""
+    """The Celery options of the task that started a run; the run stores them until it ends."""
 
     link: list[Any] = []
     link_error: list[Any] = []
@@ -186,7 +186,7 @@ class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunOutput(msgspec.Struct, frozen=True):
-    """What a caller gets of a run that has ended."""
+    """The result of a run that has ended."""
 
     run_id: str
     agent: str

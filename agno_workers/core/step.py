@@ -16,7 +16,7 @@ from agno_workers.core.run import RunKind, StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy
 
 Queue = Literal["agents", "tools", "knowledge"]
-"""A queue by the role that it has in the settings."""
+"""The role of a queue in the settings."""
 
 
 class StepType(NamedTuple):
@@ -46,7 +46,7 @@ FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.sta
 
 
 class StepMessage(msgspec.Struct, frozen=True):
-    """A pending message for Celery: a step that is ready. It carries ids only."""
+    """A pending message for Celery: the ids of a ready step."""
 
     outbox_id: int | None
     run_id: str
@@ -58,7 +58,7 @@ class StepMessage(msgspec.Struct, frozen=True):
 
 
 class CanvasContinuation(msgspec.Struct, frozen=True):
-    """A pending part of a user's canvas: what comes after an ended run, or the body of a chord."""
+    """A pending part of a user's canvas: the tasks after an ended run, or the body of a chord."""
 
     outbox_id: int
     ended_run_id: str | None = None
@@ -70,12 +70,12 @@ class Submitted(msgspec.Struct, frozen=True):
 
     run_id: str
     created: bool
-    """False: the id or the idempotency key was known, and this is the existing run."""
+    """False: a run with this id or idempotency key exists already, and is returned."""
     send: StepMessage | None
 
 
 class ClaimedStep(msgspec.Struct, frozen=True):
-    """The right to execute one step, with all that its worker needs to know of the step and its run."""
+    """The right to execute one step, with the data of the step and its run that the worker needs."""
 
     step_id: str
     run_id: str
@@ -83,7 +83,7 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     kind: StepKind
     key: str
     seq: int
-    """Where in the transcript its first message goes."""
+    """The position of its first message in the transcript."""
     attempt: int
     max_attempts: int
     tries: int
@@ -93,13 +93,13 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     """When the run was submitted."""
     name: str = ""
     call: dict[str, Any] | None = None
-    """The arguments of the step: a ToolCall of a tool step; other kinds keep what they need."""
+    """The arguments of the step: a ToolCall for a tool step; other kinds store their own."""
     effect: Effect | None = None
     policy: Policy = Policy()
     answer: dict[str, Any] | None = None
-    """A person's answer to it: `{"verdict", "by", "note", "values"}`."""
+    """A person's answer: `{"verdict", "by", "note", "values"}`."""
     reconciling: bool = False
-    """The last attempt of a `once` tool was cut short: its reconcile hook comes first."""
+    """The last attempt of a `once` tool was interrupted: call its reconcile hook first."""
     tenant: str = "default"
     priority: int | None = None
     session_id: str | None = None
@@ -149,7 +149,7 @@ class ExhaustedStep(msgspec.Struct, frozen=True):
 
 
 class ExpiredWait(msgspec.Struct, frozen=True):
-    """A waiting step that a person answers now, or that nobody answered in time."""
+    """A waiting step that a person answers now, or whose time to answer has expired."""
 
     step_id: str
     run_id: str
@@ -159,7 +159,7 @@ class ExpiredWait(msgspec.Struct, frozen=True):
     seq: int
     waits_for: WaitsFor
     attempt: int
-    """The attempt after which it began to wait: an answer about an earlier one comes too late."""
+    """The attempt after which it began to wait; an answer about an earlier attempt is refused."""
     call_id: str | None = None
     policy: Policy = Policy()
 
@@ -181,7 +181,7 @@ class ToolStep(msgspec.Struct, frozen=True):
     max_attempts: int
     policy: Policy = Policy()
     child: ChildRun | None = None
-    """The run that a delegation starts; then no worker executes the step itself."""
+    """The run that a delegation starts; no worker executes the step itself."""
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -202,19 +202,19 @@ class TurnRecord(msgspec.Struct, frozen=True):
 
 
 class CommitResult(msgspec.Struct, frozen=True):
-    """The effect of a commit. `recorded` False: another result was first, or the run is over; this one was discarded."""
+    """The effect of a commit. `recorded` is False when another result came first or the run has ended: this one was discarded."""
 
     recorded: bool
     sends: tuple[StepMessage, ...] = ()
     body: StepMessage | None = None
-    """The turn that the last tool of a fan-out wakes; it is sent then, not now."""
+    """The turn that the last tool of a fan-out starts; it is sent then, not now."""
     barrier_id: str | None = None
     children: tuple[StepMessage, ...] = ()
-    """The first turns of the runs that a fan-out delegates to."""
+    """The first turns of the delegated runs of a fan-out."""
     parent_run_id: str | None = None
-    """At the end of a delegated run: the run whose turn it may have woken."""
+    """Set when a delegated run ends: the run whose next turn that may start."""
     continues: tuple[str, str | None] | None = None
-    """At the end of a run in a user's canvas: `(run_id, chord_id)`."""
+    """Set when a run in a user's canvas ends: `(run_id, chord_id)`."""
 
 
 NOT_RECORDED = CommitResult(False)

@@ -1,4 +1,4 @@
-"""Small text tools that errors and inputs share."""
+"""Small text helpers for errors and inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` with the nearest known name, or an empty string where none is near."""
+    """Return ` Did you mean 'x'?` with the nearest known name, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

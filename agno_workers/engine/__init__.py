@@ -1,1 +1,1 @@
-"""One run, step by step: the only place where rooms and walls meet while a run moves."""
+"""The agent loop: turns and tool calls."""

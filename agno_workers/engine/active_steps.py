@@ -1,4 +1,4 @@
-"""Which steps this process carries, and which of them it has lost meanwhile: cancelled, or taken over."""
+"""The steps that this process executes, and those that it has lost: cancelled, or taken over by another worker."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 from agno_workers.errors import Unavailable
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 
 class Stopped(Exception):
-    """Raised inside a step that this process no longer holds, to leave it early; its result would be refused."""
+    """Raised inside a step that this process no longer holds, to leave it early: its result would be discarded."""
 
 
 class ActiveSteps:
-    """The steps under way in this process. The renewal marks those that it could not hold.
+    """The steps that run in this process. The lease renewer marks those that it has lost.
 
-    A child of a prefork worker has no renewal, which runs in the main process: there `is_held` asks the database, at most
-    once a second, and only when somebody wants to know.
+    A child of a prefork worker has no lease renewer, which is a thread of the main process: there `is_held` asks the database,
+    at most once a second, when a caller asks whether the step is lost.
     """
 
     def __init__(self, is_held: Callable[[str], bool]) -> None:
@@ -28,25 +28,25 @@ class ActiveSteps:
         self._lock = threading.Lock()
         self._lost: dict[str, list[threading.Event]] = {}
         self.is_renewed = False
-        """Whether this process renews its leases itself."""
+        """True when this process renews its own leases."""
 
     @contextmanager
     def step(self, step_id: str) -> Iterator[Callable[[], bool]]:
-        """Carry a step; gives a question: is it lost?"""
+        """Register a step while it is executed; yield a function that returns whether the step is lost."""
         event = threading.Event()
-        with self._lock:  # a step may be carried twice here: both are told
+        with self._lock:  # this process may execute a step twice: both executions get the event
             self._lost.setdefault(step_id, []).append(event)
-        look_at = time.monotonic() + _LOOK_EVERY_S
+        check_at = time.monotonic() + _CHECK_EVERY_S
 
         def is_lost() -> bool:
-            nonlocal look_at
-            if not event.is_set() and not self.is_renewed and time.monotonic() >= look_at:
-                look_at = time.monotonic() + _LOOK_EVERY_S
+            nonlocal check_at
+            if not event.is_set() and not self.is_renewed and time.monotonic() >= check_at:
+                check_at = time.monotonic() + _CHECK_EVERY_S
                 try:
                     if not self._is_held(step_id):
                         event.set()
                 except Unavailable:
-                    pass  # not known now; the result will be refused if it is so
+                    pass  # unknown for now; the result of a lost step will be discarded
             return event.is_set()
 
         try:

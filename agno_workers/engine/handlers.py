@@ -1,4 +1,4 @@
-"""What executes each kind of step: a row of `core.step.STEP_TYPES`, bound to code."""
+"""Handlers bind each kind of step, a row of `core.step.STEP_TYPES`, to its code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from agno_workers.core.step import CommitResult, ExhaustedStep
 
 RunStep = Callable[[str, str, int], CommitResult]
-"""Execute the step with these ids (run, step, generation), and return the messages to publish."""
+"""Execute the step with these ids (run, step, generation); return the messages to publish."""
 
 
 class Handler(NamedTuple):

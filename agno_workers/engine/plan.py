@@ -1,4 +1,4 @@
-"""An agent, made ready for its turns: its tools unpacked, its schema drawn up, its requests built and its answers read."""
+"""An agent prepared for its turns: collect its tools, make its schema, build its requests and read its answers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _DECLARED = (
     "prices",
     "retry",
 )
-"""The fields of an agent that are kept with its runs; tools and output_schema are code, and come from the worker."""
+"""The fields of an agent that are stored with its runs; tools and output_schema are code of the worker."""
 
 
 class AgentPlan(msgspec.Struct, frozen=True):
-    """An agent with its tools and its schema; made once in a process."""
+    """An agent with its tools and its schema; built once per process."""
 
     agent: Agent
     tools: dict[str, Tool]
@@ -44,9 +44,9 @@ class AgentPlan(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, agent: Agent, more: Sequence[Tool] = ()) -> AgentPlan:
-        """`more`: tools that features add to the agent's own.
+        """Build the plan of an agent; `more` are tools that features add.
 
-        Raises InvalidTool where a tool cannot be offered to a model, InvalidInput for a budget that cannot be kept.
+        Raises InvalidTool when a tool cannot be offered to a model, InvalidInput for a cost limit without prices.
         """
         if agent.limits.cost_usd is not None and agent.prices is None:
             raise InvalidInput(
@@ -61,14 +61,14 @@ class AgentPlan(msgspec.Struct, frozen=True):
         return cls(agent, tools, output, members, _definition(agent))
 
     def as_begun(self, content: dict[str, Any]) -> AgentPlan:
-        """Return the same plan with the agent as its definition stood when a run began."""
+        """Return the same plan with the agent's definition at the start of a run."""
         fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
         return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
     def request(
         self, claim: ClaimedStep, history: tuple[Message, ...] = (), context: Sequence[str] = ()
     ) -> ModelRequest:
-        """Build the next model call of a run. `context`: further parts of the system text."""
+        """Build the next model call of a run. `context` is more text for the system message."""
         return ModelRequest(
             messages=history + claim.messages,
             system="\n\n".join(part for part in (_system(self.agent, claim), *context) if part),
@@ -81,7 +81,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
         )
 
     def read(self, text: str) -> tuple[Any, str | None]:
-        """Read an answer by `output_schema`, and return `(content, misfit)`: `misfit` says why it does not fit, or is None."""
+        """Parse an answer by `output_schema`; return `(content, misfit)`, where `misfit` describes why it does not fit, or is None."""
         if self.agent.output_schema is None:
             return text, None
         try:
@@ -120,7 +120,7 @@ def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict
             )
         if not ACCEPTED_NAME.fullmatch(name):
             raise InvalidTool(
-                f"agent {name!r} cannot be a tool of {agent.name!r}: providers take 1 to 64 letters, digits, _ and -. Rename it.",
+                f"agent {name!r} cannot be a tool of {agent.name!r}: providers accept 1 to 64 letters, digits, _ and -. Rename it.",
                 agent=agent.name,
             )
     return members, tools
@@ -129,7 +129,7 @@ def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict
 def _delegation(member: Agent) -> ToolSpec:
     task = {
         "type": "string",
-        "description": "The task, with everything needed to do it: nothing else is passed on.",
+        "description": "The task, with everything needed to do it: the agent gets nothing else.",
     }
     return ToolSpec(
         member.name,
@@ -141,13 +141,13 @@ def _delegation(member: Agent) -> ToolSpec:
 def _definition(agent: Agent) -> Definition:
     content = {name: getattr(agent, name) for name in _DECLARED}
     if not isinstance(agent.model, str):
-        del content["model"]  # an object is code, too
+        del content["model"]  # a model object is code
     plain = msgspec.to_builtins(content, enc_hook=str)
     return Definition(hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest(), plain)
 
 
 def _system(agent: Agent, claim: ClaimedStep) -> str:
-    """Join description, instructions and facts. The time is that of the submit, so that a repeated turn asks the same."""
+    """Join description, instructions and facts. The time is that of the submit, so that a repeated turn sends the same text."""
     instructions = (
         agent.instructions
         if isinstance(agent.instructions, str)

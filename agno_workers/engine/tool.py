@@ -1,4 +1,4 @@
-"""One tool call; and the results that the keeper records for steps that no worker, or no person, brought to an end."""
+"""Execute one tool call; record results for steps that no worker or person ended, for the keeper."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from agno_workers.tools import execute
 
 log = logging.getLogger(__name__)
 DEPLOY = Retry(attempts=8)
-"""For a call that this worker has no code for: about two minutes, in which a deploy may bring a worker that has it."""
+"""The retry of a call without code in this worker: a deploy within two minutes may start a worker that has it."""
 
 
 def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Execute one tool call. Whatever the tool does, a result is recorded that the model can read."""
+    """Execute one tool call and record a result for the model, also when the tool fails."""
     signal("tool.received", run_id=run_id, step_id=step_id)
     claim = engine.journal.claim(StepKind.TOOL, run_id, step_id, generation)
     if claim is None:
@@ -66,14 +66,12 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         if cancelled.was_seen:
             return NOT_RECORDED
         if outcome.kind == "timeout" and claim.effect is Effect.ONCE:
-            return leave_unknown(
-                engine, claim, outcome.content
-            )  # its thread goes on, and nobody knows how far it comes
+            return leave_unknown(engine, claim, outcome.content)  # its thread may still take effect
         return finish(engine, claim, tool, outcome)
 
 
 class CancelProbe:
-    """`ctx.cancelled`. A tool that saw it true may return early, and its result does not count."""
+    """`ctx.cancelled`. A tool that saw it true may return early; its result is discarded."""
 
     def __init__(self, is_lost: Callable[[], bool]) -> None:
         self._is_lost = is_lost
@@ -85,10 +83,9 @@ class CancelProbe:
 
 
 def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome | None]:
-    """Return the tool of a call, and, where this worker cannot make the call, the outcome to record instead.
+    """Return the tool of a call, or the outcome to record when this worker cannot make the call.
 
-    A worker with other code than the worker that wrote the step may lack the agent or the tool: then the call is tried
-    again, since another worker may have it.
+    A worker with older code may lack the agent or the tool: then the call is retried, since another worker may have it.
     """
     try:
         plan = engine.plan(claim.agent)
@@ -138,7 +135,7 @@ def in_transaction(
 
 
 def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolOutcome) -> CommitResult:
-    """Record the outcome of a call; a call that may work later is released for another attempt, as long as it has one."""
+    """Record the outcome of a call, or release a call that may work later for another attempt, if one is left."""
     retry = tool.retry if tool else DEPLOY
     error = {"type": outcome.kind, "message": outcome.content[:1000], "ids": {}} if outcome.is_error else None
     if outcome.kind == "again" and claim.tries + 1 < retry.attempts:
@@ -146,7 +143,7 @@ def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolO
         engine.journal.retry(claim.step_id, claim.attempt, wait_s, error or {})
         return NOT_RECORDED
     if outcome.kind == "again" and claim.reconciling and tool is None:
-        return leave_unknown(engine, claim, outcome.content)  # nobody here could ask
+        return leave_unknown(engine, claim, outcome.content)  # no worker has the reconcile hook
     step_status = "dead" if outcome.kind == "again" else "done"
     recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), error, step_status)
     signal("tool.recorded")
@@ -154,7 +151,7 @@ def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolO
 
 
 def reconciled(engine: Engine, claim: ClaimedStep, tool: Tool, found: ToolOutcome) -> CommitResult:
-    """Record what a reconcile hook found. A hook that failed is tried again; a hook that does not know leaves the outcome open."""
+    """Record the finding of a reconcile hook. A failed hook is retried; a hook that does not know leaves the outcome unknown."""
     if not found.is_error:
         return finish(engine, claim, tool, found)
     if found.kind != "unknown" and claim.tries + 1 < tool.retry.attempts:
@@ -167,7 +164,7 @@ def as_message(claim: ClaimedStep, outcome: ToolOutcome) -> Message:
 
 
 def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
-    """End a step that has no attempt left: a turn fails its run, a tool call tells the model what is known of it."""
+    """End a step that has no attempt left: a turn fails its run, a tool call returns an error to the model."""
     ids = {"run_id": step.run_id, "step_id": step.step_id}
     text = (
         f"attempt {step.attempt} on {step.worker} ended without a result, and no further attempt is allowed"
@@ -178,12 +175,12 @@ def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
         return engine.journal.fail(step, error, "worker_lost", step_status="dead")
     if step.effect is Effect.ONCE:
         return leave_unknown(engine, step, text)
-    told = f"{step.name} failed: its worker died in each of {step.attempt} attempts."
-    return engine.journal.finish_tool(step, _result(step, told), error, step_status="dead")
+    text = f"{step.name} failed: its worker died in each of {step.attempt} attempts."
+    return engine.journal.finish_tool(step, _result(step, text), error, step_status="dead")
 
 
 def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -> CommitResult:
-    """Record that nobody knows whether a `once` tool took effect: its policy asks a person, or tells the model."""
+    """Record that it is unknown whether a `once` tool took effect: its policy asks a person or tells the model."""
     error = {
         "type": "OutcomeUnknown",
         "message": why,
@@ -196,7 +193,7 @@ def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -
 
 
 def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
-    """End a wait that nobody answered in time, as the policy of the tool says."""
+    """End a wait that nobody answered in time, by the policy of the tool."""
     text = f"Nobody answered within {step.policy.within_s:g} s."
     error: dict[str, Any] = {
         "type": "NobodyAnswered",
@@ -205,8 +202,8 @@ def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
     }
     answer = {"verdict": "expired", "by": None, "note": text}
     if step.waits_for is WaitsFor.RESOLUTION:
-        told = f"{text} {unknown(step.name)}"
-        return engine.journal.finish_tool(step, _result(step, told), error, "unknown", answer=answer)
+        result = _result(step, f"{text} {unknown(step.name)}")
+        return engine.journal.finish_tool(step, result, error, "unknown", answer=answer)
     match step.policy.on_timeout:
         case "approve" if step.waits_for is WaitsFor.CONFIRMATION:
             engine.journal.answer(
@@ -217,8 +214,8 @@ def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
             engine.journal.fail_unanswered(step, error)
             return NOT_RECORDED
         case _:
-            told = f"{step.name} was not called. {text}"
-            return engine.journal.finish_tool(step, _result(step, told), error, answer=answer)
+            result = _result(step, f"{step.name} was not called. {text}")
+            return engine.journal.finish_tool(step, result, error, answer=answer)
 
 
 def unknown(name: str) -> str:

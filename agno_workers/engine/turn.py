@@ -1,7 +1,7 @@
-"""The agent loop: one turn. Claim, prepare, ask, decide, commit; then the tools side by side, another turn, or the end.
+"""The agent loop: one turn. Claim, prepare, ask, decide, commit; then tool calls in parallel, another turn, or the end.
 
-A turn may be executed twice, after a crash or by two workers at once; the first commit wins. That is all the recovery there is:
-resuming a run is the same step again.
+A turn may be executed twice, after a crash or by two workers at once; the first commit wins. Recovery is to execute the same
+step again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from agno_workers.streams import Streams
 
 log = logging.getLogger(__name__)
 MAX_DEPTH = 8
-"""Delegations of delegations at most: agents that call each other in a ring come to an end."""
+"""The most levels of delegation, so that agents which call each other in a circle end."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Extension:
-    """The parts that a feature adds to agents: tools, a preparation of each turn, and a reaction to the end of a run."""
+    """The functions that a feature adds to agents: tools, a preparation of each turn, and a call after the end of a run."""
 
     tools: Callable[[Agent], Sequence[Tool]] = lambda _: ()
     prepare: Callable[[Turn], Turn] = lambda turn: turn
@@ -79,7 +79,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Engine:
-    """Everything that a step needs of the world; `wiring` builds it."""
+    """The services that a step uses; `wiring` builds it."""
 
     journal: Journal
     agent: Callable[[str], Agent]
@@ -102,7 +102,7 @@ class Engine:
         return self._plans[name]
 
     def plan_for(self, claim: ClaimedStep) -> AgentPlan:
-        """Return the agent as it was when the run began: a deploy changes its instructions for new runs only."""
+        """Return the plan with the agent's definition at the start of the run: a deploy changes instructions for new runs only."""
         plan, sha256 = self.plan(claim.agent), claim.definition
         if sha256 is None or sha256 == plan.definition.sha256:
             return plan
@@ -119,7 +119,7 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     signal("turn.received", run_id=run_id, step_id=step_id)
     claim = engine.journal.claim(StepKind.TURN, run_id, step_id, generation)
     if claim is None:
-        return NOT_RECORDED  # a duplicate, or cancelled
+        return NOT_RECORDED  # a duplicate, or the run was cancelled
     signal("turn.claimed", claim=claim)
     retry = Retry()
     try:
@@ -135,7 +135,7 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     except ModelRejected as error:
         return engine.journal.fail(claim, error.to_json(), "model_rejected")
     except Unavailable:
-        raise  # Postgres is away and nothing can be recorded: the lease runs out, and the turn is executed again
+        raise  # Postgres does not answer, so nothing can be recorded: the lease expires and the turn is executed again
     except Exception as error:  # a provider's outage, an agent that is not deployed here yet, a bug
         return try_later(engine, claim, retry, error)
 
@@ -165,7 +165,7 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
 
 
 def with_deadline(journal: Journal, turn: Turn) -> Turn:
-    """Set the agent's own deadline at the first turn that the agent takes (a fork has turns of another run before it)."""
+    """Set the agent's own deadline at the first turn of the run; turns that a fork copied do not count."""
     claim, limit = turn.claim, turn.agent.limits.deadline_s
     has_begun = claim.definition is not None
     if limit is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
@@ -175,7 +175,7 @@ def with_deadline(journal: Journal, turn: Turn) -> Turn:
 
 
 def with_history(journal: Journal, turn: Turn) -> Turn:
-    """Add the messages of the session's last runs, as many as the agent asks for."""
+    """Add the messages of the session's last runs, if the agent asks for them."""
     runs = turn.agent.history.runs
     if not (turn.claim.session_id and runs):
         return turn
@@ -220,8 +220,8 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
 
 
 def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCall) -> ToolStep:
-    """Return the step for a call: executed by a worker, or a run of its own. A call that cannot be made gets a step too, whose
-    result tells the model why.
+    """Return the step for a call: a worker executes it, or it starts a run of its own. A call that cannot be made gets a step
+    too, whose result tells the model why.
     """
     if (member := plan.members.get(call.name)) and claim.depth < MAX_DEPTH:
         with suppress(msgspec.ValidationError, msgspec.DecodeError):

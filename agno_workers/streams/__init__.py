@@ -1,6 +1,6 @@
-"""Live events of a run in a Redis Stream: for watching, never for truth. What matters is a row in Postgres.
+"""Live events of a run in a Redis stream, for display only: the facts are rows in Postgres.
 
-A stream may be short of events, or gone: who reads it goes on with the rows. So writing one never fails a step.
+A stream may lack events or be gone; readers then use the rows. A failed write never fails a step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PAUSE_AFTER_ERROR_S = 20.0
 
 
 class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One live event: a piece of a reply (`text`, `reasoning`) or a line that a tool emits (`line`)."""
+    """One live event: a piece of a reply (`text`, `reasoning`), or a line that a tool emits (`line`)."""
 
     id: str
     step_id: str
@@ -44,7 +44,7 @@ class Streams:
 
     @contextmanager
     def writer(self, run_id: str, step_id: str) -> Iterator[Writer]:
-        """Write a step's events, gathered for 50 ms each, flushed at the end."""
+        """Yield a writer of a step's events; it collects them for 50 ms each, and flushes at the end."""
         writer = Writer(self, run_id, step_id)
         try:
             yield writer
@@ -52,7 +52,7 @@ class Streams:
             writer.flush()
 
     def append(self, run_id: str, fields: dict[str, str]) -> None:
-        """Add one event; after a failure nothing is tried for 20 s, so that a step is not slowed by a Redis that is away."""
+        """Append one event. After a failure, events are dropped for 20 s, so that a Redis outage does not slow steps."""
         if time.monotonic() < self._silent_until:
             return
         key = _key(run_id)
@@ -66,16 +66,16 @@ class Streams:
                 pipe.execute()
         except redis.RedisError as error:
             self._silent_until = time.monotonic() + _PAUSE_AFTER_ERROR_S
-            log.warning("a live event was dropped: %s", error, extra={"run_id": run_id})
+            log.warning("dropped a live event: %s", error, extra={"run_id": run_id})
 
     def read(self, run_id: str, after: str = "0-0", wait_s: float = 0.0) -> list[Streamed]:
-        """Events after the one with id `after`; waits up to `wait_s` for the first. Empty also when Redis is away."""
+        """Return the events after the one with id `after`; wait up to `wait_s` for the first. Empty when Redis does not answer."""
         try:
             found: Any = self._client.xread(
                 {_key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None
             )
         except redis.RedisError as error:
-            log.warning("live events can't be read: %s", error, extra={"run_id": run_id})
+            log.warning("could not read live events: %s", error, extra={"run_id": run_id})
             time.sleep(wait_s)
             return []
         entries = found[0][1] if found else []
@@ -87,7 +87,7 @@ def _streamed(entry_id: bytes, fields: dict[bytes, bytes]) -> Streamed:
 
 
 class Writer:
-    """Gathers the pieces of one step, so that 200 tokens are not 200 round trips."""
+    """Collect the pieces of one step, so that 200 tokens are not 200 round trips."""
 
     def __init__(self, streams: Streams, run_id: str, step_id: str) -> None:
         self._streams = streams
@@ -109,7 +109,7 @@ class Writer:
             self.flush()
 
     def line(self, text: str) -> None:
-        """Show a line of progress at once."""
+        """Append a line of progress at once."""
         self._streams.append(self._run_id, {"step_id": self._step_id, "line": text})
 
     def flush(self) -> None:
