@@ -1,6 +1,6 @@
-"""Connections to Postgres, the named statements of `sql/`, and JSON on its way in and out.
+"""Connections to Postgres, the named statements of `.sql` files, and JSON in both directions.
 
-Nothing here knows a table. A connection is autocommit: every named statement is a transaction of its own.
+Connections are autocommit: every named statement is a transaction of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Pool:
-    """At most `size` connections, opened when first needed, checked after an outage, closed by `close()`."""
+    """At most `size` connections, opened when they are first needed and closed by `close()`."""
 
     def __init__(
         self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers"
@@ -52,7 +52,7 @@ class Pool:
             "application_name": name,
             "connect_timeout": max(2, round(timeout_s)),
             "options": f"-c statement_timeout={round(statement_timeout_s * 1000)} -c idle_in_transaction_session_timeout=300000",
-            # A peer that vanished without a word is noticed in seconds, not in the two hours of the system's default.
+            # Detect a peer that is gone in seconds, not in the two hours of the system's default.
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
@@ -66,25 +66,24 @@ class Pool:
             configure=_adapt,
             kwargs=self._kwargs,
             timeout=timeout_s,
-            # After an outage a pool that is left alone tries after 1, 2, 4, 8 ... s. One that soon gives up tries anew as
-            # soon as it is asked; see `_connection`.
+            # After an outage, an idle pool reconnects after 1, 2, 4, 8 ... s. With a short timeout it tries again at the
+            # next request; see `_connection`.
             reconnect_timeout=0.5,
             name=name,
         )
 
     def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
-        """All rows of a named statement, in one round trip.
+        """Execute a named statement in one round trip, and return its rows.
 
-        Raises Unavailable when Postgres can't be reached or went away in the middle: then the statement took
-        effect or did not, and all of `journal.sql` may be repeated. Raises InvalidInput for a value, such as a key
-        of many kilobytes, that Postgres has no room for.
+        Raises Unavailable when Postgres does not answer or the connection breaks: then the statement may have taken effect, and
+        may be repeated. Raises InvalidInput for a value that is too large for Postgres, such as a key of many kilobytes.
         """
         with self.connection() as connection:
             return execute(connection, statement, params)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """One connection for a while. Raises as `run` does."""
+        """Borrow a connection. Raises as `run` does."""
         self._pool.open()
         try:
             with ExitStack() as stack:
@@ -94,20 +93,17 @@ class Pool:
                 f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?"
             ) from error
         except errors.ProgramLimitExceeded as error:
-            # An OperationalError, too, but no outage: the same value would never pass.
+            # This OperationalError is not an outage: the same value would always fail.
             raise InvalidInput(
-                f"Postgres has no room for a value: {error.diag.message_primary}. Shorten it."
+                f"a value is too large for Postgres: {error.diag.message_primary}. Shorten it."
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
         except NOT_MIGRATED as error:
-            raise SettingsError(
-                f"this database has not the tables that this code needs ({error.diag.message_primary}): "
-                "run `agno-workers db upgrade`."
-            ) from error
+            raise not_migrated(error) from error
 
     def _connection(self, stack: ExitStack) -> Connection:
-        """Asked for again each second, so that the first answer of a server that comes back is heard."""
+        """Ask the pool again each second, so that it notices soon when the server is back."""
         until = time.monotonic() + self._timeout_s
         while True:
             left_s = until - time.monotonic()
@@ -118,11 +114,11 @@ class Pool:
                     raise
 
     def dedicated(self) -> Connection:
-        """A connection outside the pool, for LISTEN; the caller closes it."""
+        """Open a connection outside the pool, for LISTEN; the caller closes it."""
         try:
             connection: Connection = psycopg.connect(self.url, **self._kwargs)
         except psycopg.OperationalError as error:
-            raise Unavailable(f"Postgres can't be reached: {str(error).strip()}") from error
+            raise Unavailable(f"Postgres cannot be reached: {str(error).strip()}") from error
         _adapt(connection)
         return connection
 
@@ -130,8 +126,15 @@ class Pool:
         self._pool.close(timeout=1)
 
 
+def not_migrated(error: psycopg.Error) -> SettingsError:
+    return SettingsError(
+        f"this database does not have the tables that this code needs ({error.diag.message_primary}): "
+        "run `agno-workers db upgrade`."
+    )
+
+
 def retry_while_unavailable(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a call that may be repeated, and hold on for two minutes while Postgres is away: what it brings was paid for."""
+    """Make a call that may be repeated; retry it for two minutes while Postgres does not answer."""
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(0.1, 2.0),
@@ -142,31 +145,31 @@ def retry_while_unavailable(call: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
 
 def _adapt(connection: Connection) -> None:
-    """Ids are text and JSON goes through msgspec, on our connections only."""
+    """Read ids as text, and JSON with msgspec, on our connections only."""
     connection.adapters.register_loader("uuid", TextLoader)
     set_json_loads(msgspec.json.decode, connection)
 
 
 def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
     cursor = connection.execute(statement, params)
-    # Empty for rows without columns, None for no rows.
+    # The description is empty for rows without columns, and None without rows.
     return cursor.fetchall() if cursor.description is not None else []
 
 
 @cache
 def statements(file: str) -> Mapping[str, str]:
-    """The statements of `<file>.sql` (a path in this package, as `runs/claim`) by the name in their `-- name:` line."""
+    """Return the statements of `<file>.sql` (a path in this package, such as `runs/claim`) by the name in their `-- name:` line."""
     text = files("agno_workers").joinpath(f"{file}.sql").read_text(encoding="utf-8")
     pieces = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
 def to_json(value: Any) -> bytes:
-    """JSON that Postgres takes: U+0000 and lone surrogates, which jsonb refuses, become U+FFFD."""
+    """Return JSON for Postgres: U+0000 and lone surrogates, which jsonb refuses, become U+FFFD."""
     try:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))  # packed before, and clean
+        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))  # a Raw value is clean already
         encoded = msgspec.json.encode(_without_surrogates(plain))
     if b"\\u0000" in encoded:
         encoded = re.sub(rb"(?<!\\)((?:\\\\)*)\\u0000", rb"\1\\ufffd", encoded)
@@ -186,8 +189,8 @@ def _without_surrogates(value: Any) -> Any:
 
 
 class Payloads:
-    """Packs the values of one transaction: a string over `inline_max_bytes` is stored once, by its hash, wherever it
-    stands (an answer is in the transcript and in the run), and `agno.inflate` puts it back when it is read.
+    """Packs the values of one transaction. A string over `inline_max_bytes` is stored once, by its hash, also when several values
+    hold it; `agno.inflate` puts it back when they are read.
     """
 
     def __init__(self, inline_max_bytes: int) -> None:
@@ -205,11 +208,11 @@ class Payloads:
         return Jsonb(self._blobs, to_json)
 
     def _apart(self, value: Any) -> Any:
-        """The value with a reference in the place of each large string."""
+        """Return the value with a reference in place of each large string."""
         match value:
             case str() if len(text := to_json(value)) > self._max:
                 return self._reference(text)
-            case {"$blob": str(own)} if len(value) == 1:  # no reference of ours: to be read as it stands
+            case {"$blob": str(own)} if len(value) == 1:  # the user's own value, not a reference
                 return {"$blob": self._reference(to_json(own))}
             case dict():
                 return {key: self._apart(item) for key, item in value.items()}
@@ -225,5 +228,5 @@ class Payloads:
 
 
 def jsonb(value: Any) -> Jsonb | None:
-    """A value for a jsonb parameter; None stays SQL's NULL."""
+    """Return a jsonb parameter; None is SQL NULL."""
     return None if value is None else Jsonb(value, to_json)

@@ -1,4 +1,4 @@
-"""The agents that workers have registered: a submit reads an agent's queue here."""
+"""The agents that workers have registered: a submit reads the queue of an agent from here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Agents(Repository):
     """See the module."""
 
     def register(self, agents: Iterable[RegisteredAgent], tenant: str = "default") -> None:
-        """Write these agents; the definition of an agent that is known already is replaced."""
+        """Insert or replace these agents."""
         rows = sorted(agents, key=lambda agent: agent.name)
         self._pool.run(_SQL["register"], {"tenant": tenant, "agents": jsonb(rows)})
 

@@ -1,4 +1,4 @@
-"""What the repositories of runs share: a pool, the worker's name, and a few numbers."""
+"""The base of the repositories of runs: a pool, the worker's name, and a few numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from agno_workers.database.pool import Payloads, Pool, Row
 
 T = TypeVar("T")
 _ATTEMPTS = {RunKind.INGESTION: 12}
-"""Attempts of the first step of a run, where a crash says nothing about the step itself."""
+"""The attempts of the first step by kind of run; the default is `turn_attempts`."""
 
 
 class RunNumbers(msgspec.Struct, frozen=True):
-    """Numbers that the transactions of runs need; see `settings.py`."""
+    """Settings of the transactions of runs; see `settings.py`."""
 
     lease_s: float = 15.0
     publish_after_s: float = 0.5
@@ -26,7 +26,7 @@ class RunNumbers(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """A part of the run store. Every call raises Unavailable where Postgres cannot be reached; then all of it happened, or nothing."""
+    """A part of the run store. Every call raises Unavailable when Postgres does not answer; then all of it happened, or nothing."""
 
     def __init__(self, pool: Pool, numbers: RunNumbers = RunNumbers(), worker: str = "") -> None:  # noqa: B008 - a frozen value
         self._pool = pool
@@ -46,7 +46,7 @@ class Repository:
 
 
 def utc(when: datetime | None) -> str | None:
-    """A time for SQL, aware and in UTC; a naive time is taken as UTC, as Celery does."""
+    """Return a time for SQL, aware and in UTC. As in Celery, a naive time is in UTC."""
     if when is None:
         return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

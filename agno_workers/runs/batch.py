@@ -1,7 +1,7 @@
-"""Runs that are submitted together: one transaction for all of them, and their progress, results and end.
+"""Batches: runs that are submitted in one transaction, and their progress, results and cancel.
 
-They come in by COPY and are brought into their tables by the server, at a fraction of what as many single submits cost.
-No message is owed for them: their first steps are due timers, which the keeper sends, a batch of them at a time.
+The items arrive by COPY, and the server inserts them into the tables, at a fraction of the cost of single submits. They have no
+outbox rows: their first steps are due timers, which the keeper sends a hundred at a time.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from agno_workers.runs.queries import run_of
 _SQL = statements("runs/batch")
 T = TypeVar("T")
 _SUBMIT_TIMEOUT_S = 600.0
-"""For each statement of a submit; the COPY lasts as long as the caller takes to hand in all inputs."""
+"""The timeout of each statement of a submit; the COPY lasts while the caller produces its inputs."""
 _PAGE = 1000
 _CONTENTS = 50
-"""Runs with their contents that are held in memory at a time."""
+"""The most runs with their contents in memory at a time."""
 _CANCELLED_AT_ONCE = 200
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One run to be: its first message, and the key that names it, if any."""
+    """One run of a batch to submit: its first message and its idempotency key, if any."""
 
     message: Message
     key: str | None = None
 
 
 class Common(msgspec.Struct, frozen=True):
-    """What all runs of a batch have in common."""
+    """The options that all runs of a batch share."""
 
     agent: str
     queue: str | None = None
@@ -59,7 +59,7 @@ class Common(msgspec.Struct, frozen=True):
     user_id: str | None = None
     metadata: dict[str, Any] = {}
     deadline_s: float | None = None
-    """From the submit to the end of each."""
+    """Seconds from the submit to the deadline of each run."""
 
 
 class BatchRow(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class BatchRow(msgspec.Struct, frozen=True):
 
 
 class Progress(BatchRow, frozen=True):
-    """How far a batch has come: its items by the status of their runs."""
+    """The progress of a batch: the number of its items by the status of their runs."""
 
     queued: int = 0
     running: int = 0
@@ -80,7 +80,7 @@ class Progress(BatchRow, frozen=True):
     failed: int = 0
     cancelled: int = 0
     per_s: float = 0.0
-    """Runs that ended, a second, in the last 30 s."""
+    """Runs that ended per second in the last 30 s."""
 
     @property
     def ended(self) -> int:
@@ -92,7 +92,7 @@ class Progress(BatchRow, frozen=True):
 
     @property
     def share(self) -> float:
-        """From 0 to 1: what has ended."""
+        """The share of runs that have ended, from 0 to 1."""
         known = self.ended + self.unfinished
         return self.ended / known if known else 1.0
 
@@ -102,7 +102,7 @@ class Progress(BatchRow, frozen=True):
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the end at the pace of the last 30 s; None where nothing ended in these."""
+        """The seconds until the end at the rate of the last 30 s; None when no run ended in them."""
         if self.is_over:
             return 0.0
         return self.unfinished / self.per_s if self.per_s else None
@@ -117,7 +117,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Batches:
-    """See the module. Raises Unavailable where Postgres can't be reached; then all of it happened, or nothing."""
+    """See the module. Every call raises Unavailable when Postgres does not answer; then all of it happened, or nothing."""
 
     def __init__(self, pool: Pool, control: Control, numbers: RunNumbers = RunNumbers()) -> None:  # noqa: B008 - a frozen value
         self._pool = pool
@@ -125,10 +125,9 @@ class Batches:
         self._numbers = numbers
 
     def submit(self, batch_id: str, items: Iterable[Item], common: Common) -> bool:
-        """Put all items on the road, or none of them, and leave the rest to the keeper.
+        """Store all items or none; the keeper sends their messages. False when the batch exists already; `items` is not read then.
 
-        False: this batch exists, and no item was looked at. An item whose key is that of a run takes that run for its own.
-        An error that `items` raises goes through, and nothing is stored.
+        An item whose idempotency key belongs to an existing run shares that run. When `items` raises, nothing is stored.
         """
         params = {
             "batch_id": batch_id,
@@ -168,19 +167,19 @@ class Batches:
         return size
 
     def batch(self, batch_id: str) -> BatchRow:
-        """Raises RunNotFound."""
+        """Return the row of a batch. Raises RunNotFound."""
         return self._one(BatchRow, "batch", batch_id)
 
     def progress(self, batch_id: str) -> Progress:
-        """Raises RunNotFound."""
+        """Return the progress of a batch. Raises RunNotFound."""
         return self._one(Progress, "progress", batch_id)
 
     def unfinished(self, batch_id: str, limit: int) -> list[str]:
-        """The ids of some runs that have not ended; none: the batch is over."""
+        """Return the ids of up to `limit` runs that have not ended."""
         return self._ids("unfinished", batch_id, limit=limit)
 
     def ended(self, batch_id: str, since: datetime | None) -> Iterator[list[Ended]]:
-        """The items whose runs have ended since then (None: ever), in that order, a page at a time."""
+        """Yield pages of the items whose runs have ended since a time (None: all), in the order of their ends."""
         last: dict[str, Any] = {"ended_at": since or "-infinity", "id": str(UUID(int=0)), "position": -1}
         while rows := retry_while_unavailable(
             self._pool.run, _SQL["ended"], {**last, "batch_id": batch_id, "limit": _PAGE}
@@ -191,7 +190,7 @@ class Batches:
                 return
 
     def runs(self, batch_id: str) -> Iterator[Run]:
-        """All runs, without holding them all: those that the batch made, in the order of the inputs, then the others."""
+        """Yield all runs, a page in memory at a time: first the batch's own, in the order of the inputs, then shared ones."""
         after = -1
         while rows := self._pool.run(_SQL["made"], {"batch_id": batch_id, "after": after, "limit": _PAGE}):
             after = rows[-1]["position"]
@@ -208,13 +207,14 @@ class Batches:
             yield from (runs[run_id] for run_id in some if run_id in runs)
 
     def these(self, run_ids: Sequence[str]) -> dict[str, Run]:
-        """Runs by their ids, with their contents; without those that are no longer there."""
+        """Return runs with their contents by id; deleted runs are missing."""
         rows = self._pool.run(_SQL["these"], {"run_ids": list(run_ids)})
         return {row["id"]: run_of(row) for row in rows}
 
     def cancel(self, batch_id: str) -> int:
-        """End all runs that have not ended, and say how many those were. What is left when this dies in the middle is done
-        by the next call, or by `cancel_abandoned`. Raises RunNotFound.
+        """Cancel all open runs and return their number. Raises RunNotFound.
+
+        After a crash in the middle, the next call or `cancel_abandoned` cancels the rest.
         """
         if not self._pool.run(_SQL["cancel"], {"batch_id": batch_id}):
             raise _unknown(batch_id)
@@ -224,7 +224,7 @@ class Batches:
         return cancelled
 
     def cancel_abandoned(self, older_s: float = 10.0) -> int:
-        """Go on where somebody who cancelled a batch, more than `older_s` ago, did not come to the end; for the keeper."""
+        """Finish cancels that began more than `older_s` ago and were interrupted; for the keeper."""
         rows = self._pool.run(_SQL["left_open"], {"older_s": older_s, "limit": 10})
         return sum(
             self._control.cancel_all(self._ids("abandoned", row["id"], limit=_CANCELLED_AT_ONCE))
@@ -239,11 +239,11 @@ class Batches:
 
 
 def _clean(text: str | None) -> str | None:
-    """Text as Postgres takes it, by the same rule as in JSON."""
+    """Return text without the characters that Postgres refuses; see `to_json`."""
     return None if text is None else msgspec.json.decode(to_json(text), type=str)
 
 
 def _unknown(batch_id: str) -> RunNotFound:
     return RunNotFound(
-        f"no batch {batch_id!r} in this database: an id is what `Batch.id` gave.", batch_id=batch_id
+        f"batch {batch_id!r} is not in this database: pass the value of `Batch.id`.", batch_id=batch_id
     )

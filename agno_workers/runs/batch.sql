@@ -1,11 +1,11 @@
--- Runs that are submitted together, and what became of them.
--- `open` to `close` are one transaction, in this order. Whoever waits for another's uncommitted key or blob goes by
--- their order, so that two batches with the same ones can't wait for each other in a circle.
+-- Batches of runs, and their progress.
+-- `open` to `close` are one transaction, in this order. Rows are inserted in the order of their keys and blobs, so that two batches
+-- with the same ones cannot deadlock.
 
 -- name: open
--- The batch itself. No row: it is there already, if need be since this very moment, for which this waits.
--- All that follows may take longer than one statement of a run: the COPY lasts as long as the caller hands in inputs.
--- `queue`: where the runs go. Raises undefined_object for an agent that no worker registered.
+-- The batch itself. No row: it exists already; this waits for a concurrent insert of the same batch.
+-- The next statements get a longer timeout than those of a run: the COPY lasts while the caller produces inputs.
+-- Returns the queue of the runs. Raises undefined_object for an agent that no worker registered.
 WITH patience AS (SELECT set_config('statement_timeout', %(timeout_ms)s::text, true)),
 destination AS (SELECT agno.queue_for(%(tenant)s, %(agent)s, %(queue)s, %(allow_unknown)s) AS queue)
 INSERT INTO agno.batch (id, tenant, agent, size) SELECT %(batch_id)s, %(tenant)s, %(agent)s, 0 FROM patience, destination
@@ -26,7 +26,7 @@ FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
 ON CONFLICT (tenant, agent, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
 -- name: known
--- Items whose key was taken share the run that has it; the batch keeps their positions.
+-- Items whose key belongs to an existing run share it; the batch stores their positions.
 WITH taken AS (
     DELETE FROM pg_temp.agno_item item USING agno.run
     WHERE run.tenant = %(tenant)s AND run.agent = %(agent)s AND run.idempotency_key = item.key AND run.id <> item.id
@@ -43,7 +43,7 @@ FROM pg_temp.agno_item item, jsonb_each(item.blobs) b ORDER BY b.key ON CONFLICT
 INSERT INTO agno.message (run_id, seq, content) SELECT id, 0, message FROM pg_temp.agno_item;
 
 -- name: steps
--- Due at once, and not sent: the keeper does that (take_due), in this order.
+-- Their timers are due at once; the keeper sends them (take_due), in this order.
 INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
 SELECT step_id, id, 0, 'turn:1', 'turn', %(queue)s, %(priority)s, 1, %(max_attempts)s, clock_timestamp()
 FROM (SELECT step_id, id FROM pg_temp.agno_item ORDER BY position) item;
@@ -55,7 +55,7 @@ UPDATE agno.batch SET size = %(size)s WHERE id = %(batch_id)s RETURNING pg_notif
 SELECT id, agent, size, created_at, cancelled_at FROM agno.batch WHERE id = %(batch_id)s;
 
 -- name: progress
--- Items by the status of their runs, and how many ended lately.
+-- The number of items by the status of their runs, and the rate of ends in the last 30 s.
 WITH batch AS (
     SELECT *, greatest(created_at, clock_timestamp() - interval '30 s') AS lately FROM agno.batch WHERE id = %(batch_id)s
 ),
@@ -75,7 +75,7 @@ FROM batch LEFT JOIN item ON true
 GROUP BY batch.id, batch.agent, batch.size, batch.created_at, batch.cancelled_at, batch.lately;
 
 -- name: unfinished
--- Some runs of a batch that have not ended.
+-- Up to `limit` open runs of a batch.
 SELECT id FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at IS NULL
 UNION ALL
 SELECT run.id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid) JOIN agno.run ON run.id = known.run_id
@@ -83,7 +83,7 @@ WHERE batch.id = %(batch_id)s AND run.ended_at IS NULL
 LIMIT %(limit)s;
 
 -- name: abandoned
--- The runs of such a batch that are still open; not those that were sent again since.
+-- The open runs of an interrupted cancel, without those that were retried since.
 SELECT id FROM agno.run WHERE batch_id = %(batch_id)s AND ended_at IS NULL AND generation = 0
 UNION ALL
 SELECT run.id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid) JOIN agno.run ON run.id = known.run_id
@@ -104,12 +104,12 @@ WHERE (ended_at, id, position) > (%(ended_at)s, %(id)s, %(position)s)
 ORDER BY ended_at, id, position LIMIT %(limit)s;
 
 -- name: made
--- The runs that were made for a batch, in the order of their inputs.
+-- The runs of a batch, in the order of their inputs; without shared ones.
 SELECT id, batch_position AS position FROM agno.run
 WHERE batch_id = %(batch_id)s AND batch_position > %(after)s ORDER BY batch_position LIMIT %(limit)s;
 
 -- name: taken
--- Runs that were there before a batch, and have its keys.
+-- The shared runs of a batch: they existed before it, and have its keys.
 SELECT DISTINCT run_id AS id FROM agno.batch, jsonb_to_recordset(batch.metadata->'known') known (run_id uuid)
 WHERE batch.id = %(batch_id)s AND NOT EXISTS (SELECT FROM agno.run WHERE run.id = known.run_id AND run.batch_id = batch.id) ORDER BY run_id;
 
@@ -117,11 +117,11 @@ WHERE batch.id = %(batch_id)s AND NOT EXISTS (SELECT FROM agno.run WHERE run.id 
 SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = ANY(%(run_ids)s::uuid[]);
 
 -- name: cancel
--- What a batch is to come to is written down first: if who cancels it dies, `left_open` finds the rest.
+-- The cancel is recorded first: after a crash, `left_open` finds the rest.
 UPDATE agno.batch SET cancelled_at = coalesce(cancelled_at, clock_timestamp()) WHERE id = %(batch_id)s RETURNING id;
 
 -- name: left_open
--- Batches that were cancelled by somebody who did not come to the end of it.
+-- Batches whose cancel was interrupted.
 SELECT batch.id FROM agno.batch
 WHERE batch.cancelled_at > clock_timestamp() - interval '1 day' AND batch.cancelled_at < clock_timestamp() - make_interval(secs => %(older_s)s)
   AND (EXISTS (SELECT FROM agno.run WHERE run.batch_id = batch.id AND run.ended_at IS NULL AND run.generation = 0)

@@ -21,13 +21,13 @@ class Claims(Repository):
     """See the module."""
 
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
-        """Take a step for `lease_s`. None: it is a duplicate, over, cancelled or paused; there is nothing to do."""
+        """Claim a step for `lease_s`. None: another worker holds it, or it has ended, or its run is cancelled or paused."""
         ids = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
         rows = self._pool.run(_SQL["claim"], ids | {"worker": self.worker, "lease_s": self._numbers.lease_s})
         return convert(rows[0], ClaimedStep) if rows else None
 
     def renew(self, step_ids: Sequence[str]) -> set[str]:
-        """Renew the leases of this worker's steps, and return the ids of those that it has lost."""
+        """Renew the leases of these steps, and return the ids of those that this worker has lost."""
         held = {"step_ids": list(step_ids), "worker": self.worker, "lease_s": self._numbers.lease_s}
         return {row["id"] for row in self._pool.run(_SQL["renew"], held)}
 
@@ -43,16 +43,16 @@ class Claims(Repository):
         )
 
     def end_lease(self, step_id: str) -> None:
-        """End the lease of a step whose process in this worker is dead, so that the keeper need not wait for it."""
+        """End the lease of a step whose process in this worker has died, so that the keeper need not wait for it."""
         self._pool.run(_SQL["end_lease"], {"step_id": step_id, "worker": self.worker})
 
     def set_deadline(self, run_id: str, deadline_s: float) -> datetime | None:
-        """Set the agent's deadline, counted from when the run was due; None where its submit gave it one."""
+        """Set the agent's deadline, counted from the time when the run was due. None when its submit set a deadline."""
         rows = self._pool.run(_SQL["set_deadline"], {"run_id": run_id, "deadline_s": deadline_s})
         return rows[0]["deadline_at"] if rows else None
 
     def definition(self, sha256: str) -> dict[str, Any]:
-        """Return an agent's definition as it was when a run began."""
+        """Return an agent's definition by its hash."""
         content: dict[str, Any] = self._pool.run(_SQL["definition"], {"sha256": sha256})[0]["content"]
         return content
 

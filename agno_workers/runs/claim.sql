@@ -1,4 +1,4 @@
--- Claiming steps and holding on to them.
+-- Claim, renew and release steps.
 
 -- name: claim
 -- See functions/steps.sql. No row: nothing to do.
@@ -6,8 +6,8 @@ SELECT * FROM agno.claim(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(wo
 
 -- name: renew
 -- Renew the leases of all steps of a worker process; the returned steps are lost: cancelled, ended or taken over.
--- A ready step is about to be claimed, or was just released: it is neither renewed nor lost. A locked step is being recorded
--- or cancelled: waiting for it while holding others would deadlock, and it needs no lease.
+-- A ready step is about to be claimed or was just released: it is neither renewed nor lost. A locked step is being recorded or
+-- cancelled and needs no lease; waiting for it while holding others would deadlock.
 WITH held AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.id = ANY(%(step_ids)s::uuid[]) AND step.worker = %(worker)s AND step.status = 'running'
@@ -36,14 +36,14 @@ RETURNING id;
 
 -- name: end_lease
 -- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only the step's own worker
--- may: a copy of its message that failed elsewhere says nothing about it. `death_attempts` in the policy of a step is what such a death
--- counts for, since the process died by itself and not with its whole machine.
+-- may: a copy of its message may have failed elsewhere. `death_attempts` in the policy of a step is the number of attempts that such
+-- a death counts for, since the process died alone and not with its whole machine.
 UPDATE agno.step SET lease_until = clock_timestamp(),
     max_attempts = greatest(attempt - tries, max_attempts - coalesce((policy->>'death_attempts')::int, 1) + 1)
 WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
 
 -- name: set_deadline
--- The deadline of the agent, where the submit gave none. A delegated run also has the deadline of its parent: the earlier one counts.
+-- Set the agent's deadline when the submit set none. A delegated run also has the deadline of its parent: the earlier one counts.
 UPDATE agno.run SET deadline_at = least(deadline_at, agno.began(id, generation) + make_interval(secs => %(deadline_s)s))
 WHERE id = %(run_id)s AND (deadline_at IS NULL OR parent_run_id IS NOT NULL) RETURNING deadline_at;
 

@@ -1,4 +1,4 @@
-"""Record the results of steps. Each result is one transaction with all that follows from it; the first one commits."""
+"""Record the results of steps. A result and its consequences are one transaction; the first result wins."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
 
 
 class Commits(Repository):
-    """See the module. Holds on for two minutes while Postgres is away, since the result was paid for."""
+    """See the module. Commits are retried for two minutes while Postgres does not answer, since the result was paid for."""
 
     def fan_out(
         self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[ToolStep], next_queue: str
     ) -> CommitResult:
-        """Record a turn that called tools: a step for each, and the barrier whose last part writes the next turn.
+        """Record a turn that called tools: a step for each call, and the barrier that starts the next turn after the last result.
 
-        The places of the results in the transcript are assigned here, in the order of the calls, whichever comes in first.
+        The position of each result in the transcript is set here, in the order of the calls.
         """
         payloads, turn = self._payloads(), claim.turns + 1
         first_seq = claim.seq + len(record.messages)
@@ -84,10 +84,10 @@ class Commits(Repository):
         committed = self._finish_turn(claim, payloads, record, change, result)
         if not committed.recorded:
             return committed
-        woken = StepMessage(
+        body_step = StepMessage(
             None, claim.run_id, next_turn_id, claim.generation, StepKind.TURN, next_queue, claim.priority
         )
-        return replace(committed, body=woken, barrier_id=barrier_id)
+        return replace(committed, body=body_step, barrier_id=barrier_id)
 
     def next_turn(self, claim: ClaimedStep, record: TurnRecord, next_queue: str) -> CommitResult:
         """Record a turn that another turn follows at once."""
@@ -109,7 +109,7 @@ class Commits(Repository):
         step_status: str = "done",
         content: Any = None,
     ) -> CommitResult:
-        """End the run `failed`, with the messages of its last turn, if any. `content`: the text that it keeps."""
+        """End the run as `failed`, with the messages of its last turn, if any. `content` is stored as its last text."""
         payloads = self._payloads()
         change = {"status": "failed", "error": error, "reason": reason, "ended": True}
         if content is not None:
@@ -121,9 +121,9 @@ class Commits(Repository):
         self, step: AnyStep, message: Message, error: dict[str, Any] | None = None, step_status: str = "done", *,
         answer: dict[str, Any] | None = None, connection: Connection | None = None,
     ) -> CommitResult:  # fmt: skip
-        """Record the result of a tool call, and count its part of the barrier in.
+        """Record the result of a tool call, and count it in its barrier.
 
-        `answer`: a person's answer (or the lack of one) to a step that waited. `connection`: the open transaction of a
+        `answer` is a person's answer, or its absence, to a step that waited. `connection` is the open transaction of a
         `transactional` tool, whose writes commit with this result.
         """
         payloads = self._payloads()
@@ -140,7 +140,7 @@ class Commits(Repository):
     @contextmanager
     def transaction(self) -> Iterator[ToolTransaction]:
         """Open the transaction of a `transactional` tool; it is rolled back unless its `finish` recorded the result."""
-        # A Rollback is swallowed by its transaction, except when the connection is closed.
+        # The transaction catches a Rollback, except when the connection is closed.
         with self._pool.connection() as connection, suppress(Rollback), connection.transaction() as opened:
             transaction = ToolTransaction(self, connection)
             yield transaction
@@ -148,7 +148,7 @@ class Commits(Repository):
                 raise Rollback(opened)
 
     def ask_person(self, step: ClaimedStep | ExhaustedStep, error: dict[str, Any]) -> bool:
-        """Let a person find out whether a `once` tool took effect."""
+        """Make the step wait for a person, who finds out whether a `once` tool took effect."""
         params = {
             "step_id": step.step_id, "attempt": step.attempt, "late_only": isinstance(step, ExhaustedStep), "error": jsonb(error),
         }  # fmt: skip
@@ -157,8 +157,8 @@ class Commits(Repository):
     def answer(
         self, step_id: str, waits_for: Sequence[WaitsFor], answer: dict[str, Any], attempt: int | None = None
     ) -> bool:
-        """Make a waiting step ready, with a person's answer. False: it does not wait for that, or (given an `attempt`) it
-        was cut short once more since the person was asked.
+        """Make a waiting step ready, with a person's answer. False when it does not wait for such an answer, or has had another
+        attempt than `attempt` since the person was asked.
         """
         params = {
             "step_id": step_id, "waits_for": list(waits_for), "answer": jsonb(answer), "asked_after": attempt,
@@ -239,12 +239,12 @@ class ToolTransaction:
 
     @property
     def is_lost(self) -> bool:
-        """Whether Postgres went away."""
+        """True when the connection is broken."""
         return self.connection.broken
 
     @property
     def has_failed(self) -> bool:
-        """Whether one of the tool's statements failed, so that nothing can be committed."""
+        """True when one of the tool's statements failed, so that nothing can be committed."""
         return self.connection.info.transaction_status is TransactionStatus.INERROR
 
     def close(self) -> None:

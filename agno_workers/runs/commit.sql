@@ -1,11 +1,11 @@
--- Recording results; the work is done by agno.finish in functions/steps.sql.
+-- Record results; agno.finish in functions/steps.sql does the work.
 
 -- name: finish
 -- The first result of a generation is recorded, a later one changes nothing: recorded = false.
 SELECT recorded, messages, children FROM agno.finish(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(result)s);
 
 -- name: ask_person
--- A `once` tool was cut short, and its policy is that a person finds out what happened.
+-- A `once` tool was interrupted, and its policy is to ask a person whether it took effect.
 UPDATE agno.step SET status = 'waiting', waits_for = 'resolution', lease_until = NULL, error = %(error)s,
     expires_at = clock_timestamp() + make_interval(secs => (policy->>'within_s')::float8)
 WHERE id = %(step_id)s AND status = 'running'
@@ -13,7 +13,7 @@ WHERE id = %(step_id)s AND status = 'running'
 RETURNING id;
 
 -- name: answer
--- What a person said lets a waiting step be carried: sent at once, with the answer.
+-- Make a waiting step ready with a person's answer, and send it at once.
 WITH alive AS (
     SELECT run.id, run.generation FROM agno.run JOIN agno.step ON step.run_id = run.id
     WHERE step.id = %(step_id)s AND run.ended_at IS NULL FOR SHARE OF run

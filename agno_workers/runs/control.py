@@ -1,4 +1,4 @@
-"""Change runs from outside: cancel, pause, resume, retry, fork, and the ends that the keeper brings."""
+"""Change runs from outside: cancel, pause, resume, retry, fork; and end runs, for the keeper."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Control(Repository):
     """See the module."""
 
     def cancel(self, run_id: str) -> bool:
-        """End a run as cancelled, and the runs that it delegated to; False when it has ended already."""
+        """Cancel a run and the runs that it delegated to; False when it has ended already."""
         stopped = self._stop(run_id, _cancelled(run_id))
         signal("cancel.recorded")
         for child_id in self.open_children(run_id) if stopped else ():
@@ -41,10 +41,10 @@ class Control(Repository):
         return stopped
 
     def end_overdue(self, run_id: str) -> bool:
-        """End a run whose deadline is over: `failed` with LimitReached, or, where its agent's limits say `return`, `done`. It
-        keeps its last text.
+        """End a run past its deadline: as `failed` with LimitReached, or as `done` when its agent has `on_limit="return"`. Its last
+        text is stored either way.
         """
-        text = f"the deadline of run {run_id} is over: raise deadline_s, or set on_limit='return'"
+        text = f"run {run_id} reached its deadline: raise deadline_s, or set on_limit='return'"
         error = {
             "type": "LimitReached",
             "message": text,
@@ -54,7 +54,7 @@ class Control(Repository):
         return self._stop(run_id, how)
 
     def fail_unanswered(self, step: ExpiredWait, error: dict[str, Any]) -> bool:
-        """End a run `failed` because nobody answered this step; False when it was answered meanwhile."""
+        """End a run as `failed` because nobody answered this step; False when it was answered meanwhile."""
         how = {"status": RunStatus.FAILED, "reason": "nobody_answered", "error": error}
         return self._stop(step.run_id, how | {"if_waits": step.step_id})
 
@@ -63,14 +63,14 @@ class Control(Repository):
         return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_id": run_id})]
 
     def pause(self, run_id: str) -> bool:
-        """Start no further step of a run and of the runs that it delegated to; False when it has ended or is paused."""
+        """Pause a run and the runs that it delegated to: no further step is claimed. False when it has ended or is paused."""
         paused = bool(self._pool.run(_SQL["pause"], {"run_id": run_id}))
         for child_id in self.open_children(run_id):
             self.pause(child_id)
         return paused
 
     def resume(self, run_id: str) -> bool:
-        """Continue a paused run and the runs that it delegated to; False when none of them is paused."""
+        """Resume a paused run and the runs that it delegated to; False when none of them is paused."""
         with self._pool.connection() as connection, connection.transaction():
             execute(connection, _SQL["hold_run"], {"run_id": run_id})
             resumed = bool(execute(connection, _SQL["resume"], {"run_id": run_id}))
@@ -79,16 +79,18 @@ class Control(Repository):
         return resumed
 
     def retry_run(self, run_id: str) -> bool:
-        """Retry a failed run from its last good turn; False when it has not failed."""
+        """Retry a failed run after its last good turn; False when it has not failed."""
         return bool(self._pool.run(_SQL["retry_run"], {"run_id": run_id}))
 
     def fork(
         self, step_id: str, *, asked: Message | None = None, messages: Sequence[tuple[int, Message]] = (),
         call: ToolCall | None = None, **options: Any,
     ) -> tuple[str, bool]:  # fmt: skip
-        """Start a new run from a step of another one, and return its id and whether it is new. `asked` replaces the first
-        message (at a later turn: comes before it; at a delegation: is the input of its run), `messages` replace those with their
-        numbers, `call` replaces that of the tool step. `options`: idempotency_key, metadata, deadline_s.
+        """Start a new run at a step of another one; return `(run_id, created)`.
+
+        `asked` replaces the first message (at a later turn it is inserted before the turn, at a delegation it is the input of the
+        child run); `messages` replace those at their positions; `call` replaces the call of the tool step. `options`:
+        idempotency_key, metadata, deadline_s.
         """
         payloads = self._payloads()
         given = {

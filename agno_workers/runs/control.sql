@@ -1,4 +1,4 @@
--- People and callers change runs from outside; the work is done by functions/control.sql.
+-- Change runs from outside; functions/control.sql does the work.
 
 -- name: stop
 SELECT agno.stop_run(%(run_id)s, %(how)s) AS stopped;
@@ -9,16 +9,16 @@ SELECT count(*) FILTER (WHERE agno.stop_run(id, how)) AS stopped
 FROM jsonb_to_recordset(%(stops)s) AS s (id uuid, how jsonb);
 
 -- name: hold_run
--- Resume, first half: wait for a step that is being recorded. The second half is a statement of its own, so that it sees the
--- steps which that wrote.
+-- Resume, first half: wait for a step that is being recorded. The second half is a separate statement, so that it sees the steps
+-- of that commit.
 SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE;
 
 -- name: pause
--- No step of the run is claimed any more; those under way end. The status stays what it is.
+-- No further step of the run is claimed; running steps end normally. The status does not change.
 UPDATE agno.run SET paused_at = clock_timestamp() WHERE id = %(run_id)s AND ended_at IS NULL AND paused_at IS NULL RETURNING id;
 
 -- name: resume
--- What was ready meanwhile is sent; its messages of before met a paused run.
+-- Ready steps are sent again, since the claims of their messages were refused while the run was paused.
 WITH resumed AS (
     UPDATE agno.run SET paused_at = NULL WHERE id = %(run_id)s AND ended_at IS NULL AND paused_at IS NOT NULL RETURNING id
 ),

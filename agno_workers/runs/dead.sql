@@ -3,7 +3,7 @@
 
 -- name: groups
 -- Grouped by error: every word with a digit in it (ids, numbers, names of workers) is taken out of the message.
-SELECT letter.status, letter.agent, letter.tool, said.type, said.message, count(*) AS letters, max(letter.ended_at) AS newest,
+SELECT letter.status, letter.agent, letter.tool, cause.type, cause.message, count(*) AS letters, max(letter.ended_at) AS newest,
        max(letter.id::text) AS sample
 FROM (
     SELECT run.id, run.status, run.agent, 'turn' AS tool, run.error, run.ended_at FROM agno.run WHERE run.status = 'failed'
@@ -13,9 +13,9 @@ FROM (
     WHERE step.status IN ('dead', 'unknown') AND step.kind IN ('tool', 'delegate')
 ) AS letter,
 LATERAL (SELECT coalesce(letter.error->>'type', '') AS type,
-    left(regexp_replace(left(letter.error->>'message', 1000), '[[:alnum:]_@#-]*[0-9][[:alnum:]_@#-]*', '…', 'g'), 300) AS message) AS said
+    left(regexp_replace(left(letter.error->>'message', 1000), '[[:alnum:]_@#-]*[0-9][[:alnum:]_@#-]*', '…', 'g'), 300) AS message) AS cause
 WHERE (%(agent)s::text IS NULL OR letter.agent = %(agent)s) AND (%(tool)s::text IS NULL OR letter.tool = %(tool)s)
-  AND (%(error)s::text IS NULL OR said.type = %(error)s)
+  AND (%(error)s::text IS NULL OR cause.type = %(error)s)
   AND letter.ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity')
 GROUP BY 1, 2, 3, 4, 5 ORDER BY letters DESC, newest DESC LIMIT %(limit)s;
 

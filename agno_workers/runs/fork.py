@@ -1,4 +1,4 @@
-"""Fork a run: start a new run at one of its steps, with edited input or arguments."""
+"""Fork a run: start a new run at one of its steps, with other input or arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Forks:
         self, run_id: str, at: str | None, input: Sequence[Any] = (), *, arguments: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None, metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
     ) -> str:  # fmt: skip
-        """Return the id of the new run; see `RunHandle.fork`. Raises RunNotFound, and InvalidInput where nothing can begin there."""
+        """Return the id of the new run; see `RunHandle.fork`. Raises RunNotFound, or InvalidInput when no run can start there."""
         run, steps = self._queries.run(run_id), self._queries.steps(run_id)
         if run.kind is not RunKind.AGENT:
             raise InvalidInput(
@@ -56,9 +56,8 @@ class Forks:
             edited = _with_call(self._queries.transcript(run_id), call)
             asked = _task(arguments, step, run_id) if step.kind is StepKind.DELEGATE else None
         if is_call and deadline_s is None:
-            limits = self._queries.diagnostics(
-                run_id
-            ).limits  # no turn comes before the call, which may wait long
+            # The call is the first step of the fork and may wait long, so its deadline is set here.
+            limits = self._queries.diagnostics(run_id).limits
             deadline_s = limits.deadline_s if limits else None
         forked, _ = self._control.fork(
             step.id, asked=asked, messages=edited, call=call, idempotency_key=idempotency_key, metadata=metadata,
@@ -68,7 +67,7 @@ class Forks:
 
 
 def _step_at(steps: Sequence[Step], run_id: str, at: str | None) -> Step:
-    """Return the newest step with that key, or the step with that id."""
+    """Return the newest step with this key, or the step with this id."""
     wanted = "turn:1" if at is None else at
     for step in reversed(steps):
         if wanted in (step.key, step.id):
@@ -90,7 +89,7 @@ def _task(arguments: Mapping[str, Any], step: Step, run_id: str) -> Message:
 
 
 def _with_call(transcript: Sequence[Message], call: ToolCall) -> list[tuple[int, Message]]:
-    """Return the message that made a call, as if the model had made it with these arguments; with its number."""
+    """Return the message that made a call, with its position; its call is replaced by this one."""
     return [
         (seq, replace(message, parts=tuple(call if isinstance(part, ToolCall) and part.id == call.id else part for part in message.parts)))
         for seq, message in enumerate(transcript)

@@ -6,4 +6,4 @@ from agno_workers.runs.control import Control
 
 
 class RunJournal(Claims, Commits, Control):
-    """Claims, results, and the ends that they bring."""
+    """Claims, results, and ends of runs."""

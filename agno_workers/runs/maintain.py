@@ -1,4 +1,4 @@
-"""Repair what a crash left behind, for the keeper. Every call may be repeated, and made by several keepers at once."""
+"""Repair the state after a crash, for the keeper. Every call may be repeated, also by several keepers at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Maintenance(Repository):
     """See the module; the numbers of the rules are those of `broker/keeper.py`."""
 
     def lead(self, lease_s: float) -> int | None:
-        """Become or stay the leading keeper, and return the number of this round; None where another keeper leads."""
+        """Become or stay the leading keeper, and return the number of this round; None when another keeper leads."""
         rows = self._pool.run(_SQL["lead"], {"worker": self.worker, "lease_s": lease_s})
         return rows[0]["beat"] if rows else None
 
@@ -28,7 +28,7 @@ class Maintenance(Repository):
         self._pool.run(_SQL["abdicate"], {"worker": self.worker})
 
     def release_expired(self, limit: int) -> list[StepMessage]:
-        """Rule 3: make steps with an expired lease ready again, where another attempt is allowed."""
+        """Rule 3: make steps with an expired lease ready again, if another attempt is allowed."""
         rows = self._pool.run(
             _SQL["release_expired"], {"limit": limit, "again_s": self._numbers.publish_after_s}
         )
@@ -59,36 +59,36 @@ class Maintenance(Repository):
         ]
 
     def take_overdue(self, patience_s: float, limit: int) -> list[StepMessage]:
-        """Rule 4: take steps that have waited for long, whatever their queue holds."""
+        """Rule 4: take steps that have waited long, also when their queue is not empty."""
         rows = self._pool.run(_SQL["take_overdue"], {"patience_s": patience_s, "limit": limit})
         return [convert(row | {"outbox_id": None}, StepMessage) for row in rows]
 
     def take_due(self, limit: int) -> list[StepMessage]:
-        """Rule 5: take steps whose timer has come."""
+        """Rule 5: take steps whose timer is due."""
         rows = self._pool.run(_SQL["take_due"], {"limit": limit, "again_s": self._numbers.publish_after_s})
         return [convert(row, StepMessage) for row in rows]
 
     def expired_waits(self, limit: int) -> list[ExpiredWait]:
-        """Rule 5: return steps that nobody answered in time."""
+        """Rule 5: return waits that nobody answered in time."""
         return [convert(row, ExpiredWait) for row in self._pool.run(_SQL["expired_waits"], {"limit": limit})]
 
     def overdue_runs(self, limit: int) -> list[str]:
-        """Rule 5: return runs whose deadline is over."""
+        """Rule 5: return open runs past their deadline."""
         return [row["id"] for row in self._pool.run(_SQL["overdue_runs"], {"limit": limit})]
 
     def orphans(self, limit: int) -> list[str]:
-        """Rule 5: return open runs whose parent is over."""
+        """Rule 5: return open runs whose parent has ended."""
         return [row["id"] for row in self._pool.run(_SQL["orphans"], {"limit": limit})]
 
     def epoch(self) -> str:
-        """Return the value that Redis must repeat as long as it remembers."""
+        """Return the value that Redis stores; without it, Redis has lost data."""
         return str(self._pool.run(_SQL["epoch"], {"fresh": str(uuid7())})[0]["value"])
 
     def new_epoch(self) -> str:
-        """Set another value, which Redis cannot know: this database has gone back in time."""
+        """Set a new value, which Redis cannot have: this database was restored."""
         return str(self._pool.run(_SQL["new_epoch"], {"fresh": str(uuid7())})[0]["value"])
 
     def now(self) -> datetime:
-        """Return the database's clock, which times everything here."""
+        """Return the time of the database, whose clock is used everywhere here."""
         when: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         return when

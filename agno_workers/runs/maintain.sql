@@ -1,21 +1,19 @@
--- What the keeper repairs. Several keepers may run each statement at once: a row is taken with SKIP LOCKED and its next due time is
--- moved, so that a keeper that dies in between delays it and loses nothing.
-
+-- Repairs of the keeper. Several keepers may execute each statement at once: it takes rows with SKIP LOCKED and moves their next due
+-- time, so that a keeper that dies in between causes a delay and no loss.
 
 -- name: lead
--- One keeper does the rounds; the others look on until it has been silent for `lease_s`.
--- Each round is counted; see the epoch.
+-- One keeper leads; the others wait until it has been silent for `lease_s`. The beat counts its rounds; see the epoch.
 INSERT INTO agno.meta AS m (key, value, until, beat) VALUES ('keeper', %(worker)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until, beat = m.beat + 1
 WHERE m.value = excluded.value OR m.until < clock_timestamp()
 RETURNING beat;
 
 -- name: abdicate
--- A keeper that ends lets another one lead at once.
+-- Stop leading, so that another keeper leads at once.
 UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper' AND value = %(worker)s RETURNING beat;
 
 -- name: take_outbox
--- Rule 2: messages that the one who owed them did not publish.
+-- Rule 2: messages that were not published in time.
 WITH due AS (
     SELECT id FROM agno.outbox WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
@@ -28,9 +26,8 @@ SELECT taken.id AS outbox_id, taken.ended_run_id, taken.chord_id, step.id AS ste
 FROM taken LEFT JOIN agno.step ON step.id = taken.step_id;
 
 -- name: release_expired
--- Rule 3: a lease ran out. With attempts left, and if a repetition is safe, the step is ready again. A try that a
--- provider refused is an attempt, too, but no crash: those are bounded by the agent's Retry. The next attempt of a `once`
--- tool asks its reconcile hook.
+-- Rule 3: a lease expired. If an attempt is left and a repetition is safe, the step is ready again. Attempts that ended with an error
+-- (`tries`) do not count, since the agent's Retry limits them. The next attempt of a `once` tool calls its reconcile hook.
 WITH late AS (
     SELECT id FROM agno.step
     WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt - tries < max_attempts
@@ -54,7 +51,7 @@ SELECT pending.id AS outbox_id, released.id AS step_id, released.run_id, release
 FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: exhausted
--- Rule 3: a lease ran out and there is no further attempt: these end as dead or unknown, and their run goes on or fails.
+-- Rule 3: a lease expired and no attempt is left: these end as dead or unknown, and their run continues or fails.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
        step.key, step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy
 FROM agno.step
@@ -63,7 +60,7 @@ WHERE status = 'running' AND lease_until < clock_timestamp()
 ORDER BY lease_until LIMIT %(limit)s;
 
 -- name: silent_queues
--- Rule 4, first half: queues whose sent steps nobody claimed for a while.
+-- Rule 4, first half: queues with sent steps that were not claimed for a while.
 SELECT DISTINCT queue FROM (
     SELECT step.queue FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
@@ -72,8 +69,8 @@ SELECT DISTINCT queue FROM (
 ) late;
 
 -- name: take_lost
--- Rule 4, second half, for queues that are empty: those messages were lost. Rule 1 (Redis lost its memory) is the
--- same with every queue, and all that was sent before it was noticed.
+-- Rule 4, second half, for empty queues: these messages were lost. Rule 1 (Redis lost data) is the same for every queue and all
+-- messages that were sent before that was noticed.
 WITH lost AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
@@ -85,8 +82,8 @@ UPDATE agno.step SET sent_at = clock_timestamp() FROM lost WHERE step.id = lost.
 RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
 
 -- name: take_overdue
--- Rule 4, for queues that are never empty: a step that has waited since it was sent for `patience_s`, and for as long as
--- it had waited before. So each time it is sent again the wait doubles, and a true backlog is not doubled.
+-- Rule 4, for queues that are never empty: a step that has waited since it was sent for `patience_s`, and for as long as it had waited
+-- before. The wait doubles each time, so that a real backlog is not sent twice.
 WITH overdue AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
@@ -98,7 +95,7 @@ UPDATE agno.step SET sent_at = clock_timestamp() FROM overdue WHERE step.id = ov
 RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
 
 -- name: take_due
--- Rule 5: timers that have come.
+-- Rule 5: timers that are due.
 WITH due AS (
     SELECT id FROM agno.step WHERE status = 'ready' AND not_before <= clock_timestamp()
     ORDER BY not_before LIMIT %(limit)s FOR UPDATE SKIP LOCKED
@@ -115,7 +112,7 @@ SELECT pending.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generat
 FROM begun JOIN pending ON pending.step_id = begun.id;
 
 -- name: expired_waits
--- Rule 5: steps for which nobody came in time; their policy says what follows.
+-- Rule 5: waits that nobody answered in time; their policy decides what follows.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
        step.key, step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for
 FROM agno.step JOIN agno.run ON run.id = step.run_id
@@ -123,11 +120,11 @@ WHERE step.status = 'waiting' AND step.expires_at < clock_timestamp() AND run.en
 ORDER BY step.expires_at LIMIT %(limit)s;
 
 -- name: overdue_runs
--- Rule 5: runs whose deadline has come, whatever they are doing.
+-- Rule 5: open runs past their deadline.
 SELECT id::text FROM agno.run WHERE ended_at IS NULL AND deadline_at <= clock_timestamp() ORDER BY deadline_at LIMIT %(limit)s;
 
 -- name: orphans
--- Delegated runs that nobody waits for: their parent is over, or was sent again since.
+-- Rule 5: delegated runs that no step waits for: their parent has ended, or was retried since.
 SELECT child.id::text FROM agno.run child JOIN agno.step ON step.id = child.parent_step_id JOIN agno.run parent ON parent.id = child.parent_run_id
 WHERE child.ended_at IS NULL AND child.parent_run_id IS NOT NULL AND (step.status <> 'waiting' OR parent.ended_at IS NOT NULL)
 LIMIT %(limit)s;
@@ -136,5 +133,5 @@ LIMIT %(limit)s;
 UPDATE agno.meta SET value = %(fresh)s WHERE key = 'epoch' RETURNING value;
 
 -- name: epoch
--- The value that Redis must repeat; made once.
+-- The value that Redis stores; it is made once.
 INSERT INTO agno.meta AS m (key, value) VALUES ('epoch', %(fresh)s) ON CONFLICT (key) DO UPDATE SET value = m.value RETURNING value;

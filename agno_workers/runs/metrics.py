@@ -1,4 +1,4 @@
-"""What a monitor reads: counts of all that is open, failed or put aside. One connection a time, that can't hang."""
+"""Counts for a monitor: open and failed runs, steps and messages. Each reading has a connection of its own, with a time limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from agno_workers.database.pool import NOT_MIGRATED, Connection, execute, statements
+from agno_workers.database.pool import NOT_MIGRATED, Connection, execute, not_migrated, statements
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.runs.workers import Worker
 
@@ -21,7 +21,7 @@ _SQL = {**statements("runs/metrics"), "workers": statements("runs/workers")["wor
 
 
 class Count(msgspec.Struct, frozen=True):
-    """One number, and of what; see `counts` in sql/metrics.sql."""
+    """One value with its name and labels; see `counts` in metrics.sql."""
 
     what: str
     labels: tuple[str, ...]
@@ -29,28 +29,25 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """All there was to count at one moment."""
+    """All counts at one moment."""
 
     counts: tuple[Count, ...]
     workers: tuple[Worker, ...]
-    """Of the last day."""
+    """The workers of the last day."""
 
 
 def counted(url: str, *, timeout_s: float, recent_s: float) -> Counted:
-    """Count, within `timeout_s`; `recent_s`: how long ago a run may have been submitted to be a recent one.
+    """Read all counts within `timeout_s`. Runs that were submitted in the last `recent_s` count as recent.
 
-    Raises Unavailable where Postgres can't be reached or does not answer in time, SettingsError for a wrong address or a
-    database that is not migrated.
+    Raises Unavailable when Postgres does not answer in time, SettingsError for a wrong address or a database that is not
+    migrated.
     """
     try:
         with closing(_connected(url, timeout_s)) as connection, _cut_after(connection, timeout_s):
             rows = execute(connection, _SQL["counts"], {"recent_s": recent_s})
             workers = execute(connection, _SQL["workers"])
     except NOT_MIGRATED as error:
-        raise SettingsError(
-            f"this database has not the tables that this code needs ({error.diag.message_primary}): "
-            "run `agno-workers db upgrade`."
-        ) from error
+        raise not_migrated(error) from error
     except psycopg.Error as error:
         raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
     return msgspec.convert({"counts": rows, "workers": workers}, Counted)
@@ -66,14 +63,14 @@ def _connected(url: str, timeout_s: float) -> Connection:
         connection: Connection = psycopg.connect(url, autocommit=True, row_factory=dict_row, **options)
     except psycopg.ProgrammingError:
         raise SettingsError(
-            "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
+            "AGNO_DATABASE_URL is not a Postgres address: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
         ) from None
     return connection
 
 
 @contextmanager
 def _cut_after(connection: Connection, timeout_s: float) -> Iterator[None]:
-    """The server's own time limit is of no help where the server stands still: then our end is cut off."""
+    """Close our end of the connection after a time limit: the server's own limit does not help when the server hangs."""
     with socket.socket(fileno=os.dup(connection.fileno())) as end:
         watch = threading.Timer(timeout_s + 0.5, end.shutdown, [socket.SHUT_RDWR])
         watch.daemon = True

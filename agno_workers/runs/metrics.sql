@@ -1,9 +1,9 @@
--- What a monitor counts: reading only, one statement a scrape. By the indexes of what is open, of what failed and of the last hour:
--- what is long over is not looked at.
+-- Counts for a monitor: one read-only statement per scrape. It reads the indexes of open and failed rows and of the last hour, never
+-- the whole past.
 
 -- name: counts
--- One row a value, with its labels. A run that is paused is told so; a step that waits for its time is a `timer`.
-WITH RECURSIVE tenant AS (  -- one look into the index a tenant
+-- One row per value, with its labels. A paused run has the status `paused`; a step with a timer has the status `timer`.
+WITH RECURSIVE tenant AS (  -- one index lookup per tenant
     (SELECT tenant AS name FROM agno.run ORDER BY tenant LIMIT 1)
     UNION ALL
     SELECT (SELECT run.tenant FROM agno.run WHERE run.tenant > tenant.name ORDER BY run.tenant LIMIT 1) FROM tenant WHERE tenant.name IS NOT NULL
@@ -20,9 +20,9 @@ open_step AS MATERIALIZED (
 open_run AS MATERIALIZED (
     SELECT r.* FROM (
         SELECT run_id FROM open_step
-        UNION SELECT id FROM agno.run WHERE ended_at IS NULL AND kind = 'ingestion'  -- it may be between two steps
+        UNION SELECT id FROM agno.run WHERE ended_at IS NULL AND kind = 'ingestion'  -- which may be between two steps
     ) AS moving,
-    LATERAL (  -- OFFSET 0: one by one by their key, where a join would read all runs of the past
+    LATERAL (  -- OFFSET 0 forces lookups by key; a join would read all past runs
         SELECT id, left(agent, 100) AS agent, CASE WHEN paused_at IS NULL THEN status ELSE 'paused' END AS status
         FROM agno.run WHERE id = moving.run_id OFFSET 0
     ) AS r

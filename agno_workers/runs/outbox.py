@@ -24,7 +24,7 @@ class Outbox(Repository):
             self._pool.run(_SQL["published"], {"outbox_ids": list(outbox_ids)})
 
     def take(self, limit: int, again_s: float) -> list[StepMessage | CanvasContinuation]:
-        """Take messages that were left behind, for `again_s`. Messages of steps that are no longer ready are deleted."""
+        """Take overdue messages for `again_s`, and delete messages of steps that are no longer ready."""
         rows = self._pool.run(_SQL["take"], {"limit": limit, "again_s": again_s})
         stale = [
             row["outbox_id"]

@@ -1,4 +1,4 @@
-"""Reading runs, for people and callers. Nothing here changes a row."""
+"""Read runs, steps and events. Only `events` writes: it numbers new events."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ IdKind = Literal["run", "step", "batch"]
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A run in a list, with the beginning (200 characters) of what was asked."""
+    """A run in a list, with the first 200 characters of its input."""
 
     run: Run
     asked: str
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A tool call that waits for a person, or for somebody outside."""
+    """A tool call that waits for a person or an outside system."""
 
     step_id: str
     run_id: str
@@ -45,19 +45,19 @@ class Waiting(msgspec.Struct, frozen=True):
     created_at: datetime
     expires_at: datetime | None = None
     error: dict[str, Any] | None = None
-    """Of a resolution: how the call was cut short."""
+    """For a resolution: the error that interrupted the call."""
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right of a worker to a step."""
+    """The lease of a running step."""
 
     until: datetime
     last: bool
-    """No further attempt follows when it runs out."""
+    """True when no further attempt follows after it expires."""
 
 
 class Child(msgspec.Struct, frozen=True):
-    """A run that another one delegated."""
+    """A delegated run."""
 
     id: str
     agent: str
@@ -65,36 +65,36 @@ class Child(msgspec.Struct, frozen=True):
 
 
 class RunDiagnostics(msgspec.Struct, frozen=True):
-    """What decides why a run is not over, beside its own row and its steps."""
+    """The facts, beside its row and its steps, that explain why a run has not ended."""
 
     now: datetime
     leases: dict[str, Lease] = {}
-    """By the id of the step."""
+    """Leases by step id."""
     children: tuple[Child, ...] = ()
     waiting: tuple[Waiting, ...] = ()
-    """What waits for a person."""
+    """Calls that wait for a person."""
     keeper_until: datetime | None = None
-    """Until when a keeper leads; in the past: none is alive."""
+    """The end of the leading keeper's lease; in the past when no keeper is alive."""
     limits: Limits | None = None
-    """The agent's, once a turn of it has been recorded."""
+    """The agent's limits, once one of its turns is recorded."""
 
 
 class Stuck(msgspec.Struct, frozen=True):
-    """Work that does not move."""
+    """Work that makes no progress."""
 
     what: Literal["no_step", "unclaimed", "lease", "outbox", "person"]
     queue: str
     count: int
     since: datetime
     sample: str | None
-    """A run's id; of `person` a step's."""
+    """A run id; for `person`, a step id."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One structural event of a run. `subject` is the id of the run or of the step that it is about."""
 
     number: int
-    """From 1 in each run, without a gap; it never changes."""
+    """The number in its run, from 1 without a gap; it never changes."""
     event: str
     subject: str
     at: datetime
@@ -104,14 +104,14 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunQueries:
-    """Questions to the journal. Raises Unavailable where Postgres can't be reached."""
+    """See the module. Every call raises Unavailable when Postgres does not answer."""
 
     def __init__(self, pool: Pool, tenant: str = "default") -> None:
         self._pool = pool
         self._tenant = tenant
 
     def run(self, run_id: str) -> Run:
-        """Raises RunNotFound, also for text that is no id."""
+        """Return a run. Raises RunNotFound, also for an invalid id."""
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         if not rows:
             raise RunNotFound(
@@ -121,7 +121,7 @@ class RunQueries:
         return run_of(rows[0])
 
     def canvas(self, run_id: str) -> Canvas:
-        """What a user's canvas has behind this run."""
+        """Return the Celery options of the task that started a run."""
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         return msgspec.convert((rows[0]["canvas"] if rows else None) or {}, Canvas)
 
@@ -134,7 +134,7 @@ class RunQueries:
         batch_id: str | None = None,
         limit: int = 50,
     ) -> list[Listed]:
-        """The newest first."""
+        """Return runs, the newest first."""
         wanted = {
             "status": status,
             "agent": agent,
@@ -154,7 +154,7 @@ class RunQueries:
         return [row["id"] for row in self._pool.run(_SQL["find_ids"], bounds | wanted)]
 
     def steps(self, run_id: str) -> list[Step]:
-        """In the order in which they were written."""
+        """Return the steps of a run in the order of their creation."""
         return [
             msgspec.convert(row, Step) for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})
         ]
@@ -162,7 +162,7 @@ class RunQueries:
     def waiting(
         self, run_id: str | None = None, step_id: str | None = None, limit: int = 1000
     ) -> list[Waiting]:
-        """What waits for a person, of one run or of all, the oldest first."""
+        """Return the calls that wait for a person, of one run or of all, the oldest first."""
         rows = self._pool.run(
             _SQL["waiting"],
             {"run_id": run_id and known_id(run_id), "step_id": step_id and known_id(step_id), "limit": limit},
@@ -170,7 +170,7 @@ class RunQueries:
         return [msgspec.convert(row, Waiting) for row in rows]
 
     def call(self, step_id: str) -> ToolCall:
-        """What a tool step was asked to do."""
+        """Return the call of a tool step."""
         (row,) = self._pool.run(_SQL["call"], {"step_id": step_id})
         return msgspec.convert(row["call"], ToolCall)
 
@@ -186,26 +186,26 @@ class RunQueries:
         return [msgspec.convert(row, Event) for row in rows]
 
     def queues(self) -> dict[str, tuple[int, datetime]]:
-        """For each queue with waiting steps: how many, and since when the oldest waits."""
+        """Return, for each queue with ready steps, their number and the time when the oldest was sent."""
         return {row["queue"]: (row["ready"], row["oldest"]) for row in self._pool.run(_SQL["queues"])}
 
     def now(self) -> datetime:
-        """The database's clock, the one that leases and timers go by."""
+        """Return the time of the database, which leases and timers use."""
         when: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         return when
 
     def diagnostics(self, run_id: str) -> RunDiagnostics:
-        """What stands around a run: leases, delegated runs, what waits for a person, the keeper."""
+        """Return the leases, delegated runs, waiting calls and limits of a run, and the state of the keeper."""
         (row,) = self._pool.run(_SQL["diagnostics"], {"run_id": known_id(run_id)})
         return msgspec.convert({**row, "waiting": self.waiting(run_id)}, RunDiagnostics)
 
     def keeper_silent_s(self) -> float | None:
-        """For how long no keeper has been alive; 0 where one is, None where there never was one."""
+        """Return the seconds since the last keeper was alive: 0 when one is alive, None when there never was one."""
         (row,) = self._pool.run(_SQL["keeper"])
         return None if row["until"] is None else max(0.0, (row["now"] - row["until"]).total_seconds())
 
     def stuck(self, *, unclaimed: timedelta, overdue: timedelta, person: timedelta) -> list[Stuck]:
-        """Work that does not move for so long: sent and not claimed, past its lease or due time, waiting for a person."""
+        """Return work that makes no progress: not claimed, past its lease or due time, or waiting for a person, for so long."""
         params = {
             "unclaimed_s": unclaimed.total_seconds(), "overdue_s": overdue.total_seconds(), "person_s": person.total_seconds(),
         }  # fmt: skip
@@ -221,7 +221,7 @@ def failure(run: Run) -> AgnoError | None:
 
 
 def output(run: Run) -> RunOutput:
-    """What a caller gets of a run that has ended."""
+    """Return the output of a run that has ended."""
     return RunOutput(
         run.id,
         run.agent,
@@ -246,7 +246,7 @@ def known_id(run_id: str) -> str:
 
 
 def run_of(row: Row) -> Run:
-    """A run from its row, with its answer inflated."""
+    """Return the run of a row with its inflated answer."""
     usage = msgspec.convert(row, Usage)
     return msgspec.convert(
         {**row, "content": row["answer"], "usage": usage, "cost_usd": float(row["cost_usd"])}, Run

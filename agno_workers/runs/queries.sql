@@ -1,10 +1,10 @@
--- Reading only: what people and callers want to know.
+-- Queries for people and callers.
 
 -- name: run
 SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = %(run_id)s;
 
 -- name: runs
--- The newest first, with the beginning of what was asked.
+-- The newest first, with the beginning of the input.
 SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE run.tenant = %(tenant)s AND (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
@@ -34,7 +34,7 @@ SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker,
 FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, id;
 
 -- name: waiting
--- What waits for a person, or somebody outside; of one run or of all, the oldest first.
+-- Steps that wait for a person or an outside system, of one run or of all, the oldest first.
 SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.attempt, step.name, step.waits_for, step.created_at, step.expires_at,
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
@@ -49,19 +49,19 @@ SELECT agno.inflate(call) AS call FROM agno.step WHERE id = %(step_id)s;
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
 
 -- name: events
--- The structural events of a run are read from its rows, and numbered by the first reader: see functions/events.sql.
+-- The structural events of a run come from its rows; the first reader numbers them: see functions/events.sql.
 SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_events(%(run_id)s, %(after)s);
 
 -- name: queues
--- What waits in each queue, and since when.
+-- The ready steps of each queue, and the time when the oldest was sent.
 SELECT queue, count(*) AS ready, min(sent_at) AS oldest FROM agno.step WHERE status = 'ready' AND not_before IS NULL GROUP BY queue;
 
 -- name: clock
 SELECT clock_timestamp() AS now;
 
 -- name: diagnostics
--- What decides why a run is not over and does not stand in its row: leases, delegated runs, the keeper, the agent's limits.
--- `last`: after this lease there is no further attempt (as in maintain.sql, exhausted).
+-- The facts outside a run's row that explain why it has not ended: leases, delegated runs, the keeper, the agent's limits.
+-- `last`: no attempt follows this lease (as in maintain.sql, exhausted).
 SELECT clock_timestamp() AS now,
     (SELECT coalesce(jsonb_object_agg(step.id, jsonb_build_object('until', step.lease_until, 'last', step.attempt - step.tries >= step.max_attempts
             OR step.effect IS NOT DISTINCT FROM 'once' AND (step.policy->>'reconcile')::boolean IS NOT TRUE)), '{}')
@@ -77,9 +77,8 @@ FROM (VALUES (%(run_id)s::uuid)) AS asked (id);
 SELECT clock_timestamp() AS now, (SELECT until FROM agno.meta WHERE key = 'keeper') AS until;
 
 -- name: stuck
--- Work that does not move, with how much of it there is, since when, and one id. What waits for its time, in a paused run or
--- for a person who was asked lately is as it should be, and so is a run without any step: it ends as another one does. Slow is
--- not stuck.
+-- Work that makes no progress: its number, the time since when, and one id. Not stuck are steps with a timer, steps of paused runs,
+-- recent questions to people, runs without any step (they end when another run ends), and slow steps.
 SELECT * FROM (
     SELECT 'no_step' AS what, '' AS queue, count(*) AS count, min(run.created_at) AS since, max(run.id::text) AS sample
     FROM agno.run WHERE run.ended_at IS NULL

@@ -1,9 +1,10 @@
-"""What Celery's result backend keeps in Postgres, and waiting for a result without polling."""
+"""The data of Celery's result backend in Postgres, and waiting for a result without polling."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
@@ -18,12 +19,12 @@ from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import Unavailable
 
 _SQL = statements("runs/results")
-_RECHECK_S = 1.0  # a notification may be lost with its connection: look again at least this often
+_RECHECK_S = 1.0  # a notification may be lost with its connection: check again at least this often
 T = TypeVar("T")
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What is known of a task: of a run (`meta` None), or of a user's own task (`meta` as Celery encoded it)."""
+    """The outcome of a run (`meta` is None), or of a user's own task (`meta` is Celery's encoding)."""
 
     task_id: str
     status: str
@@ -31,11 +32,11 @@ class Outcome(msgspec.Struct, frozen=True):
     content: Any = None
     error: dict[str, Any] | None = None
     ended_at: datetime | None = None
-    """Of a run."""
+    """The time when a run ended; None for a user's own task."""
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one header task brought to a chord. `status` is a run's own word or Celery's."""
+    """The result of one header task of a chord. `status` is a RunStatus or a Celery state."""
 
     task_id: str
     status: str
@@ -43,24 +44,24 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class UserChord(msgspec.Struct, frozen=True):
-    """A user's chord that is complete."""
+    """A complete chord of a user."""
 
     body: dict[str, Any]
     """Celery's signature, as JSON."""
     parts: list[Part]
-    """In the order of the header."""
+    """The parts in the order of the header."""
     last: str
     """The task whose part completed it."""
 
 
 class Results:
-    """See the module. Raises Unavailable where Postgres can't be reached."""
+    """See the module. Every call raises Unavailable when Postgres does not answer."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     def outcome(self, task_id: str) -> Outcome | None:
-        """None: nothing is known of that task."""
+        """Return the outcome of a task, or None for an unknown task."""
         rows = self._pool.run(_SQL["task_meta"], {"task_id": task_id, "run_id": as_uuid(task_id)})
         return msgspec.convert(rows[0], Outcome) if rows else None
 
@@ -81,28 +82,28 @@ class Results:
         self._pool.run(_SQL["delete_group"], {"group_id": group_id})
 
     def pending_continuations(self, run_id: str | None, chord_id: str | None) -> list[CanvasContinuation]:
-        """What an ended run, and the chord that its part completed, owe to a canvas; to be held before it is done."""
+        """Return the pending canvas continuations of an ended run and of its chord; hold each before you continue it."""
         rows = self._pool.run(_SQL["pending_continuations"], {"run_id": run_id, "chord_id": chord_id})
         return msgspec.convert(rows, list[CanvasContinuation])
 
     def hold_continuation(self, outbox_id: int) -> bool:
-        """Take the right to do what is owed to a canvas, for 8 s; False: it is done, or somebody is at it."""
+        """Take the right to continue a canvas for 8 s; False when it was continued, or another process holds it."""
         return bool(self._pool.run(_SQL["hold_continuation"], {"outbox_id": outbox_id}))
 
     def release_continuation(self, outbox_id: int) -> None:
-        """Give it back undone; the keeper takes it in 1 s."""
+        """Release a continuation that failed; the keeper takes it in 1 s."""
         self._pool.run(_SQL["release_continuation"], {"outbox_id": outbox_id})
 
     def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
-        """Write down a user's chord before its first header task is sent. All `chord_id`s as `barrier_id` gives them."""
+        """Store a user's chord before its first header task is sent. Every `chord_id` here is a result of `barrier_id`."""
         self._pool.run(_SQL["open_chord"], {"chord_id": chord_id, "body": jsonb(body)})
 
     def size_chord(self, chord_id: str, size: int) -> None:
-        """Say how many parts a chord waits for. Owes the body when they are all in already."""
+        """Set the number of parts of a chord. If all have arrived already, the body becomes pending."""
         self._pool.run(_SQL["size_chord"], {"chord_id": chord_id, "size": size})
 
     def chord_part(self, chord_id: str, task_id: str, position: int | None, status: str, result: Any) -> bool:
-        """A header task came back; False: no such chord is known here."""
+        """Record the result of a header task; False for an unknown chord."""
         params = {
             "chord_id": chord_id,
             "task_id": task_id,
@@ -113,30 +114,31 @@ class Results:
         return bool(self._pool.run(_SQL["chord_part"], params)[0]["known"])
 
     def chord(self, chord_id: str) -> UserChord:
-        """A complete chord, with all that it was given."""
+        """Return a complete chord with its parts."""
         (row,) = self._pool.run(_SQL["chord"], {"chord_id": chord_id})
         return msgspec.convert(row, UserChord)
 
     def wait(
         self,
         task_id: str,
-        look: Callable[[], T | None],
+        read: Callable[[], T | None],
         timeout_s: float | None,
         on_interval: Callable[[], Any] | None = None,
     ) -> T | None:
-        """Call `look` until it gives something, each time that the task's end is notified and once a second besides.
+        """Call `read` when the task's end is notified, and once a second, until it returns a value. None after `timeout_s`.
 
-        None when `timeout_s` is over. Rides out a Postgres that is away for a while.
+        An outage of Postgres is waited out.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if found := _patient(look):
-            return found
+        with suppress(Unavailable):
+            if found := read():
+                return found
         while (left := _left(deadline)) > 0:
             try:
                 with self._pool.dedicated() as listener:
                     listener.execute("LISTEN agno_result")
                     while True:
-                        if (found := look()) is not None:
+                        if (found := read()) is not None:
                             return found
                         if on_interval:
                             on_interval()
@@ -149,7 +151,7 @@ class Results:
 
 
 def barrier_id(group_id: str) -> str:
-    """The id of a group's barrier. Celery takes any text for the id of a group; ours are UUIDs."""
+    """Return the id of a group's barrier, a UUID. Celery accepts any text as the id of a group."""
     return as_uuid(group_id) or str(uuid5(NAMESPACE_OID, group_id))
 
 
@@ -159,14 +161,7 @@ def _until_notified(listener: Any, task_id: str, timeout_s: float) -> None:
             if notification.payload == task_id:
                 return
     except psycopg.Error as error:
-        raise Unavailable(f"Postgres went away while a result was awaited: {error}") from error
-
-
-def _patient(look: Callable[[], T | None]) -> T | None:
-    try:
-        return look()
-    except Unavailable:
-        return None
+        raise Unavailable(f"lost the connection to Postgres while waiting for a result: {error}") from error
 
 
 def _left(deadline: float | None) -> float:
@@ -174,6 +169,6 @@ def _left(deadline: float | None) -> float:
 
 
 def is_over(outcome: Outcome) -> bool:
-    """Whether a task has ended, by its run's status or by Celery's state."""
+    """Return True when a task has ended, by its RunStatus or Celery state."""
     ended = {str(status) for status in RunStatus if status.is_terminal} | {"SUCCESS", "FAILURE", "REVOKED"}
     return outcome.status in ended

@@ -1,7 +1,7 @@
--- Celery's result backend: results of users' own tasks and chords. Runs answer for themselves.
+-- Celery's result backend: results of users' own tasks and chords. The result of a run is its row.
 
 -- name: task_meta
--- A run that exists speaks for itself, before anything that Celery says of its id.
+-- The row of a run comes before a Celery result with the same id.
 SELECT id::text AS task_id, run.status, NULL::jsonb AS meta, agno.inflate(run.content) AS content, run.error, run.ended_at
 FROM agno.run WHERE id = %(run_id)s
 UNION ALL
@@ -9,7 +9,7 @@ SELECT task_id, status, meta, NULL, NULL, updated_at FROM agno.task_result WHERE
 ORDER BY meta NULLS FIRST;
 
 -- name: store_result
--- A result that is there stays: the copy of a task that is delivered twice does not overwrite the first.
+-- The first final result stays: a task that is delivered twice does not overwrite it.
 WITH stored AS (
     INSERT INTO agno.task_result AS t (task_id, status, meta) VALUES (%(task_id)s, %(status)s, %(meta)s)
     ON CONFLICT (task_id) DO UPDATE SET status = excluded.status, meta = excluded.meta, updated_at = clock_timestamp()
@@ -32,12 +32,12 @@ SELECT result, created_at FROM agno.task_group WHERE group_id = %(group_id)s;
 DELETE FROM agno.task_group WHERE group_id = %(group_id)s;
 
 -- name: pending_continuations
--- What an ended run, and the chord that its part completed, owe to a canvas.
+-- The pending continuations of an ended run, and of the chord that it completed.
 SELECT id AS outbox_id, ended_run_id, chord_id FROM agno.outbox WHERE ended_run_id = %(run_id)s::uuid OR chord_id = %(chord_id)s::uuid;
 
 -- name: hold_continuation
--- The right to do what is owed to a canvas. No row: it is done, or somebody is at it. Sending a large group takes longer than
--- the second after which a keeper takes a row again, and would start its plain tasks twice.
+-- Take the right to continue a canvas. No row: it was continued, or another process holds it. Sending a large group takes longer than
+-- the second after which a keeper takes a row again, and its tasks would start twice.
 UPDATE agno.outbox SET due_at = clock_timestamp() + interval '10 s'
 WHERE id = %(outbox_id)s AND due_at < clock_timestamp() + interval '2 s' RETURNING id;
 

@@ -22,9 +22,9 @@ class Submissions(Repository):
     """See the module."""
 
     def submit(self, request: RunRequest, connection: Connection | None = None) -> Submitted:
-        """Store a run. A known id or idempotency key returns the existing run. `connection`: the caller's open transaction.
+        """Store a run. A known id or idempotency key returns the existing run. `connection` may be the caller's open transaction.
 
-        Raises UnknownAgent where no worker ever registered the agent, and InvalidInput; then nothing was stored.
+        Raises UnknownAgent when no worker ever registered the agent, and InvalidInput; then nothing is stored.
         """
         signal("submit.asked")
         ask = self._pool.run if connection is None else partial(execute, connection)
@@ -74,7 +74,7 @@ class Submissions(Repository):
         known = [row["name"] for row in self._pool.run(_SQL["agents"], {"tenant": request.tenant})]
         listed = ", ".join(known[:10]) or "none"
         return UnknownAgent(
-            f"no worker has registered an agent {request.agent!r} (registered: {listed})."
+            f"agent {request.agent!r} is not registered by any worker (registered: {listed})."
             f"{did_you_mean(request.agent, known)} Start a worker that imports it, or pass allow_unknown=True.",
             agent=request.agent,
         )

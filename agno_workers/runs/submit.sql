@@ -1,7 +1,7 @@
--- Submitting runs; the work is done by agno.submit_run in functions/submit.sql.
+-- Submit runs; agno.submit_run in functions/submit.sql does the work.
 
 -- name: submit
--- `due` is false for a run that existed already, and for one that waits for its time.
+-- `due` is false for a run that existed already and for one with a timer.
 SELECT run_id, created, step_id, outbox_id, kind, queue, priority, due FROM agno.submit_run(%(run)s);
 
 -- name: agents

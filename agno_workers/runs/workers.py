@@ -1,4 +1,4 @@
-"""The table of workers: who is there, since when one is silent, and what a worker that ends leaves to others."""
+"""The table of workers: their heartbeats, and the handover of a worker's steps when it ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ State = Literal["alive", "silent", "lost", "stopped"]
 
 
 class WorkerIdentity(msgspec.Struct, frozen=True):
-    """What does not change in the life of a worker process."""
+    """The constant facts of a worker process."""
 
     name: str
-    """The one that its leases carry: `node@host#pid-random`, new at each start."""
+    """The name in its leases: `node@host#pid-random`, new at each start."""
     hostname: str
     pid: int
     version: str
@@ -28,7 +28,7 @@ class WorkerIdentity(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker process, as it was seen last."""
+    """A worker process at its last heartbeat."""
 
     name: str
     hostname: str
@@ -38,7 +38,7 @@ class Worker(msgspec.Struct, frozen=True):
     concurrency: int
     queues: tuple[str, ...]
     steps: int
-    """Steps under way."""
+    """Active steps."""
     started_at: datetime
     seen_at: datetime
     silent_s: float
@@ -46,11 +46,11 @@ class Worker(msgspec.Struct, frozen=True):
 
     @property
     def node(self) -> str:
-        """Celery's name for it, which its successor bears as well."""
+        """Celery's node name, which the worker keeps after a restart."""
         return self.name.partition("#")[0]
 
     def state(self, *, renew_every_s: float, lease_s: float) -> State:
-        """`silent`: it has missed a time, `lost`: its leases have run out."""
+        """Return the state: `silent` when it missed a heartbeat, `lost` when its leases have expired."""
         if self.stopped_at is not None:
             return "stopped"
         if self.silent_s > lease_s:
@@ -59,36 +59,34 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class Workers:
-    """Every method is one statement, and may be repeated. Raises Unavailable where Postgres can't be reached."""
+    """See the module. Every call is one statement and may be repeated; it raises Unavailable when Postgres does not answer."""
 
     def __init__(self, pool: Pool, *, publish_after_s: float = 0.5) -> None:
         self._pool = pool
         self._publish_after_s = publish_after_s
 
     def seen(self, itself: WorkerIdentity, *, concurrency: int, queues: Collection[str], steps: int) -> None:
-        """Say that a worker is there, and what it is doing."""
-        told = {"concurrency": concurrency, "queues": jsonb(sorted(queues)), "steps": steps}
-        self._pool.run(_SQL["seen"], msgspec.structs.asdict(itself) | told)
+        """Write a heartbeat."""
+        now = {"concurrency": concurrency, "queues": jsonb(sorted(queues)), "steps": steps}
+        self._pool.run(_SQL["seen"], msgspec.structs.asdict(itself) | now)
 
     def stopped(self, name: str) -> None:
-        """Say that a worker ended as it should."""
+        """Record that a worker stopped normally."""
         self._pool.run(_SQL["stopped"], {"name": name})
 
     def forget(self) -> None:
-        """Remove those that have been gone for a day."""
+        """Delete workers without a heartbeat for a day."""
         self._pool.run(_SQL["forget"])
 
     def all(self) -> list[Worker]:
-        """Those that are there first."""
+        """Return all workers; stopped ones come last."""
         return [msgspec.convert(row, Worker) for row in self._pool.run(_SQL["workers"])]
 
     def hand_over(self, name: str) -> list[StepMessage]:
-        """Give back the steps that a worker carries, except `once` tools; what is to be sent now. The keeper sends it
-        otherwise.
-        """
+        """Release the steps of a worker, except `once` tools, and return their messages. The keeper sends them if you do not."""
         rows = self._pool.run(_SQL["hand_over"], {"worker": name, "publish_after_s": self._publish_after_s})
         return [msgspec.convert(row, StepMessage) for row in rows]
 
     def held(self, name: str) -> set[str]:
-        """The ids of the steps that a worker holds."""
+        """Return the ids of the steps that a worker holds."""
         return {row["id"] for row in self._pool.run(_SQL["held"], {"worker": name})}

@@ -1,7 +1,7 @@
--- Who carries steps: one row a worker process, and what it leaves to others when it ends.
+-- Workers: one row per worker process, and the handover of its steps when it ends.
 
 -- name: seen
--- A worker says that it is there. The row is written anew where it is gone: a restored backup knows nothing of it.
+-- A heartbeat. It inserts the row again if it is missing, as after the restore of a backup.
 INSERT INTO agno.worker AS w (name, hostname, pid, version, pool, concurrency, queues, steps)
 VALUES (%(name)s, %(hostname)s, %(pid)s, %(version)s, %(pool)s, %(concurrency)s, %(queues)s, %(steps)s)
 ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), concurrency = excluded.concurrency, queues = excluded.queues,
@@ -11,7 +11,7 @@ ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), concurrency = excl
 UPDATE agno.worker SET stopped_at = clock_timestamp(), seen_at = clock_timestamp(), steps = 0 WHERE name = %(name)s;
 
 -- name: forget
--- Workers that have been gone for a day.
+-- Delete workers without a heartbeat for a day.
 DELETE FROM agno.worker WHERE seen_at < clock_timestamp() - make_interval(days => 1);
 
 -- name: workers
@@ -19,9 +19,8 @@ SELECT worker.*, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS sile
 ORDER BY stopped_at IS NOT NULL, name;
 
 -- name: hand_over
--- The steps of a worker that ends: ready again, and sent. It is no crash, so the attempt that was cut short is given
--- back by `max_attempts`; not by `tries`, which count towards the agent's Retry. A `once` tool is never handed over. A row
--- that is locked is being recorded.
+-- Release and send the steps of a worker that ends. This is not a crash, so `max_attempts` makes up for the interrupted attempt
+-- (`tries` would count towards the agent's Retry). A `once` tool is never handed over. A locked row is being recorded.
 WITH cut AS (
     SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND effect IS DISTINCT FROM 'once'
     ORDER BY id FOR UPDATE SKIP LOCKED
@@ -41,5 +40,5 @@ SELECT pending.id AS outbox_id, released.id AS step_id, released.run_id, release
 FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: held
--- What a worker still holds.
+-- The steps that a worker holds.
 SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s;

@@ -1,6 +1,6 @@
--- Users' canvas around runs: chords, and what follows the end of a run.
+-- The user's canvas around runs: chords, and the continuation after the end of a run.
 
--- Count one header task of a user's chord in. The part that completes the chord writes the outbox row for its body, once; a second
+-- Count one header task of a user's chord. The part that completes the chord writes the outbox row for its body, once; a second
 -- delivery of the same part changes nothing. Returns false for a chord that is not in this database.
 CREATE OR REPLACE FUNCTION agno.chord_part(chord uuid, task text, place int, state text, outcome jsonb) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -18,7 +18,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Write the outbox row for the body of a user's chord whose parts are all in. Called under the barrier's row lock.
+-- Write the outbox row for the body of a user's chord when all parts have arrived. Called under the barrier's row lock.
 CREATE OR REPLACE FUNCTION agno.close_chord(chord uuid) RETURNS void LANGUAGE sql AS $$
     WITH fired AS (
         UPDATE agno.barrier SET fired_at = clock_timestamp()
@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION agno.close_chord(chord uuid) RETURNS void LANGUAGE sq
     INSERT INTO agno.outbox (chord_id, due_at) SELECT id, clock_timestamp() + interval '300 ms' FROM fired;
 $$;
 
--- Set the size of a user's chord when its last header task is about to be sent; all parts may be in by then.
+-- Set the size of a user's chord when its last header task is about to be sent; all parts may have arrived by then.
 CREATE OR REPLACE FUNCTION agno.size_chord(chord uuid, parts int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE agno.barrier SET size = parts WHERE id = chord AND size IS NULL;
@@ -42,7 +42,7 @@ CREATE OR REPLACE FUNCTION agno.end_alike(model agno.run, other uuid) RETURNS vo
     WHERE id = other AND ended_at IS NULL;
 $$;
 
--- End a delegation: the child's answer, or why there is none, is the result of the step that waits for it.
+-- End a delegation: the answer or the error of the child run is the result of the step that waits for it.
 CREATE OR REPLACE FUNCTION agno.end_delegation(child agno.run) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     waiting agno.step;
@@ -67,8 +67,8 @@ BEGIN
     PERFORM agno.arrive(waiting.barrier_id, 0.3);
 END $$;
 
--- Do what follows the end of a run, in the same commit: wake who waits, count its part of a user's chord in, and write the outbox
--- row for what the user's canvas has after it (link, chain, link_error).
+-- Do what follows the end of a run, in the same commit: notify waiting callers, count its part of a user's chord, and write the outbox
+-- row for the user's canvas after it (link, chain, link_error).
 CREATE OR REPLACE FUNCTION agno.run_ended() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('agno_result', NEW.id::text);

@@ -1,22 +1,22 @@
--- People and the keeper change a run from outside.
+-- Changes of a run from outside, by people and the keeper.
 
--- End a run from outside: cancelled, failed, or over its deadline. The generation goes up, so that results of steps under way come
--- too late; then all open steps end. Status `done` is for a deadline: see below. `how` holds status, reason,
--- error, overdue_only? (only if its deadline is over) and if_waits? (only if that step still waits). Returns false where nothing was ended.
+-- End a run from outside: cancelled, failed, or past its deadline. The generation is raised, so that late results of running steps are
+-- refused; then all open steps end. Status `done` is for a deadline: see below. `how` holds status, reason,
+-- error, overdue_only? (only past its deadline) and if_waits? (only if that step still waits). Returns false when it ended nothing.
 CREATE OR REPLACE FUNCTION agno.stop_run(of_run uuid, how jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     stopped agno.run;
     ends_done boolean := false;
     last_text jsonb;
 BEGIN
-    -- Wait for a step that is being recorded, so that the statements below see the steps which that wrote.
+    -- Wait for a step that is being recorded, so that the statements below see the steps of that commit.
     SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
     IF NOT FOUND OR stopped.ended_at IS NOT NULL
        OR (how->>'overdue_only')::boolean AND (stopped.deadline_at > clock_timestamp() OR stopped.deadline_at IS NULL)
        OR how ? 'if_waits' AND NOT EXISTS (SELECT FROM agno.step s WHERE s.id = (how->>'if_waits')::uuid AND s.status = 'waiting') THEN
         RETURN false;
     END IF;
-    -- A run that ends at its deadline keeps its last text; its agent's limits say whether that is an answer or a failure.
+    -- A run that ends at its deadline stores its last text; its agent's limits decide whether that is an answer or a failure.
     IF how->>'status' = 'done' THEN
         SELECT text INTO last_text FROM agno.message m, jsonb_path_query_first(m.content, '$.parts[*] ? (@.type == "text").text') AS text
             WHERE m.run_id = of_run AND m.content->>'role' = 'assistant' AND text IS NOT NULL ORDER BY m.seq DESC LIMIT 1;
@@ -31,8 +31,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- End all open steps of a run as cancelled, and drop their messages. No provider takes a transcript with a call that has no result, and the
--- next run of the session may read this one: each open call gets a result. The caller holds the run.
+-- End all open steps of a run as cancelled, and delete their messages. Each open call gets a result: providers refuse a transcript with a
+-- call without one, and the next run of the session may read this one. The caller holds the run.
 CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS void LANGUAGE sql AS $$
     WITH ended AS (
         UPDATE agno.step s SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL,
@@ -52,8 +52,8 @@ CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS
     DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
 $$;
 
--- Retry a failed run from its last good turn, in the next generation; the failed turn's messages are deleted. The run gets as much time as
--- it had from its submit to its deadline. No row for a run that did not fail, and for a delegated one: its parent has been told.
+-- Retry a failed run after its last good turn, in the next generation; the failed turn's messages are deleted. The run gets as much time as
+-- it had from its submit to its deadline. No row for a run that did not fail, and for a delegated one: its parent has the error already.
 CREATE OR REPLACE FUNCTION agno.retry_run(run_id uuid)
 RETURNS TABLE (step_id uuid, generation int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -72,7 +72,7 @@ BEGIN
     END IF;
     SELECT s.* INTO last_turn FROM agno.step s WHERE s.run_id = $1 AND s.kind = 'turn' ORDER BY s.seq DESC, s.generation DESC LIMIT 1;
     IF NOT FOUND THEN
-        RETURN; -- it stands for another run, and did no work, or is a run of another kind, which is retried by its own means
+        RETURN; -- it stands for another run and did no work, or is a run of another kind, which has its own retry
     END IF;
     turn := split_part(last_turn.key, ':', 2)::int;
     IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind <> 'turn' AND s.seq > last_turn.seq) THEN
@@ -93,8 +93,9 @@ BEGIN
     PERFORM pg_notify('agno_outbox', '');
     RETURN QUERY SELECT new_step, failed.generation + 1;
 END $$;
--- Start a new run in the middle of an old one: what came before the step is copied, results included; the step is new, and so
--- is the run that it waits for, where it delegates. The old run stays as it was.
+
+-- Start a new run in the middle of an old one: the transcript and the steps before the forked step are copied, with their results; the
+-- forked step is new, and so is the child run of a delegation. The old run does not change.
 -- `fork` holds id, step_id, blobs, and the edits: input? (the user's message; for a delegation: the input of its run), messages?
 -- ([{seq, content}]), call?, idempotency_key?, metadata?, deadline_s?. Raises where a tool call beside the step is still open.
 CREATE OR REPLACE FUNCTION agno.fork_run(fork jsonb) RETURNS TABLE (run_id uuid, created boolean) LANGUAGE plpgsql AS $$
@@ -103,8 +104,8 @@ DECLARE
     new_id uuid := (fork->>'id')::uuid;
     at agno.step;
     old agno.run;
-    asking agno.step;
-    heard agno.run;
+    calling_turn agno.step;
+    last_child agno.run;
     round text;
     new_barrier uuid := agno.uuid7();
     new_step uuid := agno.uuid7();
@@ -121,9 +122,9 @@ BEGIN
     place := at.seq;
     below := at.seq;
     IF at.kind <> 'turn' THEN
-        -- By the keys, since calls that were copied from another run have no barrier here.
+        -- By the keys: calls that were copied from another run have no barrier here.
         round := split_part(at.key, ':', 2);
-        SELECT s.* INTO asking FROM agno.step s WHERE s.run_id = old.id AND s.key = 'turn:' || round ORDER BY s.generation DESC LIMIT 1;
+        SELECT s.* INTO calling_turn FROM agno.step s WHERE s.run_id = old.id AND s.key = 'turn:' || round ORDER BY s.generation DESC LIMIT 1;
         SELECT max(s.seq) + 1 INTO below FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round;
         IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round AND s.id <> at.id
                    AND s.status IN ('ready', 'running', 'waiting')) THEN
@@ -132,15 +133,15 @@ BEGIN
     END IF;
     IF at.kind = 'delegate' THEN
         new_child := agno.uuid7();
-        -- The run that it delegated to the last time: of a delegation that was copied, that of a run that this one was forked from.
+        -- The last child run of this delegation; a copied delegation has it in the run that this one was forked from.
         WITH RECURSIVE line AS (
             SELECT old.id AS id, old.forked_from AS origin, 0 AS back
             UNION ALL SELECT r.id, r.forked_from, line.back + 1 FROM line JOIN agno.run r ON r.id = line.origin
         )
-        SELECT c.* INTO heard FROM line JOIN agno.step s ON s.run_id = line.id AND s.key = at.key JOIN agno.run c ON c.id = s.child_run_id
+        SELECT c.* INTO last_child FROM line JOIN agno.step s ON s.run_id = line.id AND s.key = at.key JOIN agno.run c ON c.id = s.child_run_id
             ORDER BY line.back, s.generation DESC LIMIT 1;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'the run that % delegated to is gone: fork from the turn before.', at.key USING ERRCODE = '22023';
+            RAISE EXCEPTION 'the child run of % was deleted: fork from the turn before.', at.key USING ERRCODE = '22023';
         END IF;
     END IF;
     INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, forked_from, metadata, deadline_at, turns, tool_calls)
@@ -178,8 +179,8 @@ BEGIN
         END IF;
     ELSE
         INSERT INTO agno.barrier (id, run_id, generation, size, body)
-        VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1, 'queue', asking.queue,
-            'priority', asking.priority, 'seq', below, 'max_attempts', asking.max_attempts));
+        VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1, 'queue', calling_turn.queue,
+            'priority', calling_turn.priority, 'seq', below, 'max_attempts', calling_turn.max_attempts));
     END IF;
     PERFORM agno.write_steps(new_id, 0, jsonb_build_array(jsonb_build_object('id', new_step, 'key', at.key, 'kind', at.kind, 'queue', at.queue,
         'priority', at.priority, 'name', at.name, 'seq', place, 'call', coalesce(fork->'call', at.call), 'effect', at.effect,
@@ -187,10 +188,10 @@ BEGIN
         'waits_for', CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END, 'child_run_id', new_child)), 0);
     IF at.kind = 'delegate' THEN
         PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
-            'id', new_child, 'agent', at.name, 'queue', heard.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'id', new_child, 'agent', at.name, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
             'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'first_step',
-            jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', asking.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
-                (SELECT m.content FROM agno.message m WHERE m.run_id = heard.id AND m.seq = 0)))) AS child
+            jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', calling_turn.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
+                (SELECT m.content FROM agno.message m WHERE m.run_id = last_child.id AND m.seq = 0)))) AS child
         WHERE r.id = new_id;
     END IF;
     PERFORM pg_notify('agno_outbox', '');

@@ -1,7 +1,6 @@
 -- The events of a run, numbered when they are first read.
 
--- What has happened in a run, read from its rows. A step keeps the error of a worker that died in it, also when a later attempt
--- succeeded.
+-- Return the events of a run from its rows. A step stores the error of a worker that died in it, also when a later attempt succeeded.
 CREATE OR REPLACE FUNCTION agno.happened(of_run uuid)
 RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at timestamptz) LANGUAGE sql STABLE AS $$
     SELECT 'RunStarted', id, 0, '', NULL::jsonb, started_at FROM agno.run WHERE id = $1 AND started_at IS NOT NULL
@@ -23,9 +22,9 @@ RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at
     FROM agno.run WHERE id = $1 AND ended_at IS NOT NULL;
 $$;
 
--- Return the events of a run that come after number `after_number`. An event gets its number when it is first read, and keeps it: a
--- reader that has seen n gets exactly n+1, n+2 ... from any process. A run that nobody reads costs nothing. A call has one end: a
--- retry of the run marks its last turn dead, which is no second end for a reader who has seen the first.
+-- Return the events of a run after number `after_number`. An event gets its number when it is first read, and keeps it: a reader that has
+-- seen n gets exactly n+1, n+2 ... from any process. A run without readers costs nothing. A call has one end: a retry of the run marks its
+-- last turn dead, which is not a second end.
 CREATE OR REPLACE FUNCTION agno.read_events(of_run uuid, after_number int) RETURNS SETOF agno.run_event LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(of_run::text, 1701));

@@ -1,4 +1,4 @@
--- The life of a step, the same for every kind: written, claimed, ended. Locks are taken in the order run, step, barrier.
+-- Write, claim and end steps, of every kind. Locks are taken in the order run, step, barrier.
 
 -- Write steps and the messages for those that are ready now. Each step holds id, key, kind, queue, seq, max_attempts, and optionally priority,
 -- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), child_run_id, not_before (a timer: the keeper sends it), due_at.
@@ -23,9 +23,10 @@ RETURNS TABLE (outbox_id bigint, step_id uuid, kind text, queue text, priority s
     SELECT p.id, w.id, w.kind, w.queue, w.priority FROM pending p JOIN written w ON w.id = p.step_id ORDER BY p.id;
 $$;
 
--- Claim a step for `lease_s` seconds, and return all that its worker needs. No row: another worker has it, it is over, or its run is
--- cancelled or paused. The commit need not reach the disk, since a lost claim is a lease that nobody holds; the claim of a `once` tool is
--- its recorded intent, and waits for the disk. The run is locked only where its status changes: tools of one turn do not wait for each other.
+-- Claim a step for `lease_s` seconds, and return the data that its worker needs. No row: another worker has it, it has ended, or its run is
+-- cancelled or paused. The commit need not reach the disk, since a lost claim is only a lost lease; the claim of a `once` tool waits for the
+-- disk, since it records that the call may begin. The run is locked only when its status changes, so that tools of one turn do not wait for
+-- each other.
 CREATE OR REPLACE FUNCTION agno.claim(of_run uuid, of_step uuid, in_generation int, of_kind text, by_worker text, lease_s float8)
 RETURNS TABLE (step_id uuid, run_id uuid, generation int, kind text, key text, name text, seq int, attempt int, max_attempts int, tries int,
     call jsonb, effect text, policy jsonb, answer jsonb, reconciling boolean, tenant text, agent text, priority smallint, session_id text, user_id text,
@@ -73,8 +74,8 @@ END $$;
 
 -- End a step with the first result of its generation. No row: another result came first, or the run is over.
 -- `result` holds status? (done), error?, answer?, late_only? (the keeper: the lease must still be over), and for a step that waited for a person
--- waits_for and attempt (what the person was asked, after which attempt). A worker that was thought dead may still end a `once` tool until a
--- person has said what became of it. `moves_run`: the caller changes the run, and so locks it alone.
+-- waits_for and attempt (the question, and the attempt after which it was asked). A worker that was thought dead may still end a `once` tool
+-- until a person has answered. `moves_run`: the caller changes the run, and locks it exclusively.
 CREATE OR REPLACE FUNCTION agno.end_step(of_run uuid, of_step uuid, in_generation int, of_kind text, result jsonb, moves_run boolean)
 RETURNS SETOF agno.step LANGUAGE plpgsql AS $$
 BEGIN
@@ -168,8 +169,8 @@ BEGIN
     RETURN QUERY SELECT true, pending, submitted;
 END $$;
 
--- Count one part of a run's barrier in. The last part writes the step that the barrier's body names. Of two last parts that come
--- together one sees the barrier full, since the row lock puts them in order.
+-- Count one part of a run's barrier. The last part writes the step in the barrier's body. The row lock orders concurrent parts, so that
+-- exactly one of them sees the barrier full.
 CREATE OR REPLACE FUNCTION agno.arrive(barrier uuid, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column

@@ -1,6 +1,6 @@
--- Submitting a run.
+-- Submit a run.
 
--- The queue for a run of this agent: the one the caller names, or the one the agent's workers registered. Raises undefined_object
+-- Return the queue for a run of this agent: the caller's, or the one that the agent's workers registered. Raises undefined_object
 -- for an agent that no worker ever registered, unless the caller allows it.
 CREATE OR REPLACE FUNCTION agno.queue_for(in_tenant text, agent text, queue text, allow_unknown boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -8,10 +8,10 @@ DECLARE
     known text;
 BEGIN
     IF coalesce(agent, '') !~ '\S' THEN
-        RAISE EXCEPTION 'agno.submit: agent is empty. Name the agent that is to do the work.' USING ERRCODE = '22023';
+        RAISE EXCEPTION 'agno.submit: agent is empty. Pass the name of an agent.' USING ERRCODE = '22023';
     END IF;
     IF queue !~ '\S' THEN
-        RAISE EXCEPTION 'agno.submit: the queue for agent % is empty, and no worker serves it. Name a queue, or leave it out.',
+        RAISE EXCEPTION 'agno.submit: the queue for agent % is empty. Name a queue, or leave it out.',
             quote_literal(agent) USING ERRCODE = '22023';
     END IF;
     IF queue IS NOT NULL AND allow_unknown THEN
@@ -21,18 +21,18 @@ BEGIN
     IF NOT FOUND AND NOT allow_unknown THEN
         SELECT coalesce(string_agg(near.name, ', '), 'none') INTO known
             FROM (SELECT a.name FROM agno.agent a WHERE a.tenant = in_tenant ORDER BY a.name LIMIT 10) near;
-        RAISE EXCEPTION 'agno.submit: no worker has registered an agent %. Registered: %. Start a worker that imports it, or pass allow_unknown.',
+        RAISE EXCEPTION 'agno.submit: agent % is not registered by any worker. Registered: %. Start a worker that imports it, or pass allow_unknown.',
             quote_literal(agent), known USING ERRCODE = '42704';
     END IF;
     RETURN coalesce(queue, registered, 'agents');
 END $$;
 
--- Store a run, its first message, its first step and the message for Celery, all or nothing.
+-- Store a run, its first message, its first step and its outbox row, all or nothing.
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
 -- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
--- An id or a (tenant, agent, idempotency_key) that exists already returns the existing run, and stores nothing. One exception: where a canvas
--- waits for its own id while the key belongs to another run, a run of that id is stored which does no work and ends as the other one does.
+-- A known id or (tenant, agent, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
+-- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
 LANGUAGE plpgsql AS $$
@@ -79,7 +79,7 @@ BEGIN
             coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
 END $$;
 
--- Store a run that does no work and ends as, and when, the run with its key does. Locks that run until the commit.
+-- Store a run that does no work and ends with the run that has its key. Locks that run until the commit.
 CREATE OR REPLACE FUNCTION agno.stand_in(run jsonb, new_id uuid, known_id uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     known agno.run;
@@ -109,7 +109,7 @@ DECLARE
     submitted uuid;
 BEGIN
     IF coalesce(btrim(input), '') = '' THEN
-        RAISE EXCEPTION 'agno.submit: the input for agent % is empty. Say what it is to do.', quote_literal(agent) USING ERRCODE = '22023';
+        RAISE EXCEPTION 'agno.submit: the input for agent % is empty. Describe its task.', quote_literal(agent) USING ERRCODE = '22023';
     END IF;
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'tenant', tenant, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,

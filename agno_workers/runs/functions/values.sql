@@ -1,6 +1,6 @@
--- Small functions that the others call.
+-- Helper functions.
 
--- A time-ordered UUID, by the server's own function where it has one (Postgres 18 and later).
+-- Return a time-ordered UUID on Postgres 18 and later, and a random one on older servers.
 CREATE OR REPLACE FUNCTION agno.uuid7() RETURNS uuid LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('server_version_num')::int >= 180000 THEN
@@ -9,7 +9,7 @@ BEGIN
     RETURN gen_random_uuid();
 END $$;
 
--- Put the large strings that were stored apart back into JSON. A reference is {"$blob": "<sha256>"} in a string's place;
+-- Put large strings, which are stored separately, back into JSON. A reference is {"$blob": "<sha256>"} in place of a string;
 -- quotes inside a string are escaped, so text that looks like a reference stays text.
 CREATE OR REPLACE FUNCTION agno.inflate(content jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE STRICT AS $$
 DECLARE
@@ -41,7 +41,7 @@ CREATE OR REPLACE FUNCTION agno.tool_message(call_id text, name text, content te
         CASE WHEN is_error THEN '{"is_error": true}'::jsonb ELSE '{}' END));
 $$;
 
--- When the clock of a run's generation starts: its first step's due time.
+-- Return the start of a run's generation: the due time of its first step.
 CREATE OR REPLACE FUNCTION agno.began(run_id uuid, generation int) RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT coalesce(s.due_at, s.created_at) FROM agno.step s
     WHERE s.run_id = $1 AND s.generation = $2 ORDER BY s.created_at LIMIT 1;
