@@ -1,1 +1,1 @@
-"""Connections, tables, migrations and the functions that live in Postgres."""
+"""Connections, tables, migrations and functions of Postgres."""

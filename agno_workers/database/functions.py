@@ -1,7 +1,7 @@
-"""The functions that live in Postgres, and the state of a database, read without SQLAlchemy or Alembic.
+"""The functions in Postgres, and the schema state of a database, read without SQLAlchemy or Alembic.
 
-Functions are repeatable: every `functions/*.sql` of the package is `CREATE OR REPLACE`, and is executed after an upgrade when the
-hash of all of them differs from the one stored. A changed signature is a `DROP FUNCTION` in a migration of the tables.
+Functions are repeatable: every `functions/*.sql` of the package is `CREATE OR REPLACE`, and an upgrade executes all of them when
+their hash differs from the stored one. A changed signature is a `DROP FUNCTION` in a migration of the tables.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _KEY = "functions"
 
 
 class State(msgspec.Struct, frozen=True):
-    """The schema of a database."""
+    """The schema state of a database."""
 
     revision: str | None = None
-    """The newest migration; None: it was never migrated."""
+    """The newest migration; None before the first one."""
     functions: str = ""
     """The hash of the functions."""
     release: tuple[int, ...] = ()
-    """The release that wrote them."""
+    """The release that wrote the functions."""
 
 
 @cache
@@ -42,13 +42,13 @@ def sql() -> str:
 
 @cache
 def current() -> State:
-    """Return the hash of the functions of this code, and its release."""
+    """Return the state that this code needs, without the revision."""
     release = tuple(int(part) for part in version("agno-workers").split(".")[:3] if part.isdigit())
     return State(functions=hashlib.sha256(sql().encode()).hexdigest(), release=release)
 
 
 def state(database_url: str, timeout_s: float = 10.0) -> State:
-    """Return the schema of a database. Raises Unavailable where Postgres cannot be reached."""
+    """Return the schema state of a database. Raises Unavailable when Postgres cannot be reached."""
     try:
         with psycopg.connect(
             database_url, autocommit=True, row_factory=tuple_row, connect_timeout=max(2, round(timeout_s))
@@ -60,7 +60,7 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
 
 
 def database_problems(database_url: str) -> list[str]:
-    """Say why this code must not work on a database, a sentence each. Raises Unavailable."""
+    """Return the reasons, a sentence each, why this code must not use a database. Raises Unavailable."""
     found, wanted = state(database_url), current()
     if found.revision is None or found.revision < NEWEST:
         return [
@@ -83,7 +83,7 @@ def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:
 
 
 def apply(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    """Execute the functions of this code where the database has others; False: it has them, or those of a newer release."""
+    """Write the functions of this code; False when the database has them already, or has those of a newer release."""
     found, wanted = read(connection), current()
     if found.functions == wanted.functions or found.release > wanted.release:
         return False

@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema: tables by Alembic, then the functions."""
+"""Upgrade a database to the newest schema: the tables with Alembic, then the functions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from agno_workers.database.migrations import NEWEST
 from agno_workers.database.tables import SCHEMA
 from agno_workers.errors import SettingsError, Unavailable
 
-_LOCK = 0x61676E6F  # "agno": one migration at a time, whoever starts it
+_LOCK = 0x61676E6F  # "agno": one upgrade at a time, from any machine
 
 
 def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str]:
-    """Execute missing migrations and changed functions, and return the revisions before and after. Safe to repeat, also from
-    several machines at once.
+    """Execute missing migrations and changed functions; return the revisions before and after. Safe to repeat, also from several
+    machines at once.
 
-    Raises Unavailable where Postgres cannot be reached, SettingsError for a database of another history.
+    Raises Unavailable when Postgres cannot be reached, SettingsError for a database that is newer than this code.
     """
     with _connect(database_url, timeout_s) as connection:
         raw = connection.connection.driver_connection
@@ -32,8 +32,8 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             before = functions.read(raw).revision
             if before is not None and before > NEWEST:
                 raise SettingsError(
-                    f"the database is at revision {before}, which this code does not know (it knows {NEWEST}): use the newer code, or, "
-                    "for a database of an unreleased version, a new database."
+                    f"the database is at revision {before}, which is newer than this code ({NEWEST}): use newer code, or a new "
+                    "database if an unreleased version made this one."
                 )
             config = _config()
             config.attributes["connection"] = connection

@@ -1,7 +1,7 @@
-"""Carries out one call of a tool, under a deadline. Whatever happens becomes an outcome that the model reads.
+"""Execute one call of a tool within a time limit. Errors become an outcome that the model reads.
 
-Every call runs on a daemon thread of its own (about 0.1 ms, beside the milliseconds of recording its result),
-because a deadline must hold on any Celery pool and Python can't stop a thread: one that is late is left behind.
+Every call runs on a daemon thread of its own (about 0.1 ms; recording its result takes milliseconds), because the time limit must
+hold on any Celery pool and Python cannot stop a thread: a late one is abandoned.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from agno_workers.tools.result import Unserialisable, bounded, safe_text, to_tex
 logger = logging.getLogger(__name__)
 
 MAX_RESULT_BYTES = 10 * 1024 * 1024
-"""10 MiB: guards the database. What fits a model's window is a smaller matter, and decided elsewhere."""
+"""10 MiB: a limit for the database, not for the model's context window."""
 
 _CLEANUP_S = 1.0
-"""How long a cancelled coroutine may take for its `finally` blocks before its thread is left behind."""
+"""The time for the `finally` blocks of a cancelled coroutine before its thread is abandoned."""
 
 _MAX_NAMES = 50
 
@@ -44,24 +44,23 @@ def execute(
     max_result_bytes: int = MAX_RESULT_BYTES,
     reconciling: bool = False,
 ) -> ToolOutcome:
-    """Call a tool with the JSON text that a model wrote, and say what became of it by `kind`:
+    """Call a tool with a model's JSON text, and return the outcome by `kind`:
 
     * `ok`: the result as text, see `to_text`.
-    * `unknown_tool`: `tool` is None; names those `known`.
-    * `invalid_arguments`: no JSON, or not what the signature asks for. The function was not called.
-    * `raised`: the message of a ToolError as it stands; type and message of anything else, whose traceback is
-      logged. `sys.exit()` in a tool counts as raised.
+    * `unknown_tool`: `tool` is None; the content lists the `known` ones.
+    * `invalid_arguments`: the text is not JSON or does not fit the signature. The function was not called.
+    * `raised`: the message of a ToolError; the type and message of any other exception, whose traceback is logged.
+      `sys.exit()` in a tool counts as raised.
     * `again`: the tool raised TryAgain or one of its `retry_on`; the same call may work later.
-    * `timeout`: `tool.timeout_s` went by. A coroutine was cancelled; a plain function may still be running,
-      with `ctx.cancelled()` true, so **the caller must not commit on `ctx.connection`** but drop it.
-    * `unserialisable`: the tool ran, but its result has no form as text.
+    * `timeout`: `tool.timeout_s` is over. A coroutine was cancelled; a plain function may still be running, with
+      `ctx.cancelled()` true, so **the caller must not commit on `ctx.connection`** but close it.
+    * `unserialisable`: the tool ran, but its result cannot be converted to text.
 
-    `reconciling` calls the tool's `reconcile` hook in its place, with the same arguments (and `ctx`, if it takes it); then
-    `ok` is the tool's result, `not_done` that it did not take effect, and `unknown` that the hook gave None.
+    `reconciling` calls the tool's `reconcile` hook instead, with the same arguments (and `ctx`, if it takes it); then `ok` is
+    the tool's result, `not_done` means that the tool did not take effect, `unknown` that the hook returned None.
 
-    Content past `max_result_bytes` (UTF-8) is cut, and says so at its end; NUL and lone surrogates become
-    U+FFFD. Never raises by itself: only what hits the calling thread from outside while it waits (Ctrl-C,
-    Celery's time limit) goes up, and then the tool is told to stop as if it were late.
+    Content over `max_result_bytes` (UTF-8) is cut and marked; NUL and lone surrogates become U+FFFD. Raises only what is raised
+    in the waiting thread from outside (Ctrl-C, Celery's time limit); then the tool is cancelled as after a timeout.
     """
     outcome = _unknown(name, known) if tool is None else _Attempt(tool, arguments, ctx, reconciling).outcome()
     return msgspec.structs.replace(outcome, content=bounded(safe_text(outcome.content), max_result_bytes))
@@ -81,7 +80,7 @@ def _failure(kind: str, content: str) -> ToolOutcome:
 
 
 class _Attempt:
-    """One execution on its thread. The author's code (validators, function, serializers) runs there only."""
+    """One execution on its thread. The author's code (validators, function, serializers) runs on that thread only."""
 
     def __init__(self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool) -> None:
         self._tool = tool
@@ -90,7 +89,7 @@ class _Attempt:
         self._cancelled_before = ctx.cancelled
         self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
         self._ended = threading.Event()
-        self._given_up = threading.Event()
+        self._abandoned = threading.Event()
         self._result: ToolOutcome | None = None
         self._loop_and_task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
@@ -102,7 +101,7 @@ class _Attempt:
         try:
             in_time = self._ended.wait(max(0.0, min(threading.TIMEOUT_MAX, self._tool.timeout_s)))
         except BaseException:
-            self._give_up()
+            self._abandon()
             raise
         return self._result if in_time and self._result is not None else self._timeout()
 
@@ -119,8 +118,8 @@ class _Attempt:
             self._result = self._raised(error)
         finally:
             self._ended.set()
-            if self._given_up.is_set():
-                logger.info("a tool that had timed out has ended", extra=self._ids())
+            if self._abandoned.is_set():
+                logger.info("tool ended after its timeout", extra=self._ids())
 
     def _call(self) -> ToolOutcome:
         try:
@@ -153,7 +152,7 @@ class _Attempt:
         task = asyncio.current_task()
         assert task is not None
         self._loop_and_task = asyncio.get_running_loop(), task
-        if self._given_up.is_set():  # the deadline passed before there was a task to cancel
+        if self._abandoned.is_set():  # the deadline passed before there was a task to cancel
             task.cancel()
         return await awaitable
 
@@ -163,22 +162,22 @@ class _Attempt:
             return ToolOutcome(text, True, "again", error.after_s if isinstance(error, TryAgain) else None)
         if isinstance(error, ToolError):
             return _failure("raised", _message(error) or "ToolError")
-        if not self._given_up.is_set():
-            logger.warning("a tool raised", exc_info=error, extra=self._ids())
+        if not self._abandoned.is_set():
+            logger.warning("tool raised", exc_info=error, extra=self._ids())
         return _failure("raised", ": ".join(filter(None, (type(error).__name__, _message(error)))))
 
     def _timeout(self) -> ToolOutcome:
-        self._give_up()
+        self._abandon()
         stopped = self._loop_and_task is not None and self._ended.wait(_CLEANUP_S)
-        logger.warning("a tool timed out", extra=self._ids() | {"left_behind": not stopped})
+        logger.warning("tool timed out", extra=self._ids() | {"still_running": not stopped})
         return _failure(
             "timeout",
-            f"{self._tool.name} did not end within {self._tool.timeout_s:g} s and was given up. What it began may"
-            " have happened. Ask for less, or go on without it.",
+            f"{self._tool.name} did not end within {self._tool.timeout_s:g} s and was abandoned. It may have taken effect."
+            " Ask for less, or continue without it.",
         )
 
-    def _give_up(self) -> None:
-        self._given_up.set()
+    def _abandon(self) -> None:
+        self._abandoned.set()
         if self._loop_and_task is not None:
             loop, task = self._loop_and_task
             try:
@@ -187,10 +186,10 @@ class _Attempt:
                 pass  # the loop has just closed: the coroutine has ended
 
     def _is_cancelled(self) -> bool:
-        return self._given_up.is_set() or self._cancelled_before()
+        return self._abandoned.is_set() or self._cancelled_before()
 
     def _ids(self) -> dict[str, Any]:
-        """The fields of every log record of this module."""
+        """Return the fields of every log record of this module."""
         ctx = self._ctx
         return {
             "tool": self._tool.name,
@@ -203,24 +202,25 @@ class _Attempt:
 
 
 def _with_answer(arguments: str, tool: Tool, ctx: ToolContext) -> str:
-    """The model's arguments with those that a person filled in, whatever the model made of them."""
+    """Return the model's arguments with a person's values, which replace the model's."""
     if not tool.policy.fields:
         return arguments
     try:
         given = msgspec.json.decode(arguments if arguments.strip() else "{}", type=dict[str, Any])
     except msgspec.MsgspecError:
-        return arguments  # to be refused as it stands
-    kept = {name: value for name, value in given.items() if name not in tool.policy.fields}
-    return msgspec.json.encode(kept | ctx.answer.get("values", {})).decode()
+        return arguments  # `_bind` refuses it
+    own = {name: value for name, value in given.items() if name not in tool.policy.fields}
+    return msgspec.json.encode(own | ctx.answer.get("values", {})).decode()
 
 
 def _bind(tool: Tool, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments for the function. A `Tool` that was built by hand has no signature to check against: its
-    function gets every key of the JSON object as a keyword, and `ctx` where it names it."""
+    """Return positional and keyword arguments for the function. A plain `Tool` has no signature to check: its function gets
+    every key of the JSON object as a keyword argument, and `ctx` if it has that parameter.
+    """
     if isinstance(tool, FunctionTool):
         if tool.unbound:
             raise TypeError(
-                f"{tool.name} is a method without its object: collect it from a toolkit's instance"
+                f"{tool.name} is a method without its object: collect it from an instance of its toolkit"
             )
         return tool.signature.bind(arguments, ctx)
     try:

@@ -1,4 +1,4 @@
-"""The words for a model whose arguments can't be used: which parameter, what was expected, what came, what next."""
+"""The error text for a model with invalid arguments: the parameter, the expected and the actual value, and the next move."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MAX_SHOWN_CHARS = 80
 
 
 class InvalidArguments(ValueError):
-    """The arguments don't fit the tool, which was not called. The message is for the model."""
+    """The arguments do not fit the tool, which was not called. The message is for the model."""
 
 
 def refusal(error: ValidationError, parameters: Sequence[str]) -> str:
-    """One line for each problem, the first eight; `parameters` are the names that the tool knows."""
+    """Return a line for each of the first eight problems; `parameters` are the parameters of the tool."""
     problems = [_problem(item, parameters) for item in error.errors(include_url=False)]
     lines = "\n".join(f"- {problem}" for problem in problems[:_MAX_PROBLEMS])
     if len(problems) > _MAX_PROBLEMS:
@@ -42,7 +42,7 @@ def _problem(item: Any, parameters: Sequence[str]) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`days[2].name`"""
+    """Return a path such as `days[2].name`."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -56,10 +56,10 @@ def _suggestion(name: str, parameters: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A JSON value as JSON, cut short; validators may have put anything else in its place."""
+    """Return a shortened JSON text of a value; a validator may have made it any object."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=repr)
     except (TypeError, ValueError, RecursionError):
-        # Such as a number of 5000 digits, which Python won't print.
+        # For example a number of 5000 digits, which Python does not print.
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"

@@ -1,4 +1,4 @@
-"""What a tool returned, as text that a model can read and Postgres can store."""
+"""Convert a tool's result to text that a model can read and Postgres can store."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import msgspec
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 _ESCAPE = re.compile(r"\\(\\|u0000)")
-"""In JSON text: an escaped backslash (stepped over), or an escaped NUL."""
+"""An escaped backslash (skipped) or an escaped NUL in JSON text."""
 
 
 class Unserialisable(TypeError):
-    """A tool's result can't be turned into text. The message is for the model."""
+    """A tool's result cannot be converted to text. The message is for the model."""
 
 
 def to_text(value: object) -> str:
-    """A result as text.
+    """Return a result as text.
 
-    * A string as it is, bytes as UTF-8, None as nothing.
-    * Numbers, lists, tuples, sets, dicts, dates, Decimal, UUID, Path, enums, dataclasses, pydantic models
-      and msgspec structs as compact JSON; where that would be a single JSON string (a date), without quotes.
-    * NaN and infinities as JSON strings. NUL and lone surrogates in strings as U+FFFD.
+    * A string stays the same, bytes are decoded as UTF-8, None is the empty string.
+    * Numbers, lists, tuples, sets, dicts, dates, Decimal, UUID, Path, enums, dataclasses, pydantic models and msgspec structs
+      become compact JSON; a single JSON string, such as a date, without its quotes.
+    * NaN and infinities become JSON strings, NUL and lone surrogates U+FFFD.
 
-    Raises Unserialisable for anything else, iterators included: they may never end.
+    Raises Unserialisable for anything else, also for iterators, which may never end.
     """
     if value is None:
         return ""
@@ -35,13 +35,13 @@ def to_text(value: object) -> str:
     if isinstance(value, bytes | bytearray):
         return _decoded(bytes(value))
     if isinstance(value, Iterator | AsyncIterator) or inspect.isawaitable(value):
-        raise _unserialisable(value, "it would have to be run to the end; return a list instead")
+        raise _unserialisable(value, "it is lazy; return a list instead")
     text = _ESCAPE.sub(_without_nul, _to_json(value))
     return str(msgspec.json.decode(text)) if text.startswith('"') else text
 
 
 def safe_text(text: str) -> str:
-    """The same text, storable as Postgres text and jsonb: NUL and lone surrogates become U+FFFD."""
+    """Return text that Postgres can store: NUL and lone surrogates become U+FFFD."""
     text = text.replace("\0", "\ufffd")
     try:
         text.encode()
@@ -51,7 +51,7 @@ def safe_text(text: str) -> str:
 
 
 def bounded(text: str, max_bytes: int) -> str:
-    """At most `max_bytes` of UTF-8 (but at least the marker), cut between characters, with a marker that says so."""
+    """Cut text to at most `max_bytes` of UTF-8 between characters, with a marker at its end (which always fits)."""
     if len(text) <= max_bytes and len(text.encode()) <= max_bytes:
         return text
     marker = f"\n[truncated: this is the beginning of a text of {len(text)} characters; ask for less]"
@@ -68,7 +68,7 @@ def _decoded(value: bytes) -> str:
 
 
 def _to_json(value: object) -> str:
-    """Compact JSON. The slow way only where pydantic's quick one stumbles, as it does over lone surrogates."""
+    """Return compact JSON. The slow way is for values that pydantic's fast one refuses, such as lone surrogates."""
     try:
         try:
             return to_json(value, inf_nan_mode="strings", fallback=_builtins).decode()
@@ -83,10 +83,10 @@ def _jsonable(value: Any) -> Any:
 
 
 def _builtins(value: Any) -> Any:
-    """What pydantic does not know: msgspec structs, which may hold pydantic models in turn."""
+    """Convert msgspec structs, which pydantic does not know and which may hold pydantic models."""
     if isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value, enc_hook=_jsonable)
-    raise TypeError(f"JSON has no form for {type(value).__qualname__}")
+    raise TypeError(f"{type(value).__qualname__} cannot be converted to JSON")
 
 
 def _scrubbed(value: Any) -> Any:
@@ -107,6 +107,6 @@ def _without_nul(escape: re.Match[str]) -> str:
 
 def _unserialisable(value: object, reason: str) -> Unserialisable:
     return Unserialisable(
-        f"The tool ran, but its result of type {type(value).__qualname__} can't be turned into text: {reason}."
-        " Calling it again will not help; its author should return text or what JSON can carry."
+        f"The tool ran, but its result of type {type(value).__qualname__} cannot be converted to text: {reason}."
+        " Calling it again will not help; its author should return text or JSON values."
     )

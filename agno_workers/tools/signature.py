@@ -1,7 +1,7 @@
-"""From a function's signature to the schema that a model reads, and from a model's JSON back to a call.
+"""Convert a function's signature to the schema that a model reads, and a model's JSON to the arguments of a call.
 
-One pydantic model is built per function, when it is decorated. Checking is strict (`"5"` is no integer)
-where the author did not say otherwise with `Field(strict=False)` or in a model of their own.
+One pydantic model is built per function, when it is decorated. Checks are strict (`"5"` is not an integer), unless the author uses
+`Field(strict=False)` or a model of their own.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _CONTEXT = "ctx"
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """The parameters of one function, as the model sees them and as Python takes them."""
+    """The parameters of one function, for the model and for Python."""
 
     schema: dict[str, Any]
-    """JSON schema of type object; without `ctx`, `self` and what a partial has bound."""
+    """A JSON schema of type object, without `ctx`, `self` and arguments bound by a partial."""
     arguments_model: type[BaseModel]
-    """Checks the JSON. Its fields are `p0`, `p1` ... by position in `parameters`, with the real name as
-    alias, because pydantic refuses some names that Python allows (`_x`, `copy`)."""
+    """The validator of the JSON. Its fields are `p0`, `p1` ... by position in `parameters`, with the real name as alias, because
+    pydantic refuses some names that Python allows (`_x`, `copy`)."""
     parameters: tuple[inspect.Parameter, ...]
-    """All that a call must fill, `ctx` included."""
+    """The parameters of a call, with `ctx`."""
     takes_context: bool
     takes_self: bool
-    """True for a method as it stands in its class."""
+    """True for an unbound method."""
 
     def bind(self, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and keyword arguments for a call, from the JSON text that a model wrote.
+        """Return the positional and keyword arguments for a call, from a model's JSON text.
 
-        Nothing at all counts as `{}`: that is how some providers send a call without arguments.
-        Raises InvalidArguments, whose message is for the model.
+        An empty text counts as `{}`, since some providers send a call without arguments so. Raises InvalidArguments, whose
+        message is for the model.
         """
         try:
             checked = _validated(self.arguments_model, arguments if arguments.strip() else "{}")
@@ -61,9 +61,9 @@ class Signature:
 
 
 def read_signature(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Signature:
-    """What a model must know of a function's parameters. `descriptions`: by parameter, from the docstring.
+    """Read a function's signature. `descriptions` are the docstring's, by parameter.
 
-    Raises InvalidTool, naming the function and the parameter.
+    Raises InvalidTool with the names of the function and the parameter.
     """
     everything = _parameters(function)
     takes_self = bool(everything) and everything[0].name == "self" and _is_bare(everything[0])
@@ -82,15 +82,16 @@ def read_signature(function: Callable[..., Any], descriptions: Mapping[str, str]
 
 
 def describe(function: Callable[..., Any]) -> str:
-    """`module.Class.name`, with the object for a bound method: what an error calls a function."""
+    """Return the name of a function in errors: `module.Class.name`, with the object for a bound method."""
     plain = underlying(function)
     text = f"{getattr(plain, '__module__', None)}.{getattr(plain, '__qualname__', repr(plain))}"
     return f"{text} of {function.__self__!r}" if inspect.ismethod(function) else text
 
 
 def underlying(function: Callable[..., Any]) -> Any:
-    """The plain function below partials, decorators, bound methods and callable objects: it has the name,
-    the docstring and the globals."""
+    """Return the plain function inside partials, decorators, bound methods and callable objects: it has the name, the docstring
+    and the globals.
+    """
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -108,7 +109,9 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         found = inspect.signature(function).parameters.values()
     except (ValueError, NameError) as error:
-        text = f"{describe(function)} shows no signature ({error}): wrap it in a function that does."
+        text = (
+            f"{describe(function)} has no readable signature ({error}): wrap it in a function that has one."
+        )
         raise InvalidTool(text) from None
     already_bound = _bound_by_partials(function)
     return [parameter for parameter in found if parameter.name not in already_bound]
@@ -132,18 +135,18 @@ def _refuse_unusable(function: Callable[..., Any], parameter: inspect.Parameter)
     elif parameter.name == _CONTEXT:
         if _is_bare(parameter) or "ToolContext" in str(parameter.annotation):
             return
-        problem = "is where the ToolContext goes: annotate it so, or rename it"
+        problem = "is reserved for the ToolContext: annotate it as ToolContext, or rename it"
     elif parameter.annotation in (ToolContext, "ToolContext"):
-        problem = f"is annotated ToolContext: rename it to {_CONTEXT!r}, so that it receives it"
+        problem = f"is annotated as ToolContext: rename it to {_CONTEXT!r}"
     elif _is_bare(parameter):
-        problem = "has no annotation: write its type, such as str"
+        problem = "has no annotation: add its type, such as str"
     else:
         return
     raise _invalid(function, parameter.name, problem)
 
 
 def _field(function: Callable[..., Any], parameter: inspect.Parameter, description: str) -> Any:
-    """Annotation, or annotation and default, as `create_model` takes them."""
+    """Return the annotation, or the annotation and the default, for `create_model`."""
     annotation = _resolved(function, parameter)
     if parameter.default is None:
         annotation = Optional[annotation]  # noqa: UP045 - `x: str = None` is common, and `|` refuses a Literal's text
@@ -152,8 +155,9 @@ def _field(function: Callable[..., Any], parameter: inspect.Parameter, descripti
 
 
 def _resolved(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The annotation as a type. One at a time, because names that only the `ctx` or the return annotation
-    mentions may be imported for type checkers alone."""
+    """Return the annotation as a type. Each is resolved alone, because the names in the annotations of `ctx` and of the result may
+    be imported for type checkers only.
+    """
 
     def holder() -> None: ...
 
@@ -163,14 +167,15 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter) -> Any
         return get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
     except Exception as error:  # an annotation is code: it may raise anything
         problem = (
-            f"has an annotation that can't be read ({error}): import or define its names at module level"
+            f"has an annotation that cannot be resolved ({error}): import or define its names at module level"
         )
         raise _invalid(function, parameter.name, problem) from None
 
 
 def _with_field(annotation: Any, *, alias: str, description: str | None) -> Any:
-    """Name and description from the docstring come first, so that an author's own `Field` wins; a bare string
-    in `Annotated` counts as description too."""
+    """Add the name and the docstring's description first, so that an author's own `Field` wins; a string in `Annotated` is a
+    description too.
+    """
     base, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     metadata = [Field(description=item) if isinstance(item, str) else item for item in metadata]
     return operator.getitem(Annotated, (base, Field(alias=alias, description=description), *metadata))
@@ -181,12 +186,12 @@ def _model_and_schema(
 ) -> tuple[type[BaseModel], dict[str, Any]]:
     try:
         return _build(fields)
-    except Exception as error:  # pydantic raises TypeError and worse for annotations it can't use
+    except Exception as error:  # pydantic raises TypeError and others for annotations that it cannot use
         for field, content in fields.items():
             try:
                 _build({field: content})
             except Exception as cause:
-                problem = f"has no JSON schema ({_first_line(cause)}): use a type that JSON can carry"
+                problem = f"has no JSON schema ({_first_line(cause)}): use a type that JSON has"
                 raise _invalid(function, names[field], problem) from cause
         raise InvalidTool(f"{describe(function)} has no JSON schema: {_first_line(error)}") from error
 
@@ -201,7 +206,7 @@ def _build(fields: dict[str, Any]) -> tuple[type[BaseModel], dict[str, Any]]:
 
 
 class _PlainSchema(GenerateJsonSchema):
-    """Pydantic's schema without the titles it makes up; a default that JSON can't carry is left out in silence."""
+    """Pydantic's schema without generated titles; defaults that JSON does not have are left out without a warning."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own declaration
 
@@ -210,7 +215,7 @@ class _PlainSchema(GenerateJsonSchema):
 
 
 def _validated(model: type[BaseModel], arguments: str) -> BaseModel:
-    """The checked arguments. `5.0` passes as an integer, as JSON schema has it: some models write no other."""
+    """Validate the arguments. `5.0` is valid as an integer, as in JSON schema, since some models write integers so."""
     try:
         return model.model_validate_json(arguments)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Tools that belong together, and how an agent's mixed list of tools becomes one table by name."""
+"""Groups of tools, and the collection of an agent's mixed list of tools into one table by name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from agno_workers.tools.signature import describe
 
 
 class Toolkit:
-    """A named group of tools: `Toolkit("maths", [add, multiply])`, or a subclass whose public methods
-    marked with `@tool` are its tools, bound to the instance.
+    """A named group of tools: `Toolkit("maths", [add, multiply])`, or a subclass whose public methods with `@tool` are its tools,
+    bound to the instance.
 
-    `include` keeps these names only, `exclude` leaves these out; a name that the toolkit does not have raises
-    InvalidTool. Either is checked when the toolkit is made. A subclass with an `__init__` of its own calls
-    `super().__init__` where it wants a name or a selection, and may leave it out otherwise.
+    `include` selects tools by name, `exclude` leaves some out; an unknown name raises InvalidTool when the toolkit is built. A
+    subclass with its own `__init__` needs to call `super().__init__` only for a name or a selection.
     """
 
     name: str = ""
-    """For people: errors name the toolkit by it. Default: the name of the class."""
+    """The name in errors. Default: the name of the class."""
     _given: tuple[object, ...] = ()
     _include: frozenset[str] | None = None
     _exclude: frozenset[str] = frozenset()
@@ -41,7 +40,7 @@ class Toolkit:
         self.tools()
 
     def tools(self) -> dict[str, Tool]:
-        """The selected tools by name: the methods in the order of their definition, then those given."""
+        """Return the selected tools by name: the methods in the order of their definition, then the given tools."""
         found = _table([*_methods(self), *_flatten(self._given)])
         unknown = ((self._include or frozenset()) | self._exclude) - found.keys()
         if unknown:
@@ -49,19 +48,19 @@ class Toolkit:
                 f"{self!r} has no tool {', '.join(sorted(unknown))} to include or exclude;"
                 f" it has {', '.join(sorted(found)) or 'none'}."
             )
-        kept = found.keys() if self._include is None else self._include
-        return {name: each for name, each in found.items() if name in kept and name not in self._exclude}
+        included = found.keys() if self._include is None else self._include
+        return {name: each for name, each in found.items() if name in included and name not in self._exclude}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
 
 def collect(tools: Iterable[object]) -> dict[str, Tool]:
-    """One table by name from tools, plain functions, toolkits (instances, or classes that need no arguments)
-    and nested lists of these, in order.
+    """Return tools by name, in order, from tools, plain functions, toolkits (instances, or classes without required arguments) and
+    nested lists of these.
 
-    The same function twice counts once. Raises InvalidTool for two functions under one name, and for
-    anything that is no tool.
+    A function that is listed twice counts once. Raises InvalidTool for two functions with one name, and for anything that is not
+    a tool.
     """
     return _table(_flatten(tools))
 
@@ -70,12 +69,12 @@ def _table(tools: Iterable[Tool]) -> dict[str, Tool]:
     found: dict[str, Tool] = {}
     for each in tools:
         if isinstance(each, FunctionTool) and each.unbound:
-            raise InvalidTool(f"{describe(each.function)} is a method: hand in an instance of its toolkit.")
+            raise InvalidTool(f"{describe(each.function)} is a method: pass an instance of its toolkit.")
         other = found.setdefault(each.name, each)
         if other.function != each.function:
             raise InvalidTool(
-                f"two tools are called {each.name!r}: {describe(other.function)} and {describe(each.function)}."
-                " Leave one out, or rename it with @tool(name=...)."
+                f"two tools are named {each.name!r}: {describe(other.function)} and {describe(each.function)}."
+                " Remove one, or rename it with @tool(name=...)."
             )
     return found
 
@@ -93,19 +92,19 @@ def _flatten(item: Any) -> Iterator[Tool]:
         for inner in item:
             yield from _flatten(inner)
     else:
-        raise InvalidTool(f"{item!r} is no tool: hand in functions, tools, toolkits or lists of them.")
+        raise InvalidTool(f"{item!r} is not a tool: pass functions, tools, toolkits or lists of them.")
 
 
 def _instance(kind: type[Toolkit]) -> Toolkit:
     try:
         return kind()
     except TypeError as error:
-        text = f"{kind.__qualname__} can't be made without arguments ({error}): hand in an instance."
+        text = f"{kind.__qualname__} cannot be built without arguments ({error}): pass an instance."
         raise InvalidTool(text) from error
 
 
 def _methods(toolkit: Toolkit) -> Iterator[Tool]:
-    """The marked public methods, base classes first; what a subclass overrides, it replaces in place."""
+    """Yield the public methods with `@tool`, base classes first; an override keeps the position of the original."""
     marked: dict[str, bool] = {}
     for kind in reversed(type(toolkit).__mro__):
         for name, attribute in vars(kind).items():

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over the connection that `migrate.upgrade` hands in."""
+"""Alembic's environment: it uses the connection of `migrate.upgrade`."""
 
 from alembic import context
 

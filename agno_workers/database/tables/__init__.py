@@ -1,6 +1,6 @@
-"""The tables, one module a domain; SQLAlchemy owns them, and Alembic brings a database to them.
+"""The definitions of all tables, one module per domain. A test compares a migrated database with them.
 
-A test compares a migrated database with these definitions. Functions are not tables: see `database/functions`.
+Functions are in the `functions/*.sql` files of each feature.
 """
 
 import sqlalchemy as sa
@@ -15,21 +15,21 @@ _DIALECT = psycopg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has 
 
 
 def ddl() -> str:
-    """Return the statements that make all tables; the first migration is this text."""
+    """Return the statements that create all tables; the first migration is this text."""
     statements: list[str] = []
     engine = sa.create_mock_engine(
         "postgresql+psycopg://",
         lambda statement, *_, **__: statements.append(str(statement.compile(dialect=_DIALECT)).strip()),
     )
     metadata.create_all(engine, checkfirst=False)
-    # A table's indexes come in no fixed order.
+    # SQLAlchemy creates a table's indexes in any order.
     for first, last in _runs_of(statements, "CREATE INDEX", "CREATE UNIQUE INDEX"):
         statements[first:last] = sorted(statements[first:last])
     return ";\n\n".join(statements) + ";\n"
 
 
 def _runs_of(statements: list[str], *starts: str) -> list[tuple[int, int]]:
-    """Return the slices of neighbours that begin so."""
+    """Return the slices of adjacent statements with one of these starts."""
     found, first = [], None
     for place, statement in enumerate([*statements, ""]):
         if statement.startswith(starts):

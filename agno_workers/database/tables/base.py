@@ -1,4 +1,4 @@
-"""What all tables share: the schema, its metadata, and the columns that recur."""
+"""The schema, its metadata, and columns that several tables have."""
 
 from __future__ import annotations
 

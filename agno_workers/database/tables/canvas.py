@@ -1,4 +1,4 @@
-"""Users' own canvas: the parts of their chords, and the results of their Celery tasks."""
+"""The canvas of users: the parts of their chords, and the results of their own Celery tasks."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@
         ├──< lexeme, review, gap; feedback on chunks, grounding of runs
         └──< ingestion (a run) ──< source, ingest_count
 
-Lock order of an ingestion: run, step, source, texts (advisory), documents by their uri, count, knowledge. Only the holder of a
-document writes its chunks and their vectors.
+Lock order of an ingestion: run, step, source, texts (advisory), documents by their uri, count, knowledge. Only the transaction that
+has locked a document writes its chunks and their vectors.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ knowledge = sa.Table(
     tenant(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("options", JSONB, nullable=False, server_default="{}"),
-    # The one that is searched.
+    # The space that is searched.
     sa.Column("embedding_space_id", sa.Integer),
-    # Raised by every change that a search could see.
+    # Every change that a search could see raises it.
     sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("chunk_count", sa.BigInteger, nullable=False, server_default="0"),
-    # Lexemes a chunk, and the chunks and the version there were when they were counted.
+    # Lexemes per chunk; the number of chunks and the version when they were counted.
     sa.Column("avg_length", sa.Double, nullable=False, server_default="0"),
     sa.Column("stats_chunks", sa.BigInteger, nullable=False, server_default="0"),
-    # An ingestion ended before all its vectors were made: the next one makes them.
+    # An ingestion ended without some vectors: the next one makes them.
     sa.Column("vectors_missing", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
     now("created_at"),
@@ -75,17 +75,17 @@ document = sa.Table(
     sa.Column("media_type", sa.Text),
     sa.Column("language", sa.Text),
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
-    # Of the source: equal, it is unchanged without being read.
+    # The fingerprint of the source: an equal one means that it is unchanged and need not be read.
     sa.Column("fingerprint", sa.Text),
     sa.Column("sha256", sa.LargeBinary),
     sa.Column("text_sha256", sa.LargeBinary),
-    # How it was read: sha256 of the chunking, and of what its source says of it. Another one: it is read again.
+    # The sha256 of the chunking and of the source's own options. When it changes, the document is read again.
     sa.Column("processing_hash", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
-    # 0: it has no text of its own yet, or any more.
+    # 0: it has no text of its own.
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
     sa.Column("chunks", sa.Integer, nullable=False, server_default="0"),
-    # The next version, whose chunks wait for their vectors; see switch_documents in functions.sql.
+    # The next version, whose chunks wait for their vectors; see agno.switch_documents.
     sa.Column("pending", JSONB),
     # The ingestion that wrote it last.
     sa.Column("run_id", UUID),
@@ -145,17 +145,17 @@ chunk = sa.Table(
     _of_document(),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
-    # Searched; false: of a next version that waits for its vectors.
+    # False for a chunk of a next version that waits for its vectors; it is not searched.
     sa.Column("live", sa.Boolean, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
-    # The headings above it, the highest first, a line each (the title, too).
+    # The title and the headings above it, the highest first, one per line.
     sa.Column("heading", sa.Text, nullable=False, server_default=""),
     sa.Column("start_at", sa.Integer, nullable=False),
     sa.Column("end_at", sa.Integer, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False),
     sa.Column("language", _Regconfig, nullable=False),
-    # Why no vector could be made of it.
+    # The reason why no vector could be made.
     sa.Column("refused", sa.Text),
     sa.Column(
         "tsv",
@@ -179,7 +179,7 @@ chunk_embedding = sa.Table(
     sa.PrimaryKeyConstraint("chunk_id", "embedding_space_id"),
     postgresql_partition_by="LIST (embedding_space_id)",
 )
-# The small ones lie together; a large space gets a partition, and an index, of its own (see search.sql).
+# Small spaces share the default partition; a large space gets its own partition and index (see search.sql).
 sa.event.listen(
     chunk_embedding,
     "after_create",
@@ -212,7 +212,7 @@ ingestion = sa.Table(
     _of_knowledge(),
     sa.Column("options", JSONB, nullable=False),
     when("scanned_at"),
-    # Those that were found whole: what they no longer have is removed.
+    # Origins that were listed completely: documents that they no longer have are removed.
     sa.Column("origins", JSONB, nullable=False, server_default="[]"),
     sa.Column("total", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("total_bytes", sa.BigInteger, nullable=False, server_default="0"),
@@ -233,14 +233,14 @@ source = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
-    # As core/knowledge.py, Source.
+    # See knowledge/types.py, Source.
     sa.Column("given", JSONB, nullable=False),
     sa.Column("processing_hash", sa.LargeBinary, nullable=False),
     sa.Column("status", sa.Text, nullable=False, server_default="pending"),
-    # The step that has it, or had it last.
+    # The last step that took it.
     sa.Column("step_id", UUID),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    # In a step of its own, since a worker died of one that had it.
+    # It gets a step of its own, since a worker died in a step that had it.
     sa.Column("alone", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("document_id", sa.BigInteger),
     sa.Column("error", JSONB),
@@ -251,7 +251,7 @@ sa.Index("source_taken", source.c.step_id, postgresql_where=source.c.status == "
 sa.Index("source_failed", source.c.run_id, source.c.position, postgresql_where=source.c.status == "failed")
 
 
-# Spread over some rows, so that workers don't wait for each other; a sum is the truth.
+# Counts are spread over several rows, so that workers do not wait for each other; add them up.
 ingest_count = sa.Table(
     "ingest_count",
     metadata,
@@ -269,7 +269,7 @@ ingest_count = sa.Table(
     count("bytes"),
 )
 
-# What agents and people make of knowledge: see storage/learned.py.
+# Feedback of agents and people on knowledge: see knowledge/store/feedback.py.
 
 review = sa.Table(
     "review",
@@ -328,7 +328,7 @@ feedback = sa.Table(
     sa.Column("down", sa.BigInteger, nullable=False, server_default="0"),
     now("updated_at"),
 )
-# What a run was given with a message, so that a turn which is carried again asks the same.
+# The search results that a run got with a message, so that a repeated turn sends the same text.
 grounding = sa.Table(
     "grounding",
     metadata,

@@ -1,4 +1,4 @@
-"""Operations: agents and workers that are known, refused messages, and the state of the keeper."""
+"""Operations: registered agents, workers, refused messages, and the state of the keeper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ agent = sa.Table(
     # Runs of this agent are sent to this Celery queue unless the caller names another one.
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("definition", JSONB, nullable=False, server_default="{}"),
-    # Names of its tools.
+    # The names of its tools.
     sa.Column("tools", JSONB, nullable=False, server_default="[]"),
     now("created_at"),
     # When a worker last registered it.
@@ -49,7 +49,7 @@ quarantine = sa.Table(
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("task", sa.Text),
     sa.Column("message_id", sa.Text),
-    # The beginning of the message, as far as it can be shown as text, and how large the whole was.
+    # The beginning of the message as text, and the size of all of it.
     sa.Column("head", sa.Text, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
@@ -62,6 +62,6 @@ meta = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
     when("until"),
-    # Counts the keeper's rounds. Redis repeats it, so that either of the two is seen to have gone back in time.
+    # The number of the keeper's round. Redis stores a copy, so that a restore of either of the two is noticed.
     sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
 )

@@ -7,14 +7,14 @@
      └──< run_event         the events of a run, numbered when they are first read
     outbox                  messages for Celery, committed with the state that caused them
     blob                    strings over 64 KiB, once each, by sha256
-    definition              an agent as it was when its runs began, once each, by sha256
+    definition              the definitions of agents when their runs began, once each, by sha256
     batch                   runs that were submitted together
 
-Lock order in every transaction: run, step, barrier. A delegated run is locked before the run that waits for it, because its
-end is that run's result. So a transaction that holds a run never waits for a run that it delegated to: cancel, pause and resume
-take one transaction for each member of a family. The keeper finishes a cancel that was cut short; pause and resume must be
-repeated. All other tables are only inserted into or deleted from. A transaction that locks many rows skips locked ones
-(lease renewal, keeper) or goes by their ids (outbox). Only `stop`, which holds the run, waits for a step while it holds others.
+Lock order in every transaction: run, step, barrier. A delegated run is locked before its parent, because its end is a result of
+the parent. So a transaction that holds a run never waits for a run that it delegated to: cancel, pause and resume use one
+transaction per run of a family. The keeper finishes an interrupted cancel; pause and resume must be repeated. Rows of all other
+tables are only inserted or deleted. A transaction that locks many rows skips locked ones (lease renewal, keeper) or locks them in
+the order of their ids (outbox). Only `stop`, which holds the run, waits for a step while it holds others.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ run = sa.Table(
     sa.Column("session_id", sa.Text),
     sa.Column("user_id", sa.Text),
     sa.Column("idempotency_key", sa.Text),
-    # Of a delegation: the run that waits for this one, and its step. `depth` 0 is a run that nobody delegated.
+    # The run that delegated this one, and its step. `depth` is 0 for a run that was not delegated.
     sa.Column("parent_run_id", UUID),
     sa.Column("parent_step_id", UUID),
     sa.Column("depth", sa.SmallInteger, nullable=False, server_default="0"),
     sa.Column("forked_from", UUID),
     sa.Column("batch_id", UUID),
-    # Which input of the batch the run is for.
+    # The index of the run's input in the batch.
     sa.Column("batch_position", sa.Integer),
-    # The agent as it was when the run began, so that a deploy changes no run that is under way.
+    # The agent's definition when the run began, so that a deploy does not change open runs.
     sa.Column("definition", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
     # Celery's own options of the task that started the run: link, link_error, chain, group, chord.
@@ -70,7 +70,7 @@ run = sa.Table(
     when("paused_at"),
     one_of("status", RunStatus, "run_status"),
     one_of("kind", RunKind, "run_kind"),
-    # Terminal and only then: an end, so that nothing can hang half-ended.
+    # A run has an end time exactly when its status is terminal.
     sa.CheckConstraint(
         "(status IN ('done', 'failed', 'cancelled')) = (ended_at IS NOT NULL)", name="run_ended"
     ),
@@ -121,7 +121,7 @@ step = sa.Table(
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("priority", sa.SmallInteger),
     sa.Column("name", sa.Text, nullable=False, server_default=""),
-    # Where in the transcript its (first) message goes; a turn reads everything below.
+    # The position of its first message in the transcript; a turn reads all messages before it.
     sa.Column("seq", sa.Integer, nullable=False),
     sa.Column("call", JSONB),
     sa.Column("effect", sa.Text),
@@ -130,19 +130,19 @@ step = sa.Table(
     sa.Column("max_attempts", sa.Integer, nullable=False),
     sa.Column(
         "tries", sa.Integer, nullable=False, server_default="0"
-    ),  # refusals of the provider, bounded by Retry
+    ),  # attempts that ended with an error; the agent's Retry limits them
     sa.Column("worker", sa.Text),
     sa.Column("error", JSONB),
-    # What a tool asks for beyond its effect: see core/tool.py, Policy.
+    # See core/tool.py, Policy.
     sa.Column("policy", JSONB),
-    # Of a step that is `waiting`: for whom, and until when; and what a person said to it.
+    # For a `waiting` step: the event that ends the wait, and its time limit. Then a person's answer.
     sa.Column("waits_for", sa.Text),
     when("expires_at"),
     sa.Column("answer", JSONB),
     sa.Column("child_run_id", UUID),
-    # The next attempt asks the tool's reconcile hook first: the last one was cut short.
+    # The last attempt was interrupted: the next one calls the tool's reconcile hook first.
     sa.Column("reconciling", sa.Boolean, nullable=False, server_default="false"),
-    # A timer, while it runs; `due_at` is that of the submit, and stays.
+    # `not_before` is a timer, NULL once it is due; `due_at` is the due time of the submit, and stays.
     when("not_before"),
     when("due_at"),
     when("lease_until"),
@@ -157,7 +157,7 @@ step = sa.Table(
     sa.CheckConstraint("(status = 'waiting') = (waits_for IS NOT NULL)", name="step_waiting"),
     sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
 )
-# The keeper looks only at what is not over: three small indexes, whatever the size of the past.
+# The keeper reads open steps only: these indexes stay small, whatever the size of the past.
 sa.Index("step_running", step.c.lease_until, postgresql_where=step.c.status == "running")
 sa.Index(
     "step_timer",
@@ -195,7 +195,7 @@ barrier = sa.Table(
     # A user's chord learns its size when its last header task is sent.
     sa.Column("size", sa.Integer),
     sa.Column("arrived", sa.Integer, nullable=False, server_default="0"),
-    # Ours: the turn to write, {id, key, seq, queue, max_attempts}. A user's: Celery's signature of the body.
+    # For a run: the step to write, {id, key, seq, queue, max_attempts}. For a user's chord: Celery's signature of the body.
     sa.Column("body", JSONB, nullable=False),
     now("created_at"),
     when("fired_at"),
@@ -214,7 +214,7 @@ run_event = sa.Table(
     "run_event",
     metadata,
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
-    # From 1, without a gap; given when the event is first read, and never changed.
+    # From 1 without a gap; set when the event is first read, and never changed.
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("event", sa.Text, nullable=False),
     # The id of the run or of the step that it is about.
@@ -230,7 +230,7 @@ outbox = sa.Table(
     "outbox",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    # Exactly one: a step to send, a run whose canvas goes on, a user's chord whose body is due.
+    # Exactly one: a step to send, an ended run with a canvas to continue, or a user's chord whose body is due.
     sa.Column("step_id", UUID),
     sa.Column("ended_run_id", UUID),
     sa.Column("chord_id", UUID),

@@ -1,6 +1,6 @@
 """All tables of the first release.
 
-Makes the extension `vector` (pgvector 0.8 or newer); where the database's owner may not, its administrator makes it before:
+It creates the extension `vector` (pgvector 0.8 or newer). If the database's owner may not, an administrator does so first:
 `CREATE EXTENSION vector`.
 """
 
