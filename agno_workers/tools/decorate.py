@@ -30,7 +30,7 @@ ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 class FunctionTool(Tool, frozen=True, kw_only=True):
     """A tool made from a function: it knows the function's parameters, so its arguments are checked first.
 
-    As an attribute of a class it binds like a method: `FileTools(root).read_file` is a tool without `self`.
+    As an attribute of a class it binds like a method: `FolderTools(root).word_count` is a tool without `self`.
     """
 
     signature: Signature

@@ -98,7 +98,9 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     waiting = [echo.delay(str(number)) for number in range(20)]
     calling, delegating = matrix.delay(call("look", ledger)), boss.delay(delegated(call("look", ledger)))
     for run in (calling, delegating):  # its tool, or the first turn of the run that it delegates to, is ready
-        services.dispatch.publish(execute_step(services.engine, first_step(services.database.queries, run.id)))
+        services.dispatch.publish(
+            execute_step(services.engine, first_step(services.database.queries, run.id))
+        )
     epoch = services.database.maintenance.epoch()
     invariants.until(lambda: _remembered(redis_client) > 1)
     before = _beat(services)
@@ -201,7 +203,9 @@ def test_c10_a_claim_whose_commit_was_not_answered_expires_by_its_effect(
 ) -> None:  # fmt: skip
     cut_off = start_worker(queues="tools", AGNO_DATABASE_URL=through(line, database_url), **SHORT)
     runs = [matrix.delay(call(each, tmp_path / "ledger")) for each in ("look", tool)]
-    before, owed = [execute_step(services.engine, first_step(services.database.queries, run.id)) for run in runs]
+    before, owed = [
+        execute_step(services.engine, first_step(services.database.queries, run.id)) for run in runs
+    ]
     services.dispatch.publish(before)  # so that the worker is connected
     cut_off.wait_for("succeeded in")
     run = runs[1]

@@ -15,8 +15,8 @@ import msgspec
 from agno_workers import Agent, Knowledge
 from agno_workers.core.messages import ModelRequest, ModelSettings, ToolResult
 from agno_workers.knowledge.references import Found
+from agno_workers.local.demo.tools import FolderTools
 from agno_workers.models.scripted import Scripted, Turn
-from agno_workers.tools.files import FileTools
 
 MODEL = os.environ.get("DEMO_MODEL") or "scripted:demo"
 FOLDER = os.environ.get("DEMO_FOLDER")
@@ -120,5 +120,5 @@ helper = Agent(
 researcher = Agent(
     name="researcher",
     model=Scripted("demo-researcher", _research),
-    tools=[FileTools(FOLDER)] if FOLDER else [],
+    tools=[FolderTools(FOLDER)] if FOLDER else [],
 )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.engine.conftest import counted_pool, live_streams, scenario
+from tests.integration.engine.conftest import counted_pool, live_streams
 
-__all__ = ["counted_pool", "live_streams", "play"]
+__all__ = ["counted_pool", "live_streams", "scenario"]

@@ -11,7 +11,7 @@ from agno_workers.engine.turn import run_turn
 from agno_workers.knowledge.service import judged
 from agno_workers.knowledge.types import Knowledge, SearchResult
 from agno_workers.models.scripted import Turn
-from tests.integration.engine.conftest import ScriptedReplies, Scenario
+from tests.integration.engine.conftest import Scenario, ScriptedReplies
 
 DOCS = Knowledge("docs", description="How it works.")
 
@@ -47,7 +47,8 @@ def hits(chunks: list[int], vector: float = 0.8) -> list[SearchResult]:
 
 def counted(scenario: Scenario, chunks: list[int]) -> list[tuple[int, int]]:
     known = {
-        row["chunk_id"]: (row["used"], row["cited"]) for row in scenario.pool.run("SELECT * FROM agno.feedback")
+        row["chunk_id"]: (row["used"], row["cited"])
+        for row in scenario.pool.run("SELECT * FROM agno.feedback")
     }
     return [known.get(chunk, (0, 0)) for chunk in chunks]
 
@@ -109,7 +110,9 @@ def test_search_without_results_reports_it_and_records_a_gap(scenario: Scenario,
     assert scenario.handle(run.id).references == []
 
 
-def test_confident_note_is_ingested_and_others_wait_for_a_review(scenario: Scenario, chunks: list[int]) -> None:
+def test_confident_note_is_ingested_and_others_wait_for_a_review(
+    scenario: Scenario, chunks: list[int]
+) -> None:
     note = {"title": "Fences", "text": "A fence holds the late.", "source": "ann"}
     replies = ScriptedReplies(
         Turn(calls=(

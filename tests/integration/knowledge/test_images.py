@@ -16,11 +16,11 @@ from agno_workers.knowledge.sources.resolve import fetch, find
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Raw
 from agno_workers.models import Scripted, Turn, resolve
+from tests.database import RunDatabase
 from tests.fakes import documents as made
 from tests.fakes.documents import picture
 from tests.fakes.provider import USAGE, Provider, running
 from tests.ingesting import Shelf
-from tests.database import RunDatabase
 
 MODEL = "openai:gpt-5"
 LIGHTHOUSE = "say A lighthouse stands on a cliff."

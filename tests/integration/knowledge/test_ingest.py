@@ -21,8 +21,8 @@ from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import NEAR_BANDS, Chunking
 from tests import invariants
-from tests.ingesting import Later, Shelf
 from tests.database import RunDatabase
+from tests.ingesting import Later, Shelf
 
 SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from agno_workers.knowledge.retriever import Retriever
-from tests.integration.knowledge.store.base import Base
 from tests.database import RunDatabase
+from tests.integration.knowledge.store.base import Base
 from tests.invariants import until
 
 EAST, NORTH = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

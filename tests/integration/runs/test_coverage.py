@@ -12,9 +12,9 @@ from agno_workers.core.run import RunKind, RunStatus, StepKind, StepStatus, Wait
 from agno_workers.database.tables import metadata
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from tests import invariants
+from tests.database import PACKAGE, STATEMENTS
 from tests.integration.knowledge.store.test_ingest_machine import Library
 from tests.integration.runs.test_state_machine import RunMachine
-from tests.database import PACKAGE, STATEMENTS
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),

@@ -845,9 +845,7 @@ def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_cal
     turn = db.turn()
     policy = Policy(needs=WaitsFor.CONFIRMATION, on_unknown="ask")
     (call,) = asking("pay").tool_calls
-    db.journal.fan_out(
-        turn, asking("pay"), FEW, [ToolStep(call, "tools", Effect.ONCE, 3, policy)], "agents"
-    )
+    db.journal.fan_out(turn, asking("pay"), FEW, [ToolStep(call, "tools", Effect.ONCE, 3, policy)], "agents")
     (waiting,) = db.queries.waiting()
     early, stale = (Requirement(waiting, db.database) for _ in range(2))
     early.approve()
@@ -903,9 +901,7 @@ def test_a_fork_can_be_forked_from_a_call_that_it_took_over(db: RunDatabase) -> 
     fork, _ = db.journal.fork(one.step_id)
     (copied,) = [step.id for step in db.queries.steps(fork) if step.key == two.key]
     (mine,) = [step.id for step in db.queries.steps(fork) if step.key == one.key]
-    tool_calls.finish(
-        _engine(db), claimed(db.journal.claim_tool(fork, mine, 0)), None, ToolOutcome("ok")
-    )
+    tool_calls.finish(_engine(db), claimed(db.journal.claim_tool(fork, mine, 0)), None, ToolOutcome("ok"))
     again, _ = db.journal.fork(copied)
     (step,) = [step.id for step in db.queries.steps(again) if step.key == two.key]
     claim = claimed(db.journal.claim_tool(again, step, 0))

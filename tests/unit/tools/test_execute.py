@@ -42,7 +42,7 @@ def raising(error: BaseException) -> Tool:
 def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """The records that `execute` has written so far. A thread that an earlier test left behind writes others."""
     of_now = [record for record in caplog.records if record.name == "agno_workers.tools.execute"]
-    return [vars(record) for record in of_now if record.getMessage() != "a tool that had timed out has ended"]
+    return [vars(record) for record in of_now if record.getMessage() != "tool ended after its timeout"]
 
 
 class SilentError(Exception):
@@ -199,7 +199,7 @@ def test_async_tool_runs_beside_a_running_loop(ctx: ToolContext) -> None:
     assert asyncio.run(caller()).content == "ok"
 
 
-def test_a_late_function_is_left_behind_and_told_to_stop(
+def test_a_late_function_is_abandoned_and_cancelled(
     ctx: ToolContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "agno_workers.tools")
@@ -221,7 +221,7 @@ def test_a_late_function_is_left_behind_and_told_to_stop(
     assert (outcome.kind, outcome.is_error) == ("timeout", True)
     assert "slow did not end within 0.05 s" in outcome.content
     (record,) = logged(caplog)
-    assert (record["message"], record["left_behind"]) == ("a tool timed out", True)
+    assert (record["message"], record["still_running"]) == ("tool timed out", True)
     assert ended.wait(WAIT_S)
     assert seen == [False, True]
 
@@ -243,10 +243,10 @@ def test_a_late_coroutine_is_cancelled_and_cleans_up(
 
     assert outcome.kind == "timeout"
     assert cleaned.is_set()
-    assert [record["left_behind"] for record in logged(caplog)] == [False]
+    assert [record["still_running"] for record in logged(caplog)] == [False]
 
 
-def test_a_coroutine_that_clings_to_its_loop_is_left_behind(
+def test_a_coroutine_that_ignores_its_cancel_is_abandoned(
     ctx: ToolContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     release = threading.Event()
@@ -260,7 +260,7 @@ def test_a_coroutine_that_clings_to_its_loop_is_left_behind(
     release.set()
 
     assert outcome.kind == "timeout"
-    assert [record["left_behind"] for record in logged(caplog)] == [True]
+    assert [record["still_running"] for record in logged(caplog)] == [True]
 
 
 def test_hanging_validator_times_out(ctx: ToolContext) -> None:
@@ -386,7 +386,7 @@ def test_a_method_without_its_object_is_an_outcome_too(ctx: ToolContext) -> None
 
     outcome = call(Kit.f, ctx)
     assert outcome.kind == "raised"
-    assert "toolkit's instance" in outcome.content
+    assert "an instance of its toolkit" in outcome.content
 
 
 def test_result_that_cannot_be_text_is_unserialisable(ctx: ToolContext) -> None:

@@ -177,13 +177,13 @@ def test_same_method_of_two_instances_is_refused_and_both_are_named() -> None:
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        ("add", "'add' is no tool"),
-        (5, "5 is no tool"),
-        (None, "None is no tool"),
-        ({"add": add}, "is no tool"),
+        ("add", "'add' is not a tool"),
+        (5, "5 is not a tool"),
+        (None, "None is not a tool"),
+        ({"add": add}, "is not a tool"),
         (dict, "not a function"),
-        (Careless, "Careless can't be made without arguments"),
-        (Counting.up, "hand in an instance of its toolkit"),
+        (Careless, "Careless cannot be built without arguments"),
+        (Counting.up, "pass an instance of its toolkit"),
         (lambda: 1, "lambda"),
     ],
 )

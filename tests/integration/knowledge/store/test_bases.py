@@ -37,7 +37,9 @@ def test_unknown_knowledge_base_suggests_similar_names(knowledges: KnowledgeBase
         knowledges.submit("document", ["/tmp"])
 
 
-def test_submit_to_an_unknown_knowledge_base_stores_nothing(db: RunDatabase, knowledges: KnowledgeBases) -> None:
+def test_submit_to_an_unknown_knowledge_base_stores_nothing(
+    db: RunDatabase, knowledges: KnowledgeBases
+) -> None:
     with db.unchanged(), pytest.raises(UnknownKnowledge, match="There are none yet"):
         knowledges.submit("docs", ["/tmp"])
 

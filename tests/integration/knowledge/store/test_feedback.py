@@ -122,7 +122,9 @@ def test_first_stored_results_of_a_message_win(db: RunDatabase, feedback: Feedba
     assert feedback.grounded(run_id) == {}
 
 
-def test_stats_count_documents_chunks_and_vectors(db: RunDatabase, feedback: FeedbackStore, chunk: int) -> None:
+def test_stats_count_documents_chunks_and_vectors(
+    db: RunDatabase, feedback: FeedbackStore, chunk: int
+) -> None:
     keep(db, feedback)
     feedback.note_gap("docs", "how", None)
     overview = KnowledgeStats(db.pool)

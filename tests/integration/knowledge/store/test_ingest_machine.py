@@ -35,8 +35,8 @@ from agno_workers.knowledge.store.ingest import IngestLimits, WorkClaim
 from agno_workers.knowledge.types import Raw
 from agno_workers.knowledge.versions import Outcome, SourceItem, processing_hash
 from tests import invariants
-from tests.ingesting import ORIGIN, Shelf
 from tests.database import CountingPool, RunDatabase
+from tests.ingesting import ORIGIN, Shelf
 
 EXAMPLES = int(os.environ.get("AGNO_EXAMPLES", "0"))
 SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=2, attempts=2, publish_after_s=0.0)  # fmt: skip

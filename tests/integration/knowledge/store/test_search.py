@@ -14,8 +14,8 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.types import SearchResult
-from tests.integration.knowledge.store.base import Base
 from tests.database import RunDatabase
+from tests.integration.knowledge.store.base import Base
 
 EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 NORTH_EAST = (0.8, 0.6, 0.0)
