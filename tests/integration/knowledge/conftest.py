@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.engine.conftest import counted_pool, live_streams
+from tests.integration.engine.conftest import counted_pool, live_streams, scenario
 
 __all__ = ["counted_pool", "live_streams", "scenario"]
