@@ -1,1 +1,1 @@
-"""Between Postgres and Celery: sending what is owed, Celery's results on Postgres, and the keeper."""
+"""Between Postgres and Celery: publishing pending messages, Celery's results on Postgres, and the keeper."""

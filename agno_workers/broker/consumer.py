@@ -4,7 +4,7 @@
     message ──wrong shape─────────────▶ │
             ──no or invalid signature─▶ ├──▶ logged, removed from the queue, stored in agno.quarantine;
             ──replayed────────────────▶ │    the next message is taken
-            ──unknown task────────────▶ ┘    (and it fails for whoever waits for it, as in Celery)
+            ──unknown task────────────▶ ┘    (and its caller gets an error, as in Celery)
        │
        ▼  as in Celery
 

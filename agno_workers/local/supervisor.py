@@ -32,7 +32,7 @@ CHECK_EVERY_S = 0.2  # the longest time until we notice that our parent died
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """What to run, and how to stop it."""
+    """The command of a process, and how to stop it."""
 
     command: list[str]  # an absolute path and its arguments
     cwd: str  # entered before the change of user, who may not be allowed to reach it by its path
