@@ -232,7 +232,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     "agents that can't be imported": (
         ["agents", "ls"],
         {"AGNO_IMPORTS": "nothing.here"},
-        "can't be imported",
+        "cannot be imported",
     ),
     "a document that is not there": (["demo", "/nothing/here"], {}, "does not exist"),
     "a model that is none": (["demo", "--model", "gpt"], {}, "write provider:model"),

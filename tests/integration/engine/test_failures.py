@@ -213,7 +213,7 @@ def test_while_postgres_is_away_nothing_is_recorded_and_the_turn_is_carried_agai
 
 
 def test_no_agent_takes_another_ones_name(scenario: Scenario) -> None:
-    with pytest.raises(InvalidInput, match="Rename one"):
+    with pytest.raises(InvalidInput, match="rename one"):
         scenario.engine(
             Agent(name="a", model=ScriptedReplies().model), Agent(name="a", model=ScriptedReplies().model)
         )
@@ -384,7 +384,7 @@ def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(scenar
 
 @pytest.mark.parametrize(
     ("here", "said"),
-    [([], "no agent 'a' is imported here"), ([Agent(name="a", model="scripted:echo")], "no worker here has the tool pay")],
+    [([], "agent 'a' is not imported in this process"), ([Agent(name="a", model="scripted:echo")], "no worker here has the tool pay")],
     ids=["agent", "tool"],
 )  # fmt: skip
 def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_model_is_told(

@@ -380,7 +380,7 @@ def test_a_delegation_takes_a_task_and_no_more(scenario: Scenario, arguments: di
 def test_a_delegation_whose_run_was_deleted_is_not_forked(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen")
     scenario.db.sql("DELETE FROM agno.run WHERE parent_run_id IS NOT NULL")
-    with scenario.db.unchanged(), pytest.raises(InvalidInput, match="is gone: fork from the turn before"):
+    with scenario.db.unchanged(), pytest.raises(InvalidInput, match="was deleted: fork from the turn before"):
         scenario.handle(desk.run_id).fork("tool:1:1")
 
 

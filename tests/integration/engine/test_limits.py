@@ -64,7 +64,7 @@ def test_a_run_that_said_nothing_before_its_deadline_has_failed(scenario: Scenar
     run = scenario.queries.run(step.run_id)
     assert (run.status, run.reason, run.content) == (RunStatus.FAILED, "limit:deadline", None)
     assert run.error is not None
-    assert "is over: raise deadline_s" in run.error["message"]
+    assert "reached its deadline: raise deadline_s" in run.error["message"]
 
 
 def test_a_deadline_counts_from_when_the_run_is_due(scenario: Scenario) -> None:

@@ -113,7 +113,7 @@ def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(db: RunDatabase
 def test_a_key_that_no_index_has_room_for_is_the_callers_mistake_and_no_outage(
     db: RunDatabase, option: str
 ) -> None:
-    with db.unchanged(), pytest.raises(InvalidInput, match="no room"):
+    with db.unchanged(), pytest.raises(InvalidInput, match="too large for Postgres"):
         db.submit(**{option: secrets.token_hex(5000)})
 
 
@@ -182,7 +182,7 @@ def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connect
 def test_sql_without_an_agent_is_an_error_that_says_so(
     db: RunDatabase, caller: Connection, agent: str
 ) -> None:
-    with db.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Name the agent"):
+    with db.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Pass the name of an agent"):
         submit_in_sql(caller, f"{agent}, 'hi'")
 
 
