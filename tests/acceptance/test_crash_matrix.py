@@ -1,7 +1,7 @@
 """The crash matrix, cell by cell (docs/crash_matrix.md): a process dies at a named place, and what was promised holds.
 
 Real workers, servers and signals. Bounds are counted in rounds of the keeper, not in seconds: a slow machine is no failure.
-The cells are played side by side, in lanes with workers and a database of their own; each test waits for its cell.
+The cells run in parallel, in lanes with their own workers and database; each test waits for its cell.
 Faults of whole servers are in test_crashes.py.
 """
 
@@ -18,9 +18,9 @@ import pytest
 import redis
 from psycopg import sql
 
+from tests.acceptance.matrix.cases import ALL, Case
 from tests.acceptance.matrix.cells import Cell
 from tests.acceptance.matrix.fleet import Fleet
-from tests.acceptance.matrix.stories import ALL, Story
 from tests.conftest import ROOT
 from tests.places import named
 from tests.servers import Servers
@@ -62,7 +62,7 @@ def environments(servers: Servers, template: str) -> Iterator[Callable[[int], di
 
 
 @pytest.fixture(scope="module")
-def played(
+def outcomes(
     request: pytest.FixtureRequest,
     environments: Callable[[int], dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
@@ -81,13 +81,13 @@ def played(
             while not stopping:
                 cell = todo[lane].popleft()
                 try:
-                    play(cell, fleet, tmp_path_factory.mktemp("cell"))
+                    run_cell(cell, fleet, tmp_path_factory.mktemp("cell"))
                 except BaseException as error:  # pytest.fail is no Exception
                     futures[cell.id].set_exception(error)
                 else:
                     futures[cell.id].set_result(None)
         except IndexError:
-            pass  # nothing is left to play
+            pass  # no cell is left
         finally:
             fleet.close()
 
@@ -100,13 +100,13 @@ def played(
 
 
 @pytest.mark.parametrize("cell", ALL, ids=[cell.id for cell in ALL])
-def test_nothing_is_lost_and_nothing_doubled(cell: Cell | Story, played: dict[str, Future[None]]) -> None:
-    played[cell.id].result()
+def test_nothing_is_lost_and_nothing_doubled(cell: Cell | Case, outcomes: dict[str, Future[None]]) -> None:
+    outcomes[cell.id].result()
 
 
-def play(cell: Cell | Story, fleet: Fleet, folder: Path) -> None:
+def run_cell(cell: Cell | Case, fleet: Fleet, folder: Path) -> None:
     try:
-        cell.play(fleet, folder)
+        cell.run(fleet, folder)
     except BaseException:
         fleet.abandon()
         raise

@@ -26,7 +26,7 @@ from agno_workers.errors import RunNotFound, Unavailable
 from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.acceptance.matrix.stories import call, delegated
+from tests.acceptance.matrix.cases import call, delegated
 from tests.agents import boss, caller, echo, matrix, thinker
 from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agno_workers.signals import SIGNALS
-from tests.acceptance.matrix import page, stories
+from tests.acceptance.matrix import cases, page
 from tests.acceptance.matrix.cells import CELLS
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +46,6 @@ def test_the_places_in_the_code_are_those_that_are_listed() -> None:
 
 
 def test_somebody_dies_at_every_place() -> None:
-    files = [Path(stories.__file__), *(ROOT / "tests" / name for name in INGESTIONS)]
+    files = [Path(cases.__file__), *(ROOT / "tests" / name for name in INGESTIONS)]
     told = [name for file in files for name in re.findall(r'"([a-z]+\.[a-z]+)"', file.read_text())]
     assert {cell.place for cell in CELLS} | set(told) >= set(SIGNALS)

@@ -28,28 +28,28 @@ CHILD, WORKER, PAUSE, DEPLOY = "SIGKILL of a prefork child", "SIGKILL", "SIGSTOP
 """Ways to die. A prefork child dies alone; the others hit a worker with all its steps."""
 
 _LOOK_EVERY_S = 1.0
-"""How often the keeper looks for lost messages, and Celery (at the latest) for dead children."""
+"""The interval in which the keeper searches for lost messages, and Celery for dead children."""
 WAIT_S = 30
 _SIGNALS = {PAUSE: "STOP", DEPLOY: "TERM"}
 _SLACK = 16
-"""Keeper's rounds that a run takes without any fault, on a machine that is busy."""
+"""The keeper's rounds during a run without any fault, on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is under way when the process dies."""
+    """The work during which the process dies."""
 
     name: str
     agent: str
     says: str
-    """The end of the run."""
+    """The beginning of the run's answer."""
     passes: int = 0
-    """Steps of the same kind that come to the place before the one that is meant."""
+    """Steps of the same kind that pass the failpoint before."""
     effect: Effect | None = None
     tool: str = "look"
     reconcile: bool = False
     needs: str = ""
-    """What a person does before the step can be carried."""
+    """The answer of a person that the step needs."""
 
     def ask(self, ledger: Path) -> str:
         call = f"{self.tool} {json.dumps({'path': str(ledger)})}"
@@ -111,7 +111,7 @@ class Cell:
     def lane(self) -> str:
         return "children" if self.how == CHILD else "machines"
 
-    def play(self, fleet: Fleet, folder: Path) -> None:
+    def run(self, fleet: Fleet, folder: Path) -> None:
         ledger = folder / "ledger"
         fleet.arm(self.place, passes=self.kind.passes, how=_SIGNALS.get(self.how, ""))
         before = fleet.beat()
@@ -140,27 +140,27 @@ class Cell:
 
     @property
     def done(self) -> str:
-        """What is done to what."""
+        """The fault."""
         return f"{self.kind.name}, {self.how}: {SIGNALS[self.place]}"
 
     @property
     def is_unknown(self) -> bool:
-        """Nobody can know what became of it."""
+        """True when the outcome of the call is unknown."""
         return self.is_cut_short and self.kind.effect is Effect.ONCE and not self.kind.reconcile
 
     @property
     def is_cut_short(self) -> bool:
-        """It was claimed, and nothing of it is recorded."""
+        """True when the step was claimed and not recorded."""
         return self.place in _IS_CUT_SHORT and self.how != DEPLOY
 
     @property
     def repeats(self) -> int:
-        """Executions beyond the steps. A worker that is asked to end finishes what takes no time."""
+        """Executions beyond one per step. A worker that shuts down finishes fast steps."""
         return int(self.is_cut_short and not self.is_unknown)
 
     @property
     def says(self) -> str:
-        """How the run's answer begins."""
+        """The beginning of the run's answer."""
         if self.is_unknown:
             return f"!It is not known whether {self.kind.tool} took effect"
         if self.kind.reconcile and self.place == "tool.executed" and self.how != DEPLOY:
@@ -169,7 +169,7 @@ class Cell:
 
     @property
     def ledger(self) -> int:
-        """Lines in the ledger of executions, which is outside of any transaction."""
+        """The number of lines in the ledger of executions, which is outside any transaction."""
         if self.kind.effect is None or not self.is_cut_short:
             return 1
         was_executed = self.place in _IS_EXECUTED
@@ -179,7 +179,7 @@ class Cell:
 
     @property
     def within_rounds(self) -> int:
-        """Rounds of the keeper from the submit to the end, at the most."""
+        """The most rounds of the keeper from the submit to the end."""
         return math.ceil(self.within_s / KEEPER_EVERY_S) + _SLACK
 
     @property
@@ -194,7 +194,7 @@ class Cell:
             wait_s = LEASE_S
         if self.how == CHILD:
             return _LOOK_EVERY_S + (0 if self.place in _IS_CUT_SHORT else wait_s)
-        # Redis may still hand a message to a worker that is stopped.
+        # Redis may still deliver a message to a stopped worker.
         return wait_s + KEEPER_LEASE_S + (lost_s if self.how == PAUSE else 0)
 
     @property
@@ -210,7 +210,7 @@ class Cell:
 
 
 def _person(run: RunHandle, needs: str) -> None:
-    """Somebody does what the run waits for."""
+    """Give the answer that the run waits for."""
     if not needs:
         return
     invariants.until(lambda: run.requirements)
@@ -222,7 +222,7 @@ def _person(run: RunHandle, needs: str) -> None:
 
 
 def _late(fleet: Fleet, run: RunHandle) -> None:
-    """The worker that was stopped goes on, and brings its result to nobody."""
+    """Let the stopped worker continue: its late result changes nothing."""
     before = fleet.executions(run.id), run.messages, run.run
     stopped = fleet.stopped()
     stopped.kill(signal.SIGCONT)

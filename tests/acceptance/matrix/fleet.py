@@ -1,4 +1,4 @@
-"""Workers that a test may let die anywhere while they run, and that are replaced: so that a hundred deaths cost no hundred starts."""
+"""Workers that tests kill at failpoints and that are replaced in the background, so that a test does not wait for their start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEASE_S, PUBLISH_AFTER_S, RESEND_AFTER_S, KEEPER_EVERY_S, KEEPER_LEASE_S = 1.5, 
 
 
 class Execution(NamedTuple):
-    """A step of a run, or of one that it delegated to: how often it was carried."""
+    """A step of a run or of its child runs, with the number of its attempts."""
 
     id: str
     run_id: str
@@ -41,7 +41,7 @@ class Execution(NamedTuple):
 
 
 class Fleet:
-    """`size` workers of one kind on a database and a Redis of their own. Who dies is replaced, beside what the test does."""
+    """`size` workers of one kind on a database and a Redis of their own. Dead ones are replaced in the background."""
 
     def __init__(
         self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S,
@@ -72,7 +72,7 @@ class Fleet:
         self.await_all()
 
     def fill(self) -> None:
-        """Replace the dead, without waiting for it."""
+        """Start replacements of dead workers, without waiting for them."""
         with self._lock:
             self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         self._starting = [thread for thread in self._starting if thread.is_alive()]
@@ -88,7 +88,7 @@ class Fleet:
         assert len(self.workers) == self._size, "a worker of the fleet did not start"
 
     def arm(self, place: str, *, passes: int = 0, how: str = "") -> None:
-        """Whoever comes to this place next, but for so many who pass, dies: by SIGKILL, or as `how` says."""
+        """Kill the next process at this failpoint, after `passes` others, with SIGKILL or the signal `how`."""
         assert place in SIGNALS
         for number in range(passes):
             (self.places / f"{place}.{number}").touch()
@@ -102,17 +102,17 @@ class Fleet:
             token.unlink(missing_ok=True)
 
     def beat(self) -> int:
-        """How many rounds the keepers have done."""
+        """Return the number of the keepers' rounds."""
         (row,) = self.sql("SELECT coalesce(max(beat), 0) AS beat FROM agno.meta WHERE key = 'keeper'")
         return int(row["beat"])
 
     def leader(self) -> Worker:
-        """The worker whose keeper does the rounds."""
+        """Return the worker of the leading keeper."""
         (row,) = self.sql("SELECT value FROM agno.meta WHERE key = 'keeper'")
         return self._of_pid(int(re.findall(r"#(\d+)-", row["value"])[0]))
 
     def stopped(self) -> Worker:
-        """The worker that a SIGSTOP has caught."""
+        """Return the worker that a SIGSTOP has stopped."""
         caught: list[Worker] = []
 
         def is_caught() -> bool:
@@ -123,20 +123,20 @@ class Fleet:
         return caught[0]
 
     def person(self, *order: str) -> subprocess.CompletedProcess[str]:
-        """A client process does something (see person.py), and may die at an armed place."""
+        """Run a client process (see person.py), which may die at an armed failpoint."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
         return subprocess.run(
             [sys.executable, "-m", "tests.acceptance.matrix.person", *order],
             cwd=ROOT, env=inherited | self._environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
-    def hears(self, text: str) -> None:
-        """Until a worker says this."""
-        invariants.until(lambda: self._said(text))
+    def wait_for(self, text: str) -> None:
+        """Wait until a worker logs this text."""
+        invariants.until(lambda: self._logged(text))
 
     def redeliver(self, step: Execution) -> None:
-        """Send the message of a step once more, and wait until a worker is done with it."""
-        seen = self._said(f"{step.id}] succeeded")
+        """Send the message of a step again, and wait until a worker has handled it."""
+        seen = self._logged(f"{step.id}] succeeded")
         ids = {"run_id": step.run_id, "step_id": step.id, "generation": 0}
         queue = "tools" if step.kind == "tool" else "agents"
         with create(
@@ -147,7 +147,7 @@ class Fleet:
             app.send_task(
                 TASK_OF[StepKind(step.kind)], kwargs=ids, task_id=step.id, queue=queue, ignore_result=True
             )
-        invariants.until(lambda: self._said(f"{step.id}] succeeded") > seen)
+        invariants.until(lambda: self._logged(f"{step.id}] succeeded") > seen)
 
     def executions(self, run_id: str) -> list[Execution]:
         rows = self.sql(
@@ -166,7 +166,7 @@ class Fleet:
             return cursor.fetchall() if cursor.description is not None else []
 
     def settle(self) -> None:
-        """Wake who was stopped, replace who has died, and see that nothing is left over."""
+        """Continue stopped workers, replace dead ones, and check the invariants."""
         self.disarm()
         for worker in self.workers:
             worker.kill(signal.SIGCONT)
@@ -175,7 +175,7 @@ class Fleet:
         invariants.usage_adds_up(self.database_url)
 
     def abandon(self) -> None:
-        """After a failure: let what follows begin anew."""
+        """Clean up after a failure, for the next test."""
         self.disarm()
         for worker in self.workers:
             worker.kill(signal.SIGCONT)
@@ -191,7 +191,7 @@ class Fleet:
             worker.kill()
         self.client.close()
 
-    def _said(self, text: str) -> int:
+    def _logged(self, text: str) -> int:
         return sum(text in line for worker in self.workers for line in list(worker.lines))
 
     def _start(self) -> None:
@@ -210,17 +210,17 @@ class Fleet:
 
 
 def repeats(steps: list[Execution]) -> int:
-    """Executions beyond the steps."""
+    """Return the number of executions beyond one per step."""
     return sum(max(0, step.attempt - 1) for step in steps)
 
 
 def lines(ledger: Path) -> list[str]:
-    """Of the outside world: the keys of what was executed."""
+    """Return the keys in the ledger, one for each execution."""
     return ledger.read_text().splitlines() if ledger.exists() else []
 
 
 def _state(pid: int) -> str:
-    """As /proc has it: `T` is stopped."""
+    """Return the state of a process from /proc; `T` is stopped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from agno_workers.signals import SIGNALS
 from tests.acceptance.matrix.cells import CELLS, Cell
-from tests.acceptance.matrix.stories import ALL
+from tests.acceptance.matrix.cases import ALL
 
 PAGE = Path(__file__).parents[3] / "docs" / "crash_matrix.md"
 MATRIX = "acceptance/test_crash_matrix.py"
@@ -78,8 +78,8 @@ ELSEWHERE = (
 
 
 def rows() -> list[Row]:
-    told = [Row(each.number, each.done, each.holds, f"{MATRIX}[{each.id}]") for each in ALL]
-    return [*told, *ELSEWHERE]
+    cells = [Row(each.number, each.done, each.holds, f"{MATRIX}[{each.id}]") for each in ALL]
+    return [*cells, *ELSEWHERE]
 
 
 def text() -> str:

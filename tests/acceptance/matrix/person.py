@@ -1,4 +1,4 @@
-"""A person, or a service, at a client process of its own, which may die while it does one thing: `VERB SUBJECT [MORE]`."""
+"""A client process that executes one command, and may die at a failpoint: `VERB SUBJECT [MORE]`."""
 
 from __future__ import annotations
 

@@ -182,7 +182,10 @@ def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connect
 def test_sql_without_an_agent_is_an_error_that_says_so(
     db: RunDatabase, caller: Connection, agent: str
 ) -> None:
-    with db.unchanged(), pytest.raises(psycopg.errors.InvalidParameterValue, match="Pass the name of an agent"):
+    with (
+        db.unchanged(),
+        pytest.raises(psycopg.errors.InvalidParameterValue, match="Pass the name of an agent"),
+    ):
         submit_in_sql(caller, f"{agent}, 'hi'")
 
 

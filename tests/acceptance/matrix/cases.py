@@ -1,4 +1,4 @@
-"""Faults that the product of cells.py does not cover. The docstring of a story is its row in docs/crash_matrix.md: the fault, and after
+"""Faults that the product of cells.py does not cover. The docstring of a case is its row in docs/crash_matrix.md: the fault, and after
 the colon what must hold.
 """
 
@@ -20,14 +20,14 @@ from tests.acceptance.matrix.fleet import Fleet, lines, repeats
 
 
 @dataclass(frozen=True)
-class Story:
+class Case:
     number: str
     lane: str
-    play: Callable[[Fleet, Path], None]
+    run: Callable[[Fleet, Path], None]
 
     @property
     def id(self) -> str:
-        return f"{self.number} {self.play.__name__}"
+        return f"{self.number} {self.run.__name__}"
 
     @property
     def done(self) -> str:
@@ -39,21 +39,21 @@ class Story:
 
     @property
     def _row(self) -> tuple[str, str]:
-        done, _, holds = " ".join((self.play.__doc__ or "").split()).partition(": ")
+        done, _, holds = " ".join((self.run.__doc__ or "").split()).partition(": ")
         return done, holds.removesuffix(".")
 
 
-STORIES: list[Story] = []
+CASES: list[Case] = []
 
 
-def story(number: str, lane: str) -> Callable[[Callable[[Fleet, Path], None]], Callable[[Fleet, Path], None]]:
-    """Tell it to the fleet of this lane: `children` (prefork, one dies at a time) or `machines` (threads, all die together)."""
+def case(number: str, lane: str) -> Callable[[Callable[[Fleet, Path], None]], Callable[[Fleet, Path], None]]:
+    """Run a function on the fleet of this lane: `children` (prefork, one dies at a time) or `machines` (threads, all die together)."""
 
-    def told(play: Callable[[Fleet, Path], None]) -> Callable[[Fleet, Path], None]:
-        STORIES.append(Story(number, lane, play))
-        return play
+    def add(run: Callable[[Fleet, Path], None]) -> Callable[[Fleet, Path], None]:
+        CASES.append(Case(number, lane, run))
+        return run
 
-    return told
+    return add
 
 
 def call(tool: str, ledger: Path) -> str:
@@ -65,7 +65,7 @@ def delegated(*calls: str) -> str:
 
 
 def held(folder: Path) -> Path:
-    """A file that keeps `hold` and `thinker` at work as long as it exists."""
+    """Return a file that keeps `hold` and `thinker` running as long as it exists."""
     path = folder / "held"
     path.touch()
     return path
@@ -78,7 +78,7 @@ def is_running(path: Path) -> Callable[[], bool]:
 # Clients.
 
 
-@story("C1", "machines")
+@case("C1", "machines")
 def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
     """A client process is killed before its submit is stored: nothing is stored; a repeated submit with the key creates the
     run.
@@ -90,7 +90,7 @@ def a_client_dies_before_its_submit(fleet: Fleet, folder: Path) -> None:
     assert fleet.client.runs.submit("echo", "hi", idempotency_key="c1").result(timeout=WAIT_S) == "<hi>"
 
 
-@story("C2", "machines")
+@case("C2", "machines")
 def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
     """A client process is killed after its submit has committed, before it sends a message or wakes a keeper: the keeper sends
     the message (C3); a repeated submit with the key returns the same run.
@@ -104,13 +104,13 @@ def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
     assert [{"id": fleet.client.runs.submit("echo", "hi", idempotency_key="c2").id}] == stored
 
 
-@story("C11", "machines")
+@case("C11", "machines")
 def a_person_dies_after_approving(fleet: Fleet, folder: Path) -> None:
     """A client process is killed after its approval has committed: the call is made once."""
     _answered(fleet, folder, "publish", "approve", "published, approved by ann")
 
 
-@story("C11", "machines")
+@case("C11", "machines")
 def a_person_dies_after_completing(fleet: Fleet, folder: Path) -> None:
     """A client process is killed after the result that it brought has committed: the model reads the result."""
     _answered(fleet, folder, "deliver", "complete", "delivered")
@@ -128,7 +128,7 @@ def _answered(fleet: Fleet, folder: Path, tool: str, verb: str, says: str) -> No
         requirement.reject("too late")
 
 
-@story("C9", "children")
+@case("C9", "children")
 def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies after it has executed a `once` tool with `on_unknown="ask"`; a client reports that it happened, and
     dies as well: the tool does not run again; the model reads the reported result.
@@ -141,7 +141,7 @@ def a_person_finds_out(fleet: Fleet, folder: Path) -> None:
     assert len(lines(folder / "ledger")) == 1
 
 
-@story("C9", "children")
+@case("C9", "children")
 def a_person_says_that_it_did_not_happen(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies after it has claimed a `once` tool with `on_unknown="ask"`; a client reports that it did not happen,
     asks for another try, and dies as well: the tool runs once.
@@ -155,7 +155,7 @@ def a_person_says_that_it_did_not_happen(fleet: Fleet, folder: Path) -> None:
 
 
 def _unknown(fleet: Fleet, folder: Path, place: str = "tool.executed") -> str:
-    """The step of a once tool that a crash cut short, and that waits for a person."""
+    """Return the step of a once tool that a crash interrupted and that waits for a person."""
     fleet.arm(place)
     run = fleet.client.runs.submit("matrix", call("wire", folder / "ledger"))
     invariants.until(lambda: run.requirements)
@@ -164,7 +164,7 @@ def _unknown(fleet: Fleet, folder: Path, place: str = "tool.executed") -> str:
     return requirement.id
 
 
-@story("C15", "machines")
+@case("C15", "machines")
 def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> None:
     """A worker is stopped past its lease after it has executed a `once` tool with `on_unknown="ask"`, and continues before
     anybody has answered: its result counts, and nobody is asked any more.
@@ -183,7 +183,7 @@ def a_worker_that_was_thought_dead_knows_best(fleet: Fleet, folder: Path) -> Non
 # Messages.
 
 
-@story("C4", "machines")
+@case("C4", "machines")
 def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     """The keeper dies after it has sent the first turn of a run, before it deletes the outbox row: the message is sent twice;
     the second claim gets no row.
@@ -191,11 +191,11 @@ def sent_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     fleet.arm("dispatch.sent")
     run = fleet.client.runs.submit("matrix", call("look", folder / "ledger"))
     assert run.result(timeout=WAIT_S) == "looked"
-    # It may have taken a step along, the turn or the tool.
+    # A step, the turn or the tool, may have died with it.
     assert 1 <= len(lines(folder / "ledger")) <= 1 + repeats(fleet.executions(run.id)) <= 2
 
 
-@story("C12", "children")
+@case("C12", "children")
 def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies after it has sent the turn after the barrier: the message is sent twice, and the turn is executed
     once.
@@ -207,7 +207,7 @@ def the_body_is_published_and_not_struck_out(fleet: Fleet, folder: Path) -> None
     assert repeats(fleet.executions(run.id)) == 0
 
 
-@story("C12", "machines")
+@case("C12", "machines")
 def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
     """Each message of an ended run is delivered again: no claim gets a row, and nothing changes."""
     run = fleet.client.runs.submit("boss", delegated(call("note", folder / "ledger")))
@@ -220,7 +220,7 @@ def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
     assert len(lines(folder / "ledger")) == 1
 
 
-@story("C13", "children")
+@case("C13", "children")
 def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies after it has sent one of three tool calls: the keeper sends the others; the barrier closes."""
     fleet.arm("dispatch.part", passes=1)
@@ -231,7 +231,7 @@ def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
     assert len(set(lines(folder / "ledger"))) == len(lines(folder / "ledger")) == 3
 
 
-@story("C13", "children")
+@case("C13", "children")
 def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
     """A prefork child dies after it has sent the first turn of one of two delegated runs: the keeper sends that of the other."""
     fleet.arm("dispatch.part", passes=1)
@@ -242,7 +242,7 @@ def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
     assert len(lines(folder / "ledger")) == 2
 
 
-@story("C14", "machines")
+@case("C14", "machines")
 def many_last_parts(fleet: Fleet, folder: Path) -> None:
     """Twenty tool calls of one turn end at about the same time on three workers: the turn after the barrier runs once."""
     run = fleet.client.runs.submit("matrix", "\n".join([call("look", folder / "ledger")] * 20))
@@ -256,21 +256,21 @@ def many_last_parts(fleet: Fleet, folder: Path) -> None:
 # Cancelled while something is under way.
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def cancelled_while_the_model_speaks(fleet: Fleet, folder: Path) -> None:
     """A run is cancelled while its model works: the late reply is refused."""
     path = held(folder)
     _cancelled(fleet, "thinker", str(path), path, "agno.turn[")
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def cancelled_while_a_tool_runs(fleet: Fleet, folder: Path) -> None:
     """A run is cancelled while its tool works: the late result is refused."""
     path = held(folder)
     _cancelled(fleet, "matrix", call("hold", path), path, "agno.tool[")
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
     """A run is cancelled while its delegated run works: the delegated run is cancelled as well, and its late result is refused."""
     path = held(folder)
@@ -280,13 +280,13 @@ def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
 def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> None:
     run = fleet.client.runs.submit(agent, asked)
     invariants.until(is_running(path))
-    (carried,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
+    (running,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
     assert run.cancel()
     with pytest.raises(RunCancelled):
         run.result(timeout=WAIT_S)
     before = fleet.executions(run.id), run.messages, run.run
     path.unlink()
-    fleet.hears(f"Task {task}{carried.id}] succeeded")
+    fleet.wait_for(f"Task {task}{running.id}] succeeded")
     assert (fleet.executions(run.id), run.messages, run.run) == before
     assert not {step.status for step in before[0]} & {
         StepStatus.READY,
@@ -295,7 +295,7 @@ def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> N
     }
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
     """A run is cancelled while it waits for a person: the late answer is refused."""
     run = fleet.client.runs.submit("matrix", call("publish", folder / "ledger"))
@@ -307,7 +307,7 @@ def cancelled_while_a_person_is_asked(fleet: Fleet, folder: Path) -> None:
     assert lines(folder / "ledger") == []
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
     """A run is paused while a tool works, and cancelled: it ends, and no further step starts."""
     path = held(folder)
@@ -320,7 +320,7 @@ def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
     assert [step.attempt for step in fleet.executions(run.id)] == [1, 1, 0]
 
 
-@story("C16", "machines")
+@case("C16", "machines")
 def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> None:
     """A client process is killed after it has cancelled a run, before it cancels the delegated run: the keeper cancels the
     delegated run.
@@ -342,7 +342,7 @@ def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> Non
 # Keepers.
 
 
-@story("C19", "machines")
+@case("C19", "machines")
 def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
     """The worker with the active keeper is killed: another worker's keeper takes over within its lease, and sends."""
     leader, before = fleet.leader(), fleet.beat()
@@ -352,7 +352,7 @@ def the_leading_keeper_is_killed(fleet: Fleet, folder: Path) -> None:
     assert fleet.beat() - before <= 24
 
 
-@story("C19", "machines")
+@case("C19", "machines")
 def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
     """The keeper is killed after it has taken messages from the outbox: another keeper takes them again a second later."""
     fleet.arm("keeper.taken")
@@ -361,7 +361,7 @@ def the_keeper_dies_with_what_it_has_taken(fleet: Fleet, folder: Path) -> None:
     assert fleet.beat() - before <= 24
 
 
-@story("C19", "machines")
+@case("C19", "machines")
 def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
     """A worker is killed during a tool call; when the lease expires, the keeper that releases the step is killed as well: a
     third worker sends the message from the outbox.
@@ -378,7 +378,7 @@ def the_keeper_dies_with_an_expired_step(fleet: Fleet, folder: Path) -> None:
 # Poison, patience and size.
 
 
-@story("C20", "children")
+@case("C20", "children")
 def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
     """A turn kills its process each time: after `runs.turn_attempts` crashes the run has failed, with the reason; once the
     cause is removed, a retry completes it.
@@ -394,7 +394,7 @@ def a_poisonous_turn(fleet: Fleet, folder: Path) -> None:
     assert run.result(timeout=WAIT_S) == "cured"
 
 
-@story("C20", "children")
+@case("C20", "children")
 def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
     """A tool kills its process each time: after `max_attempts` crashes the call is `dead`; the model is told, and the run
     continues.
@@ -409,14 +409,14 @@ def a_poisonous_tool(fleet: Fleet, folder: Path) -> None:
     ]
 
 
-@story("C8", "machines")
+@case("C8", "machines")
 def a_long_tool_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
     """A tool works for longer than its lease: the lease is renewed, and the tool is executed once."""
     path = held(folder)
     _long(fleet, "matrix", call("hold", path), path, "released")
 
 
-@story("C8", "children")
+@case("C8", "children")
 def a_long_turn_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
     """A model works for longer than the lease in a prefork child: the worker's main process renews the lease, and the model is
     called once.
@@ -443,7 +443,7 @@ def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
     assert repeats(fleet.executions(run.id)) == 0
 
 
-@story("-", "machines")
+@case("-", "machines")
 def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
     """A run makes a hundred tool calls, one per turn: the second fifty store at most 1.1 times the bytes of the first fifty."""
     run = fleet.client.runs.submit("counter", "100")
@@ -460,4 +460,4 @@ def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
     assert late["bytes"] <= early["bytes"] * 1.1
 
 
-ALL: tuple[Cell | Story, ...] = (*CELLS, *STORIES)
+ALL: tuple[Cell | Case, ...] = (*CELLS, *CASES)
