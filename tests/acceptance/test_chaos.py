@@ -24,7 +24,7 @@ from agno_workers.local import LocalServers
 from benchmarks.corpus import Corpus
 from tests import invariants
 from tests.chaos import ingest
-from tests.chaos.history import Execution, History, RunRow, StepRow, Submission, World, recovery, verdict
+from tests.chaos.history import Execution, FinalState, History, RunRow, StepRow, Submission, recovery, verdict
 from tests.chaos.plan import KINDS, plan
 from tests.chaos.proxy import Mode, Network, Proxy
 
@@ -271,7 +271,7 @@ PAID = StepRow("r1", 0, "tool:1:0", "done", 1, "once", "c1")
 BOOKED = StepRow("r1", 0, "tool:1:1", "done", 1, "transactional", "c2")
 PAYS = Execution("once", "r1", "c1", "s1", 1)
 BOOKS = Execution("transactional", "r1", "c2", "s2", 1)
-GOOD = World([DONE], [TURN, PAID, BOOKED], {}, [PAYS, BOOKS], [("r1", "c2")], {"k1"})
+GOOD = FinalState([DONE], [TURN, PAID, BOOKED], {}, [PAYS, BOOKS], [("r1", "c2")], {"k1"})
 TOLD = Submission("k1", "sql", 1, ["r1"], 1)
 
 RED = {
@@ -311,17 +311,17 @@ RED = {
 """What is wrong, and what the verdict must say."""
 
 
-def judged(world: World, *submissions: Submission) -> tuple[dict[str, object], list[str]]:
+def judged(state: FinalState, *submissions: Submission) -> tuple[dict[str, object], list[str]]:
     history = History()
     history.submissions += submissions
-    found = verdict(history, world)
+    found = verdict(history, state)
     return found.counters, found.broken
 
 
 @pytest.mark.parametrize("wrong", RED)
 def test_the_verdict_is_red_when(wrong: str) -> None:
-    world, told, says = RED[wrong]
-    counters, broken = judged(world, told)
+    state, told, says = RED[wrong]
+    counters, broken = judged(state, told)
     assert [line for line in broken if says in line], broken
     assert counters["lost"] == sum(line.startswith("lost") for line in broken)
     assert counters["duplicated"] == sum(line.startswith("duplicated") for line in broken)
@@ -345,7 +345,7 @@ def test_a_once_tool_that_is_unknown_may_have_happened_once() -> None:
 def test_a_door_that_raises_what_it_does_not_promise_is_told() -> None:
     history = History()
     history.surprise(history.begin("k1", "delay"), KeyError("x"))
-    assert verdict(history, World()).broken == [
+    assert verdict(history, FinalState()).broken == [
         "a door raised what it does not promise: delay of k1: KeyError: 'x'"
     ]
 

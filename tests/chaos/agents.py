@@ -19,7 +19,7 @@ BOOKINGS = """
     CREATE SCHEMA IF NOT EXISTS chaos;
     CREATE TABLE IF NOT EXISTS chaos.booking (run_id text, call_id text, key text);
     CREATE TABLE IF NOT EXISTS chaos.ordered (submission text PRIMARY KEY)"""
-"""Where `book` writes, and the callers that submit in SQL."""
+"""The tables of `book`, and of callers that submit in SQL."""
 
 
 @tool(effect=Effect.PURE)
@@ -41,7 +41,7 @@ def note(ctx: ToolContext) -> str:
 
 @tool(effect=Effect.ONCE)
 def pay(ctx: ToolContext) -> str:
-    """Pay, which can't be taken back."""
+    """Pay, which cannot be undone."""
     _write_down("once", ctx)
     _work(ctx, 4)  # what is done and not yet recorded is what a fault is to find
     return "paid"
@@ -58,13 +58,13 @@ def book(ctx: ToolContext) -> str:
 
 
 def _work(ctx: ToolContext, times: float = 1) -> None:
-    """Most take a moment, some take long, so that a fault finds them at it. The same for every attempt."""
+    """Work for a moment, and sometimes long, so that faults interrupt it; each attempt takes the same time."""
     dice = random.Random(ctx.idempotency_key)
     time.sleep(times * dice.choice((0.005, 0.02, 0.1, 0.4)))
 
 
 def _write_down(effect: str, ctx: ToolContext) -> None:
-    """A line that outlives whatever is killed; O_APPEND keeps the lines of many processes whole."""
+    """Append a line that survives any kill; with O_APPEND, lines of several processes do not mix."""
     line = {
         "effect": effect,
         "run": ctx.run_id,

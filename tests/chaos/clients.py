@@ -1,4 +1,4 @@
-"""Those who submit, through every door, while servers and workers die; and what they write down of it."""
+"""Callers that submit through every door while servers and workers die, and record the answers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.chaos.history import History, Submission
 
 _TOOLS = ("look", "note", "pay", "book")
 _PATIENT = 0.8
-"""The share of those who try again until they are heard. The others stop at the first failure."""
+"""The share of callers that retry until they are acknowledged. The others stop at the first failure."""
 _PAUSE_S = (0.02, 0.25)
 _AGAIN_S = (0.05, 0.5)
 
 Door = Callable[[str, str, random.Random], list[str]]
-"""Submits a key and an input, and gives the ids of the runs that it was promised."""
+"""Submit an input under a key, and return the ids of the runs."""
 
 
 class Callers:
-    """Threads that submit until they are told to stop; what they have begun, they finish."""
+    """Threads that submit until `stop`; they finish their current submission."""
 
     def __init__(
         self, history: History, database_url: str, redis_url: str, *, seed: int, threads: int
@@ -58,7 +58,7 @@ class Callers:
             thread.start()
 
     def hold(self, crowded: bool) -> None:
-        """Nothing new is submitted while there is much to do: the end must come in our time."""
+        """Stop submitting while many runs are open, so that the test ends in time."""
         if crowded:
             self._crowded.set()
         else:
@@ -68,7 +68,7 @@ class Callers:
         self._stopping.set()
 
     def join(self, timeout_s: float) -> list[str]:
-        """The names of those who have not ended in time."""
+        """Return the names of the threads that have not ended in time."""
         for thread in self._threads:
             thread.join(timeout_s / len(self._threads))
         return [thread.name for thread in self._threads if thread.is_alive()]
@@ -84,10 +84,10 @@ class Callers:
                 continue
             count += 1
             door = dice.choice(sorted(self._doors))
-            self._until_heard(self._history.begin(f"{number}-{count}", door), dice)
+            self._until_acknowledged(self._history.begin(f"{number}-{count}", door), dice)
 
-    def _until_heard(self, submission: Submission, dice: random.Random) -> None:
-        """Attempt until acknowledged, with the same key; or, of an impatient caller, once."""
+    def _until_acknowledged(self, submission: Submission, dice: random.Random) -> None:
+        """Attempt until acknowledged, with the same key; impatient callers attempt once."""
         knock = partial(self._doors[submission.door], submission.key, _errand(dice))
         patient = (
             dice.random() < _PATIENT or submission.door == "chord"
@@ -124,7 +124,7 @@ class Callers:
         return [run.id]
 
     def _sql(self, key: str, said: str, dice: random.Random) -> list[str]:
-        """A row of the caller's own and the run, in one transaction; now and then the caller thinks better of it."""
+        """Commit a row of the caller and the run in one transaction, or sometimes roll it back."""
         with _connected(self._database_url) as connection:
             connection.execute(
                 "INSERT INTO chaos.ordered (submission) VALUES (%s) ON CONFLICT DO NOTHING", [key]
@@ -147,7 +147,7 @@ class Callers:
         return ids
 
     def _chord(self, key: str, said: str, dice: random.Random) -> list[str]:
-        """Its ids are fixed before the first attempt, so that another attempt is the same chord."""
+        """Submit a chord whose ids are the same in every attempt."""
         *header_ids, body_id, group_id = _ids(dice, 5)
         header = [
             errand.s(said, metadata=_mark(key, str(n))).set(task_id=task_id)
@@ -168,13 +168,13 @@ def _mark(key: str, part: str = "") -> dict[str, str]:
 
 
 def _ids(dice: random.Random, count: int) -> list[str]:
-    """Ids that are the same in every attempt."""
+    """Return ids that are the same in every attempt."""
     return [str(uuid.UUID(int=dice.getrandbits(128), version=4)) for _ in range(count)]
 
 
 @contextmanager
 def _connected(url: str) -> Iterator[psycopg.Connection]:
-    """A connection that is closed, not committed, at the end."""
+    """Yield a connection that is closed, not committed, at the end."""
     try:
         connection = psycopg.connect(url, connect_timeout=5, options="-c statement_timeout=10000")
         try:

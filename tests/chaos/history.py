@@ -1,6 +1,6 @@
-"""What the callers were told, what became of it, and the verdict: nothing accepted is lost, nothing is doubled.
+"""The callers' submissions, the final state, and the verdict: no accepted submission is lost or executed twice.
 
-The verdict is a function of values, so that a history that was made up can show that it goes red.
+The verdict is a function of values, so that tests can prove with invented histories that it fails.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CELERY_TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
 class Submission(msgspec.Struct):
-    """One thing that a caller wanted, with all its attempts to get it accepted."""
+    """One submission of a caller, with all its attempts."""
 
     key: str
     door: str
     attempts: int = 0
     run_ids: list[str] = []
-    """What it was told, by each attempt that was acknowledged; of a canvas all that are part of it."""
+    """The ids that each acknowledged attempt returned; for a canvas, those of all its parts."""
     acknowledged: int = 0
     errors: list[str] = []
 
@@ -38,12 +38,12 @@ class Submission(msgspec.Struct):
 
 
 class History:
-    """Of all callers, in the order in which they began. Safe between threads."""
+    """The submissions of all callers, in the order of their begin. Threads may share it."""
 
     def __init__(self) -> None:
         self.submissions: list[Submission] = []
         self.surprises: list[str] = []
-        """What a door raised that it does not promise to raise."""
+        """Errors that a door does not document."""
         self._lock = threading.Lock()
 
     def begin(self, key: str, door: str) -> Submission:
@@ -75,9 +75,9 @@ class StepRow(msgspec.Struct, frozen=True):
     call_id: str | None = None
     ended_at: float | None = None
     winners: int = 1
-    """Results of it in the transcript."""
+    """The number of its results in the transcript."""
     is_error: bool = False
-    """The model was told that it failed."""
+    """The model got an error."""
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -90,13 +90,13 @@ class Execution(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class World(msgspec.Struct, frozen=True):
-    """What there is when all is over."""
+class FinalState(msgspec.Struct, frozen=True):
+    """The contents of the database and the ledger at the end."""
 
     runs: list[RunRow] = []
     steps: list[StepRow] = []
     results: dict[str, str] = {}
-    """State of those parts of a canvas that never became a run, by id."""
+    """The states, by id, of those parts of a canvas that never became a run."""
     ledger: list[Execution] = []
     bookings: list[tuple[str, str]] = []
     """Run and call of each row that a transactional tool wrote."""
@@ -107,19 +107,19 @@ class World(msgspec.Struct, frozen=True):
 class Verdict(msgspec.Struct, frozen=True):
     counters: dict[str, Any]
     broken: list[str]
-    """A line for each promise that was not kept."""
+    """A line for each broken promise."""
 
 
-def verdict(history: History, world: World) -> Verdict:
-    """All that can be said of a history when all is over."""
-    lost = _lost(history.submissions, world)
-    doubled = [*_runs_doubled(history.submissions, world), *_effects_doubled(world)]
-    others = [*_winners(world), *_effects_apart(world), *_transactions_torn(history.submissions, world)]
-    stored = {run.submission for run in world.runs}
-    well = {run.id for run in world.runs if run.status in ("done", "cancelled")}
+def verdict(history: History, state: FinalState) -> Verdict:
+    """Compare a history with the final state."""
+    lost = _lost(history.submissions, state)
+    doubled = [*_runs_doubled(history.submissions, state), *_effects_doubled(state)]
+    others = [*_winners(state), *_effects_apart(state), *_transactions_torn(history.submissions, state)]
+    stored = {run.submission for run in state.runs}
+    well = {run.id for run in state.runs if run.status in ("done", "cancelled")}
     accepted = [submission for submission in history.submissions if submission.accepted]
-    tools = [step for step in world.steps if step.effect is not None]
-    repeated = [step for step in world.steps if step.attempt > 1]
+    tools = [step for step in state.steps if step.effect is not None]
+    repeated = [step for step in state.steps if step.attempt > 1]
     counters = {
         "submissions": len(history.submissions),
         "attempts to submit": sum(submission.attempts for submission in history.submissions),
@@ -129,16 +129,16 @@ def verdict(history: History, world: World) -> Verdict:
         "lost": len(lost),
         "duplicated": len(doubled),
         "unacknowledged but stored": sum(not s.accepted and s.key in stored for s in history.submissions),
-        "runs": len(world.runs),
-        "runs by end": dict(sorted(Counter(run.status for run in world.runs).items())),
-        "failed because of": dict(sorted(Counter(r.reason or "" for r in world.runs if r.status == "failed").items())),
-        "steps": len(world.steps),
+        "runs": len(state.runs),
+        "runs by end": dict(sorted(Counter(run.status for run in state.runs).items())),
+        "failed because of": dict(sorted(Counter(r.reason or "" for r in state.runs if r.status == "failed").items())),
+        "steps": len(state.steps),
         "executions beyond the first": sum(step.attempt - 1 for step in repeated),
-        "tool executions in the ledger": len(world.ledger),
+        "tool executions in the ledger": len(state.ledger),
         "tool steps": len(tools),
         "recovered": sum(step.status == "done" for step in repeated),
         "unknown": sum(step.status == "unknown" for step in tools),
-        "dead": sum(step.status == "dead" for step in world.steps),
+        "dead": sum(step.status == "dead" for step in state.steps),
         "the model was told of an error": sum(step.status == "done" and step.is_error for step in tools),
     }  # fmt: skip
     surprises = [f"a door raised what it does not promise: {surprise}" for surprise in history.surprises]
@@ -146,17 +146,17 @@ def verdict(history: History, world: World) -> Verdict:
 
 
 def _ended_well(submission: Submission, well: set[str]) -> bool:
-    """All that it was promised was done, or cancelled by itself."""
+    """Return True when all its runs are done, or it cancelled them."""
     return well.issuperset(submission.run_ids)
 
 
-def _lost(submissions: Sequence[Submission], world: World) -> list[str]:
-    """Acknowledged, and not at an end."""
-    status = {run.id: run.status for run in world.runs}
+def _lost(submissions: Sequence[Submission], state: FinalState) -> list[str]:
+    """Find runs that were acknowledged and have not ended."""
+    status = {run.id: run.status for run in state.runs}
     found = []
     for submission in submissions:
         for run_id in submission.run_ids:
-            if run_id not in status and world.results.get(run_id) not in _CELERY_TERMINAL:
+            if run_id not in status and state.results.get(run_id) not in _CELERY_TERMINAL:
                 found.append(
                     f"lost: {submission.door} {submission.key} was told {run_id}, which is not in Postgres"
                 )
@@ -167,11 +167,11 @@ def _lost(submissions: Sequence[Submission], world: World) -> list[str]:
     return found
 
 
-def _runs_doubled(submissions: Sequence[Submission], world: World) -> list[str]:
-    """One key, and more than one run."""
+def _runs_doubled(submissions: Sequence[Submission], state: FinalState) -> list[str]:
+    """Find keys with more than one run."""
     found = []
     parts: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for run in world.runs:
+    for run in state.runs:
         parts[run.submission, run.part].append(run.id)
     for (key, part), ids in parts.items():
         if len(ids) > 1:
@@ -187,15 +187,15 @@ def _runs_doubled(submissions: Sequence[Submission], world: World) -> list[str]:
     return found
 
 
-def _effects_doubled(world: World) -> list[str]:
-    """`once` executed twice; a transaction committed twice; a call with two idempotency keys."""
-    paid = Counter((line.run, line.call) for line in world.ledger if line.effect == "once")
+def _effects_doubled(state: FinalState) -> list[str]:
+    """Find `once` calls that were executed twice, transactions that committed twice, and calls with two idempotency keys."""
+    paid = Counter((line.run, line.call) for line in state.ledger if line.effect == "once")
     found = [f"duplicated: once, {n} times: run {run}, {call}" for (run, call), n in paid.items() if n > 1]
-    for (run, call), n in Counter(world.bookings).items():
+    for (run, call), n in Counter(state.bookings).items():
         if n > 1:
             found.append(f"duplicated: transactional, {n} rows: run {run}, {call}")
     keys: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for line in world.ledger:
+    for line in state.ledger:
         keys[line.run, line.call].add(line.key)
     for (run, call), seen in keys.items():
         if len(seen) > 1:
@@ -203,26 +203,26 @@ def _effects_doubled(world: World) -> list[str]:
     return found
 
 
-def _winners(world: World) -> list[str]:
-    """At most one result is recorded of a step, and of a step that is done exactly one."""
+def _winners(state: FinalState) -> list[str]:
+    """Find steps with several results, and done steps without one."""
     found = []
-    for (run, generation, key), n in Counter((s.run_id, s.generation, s.key) for s in world.steps).items():
+    for (run, generation, key), n in Counter((s.run_id, s.generation, s.key) for s in state.steps).items():
         if n > 1:
             found.append(f"two steps with one key: run {run}, generation {generation}, {key}")
     found += [
         f"{step.winners} recorded results: run {step.run_id}, {step.key}, {step.status}"
-        for step in world.steps
+        for step in state.steps
         if step.winners > 1 or (step.status == "done" and step.winners != 1)
     ]
     return found
 
 
-def _effects_apart(world: World) -> list[str]:
-    """What is recorded as done was done; what is not, or failed, left no row of its transaction."""
-    executed = {(line.run, line.call) for line in world.ledger}
-    booked = set(world.bookings)
+def _effects_apart(state: FinalState) -> list[str]:
+    """Find done calls that were never executed, and transactions whose row and status differ."""
+    executed = {(line.run, line.call) for line in state.ledger}
+    booked = set(state.bookings)
     found = []
-    for step in world.steps:
+    for step in state.steps:
         call = step.run_id, step.call_id or ""
         if step.effect is None:
             continue
@@ -235,18 +235,18 @@ def _effects_apart(world: World) -> list[str]:
     return found
 
 
-def _transactions_torn(submissions: Sequence[Submission], world: World) -> list[str]:
-    """A submit in SQL stands or falls with the row beside it."""
-    stored = {run.submission for run in world.runs}
+def _transactions_torn(submissions: Sequence[Submission], state: FinalState) -> list[str]:
+    """Find submits in SQL of which only the run or only the caller's own row was committed."""
+    stored = {run.submission for run in state.runs}
     return [
         f"torn: {submission.key}: its row and its run are not both there, or both absent"
         for submission in submissions
-        if submission.door == "sql" and (submission.key in stored) != (submission.key in world.ordered)
+        if submission.door == "sql" and (submission.key in stored) != (submission.key in state.ordered)
     ]
 
 
 def recovery(faults: Sequence[float], ended: Sequence[float]) -> dict[str, float]:
-    """Seconds from the end of each fault to the next step that was recorded: what was seen from outside."""
+    """Return the seconds from the end of each fault to the next recorded step."""
     later = sorted(ended)
     took = []
     for fault in faults:
@@ -262,7 +262,7 @@ def recovery(faults: Sequence[float], ended: Sequence[float]) -> dict[str, float
 _RUNS = """
     SELECT id::text, coalesce(metadata->>'submission', '') AS submission, coalesce(metadata->>'part', '') AS part, status, reason
     FROM agno.run"""
-# A turn's result is the assistant's message at its place, a tool's the one that answers its call.
+# The result of a turn is the assistant's message at its position; that of a tool is the message that answers its call.
 _STEPS = """
     WITH said AS MATERIALIZED (
         SELECT m.run_id, m.seq, m.content->>'role' AS role, part->>'call_id' AS call_id, part->>'is_error' AS is_error
@@ -276,14 +276,14 @@ _STEPS = """
             WHEN 'tool' THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant' AND said.seq = s.seq END) told"""
 
 
-def read(database_url: str, ledger: Path) -> World:
-    """The world as it is."""
+def read(database_url: str, ledger: Path) -> FinalState:
+    """Read the final state."""
     with psycopg.connect(database_url, row_factory=namedtuple_row) as connection:
 
         def rows(statement: str) -> list[Any]:
             return connection.execute(statement.encode()).fetchall()
 
-        return World(
+        return FinalState(
             runs=[RunRow(*row) for row in rows(_RUNS)],
             steps=[StepRow(*row) for row in rows(_STEPS)],
             results={row.task_id: row.status for row in rows("SELECT task_id, status FROM agno.task_result")},
@@ -315,6 +315,6 @@ _STUCK = """
 
 
 def stuck(database_url: str) -> list[str]:
-    """What is not over, a line each."""
+    """Return a line for each run, step, message and chord that has not ended."""
     with psycopg.connect(database_url, connect_timeout=5, options="-c statement_timeout=10000") as connection:
         return [row[0] for row in connection.execute(_STUCK).fetchall()]

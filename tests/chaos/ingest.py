@@ -1,4 +1,4 @@
-"""`./run chaos-ingest FOLDER`: the same documents twice, once in peace, once while workers are killed and Redis is wiped.
+"""`./run chaos-ingest FOLDER`: the same documents twice, first without faults, then while workers are killed and Redis is wiped.
 
 Then chunks and vectors must be the same: none twice, none missing. Which of two equal documents is the first, and so has the
 chunks, is chance: so chunks are compared by the text that they are of, and documents by their uris.
@@ -27,7 +27,7 @@ from agno_workers.database import migrate
 from agno_workers.knowledge.types import Progress
 from agno_workers.local import LocalServers
 from agno_workers.sdk.ingestion import Ingestion
-from tests.chaos.house import ROOT, Fleet, celery_command
+from tests.chaos.cluster import ROOT, Fleet, celery_command
 from tests.chaos.ours import environment, telling, temporary, violated
 from tests.chaos.plan import WORKERS
 
@@ -53,7 +53,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What came of it; `broken` is empty when every promise was kept."""
+    """The result; `broken` is empty when every promise was kept."""
 
     counters: dict[str, Any]
     broken: list[str]
@@ -110,11 +110,11 @@ def _play(options: Options, servers: LocalServers, fleet: Fleet, say: Say) -> Ve
 
 
 Rows = tuple[list[Any], list[Any]]
-"""The documents and the chunks of a base, as the statements above give them."""
+"""The documents and the chunks of a knowledge base, as rows of the statements above."""
 
 
 def different(peace: Rows, storm: Rows) -> list[str]:
-    """What is missing, too much or twice under faults, a sentence each."""
+    """Return a sentence for each row that is missing, extra or duplicated under faults."""
     found = []
     for what, expected, there in zip(("document", "chunk"), peace, storm, strict=True):
         found += [f"a {what} is missing: {row}" for row in sorted(set(expected) - set(there))[:10]]
@@ -127,7 +127,7 @@ def different(peace: Rows, storm: Rows) -> list[str]:
 def _ingest(
     options: Options, name: str, look: Callable[[Progress], None], say: Say
 ) -> tuple[float, Progress]:
-    """Until it has ended; `look` is called ten times a second."""
+    """Wait until it has ended; `look` is called ten times a second."""
     began = told = time.monotonic()
     job: Ingestion = Knowledge(name, embedder=options.embedder).ingest([options.folder])
     pause = threading.Event()
@@ -147,7 +147,7 @@ def _ingest(
 
 
 class _Faults:
-    """Kills a worker each so many seconds, and wipes Redis when a third, two thirds ... of the documents are in."""
+    """Kill a worker every few seconds, and wipe Redis when a third, two thirds ... of the documents are stored."""
 
     def __init__(self, options: Options, servers: LocalServers, fleet: Fleet, total: int) -> None:
         self._dice = random.Random(options.seed)

@@ -1,4 +1,4 @@
-"""A chaos run of agno-workers: servers, lines, workers, callers, faults, the calm after them, and the verdict."""
+"""A chaos run of agno-workers: servers, proxies, workers, callers, faults, a calm period, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from tests import invariants
 from tests.chaos import history as histories
 from tests.chaos.agents import BOOKINGS
 from tests.chaos.clients import Callers
+from tests.chaos.cluster import ROOT, Faults, Fleet, Lines, celery_command
 from tests.chaos.history import History, Verdict
-from tests.chaos.house import ROOT, Faults, Fleet, Lines, celery_command
 from tests.chaos.plan import CLIENTS, DEATHS, WORKERS, Fault
 from tests.chaos.proxy import Network
 
 Say = Callable[[str], None]
 _LOOK_EVERY_S = 0.25
 _CROWDED = 60
-"""Runs under way, from which on nobody submits more."""
+"""The number of open runs from which on callers pause."""
 
 
 class Options(msgspec.Struct, frozen=True):
     seed: int
     seconds: float
-    """How long there are faults and callers."""
+    """The duration of faults and callers."""
     settle_s: float = 120.0
-    """How long the calm after it may take until all has ended."""
+    """The most time after it until all runs have ended."""
     callers: int = 6
     fsync: bool = True
     tell_every_s: float = 5.0
     folder: str | None = None
-    """Where logs and data go, and stay; default: a folder that is removed at the end."""
+    """The folder for logs and data, which stay; default: a folder that is removed at the end."""
 
 
 def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
-    """All of it. The verdict's `broken` is empty when every promise was kept."""
+    """Execute a chaos run. The verdict's `broken` is empty when every promise was kept."""
     with ExitStack() as stack:
         folder = Path(options.folder or stack.enter_context(temporary()))
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,17 +98,17 @@ def _play(options: Options, faults: Faults, history: History, ledger: Path, say:
         broken += [f"after {options.settle_s:.0f} s of calm: {what}" for what in open_ends[:20]]
     else:
         broken += violated(url)
-    world = histories.read(url, ledger)
-    found = histories.verdict(history, world)
+    state = histories.read(url, ledger)
+    found = histories.verdict(history, state)
     return Verdict(
-        _counters(found, faults, world) | {"calm until all had ended, s": round(settled, 1)},
+        _counters(found, faults, state) | {"calm until all had ended, s": round(settled, 1)},
         found.broken + broken,
     )
 
 
-def _counters(found: Verdict, faults: Faults, world: histories.World) -> dict[str, Any]:
+def _counters(found: Verdict, faults: Faults, state: histories.FinalState) -> dict[str, Any]:
     kinds = Counter(happened.fault.kind for happened in faults.happened)
-    ended = [step.ended_at for step in world.steps if step.ended_at is not None and step.status == "done"]
+    ended = [step.ended_at for step in state.steps if step.ended_at is not None and step.status == "done"]
     return found.counters | {
         "faults": sum(kinds.values()),
         "faults by kind": dict(sorted(kinds.items())),
@@ -137,7 +137,7 @@ def _stuck(url: str) -> list[str]:
 
 
 class _Watch:
-    """Looks at the rows on a line of its own, and says now and then how it goes."""
+    """Read the rows on a connection of its own, and report the progress now and then."""
 
     def __init__(self, url: str, history: History, faults: Faults, say: Say) -> None:
         self._url = url
@@ -148,7 +148,7 @@ class _Watch:
         self._pause = threading.Event()
 
     def look(self, tell_every_s: float) -> int:
-        """Wait a moment; the number of runs under way, or 0 while nobody can tell."""
+        """Wait a moment, and return the number of open runs, or 0 when it is unknown."""
         self._pause.wait(_LOOK_EVERY_S)
         try:
             with psycopg.connect(
@@ -190,7 +190,7 @@ def _settings(lines: Lines, who: str) -> dict[str, str]:
 
 @contextmanager
 def environment(settings: dict[str, str]) -> Iterator[None]:
-    """This process as a caller: nothing of AGNO_* from outside counts."""
+    """Configure this process as a caller, without any AGNO_* variable from outside."""
     before = dict(os.environ)
     for variable in [each for each in os.environ if each.startswith("AGNO_")]:
         del os.environ[variable]
@@ -212,7 +212,7 @@ def temporary() -> Iterator[str]:
 
 @contextmanager
 def telling(folder: Path, servers: LocalServers) -> Iterator[None]:
-    """An error that ends a run carries the last words of whoever was in it."""
+    """Add the last log lines of the workers to an error that ends a run."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which fault comes when: a value made from a seed, so that it can be printed before it runs and repeated after.
+"""The plan of faults: a value made from a seed, so that it can be printed before a run and repeated after it.
 
 Three lanes (workers, redis, postgres) run side by side. A lane has one fault at a time and every one ends, so whatever
 meets, something can move again.
@@ -37,22 +37,22 @@ KINDS: dict[str, dict[str, tuple[float, float]]] = {
         "postgres answers lost": (0.5, 2.5),
     },
 }
-"""Of each lane its faults, and how long each lasts: at least and at most so many seconds."""
+"""The faults of each lane, with their least and most seconds."""
 
 GAPS_S = {"workers": (2.5, 6.0), "redis": (1.5, 5.0), "postgres": (2.0, 6.0)}
-"""Between the end of one and the next; a new worker takes some seconds to be ready."""
+"""The seconds between two faults; a new worker needs some to be ready."""
 _FIRST_S = (0.5, 2.0)
 DEATHS = ("kill -9 of a worker", "kill -9 of a pool child")
 
 
 class Fault(msgspec.Struct, frozen=True):
     at_s: float
-    """Since the start."""
+    """Seconds since the start."""
     lane: str
     kind: str
     seconds: float
     on: str
-    """`everybody`, `clients`, or one of WORKERS: whose lines or process."""
+    """The owner of the connections or the process: `everybody`, `clients`, or one of WORKERS."""
 
     def __str__(self) -> str:
         lasts = f" for {self.seconds:.1f} s" if self.seconds else ""
@@ -66,7 +66,7 @@ def plan(seed: int, seconds: float, kinds: dict[str, dict[str, tuple[float, floa
 
 
 def only(*names: str) -> dict[str, dict[str, tuple[float, float]]]:
-    """KINDS, without those that are not named."""
+    """Return only the named kinds of KINDS."""
     return {lane: {name: kinds[name] for name in kinds if name in names} for lane, kinds in KINDS.items()}
 
 

@@ -1,4 +1,4 @@
-"""A line to a server that can be slow, cut, silent, or deliver the request and lose the answer.
+"""A proxy to a server that can be slow, cut or silent, or deliver requests and lose answers.
 
 It forwards bytes and knows no protocol, so it serves Postgres and Redis alike. TCP towards the client, because only TCP
 knows a reset; the server may be at a unix socket.
@@ -29,15 +29,15 @@ class Mode(StrEnum):
     SLOW = "slow"
     """Each piece of data waits for `delay_s`, in both directions."""
     RESET = "reset"
-    """What is connected is reset, and so is whoever connects."""
+    """All connections and new ones are reset."""
     SILENT = "silent"
-    """Connections are accepted, nothing is forwarded. Like a network, it delivers what it holds when it is well again."""
+    """Connections are accepted and nothing is forwarded; held data is delivered afterwards, as in a network."""
     LOSE_ANSWERS = "lose answers"
-    """The request arrives. Of the answers, `share` is swallowed, and its connection reset."""
+    """Requests arrive. The proxy drops a `share` of the answers, and resets their connections."""
 
 
 class Proxy:
-    """One line. Change its `mode` from any thread with `set`."""
+    """One proxy. Any thread may change its mode with `set`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, target: str | tuple[str, int]) -> None:
         self.target = target
@@ -54,13 +54,13 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """The port on 127.0.0.1."""
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def set(self, mode: Mode, *, delay_s: float = 0.0, share: float = 1.0, seed: int = 0) -> None:
-        """Behave like this from now on, towards what is connected, too."""
+        """Set the mode, also for existing connections."""
         _call(self._loop, self._set, mode, delay_s, share, seed)
 
     async def open(self) -> None:
@@ -105,7 +105,7 @@ class Proxy:
             self._wires.discard(wire)
 
     async def turn(self) -> None:
-        """Until a piece of data may go on."""
+        """Wait until a piece of data may be forwarded."""
         await self._speaks.wait()
         if self.mode is Mode.SLOW:
             await asyncio.sleep(self._delay_s)
@@ -118,7 +118,7 @@ class Proxy:
 
 
 class _Wire:
-    """One connection of a client, and the one to the server that stands for it."""
+    """A client's connection, and its connection to the server."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -166,7 +166,7 @@ class _Wire:
 
 
 class Network:
-    """Runs proxies on a thread of its own, inside a with block."""
+    """Proxies on a thread of their own; a context manager."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -174,7 +174,7 @@ class Network:
         self._proxies: list[Proxy] = []
 
     def proxy(self, target: str | tuple[str, int]) -> Proxy:
-        """A new line to a unix socket or a (host, port)."""
+        """Start a proxy to a unix socket or a (host, port)."""
         proxy = Proxy(self._loop, target)
         self._run(proxy.open())
         self._proxies.append(proxy)
@@ -206,7 +206,7 @@ async def _connect(target: str | tuple[str, int]) -> tuple[asyncio.StreamReader,
 
 
 async def _rest() -> None:
-    """Let what was reset come to its end."""
+    """Wait until reset connections are closed."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

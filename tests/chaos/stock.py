@@ -20,8 +20,8 @@ from typing import Any
 from celery import Celery, chord
 
 from agno_workers import local
+from tests.chaos.cluster import Faults, Fleet, Lines, celery_command
 from tests.chaos.history import Verdict
-from tests.chaos.house import Faults, Fleet, Lines, celery_command
 from tests.chaos.ours import Options, Say, telling
 from tests.chaos.plan import CLIENTS, WORKERS, Fault, only
 from tests.chaos.proxy import Network
@@ -33,7 +33,7 @@ KINDS = only(
 _WIDTH = 3
 _VISIBILITY_S = 5.0
 _QUIET_S = 4 * _VISIBILITY_S
-"""No further chord ended for so long: what was to come back has come back."""
+"""The seconds without a further end of a chord after which the rest counts as lost."""
 _CROWDED = 60
 _LOOK_EVERY_S = 0.25
 
@@ -69,7 +69,7 @@ if "CHAOS_STOCK_URL" in os.environ:  # in its worker
 
 
 def run(options: Options, faults: list[Fault], say: Say) -> Verdict:
-    """Chords while there are faults, a long calm, and a count of those whose body ran."""
+    """Run chords during faults and a long calm period, and count those whose body ran."""
     with ExitStack() as stack:
         folder = Path(
             stack.enter_context(
@@ -129,7 +129,7 @@ def _play(options: Options, faults: Faults, callers: _Callers, ledger: Path, say
 
 
 def _ended(ledger: Path) -> Counter[str]:
-    """The chords whose body ran, and how often: written by the body itself, so that no lost result counts as a lost chord."""
+    """Count how often the body of each chord ran; the body itself records it, so that a lost result is not a lost chord."""
     return Counter(ledger.read_text().split() if ledger.exists() else [])
 
 
@@ -183,7 +183,7 @@ class _Callers:
 
 
 def _caller(url: str) -> Celery:
-    """For one who does not wait for results: watching them is left out, since to stop it costs minutes after an outage."""
+    """A result backend without a consumer of results, whose stop takes minutes after an outage."""
     celery = connected(url)
     backend = celery.backend
     backend.on_task_call = lambda *_: {}

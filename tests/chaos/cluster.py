@@ -1,4 +1,4 @@
-"""Servers, lines and workers, and what a fault does to them."""
+"""Servers, proxied connections and workers, and the faults that are injected into them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PASSED_ON = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
 
 
 class Lines:
-    """Of everybody who needs them, a line of his own to Postgres and one to Redis: a partition may cut off only one."""
+    """A proxy to Postgres and one to Redis for each process, so that a partition may cut off only one of them."""
 
     def __init__(self, network: Network, servers: LocalServers) -> None:
         parts = urlsplit(servers.database_url)
@@ -56,7 +56,7 @@ class Lines:
 
 
 class Fleet:
-    """Worker processes, and somebody who starts a new one in the place of each that ends, as a service manager does."""
+    """Worker processes; a new one replaces each that ends, as with a service manager."""
 
     def __init__(
         self, commands: Mapping[str, list[str]], environments: Mapping[str, dict[str, str]], folder: Path
@@ -64,7 +64,7 @@ class Fleet:
         self._commands = commands
         self._environments = environments
         self._folder = folder
-        self._kept: dict[str, Supervised] = {}
+        self._workers: dict[str, Supervised] = {}
         self._lock = threading.RLock()
         self._ending = threading.Event()
         self._watch = threading.Thread(target=self._keep_running, name="chaos-fleet", daemon=True)
@@ -76,32 +76,32 @@ class Fleet:
             self._start(name)
         until = time.monotonic() + _READY_S
         while not all(b"ready." in self.log(name).read_bytes() for name in self._commands):
-            if time.monotonic() > until or not all(kept.is_running() for kept in self._kept.values()):
+            if time.monotonic() > until or not all(worker.is_running() for worker in self._workers.values()):
                 raise RuntimeError(f"the workers were not ready within {_READY_S:.0f} s; their logs say why")
             self._ending.wait(_WATCH_EVERY_S)
         self._watch.start()
 
     def stop(self) -> None:
-        """End all of them at once; nothing is left."""
+        """Kill all workers."""
         self._ending.set()
         if self._watch.is_alive():
             self._watch.join()
-        for kept in self._kept.values():
-            kept.kill()
+        for worker in self._workers.values():
+            worker.kill()
 
     def kill(self, name: str) -> None:
         with self._lock, suppress(ProcessLookupError):  # it may have ended by itself
-            self._kept[name].kill()
+            self._workers[name].kill()
 
     def signal(self, name: str, what: signal.Signals) -> None:
         with self._lock, suppress(ProcessLookupError):
-            if self._kept[name].is_running():
-                os.kill(self._kept[name].pid, what)
+            if self._workers[name].is_running():
+                os.kill(self._workers[name].pid, what)
 
     def kill_child(self, name: str) -> bool:
-        """One process of a prefork pool; False where it has none at the moment."""
+        """Kill one process of a prefork pool; False when it has none at the moment."""
         with self._lock:
-            pid = self._kept[name].pid
+            pid = self._workers[name].pid
             try:
                 children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
                 os.kill(int(children[0]), signal.SIGKILL)
@@ -117,15 +117,15 @@ class Fleet:
         spec = ProcessSpec(
             self._commands[name], str(ROOT), environment | self._environments[name], stop_timeout_s=30.0
         )
-        self._kept[name] = Supervised(spec, self.log(name))
+        self._workers[name] = Supervised(spec, self.log(name))
         self.starts += 1
 
     def _keep_running(self) -> None:
         while not self._ending.wait(_WATCH_EVERY_S):
             with self._lock:
-                for name, kept in self._kept.items():
-                    if not kept.is_running():
-                        kept.wait()
+                for name, worker in self._workers.items():
+                    if not worker.is_running():
+                        worker.wait()
                         self._start(name)
 
 
@@ -150,7 +150,7 @@ def celery_command(app: str, name: str, *more: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Happened:
-    """A fault that was carried out. Times are those of the clock on the wall."""
+    """An injected fault, with its wall-clock times."""
 
     fault: Fault
     began: float
@@ -159,7 +159,7 @@ class Happened:
 
 @dataclass
 class Faults:
-    """Carries out a plan, a thread a lane. `heal` ends what is still going on."""
+    """Execute a plan of faults, with one thread per lane. `heal` ends the current faults."""
 
     plan: list[Fault]
     servers: LocalServers
@@ -175,7 +175,7 @@ class Faults:
         for lane in sorted({fault.lane for fault in self.plan}):
             mine = [fault for fault in self.plan if fault.lane == lane]
             self._threads.append(
-                threading.Thread(target=self._carry_all, args=(mine, began), name=f"chaos-{lane}")
+                threading.Thread(target=self._execute_all, args=(mine, began), name=f"chaos-{lane}")
             )
         for thread in self._threads:
             thread.start()
@@ -188,7 +188,7 @@ class Faults:
         return not any(thread.is_alive() for thread in self._threads)
 
     def heal(self) -> None:
-        """The calm after it: no further fault, and all that was stopped runs."""
+        """End all faults, and start whatever was stopped."""
         self._calm.set()
         for thread in self._threads:
             thread.join()
@@ -201,7 +201,7 @@ class Faults:
         if self.failed:
             raise self.failed[0]
 
-    def _carry_all(self, faults: list[Fault], began: float) -> None:
+    def _execute_all(self, faults: list[Fault], began: float) -> None:
         for fault in faults:
             if self._calm.wait(max(0.0, began + fault.at_s - time.monotonic())):
                 return
@@ -260,7 +260,7 @@ class Faults:
                 ):  # not all of them: a connection is to get through its greeting now and then
                     line.set(Mode.LOSE_ANSWERS, share=dice.uniform(0.1, 0.4), seed=dice.randrange(2**32))
                 case _:
-                    raise ValueError(f"{fault.kind!r} is in the plan, and nobody knows how to do it")
+                    raise ValueError(f"unknown kind of fault {fault.kind!r}")
         try:
             yield
         finally:
