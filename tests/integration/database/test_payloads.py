@@ -30,7 +30,7 @@ def digest(text: str) -> str:
 # Large texts.
 
 
-def test_a_large_text_is_stored_once_though_it_stands_in_the_transcript_and_in_the_answer(
+def test_large_text_in_transcript_and_answer_is_stored_once(
     db: RunDatabase,
 ) -> None:
     turn = db.turn()
@@ -42,13 +42,13 @@ def test_a_large_text_is_stored_once_though_it_stands_in_the_transcript_and_in_t
     assert db.queries.transcript(turn.run_id) == [user("hi"), *said(LARGE)]
 
 
-def test_a_large_text_of_two_runs_is_stored_once(db: RunDatabase) -> None:
+def test_large_text_of_two_runs_is_stored_once(db: RunDatabase) -> None:
     runs = [db.submit(LARGE).run_id for _ in range(2)]
     assert db.count("blob") == 1
     assert [db.queries.transcript(run_id) for run_id in runs] == [[user(LARGE)]] * 2
 
 
-def test_a_large_text_goes_all_the_way_input_arguments_result_answer(db: RunDatabase) -> None:
+def test_large_text_survives_input_arguments_result_and_answer(db: RunDatabase) -> None:
     texts = [f"{place}{LARGE}" for place in range(4)]
     turn = db.turn(text=texts[0])
     call = ToolCall("call_0", "echo", json.dumps({"text": texts[1]}, ensure_ascii=False))
@@ -67,14 +67,14 @@ def test_a_large_text_goes_all_the_way_input_arguments_result_answer(db: RunData
 
 
 @pytest.mark.parametrize(("size", "blobs"), [(INLINE_MAX_BYTES, 0), (INLINE_MAX_BYTES + 1, 1)])
-def test_a_text_is_large_by_its_bytes_as_json(db: RunDatabase, size: int, blobs: int) -> None:
+def test_text_is_large_by_its_bytes_as_json(db: RunDatabase, size: int, blobs: int) -> None:
     text = "ä" * ((size - 2) // 2) + "a" * (size % 2)
     run_id = db.submit(text).run_id
     assert db.count("blob") == blobs
     assert db.queries.transcript(run_id) == [user(text)]
 
 
-def test_a_value_that_is_large_by_its_many_small_parts_stays_in_its_row(db: RunDatabase) -> None:
+def test_value_of_many_small_strings_stays_in_its_row(db: RunDatabase) -> None:
     turn = db.turn()
     content = {"numbers": list(range(50_000)), "lines": ["line"] * 10_000}
     db.journal.end(turn, said(""), FEW, content, "end")
@@ -112,9 +112,7 @@ def test_text_that_looks_like_a_reference_stays_text(db: RunDatabase, wrap: Any)
         lambda reference: {"answer": reference, "large": "x" * INLINE_MAX_BYTES},
     ],
 )
-def test_an_answer_that_looks_like_a_reference_gives_nobody_the_text_of_another_run(
-    db: RunDatabase, wrap: Any
-) -> None:
+def test_answer_that_looks_like_a_reference_reads_no_other_text(db: RunDatabase, wrap: Any) -> None:
     db.submit(LARGE)
     content = wrap({"$blob": digest(LARGE)})
     turn = db.turn()
@@ -122,14 +120,14 @@ def test_an_answer_that_looks_like_a_reference_gives_nobody_the_text_of_another_
     assert db.queries.run(turn.run_id).content == content
 
 
-def test_a_large_text_that_holds_references_comes_back_as_it_was(db: RunDatabase) -> None:
+def test_large_text_with_references_is_stored_unchanged(db: RunDatabase) -> None:
     text = '{"$blob": "' + digest(LARGE) + '"}' * 1000 + LARGE
     message = user(text, LARGE)
     run_id = db.journal.submit(message, agent="echo", queue="agents").run_id
     assert db.queries.transcript(run_id) == [message]
 
 
-def test_ten_megabytes_come_back_as_they_were(db: RunDatabase) -> None:
+def test_ten_megabytes_are_stored_unchanged(db: RunDatabase) -> None:
     text = "0123456789" * 1024 * 1024
     turn = db.turn(text=text)
     assert turn.transcript == (user(text),)
@@ -138,7 +136,7 @@ def test_ten_megabytes_come_back_as_they_were(db: RunDatabase) -> None:
     assert db.count("blob") == 1
 
 
-def test_what_a_refused_result_brought_is_not_kept(db: RunDatabase) -> None:
+def test_refused_result_stores_no_blob(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.cancel(turn.run_id)
     with db.unchanged():
@@ -149,7 +147,7 @@ def test_what_a_refused_result_brought_is_not_kept(db: RunDatabase) -> None:
 
 
 @pytest.mark.parametrize("text", STRANGE)
-def test_any_text_comes_back_as_it_was(db: RunDatabase, text: str) -> None:
+def test_any_text_is_stored_unchanged(db: RunDatabase, text: str) -> None:
     turn = db.turn(text=text, session_id=text, metadata={text: [text]}, idempotency_key=text)
     assert (turn.transcript, turn.session_id, turn.metadata) == ((user(text),), text, {text: [text]})
     db.journal.end(turn, said(text), FEW, text, text)
@@ -157,7 +155,7 @@ def test_any_text_comes_back_as_it_was(db: RunDatabase, text: str) -> None:
     assert (run.content, run.reason, run.idempotency_key) == (text, text, text)
 
 
-def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(db: RunDatabase) -> None:
+def test_characters_that_postgres_refuses_are_replaced(db: RunDatabase) -> None:
     turn = db.turn(
         text=BROKEN, session_id=BROKEN, user_id=BROKEN, idempotency_key=BROKEN, metadata={BROKEN: [BROKEN]}, agent=BROKEN,
     )  # fmt: skip
@@ -177,18 +175,18 @@ def test_what_postgres_has_no_room_for_is_mended_wherever_it_stands(db: RunDatab
     assert db.step(tool.step_id)["error"] == {"message": MENDED}
 
 
-def test_a_key_that_had_to_be_mended_is_still_the_same_key(db: RunDatabase) -> None:
+def test_cleaned_key_is_still_the_same_key(db: RunDatabase) -> None:
     assert db.submit(idempotency_key=BROKEN).run_id == db.submit(idempotency_key=BROKEN).run_id
 
 
-def test_large_text_that_has_to_be_mended_is_still_stored_once(db: RunDatabase) -> None:
+def test_cleaned_large_text_is_stored_once(db: RunDatabase) -> None:
     run_id = db.submit(BROKEN + LARGE).run_id
     db.submit(MENDED + LARGE)
     assert db.count("blob") == 1
     assert db.queries.transcript(run_id) == [user(MENDED + LARGE)]
 
 
-def test_huge_metadata_comes_back_as_it_was(db: RunDatabase) -> None:
+def test_huge_metadata_is_stored_unchanged(db: RunDatabase) -> None:
     metadata = {f"key {place}": {"value": ["x" * 100]} for place in range(10_000)}
     turn = db.turn(metadata=metadata)
     assert turn.metadata == metadata
@@ -220,13 +218,13 @@ def mended(value: Any) -> Any:
 
 @settings(deadline=None)
 @given(values)
-def test_json_is_what_postgres_takes_and_else_as_it_was(value: Any) -> None:
+def test_json_is_valid_for_postgres_and_else_unchanged(value: Any) -> None:
     assert msgspec.json.decode(to_json(value)) == mended(value)
 
 
 @settings(deadline=None)
 @given(values, texts)
-def test_what_was_packed_before_may_stand_beside_what_has_to_be_mended(value: Any, text: str) -> None:
+def test_packed_values_may_be_part_of_values_to_clean(value: Any, text: str) -> None:
     packed = Payloads(1024).pack(value)
     encoded = to_json({"packed": packed, "beside": [text]})
     assert msgspec.json.decode(encoded) == {"packed": mended(value), "beside": [mended(text)]}

@@ -12,7 +12,7 @@ from agno_workers.local import LocalServers
 from tests.chaos.proxy import Mode, Network
 
 
-def test_the_first_call_after_an_outage_is_answered_however_long_that_was(servers: LocalServers) -> None:
+def test_first_call_after_a_long_outage_succeeds(servers: LocalServers) -> None:
     """psycopg's pool, left alone, would try again 7 s after the outage began, and then 15 s after."""
     folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
     with Network() as network:

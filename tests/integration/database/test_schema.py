@@ -83,7 +83,7 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("part", CATALOGUE)
-def test_migrations_make_what_sqlalchemy_would_make(
+def test_migrations_create_the_tables_of_sqlalchemy(
     db_url: str, new_database: NewDatabase, part: str
 ) -> None:
     """Compared in Postgres's own words: columns with defaults, constraints with their text, indexes with their WHERE."""
@@ -125,7 +125,7 @@ def test_alembic_finds_nothing_to_migrate(db_url: str) -> None:
         ("embedding_space_status", EmbeddingSpaceStatus),
     ],
 )
-def test_the_check_constraints_know_the_words_of_the_enums(
+def test_check_constraints_have_the_values_of_the_enums(
     db: RunDatabase, constraint: str, words: type[StrEnum]
 ) -> None:
     text = db.value("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = %(name)s", name=constraint)  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_check_constraints_know_the_words_of_the_enums(
 
 
 @pytest.mark.parametrize("status", list(RunStatus), ids=str)
-def test_a_run_has_an_end_exactly_when_its_status_is_terminal(db: RunDatabase, status: RunStatus) -> None:
+def test_run_has_an_end_time_exactly_when_its_status_is_terminal(db: RunDatabase, status: RunStatus) -> None:
     statement = (
         "UPDATE agno.run SET status = %(status)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END"
     )
@@ -143,7 +143,7 @@ def test_a_run_has_an_end_exactly_when_its_status_is_terminal(db: RunDatabase, s
     db.sql(statement, status=status, ended=status.is_terminal)
 
 
-def test_an_empty_database_is_brought_to_the_newest_revision_and_a_second_time_changes_nothing(
+def test_upgrade_of_an_empty_database_is_idempotent(
     new_database: NewDatabase,
 ) -> None:
     url = new_database()
@@ -156,7 +156,7 @@ def test_an_empty_database_is_brought_to_the_newest_revision_and_a_second_time_c
     assert functions.state(url).revision == NEWEST
 
 
-def test_two_processes_may_migrate_the_same_database_at_once(new_database: NewDatabase) -> None:
+def test_concurrent_upgrades_succeed(new_database: NewDatabase) -> None:
     url = new_database()
     code = f"from agno_workers.database import migrate; migrate.upgrade({url!r})"
     with psycopg.connect(url, autocommit=True) as connection:
@@ -174,17 +174,17 @@ def test_two_processes_may_migrate_the_same_database_at_once(new_database: NewDa
     assert functions.state(url).revision == NEWEST
 
 
-def test_the_newest_revision_is_the_head_of_the_migrations() -> None:
+def test_newest_revision_is_the_head_of_the_migrations() -> None:
     assert ScriptDirectory.from_config(migrate._config()).get_current_head() == NEWEST
 
 
-def test_the_first_migration_is_generated_from_the_tables() -> None:
+def test_first_migration_is_generated_from_the_tables() -> None:
     """`./run python -m agno_workers.database.tables` prints it."""
     path = ROOT / "agno_workers/database/migrations/versions/0001_tables.sql"
     assert [line.rstrip() for line in tables.ddl().splitlines()] == path.read_text().splitlines()
 
 
-def test_functions_are_written_once_and_again_when_they_change(new_database: NewDatabase) -> None:
+def test_functions_are_written_again_when_they_change(new_database: NewDatabase) -> None:
     url = new_database()
     migrate.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -202,7 +202,7 @@ def test_functions_are_written_once_and_again_when_they_change(new_database: New
     assert functions.database_problems(url) == []
 
 
-def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_database: NewDatabase) -> None:
+def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDatabase) -> None:
     """A deploy: the database is migrated while runs of the old code are under way, and new workers execute them."""
     url = new_database()
     with psycopg.connect(url, autocommit=True) as old:
@@ -228,7 +228,7 @@ def test_runs_that_began_under_the_first_schema_go_on_under_the_newest(new_datab
         pool.close()
 
 
-def test_a_migration_only_adds_so_that_the_code_before_it_goes_on_working() -> None:
+def test_migrations_only_add() -> None:
     """What goes, goes a release later, once nobody asks for it."""
     later = sorted((ROOT / "agno_workers/database/migrations/versions").glob("*_tables.sql"))[1:]
     for path in later:
@@ -240,7 +240,7 @@ def test_a_migration_only_adds_so_that_the_code_before_it_goes_on_working() -> N
         assert all("DEFAULT" in column for column in columns), path
 
 
-def test_a_database_that_is_not_there_is_unavailable(servers: LocalServers) -> None:
+def test_missing_database_is_unavailable(servers: LocalServers) -> None:
     url = urlunsplit(urlsplit(servers.database_url)._replace(path="/nowhere"))
     with pytest.raises(Unavailable, match="AGNO_DATABASE_URL"):
         migrate.upgrade(url)

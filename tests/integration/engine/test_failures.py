@@ -47,7 +47,7 @@ def pay() -> str:
 
 
 @pytest.mark.parametrize(("retry_after_s", "least"), [(None, 6), (0.0, 6), (30.0, 29)])
-def test_an_unavailable_model_is_asked_again_later_and_not_before_its_provider_wishes(
+def test_unavailable_model_is_retried_after_retry_after(
     scenario: Scenario, retry_after_s: float | None, least: float
 ) -> None:
     replies = ScriptedReplies(busy(retry_after_s), Turn(text="ok"))
@@ -66,7 +66,7 @@ def test_an_unavailable_model_is_asked_again_later_and_not_before_its_provider_w
     assert scenario.queries.run(step.run_id).content == "ok"
 
 
-def test_a_model_that_stays_unavailable_fails_the_run_with_what_its_provider_said(scenario: Scenario) -> None:
+def test_model_that_stays_unavailable_fails_the_run(scenario: Scenario) -> None:
     replies = ScriptedReplies(busy())
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=AT_ONCE))
     step = scenario.submit("a")
@@ -78,7 +78,7 @@ def test_a_model_that_stays_unavailable_fails_the_run_with_what_its_provider_sai
     assert [row.status for row in scenario.queries.steps(run.id)] == [StepStatus.DEAD]
 
 
-def test_each_turn_has_tries_of_its_own(scenario: Scenario) -> None:
+def test_each_turn_has_its_own_attempts(scenario: Scenario) -> None:
     again = Turn(text="hm", stop=None, calls=(("pay", {}),))
     replies = ScriptedReplies(busy(), busy(), again, busy(), busy(), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=AT_ONCE, tools=[pay]))
@@ -90,7 +90,7 @@ def test_each_turn_has_tries_of_its_own(scenario: Scenario) -> None:
     assert scenario.queries.run(step.run_id).content == "ok"
 
 
-def test_a_rejected_request_fails_the_run_at_once(scenario: Scenario) -> None:
+def test_rejected_request_fails_the_run_at_once(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(error=ModelRejected("the key is wrong", provider="p", status=401)))
     run = scenario.run(Agent(name="a", model=replies.model))
     assert len(replies.asked) == 1
@@ -115,7 +115,7 @@ def carried_until_it_failed(
     return run.error
 
 
-def test_an_agent_that_nobody_has_deployed_fails_after_some_tries_and_names_those_there_are(
+def test_unknown_agent_fails_the_run_after_some_attempts(
     scenario: Scenario,
 ) -> None:
     engine = scenario.engine(
@@ -129,7 +129,7 @@ def test_an_agent_that_nobody_has_deployed_fails_after_some_tries_and_names_thos
     assert "Did you mean 'researcher'?" in error["message"]
 
 
-def test_an_agent_that_is_deployed_in_time_is_carried(scenario: Scenario) -> None:
+def test_agent_that_is_deployed_in_time_is_executed(scenario: Scenario) -> None:
     step = scenario.submit("a")
     execute_step(scenario.engine(), step)
     scenario.let_time_pass()
@@ -160,7 +160,7 @@ def _circular() -> dict[str, Any]:
     ],
     ids=["instructions", "output schema"],
 )
-def test_a_bug_in_an_agent_is_logged_and_fails_the_run_after_some_tries(
+def test_bug_in_an_agent_is_logged_and_fails_the_run_after_some_attempts(
     scenario: Scenario, caplog: pytest.LogCaptureFixture, broken: dict[str, Any], type_: str, message: str
 ) -> None:
     replies = ScriptedReplies(Turn(text='{"age": 1}'))
@@ -176,14 +176,14 @@ def test_a_bug_in_an_agent_is_logged_and_fails_the_run_after_some_tries(
     assert {(record.__dict__["run_id"], record.__dict__["agent"]) for record in logged} == {(step.run_id, "a")}  # fmt: skip
 
 
-def test_a_tool_that_can_not_be_offered_fails_the_run_after_some_tries(scenario: Scenario) -> None:
+def test_invalid_tool_fails_the_run_after_some_attempts(scenario: Scenario) -> None:
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(Turn()).model, tools=[42]))
     error = carried_until_it_failed(scenario, engine, scenario.submit("a"), Retry().attempts)
     assert error["type"] == "InvalidTool"
     assert "42" in error["message"]
 
 
-def test_facts_that_have_no_end_fail_the_run_after_some_tries(scenario: Scenario) -> None:
+def test_recursive_facts_fail_the_run_after_some_attempts(scenario: Scenario) -> None:
     engine = scenario.engine(
         Agent(
             name="a", model=ScriptedReplies(Turn()).model, context=Context(facts=_circular()), retry=AT_ONCE
@@ -193,13 +193,13 @@ def test_facts_that_have_no_end_fail_the_run_after_some_tries(scenario: Scenario
     assert error["type"] == "RecursionError"
 
 
-def test_a_model_that_raises_anything_else_is_a_bug_like_any_other(scenario: Scenario) -> None:
+def test_other_exception_of_a_model_is_a_bug(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(error=KeyError("choices")))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=AT_ONCE))
     assert carried_until_it_failed(scenario, engine, scenario.submit("a"), 3)["type"] == "KeyError"
 
 
-def test_while_postgres_is_away_nothing_is_recorded_and_the_turn_is_carried_again(scenario: Scenario) -> None:
+def test_turn_is_executed_again_after_an_outage_of_postgres(scenario: Scenario) -> None:
     """Unavailable goes up: it is no failure of the turn, and no try is used."""
     replies = ScriptedReplies(Turn(error=Unavailable("Postgres did not answer")), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=Retry(attempts=1)))
@@ -212,7 +212,7 @@ def test_while_postgres_is_away_nothing_is_recorded_and_the_turn_is_carried_agai
     assert scenario.queries.run(step.run_id).content == "ok"
 
 
-def test_no_agent_takes_another_ones_name(scenario: Scenario) -> None:
+def test_two_agents_with_one_name_are_refused(scenario: Scenario) -> None:
     with pytest.raises(InvalidInput, match="rename one"):
         scenario.engine(
             Agent(name="a", model=ScriptedReplies().model), Agent(name="a", model=ScriptedReplies().model)
@@ -222,7 +222,7 @@ def test_no_agent_takes_another_ones_name(scenario: Scenario) -> None:
 # Lost while it is carried.
 
 
-def test_a_turn_that_is_lost_while_the_model_speaks_stops_and_records_nothing(scenario: Scenario) -> None:
+def test_lost_turn_stops_its_model_call(scenario: Scenario) -> None:
     def lost() -> Turn:
         scenario.db.journal.cancel(step.run_id)
         engine.active.lose(scenario.db.journal.renew([step.step_id]))
@@ -238,7 +238,7 @@ def test_a_turn_that_is_lost_while_the_model_speaks_stops_and_records_nothing(sc
     assert scenario.queries.run(step.run_id).status is RunStatus.CANCELLED
 
 
-def test_a_turn_that_another_worker_took_over_stops_and_leaves_it_to_them(scenario: Scenario) -> None:
+def test_turn_that_another_worker_took_over_stops(scenario: Scenario) -> None:
     def lost() -> Turn:
         scenario.db.expire(step.step_id)
         assert scenario.db.journal_of("w2").claim_turn(step.run_id, step.step_id, 0)
@@ -252,7 +252,7 @@ def test_a_turn_that_another_worker_took_over_stops_and_leaves_it_to_them(scenar
     assert (row.status, row.worker, row.error) == (StepStatus.RUNNING, "w2", None)
 
 
-def test_a_reply_that_comes_too_late_to_be_recorded_changes_nothing(scenario: Scenario) -> None:
+def test_late_reply_changes_nothing(scenario: Scenario) -> None:
     def cancelled() -> Turn:
         scenario.db.journal.cancel(step.run_id)
         return Turn(calls=(("pay", {}),))
@@ -263,7 +263,7 @@ def test_a_reply_that_comes_too_late_to_be_recorded_changes_nothing(scenario: Sc
     assert len(scenario.queries.steps(step.run_id)) == 1
 
 
-def test_only_a_step_that_is_carried_can_be_lost() -> None:
+def test_only_an_active_step_can_be_lost() -> None:
     held = ActiveSteps(lambda _: True)
     held.lose(["a"])
     with held.step("a") as is_lost, held.step("b") as is_other_lost:
@@ -275,7 +275,7 @@ def test_only_a_step_that_is_carried_can_be_lost() -> None:
         assert not is_lost_again()
 
 
-def test_a_step_that_is_carried_twice_here_is_lost_to_both() -> None:
+def test_step_that_is_executed_twice_here_is_lost_to_both() -> None:
     held = ActiveSteps(lambda _: True)
     with held.step("a") as first:
         with held.step("a") as second:
@@ -286,7 +286,7 @@ def test_a_step_that_is_carried_twice_here_is_lost_to_both() -> None:
             assert second()
 
 
-def test_a_worker_holds_a_step_from_its_claim_to_its_end_or_until_another_takes_it(
+def test_worker_holds_a_step_from_its_claim_to_its_end(
     scenario: Scenario,
 ) -> None:
     journal, other = scenario.db.journal, scenario.db.journal_of("w2")
@@ -303,7 +303,7 @@ def test_a_worker_holds_a_step_from_its_claim_to_its_end_or_until_another_takes_
     assert not any(journal.is_held(step.step_id) for step in steps)
 
 
-def test_a_tool_that_returned_because_it_was_told_so_has_no_result(scenario: Scenario) -> None:
+def test_result_of_a_cancelled_tool_is_discarded(scenario: Scenario) -> None:
     @tool
     def watch(ctx: ToolContext) -> str:
         """Watch."""
@@ -322,7 +322,7 @@ def test_a_tool_that_returned_because_it_was_told_so_has_no_result(scenario: Sce
     assert scenario.queries.steps(send.run_id)[1].status is StepStatus.RUNNING
 
 
-def test_where_no_renewal_runs_the_database_is_asked_whether_a_step_is_lost(
+def test_process_without_a_lease_renewer_asks_the_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 100.0
@@ -342,14 +342,14 @@ def test_where_no_renewal_runs_the_database_is_asked_whether_a_step_is_lost(
     assert asked == ["a", "a"]
 
 
-def test_stopping_is_no_error_of_ours() -> None:
+def test_stopped_is_not_an_agno_error() -> None:
     assert not isinstance(Stopped(), (Unavailable, ModelRejected))
 
 
 # What the keeper ends.
 
 
-def test_a_turn_that_no_attempt_ended_fails_its_run(scenario: Scenario) -> None:
+def test_exhausted_turn_fails_its_run(scenario: Scenario) -> None:
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(Turn(text="late")).model))
     step = scenario.submit("a")
     for _ in range(3):
@@ -364,7 +364,7 @@ def test_a_turn_that_no_attempt_ended_fails_its_run(scenario: Scenario) -> None:
     assert run_turn(engine, step.run_id, step.step_id, 0) == NOT_RECORDED
 
 
-def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(scenario: Scenario) -> None:
+def test_exhausted_tool_returns_an_error_to_the_model(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="I could not pay."))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[pay]))
     (paying,) = execute_step(engine, scenario.submit("a")).sends
@@ -387,7 +387,7 @@ def test_a_tool_that_no_attempt_ended_tells_the_model_and_the_run_goes_on(scenar
     [([], "agent 'a' is not imported in this process"), ([Agent(name="a", model="scripted:echo")], "no worker here has the tool pay")],
     ids=["agent", "tool"],
 )  # fmt: skip
-def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_model_is_told(
+def test_worker_without_the_code_of_a_call_releases_it(
     scenario: Scenario, here: list[Agent], said: str
 ) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="ok"))
@@ -401,7 +401,7 @@ def test_a_worker_without_the_code_gives_a_call_back_and_after_some_tries_the_mo
     assert said in str(replies.asked[-1].messages[-1].parts)
 
 
-def test_a_worker_with_the_code_makes_the_call_that_another_gave_back(scenario: Scenario) -> None:
+def test_worker_with_the_code_makes_a_released_call(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, tools=[pay])
     (paying,) = execute_step(scenario.engine(agent), scenario.submit("a")).sends

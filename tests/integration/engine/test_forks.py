@@ -42,7 +42,7 @@ def _nothing_added() -> None:
     added.clear()
 
 
-def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(scenario: Scenario) -> None:
+def test_retry_continues_after_the_last_good_turn(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, REJECTED, Turn(text="3 and 7"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
     step = scenario.submit("a")
@@ -57,7 +57,7 @@ def test_a_failed_run_goes_on_from_its_last_good_turn_under_its_own_id(scenario:
     assert replies.asked[1].messages == replies.asked[2].messages
 
 
-def test_what_a_turn_said_that_failed_the_run_is_forgotten(scenario: Scenario) -> None:
+def test_retry_deletes_the_messages_of_the_failed_turn(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="too", stop=StopReason.CONTEXT_WINDOW), Turn(text="short"))
     engine = scenario.engine(Agent(name="a", model=replies.model))
     step = scenario.submit("a")
@@ -70,7 +70,7 @@ def test_what_a_turn_said_that_failed_the_run_is_forgotten(scenario: Scenario) -
     assert [step.status for step in scenario.queries.steps(run.id)] == [StepStatus.DEAD, StepStatus.DONE]
 
 
-def test_a_run_may_fail_and_be_sent_again_more_than_once(scenario: Scenario) -> None:
+def test_run_may_be_retried_more_than_once(scenario: Scenario) -> None:
     replies = ScriptedReplies(REJECTED, REJECTED, REJECTED, Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model))
     step = scenario.submit("a")
@@ -81,7 +81,7 @@ def test_a_run_may_fail_and_be_sent_again_more_than_once(scenario: Scenario) -> 
     assert scenario.queries.run(step.run_id).content == "ok"
 
 
-def test_only_a_failed_run_is_sent_again(scenario: Scenario) -> None:
+def test_only_a_failed_run_is_retried(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
     run = scenario.run(Agent(name="a", model=replies.model))
     waiting = scenario.submit("a").run_id
@@ -91,7 +91,7 @@ def test_only_a_failed_run_is_sent_again(scenario: Scenario) -> None:
         assert not any(scenario.handle(run_id).retry() for run_id in (run.id, waiting, cancelled))
 
 
-def test_the_late_result_of_the_failed_generation_changes_nothing(scenario: Scenario) -> None:
+def test_late_result_of_the_failed_generation_changes_nothing(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="late"))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=Retry(attempts=1)))
     step = scenario.submit("a")
@@ -103,7 +103,7 @@ def test_the_late_result_of_the_failed_generation_changes_nothing(scenario: Scen
         assert not execute_step(engine, step).recorded
 
 
-def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(scenario: Scenario) -> None:
+def test_retried_run_has_the_same_time_and_is_not_paused(scenario: Scenario) -> None:
     step = scenario.submit("a", deadline_s=3600.0)
     scenario.db.sql(
         "UPDATE agno.run SET created_at = created_at - interval '2 h', deadline_at = deadline_at - interval '2 h'"
@@ -125,7 +125,7 @@ def test_a_run_that_is_sent_again_has_as_long_as_it_had_and_is_not_paused(scenar
     assert scenario.db.value(left) == 60
 
 
-def test_a_run_that_stands_for_another_is_not_sent_again(scenario: Scenario) -> None:
+def test_run_that_stands_for_another_is_not_retried(scenario: Scenario) -> None:
     scenario.submit("a", idempotency_key="k", id=str(uuid4()))
     other = str(uuid4())
     scenario.db.journal.submit(
@@ -151,7 +151,7 @@ def done(scenario: Scenario, replies: ScriptedReplies) -> tuple[Any, str]:
     return engine, step.run_id
 
 
-def test_a_fork_from_the_first_turn_is_the_whole_run_again_with_other_input(scenario: Scenario) -> None:
+def test_fork_from_the_first_turn_repeats_the_run_with_other_input(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
     engine, run_id = done(scenario, replies)
     before = scenario.db.everything()
@@ -163,7 +163,7 @@ def test_a_fork_from_the_first_turn_is_the_whole_run_again_with_other_input(scen
     assert kept == [row for row in before["agno.run"] if row["id"] == run_id]
 
 
-def test_a_fork_from_a_later_turn_reuses_the_results_of_before_and_hears_one_thing_more(
+def test_fork_from_a_later_turn_keeps_earlier_results_and_adds_input(
     scenario: Scenario,
 ) -> None:
     replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
@@ -174,7 +174,7 @@ def test_a_fork_from_a_later_turn_reuses_the_results_of_before_and_hears_one_thi
     assert replies.asked[2].messages == (*replies.asked[1].messages, user("and in words?"))
 
 
-def test_a_fork_from_a_tool_repeats_that_call_only_with_other_arguments(scenario: Scenario) -> None:
+def test_fork_from_a_tool_repeats_only_that_call(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, Turn(text="one"), Turn(text="two"))
     engine, run_id = done(scenario, replies)
     run = scenario.execute_pending(
@@ -185,7 +185,7 @@ def test_a_fork_from_a_tool_repeats_that_call_only_with_other_arguments(scenario
     assert '{"a":30,"b":40}' in str(replies.asked[2].messages[1])
 
 
-def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(scenario: Scenario) -> None:
+def test_fork_of_a_fork_of_a_retried_run(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, REJECTED, Turn(text="one"), Turn(text="two"), Turn(text="three"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
     step = scenario.submit("a")
@@ -197,7 +197,7 @@ def test_a_fork_of_a_fork_of_a_run_that_was_sent_again(scenario: Scenario) -> No
     assert scenario.execute_pending(engine, first.fork("turn:2").id).content == "three"
 
 
-def test_the_same_key_gives_the_same_fork(scenario: Scenario) -> None:
+def test_same_key_returns_the_same_fork(scenario: Scenario) -> None:
     engine, run_id = done(scenario, ScriptedReplies(Turn(text="one"), Turn(text="two")))
     first = scenario.handle(run_id).fork(idempotency_key="k")
     scenario.execute_pending(engine, first.id)
@@ -213,7 +213,7 @@ def given_s(run: Run) -> int:
 
 
 @pytest.mark.parametrize("at", ["turn:1", "turn:2", "tool:1:0"])
-def test_a_fork_has_the_deadline_of_its_agent_from_when_it_was_made(scenario: Scenario, at: str) -> None:
+def test_fork_has_its_agents_deadline_from_its_start(scenario: Scenario, at: str) -> None:
     limits = Limits(deadline_s=60)
     engine = scenario.engine(
         Agent(name="a", model=ScriptedReplies(ADD, Turn(text="one")).model, tools=[add], limits=limits)
@@ -226,7 +226,7 @@ def test_a_fork_has_the_deadline_of_its_agent_from_when_it_was_made(scenario: Sc
     assert given_s(fork) == 60
 
 
-def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(scenario: Scenario) -> None:
+def test_fork_that_waits_for_a_person_has_a_deadline(scenario: Scenario) -> None:
     limits = Limits(deadline_s=60)
     asking = Turn(calls=(("publish", {"text": "hi"}),))
     engine = scenario.engine(
@@ -249,7 +249,7 @@ def test_a_fork_that_waits_for_a_person_has_a_deadline_before_any_turn_of_it(sce
         ("turn:2", ("",), None, "is empty"),
     ],
 )
-def test_a_fork_that_can_not_begin_is_refused(
+def test_fork_that_cannot_begin_is_refused(
     scenario: Scenario, at: str, input: tuple[str, ...], arguments: Any, message: str
 ) -> None:
     _, run_id = done(scenario, ScriptedReplies(ADD, Turn(text="one")))
@@ -293,7 +293,7 @@ class Desk:
         return self.scenario.queries.transcript(run_id)[0].text
 
 
-def test_a_fork_from_a_delegation_asks_a_new_run_with_another_task(scenario: Scenario) -> None:
+def test_fork_from_a_delegation_starts_a_run_with_another_task(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "eighteen")
     before = scenario.db.everything()
     fork = scenario.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
@@ -313,14 +313,14 @@ def test_a_fork_from_a_delegation_asks_a_new_run_with_another_task(scenario: Sce
         assert [row for row in before[table] if row not in after[table]] == []
 
 
-def test_a_fork_from_a_delegation_may_ask_the_same_again(scenario: Scenario) -> None:
+def test_fork_from_a_delegation_may_repeat_its_task(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "17")
     run = desk.end(scenario.handle(desk.run_id).fork("tool:1:1").id)
     assert scenario.results(run.id) == ["3", "17"]
     assert [request.messages for request in desk.looks.asked] == [(user("look up 17"),)] * 2
 
 
-def test_a_delegation_that_a_fork_took_over_can_be_forked_again(scenario: Scenario) -> None:
+def test_copied_delegation_can_be_forked_again(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "eighteen", "seventeen at last")
     first = scenario.handle(desk.run_id).fork("tool:1:0", arguments={"a": 5, "b": 5})
     desk.end(first.id)
@@ -331,7 +331,7 @@ def test_a_delegation_that_a_fork_took_over_can_be_forked_again(scenario: Scenar
     assert scenario.results(desk.end(again.id).id) == ["10", "eighteen"]
 
 
-def test_the_fork_of_a_fork_asks_what_that_one_asked(scenario: Scenario) -> None:
+def test_fork_of_a_fork_repeats_its_task(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "eighteen", "eighteen again")
     first = scenario.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
     desk.end(first.id)
@@ -343,7 +343,7 @@ def test_the_fork_of_a_fork_asks_what_that_one_asked(scenario: Scenario) -> None
     ]
 
 
-def test_a_run_that_a_fork_delegates_to_has_the_deadline_of_the_fork(scenario: Scenario) -> None:
+def test_child_run_of_a_fork_has_the_deadline_of_the_fork(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", limits=Limits(deadline_s=60))
     fork = scenario.handle(desk.run_id).fork("tool:1:1")
     (child,) = desk.children(fork.id)
@@ -351,7 +351,7 @@ def test_a_run_that_a_fork_delegates_to_has_the_deadline_of_the_fork(scenario: S
     assert child.deadline_at == fork.run.deadline_at
 
 
-def test_a_cancel_reaches_the_run_that_a_fork_delegates_to(scenario: Scenario) -> None:
+def test_cancel_of_a_fork_cancels_its_child_run(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen")
     fork = scenario.handle(desk.run_id).fork("tool:1:1")
     fork.cancel()
@@ -359,7 +359,7 @@ def test_a_cancel_reaches_the_run_that_a_fork_delegates_to(scenario: Scenario) -
     assert desk.end(desk.run_id).status is RunStatus.DONE
 
 
-def test_the_same_key_gives_the_same_fork_of_a_delegation_and_asks_once(scenario: Scenario) -> None:
+def test_same_key_returns_the_same_fork_of_a_delegation(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "eighteen")
     first = scenario.handle(desk.run_id).fork("tool:1:1", idempotency_key="k")
     with scenario.db.unchanged():
@@ -369,7 +369,7 @@ def test_the_same_key_gives_the_same_fork_of_a_delegation_and_asks_once(scenario
 @pytest.mark.parametrize(
     "arguments", [{}, {"task": " "}, {"task": 17}, {"task": "x", "by": "noon"}, {"a": 1}]
 )
-def test_a_delegation_takes_a_task_and_no_more(scenario: Scenario, arguments: dict[str, Any]) -> None:
+def test_fork_of_a_delegation_takes_only_a_task(scenario: Scenario, arguments: dict[str, Any]) -> None:
     desk = Desk(scenario, "seventeen")
     with scenario.db.unchanged(), pytest.raises(InvalidInput, match="is a delegation to expert, which takes"):
         scenario.handle(desk.run_id).fork("tool:1:1", arguments=arguments)
@@ -377,14 +377,14 @@ def test_a_delegation_takes_a_task_and_no_more(scenario: Scenario, arguments: di
         scenario.handle(desk.run_id).fork("tool:1:1", "look up 18")
 
 
-def test_a_delegation_whose_run_was_deleted_is_not_forked(scenario: Scenario) -> None:
+def test_delegation_without_its_child_run_is_not_forked(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen")
     scenario.db.sql("DELETE FROM agno.run WHERE parent_run_id IS NOT NULL")
     with scenario.db.unchanged(), pytest.raises(InvalidInput, match="was deleted: fork from the turn before"):
         scenario.handle(desk.run_id).fork("tool:1:1")
 
 
-def test_a_fork_beside_a_tool_that_is_still_out_is_refused(scenario: Scenario) -> None:
+def test_fork_beside_an_open_tool_call_is_refused(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, Turn(text="one"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
     step = scenario.submit("a")

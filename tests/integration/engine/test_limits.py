@@ -58,7 +58,7 @@ def test_run_over_its_deadline_keeps_its_last_text(
         assert not scenario.db.journal.end_overdue(step.run_id)
 
 
-def test_a_run_that_said_nothing_before_its_deadline_has_failed(scenario: Scenario) -> None:
+def test_run_without_text_fails_at_its_deadline(scenario: Scenario) -> None:
     step = scenario.submit("a", deadline_s=60.0)
     assert deadline_comes(scenario) == [step.run_id]
     run = scenario.queries.run(step.run_id)
@@ -67,7 +67,7 @@ def test_a_run_that_said_nothing_before_its_deadline_has_failed(scenario: Scenar
     assert "reached its deadline: raise deadline_s" in run.error["message"]
 
 
-def test_a_deadline_counts_from_when_the_run_is_due(scenario: Scenario) -> None:
+def test_deadline_counts_from_the_due_time(scenario: Scenario) -> None:
     engine = scenario.engine(
         Agent(name="a", model=ScriptedReplies(ADD).model, tools=[add], limits=Limits(deadline_s=60))
     )
@@ -83,7 +83,7 @@ def test_a_deadline_counts_from_when_the_run_is_due(scenario: Scenario) -> None:
         assert scenario.queries.run(run_id).deadline_at == later + timedelta(seconds=60)
 
 
-def test_a_member_with_a_shorter_deadline_than_its_parent_keeps_its_own(scenario: Scenario) -> None:
+def test_member_keeps_its_own_shorter_deadline(scenario: Scenario) -> None:
     member = Agent(name="member", model=ScriptedReplies(Turn(text="ok")).model, limits=Limits(deadline_s=5))
     lead = Agent(
         name="lead",
@@ -98,7 +98,7 @@ def test_a_member_with_a_shorter_deadline_than_its_parent_keeps_its_own(scenario
     assert scenario.db.value(left, id=child.run_id) == 5
 
 
-def test_the_deadline_of_the_submit_wins_over_that_of_the_agent(scenario: Scenario) -> None:
+def test_deadline_of_the_submit_replaces_that_of_the_agent(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD)
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add], limits=Limits(deadline_s=60)))
     given, own = scenario.submit("a", deadline_s=3600.0), scenario.submit("a")
@@ -111,7 +111,7 @@ def test_the_deadline_of_the_submit_wins_over_that_of_the_agent(scenario: Scenar
 # Money.
 
 
-def test_a_run_ends_when_it_has_cost_what_it_may(scenario: Scenario) -> None:
+def test_run_ends_at_its_cost_limit(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, ADD, Turn(text="never asked"))
     prices = Prices(
         input_usd=1e6, output_usd=0
@@ -122,13 +122,13 @@ def test_a_run_ends_when_it_has_cost_what_it_may(scenario: Scenario) -> None:
     assert run.cost_usd == float(run.usage.input_tokens)
 
 
-def test_cached_input_has_a_price_of_its_own() -> None:
+def test_cached_input_has_its_own_price() -> None:
     usage = Usage(input_tokens=1_000_000, cached_tokens=400_000, output_tokens=500_000)
     assert Prices(input_usd=2, output_usd=10, cached_usd=0.5).cost_usd(usage) == pytest.approx(1.2 + 0.2 + 5)
     assert Prices(input_usd=2, output_usd=10).cost_usd(usage) == pytest.approx(2 + 5)
 
 
-def test_a_budget_without_prices_is_refused_when_the_worker_starts() -> None:
+def test_cost_limit_without_prices_is_refused_at_worker_start() -> None:
     with pytest.raises(InvalidInput, match="prices="):
         AgentPlan.of(Agent(name="a", model="scripted:echo", limits=Limits(cost_usd=1)))
 
@@ -136,7 +136,7 @@ def test_a_budget_without_prices_is_refused_when_the_worker_starts() -> None:
 # Pauses.
 
 
-def test_no_step_of_a_paused_run_begins_until_it_is_resumed(scenario: Scenario) -> None:
+def test_paused_run_starts_no_step_until_it_is_resumed(scenario: Scenario) -> None:
     replies = ScriptedReplies(ADD, Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
     step = scenario.submit("a")
@@ -150,7 +150,7 @@ def test_no_step_of_a_paused_run_begins_until_it_is_resumed(scenario: Scenario) 
     assert scenario.execute_pending(engine, step.run_id).content == "ok"
 
 
-def test_what_was_under_way_when_a_run_is_paused_is_recorded_and_nothing_follows(scenario: Scenario) -> None:
+def test_running_step_of_a_paused_run_is_recorded(scenario: Scenario) -> None:
     engine: Any = None
 
     def pausing() -> Turn:
@@ -168,7 +168,7 @@ def test_what_was_under_way_when_a_run_is_paused_is_recorded_and_nothing_follows
     assert scenario.execute_pending(engine, step.run_id).content == "ok"
 
 
-def test_a_paused_run_can_be_cancelled(scenario: Scenario) -> None:
+def test_paused_run_can_be_cancelled(scenario: Scenario) -> None:
     step = scenario.submit("a")
     scenario.handle(step.run_id).pause()
     assert scenario.handle(step.run_id).cancel()
@@ -178,7 +178,7 @@ def test_a_paused_run_can_be_cancelled(scenario: Scenario) -> None:
 # Deploys.
 
 
-def test_a_run_goes_on_as_the_agent_was_when_it_began_and_a_new_one_as_it_is_now(scenario: Scenario) -> None:
+def test_open_run_keeps_the_agents_definition_after_a_deploy(scenario: Scenario) -> None:
     old, new = ScriptedReplies(ADD, Turn(text="ok")), ScriptedReplies(Turn(text="ok"))
     agent = Agent(name="a", model=old.model, tools=[add], instructions=["Be brief.", "Be right."])
     step = scenario.submit("a")
@@ -216,7 +216,7 @@ def carry_all(scenario: Scenario, engine: Any, run_id: str) -> None:
             carry_all(scenario, engine, child_id)
 
 
-def test_a_member_is_a_run_of_its_own_and_its_answer_the_result_of_the_call(scenario: Scenario) -> None:
+def test_answer_of_a_member_is_the_result_of_its_call(scenario: Scenario) -> None:
     engine, replies = teams(scenario, ASK, Turn(text="ok"))
     step = scenario.submit("lead", user_id="u", metadata={"order": 17}, priority=3)
     execute_step(engine, step)
@@ -238,7 +238,7 @@ def test_a_member_is_a_run_of_its_own_and_its_answer_the_result_of_the_call(scen
     assert [spec.name for spec in replies.asked[0].tools] == ["add", "member"]
 
 
-def test_the_turn_that_the_end_of_a_member_wakes_is_sent_at_once(scenario: Scenario) -> None:
+def test_turn_after_a_member_is_sent_at_once(scenario: Scenario) -> None:
     engine, _ = teams(scenario, Turn(calls=(("member", {"task": "x"}),)), Turn(text="ok"))
     (child,) = execute_step(engine, scenario.submit("lead")).children
     ended = execute_step(engine, child)
@@ -246,7 +246,7 @@ def test_the_turn_that_the_end_of_a_member_wakes_is_sent_at_once(scenario: Scena
     assert [send.run_id for send in scenario.db.journal.pending(ended.parent_run_id)] == [ended.parent_run_id]
 
 
-def test_a_member_that_fails_is_a_result_that_the_model_reads(scenario: Scenario) -> None:
+def test_failed_member_is_an_error_result(scenario: Scenario) -> None:
     rejected = Turn(error=ModelRejected("the key is wrong", provider="scripted", model="m"))
     engine, _ = teams(scenario, ASK, Turn(text="ok"), member=ScriptedReplies(rejected))
     step = scenario.submit("lead")
@@ -256,7 +256,7 @@ def test_a_member_that_fails_is_a_result_that_the_model_reads(scenario: Scenario
     assert scenario.queries.run(step.run_id).status is RunStatus.DONE
 
 
-def test_a_member_that_is_cancelled_is_a_result_too(scenario: Scenario) -> None:
+def test_cancelled_member_is_an_error_result(scenario: Scenario) -> None:
     engine, _ = teams(scenario, ASK, Turn(text="ok"))
     step = scenario.submit("lead")
     execute_run(engine, step)
@@ -266,7 +266,7 @@ def test_a_member_that_is_cancelled_is_a_result_too(scenario: Scenario) -> None:
     assert scenario.execute_pending(engine, step.run_id).content == "ok"
 
 
-def test_cancel_pause_and_resume_reach_the_members(scenario: Scenario) -> None:
+def test_cancel_pause_and_resume_include_the_members(scenario: Scenario) -> None:
     engine, _ = teams(scenario, ASK)
     step = scenario.submit("lead")
     execute_step(engine, step)
@@ -280,7 +280,7 @@ def test_cancel_pause_and_resume_reach_the_members(scenario: Scenario) -> None:
     assert [step.status for step in scenario.queries.steps(step.run_id)] == [StepStatus.DONE, *[StepStatus.CANCELLED] * 2]  # fmt: skip
 
 
-def test_a_member_whose_parent_is_over_is_found_by_the_keeper(scenario: Scenario) -> None:
+def test_keeper_finds_members_of_ended_parents(scenario: Scenario) -> None:
     engine, _ = teams(scenario, ASK, limits=Limits(deadline_s=60))
     step = scenario.submit("lead")
     execute_step(engine, step)
@@ -291,13 +291,13 @@ def test_a_member_whose_parent_is_over_is_found_by_the_keeper(scenario: Scenario
     assert scenario.db.journal.orphans(10) == [child_id]
 
 
-def test_a_member_has_the_deadline_of_its_parent(scenario: Scenario) -> None:
+def test_member_has_the_deadline_of_its_parent(scenario: Scenario) -> None:
     engine, _ = teams(scenario, ASK, limits=Limits(deadline_s=60))
     execute_step(engine, scenario.submit("lead"))
     assert scenario.db.value("SELECT count(DISTINCT deadline_at) FROM agno.run") == 1
 
 
-def test_agents_that_call_each_other_come_to_an_end(scenario: Scenario) -> None:
+def test_agents_that_call_each_other_end(scenario: Scenario) -> None:
     ring: list[Agent] = []
     replies = ScriptedReplies(*[Turn(calls=(("ring", {"task": "x"}),))] * 9, Turn(text="ok"))
     inner = Agent(name="ring", model=replies.model)
@@ -314,7 +314,7 @@ def test_agents_that_call_each_other_come_to_an_end(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("name", ["two words", "add"])
-def test_an_agent_whose_name_can_be_no_tool_is_refused_when_the_worker_starts(name: str) -> None:
+def test_member_with_an_invalid_tool_name_is_refused_at_worker_start(name: str) -> None:
     member = Agent(name=name, model="scripted:echo")
     with pytest.raises(InvalidTool, match="ename"):
         AgentPlan.of(Agent(name="lead", model="scripted:echo", tools=[add, member]))

@@ -73,7 +73,7 @@ def keeper(scenario: Scenario, engine: Engine) -> None:
     [("receipt 7", ["receipt 7"], 0), ({"receipt": 7}, ['{"receipt":7}'], 0), (NOT_DONE, ["paid 5"], 1)],
     ids=["it happened", "it happened, as JSON", "it did not"],
 )
-def test_the_reconcile_hook_tells_what_happened_and_the_run_goes_on(
+def test_reconcile_hook_decides_the_outcome(
     scenario: Scenario, answer: Any, results: list[str], paid: int
 ) -> None:
     bank = Bank(answer)
@@ -85,7 +85,7 @@ def test_the_reconcile_hook_tells_what_happened_and_the_run_goes_on(
     assert bank.paid == [send.step_id] * paid
 
 
-def test_a_hook_that_does_not_know_leaves_it_unknown_and_the_model_is_told(scenario: Scenario) -> None:
+def test_hook_that_does_not_know_leaves_the_outcome_unknown(scenario: Scenario) -> None:
     bank = Bank(None)
     engine, send = cut_short(scenario, bank.tool(reconcile=bank.look))
     keeper(scenario, engine)
@@ -95,7 +95,7 @@ def test_a_hook_that_does_not_know_leaves_it_unknown_and_the_model_is_told(scena
     assert bank.paid == []
 
 
-def test_a_hook_that_fails_is_tried_again(scenario: Scenario) -> None:
+def test_failed_hook_is_retried(scenario: Scenario) -> None:
     bank = Bank(OSError("the bank is closed"), "receipt 7")
     engine, send = cut_short(scenario, bank.tool(reconcile=bank.look))
     keeper(scenario, engine)
@@ -106,7 +106,7 @@ def test_a_hook_that_fails_is_tried_again(scenario: Scenario) -> None:
     assert (scenario.results(send.run_id), bank.paid) == (["receipt 7"], [])
 
 
-def test_a_hook_that_fails_each_time_leaves_it_unknown(scenario: Scenario) -> None:
+def test_hook_that_fails_each_time_leaves_the_outcome_unknown(scenario: Scenario) -> None:
     bank = Bank(OSError("the bank is closed"))
     engine, send = cut_short(scenario, bank.tool(reconcile=bank.look))
     keeper(scenario, engine)
@@ -118,7 +118,7 @@ def test_a_hook_that_fails_each_time_leaves_it_unknown(scenario: Scenario) -> No
     assert (len(bank.asked), bank.paid) == (3, [])
 
 
-def test_an_async_hook_without_a_context_will_do(scenario: Scenario) -> None:
+def test_hook_may_be_async_and_without_a_context(scenario: Scenario) -> None:
     async def look(euros: int) -> str:
         return f"receipt of {euros}"
 
@@ -136,7 +136,7 @@ def test_an_async_hook_without_a_context_will_do(scenario: Scenario) -> None:
         ((False,), ["pay did not take effect."], 0),
     ],
 )
-def test_where_a_person_is_to_find_out_the_run_waits_for_the_resolution(
+def test_run_waits_for_a_resolution_when_the_policy_asks_a_person(
     scenario: Scenario, said: tuple[Any, ...], results: list[str], paid: int
 ) -> None:
     bank = Bank()
@@ -150,7 +150,7 @@ def test_where_a_person_is_to_find_out_the_run_waits_for_the_resolution(
     assert (scenario.results(send.run_id), len(bank.paid)) == (results, paid)
 
 
-def test_a_person_who_knows_that_it_did_not_happen_may_have_it_done_now(scenario: Scenario) -> None:
+def test_resolution_may_execute_the_call_again(scenario: Scenario) -> None:
     bank = Bank()
     engine, send = cut_short(scenario, bank.tool(on_unknown="ask"))
     keeper(scenario, engine)
@@ -160,7 +160,7 @@ def test_a_person_who_knows_that_it_did_not_happen_may_have_it_done_now(scenario
     assert (scenario.results(send.run_id), bank.paid) == (["paid 5"], [send.step_id])
 
 
-def test_the_result_of_a_worker_that_was_thought_dead_is_taken_before_a_person_has_spoken(
+def test_late_result_is_recorded_before_a_resolution(
     scenario: Scenario,
 ) -> None:
     bank = Bank()
@@ -178,7 +178,7 @@ def test_the_result_of_a_worker_that_was_thought_dead_is_taken_before_a_person_h
     assert scenario.results(send.run_id) == ["paid 5"]
 
 
-def test_a_step_that_a_living_worker_holds_is_not_buried(scenario: Scenario) -> None:
+def test_step_of_a_living_worker_is_not_ended(scenario: Scenario) -> None:
     engine, _ = cut_short(scenario, Bank().tool())
     (late,) = scenario.db.journal.exhausted(10)
     scenario.db.sql(
@@ -188,7 +188,7 @@ def test_a_step_that_a_living_worker_holds_is_not_buried(scenario: Scenario) -> 
         assert not fail_exhausted(engine, late).recorded
 
 
-def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(scenario: Scenario) -> None:
+def test_resolution_of_an_earlier_attempt_is_refused(scenario: Scenario) -> None:
     engine, send = cut_short(scenario, Bank().tool(on_unknown="ask"))
     keeper(scenario, engine)
     (first,) = scenario.handle(send.run_id).requirements
@@ -207,7 +207,7 @@ def test_what_a_person_says_of_an_earlier_attempt_comes_too_late(scenario: Scena
     assert scenario.results(send.run_id) == ["receipt 8"]
 
 
-def test_nobody_resolves_what_was_told_already(scenario: Scenario) -> None:
+def test_reported_outcome_cannot_be_resolved(scenario: Scenario) -> None:
     engine, send = cut_short(scenario, Bank().tool(on_unknown="ask"))
     keeper(scenario, engine)
     (one,) = scenario.handle(send.run_id).requirements
@@ -220,7 +220,7 @@ def test_nobody_resolves_what_was_told_already(scenario: Scenario) -> None:
     "options",
     [{"effect": "pure", "reconcile": print}, {"effect": "idempotent", "on_unknown": "ask"}, {"effect": "once", "on_unknown": "guess"}],
 )  # fmt: skip
-def test_a_policy_that_makes_no_sense_is_refused_at_import(options: dict[str, Any]) -> None:
+def test_invalid_policy_is_refused_at_import(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidTool):
         tool(description="x", **options)(lambda_free)
 
@@ -229,7 +229,7 @@ def lambda_free(x: int) -> int:
     return x
 
 
-def test_a_once_tool_that_takes_too_long_is_unknown_since_its_thread_goes_on(scenario: Scenario) -> None:
+def test_once_tool_after_its_timeout_is_unknown(scenario: Scenario) -> None:
     go_on = threading.Event()
 
     @tool(effect="once", timeout_s=0.05, on_unknown="ask")
@@ -247,7 +247,7 @@ def test_a_once_tool_that_takes_too_long_is_unknown_since_its_thread_goes_on(sce
     assert requirement.needs == "resolution"
 
 
-def test_after_an_error_that_is_to_be_retried_the_hook_of_a_once_tool_comes_first(scenario: Scenario) -> None:
+def test_retry_of_a_once_tool_calls_its_hook_first(scenario: Scenario) -> None:
     bank = Bank("receipt 7")
 
     def reset() -> None:
@@ -264,12 +264,12 @@ def test_after_an_error_that_is_to_be_retried_the_hook_of_a_once_tool_comes_firs
     assert (scenario.results(send.run_id), len(bank.paid), len(bank.asked)) == (["receipt 7"], 1, 1)
 
 
-def test_a_once_tool_is_not_retried_blindly() -> None:
+def test_once_tool_without_a_hook_is_not_retried() -> None:
     with pytest.raises(InvalidTool, match="reconcile hook, or raise TryAgain"):
         Bank().tool(retry_on=(ConnectionError,))
 
 
-def test_the_call_that_a_person_wants_made_is_made_whatever_the_hook_does_not_know(
+def test_resolution_executes_the_call_without_the_hook(
     scenario: Scenario,
 ) -> None:
     bank = Bank(None)
@@ -282,7 +282,7 @@ def test_the_call_that_a_person_wants_made_is_made_whatever_the_hook_does_not_kn
     assert scenario.results(send.run_id) == ["paid 5"]
 
 
-def test_a_payment_that_no_worker_has_the_code_to_look_up_is_unknown(scenario: Scenario) -> None:
+def test_outcome_is_unknown_without_the_code_of_the_hook(scenario: Scenario) -> None:
     bank = Bank("receipt 7")
     engine, send = cut_short(scenario, bank.tool(reconcile=bank.look))
     keeper(scenario, engine)
@@ -295,7 +295,7 @@ def test_a_payment_that_no_worker_has_the_code_to_look_up_is_unknown(scenario: S
 # Other tries.
 
 
-def test_a_tool_that_says_try_again_is_tried_again_after_a_while_and_then_the_model_is_told(
+def test_tool_that_raises_try_again_is_retried(
     scenario: Scenario,
 ) -> None:
     tries: list[int] = []
@@ -319,7 +319,7 @@ def test_a_tool_that_says_try_again_is_tried_again_after_a_while_and_then_the_mo
     assert scenario.queries.steps(send.run_id)[1].status is StepStatus.DEAD
 
 
-def test_an_error_that_is_not_named_is_told_at_once(scenario: Scenario) -> None:
+def test_other_error_of_a_tool_is_not_retried(scenario: Scenario) -> None:
     @tool(retry_on=(ConnectionError,))
     def fetch() -> str:
         """Fetch."""

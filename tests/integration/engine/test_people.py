@@ -64,7 +64,7 @@ def the_one(scenario: Scenario, run_id: str) -> Requirement:
     return requirement
 
 
-def test_a_call_that_needs_a_confirmation_waits_while_the_others_go_on(scenario: Scenario) -> None:
+def test_call_that_needs_a_confirmation_waits(scenario: Scenario) -> None:
     engine, run_id, _ = asking(scenario, PAY, ("look_up", {"what": "x"}))
     assert scenario.execute_pending(engine, run_id).status is RunStatus.WAITING
     assert [step.status for step in scenario.queries.steps(run_id)] == ["done", "waiting", "done"]
@@ -79,7 +79,7 @@ def test_a_call_that_needs_a_confirmation_waits_while_the_others_go_on(scenario:
     assert scenario.results(run_id) == ["paid 5, approved by ann", "found x"]
 
 
-def test_what_a_person_rejects_is_not_called_and_the_model_reads_why(scenario: Scenario) -> None:
+def test_rejected_call_is_not_made_and_the_model_reads_the_note(scenario: Scenario) -> None:
     engine, run_id, _ = asking(scenario, PAY)
     the_one(scenario, run_id).reject("too much", by="ann")
     assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
@@ -92,7 +92,7 @@ def test_what_a_person_rejects_is_not_called_and_the_model_reads_why(scenario: S
     assert events == ["ToolCallWaiting", "ToolCallAnswered", "ToolCallError"]
 
 
-def test_what_a_person_fills_in_the_model_neither_sees_nor_chooses(scenario: Scenario) -> None:
+def test_fields_of_a_person_are_hidden_from_the_model(scenario: Scenario) -> None:
     engine, run_id, replies = asking(scenario, ("wire", {"euros": 5, "iban": "the model's"}))
     assert "iban" not in str(replies.asked[0].tools[1].parameters)
     the_one(scenario, run_id).answer({"iban": "DE1"})
@@ -100,7 +100,7 @@ def test_what_a_person_fills_in_the_model_neither_sees_nor_chooses(scenario: Sce
     assert scenario.results(run_id) == ["5 to DE1"]
 
 
-def test_an_answer_must_fill_in_all_that_is_asked_and_nothing_else(scenario: Scenario) -> None:
+def test_answer_must_have_exactly_the_fields(scenario: Scenario) -> None:
     _, run_id, _ = asking(scenario, WIRE)
     for values in ({}, {"bic": "X"}, {"iban": "X", "euros": 1}):
         with pytest.raises(InvalidInput, match="asks for iban"):
@@ -108,16 +108,14 @@ def test_an_answer_must_fill_in_all_that_is_asked_and_nothing_else(scenario: Sce
 
 
 @pytest.mark.parametrize(("result", "read"), [("signed", "signed"), ({"by": 3}, '{"by":3}'), (None, "null")])
-def test_a_call_that_is_executed_outside_ends_with_the_result_that_is_brought(
-    scenario: Scenario, result: Any, read: str
-) -> None:
+def test_external_call_ends_with_its_delivered_result(scenario: Scenario, result: Any, read: str) -> None:
     engine, run_id, _ = asking(scenario, SIGN)
     the_one(scenario, run_id).complete(result)
     assert scenario.execute_pending(engine, run_id).status is RunStatus.DONE
     assert scenario.results(run_id) == [read]
 
 
-def test_a_result_that_is_no_json_is_refused_and_the_call_still_waits(scenario: Scenario) -> None:
+def test_delivered_result_without_json_is_refused(scenario: Scenario) -> None:
     _, run_id, _ = asking(scenario, SIGN)
     with pytest.raises(InvalidInput, match="can't be kept as JSON"):
         the_one(scenario, run_id).complete(object())
@@ -135,7 +133,7 @@ WRONG: list[tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None], str
 
 
 @pytest.mark.parametrize(("call", "say", "move"), WRONG)
-def test_what_does_not_fit_the_need_is_refused_with_what_would(
+def test_answer_of_the_wrong_kind_is_refused(
     scenario: Scenario, call: tuple[str, dict[str, Any]], say: Callable[[Requirement], None], move: str
 ) -> None:
     _, run_id, _ = asking(scenario, call)
@@ -155,7 +153,7 @@ SAY: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]]
 @pytest.mark.parametrize(
     ("first", "second"), [(a, b) for a in SAY for b in SAY if SAY[a][0] == SAY[b][0] or b == "reject"]
 )
-def test_of_two_answers_the_first_counts(scenario: Scenario, first: str, second: str) -> None:
+def test_first_of_two_answers_wins(scenario: Scenario, first: str, second: str) -> None:
     (call, say), (_, say_again) = SAY[first], SAY[second]
     _, run_id, _ = asking(scenario, call)
     one, two = the_one(scenario, run_id), the_one(scenario, run_id)
@@ -167,7 +165,7 @@ def test_of_two_answers_the_first_counts(scenario: Scenario, first: str, second:
 
 
 @pytest.mark.parametrize("say", SAY.values(), ids=SAY)
-def test_an_answer_for_a_run_that_is_over_comes_too_late(
+def test_answer_to_an_ended_run_is_refused(
     scenario: Scenario, say: tuple[tuple[str, dict[str, Any]], Callable[[Requirement], None]]
 ) -> None:
     _, run_id, _ = asking(scenario, say[0])
@@ -200,7 +198,7 @@ def expiring(on_timeout: Any) -> Any:
         ("fail", RunStatus.FAILED, ["pay did not end: the run was stopped (nobody_answered)."]),
     ],
 )
-def test_what_nobody_answers_expires_by_its_policy(
+def test_unanswered_call_expires_by_its_policy(
     scenario: Scenario, on_timeout: Any, status: RunStatus, results: list[str]
 ) -> None:
     engine, run_id, _ = asking(scenario, PAY, tools=[expiring(on_timeout)])
@@ -213,7 +211,7 @@ def test_what_nobody_answers_expires_by_its_policy(
     assert scenario.db.journal.expired_waits(10) == []
 
 
-def test_what_was_answered_in_the_last_moment_does_not_expire(scenario: Scenario) -> None:
+def test_answered_call_does_not_expire(scenario: Scenario) -> None:
     engine, run_id, _ = asking(scenario, PAY, tools=[expiring("fail")])
     time_is_up(scenario)
     (step,) = scenario.db.journal.expired_waits(10)

@@ -29,7 +29,7 @@ def counted(services: Services) -> CountedPool:
     return pool
 
 
-def test_publishing_what_a_step_owes_takes_one_statement(
+def test_publishing_the_messages_of_a_step_takes_one_statement(
     services: Services, counted: CountedPool, redis_client: redis.Redis
 ) -> None:
     replies = ScriptedReplies(Turn(calls=(("add", {"a": 1, "b": 1}),) * 3), Turn(text="ok"))

@@ -53,7 +53,7 @@ def said(run: Run) -> Any:
 # What the model is asked.
 
 
-def test_a_model_is_asked_with_the_agents_words_tools_and_settings(scenario: Scenario) -> None:
+def test_model_request_has_instructions_tools_and_settings(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
     settings = ModelSettings(temperature=0.1)
     agent = Agent(
@@ -67,7 +67,7 @@ def test_a_model_is_asked_with_the_agents_words_tools_and_settings(scenario: Sce
     assert (request.settings, request.output) == (settings, None)
 
 
-def test_facts_and_the_time_of_the_submit_stand_in_the_system_text(scenario: Scenario) -> None:
+def test_system_text_has_facts_and_the_time_of_the_submit(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
     facts = {"plan": "frei", "name": "Zoë", "path": pydantic.NonNegativeInt}
     run = scenario.run(Agent(name="a", model=replies.model, context=Context(facts=facts, datetime=True)))
@@ -76,7 +76,7 @@ def test_facts_and_the_time_of_the_submit_stand_in_the_system_text(scenario: Sce
     assert '"plan": "frei", "name": "Zoë"' in replies.asked[0].system
 
 
-def test_a_repeated_turn_asks_the_same_again(scenario: Scenario) -> None:
+def test_repeated_turn_sends_the_same_request(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, context=Context(datetime=True), history=History(runs=1))
     scenario.run(agent, session_id="s")
@@ -98,7 +98,7 @@ def test_images_and_files_of_the_input_reach_the_model(scenario: Scenario) -> No
     assert replies.asked[0].messages == (user("What is it?", image, file),)
 
 
-def test_the_last_runs_of_the_session_come_before_the_input_oldest_first(scenario: Scenario) -> None:
+def test_history_comes_before_the_input_oldest_first(scenario: Scenario) -> None:
     replies = ScriptedReplies(*(Turn(text=f"answer {place}") for place in range(4)))
     agent = Agent(name="a", model=replies.model, history=History(runs=2))
     for place in range(4):
@@ -109,7 +109,7 @@ def test_the_last_runs_of_the_session_come_before_the_input_oldest_first(scenari
 
 
 @pytest.mark.parametrize(("runs", "session"), [(0, "s"), (2, None)])
-def test_without_a_session_or_a_wish_for_it_there_is_no_history(
+def test_no_history_without_a_session_or_history_runs(
     scenario: Scenario, runs: int, session: str | None
 ) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
@@ -120,7 +120,7 @@ def test_without_a_session_or_a_wish_for_it_there_is_no_history(
     assert "history" not in scenario.pool.ran
 
 
-def test_a_turn_sees_all_that_was_said_before_it_in_order(scenario: Scenario) -> None:
+def test_turn_gets_the_whole_transcript_in_order(scenario: Scenario) -> None:
     replies = ScriptedReplies(adding(1, 2, text="Let me see."), adding(3), Turn(text="2, 3 and 4"))
     run = scenario.run(Agent(name="a", model=replies.model, tools=[add]))
     assert said(run) == (RunStatus.DONE, "2, 3 and 4", "end")
@@ -132,7 +132,7 @@ def test_a_turn_sees_all_that_was_said_before_it_in_order(scenario: Scenario) ->
     assert (run.turns, run.tool_calls) == (3, 3)
 
 
-def test_reasoning_goes_back_to_the_model_as_it_came(scenario: Scenario) -> None:
+def test_reasoning_is_sent_back_unchanged(scenario: Scenario) -> None:
     turn = Turn(reasoning="hm", calls=(("add", {"a": 1, "b": 1}),))
     replies = ScriptedReplies(turn, Turn(text="2"))
     scenario.run(Agent(name="a", model=replies.model, tools=[add]))
@@ -142,27 +142,25 @@ def test_reasoning_goes_back_to_the_model_as_it_came(scenario: Scenario) -> None
 # What follows from what it says.
 
 
-def test_an_answer_ends_the_run(scenario: Scenario) -> None:
+def test_answer_ends_the_run(scenario: Scenario) -> None:
     run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model))
     assert said(run) == (RunStatus.DONE, "ok", "end")
     assert run.usage == Usage(input_tokens=1, output_tokens=1)
 
 
-def test_an_empty_answer_is_an_answer(scenario: Scenario) -> None:
+def test_empty_answer_ends_the_run(scenario: Scenario) -> None:
     run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="")).model))
     assert said(run) == (RunStatus.DONE, "", "end")
     assert scenario.transcript(run)[-1] == Message("assistant", ())
 
 
 @pytest.mark.parametrize(("stop", "reason"), [(StopReason.REFUSAL, "refusal"), (StopReason.LENGTH, "length")])
-def test_a_refused_or_cut_off_answer_ends_the_run_with_what_there_is(
-    scenario: Scenario, stop: StopReason, reason: str
-) -> None:
+def test_refused_or_truncated_answer_ends_the_run(scenario: Scenario, stop: StopReason, reason: str) -> None:
     run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="I", stop=stop)).model))
     assert said(run) == (RunStatus.DONE, "I", reason)
 
 
-def test_a_model_that_paused_is_asked_to_go_on_with_what_it_said(scenario: Scenario) -> None:
+def test_paused_model_is_asked_to_continue(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="one", stop=StopReason.PAUSED), Turn(text="two"))
     run = scenario.run(Agent(name="a", model=replies.model))
     assert said(run) == (RunStatus.DONE, "two", "end")
@@ -170,7 +168,7 @@ def test_a_model_that_paused_is_asked_to_go_on_with_what_it_said(scenario: Scena
     assert run.turns == 2
 
 
-def test_a_full_context_window_fails_the_run(scenario: Scenario) -> None:
+def test_full_context_window_fails_the_run(scenario: Scenario) -> None:
     run = scenario.run(Agent(name="a", model=ScriptedReplies(Turn(stop=StopReason.CONTEXT_WINDOW)).model))
     assert (run.status, run.reason) == (RunStatus.FAILED, "context_window")
     assert run.error is not None
@@ -179,9 +177,7 @@ def test_a_full_context_window_fails_the_run(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("stop", [StopReason.END, StopReason.PAUSED])
-def test_calls_are_made_though_the_reply_says_that_it_is_the_end(
-    scenario: Scenario, stop: StopReason
-) -> None:
+def test_calls_are_made_despite_the_stop_reason_end(scenario: Scenario, stop: StopReason) -> None:
     replies = ScriptedReplies(adding(1, stop=stop), Turn(text="2"))
     assert said(scenario.run(Agent(name="a", model=replies.model, tools=[add]))) == (
         RunStatus.DONE,
@@ -190,7 +186,7 @@ def test_calls_are_made_though_the_reply_says_that_it_is_the_end(
     )
 
 
-def test_a_call_goes_its_tools_way_and_the_turn_behind_it_its_agents(scenario: Scenario) -> None:
+def test_call_uses_its_tools_queue_and_the_next_turn_its_agents(scenario: Scenario) -> None:
     agent = Agent(
         name="a", model=ScriptedReplies(adding(1), Turn(text="2")).model, tools=[add], queue="agents-2"
     )
@@ -204,7 +200,7 @@ def test_a_call_goes_its_tools_way_and_the_turn_behind_it_its_agents(scenario: S
     assert (row["effect"], row["max_attempts"], row["queue"], row["name"]) == ("pure", 7, "slow", "add")
 
 
-def test_a_turn_that_is_delivered_twice_is_carried_once(scenario: Scenario) -> None:
+def test_turn_that_is_delivered_twice_is_executed_once(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model))
     step = scenario.submit("a")
@@ -250,7 +246,7 @@ def test_limit_fails_the_run_or_returns_its_last_text(
     ],
     ids=["limit", "length", "refusal", "context window"],
 )
-def test_calls_that_are_not_made_have_results_that_say_so(
+def test_calls_that_are_not_made_have_error_results(
     scenario: Scenario, turn: Turn, limits: Limits, reason: str
 ) -> None:
     run = scenario.run(Agent(name="a", model=ScriptedReplies(turn).model, tools=[add], limits=limits))
@@ -262,7 +258,7 @@ def test_calls_that_are_not_made_have_results_that_say_so(
     assert len(told) == 2
 
 
-def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(scenario: Scenario) -> None:
+def test_history_has_no_call_without_a_result(scenario: Scenario) -> None:
     replies = ScriptedReplies(adding(1, text="hm"), Turn(text="ok"))
     agent = Agent(
         name="a",
@@ -283,7 +279,7 @@ def test_the_next_run_of_a_session_never_hears_of_a_call_without_its_result(scen
 
 
 @pytest.mark.parametrize("text", ['{"name": "Ada", "age": 36}', '```json\n{"name": "Ada", "age": 36}\n```', ' {"name": "Ada", "age": "36"}\n'])  # fmt: skip
-def test_an_answer_that_fits_its_schema_is_read_as_its_json_value(scenario: Scenario, text: str) -> None:
+def test_valid_answer_is_parsed_by_output_schema(scenario: Scenario, text: str) -> None:
     replies = ScriptedReplies(Turn(text=text))
     run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person))
     assert said(run) == (RunStatus.DONE, {"name": "Ada", "age": 36}, "end")
@@ -295,9 +291,7 @@ def test_an_answer_that_fits_its_schema_is_read_as_its_json_value(scenario: Scen
 @pytest.mark.parametrize(
     ("text", "told"), [('{"name": "Ada", "age": "old"}', "age: "), ("Ada, 36", "JSON"), ("", "JSON")]
 )  # fmt: skip
-def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
-    scenario: Scenario, text: str, told: str
-) -> None:
+def test_invalid_answer_is_requested_again(scenario: Scenario, text: str, told: str) -> None:
     replies = ScriptedReplies(Turn(text=text), Turn(text='{"name": "Ada", "age": 36}'))
     run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person))
     assert said(run) == (RunStatus.DONE, {"name": "Ada", "age": 36}, "end")
@@ -308,7 +302,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_an_answer_that_never_fits_fails_the_run(scenario: Scenario, attempts: int) -> None:
+def test_answer_that_never_fits_fails_the_run(scenario: Scenario, attempts: int) -> None:
     replies = ScriptedReplies(Turn(text="no JSON"))
     run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person, retry=Retry(output_attempts=attempts)))  # fmt: skip
     assert (run.status, run.reason, len(replies.asked)) == (RunStatus.FAILED, "output_schema", attempts)
@@ -317,7 +311,7 @@ def test_an_answer_that_never_fits_fails_the_run(scenario: Scenario, attempts: i
     assert scenario.transcript(run)[-1].text == "no JSON"
 
 
-def test_an_answer_between_calls_need_not_fit_the_schema(scenario: Scenario) -> None:
+def test_text_between_calls_need_not_fit_the_schema(scenario: Scenario) -> None:
     replies = ScriptedReplies(adding(1, text="Let me see."), Turn(text='{"name": "Ada", "age": 2}'))
     run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person, tools=[add]))
     assert (run.content, len(replies.asked)) == ({"name": "Ada", "age": 2}, 2)
@@ -326,7 +320,7 @@ def test_an_answer_between_calls_need_not_fit_the_schema(scenario: Scenario) -> 
 # What it costs.
 
 
-def test_a_turn_takes_two_statements_and_one_more_for_the_history(scenario: Scenario) -> None:
+def test_turn_takes_two_statements_and_one_for_the_history(scenario: Scenario) -> None:
     agent = Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model)
     execute_run(scenario.engine(agent), scenario.submit("a", session_id="s"))
     assert scenario.pool.ran == ["claim", "finish"]
@@ -336,13 +330,13 @@ def test_a_turn_takes_two_statements_and_one_more_for_the_history(scenario: Scen
     assert scenario.pool.ran == ["claim", "history", "finish"]
 
 
-def test_a_tool_takes_two_statements(scenario: Scenario) -> None:
+def test_tool_takes_two_statements(scenario: Scenario) -> None:
     agent = Agent(name="a", model=ScriptedReplies(adding(1, 2), Turn(text="ok")).model, tools=[add])
     execute_run(scenario.engine(agent), scenario.submit("a"))
     assert scenario.pool.ran == ["claim", "finish"] * 4
 
 
-def test_a_duplicate_takes_one_statement(scenario: Scenario) -> None:
+def test_duplicate_takes_one_statement(scenario: Scenario) -> None:
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model))
     step = scenario.submit("a")
     execute_run(engine, step)

@@ -28,9 +28,7 @@ def ready(request: pytest.FixtureRequest, db: RunDatabase) -> Ready:
     return lambda w: db.journal_of(w).claim_tool(send.run_id, send.step_id, 0), send.step_id, send.run_id  # fmt: skip
 
 
-def test_a_claimed_step_is_its_workers_with_a_lease_and_an_attempt_more(
-    db: RunDatabase, ready: Ready
-) -> None:
+def test_claim_sets_worker_lease_and_attempt(db: RunDatabase, ready: Ready) -> None:
     claim, step_id, _ = ready
     assert claim("w1")
     step = db.step(step_id)
@@ -38,7 +36,7 @@ def test_a_claimed_step_is_its_workers_with_a_lease_and_an_attempt_more(
     assert db.value("SELECT lease_until > clock_timestamp() FROM agno.step WHERE id = %(id)s", id=step_id)
 
 
-def test_a_step_can_not_be_claimed_twice_not_even_by_the_same_worker(db: RunDatabase, ready: Ready) -> None:
+def test_second_claim_of_a_step_gets_no_row(db: RunDatabase, ready: Ready) -> None:
     claim, _, _ = ready
     assert claim("w1")
     with db.unchanged():
@@ -46,7 +44,7 @@ def test_a_step_can_not_be_claimed_twice_not_even_by_the_same_worker(db: RunData
         assert claim("w2") is None
 
 
-def test_a_step_whose_lease_ran_out_is_anybodys(db: RunDatabase, ready: Ready) -> None:
+def test_step_with_an_expired_lease_can_be_claimed(db: RunDatabase, ready: Ready) -> None:
     claim, step_id, _ = ready
     claim("w1")
     db.expire(step_id)
@@ -55,9 +53,7 @@ def test_a_step_whose_lease_ran_out_is_anybodys(db: RunDatabase, ready: Ready) -
     assert claim("w1") is None
 
 
-def test_a_step_whose_attempts_are_used_up_is_the_keepers_and_nobody_elses(
-    db: RunDatabase, ready: Ready
-) -> None:
+def test_exhausted_step_cannot_be_claimed(db: RunDatabase, ready: Ready) -> None:
     claim, step_id, _ = ready
     for _ in range(3):
         assert claim("w1")
@@ -67,7 +63,7 @@ def test_a_step_whose_attempts_are_used_up_is_the_keepers_and_nobody_elses(
     assert [hopeless.step_id for hopeless in db.journal.exhausted(10)] == [step_id]
 
 
-def test_a_step_that_is_to_wait_can_be_claimed_when_its_time_has_come(db: RunDatabase, ready: Ready) -> None:
+def test_step_with_a_timer_can_be_claimed_when_it_is_due(db: RunDatabase, ready: Ready) -> None:
     claim, step_id, _ = ready
     db.sql(
         "UPDATE agno.step SET not_before = clock_timestamp() + interval '1 hour' WHERE id = %(id)s",
@@ -79,7 +75,7 @@ def test_a_step_that_is_to_wait_can_be_claimed_when_its_time_has_come(db: RunDat
     assert claim("w1")
 
 
-def test_a_step_of_a_cancelled_run_can_not_be_claimed(db: RunDatabase, ready: Ready) -> None:
+def test_step_of_a_cancelled_run_cannot_be_claimed(db: RunDatabase, ready: Ready) -> None:
     claim, _, run_id = ready
     db.journal.cancel(run_id)
     with db.unchanged():
@@ -88,7 +84,7 @@ def test_a_step_of_a_cancelled_run_can_not_be_claimed(db: RunDatabase, ready: Re
 
 @pytest.mark.parametrize("kind", ["turn", "tool"])
 @pytest.mark.parametrize("generation", [-1, 1, 7])
-def test_a_message_of_another_generation_claims_nothing(db: RunDatabase, kind: str, generation: int) -> None:
+def test_message_of_another_generation_claims_nothing(db: RunDatabase, kind: str, generation: int) -> None:
     turn, tool = db.submit().send, db.fan_out("add").sends[0]
     assert turn is not None
     with db.unchanged():
@@ -98,7 +94,7 @@ def test_a_message_of_another_generation_claims_nothing(db: RunDatabase, kind: s
             assert db.journal.claim_tool(tool.run_id, tool.step_id, generation) is None
 
 
-def test_a_message_with_ids_that_are_unknown_or_do_not_belong_together_claims_nothing(
+def test_message_with_unknown_or_mixed_ids_claims_nothing(
     db: RunDatabase,
 ) -> None:
     one, other = db.submit().send, db.submit().send
@@ -111,7 +107,7 @@ def test_a_message_with_ids_that_are_unknown_or_do_not_belong_together_claims_no
         assert db.journal.claim_tool(unknown_id(), unknown_id(), 0) is None
 
 
-def test_a_step_that_is_over_can_not_be_claimed_though_its_lease_would_have_run_out(db: RunDatabase) -> None:
+def test_ended_step_cannot_be_claimed(db: RunDatabase) -> None:
     (tool, other) = db.tools("add", "add")
     db.journal.finish_tool(tool, asking())
     with db.unchanged():
@@ -120,7 +116,7 @@ def test_a_step_that_is_over_can_not_be_claimed_though_its_lease_would_have_run_
     assert db.step(other.step_id)["status"] == "running"
 
 
-def test_a_turn_of_a_run_that_has_ended_can_not_be_claimed(db: RunDatabase) -> None:
+def test_turn_of_an_ended_run_cannot_be_claimed(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.end(turn, said("ok"), FEW, "ok", "end")
     with db.unchanged():
@@ -130,7 +126,7 @@ def test_a_turn_of_a_run_that_has_ended_can_not_be_claimed(db: RunDatabase) -> N
 @pytest.mark.parametrize(
     ("effect", "again"), [(effect, effect is not Effect.ONCE) for effect in Effect], ids=str
 )
-def test_after_a_crash_every_tool_but_a_once_tool_can_be_claimed_again(
+def test_tool_can_be_claimed_again_after_a_crash_unless_it_is_once(
     db: RunDatabase, effect: Effect, again: bool
 ) -> None:
     (tool,) = db.tools("pay", effect=effect)
@@ -140,7 +136,7 @@ def test_after_a_crash_every_tool_but_a_once_tool_can_be_claimed_again(
     assert claim is None or (claim.attempt, claim.effect) == (2, effect)
 
 
-def test_the_claim_of_a_once_tool_is_on_disk_before_it_runs_and_others_do_not_wait_for_the_disk(
+def test_only_the_claim_of_a_once_tool_waits_for_the_disk(
     db: RunDatabase,
 ) -> None:
     modes = {}
@@ -154,7 +150,7 @@ def test_the_claim_of_a_once_tool_is_on_disk_before_it_runs_and_others_do_not_wa
     assert modes[Effect.ONCE] != "off"
 
 
-def test_a_claimed_turn_brings_all_that_the_turn_needs(db: RunDatabase) -> None:
+def test_claim_of_a_turn_has_the_data_of_its_run(db: RunDatabase) -> None:
     canvas = {"link": [], "root_id": "r"}
     submitted = db.submit("hi", session_id="s", user_id="u", metadata={"a": 1}, priority=3, canvas=canvas)
     assert submitted.send is not None
@@ -168,7 +164,7 @@ def test_a_claimed_turn_brings_all_that_the_turn_needs(db: RunDatabase) -> None:
     assert (turn.transcript, turn.turns, turn.tool_calls, turn.usage) == ((user("hi"),), 0, 0, Usage())
 
 
-def test_a_later_turn_sees_the_whole_transcript_and_the_sums_so_far(db: RunDatabase) -> None:
+def test_claim_of_a_later_turn_has_the_transcript_and_the_sums(db: RunDatabase) -> None:
     turn = db.turn()
     note = user("again")
     (send,) = db.journal.next_turn(turn, [*said("one"), note], FEW, "slow").sends
@@ -178,7 +174,7 @@ def test_a_later_turn_sees_the_whole_transcript_and_the_sums_so_far(db: RunDatab
     assert (second.seq, second.turns, second.usage) == (3, 1, FEW)
 
 
-def test_a_claimed_tool_brings_its_call_and_what_its_context_shows(db: RunDatabase) -> None:
+def test_claim_of_a_tool_has_its_call_and_its_context(db: RunDatabase) -> None:
     (tool,) = db.tools("add", session_id="s", user_id="u", metadata={"a": 1})
     assert tool.tool_call == asking("add").tool_calls[0]
     assert (tool.name, tool.seq, tool.agent, tool.session_id, tool.user_id, tool.metadata) == (
@@ -186,7 +182,7 @@ def test_a_claimed_tool_brings_its_call_and_what_its_context_shows(db: RunDataba
     )  # fmt: skip
 
 
-def test_a_run_is_running_while_a_turn_is_under_way_and_waiting_while_tools_are(db: RunDatabase) -> None:
+def test_run_is_running_during_turns_and_waiting_during_tools(db: RunDatabase) -> None:
     submitted = db.submit()
     assert db.queries.run(submitted.run_id).status is RunStatus.QUEUED
     assert isinstance(submitted.send, StepMessage)

@@ -54,23 +54,23 @@ def writing() -> set[str]:
     }
 
 
-def test_each_table_is_checked_or_it_is_said_why_not() -> None:
+def test_each_table_has_an_invariant_or_a_reason() -> None:
     assert {table.name for table in metadata.sorted_tables} == {
         *invariants.TABLES,
         *invariants.REFERENCE_ONLY,
     }
 
 
-def test_the_tables_that_are_checked_are_those_that_the_proof_watches() -> None:
+def test_checked_tables_are_those_of_the_state_machine() -> None:
     assert set(MOVING) == set(invariants.TABLES)
 
 
 @pytest.mark.parametrize("column", invariants.WORDS)
-def test_each_word_for_where_a_run_or_a_step_is_has_its_invariant(column: str) -> None:
+def test_each_status_of_runs_and_steps_has_an_invariant(column: str) -> None:
     assert set(invariants.WORDS[column]) == set(ENUMS[column])
 
 
-def test_all_enums_of_the_schema_are_covered() -> None:
+def test_all_enums_of_the_tables_are_covered() -> None:
     listed = {
         f"{table.name}.{constraint.name.removeprefix(f'{table.name}_')}"
         for table in metadata.sorted_tables
@@ -81,7 +81,7 @@ def test_all_enums_of_the_schema_are_covered() -> None:
     assert listed == set(invariants.WORDS)
 
 
-def test_the_invariants_that_are_named_exist() -> None:
+def test_named_invariants_exist() -> None:
     named = {*invariants.TABLES.values()} | {
         name for words in invariants.WORDS.values() for name in words.values()
     }
@@ -91,7 +91,7 @@ def test_the_invariants_that_are_named_exist() -> None:
     assert named <= {*invariants.ALWAYS, *invariants.AT_REST, *constraints}
 
 
-def test_each_statement_and_function_that_moves_something_has_its_rule_in_the_proof() -> None:
+def test_each_writing_statement_and_function_has_a_rule_in_the_state_machine() -> None:
     known = [invariants.MOVES, invariants.INGEST_MOVES, invariants.MOVED_ELSEWHERE]
     assert writing() == {name for moves in known for name in moves}
 
@@ -101,6 +101,6 @@ def test_each_statement_and_function_that_moves_something_has_its_rule_in_the_pr
     [(RunMachine, name) for name in sorted(set(invariants.MOVES.values()))]
     + [(Library, name) for name in sorted(set(invariants.INGEST_MOVES.values()))],
 )
-def test_each_rule_that_is_named_is_one(machine: type, name: str) -> None:
+def test_named_rules_exist(machine: type, name: str) -> None:
     rule = getattr(machine, name)
     assert hasattr(rule, RULE_MARKER) or hasattr(rule, INITIALIZE_RULE_MARKER)

@@ -26,7 +26,7 @@ def dead(db: RunDatabase) -> DeadLetters:
     return DeadLetters(db.pool)
 
 
-def test_messages_that_differ_in_ids_and_numbers_are_one_group(db: RunDatabase, dead: DeadLetters) -> None:
+def test_errors_that_differ_in_ids_and_numbers_are_one_group(db: RunDatabase, dead: DeadLetters) -> None:
     runs = [
         failed(
             db,
@@ -40,9 +40,7 @@ def test_messages_that_differ_in_ids_and_numbers_are_one_group(db: RunDatabase, 
     assert (first.sample, second.sample) == (max(runs), other)
 
 
-def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(
-    db: RunDatabase, dead: DeadLetters
-) -> None:
+def test_dead_and_unknown_calls_are_dead_letters(db: RunDatabase, dead: DeadLetters) -> None:
     died, lost, fine = (db.tools(name, effect=Effect.ONCE)[0] for name in ("died", "lost", "fine"))
     db.journal.finish_tool(died, result(died), error("e", "LeaseExpired"), "dead")
     db.journal.finish_tool(lost, result(lost), error("e", "OutcomeUnknown"), "unknown")
@@ -54,14 +52,14 @@ def test_calls_that_died_and_calls_of_which_nobody_knows_are_dead_letters(
     assert not dead.letter(fine.step_id).is_dead
 
 
-def test_a_dead_turn_is_no_letter_beside_its_run(db: RunDatabase, dead: DeadLetters) -> None:
+def test_dead_turn_is_not_a_letter_beside_its_run(db: RunDatabase, dead: DeadLetters) -> None:
     turn = db.turn()
     db.journal.fail(turn, error("e"), "retries", step_status="dead")
     (group,) = dead.groups(Which(), 10)
     assert (group.status, group.tool, group.letters) == ("failed", "turn", 1)
 
 
-def test_a_filter_leaves_out_what_it_does_not_name(db: RunDatabase, dead: DeadLetters) -> None:
+def test_filter_selects_dead_letters(db: RunDatabase, dead: DeadLetters) -> None:
     old = failed(db, kind="A", agent="one")
     failed(db, kind="B", agent="two")
     db.sql("UPDATE agno.run SET ended_at = now() - interval '2 hours' WHERE id = %(id)s", id=old)
@@ -78,9 +76,7 @@ def test_a_filter_leaves_out_what_it_does_not_name(db: RunDatabase, dead: DeadLe
         assert len(list(dead.failed(which))) == len(agents)
 
 
-def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
-    db: RunDatabase, dead: DeadLetters
-) -> None:
+def test_failed_runs_are_listed_once_although_they_fail_again(db: RunDatabase, dead: DeadLetters) -> None:
     runs = [failed(db) for _ in range(7)]
     db.sql("UPDATE agno.run SET ended_at = now() - interval '1 min' WHERE id = ANY(%(ids)s)", ids=runs[:4])
     seen = []
@@ -94,7 +90,7 @@ def test_failed_runs_come_once_each_in_pages_though_they_fail_again_meanwhile(
     assert sorted(seen) == sorted(runs)
 
 
-def test_runs_that_others_delegated_are_counted_apart(db: RunDatabase, dead: DeadLetters) -> None:
+def test_delegated_runs_are_counted_separately(db: RunDatabase, dead: DeadLetters) -> None:
     parent, child = failed(db), failed(db)
     db.sql(
         "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child

@@ -23,7 +23,7 @@ def lock(transaction: Transaction, table: str, *ids: object) -> None:
         transaction.run(f"SELECT FROM agno.{table} WHERE id = %(id)s FOR UPDATE", {"id": row_id})
 
 
-def test_a_cancel_and_a_renewal_of_the_same_steps_do_not_deadlock(db: RunDatabase) -> None:
+def test_cancel_and_renewal_of_the_same_steps_do_not_deadlock(db: RunDatabase) -> None:
     """By id the steps are 2, 3, 10; by key `tool:1:10` comes before `tool:1:2`. Who locks in one order and waits meets
     who locks in the other.
     """
@@ -43,7 +43,7 @@ def test_a_cancel_and_a_renewal_of_the_same_steps_do_not_deadlock(db: RunDatabas
         assert cancelled.result()
 
 
-def test_a_cancel_and_the_striking_out_of_its_messages_do_not_deadlock(db: RunDatabase) -> None:
+def test_cancel_and_the_deletion_of_its_messages_do_not_deadlock(db: RunDatabase) -> None:
     sends = db.fan_out("a", "b", "c").sends
     ids = outbox_ids(sends)
     move_to_the_end(db, ids[:2])
@@ -62,7 +62,7 @@ def test_a_cancel_and_the_striking_out_of_its_messages_do_not_deadlock(db: RunDa
     assert db.count("outbox") == 0
 
 
-def test_a_message_struck_out_by_its_publisher_and_by_the_keeper_at_once_does_not_deadlock(
+def test_concurrent_deletions_of_a_message_do_not_deadlock(
     db: RunDatabase,
 ) -> None:
     ids = outbox_ids(db.fan_out("a", "b", "c").sends)

@@ -33,7 +33,7 @@ FINISHES: dict[str, Finish] = {
 finishes = pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES)
 
 
-def test_an_end_records_the_reply_the_answer_and_the_sums(db: RunDatabase) -> None:
+def test_end_records_reply_answer_and_sums(db: RunDatabase) -> None:
     turn = db.turn()
     recorded = db.journal.end(turn, said("ok"), FEW, {"answer": 1}, "end")
     assert recorded == CommitResult(True)
@@ -46,13 +46,13 @@ def test_an_end_records_the_reply_the_answer_and_the_sums(db: RunDatabase) -> No
 
 
 @pytest.mark.parametrize("content", ["", None, 0, False, [], {"a": None}, 2**70, 0.1, "\u2028 ☃ 🎈 שלום"])
-def test_an_answer_comes_back_as_it_was(db: RunDatabase, content: object) -> None:
+def test_answer_is_stored_unchanged(db: RunDatabase, content: object) -> None:
     turn = db.turn()
     db.journal.end(turn, said(""), FEW, content, "end")
     assert db.queries.run(turn.run_id).content == content
 
 
-def test_a_failure_records_why_on_the_run_and_on_its_step(db: RunDatabase) -> None:
+def test_failure_is_recorded_on_the_run_and_its_step(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.fail(turn, ERROR, "retries", step_status="dead")
     run = db.queries.run(turn.run_id)
@@ -63,7 +63,7 @@ def test_a_failure_records_why_on_the_run_and_on_its_step(db: RunDatabase) -> No
     assert (step.status, step.error) == (StepStatus.DEAD, ERROR)
 
 
-def test_another_turn_is_ready_and_owed_with_the_commit_that_asks_for_it(db: RunDatabase) -> None:
+def test_next_turn_commits_with_its_message(db: RunDatabase) -> None:
     turn = db.turn(priority=3)
     (send,) = db.journal.next_turn(turn, [*said("hm"), user("again")], FEW, "slow").sends
     assert (send.kind, send.queue, send.priority) == (StepKind.TURN, "slow", 3)
@@ -74,7 +74,7 @@ def test_another_turn_is_ready_and_owed_with_the_commit_that_asks_for_it(db: Run
 
 
 @finishes
-def test_the_second_result_of_a_turn_changes_nothing(db: RunDatabase, finish: Finish) -> None:
+def test_second_result_of_a_turn_changes_nothing(db: RunDatabase, finish: Finish) -> None:
     turn = db.turn()
     assert finish(db.journal, turn).recorded
     for second in FINISHES.values():
@@ -83,7 +83,7 @@ def test_the_second_result_of_a_turn_changes_nothing(db: RunDatabase, finish: Fi
 
 
 @finishes
-def test_a_turn_of_a_cancelled_run_records_nothing(db: RunDatabase, finish: Finish) -> None:
+def test_turn_of_a_cancelled_run_records_nothing(db: RunDatabase, finish: Finish) -> None:
     turn = db.turn()
     db.journal.cancel(turn.run_id)
     with db.unchanged():
@@ -92,9 +92,7 @@ def test_a_turn_of_a_cancelled_run_records_nothing(db: RunDatabase, finish: Fini
 
 @finishes
 @pytest.mark.parametrize("meanwhile", ["lease over", "released", "claimed by another", "to be tried later"])
-def test_a_late_result_of_a_turn_is_recorded_if_it_is_the_first(
-    db: RunDatabase, finish: Finish, meanwhile: str
-) -> None:
+def test_late_first_result_of_a_turn_is_recorded(db: RunDatabase, finish: Finish, meanwhile: str) -> None:
     turn = db.turn()
     other: ClaimedStep | None = None
     if meanwhile == "to be tried later":
@@ -111,7 +109,7 @@ def test_a_late_result_of_a_turn_is_recorded_if_it_is_the_first(
             assert finish(db.journal_of("w2"), other) == CommitResult(False)
 
 
-def test_a_fan_out_owes_its_tools_and_not_yet_the_turn_behind_them(db: RunDatabase) -> None:
+def test_fan_out_writes_messages_for_its_tools_only(db: RunDatabase) -> None:
     turn = db.turn(priority=3)
     recorded = db.journal.fan_out(turn, asking("a", "b"), FEW, tool_steps("a", "b"), "slow")
     assert [(send.kind, send.queue, send.priority) for send in recorded.sends] == [(StepKind.TOOL, "tools", 3)] * 2  # fmt: skip
@@ -124,9 +122,7 @@ def test_a_fan_out_owes_its_tools_and_not_yet_the_turn_behind_them(db: RunDataba
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_results_stand_in_the_order_of_the_calls_in_whatever_order_the_tools_end(
-    db: RunDatabase, order: tuple[int, ...]
-) -> None:
+def test_results_have_the_order_of_the_calls(db: RunDatabase, order: tuple[int, ...]) -> None:
     tools = db.tools("a", "b", "c", priority=3)
     finished = [db.journal.finish_tool(tools[place], result(tools[place], str(place))) for place in order]
     assert all(recorded.recorded for recorded in finished)
@@ -139,7 +135,7 @@ def test_results_stand_in_the_order_of_the_calls_in_whatever_order_the_tools_end
     assert [row["seq"] for row in db.sql("SELECT seq FROM agno.message ORDER BY seq")] == list(range(5))
 
 
-def test_the_turn_behind_a_fan_out_is_the_one_that_was_announced(db: RunDatabase) -> None:
+def test_turn_after_a_fan_out_is_the_announced_one(db: RunDatabase) -> None:
     recorded = db.fan_out("a")
     tool = claimed(db.journal.claim_tool(recorded.sends[0].run_id, recorded.sends[0].step_id, 0))
     (send,) = db.journal.finish_tool(tool, result(tool)).sends
@@ -147,7 +143,7 @@ def test_the_turn_behind_a_fan_out_is_the_one_that_was_announced(db: RunDatabase
     assert send.step_id == recorded.body.step_id
 
 
-def test_a_barrier_of_a_hundred_fires_once(db: RunDatabase) -> None:
+def test_barrier_of_a_hundred_parts_fires_once(db: RunDatabase) -> None:
     tools = db.tools(*["a"] * 100)
     sends = [send for tool in reversed(tools) for send in db.journal.finish_tool(tool, result(tool)).sends]
     assert len(sends) == 1
@@ -155,7 +151,7 @@ def test_a_barrier_of_a_hundred_fires_once(db: RunDatabase) -> None:
     assert barrier == {"size": 100, "arrived": 100, "fired": True}
 
 
-def test_the_second_result_of_a_tool_changes_nothing(db: RunDatabase) -> None:
+def test_second_result_of_a_tool_changes_nothing(db: RunDatabase) -> None:
     tool, _ = db.tools("a", "b")
     assert db.journal.finish_tool(tool, result(tool, "first")).recorded
     with db.unchanged():
@@ -163,7 +159,7 @@ def test_the_second_result_of_a_tool_changes_nothing(db: RunDatabase) -> None:
         assert db.journal.finish_tool(tool, result(tool, "x" * 200_000)) == CommitResult(False)
 
 
-def test_the_second_result_of_the_last_tool_does_not_wake_a_second_turn(db: RunDatabase) -> None:
+def test_second_result_of_the_last_tool_starts_no_turn(db: RunDatabase) -> None:
     (tool,) = db.tools("a")
     assert len(db.journal.finish_tool(tool, result(tool)).sends) == 1
     with db.unchanged():
@@ -171,7 +167,7 @@ def test_the_second_result_of_the_last_tool_does_not_wake_a_second_turn(db: RunD
 
 
 @pytest.mark.parametrize("meanwhile", ["lease over", "released", "claimed by another"])
-def test_a_late_result_of_a_tool_is_recorded_if_it_is_the_first(db: RunDatabase, meanwhile: str) -> None:
+def test_late_first_result_of_a_tool_is_recorded(db: RunDatabase, meanwhile: str) -> None:
     (tool,) = db.tools("a")
     db.expire(tool.step_id)
     if meanwhile == "released":
@@ -183,14 +179,14 @@ def test_a_late_result_of_a_tool_is_recorded_if_it_is_the_first(db: RunDatabase,
     assert db.journal_of("w3").claim_tool(tool.run_id, tool.step_id, 0) is None
 
 
-def test_a_tool_of_a_cancelled_run_records_nothing(db: RunDatabase) -> None:
+def test_tool_of_a_cancelled_run_records_nothing(db: RunDatabase) -> None:
     tool, _ = db.tools("a", "b")
     db.journal.cancel(tool.run_id)
     with db.unchanged():
         assert db.journal.finish_tool(tool, result(tool)) == CommitResult(False)
 
 
-def test_a_step_that_was_given_up_takes_no_late_result(db: RunDatabase) -> None:
+def test_exhausted_step_takes_no_late_result(db: RunDatabase) -> None:
     tool, _ = db.tools("a", "b")
     assert db.journal.finish_tool(tool, result(tool, "?"), ERROR, step_status="unknown").recorded
     with db.unchanged():
@@ -198,7 +194,7 @@ def test_a_step_that_was_given_up_takes_no_late_result(db: RunDatabase) -> None:
     assert db.step(tool.step_id)["status"] == "unknown"
 
 
-def test_what_a_transactional_tool_wrote_commits_with_its_result_or_not_at_all(db: RunDatabase) -> None:
+def test_writes_of_a_transactional_tool_commit_with_its_result(db: RunDatabase) -> None:
     (tool,) = db.tools("a")
     with db.pool.connection() as connection, connection.transaction(force_rollback=True):
         assert db.journal.finish_tool(tool, result(tool), connection=connection).recorded
@@ -208,7 +204,7 @@ def test_what_a_transactional_tool_wrote_commits_with_its_result_or_not_at_all(d
     assert db.step(tool.step_id)["status"] == "done"
 
 
-def test_of_two_last_tools_that_commit_together_one_wakes_the_turn(db: RunDatabase) -> None:
+def test_concurrent_last_tools_start_one_turn(db: RunDatabase) -> None:
     one, two = db.tools("a", "b")
     with db.transaction() as first, db.transaction() as second:
         assert db.journal_of("w1", first).finish_tool(one, result(one)).sends == ()
@@ -220,7 +216,7 @@ def test_of_two_last_tools_that_commit_together_one_wakes_the_turn(db: RunDataba
     assert db.value("SELECT count(*) FROM agno.step WHERE key = 'turn:2'") == 1
 
 
-def test_a_last_tool_whose_sister_was_rolled_back_wakes_nobody(db: RunDatabase) -> None:
+def test_last_tool_starts_no_turn_when_the_other_is_rolled_back(db: RunDatabase) -> None:
     one, two = db.tools("a", "b")
     with db.transaction() as first, db.transaction() as second:
         db.journal_of("w1", first).finish_tool(one, result(one))
@@ -242,7 +238,7 @@ def test_sums_add_up_over_turns(db: RunDatabase) -> None:
     assert (run.usage, run.turns) == (Usage(4, 8, 12, 16, 20), 4)
 
 
-def test_an_ended_turn_may_be_followed_by_results_of_calls_that_were_not_made(db: RunDatabase) -> None:
+def test_end_may_record_results_of_calls_that_were_not_made(db: RunDatabase) -> None:
     turn = db.turn()
     skipped = Message("tool", (ToolResult("call_0", "a", "not called", True),))
     db.journal.end(turn, [asking("a"), skipped], FEW, "", "limit:turns")
@@ -250,9 +246,7 @@ def test_an_ended_turn_may_be_followed_by_results_of_calls_that_were_not_made(db
 
 
 @finishes
-def test_whoever_waits_for_a_run_is_woken_by_its_end_and_by_nothing_else(
-    db: RunDatabase, finish: Finish
-) -> None:
+def test_only_the_end_of_a_run_notifies_its_caller(db: RunDatabase, finish: Finish) -> None:
     turn = db.turn()
     listener = db.pool.dedicated()
     try:

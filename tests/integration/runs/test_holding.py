@@ -25,7 +25,7 @@ def left_s(db: RunDatabase, step_id: str) -> float:
 # Renew.
 
 
-def test_a_renewal_moves_the_leases_of_its_worker_and_of_nobody_else(db: RunDatabase) -> None:
+def test_renewal_extends_the_leases_of_its_worker_only(db: RunDatabase) -> None:
     mine, others = db.turn(), db.turn()
     db.sql("UPDATE agno.step SET worker = 'w2' WHERE id = %(id)s", id=others.step_id)
     longer = db.journal_of("w1", lease_s=1000.0)
@@ -34,7 +34,7 @@ def test_a_renewal_moves_the_leases_of_its_worker_and_of_nobody_else(db: RunData
     assert left_s(db, others.step_id) < 100
 
 
-def test_a_renewal_names_exactly_the_steps_that_were_lost(db: RunDatabase) -> None:
+def test_renewal_returns_the_lost_steps(db: RunDatabase) -> None:
     kept, cancelled, done, taken, released, given_back = (db.turn() for _ in range(6))
     db.journal.cancel(cancelled.run_id)
     db.journal.end(done, said("ok"), FEW, "ok", "end")
@@ -49,7 +49,7 @@ def test_a_renewal_names_exactly_the_steps_that_were_lost(db: RunDatabase) -> No
     }  # fmt: skip
 
 
-def test_a_step_whose_lease_ran_out_is_held_again_if_nobody_took_it(db: RunDatabase) -> None:
+def test_renewal_extends_an_expired_lease_that_nobody_took(db: RunDatabase) -> None:
     turn = db.turn()
     db.expire(turn.step_id)
     assert db.journal.renew([turn.step_id]) == set()
@@ -57,7 +57,7 @@ def test_a_step_whose_lease_ran_out_is_held_again_if_nobody_took_it(db: RunDatab
     assert db.journal.release_expired(10) == []
 
 
-def test_renewing_nothing_is_nothing(db: RunDatabase) -> None:
+def test_renewal_of_no_steps_returns_nothing(db: RunDatabase) -> None:
     db.turn()
     with db.unchanged():
         assert db.journal.renew([]) == set()
@@ -66,7 +66,7 @@ def test_renewing_nothing_is_nothing(db: RunDatabase) -> None:
 # Retry.
 
 
-def test_a_step_that_is_given_back_waits_for_its_time_and_keeps_why(db: RunDatabase) -> None:
+def test_released_step_has_a_timer_and_the_error(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
     step = db.step(turn.step_id)
@@ -78,7 +78,7 @@ def test_a_step_that_is_given_back_waits_for_its_time_and_keeps_why(db: RunDatab
 
 
 @pytest.mark.parametrize("meanwhile", ["claimed by another", "released", "done", "cancelled", "given back"])
-def test_only_the_attempt_that_holds_a_step_may_give_it_back(db: RunDatabase, meanwhile: str) -> None:
+def test_only_the_attempt_that_holds_a_step_may_release_it(db: RunDatabase, meanwhile: str) -> None:
     turn = db.turn()
     match meanwhile:
         case "claimed by another":
@@ -97,7 +97,7 @@ def test_only_the_attempt_that_holds_a_step_may_give_it_back(db: RunDatabase, me
         db.journal.retry(turn.step_id, turn.attempt, 0, {"type": "Late", "message": "", "ids": {}})
 
 
-def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_ran_out(
+def test_attempt_may_release_a_step_after_its_lease_if_nobody_took_it(
     db: RunDatabase,
 ) -> None:
     turn = db.turn()
@@ -110,7 +110,7 @@ def test_an_attempt_may_still_give_back_a_step_that_nobody_took_when_its_lease_r
 
 
 @pytest.mark.parametrize("status", ["ready", "done"])
-def test_giving_up_a_step_that_nobody_carries_changes_nothing(db: RunDatabase, status: str) -> None:
+def test_ending_the_lease_of_an_idle_step_changes_nothing(db: RunDatabase, status: str) -> None:
     turn = db.turn()
     if status == "ready":
         db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
@@ -121,7 +121,7 @@ def test_giving_up_a_step_that_nobody_carries_changes_nothing(db: RunDatabase, s
         db.journal.end_lease(unknown_id())
 
 
-def test_a_step_that_is_given_up_is_released_at_once(db: RunDatabase) -> None:
+def test_step_with_an_ended_lease_is_released_at_once(db: RunDatabase) -> None:
     turn = db.turn()
     assert db.journal.release_expired(10) == []
     db.journal.end_lease(turn.step_id)
@@ -131,7 +131,7 @@ def test_a_step_that_is_given_up_is_released_at_once(db: RunDatabase) -> None:
 # Cancel.
 
 
-def test_a_cancelled_run_has_no_open_step_and_owes_nothing(db: RunDatabase) -> None:
+def test_cancelled_run_has_no_open_step_and_no_pending_message(db: RunDatabase) -> None:
     recorded = db.fan_out("a", "b", "c")
     first = recorded.sends[0]
     tool = claimed(db.journal.claim_tool(first.run_id, first.step_id, 0))
@@ -147,7 +147,7 @@ def test_a_cancelled_run_has_no_open_step_and_owes_nothing(db: RunDatabase) -> N
     assert db.journal.renew([tool.step_id]) == {tool.step_id}
 
 
-def test_a_run_is_cancelled_once(db: RunDatabase) -> None:
+def test_run_is_cancelled_once(db: RunDatabase) -> None:
     turn = db.turn()
     assert db.journal.cancel(turn.run_id)
     with db.unchanged():
@@ -155,23 +155,21 @@ def test_a_run_is_cancelled_once(db: RunDatabase) -> None:
         assert not db.journal.cancel(unknown_id())
 
 
-def test_a_run_that_has_ended_can_not_be_cancelled(db: RunDatabase) -> None:
+def test_ended_run_cannot_be_cancelled(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.end(turn, said("ok"), FEW, "ok", "end")
     with db.unchanged():
         assert not db.journal.cancel(turn.run_id)
 
 
-def test_a_run_that_waits_for_its_time_can_be_cancelled(db: RunDatabase) -> None:
+def test_run_with_a_timer_can_be_cancelled(db: RunDatabase) -> None:
     submitted = db.submit(not_before="2100-01-01T00:00:00Z")
     assert db.journal.cancel(submitted.run_id)
     assert db.journal.take_due(10) == []
 
 
 @pytest.mark.parametrize("ahead", ["fan_out", "ask_again", "last tool"])
-def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrote(
-    db: RunDatabase, ahead: str
-) -> None:
+def test_cancel_ends_the_steps_of_a_concurrent_commit(db: RunDatabase, ahead: str) -> None:
     """The steps that were written while it waited were not there when its statement began."""
     (tool,) = db.tools("a")
     turn = db.turn()
@@ -199,7 +197,7 @@ def test_a_cancel_that_waited_for_a_step_to_be_recorded_also_ends_what_that_wrot
     assert db.sql("SELECT 1 FROM agno.outbox JOIN agno.step ON step.id = outbox.step_id WHERE run_id = %(id)s", id=run_id) == []  # fmt: skip
 
 
-def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wrote(db: RunDatabase) -> None:
+def test_resume_sends_the_steps_of_a_concurrent_commit(db: RunDatabase) -> None:
     """What that sent may have met a run that was still paused: then nobody would take it for a while."""
     turn = db.turn()
     db.journal.pause(turn.run_id)
@@ -216,7 +214,7 @@ def test_a_resume_that_waited_for_a_step_to_be_recorded_also_sends_what_that_wro
 
 
 @pytest.mark.parametrize("effect", list(Effect), ids=str)
-def test_a_cancelled_tool_is_never_carried_again(db: RunDatabase, effect: Effect) -> None:
+def test_cancelled_tool_is_never_executed_again(db: RunDatabase, effect: Effect) -> None:
     (tool,) = db.tools("a", effect=effect)
     db.journal.cancel(tool.run_id)
     with db.unchanged():
@@ -227,7 +225,7 @@ def test_a_cancelled_tool_is_never_carried_again(db: RunDatabase, effect: Effect
         assert db.journal.claim_tool(tool.run_id, tool.step_id, 0) is None
 
 
-def test_a_step_is_given_up_only_by_its_own_worker(db: RunDatabase) -> None:
+def test_only_the_own_worker_may_end_a_lease(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal_of("another").end_lease(turn.step_id)
     assert db.journal.release_expired(10) == []

@@ -379,7 +379,7 @@ def in_a_row() -> dict[Any, Ending]:
 
 
 @pytest.mark.parametrize(("stage", "one", "two"), PAIRS)
-def test_two_transactions_at_once_end_as_if_one_came_after_the_other(
+def test_concurrent_transactions_are_serializable(
     db: RunDatabase, connections: tuple[Transaction, Transaction], in_a_row: dict[Any, Ending],
     stage: Callable[[RunDatabase], Stage], one: Act, two: Act,
 ) -> None:  # fmt: skip
@@ -469,7 +469,7 @@ def portrait(db: RunDatabase) -> dict[str, Any]:
     [pytest.param(stage, act, id=f"{stage.__name__}-{act.__name__}") for stage, acts in ACTS.items() for act in acts],
 )  # fmt: skip
 @pytest.mark.parametrize(("held", "later"), [("run", ["step", "barrier", "outbox"]), ("step", ["barrier", "outbox"])])  # fmt: skip
-def test_who_waits_for_a_lock_has_none_of_those_that_come_after_it(
+def test_locks_are_taken_in_order(
     db: RunDatabase, connections: tuple[Transaction, Transaction],
     stage: Callable[[RunDatabase], Stage], act: Act, held: str, later: list[str],
 ) -> None:  # fmt: skip

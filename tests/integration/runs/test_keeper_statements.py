@@ -21,7 +21,7 @@ def steps(pending: list[StepMessage] | list[StepMessage | CanvasContinuation]) -
 # The outbox.
 
 
-def test_what_is_due_in_the_outbox_is_taken_once_and_again_later(db: RunDatabase) -> None:
+def test_due_messages_are_taken_once_and_again_later(db: RunDatabase) -> None:
     sends = [db.submit().send for _ in range(3)]
     taken = db.journal.take(10, 60)
     assert sorted(taken, key=lambda pending: pending.outbox_id or 0) == sends
@@ -30,20 +30,20 @@ def test_what_is_due_in_the_outbox_is_taken_once_and_again_later(db: RunDatabase
     assert len(db.journal.take(10, 60)) == 3
 
 
-def test_what_is_not_due_yet_stays_with_the_one_who_owes_it(db: RunDatabase) -> None:
+def test_keeper_leaves_messages_that_are_not_due(db: RunDatabase) -> None:
     later = db.journal_of("w1", publish_after_s=60.0)
     later.submit(user("hi"), agent="echo", queue="agents")
     assert db.journal.take(10, 60) == []
 
 
-def test_what_was_published_is_struck_out(db: RunDatabase) -> None:
+def test_published_messages_are_deleted(db: RunDatabase) -> None:
     sends = [db.submit().send for _ in range(3)]
     db.journal.published([send.outbox_id for send in sends[:2] if send and send.outbox_id is not None])
     db.journal.published([])
     assert db.journal.take(10, 60) == sends[2:]
 
 
-def test_no_message_is_taken_by_two_keepers(db: RunDatabase) -> None:
+def test_message_is_taken_by_one_keeper(db: RunDatabase) -> None:
     sends = {send.step_id for send in (db.submit().send for _ in range(10)) if send}
     with db.transaction() as one, db.transaction() as two:
         first = steps(db.journal_of("", one).take(6, 60))
@@ -56,7 +56,7 @@ def test_no_message_is_taken_by_two_keepers(db: RunDatabase) -> None:
     assert {*first, *second} == sends
 
 
-def test_what_a_keeper_that_died_had_taken_is_there_for_the_next(db: RunDatabase) -> None:
+def test_messages_of_a_dead_keeper_are_taken_by_the_next(db: RunDatabase) -> None:
     db.submit()
     with db.transaction() as dying:
         assert len(db.journal_of("", dying).take(10, 60)) == 1
@@ -65,9 +65,7 @@ def test_what_a_keeper_that_died_had_taken_is_there_for_the_next(db: RunDatabase
 
 
 @pytest.mark.parametrize("status", ["running", "done", "cancelled", "no such step"])
-def test_messages_of_steps_that_are_not_ready_are_struck_out_and_not_sent(
-    db: RunDatabase, status: str
-) -> None:
+def test_messages_of_steps_that_are_not_ready_are_deleted(db: RunDatabase, status: str) -> None:
     send = claimed(db.submit().send)
     turn = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
     match status:
@@ -85,7 +83,7 @@ def test_messages_of_steps_that_are_not_ready_are_struck_out_and_not_sent(
     assert db.count("outbox") == 1
 
 
-def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(db: RunDatabase) -> None:
+def test_continuation_is_taken_by_its_worker_or_by_the_keeper(db: RunDatabase) -> None:
     ended = db.turn(canvas={"link": [{"task": "t"}]})
     recorded = db.journal.end(ended, said("ok"), FEW, "ok", "end")
     assert recorded.continues == (ended.run_id, None)
@@ -98,7 +96,7 @@ def test_what_a_run_owes_to_its_canvas_is_taken_by_its_run_or_by_the_keeper(db: 
 # Timers.
 
 
-def test_a_step_is_taken_when_its_time_has_come_and_only_once(db: RunDatabase) -> None:
+def test_step_is_taken_once_when_its_timer_is_due(db: RunDatabase) -> None:
     due, later = db.turn(), db.turn()
     db.journal.retry(due.step_id, due.attempt, 0, ERROR)
     db.journal.retry(later.step_id, later.attempt, 3600, ERROR)
@@ -107,7 +105,7 @@ def test_a_step_is_taken_when_its_time_has_come_and_only_once(db: RunDatabase) -
     assert claimed(db.journal.claim_turn(due.run_id, due.step_id, 0)).tries == 1
 
 
-def test_a_run_for_later_is_sent_when_its_time_has_come(db: RunDatabase) -> None:
+def test_run_with_a_timer_is_sent_when_it_is_due(db: RunDatabase) -> None:
     submitted = db.submit(not_before="2000-01-01T00:00:00Z")
     (send,) = db.journal.take_due(10)
     assert (send.run_id, send.kind, send.queue) == (submitted.run_id, StepKind.TURN, "agents")
@@ -117,7 +115,7 @@ def test_a_run_for_later_is_sent_when_its_time_has_come(db: RunDatabase) -> None
 # Leases.
 
 
-def test_a_lease_that_ran_out_makes_its_step_ready_again_and_says_what_happened(db: RunDatabase) -> None:
+def test_expired_lease_makes_its_step_ready_with_an_error(db: RunDatabase) -> None:
     turn, other = db.turn(), db.turn()
     db.expire(turn.step_id)
     (send,) = db.journal.release_expired(10)
@@ -129,7 +127,7 @@ def test_a_lease_that_ran_out_makes_its_step_ready_again_and_says_what_happened(
     assert db.journal.release_expired(10) == []
 
 
-def test_a_step_without_further_attempts_is_hopeless_and_not_released(db: RunDatabase) -> None:
+def test_step_without_attempts_is_exhausted(db: RunDatabase) -> None:
     turn = db.turn()
     for _ in range(2):
         db.expire(turn.step_id)
@@ -142,7 +140,7 @@ def test_a_step_without_further_attempts_is_hopeless_and_not_released(db: RunDat
     assert (hopeless.step_id, hopeless.attempt, hopeless.worker, hopeless.seq) == (turn.step_id, 3, "w1", 1)
 
 
-def test_refusals_of_a_provider_do_not_use_up_the_attempts_that_a_worker_may_die_in(db: RunDatabase) -> None:
+def test_errors_of_a_provider_do_not_count_as_crashes(db: RunDatabase) -> None:
     """A turn may be refused as often as its agent's Retry allows, and die `turn_attempts` (here 3) times beside that."""
     turn = db.turn()
     for _ in range(6):
@@ -160,7 +158,7 @@ def test_refusals_of_a_provider_do_not_use_up_the_attempts_that_a_worker_may_die
 
 
 @pytest.mark.parametrize("effect", list(Effect), ids=str)
-def test_after_its_first_crash_only_a_once_tool_is_hopeless(db: RunDatabase, effect: Effect) -> None:
+def test_once_tool_is_exhausted_after_its_first_crash(db: RunDatabase, effect: Effect) -> None:
     (tool,) = db.tools("pay", effect=effect)
     db.expire(tool.step_id)
     hopeless, released = db.journal.exhausted(10), db.journal.release_expired(10)
@@ -172,7 +170,7 @@ def test_after_its_first_crash_only_a_once_tool_is_hopeless(db: RunDatabase, eff
         assert hopeless == []
 
 
-def test_a_hopeless_step_ends_with_what_is_recorded_for_it_and_its_run_goes_on(db: RunDatabase) -> None:
+def test_exhausted_step_ends_and_its_run_continues(db: RunDatabase) -> None:
     (tool,) = db.tools("pay", effect=Effect.ONCE)
     db.expire(tool.step_id)
     (step,) = db.journal.exhausted(10)
@@ -182,7 +180,7 @@ def test_a_hopeless_step_ends_with_what_is_recorded_for_it_and_its_run_goes_on(d
     assert db.step(tool.step_id)["status"] == "unknown"
 
 
-def test_no_step_is_released_by_two_keepers(db: RunDatabase) -> None:
+def test_step_is_released_by_one_keeper(db: RunDatabase) -> None:
     turns = [db.turn() for _ in range(10)]
     for turn in turns:
         db.expire(turn.step_id)
@@ -203,7 +201,7 @@ def test_no_step_is_released_by_two_keepers(db: RunDatabase) -> None:
     ("queues", "after_s", "found"),
     [(None, 0.0, True), (["agents"], 0.0, True), (["tools"], 0.0, False), ([], 0.0, False), (None, 60.0, False)],
 )  # fmt: skip
-def test_a_sent_step_is_lost_by_its_queue_and_by_the_time_nobody_claimed_it(
+def test_sent_step_is_lost_after_a_time_in_an_empty_queue(
     db: RunDatabase, queues: list[str] | None, after_s: float, found: bool
 ) -> None:
     submitted = db.submit()
@@ -211,7 +209,7 @@ def test_a_sent_step_is_lost_by_its_queue_and_by_the_time_nobody_claimed_it(
     assert steps(db.journal.take_lost(queues, after_s, 10)) == ([submitted.send.step_id] if found else [])
 
 
-def test_a_lost_step_that_was_sent_again_is_not_lost_until_it_is_silent_again(db: RunDatabase) -> None:
+def test_step_that_was_sent_again_is_lost_only_after_another_wait(db: RunDatabase) -> None:
     db.submit()
     db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
     assert db.journal.silent_queues(30) == ["agents"]
@@ -220,7 +218,7 @@ def test_a_lost_step_that_was_sent_again_is_not_lost_until_it_is_silent_again(db
     assert db.journal.take_lost(None, 30, 10) == []
 
 
-def test_a_step_that_is_carried_or_waits_for_its_time_is_not_lost(db: RunDatabase) -> None:
+def test_running_step_or_step_with_a_timer_is_not_lost(db: RunDatabase) -> None:
     turn = db.turn()
     db.submit(not_before="2100-01-01T00:00:00Z")
     assert db.journal.silent_queues(0) == []
@@ -232,7 +230,7 @@ def test_a_step_that_is_carried_or_waits_for_its_time_is_not_lost(db: RunDatabas
 # Who is keeper, and what Redis must remember.
 
 
-def test_one_keeper_leads_until_it_has_been_silent_for_its_lease(db: RunDatabase) -> None:
+def test_one_keeper_leads_until_its_lease_expires(db: RunDatabase) -> None:
     one, two = db.journal_of("w1"), db.journal_of("w2")
     assert one.lead(60)
     assert one.lead(60)
@@ -242,7 +240,7 @@ def test_one_keeper_leads_until_it_has_been_silent_for_its_lease(db: RunDatabase
     assert not one.lead(60)
 
 
-def test_the_epoch_is_made_once(db: RunDatabase) -> None:
+def test_epoch_is_made_once(db: RunDatabase) -> None:
     epoch = db.journal.epoch()
     with db.unchanged():
         assert db.journal_of("w2").epoch() == epoch

@@ -32,7 +32,7 @@ def conversation(*texts: str) -> tuple[Message, ...]:
 @pytest.mark.parametrize(
     ("runs", "seen"), [(1, ["c"]), (2, ["b", "c"]), (3, ["a", "b", "c"]), (100, ["a", "b", "c"])]
 )
-def test_the_history_is_what_was_said_in_the_last_runs_oldest_first(
+def test_history_has_the_messages_of_the_last_runs_oldest_first(
     db: RunDatabase, runs: int, seen: list[str]
 ) -> None:
     for text in ("a", "b", "c"):
@@ -41,7 +41,7 @@ def test_the_history_is_what_was_said_in_the_last_runs_oldest_first(
     assert db.journal.history(now, runs) == conversation(*seen)
 
 
-def test_the_history_holds_only_finished_runs_of_the_same_agent_and_session_from_before(
+def test_history_has_earlier_done_runs_of_the_agent_and_session_only(
     db: RunDatabase,
 ) -> None:
     ended(db, "kept")
@@ -56,7 +56,7 @@ def test_the_history_holds_only_finished_runs_of_the_same_agent_and_session_from
     assert db.journal.history(now, 10) == conversation("kept")
 
 
-def test_the_history_has_the_calls_and_results_of_a_run_in_their_order(db: RunDatabase) -> None:
+def test_history_has_calls_and_results_in_order(db: RunDatabase) -> None:
     tools = db.tools("a", "b", session_id="s")
     for tool in reversed(tools):
         sends = db.journal.finish_tool(tool, result(tool, tool.name)).sends
@@ -66,7 +66,7 @@ def test_the_history_has_the_calls_and_results_of_a_run_in_their_order(db: RunDa
     assert list(db.journal.history(now, 1)) == db.queries.transcript(last.run_id)
 
 
-def test_the_history_has_large_texts_whole(db: RunDatabase) -> None:
+def test_history_has_large_texts(db: RunDatabase) -> None:
     large = "x" * 100_000
     ended(db, large)
     assert db.journal.history(db.turn(session_id="s"), 1) == conversation(large)
@@ -79,7 +79,7 @@ def names(events: list[Event]) -> list[str]:
     return [f"{event.event} {event.name}".strip() for event in events]
 
 
-def test_the_events_of_a_run_are_its_story_in_the_order_of_time(db: RunDatabase) -> None:
+def test_events_of_a_run_are_in_the_order_of_time(db: RunDatabase) -> None:
     good, bad = db.tools("good", "bad")
     db.journal.finish_tool(good, result(good))
     (send,) = db.journal.finish_tool(bad, result(bad), {"type": "raised", "message": "no"}).sends
@@ -95,7 +95,7 @@ def test_the_events_of_a_run_are_its_story_in_the_order_of_time(db: RunDatabase)
     assert [event.error for event in events if event.event == "ToolCallError"] == [{"type": "raised", "message": "no"}]  # fmt: skip
 
 
-def test_a_tool_that_came_through_after_its_worker_died_has_completed(db: RunDatabase) -> None:
+def test_tool_that_succeeded_after_a_crash_has_completed(db: RunDatabase) -> None:
     (tool,) = db.tools("a")
     db.expire(tool.step_id)
     db.journal.release_expired(10)
@@ -105,7 +105,7 @@ def test_a_tool_that_came_through_after_its_worker_died_has_completed(db: RunDat
     assert (event.event, event.attempt) == ("ToolCallCompleted", 2)
 
 
-def test_a_tool_whose_worker_died_each_time_has_failed(db: RunDatabase) -> None:
+def test_tool_whose_worker_died_each_time_has_failed(db: RunDatabase) -> None:
     (tool,) = db.tools("a")
     db.journal.finish_tool(tool, result(tool), {"type": "LeaseExpired", "message": "died"}, step_status="dead")  # fmt: skip
     assert "ToolCallError a" in names(db.queries.events(tool.run_id))
@@ -114,7 +114,7 @@ def test_a_tool_whose_worker_died_each_time_has_failed(db: RunDatabase) -> None:
 @pytest.mark.parametrize(
     ("end", "last"), [("cancel", "RunCancelled"), ("fail", "RunError"), ("none", "ModelCallStarted")]
 )
-def test_the_last_event_says_how_a_run_ended(db: RunDatabase, end: str, last: str) -> None:
+def test_last_event_is_the_end_of_the_run(db: RunDatabase, end: str, last: str) -> None:
     turn = db.turn()
     if end == "cancel":
         db.journal.cancel(turn.run_id)
@@ -123,7 +123,7 @@ def test_the_last_event_says_how_a_run_ended(db: RunDatabase, end: str, last: st
     assert db.queries.events(turn.run_id)[-1].event == last
 
 
-def test_a_run_that_nobody_has_claimed_has_no_events(db: RunDatabase) -> None:
+def test_unclaimed_run_has_no_events(db: RunDatabase) -> None:
     assert db.queries.events(db.submit().run_id) == []
 
 
@@ -168,7 +168,7 @@ def test_an_event_keeps_its_number_when_the_run_is_retried(db: RunDatabase) -> N
 # Lists.
 
 
-def test_runs_are_listed_newest_first_with_what_was_asked(db: RunDatabase) -> None:
+def test_runs_are_listed_newest_first_with_their_input(db: RunDatabase) -> None:
     runs = [db.submit(text, agent=agent, session_id="s").run_id for text, agent in (("one", "a"), ("two", "b"))]  # fmt: skip
     db.journal.cancel(runs[0])
     assert [(listed.run.id, listed.asked) for listed in db.queries.runs()] == [(runs[1], "two"), (runs[0], "one")]  # fmt: skip
@@ -178,7 +178,7 @@ def test_runs_are_listed_newest_first_with_what_was_asked(db: RunDatabase) -> No
     assert db.queries.runs(session_id="t") == []
 
 
-def test_an_output_is_the_run_as_its_caller_sees_it(db: RunDatabase) -> None:
+def test_output_has_the_answer_of_a_run(db: RunDatabase) -> None:
     turn = ended(db, "hi")
     seen = output(db.queries.run(turn.run_id))
     assert (seen.run_id, seen.agent, seen.status, seen.content, seen.reason, seen.usage, seen.turns) == (
@@ -186,7 +186,7 @@ def test_an_output_is_the_run_as_its_caller_sees_it(db: RunDatabase) -> None:
     )  # fmt: skip
 
 
-def test_a_queue_counts_what_could_be_carried_now(db: RunDatabase) -> None:
+def test_queues_count_ready_steps(db: RunDatabase) -> None:
     db.submit()
     db.submit(not_before="2100-01-01T00:00:00Z")
     db.turn()

@@ -802,7 +802,7 @@ def counting_pool(db_url: str) -> Iterator[CountingPool]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if EXAMPLES else 300)
-def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
+def test_invariants_hold_in_any_order_and_every_run_ends(
     counting_pool: CountingPool, servers: LocalServers
 ) -> None:
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
@@ -830,7 +830,7 @@ def test_whatever_happens_in_whatever_order_nothing_breaks_and_every_run_ends(
 
 
 @pytest.mark.parametrize("kind", ["turn", "tool"])
-def test_a_message_for_the_wrong_task_claims_nothing(db: RunDatabase, kind: str) -> None:
+def test_message_for_the_wrong_task_claims_nothing(db: RunDatabase, kind: str) -> None:
     """Else a tool's step becomes a turn that asks the model, and a `once` tool is carried again after a crash."""
     turn = claimed(db.submit().send)
     (tool,) = db.fan_out("a", agent="b").sends
@@ -841,7 +841,7 @@ def test_a_message_for_the_wrong_task_claims_nothing(db: RunDatabase, kind: str)
             assert db.journal.claim_tool(turn.run_id, turn.step_id, 0) is None
 
 
-def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_call(db: RunDatabase) -> None:
+def test_confirmation_is_not_an_answer_to_a_resolution(db: RunDatabase) -> None:
     turn = db.turn()
     policy = Policy(needs=WaitsFor.CONFIRMATION, on_unknown="ask")
     (call,) = asking("pay").tool_calls
@@ -855,14 +855,14 @@ def test_who_was_asked_for_a_confirmation_says_nothing_to_what_became_of_the_cal
         stale.reject("no")
 
 
-def test_a_child_that_its_parent_forgot_when_it_was_sent_again_is_an_orphan(db: RunDatabase) -> None:
+def test_child_of_a_retried_parent_is_an_orphan(db: RunDatabase) -> None:
     parent, child = _delegation(db)
     db.journal._stop(parent.run_id, {"status": "failed", "reason": "nobody_answered", "error": ERROR})
     assert db.journal.retry_run(parent.run_id)
     assert db.journal.orphans(10) == [child.run_id]
 
 
-def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(db: RunDatabase) -> None:
+def test_child_that_is_delegated_during_a_resume_continues(db: RunDatabase) -> None:
     """A pool that lets a turn under way delegate in front of the resume."""
     turn = db.turn()
     db.journal.pause(turn.run_id)
@@ -883,7 +883,7 @@ def test_a_child_that_is_delegated_while_its_parent_is_resumed_goes_on(db: RunDa
     assert db.sql("SELECT agent FROM agno.run WHERE paused_at IS NOT NULL") == []
 
 
-def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(db: RunDatabase) -> None:
+def test_deadline_of_a_retried_run_counts_from_the_retry(db: RunDatabase) -> None:
     turn = db.turn()
     db.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
     db.sql("UPDATE agno.run SET created_at = created_at - interval '1 hour'")
@@ -894,7 +894,7 @@ def test_the_deadline_of_a_run_that_is_sent_again_counts_from_then(db: RunDataba
     assert deadline_at > db.journal.now()
 
 
-def test_a_fork_can_be_forked_from_a_call_that_it_took_over(db: RunDatabase) -> None:
+def test_fork_can_be_forked_at_a_copied_call(db: RunDatabase) -> None:
     one, two = db.tools("a", "b")
     for tool in (one, two):
         tool_calls.finish(_engine(db), tool, None, ToolOutcome("ok"))

@@ -24,7 +24,7 @@ from tests.database import RunDatabase, unknown_id
 SOON = utc(datetime.now(UTC) + timedelta(hours=1))
 
 
-def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_owed(db: RunDatabase) -> None:
+def test_submit_stores_run_message_turn_and_outbox_row(db: RunDatabase) -> None:
     submitted = db.submit(
         "hi", session_id="s", user_id="u", idempotency_key="k", metadata={"a": None}, priority=3
     )
@@ -42,7 +42,7 @@ def test_a_submit_leaves_a_run_its_first_message_its_first_turn_and_a_message_ow
 
 
 @pytest.mark.parametrize("known", ["id", "idempotency_key"])
-def test_a_repeated_submit_finds_the_run_that_exists_and_changes_nothing(db: RunDatabase, known: str) -> None:
+def test_repeated_submit_returns_the_existing_run(db: RunDatabase, known: str) -> None:
     same: dict[str, Any] = {known: unknown_id()}
     first = db.submit("first", **same)
     with db.unchanged():
@@ -50,23 +50,21 @@ def test_a_repeated_submit_finds_the_run_that_exists_and_changes_nothing(db: Run
     assert (again.run_id, again.created, again.send) == (first.run_id, False, None)
 
 
-def test_a_repeated_submit_finds_also_a_run_that_has_ended(db: RunDatabase) -> None:
+def test_repeated_submit_returns_an_ended_run(db: RunDatabase) -> None:
     first = db.submit(idempotency_key="k")
     db.journal.cancel(first.run_id)
     with db.unchanged():
         assert db.submit(idempotency_key="k").run_id == first.run_id
 
 
-def test_different_agents_may_share_a_key_and_no_key_is_no_key(db: RunDatabase) -> None:
+def test_agents_may_share_a_key_and_runs_without_a_key_are_new(db: RunDatabase) -> None:
     runs = [db.submit(agent=agent, idempotency_key="k").run_id for agent in ("echo", "writer")]
     runs += [db.submit().run_id for _ in range(2)]
     assert len(set(runs)) == 4
 
 
 @pytest.mark.parametrize("known", ["id", "idempotency_key"])
-def test_of_two_submits_at_once_with_the_same_key_one_makes_the_run_and_both_get_it(
-    db: RunDatabase, known: str
-) -> None:
+def test_concurrent_submits_with_one_key_return_one_run(db: RunDatabase, known: str) -> None:
     same: dict[str, Any] = {known: unknown_id()}
     with db.transaction() as one, db.transaction() as two:
         first = db.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", **same)
@@ -80,7 +78,7 @@ def test_of_two_submits_at_once_with_the_same_key_one_makes_the_run_and_both_get
     assert (db.count("run"), db.count("step"), db.count("outbox"), db.count("message")) == (1, 1, 1, 1)  # fmt: skip
 
 
-def test_a_submit_that_waited_for_one_that_was_rolled_back_makes_the_run(db: RunDatabase) -> None:
+def test_submit_stores_the_run_when_a_concurrent_one_is_rolled_back(db: RunDatabase) -> None:
     with db.transaction() as one, db.transaction() as two:
         db.journal_of("", one).submit(user("hi"), agent="echo", queue="agents", idempotency_key="k")
         second = two.begin(
@@ -95,7 +93,7 @@ def test_a_submit_that_waited_for_one_that_was_rolled_back_makes_the_run(db: Run
     assert db.count("run") == 1
 
 
-def test_a_run_for_later_owes_no_message_now(db: RunDatabase) -> None:
+def test_run_with_a_timer_has_no_pending_message(db: RunDatabase) -> None:
     submitted = db.submit(not_before=SOON)
     assert submitted.created
     assert submitted.send is None
@@ -104,21 +102,19 @@ def test_a_run_for_later_owes_no_message_now(db: RunDatabase) -> None:
     assert (step.sent_at, utc(step.not_before)) == (None, SOON)
 
 
-def test_a_run_without_an_agent_is_refused_and_nothing_is_stored(db: RunDatabase) -> None:
+def test_submit_without_an_agent_is_refused(db: RunDatabase) -> None:
     with db.unchanged(), pytest.raises(InvalidInput, match="agent is empty"):
         db.submit(agent="")
 
 
 @pytest.mark.parametrize("option", ["idempotency_key", "session_id"])
-def test_a_key_that_no_index_has_room_for_is_the_callers_mistake_and_no_outage(
-    db: RunDatabase, option: str
-) -> None:
+def test_too_large_key_is_invalid_input(db: RunDatabase, option: str) -> None:
     with db.unchanged(), pytest.raises(InvalidInput, match="too large for Postgres"):
         db.submit(**{option: secrets.token_hex(5000)})
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0198c0de-0000-7000-8000-00000000000", "' OR true --", "\0", "\ud800"])  # fmt: skip
-def test_text_that_is_no_id_is_a_run_that_does_not_exist(db: RunDatabase, text: str) -> None:
+def test_invalid_id_is_run_not_found(db: RunDatabase, text: str) -> None:
     db.submit()
     for look in (db.queries.run, db.queries.steps, db.queries.transcript, db.queries.events):
         with pytest.raises(RunNotFound, match="is not a run id"):
@@ -128,7 +124,7 @@ def test_text_that_is_no_id_is_a_run_that_does_not_exist(db: RunDatabase, text: 
 
 
 @pytest.mark.parametrize("given", ["0198C0DE-0000-7000-8000-000000000000", "{0198c0de-0000-7000-8000-000000000000}", "0198c0de000070008000000000000000"])  # fmt: skip
-def test_an_id_in_any_spelling_is_the_same_id(given: str) -> None:
+def test_id_in_any_spelling_is_the_same(given: str) -> None:
     assert known_id(given) == "0198c0de-0000-7000-8000-000000000000"
 
 
@@ -152,7 +148,7 @@ def submit_in_sql(caller: Connection, arguments: str, *values: Any) -> str:
     return str(row["id"])
 
 
-def test_sql_needs_no_more_than_an_agent_and_an_input(db: RunDatabase, caller: Connection) -> None:
+def test_sql_submit_needs_an_agent_and_an_input(db: RunDatabase, caller: Connection) -> None:
     run_id = submit_in_sql(caller, "'echo', 'hi'")
     caller.commit()
     run = db.queries.run(run_id)
@@ -164,7 +160,7 @@ def test_sql_needs_no_more_than_an_agent_and_an_input(db: RunDatabase, caller: C
     assert db.journal.claim_turn(pending.run_id, pending.step_id, 0)
 
 
-def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connection) -> None:
+def test_sql_submit_has_the_options_of_python(db: RunDatabase, caller: Connection) -> None:
     wanted = unknown_id()
     run_id = submit_in_sql(
         caller, "'echo', 'hi', session_id => 's', user_id => 'u', idempotency_key => 'k', metadata => %s, queue => 'slow', id => %s, not_before => %s",
@@ -179,9 +175,7 @@ def test_sql_may_say_everything_that_python_may(db: RunDatabase, caller: Connect
 
 
 @pytest.mark.parametrize("agent", ["''", "NULL", "' '", r"E'\t\n'"])
-def test_sql_without_an_agent_is_an_error_that_says_so(
-    db: RunDatabase, caller: Connection, agent: str
-) -> None:
+def test_sql_submit_without_an_agent_is_an_error(db: RunDatabase, caller: Connection, agent: str) -> None:
     with (
         db.unchanged(),
         pytest.raises(psycopg.errors.InvalidParameterValue, match="Pass the name of an agent"),
@@ -190,9 +184,7 @@ def test_sql_without_an_agent_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize("queue", ["''", "' '", r"E'\t\n'"])
-def test_sql_with_a_queue_that_nobody_can_serve_is_an_error_that_says_so(
-    db: RunDatabase, caller: Connection, queue: str
-) -> None:
+def test_sql_submit_with_an_empty_queue_is_an_error(db: RunDatabase, caller: Connection, queue: str) -> None:
     with (
         db.unchanged(),
         pytest.raises(psycopg.errors.InvalidParameterValue, match="Name a queue, or leave it out"),
@@ -200,14 +192,14 @@ def test_sql_with_a_queue_that_nobody_can_serve_is_an_error_that_says_so(
         submit_in_sql(caller, f"'echo', 'hi', queue => {queue}")
 
 
-def test_sql_with_no_queue_means_that_of_the_agents(db: RunDatabase, caller: Connection) -> None:
+def test_sql_submit_without_a_queue_uses_the_agents_queue(db: RunDatabase, caller: Connection) -> None:
     run_id = submit_in_sql(caller, "'echo', 'hi', queue => NULL")
     caller.commit()
     assert db.run(run_id)["queue"] == "agents"
 
 
 @pytest.mark.parametrize("queue", [None, "urgent"])
-def test_submit_uses_the_queue_that_the_agent_s_workers_registered(
+def test_submit_uses_the_registered_queue_of_the_agent(
     db: RunDatabase, caller: Connection, queue: str | None
 ) -> None:
     run_id = submit_in_sql(caller, "'researcher', 'hi', queue => %s", queue)
@@ -217,9 +209,7 @@ def test_submit_uses_the_queue_that_the_agent_s_workers_registered(
     assert [db.run(each)["queue"] for each in (run_id, submitted.run_id)] == [queue or "research"] * 2
 
 
-def test_submit_for_an_agent_that_no_worker_registered_is_refused(
-    db: RunDatabase, caller: Connection
-) -> None:
+def test_submit_for_an_unknown_agent_is_refused(db: RunDatabase, caller: Connection) -> None:
     with db.unchanged():
         with pytest.raises(psycopg.errors.UndefinedObject, match="Registered: echo, researcher"):
             submit_in_sql(caller, "'reseacher', 'hi'")
@@ -229,22 +219,20 @@ def test_submit_for_an_agent_that_no_worker_registered_is_refused(
     assert db.run(db.database.submissions.submit(allowed).run_id)["queue"] == "agents"
 
 
-def test_a_submit_in_sql_dies_with_the_callers_transaction(db: RunDatabase, caller: Connection) -> None:
+def test_sql_submit_is_rolled_back_with_its_transaction(db: RunDatabase, caller: Connection) -> None:
     with db.unchanged():
         submit_in_sql(caller, "'echo', 'hi', idempotency_key => 'k'")
         caller.rollback()
 
 
-def test_a_submit_in_sql_with_a_key_that_is_known_gives_the_run_that_exists(
-    db: RunDatabase, caller: Connection
-) -> None:
+def test_sql_submit_with_a_known_key_returns_the_existing_run(db: RunDatabase, caller: Connection) -> None:
     first = db.submit(idempotency_key="k")
     with db.unchanged():
         assert submit_in_sql(caller, "'echo', 'other', idempotency_key => 'k'") == first.run_id
         caller.commit()
 
 
-def test_the_keeper_hears_of_a_submit_in_sql_when_it_commits(db: RunDatabase, caller: Connection) -> None:
+def test_keeper_is_notified_when_a_sql_submit_commits(db: RunDatabase, caller: Connection) -> None:
     listener = db.pool.dedicated()
     try:
         listener.execute("LISTEN agno_outbox")
