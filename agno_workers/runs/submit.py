@@ -35,9 +35,7 @@ class Submissions(Repository):
         except (psycopg.errors.NoDataFound, psycopg.errors.InvalidParameterValue) as error:
             raise InvalidInput(str(error.diag.message_primary), agent=request.agent) from error
         signal("submit.committed")
-        send = None
-        if row["due"]:
-            send = convert(row | {"generation": 0}, StepMessage)
+        send = convert(row | {"generation": 0}, StepMessage) if row["due"] else None
         return Submitted(row["run_id"], row["created"], send)
 
     def wake_keeper(self) -> None:

@@ -273,7 +273,7 @@ def test_the_runs_of_a_batch_can_be_listed_alone(client: Client, services: Servi
 
 
 def test_unknown_batch_is_an_error(client: Client) -> None:
-    with pytest.raises(RunNotFound, match="no batch"):
+    with pytest.raises(RunNotFound, match="is not in this database"):
         client.batches.get(str(uuid.uuid4())).progress()
     with pytest.raises(RunNotFound, match="is not a batch id"):
         client.batches.get("batch-1")

@@ -807,7 +807,7 @@ def test_invariants_hold_in_any_order_and_every_run_ends(
 ) -> None:
     streams = Streams(redis.Redis.from_url(servers.redis_url), max_events=10, ttl_s=60)
     how = settings(
-        max_examples=EXAMPLES or 80,
+        max_examples=EXAMPLES or 100,
         stateful_step_count=60,
         derandomize=not EXAMPLES,
         database=None,
