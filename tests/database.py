@@ -1,4 +1,4 @@
-"""One database for all tests of the journal, emptied for each, and runs in the middle of their lives to try things on."""
+"""One database for all tests of the run store, emptied for each test, and helpers that prepare runs in any state."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STATEMENTS = {f"{file}.{name}": text for file in SQL_FILES for name, text in sta
 
 
 class AllRepositories:
-    """All that runs do in Postgres behind one name, in short forms that tests use."""
+    """The repositories of runs behind one name, with short forms for tests."""
 
     def __init__(self, pool: Pool, worker: str, **numbers: Any) -> None:
         self.worker = worker
@@ -99,7 +99,7 @@ class AllRepositories:
 
 
 class RunDatabase:
-    """The database, and what tests do to it. `journal` is the one of worker `w1`."""
+    """The database of a test. `journal` is that of worker `w1`."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -107,7 +107,7 @@ class RunDatabase:
         self.journal = self.journal_of("w1")
 
     def journal_of(self, worker: str, pool: Pool | None = None, **changed: Any) -> AllRepositories:
-        """The journal as another worker has it; `pool` may be an open Transaction."""
+        """Return the journal of another worker; `pool` may be an open Transaction."""
         numbers = {
             "inline_max_bytes": INLINE_MAX_BYTES,
             "lease_s": 60.0,
@@ -124,7 +124,7 @@ class RunDatabase:
         return self.pool.run(statement, params)
 
     def value(self, statement: str, **params: Any) -> Any:
-        """The one value of the one row."""
+        """Return the one value of the one row."""
         ((value,),) = (row.values() for row in self.sql(statement, **params))
         return value
 
@@ -140,12 +140,12 @@ class RunDatabase:
         return row
 
     def empty(self) -> None:
-        """DELETE, since to TRUNCATE so many tables takes longer than most tests."""
+        """Delete all rows; TRUNCATE of so many tables takes longer than most tests."""
         with self.pool.connection() as connection:
             connection.execute("; ".join(f"DELETE FROM {table}" for table in reversed(TABLES)).encode())
 
     def everything(self) -> dict[str, list[Any]]:
-        """The whole database."""
+        """Return all rows of the database."""
         return {
             table: [row["row"] for row in self.sql(f"SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text")]
             for table in TABLES
@@ -153,18 +153,18 @@ class RunDatabase:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Whatever happens inside leaves every row as it was."""
+        """Assert that the block changes no row."""
         before = self.everything()
         yield
         assert self.everything() == before
 
-    # Runs in the middle of their lives.
+    # Runs in several states.
 
     def submit(self, text: str = "hi", agent: str = "echo", **options: Any) -> Submitted:
         return self.journal.submit(user(text), agent=agent, queue="agents", **options)
 
     def turn(self, **options: Any) -> ClaimedStep:
-        """A new run whose first turn was sent and is under way, carried by w1."""
+        """Submit a run, and claim its first turn for w1."""
         submitted = self.submit(**options)
         assert submitted.send is not None
         assert submitted.send.outbox_id is not None
@@ -172,7 +172,7 @@ class RunDatabase:
         return claimed(self.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0))
 
     def fan_out(self, *names: str, effect: Effect = Effect.AT_LEAST_ONCE, **options: Any) -> CommitResult:
-        """A new run that waits for these tools; none is claimed yet."""
+        """Submit a run that waits for these tools; none is claimed yet."""
         turn = self.turn(**options)
         recorded = self.journal.fan_out(
             turn, asking(*names), FEW, tool_steps(*names, effect=effect), "agents"
@@ -181,19 +181,19 @@ class RunDatabase:
         return recorded  # fmt: skip
 
     def tools(self, *names: str, effect: Effect = Effect.AT_LEAST_ONCE, **options: Any) -> list[ClaimedStep]:
-        """A new run whose tools were all sent and are under way, carried by w1."""
+        """Submit a run that waits for these tools, and claim them all for w1."""
         sends = self.fan_out(*names, effect=effect, **options).sends
         self.journal.published([send.outbox_id for send in sends if send.outbox_id is not None])
         return [claimed(self.journal.claim_tool(send.run_id, send.step_id, 0)) for send in sends]
 
     def expire(self, step_id: str) -> None:
-        """The lease runs out now."""
+        """Expire the lease of a step now."""
         expired = "UPDATE agno.step SET lease_until = clock_timestamp() WHERE id = %(step_id)s AND status = 'running'"
         self.sql(expired, step_id=step_id)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """A connection with an open transaction, rolled back at the end if nobody committed it."""
+        """Yield a connection with an open transaction, which is rolled back unless it was committed."""
         transaction = Transaction(self.pool)
         try:
             yield transaction
@@ -201,7 +201,7 @@ class RunDatabase:
             transaction.close()
 
     def waits(self, future: Future[Any], transaction: Transaction) -> bool:
-        """True once the transaction waits for another's lock, False once the call in it is over."""
+        """Return True once the transaction waits for a lock, False once its call has ended."""
         while not future.done():
             if self.value("SELECT cardinality(pg_blocking_pids(%(pid)s))", pid=transaction.pid):
                 return True
@@ -210,7 +210,7 @@ class RunDatabase:
 
 
 class Transaction(Pool):
-    """An open transaction in the place of a pool: what a journal does in it takes effect with `commit`."""
+    """An open transaction in place of a pool; `commit` commits the calls of a journal on it."""
 
     def __init__(self, pool: Pool) -> None:
         self._begun = pool.dedicated()
@@ -226,11 +226,11 @@ class Transaction(Pool):
         yield self._begun
 
     def begin(self, call: Callable[[], T]) -> Future[T]:
-        """Start a call on this connection, which may have to wait for another's lock."""
+        """Start a call on this connection, which may wait for a lock."""
         return self._threads.submit(call)
 
     def begin_and_commit(self, call: Callable[[], T]) -> Future[T]:
-        """As `begin`, with the commit right behind it."""
+        """Start a call and commit after it."""
 
         def whole() -> T:
             value = call()
@@ -251,7 +251,7 @@ class Transaction(Pool):
 
 
 class CountingPool(Pool):
-    """Counts how often each named statement ran, whoever runs it, and each function of the database."""
+    """A pool that counts the executions of each named statement and each function of the database."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, size=1, timeout_s=10, statement_timeout_s=30)
@@ -280,13 +280,13 @@ class CountingPool(Pool):
             yield connection
 
     def functions(self) -> set[str]:
-        """The functions of the database that ran."""
+        """Return the names of the functions that ran."""
         self.run("SELECT pg_stat_force_next_flush()")
         return {row["funcname"] for row in self.run("SELECT funcname FROM pg_stat_user_functions")}
 
 
 def on_pool(pool: Pool, worker: str = "w1", **changed: Any) -> Database:
-    """The database of a test, on a pool that the test looks into."""
+    """Return a Database on the pool of a test."""
     numbers = RunNumbers(lease_s=60.0, publish_after_s=0.0, turn_attempts=3)
     database = Database(pool.url, worker=worker, numbers=numbers, **changed)
     database.pool = pool

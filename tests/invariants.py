@@ -1,4 +1,4 @@
-"""What holds after every test, whatever was killed, flushed or sent twice: nothing is left over, and the sums are right."""
+"""Invariants that hold after every test, also after kills, flushes and duplicate messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 _SETTLES_IN_S = 20.0
 
-# What no transaction may break, in the middle of everything: each gives a row for each violation, as below. The proof by
-# a model (integration/runs/test_state_machine.py) asks after every transaction, `hold` at the end of a test.
+# Invariants that every transaction keeps: each statement returns a row per violation, as below. The state machine
+# (integration/runs/test_state_machine.py) checks them after every transaction, `hold` at the end of a test.
 ALWAYS = {
     "nothing will ever move this run: it is open, and none of its steps is": """
         SELECT r.id, r.agent, r.status FROM agno.run r

@@ -1,4 +1,4 @@
-"""Messages as they lie in Redis, and what a quarantine makes of bad ones."""
+"""Messages as they are stored in Redis, and the rows of the quarantine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Message = dict[str, Any]
 
 
 def message(task: str = "plain.same", body: Any = None, **ids: Any) -> Message:
-    """As Celery puts it into Redis."""
+    """Return a message as Celery stores it in Redis."""
     task_id = ids.get("id", str(uuid.uuid4()))
     return {
         "body": encoded([["x"], {}, NOTHING_AFTER] if body is None else body),
@@ -41,7 +41,7 @@ def encoded(body: Any) -> str:
 
 
 def decoded(body: str) -> Any:
-    """What is in a body; None where nothing can be read."""
+    """Return the decoded body, or None for an unreadable one."""
     try:
         return json.loads(base64.b64decode(body))
     except ValueError:
@@ -49,7 +49,7 @@ def decoded(body: str) -> Any:
 
 
 class Quarantined:
-    """What the quarantine holds."""
+    """The rows of the quarantine."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
@@ -59,6 +59,6 @@ class Quarantined:
             return connection.execute("SELECT * FROM agno.quarantine ORDER BY id").fetchall()
 
     def reasons(self, count: int) -> list[str]:
-        """Of the first so many rows, which are waited for."""
+        """Wait for so many rows, and return their reasons."""
         invariants.until(lambda: len(self()) >= count)
         return [row["reason"] for row in self()]

@@ -1,4 +1,4 @@
-"""For AGNO_IMPORTS: a worker that dies whenever it looks at a document whose name has `poison` in it."""
+"""For AGNO_IMPORTS: a worker that dies when it reads a document with `poison` in its name."""
 
 from __future__ import annotations
 

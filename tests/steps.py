@@ -1,4 +1,4 @@
-"""Carrying the steps of a run by hand, where no worker is wanted."""
+"""Execute the steps of a run without a worker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def first_step(look: RunQueries, run_id: str) -> StepMessage:
 
 
 def execute_step(engine: Engine, step: StepMessage) -> CommitResult:
-    """Carry one step."""
-    carrying = run_turn if step.kind == "turn" else run_tool
-    return carrying(engine, step.run_id, step.step_id, step.generation)
+    """Execute one step."""
+    execute = run_turn if step.kind == "turn" else run_tool
+    return execute(engine, step.run_id, step.step_id, step.generation)
 
 
 def execute_run(engine: Engine, step: StepMessage) -> None:
-    """Carry a step and all that follows from it, one after another."""
+    """Execute a step and all that follow from it, one after another."""
     todo = [step]
     while todo:
         todo += execute_step(engine, todo.pop(0)).sends

@@ -1,4 +1,4 @@
-"""A plain task that asks for a retry. Only workers import this."""
+"""A plain Celery task that retries. Only workers import this."""
 
 # mypy: disable-error-code="untyped-decorator"
 

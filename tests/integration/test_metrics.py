@@ -215,7 +215,9 @@ def test_a_thousand_agents_are_no_thousand_time_series(db: RunDatabase, here: Se
     assert told("agno_open_runs", agent="a59", status="queued") == 2
 
 
-def test_names_are_as_prometheus_wants_them_and_say_no_id_and_no_text(db: RunDatabase, here: Settings) -> None:
+def test_names_are_as_prometheus_wants_them_and_say_no_id_and_no_text(
+    db: RunDatabase, here: Settings
+) -> None:
     db.journal.fail(db.turn(user_id="customer 17"), ERROR, "model_rejected")
     db.fan_out("a")
     Quarantine(db.pool).store(bad("unsigned"))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agno_workers.signals import SIGNALS
-from tests.acceptance.matrix.cells import CELLS, Cell
 from tests.acceptance.matrix.cases import ALL
+from tests.acceptance.matrix.cells import CELLS, Cell
 
 PAGE = Path(__file__).parents[3] / "docs" / "crash_matrix.md"
 MATRIX = "acceptance/test_crash_matrix.py"

@@ -1,4 +1,4 @@
-"""An engine on a real database, with agents of the test's own, whose models say what they are told to say."""
+"""An engine on a real database, with agents whose models give scripted replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 class ScriptedReplies:
-    """A model that gives the next of `turns` each time it is asked, the last one again and again; `asked` is what it heard."""
+    """A model that returns `turns` one by one, and then the last one again; `asked` are its requests."""
 
     def __init__(self, *turns: Turn | Callable[[], Turn]) -> None:
         self.asked: list[ModelRequest] = []
@@ -47,7 +47,7 @@ class ScriptedReplies:
 
 
 class CountedPool(Pool):
-    """A pool that remembers the names of the statements it ran."""
+    """A pool that records the names of its statements."""
 
     ran: list[str]
 
@@ -57,7 +57,7 @@ class CountedPool(Pool):
 
 
 class Scenario:
-    """The stage: an engine for these agents, and runs that are carried to their end by this test."""
+    """An engine for the test's agents, and runs whose steps the test executes."""
 
     def __init__(self, db: RunDatabase, pool: CountedPool, streams: Streams) -> None:
         self.db = db
@@ -80,18 +80,18 @@ class Scenario:
         )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:
-        """A new run; its first turn."""
+        """Submit a run, and return its first turn."""
         message = user(*content or ("hi",))
         return claimed(self.db.journal.submit(message, agent=agent, queue="agents", **options).send)
 
     def run(self, agent: Agent, *content: str | AnyPart, **options: Any) -> Run:
-        """A run of this agent, carried to its end."""
+        """Submit a run of this agent, and execute it to its end."""
         step = self.submit(agent.name, *content, **options)
         execute_run(self.engine(agent), step)
         return self.queries.run(step.run_id)
 
     def execute_pending(self, engine: Engine, run_id: str) -> Run:
-        """Carry all that a run is owed, as the keeper would have it sent, until there is no more."""
+        """Execute all pending steps of a run until there are no more."""
         while sends := self.db.journal.pending(run_id):
             for send in sends:
                 assert send.outbox_id is not None
@@ -100,11 +100,11 @@ class Scenario:
         return self.queries.run(run_id)
 
     def handle(self, run_id: str) -> RunHandle:
-        """The run from outside, as a Client gives it."""
+        """Return the handle of a run, as a Client does."""
         return RunHandle(run_id, on_pool(self.pool))
 
     def results(self, run_id: str) -> list[str]:
-        """What the tools of a run gave, in the order of the calls."""
+        """Return the tool results of a run, in the order of the calls."""
         return [
             part.content
             for message in self.queries.transcript(run_id)
@@ -116,7 +116,7 @@ class Scenario:
         return self.queries.transcript(run.id)
 
     def let_time_pass(self) -> None:
-        """Until every step that is to be tried later may be tried."""
+        """Make all timers due."""
         self.db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
 
 

@@ -92,9 +92,7 @@ def test_failed_runs_are_listed_once_although_they_fail_again(db: RunDatabase, d
 
 def test_delegated_runs_are_counted_separately(db: RunDatabase, dead: DeadLetters) -> None:
     parent, child = failed(db), failed(db)
-    db.sql(
-        "UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child
-    )
+    db.sql("UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child)
     found = dead.retryable(Which())
     assert (found.runs, found.delegated) == (1, 1)
     assert list(dead.failed(Which())) == [parent]
