@@ -1,6 +1,6 @@
-"""Flower's settings, in the form that it reads: to look at workers and tasks, and to change nothing.
+"""Flower's settings: read-only pages of workers and tasks.
 
-FLOWER_BASIC_AUTH=user:password lets that user in; without it a password is made up at each start and written to
+FLOWER_BASIC_AUTH=user:password lets that user in; without it each start makes a password and writes it to
 the log. FLOWER_ADDRESS and FLOWER_PORT default to 127.0.0.1 and 5555. FLOWER_ENABLE_EVENTS=false keeps workers from
 sending task events: cheaper under load, and the page of tasks stays empty.
 """
@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 
-read_only = True  # no shutdown, no revoke, no sending of tasks, whoever is signed in
+read_only = True  # no shutdown, no revoke, no sending of tasks, for any user
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", "5555"))
 max_tasks = 10_000
@@ -22,7 +22,7 @@ if not basic_auth:
 
 
 def format_task(task):
-    """What callers and users' own tasks hand over stays off the pages; our steps carry ids only."""
+    """Hide the arguments and results of tasks on the pages, except those of our steps, which are only ids."""
     if task.name not in ("agno.turn", "agno.tool"):
         task.args = task.kwargs = task.result = "(not shown)"
     return task

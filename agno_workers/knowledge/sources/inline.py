@@ -41,7 +41,7 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
     """Return the one document. Raises InvalidInput at once for a blank text."""
     asked = spec.read(Text, given, "the description of a text")
     if not asked.text.strip():
-        raise InvalidInput("the text of a document is empty: hand in a text with words.")
+        raise InvalidInput("the text of a document is empty: pass a text with words.")
     content = asked.text.encode(errors="replace")
     digest = hashlib.sha256(content).hexdigest()
     return iter(

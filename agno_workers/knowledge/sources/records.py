@@ -45,7 +45,9 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:  # noqa: 
     if source.text is None:
         if source.bytes > MAX_TEXT_BYTES:
             raise too_large(source.uri, MAX_TEXT_BYTES)
-        what = "has no text with it and can't be fetched alone: hand in the text, or ingest its query or API again."
+        what = (
+            "has no text with it and can't be fetched alone: pass the text, or ingest its query or API again."
+        )
         raise rejected(source.uri, what, "invalid")
     content = source.text.encode("utf-8", "replace")
     if len(content) > max_bytes:

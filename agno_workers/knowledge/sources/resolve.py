@@ -122,6 +122,6 @@ def _advice(given: object) -> str:
     hint = (
         f"Did you mean {near[0]}:?"
         if near
-        else "Hand in a text as {'text': ...}, and a path without `:` before its first `/`."
+        else "Pass a text as {'text': ...}, and a path without `:` before its first `/`."
     )
     return f"{given!r} is not a source ({', '.join(_SCHEMES)} or a path). {hint}"

@@ -59,7 +59,7 @@ UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s,
 WHERE run_id = %(run_id)s;
 
 -- name: clear_vectors_missing
--- Whether vectors may be missing: an ingestion ended early, or an embedding space is building.
+-- Return true when vectors may be missing, since an ingestion ended early, or an embedding space is building.
 WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
 SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
 
@@ -277,7 +277,7 @@ spaces AS (
 UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
 
 -- name: has_changed
--- Whether the ingestion changed anything that a search can see.
+-- Return true when the ingestion changed anything that a search can see.
 SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
 
 -- name: drop_retired

@@ -36,7 +36,7 @@ def test_description_selects_its_kind(tmp_path: Path) -> None:
     [
         ("ftp://example.com/a", "is not a source"),
         ("htps://example.com/a", r"Did you mean https:\?"),
-        ("text:greeting", "Hand in a text as {'text': ...}"),
+        ("text:greeting", "Pass a text as {'text': ...}"),
         (Source("wiki:page"), "is not a source"),
         ({"text": "  "}, "is empty"),
         ({"text": "Hello.", "titel": "x"}, "did you mean 'title'"),
