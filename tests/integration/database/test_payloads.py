@@ -1,4 +1,4 @@
-"""What is stored comes back as it was: large texts once each, and any text at all, save what Postgres has no room for."""
+"""Stored values are read unchanged: large texts are stored once; only characters that Postgres refuses are replaced."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ values = st.recursive(
 
 
 def mended(value: Any) -> Any:
-    """The same value without NUL and lone surrogates."""
+    """Return the value without NUL and lone surrogates."""
     match value:
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")

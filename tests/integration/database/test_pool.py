@@ -13,7 +13,7 @@ from tests.chaos.proxy import Mode, Network
 
 
 def test_first_call_after_a_long_outage_succeeds(servers: LocalServers) -> None:
-    """psycopg's pool, left alone, would try again 7 s after the outage began, and then 15 s after."""
+    """psycopg's own pool would reconnect 7 s and 15 s after the begin of the outage."""
     folder = parse_qs(urlsplit(servers.database_url).query)["host"][0]
     with Network() as network:
         line = network.proxy(f"{folder}/.s.PGSQL.5432")

@@ -1,4 +1,4 @@
-"""The tables as migrations make them, as SQLAlchemy knows them and as our statements use them are the same tables."""
+"""The tables of the migrations, of SQLAlchemy and of the statements are the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NewDatabase = Callable[[], str]
 
 @pytest.fixture
 def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
-    """Makes empty databases, not migrated."""
+    """Return a function that creates empty databases."""
     names: list[str] = []
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
 
@@ -59,7 +59,7 @@ def new_database(servers: LocalServers) -> Iterator[NewDatabase]:
 
 
 def connect(url: str) -> sa.Connection:
-    """With no schema of ours on the search path, lest Alembic takes it for the one that has no name."""
+    """Connect without our schema on the search path, so that Alembic does not take it for the default one."""
     engine = sa.create_engine(
         sa.engine.make_url(url).set(drivername="postgresql+psycopg"),
         poolclass=sa.pool.NullPool,
@@ -86,7 +86,7 @@ CATALOGUE = {
 def test_migrations_create_the_tables_of_sqlalchemy(
     db_url: str, new_database: NewDatabase, part: str
 ) -> None:
-    """Compared in Postgres's own words: columns with defaults, constraints with their text, indexes with their WHERE."""
+    """Return columns with defaults, constraints and indexes as Postgres prints them."""
     with connect(new_database()) as drawn, connect(db_url) as migrated:
         drawn.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
         metadata.create_all(drawn)
@@ -203,7 +203,7 @@ def test_functions_are_written_again_when_they_change(new_database: NewDatabase)
 
 
 def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDatabase) -> None:
-    """A deploy: the database is migrated while runs of the old code are under way, and new workers execute them."""
+    """A deploy migrates the database while runs of the old code are open; new workers execute them."""
     url = new_database()
     with psycopg.connect(url, autocommit=True) as old:
         old.execute((ROOT / "tests/fixtures/schema_0001.sql").read_bytes())
@@ -229,7 +229,7 @@ def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDat
 
 
 def test_migrations_only_add() -> None:
-    """What goes, goes a release later, once nobody asks for it."""
+    """A later release removes what no code uses any more."""
     later = sorted((ROOT / "agno_workers/database/migrations/versions").glob("*_tables.sql"))[1:]
     for path in later:
         text = path.read_text()
@@ -248,7 +248,7 @@ def test_missing_database_is_unavailable(servers: LocalServers) -> None:
 
 @pytest.mark.parametrize(("file", "name"), STATEMENTS, ids=str)
 def test_postgres_understands_every_statement(db: RunDatabase, file: str, name: str) -> None:
-    """Names of tables, columns and functions, and types, without running anything."""
+    """Prepare each statement: this checks names and types without executing it."""
     places: dict[str, str] = {}
     text = re.sub(r"%\((\w+)\)s", lambda found: places.setdefault(found[1], f"${len(places) + 1}"), statements(file)[name])  # fmt: skip
     with db.pool.connection() as connection, connection.transaction(force_rollback=True):

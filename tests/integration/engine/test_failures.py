@@ -1,4 +1,4 @@
-"""A turn that fails: tried again as often as it may be, then the run fails and says why."""
+"""Failed turns: they are retried, then the run fails with the error."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_rejected_request_fails_the_run_at_once(scenario: Scenario) -> None:
 def carried_until_it_failed(
     scenario: Scenario, engine: Engine, step: StepMessage, tries: int
 ) -> dict[str, Any]:
-    """The error of a run that fails after just so many tries."""
+    """Return the error of a run that fails after exactly so many attempts."""
     for _ in range(tries):
         assert not scenario.queries.run(step.run_id).status.is_terminal
         execute_step(engine, step)
@@ -200,7 +200,7 @@ def test_other_exception_of_a_model_is_a_bug(scenario: Scenario) -> None:
 
 
 def test_turn_is_executed_again_after_an_outage_of_postgres(scenario: Scenario) -> None:
-    """Unavailable goes up: it is no failure of the turn, and no try is used."""
+    """Unavailable is raised: it is not a failure of the turn and uses no attempt."""
     replies = ScriptedReplies(Turn(error=Unavailable("Postgres did not answer")), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=Retry(attempts=1)))
     step = scenario.submit("a")

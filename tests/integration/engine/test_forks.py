@@ -1,4 +1,4 @@
-"""A failed run goes on under its own id (retry); a new one begins in the middle of an old one, which stays as it was (fork)."""
+"""Retry: a failed run continues under its own id. Fork: a new run starts in the middle of an old one, which does not change."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_same_key_returns_the_same_fork(scenario: Scenario) -> None:
 
 
 def given_s(run: Run) -> int:
-    """The time that a run has, from its making to its deadline."""
+    """Return the time from a run's submit to its deadline."""
     assert run.deadline_at is not None
     assert run.created_at is not None
     return round((run.deadline_at - run.created_at).total_seconds())
@@ -261,7 +261,7 @@ def test_fork_that_cannot_begin_is_refused(
 
 
 class Desk:
-    """An agent that lets another one look things up, and then says what it heard; and a run of it that is over."""
+    """A finished run of an agent that delegates and answers with the result."""
 
     def __init__(self, scenario: Scenario, *said: str, limits: Limits | None = None) -> None:
         self.scenario = scenario
@@ -277,7 +277,7 @@ class Desk:
         self.end(self.run_id)
 
     def end(self, run_id: str) -> Run:
-        """Carry a run and those that it delegates to, until nothing is owed any more."""
+        """Execute a run and its child runs until no message is pending."""
         todo = [run_id]
         while todo:
             self.scenario.execute_pending(self.engine, todo[0])

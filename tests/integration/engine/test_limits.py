@@ -1,4 +1,4 @@
-"""Time, money, pauses, deploys and delegations: what bounds a run from outside of its turns."""
+"""Deadlines, costs, pauses, deploys and delegations."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ ASK = Turn(calls=(("member", {"task": "find it"}), ("add", {"a": 1, "b": 2})))
 
 
 def carry_all(scenario: Scenario, engine: Any, run_id: str) -> None:
-    """A run and all that it delegates to."""
+    """Return a run and all runs that it delegates to."""
     for _ in range(5):
         scenario.execute_pending(engine, run_id)
         for child_id in scenario.db.journal.open_children(run_id):

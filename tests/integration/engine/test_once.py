@@ -1,4 +1,4 @@
-"""What follows a crash in the middle of a `once` tool: its hook tells, or a person, or nobody; and tries of other tools."""
+"""A `once` tool after a crash: a hook or a person decides the outcome, or it is unknown. And retries of other tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_ONCE = Retry(attempts=3, first_delay_s=0.0)
 
 
 class Bank:
-    """The outside world: what was paid, and how often anybody asked."""
+    """The outside world: payments, and the number of lookups."""
 
     def __init__(self, *answers: Any) -> None:
         self.paid: list[str] = []
@@ -51,7 +51,7 @@ class Bank:
 
 
 def cut_short(scenario: Scenario, paying: Any) -> tuple[Engine, StepMessage]:
-    """A run whose tool call was claimed by a worker that died, and the keeper has seen it."""
+    """Return a run whose tool call was claimed by a dead worker, after the keeper's round."""
     replies = ScriptedReplies(Turn(calls=(("pay", {"euros": 5}),)), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[paying]))
     (send,) = execute_step(engine, scenario.submit("a")).sends

@@ -1,4 +1,4 @@
-"""Calls that wait for a person: no worker is held, the others go on, and the first answer counts."""
+"""Calls that wait for a person: they hold no worker, other calls continue, and the first answer wins."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PAY, WIRE, SIGN = ("pay", {"euros": 5}), ("wire", {"euros": 5}), ("sign", {"page
 def asking(
     scenario: Scenario, *calls: tuple[str, dict[str, Any]], tools: list[Any] = TOOLS
 ) -> tuple[Engine, str, ScriptedReplies]:
-    """A run whose first turn makes these calls; the second ends it."""
+    """Submit a run whose first turn makes these calls and whose second one ends it."""
     replies = ScriptedReplies(Turn(calls=calls), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=tools))
     step = scenario.submit("a")

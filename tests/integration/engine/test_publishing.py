@@ -1,4 +1,4 @@
-"""What publishing adds to a step: one statement, however many messages, and none where nothing is owed."""
+"""Publishing adds one statement to a step for any number of messages, and none without messages."""
 
 from __future__ import annotations
 

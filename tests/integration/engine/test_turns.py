@@ -1,4 +1,4 @@
-"""A run, turn by turn: what the model is asked, and what follows from what it says."""
+"""Turns: the requests to the model, and the moves after its replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claim: the right to carry a step, for one worker at a time."""
+"""Claims: one worker at a time has the right to execute a step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from agno_workers.core.tool import Effect
 from tests.database import FEW, RunDatabase, asking, claimed, said, tool_steps, unknown_id
 
 Ready = tuple[Callable[[str], object], str, str]
-"""A claim by the worker of that name; the step and the run it is about."""
+"""A claim by a worker, with its step and its run."""
 
 
 @pytest.fixture(params=["turn", "tool"])
 def ready(request: pytest.FixtureRequest, db: RunDatabase) -> Ready:
-    """A step of either kind that nobody has claimed."""
+    """Return a step of either kind that is not claimed."""
     if request.param == "turn":
         submitted = db.submit()
         assert submitted.send is not None

@@ -1,4 +1,4 @@
-"""The invariants and the proof by a model know all there is: whoever adds a table, a word or a transition says there what holds."""
+"""The invariants and the state machine are complete: a new table, status or statement needs an entry in them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENUMS = {
 
 
 def writing() -> set[str]:
-    """Statements by file and name, functions by their name."""
+    """Return statements by file and name, and functions by name."""
     functions = "\n".join(
         path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("functions/*.sql"))
     )

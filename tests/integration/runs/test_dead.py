@@ -1,4 +1,4 @@
-"""Dead letters: what counts as one, which belong together, and the failed runs that may be sent again."""
+"""Dead letters, their groups, and the failed runs that may be retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements that lock several rows, against each other: who is not on the run's own road never waits with locks in hand.
+"""Statements that lock several rows, run against each other: those without a lock on the run never wait while they hold locks.
 
 The plans are those of large tables (no sequential scans), where one statement goes by id and another by key.
 """
@@ -89,6 +89,6 @@ def outbox_ids(sends: Sequence[StepMessage]) -> list[int]:
 
 
 def move_to_the_end(db: RunDatabase, ids: Sequence[int]) -> None:
-    """As a keeper that takes these rows does: to a scan of the table they come last from now on."""
+    """Update the rows as a keeper does, so that a table scan returns them last."""
     for row_id in ids:
         db.sql("UPDATE agno.outbox SET due_at = due_at WHERE id = %(id)s", id=row_id)

@@ -1,4 +1,4 @@
-"""Finish: the first result of a step is recorded with all that follows from it, a later one changes nothing."""
+"""Results: the first result of a step is recorded with its consequences; a later one changes nothing."""
 
 from __future__ import annotations
 

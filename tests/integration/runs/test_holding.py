@@ -1,4 +1,4 @@
-"""While a step is carried: renewed, given back, given up; and cancelled under the hands of who carries it."""
+"""Running steps: renewal, release, end of the lease, and cancel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
 
 def left_s(db: RunDatabase, step_id: str) -> float:
-    """Seconds until the lease runs out."""
+    """Return the seconds until the lease expires."""
     sql = (
         "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 FROM agno.step WHERE id = %(id)s"
     )
@@ -170,7 +170,7 @@ def test_run_with_a_timer_can_be_cancelled(db: RunDatabase) -> None:
 
 @pytest.mark.parametrize("ahead", ["fan_out", "ask_again", "last tool"])
 def test_cancel_ends_the_steps_of_a_concurrent_commit(db: RunDatabase, ahead: str) -> None:
-    """The steps that were written while it waited were not there when its statement began."""
+    """The steps of the concurrent commit were not visible when the statement of the cancel began."""
     (tool,) = db.tools("a")
     turn = db.turn()
     run_id = tool.run_id if ahead == "last tool" else turn.run_id
@@ -198,7 +198,7 @@ def test_cancel_ends_the_steps_of_a_concurrent_commit(db: RunDatabase, ahead: st
 
 
 def test_resume_sends_the_steps_of_a_concurrent_commit(db: RunDatabase) -> None:
-    """What that sent may have met a run that was still paused: then nobody would take it for a while."""
+    """A message that was sent while the run was still paused claims nothing."""
     turn = db.turn()
     db.journal.pause(turn.run_id)
     with db.transaction() as recording, db.transaction() as resuming:

@@ -1,9 +1,9 @@
-"""Every two transactions on the same run, on two connections, one begun before the other has committed.
+"""Every pair of transactions on the same run, on two connections, the second begun before the first has committed.
 
-Whatever meets whatever: nobody deadlocks, and the rows are those of the one after the other, in one order or the other.
-Or of the first alone: what the keeper and the renewal find locked, they leave for their next round.
+No pair deadlocks, and the rows are those of one of the two serial orders; or of the first transaction alone, since the keeper and
+the lease renewal skip locked rows.
 
-The order of locks is run, step, barrier (schema.py). Who takes them:
+The order of locks is run, step, barrier (tables/runs.py). Their holders:
 
     submit (known key)      run
     claim_turn              run, step
@@ -61,19 +61,19 @@ ERROR = {"type": "ModelUnavailable", "message": "busy", "ids": {}}
 
 @dataclass(frozen=True)
 class Stage:
-    """A run in the middle of its life, with all that transactions could be about."""
+    """A run in some state, with the ids for transactions."""
 
     run_id: str
     step: ClaimedStep | StepMessage | ExpiredWait
     other: ClaimedStep | None = None
-    """The other tool of two."""
+    """The other one of two tools."""
     waiting: ExpiredWait | None = None
-    """The step again, where it is one that a person was asked about."""
+    """The step again, when a person was asked about it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Who does it, and where: a journal of a worker on one of the two connections."""
+    """The journal of a worker on one of the two connections."""
 
     db: RunDatabase
     pool: Pool | None
@@ -87,21 +87,21 @@ Act = Callable[[Place], Any]
 
 
 def ready(db: RunDatabase) -> Stage:
-    """A turn that was sent a minute ago and never claimed; its message is owed."""
+    """A turn that was sent a minute ago and never claimed; its message is pending."""
     send = claimed(db.submit(idempotency_key="k").send)
     db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
     return Stage(send.run_id, send)
 
 
 def waiting(db: RunDatabase) -> Stage:
-    """A turn that was given back, and whose time has come."""
+    """A released turn whose timer is due."""
     turn = db.turn(idempotency_key="k")
     db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)
     return Stage(turn.run_id, turn)
 
 
 def late_turn(db: RunDatabase) -> Stage:
-    """A turn under way whose lease ran out; its message was never struck out."""
+    """A running turn with an expired lease and a pending message."""
     send = claimed(db.submit(idempotency_key="k").send)
     turn = claimed(db.journal.claim_turn(send.run_id, send.step_id, 0))
     db.expire(turn.step_id)
@@ -109,7 +109,7 @@ def late_turn(db: RunDatabase) -> Stage:
 
 
 def late_tool(db: RunDatabase) -> Stage:
-    """The last two tools of a fan-out: one whose lease ran out, and one in good order."""
+    """The last two tools of a fan-out, one with an expired lease."""
     tool, other = (
         claimed(db.journal.claim_tool(send.run_id, send.step_id, 0))
         for send in db.fan_out("a", "b", idempotency_key="k").sends
@@ -119,21 +119,21 @@ def late_tool(db: RunDatabase) -> Stage:
 
 
 def paused(db: RunDatabase) -> Stage:
-    """As `ready`, in a run that is paused."""
+    """A ready turn of a paused run."""
     stage = ready(db)
     db.journal.pause(stage.run_id)
     return stage
 
 
 def failed(db: RunDatabase) -> Stage:
-    """A run that has failed with its first turn."""
+    """A run whose first turn failed."""
     turn = db.turn(idempotency_key="k")
     db.journal.fail(turn, ERROR, "refusal", said("no"), FEW)
     return Stage(turn.run_id, turn)
 
 
 def asking(db: RunDatabase) -> Stage:
-    """A call that a person was to allow and did not in time, beside one that is under way."""
+    """A call with an expired confirmation, beside a running one."""
     policy = Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="fail")
     turn, waits, other = two_calls(db, lambda step: ToolStep(step.call, "tools", step.effect, 3, policy))
     db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE id = %(id)s", id=waits)
@@ -142,7 +142,7 @@ def asking(db: RunDatabase) -> Stage:
 
 
 def cut_short(db: RunDatabase) -> Stage:
-    """A `once` tool whose worker died; a person is to find out whether it took effect."""
+    """A `once` tool whose worker died, and that waits for a resolution."""
     turn, paying, other = two_calls(
         db,
         lambda step: ToolStep(step.call, "tools", Effect.ONCE, 3, Policy(on_unknown="ask", within_s=60)),
@@ -153,7 +153,7 @@ def cut_short(db: RunDatabase) -> Stage:
 
 
 def unresolved(db: RunDatabase) -> Stage:
-    """The same, with the person who was asked, and did not answer in time."""
+    """A resolution that was not answered in time."""
     stage = cut_short(db)
     assert isinstance(stage.step, ClaimedStep)
     db.journal.ask_person(stage.step, ERROR)
@@ -163,7 +163,7 @@ def unresolved(db: RunDatabase) -> Stage:
 
 
 def delegating(db: RunDatabase) -> Stage:
-    """A run, over its deadline, that waits for a child and for a tool, both of which are under way."""
+    """A run past its deadline that waits for a running child run and a running tool."""
     turn, _, other = two_calls(
         db,
         lambda step: ToolStep(
@@ -177,7 +177,7 @@ def delegating(db: RunDatabase) -> Stage:
 
 
 def two_calls(db: RunDatabase, made: Callable[[ToolStep], ToolStep]) -> tuple[ClaimedStep, str, ClaimedStep]:
-    """A run with two calls: the id of the first, which is what is `made` of it, and the second, under way."""
+    """Return the id of the first of two calls of a run, prepared by `made`, and the second one, which is running."""
     turn = db.turn(idempotency_key="k")
     one, two = tool_steps("a", "b")
     db.journal.fan_out(turn, asking_for("a", "b"), FEW, [made(one), two], "agents")
@@ -263,7 +263,7 @@ def delegate(at: Place) -> Any:
 
 
 def fail_exhausted(at: Place) -> Any:
-    """The keeper ends a step whose lease ran out; the list that it goes by may be old."""
+    """The keeper ends a step with an expired lease, from a list that may be stale."""
     lost = _hopeless(at.stage.step)
     if lost.kind is StepKind.TURN:
         return at.by("").fail(lost, ERROR, "worker_lost", step_status="dead")
@@ -283,7 +283,7 @@ def again(at: Place) -> Any:
 
 
 def settle(at: Place) -> Any:
-    """What a person, or the lack of one, makes of a call that waits."""
+    """The answers to a waiting call, and its expiry."""
     assert at.stage.waiting is not None
     return at.by("").finish_tool(at.stage.waiting, _told("no"), ERROR, answer={"verdict": "rejected"})
 
@@ -360,12 +360,12 @@ PAIRS = [
     for two in acts
 ]
 Ending = tuple[dict[str, Any], Any, Any]
-"""The rows, and what the two acts gave."""
+"""The rows, and the results of the two transactions."""
 
 
 @pytest.fixture(scope="module")
 def connections(db_pool: Pool) -> Iterator[tuple[Transaction, Transaction]]:
-    """Two connections, a transaction in each."""
+    """Two connections with a transaction each."""
     one, two = Transaction(db_pool), Transaction(db_pool)
     yield one, two
     one.close()
@@ -374,7 +374,7 @@ def connections(db_pool: Pool) -> Iterator[tuple[Transaction, Transaction]]:
 
 @pytest.fixture(scope="module")
 def in_a_row() -> dict[Any, Ending]:
-    """How the one after the other ends, found out once."""
+    """The outcomes of both serial orders, computed once."""
     return {}
 
 
@@ -397,7 +397,7 @@ def test_concurrent_transactions_are_serializable(
 def together(
     db: RunDatabase, connections: tuple[Transaction, Transaction], stage: Callable[[RunDatabase], Stage], one: Act, two: Act
 ) -> Ending:  # fmt: skip
-    """`two` begins when `one` has its locks, and waits for them or does not."""
+    """Begin `two` when `one` has its locks."""
     db.empty()
     staged = stage(db)
     first, second = connections
@@ -427,7 +427,7 @@ def _swapped(rows: dict[str, Any], gave_two: Any, gave_one: Any) -> Ending:
 
 
 def short(given: Any) -> Any:
-    """What an act gave, without ids."""
+    """Return the result of a transaction without ids."""
     match given:
         case CommitResult():
             return given.recorded, [send.kind for send in given.sends]
@@ -442,7 +442,7 @@ def short(given: Any) -> Any:
 
 
 def portrait(db: RunDatabase) -> dict[str, Any]:
-    """All rows without ids and times. A message owed for a step that is not ready is as good as struck out."""
+    """Return all rows without ids and times. A pending message of a step that is not ready counts as deleted."""
     of_runs = "JOIN agno.run ON run.id = run_id ORDER BY depth, forked_from IS NOT NULL"
     return {
         "runs": db.sql("""

@@ -1,4 +1,4 @@
-"""What the keeper puts right, and that two keepers at once put it right once."""
+"""The keeper's repairs, also by two keepers at once."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_step_without_attempts_is_exhausted(db: RunDatabase) -> None:
 
 
 def test_errors_of_a_provider_do_not_count_as_crashes(db: RunDatabase) -> None:
-    """A turn may be refused as often as its agent's Retry allows, and die `turn_attempts` (here 3) times beside that."""
+    """Errors of a turn are limited by its agent's Retry, and crashes by `turn_attempts` (here 3)."""
     turn = db.turn()
     for _ in range(6):
         db.journal.retry(turn.step_id, turn.attempt, 0, ERROR)

@@ -1,4 +1,4 @@
-"""What is read of runs: a session's past, the events, lists."""
+"""Queries of runs: history, events and lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
 
 
 def ended(db: RunDatabase, text: str, **options: str) -> ClaimedStep:
-    """A run that is done: it was asked a question, and answered in capitals."""
+    """Return a done run whose answer is its input in capitals."""
     turn = db.turn(text=text, **{"session_id": "s", **options})
     db.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")
     return turn

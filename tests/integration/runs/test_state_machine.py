@@ -1,14 +1,14 @@
-"""The proof by a model: any transactions in any order, on the real Postgres, break no invariant and lose no run.
+"""A state machine: transactions in any order, on a real Postgres, break no invariant and lose no run.
 
-Hypothesis makes up the lives of runs: several workers that claim, work, die, or come back late with a result; messages that
-are lost, doubled or forged; people who answer, or don't; a keeper that puts right what it finds; cancels, pauses, retries
-and forks in between. After each transaction `invariants.ALWAYS` must hold. In the end everybody but the keeper, one worker
-and a person who answers is gone, Redis has forgotten all, and each run must come to its end: `calm`.
+Hypothesis invents the histories of runs: workers that claim, execute, die or return late results; messages that are lost,
+duplicated or forged; people who answer or do not; a keeper that repairs; cancels, pauses, retries and forks in between. After each
+transaction `invariants.ALWAYS` must hold. At the end only the keeper, one worker and one person remain, Redis is empty, and each
+run must end: `calm`.
 
-The clock is set, not waited for: a lease, a timer, a deadline is over when its row says so.
+The test sets the times of leases, timers and deadlines in their rows instead of waiting.
 
-    AGNO_EXAMPLES=3000 ./run test tests/integration/runs/test_state_machine.py      other roads, and more of them
-    AGNO_SHORTEST=1 ./run test ...              a road that fails, cut down to what makes it fail: takes minutes
+    AGNO_EXAMPLES=3000 ./run test tests/integration/runs/test_state_machine.py      other examples, and more of them
+    AGNO_SHORTEST=1 ./run test ...              reduce a failing example to the shortest one: takes minutes
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ CALLS: dict[str, Policy | Effect] = {
     "filled_in": Policy(needs=WaitsFor.ANSWER, fields=("iban",), within_s=60),
     "elsewhere": Policy(needs=WaitsFor.EXECUTION, within_s=60),
 }
-"""What a model may call: an effect without more, or the policy of a `once` tool. And CHILD, a delegation."""
+"""The calls of a model: an effect, the policy of a `once` tool, or CHILD, a delegation."""
 
 _THERE = """
     SELECT coalesce(bool_or(r.ended_at IS NULL), false) AS open, coalesce(bool_or(r.status = 'failed'), false) AS failed,
@@ -109,12 +109,12 @@ _THERE = """
 picks = st.integers(0, 11)
 some_calls = st.lists(st.sampled_from([*CALLS, CHILD, "pay_or_ask"]), min_size=1, max_size=3)
 fates = st.sampled_from(["sent", "sent", "sent", "not struck out", "lost", "not sent"])
-"""What becomes of messages: `lost` ones were struck out of the outbox, those `not sent` were left in it by one who died."""
+"""The fate of messages: `lost` ones were deleted from the outbox; `not sent` ones stayed in it after a crash."""
 
 
 @dataclass
 class Carried:
-    """A claim in the hands of a worker, who may have lost it, or have died, without knowing."""
+    """A claim of a worker that may have lost it or died."""
 
     worker: str
     claim: ClaimedStep
@@ -128,7 +128,7 @@ class Result(NamedTuple):
 
 
 def if_any(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For rules that need something to work on."""
+    """A precondition of rules that need such rows."""
 
     def of_it(road: RunMachine) -> bool:
         return road.there[what]
@@ -137,7 +137,7 @@ def if_any(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 class RunMachine(RuleBasedStateMachine):
-    """What may happen, as rules. What must be true of it, as far as rows don't tell, is counted here."""
+    """The rules of the state machine, and counters for facts that the rows do not have."""
 
     def __init__(self, pool: CountingPool, streams: Streams) -> None:
         super().__init__()
@@ -151,23 +151,23 @@ class RunMachine(RuleBasedStateMachine):
         )
         self.engine = _engine(self.db, streams)
         self.mail: list[StepMessage] = []
-        """What is on its way to workers."""
+        """Messages on their way to workers."""
         self.carried: list[Carried] = []
         self.hopeless: list[ExhaustedStep] = []
         self.expired: list[ExpiredWait] = []
         self.asked: list[Requirement] = []
-        """What keepers and people have on their screens: it may be long past."""
+        """Lists that keepers and people have read; they may be stale."""
         self.runs: list[str] = []
-        """All that was accepted, in order."""
+        """All accepted runs, in order."""
         self.by_key: dict[str, str] = {}
         self.batches: list[str] = []
         self.there: dict[str, bool] = {}
-        """Of what there is any, to try no rule that has nothing to work on."""
+        """The kinds of rows that exist, so that no rule runs without its rows."""
         self.recorded: Counter[Result] = Counter()
         self.replies: Counter[str] = Counter()
         self.executions: Counter[str] = Counter()
         self.allowed: Counter[str] = Counter()
-        """Executions of a `once` step beyond the first, since somebody found out that it had not been executed."""
+        """Repeated executions of a `once` step that a hook or a person allowed."""
 
     # Somebody wants something.
 
@@ -239,7 +239,7 @@ class RunMachine(RuleBasedStateMachine):
     @if_any("open")
     @rule(pick=picks)
     def stop_without_the_children(self, pick: int) -> None:
-        """Whoever cancels, and dies before it comes to the children."""
+        """A caller cancels a run, and dies before it cancels the children."""
         run = self._run(pick)
         stopped = self.journal._stop(
             run["id"], {"status": "cancelled", "reason": "cancelled", "error": ERROR}
@@ -326,7 +326,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.mail)
     @rule(pick=picks, how=st.sampled_from(["run", "step", "generation", "kind"]))
     def receive_forged(self, pick: int, how: str) -> None:
-        """Nothing comes of a message that names what does not belong together."""
+        """A message with ids that do not belong together claims nothing."""
         true = _one(self.mail, pick)
         forged = {
             "run": replace(true, run_id=str(uuid7())),
@@ -343,7 +343,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.mail)
     @rule(pick=picks, calls=some_calls, fate=fates, is_bad=st.booleans())
     def work(self, pick: int, calls: list[str], fate: str, is_bad: bool) -> None:
-        """A message, and all that follows from it: the ordinary day."""
+        """A worker executes a message and records the result."""
         self._work(pick, calls, fate, is_bad=is_bad)
 
     @precondition(lambda self: self.mail)
@@ -356,7 +356,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.mail)
     @rule(pick=picks, is_executed=st.booleans(), fate=fates)
     def work_and_die(self, pick: int, is_executed: bool, fate: str) -> None:
-        """A worker dies with a step in hand, rather a call than a turn, and the keeper sees it."""
+        """A worker dies with a claimed step, preferably a call, and the keeper notices."""
         self.mail.sort(key=lambda send: send.kind)
         carried = self._receive(pick % 3, "w2", is_doubled=False)
         if carried is not None:
@@ -453,7 +453,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.carried)
     @rule(pick=picks)
     def end_lease(self, pick: int) -> None:
-        """A process of a worker died, and its worker says so."""
+        """A child process of a worker died, and the worker ends its lease."""
         carried = _one(self.carried, pick)
         self.db.journal_of(carried.worker).end_lease(carried.claim.step_id)
 
@@ -574,7 +574,7 @@ class RunMachine(RuleBasedStateMachine):
         is_stale=st.booleans(),
     )
     def answer(self, pick: int, verdict: str, is_stale: bool) -> None:
-        """A person looks at what waits, and says something; or says it to what was on the screen long ago."""
+        """A person answers a waiting call, from a list that may be stale."""
         waiting = self._in_order(self.db.queries.waiting())
         fresh = [Requirement(one, self.db.database) for one in waiting]
         for requirement in _at_most_one(self.asked if is_stale else fresh, pick):
@@ -604,7 +604,7 @@ class RunMachine(RuleBasedStateMachine):
         self.calm()
 
     def calm(self) -> None:
-        """Redis is empty and all workers are dead; now nothing fails any more, and every run must end."""
+        """Redis is empty and all workers are dead; from now on nothing fails, and every run must end."""
         self.mail.clear()
         self.carried.clear()
         for _ in range(40):
@@ -685,7 +685,7 @@ class RunMachine(RuleBasedStateMachine):
         self._publish(recorded.children, fate)
 
     def _turn_ends(self, claim: ClaimedStep, move: Callable[..., CommitResult], fate: str, *result: Any, **more: Any) -> CommitResult:  # fmt: skip
-        """Whoever comes first is recorded, and everybody else refused."""
+        """The first result is recorded, and later ones are refused."""
         wanted = self._is_wanted(claim)
         recorded = move(claim, *result, **more)
         assert recorded.recorded == wanted
@@ -713,7 +713,7 @@ class RunMachine(RuleBasedStateMachine):
         return is_open and run["ended_at"] is None and run["generation"] == claim.generation
 
     def _execute(self, carried: Carried) -> None:
-        """A `once` tool after a crash asks its hook first, which knows what happened."""
+        """A `once` tool after a crash calls its hook first, which knows the outcome."""
         claim = carried.claim
         if claim.reconciling and self.executions[claim.step_id]:
             return
@@ -758,7 +758,7 @@ class RunMachine(RuleBasedStateMachine):
         return sorted(rows, key=lambda row: self.runs.index(row["id"]))
 
     def _run(self, pick: int, where: str = "true") -> Row:
-        """A run, rather one of those."""
+        """Pick a run, preferably one of those."""
         run: Row = _one(self._rows(where) or self._rows(), pick)
         return run
 
@@ -767,7 +767,7 @@ class RunMachine(RuleBasedStateMachine):
         return sorted(rows, key=lambda row: (self.runs.index(row["run_id"]), row["generation"], row["key"]))
 
     def _in_order(self, items: Sequence[InOrder]) -> list[InOrder]:
-        """As they were made, where SQL may give any order: so that Hypothesis can go the same road twice."""
+        """Sort rows by their creation, since SQL returns any order and Hypothesis needs the same one."""
         return sorted(items, key=lambda item: (self.runs.index(item.run_id), item.step_id))
 
 
@@ -826,12 +826,12 @@ def test_invariants_hold_in_any_order_and_every_run_ends(
     assert [name for name in invariants.MOVES if name not in ran] == []
 
 
-# What was found on such roads, and must not come back.
+# Failures that the state machine found.
 
 
 @pytest.mark.parametrize("kind", ["turn", "tool"])
 def test_message_for_the_wrong_task_claims_nothing(db: RunDatabase, kind: str) -> None:
-    """Else a tool's step becomes a turn that asks the model, and a `once` tool is carried again after a crash."""
+    """Otherwise a tool's step would call the model, and a `once` tool would be executed again after a crash."""
     turn = claimed(db.submit().send)
     (tool,) = db.fan_out("a", agent="b").sends
     with db.unchanged():
@@ -863,7 +863,7 @@ def test_child_of_a_retried_parent_is_an_orphan(db: RunDatabase) -> None:
 
 
 def test_child_that_is_delegated_during_a_resume_continues(db: RunDatabase) -> None:
-    """A pool that lets a turn under way delegate in front of the resume."""
+    """A pool that lets a running turn delegate just before the resume."""
     turn = db.turn()
     db.journal.pause(turn.run_id)
 

@@ -1,4 +1,4 @@
-"""Submit: one transaction, and what was accepted before is what a repetition finds."""
+"""Submits: one transaction each; a repeated one returns the existing run."""
 
 from __future__ import annotations
 
