@@ -153,7 +153,7 @@ class SourceError(AgnoError):
     status = _Id[int]()
     """The HTTP status, if there was an answer."""
     code = _Id[str]()
-    """Of a final failure: `gone`, `denied`, `off_limits`, `too_large`, `redirect`, `invalid` or `rejected`."""
+    """The kind of a final failure: `gone`, `denied`, `off_limits`, `too_large`, `redirect`, `invalid` or `rejected`."""
 
 
 class SourceUnavailable(SourceError):

@@ -24,7 +24,7 @@ _CHARS = 40_000
 class Chosen:
     name: str
     note: str
-    """What a person should know about it."""
+    """A note about it for people."""
     max_chars: int = _CHARS
     """Characters of each document that it reads."""
 

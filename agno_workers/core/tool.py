@@ -14,7 +14,7 @@ from agno_workers.core.run import WaitsFor
 
 
 class Effect(StrEnum):
-    """What a second execution of a tool call does outside; it decides what follows a crash in the middle."""
+    """The effect of a second execution of a tool call; it decides what follows a crash in the middle."""
 
     AT_LEAST_ONCE = "at_least_once"
     """The default: run again, so the effect may happen twice."""
