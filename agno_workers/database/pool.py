@@ -118,7 +118,7 @@ class Pool:
         try:
             connection: Connection = psycopg.connect(self.url, **self._kwargs)
         except psycopg.OperationalError as error:
-            raise Unavailable(f"Postgres cannot be reached: {str(error).strip()}") from error
+            raise Unavailable(f"Postgres can't be reached: {str(error).strip()}") from error
         _adapt(connection)
         return connection
 

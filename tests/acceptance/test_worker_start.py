@@ -55,7 +55,7 @@ def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str]
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("AGNO_DATABASE_URL", "postgresql://127.0.0.1:1/nobody", "Postgres cannot be reached"),
+        ("AGNO_DATABASE_URL", "postgresql://127.0.0.1:1/nobody", "Postgres can't be reached"),
         ("AGNO_BROKER_URL", "redis://127.0.0.1:1/0", "Redis can't be reached"),
         ("AGNO_IMPORTS", "no.such.module", "no.such.module"),
         ("AGNO_LEASE", "15", "did you mean 'AGNO_RUNS__LEASE_S'"),

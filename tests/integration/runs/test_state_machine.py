@@ -528,7 +528,9 @@ class RunMachine(RuleBasedStateMachine):
     @rule()
     def end_overdue(self) -> None:
         for run_id in self.journal.overdue_runs(100):
-            is_open = self.db.run(run_id)["ended_at"] is None  # a run that stands for another one ends with it
+            is_open = (
+                self.db.run(run_id)["ended_at"] is None
+            )  # a run that stands for another one ends with it
             assert self.journal.end_overdue(run_id) == is_open
         assert not self.journal.overdue_runs(100)
 
