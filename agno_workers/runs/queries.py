@@ -13,9 +13,9 @@ from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, ToolCall, Usage
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.tool import Policy
-from agno_workers.core.words import as_uuid
+from agno_workers.core.words import as_uuid, did_you_mean
 from agno_workers.database.pool import Pool, Row, statements
-from agno_workers.errors import AgnoError, RunNotFound
+from agno_workers.errors import AgnoError, InvalidInput, RunNotFound
 
 _SQL = statements("runs/queries")
 IdKind = Literal["run", "step", "batch"]
@@ -134,7 +134,12 @@ class RunQueries:
         batch_id: str | None = None,
         limit: int = 50,
     ) -> list[Listed]:
-        """Return runs, the newest first."""
+        """Return runs, the newest first. Raises InvalidInput for an unknown status."""
+        if status not in (None, *RunStatus):
+            known = ", ".join(RunStatus)
+            raise InvalidInput(
+                f"unknown run status {status!r}; it is one of {known}.{did_you_mean(str(status), RunStatus)}"
+            )
         wanted = {
             "status": status,
             "agent": agent,

@@ -99,7 +99,7 @@ class Runs:
         self, *, status: str | None = None, agent: str | None = None, session_id: str | None = None, batch_id: str | None = None,
         limit: int = 50,
     ) -> _Runs:  # fmt: skip
-        """Return at most `limit` runs, the newest first. Raises Unavailable."""
+        """Return at most `limit` runs, the newest first. Raises InvalidInput for an unknown status, Unavailable."""
         found = self._database.queries.runs(
             status=status, agent=agent, session_id=session_id, batch_id=batch_id, limit=limit
         )

@@ -9,6 +9,7 @@ import pytest
 from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ClaimedStep
+from agno_workers.errors import InvalidInput
 from agno_workers.runs.queries import Event, RunQueries, output
 from tests.database import FEW, RunDatabase, asking, claimed, result, said, tool_steps
 
@@ -166,6 +167,11 @@ def test_an_event_keeps_its_number_when_the_run_is_retried(db: RunDatabase) -> N
 
 
 # Lists.
+
+
+def test_list_of_an_unknown_status_is_refused(db: RunDatabase) -> None:
+    with pytest.raises(InvalidInput, match="unknown run status 'don'.*Did you mean 'done'?"):
+        db.queries.runs(status="don")
 
 
 def test_runs_are_listed_newest_first_with_their_input(db: RunDatabase) -> None:
