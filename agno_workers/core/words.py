@@ -9,7 +9,7 @@ from uuid import UUID
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` with the nearest known name, or an empty string when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, [*map(str, known)], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
