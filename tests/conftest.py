@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from tests.worker import ROOT, Worker
 
 __all__ = ["ROOT", "StartWorker", "Worker"]
 
+# Programs under test inherit an ignored SIGINT, which shells set for background jobs; they must receive Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # `--hypothesis-profile full` looks longer for what nobody has thought of.
 for name, max_examples in {"quick": 10, "usual": 50, "full": 500}.items():
     hypothesis.settings.register_profile(name, max_examples=max_examples, deadline=None)

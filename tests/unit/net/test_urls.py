@@ -74,7 +74,7 @@ def test_url_has_one_spelling(given: str, read: str) -> None:
         ("http://::1/", "can't be parsed"),
         ("http://[1.2.3.4]/", "can't be parsed"),
         ("http://[v1.example]/", "not an IPv6"),
-        ("http://[::1]evil.example/", "not an IPv6"),
+        ("http://[::1]evil.example/", "not an IPv6|can't be parsed"),
         ("http://2130706433/", "in more than one way"),
         ("http://0x7f000001/", "in more than one way"),
         ("http://017700000001/", "in more than one way"),
