@@ -63,7 +63,7 @@ ORDER BY lease_until LIMIT %(limit)s;
 -- Rule 4, first half: queues with sent steps that were not claimed for a while.
 SELECT DISTINCT queue FROM (
     SELECT step.queue FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
       AND step.sent_at < clock_timestamp() - make_interval(secs => %(resend_after_s)s)
     ORDER BY step.sent_at LIMIT 1000
 ) late;
@@ -73,7 +73,7 @@ SELECT DISTINCT queue FROM (
 -- messages that were sent before that was noticed.
 WITH lost AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
       AND (%(queues)s::text[] IS NULL OR step.queue = ANY(%(queues)s))
       AND step.sent_at < coalesce(%(sent_before)s, clock_timestamp() - make_interval(secs => %(resend_after_s)s))
     ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
@@ -86,7 +86,7 @@ RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queu
 -- before. The wait doubles each time, so that a real backlog is not sent twice.
 WITH overdue AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
       AND step.sent_at < clock_timestamp() - make_interval(secs => %(patience_s)s)
       AND clock_timestamp() - step.sent_at > step.sent_at - step.created_at
     ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED

@@ -188,7 +188,7 @@ BEGIN
         'waits_for', CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END, 'child_run_id', new_child)), 0);
     IF at.kind = 'delegate' THEN
         PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
-            'id', new_child, 'agent', at.name, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'id', new_child, 'tenant', r.tenant, 'agent', at.name, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
             'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'first_step',
             jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', calling_turn.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
                 (SELECT m.content FROM agno.message m WHERE m.run_id = last_child.id AND m.seq = 0)))) AS child

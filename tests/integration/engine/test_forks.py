@@ -295,6 +295,7 @@ class Desk:
 
 def test_fork_from_a_delegation_starts_a_run_with_another_task(scenario: Scenario) -> None:
     desk = Desk(scenario, "seventeen", "eighteen")
+    scenario.db.sql("UPDATE agno.run SET tenant = 'acme'")
     before = scenario.db.everything()
     fork = scenario.handle(desk.run_id).fork("tool:1:1", arguments={"task": "look up 18"})
     (child,) = desk.children(fork.id)
@@ -303,6 +304,7 @@ def test_fork_from_a_delegation_starts_a_run_with_another_task(scenario: Scenari
     )  # fmt: skip
     assert (scenario.db.run(child.id)["queue"], scenario.db.run(child.id)["priority"]) == ("experts", 3)
     assert desk.asked(child.id) == "look up 18"
+    assert {scenario.db.run(run_id)["tenant"] for run_id in (fork.id, child.id)} == {"acme"}
     run = desk.end(fork.id)
     assert (run.status, run.content, run.turns, run.tool_calls) == (RunStatus.DONE, "told", 2, 2)
     assert scenario.results(run.id) == ["3", "eighteen"]

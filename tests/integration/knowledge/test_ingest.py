@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from agno_workers.core.run import StepKind
+from agno_workers.core.run import Canvas, StepKind
 from agno_workers.core.step import NOT_RECORDED
 from agno_workers.database.pool import execute, statements
 from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
 from agno_workers.knowledge.steps import MODEL, run_step
 from agno_workers.knowledge.store import documents as editions
+from agno_workers.knowledge.store.bases import ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.store.stats import KnowledgeStats
@@ -764,3 +766,29 @@ def _rows(plan: dict[str, Any]) -> Iterator[float]:
     yield plan["Actual Rows"] * plan["Actual Loops"]
     for below in plan.get("Plans", ()):
         yield from _rows(below)
+
+
+def test_concurrent_calls_schedule_one_finalize_step(shelf: Shelf) -> None:
+    shelf.books = {"a": "one"}
+    pending = [shelf.submit("")]
+    while pending[0].kind != "finalize":
+        pending = [*shelf.take(pending[0]).sends, *pending[1:]]
+    with ThreadPoolExecutor(3) as callers:
+        for _ in range(60):
+            shelf.db.sql("DELETE FROM agno.outbox")
+            shelf.db.sql("DELETE FROM agno.step WHERE kind = 'finalize'")
+            sends = list(callers.map(shelf.ingest.schedule_next, [pending[0].run_id] * 3))
+            assert sum(map(len, sends)) == 1
+
+
+def test_run_that_stands_for_an_ingestion_has_its_counts(shelf: Shelf) -> None:
+    shelf.books = {"a": "one", "b": "two"}
+    first = shelf.submit("", idempotency_key="k")
+    own_id = str(uuid.uuid4())
+    options = {"idempotency_key": "k", "run_id": own_id}
+    request = ingestion_request("docs", ["books"], options, canvas=Canvas(root_id=own_id))
+    shelf.db.database.submissions.submit(request)
+    shelf.finish(first.run_id)
+    counts = [shelf.db.queries.run(run_id).content for run_id in (first.run_id, own_id)]
+    assert counts[0] == counts[1]
+    assert counts[0]["documents"] == 2

@@ -17,6 +17,9 @@ CREATE OR REPLACE FUNCTION agno.ingestion_ends() RETURNS trigger LANGUAGE plpgsq
 DECLARE
     total record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM agno.ingestion WHERE run_id = NEW.id) THEN
+        RETURN NEW; -- it ends as another run does
+    END IF;
     SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
            coalesce(sum(failed), 0) AS failed, coalesce(sum(removed), 0) AS removed, coalesce(sum(chunks), 0) AS chunks,
            coalesce(sum(embedded), 0) AS embedded, coalesce(sum(tokens), 0) AS tokens
@@ -37,7 +40,7 @@ CREATE OR REPLACE TRIGGER ingestion_ends BEFORE UPDATE OF status ON agno.run FOR
 -- Create the next steps of an ingestion: those of its windows, or, when nothing is open, the finalize step. `how` holds ingest_window,
 -- embed_window, batch_bytes, batch_documents, unknown_bytes (for a source of unknown size), attempts and publish_after_s. Called after
 -- the commit of each step, because only then is the last step known, and by the keeper after a crash. Two concurrent calls create at
--- most one step too many; sources that the other call has locked are skipped.
+-- most one batch too many; sources that the other call has locked are skipped.
 CREATE OR REPLACE FUNCTION agno.schedule_next(ingestion uuid, how jsonb)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -51,7 +54,6 @@ DECLARE
     called uuid[];
     new_step uuid;
     taken int;
-    rounds bigint;
 BEGIN
     SELECT r.* INTO alive FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
         WHERE r.id = ingestion AND r.ended_at IS NULL AND i.scanned_at IS NOT NULL FOR SHARE OF r;
@@ -101,10 +103,12 @@ BEGIN
     END IF;
     IF is_over AND cardinality(opened) = 0
        AND NOT EXISTS (SELECT FROM agno.source p WHERE p.run_id = alive.id AND p.status IN ('pending', 'taken')) THEN
-        SELECT count(*) INTO rounds FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'finalize';
+        -- One statement, so one snapshot: a concurrent call either sees the step of this one, or makes the same key.
         INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, call, max_attempts, sent_at)
-        VALUES (agno.uuid7(), alive.id, alive.generation, 'finalize:' || rounds, 'finalize', scan.queue, scan.priority, 4,
-                jsonb_build_object('rounds', rounds), (how->>'attempts')::int * 4, clock_timestamp())
+        SELECT agno.uuid7(), alive.id, alive.generation, 'finalize:' || count(*), 'finalize', scan.queue, scan.priority, 4,
+               jsonb_build_object('rounds', count(*)), (how->>'attempts')::int * 4, clock_timestamp()
+        FROM agno.step s WHERE s.run_id = alive.id AND s.generation = alive.generation AND s.kind = 'finalize'
+        HAVING NOT coalesce(bool_or(s.status IN ('ready', 'running', 'waiting')), false)
         ON CONFLICT DO NOTHING RETURNING id INTO new_step;
         IF FOUND THEN
             opened := opened || new_step;
