@@ -62,6 +62,7 @@ class WorkerThreads(bootsteps.StartStopStep):
             every_s=settings.runs.renew_every_s,
             grace_s=settings.worker.shutdown_grace_s,
             max_s=settings.worker.shutdown_max_s,
+            on_new=upkeep.register_agents,
         )
         worker.canary = Canary(
             worker, app, upkeep.redis, lifecycle.fail, name=name, every_s=settings.worker.canary_every_s
@@ -153,10 +154,12 @@ def _start(sender: Any, **_: Any) -> None:
     wiring.name_worker(f"{sender.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
     try:
         problems = wiring.problems(sender.app.amqp.queues.consume_from)
+        if not problems:
+            wiring.services().register_agents()
     except AgnoError as error:
         problems = [str(error)]
-    if not problems:
-        wiring.services().register_agents()
+    except Exception as error:  # Celery would log it and start the worker
+        problems = [f"{type(error).__name__}: {error}"]
     if problems:
         print(f"agno-workers: the worker does not start: {' '.join(problems)}", file=sys.stderr)  # noqa: T201 - for a person
         sys.exit(2)

@@ -8,6 +8,7 @@ from celery import signals
 from celery.app.task import Context
 from celery.exceptions import Ignore, NotRegistered
 from celery.worker.request import Request
+from msgspec.structs import replace
 
 from agno_workers import wiring
 from agno_workers.broker.canvas import canvas_of
@@ -50,7 +51,8 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         priority=delivery.get("priority"),
         canvas=canvas_of(self.app, canvas),
     )
-    # Until it is in Postgres, the message is the only copy of the run.
+    # Until it is in Postgres, the message is the only copy of the run: also that of an agent that is deployed later.
+    wanted = replace(wanted, allow_unknown=True)
     submitted = retry_while_unavailable(services.database.submissions.submit, wanted)
     if submitted.send is not None:
         services.dispatch.send([submitted.send])

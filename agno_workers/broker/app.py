@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
+from msgspec.structs import replace
 
-from agno_workers.broker.canvas import canvas_of
+from agno_workers.broker.canvas import canvas_of, is_continuing
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import MakeRequest, request_from_call
 from agno_workers.broker.verify import MessageVerifier
-from agno_workers.core.step import STEP_TYPES
+from agno_workers.core.step import FIRST_STEP, STEP_TYPES
 from agno_workers.core.step import Queue as QueueRole
 from agno_workers.errors import InvalidInput
 
@@ -57,6 +58,12 @@ class AgnoCelery(Celery):
             eta=options.get("eta"),
             priority=options.get("priority"),
             canvas=canvas_of(self, {**family, **options}),
+        )
+        first_step = STEP_TYPES[FIRST_STEP[request.kind]]
+        request = replace(
+            request,
+            default_queue=self.conf.task_routes[first_step.task]["queue"],
+            allow_unknown=request.allow_unknown or is_continuing.get(),
         )
         submitted = dispatch.submissions.submit(request)
         if submitted.send is not None:

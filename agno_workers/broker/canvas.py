@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -57,6 +58,10 @@ def _frozen(app: Celery, callback: Any) -> Signature:
     return signature
 
 
+is_continuing: ContextVar[bool] = ContextVar("is_continuing", default=False)
+"""Set while the next part of a stored canvas is sent: it was accepted with the first part, so its agents need not be registered yet."""
+
+
 class CanvasContinuations:
     """Sends what follows runs and chords. Raises TRANSIENT_ERRORS; then all of it may be repeated."""
 
@@ -99,6 +104,7 @@ class CanvasContinuations:
         self._send(body, _nested(header, results) if header is not None else list(results.values()), context)
 
     def _send(self, signature: Signature, result: Any, options: dict[str, Any]) -> None:
+        token = is_continuing.set(True)
         try:
             signature.apply_async((result,), **options)
         except TRANSIENT_ERRORS:
@@ -108,6 +114,8 @@ class CanvasContinuations:
             self._fail(signature, error, options)
             for later in options.get("chain", ()):
                 self._mark_failed(later, error)
+        finally:
+            is_continuing.reset(token)
 
     def _fail(self, signature: Signature, error: BaseException, context: dict[str, Any]) -> None:
         """Fail a signature before it starts: mark its tasks as failed, and call its errbacks."""

@@ -51,14 +51,16 @@ class WorkerLifecycle(threading.Thread):
 
     def __init__(
         self, worker: Any, identity: WorkerIdentity, workers: Workers, dispatch: Dispatch, *,
-        every_s: float, grace_s: float, max_s: float,
+        every_s: float, grace_s: float, max_s: float, on_new: Callable[[], object],
     ) -> None:  # fmt: skip
+        """`on_new` is called after a heartbeat that had to insert the worker's row."""
         super().__init__(name="agno-heartbeat", daemon=True)
         self._worker = worker
         self._identity = identity
         self._workers = workers
         self._dispatch = dispatch
         self._every_s = every_s
+        self._on_new = on_new
         self._grace_s = grace_s
         self._max_s = max_s
         self._status = 0
@@ -150,13 +152,15 @@ class WorkerLifecycle(threading.Thread):
         os._exit(self._worker.exitcode or self._status)
 
     def _report(self) -> None:
-        self._attempt(
+        is_new = self._attempt(
             self._workers.seen,
             self._identity,
             concurrency=self._worker.pool.num_processes or 0,
             queues=[] if self._shutting_down else list(self._worker.app.amqp.queues.consume_from),
             steps=sum(request.name in STEP_TASKS for request in active_requests()),
         )
+        if is_new:
+            self._attempt(self._on_new)
 
     def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call; a failure costs one report, never the thread."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agno_workers.core.request import RunRequest, run_request
+from agno_workers.core.request import OPTIONS, SUBMIT_OPTIONS, RunRequest, run_request
 from agno_workers.core.run import Canvas
+from agno_workers.errors import InvalidInput
 
 MakeRequest = Callable[..., RunRequest]
 """A maker of requests for another kind of run; see `wiring.REQUESTS`."""
@@ -26,6 +27,10 @@ def request_from_call(
     Raises InvalidInput.
     """
     given = dict(kwargs)
+    for name in sorted(set(given) & (SUBMIT_OPTIONS - OPTIONS)):
+        raise InvalidInput(
+            f"{name} is an option of the message, not a keyword argument of the run: pass it to apply_async or send_task."
+        )
     agent, last = given.pop("agent", None), given.pop("input", None)
     inputs = [*args, last] if last is not None else list(args)
     prefix, _, name = agent.partition(":") if isinstance(agent, str) else ("", "", "")

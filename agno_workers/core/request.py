@@ -59,6 +59,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = "default"
     queue: str | None = None
     """None: the queue that the agent's workers registered."""
+    default_queue: str | None = None
+    """The queue of an agent that no worker registered."""
     allow_unknown: bool = False
     id: str | None = None
     session_id: str | None = None

@@ -7,7 +7,8 @@
 -- The next statements get a longer timeout than those of a run: the COPY lasts while the caller produces inputs.
 -- Returns the queue of the runs. Raises undefined_object for an agent that no worker registered.
 WITH patience AS (SELECT set_config('statement_timeout', %(timeout_ms)s::text, true)),
-destination AS (SELECT agno.queue_for(%(tenant)s, %(agent)s, %(queue)s, %(allow_unknown)s) AS queue)
+destination AS (SELECT agno.queue_for(%(tenant)s, %(agent)s, %(queue)s,
+    %(allow_unknown)s OR EXISTS (SELECT FROM agno.batch WHERE id = %(batch_id)s), NULL) AS queue)
 INSERT INTO agno.batch (id, tenant, agent, size) SELECT %(batch_id)s, %(tenant)s, %(agent)s, 0 FROM patience, destination
 ON CONFLICT (id) DO NOTHING RETURNING id, (SELECT queue FROM destination) AS queue;
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -27,9 +26,13 @@ class Submissions(Repository):
         Raises UnknownAgent when no worker ever registered the agent, and InvalidInput; then nothing is stored.
         """
         signal("submit.asked")
-        ask = self._pool.run if connection is None else partial(execute, connection)
+        given = {"run": jsonb(self._row(request))}
         try:
-            (row,) = ask(_SQL["submit"], {"run": jsonb(self._row(request))})
+            if connection is None:
+                (row,) = self._pool.run(_SQL["submit"], given)
+            else:
+                with connection.transaction():  # a refusal leaves the caller's transaction usable
+                    (row,) = execute(connection, _SQL["submit"], given)
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(request) from error
         except (psycopg.errors.NoDataFound, psycopg.errors.InvalidParameterValue) as error:
@@ -50,6 +53,7 @@ class Submissions(Repository):
             "kind": request.kind,
             "agent": request.agent,
             "queue": request.queue,
+            "default_queue": request.default_queue,
             "allow_unknown": request.allow_unknown,
             "input": payloads.pack(request.input),
             "first_step": self._first_step(request.kind),
@@ -73,6 +77,6 @@ class Submissions(Repository):
         listed = ", ".join(known[:10]) or "none"
         return UnknownAgent(
             f"agent {request.agent!r} is not registered by any worker (registered: {listed})."
-            f"{did_you_mean(request.agent, known)} Start a worker that imports it, or pass allow_unknown=True.",
+            f"{did_you_mean(request.agent, known)} Start a worker that imports it.",
             agent=request.agent,
         )

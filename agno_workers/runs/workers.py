@@ -65,10 +65,11 @@ class Workers:
         self._pool = pool
         self._publish_after_s = publish_after_s
 
-    def seen(self, itself: WorkerIdentity, *, concurrency: int, queues: Collection[str], steps: int) -> None:
-        """Write a heartbeat."""
+    def seen(self, itself: WorkerIdentity, *, concurrency: int, queues: Collection[str], steps: int) -> bool:
+        """Write a heartbeat; return whether the worker is new in the table, as at its start and after the restore of a backup."""
         now = {"concurrency": concurrency, "queues": jsonb(sorted(queues)), "steps": steps}
-        self._pool.run(_SQL["seen"], msgspec.structs.asdict(itself) | now)
+        (row,) = self._pool.run(_SQL["seen"], msgspec.structs.asdict(itself) | now)
+        return bool(row["is_new"])
 
     def stopped(self, name: str) -> None:
         """Record that a worker stopped normally."""

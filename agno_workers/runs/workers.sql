@@ -5,7 +5,8 @@
 INSERT INTO agno.worker AS w (name, hostname, pid, version, pool, concurrency, queues, steps)
 VALUES (%(name)s, %(hostname)s, %(pid)s, %(version)s, %(pool)s, %(concurrency)s, %(queues)s, %(steps)s)
 ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), concurrency = excluded.concurrency, queues = excluded.queues,
-    steps = excluded.steps, stopped_at = NULL;
+    steps = excluded.steps, stopped_at = NULL
+RETURNING xmax = 0 AS is_new;
 
 -- name: stopped
 UPDATE agno.worker SET stopped_at = clock_timestamp(), seen_at = clock_timestamp(), steps = 0 WHERE name = %(name)s;

@@ -24,6 +24,7 @@ from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.types import SearchResult, SearchType
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
+from agno_workers.runs.base import RunNumbers
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.handles import RunHandle
@@ -44,8 +45,9 @@ class Client:
         self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4
     ) -> None:
         self._database = Database(
-            database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client"
-        )
+            database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client",
+            numbers=RunNumbers(publish_after_s=0.0),  # nobody but the keeper publishes
+        )  # fmt: skip
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
         streams = Streams(self._redis, max_events=1, ttl_s=1) if self._redis else None
         self.runs = Runs(self._database, streams)

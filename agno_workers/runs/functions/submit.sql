@@ -1,8 +1,9 @@
 -- Submit a run.
 
--- Return the queue for a run of this agent: the caller's, or the one that the agent's workers registered. Raises undefined_object
--- for an agent that no worker ever registered, unless the caller allows it.
-CREATE OR REPLACE FUNCTION agno.queue_for(in_tenant text, agent text, queue text, allow_unknown boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
+-- Return the queue for a run of this agent: the caller's, or the one that the agent's workers registered, or `otherwise`. Raises
+-- undefined_object for an agent that no worker ever registered, unless the caller allows it.
+CREATE OR REPLACE FUNCTION agno.queue_for(in_tenant text, agent text, queue text, allow_unknown boolean, otherwise text)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
     registered text;
     known text;
@@ -24,11 +25,11 @@ BEGIN
         RAISE EXCEPTION 'agno.submit: agent % is not registered by any worker. Registered: %. Start a worker that imports it, or pass allow_unknown.',
             quote_literal(agent), known USING ERRCODE = '42704';
     END IF;
-    RETURN coalesce(queue, registered, 'agents');
+    RETURN coalesce(queue, registered, otherwise, 'agents');
 END $$;
 
 -- Store a run, its first message, its first step and its outbox row, all or nothing.
--- `run` holds id?, tenant?, kind? (agent), agent, queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
+-- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
 -- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
 -- A known id or (tenant, agent, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
@@ -42,7 +43,10 @@ DECLARE
     in_tenant text := coalesce(run->>'tenant', 'default');
     run_kind text := coalesce(run->>'kind', 'agent');
     run_queue text := agno.queue_for(in_tenant, run->>'agent', run->>'queue',
-        coalesce((run->>'allow_unknown')::boolean, false) OR run_kind <> 'agent' OR run ? 'parent_run_id');
+        coalesce((run->>'allow_unknown')::boolean, false) OR run_kind <> 'agent' OR run ? 'parent_run_id'
+        OR run ? 'id' AND EXISTS (SELECT FROM agno.run r WHERE r.id = new_id)
+        OR run ? 'idempotency_key' AND EXISTS (SELECT FROM agno.run r
+            WHERE r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'), run->>'default_queue');
     first_step jsonb := coalesce(run->'first_step', '{"kind": "turn", "key": "turn:1", "max_attempts": 5}');
     timer timestamptz := (run->>'not_before')::timestamptz;
     known agno.run;

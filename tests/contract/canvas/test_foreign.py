@@ -96,6 +96,19 @@ def test_a_message_that_comes_twice_is_one_run(stranger: Celery, client: Client)
     assert len(client.runs.get(task_id).steps) == 1
 
 
+def test_run_of_an_agent_that_is_deployed_later_is_stored(stranger: Celery, client: Client) -> None:
+    """The message is consumed: refused, the run would be lost."""
+    sent = stranger.send_task("agno.run", ["a"], {"agent": "tomorrow"}, queue="agents")
+    invariants.until(lambda: known(client, sent.id))
+    assert client.runs.get(sent.id).cancel()
+
+
+def test_chain_continues_with_an_agent_that_is_deployed_later(stranger: Celery, client: Client) -> None:
+    result = chain(run_of(stranger, "echo", "a"), run_of(stranger, "tomorrow")).apply_async()
+    invariants.until(lambda: known(client, result.id))
+    assert client.runs.get(result.id).cancel()
+
+
 def test_chain_and_links_continue_after_each_run(stranger: Celery, client: Client) -> None:
     linked = run_of(stranger, "echo")
     linked_id = linked.freeze().id

@@ -17,6 +17,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, GroupResult, ResultSet
 from kombu.entity import Queue
 
+from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput
@@ -33,6 +34,19 @@ _HEADLINE = 'Zürich – "naïve" \\ 東京 🚀 \u2028\t\x7f'
 def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
     yield
     invariants.hold(database_url)
+
+
+# Queues.
+
+
+def test_run_of_an_unregistered_agent_waits_in_the_queue_of_the_settings(
+    app: AgnoCelery, client: Client, database: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.conf.task_routes, "agno.turn", {"queue": "my-agents"})
+    sent = app.send_task("agno.run", ["a"], {"agent": "tomorrow", "allow_unknown": True})
+    found = database.execute("SELECT queue FROM agno.run WHERE id = %s", [sent.id]).fetchone()
+    client.runs.get(sent.id).cancel()
+    assert found == ("my-agents",)
 
 
 # Results.

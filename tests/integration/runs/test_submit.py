@@ -219,6 +219,25 @@ def test_submit_for_an_unknown_agent_is_refused(db: RunDatabase, caller: Connect
     assert db.run(db.database.submissions.submit(allowed).run_id)["queue"] == "agents"
 
 
+def test_repeated_submit_returns_its_run_although_the_agent_is_unknown_now(db: RunDatabase) -> None:
+    """A backup that is restored may have the run without the agent, or the agent's row may be deleted."""
+    known = run_request("reseacher", ["hi"], {"allow_unknown": True, "idempotency_key": "k"})
+    first = db.database.submissions.submit(known)
+    with db.unchanged():
+        for options in ({"idempotency_key": "k"}, {"run_id": first.run_id}):
+            again = db.database.submissions.submit(run_request("reseacher", ["hi"], options))
+            assert (again.run_id, again.created) == (first.run_id, False)
+
+
+def test_refused_submit_leaves_the_callers_transaction_usable(db: RunDatabase, caller: Connection) -> None:
+    submissions = db.database.submissions
+    kept = submissions.submit(run_request("echo", ["hi"], {}), caller)
+    with pytest.raises(UnknownAgent):
+        submissions.submit(run_request("reseacher", ["hi"], {}), caller)
+    caller.commit()
+    assert db.run(kept.run_id)["agent"] == "echo"
+
+
 def test_sql_submit_is_rolled_back_with_its_transaction(db: RunDatabase, caller: Connection) -> None:
     with db.unchanged():
         submit_in_sql(caller, "'echo', 'hi', idempotency_key => 'k'")
