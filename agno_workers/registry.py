@@ -69,7 +69,7 @@ class Registry:
                 module = importlib.import_module(name)
             except Exception as error:
                 raise SettingsError(
-                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {error}. Fix the name or the module.",
+                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {str(error).rstrip('.')}. Fix the name or the module.",
                     module=name,
                 ) from error
             for value in vars(module).values():

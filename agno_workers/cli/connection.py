@@ -73,7 +73,7 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
             "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
         ) from None
     except psycopg.OperationalError as error:
-        reason = without_secrets(str(error), url).rstrip(" .?")
+        reason = without_secrets(str(error), url).partition("\n")[0].rstrip(" .?")
         raise Unavailable(
             f"Postgres can't be reached: {reason}. Start it, or correct AGNO_DATABASE_URL."
         ) from error

@@ -12,7 +12,7 @@ from rich.text import Text
 from agno_workers.cli import connection, screen
 from agno_workers.cli.ids import short_ids, whole_id
 from agno_workers.cli.screen import count
-from agno_workers.core.run import RunStatus, StepStatus
+from agno_workers.core.run import RunKind, RunStatus, StepStatus
 from agno_workers.errors import InvalidInput
 from agno_workers.repositories import Database
 from agno_workers.runs.dead import TURN, Group, Letter, Which
@@ -160,6 +160,10 @@ def retry_run(id: str) -> None:
         if letter.status == RunStatus.FAILED and letter.parent_run_id is not None:
             raise InvalidInput(
                 f"run {letter.parent_run_id} delegated run {letter.id}, and has received its failure as a result: retry or fork that run."
+            )
+        if letter.status == RunStatus.FAILED and database.queries.run(letter.id).kind is RunKind.INGESTION:
+            raise InvalidInput(
+                f"run {letter.id} is an ingestion: `agno-workers knowledge retry {letter.id}` ingests again what failed."
             )
         if RunHandle(letter.id, database).retry():
             typer.echo(f"Run {letter.id} continues from its last good turn.")

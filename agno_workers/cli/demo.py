@@ -65,7 +65,7 @@ def demo(
         try:
             with _stage(console, settings, chosen, path, documents) as stage:
                 programs = [
-                    replace(program, stop_timeout_s=1.0)
+                    replace(program, stop_timeout_s=5.0)
                     for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
                 ]
                 processes = ProcessManager(programs, lambda _program, _line: None, stage.print)

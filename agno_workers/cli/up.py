@@ -78,14 +78,14 @@ def _serve(
         while True:
             time.sleep(1)
             servers.revive()
+    except StoppedBySignal:
+        _print_event(
+            console,
+            "stopping: running steps may finish; a second Ctrl-C interrupts them, to be executed again",
+        )
+        raise
     finally:
-        try:
-            _print_event(
-                console,
-                "stopping: running steps may finish; a second Ctrl-C interrupts them, to be executed again",
-            )
-        finally:
-            processes.stop(hurry)
+        processes.stop(hurry)
 
 
 def _print_addresses(console: Console, servers: Servers, where: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 import psycopg
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
@@ -58,6 +59,12 @@ class Pool:
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
         }
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:  # its text may repeat a password
+            raise SettingsError(
+                "the address of the database is not one of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
+            ) from None
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -90,7 +97,7 @@ class Pool:
                 yield self._connection(stack)
         except PoolTimeout as error:
             raise Unavailable(
-                f"no Postgres connection within {self._timeout_s} s: is it up, and is AGNO_DATABASE_URL right?"
+                f"no Postgres connection within {self._timeout_s} s: {self._reason()}. Is it up, and is its address right?"
             ) from error
         except errors.ProgramLimitExceeded as error:
             # This OperationalError is not an outage: the same value would always fail.
@@ -112,6 +119,14 @@ class Pool:
             except PoolTimeout:
                 if left_s <= 1.0:
                     raise
+
+    def _reason(self) -> str:
+        """Return why no connection was made; the pool keeps it in its log."""
+        try:
+            psycopg.connect(self.url, **{**self._kwargs, "connect_timeout": 2}).close()
+        except psycopg.Error as error:
+            return str(error).partition("\n")[0].rstrip(" .?")
+        return "all connections are in use"
 
     def dedicated(self) -> Connection:
         """Open a connection outside the pool, for LISTEN; the caller closes it."""

@@ -10,8 +10,9 @@ from typing import Any, get_type_hints
 import msgspec
 import pydantic
 
-from agno_workers.core.agent import Agent
-from agno_workers.core.messages import Message, ModelRequest, OutputSpec, ToolSpec
+from agno_workers.core.agent import Agent, Context, History, Limits
+from agno_workers.core.messages import Message, ModelRequest, ModelSettings, OutputSpec, ToolSpec
+from agno_workers.core.policy import Retry
 from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, InvalidTool
@@ -46,8 +47,10 @@ class AgentPlan(msgspec.Struct, frozen=True):
     def of(cls, agent: Agent, more: Sequence[Tool] = ()) -> AgentPlan:
         """Build the plan of an agent; `more` are tools that features add.
 
-        Raises InvalidTool when a tool cannot be offered to a model, InvalidInput for a cost limit without prices.
+        Raises InvalidTool when a tool cannot be offered to a model, InvalidInput for a field of another type, a limit that is not
+        positive, and a cost limit without prices.
         """
+        _check_fields(agent)
         if agent.limits.cost_usd is not None and agent.prices is None:
             raise InvalidInput(
                 f"agent {agent.name!r} has limits.cost_usd and no prices: add prices=Prices(input_usd=..., output_usd=...).",
@@ -106,6 +109,28 @@ class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of a call to an agent."""
 
     task: str
+
+
+def _check_fields(agent: Agent) -> None:
+    groups = {
+        "settings": ModelSettings,
+        "history": History,
+        "context": Context,
+        "limits": Limits,
+        "retry": Retry,
+    }
+    for name, kind in groups.items():
+        if not isinstance(value := getattr(agent, name), kind):
+            raise InvalidInput(
+                f"agent {agent.name!r}: {name} must be {kind.__name__}(...), got {value!r}.", agent=agent.name
+            )
+    for name in ("turns", "tokens", "cost_usd", "deadline_s"):
+        limit = getattr(agent.limits, name)
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            raise InvalidInput(
+                f"agent {agent.name!r}: limits.{name} must be a number above 0, got {limit!r}.",
+                agent=agent.name,
+            )
 
 
 def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -50,6 +51,14 @@ def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str]
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA agno CASCADE")
     assert "agno-workers db upgrade" in refusal(environment)
+
+
+def test_it_refuses_an_agent_with_a_wrong_field(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(
+        "from agno_workers import Agent\nagent = Agent(name='buyer', model='scripted:echo', limits=5)\n"
+    )
+    told = refusal(environment | {"AGNO_IMPORTS": "wrong", "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert "agent 'buyer': limits must be Limits(...), got 5" in told
 
 
 @pytest.mark.parametrize(

@@ -232,8 +232,11 @@ class KnowledgeBases:
 
     def _unknown(self, name: str) -> UnknownKnowledge:
         known = [knowledge.name for knowledge in self.all()]
-        near = difflib.get_close_matches(name, known, n=3) or known[:_SHOWN]
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else "There are none yet."
+        hint = "There are none yet."
+        if near := difflib.get_close_matches(name, known, n=3):
+            hint = f"Did you mean {', '.join(map(repr, near))}?"
+        elif known:
+            hint = f"Known: {', '.join(known[:_SHOWN])}."
         return UnknownKnowledge(f"there is no knowledge base {name!r}. {hint}", knowledge=name)
 
 

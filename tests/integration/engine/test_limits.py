@@ -128,6 +128,12 @@ def test_cached_input_has_its_own_price() -> None:
     assert Prices(input_usd=2, output_usd=10).cost_usd(usage) == pytest.approx(2 + 5)
 
 
+@pytest.mark.parametrize("limits", [Limits(turns=-5), Limits(tokens=0), Limits(deadline_s=-1)])
+def test_limit_that_is_not_positive_is_refused(limits: Limits) -> None:
+    with pytest.raises(InvalidInput, match=r"agent 'a': limits\.\w+ must be a number above 0"):
+        AgentPlan.of(Agent(name="a", model="scripted:echo", limits=limits))
+
+
 def test_cost_limit_without_prices_is_refused_at_worker_start() -> None:
     with pytest.raises(InvalidInput, match="prices="):
         AgentPlan.of(Agent(name="a", model="scripted:echo", limits=Limits(cost_usd=1)))
