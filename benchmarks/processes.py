@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -11,17 +12,20 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 def cpu_s(root: int) -> float:
     """CPU seconds of a process, of its children while they live, and of those that it has waited for."""
-    parents, used = {}, {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended meanwhile
-        parents[int(entry.name)] = int(fields[1])
-        used[int(entry.name)] = sum(int(ticks) for ticks in fields[11:15]) * _TICK_S
+    found = _stat_fields()
+    parents = {pid: int(fields[1]) for pid, fields in found.items()}
+    used = {pid: sum(map(int, fields[11:15])) * _TICK_S for pid, fields in found.items()}
     return sum(seconds for pid, seconds in used.items() if _descends(pid, root, parents))
+
+
+def _stat_fields() -> dict[int, list[str]]:
+    """Return the fields after the name in /proc/PID/stat, of each process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if entry.name.isdigit():
+                found[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+    return found
 
 
 def peak_rss_bytes(pid: int) -> int:
@@ -33,11 +37,7 @@ def peak_rss_bytes(pid: int) -> int:
 
 def tree_bytes(root: int) -> int:
     """The memory of a process and its children now; what they share counts once (PSS)."""
-    parents = {
-        int(entry.name): int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-    }
+    parents = {pid: int(fields[1]) for pid, fields in _stat_fields().items()}
     return sum(_pss_bytes(pid) for pid in parents if _descends(pid, root, parents))
 
 
