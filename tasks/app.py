@@ -117,7 +117,10 @@ def shut_down_on_signals(lifecycle: WorkerLifecycle) -> None:
     Celery's own handlers would wait for threads that can't be stopped.
     """
     process = os.getpid()
-    # A second signal may interrupt the handling of the first: `next` counts each once.
+    begin = signal.getsignal(signal.SIGTERM)
+    assert callable(begin), "Celery installs its handler first"
+    # A second signal may interrupt the handling of the first: `next` counts each once. It must not reach Celery's handler, which
+    # holds a lock that is not reentrant.
     received = count()
 
     def on_quit(*_: Any) -> None:
@@ -125,12 +128,17 @@ def shut_down_on_signals(lifecycle: WorkerLifecycle) -> None:
             state.should_stop = 0
             lifecycle.command("hurry")
 
-    def on_shutdown(**_: Any) -> None:
-        lifecycle.command("hurry" if next(received) else "shut_down")
+    def on_shutdown(*args: Any) -> None:
+        if os.getpid() == process and next(received):
+            lifecycle.command("hurry")
+            return
+        begin(*args)
+        if os.getpid() == process:
+            lifecycle.command("shut_down")
 
-    signals.worker_shutting_down.connect(on_shutdown, weak=False)
     signal.signal(signal.SIGQUIT, on_quit)
-    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_shutdown)
 
 
 def active_steps() -> list[str]:
