@@ -32,6 +32,7 @@ from agno_workers.local import LocalServers
 from tests.database import FEW, SQL_FILES, RunDatabase, said
 
 ROOT = Path(__file__).parents[3]
+VERSIONS = ROOT / "agno_workers/database/migrations/versions"
 STATEMENTS = [
     (file, name)
     for file in SQL_FILES
@@ -180,7 +181,7 @@ def test_newest_revision_is_the_head_of_the_migrations() -> None:
 
 def test_first_migration_is_generated_from_the_tables() -> None:
     """`./run python -m agno_workers.database.tables` prints it."""
-    path = ROOT / "agno_workers/database/migrations/versions/0001_tables.sql"
+    path = VERSIONS / "0001_tables.sql"
     assert [line.rstrip() for line in tables.ddl().splitlines()] == path.read_text().splitlines()
 
 
@@ -206,7 +207,12 @@ def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDat
     """A deploy migrates the database while runs of the old code are open; new workers execute them."""
     url = new_database()
     with psycopg.connect(url, autocommit=True) as old:
-        old.execute((ROOT / "tests/fixtures/schema_0001.sql").read_bytes())
+        old.execute("""
+            CREATE SCHEMA agno;
+            CREATE TABLE agno.alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY);
+            INSERT INTO agno.alembic_version VALUES ('0001')""")
+        for first in (VERSIONS / "0001_tables.sql", ROOT / "tests/fixtures/functions_0001.sql"):
+            old.execute(first.read_bytes())
         for agent in ("sent", "under way"):
             old.execute("SELECT agno.submit(%s, 'hi', allow_unknown => true)", (agent,))
         old.execute("""
@@ -230,7 +236,7 @@ def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDat
 
 def test_migrations_only_add() -> None:
     """A later release removes what no code uses any more."""
-    later = sorted((ROOT / "agno_workers/database/migrations/versions").glob("*_tables.sql"))[1:]
+    later = sorted(VERSIONS.glob("*_tables.sql"))[1:]
     for path in later:
         text = path.read_text()
         assert not re.findall(
