@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
@@ -19,22 +19,58 @@ from agno_workers.streams import Streamed, Streams
 _POLL_S = 0.25
 
 
-class RunHandle:
-    """One run. Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
+class RunControl:
+    """What the handles of all kinds of runs share. Making one asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
 
-    def __init__(self, run_id: str, database: Database, streams: Streams | None = None) -> None:
+    _noun: ClassVar[str] = "run"
+
+    def __init__(self, run_id: str, database: Database) -> None:
         """Raises RunNotFound for text that is not an id."""
         self.id = known_id(run_id)
         self._database = database
-        self._streams = streams
 
     def __repr__(self) -> str:
-        return f"<RunHandle {self.id}>"
+        return f"<{type(self).__name__} {self.id}>"
 
     @property
     def run(self) -> Run:
         """The run's row as it is now."""
         return self._database.queries.run(self.id)
+
+    def cancel(self) -> bool:
+        """Cancel the run; False when it has ended. Results that arrive later are discarded; what is stored stays."""
+        return self._database.journal.cancel(self.id)
+
+    def pause(self) -> bool:
+        """Start no more steps of this run and of its delegations; False when it has ended or is paused."""
+        return self._database.journal.pause(self.id)
+
+    def resume(self) -> bool:
+        """Continue a paused run; False when it is not paused."""
+        return self._database.journal.resume(self.id)
+
+    def _wait(self, timeout: float | None) -> Run:
+        run = self._database.results.wait(self.id, self._ended, timeout)
+        if run is None:
+            raise WaitTimeout(
+                f"{self._noun} {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
+                run_id=self.id,
+            )
+        if error := failure(run):
+            raise error
+        return run
+
+    def _ended(self) -> Run | None:
+        run = self.run
+        return run if run.status.is_terminal else None
+
+
+class RunHandle(RunControl):
+    """One run of an agent."""
+
+    def __init__(self, run_id: str, database: Database, streams: Streams | None = None) -> None:
+        super().__init__(run_id, database)
+        self._streams = streams
 
     @property
     def status(self) -> RunStatus:
@@ -67,15 +103,7 @@ class RunHandle:
         Raises RunFailed (or the error that the run failed with, such as LimitReached), RunCancelled, and WaitTimeout (the
         run continues).
         """
-        run = self._database.results.wait(self.id, self._ended, timeout)
-        if run is None:
-            raise WaitTimeout(
-                f"run {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
-                run_id=self.id,
-            )
-        if error := failure(run):
-            raise error
-        return output(run)
+        return output(self._wait(timeout))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait as `wait` does, and return the content alone."""
@@ -110,18 +138,6 @@ class RunHandle:
             else:
                 time.sleep(_POLL_S)
 
-    def cancel(self) -> bool:
-        """Cancel the run; False when it has ended. Results that arrive later are discarded."""
-        return self._database.journal.cancel(self.id)
-
-    def pause(self) -> bool:
-        """Start no more steps of this run and of its delegations; False when it has ended or is paused."""
-        return self._database.journal.pause(self.id)
-
-    def resume(self) -> bool:
-        """Continue a paused run; False when it is not paused."""
-        return self._database.journal.resume(self.id)
-
     def retry(self) -> bool:
         """Retry a failed run under its own id, from its last good turn. False when it has not failed, or when it is a delegation,
         whose parent has read of the failure.
@@ -146,7 +162,3 @@ class RunHandle:
             self.id, at, input, arguments=arguments, idempotency_key=idempotency_key, metadata=metadata, deadline_s=deadline_s
         )  # fmt: skip
         return RunHandle(run_id, self._database, self._streams)
-
-    def _ended(self) -> Run | None:
-        run = self.run
-        return run if run.status.is_terminal else None

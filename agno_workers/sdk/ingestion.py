@@ -1,6 +1,6 @@
 """A handle for an ingestion: progress, failures, cancel, retry.
 
-job = docs.ingest(["docs/"])                  # or client.ingest("docs", ["s3://bucket/"])
+job = docs.ingest(["docs/"])                  # or client.knowledge("docs").ingest(["s3://bucket/"])
 print(job.wait(timeout=600).failed, job.failures())
 """
 
@@ -13,12 +13,10 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, TypedDict
 
-from agno_workers.core.run import Run
-from agno_workers.errors import InvalidInput, WaitTimeout
+from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Source
-from agno_workers.repositories import Database
-from agno_workers.runs.queries import failure, known_id
+from agno_workers.sdk.handles import RunControl
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
@@ -45,20 +43,10 @@ class IngestOptions(SignatureOptions, total=False):
     priority: int | None
 
 
-class Ingestion:
-    """A handle for an ingestion. Creating it makes no query. An ingestion is a run: `runs show` takes its id as well."""
+class Ingestion(RunControl):
+    """One ingestion. It is a run: `runs show` takes its id as well."""
 
-    def __init__(self, run_id: str, database: Database) -> None:
-        self.id = known_id(run_id)
-        self._database = database
-
-    def __repr__(self) -> str:
-        return f"<Ingestion {self.id}>"
-
-    @property
-    def run(self) -> Run:
-        """Return its current row. Raises RunNotFound."""
-        return self._database.queries.run(self.id)
+    _noun = "ingestion"
 
     def progress(self) -> Progress:
         """Count documents, chunks, vectors and failures. Raises RunNotFound."""
@@ -73,37 +61,14 @@ class Ingestion:
 
         Raises RunFailed or RunCancelled if it did not complete, WaitTimeout (it continues), RunNotFound.
         """
-        run = self._database.results.wait(self.id, self._ended, timeout)
-        if run is None:
-            raise WaitTimeout(
-                f"ingestion {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
-                run_id=self.id,
-            )
-        if error := failure(run):
-            raise error
+        self._wait(timeout)
         return self.progress()
-
-    def cancel(self) -> bool:
-        """Cancel it; stored documents stay. Returns False if it has ended."""
-        return self._database.journal.cancel(self.id)
-
-    def pause(self) -> bool:
-        """Start no further steps. Returns False if it has ended or is paused."""
-        return self._database.journal.pause(self.id)
-
-    def resume(self) -> bool:
-        """Continue after a pause. Returns False if it is not paused."""
-        return self._database.journal.resume(self.id)
 
     def retry(self) -> Ingestion:
         """Submit a new ingestion of the failed and unfinished sources of this one."""
         again = self._database.knowledge.rerun(self.id)
         self._database.submissions.wake_keeper()
         return Ingestion(again.run_id, self._database)
-
-    def _ended(self) -> Run | None:
-        run = self.run
-        return run if run.status.is_terminal else None
 
 
 def named(name: str) -> str:
