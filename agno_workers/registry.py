@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent
 from agno_workers.knowledge.types import Knowledge, use_of
+
+
+def import_from_here() -> None:
+    """Let AGNO_IMPORTS name modules of the working folder, as `celery -A` does."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
 
 
 class Registry:

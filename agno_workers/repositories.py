@@ -84,7 +84,7 @@ class Database:
 
     @cached_property
     def dead_letters(self) -> DeadLetters:
-        return DeadLetters(self.pool, self.tenant)
+        return DeadLetters(self.pool)
 
     @cached_property
     def workers(self) -> Workers:

@@ -28,6 +28,7 @@ from agno_workers.core.step import CommitResult, ExhaustedStep
 from agno_workers.database import functions
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.handlers import Handler
+from agno_workers.engine.plan import AgentPlan
 from agno_workers.engine.tool import expire, fail_exhausted, run_tool
 from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import SettingsError
@@ -155,13 +156,7 @@ class Services:
     def register_agents(self) -> None:
         """Write the agents of this process to Postgres, so that other services can submit to them by name."""
         self.database.agents.register(
-            RegisteredAgent(
-                agent.name,
-                self.engine.queue_of(agent),
-                description=agent.description,
-                definition=self.engine.plan(agent.name).definition.content,
-                tools=(*self.engine.plan(agent.name).tools, *self.engine.plan(agent.name).members),
-            )
+            registered(self.engine.plan(agent.name), self.engine.queue_of(agent))
             for agent in self.registry.all()
         )
 
@@ -170,12 +165,20 @@ class Services:
         self.redis.close()
 
 
-def database(settings: Settings, *, worker: str = "", size: int | None = None) -> Database:
+def registered(plan: AgentPlan, queue: str) -> RegisteredAgent:
+    """Return the row of an agent in `agno.agent`."""
+    return RegisteredAgent(
+        plan.agent.name, queue, description=plan.agent.description, definition=plan.definition.content,
+        tools=plan.offered,
+    )  # fmt: skip
+
+
+def database(settings: Settings, *, worker: str = "") -> Database:
     """Return the database of these settings. Raises SettingsError when they have no address."""
     limits = msgspec.convert(settings.knowledge, IngestLimits, from_attributes=True)
     return Database(
         required(settings, "database"),
-        size=size or settings.database.pool_size,
+        size=settings.database.pool_size,
         timeout_s=settings.database.timeout_s,
         statement_timeout_s=settings.database.statement_timeout_s,
         worker=worker,

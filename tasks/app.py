@@ -9,7 +9,6 @@ import sys
 import uuid
 from importlib.metadata import version
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from celery import bootsteps, signals
@@ -22,13 +21,11 @@ from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
 from agno_workers.core.words import as_uuid
 from agno_workers.errors import AgnoError
+from agno_workers.registry import import_from_here
 from agno_workers.runs.workers import WorkerIdentity
 from agno_workers.tasks import runs, steps
 
-if (
-    folder := str(Path.cwd())
-) not in sys.path:  # modules of AGNO_IMPORTS may be in the working folder, as with `-A`
-    sys.path.insert(0, folder)
+import_from_here()
 
 _MAINTAIN_POOL_EVERY_S = 0.5
 

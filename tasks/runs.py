@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import signals
-from celery.app.task import Context
-from celery.exceptions import Ignore, NotRegistered
+from celery.exceptions import Ignore
 from celery.worker.request import Request
 from msgspec.structs import replace
 
@@ -57,11 +55,3 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
     if submitted.send is not None:
         services.dispatch.send([submitted.send])
     raise Ignore
-
-
-@signals.task_unknown.connect
-def fail_unknown(sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
-    """Fail the chord and the chain of a task that no worker here knows: Celery fails only the task, and they would wait forever."""
-    _, _, embedded = message.payload
-    request = Context({**message.headers, **embedded, "delivery_info": {}})
-    sender.app.backend.mark_as_failure(id, NotRegistered(name), request=request)

@@ -25,8 +25,8 @@ from typing import Any
 
 import redis
 from celery import signals
+from celery.app.task import Context
 from celery.exceptions import NotRegistered
-from celery.utils.objects import Bunch
 from celery.worker import consumer as stock
 from celery.worker import state
 from kombu.exceptions import OperationalError
@@ -136,16 +136,10 @@ class Consumer(stock.Consumer):
             )
 
     def _fail_unknown(self, message: Any, exc: Exception) -> None:
-        """Do what Celery's on_unknown_task does, without its log and its acknowledgement."""
+        """Fail the task, its chord and its chain: Celery fails only the task, and the others would wait forever."""
         name, task_id = message.headers["task"], message.headers["id"]
-        request = Bunch(
-            name=name,
-            chord=None,
-            root_id=message.headers.get("root_id"),
-            correlation_id=message.properties.get("correlation_id"),
-            reply_to=message.properties.get("reply_to"),
-            errbacks=None,
-        )
+        _, _, embedded = message.payload
+        request = Context({**message.headers, **embedded, "delivery_info": {}})
         self.app.backend.mark_as_failure(task_id, NotRegistered(name), request=request)
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 

@@ -93,10 +93,8 @@ class Dispatch:
 
     def after_end(self, run_id: str) -> None:
         """Publish what follows a run that was ended from outside; the keeper's next round publishes the rest."""
-        run = self._queries.run(run_id)
-        self.continue_canvases(
-            self.results.pending_continuations(run_id, self._queries.canvas(run_id).group_id)
-        )
+        run, canvas = self._queries.run_and_canvas(run_id)
+        self.continue_canvases(self.results.pending_continuations(run_id, canvas.group_id))
         if run.parent_run_id is not None:
             self.send(self._outbox.pending(run.parent_run_id))
 
@@ -131,7 +129,7 @@ class Dispatch:
 
     def _continue(self, continuation: CanvasContinuation) -> None:
         if (run_id := continuation.ended_run_id) is not None:
-            self.continuations.after_run(self._queries.run(run_id), self._queries.canvas(run_id))
+            self.continuations.after_run(*self._queries.run_and_canvas(run_id))
         elif (chord_id := continuation.chord_id) is not None:
             header = self._app.backend.restore_group(chord_id)
             self.continuations.after_chord(self.results.chord(chord_id), header)

@@ -53,7 +53,7 @@ class WorkerLifecycle(threading.Thread):
         self, worker: Any, identity: WorkerIdentity, workers: Workers, dispatch: Dispatch, *,
         every_s: float, grace_s: float, max_s: float, on_new: Callable[[], object],
     ) -> None:  # fmt: skip
-        """`on_new` is called after a heartbeat that had to insert the worker's row."""
+        """`on_new` is called after a later heartbeat that had to insert the worker's row, as after the restore of a backup."""
         super().__init__(name="agno-heartbeat", daemon=True)
         self._worker = worker
         self._identity = identity
@@ -71,7 +71,7 @@ class WorkerLifecycle(threading.Thread):
     def register(self) -> None:
         """Write the first heartbeat; call it before the first step is taken."""
         self._attempt(self._workers.forget)
-        self._report()
+        self._beat()
 
     def command(self, command: Command) -> None:
         self._commands.put(command)
@@ -152,6 +152,11 @@ class WorkerLifecycle(threading.Thread):
         os._exit(self._worker.exitcode or self._status)
 
     def _report(self) -> None:
+        if self._beat():
+            self._attempt(self._on_new)
+
+    def _beat(self) -> bool:
+        """Write a heartbeat; return whether it inserted the worker's row."""
         is_new = self._attempt(
             self._workers.seen,
             self._identity,
@@ -159,8 +164,7 @@ class WorkerLifecycle(threading.Thread):
             queues=[] if self._shutting_down else list(self._worker.app.amqp.queues.consume_from),
             steps=sum(request.name in STEP_TASKS for request in active_requests()),
         )
-        if is_new:
-            self._attempt(self._on_new)
+        return bool(is_new)
 
     def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call; a failure costs one report, never the thread."""

@@ -17,8 +17,8 @@ def request_from_call(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
-    canvas: Canvas | None = None,
-    kinds: Mapping[str, MakeRequest] | None = None,
+    canvas: Canvas,
+    kinds: Mapping[str, MakeRequest],
     **options: Any,
 ) -> RunRequest:
     """Return the request of a call. `args` are inputs, `kwargs` hold agent, input and RunOptions, `options` are other SubmitOptions.
@@ -34,6 +34,6 @@ def request_from_call(
     agent, last = given.pop("agent", None), given.pop("input", None)
     inputs = [*args, last] if last is not None else list(args)
     prefix, _, name = agent.partition(":") if isinstance(agent, str) else ("", "", "")
-    if name and kinds and prefix in kinds:
+    if name and prefix in kinds:
         return kinds[prefix](name, inputs, {**given, **options}, canvas=canvas)
     return run_request(agent, inputs, {**given, **options}, canvas=canvas)

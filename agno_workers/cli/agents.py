@@ -13,9 +13,9 @@ from agno_workers.cli.screen import count
 from agno_workers.core.agent import Limits, Prices
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import SettingsError, Unavailable
-from agno_workers.registry import Registry
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.settings import Settings
+from agno_workers.wiring import registered
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List agents."
@@ -51,18 +51,16 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON, with whole d
 
 
 def _in_code(settings: Settings) -> list[RegisteredAgent]:
-    """Return the agents of AGNO_IMPORTS as a worker would register them. Raises SettingsError, InvalidTool and InvalidInput."""
+    """Return the agents of AGNO_IMPORTS, without the tools that a knowledge base adds in a worker.
+
+    Raises SettingsError, InvalidTool and InvalidInput.
+    """
     if not settings.imports:
         return []
-    connection.import_from_here()
-    plans = [AgentPlan.of(agent) for agent in Registry.importing(*settings.imports).all()]
     return [
-        RegisteredAgent(
-            plan.agent.name, plan.agent.queue or settings.queues.agents, description=plan.agent.description,
-            definition=plan.definition.content, tools=(*plan.tools, *plan.members),
-        )
-        for plan in plans
-    ]  # fmt: skip
+        registered(AgentPlan.of(agent), agent.queue or settings.queues.agents)
+        for agent in connection.registry(settings).all()
+    ]
 
 
 def _show(agent: RegisteredAgent, now: datetime) -> None:

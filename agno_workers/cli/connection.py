@@ -6,10 +6,8 @@ run: a second shell beside `up` needs no exports.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -23,9 +21,9 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.queues import redis_url
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.local import Postgres, Valkey, default_state_dir
+from agno_workers.registry import Registry, import_from_here
 from agno_workers.repositories import Database
 from agno_workers.runs.base import RunNumbers
-from agno_workers.runs.queries import RunQueries
 from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
 
@@ -95,13 +93,6 @@ def redis_client(given: Settings) -> redis.Redis:
 
 
 @contextmanager
-def look(given: Settings | None = None) -> Iterator[RunQueries]:
-    """Open the queries for reading rows."""
-    with database(given) as opened:
-        yield opened.queries
-
-
-@contextmanager
 def database(given: Settings | None = None) -> Iterator[Database]:
     """Open a Postgres that has our tables. Raises as `database_url`."""
     given = given or settings()
@@ -125,10 +116,10 @@ def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
         yield opened
 
 
-def import_from_here() -> None:
-    """Let AGNO_IMPORTS name modules of the working folder, as `celery -A` does."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+def registry(given: Settings) -> Registry:
+    """Import the modules of AGNO_IMPORTS, also those of the working folder. Raises SettingsError."""
+    import_from_here()
+    return Registry.importing(*given.imports)
 
 
 def without_password(url: str) -> str:

@@ -21,7 +21,6 @@ from agno_workers.cli.screen import count
 from agno_workers.database import functions
 from agno_workers.database.functions import database_problems
 from agno_workers.database.migrations import NEWEST
-from agno_workers.database.pool import Pool
 from agno_workers.errors import AgnoError
 from agno_workers.runs.dead import Which
 from agno_workers.runs.queries import Stuck
@@ -120,16 +119,13 @@ def _postgres(settings: Settings) -> list[Finding]:
 
 def _schema(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings)
-    current, newest = functions.state(url, connection.PATIENCE_S).revision, NEWEST
-    if not database_problems(url):
+    current, problems = functions.state(url, connection.PATIENCE_S).revision, database_problems(url)
+    if not problems:
         return [Finding("ok", "schema", f"at {current}, the newest")]
-    return [
-        Finding(
-            "fail",
-            "schema",
-            f"at {current or 'nothing'}, but this code needs {newest}: run `agno-workers db upgrade`.",
-        )
-    ]
+    if current != NEWEST:
+        text = f"at {current or 'nothing'}, but this code needs {NEWEST}: run `agno-workers db upgrade`."
+        return [Finding("fail", "schema", text)]
+    return [Finding("fail", "schema", text) for text in problems]
 
 
 def _pgvector(settings: Settings) -> list[Finding]:
@@ -163,12 +159,8 @@ def _is_older(version: str, than: str) -> bool:
 
 
 def _messages(settings: Settings) -> list[Finding]:
-    url = connection.database_url(settings, migrated=True)
-    pool = Pool(url, size=1, timeout_s=connection.PATIENCE_S, statement_timeout_s=30.0)
-    try:
-        kept = Quarantine(pool).count_recent(_RECENTLY)
-    finally:
-        pool.close()
+    with connection.database(settings) as database:
+        kept = Quarantine(database.pool).count_recent(_RECENTLY)
     if not kept:
         return [Finding("ok", "messages", "none quarantined in the last day")]
     counted = ", ".join(f"{each.messages} {each.reason}" for each in kept)
@@ -211,7 +203,8 @@ def _queues(settings: Settings) -> list[Finding]:
 
 def _workers(settings: Settings) -> list[Finding]:
     """Return only problems: `queues` counts the workers."""
-    workers = _all_workers(settings)
+    with connection.database(settings) as database:
+        workers = database.workers.all()
     living = [worker for worker in workers if state(worker, settings) == "alive"]
     replaced = {worker.node for worker in living}
     found = [
@@ -229,20 +222,15 @@ def _workers(settings: Settings) -> list[Finding]:
     return found
 
 
-def _all_workers(settings: Settings) -> list[Worker]:
-    with connection.database(settings) as database:
-        return database.workers.all()
-
-
 def _since(worker: Worker) -> str:
     return screen.length(timedelta(seconds=round(worker.silent_s)))
 
 
 def _runs(settings: Settings) -> list[Finding]:
     """Find runs and steps that are stuck, and count recent dead letters."""
-    living = [worker for worker in _all_workers(settings) if state(worker, settings) == "alive"]
     with connection.database(settings) as database:
         look = database.queries
+        living = [worker for worker in database.workers.all() if state(worker, settings) == "alive"]
         stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
         now, silent_s = look.now(), look.keeper_silent_s()
         died = sum(group.letters for group in database.dead_letters.groups(Which(within=_HOUR), limit=1000))
@@ -318,7 +306,8 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
 
 
 def _clocks(settings: Settings) -> list[Finding]:
-    with connection.look(settings) as look, connection.redis_client(settings) as client:
+    with connection.database(settings) as database, connection.redis_client(settings) as client:
+        look = database.queries
         look.now()  # connects
         differences = {"Postgres": _behind(look.now), "Redis": _behind(lambda: _redis_now(client))}
     worst = max(differences.values(), key=abs)

@@ -13,7 +13,7 @@ from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.ingest import follow, submitted
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.feedback import Gap, ReviewNote
-from agno_workers.knowledge.store.stats import Base, KnowledgeStats, Model, Origin
+from agno_workers.knowledge.store.stats import Base, Model, Origin
 from agno_workers.knowledge.types import EmbeddingSpaceStatus
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ _WAIT = typer.Option(False, "--wait", help="Show the progress until the end.")
 def ls(json: bool = _AS_JSON) -> None:
     """List the knowledge bases."""
     with knowledge_commands.opened() as here:
-        bases, now = KnowledgeStats(here.pool).bases(), here.look.now()
+        bases, now = here.database.knowledge_stats.bases(), here.look.now()
     if json:
         typer.echo(screen.as_json(bases))
     elif not bases:
@@ -63,7 +63,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
     """Show one: its models, the origins of its documents, its last ingestions."""
     with knowledge_commands.opened() as here:
         row = here.knowledges.get(name)
-        overview = KnowledgeStats(here.pool)
+        overview = here.database.knowledge_stats
         (base,) = overview.bases(name)
         models, origins = overview.models(name), overview.origins(name)
         ingestions, now = here.knowledges.ingestions(row.id, limit=5), here.look.now()
@@ -137,7 +137,7 @@ def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not 
     """Remove a knowledge base with its documents, and cancel its ingestions."""
     with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
-        (base,) = KnowledgeStats(here.pool).bases(name)
+        (base,) = here.database.knowledge_stats.bases(name)
         if not yes:
             asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
             typer.confirm(asked, abort=True)
@@ -205,7 +205,7 @@ def duplicates(
 ) -> None:
     """List documents whose text equals that of another one, or nearly."""
     with knowledge_commands.opened() as here:
-        listed = KnowledgeStats(here.pool).duplicates(here.knowledges.get(name).id, limit)
+        listed = here.database.knowledge_stats.duplicates(here.knowledges.get(name).id, limit)
     if json:
         typer.echo(screen.as_json(listed))
     elif not listed:

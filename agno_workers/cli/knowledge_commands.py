@@ -12,7 +12,6 @@ import msgspec
 from agno_workers.cli import connection
 from agno_workers.cli.ids import whole_id
 from agno_workers.core.step import Submitted
-from agno_workers.database.pool import Pool
 from agno_workers.errors import InvalidInput, ModelRejected
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.service import KnowledgeService
@@ -20,7 +19,6 @@ from agno_workers.knowledge.store.bases import KnowledgeBases, KnowledgeRow
 from agno_workers.knowledge.store.feedback import FeedbackStore
 from agno_workers.knowledge.types import Knowledge, as_options, from_options
 from agno_workers.models.resolve import resolve as resolve_model
-from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import RunQueries
 from agno_workers.sdk.ingestion import Ingestion, named
@@ -34,10 +32,6 @@ class KnowledgeCommands:
     settings: Settings
     database: Database
     library: KnowledgeService
-
-    @property
-    def pool(self) -> Pool:
-        return self.database.pool
 
     @property
     def look(self) -> RunQueries:
@@ -96,8 +90,7 @@ def in_code(given: Settings, name: str) -> Knowledge | None:
     """Return the knowledge base from a module of AGNO_IMPORTS, if there is one."""
     if not given.imports:
         return None
-    connection.import_from_here()
-    return Registry.importing(*given.imports).knowledge(name)
+    return connection.registry(given).knowledge(name)
 
 
 def as_row(row: KnowledgeRow) -> Knowledge:

@@ -12,7 +12,6 @@ from agno_workers.cli import connection, screen
 from agno_workers.cli.autostart import autostart
 from agno_workers.core.run import Run, RunStatus
 from agno_workers.errors import AgnoError, WaitTimeout
-from agno_workers.registry import Registry
 from agno_workers.runs.queries import output
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
@@ -67,8 +66,7 @@ def _queue_of(agent: str, given: Settings) -> str | None:
     """Return the queue of an agent of AGNO_IMPORTS; None without AGNO_IMPORTS: workers have registered it. Raises UnknownAgent."""
     if not given.imports:
         return None
-    connection.import_from_here()
-    return Registry.importing(*given.imports).get(agent).queue or given.queues.agents
+    return connection.registry(given).get(agent).queue or given.queues.agents
 
 
 def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:

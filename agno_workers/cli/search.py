@@ -12,7 +12,6 @@ from rich.text import Text
 from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.autostart import autostart
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import SearchResult
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -69,7 +68,7 @@ def search(
 
 
 def _must_hold_something(here: knowledge_commands.KnowledgeCommands, knowledge: str) -> None:
-    (base,) = KnowledgeStats(here.pool).bases(knowledge)
+    (base,) = here.database.knowledge_stats.bases(knowledge)
     if not base.documents and base.open:
         raise InvalidInput(
             f"{knowledge!r} is still empty: an ingestion is running, see `agno-workers knowledge show {knowledge}`."

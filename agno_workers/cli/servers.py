@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import redis
@@ -30,7 +29,7 @@ class Servers:
     state_dir: Path | None
     """The folder of local servers; None for those of the settings."""
     revive: Callable[[], None] = lambda: None
-    """Start a local server again that died. Raises EmbeddedError."""
+    """Restart a local server that has died. Raises EmbeddedError."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,17 +53,12 @@ def running(settings: Settings) -> Iterator[Servers]:
         return
     folder = local.default_state_dir()
     with local.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
-        yield Servers(started.database_url, started.broker_url, client, folder, partial(_revive, started))
+        yield Servers(started.database_url, started.broker_url, client, folder, started.start)
 
 
 def _given(settings: Settings) -> Servers:
     client = connection.redis_client(settings)
     return Servers(connection.database_url(settings), settings.broker.url.get_secret_value(), client, None)
-
-
-def _revive(servers: local.LocalServers) -> None:
-    servers.valkey.start()
-    servers.postgres.start()
 
 
 def prepare(servers: Servers) -> None:

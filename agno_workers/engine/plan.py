@@ -83,19 +83,25 @@ class AgentPlan(msgspec.Struct, frozen=True):
             settings=self.agent.settings,
         )
 
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names of its tools and agents, as the model sees them."""
+        return (*self.tools, *self.members)
+
     def read(self, text: str) -> tuple[Any, str | None]:
         """Parse an answer by `output_schema`; return `(content, misfit)`, where `misfit` describes why it does not fit, or is None."""
         if self.agent.output_schema is None:
             return text, None
+        schema = pydantic.TypeAdapter(self.agent.output_schema)
         try:
-            value = pydantic.TypeAdapter(self.agent.output_schema).validate_json(_unfenced(text))
+            value = schema.validate_json(_unfenced(text))
         except pydantic.ValidationError as error:
             problems = [
                 f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
                 for e in error.errors(include_url=False)
             ]
             return None, "; ".join(problems)
-        return pydantic.TypeAdapter(self.agent.output_schema).dump_python(value, mode="json"), None
+        return schema.dump_python(value, mode="json"), None
 
 
 _TYPES: dict[str, Any] = {

@@ -60,7 +60,7 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         if tool is not None and tool.effect is Effect.TRANSACTIONAL:
             return in_transaction(engine, claim, tool, context, cancelled)
         outcome = execute(
-            tool, claim.name, claim.tool_call.arguments, context, known=known_tools(engine, claim)
+            tool, claim.name, claim.tool_call.arguments, context, known=engine.plan(claim.agent).offered
         )
         signal("tool.executed")
         if cancelled.was_seen:
@@ -98,11 +98,6 @@ def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome |
     if tool is None and claim.policy.offered:
         return None, ToolOutcome(f"no worker here has the tool {claim.name}", True, "again")
     return tool, None
-
-
-def known_tools(engine: Engine, claim: ClaimedStep) -> list[str]:
-    plan = engine.plan(claim.agent)
-    return [*plan.tools, *plan.members]
 
 
 def in_transaction(

@@ -44,6 +44,11 @@ class LocalServers:
         """For redis-py: `unix:///...`."""
         return self.valkey.redis_url
 
+    def start(self) -> None:
+        """Start what does not run. Raises EmbeddedError."""
+        self.valkey.start()
+        self.postgres.start()
+
     def stop(self) -> None:
         """Stop both in order; safe to repeat."""
         try:
@@ -60,8 +65,7 @@ def start(state_dir: Path | None = None, *, fsync: bool = True) -> LocalServers:
     folder = state_dir or default_state_dir()
     running = LocalServers(Postgres(folder, fsync=fsync), Valkey(folder))
     try:
-        running.valkey.start()
-        running.postgres.start()
+        running.start()
     except BaseException:
         running.stop()
         raise

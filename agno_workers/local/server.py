@@ -82,10 +82,6 @@ class Server(ABC):
             self._process.kill()
             self._process = None
 
-    def restart(self) -> Self:
-        self.stop()
-        return self.start()
-
     def __enter__(self) -> Self:
         return self.start()
 

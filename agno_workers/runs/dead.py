@@ -92,11 +92,10 @@ class Retryable(msgspec.Struct, frozen=True):
 
 
 class DeadLetters:
-    """Questions to the journal. Raises Unavailable where Postgres can't be reached."""
+    """Reads dead letters. Raises Unavailable when Postgres does not answer."""
 
-    def __init__(self, pool: Pool, tenant: str = "default") -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._tenant = tenant
 
     def groups(self, which: Which, limit: int) -> list[Group]:
         """Return the groups, the largest first."""

@@ -112,18 +112,21 @@ class RunQueries:
 
     def run(self, run_id: str) -> Run:
         """Return a run. Raises RunNotFound, also for an invalid id."""
+        return run_of(self._row(run_id))
+
+    def run_and_canvas(self, run_id: str) -> tuple[Run, Canvas]:
+        """Return a run, and the Celery options of the task that started it. Raises RunNotFound."""
+        row = self._row(run_id)
+        return run_of(row), msgspec.convert(row["canvas"] or {}, Canvas)
+
+    def _row(self, run_id: str) -> Row:
         rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
         if not rows:
             raise RunNotFound(
                 f"no run {run_id!r} in this database. `agno-workers runs ls` lists the newest runs.",
                 run_id=run_id,
             )
-        return run_of(rows[0])
-
-    def canvas(self, run_id: str) -> Canvas:
-        """Return the Celery options of the task that started a run."""
-        rows = self._pool.run(_SQL["run"], {"run_id": known_id(run_id)})
-        return msgspec.convert((rows[0]["canvas"] if rows else None) or {}, Canvas)
+        return rows[0]
 
     def runs(
         self,
@@ -240,12 +243,12 @@ def output(run: Run) -> RunOutput:
     )
 
 
-def known_id(run_id: str) -> str:
+def known_id(id: str, kind: IdKind = "run") -> str:
     """Return the id as Postgres prints it. Raises RunNotFound for text that cannot be an id."""
-    if (known := as_uuid(run_id)) is None:
+    if (known := as_uuid(id)) is None:
         raise RunNotFound(
-            f"{run_id!r} is not a run id: a run id looks like 0198c0de-0000-7000-8000-000000000000.",
-            run_id=run_id,
+            f"{id!r} is not a {kind} id: a {kind} id looks like 0198c0de-0000-7000-8000-000000000000.",
+            **{f"{kind}_id": id},
         )
     return known
 

@@ -20,9 +20,9 @@ from agno_workers.core.request import first_message, run_request
 from agno_workers.core.run import Run, RunOutput
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
-from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, WaitTimeout
+from agno_workers.errors import InvalidInput, Unavailable, WaitTimeout
 from agno_workers.runs.batch import Batches, Common, Ended, Item, Progress
-from agno_workers.runs.queries import output
+from agno_workers.runs.queries import known_id, output
 
 Keys = Iterable[str | None] | Callable[[Any], str | None]
 """Idempotency keys of the inputs: one for each in order, or a function of the input; None for an input without one."""
@@ -42,7 +42,7 @@ class Batch:
     """
 
     def __init__(self, batch_id: str, bulk: Batches) -> None:
-        self.id = _known_id(batch_id)
+        self.id = known_id(batch_id, "batch")
         self._bulk = bulk
 
     def __repr__(self) -> str:
@@ -199,13 +199,3 @@ def _checked(key: Any) -> str | None:
     if key is not None and not isinstance(key, str):
         raise InvalidInput(f"an idempotency key must be text, got {key!r}.")
     return key
-
-
-def _known_id(batch_id: str) -> str:
-    known = as_uuid(batch_id)
-    if known is None:
-        raise RunNotFound(
-            f"{batch_id!r} is not a batch id: a batch id looks like 0198c0de-0000-7000-8000-000000000000.",
-            batch_id=batch_id,
-        )
-    return known

@@ -20,7 +20,7 @@ _POLL_S = 0.25
 
 
 class RunControl:
-    """What the handles of all kinds of runs share. Making one asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
+    """The verbs of all kinds of runs. Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
 
     _noun: ClassVar[str] = "run"
 

@@ -20,7 +20,7 @@ from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.store.bases import AGENT, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
-from agno_workers.knowledge.store.stats import Duplicate, KnowledgeStats
+from agno_workers.knowledge.store.stats import Duplicate
 from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 from agno_workers.sdk.agent import run_signature
 from agno_workers.sdk.ingestion import (
@@ -94,7 +94,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
         """List documents whose text equals that of another one, or nearly. Raises UnknownKnowledge."""
         database = wiring.services().database
-        return KnowledgeStats(database.pool).duplicates(database.knowledge.get(self.name).id, limit)
+        return database.knowledge_stats.duplicates(database.knowledge.get(self.name).id, limit)
 
     def search(
         self, query: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None,

@@ -89,8 +89,9 @@ def test_data_survives_a_restart_and_a_kill_and_is_gone_when_fresh(state_dir: Pa
     with postgres, valkey:
         urls = postgres.database_url, valkey.redis_url
         write(postgres, valkey, 1)
-        postgres.restart()
-        valkey.restart()
+        for server in (postgres, valkey):
+            server.stop()
+            server.start()
         assert read(postgres, valkey) == [1]
 
         write(postgres, valkey, 2)
