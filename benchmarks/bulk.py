@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -10,7 +9,7 @@ from agno_workers import wiring
 from benchmarks.peers import stock
 from benchmarks.report import Report, Row
 from benchmarks.stage import Options, stage
-from benchmarks.timing import WAIT_S, alternate
+from benchmarks.timing import WAIT_S, alternate, each_s
 from benchmarks.workload import simple
 
 _SENT = """SELECT extract(epoch FROM max(step.sent_at) - min(batch.created_at))::float8 AS sent_s
@@ -21,13 +20,13 @@ def run(options: Options) -> Report:
     few, many, calls = options.pick(10_000, 500), options.pick(100_000, 1000), options.pick(300, 20)
     rounds = options.pick(5, 1)
     with stage() as on_stage:
-        _one_by_one_s(_ours, 5)
-        _one_by_one_s(_stock, 5)
+        each_s(_ours, 5)
+        each_s(stock.send_noop, 5)
         smaller, singles, stocks = alternate(
             rounds,
             lambda: _map_s(few),
-            lambda: _one_by_one_s(_ours, calls),
-            lambda: _one_by_one_s(_stock, calls),
+            lambda: each_s(_ours, calls),
+            lambda: each_s(stock.send_noop, calls),
         )
         larger = tuple(_map_s(many) for _ in range(options.pick(2, 1)))
         setting = on_stage.setting(options)
@@ -94,14 +93,3 @@ def _map_s(count: int) -> float:
 
 def _ours() -> Any:
     return simple.apply_async(("Say hello.",))
-
-
-def _stock() -> Any:
-    return stock.noop.apply_async((1,))
-
-
-def _one_by_one_s(call: Callable[[], Any], count: int) -> float:
-    began = perf_counter()
-    for _ in range(count):
-        call()
-    return (perf_counter() - began) / count

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from benchmarks.peers import stock
 from benchmarks.report import Report, Row
 from benchmarks.stage import Options, stage
-from benchmarks.timing import alternate
+from benchmarks.timing import alternate, each_s
 from benchmarks.workload import simple
 
 
 def run(options: Options) -> Report:
     count, rounds = options.pick(300, 20), options.pick(7, 1)
     with stage() as on_stage:
-        _each_s(_ours, 5)
-        _each_s(_stock, 5)
-        ours, stocks = alternate(rounds, lambda: _each_s(_ours, count), lambda: _each_s(_stock, count))
+        each_s(_ours, 5)
+        each_s(stock.send_noop, 5)
+        ours, stocks = alternate(rounds, lambda: each_s(_ours, count), lambda: each_s(stock.send_noop, count))
         setting = on_stage.setting()
     return Report(
         name="submit",
@@ -35,14 +33,3 @@ def run(options: Options) -> Report:
 
 def _ours() -> Any:
     return simple.delay("Say hello.")
-
-
-def _stock() -> Any:
-    return stock.noop.apply_async((1,))
-
-
-def _each_s(call: Callable[[], Any], count: int) -> float:
-    began = perf_counter()
-    for _ in range(count):
-        call()
-    return (perf_counter() - began) / count

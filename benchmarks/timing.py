@@ -78,3 +78,11 @@ def _state(result: Any) -> str:
 
 def p95(values: Sequence[float]) -> float:
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
+def each_s(call: Callable[[], Any], count: int) -> float:
+    """Return the seconds that one of `count` calls takes."""
+    began = perf_counter()
+    for _ in range(count):
+        call()
+    return (perf_counter() - began) / count

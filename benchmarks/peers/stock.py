@@ -35,6 +35,10 @@ def body(results: list[Any]) -> int:
     return len(results)
 
 
+def send_noop() -> Any:
+    return noop.apply_async((1,))
+
+
 def fan_out(width: int) -> Any:
     """Send a chord of no-op tasks; gives the result of its body."""
     return chord([noop.s(number) for number in range(width)], body.s()).apply_async()
