@@ -105,7 +105,7 @@ def not_called(reply: Reply, reason: str) -> tuple[Message, ...]:
 
 
 def _limit_met(reply: Reply, so_far: SoFar, limits: Limits) -> End | Fail | None:
-    """Return the end that a limit brings, where one forbids another turn."""
+    """Return how the run ends if a limit forbids another turn, else None."""
     tokens = so_far.usage.input_tokens + so_far.usage.output_tokens
     met = (
         ("turns", so_far.turns, limits.turns, so_far.turns >= limits.turns),

@@ -23,7 +23,7 @@ A retry of a failed run makes it `queued` in the next generation; it continues a
 A paused run keeps its status; none of its steps is claimed until it is resumed.
 
 A `ready` step may have a timer (`not_before`): the keeper sends it at that time.
-The check constraints of `database/tables/runs.py` repeat these two lists; a test compares them.
+The check constraints in `database/tables/runs.py` are made from these enums; a test compares a migrated database with them.
 """
 
 from __future__ import annotations

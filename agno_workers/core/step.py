@@ -85,7 +85,6 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     seq: int
     """The position of its first message in the transcript."""
     attempt: int
-    max_attempts: int
     tries: int
     """Attempts that ended with an error instead of a crash."""
     agent: str
@@ -138,7 +137,6 @@ class ExhaustedStep(msgspec.Struct, frozen=True):
     run_id: str
     generation: int
     kind: StepKind
-    key: str
     name: str
     attempt: int
     worker: str

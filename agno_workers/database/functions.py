@@ -55,8 +55,12 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
         ) as connection:
             return read(connection)
     except psycopg.OperationalError as error:
-        reason = str(error).strip(" .?\n")
-        raise Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?") from error
+        raise unreachable(error) from error
+
+
+def unreachable(error: object) -> Unavailable:
+    reason = str(error).strip(" .?\n")
+    return Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?")
 
 
 def database_problems(database_url: str) -> list[str]:

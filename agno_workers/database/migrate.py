@@ -11,7 +11,7 @@ from alembic.config import Config
 from agno_workers.database import functions
 from agno_workers.database.migrations import NEWEST
 from agno_workers.database.tables import SCHEMA
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import SettingsError
 
 _LOCK = 0x61676E6F  # "agno": one upgrade at a time, from any machine
 
@@ -62,5 +62,4 @@ def _connect(database_url: str, timeout_s: float) -> sa.Connection:
     try:
         return engine.connect()
     except sa.exc.OperationalError as error:
-        reason = str(error.orig).strip(" .?\n")
-        raise Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?") from error
+        raise functions.unreachable(error.orig) from error

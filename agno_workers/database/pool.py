@@ -210,17 +210,14 @@ class Payloads:
 
     def __init__(self, inline_max_bytes: int) -> None:
         self._max = inline_max_bytes
-        self._blobs: dict[str, msgspec.Raw] = {}
+        self.blobs: dict[str, msgspec.Raw] = {}
+        """The large strings by their hashes."""
 
     def pack(self, value: Any) -> msgspec.Raw:
         text = to_json(value)
         if len(text) > self._max or b'"$blob"' in text:
             text = to_json(self._apart(msgspec.json.decode(text)))
         return msgspec.Raw(text)
-
-    @property
-    def blobs(self) -> Jsonb:
-        return Jsonb(self._blobs, to_json)
 
     def _apart(self, value: Any) -> Any:
         """Return the value with a reference in place of each large string."""
@@ -238,7 +235,7 @@ class Payloads:
 
     def _reference(self, text: bytes) -> dict[str, str]:
         digest = hashlib.sha256(text).hexdigest()
-        self._blobs[digest] = msgspec.Raw(text)
+        self.blobs[digest] = msgspec.Raw(text)
         return {"$blob": digest}
 
 

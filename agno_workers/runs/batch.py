@@ -161,7 +161,7 @@ class Batches:
             for position, item in enumerate(items):
                 payloads = Payloads(self._numbers.inline_max_bytes)
                 message = bytes(payloads.pack(item.message)).decode()
-                blobs = to_json(payloads.blobs.obj).decode() if payloads.blobs.obj else None
+                blobs = to_json(payloads.blobs).decode() if payloads.blobs else None
                 copy.write_row((position, _clean(item.key), message, blobs))
                 size = position + 1
         return size

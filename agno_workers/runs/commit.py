@@ -24,6 +24,7 @@ from agno_workers.core.step import (
     ToolStep,
     TurnRecord,
 )
+from agno_workers.core.words import without_none
 from agno_workers.database.pool import (
     Connection,
     Payloads,
@@ -180,7 +181,7 @@ class Commits(Repository):
             "parent_step_id": step["id"], "depth": claim.depth + 1, "deadline_at": utc(claim.deadline_at),
             "first_step": self._first_step(RunKind.AGENT), "publish_after_s": self._numbers.publish_after_s,
         }  # fmt: skip
-        return {key: value for key, value in asked.items() if value is not None}
+        return without_none(asked)
 
     def _finish_turn(
         self, step: ClaimedStep | ExhaustedStep, payloads: Payloads, record: TurnRecord, change: dict[str, Any],
@@ -197,19 +198,21 @@ class Commits(Repository):
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
-        return self._finish(step, payloads, {**(result or {}), "messages": messages, "run": _given(change)})
+        return self._finish(
+            step, payloads, {**(result or {}), "messages": messages, "run": without_none(change)}
+        )
 
     def _finish(
         self, step: AnyStep, payloads: Payloads, result: dict[str, Any], *, connection: Connection | None = None
     ) -> CommitResult:  # fmt: skip
         result |= {
-            "blobs": payloads.blobs.obj or None,
+            "blobs": payloads.blobs or None,
             "late_only": isinstance(step, ExhaustedStep) or None,
             "publish_after_s": self._numbers.publish_after_s,
         }
         params = {
             "run_id": step.run_id, "step_id": step.step_id, "generation": step.generation, "kind": step.kind,
-            "result": jsonb(_given(result)),
+            "result": jsonb(without_none(result)),
         }  # fmt: skip
         if connection is None:
             (row,) = retry_while_unavailable(self._pool.run, _SQL["finish"], params)
@@ -256,7 +259,3 @@ class ToolTransaction:
         committed = self._commits.finish_tool(step, message, connection=self.connection)
         self.is_recorded = committed.recorded
         return committed
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -11,8 +11,9 @@ from uuid6 import uuid7
 from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ExpiredWait
+from agno_workers.core.words import without_none
 from agno_workers.database.pool import execute, jsonb, statements
-from agno_workers.errors import InvalidInput, RunCancelled
+from agno_workers.errors import InvalidInput, LimitReached, RunCancelled
 from agno_workers.runs.base import Repository
 from agno_workers.signals import signal
 
@@ -35,7 +36,7 @@ class Control(Repository):
         stops = [{"id": run_id, "how": _cancelled(run_id)} for run_id in sorted(set(run_ids))]
         (row,) = self._pool.run(_SQL["stop_many"], {"stops": jsonb(stops)})
         signal("cancel.recorded")
-        if children := self._pool.run(_SQL["open_children_of"], {"run_ids": list(run_ids)}):
+        if children := self._pool.run(_SQL["open_children"], {"run_ids": list(run_ids)}):
             self.cancel_all([child["id"] for child in children])  # as in `cancel`
         stopped: int = row["stopped"]
         return stopped
@@ -45,11 +46,7 @@ class Control(Repository):
         text is stored either way.
         """
         text = f"run {run_id} reached its deadline: raise deadline_s, or set on_limit='return'"
-        error = {
-            "type": "LimitReached",
-            "message": text,
-            "ids": {"run_id": run_id, "reason": "limit:deadline"},
-        }
+        error = LimitReached(text, run_id=run_id, reason="limit:deadline").to_json()
         how = {"status": RunStatus.DONE, "reason": "limit:deadline", "error": error, "overdue_only": True}
         return self._stop(run_id, how)
 
@@ -60,7 +57,7 @@ class Control(Repository):
 
     def open_children(self, run_id: str) -> list[str]:
         """Return the ids of the open runs that a run delegated to."""
-        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_id": run_id})]
+        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_ids": [run_id]})]
 
     def pause(self, run_id: str) -> bool:
         """Pause a run and the runs that it delegated to: no further step is claimed. False when it has ended or is paused."""
@@ -93,17 +90,17 @@ class Control(Repository):
         idempotency_key, metadata, deadline_s.
         """
         payloads = self._payloads()
-        given = {
+        fork = {
             "id": str(uuid7()),
             "step_id": step_id,
             "input": None if asked is None else payloads.pack(asked),
             "messages": [{"seq": seq, "content": payloads.pack(message)} for seq, message in messages],
             "call": None if call is None else payloads.pack(call),
             **options,
+            "blobs": payloads.blobs,
         }
-        fork = {key: value for key, value in given.items() if value is not None}
         try:
-            (row,) = self._pool.run(_SQL["fork"], {"fork": jsonb(fork | {"blobs": payloads.blobs.obj})})
+            (row,) = self._pool.run(_SQL["fork"], {"fork": jsonb(without_none(fork))})
         except psycopg.errors.InvalidParameterValue as error:
             raise InvalidInput(str(error.diag.message_primary), step_id=step_id) from error
         return row["run_id"], row["created"]

@@ -31,9 +31,6 @@ pending AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp
 SELECT id, pg_notify('agno_outbox', '') FROM resumed;
 
 -- name: open_children
-SELECT id::text FROM agno.run WHERE parent_run_id = %(run_id)s AND ended_at IS NULL;
-
--- name: open_children_of
 SELECT id::text FROM agno.run WHERE parent_run_id = ANY(%(run_ids)s::uuid[]) AND ended_at IS NULL;
 
 -- name: retry_run

@@ -30,7 +30,8 @@ SELECT step.id, run.id, run.agent, CASE step.kind WHEN 'turn' THEN 'turn' ELSE s
 FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE step.id = %(id)s;
 
 -- name: count
--- Failed runs that can be retried (one without a step stands for another run), and those that another run delegated, which has their failure as a result.
+-- Failed runs that can be retried, and failed runs that another run delegated: their parent already has the failure as a result. A run
+-- without a turn stands for another run and is not counted.
 SELECT count(*) FILTER (WHERE parent_run_id IS NULL) AS runs, count(parent_run_id) AS delegated
 FROM agno.run
 WHERE status = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')

@@ -8,7 +8,7 @@ import psycopg
 
 from agno_workers.core.request import RunRequest
 from agno_workers.core.step import StepMessage, Submitted
-from agno_workers.core.words import did_you_mean
+from agno_workers.core.words import did_you_mean, without_none
 from agno_workers.database.pool import Connection, execute, jsonb, statements
 from agno_workers.errors import InvalidInput, UnknownAgent
 from agno_workers.runs.base import Repository, convert, utc
@@ -26,13 +26,13 @@ class Submissions(Repository):
         Raises UnknownAgent when no worker ever registered the agent, and InvalidInput; then nothing is stored.
         """
         signal("submit.asked")
-        given = {"run": jsonb(self._row(request))}
+        asked = {"run": jsonb(self._row(request))}
         try:
             if connection is None:
-                (row,) = self._pool.run(_SQL["submit"], given)
+                (row,) = self._pool.run(_SQL["submit"], asked)
             else:
                 with connection.transaction():  # a refusal leaves the caller's transaction usable
-                    (row,) = execute(connection, _SQL["submit"], given)
+                    (row,) = execute(connection, _SQL["submit"], asked)
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(request) from error
         except (psycopg.errors.NoDataFound, psycopg.errors.InvalidParameterValue) as error:
@@ -47,7 +47,7 @@ class Submissions(Repository):
 
     def _row(self, request: RunRequest) -> dict[str, Any]:
         payloads = self._payloads()
-        row = {
+        fields = {
             "id": request.id,
             "tenant": request.tenant,
             "kind": request.kind,
@@ -67,10 +67,9 @@ class Submissions(Repository):
             "deadline_s": request.deadline_s,
             "publish_after_s": self._numbers.publish_after_s,
             "options": None if request.options is None else payloads.pack(request.options),
+            "blobs": payloads.blobs,
         }
-        return {name: value for name, value in row.items() if value is not None} | {
-            "blobs": payloads.blobs.obj
-        }
+        return without_none(fields)
 
     def _unknown(self, request: RunRequest) -> UnknownAgent:
         known = [row["name"] for row in self._pool.run(_SQL["agents"], {"tenant": request.tenant})]

@@ -95,7 +95,6 @@ document = sa.Table(
     now("updated_at"),
     sa.UniqueConstraint("knowledge_id", "uri", name="document_uri"),
 )
-sa.Index("document_sha256", document.c.knowledge_id, document.c.sha256)
 sa.Index("document_text", document.c.knowledge_id, document.c.text_sha256)
 sa.Index("document_origin", document.c.knowledge_id, document.c.origin)
 sa.Index(
@@ -215,7 +214,6 @@ ingestion = sa.Table(
     # Origins that were listed completely: documents that they no longer have are removed.
     sa.Column("origins", JSONB, nullable=False, server_default="[]"),
     sa.Column("total", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("total_bytes", sa.BigInteger, nullable=False, server_default="0"),
 )
 sa.Index("ingestion_knowledge", ingestion.c.knowledge_id)
 

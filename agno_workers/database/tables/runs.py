@@ -195,7 +195,7 @@ barrier = sa.Table(
     # A user's chord learns its size when its last header task is sent.
     sa.Column("size", sa.Integer),
     sa.Column("arrived", sa.Integer, nullable=False, server_default="0"),
-    # For a run: the step to write, {id, key, seq, queue, max_attempts}. For a user's chord: Celery's signature of the body.
+    # For a run: the step to write, {id, kind, key, queue, priority, seq, max_attempts}. For a user's chord: Celery's signature of the body.
     sa.Column("body", JSONB, nullable=False),
     now("created_at"),
     when("fired_at"),

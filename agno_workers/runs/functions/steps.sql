@@ -35,7 +35,6 @@ RETURNS TABLE (step_id uuid, run_id uuid, generation int, kind text, key text, n
 #variable_conflict use_column
 DECLARE
     claimed agno.step;
-    of agno.run;
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     IF of_kind <> 'tool' THEN

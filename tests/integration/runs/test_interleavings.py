@@ -309,7 +309,7 @@ def cancel_child(at: Place) -> Any:
 
 def _hopeless(step: Any) -> ExhaustedStep:
     assert isinstance(step, ClaimedStep)
-    return ExhaustedStep(step.step_id, step.run_id, 0, step.kind, step.key, "a", step.attempt, "w1", step.seq)
+    return ExhaustedStep(step.step_id, step.run_id, 0, step.kind, "a", step.attempt, "w1", step.seq)
 
 
 def _told(text: str) -> Message:
