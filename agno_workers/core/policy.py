@@ -56,3 +56,8 @@ def _number(value: str | None) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def is_temporary(status: int) -> bool:
+    """Return True for an HTTP status that is worth another try."""
+    return status in (408, 409, 425, 429) or status >= 500

@@ -1,9 +1,10 @@
-"""Small text helpers for errors and inputs."""
+"""Small helpers for errors, texts and fields."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from uuid import UUID
 
 
@@ -19,3 +20,19 @@ def as_uuid(text: object) -> str | None:
         return str(UUID(str(text)))
     except ValueError:
         return None
+
+
+def safe_text(text: str) -> str:
+    """Return text that Postgres can store: NUL and lone surrogates become U+FFFD. Safe text is returned as the same object."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is None, for a receiver that reads a missing field as its default."""
+    return {name: value for name, value in fields.items() if value is not None}

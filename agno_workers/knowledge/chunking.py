@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
+from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.types import Chunking
 
@@ -34,9 +34,8 @@ def check(chunking: Chunking) -> Chunking:
 def _one_of(name: str, known: Iterable[str], what: str, advice: str) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(known)}, {advice}."
-    raise InvalidInput(f"unknown {what} {name!r}. {hint}", name=name)
+    hint = did_you_mean(name, known) or f" Use one of {', '.join(known)}, {advice}."
+    raise InvalidInput(f"unknown {what} {name!r}.{hint}", name=name)
 
 
 def _within(name: str, value: int, least: int, most: int) -> None:

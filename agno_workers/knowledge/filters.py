@@ -21,6 +21,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from agno_workers.core.words import safe_text
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.types import Filter
 
@@ -205,8 +206,7 @@ def _scalar(field: str, operator: str, value: Any) -> Scalar:
         case bool() | None:
             pass
         case str():
-            # As to_json of database/pool.py stores it.
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+            return safe_text(value)
         case int() if operator != "prefix" and abs(value) < 2**63:
             return value
         case float() if operator != "prefix" and math.isfinite(value):
@@ -234,5 +234,4 @@ def _seconds(field: str, operator: str, value: Any) -> float:
 
 def _quoted(name: str) -> str:
     """Quote a name as a jsonpath string, without NUL and lone surrogates, which Postgres can't store."""
-    clean = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-    return json.dumps(clean, ensure_ascii=False)
+    return json.dumps(safe_text(name), ensure_ascii=False)

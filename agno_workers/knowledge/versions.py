@@ -23,7 +23,6 @@ class SourceItem(msgspec.Struct, frozen=True):
     source: Source
     processing_hash: bytes
     attempts: int = 0
-    alone: bool = False
     fingerprint: str | None = None
     """From the last reading of the document, as are the fields below."""
     sha256: bytes | None = None

@@ -24,6 +24,7 @@ from agno_workers.core.messages import (
     ToolSpec,
     Usage,
 )
+from agno_workers.core.words import without_none
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, finished, plain_id, unsupported
 from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
@@ -81,7 +82,7 @@ class Anthropic:
             "tools": [_tool(tool) for tool in request.tools] or None,
             "tool_choice": _tool_choice(request),
         }
-        return {key: value for key, value in body.items() if value is not None} | settings.extra
+        return without_none(body) | settings.extra
 
     def _messages(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
         """Alternate user and assistant: tool results belong to the user, and neighbours of one role are merged."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from agno_workers.core.policy import retry_after_s
+from agno_workers.core.policy import is_temporary, retry_after_s
 from agno_workers.errors import ModelError, ModelRejected, ModelUnavailable
 
 CONTEXT_WINDOW = "context_window"
@@ -14,7 +14,6 @@ CONTEXT_WINDOW = "context_window"
 
 MAX_EXPLANATION = 1000  # characters of a provider's own words that go into a message
 
-_TRY_AGAIN = {408, 409, 425, 429}  # and all of 5xx
 _FINAL_CODES = {
     "authentication_error", "billing_error", "billing_hard_limit_reached", "bio_policy", "content_policy_violation",
     "data_residency_mismatch", "empty_image_file", "failed_to_download_image", "insufficient_quota",
@@ -41,7 +40,7 @@ def of_status(
     code, words = explanation(body)
     if _too_long(code, words):
         return _context_window(name, status, words)
-    if code in _FINAL_CODES or not (status in _TRY_AGAIN or status >= 500):
+    if code in _FINAL_CODES or not is_temporary(status):
         return _rejected(name, status, code, words)
     return unavailable(
         name,

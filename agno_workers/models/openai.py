@@ -25,6 +25,7 @@ from agno_workers.core.messages import (
     ToolSpec,
     Usage,
 )
+from agno_workers.core.words import without_none
 from agno_workers.models import strict
 from agno_workers.models.faults import ErrorEvent, explanation
 from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
@@ -76,7 +77,7 @@ class Responses:
             "text": request.output and {"format": {"type": "json_schema", **_schema(request.output)}},
             **_sampling(request),
         }
-        return _given(body) | settings.extra
+        return without_none(body) | settings.extra
 
     def _items(self, message: Message) -> list[dict[str, Any]]:
         """Return the message as input items; adjacent content parts share one item."""
@@ -248,7 +249,7 @@ class Chat:
             and {"type": "json_schema", "json_schema": _schema(request.output)},
             **_sampling(request),
         }
-        return _given(body) | settings.extra
+        return without_none(body) | settings.extra
 
     def _entries(self, message: Message) -> Iterator[dict[str, Any]]:
         """Yield the message as chat messages: one for each tool result, one for the rest."""
@@ -429,7 +430,3 @@ def _schema(output: OutputSpec) -> dict[str, Any]:
 def _result(result: ToolResult) -> str:
     """Mark an error in the text: OpenAI has no flag for it."""
     return f"Error: {result.content}" if result.is_error else result.content
-
-
-def _given(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if value is not None}

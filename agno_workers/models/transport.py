@@ -1,8 +1,8 @@
 """Requests to a provider through its own SDK, within one deadline, and the events of the answer.
 
 The SDK knows the addresses, the keys and the headers. The connections are ours (net/pool.py), and so is reading the
-events: the SDKs build an object for every event, which costs five times the CPU of a short answer and twenty times that
-of a long one, and OpenAI's reader leaves a chat before its last byte, so that its connection can't be used again.
+events: the SDKs build an object for every event, which takes five times the CPU for a short answer and twenty times
+for a long one, and OpenAI's reader leaves a chat before its last byte, so that its connection can't be used again.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def tls() -> SSLContext:
 
 
 class PooledClient(Generic[T]):
-    """An HTTP client with at most one connection, which its first call opens, and the first after `idle_s` without calls."""
+    """An HTTP client with at most one connection. The first call opens it, and so does the first call after `idle_s` without calls."""
 
     def __init__(self, connect: Callable[[httpx2.Client], T], idle_s: float) -> None:
         self.idle_since = 0.0

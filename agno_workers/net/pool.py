@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IDLE_S = 60.0
-"""A connection that was idle for so long is not used again, and closed soon after."""
+"""A connection that was idle this long is not used again, and is closed soon after."""
 
 
 class ClientPool(Generic[T]):

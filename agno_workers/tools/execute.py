@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.tool import NOT_DONE, Tool, ToolContext, ToolOutcome
+from agno_workers.core.words import safe_text
 from agno_workers.errors import ToolError, TryAgain
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.refusal import InvalidArguments
-from agno_workers.tools.result import Unserialisable, bounded, safe_text, to_text
+from agno_workers.tools.result import Unserialisable, bounded, to_text
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ class _Attempt:
     def __init__(self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool) -> None:
         self._tool = tool
         self._reconciling = reconciling
-        self._arguments = safe_text(arguments)
+        self._arguments = (
+            safe_text(arguments) if arguments.strip() else "{}"
+        )  # some providers send none as an empty text
         self._cancelled_before = ctx.cancelled
         self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
         self._ended = threading.Event()
@@ -206,7 +209,7 @@ def _with_answer(arguments: str, tool: Tool, ctx: ToolContext) -> str:
     if not tool.policy.fields:
         return arguments
     try:
-        given = msgspec.json.decode(arguments if arguments.strip() else "{}", type=dict[str, Any])
+        given = msgspec.json.decode(arguments, type=dict[str, Any])
     except msgspec.MsgspecError:
         return arguments  # `_bind` refuses it
     own = {name: value for name, value in given.items() if name not in tool.policy.fields}
@@ -224,7 +227,7 @@ def _bind(tool: Tool, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict
             )
         return tool.signature.bind(arguments, ctx)
     try:
-        kwargs = msgspec.json.decode(arguments if arguments.strip() else "{}", type=dict[str, Any])
+        kwargs = msgspec.json.decode(arguments, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         text = f"Invalid arguments, the tool was not called: expected one JSON object ({error})."
         raise InvalidArguments(text) from error

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from agno_workers.core.words import safe_text
+
 _ESCAPE = re.compile(r"\\(\\|u0000)")
 """An escaped backslash (skipped) or an escaped NUL in JSON text."""
 
@@ -38,16 +40,6 @@ def to_text(value: object) -> str:
         raise _unserialisable(value, "it is lazy; return a list instead")
     text = _ESCAPE.sub(_without_nul, _to_json(value))
     return str(msgspec.json.decode(text)) if text.startswith('"') else text
-
-
-def safe_text(text: str) -> str:
-    """Return text that Postgres can store: NUL and lone surrogates become U+FFFD."""
-    text = text.replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def bounded(text: str, max_bytes: int) -> str:

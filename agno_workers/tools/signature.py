@@ -42,11 +42,10 @@ class Signature:
     def bind(self, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict[str, Any]]:
         """Return the positional and keyword arguments for a call, from a model's JSON text.
 
-        An empty text counts as `{}`, since some providers send a call without arguments so. Raises InvalidArguments, whose
-        message is for the model.
+        Raises InvalidArguments, whose message is for the model.
         """
         try:
-            checked = _validated(self.arguments_model, arguments if arguments.strip() else "{}")
+            checked = _validated(self.arguments_model, arguments)
         except ValidationError as error:
             raise InvalidArguments(refusal(error, list(self.schema["properties"]))) from error
         args: list[Any] = []
@@ -215,7 +214,7 @@ class _PlainSchema(GenerateJsonSchema):
 
 
 def _validated(model: type[BaseModel], arguments: str) -> BaseModel:
-    """Validate the arguments. `5.0` is valid as an integer, as in JSON schema, since some models write integers so."""
+    """Validate the arguments. `5.0` is valid as an integer, as in JSON schema, since some models write integers that way."""
     try:
         return model.model_validate_json(arguments)
     except ValidationError as error:

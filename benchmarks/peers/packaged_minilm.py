@@ -10,7 +10,8 @@ from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
 from agno_workers.knowledge.embedders.fused import packaged
-from agno_workers.knowledge.embedders.local import VOCABULARY, Local
+from agno_workers.knowledge.embedders.local import Local
+from agno_workers.knowledge.tokens import MINILM
 
 BATCH = 8
 
@@ -22,7 +23,7 @@ class Packaged:
         options = SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = InferenceSession(str(packaged()), options, providers=["CPUExecutionProvider"])
-        self._tokenizer = Tokenizer.from_file(str(VOCABULARY))
+        self._tokenizer = Tokenizer.from_file(str(MINILM))
         self._tokenizer.enable_truncation(Local.max_tokens)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

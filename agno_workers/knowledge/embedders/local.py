@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Literal
 
@@ -18,10 +17,10 @@ from onnxruntime import InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
 from agno_workers.knowledge.embedders.texts import sound
+from agno_workers.knowledge.tokens import MINILM
 from agno_workers.models.access import unusable
 
 NAME = "all-minilm-l6-v2"
-VOCABULARY = Path(__file__).parents[1] / "vocabularies" / "minilm.json"
 MAX_CHARS = 100_000
 """Text beyond is ignored: this is far more than `max_tokens` can hold."""
 
@@ -76,7 +75,7 @@ class _Ready:
 
 
 def _tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(VOCABULARY))
+    tokenizer = Tokenizer.from_file(str(MINILM))
     tokenizer.enable_truncation(Local.max_tokens)
     return tokenizer
 

@@ -37,7 +37,7 @@ class Embeddings:
         dimensions: int | None,
         shortened: bool = False,
     ) -> None:
-        """`name` is ours, `model` the server's. `dimensions` of None are found out by a call.
+        """`name` is ours, `model` the server's. If `dimensions` is None, a call finds them out.
 
         `shortened` asks a model that has more dimensions for this many.
         """

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from agno_workers.core.words import safe_text
 from agno_workers.knowledge.readers import detect as formats
 from agno_workers.knowledge.readers.detect import detect as detect
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
@@ -55,33 +56,22 @@ def read(content: bytes, media_type: str, name: str) -> Parsed:
         raise too_long(chars)
     return Parsed(
         tuple(block for block in map(_clean_block, parsed.blocks) if block.text.strip()),
-        _clean(parsed.title).strip()[:1000] or None if parsed.title else None,
-        {_clean(key): _clean_value(value) for key, value in parsed.metadata.items()},
+        safe_text(parsed.title).strip()[:1000] or None if parsed.title else None,
+        {safe_text(key): _clean_value(value) for key, value in parsed.metadata.items()},
     )
 
 
 def _clean_block(block: Block) -> Block:
-    text = _clean(block.text)
+    text = safe_text(block.text)
     return block if text is block.text else msgspec.structs.replace(block, text=text)
-
-
-def _clean(text: str) -> str:
-    """Replace NUL and lone surrogates by U+FFFD; return the same object if there are none."""
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _clean_value(value: Any) -> Any:
     match value:
         case str():
-            return _clean(value)
+            return safe_text(value)
         case dict():
-            return {_clean(key): _clean_value(item) for key, item in value.items()}
+            return {safe_text(key): _clean_value(item) for key, item in value.items()}
         case list():
             return [_clean_value(item) for item in value]
         case _:

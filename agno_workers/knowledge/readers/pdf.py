@@ -148,7 +148,7 @@ def _without_numbers(text: str) -> str:
 
 
 class _Outline:
-    """Return the bookmarks as titles with levels, limited in number."""
+    """The bookmarks: titles with their levels, limited in number."""
 
     def __init__(self, document: pypdfium2.PdfDocument) -> None:
         self._levels: dict[str, int] = {}

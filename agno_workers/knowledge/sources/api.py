@@ -35,8 +35,6 @@ from agno_workers.net import urls
 from agno_workers.net.client import GuardedClient, Response
 from agno_workers.net.urls import Url
 
-SCHEMES = ("api",)
-
 _PAGE_BYTES = 32 * 1024 * 1024
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
 _OUR_HEADERS = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding"}
@@ -45,8 +43,6 @@ _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _LINK = re.compile(r"<([^<>]*)>([^<>]*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
 _WHAT = "the description of an API"
-
-fetch = records.fetch
 
 
 class ByUrl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,8 +29,6 @@ from agno_workers.knowledge.sources import records, spec
 from agno_workers.knowledge.sources.failures import unavailable
 from agno_workers.knowledge.types import Source
 
-SCHEMES = ("db",)
-
 _CONNECT_S = 10
 _IDLE_S = 600  # between two pages the rows are written
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
@@ -40,8 +38,6 @@ _READ_ONLY = {
     "mariadb": ("SET SESSION TRANSACTION READ ONLY",),
     "oracle": ("SET TRANSACTION READ ONLY",),
 }
-
-fetch = records.fetch
 
 
 class Query(msgspec.Struct, frozen=True):

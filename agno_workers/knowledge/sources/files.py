@@ -34,8 +34,6 @@ from agno_workers.knowledge.sources import spec
 from agno_workers.knowledge.sources.failures import rejected, too_large, unavailable
 from agno_workers.knowledge.types import Raw, Source
 
-SCHEMES = ("file",)
-
 _MAGIC = re.compile(r"[*?\[]")
 _CHUNK = 1024 * 1024
 _FOLLOWING = "links=all"  # in an origin: the fetch may follow links too

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from agno_workers.core.policy import retry_after_s
+from agno_workers.core.policy import is_temporary, retry_after_s
 from agno_workers.errors import InvalidInput, SourceError
 from agno_workers.knowledge.sources.failures import rejected, unavailable
 from agno_workers.net import urls
@@ -17,7 +17,6 @@ from agno_workers.net.urls import Url
 
 USER_AGENT = "agno-workers/0.1 (document ingestion)"
 
-_TRY_AGAIN = {408, 409, 425, 429}  # and all of 5xx
 _MOVES = {
     "gone": "Remove it, or correct the address.",
     "denied": "Check what it asks for, or leave it out.",
@@ -75,7 +74,7 @@ def translated() -> Iterator[None]:
 def of_status(url: Url, status: int, headers: Mapping[str, str], now: datetime | None = None) -> SourceError:
     """Return the error for a status that brings no document."""
     pause_s = retry_after_s(headers, now or datetime.now(UTC))
-    if status in _TRY_AGAIN or status >= 500 or (status == 403 and pause_s is not None):
+    if is_temporary(status) or (status == 403 and pause_s is not None):
         return unavailable(str(url), f"answered {status}", status, pause_s)
     code, what = "rejected", "answered"
     if status in (404, 410):

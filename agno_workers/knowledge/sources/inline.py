@@ -12,12 +12,8 @@ from typing import Any
 import msgspec
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.sources import records, spec
+from agno_workers.knowledge.sources import spec
 from agno_workers.knowledge.types import Source
-
-SCHEMES = ("text",)
-
-fetch = records.fetch
 
 
 class Text(msgspec.Struct, frozen=True):

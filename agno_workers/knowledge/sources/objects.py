@@ -31,7 +31,7 @@ from agno_workers.knowledge.types import Raw, Source
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
+_SCHEMES = ("s3", "gs", "az")
 
 _STORES = {"s3": ("S3Store", "AWS_"), "gs": ("GCSStore", "GOOGLE_"), "az": ("AzureStore", "AZURE_")}
 _VARIABLES = tuple(prefix for _, prefix in _STORES.values())
@@ -56,7 +56,7 @@ class Objects(msgspec.Struct, frozen=True):
 def takes(given: object) -> bool:
     """Return True for a description that `find` here reads."""
     if isinstance(given, str):
-        return given.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+        return given.startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
     return isinstance(given, Mapping) and "objects" in given
 
 
@@ -156,7 +156,7 @@ def _parts(uri: str) -> tuple[str, str, str]:
         raise InvalidInput(
             f"the address of objects {scheme}://...@... holds a user or a key: set it in the workers' environment."
         )
-    if scheme not in SCHEMES or not _BUCKET.fullmatch(bucket):
+    if scheme not in _SCHEMES or not _BUCKET.fullmatch(bucket):
         raise InvalidInput(
             f"{uri!r} is not an address of objects: write it as s3://bucket/prefix, gs:// or az://."
         )

@@ -1,7 +1,7 @@
 """Find the sources that a description names, and fetch the bytes of a source.
 
-To add a kind: write a file beside this one with `takes`, `find`, `fetch` and `SCHEMES`, and add a line to `_KINDS`. A kind is
-imported when first needed, since most ingestions need one.
+To add a kind: write a file beside this one with `takes` and `find`, and add it to `_KINDS`; with `fetch`, and lines in `_SCHEMES`,
+if its sources do not hold their text. A kind is imported when first needed, since most ingestions need one.
 """
 
 from __future__ import annotations

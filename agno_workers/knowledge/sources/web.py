@@ -5,8 +5,8 @@
     {"sitemap": URL, "include": ["/docs/*"], ...}        the same, see `Sitemap`
 
 A page is fetched again only when it may have changed: its fingerprint is the sitemap's `lastmod`, or else the ETag or
-Last-Modified of the last answer, which costs one answer of 304. Sitemaps respect their hosts' robots.txt; a URL named alone is
-fetched as a browser would.
+Last-Modified of the last answer, which costs one answer of 304. Pages of a sitemap are fetched only if their
+host's robots.txt allows it, unless `robots` is false; a URL named alone is fetched as by a browser, without robots.txt.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from agno_workers.net import urls
 from agno_workers.net.client import GuardedClient, gunzip
 from agno_workers.net.errors import Refused
 from agno_workers.net.urls import Url
-
-SCHEMES = ("http", "https")
 
 _SITEMAP_NAME = re.compile(r"sitemap[^/]*\.xml(\.gz)?", re.IGNORECASE)
 _SITEMAP_BYTES = 50 * 1024 * 1024  # the limit of the protocol, unpacked

@@ -55,10 +55,6 @@ class KnowledgeRow(msgspec.Struct, frozen=True):
     embedding_space_id: int | None
     """The embedding space that is searched. None: there are no vectors yet."""
     version: int
-    chunk_count: int
-    avg_length: float
-    stats_chunks: int
-    created_at: datetime
 
 
 class EmbeddingSpace(msgspec.Struct, frozen=True):
@@ -178,8 +174,7 @@ class KnowledgeBases:
         return _as(EmbeddingSpace, row)
 
     def submit(self, name: str, sources: Sequence[SourceInput], *, connection: Connection | None = None, **asked: Any) -> Submitted:  # fmt: skip
-        """Submit an ingestion, for `Dispatch.send`. `options` are those of `ingest_request`; the others are those of `Journal.submit`:
-        idempotency_key, id, metadata, priority, not_before, deadline_s, canvas, session_id, user_id.
+        """Submit an ingestion, for `Dispatch.send`. `asked` are SubmitOptions, `options` for `ingest_request`, and `canvas`.
 
         `connection` is the caller's open transaction. Raises UnknownKnowledge; then nothing is stored.
         """
@@ -201,9 +196,11 @@ class KnowledgeBases:
 
     def rerun(self, run_id: str, **asked: Any) -> Submitted:
         """Submit an ingestion of the failed and unfinished sources of another one. Raises RunNotFound."""
-        before = self._ingestion(run_id)
+        rows = self._pool.run(_SQL["ingestion"], {"run_id": known_id(run_id)})
+        if not rows:
+            raise _no_ingestion(run_id)
         options = {"retry_of": known_id(run_id), "all_vectors": True}
-        return self.submit(before["knowledge"], [], options=options, queue=before["queue"], **asked)
+        return self.submit(rows[0]["knowledge"], [], options=options, queue=rows[0]["queue"], **asked)
 
     def progress(self, run_id: str) -> Progress:
         """Raises RunNotFound."""
@@ -224,11 +221,6 @@ class KnowledgeBases:
         """Return a page of documents in the order of their uris, after `after`."""
         asked = {"knowledge_id": knowledge_id, "after": after, "limit": limit}
         return [_as(DocumentRow, row) for row in self._pool.run(_SQL["documents"], asked)]
-
-    def _ingestion(self, run_id: str) -> Row:
-        if not (rows := self._pool.run(_SQL["ingestion"], {"run_id": known_id(run_id)})):
-            raise _no_ingestion(run_id)
-        return rows[0]
 
     def _unknown(self, name: str) -> UnknownKnowledge:
         known = [knowledge.name for knowledge in self.all()]

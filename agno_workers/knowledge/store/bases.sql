@@ -4,13 +4,13 @@
 -- New options override stored ones; the others stay.
 INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
 ON CONFLICT (tenant, name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
-RETURNING id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at;
+RETURNING id, name, options, embedding_space_id, version;
 
 -- name: get
-SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge WHERE name = %(name)s;
+SELECT id, name, options, embedding_space_id, version FROM agno.knowledge WHERE name = %(name)s;
 
 -- name: all
-SELECT id, name, options, embedding_space_id, version, chunk_count, avg_length, stats_chunks, created_at FROM agno.knowledge ORDER BY name;
+SELECT id, name, options, embedding_space_id, version FROM agno.knowledge ORDER BY name;
 
 -- name: embedding_spaces
 SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
@@ -69,7 +69,7 @@ WHERE step.run_id = %(run_id)s AND step.kind = 'embed' AND step.status = 'dead' 
 ORDER BY position LIMIT %(limit)s;
 
 -- name: ingestion
-SELECT ingestion.options, knowledge.name AS knowledge, run.queue FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
+SELECT knowledge.name AS knowledge, run.queue FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
 JOIN agno.run ON run.id = ingestion.run_id WHERE ingestion.run_id = %(run_id)s;
 
 -- name: ingestions

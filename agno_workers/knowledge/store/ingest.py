@@ -22,6 +22,7 @@ from uuid6 import uuid7
 
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, ExhaustedStep, StepMessage
+from agno_workers.core.words import without_none
 from agno_workers.database.pool import (
     Connection,
     Pool,
@@ -81,7 +82,6 @@ class WorkClaim(msgspec.Struct, frozen=True):
     generation: int
     kind: StepKind
     attempt: int
-    max_attempts: int
     tries: int
     knowledge_id: int
     knowledge: str
@@ -127,7 +127,7 @@ class Ingest:
             row
             | {
                 "step_id": step.step_id, "run_id": step.run_id, "generation": step.generation, "kind": step.kind, "attempt": step.attempt,
-                "max_attempts": step.max_attempts, "tries": step.tries, "call": step.call, "canvas": step.canvas,
+                "tries": step.tries, "call": step.call, "canvas": step.canvas,
             },
         )  # fmt: skip
 
@@ -191,8 +191,7 @@ class Ingest:
                     copy.write_row((
                         claim.run_id, position, source.uri, source.bytes, to_json(source).decode(), processing_hash, str(status), known
                     ))  # fmt: skip
-            total = {"total": len(sources), "bytes": sum(source.bytes for source, _ in sources)}
-            self._ask(connection, "scanned", claim, origins=jsonb(list(origins)), **total)
+            self._ask(connection, "scanned", claim, origins=jsonb(list(origins)), total=len(sources))
             missing = self._missing(connection, claim)
             self._write_embeds(connection, claim, step, missing)
             self._count(connection, claim, Count(unchanged=len(unchanged), to_embed=len(missing)))
@@ -370,7 +369,7 @@ class Ingest:
         return tuple(_as(StepMessage, row) for row in rows)
 
     def stalled(self, limit: int) -> list[str]:
-        """Rule 6: ingestions of which nothing is on its way."""
+        """Rule 6: return ingestions without a step under way, because nobody scheduled the next one."""
         return [row["id"] for row in self._pool.run(_SQL["stalled"], {"limit": limit})]
 
     def _committed(self, claim: WorkClaim | ExhaustedStep) -> CommitResult:
@@ -384,9 +383,9 @@ class Ingest:
         the other transactions of the run, which it is to end.
         """
         result = {"status": step_status, "error": error, "late_only": isinstance(claim, ExhaustedStep)}
-        given = jsonb({name: value for name, value in result.items() if value is not None})
+        shown = jsonb(without_none(result))
         with self._pool.connection() as connection, connection.transaction():
-            rows = self._ask(connection, "end_step", claim, kind=claim.kind, result=given, moves_run=alone)
+            rows = self._ask(connection, "end_step", claim, kind=claim.kind, result=shown, moves_run=alone)
             yield connection, rows[0] if rows else None
 
     def _end_run(

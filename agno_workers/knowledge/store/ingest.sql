@@ -11,7 +11,7 @@ SELECT call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: items
 -- The sources of a step, with the stored state of their documents.
-SELECT s.position, s.given, s.processing_hash, s.attempts, s.alone, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
+SELECT s.position, s.given, s.processing_hash, s.attempts, d.fingerprint, d.sha256, d.origin, d.updated_at AS known_at,
        coalesce(d.processing_hash = s.processing_hash AND d.pending IS NULL, false) AS same_processing
 FROM agno.source s LEFT JOIN agno.document d ON d.knowledge_id = %(knowledge_id)s AND d.uri = s.uri
 WHERE s.step_id = %(step_id)s AND s.status = 'taken' ORDER BY s.position;
@@ -55,7 +55,7 @@ JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(processing_hashes)s::b
 WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
 -- name: scanned
-UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, total_bytes = %(bytes)s
+UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s
 WHERE run_id = %(run_id)s;
 
 -- name: clear_vectors_missing
@@ -297,7 +297,7 @@ SELECT agno.move_run(%(run_id)s, %(change)s);
 SELECT * FROM agno.schedule_next(%(run_id)s, %(how)s);
 
 -- name: stalled
--- Rule 6 of the keeper: ingestions of which nothing is on its way, since nobody came to say what follows.
+-- Rule 6 of the keeper: ingestions without a step under way, because nobody scheduled the next one.
 SELECT run.id::text FROM agno.run JOIN agno.ingestion ON ingestion.run_id = run.id
 WHERE run.ended_at IS NULL AND run.kind = 'ingestion' AND ingestion.scanned_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('scan', 'ingest', 'embed', 'finalize')

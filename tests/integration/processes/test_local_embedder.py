@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from agno_workers.errors import ModelRejected
 from agno_workers.knowledge.embedders import fused
-from agno_workers.knowledge.embedders.local import VOCABULARY, Local
+from agno_workers.knowledge.embedders.local import Local
+from agno_workers.knowledge.tokens import MINILM
 from tests.invariants import until
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +35,7 @@ def test_fused_graph_returns_the_vectors_of_the_packaged_one() -> None:
     texts = sentences()
     assert len(texts) > 50
     packaged = onnxruntime.InferenceSession(str(fused.packaged()), providers=["CPUExecutionProvider"])
-    tokenizer = Tokenizer.from_file(str(VOCABULARY))
+    tokenizer = Tokenizer.from_file(str(MINILM))
     tokenizer.enable_truncation(Local.max_tokens)
     expected = np.stack([_in_floats(packaged, tokenizer.encode(text).ids) for text in texts])
     cosines = (Local().embed(texts) * expected).sum(axis=1)

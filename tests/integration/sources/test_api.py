@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from agno_workers.errors import AgnoError, InvalidInput, SourceRejected, SourceUnavailable
-from agno_workers.knowledge.sources import api
+from agno_workers.knowledge.sources import api, records
 from agno_workers.knowledge.types import Source
 from tests.fakes.site import Request, Site, page, site
 
@@ -68,7 +68,7 @@ def test_item_is_a_document() -> None:
         metadata={"tag": "x", "price": 1.5},
         text="Intro\n\nSecond",
     )
-    assert api.fetch(source, timeout_s=1, max_bytes=100).content == b"Intro\n\nSecond"
+    assert records.fetch(source, timeout_s=1, max_bytes=100).content == b"Intro\n\nSecond"
 
 
 def test_a_whole_item_can_be_the_text_and_the_answer_the_list() -> None:

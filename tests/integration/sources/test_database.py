@@ -61,10 +61,10 @@ def test_a_row_is_a_document(articles: str) -> None:
         text="Body 1",
     )
     assert [source.uri for source in others] == [f"db:ARTICLES_URL/{n}" for n in range(2, 6)]
-    raw = database.fetch(first, timeout_s=1, max_bytes=6)
+    raw = records.fetch(first, timeout_s=1, max_bytes=6)
     assert (raw.content, raw.media_type, raw.fingerprint) == (b"Body 1", "text/markdown", first.fingerprint)
     with pytest.raises(SourceRejected, match="more than 5 bytes"):
-        database.fetch(first, timeout_s=1, max_bytes=5)
+        records.fetch(first, timeout_s=1, max_bytes=5)
 
 
 def test_row_without_an_updated_column_is_known_by_its_hash(articles: str) -> None:
@@ -225,7 +225,7 @@ def test_too_long_text_fails_alone(articles: str, monkeypatch: pytest.MonkeyPatc
     small, big = find(query="SELECT 1 AS id, 'small' AS body UNION ALL SELECT 2, repeat('x', 11)")
     assert (small.text, big.text, big.bytes) == ("small", None, 11)
     with pytest.raises(SourceRejected) as caught:
-        database.fetch(big, timeout_s=1, max_bytes=100)
+        records.fetch(big, timeout_s=1, max_bytes=100)
     assert caught.value.code == "too_large"
 
 

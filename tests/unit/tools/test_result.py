@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from agno_workers.tools.result import Unserialisable, bounded, safe_text, to_text
+from agno_workers.core.words import safe_text
+from agno_workers.tools.result import Unserialisable, bounded, to_text
 
 any_text = st.text(alphabet=st.characters(exclude_categories=[]))
 
