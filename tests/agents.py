@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from agno_workers import (
@@ -78,6 +79,16 @@ def hold(path: str) -> str:
     Path(path + ".running").write_text(str(os.getpid()))
     _block_while(Path(path))
     return "released"
+
+
+def holding(path: Path) -> str:
+    """Return the input of `caller` that makes its tool wait until `path` is deleted."""
+    return f'hold {{"path": "{path}"}}'
+
+
+def running(path: Path) -> Callable[[], bool]:
+    """Return a condition: whether the tool with this path runs."""
+    return Path(f"{path}.running").exists
 
 
 @tool(effect=Effect.PURE)

@@ -30,10 +30,10 @@ for name, max_examples in {"quick": 10, "usual": 50, "full": 500}.items():
     hypothesis.settings.register_profile(name, max_examples=max_examples, deadline=None)
 hypothesis.settings.load_profile("usual")
 
-PROCESSES = {"start_worker", "keep_worker", "start_program", "fleet", "played"}
+PROCESSES = {"start_worker", "keep_worker", "start_program"}
 """Fixtures that start processes of ours."""
 NOT_QUICK = (
-    "tests/acceptance/", "tests/contract/canvas/", "tests/integration/embedded/", "tests/integration/knowledge/",
+    "tests/acceptance/", "tests/contract/canvas/", "tests/integration/local/", "tests/integration/knowledge/test_",
     "tests/integration/processes/", "tests/integration/test_flower.py", "tests/integration/runs/test_interleavings.py",
 )  # fmt: skip
 """Tests that start processes by themselves, load models, or take long."""

@@ -58,16 +58,20 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
+def inherited(*dropped: str) -> dict[str, str]:
+    """Return this process's environment without AGNO_* and variables with these prefixes."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AGNO_", *dropped))}
+
+
 class Forker:
     """The process that forks. It ends with this one."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forking", str(theirs.fileno())],
-                cwd=ROOT, env=inherited, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+                cwd=ROOT, env=inherited(), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
         self._lock = threading.Lock()
         self._new: queue.Queue[Forked] = queue.Queue()

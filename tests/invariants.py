@@ -298,10 +298,10 @@ REFERENCE_ONLY = {
     "meta": "the epoch and the lead: test_keeper.py",
     "near_band": "what is nearly the same is a hint: test_ingest.py",
     "lexeme": "counted anew from the chunks: test_search_index.py",
-    "review": "notes for people: test_learned.py",
-    "gap": "questions, counted: test_learned.py",
-    "feedback": "results, counted: test_learned.py",
-    "grounding": "what runs were given, only inserted: test_learned.py",
+    "review": "notes for people: test_feedback.py",
+    "gap": "questions, counted: test_feedback.py",
+    "feedback": "results, counted: test_feedback.py",
+    "grounding": "what runs were given, only inserted: test_feedback.py",
 }
 WORDS = {
     "run.kind": {

@@ -6,7 +6,6 @@ that has not finished its work when a test ends is killed.
 
 from __future__ import annotations
 
-import time
 import uuid
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +16,7 @@ from psycopg import sql
 
 from agno_workers.broker.keeper import EPOCH_KEY
 from agno_workers.database.tables import metadata
+from tests.invariants import comes
 from tests.servers import TEMPLATE, Servers
 from tests.worker import Worker
 
@@ -166,16 +166,13 @@ def named(url: str, database: str) -> str:
 
 def _is_idle(connection: psycopg.Connection, client: redis.Redis) -> bool:
     """Wait a little until no worker has anything to do."""
-    give_up = time.monotonic() + FINISHES_IN_S
-    while True:
+
+    def is_idle() -> bool:
         messages = [key for key in _keys_of_tests(client) if client.type(key) == b"list"]
-        unacked = client.exists("unacked")
         running = connection.execute("SELECT FROM agno.step WHERE status = 'running'").rowcount
-        if not (messages or unacked or running):
-            return True
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
+        return not (messages or client.exists("unacked") or running)
+
+    return comes(is_idle, FINISHES_IN_S)
 
 
 def _keys_of_tests(client: redis.Redis) -> list[bytes]:

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import pytest
 
-from tests.forking import Forked, Forker
+from tests.forking import Forked, Forker, inherited
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,8 +27,7 @@ class Worker:
     ) -> None:
         command = ["celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", pool, "-c", str(concurrency)]
         command += ["-l", "INFO", "-n", f"{uuid.uuid4().hex[:6]}@test", *more]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
-        self.process, self._output = _start(command, inherited | environment)
+        self.process, self._output = _start(command, inherited() | environment)
         self.lines: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

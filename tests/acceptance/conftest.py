@@ -42,3 +42,11 @@ def type_(
 
     yield run
     wiring.forget()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """A file that keeps the tool `hold` at work as long as it exists."""
+    path = tmp_path / "held"
+    path.touch()
+    return path

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.forking import inherited
+
 ROOT = Path(__file__).parents[2]
 GONE_WITHIN_S = 20
 SILENT_FOR_S = 60
@@ -50,11 +52,10 @@ class Program:
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
         self.environment = environment
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agno_workers.cli.main", *arguments],
             cwd=ROOT,
-            env=inherited | {"COLUMNS": "200"} | environment,
+            env=inherited() | {"COLUMNS": "200"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

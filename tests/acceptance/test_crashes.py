@@ -5,7 +5,7 @@ their own. Deaths at named places are in test_crash_matrix.py.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import LiteralString
@@ -27,7 +27,7 @@ from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.matrix.cases import call, delegated
-from tests.agents import boss, caller, echo, matrix, thinker
+from tests.agents import boss, caller, echo, matrix, running, thinker
 from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker
 from tests.messages import Quarantined
@@ -59,22 +59,6 @@ def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Itera
     yield
     invariants.hold(database_url)
     invariants.usage_adds_up(database_url)
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Path:
-    """A file that keeps the tool `hold` at work as long as it exists."""
-    path = tmp_path / "held"
-    path.touch()
-    return path
-
-
-def holding(path: Path) -> str:
-    return f'hold {{"path": "{path}"}}'
-
-
-def running(path: Path) -> Callable[[], bool]:
-    return lambda: Path(f"{path}.running").exists()
 
 
 def test_c3_what_was_committed_but_never_published_is_published_by_the_keeper(

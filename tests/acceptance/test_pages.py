@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from tests.agents import caller, echo
 from tests.conftest import ROOT, StartWorker
+from tests.forking import inherited
 from tests.invariants import until
 
 WAIT_S = 60
@@ -64,8 +64,7 @@ class Folder:
         modules = ",".join(name.removesuffix(".py") for name in page.files)
         own = {"AGNO_IMPORTS": modules, "PYTHONPATH": f"{self.path}{os.pathsep}{ROOT}"}
         start_worker(queues="agents,tools,knowledge", **own)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
-        shell = inherited | self.environment | own | more
+        shell = inherited() | self.environment | own | more
         output = ""
         for language, code in page.blocks:
             match language:
@@ -157,10 +156,7 @@ def test_chord_over_runs_survives_a_redis_that_loses_its_data(
     held, started = tmp_path / "held", tmp_path / "held.running"
     held.touch()
     result = chord([caller.s(f'hold {{"path": "{held}"}}'), echo.s("beside it")], echo.s()).delay()
-    give_up = time.monotonic() + WAIT_S
-    while not started.exists():
-        assert time.monotonic() < give_up, "the tool did not start"
-        time.sleep(0.05)
+    until(started.exists, WAIT_S)
     redis_client.flushdb()
     held.unlink()
     assert result.get(timeout=WAIT_S) == "<[1]\nreleased\n\n[2]\n<beside it>>"

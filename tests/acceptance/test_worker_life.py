@@ -22,8 +22,7 @@ from agno_workers.core.run import StepStatus
 from agno_workers.runs.workers import Workers
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.acceptance.test_crashes import holding, running
-from tests.agents import caller, echo
+from tests.agents import caller, echo, holding, running
 from tests.chaos.proxy import Mode, Network
 from tests.conftest import StartWorker, Worker
 from tests.servers import Servers
@@ -56,14 +55,6 @@ def environment(environment: dict[str, str], request: pytest.FixtureRequest) -> 
 def _nothing_is_left_over(database_url: str, start_worker: StartWorker) -> Iterator[None]:
     yield
     invariants.hold(database_url)
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Path:
-    """A file that keeps the tool `hold` at work as long as it exists."""
-    path = tmp_path / "held"
-    path.touch()
-    return path
 
 
 @pytest.fixture

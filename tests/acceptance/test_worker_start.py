@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import redis
 
 from tests.conftest import ROOT
+from tests.forking import inherited
 from tests.servers import Servers
 
 
@@ -23,10 +23,9 @@ def servers(own_servers: Servers) -> Servers:
 
 def start(environment: dict[str, str], queues: str) -> subprocess.CompletedProcess[str]:
     """Start a worker that is expected to refuse."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
     command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", "solo"]
     return subprocess.run(
-        command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=60
+        command, cwd=ROOT, env=inherited() | environment, capture_output=True, text=True, timeout=60
     )
 
 

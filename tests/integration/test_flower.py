@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from celery import Celery
 from agno_workers.broker.app import AgnoCelery
 from tests.agents import caller
 from tests.conftest import StartWorker, Worker
+from tests.forking import inherited
 from tests.places import with_workers
 from tests.servers import Servers
 
@@ -115,13 +115,10 @@ def _running(environment: dict[str, str], log: Path) -> Iterator[Flower]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (line,) = (line for line in (ROOT / "Procfile").read_text().splitlines() if line.startswith("flower:"))
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("AGNO_", "FLOWER_"))
-    }
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *shlex.split(line.partition(":")[2])[1:]],
-            cwd=ROOT, env=inherited | environment | {"FLOWER_PORT": str(port)}, stdout=output, stderr=output,
+            cwd=ROOT, env=inherited("FLOWER_") | environment | {"FLOWER_PORT": str(port)}, stdout=output, stderr=output,
         )  # fmt: skip
 
     def ask(path: str, auth: str = "", method: str = "GET") -> tuple[int, str]:

@@ -42,7 +42,7 @@ SOON_S = 8.0
 
 @pytest.fixture
 def here(settings: Settings, db: RunDatabase, db_url: str) -> Settings:
-    """The settings of the world."""
+    """The settings of this process, on the database of `db`."""
     return settings.changed(database={"url": SecretStr(db_url)})
 
 

@@ -17,6 +17,7 @@ from agno_workers.errors import NotWaiting, RunCancelled, RunFailed
 from tests import invariants
 from tests.acceptance.matrix.cells import CELLS, WAIT_S, Cell
 from tests.acceptance.matrix.fleet import Fleet, lines, repeats
+from tests.agents import running
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,6 @@ def held(folder: Path) -> Path:
     path = folder / "held"
     path.touch()
     return path
-
-
-def is_running(path: Path) -> Callable[[], bool]:
-    return Path(f"{path}.running").exists
 
 
 # Clients.
@@ -279,14 +276,14 @@ def cancelled_while_a_delegated_run_works(fleet: Fleet, folder: Path) -> None:
 
 def _cancelled(fleet: Fleet, agent: str, asked: str, path: Path, task: str) -> None:
     run = fleet.client.runs.submit(agent, asked)
-    invariants.until(is_running(path))
-    (running,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
+    invariants.until(running(path))
+    (taken,) = [step for step in fleet.executions(run.id) if step.status == StepStatus.RUNNING]
     assert run.cancel()
     with pytest.raises(RunCancelled):
         run.result(timeout=WAIT_S)
     before = fleet.executions(run.id), run.messages, run.run
     path.unlink()
-    fleet.wait_for(f"Task {task}{running.id}] succeeded")
+    fleet.wait_for(f"Task {task}{taken.id}] succeeded")
     assert (fleet.executions(run.id), run.messages, run.run) == before
     assert not {step.status for step in before[0]} & {
         StepStatus.READY,
@@ -312,7 +309,7 @@ def cancelled_while_paused(fleet: Fleet, folder: Path) -> None:
     """A run is paused while a tool works, and cancelled: it ends, and no further step starts."""
     path = held(folder)
     run = fleet.client.runs.submit("matrix", call("hold", path))
-    invariants.until(is_running(path))
+    invariants.until(running(path))
     assert run.pause()
     path.unlink()
     invariants.until(lambda: [step.status for step in run.steps][-1] == StepStatus.READY)
@@ -327,7 +324,7 @@ def a_client_dies_in_the_middle_of_cancelling(fleet: Fleet, folder: Path) -> Non
     """
     path = held(folder)
     run = fleet.client.runs.submit("boss", delegated(call("hold", path)))
-    invariants.until(is_running(path))
+    invariants.until(running(path))
     fleet.arm("cancel.recorded")
     assert fleet.person("cancel", run.id).returncode == -signal.SIGKILL
     before = fleet.beat()
@@ -427,7 +424,7 @@ def a_long_turn_keeps_its_lease(fleet: Fleet, folder: Path) -> None:
 
 def _long(fleet: Fleet, agent: str, asked: str, path: Path, says: str) -> None:
     run = fleet.client.runs.submit(agent, asked)
-    invariants.until(is_running(path))
+    invariants.until(running(path))
     leases: set[object] = set()
 
     def is_long_past_its_first_lease() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from agno_workers.core.run import StepKind
 from agno_workers.signals import SIGNALS
 from tests import invariants
 from tests.conftest import ROOT, Worker
+from tests.forking import inherited
 
 LEASE_S, PUBLISH_AFTER_S, RESEND_AFTER_S, KEEPER_EVERY_S, KEEPER_LEASE_S = 1.5, 0.3, 0.5, 0.25, 1.0
 
@@ -124,10 +124,9 @@ class Fleet:
 
     def person(self, *order: str) -> subprocess.CompletedProcess[str]:
         """Run a client process (see person.py), which may die at an armed failpoint."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
         return subprocess.run(
             [sys.executable, "-m", "tests.acceptance.matrix.person", *order],
-            cwd=ROOT, env=inherited | self._environment, capture_output=True, text=True, timeout=60,
+            cwd=ROOT, env=inherited() | self._environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
     def wait_for(self, text: str) -> None:

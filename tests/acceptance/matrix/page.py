@@ -126,8 +126,9 @@ _PRODUCT = {f"{MATRIX}[{cell.id}]" for cell in CELLS}
 _HEAD = """\
 # The crash matrix
 
-Each of the {cells} cells is a test with real workers, Postgres and Redis. After each test the invariants of `tests/invariants.py` and the sums of usage
-and cost must hold, and repeated executions must not exceed the crashes. Times are those of the default settings; tests count rounds of the
+Each of the {cells} cells is a test, all but one (C14, two connections) with real workers, Postgres and Redis. After each test with
+workers the invariants of `tests/invariants.py` must hold; in the two files below the sums of usage and cost, too. Repeated
+executions must not exceed the crashes. Times are those of the default settings; tests count rounds of the
 keeper, with shorter leases.
 
 ```sh

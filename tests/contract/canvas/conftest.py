@@ -18,6 +18,7 @@ from psycopg import sql
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.local import LocalServers
+from tests import invariants
 from tests.conftest import ROOT, Worker
 
 WAIT_S = 30
@@ -113,13 +114,10 @@ def held(tmp_path: Path) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-def holding(path: Path) -> str:
-    """Return the input of `caller` that makes its tool wait until `path` is deleted."""
-    return f'hold {{"path": "{path}"}}'
-
-
-def running(path: Path) -> Callable[[], bool]:
-    return Path(f"{path}.running").exists
+@pytest.fixture(autouse=True)
+def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
+    yield
+    invariants.hold(database_url)
 
 
 def sections(*results: str) -> str:

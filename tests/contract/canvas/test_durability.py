@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,19 +24,14 @@ from agno_workers.core.step import CanvasContinuation, StepMessage
 from agno_workers.local import LocalServers
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.agents import caller, echo, shouter
-from tests.conftest import ROOT, StartWorker, Worker
+from tests.agents import caller, echo, holding, running, shouter
+from tests.conftest import ROOT, StartWorker
 from tests.contract.canvas import stock
-from tests.contract.canvas.conftest import PLAIN, WAIT_S, Plain, holding, running, sections
+from tests.contract.canvas.conftest import PLAIN, WAIT_S, Plain, sections
+from tests.forking import inherited
 
 _PARTS_OF_OPEN_CHORDS = """
     SELECT count(*) FROM agno.chord_part p JOIN agno.barrier b ON b.id = p.barrier_id WHERE b.fired_at IS NULL"""
-
-
-@pytest.fixture(autouse=True)
-def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
-    yield
-    invariants.hold(database_url)
 
 
 # Redis loses everything.
@@ -91,8 +85,7 @@ def test_chord_is_accepted_while_redis_is_down_and_runs_later(
         "from celery import chord; from tests.agents import echo, shouter; "
         "print(chord([echo.s('a'), echo.s('b')], echo.s() | shouter.s())().id)"
     )
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
-    away = inherited | environment | {"AGNO_BROKER_URL": "redis://127.0.0.1:1/0"}
+    away = inherited() | environment | {"AGNO_BROKER_URL": "redis://127.0.0.1:1/0"}
     said = subprocess.run(
         [sys.executable, "-c", program], env=away, cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ from celery import chain, chord, group
 from celery.exceptions import ChordError, NotRegistered
 from celery.result import AsyncResult
 
-from agno_workers.broker.app import AgnoCelery
 from agno_workers.errors import InvalidInput, ModelRejected, RunCancelled
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.agents import caller, echo, failing, nothing, shouter
-from tests.conftest import Worker
-from tests.contract.canvas.conftest import WAIT_S, Plain, holding, running
-
-
-@pytest.fixture(autouse=True)
-def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
-    yield
-    invariants.hold(database_url)
-
+from tests.agents import caller, echo, failing, holding, nothing, running, shouter
+from tests.contract.canvas.conftest import WAIT_S, Plain
 
 # A chord whose header fails.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import uuid
@@ -23,9 +22,10 @@ from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
 from agno_workers.local import LocalServers
 from tests import invariants
-from tests.conftest import ROOT, Worker
+from tests.conftest import ROOT
 from tests.contract.canvas import shop
 from tests.contract.canvas.conftest import WAIT_S, sections
+from tests.forking import inherited
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +47,16 @@ def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
 @pytest.fixture(scope="module")
 def shop_worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """The shop's own worker: stock Celery, its own queue."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGNO_")}
     command = [sys.executable, "-m", "celery", "-A", "tests.contract.canvas.shop", "worker", "-Q", "shop"]
     started = subprocess.Popen(
         [*command, "-P", "threads", "-c", "4", "-l", "WARNING"],
         cwd=ROOT,
-        env=inherited | environment,
+        env=inherited() | environment,
         text=True,
     )
     yield started
     started.kill()
     started.wait(timeout=30)
-
-
-@pytest.fixture(autouse=True)
-def _invariants(worker: Worker, database_url: str) -> Iterator[None]:
-    yield
-    invariants.hold(database_url)
 
 
 def run_of(celery: Celery, agent: str, *inputs: Any, **asked: Any) -> Signature:

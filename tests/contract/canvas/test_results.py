@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,11 @@ from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput
 from agno_workers.sdk.agent import RunResult
 from tests import invariants
-from tests.agents import caller, echo, failing, shouter
-from tests.conftest import ROOT, Worker
-from tests.contract.canvas.conftest import WAIT_S, Plain, holding, running, sections
+from tests.agents import caller, echo, failing, holding, running, shouter
+from tests.conftest import ROOT
+from tests.contract.canvas.conftest import WAIT_S, Plain, sections
 
 _HEADLINE = 'Zürich – "naïve" \\ 東京 🚀 \u2028\t\x7f'
-
-
-@pytest.fixture(autouse=True)
-def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
-    yield
-    invariants.hold(database_url)
 
 
 # Queues.

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from celery import chain, chord, group
 
-from agno_workers.broker.app import AgnoCelery
 from agno_workers.errors import InvalidInput
-from tests import invariants
 from tests.agents import caller, echo, shouter
-from tests.conftest import Worker
 from tests.contract.canvas.conftest import WAIT_S, Plain, sections
-
-
-@pytest.fixture(autouse=True)
-def _invariants(worker: Worker, app: AgnoCelery, database_url: str) -> Iterator[None]:
-    yield
-    invariants.hold(database_url)
-
 
 # Groups.
 

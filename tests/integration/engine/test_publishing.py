@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,12 +22,13 @@ from tests.steps import execute_step, first_step
 
 
 @pytest.fixture
-def counted(services: Services) -> CountedPool:
+def counted(services: Services) -> Iterator[CountedPool]:
     """A pool on the database of this process's services."""
     settings = services.settings
     pool = CountedPool(settings.database.url.get_secret_value(), size=2, timeout_s=10, statement_timeout_s=30)
     pool.ran = []
-    return pool
+    yield pool
+    pool.close()
 
 
 def test_publishing_the_messages_of_a_step_takes_one_statement(
@@ -58,4 +60,3 @@ def test_publishing_the_messages_of_a_step_takes_one_statement(
     ]
     assert (redis_client.llen("tools"), redis_client.llen("agents")) == (3, 1)
     assert services.database.pool.run("SELECT count(*) AS left FROM agno.outbox WHERE step_id IN (SELECT id FROM agno.step WHERE key <> 'turn:1')") == [{"left": 0}]  # fmt: skip
-    counted.close()

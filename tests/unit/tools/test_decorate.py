@@ -40,10 +40,6 @@ class Guest(BaseModel):
     age: int | None = None
 
 
-class Node(BaseModel):
-    children: list["Node"] = []
-
-
 def parameter_of(annotation: Any, **default: Any) -> dict[str, Any]:
     """Return the schema of a parameter `x` with this annotation."""
 
