@@ -1,12 +1,10 @@
 """${message}"""
 
-from alembic import op
+from agno_workers.database.migrations import execute
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    execute("${up_revision}_tables.sql")

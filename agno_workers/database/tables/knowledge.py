@@ -214,6 +214,8 @@ ingestion = sa.Table(
     # Origins that were listed completely: documents that they no longer have are removed.
     sa.Column("origins", JSONB, nullable=False, server_default="[]"),
     sa.Column("total", sa.BigInteger, nullable=False, server_default="0"),
+    # No code reads it: the migration of a later release removes it.
+    sa.Column("total_bytes", sa.BigInteger, nullable=False, server_default="0"),
 )
 sa.Index("ingestion_knowledge", ingestion.c.knowledge_id)
 

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.core.step import StepMessage
-from agno_workers.database import functions, migrate, tables
+from agno_workers.database import functions, migrate
 from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Pool, statements
 from agno_workers.database.tables import SCHEMA, metadata
@@ -177,12 +177,6 @@ def test_concurrent_upgrades_succeed(new_database: NewDatabase) -> None:
 
 def test_newest_revision_is_the_head_of_the_migrations() -> None:
     assert ScriptDirectory.from_config(migrate._config()).get_current_head() == NEWEST
-
-
-def test_first_migration_is_generated_from_the_tables() -> None:
-    """`./run python -m agno_workers.database.tables` prints it."""
-    path = VERSIONS / "0001_tables.sql"
-    assert [line.rstrip() for line in tables.ddl().splitlines()] == path.read_text().splitlines()
 
 
 def test_functions_are_written_again_when_they_change(new_database: NewDatabase) -> None:

@@ -234,6 +234,8 @@ CREATE INDEX document_metadata ON agno.document USING gin (metadata jsonb_path_o
 
 CREATE INDEX document_origin ON agno.document (knowledge_id, origin);
 
+CREATE INDEX document_sha256 ON agno.document (knowledge_id, sha256);
+
 CREATE INDEX document_text ON agno.document (knowledge_id, text_sha256);
 
 CREATE TABLE agno.lexeme (
@@ -251,6 +253,7 @@ CREATE TABLE agno.ingestion (
 	scanned_at TIMESTAMP WITH TIME ZONE,
 	origins JSONB DEFAULT '[]' NOT NULL,
 	total BIGINT DEFAULT '0' NOT NULL,
+	total_bytes BIGINT DEFAULT '0' NOT NULL,
 	PRIMARY KEY (run_id),
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE,
 	FOREIGN KEY(knowledge_id) REFERENCES agno.knowledge (id) ON DELETE CASCADE

@@ -1,0 +1,2 @@
+-- No statement used it.
+DROP INDEX IF EXISTS agno.document_sha256;
