@@ -45,7 +45,7 @@ def test_a_process_that_ignores_the_stop_signal_is_killed(tmp_path: Path) -> Non
 
 
 def test_the_environment_is_on_no_command_line(tmp_path: Path) -> None:
-    spec = replace(shell("echo ready; exec sleep 60", KEY="not-for-others"), pipe_stdout=True)
+    spec = replace(shell("echo ready; sleep 60; :", KEY="not-for-others"), pipe_stdout=True)
     process = Supervised(spec, tmp_path / "log")
     try:
         assert process.read_line() == "ready"
