@@ -166,8 +166,8 @@ def _head_of_text(content: bytes, suffix: str) -> str:
     return head.decode("latin-1")
 
 
-# Bytes that no charset uses in text, without tab, line ends, form feed and escape (ISO 2022).
-_CONTROLS = [bytes([code]) for code in range(32) if code not in (9, 10, 12, 13, 27)]
+# Bytes that no charset uses in text, without tab, line ends, form feed, escape (ISO 2022) and the mark of JSON text sequences.
+_CONTROLS = [bytes([code]) for code in range(32) if code not in (9, 10, 12, 13, 27, 30)]
 
 
 def _text_type(head: str, claimed: str, suffix: str) -> str:

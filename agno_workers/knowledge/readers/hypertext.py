@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain, groupby
 from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from agno_workers.knowledge.readers import front_matter
 from agno_workers.knowledge.readers.decode import charset_of, decode
-from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.readers.tables import Cell, spread, table
+from agno_workers.knowledge.readers.wrapped import joined
 from agno_workers.knowledge.types import Block, Parsed
 
 _DROPPED = {
@@ -17,8 +20,12 @@ _DROPPED = {
     "iframe", "object", "embed", "canvas", "audio", "video", "map", "head", "dialog", "menu", "svg",
 }  # fmt: skip
 _DROPPED_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert"}
-# Navigation and permalinks of Sphinx and DocBook.
+# Navigation and permalinks of Sphinx and DocBook, and numbers of lines beside code.
 _DROPPED_CLASSES = {
+    "linenos",
+    "lineno",
+    "linenodiv",
+    "line-numbers-rows",
     "headerlink",
     "sphinxsidebar",
     "related",
@@ -35,28 +42,52 @@ _INLINE = {
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _MAIN_ENOUGH_CHARS = 200
 _META = {"description", "author", "keywords", "date", "article:published_time", "og:title", "og:description"}
-_CHARSET = re.compile(
-    rb"<(?:meta|\?xml)[^>]{0,300}?(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.IGNORECASE
-)
+_PREFORMATTED = ("pre", "listing", "xmp")
+_LINE_CLASSES = {
+    "line",
+    "code-line",
+    "token-line",
+    "view-line",
+}  # elements that style sheets show as lines of code
+_DECLARATIONS = re.compile(rb"<!--.*?(?:-->|$)|<(?:meta|\?xml)\s[^>]{0,500}", re.IGNORECASE | re.DOTALL)
+_CHARSET = re.compile(rb"\b(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}([\w.:-]{1,40})", re.IGNORECASE)
+_NAMED = re.compile(rb"\s(?:name|property|itemprop)\s{0,9}=", re.IGNORECASE)
+_DECLARED_WITHIN_BYTES = 8192
+_TAG = re.compile(r"</?([A-Za-z][\w-]*)")
+_NUMBER = re.compile(r"\s{0,9}\+?(\d{1,5})")
+# Marks in text; see _text.
+_EDGE, _BREAK, _CODE_LINE = "\x1d", "\x1e", "\x1f"
+_NO_MARKS = str.maketrans("", "", _EDGE + _BREAK + _CODE_LINE)
+_BREAK_AT_EDGE = re.compile(f"{_BREAK}(?:\n?{_EDGE})+\n?")
+_EDGES = re.compile(f"\n?(?:{_EDGE}\n?)+")
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """Read the title from <title> or the first <h1>. Metadata: language, description, author, keywords, date."""
-    declared = charset_of(media_type)
-    if declared is None and (found := _CHARSET.search(content[:1024])):
-        declared = found[1].decode("ascii", "ignore")
-    text = decode(content, declared)
+    text = decode(content, charset_of(media_type) or _declared(content[:_DECLARED_WITHIN_BYTES]))
     if media_type.startswith("application/xml"):
         text = text.replace("<![CDATA[", "").replace("]]>", "")
+    text, title, fields = front_matter.split(text) if text.startswith(("---", "+++")) else (text, None, {})
     tree = _tree(text)
     if tree.root is None:
         return Parsed(())
-    metadata = _metadata(tree)
-    title = _words(tree.css_first("head > title, title")) or metadata.pop("og:title", None)
+    metadata = _metadata(tree) | fields
+    title = title or _words(tree.css_first("head > title, title")) or metadata.pop("og:title", None)
     metadata.pop("og:title", None)
-    blocks = tuple(_Walk().blocks(_main(tree)))
+    main = _main(tree)
+    blocks = tuple(_Walk().blocks(main)) or tuple(_Walk(shows_all=True).blocks(main))
     title = title or next((block.text for block in blocks if block.kind == "heading"), None)
     return Parsed(blocks, title, metadata)
+
+
+def _declared(head: bytes) -> str | None:
+    """Return the charset of the first <meta> or XML declaration that names one. It was read as ASCII and is therefore not UTF-16."""
+    for found in _DECLARATIONS.finditer(head):
+        is_about_text = found[0].startswith(b"<!--") or _NAMED.search(found[0])
+        if not is_about_text and (charset := _CHARSET.search(found[0])):
+            label = charset[1].decode("ascii", "ignore")
+            return "utf-8" if label.lower().startswith(("utf-16", "utf-32")) else label
+    return None
 
 
 def fragment(text: str) -> Iterator[Block]:
@@ -108,7 +139,8 @@ def _words(node: LexborNode | None) -> str:
 class _Walk:
     """Walks the tree in reading order, without recursion: malicious pages have 100,000 levels."""
 
-    def __init__(self) -> None:
+    def __init__(self, shows_all: bool = False) -> None:
+        self._shows_all = shows_all  # a page that consists of what is hidden until a script runs
         self._text: list[str] = []  # of the open paragraph
         self._items: list[str] = []  # of the open list
         self._lists: list[list[int | str]] = []  # open lists: kind and number
@@ -122,15 +154,17 @@ class _Walk:
             child = None
             tag = node.tag or ""
             if tag == "-text":
-                self._text.append((node.text_content or "").replace("\n", " ").replace("\r", " "))
-            elif not tag.startswith(("-", "!")) and (node is root or not _is_dropped(node, tag)):
-                if tag == "pre":
+                self._text.append((node.text_content or "").replace("\n", "\r"))
+            elif tag == "img":
+                self._text.append(_alternative(node))
+            elif not tag.startswith(("-", "!")) and (node is root or not self._is_left_out(node, tag)):
+                if tag in _PREFORMATTED:
                     yield from self._end_of_list()
-                    if code := node.text().strip("\n"):
+                    if code := _code(node):
                         yield Block("code", code)
                 elif tag == "table" and (found := _as_table(node)):
                     yield from self._end_of_list()
-                    yield found
+                    yield from found
                 else:
                     yield from self._enter(tag)
                     child = node.first_child
@@ -146,6 +180,9 @@ class _Walk:
                 yield from self._leave(node.tag or "")
             node = node.next if depth else None
         yield from self._end_of_list()
+
+    def _is_left_out(self, node: LexborNode, tag: str) -> bool:
+        return tag in _DROPPED or (not self._shows_all and _is_hidden(node, tag))
 
     def _enter(self, tag: str) -> Iterator[Block]:
         if tag in _INLINE:
@@ -181,7 +218,7 @@ class _Walk:
             yield from self._end_of_paragraph()
 
     def _end_of_paragraph(self) -> Iterator[Block]:
-        text = _flowed("".join(self._text))
+        text = flowed("".join(self._text))
         self._text.clear()
         if not text:
             return
@@ -200,16 +237,29 @@ class _Walk:
             self._items.clear()
 
 
-def _flowed(text: str) -> str:
-    """Collapse whitespace as a browser does. Line ends come from <br>."""
-    lines = (" ".join(line.split()) for line in text.split("\n"))
+def flowed(text: str) -> str:
+    """Collapse whitespace as a browser does. Line ends come from <br>; those of the source are carriage returns."""
+    lines = (joined(line.replace("\r", "\n")) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _is_dropped(node: LexborNode, tag: str) -> bool:
+def of_tag(tag: str) -> str:
+    """Return the text in place of a single tag, such as one within Markdown: a line end for <br> and for blocks."""
+    found = _TAG.match(tag)
+    if found and found[1].lower() == "img":
+        image = LexborHTMLParser(tag).css_first("img")
+        return _alternative(image) if image is not None else ""
+    return "\n" if found and found[1].lower() not in _INLINE else ""
+
+
+def _alternative(image: LexborNode) -> str:
+    """Return the text in place of an image."""
+    text = " ".join((image.attributes.get("alt") or "").split())
+    return f" {text} " if text else ""
+
+
+def _is_hidden(node: LexborNode, tag: str) -> bool:
     """Return whether an element is navigation or hidden. A page that is one form is kept, and so is a header with the title."""
-    if tag in _DROPPED:
-        return True
     if tag in _INLINE and tag not in ("a", "span"):
         return False
     if attributes := node.attributes:
@@ -226,16 +276,75 @@ def _is_dropped(node: LexborNode, tag: str) -> bool:
         case "header":
             return node.css_first("h1, h2") is None
         case "form":
-            return node.css_first("h1, h2, h3, p, table") is None
+            has_content = node.css_first("h1, h2, h3, p, table") is not None
+            return not has_content and len(_line(node)) < _MAIN_ENOUGH_CHARS
     return False
 
 
-def _as_table(node: LexborNode) -> Block | None:
-    """Return the rows; None for a layout table, which contains tables, headings or code."""
+def _as_table(node: LexborNode) -> list[Block] | None:
+    """Return the caption and the rows; None for a layout table, which contains tables, headings or code."""
     if node.css_first("table table, h1, h2, h3, pre") is not None:
         return None
-    return table((_cell(cell) for cell in row.css("th, td")) for row in node.css("tr"))
+    sections = groupby(node.css("tr"), lambda row: row.parent and row.parent.mem_id)
+    rows = chain.from_iterable(
+        spread([_cell(cell) for cell in row.css("th, td")] for row in section) for _, section in sections
+    )
+    if (found := table(rows)) is None:
+        return None
+    caption = node.css_first("caption")
+    title = _line(caption) if caption is not None else ""
+    return [Block("paragraph", title), found] if title else [found]
 
 
-def _cell(node: LexborNode) -> str:
-    return node.text(separator=" " if node.css_first("br, p, li, div") is not None else "")
+def _cell(node: LexborNode) -> Cell:
+    across, down = (_NUMBER.match(node.attributes.get(name) or "") for name in ("colspan", "rowspan"))
+    return Cell(_line(node), max(int(across[1]), 1) if across else 1, int(down[1]) if down else 1)
+
+
+def _line(node: LexborNode) -> str:
+    """Return the text below a node as one line."""
+    return joined(_text(node).replace(_EDGE, " ").replace(_BREAK, " ").replace(_CODE_LINE, ""))
+
+
+def _code(node: LexborNode) -> str:
+    """Return preformatted text, whose line ends may be characters, <br>, or elements such as a <div> for each line."""
+    text = _text(node)
+    text = text.replace(_CODE_LINE, "" if "\n" in text else _EDGE)
+    text = _BREAK_AT_EDGE.sub(_BREAK, text)
+    return _EDGES.sub("\n", text).replace(_BREAK, "\n").strip("\n")
+
+
+def _text(root: LexborNode) -> str:
+    """Return the text below a node as it is written, with marks for <br>, the edges of blocks, and what may be lines of code."""
+    parts: list[str] = []
+    node = root.first_child
+    depth = 1
+    while node is not None:
+        tag = node.tag or ""
+        child = None
+        if tag == "-text":
+            parts.append((node.text_content or "").translate(_NO_MARKS))
+        elif tag == "br":
+            parts.append(_BREAK)
+        elif tag == "img":
+            parts.append(_alternative(node))
+        elif not (tag.startswith(("-", "!")) or tag in _DROPPED or _is_hidden(node, tag)):
+            child = node.first_child
+            parts.append(_mark(node))
+        if child is not None:
+            node, depth = child, depth + 1
+            continue
+        while node.next is None and depth > 1:
+            parent = node.parent
+            assert parent is not None
+            node, depth = parent, depth - 1
+            parts.append("\t" if node.tag in ("td", "th") else _mark(node))
+        node = node.next
+    return "".join(parts)
+
+
+def _mark(node: LexborNode) -> str:
+    if node.tag in _INLINE:
+        names = node.attributes.get("class")
+        return _CODE_LINE if names and not _LINE_CLASSES.isdisjoint(names.split()) else ""
+    return "" if node.tag in ("td", "th") else _EDGE

@@ -9,41 +9,25 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from agno_workers.knowledge.readers import hypertext
+from agno_workers.knowledge.readers import front_matter, hypertext
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.readers.wrapped import joined
 from agno_workers.knowledge.types import Block, Parsed
 
 # Blocks only: parsing inline markup takes three times as long, and most text has none. Deeper nesting is dropped.
 _PARSER = MarkdownIt("commonmark", {"maxNesting": 100}).enable("table").disable("inline")
 _INSIDE = MarkdownIt("commonmark")
 _HAS_MARKUP = re.compile(r"[*_`\[\]<&\\!]|  \n")
-_FRONT = re.compile(r"---[ \t]*\r?\n((?:[^\n]*\n){0,200}?)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)")
-_FIELD = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]+(\S[^\n]{0,2000})")
-_LANGUAGE = {"lang", "language", "locale"}
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """Read the title from the front matter, or from the only heading of level 1."""
-    text, metadata = _front_matter(decode(content, charset_of(media_type)))
+    text, title, metadata = front_matter.split(decode(content, charset_of(media_type)))
     environment: dict[str, Any] = {}
     blocks = tuple(_blocks(_PARSER.parse(text, environment), environment))
     highest = [block.text for block in blocks if block.kind == "heading" and block.level == 1]
-    title = metadata.pop("title", None) or (highest[0] if len(highest) == 1 else None)
-    return Parsed(blocks, title, metadata)
-
-
-def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
-    """Split off the front matter: return the text and its single-line fields, without lists and nested fields."""
-    found = _FRONT.match(text)
-    if not found:
-        return text, {}
-    fields: dict[str, Any] = {}
-    for line in found[1].splitlines():
-        if field := _FIELD.fullmatch(line.rstrip()):
-            key = field[1].lower()
-            fields["language" if key in _LANGUAGE else key] = field[2].strip("\"' ")
-    return text[found.end() :], fields
+    return Parsed(blocks, title or (highest[0] if len(highest) == 1 else None), metadata)
 
 
 def _blocks(tokens: list[Token], environment: dict[str, Any]) -> Iterator[Block]:
@@ -99,20 +83,20 @@ def _list(items: list[str]) -> Iterator[Block]:
 
 
 def _inside(content: str, environment: dict[str, Any]) -> str:
-    """Remove inline markup: keep the text of links, the alternative text of images, and code."""
+    """Remove inline markup: keep the text of links, the alternative text of images, and code. Inline HTML separates words as in HTML."""
     if not _HAS_MARKUP.search(content):
-        return " ".join(content.split())
+        return joined(content)
     tokens: list[Token] = []
     _INSIDE.inline.parse(content, _INSIDE, environment, tokens)
     parts = []
     for token in tokens:
         match token.type:
             case "softbreak":
-                parts.append(" ")
+                parts.append("\r")
             case "hardbreak":
                 parts.append("\n")
             case "html_inline":
-                pass
+                parts.append(hypertext.of_tag(token.content))
             case _:
                 parts.append(token.content)
-    return "".join(parts).strip()
+    return hypertext.flowed("".join(parts))

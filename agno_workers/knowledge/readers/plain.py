@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.readers.wrapped import unwrapped
 from agno_workers.knowledge.types import Block, Parsed
 
 # `1.  Introduction`, `3.2.1 Terminology`: alone between blank lines, at the margin, not a sentence. One number with one
@@ -72,7 +73,8 @@ def _block(lines: list[str]) -> Iterator[Block]:
         start += 2
     if rest := lines[start:]:
         margin = min(len(line) - len(line.lstrip()) for line in rest)
-        yield Block("list" if _is_list(rest) else "paragraph", "\n".join(line[margin:] for line in rest))
+        lines = [line[margin:] for line in rest]
+        yield Block("list", "\n".join(lines)) if _is_list(lines) else Block("paragraph", unwrapped(lines))
 
 
 def _is_list(lines: list[str]) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
 from agno_workers.knowledge.types import Block, Parsed
+
+_LINE_END = re.compile(
+    r"\r\n?|\n"
+)  # strings contain what str.splitlines() takes for line ends, too: U+2028, U+0085 ...
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
@@ -35,8 +40,8 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 def _lines(text: str, whole: ValueError | None = None) -> list[Any]:
     """Read one record per line. `whole` is the error of reading it as one JSON value, reported if the first line is invalid, too."""
     records: list[Any] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if line := line.strip().removeprefix("\x1e"):  # the mark of RFC 7464
             try:
                 records.append(json.loads(line, strict=False))
             except (ValueError, RecursionError) as error:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
 from agno_workers.knowledge.types import Block
+
+_MAX_COLUMNS = 1000
+
+
+class Cell(NamedTuple):
+    """A cell of HTML."""
+
+    text: str
+    columns: int = 1
+    rows: int = 1
+    """0: all that follow."""
 
 
 def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | None:
@@ -22,3 +34,22 @@ def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | Non
             if chars > MAX_CHARS:
                 raise too_long(chars)
     return Block("table", "\n".join(lines), page=page) if lines else None
+
+
+def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
+    """Repeat the text of a merged cell in each of its columns and rows, so that each row is complete. A single cell is not repeated."""
+    above: dict[int, Cell] = {}  # by column: cells of earlier rows that reach down to this one
+    for row in rows:
+        cells, line = list(row), list[Cell]()
+        is_single = len(cells) == 1 and not above
+        for cell in cells:
+            while reaching := above.pop(len(line), None):
+                line.append(reaching)
+            line += [cell] * max(1, min(cell.columns, _MAX_COLUMNS - len(line)))
+        for column in sorted(above):
+            if column >= len(line):
+                line += [Cell("")] * (column - len(line)) + [above[column]]
+        above = {
+            column: cell._replace(rows=cell.rows - 1) for column, cell in enumerate(line) if cell.rows != 1
+        }
+        yield [cell.text for cell in (line[:1] if is_single else line)]

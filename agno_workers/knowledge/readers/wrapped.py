@@ -1,0 +1,30 @@
+"""Join wrapped lines: with a blank, but not between Chinese or Japanese characters, which are written without blanks."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+_CHARS = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
+_WITHOUT_BLANKS = re.compile(f"[{_CHARS}]")
+_BREAK = re.compile(rf"(?<=[{_CHARS}])[^\S\n]*+\n\s*+(?=[{_CHARS}])")
+_MIN_WIDTH = 16  # lines of poems and lists are shorter
+
+
+def joined(text: str) -> str:
+    """Join all lines to one, and collapse blanks."""
+    return " ".join((text if text.isascii() else _BREAK.sub("", text)).split())
+
+
+def unwrapped(lines: list[str]) -> str:
+    """Join Chinese and Japanese lines that were wrapped at the margin, and keep other line ends."""
+    width = max(map(len, lines))
+    text = lines[0]
+    for line, following in pairwise(lines):
+        is_wrapped = (
+            len(line) >= max(width - 2, _MIN_WIDTH)
+            and _WITHOUT_BLANKS.match(line[-1])
+            and _WITHOUT_BLANKS.match(following)
+        )
+        text += following if is_wrapped else f"\n{following}"
+    return text
