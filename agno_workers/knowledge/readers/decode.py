@@ -30,6 +30,7 @@ _SUPERSETS = {"gbk": "gb18030", "gb2312": "gb18030", "iso2022_jp": "iso2022_jp_e
 # Their bytes are ASCII and therefore valid UTF-8, so the declaration comes first.
 _SEVEN_BIT = ("iso2022", "hz")
 _WIDE = ("utf-16", "utf-32")
+_CONTROLS = re.compile(rb"[\x00-\x08]")  # are not in text, but in UTF-16 of nearly all scripts
 _MAY_LOOK_LIKE_UTF_8 = {"cp932", "euc_jp", "cp949", "gb18030", "big5hkscs", "cp874"}
 _SHORT_BYTES = 12
 _ASCII = bytes(range(128))
@@ -68,7 +69,7 @@ def _decoded(content: bytes, declared: str | None) -> str:
     charset = _codec(declared)
     if charset is None and b"\x1b$B" in content and content.isascii():
         charset = "iso2022_jp_ext"
-    if charset and charset.startswith(_SEVEN_BIT if b"\0" not in content else (*_SEVEN_BIT, *_WIDE)):
+    if charset and charset.startswith((*_SEVEN_BIT, *_WIDE) if _CONTROLS.search(content) else _SEVEN_BIT):
         return content.decode(charset, "as_browsers")
     try:
         text = content.decode("utf-8")
@@ -162,18 +163,28 @@ _CANDIDATES = (
 _LATIN = {"cp1250", "iso8859-2", "cp1254", "cp1257", "cp1258"}
 # ASCII, and the quotation marks, dashes, euro and blanks that all Windows charsets share.
 _COMMON = re.compile(rb"[\x00-\x80\x82\x84\x85\x91-\x97\xa0\xab\xbb]+")
-_GERMANIC = "äöüÄÖÜßåÅæÆøØ".encode("cp1252")
+# What the languages of Windows-1252 write besides ASCII. A text within one of these alphabets is in none of Central Europe.
+_ALPHABETS = [
+    (letters + letters.upper()).encode("cp1252", "ignore")
+    for letters in (
+        "äöüßåæøé", "áéíóúüñç¿¡ªº", "áàâãéêíóôõúüçªº", "àâæçéèêëîïôœùûüÿ", "àèéìíîòóùú", "àçèéíïòóúüñ·", "ëéïóöüáíèêç",
+    )
+]  # fmt: skip
+_GERMANIC = _ALPHABETS[0]  # no words of other scripts are within it, either
+_SYMBOLS = bytes(range(0x80, 0xC0))
 # Letters of other scripts come in words; Western ones that are not ASCII stand alone or in pairs.
 _WORDS = re.compile(rb"[\xc0-\xff]{3,}|[\xa1-\xff]{4,}")
 _MIN_LETTERS = 4
 _MIN_DISTINCT_LETTERS = 3
 _MIN_IN_WORDS = 0.3
-_NEARLY_AS_LIKELY = 0.75
+_NEARLY_AS_LIKELY = 0.7
 
 
 def _detected(content: bytes) -> str:
     """Return Windows-1252 unless the text is clearly in another charset."""
-    sample = b"\n".join(re.findall(rb"[^\n]*[\x80-\xff][^\n]*", content))[:_SAMPLE_BYTES]
+    sample = content
+    if len(content) > _SAMPLE_BYTES:
+        sample = b"\n".join(re.findall(rb"[^\n]*[\x80-\xff][^\n]*", content))[:_SAMPLE_BYTES]
     letters = _COMMON.sub(b"", sample)
     if len(letters) < _MIN_LETTERS or len(set(letters)) < _MIN_DISTINCT_LETTERS:
         return "cp1252"
@@ -187,6 +198,10 @@ def _detected(content: bytes) -> str:
     western = max((confidence for confidence, each in likely if each == "cp1252"), default=0.0)
     if western >= best * _NEARLY_AS_LIKELY:
         return "cp1252"
+    if charset in _LATIN:
+        is_western = any(not letters.translate(None, alphabet) for alphabet in (*_ALPHABETS, _SYMBOLS))
+        return "cp1252" if is_western else charset
     is_in_words = sum(map(len, _WORDS.findall(sample))) >= len(letters) * _MIN_IN_WORDS
-    # Half of the bytes of Shift_JIS look like ASCII.
-    return charset if is_in_words or charset in _LATIN or charset == "cp932" else "cp1252"
+    return (
+        charset if is_in_words or charset == "cp932" else "cp1252"
+    )  # half of the bytes of Shift_JIS look like ASCII
