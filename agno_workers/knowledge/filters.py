@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -195,10 +195,10 @@ def _known(field: str, operator: Any) -> str:
 
 
 def _scalar(field: str, operator: str, value: Any) -> Scalar:
-    """Return a JSON scalar. A time is seconds since 1970 for `created` and `updated`, and ISO text otherwise."""
+    """Return a JSON scalar. A time or date is seconds since 1970 for `created` and `updated`, and ISO text otherwise."""
     if field in TIMES:
         return _seconds(field, operator, value)
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # a datetime is one, too
         value = value.isoformat()
     match value:
         case bool() | None if operator not in ("gt", "gte", "lt", "lte", "prefix"):
@@ -224,7 +224,7 @@ def _seconds(field: str, operator: str, value: Any) -> float:
             f"filter {field!r}: {operator!r} does not apply to a time: use gt, gte, lt or lte."
         )
     try:
-        when = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        when = datetime.fromisoformat(value.isoformat() if isinstance(value, date) else value)
     except (TypeError, ValueError):
         raise InvalidInput(
             f"filter {field!r}: expected a time such as '2026-01-31' or '2026-01-31T12:00:00Z', got {value!r}."

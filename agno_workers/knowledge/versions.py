@@ -12,7 +12,7 @@ import msgspec
 
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Source
 
-_READING = 1
+_READING = 2
 """Increment this when readers or chunking change: the next ingestion then reads all documents again."""
 
 

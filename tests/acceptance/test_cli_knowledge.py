@@ -108,6 +108,29 @@ def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
     ]
 
 
+def test_filters_use_the_types_of_front_matter(type_: Type, librarian: Worker, tmp_path: Path) -> None:
+    (tmp_path / "new.md").write_text(
+        "---\nyear: 2031\ndraft: false\ntags: [tide]\n---\nThe tide of the bay.\n"
+    )
+    (tmp_path / "old.md").write_text(
+        "+++\nyear = 2019\ndraft = false\ndate = 2019-05-01\n+++\nThe old tide.\n"
+    )
+    (tmp_path / "draft.md").write_text("---\nyear: 2031\ndraft: true # not yet\n---\nA tide to be.\n")
+    assert (
+        type_("ingest", str(tmp_path), "--knowledge", "docs", "--embedder", "hash:384", "--wait").status == 0
+    )
+
+    def found(*filters: str) -> set[str]:
+        options = [word for each in filters for word in ("--filter", each)]
+        hits = type_("search", "docs", "tide", "--search-type", "keyword", "--json", *options).json
+        return {Path(hit["uri"]).name for hit in hits}
+
+    assert found("draft=false") == {"new.md", "old.md"}
+    assert found('not={"draft": true}', 'year={"gte": 2024}') == {"new.md"}
+    assert found('date={"lt": "2020-01-01"}') == {"old.md"}
+    assert found("tags=tide") == {"new.md"}
+
+
 def test_images_are_described_by_the_model_that_was_named_once(
     type_: Type, start_worker: StartWorker, folder: Path
 ) -> None:

@@ -35,7 +35,9 @@ def test_jsonpath_contains_no_values() -> None:
 def test_times_are_seconds_for_document_fields_and_text_for_metadata() -> None:
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert compile_filter({"created": {"gte": "2026-01-31T12:00:00Z"}}).values == {"v0": noon.timestamp()}
+    assert compile_filter({"created": {"gte": noon.date()}}).values == {"v0": noon.timestamp() - 12 * 3600}
     assert compile_filter({"seen": {"gte": noon}}).values == {"v0": "2026-01-31T12:00:00+00:00"}
+    assert compile_filter({"seen": {"gte": noon.date()}}).values == {"v0": "2026-01-31"}
 
 
 @pytest.mark.parametrize(
