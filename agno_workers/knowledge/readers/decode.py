@@ -39,7 +39,7 @@ _SAMPLE_BYTES = 64 * 1024
 
 def decode(content: bytes, declared: str | None = None) -> str:
     """Decode without the byte order mark. Invalid bytes become U+FFFD. Raises Unreadable if the text is too long."""
-    text = _decoded(content, declared)
+    text = _decoded(content, declared).lstrip("\ufeff")  # some programs write a second one
     if len(text) > MAX_CHARS:
         raise too_long(len(text))
     return text
@@ -184,7 +184,7 @@ def _detected(content: bytes) -> str:
     """Return Windows-1252 unless the text is clearly in another charset."""
     sample = content
     if len(content) > _SAMPLE_BYTES:
-        sample = b"\n".join(re.findall(rb"[^\n]*[\x80-\xff][^\n]*", content))[:_SAMPLE_BYTES]
+        sample = b"\n".join(line for line in content.split(b"\n") if not line.isascii())[:_SAMPLE_BYTES]
     letters = _COMMON.sub(b"", sample)
     if len(letters) < _MIN_LETTERS or len(set(letters)) < _MIN_DISTINCT_LETTERS:
         return "cp1252"

@@ -41,6 +41,7 @@ _INLINE = {
 }  # fmt: skip
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _MAIN_ENOUGH_CHARS = 200
+_FORM_CHARS = 80  # besides labels; a form for a search or a login has fewer
 _META = {"description", "author", "keywords", "date", "article:published_time", "og:title", "og:description"}
 _PREFORMATTED = ("pre", "listing", "xmp")
 _LINE_CLASSES = {
@@ -254,7 +255,7 @@ def of_tag(tag: str) -> str:
 
 def _alternative(image: LexborNode) -> str:
     """Return the text in place of an image."""
-    text = " ".join((image.attributes.get("alt") or "").split())
+    text = " ".join((image.attributes.get("alt") or image.attributes.get("title") or "").split())
     return f" {text} " if text else ""
 
 
@@ -276,8 +277,11 @@ def _is_hidden(node: LexborNode, tag: str) -> bool:
         case "header":
             return node.css_first("h1, h2") is None
         case "form":
-            has_content = node.css_first("h1, h2, h3, p, table") is not None
-            return not has_content and len(_line(node)) < _MAIN_ENOUGH_CHARS
+            if node.css_first("h1, h2, h3, p, table") is not None:
+                return False
+            return (
+                len(_line(node)) - sum(len(label.text()) for label in node.css("label, legend")) < _FORM_CHARS
+            )
     return False
 
 

@@ -96,8 +96,10 @@ def _blocks(part: EmailMessage) -> tuple[Block, ...]:
 
 def _header(message: EmailMessage, name: str) -> str:
     """Return a header as one line. It may be raw bytes in any charset, or encoded words, which may split a character between two."""
-    raw = next((value for key, value in message.raw_items() if key.lower() == name), "")
-    text = raw if raw.isascii() else decode(raw.encode("utf-8", "surrogateescape"))  # bytes are surrogates
+    text = next((value for key, value in message.raw_items() if key.lower() == name), "")
+    if not text.isascii():  # the parser keeps bytes as surrogates
+        charsets = (part.get_content_charset() for part in message.walk())
+        text = decode(text.encode("utf-8", "surrogateescape"), next(filter(None, charsets), None))
     return " ".join(_ENCODED_WORDS.sub(_decoded_words, text).split())
 
 

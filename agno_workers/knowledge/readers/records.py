@@ -23,7 +23,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
         records = _lines(text)
     else:
         try:
-            value = json.loads(text, strict=False)  # accepts lone surrogates, which programs write
+            value = _loads(text)
             records = value if isinstance(value, list) else [value]
         except ValueError as error:
             records = _lines(text, error)
@@ -37,13 +37,18 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
     return Parsed(tuple(_blocks(records)), title, {"records": len(records)})
 
 
+def _loads(text: str) -> Any:
+    """Accept line ends within strings, and keep the digits of fractions."""
+    return json.loads(text, strict=False, parse_float=str)
+
+
 def _lines(text: str, whole: ValueError | None = None) -> list[Any]:
     """Read one record per line. `whole` is the error of reading it as one JSON value, reported if the first line is invalid, too."""
     records: list[Any] = []
     for number, line in enumerate(_LINE_END.split(text), 1):
         if line := line.strip().removeprefix("\x1e"):  # the mark of RFC 7464
             try:
-                records.append(json.loads(line, strict=False))
+                records.append(_loads(line))
             except (ValueError, RecursionError) as error:
                 reason = whole if whole and not records else f"line {number}: {error}"
                 raise Unreadable("unreadable", f"It is broken JSON: {reason}.") from error

@@ -19,12 +19,12 @@ def joined(text: str) -> str:
 def unwrapped(lines: list[str]) -> str:
     """Join Chinese and Japanese lines that were wrapped at the margin, and keep other line ends."""
     width = max(map(len, lines))
-    text = lines[0]
+    parts = [lines[0]]
     for line, following in pairwise(lines):
         is_wrapped = (
             len(line) >= max(width - 2, _MIN_WIDTH)
             and _WITHOUT_BLANKS.match(line[-1])
             and _WITHOUT_BLANKS.match(following)
         )
-        text += following if is_wrapped else f"\n{following}"
-    return text
+        parts += ["" if is_wrapped else "\n", following]
+    return "".join(parts)
