@@ -17,6 +17,7 @@ from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Parsed
 
 _MAX_PARTS = 1000
+_MAX_HEADER_CHARS = 10_000
 _HEADERS = {
     "from": "from", "to": "to", "cc": "cc", "date": "date", "message-id": "message_id", "in-reply-to": "in_reply_to",
     "list-id": "list",
@@ -96,7 +97,7 @@ def _blocks(part: EmailMessage) -> tuple[Block, ...]:
 
 def _header(message: EmailMessage, name: str) -> str:
     """Return a header as one line. It may be raw bytes in any charset, or encoded words, which may split a character between two."""
-    text = next((value for key, value in message.raw_items() if key.lower() == name), "")
+    text = next((value[:_MAX_HEADER_CHARS] for key, value in message.raw_items() if key.lower() == name), "")
     if not text.isascii():  # the parser keeps bytes as surrogates
         charsets = (part.get_content_charset() for part in message.walk())
         text = decode(text.encode("utf-8", "surrogateescape"), next(filter(None, charsets), None))

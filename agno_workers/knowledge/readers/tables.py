@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
 from agno_workers.knowledge.types import Block
 
-_MAX_COLUMNS = 1000
+_MAX_COLUMNS = 256
 
 
 class Cell(NamedTuple):
@@ -38,18 +39,18 @@ def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | Non
 
 def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
     """Repeat the text of a merged cell in each of its columns and rows, so that each row is complete. A single cell is not repeated."""
-    above: dict[int, Cell] = {}  # by column: cells of earlier rows that reach down to this one
-    for row in rows:
-        cells, line = list(row), list[Cell]()
+    above: dict[int, tuple[float, str]] = {}  # by column: the last row of a cell that reaches down, and its text
+    for number, row in enumerate(rows):
+        cells, line = list(row), list[str]()
+        above = {column: reaching for column, reaching in above.items() if reaching[0] >= number}
         is_single = len(cells) == 1 and not above
         for cell in cells:
-            while reaching := above.pop(len(line), None):
-                line.append(reaching)
-            line += [cell] * max(1, min(cell.columns, _MAX_COLUMNS - len(line)))
+            while len(line) in above:
+                line.append(above[len(line)][1])
+            for _ in range(max(1, min(cell.columns, _MAX_COLUMNS - len(line)))):
+                above[len(line)] = (number + cell.rows - 1 if cell.rows else math.inf, cell.text)
+                line.append(cell.text)
         for column in sorted(above):
             if column >= len(line):
-                line += [Cell("")] * (column - len(line)) + [above[column]]
-        above = {
-            column: cell._replace(rows=cell.rows - 1) for column, cell in enumerate(line) if cell.rows != 1
-        }
-        yield [cell.text for cell in (line[:1] if is_single else line)]
+                line += [""] * (column - len(line)) + [above[column][1]]
+        yield line[:1] if is_single else line
