@@ -17,6 +17,7 @@ _FENCED = re.compile(
     r"(?(toml)\+\+\+|(?:---|\.\.\.))[ \t]*(?:\r?\n|$)"
 )
 _FIELD = re.compile(r"([A-Za-z_][\w.-]{0,99})[ \t]*[:=][ \t]+(\S[^\n]*)")
+_NO_FIELDS = re.compile(r"^[ \t]*(?:#|\{[{%])[^\n]*$", re.MULTILINE)  # comments, and tags of templates
 _LANGUAGE = {"lang", "language", "locale"}
 
 
@@ -53,7 +54,7 @@ def _fenced(text: str) -> tuple[str, dict[str, Any]]:
         fields = load(content)
     except (ValueError, yaml.YAMLError, RecursionError):
         fields = _by_line(content, load)
-    if not isinstance(fields, dict) or (not fields and content.strip()):
+    if not isinstance(fields, dict) or (not fields and _NO_FIELDS.sub("", content).strip()):
         return text, {}
     return text[found.end() :], _plain(fields)
 

@@ -39,7 +39,9 @@ def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | Non
 
 def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
     """Repeat the text of a merged cell in each of its columns and rows, so that each row is complete. A single cell is not repeated."""
-    above: dict[int, tuple[float, str]] = {}  # by column: the last row of a cell that reaches down, and its text
+    above: dict[
+        int, tuple[float, str]
+    ] = {}  # by column: the last row of a cell that reaches down, and its text
     for number, row in enumerate(rows):
         cells, line = list(row), list[str]()
         above = {column: reaching for column, reaching in above.items() if reaching[0] >= number}

@@ -17,14 +17,18 @@ def joined(text: str) -> str:
 
 
 def unwrapped(lines: list[str]) -> str:
-    """Join Chinese and Japanese lines that were wrapped at the margin, and keep other line ends."""
+    """Join Chinese and Japanese lines that were wrapped at the margin, perhaps within a word, and keep other line ends."""
     width = max(map(len, lines))
     parts = [lines[0]]
     for line, following in pairwise(lines):
         is_wrapped = (
             len(line) >= max(width - 2, _MIN_WIDTH)
-            and _WITHOUT_BLANKS.match(line[-1])
-            and _WITHOUT_BLANKS.match(following)
+            and _is_within_word(line[-1])
+            and _is_within_word(following[0])
         )
         parts += ["" if is_wrapped else "\n", following]
     return "".join(parts)
+
+
+def _is_within_word(char: str) -> bool:
+    return char.isalnum() and _WITHOUT_BLANKS.match(char) is not None
