@@ -34,6 +34,7 @@ _CONTROLS = re.compile(rb"[\x00-\x08]")  # are not in text, but in UTF-16 of nea
 _MAY_LOOK_LIKE_UTF_8 = {"cp932", "euc_jp", "cp949", "gb18030", "big5hkscs", "cp874"}
 _SHORT_BYTES = 12
 _ASCII = bytes(range(128))
+_MAX_SAMPLED_BYTES = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
 
 
@@ -170,6 +171,7 @@ _ALPHABETS = [
         "äöüßåæøé", "áéíóúüñç¿¡ªº", "áàâãéêíóôõúüçªº", "àâæçéèêëîïôœùûüÿ", "àèéìíîòóùú", "àçèéíïòóúüñ·", "ëéïóöüáíèêç",
     )
 ]  # fmt: skip
+_MARKUP = re.compile(rb"([\x00-\x7f]{24})[\x00-\x7f]+([\x00-\x7f]{24})")  # hides a language, if there is much
 _GERMANIC = _ALPHABETS[0]  # no words of other scripts are within it, either
 _SYMBOLS = bytes(range(0x80, 0xC0))
 # Letters of other scripts come in words; Western ones that are not ASCII stand alone or in pairs.
@@ -183,8 +185,9 @@ _NEARLY_AS_LIKELY = 0.7
 def _detected(content: bytes) -> str:
     """Return Windows-1252 unless the text is clearly in another charset."""
     sample = content
-    if len(content) > _SAMPLE_BYTES:
-        sample = b"\n".join(line for line in content.split(b"\n") if not line.isascii())[:_SAMPLE_BYTES]
+    if len(content) > _MAX_SAMPLED_BYTES:
+        sample = b"\n".join(line for line in content.split(b"\n") if not line.isascii())[:_MAX_SAMPLED_BYTES]
+    sample = _MARKUP.sub(rb"\1 \2", sample)[:_SAMPLE_BYTES]
     letters = _COMMON.sub(b"", sample)
     if len(letters) < _MIN_LETTERS or len(set(letters)) < _MIN_DISTINCT_LETTERS:
         return "cp1252"

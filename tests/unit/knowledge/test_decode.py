@@ -6,7 +6,6 @@ import pytest
 
 from agno_workers.knowledge.readers.decode import decode
 
-# Of each language: how many characters of it are enough.
 WESTERN = {
     "German": "Die Tür ist zwei Meter groß und aus Holz gemacht. Für die Gäste gibt es Brötchen, Käse und süße Äpfel; Übernachtungen kosten 5 €.",
     "French": "L’été à la plage, où l’œuvre brûlée a été créée, les élèves reçoivent déjà un gâteau à Noël. Ça coûte 5 €, là-bas, très cher.",
@@ -65,6 +64,10 @@ ROWS = (
     ("nafn,staður", "Þórður,Ísafjörður", "Guðrún,Akranes", "Ólöf,Húsavík", "Jón,Höfn", "Ásta,Þingeyri"),
     ("Price;Size", "5 €;20 m²", "£5;30 °C", "7 €;½ m", "8 €;3 m³", "9 ¢;10 µm"),
 )
+PAGE = (
+    '<link rel="stylesheet" href="style.css"><div class="menu"><a href="/index.html">Home</a></div>' * 20
+    + "<p>%s</p>"
+)
 
 
 def chunks(text: str, size: int) -> list[str]:
@@ -74,7 +77,12 @@ def chunks(text: str, size: int) -> list[str]:
 @pytest.mark.parametrize("language", WESTERN)
 def test_western_text_is_windows_1252_at_any_length(language: str) -> None:
     text = WESTERN[language]
-    pieces = [text, *text.split(), *(piece for size in (10, 20, 40, 80) for piece in chunks(text, size))]
+    pieces = [
+        text,
+        PAGE % text,
+        *text.split(),
+        *(piece for size in (10, 20, 40, 80) for piece in chunks(text, size)),
+    ]
     assert [piece for piece in pieces if decode(piece.encode("cp1252")) != piece] == []
 
 
@@ -87,8 +95,8 @@ def test_western_csv_is_windows_1252() -> None:
 @pytest.mark.parametrize("language", OTHERS)
 def test_other_text_of_some_length_is_detected(language: str) -> None:
     text, charset = OTHERS[language], language.split()[1]
-    assert decode(text.encode(charset)) == text
-    assert decode("\r\n".join([text] * 3).encode(charset)) == "\r\n".join([text] * 3)
+    for whole in (text, "\r\n".join([text] * 3), PAGE % text):
+        assert decode(whole.encode(charset)) == whole
 
 
 @pytest.mark.parametrize(
