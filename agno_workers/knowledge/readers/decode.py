@@ -67,7 +67,7 @@ def marked(content: bytes) -> tuple[bytes, str] | None:
 def _decoded(content: bytes, declared: str | None) -> str:
     if mark := marked(content):
         return content[len(mark[0]) :].decode(mark[1], "replace")
-    charset = _codec(declared)
+    charset = codec(declared)
     if charset is None and b"\x1b$B" in content and content.isascii():
         charset = "iso2022_jp_ext"
     if charset and charset.startswith((*_SEVEN_BIT, *_WIDE) if _CONTROLS.search(content) else _SEVEN_BIT):
@@ -104,7 +104,7 @@ def _is_short_and(charset: str, content: bytes) -> bool:
     return "\ufffd" not in content.decode(charset, "as_browsers")
 
 
-def _codec(label: str | None) -> str | None:
+def codec(label: str | None) -> str | None:
     """Return the codec of this label; None if it is not the name of a charset."""
     label = label.strip() if label and label.isascii() else ""
     name = _web_codec(label)
@@ -194,7 +194,7 @@ def _detected(content: bytes) -> str:
     if not letters.translate(None, _GERMANIC):
         return "cp1252"
     likely = [
-        (found["confidence"], _codec(found["encoding"]) or "cp1252")
+        (found["confidence"], codec(found["encoding"]) or "cp1252")
         for found in chardet.detect_all(sample, include_encodings=_CANDIDATES, compat_names=False)
     ]
     best, charset = max(likely)

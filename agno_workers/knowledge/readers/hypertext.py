@@ -10,7 +10,7 @@ from typing import Any
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from agno_workers.knowledge.readers import front_matter
-from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.readers.decode import charset_of, codec, decode
 from agno_workers.knowledge.readers.tables import Cell, spread, table
 from agno_workers.knowledge.readers.wrapped import joined
 from agno_workers.knowledge.types import Block, Parsed
@@ -65,7 +65,8 @@ _EDGES = re.compile(f"\n?(?:{_EDGE}\n?)+")
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """Read the title from <title> or the first <h1>. Metadata: language, description, author, keywords, date."""
-    text = decode(content, charset_of(media_type) or _declared(content[:_DECLARED_WITHIN_BYTES]))
+    said = charset_of(media_type)
+    text = decode(content, said if codec(said) else _declared(content[:_DECLARED_WITHIN_BYTES]))
     if media_type.startswith("application/xml"):
         text = text.replace("<![CDATA[", "").replace("]]>", "")
     text, title, fields = front_matter.split(text) if text.startswith(("---", "+++")) else (text, None, {})
@@ -85,9 +86,12 @@ def _declared(head: bytes) -> str | None:
     """Return the charset of the first <meta> or XML declaration that names one. It was read as ASCII and is therefore not UTF-16."""
     for found in _DECLARATIONS.finditer(head):
         is_about_text = found[0].startswith(b"<!--") or _NAMED.search(found[0])
-        if not is_about_text and (charset := _CHARSET.search(found[0])):
-            label = charset[1].decode("ascii", "ignore")
-            return "utf-8" if label.lower().startswith(("utf-16", "utf-32")) else label
+        if (
+            not is_about_text
+            and (label := _CHARSET.search(found[0]))
+            and (charset := codec(label[1].decode()))
+        ):
+            return "utf-8" if charset.startswith(("utf-16", "utf-32")) else charset
     return None
 
 
@@ -156,7 +160,7 @@ class _Walk:
             tag = node.tag or ""
             if tag == "-text":
                 self._text.append((node.text_content or "").replace("\n", "\r"))
-            elif tag == "img":
+            elif tag in ("img", "math"):
                 self._text.append(_alternative(node))
             elif not tag.startswith(("-", "!")) and (node is root or not self._is_left_out(node, tag)):
                 if tag in _PREFORMATTED:
@@ -168,6 +172,8 @@ class _Walk:
                     yield from found
                 else:
                     yield from self._enter(tag)
+                    if tag == "sup":
+                        self._text.append(_power(self._text, node))
                     child = node.first_child
                     if child is None:
                         yield from self._leave(tag)
@@ -253,10 +259,21 @@ def of_tag(tag: str) -> str:
     return "\n" if found and found[1].lower() not in _INLINE else ""
 
 
-def _alternative(image: LexborNode) -> str:
-    """Return the text in place of an image."""
-    text = " ".join((image.attributes.get("alt") or image.attributes.get("title") or "").split())
+def _alternative(node: LexborNode) -> str:
+    """Return the text in place of an image or a formula."""
+    attributes = node.attributes
+    if attributes.get("aria-hidden") == "true" or attributes.get("role") in ("presentation", "none"):
+        return ""
+    source = node.css_first("annotation")  # of a formula, in TeX
+    found = source.text() if source is not None else attributes.get("alttext") or attributes.get("alt")
+    text = " ".join((found or attributes.get("title") or node.text()).split())
     return f" {text} " if text else ""
+
+
+def _power(before: list[str], sup: LexborNode) -> str:
+    """Return `^` for a power of a number, which would become one number with it."""
+    is_number = before and before[-1][-1:].isdigit()
+    return "^" if is_number and re.match(r"\s*[-+\u2212]?\d", sup.text()) else ""
 
 
 def _is_hidden(node: LexborNode, tag: str) -> bool:
@@ -330,11 +347,11 @@ def _text(root: LexborNode) -> str:
             parts.append((node.text_content or "").translate(_NO_MARKS))
         elif tag == "br":
             parts.append(_BREAK)
-        elif tag == "img":
+        elif tag in ("img", "math"):
             parts.append(_alternative(node))
         elif not (tag.startswith(("-", "!")) or tag in _DROPPED or _is_hidden(node, tag)):
             child = node.first_child
-            parts.append(_mark(node))
+            parts.append(_power(parts, node) if tag == "sup" else _mark(node))
         if child is not None:
             node, depth = child, depth + 1
             continue
