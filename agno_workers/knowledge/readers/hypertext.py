@@ -44,12 +44,8 @@ _MAIN_ENOUGH_CHARS = 200
 _FORM_CHARS = 80  # besides labels; a form for a search or a login has fewer
 _META = {"description", "author", "keywords", "date", "article:published_time", "og:title", "og:description"}
 _PREFORMATTED = ("pre", "listing", "xmp")
-_LINE_CLASSES = {
-    "line",
-    "code-line",
-    "token-line",
-    "view-line",
-}  # elements that style sheets show as lines of code
+# Elements that style sheets show as lines of code.
+_LINE_CLASSES = {"line", "code-line", "token-line", "view-line"}
 _DECLARATIONS = re.compile(rb"<!--.*?(?:-->|$)|<(?:meta|\?xml)\s[^>]{0,500}", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(rb"\b(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}([\w.:-]{1,40})", re.IGNORECASE)
 _NAMED = re.compile(rb"\s(?:name|property|itemprop)\s{0,9}=", re.IGNORECASE)
@@ -85,12 +81,10 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
 def _declared(head: bytes) -> str | None:
     """Return the charset of the first <meta> or XML declaration that names one. It was read as ASCII and is therefore not UTF-16."""
     for found in _DECLARATIONS.finditer(head):
-        is_about_text = found[0].startswith(b"<!--") or _NAMED.search(found[0])
-        if (
-            not is_about_text
-            and (label := _CHARSET.search(found[0]))
-            and (charset := codec(label[1].decode()))
-        ):
+        if found[0].startswith(b"<!--") or _NAMED.search(found[0]):
+            continue
+        label = _CHARSET.search(found[0])
+        if label and (charset := codec(label[1].decode())):
             return "utf-8" if charset.startswith(("utf-16", "utf-32")) else charset
     return None
 
@@ -172,8 +166,8 @@ class _Walk:
                     yield from found
                 else:
                     yield from self._enter(tag)
-                    if tag == "sup":
-                        self._text.append(_power(self._text, node))
+                    if tag == "sup" and _is_power(node, self._text):
+                        self._text.append("^")
                     child = node.first_child
                     if child is None:
                         yield from self._leave(tag)
@@ -270,10 +264,11 @@ def _alternative(node: LexborNode) -> str:
     return f" {text} " if text else ""
 
 
-def _power(before: list[str], sup: LexborNode) -> str:
-    """Return `^` for a power of a number, which would become one number with it."""
-    is_number = before and before[-1][-1:].isdigit()
-    return "^" if is_number and re.match(r"\s*[-+\u2212]?\d", sup.text()) else ""
+def _is_power(sup: LexborNode, before: list[str]) -> bool:
+    """Return whether a power follows a number, which would become one number with it."""
+    return (
+        bool(before) and before[-1][-1:].isdigit() and re.match(r"\s*[-+\u2212]?\d", sup.text()) is not None
+    )
 
 
 def _is_hidden(node: LexborNode, tag: str) -> bool:
@@ -294,11 +289,9 @@ def _is_hidden(node: LexborNode, tag: str) -> bool:
         case "header":
             return node.css_first("h1, h2") is None
         case "form":
-            if node.css_first("h1, h2, h3, p, table") is not None:
-                return False
-            return (
-                len(_line(node)) - sum(len(label.text()) for label in node.css("label, legend")) < _FORM_CHARS
-            )
+            labels = sum(len(label.text()) for label in node.css("label, legend"))
+            has_content = node.css_first("h1, h2, h3, p, table") is not None
+            return not has_content and len(_line(node)) - labels < _FORM_CHARS
     return False
 
 
@@ -351,7 +344,8 @@ def _text(root: LexborNode) -> str:
             parts.append(_alternative(node))
         elif not (tag.startswith(("-", "!")) or tag in _DROPPED or _is_hidden(node, tag)):
             child = node.first_child
-            parts.append(_power(parts, node) if tag == "sup" else _mark(node))
+            if mark := "^" if tag == "sup" and _is_power(node, parts) else _mark(node):
+                parts.append(mark)
         if child is not None:
             node, depth = child, depth + 1
             continue
@@ -359,7 +353,8 @@ def _text(root: LexborNode) -> str:
             parent = node.parent
             assert parent is not None
             node, depth = parent, depth - 1
-            parts.append("\t" if node.tag in ("td", "th") else _mark(node))
+            if mark := "\t" if node.tag in ("td", "th") else _mark(node):
+                parts.append(mark)
         node = node.next
     return "".join(parts)
 
