@@ -1,0 +1,2 @@
+# encoding: iso-8859-2
+name = "£ód¼"
