@@ -154,7 +154,7 @@ class _Walk:
             tag = node.tag or ""
             if tag == "-text":
                 self._text.append((node.text_content or "").replace("\n", "\r"))
-            elif tag in ("img", "math"):
+            elif _has_alternative(node, tag) and node is not root:
                 self._text.append(_alternative(node))
             elif not tag.startswith(("-", "!")) and (node is root or not self._is_left_out(node, tag)):
                 if tag in _PREFORMATTED:
@@ -253,14 +253,20 @@ def of_tag(tag: str) -> str:
     return "\n" if found and found[1].lower() not in _INLINE else ""
 
 
+def _has_alternative(node: LexborNode, tag: str) -> bool:
+    return tag in ("img", "math") or (tag == "svg" and node.attributes.get("role") == "img")
+
+
 def _alternative(node: LexborNode) -> str:
     """Return the text in place of an image or a formula."""
     attributes = node.attributes
     if attributes.get("aria-hidden") == "true" or attributes.get("role") in ("presentation", "none"):
         return ""
-    source = node.css_first("annotation")  # of a formula, in TeX
-    found = source.text() if source is not None else attributes.get("alttext") or attributes.get("alt")
-    text = " ".join((found or attributes.get("title") or node.text()).split())
+    source = node.css_first("annotation, title")  # a formula in TeX, or the name of a drawing
+    named = next(
+        (attributes[name] for name in ("alttext", "alt", "aria-label", "title") if name in attributes), None
+    )
+    text = " ".join(((source.text() if source is not None else named) or node.text()).split())
     return f" {text} " if text else ""
 
 
@@ -340,7 +346,7 @@ def _text(root: LexborNode) -> str:
             parts.append((node.text_content or "").translate(_NO_MARKS))
         elif tag == "br":
             parts.append(_BREAK)
-        elif tag in ("img", "math"):
+        elif _has_alternative(node, tag):
             parts.append(_alternative(node))
         elif not (tag.startswith(("-", "!")) or tag in _DROPPED or _is_hidden(node, tag)):
             child = node.first_child
@@ -360,7 +366,18 @@ def _text(root: LexborNode) -> str:
 
 
 def _mark(node: LexborNode) -> str:
-    if node.tag in _INLINE:
-        names = node.attributes.get("class")
-        return _CODE_LINE if names and not _LINE_CLASSES.isdisjoint(names.split()) else ""
-    return "" if node.tag in ("td", "th") else _EDGE
+    if node.tag in ("td", "th"):
+        return ""
+    return _EDGE if node.tag not in _INLINE else _CODE_LINE if _is_code_line(node) else ""
+
+
+def _is_code_line(node: LexborNode) -> bool:
+    """Return whether a style sheet may show an inline element as a line: by its class or style, or because it is one of several."""
+    attributes = node.attributes
+    if names := attributes.get("class"):
+        return not _LINE_CLASSES.isdisjoint(names.split())
+    if style := attributes.get("style"):
+        return "display:block" in style.lower().replace(" ", "")
+    return node.tag == "code" and any(
+        each is not None and each.tag == "code" for each in (node.prev, node.next)
+    )

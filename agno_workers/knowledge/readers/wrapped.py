@@ -8,7 +8,7 @@ from itertools import pairwise
 _CHARS = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
 _WITHOUT_BLANKS = re.compile(f"[{_CHARS}]")
 _BREAK = re.compile(rf"(?<=[{_CHARS}])[^\S\n]*+\n\s*+(?=[{_CHARS}])")
-_MIN_WIDTH = 16  # lines of poems and lists are shorter
+_MIN_COLUMNS = 30  # lines of poems and lists are shorter
 
 
 def joined(text: str) -> str:
@@ -18,14 +18,11 @@ def joined(text: str) -> str:
 
 def unwrapped(lines: list[str]) -> str:
     """Join Chinese and Japanese lines that were wrapped at the margin, perhaps within a word, and keep other line ends."""
-    width = max(map(len, lines))
+    columns = [len(line) + len(_WITHOUT_BLANKS.findall(line)) for line in lines]  # such a character takes two
+    margin = max(*columns, _MIN_COLUMNS) - 3
     parts = [lines[0]]
-    for line, following in pairwise(lines):
-        is_wrapped = (
-            len(line) >= max(width - 2, _MIN_WIDTH)
-            and _is_within_word(line[-1])
-            and _is_within_word(following[0])
-        )
+    for width, (line, following) in zip(columns, pairwise(lines), strict=False):
+        is_wrapped = width >= margin and _is_within_word(line[-1]) and _is_within_word(following[0])
         parts += ["" if is_wrapped else "\n", following]
     return "".join(parts)
 
