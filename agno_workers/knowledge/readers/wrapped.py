@@ -19,7 +19,7 @@ def joined(text: str) -> str:
 def unwrapped(lines: list[str]) -> str:
     """Join Chinese and Japanese lines that were wrapped at the margin, perhaps within a word, and keep other line ends."""
     columns = [len(line) + len(_WITHOUT_BLANKS.findall(line)) for line in lines]  # such a character takes two
-    margin = max(*columns, _MIN_COLUMNS) - 3
+    margin = max([*columns, _MIN_COLUMNS]) - 3
     parts = [lines[0]]
     for width, (line, following) in zip(columns, pairwise(lines), strict=False):
         is_wrapped = width >= margin and _is_within_word(line[-1]) and _is_within_word(following[0])
