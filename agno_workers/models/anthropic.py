@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +24,18 @@ from agno_workers.core.messages import (
     Usage,
 )
 from agno_workers.core.words import without_none
-from agno_workers.models.faults import ErrorEvent, explanation
-from agno_workers.models.reply import TRUNCATED, arguments, finished, plain_id, unsupported
+from agno_workers.models.faults import error_event, explanation, has_error
+from agno_workers.models.reply import arguments, finished, plain_id, plain_name, stop_of, unsupported
 from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
+from agno_workers.models.wire import fields, identifier, json_text, objects, text, tokens
 
 if TYPE_CHECKING:
     import httpx2
 
 DEFAULT_MAX_TOKENS = 16_384
 """The default for `max_output_tokens`, which the API requires; a thinking budget is added to it."""
+
+WORDLESS = "The call failed without a message."
 
 EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 CHOICES = {"auto": "auto", "none": "none", "required": "any"}
@@ -107,14 +109,17 @@ class Anthropic:
                 return {
                     "type": "tool_use",
                     "id": plain_id(part.id),
-                    "name": part.name,
+                    "name": plain_name(part.name),
                     "input": arguments(part),
                 }
             case ToolResult():
+                said = (
+                    part.content if part.content.strip() else ""
+                )  # the API refuses blank text, and an error without any
                 result = {
                     "type": "tool_result",
                     "tool_use_id": plain_id(part.call_id),
-                    "content": part.content,
+                    "content": said or (WORDLESS if part.is_error else ""),
                 }
                 return result | ({"is_error": True} if part.is_error else {})
             case Image():
@@ -127,8 +132,19 @@ class Anthropic:
                 raise unsupported(self.name, part)
 
 
+class _Block:
+    """A content block that is still arriving: as it began, and the deltas of its text or input."""
+
+    def __init__(self, begun: dict[str, Any]) -> None:
+        self.begun = begun
+        self.pieces: list[str] = []
+
+
 class _Fold:
-    """Collects blocks by their index, and joins the deltas of each at the end."""
+    """Collects blocks and their deltas, or a whole message, which some servers send in place of a stream.
+
+    Some servers also number all blocks 0, or begin none: a delta belongs to the last block of its index.
+    """
 
     def __init__(self, request: ModelRequest) -> None:
         self.complete = False
@@ -136,79 +152,117 @@ class _Fold:
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._reason = ""
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._pieces: dict[int, list[str]] = {}
+        self._blocks: list[_Block] = []
+        self._by_index: dict[str, _Block] = {}
 
     def add(self, event: dict[str, Any]) -> Delta | None:
-        match event["type"]:
+        match event.get("type"):
             case "content_block_delta":
-                return self._delta(event["index"], event["delta"])
+                return self._delta(identifier(event.get("index")), fields(event.get("delta")))
             case "content_block_start":
-                self._blocks[event["index"]] = event["content_block"]
-                self._pieces[event["index"]] = []
+                self._begin(identifier(event.get("index")), fields(event.get("content_block")))
             case "message_start":
-                self._message = event["message"]
-                self._usage = {**self._message["usage"]}
+                self._message = fields(event.get("message"))
+                self._count(self._message)
             case "message_delta":
-                self._reason = event["delta"].get("stop_reason") or self._reason
-                self._usage |= {key: value for key, value in event["usage"].items() if value is not None}
+                delta = fields(event.get("delta"))
+                self._reason = text(delta.get("stop_reason")) or self._reason
+                self._count(delta)
+                self._count(event)
             case "message_stop":
                 self.complete = True
-            case "error":
-                raise ErrorEvent(*explanation(event))
+            case "message":
+                self._whole(event)
+            case kind if has_error(event) or (kind is None and explanation(event)[1]):
+                raise error_event(event)
         return None
 
-    def _delta(self, index: int, delta: dict[str, Any]) -> Delta | None:
-        pieces = self._pieces[index]
-        match delta["type"]:
+    def _count(self, counted: dict[str, Any]) -> None:
+        self._usage |= {
+            key: value for key, value in fields(counted.get("usage")).items() if value is not None
+        }
+
+    def _begin(self, index: str, begun: dict[str, Any]) -> _Block:
+        block = self._by_index[index] = _Block(begun)
+        self._blocks.append(block)
+        return block
+
+    def _whole(self, message: dict[str, Any]) -> None:
+        self._message, self._reason = message, text(message.get("stop_reason"))
+        self._count(message)
+        content = message.get("content")
+        for begun in objects(content) or [{"type": "text", "text": text(content)}]:
+            self._begin("", begun).pieces.append("")  # so that an empty input counts as written
+        self.complete = True
+
+    def _delta(self, index: str, delta: dict[str, Any]) -> Delta | None:
+        kind = delta.get("type")
+        block = self._by_index.get(index) or (self._blocks[-1] if self._blocks else self._begin(index, {}))
+        begun, wanted = block.begun.get("type"), _BEGUN_BY.get(str(kind))
+        if begun != wanted and wanted:
+            if begun in _BEGUN_BY.values():
+                block = self._begin(index, {})
+            block.begun["type"] = block.begun.get("type") or wanted
+        match kind:
             case "text_delta":
-                pieces.append(delta["text"])
-                return Delta(text=delta["text"])
+                block.pieces.append(text(delta.get("text")))
+                return Delta(text=block.pieces[-1])
             case "thinking_delta":
-                pieces.append(delta["thinking"])
-                return Delta(reasoning=delta["thinking"])
+                block.pieces.append(text(delta.get("thinking")))
+                return Delta(reasoning=block.pieces[-1])
             case "input_json_delta":
-                pieces.append(delta["partial_json"])
+                block.pieces.append(json_text(delta.get("partial_json")))
             case "signature_delta":
-                self._blocks[index]["signature"] = delta["signature"]
+                block.begun["signature"] = text(delta.get("signature"))
         return None
 
     def reply(self) -> Reply:
-        if not self.complete or not self._reason:
-            raise ValueError(TRUNCATED)
+        stop = stop_of(self._reason, STOPS)
         return finished(
-            [_part(block, "".join(self._pieces[index])) for index, block in sorted(self._blocks.items())],
-            stop=STOPS.get(self._reason, StopReason.END),
+            [part for block in self._blocks if (part := _part(block)) is not None],
+            stop=stop,
             usage=_tokens(self._usage),
-            model=self._message.get("model") or "",
-            response_id=self._message.get("id") or "",
+            model=text(self._message.get("model")),
+            response_id=identifier(self._message.get("id")),
             request=self._request,
         )
 
 
-def _part(block: dict[str, Any], written: str) -> AnyPart:
-    """Return a block as a part; `written` are its deltas."""
-    match block["type"]:
+_BEGUN_BY = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "tool_use"}
+
+
+def _part(block: _Block) -> AnyPart | None:
+    begun, written = block.begun, "".join(block.pieces)
+    match begun.get("type"):
         case "text":
-            return Text(block["text"] + written)
+            return Text(text(begun.get("text")) + written)
         case "tool_use":
-            return ToolCall(block["id"], block["name"], written or json.dumps(block.get("input") or {}))
+            if not written and (given := begun.get("input")):
+                written = json_text(given)
+            elif not written and block.pieces:
+                written = "{}"  # without any delta, the arguments never arrived
+            return ToolCall(identifier(begun.get("id")), identifier(begun.get("name")), written)
         case "thinking":
-            text = block["thinking"] + written
-            return Reasoning(text, "anthropic", {**block, "thinking": text})
+            thought = text(begun.get("thinking")) + written
+            return Reasoning(thought, "anthropic", {**begun, "thinking": thought})
+        case str() if written:
+            return Reasoning("", "anthropic", {**begun, "input": arguments(ToolCall("", "", written))})
+        case str():
+            return Reasoning("", "anthropic", begun)
         case _:
-            return Reasoning("", "anthropic", {**block, "input": json.loads(written)} if written else block)
+            return None
 
 
 def _tokens(usage: dict[str, Any]) -> Usage:
     """Include cached tokens in the input tokens: Anthropic counts them separately."""
-    cached, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    cached = tokens(usage.get("cache_read_input_tokens"))
+    written = tokens(usage.get("cache_creation_input_tokens"))
     return Usage(
-        input_tokens=(usage.get("input_tokens") or 0) + cached + written,
-        output_tokens=usage.get("output_tokens") or 0,
+        input_tokens=tokens(usage.get("input_tokens")) + cached + written,
+        output_tokens=tokens(usage.get("output_tokens")),
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=(usage.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
+        reasoning_tokens=tokens(fields(usage.get("output_tokens_details")).get("thinking_tokens")),
     )
 
 

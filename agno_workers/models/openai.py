@@ -27,9 +27,20 @@ from agno_workers.core.messages import (
 )
 from agno_workers.core.words import without_none
 from agno_workers.models import strict
-from agno_workers.models.faults import ErrorEvent, explanation
-from agno_workers.models.reply import TRUNCATED, arguments, data_url, finished, plain_id, unsupported
+from agno_workers.models.calls import Calls
+from agno_workers.models.faults import error_event, explanation, has_error
+from agno_workers.models.reply import (
+    TRUNCATED,
+    arguments,
+    data_url,
+    finished,
+    plain_id,
+    plain_name,
+    stop_of,
+    unsupported,
+)
 from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
+from agno_workers.models.wire import fields, identifier, json_text, objects, text, tokens
 
 if TYPE_CHECKING:
     import httpx2
@@ -37,8 +48,30 @@ if TYPE_CHECKING:
 NOT_REASONING = ("gpt-3", "gpt-4", "chatgpt")
 """Models whose names begin like this refuse requests for encrypted reasoning."""
 
-CHAT_STOPS = {"length": StopReason.LENGTH, "content_filter": StopReason.REFUSAL}
-"""Any other reason is END, or TOOL_CALLS with calls."""
+CHAT_STOPS = {
+    "stop": StopReason.END,
+    "tool_calls": StopReason.TOOL_CALLS,
+    "function_call": StopReason.TOOL_CALLS,
+    "length": StopReason.LENGTH,
+    "content_filter": StopReason.REFUSAL,
+    # Documented by other servers: Together, Hugging Face's TGI, Z.ai, the gateway of Bedrock.
+    "eos": StopReason.END,
+    "eos_token": StopReason.END,
+    "stop_sequence": StopReason.END,
+    "model_context_window_exceeded": StopReason.CONTEXT_WINDOW,
+    "end_turn": StopReason.END,
+    "tool_use": StopReason.TOOL_CALLS,
+    "max_tokens": StopReason.LENGTH,
+}
+RESPONSES_STOPS = {
+    "completed": StopReason.END,
+    "max_output_tokens": StopReason.LENGTH,
+    "max_messages": StopReason.LENGTH,
+    "steered": StopReason.LENGTH,
+    "content_filter": StopReason.REFUSAL,
+}
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""The names under which servers send reasoning; some send it under two."""
 
 
 # ---- Responses --------------------------------------------------------------------------------------------
@@ -86,7 +119,7 @@ class Responses:
             match part:
                 case ToolCall():
                     items.append(
-                        {"type": "function_call", "call_id": plain_id(part.id), "name": part.name,
+                        {"type": "function_call", "call_id": plain_id(part.id), "name": plain_name(part.name),
                          "arguments": json.dumps(arguments(part))}
                     )  # fmt: skip
                 case ToolResult():
@@ -129,78 +162,126 @@ class _ResponsesFold:
         self.complete = False
         self._request = request
         self._items: dict[int, dict[str, Any]] = {}
+        self._done: set[int] = set()
         self._pieces: dict[int, list[str]] = {}
+        self._places: dict[str, int] = {}
+        """The place of each item by its id: some servers leave `output_index` out, or number all items 0."""
         self._response: dict[str, Any] = {}
+        self._end = ""
+        self._refused = False
 
     def add(self, event: dict[str, Any]) -> Delta | None:
-        match event["type"]:
+        match kind := text(event.get("type")):
             case "response.output_text.delta" | "response.refusal.delta":
-                self._piece(event)
-                return Delta(text=event["delta"])
+                self._refused = self._refused or kind == "response.refusal.delta"
+                return Delta(text=self._piece(event, "message"))
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                self._piece(event)
-                return Delta(reasoning=event["delta"])
+                return Delta(reasoning=self._piece(event, "reasoning"))
             case "response.function_call_arguments.delta":
-                self._piece(event)
+                self._piece(event, "function_call")
             case "response.output_item.added":
-                self._items[event["output_index"]] = event["item"]
-            case "response.output_item.done":
-                self._items[event["output_index"]] = event["item"]
-                self._pieces.pop(event["output_index"], None)
+                self._items[self._begin(event)] = fields(event.get("item"))
+            case "response.output_item.done" if item := fields(event.get("item")):
+                place = self._place(event)
+                begun = self._items.get(place, {})
+                self._items[place] = begun | {
+                    name: value for name, value in item.items() if value or name not in begun
+                }
+                self._done.add(place)
             case "response.completed" | "response.incomplete":
-                self.complete, self._response = True, event["response"]
-            case "response.failed":
-                raise ErrorEvent(*explanation(event["response"]))
-            case "error":
-                raise ErrorEvent(*explanation(event))
+                self.complete, self._response = True, fields(event.get("response"))
+                self._end = kind.removeprefix("response.")
+            case "response.failed" | "error":
+                raise error_event(fields(event.get("response")) or event)
+            case "" if has_error(event) or explanation(event)[1]:
+                raise error_event(event)
+            case "" if event.get("object") == "response":  # the whole response in place of a stream
+                self.complete, self._response = True, event
         return None
 
     def reply(self) -> Reply:
         if not self.complete:
             raise ValueError(TRUNCATED)
-        items = dict(enumerate(self._response.get("output") or [])) | self._items
+        items = self._whole()
         return finished(
             (
                 part
-                for index in sorted(items)
-                for part in _output_parts(items[index], self._pieces.get(index))
+                for place in sorted(items)
+                for part in _output_parts(items[place], "".join(self._pieces.get(place, ())))
             ),
             stop=self._stop(items),
-            usage=_usage(self._response.get("usage") or {}, "input", "output"),
-            model=self._response.get("model") or "",
-            response_id=self._response.get("id") or "",
+            usage=_usage(fields(self._response.get("usage")), "input", "output"),
+            model=text(self._response.get("model")),
+            response_id=identifier(self._response.get("id")),
             request=self._request,
         )
 
-    def _piece(self, event: dict[str, Any]) -> None:
-        self._pieces.setdefault(event["output_index"], []).append(event["delta"])
+    def _whole(self) -> dict[int, dict[str, Any]]:
+        """Return the items of the stream; those of the last event, by id or place, where the stream has nothing."""
+        last = enumerate(objects(self._response.get("output")))
+        items = {self._places.get(identifier(item.get("id")), place): item for place, item in last}
+        streamed = {
+            place: item for place, item in self._items.items() if place in self._done or place in self._pieces
+        }
+        return self._items | items | streamed
+
+    def _piece(self, event: dict[str, Any], kind: str) -> str:
+        place, piece = self._place(event), json_text(event.get("delta"))
+        self._items.setdefault(place, {"type": kind})
+        self._pieces.setdefault(place, []).append(piece)
+        return piece
+
+    def _begin(self, event: dict[str, Any]) -> int:
+        """Return a free place for a new item, that of its index if it can be."""
+        place = _index(event)
+        if place is None or place in self._items:
+            place = max(self._items, default=-1) + 1
+        if item_id := identifier(fields(event.get("item")).get("id")):
+            self._places[item_id] = place
+        return place
+
+    def _place(self, event: dict[str, Any]) -> int:
+        """Return the place of an event's item: by its id, its index, or the last one."""
+        item_id = identifier(event.get("item_id")) or identifier(fields(event.get("item")).get("id"))
+        index = _index(event)
+        if index is None:
+            index = max(self._items, default=0)
+        return self._places.get(item_id, index)
 
     def _stop(self, items: dict[int, dict[str, Any]]) -> StopReason:
-        content = [part["type"] for item in items.values() for part in item.get("content") or ()]
-        reason = (self._response.get("incomplete_details") or {}).get("reason")
-        if "refusal" in content or reason == "content_filter":
-            return StopReason.REFUSAL
-        return StopReason.LENGTH if reason else StopReason.END
+        content = [part.get("type") for item in items.values() for part in objects(item.get("content"))]
+        status = text(self._response.get("status"))
+        if self._end and status not in ("incomplete", "failed", "cancelled"):
+            status = self._end
+        stop = stop_of(
+            text(fields(self._response.get("incomplete_details")).get("reason")) or status, RESPONSES_STOPS
+        )
+        return StopReason.REFUSAL if self._refused or "refusal" in content else stop
 
 
-def _output_parts(item: dict[str, Any], pieces: list[str] | None) -> Iterator[AnyPart]:
-    """Yield the parts of an output item; `pieces` are the deltas of an unfinished one."""
-    unfinished = "".join(pieces or ())
-    match item["type"]:
+def _index(event: dict[str, Any]) -> int | None:
+    index = identifier(event.get("output_index"))
+    return int(index) if index.isdecimal() else None
+
+
+def _output_parts(item: dict[str, Any], pieces: str) -> Iterator[AnyPart]:
+    """Yield the parts of an output item; `pieces` are its deltas, for one that did not arrive whole."""
+    match item.get("type"):
         case "message":
-            for part in item["content"]:
-                yield Text(part.get("text") or part.get("refusal") or "")
-            yield Text(unfinished)
+            yield Text(text(item.get("content")) or pieces)
         case "function_call":
-            yield ToolCall(item["call_id"], item["name"], unfinished or item["arguments"])
+            written = json_text(item.get("arguments"))
+            if written in ("", "{}"):
+                written = pieces or written
+            yield ToolCall(identifier(item.get("call_id")), identifier(item.get("name")), written)
         case "reasoning":
-            shown = item.get("summary") or item.get("content") or ()
-            text = "\n\n".join(part["text"] for part in shown) or unfinished
+            shown = item.get("summary") or item.get("content")
+            words = "\n\n".join(text(part) for part in shown) if isinstance(shown, list) else text(shown)
             opaque = (
                 {k: v for k, v in item.items() if k != "status"} if item.get("encrypted_content") else None
             )
-            if text or opaque:
-                yield Reasoning(text, "openai", opaque)
+            if words or pieces or opaque:
+                yield Reasoning(words or pieces, "openai", opaque)
 
 
 # ---- Chat completions -------------------------------------------------------------------------------------
@@ -286,7 +367,10 @@ class Chat:
 
 
 class _ChatFold:
-    """Collects the first choice of the chunks. Complete only at `[DONE]`, since the usage follows the stop reason."""
+    """Collects the first choice of the chunks, or of a whole completion, which some servers send in place of a stream.
+
+    Complete only at `[DONE]` or the usage, which follows the stop reason.
+    """
 
     complete = False
 
@@ -295,58 +379,59 @@ class _ChatFold:
         self._request = request
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: list[_Call] = []
+        self._calls = Calls()
         self._refused = False
         self._reason = ""
         self._usage: dict[str, Any] = {}
         self._model = self._id = ""
 
     def add(self, event: dict[str, Any]) -> Delta | None:
-        if event.get("error"):
-            raise ErrorEvent(*explanation(event))
-        self._usage = event.get("usage") or self._usage
-        self._model, self._id = event.get("model") or self._model, event.get("id") or self._id
-        for choice in event["choices"][:1]:
-            self._reason = choice.get("finish_reason") or self._reason
-            return self._delta(choice.get("delta") or {})
+        choices, usage = objects(event.get("choices")), fields(event.get("usage"))
+        if has_error(event) or (not (choices or usage) and explanation(event)[1]):
+            raise error_event(event)
+        self._usage = usage or self._usage
+        self._model = self._model or text(event.get("model"))
+        self._id = self._id or identifier(event.get("id"))
+        if self._reason and usage and not choices:
+            self.complete = True  # some servers neither send `[DONE]` nor close the connection
+        for choice in choices[:1]:
+            if choice.get("error"):
+                raise error_event(choice)
+            if reason := choice.get("finish_reason"):
+                self._reason = text(reason)
+            delta = choice.get("delta")
+            if not (delta and isinstance(delta, dict)):
+                has_begun = self._text or self._reasoning or self._calls
+                delta = {} if has_begun else fields(choice.get("message"))  # else it repeats what has arrived
+            return self._delta(delta)
         return None
 
     def _delta(self, delta: dict[str, Any]) -> Delta | None:
-        for piece in delta.get("tool_calls") or ():
-            self._call_of(piece).add(piece.get("function") or {})
-        refusal = delta.get("refusal") or ""
-        self._refused = self._refused or bool(refusal)
-        text = (delta.get("content") or "") + refusal
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        if not text and not reasoning:
+        for name in ("tool_calls", "function_call"):
+            for piece in objects(delta.get(name)) if name in delta else ():
+                self._calls.add(piece)
+        thought, said = _spoken(delta.get("content"))
+        if refusal := delta.get("refusal"):
+            self._refused = True
+            said += text(refusal)
+        for name in REASONING:
+            if (words := delta.get(name)) and (words := text(words)):
+                thought += words
+                break
+        if not said and not thought:
             return None
-        self._text.append(text)
-        self._reasoning.append(reasoning)
-        return Delta(text=text, reasoning=reasoning)
-
-    def _call_of(self, piece: dict[str, Any]) -> _Call:
-        """The call that a piece belongs to. Some servers give no index, or 0 to all calls of an answer."""
-        index, call_id = piece.get("index"), piece.get("id") or ""
-        for call in reversed(self._calls):
-            if (
-                call.index == index
-                and (not call_id or call.id == call_id)
-                and (index is not None or not call_id)
-            ):
-                return call
-        self._calls.append(_Call(index, call_id))
-        return self._calls[-1]
+        self._text.append(said)
+        self._reasoning.append(thought)
+        return Delta(text=said, reasoning=thought)
 
     def reply(self) -> Reply:
-        if not self._reason:
-            raise ValueError(TRUNCATED)
-        parts: list[AnyPart] = [Text("".join(self._text))]
+        stop = stop_of(self._reason, CHAT_STOPS)
+        parts: list[AnyPart] = [Text("".join(self._text)), *self._calls.parts()]
         if reasoning := "".join(self._reasoning):
             parts.insert(0, Reasoning(reasoning, self._provider))
-        parts += [ToolCall(call.id, call.name, "".join(call.arguments)) for call in self._calls]
         return finished(
             parts,
-            stop=StopReason.REFUSAL if self._refused else CHAT_STOPS.get(self._reason, StopReason.END),
+            stop=StopReason.REFUSAL if self._refused else stop,
             usage=_usage(self._usage, "prompt", "completion"),
             model=self._model,
             response_id=self._id,
@@ -354,22 +439,16 @@ class _ChatFold:
         )
 
 
-class _Call:
-    """A tool call that is still arriving."""
-
-    def __init__(self, index: int | None, call_id: str) -> None:
-        self.index = index
-        self.id = call_id
-        self.name = ""
-        self.arguments: list[str] = []
-
-    def add(self, function: dict[str, Any]) -> None:
-        self.name = self.name or function.get("name") or ""
-        self.arguments.append(function.get("arguments") or "")
+def _spoken(content: object) -> tuple[str, str]:
+    """Return the thinking and the text of a chunk's content, which is a text or a list of parts of both kinds."""
+    if not isinstance(content, list):
+        return "", text(content)
+    thought = [part for part in content if fields(part).get("type") in ("thinking", "reasoning")]
+    return text(thought), text([part for part in content if part not in thought])
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": json.dumps(arguments(call))}
+    function = {"name": plain_name(call.name), "arguments": json.dumps(arguments(call))}
     return {"id": plain_id(call.id), "type": "function", "function": function}
 
 
@@ -390,13 +469,13 @@ def connect(api_key: str, base_url: str | None) -> Connect:
 
 def _usage(usage: dict[str, Any], sent: str, made: str) -> Usage:
     """Return the tokens of an answer; `sent` and `made` are the dialect's words for input and output."""
-    sent_details, made_details = (usage.get(f"{word}_tokens_details") or {} for word in (sent, made))
+    sent_details, made_details = (fields(usage.get(f"{word}_tokens_details")) for word in (sent, made))
     return Usage(
-        input_tokens=usage.get(f"{sent}_tokens") or 0,
-        output_tokens=usage.get(f"{made}_tokens") or 0,
-        cached_tokens=sent_details.get("cached_tokens") or 0,
-        cache_write_tokens=sent_details.get("cache_write_tokens") or 0,
-        reasoning_tokens=made_details.get("reasoning_tokens") or 0,
+        input_tokens=tokens(usage.get(f"{sent}_tokens")),
+        output_tokens=tokens(usage.get(f"{made}_tokens")),
+        cached_tokens=tokens(sent_details.get("cached_tokens")),
+        cache_write_tokens=tokens(sent_details.get("cache_write_tokens")),
+        reasoning_tokens=tokens(made_details.get("reasoning_tokens")),
     )
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from agno_workers.core.messages import Delta, Emit, Reply
 from agno_workers.errors import ModelError, ModelUnavailable
 from agno_workers.models import faults
+from agno_workers.models.wire import decode, objects
 from agno_workers.net.errors import root_cause
 from agno_workers.net.pool import ClientPool
 from agno_workers.net.sse import events
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import httpx2
 
     from agno_workers.net.client import PooledClient
+
+T = TypeVar("T")
 
 DRAIN_S = 0.5  # wait for the end of a complete answer, so that its connection can be used again
 
@@ -76,7 +79,7 @@ class Fold(Protocol):
         ...
 
     def reply(self) -> Reply:
-        """Return the whole reply. Raises ValueError, which says what is missing."""
+        """Return the whole reply. Raises ValueError, which says what is missing; also as `add` does."""
         ...
 
 
@@ -96,14 +99,11 @@ class ProviderTransport:
         """
         with self._response(path, Body(json=body), timeout_s) as (client, chunks):
             for data in events(chunks):
-                if delta := self._add(fold, data):
+                for delta in self._add(fold, data):
                     emit(delta)
                 if fold.complete:
                     break
-            try:
-                reply = fold.reply()
-            except ValueError as error:
-                raise faults.unavailable(self._name, str(error)) from None
+            reply = self._finish(fold)
             client.deadline.begin(DRAIN_S)
             try:
                 deque(chunks, maxlen=0)
@@ -115,6 +115,24 @@ class ProviderTransport:
         """Post the body, or get the path; return the whole answer, which is not a stream of events."""
         with self._response(path, body, timeout_s) as (_, chunks):
             return b"".join(chunks)
+
+    def read(self, answer: bytes, reader: Callable[[dict[str, Any]], T]) -> T:
+        """Return the result of `reader` for the object in an answer.
+
+        If it can't read that, raise the error that some servers send with status 200, else ModelUnavailable.
+        """
+        body: dict[str, Any] = {}
+        try:
+            (body,) = objects(decode(answer)) or ({},)
+            return reader(body)
+        except faults.UNREADABLE as error:
+            is_error = faults.has_error(body) or faults.explanation(body)[1]
+            failure = (
+                faults.of_event(self._name, faults.error_event(body))
+                if is_error
+                else faults.unreadable(self._name, error, answer)
+            )
+            raise self._without_secret(failure) from None
 
     @contextmanager
     def _response(
@@ -130,14 +148,26 @@ class ProviderTransport:
         with self._translated(client):
             yield from response.iter_bytes()
 
-    def _add(self, fold: Fold, data: bytes) -> Delta | None:
+    def _add(self, fold: Fold, data: bytes) -> list[Delta]:
+        """Add the objects in the data of an event. Some servers send null to keep the connection open."""
         try:
-            return fold.add(msgspec.json.decode(data))
+            value = decode(data)
+            found = objects(value)
+            if not found and value is not None:
+                raise TypeError("not an object")
+            return [delta for event in found if (delta := fold.add(event))]
         except faults.ErrorEvent as error:
             raise self._without_secret(faults.of_event(self._name, error)) from None
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            what = f"sent an event that can't be read ({type(error).__name__}: {error}): {data[:200]!r}"
-            raise self._without_secret(faults.unavailable(self._name, what)) from None
+        except faults.UNREADABLE as error:
+            raise self._without_secret(faults.unreadable(self._name, error, data)) from None
+
+    def _finish(self, fold: Fold) -> Reply:
+        try:
+            return fold.reply()
+        except ValueError as error:  # says what is missing
+            raise self._without_secret(faults.unavailable(self._name, str(error))) from None
+        except faults.UNREADABLE as error:
+            raise self._without_secret(faults.unreadable(self._name, error)) from None
 
     @contextmanager
     def _translated(self, client: PooledClient[Send]) -> Iterator[None]:

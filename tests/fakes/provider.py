@@ -62,8 +62,12 @@ FAULTS = {
     "filter": "stop because of the content filter",
     "pause": "pause_turn, in the middle of a server tool",
     "big": "a text of `mb` megabytes (10)",
+    "wire": "answer 200 with the bytes of `file`, one of tests/contract/models/wire",
     "leak": "401 whose text repeats the key of the request",
 }
+
+WIRE = Path(__file__).resolve().parents[1] / "contract" / "models" / "wire"
+WIRE_TYPES = {".sse": "text/event-stream", ".json": "application/json", ".html": "text/html"}
 
 USAGE = {"input": 20, "output": 10, "cached": 5, "cache_write": 3, "reasoning": 4}
 """The tokens of every answer; `input` and `output` include the parts that follow them."""
@@ -679,6 +683,9 @@ def refused(dialect: Dialect, asked: Asked, fault: str) -> web.Response | None:
         return web.json_response(dialect.error(401, "invalid_api_key", f"Wrong key: {asked.key}"), status=401)
     if fault == "html":
         return web.Response(text="<html>Hello</html>", content_type="text/html")
+    if fault == "wire":
+        file = WIRE / asked.option("file", "")
+        return web.Response(body=file.read_bytes(), content_type=WIRE_TYPES[file.suffix])
     return None
 
 

@@ -125,6 +125,27 @@ def test_anthropic_gets_a_transcript_as_turns_of_blocks(provider: Provider, sent
     }
 
 
+@pytest.mark.parametrize("said", ["", " \n"])
+def test_anthropic_gets_a_sentence_for_an_error_without_a_message(
+    said: str, provider: Provider, sent: Sent
+) -> None:
+    called = (*CALLED[:2], Message("tool", (ToolResult("call.1", "weather", said, is_error=True),)))
+    body = answered("anthropic:claude", ModelRequest(called), sent)
+    (result,) = body["messages"][-1]["content"]
+    assert result["content"] == "The call failed without a message."
+
+
+def test_invented_names_of_tools_go_back_as_names(ask: Ask, sent: Sent) -> None:
+    call = ToolCall("call_1", "web search!" + "x" * 100, "{}")
+    messages = (
+        user("x"),
+        Message("assistant", (call,)),
+        Message("tool", (ToolResult("call_1", call.name, "?"),)),
+    )
+    ask(ModelRequest(messages))
+    assert f"'web_search_{'x' * 53}'" in str(sent())
+
+
 def test_broken_arguments_go_back_as_valid_json(ask: Ask, sent: Sent) -> None:
     broken = Message("assistant", (ToolCall("call_1", "add", '{"a": 1, "b'),))
     ask(ModelRequest((user("x"), broken, Message("tool", (ToolResult("call_1", "add", "?"),)))))

@@ -13,6 +13,7 @@ from agno_workers.core.messages import (
     StopReason,
     Text,
     ToolCall,
+    ToolResult,
     Usage,
     user,
 )
@@ -64,6 +65,33 @@ def test_the_stop_reason_agrees_with_the_parts(
 def test_empty_answer_is_an_error(parts: tuple[AnyPart, ...]) -> None:
     with pytest.raises(ValueError, match="empty"):
         done(*parts)
+
+
+AFTER_TOOLS = (user("x"), Message("assistant", (CALL,)), Message("tool", (ToolResult("a", "f", "1"),)))
+AFTER_PAUSE = (user("x"), Message("assistant", (Text("Searching."),)))
+
+
+@pytest.mark.parametrize("messages", [AFTER_TOOLS, AFTER_PAUSE])
+@pytest.mark.parametrize("parts", [(), (Text(""),), (Reasoning("hm"),)])
+def test_answer_after_tools_or_a_pause_may_be_empty(
+    messages: tuple[Message, ...], parts: tuple[AnyPart, ...]
+) -> None:
+    request = ModelRequest(messages)
+    reply = finished(parts, stop=StopReason.END, usage=Usage(), model="m", response_id="r", request=request)
+    assert (reply.message.text, reply.stop) == ("", StopReason.END)
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(100, True), (102, False)])
+def test_block_of_too_many_levels_is_not_kept(levels: int, fits: bool) -> None:
+    block: dict[str, object] = {}
+    for _ in range(levels):
+        block = {"a": block}
+    thought = Reasoning("", "anthropic", block)
+    if fits:
+        assert done(thought, Text("x")).message.parts == (thought, Text("x"))
+    else:
+        with pytest.raises(ValueError, match="levels"):
+            done(thought, Text("x"))
 
 
 @pytest.mark.parametrize(
