@@ -23,31 +23,59 @@ class Retry(msgspec.Struct, frozen=True):
     """Turns in which an answer may fit `output_schema`, the first one included."""
 
 
-def delay_s(retry: Retry, attempt: int, random01: float, retry_after_s: float | None = None) -> float:
+MAX_RETRY_AFTER_S = 3600.0
+"""The most that a server's Retry-After may delay the next attempt."""
+MAX_DELAY_S = 366 * 86_400.0
+"""The most that anything may, so that the time of the next attempt fits the database."""
+
+_EPOCH_S, _EPOCH_MS = 1e9, 1e12
+"""A greater number of seconds is a time since 1970, in seconds or milliseconds."""
+
+
+def delay_s(retry: Retry, attempt: int, random01: float, at_least_s: float | None = None) -> float:
     """Return the seconds to wait after failed attempt number `attempt` (1 = the first): exponential backoff with jitter.
 
-    A provider's Retry-After is a lower bound. `random01` is a number in [0, 1).
+    `at_least_s` is what a server or a tool asked for. `random01` is a number in [0, 1).
     """
     try:
         backoff = min(retry.max_delay_s, retry.first_delay_s * float(retry.factor) ** (attempt - 1))
     except OverflowError:  # 2.0 ** 1024, after very many attempts
         backoff = retry.max_delay_s
     jittered = backoff * (1 + retry.jitter * (2 * random01 - 1))
-    return max(jittered, retry_after_s or 0.0)
+    return min(MAX_DELAY_S, max(jittered, at_least_s or 0.0))
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that a server asks to wait, from retry-after-ms or Retry-After (seconds or a date); None without them."""
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    if (seconds := _number(value)) is not None:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+    """Return the seconds that a server asks to wait, at most an hour: from retry-after-ms or Retry-After, which is a number of
+    seconds, a date, or a time since 1970; None without them.
+    """
+    wait_s = _milliseconds(headers.get("retry-after-ms"), now)
+    if wait_s is None:
+        wait_s = _seconds(headers.get("retry-after"), now)
+    return None if wait_s is None else min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
+
+
+def _milliseconds(value: str | None, now: datetime) -> float | None:
+    number = _number(value)
+    return None if number is None else _seconds(str(number if number > _EPOCH_MS else number / 1000), now)
+
+
+def _seconds(value: str | None, now: datetime) -> float | None:
+    if (number := _number((value or "").partition(",")[0])) is None:  # the first of several headers
+        return _until(value or "", now)
+    if number > _EPOCH_MS:
+        number /= 1000
+    return number - now.timestamp() if number > _EPOCH_S else number
+
+
+def _until(date: str, now: datetime) -> float | None:
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            when = read(date)
+            return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds()
+        except (ValueError, OverflowError):
+            continue
+    return None
 
 
 def _number(value: str | None) -> float | None:

@@ -26,11 +26,11 @@ WHERE id = ANY(%(step_ids)s::uuid[]) AND (status NOT IN ('ready', 'running') OR 
 SELECT id FROM agno.step WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s;
 
 -- name: retry
--- Release a step for another attempt after `delay_s`; only the attempt that holds it may. A `once` tool that failed may have
+-- Release a step for another attempt after `delay_s`, or at the run's deadline if that is sooner; only the attempt that holds it may. A `once` tool that failed may have
 -- taken effect: its reconcile hook comes first.
 UPDATE agno.step SET status = 'ready', lease_until = NULL, tries = tries + 1, error = %(error)s, sent_at = NULL,
     reconciling = effect IS NOT DISTINCT FROM 'once' AND (policy->>'reconcile')::boolean IS TRUE,
-    not_before = clock_timestamp() + make_interval(secs => %(delay_s)s)
+    not_before = least(clock_timestamp() + make_interval(secs => %(delay_s)s), (SELECT deadline_at FROM agno.run WHERE id = run_id))
 WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s
 RETURNING id;
 
