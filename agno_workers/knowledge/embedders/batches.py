@@ -7,19 +7,23 @@ all vectors, or with an error.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, ModelUnavailable
 from agno_workers.knowledge.embedders.openai import TIMEOUT_S, Embeddings
-from agno_workers.models import faults
 from agno_workers.models.transport import Body
+from agno_workers.models.wire import fields, identifier, objects, text
+
+T = TypeVar("T")
 
 MAX_TEXTS = 50_000
 """OpenAI's limit for one batch."""
@@ -48,26 +52,23 @@ class OpenAI(Embeddings):
             json={"purpose": "batch", "expires_after": expiry},
             files={"file": ("texts.jsonl", lines, "application/jsonl")},
         )
-        file = self._fetch("/files", UPLOAD_S, upload)
         order = {
-            "input_file_id": file["id"],
+            "input_file_id": self._fetch("/files", _id, UPLOAD_S, upload),
             "endpoint": "/v1/embeddings",
             "completion_window": "24h",
             "metadata": {"agno_key": key},
             "output_expires_after": expiry,
         }
-        return str(self._fetch("/batches", TIMEOUT_S, Body(json=order))["id"])
+        return self._fetch("/batches", _id, TIMEOUT_S, Body(json=order))
 
     def find(self, key: str) -> str | None:
         """Return the id of the batch that was submitted with this key in the last two days, or None."""
-        return next(
-            (str(b["id"]) for b in self._batches() if (b.get("metadata") or {}).get("agno_key") == key), None
-        )
+        return next((batch_id for batch_id, its_key in self._batches() if its_key == key), None)
 
     def poll(self, id: str) -> NDArray[np.float32] | None:
         """Return the vectors of all texts, in their order, once the batch has ended; until then None. Safe to repeat."""
-        batch = self._fetch(f"/batches/{id}")
-        if batch["status"] in _AT_WORK:
+        batch = self._fetch(f"/batches/{id}", _ended)
+        if batch is None:
             return None
         texts = self._texts(batch)
         found = dict(self._brought(batch))
@@ -83,54 +84,77 @@ class OpenAI(Embeddings):
             found |= dict(zip(few, self.embed([texts[number] for number in few]), strict=True))
         return np.stack([found[number] for number in range(len(texts))])
 
-    def _line(self, number: int, text: str) -> bytes:
+    def _line(self, number: int, given: str) -> bytes:
         request = {
             "custom_id": str(number),
             "method": "POST",
             "url": "/v1/embeddings",
-            "body": self.body([text]),
+            "body": self.body([given]),
         }
         return msgspec.json.encode(request)
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        """Yield the newest first."""
+    def _batches(self) -> Iterator[tuple[str, str]]:
+        """Yield the id and the key of each, the newest first."""
         after = ""
         while True:
-            page = self._fetch(f"/batches?limit={_PAGE}{after}")
-            for batch in page["data"]:
-                if batch["created_at"] < time.time() - FIND_S:
+            batches, has_more = self._fetch(f"/batches?limit={_PAGE}{after}", _page)
+            for batch_id, key, created_at in batches:
+                if created_at < time.time() - FIND_S:
                     return
-                yield batch
-            if not page.get("has_more") or not page["data"]:
+                yield batch_id, key
+            if not has_more or not batches:
                 return
-            after = f"&after={page['data'][-1]['id']}"
+            after = f"&after={batches[-1][0]}"
 
     def _texts(self, batch: Mapping[str, Any]) -> list[str]:
         """Return the texts as they were sent."""
-        lines = self._lines(batch["input_file_id"])
-        return [str(line["body"]["input"][0]) for line in lines]
+        return list(self._lines(batch["input_file_id"], lambda line: str(line["body"]["input"][0])))
 
     def _brought(self, batch: Mapping[str, Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for line in self._lines(batch.get("output_file_id")):
-            response = line.get("response") or {}
-            if response.get("status_code") == 200:
-                (vector,), _ = self.read(msgspec.json.encode(response["body"]), 1)
-                yield int(line["custom_id"]), vector
+        """Yield the vectors of the lines that succeeded, and that can be read."""
+        for number, body in filter(None, self._lines(batch.get("output_file_id"), _success)):
+            with suppress(ModelUnavailable):
+                (vector,), _ = self.read(body, 1)
+                yield number, vector
 
-    def _lines(self, file_id: str | None) -> Iterator[dict[str, Any]]:
+    def _lines(self, file_id: object, read: Callable[[dict[str, Any]], T]) -> Iterator[T]:
         if file_id:
-            for line in self.transport.fetch(f"/files/{file_id}/content", UPLOAD_S).splitlines():
-                yield msgspec.json.decode(line)
+            for line in self.transport.fetch(f"/files/{identifier(file_id)}/content", UPLOAD_S).splitlines():
+                yield self.transport.read(line, read)
 
-    def _fetch(self, path: str, timeout_s: float = TIMEOUT_S, body: Body | None = None) -> dict[str, Any]:
-        answer = self.transport.fetch(path, timeout_s, body)
-        try:
-            return msgspec.json.decode(answer, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            what = f"sent an answer that can't be read ({error}): {answer[:200]!r}"
-            raise faults.unavailable(self.name, what) from None
+    def _fetch(
+        self,
+        path: str,
+        read: Callable[[dict[str, Any]], T],
+        timeout_s: float = TIMEOUT_S,
+        body: Body | None = None,
+    ) -> T:
+        return self.transport.read(self.transport.fetch(path, timeout_s, body), read)
+
+
+def _id(answer: dict[str, Any]) -> str:
+    return identifier(answer["id"])
+
+
+def _ended(batch: dict[str, Any]) -> dict[str, Any] | None:
+    return None if batch["status"] in _AT_WORK else batch
+
+
+def _page(page: dict[str, Any]) -> tuple[list[tuple[str, str, float]], bool]:
+    batches = [
+        (_id(batch), text(fields(batch.get("metadata")).get("agno_key")), float(batch["created_at"]))
+        for batch in objects(page["data"])
+    ]
+    return batches, bool(page.get("has_more"))
+
+
+def _success(line: dict[str, Any]) -> tuple[int, bytes] | None:
+    response = fields(line.get("response"))
+    if response.get("status_code") != 200:
+        return None
+    return int(line["custom_id"]), json.dumps(response["body"]).encode()
 
 
 def _reason(batch: Mapping[str, Any]) -> str:
-    errors = (batch.get("errors") or {}).get("data") or ()
-    return "; ".join(str(error.get("message") or error.get("code")) for error in errors[:3])
+    errors = objects(fields(batch.get("errors")).get("data"))
+    return "; ".join(text(error.get("message")) or text(error.get("code")) for error in errors[:3])

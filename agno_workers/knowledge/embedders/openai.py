@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from agno_workers.knowledge.embedders.texts import fitting, sound
 from agno_workers.models import faults
 from agno_workers.models.openai import connect
 from agno_workers.models.transport import Body, ProviderTransport
+from agno_workers.models.wire import fields, tokens
 
 TIMEOUT_S = 60.0
 MAX_TOKENS = 8191
@@ -68,9 +69,9 @@ class Embeddings:
             return np.empty((0, self.dimensions), np.float32), 0
         try:
             answer = self.transport.fetch("/embeddings", TIMEOUT_S, Body(json=self.body(texts)))
+            return self.read(answer, len(texts))
         except ModelRejected as error:
             raise self._too_long(error) if error.ids.get("code") == faults.CONTEXT_WINDOW else error from None
-        return self.read(answer, len(texts))
 
     def body(self, texts: Sequence[str]) -> dict[str, Any]:
         """Return the JSON to send. An empty text, which servers refuse, becomes a blank."""
@@ -78,25 +79,21 @@ class Embeddings:
         return {"model": self._model, "input": given, "encoding_format": "base64", **self._asked}
 
     def read(self, answer: bytes, count: int) -> tuple[NDArray[np.float32], int]:
-        """Return the vectors in an answer to `count` texts, in their order, at unit length."""
-        try:
-            whole = msgspec.json.decode(answer, type=_Answer)
-            found = {item.index: _floats(item.embedding) for item in whole.data}
-        except ValueError as error:
-            raise faults.unavailable(
-                self.name, f"sent an answer that can't be read ({error}): {answer[:200]!r}"
-            ) from None
-        if len(whole.data) != count or set(found) != set(range(count)):
-            raise faults.unavailable(self.name, f"sent {len(whole.data)} vectors for {count} texts")
+        """Return the vectors in an answer to `count` texts, in their order, at unit length, and the tokens that were used."""
+        sent, used = self.transport.read(answer, _read)
+        found = dict(sent)
+        if len(sent) != count or set(found) != set(range(count)):
+            raise faults.unavailable(self.name, f"sent {len(sent)} vectors for {count} texts")
         lengths = {len(vector) for vector in found.values()}
-        self._dimensions = self._dimensions or max(lengths)
-        if lengths != {self._dimensions}:
-            raise self._other_length(sorted(lengths))
+        dimensions = self._dimensions or max(lengths)
+        if lengths != {dimensions}:
+            raise self._other_length(sorted(lengths), dimensions)
         vectors = np.stack([found[index] for index in range(count)])
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(norms).all() or not norms.all():
             raise faults.unavailable(self.name, "sent a vector without a direction")
-        return vectors / norms, whole.usage.total_tokens if whole.usage else 0
+        self._dimensions = dimensions
+        return vectors / norms, used
 
     def _too_long(self, error: ModelRejected) -> ModelRejected:
         return ModelRejected(
@@ -104,31 +101,39 @@ class Embeddings:
             **error.ids,
         )
 
-    def _other_length(self, lengths: list[int]) -> ModelRejected:
+    def _other_length(self, lengths: list[int], dimensions: int) -> ModelRejected:
         sent = " and ".join(map(str, lengths))
         message = (
-            f"{self.name} sends vectors of {sent} dimensions, not of {self._dimensions}. Correct the number after the @ of "
+            f"{self.name} sends vectors of {sent} dimensions, not of {dimensions}. Correct the number after the @ of "
             "its name, or the model at its address."
         )
         return faults.rejected(self.name, message, code="dimensions")
 
 
-class _Item(msgspec.Struct):
-    index: int
-    embedding: bytes | list[float]
-    """base64 of float32, as asked for; numbers from servers that ignore that."""
+def _read(answer: dict[str, Any]) -> tuple[list[tuple[int, NDArray[np.float32]]], int]:
+    """Return each vector with the index of its text, and the tokens used."""
+    items = answer["data"]
+    if not isinstance(items, list):
+        raise TypeError(f"data is not a list but {type(items).__name__}")
+    return [(_index(item, place), _floats(item["embedding"])) for place, item in enumerate(items)], tokens(
+        fields(answer.get("usage")).get("total_tokens")
+    )
 
 
-class _Usage(msgspec.Struct):
-    total_tokens: int = 0
+def _index(item: dict[str, Any], place: int) -> int:
+    """Return the index of a vector's text; some servers send the vectors in order without it."""
+    index = item.get("index")
+    return place if index is None else int(index)
 
 
-class _Answer(msgspec.Struct):
-    data: list[_Item]
-    usage: _Usage | None = None
-
-
-def _floats(embedding: bytes | list[float]) -> NDArray[np.float32]:
-    if isinstance(embedding, bytes):
-        return np.frombuffer(embedding, "<f4")
-    return np.array(embedding, np.float32)
+def _floats(embedding: object) -> NDArray[np.float32]:
+    """Return a vector from base64 of float32, as asked for, or from the numbers of servers that ignore that."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+    with np.errstate(over="ignore"):  # infinity has no direction either
+        vector: NDArray[np.float32] = np.array(embedding, np.float32)
+    if vector.ndim == 2 and len(vector) == 1:
+        vector = vector.reshape(-1)
+    if vector.ndim != 1:
+        raise TypeError("an embedding is not a list of numbers")
+    return vector
