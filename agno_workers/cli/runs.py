@@ -228,8 +228,10 @@ def _is_verdict(step: Step) -> bool:
 
 def _answered(answer: dict[str, Any]) -> str:
     note = f": {answer['note']}" if answer.get("note") else ""
+    given = answer.get("values")
     values = ", ".join(
-        f"{name}={screen.one_line(str(value), 40)}" for name, value in (answer.get("values") or {}).items()
+        f"{name}={screen.one_line(str(value), 40)}"
+        for name, value in (given if isinstance(given, dict) else {}).items()
     )
     by = f" by {answer['by']}" if answer.get("by") else ""
     return f"was answered{by}: {answer.get('verdict')}{f' ({values})' if values else ''}{note}"

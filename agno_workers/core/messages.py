@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -87,6 +87,40 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+def read_message(content: object) -> Message:
+    """Read a stored message. A text field with another JSON value is read as its text.
+
+    Raises msgspec.ValidationError for anything that is not a message.
+    """
+    try:
+        return msgspec.convert(content, Message)
+    except msgspec.ValidationError:
+        parts = content.get("parts") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(parts, list):
+            raise
+        return msgspec.convert({**content, "parts": [_mended(part) for part in parts]}, Message)
+
+
+def read_call(content: object) -> ToolCall:
+    """Read a stored tool call, as `read_message` does."""
+    return msgspec.convert(_mended(content), ToolCall)
+
+
+def _mended(part: object) -> object:
+    kind = _KINDS.get(str(part.get("type"))) if isinstance(part, dict) else None
+    if kind is None or not isinstance(part, dict):
+        return part
+    texts = {field.encode_name for field in msgspec.structs.fields(kind) if field.type is str}
+    return {name: _as_text(value) if name in texts else value for name, value in part.items()}
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+_KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyPart)}
 
 
 def user(*content: str | AnyPart) -> Message:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from agno_workers.core.messages import Message, ToolCall, Usage
+from agno_workers.core.messages import Message, ToolCall, Usage, read_call
 from agno_workers.core.run import RunKind, StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy
 
@@ -116,6 +116,8 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     """The sha256 of the agent's definition when the run began; None before its first turn is recorded."""
     transcript: tuple[Message, ...] | None = None
     """The messages before a turn; None for other kinds."""
+    unreadable: str = ""
+    """Why the stored call or transcript can't be read; it is then missing here."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -123,7 +125,7 @@ class ClaimedStep(msgspec.Struct, frozen=True):
 
     @property
     def tool_call(self) -> ToolCall:
-        return msgspec.convert(self.call, ToolCall)
+        return read_call(self.call) if self.call else ToolCall("", self.name)
 
     @property
     def call_id(self) -> str | None:

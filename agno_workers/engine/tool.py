@@ -31,6 +31,10 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim is None:
         return NOT_RECORDED
     signal("tool.claimed", claim=claim)
+    if claim.unreadable:
+        return finish(
+            engine, claim, None, ToolOutcome(f"{claim.unreadable}: it was not called.", True, "unreadable")
+        )
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)

@@ -28,7 +28,7 @@ from agno_workers.core.decide import (
     schema_reminders,
 )
 from agno_workers.core.messages import Delta, Message, Reply, ToolCall, user
-from agno_workers.core.policy import Retry, delay_s
+from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
 from agno_workers.core.ports import Journal, Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import (
@@ -42,7 +42,14 @@ from agno_workers.core.step import (
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
 from agno_workers.engine.plan import AgentPlan, Delegation
-from agno_workers.errors import AgnoError, ModelRejected, ModelUnavailable, Unavailable, error_to_json
+from agno_workers.errors import (
+    AgnoError,
+    ModelRejected,
+    ModelUnavailable,
+    RunFailed,
+    Unavailable,
+    error_to_json,
+)
 from agno_workers.signals import signal
 from agno_workers.streams import Streams
 
@@ -121,6 +128,9 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim is None:
         return NOT_RECORDED  # a duplicate, or the run was cancelled
     signal("turn.claimed", claim=claim)
+    if claim.unreadable:
+        error = RunFailed(f"{claim.unreadable}: submit it again.", run_id=claim.run_id, step_id=claim.step_id)
+        return engine.journal.fail(claim, error.to_json(), "unreadable")
     retry = Retry()
     try:
         turn = Turn(claim, engine.plan_for(claim))
@@ -134,6 +144,8 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         return NOT_RECORDED
     except ModelRejected as error:
         return engine.journal.fail(claim, error.to_json(), "model_rejected")
+    except RunFailed as error:
+        return engine.journal.fail(claim, error.to_json(), error.reason or "error")
     except Unavailable:
         raise  # Postgres does not answer, so nothing can be recorded: the lease expires and the turn is executed again
     except Exception as error:  # a provider's outage, an agent that is not deployed here yet, a bug
@@ -161,7 +173,18 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
         for prepare in preparations:
             turn = prepare(turn)
         request = turn.plan.request(turn.claim, turn.history, turn.context)
-        return turn, engine.resolve(turn.agent.model).ask(request, watch)
+        model = engine.resolve(turn.agent.model)
+        return turn, checked(model, model.ask(request, watch))
+
+
+def checked(model: Model, reply: Reply) -> Reply:
+    """Return the reply of a model, which may be the user's own class, if it can be stored and read again."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(reply), Reply)
+    except (msgspec.ValidationError, TypeError) as error:
+        provider, _, name = model.name.partition(":")
+        text = f"{model.name} returned a reply that can't be stored ({error}): correct its class."
+        raise ModelRejected(text, provider=provider, model=name, code="invalid_reply") from error
 
 
 def with_deadline(journal: Journal, turn: Turn) -> Turn:
@@ -224,7 +247,7 @@ def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCal
     too, whose result tells the model why.
     """
     if (member := plan.members.get(call.name)) and claim.depth < MAX_DEPTH:
-        with suppress(msgspec.ValidationError, msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, RecursionError):
             task = msgspec.json.decode(call.arguments, type=Delegation).task
             child = ChildRun(member.name, engine.queue_of(member), user(task))
             return ToolStep(call, engine.agent_queue, Effect.PURE, 1, child=child)
@@ -244,7 +267,7 @@ def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception
     described = error_to_json(error)
     if claim.tries + 1 >= retry.attempts:
         return engine.journal.fail(claim, described, "retries", step_status="dead")
-    retry_after_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None
-    wait_s = delay_s(retry, claim.tries + 1, random.random(), retry_after_s)
+    wish_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None
+    wait_s = delay_s(retry, claim.tries + 1, random.random(), min(wish_s or 0.0, MAX_RETRY_AFTER_S))
     engine.journal.retry(claim.step_id, claim.attempt, wait_s, described)
     return NOT_RECORDED

@@ -8,13 +8,16 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import Message
+from agno_workers.core.messages import Message, read_call, read_message
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep
-from agno_workers.database.pool import jsonb, statements
+from agno_workers.database.pool import Row, jsonb, statements
+from agno_workers.errors import RunFailed
 from agno_workers.runs.base import Repository, convert
 
 _SQL = statements("runs/claim")
+_FREE = ("call", "policy", "answer", "metadata", "canvas", "transcript")
+"""The columns of a claim that hold JSON."""
 
 
 class Claims(Repository):
@@ -24,7 +27,7 @@ class Claims(Repository):
         """Claim a step for `lease_s`. None: another worker holds it, or it has ended, or its run is cancelled or paused."""
         ids = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
         rows = self._pool.run(_SQL["claim"], ids | {"worker": self.worker, "lease_s": self._numbers.lease_s})
-        return convert(rows[0], ClaimedStep) if rows else None
+        return _claimed(rows[0]) if rows else None
 
     def renew(self, step_ids: Sequence[str]) -> set[str]:
         """Renew the leases of these steps, and return the ids of those that this worker has lost."""
@@ -68,4 +71,24 @@ class Claims(Repository):
                 "runs": runs,
             },
         )
-        return tuple(msgspec.convert(row["content"], Message) for row in rows)
+        try:
+            return tuple(read_message(row["content"]) for row in rows)
+        except msgspec.ValidationError as error:
+            raise RunFailed(
+                f"a message of an earlier run of session {claim.session_id!r} can't be read ({error}): submit to another session.",
+                reason="unreadable",
+            ) from error
+
+
+def _claimed(row: Row) -> ClaimedStep:
+    """Return the claim of a row. One whose messages can't be read is a claim too: only its holder can end its run."""
+    try:
+        if row["transcript"] is not None:
+            row = row | {"transcript": [read_message(content) for content in row["transcript"]]}
+        if row["kind"] == StepKind.TOOL:
+            read_call(row["call"])
+        return convert(row, ClaimedStep)
+    except msgspec.ValidationError as error:
+        kept = {name: value for name, value in row.items() if name not in _FREE}
+        why = f"what is stored of run {row['run_id']} can't be read ({error})"
+        return msgspec.structs.replace(convert(kept, ClaimedStep), unreadable=why)

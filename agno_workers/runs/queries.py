@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import msgspec
 
 from agno_workers.core.agent import Limits
-from agno_workers.core.messages import Message, ToolCall, Usage
+from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, read_call, read_message
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid, did_you_mean
@@ -164,7 +164,8 @@ class RunQueries:
     def steps(self, run_id: str) -> list[Step]:
         """Return the steps of a run in the order of their creation."""
         return [
-            msgspec.convert(row, Step) for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})
+            msgspec.convert(_objects(row, "error", "answer"), Step)
+            for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})
         ]
 
     def waiting(
@@ -175,17 +176,19 @@ class RunQueries:
             _SQL["waiting"],
             {"run_id": run_id and known_id(run_id), "step_id": step_id and known_id(step_id), "limit": limit},
         )
-        return [msgspec.convert(row, Waiting) for row in rows]
+        return [
+            msgspec.convert(_objects(row, "error") | {"call": _call(row["call"])}, Waiting) for row in rows
+        ]
 
     def call(self, step_id: str) -> ToolCall:
         """Return the call of a tool step."""
         (row,) = self._pool.run(_SQL["call"], {"step_id": step_id})
-        return msgspec.convert(row["call"], ToolCall)
+        return _call(row["call"])
 
     def transcript(self, run_id: str) -> list[Message]:
+        """Return the messages of a run. One that can't be read is a message with its JSON as text."""
         return [
-            msgspec.convert(row["content"], Message)
-            for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
+            _shown(row["content"]) for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
         ]
 
     def events(self, run_id: str, after: int = 0) -> list[Event]:
@@ -257,5 +260,34 @@ def run_of(row: Row) -> Run:
     """Return the run of a row with its inflated answer."""
     usage = msgspec.convert(row, Usage)
     return msgspec.convert(
-        {**row, "content": row["answer"], "usage": usage, "cost_usd": float(row["cost_usd"])}, Run
+        {
+            **_objects(row, "error", "metadata"),
+            "content": row["answer"],
+            "usage": usage,
+            "cost_usd": float(row["cost_usd"]),
+        },
+        Run,
     )
+
+
+def _shown(content: object) -> Message:
+    try:
+        return read_message(content)
+    except msgspec.ValidationError as error:
+        found = content.get("role") if isinstance(content, dict) else None
+        role: Role = next((role for role in get_args(Role) if role == found), "system")
+        text = f"(a message that can't be read, {error}: {msgspec.json.encode(content).decode()})"
+        return Message(role, (Text(text),))
+
+
+def _call(content: object) -> ToolCall:
+    try:
+        return read_call(content)
+    except msgspec.ValidationError:
+        return ToolCall("", "", msgspec.json.encode(content).decode())
+
+
+def _objects(row: Row, *names: str) -> Row:
+    """Return the row with objects in these columns, whatever a hand wrote into them."""
+    odd = {name: {"message": row[name]} for name in names if not isinstance(row[name], dict | None)}
+    return row | odd

@@ -75,6 +75,26 @@ def test_runs_show_prints_steps_and_transcript(type_: Type, worker: Worker) -> N
     ]
 
 
+ODD_ROWS = (
+    "UPDATE agno.message SET content = '7'",
+    """UPDATE agno.message SET content = '{"role": "user", "parts": [{"type": "hologram", "text": [1]}]}'""",
+    """UPDATE agno.message SET content = '{"role": 5, "parts": [{"type": "tool_call", "id": 7, "arguments": {}}]}'""",
+    """UPDATE agno.step SET error = '[1]', answer = '{"values": 7, "note": {}}', call = '5', waits_for = 'confirmation', status = 'waiting'""",
+    """UPDATE agno.run SET error = '"broken"', metadata = '[]', content = '[1e300]', canvas = '"x"'""",
+)
+
+
+def test_runs_show_prints_a_run_whatever_is_stored(type_: Type, database_url: str) -> None:
+    run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for odd in ODD_ROWS:
+            connection.execute(sql.SQL(odd))
+            for option in ([], ["--json"]):
+                shown = type_("runs", "show", run_id, *option)
+                assert (shown.status, shown.err) == (0, ""), odd
+                assert run_id in shown.out
+
+
 def test_run_without_a_worker_is_explained_and_can_be_cancelled(type_: Type) -> None:
     run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
     assert (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 
-from agno_workers.core.agent import Agent, Context
-from agno_workers.core.messages import Usage
+from agno_workers.core.agent import Agent, Context, History, Limits
+from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import CommitResult, StepMessage
@@ -46,7 +47,9 @@ def pay() -> str:
 # The provider.
 
 
-@pytest.mark.parametrize(("retry_after_s", "least"), [(None, 6), (0.0, 6), (30.0, 29)])
+@pytest.mark.parametrize(
+    ("retry_after_s", "least"), [(None, 6), (0.0, 6), (30.0, 29), (1e15, 3590), (float("inf"), 3590)]
+)
 def test_unavailable_model_is_retried_after_retry_after(
     scenario: Scenario, retry_after_s: float | None, least: float
 ) -> None:
@@ -58,12 +61,19 @@ def test_unavailable_model_is_retried_after_retry_after(
     assert (row.status, row.attempt) == (StepStatus.READY, 1)
     assert row.error is not None
     assert (row.error["type"], row.error["message"]) == ("ModelUnavailable", "too many requests")
-    assert least < wait_s(scenario, step) <= max(8, retry_after_s or 0)
+    assert least < wait_s(scenario, step) <= min(3600, max(8, retry_after_s or 0))
     assert scenario.queries.run(step.run_id).status is RunStatus.RUNNING
     scenario.let_time_pass()
     assert [send.step_id for send in scenario.db.journal.take_due(10)] == [step.step_id]
     assert execute_step(scenario.engine(agent), step).recorded
     assert scenario.queries.run(step.run_id).content == "ok"
+
+
+def test_retry_waits_at_most_until_the_deadline(scenario: Scenario) -> None:
+    agent = Agent(name="a", model=ScriptedReplies(busy(3000)).model, limits=Limits(deadline_s=60))
+    step = scenario.submit("a")
+    assert execute_step(scenario.engine(agent), step) == NOT_RECORDED
+    assert 0 < wait_s(scenario, step) <= 60
 
 
 def test_model_that_stays_unavailable_fails_the_run(scenario: Scenario) -> None:
@@ -197,6 +207,114 @@ def test_other_exception_of_a_model_is_a_bug(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(error=KeyError("choices")))
     engine = scenario.engine(Agent(name="a", model=replies.model, retry=AT_ONCE))
     assert carried_until_it_failed(scenario, engine, scenario.submit("a"), 3)["type"] == "KeyError"
+
+
+@pytest.mark.parametrize("part", [ToolCall(7, "add"), Text(None), {"type": "text"}, Message("user", ())])  # type: ignore[arg-type]  # wrong types are the point
+def test_reply_that_cannot_be_stored_fails_the_run_at_once(scenario: Scenario, part: Any) -> None:
+    class Odd:
+        name = "own:odd"
+
+        def ask(self, _request: ModelRequest, _emit: Emit) -> Reply:
+            return Reply(Message("assistant", (part,)))
+
+    run = scenario.run(Agent(name="a", model=Odd()))
+    assert (run.status, run.reason) == (RunStatus.FAILED, "model_rejected")
+    assert run.error is not None
+    assert run.error["message"].startswith("own:odd returned a reply that can't be stored (")
+
+
+# What is stored.
+
+CALLED = {"type": "tool_call", "id": 7, "name": "add", "arguments": {"a": 1}}
+RESULT = {"type": "tool_result", "call_id": 7, "name": "add", "content": {"sum": 3}}
+
+
+def store(scenario: Scenario, run_id: str, *contents: Any) -> None:
+    """Write these messages to a run, in the place of its own."""
+    scenario.db.sql("DELETE FROM agno.message WHERE run_id = %(id)s", id=run_id)
+    for seq, content in enumerate(contents):
+        text = msgspec.json.encode(content).decode()
+        scenario.db.sql(
+            "INSERT INTO agno.message VALUES (%(id)s, %(seq)s, %(text)s)", id=run_id, seq=seq, text=text
+        )
+    scenario.db.sql("UPDATE agno.step SET seq = %(seq)s WHERE run_id = %(id)s", id=run_id, seq=len(contents))
+
+
+def test_stored_value_of_another_type_is_read_as_text(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
+    step = scenario.submit("a")
+    store(
+        scenario,
+        step.run_id,
+        {"role": "user", "parts": [{"type": "text", "text": 5}]},
+        {"role": "assistant", "parts": [CALLED]},
+        {"role": "tool", "parts": [RESULT]},
+    )
+    execute_run(scenario.engine(Agent(name="a", model=replies.model)), step)
+    run = scenario.queries.run(step.run_id)
+    assert (run.status, run.content) == (RunStatus.DONE, "ok")
+    asked, called, result = replies.asked[0].messages
+    assert asked.text == "5"
+    assert called.parts == (ToolCall("7", "add", '{"a":1}'),)
+    assert result.parts == (ToolResult("7", "add", '{"sum":3}'),)
+    assert scenario.transcript(run)[:3] == [asked, called, result]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        7,
+        {"role": "user"},
+        {"role": "user", "parts": {"text": "hi", "type": "text"}},
+        {"role": "nobody", "parts": []},
+        {"role": "user", "parts": ["hi"]},
+        {"role": "user", "parts": [{"type": "hologram"}]},
+        {"role": "user", "parts": [{"type": "tool_result", "call_id": "x"}]},
+    ],
+)
+def test_run_that_cannot_be_read_fails_at_once_and_is_shown(scenario: Scenario, content: Any) -> None:
+    step = scenario.submit("a", session_id="s")
+    store(scenario, step.run_id, content)
+    replies = ScriptedReplies(Turn(text="ok"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, history=History(runs=5)))
+    execute_run(engine, step)
+    run = scenario.queries.run(step.run_id)
+    assert (run.status, run.reason, replies.asked) == (RunStatus.FAILED, "unreadable", [])
+    assert run.error is not None
+    assert run.error["message"].startswith(f"what is stored of run {run.id} can't be read (")
+    (shown,) = scenario.transcript(run)
+    assert msgspec.json.encode(content).decode() in shown.text
+
+    # An earlier run of its session.
+    scenario.db.sql("UPDATE agno.run SET status = 'done' WHERE id = %(id)s", id=run.id)
+    later = scenario.submit("a", session_id="s")
+    execute_run(engine, later)
+    run = scenario.queries.run(later.run_id)
+    assert (run.status, run.reason) == (RunStatus.FAILED, "unreadable")
+    assert run.error is not None
+    assert run.error["message"].startswith("a message of an earlier run of session 's' can't be read (")
+
+
+@pytest.mark.parametrize("call", [7, [], {"id": "x"}, {"id": None, "name": "add", "arguments": []}])
+def test_call_that_cannot_be_read_is_not_made(scenario: Scenario, call: Any) -> None:
+    made: list[int] = []
+
+    @tool
+    def add(a: int = 1) -> str:
+        """Add."""
+        made.append(a)
+        return "added"
+
+    replies = ScriptedReplies(Turn(calls=(("add", {"a": 1}),)), Turn(text="ok"))
+    engine = scenario.engine(Agent(name="a", model=replies.model, tools=[add]))
+    step = scenario.submit("a")
+    assert execute_step(engine, step).recorded
+    text = msgspec.json.encode(call).decode()
+    scenario.db.sql("UPDATE agno.step SET call = %(text)s::jsonb WHERE kind = 'tool'", text=text)
+    run = scenario.execute_pending(engine, step.run_id)
+    assert (run.status, run.content, made) == (RunStatus.DONE, "ok", [])
+    assert len(scenario.queries.steps(run.id)) == 3
+    assert replies.asked[1].messages[-1].role == "tool"
 
 
 def test_turn_is_executed_again_after_an_outage_of_postgres(scenario: Scenario) -> None:
