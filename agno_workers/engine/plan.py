@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, get_type_hints
 
 import msgspec
@@ -93,15 +95,16 @@ class AgentPlan(msgspec.Struct, frozen=True):
         if self.agent.output_schema is None:
             return text, None
         schema = pydantic.TypeAdapter(self.agent.output_schema)
-        try:
-            value = schema.validate_json(_unfenced(text))
-        except pydantic.ValidationError as error:
-            problems = [
-                f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
-                for e in error.errors(include_url=False)
-            ]
-            return None, "; ".join(problems)
-        return schema.dump_python(value, mode="json"), None
+        for written in (text, *_json_within(text)):
+            try:
+                return schema.dump_python(schema.validate_json(written.strip(_BLANK)), mode="json"), None
+            except pydantic.ValidationError as error:
+                misfit = error
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
+            for e in misfit.errors(include_url=False)
+        ]
+        return None, "; ".join(problems)
 
 
 _TYPES: dict[str, Any] = {
@@ -192,9 +195,23 @@ def _system(agent: Agent, claim: ClaimedStep) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _unfenced(text: str) -> str:
-    """Take JSON out of the Markdown fence that some models put around it."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```"):
-        return text[3:-3].removeprefix("json").strip()
-    return text
+_BLANK = "\ufeff \t\r\n"
+_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_UNFENCED = re.compile(r"(?:^|[\n:>])[ \t]*([{\[].*)", re.DOTALL)
+_FENCED = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*(?:json\w*)?[ \t]*\n?(.*?)\1", re.DOTALL | re.IGNORECASE | re.MULTILINE
+)
+
+
+def _json_within(text: str) -> Iterator[str]:
+    """Yield what may be the JSON of an answer: what follows its thinking, an object or a list before or after a sentence, and what
+    stands in Markdown fences, from the last fence to the first.
+    """
+    answer = _THOUGHT.sub("", text, count=1)
+    yield answer
+    if found := _UNFENCED.search(answer):
+        with suppress(ValueError, RecursionError):
+            _, end = json.JSONDecoder().raw_decode(found[1])
+            yield found[1][:end]
+    for _, fenced in reversed(_FENCED.findall(answer)):
+        yield fenced

@@ -278,7 +278,33 @@ def test_history_has_no_call_without_a_result(scenario: Scenario) -> None:
 # Structured output.
 
 
-@pytest.mark.parametrize("text", ['{"name": "Ada", "age": 36}', '```json\n{"name": "Ada", "age": 36}\n```', ' {"name": "Ada", "age": "36"}\n'])  # fmt: skip
+ADA = '{"name": "Ada", "age": 36}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ADA,
+        ' {"name": "Ada", "age": "36"}\n',
+        f"```json\n{ADA}\n```",
+        f"```JSON\n{ADA}\n```",
+        f"```\n{ADA}```",
+        f"~~~ json5\r\n{ADA}\r\n~~~",
+        f"```json {ADA} ```",
+        f"Here it is:\n\n```Json\n{ADA}\n```\nAnything else?",
+        f"1. Look:\n   ```json\n   {ADA}\n   ```",
+        f"For example\n```json\n{{}}\n```\nand finally\n```json\n{ADA}\n```",
+        f"Here it is: {ADA}",
+        f"Here it is.\n{ADA}\n",
+        f"{ADA}\n\nAnything else?",
+        f"<|channel|>final<|message|>{ADA}",
+        f"\ufeff{ADA}",
+        f"<think>{{not JSON}} or ```json\n{{}}\n```</think>\n\n{ADA}",
+        f"<think>so</think>```json\n{ADA}\n```",
+        f"so I am done thinking</think>\n{ADA}",
+        f"<THINKING>so</THINKING> {ADA}",
+    ],
+)
 def test_valid_answer_is_parsed_by_output_schema(scenario: Scenario, text: str) -> None:
     replies = ScriptedReplies(Turn(text=text))
     run = scenario.run(Agent(name="a", model=replies.model, output_schema=Person))
