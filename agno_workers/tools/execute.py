@@ -86,9 +86,7 @@ class _Attempt:
     def __init__(self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool) -> None:
         self._tool = tool
         self._reconciling = reconciling
-        self._arguments = (
-            safe_text(arguments) if arguments.strip() else "{}"
-        )  # some providers send none as an empty text
+        self._arguments = safe_text(arguments)
         self._cancelled_before = ctx.cancelled
         self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
         self._ended = threading.Event()
@@ -126,7 +124,7 @@ class _Attempt:
 
     def _call(self) -> ToolOutcome:
         try:
-            arguments = _with_answer(self._arguments, self._tool, self._ctx)
+            arguments = _with_answer(_written(self._arguments, self._tool), self._tool, self._ctx)
             args, kwargs = _bind(self._tool, arguments, self._ctx)
         except InvalidArguments as error:
             return _failure("invalid_arguments", str(error))
@@ -202,6 +200,20 @@ class _Attempt:
             "agent": ctx.agent,
             "attempt": ctx.attempt,
         }
+
+
+def _written(arguments: str, tool: Tool) -> str:
+    """Return a model's arguments. Some providers send none as an empty text; with parameters that all have defaults, they may as
+    well have been lost on the way.
+    """
+    if arguments.strip():
+        return arguments
+    parameters = tool.spec.parameters
+    if parameters.get("properties") and not parameters.get("required"):
+        raise InvalidArguments(
+            "The arguments did not arrive, the tool was not called: call it again, with {} for the defaults."
+        )
+    return "{}"
 
 
 def _with_answer(arguments: str, tool: Tool, ctx: ToolContext) -> str:

@@ -231,6 +231,21 @@ def test_tool_without_signature_receives_the_object_as_keywords_and_ctx() -> Non
     assert execute(remote, "remote", "{", CTX).kind == "invalid_arguments"
 
 
+@pytest.mark.parametrize(("arguments", "said"), [("", None), (" ", None), ("{}", "3"), ('{"limit": 1}', "1")])
+def test_arguments_that_never_arrived_are_not_replaced_by_defaults(arguments: str, said: str | None) -> None:
+    @tool
+    def delete(limit: int = 3) -> str:
+        """Delete some."""
+        return str(limit)
+
+    outcome = execute(delete, "delete", arguments, CTX)
+    if said is not None:
+        assert outcome.content == said
+    else:
+        assert (outcome.kind, outcome.is_error) == ("invalid_arguments", True)
+        assert "The arguments did not arrive" in outcome.content
+
+
 @tool
 def everything(
     a: int,
