@@ -198,8 +198,16 @@ class KnowledgeSection(Section):
     """Private hosts and networks that documents may be fetched from: `wiki.intern`, `*.intern`, `10.0.0.0/8`, `host:8443`. Other
     private addresses are refused; see docs/sources.md."""
     source_roots: Names = ()
-    """Folders that documents may be read from: `/srv/documents`. Files elsewhere are refused, after links are resolved. Empty: every
-    file that the worker can read."""
+    """Folders that documents may be read from: `/srv/documents`. Files elsewhere are refused, after links are resolved. Empty: no
+    files; `/`: every file that the worker can read."""
+    source_variables: Names = ()
+    """Environment variables that `headers_env` of a source may name, each with the host that gets its value:
+    `ARTICLES_AUTHORIZATION@api.example.com`. Without a host, the author of a source chooses it; `*`: all."""
+    source_databases: Names = ()
+    """Environment variables with the URL of a database that sources may query: `DOCS_DATABASE_URL`; `*`: all."""
+    source_objects: Names = ()
+    """Buckets, or prefixes in them, that sources may read: `s3://documents`, `gs://wiki/public`; `*`: all that the workers'
+    credentials open."""
     fetch_timeout_s: float = Field(60.0, gt=0)
     """Time limit for fetching one document."""
 

@@ -34,7 +34,7 @@ from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import SettingsError
 from agno_workers.knowledge.embedders.resolve import resolve as embedder
 from agno_workers.knowledge.service import KnowledgeService, extension
-from agno_workers.knowledge.sources.resolve import check
+from agno_workers.knowledge.sources.resolve import Allowed, check
 from agno_workers.knowledge.steps import IngestContext
 from agno_workers.knowledge.steps import handlers as ingestion_handlers
 from agno_workers.knowledge.store.bases import AGENT, ingestion_request
@@ -44,7 +44,7 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
-from agno_workers.settings import Settings
+from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
 REQUESTS: Mapping[str, MakeRequest] = {AGENT.rstrip(":"): ingestion_request}
@@ -113,8 +113,7 @@ class Services:
             self.active,
             fetch_timeout_s=settings.fetch_timeout_s,
             document_max_bytes=settings.document_max_bytes,
-            allow=settings.source_allow,
-            roots=settings.source_roots,
+            allowed=_allowed(settings),
             model=partial(_model, self.settings),
         )
 
@@ -232,12 +231,23 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     """
     here = services()
     if here.settings.queues.knowledge in queues:
-        check(here.settings.knowledge.source_allow, here.settings.knowledge.source_roots)
+        check(_allowed(here.settings.knowledge))
     found = redis_problems(here.redis)
     found += functions.database_problems(required(here.settings, "database"))
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
     return found
+
+
+def _allowed(settings: KnowledgeSection) -> Allowed:
+    """Return the operator's lists of what sources may use."""
+    return Allowed(
+        allow=settings.source_allow,
+        roots=settings.source_roots,
+        variables=settings.source_variables,
+        databases=settings.source_databases,
+        objects=settings.source_objects,
+    )
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:

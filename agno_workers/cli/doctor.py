@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import typer
+from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
 from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_warnings
@@ -38,6 +42,17 @@ _KEEPER_HANDOVER = timedelta(seconds=10)
 _CLOCKS_WARN = timedelta(seconds=1)
 _CLOCKS_FAIL = timedelta(seconds=30)
 _PGVECTOR_NEEDED, _PGVECTOR_WANTED = "0.8", "0.8.4"
+_WIDE_ROOTS = {
+    *map(Path, ("/", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/var")),
+    Path.home(),
+}
+_WIDE = {
+    "source_roots": "read the files of this machine, passwords among them",
+    "source_variables": "send the value to a host of its choice",
+    "source_databases": "query the database of the workers, or one that another variable names",
+    "source_objects": "read all buckets that the workers' credentials open",
+    "source_allow": "send requests to nearly all private addresses",
+}
 _PACKAGES = ("agno-workers", "celery", "kombu", "redis", "psycopg")
 
 
@@ -74,6 +89,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _check("schema", lambda: _schema(settings))
         yield from _check("pgvector", lambda: _pgvector(settings))
         yield from _check("messages", lambda: _messages(settings))
+    yield from _check("sources", lambda: wide_lists(settings))
     redis = yield from _check("Redis", lambda: _redis(settings))
     if postgres:
         yield from _check("queues", lambda: _queues(settings))
@@ -266,6 +282,41 @@ def _knowledge(settings: Settings) -> list[Finding]:
             f"{count(len(bases), 'knowledge base')}, {count(documents, 'document')}, all vectors complete",
         )
     ]
+
+
+def wide_lists(settings: Settings) -> list[Finding]:
+    """Find entries of the lists for sources that give their authors more than a few places of the operator. With local servers the
+    only author is this user.
+    """
+    if _are_private(settings):
+        return []
+    lists, own = settings.knowledge, settings.database.url.get_secret_value()
+    wide = {
+        "source_roots": [root for root in lists.source_roots if Path(root).resolve() in _WIDE_ROOTS],
+        "source_variables": [
+            name for name in lists.source_variables if "*" in name.partition("@")[0] or "@" not in name
+        ],
+        "source_databases": [
+            name for name in lists.source_databases if "*" in name or os.environ.get(name) == own
+        ],
+        "source_objects": [place for place in lists.source_objects if place == "*"],
+        "source_allow": [place for place in lists.source_allow if place.endswith(("/0", "/1", "/2", "/3"))],
+    }
+    return [
+        Finding(
+            "warn", "sources", f"The setting knowledge.{name} has {entry!r}: any ingestion may {_WIDE[name]}. Name less there."
+        )
+        for name, entries in wide.items()
+        for entry in entries
+    ]  # fmt: skip
+
+
+def _are_private(settings: Settings) -> bool:
+    """Return True if both servers are reached by a socket in a folder that one user can enter, such as those of `up`."""
+    broker = urlsplit(settings.broker.url.get_secret_value())
+    host = conninfo_to_dict(settings.database.url.get_secret_value()).get("host")
+    folders = [Path(broker.path).parent if broker.scheme.endswith("+socket") else Path(), Path(str(host))]
+    return all(each.is_absolute() and each.is_dir() and not each.stat().st_mode & 0o077 for each in folders)
 
 
 def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: bool) -> Finding | None:

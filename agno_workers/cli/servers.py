@@ -12,6 +12,7 @@ import redis
 import sqlalchemy
 
 from agno_workers import local
+from agno_workers import settings as settings_module
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
 from agno_workers.database import migrate
@@ -70,6 +71,19 @@ def prepare(servers: Servers) -> None:
         raise SettingsError(problems[0])
     upgrade(servers.database_url)
     os.environ.update(servers.environment)
+    if servers.state_dir:
+        os.environ.update(_everything())
+
+
+def _everything() -> dict[str, str]:
+    """Allow sources all that this user can read: only this user reaches local servers. The lists of the settings come first."""
+    settings = settings_module.load().knowledge
+    lists = {"source_roots": "/", "source_variables": "*", "source_databases": "*", "source_objects": "*"}
+    return {
+        settings_module.variable(f"knowledge.{name}"): everything
+        for name, everything in lists.items()
+        if not getattr(settings, name)
+    }
 
 
 def upgrade(url: str) -> tuple[str | None, str]:

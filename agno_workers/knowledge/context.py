@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from agno_workers.knowledge.embedders import resolve
 from agno_workers.knowledge.readers.detect import bitmap
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.reading import Reading
-from agno_workers.knowledge.sources.resolve import check, fetch, find
+from agno_workers.knowledge.sources.resolve import Allowed, check, fetch, find
 from agno_workers.knowledge.steps import IngestContext, IsLost, See
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.ingest import Ingest
@@ -30,17 +30,17 @@ _TURN_S = 2.0
 
 def build(
     pool: Pool, ingest: Ingest, knowledges: KnowledgeBases, journal: Journal, active: ActiveSteps, *, fetch_timeout_s: float, document_max_bytes: int,
-    allow: Sequence[str], roots: Sequence[str], model: Callable[[str], Model],
+    allowed: Allowed, model: Callable[[str], Model],
 ) -> IngestContext:  # fmt: skip
-    check(allow, roots)
+    check(allowed)
     index = SearchIndex(pool)
     return IngestContext(
         ingest=ingest,
         knowledges=knowledges,
         journal=journal,
         active=active,
-        find=partial(find, allow=allow, roots=roots),
-        fetch=partial(fetch, allow=allow, roots=roots),
+        find=partial(find, allowed=allowed),
+        fetch=partial(fetch, allowed=allowed),
         prepare=Reading(os.cpu_count() or 1).prepare,
         embedder=cache(resolve),
         viewer=partial(viewer, model),

@@ -14,13 +14,14 @@ finds the next page:
     {"offset": "offset"}                             the parameter counts items
 
 Documents are named `api:<name>/<id>`; one that is no longer listed is removed. Secrets come from the workers' environment:
-`headers_env` holds the names of variables, each with the whole value of its header (`Bearer ...`).
+`headers_env` holds the names of variables, each with the whole value of its header (`Bearer ...`). `options["variables"]` is the
+operator's list of them (the setting knowledge.source_variables).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -113,11 +114,14 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
     pager = _pager(asked.next)
     first = parse(asked.api)
     _check_headers(asked)
-    return _items(asked, pager, first, guarded(options.get("allow", ())))
+    secrets = _secrets(asked, first.host, options.get("variables", ("*",)))
+    return _items(asked, pager, first, guarded(options.get("allow", ())), secrets)
 
 
-def _items(asked: Api, pager: Next | str | None, first: Url, client: GuardedClient) -> Iterator[Source]:
-    headers = {"Accept": "application/json", **asked.headers, **_secrets(asked)}
+def _items(
+    asked: Api, pager: Next | str | None, first: Url, client: GuardedClient, secrets: Mapping[str, str]
+) -> Iterator[Source]:
+    headers = {"Accept": "application/json", **asked.headers, **secrets}
     name = f"api:{asked.name or first.authority + first.path.rstrip('/')}"
     seen: set[Url] = set()
     count = 0
@@ -282,9 +286,13 @@ def _check_headers(asked: Api) -> None:
             raise InvalidInput(f"{_WHAT} has an invalid value of the header {header!r}. Correct it.")
 
 
-def _secrets(asked: Api) -> dict[str, str]:
+def _secrets(asked: Api, host: str, allowed: Sequence[str]) -> dict[str, str]:
+    """Return the headers from the environment, of variables that the operator allowed for this host."""
+    names = [name for name, _, at in (each.partition("@") for each in allowed) if at.lower() in ("", host)]
     secrets = {
-        header: spec.from_environment(variable, _WHAT).strip()
+        header: spec.from_environment(
+            variable, f"{_WHAT} at {host}", names, "knowledge.source_variables"
+        ).strip()
         for header, variable in asked.headers_env.items()
     }
     for header, value in secrets.items():

@@ -73,8 +73,9 @@ def takes(given: object) -> bool:
     return isinstance(given, Mapping) and "database" in given
 
 
-def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:  # noqa: ARG001 - as every `find`
-    """Yield the rows as sources with their text.
+def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
+    """Yield the rows as sources with their text. `options["databases"]` is the operator's list of variables (the setting
+    knowledge.source_databases).
 
     Raises InvalidInput, at once for an unusable description, during the iteration for a query that the database refuses and for
     missing columns; SourceUnavailable (try the whole again).
@@ -82,11 +83,16 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
     asked = spec.read(Query, given, "the description of a query")
     if asked.timeout_s <= 0 or asked.page_rows <= 0:
         raise InvalidInput("the description of a query needs a timeout_s and page_rows above 0.")
-    return _sources(asked)
+    url = spec.from_environment(
+        asked.database,
+        "the description of a query",
+        options.get("databases", ("*",)),
+        "knowledge.source_databases",
+    )
+    return _sources(asked, url)
 
 
-def _sources(asked: Query) -> Iterator[Source]:
-    url = spec.from_environment(asked.database, "the description of a query")
+def _sources(asked: Query, url: str) -> Iterator[Source]:
     name = f"db:{asked.name or asked.database}"
     scheme = url.partition(":")[0].lower()
     rows = _postgres(asked, url) if scheme in _POSTGRES else _other(asked, url)

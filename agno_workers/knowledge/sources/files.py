@@ -7,8 +7,8 @@ By default, names that begin with a dot are left out and links that lead out of 
 files and anything but files (a FIFO, a socket, a device) are skipped. The order is by name, links last. A file is unchanged
 while its size and modification time are.
 
-A worker reads any path that a caller names. If the operator set `roots` (the setting knowledge.source_roots), a path outside of all of
-them, once its links are resolved, is neither looked at nor read.
+A worker reads what is in the operator's `roots` (the setting knowledge.source_roots). A path outside of all of them, once its links are
+resolved, is neither looked at nor read.
 """
 
 # Paths are strings: a folder may have a million, and Path.resolve would follow links.
@@ -37,9 +37,10 @@ from agno_workers.knowledge.types import Raw, Source
 _MAGIC = re.compile(r"[*?\[]")
 _CHUNK = 1024 * 1024
 _FOLLOWING = "links=all"  # in an origin: the fetch may follow links too
+_ALL = ("/",)
 _OUTSIDE = (
-    "lies outside of the folders that the workers may read: name a path inside them, or add its folder to the setting "
-    "knowledge.source_roots."
+    "lies outside of the folders that the workers may read: the operator has to add its folder to the setting knowledge.source_roots "
+    "(AGNO_KNOWLEDGE__SOURCE_ROOTS) of the workers."
 )
 _FINAL = {errno.ENXIO, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV}  # ENXIO: a socket
 _KINDS = (
@@ -80,7 +81,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     roots; during the iteration for an unreadable folder, whose files would otherwise count as removed.
     """
     asked = Files(given) if isinstance(given, str) else spec.read(Files, given, "the description of files")
-    path, roots = path_of(asked.path), tuple(options.get("roots", ()))
+    path, roots = path_of(asked.path), tuple(options.get("roots", _ALL))
     if _MAGIC.search(path) and not os.path.lexists(path):
         folder, glob = _split(path)
         _stay(path, folder, roots)
@@ -95,7 +96,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     return _Walk(asked, path, tuple(map(_anywhere, globs)), globs, roots).sources()
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[str] = ()) -> Raw:
+def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[str] = _ALL) -> Raw:
     """Return the file. Never waits for a FIFO. Raises SourceUnavailable or SourceRejected."""
     path, ends = path_of(source.uri), monotonic() + timeout_s
     if not _is_allowed(path, roots):  # without telling if such a file exists
@@ -353,8 +354,6 @@ def _outside(uri: str) -> SourceRejected:
 
 def _is_allowed(path: str, roots: Sequence[str]) -> bool:
     """Resolve the roots each time: one may be a link that a deploy changes."""
-    if not roots:
-        return True
     real = os.path.realpath(path)
     return any(_is_within(real, os.path.realpath(root)) for root in roots)
 

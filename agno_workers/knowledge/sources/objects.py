@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -62,7 +62,7 @@ def takes(given: object) -> bool:
 
 def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[Source]:
     """Yield the objects below a prefix. Empty ones, which may stand for a folder, are left out. `options["glob"]` is the default
-    glob.
+    glob, `options["objects"]` the operator's list of buckets and prefixes (the setting knowledge.source_objects).
 
     Raises InvalidInput at once for an unusable description or without obstore; during the iteration SourceUnavailable (try the
     whole again) or SourceRejected.
@@ -71,14 +71,16 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
         Objects(given) if isinstance(given, str) else spec.read(Objects, given, "the description of objects")
     )
     scheme, bucket, prefix = _parts(asked.objects)
+    _stay(asked.objects, options.get("objects", ("*",)))
     _obstore()
     globs = spec.patterns(asked.glob) or spec.patterns(options.get("glob"))
     return _listed(asked, (scheme, bucket, prefix), globs)
 
 
-def fetch(source: Source, *, timeout_s: float, max_bytes: int) -> Raw:
+def fetch(source: Source, *, timeout_s: float, max_bytes: int, objects: Sequence[str] = ("*",)) -> Raw:
     """Return the object. Raises SourceUnavailable or SourceRejected."""
     try:
+        _stay(source.uri, objects)
         obstore, (scheme, bucket, key) = _obstore(), _parts(source.uri)
     except InvalidInput as error:
         raise rejected(source.uri, f"can't be read: {error}", "invalid") from error
@@ -161,6 +163,21 @@ def _parts(uri: str) -> tuple[str, str, str]:
             f"{uri!r} is not an address of objects: write it as s3://bucket/prefix, gs:// or az://."
         )
     return scheme, bucket, key
+
+
+def check_places(places: Sequence[str]) -> None:
+    """Raise InvalidInput for an entry of the operator's list that is neither `*` nor a bucket or a prefix."""
+    for place in places:
+        if place != "*":
+            _parts(place)
+
+
+def _stay(uri: str, allowed: Sequence[str]) -> None:
+    """Raise InvalidInput for objects that no list of the operator names. `..` in a key would lead out of a prefix."""
+    places = [place.rstrip("/") for place in allowed]
+    is_within = any(uri == place or uri.startswith(f"{place}/") for place in places)
+    if "*" not in places and (not is_within or {".", ".."} & set(uri.split("/"))):
+        raise spec.not_allowed(repr(uri), "knowledge.source_objects")
 
 
 def _obstore() -> Any:

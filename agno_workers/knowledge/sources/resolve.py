@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from agno_workers.errors import InvalidInput, SettingsError, SourceRejected
 from agno_workers.knowledge.sources import records, spec
 from agno_workers.knowledge.sources.files import check_roots
+from agno_workers.knowledge.sources.objects import check_places
 from agno_workers.knowledge.types import Raw, Source
 from agno_workers.net.addresses import openings
 
@@ -39,29 +41,42 @@ _KEYS = ("path", "text", "objects", "sitemap", "url", "database", "api")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
+class Allowed(msgspec.Struct, frozen=True):
+    """The operator's lists of what sources may use, since their authors have the rights of the workers otherwise. Empty: nothing of
+    its kind. See the settings knowledge.source_...
+    """
+
+    allow: tuple[str, ...] = ()
+    """Private addresses; see net/addresses.py."""
+    roots: tuple[str, ...] = ()
+    """Folders."""
+    variables: tuple[str, ...] = ()
+    """Environment variables that are sent in headers."""
+    databases: tuple[str, ...] = ()
+    """Environment variables with the URL of a database."""
+    objects: tuple[str, ...] = ()
+    """Buckets and prefixes."""
+
+
+NOTHING = Allowed()
+
+
 def find(
-    given: SourceInput,
-    options: Mapping[str, Any] = {},
-    *,
-    allow: Sequence[str] = (),
-    roots: Sequence[str] = (),
+    given: SourceInput, options: Mapping[str, Any] = {}, *, allowed: Allowed = NOTHING
 ) -> Iterator[Source]:
     """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]`.
 
-    `allow` and `roots` are the operator's lists of private addresses (see net/addresses.py) and of folders that may be read.
-    `options` come from the caller, so these keys in them are ignored. Raises InvalidInput for a description that can't be used,
+    `options` come from the caller, so the operator's lists in them are ignored. Raises InvalidInput for a description that can't be used,
     as early as possible; during the iteration SourceUnavailable (try the whole again) or SourceRejected.
     """
     metadata = options.get("metadata") or {}
-    found = _found(given, {**options, "allow": tuple(allow), "roots": tuple(roots)})
+    found = _found(given, {**options, **msgspec.structs.asdict(allowed)})
     if not metadata:
         return found
     return (replace(source, metadata={**metadata, **source.metadata}) for source in found)
 
 
-def fetch(
-    source: Source, timeout_s: float, max_bytes: int, *, allow: Sequence[str] = (), roots: Sequence[str] = ()
-) -> Raw:
+def fetch(source: Source, timeout_s: float, max_bytes: int, *, allowed: Allowed = NOTHING) -> Raw:
     """Return the bytes of a source. Its `fingerprint` may be the last one: a server then answers that nothing changed.
 
     Raises SourceUnavailable (worth another try) or SourceRejected (final).
@@ -69,7 +84,8 @@ def fetch(
     kind = None if source.text is not None else _SCHEMES.get(scheme_of(source.uri))
     if kind is None:
         return records.fetch(source, timeout_s=timeout_s, max_bytes=max_bytes)
-    more = {"web": {"allow": tuple(allow)}, "files": {"roots": tuple(roots)}}.get(kind, {})
+    key = {"web": "allow", "files": "roots", "objects": "objects"}.get(kind)
+    more = {key: getattr(allowed, key)} if key else {}
     try:
         raw: Raw = _module(kind).fetch(source, timeout_s=timeout_s, max_bytes=max_bytes, **more)
     except InvalidInput as error:  # only this document fails
@@ -77,11 +93,14 @@ def fetch(
     return raw
 
 
-def check(allow: Sequence[str], roots: Sequence[str]) -> None:
+def check(allowed: Allowed) -> None:
     """Raise SettingsError for an unusable list of the operator."""
     for key, read, value in (
-        ("knowledge.source_allow", openings, allow),
-        ("knowledge.source_roots", check_roots, roots),
+        ("knowledge.source_allow", openings, allowed.allow),
+        ("knowledge.source_roots", check_roots, allowed.roots),
+        ("knowledge.source_variables", spec.check_variables, allowed.variables),
+        ("knowledge.source_databases", spec.check_variables, allowed.databases),
+        ("knowledge.source_objects", check_places, allowed.objects),
     ):
         try:
             read(value)

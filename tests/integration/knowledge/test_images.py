@@ -12,7 +12,7 @@ import pytest
 from agno_workers.engine.active_steps import Stopped
 from agno_workers.knowledge.context import seen, viewer
 from agno_workers.knowledge.reading import Reading
-from agno_workers.knowledge.sources.resolve import fetch, find
+from agno_workers.knowledge.sources.resolve import Allowed, fetch, find
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Raw
 from agno_workers.models import Scripted, Turn, resolve
@@ -47,12 +47,15 @@ def provider(fake: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
     return fake
 
 
+FILES = Allowed(roots=("/",))
+
+
 @pytest.fixture
 def shelf(db: RunDatabase, reading: Reading, provider: Provider) -> Shelf:
     """With files, children and models as workers have them."""
     shelf = Shelf(db, IngestLimits(publish_after_s=0.0))
     for name, real in {
-        "find": find, "fetch": fetch, "prepare": reading.prepare, "viewer": partial(viewer, resolve),
+        "find": partial(find, allowed=FILES), "fetch": partial(fetch, allowed=FILES), "prepare": reading.prepare, "viewer": partial(viewer, resolve),
     }.items():  # fmt: skip
         object.__setattr__(shelf.context, name, real)
     return shelf

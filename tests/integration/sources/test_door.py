@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,11 +12,11 @@ from msgspec.structs import replace
 
 from agno_workers.errors import SettingsError
 from agno_workers.knowledge.context import build
-from agno_workers.knowledge.sources.resolve import fetch, find
+from agno_workers.knowledge.sources.resolve import Allowed, fetch, find
 from tests.fakes.bucket import Bucket, bucket
 from tests.fakes.site import Request, Site, page, site
 
-ALLOW = ["127.0.0.1"]
+ALLOWED = Allowed(allow=("127.0.0.1",), roots=("/",), databases=("ARTICLES_URL",), objects=("s3://library",))
 
 
 @pytest.fixture
@@ -61,28 +60,31 @@ def test_sources_of_every_kind_can_be_fetched_and_have_the_metadata(
         ({"url": here.url("/list"), "items": "items", "id": "id", "text": "body", "name": "list"}, "api:list/1", b"An item"),
     ]  # fmt: skip
     for given, uri, content in cases:
-        (source,) = find(given, {"metadata": {"team": "docs"}}, allow=ALLOW)
+        (source,) = find(given, {"metadata": {"team": "docs"}}, allowed=ALLOWED)
         assert (source.uri, source.metadata) == (uri, {"team": "docs"})
-        assert fetch(source, 10, 1000, allow=ALLOW).content == content
+        assert fetch(source, 10, 1000, allowed=ALLOWED).content == content
 
 
 def test_a_page_that_did_not_change_is_not_read_again(here: Site) -> None:
-    (source,) = find(here.url("/page"), allow=ALLOW)
-    first = fetch(source, 10, 1000, allow=ALLOW)
-    (again,) = find(here.url("/page"), allow=ALLOW)
-    raw = fetch(replace(again, fingerprint=first.fingerprint), 10, 1000, allow=ALLOW)
+    (source,) = find(here.url("/page"), allowed=ALLOWED)
+    first = fetch(source, 10, 1000, allowed=ALLOWED)
+    (again,) = find(here.url("/page"), allowed=ALLOWED)
+    raw = fetch(replace(again, fingerprint=first.fingerprint), 10, 1000, allowed=ALLOWED)
     assert (raw.unchanged, raw.content, raw.fingerprint) == (True, b"", first.fingerprint)
 
 
-def test_invalid_allow_list_is_a_wrong_setting(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("allowed", "said"),
+    [
+        (Allowed(allow=("10.0.0.1/8",)), r"source_allow.*'10\.0\.0\.1/8'"),
+        (Allowed(roots=("/no/such/folder",)), r"source_roots.*'/no/such/folder'"),
+        (Allowed(roots=("documents",)), r"source_roots.*'documents'"),
+        (Allowed(variables=("KEY", "KEY@https://api.example.com")), r"source_variables.*entry 2"),
+        (Allowed(databases=("postgresql://ann:secret@db/docs",)), r"source_databases.*entry 1(?!.*secret)"),
+        (Allowed(objects=("documents",)), r"source_objects.*'documents'"),
+    ],
+)
+def test_invalid_list_is_a_wrong_setting(allowed: Allowed, said: str) -> None:
     nothing: Any = None
-    with pytest.raises(SettingsError, match=r"source_allow.*'10\.0\.0\.1/8'"):
-        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=["10.0.0.1/8"], roots=[],
-              model=nothing)  # fmt: skip
-
-
-def test_missing_root_is_a_wrong_setting() -> None:
-    nothing: Any = None
-    with pytest.raises(SettingsError, match=r"source_roots.*'/no/such/folder'"):
-        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allow=[], roots=["/no/such/folder"],
-              model=nothing)  # fmt: skip
+    with pytest.raises(SettingsError, match=said):
+        build(nothing, nothing, nothing, nothing, nothing, fetch_timeout_s=1, document_max_bytes=1, allowed=allowed, model=nothing)  # fmt: skip

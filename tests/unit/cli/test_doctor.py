@@ -1,10 +1,14 @@
-"""The comparison of versions."""
+"""The comparison of versions, and lists that allow sources too much."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from agno_workers.cli.doctor import _is_older
+import pytest
+from pydantic import SecretStr
+
+from agno_workers.cli.doctor import _is_older, wide_lists
+from agno_workers.settings import KnowledgeSection, Settings
 
 
 @pytest.mark.parametrize(
@@ -13,3 +17,45 @@ from agno_workers.cli.doctor import _is_older
 )  # fmt: skip
 def test_versions_are_compared_as_numbers(version: str, than: str, older: bool) -> None:
     assert _is_older(version, than) is older
+
+
+OWN = "postgresql://agno:secret@db/agno"
+
+
+@pytest.mark.parametrize(
+    ("lists", "wide"),
+    [
+        ({}, []),
+        ({"source_roots": ["/srv/documents"], "source_variables": ["KEY@api.example.com"], "source_databases": ["DOCS_URL"],
+          "source_objects": ["s3://documents"], "source_allow": ["10.0.0.0/8", "wiki.intern"]}, []),
+        ({"source_roots": ["/srv", "/"]}, ["source_roots has '/'"]),
+        ({"source_roots": ["/srv/../etc/"]}, ["source_roots has '/srv/../etc/'"]),
+        ({"source_variables": ["*", "KEY", "K*@api.example.com"]}, [f"source_variables has {each!r}" for each in ("*", "KEY", "K*@api.example.com")]),
+        ({"source_databases": ["*", "OWN_URL"]}, ["source_databases has '*'", "source_databases has 'OWN_URL'"]),
+        ({"source_objects": ["*"]}, ["source_objects has '*'"]),
+        ({"source_allow": ["0.0.0.0/0"]}, ["source_allow has '0.0.0.0/0'"]),
+    ],
+)  # fmt: skip
+def test_lists_that_allow_sources_nearly_everything_are_reported(
+    lists: dict[str, list[str]], wide: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_URL", OWN)
+    monkeypatch.setenv("DOCS_URL", "postgresql://docs@db/docs")
+    settings = Settings().changed(
+        database={"url": SecretStr(OWN)}, broker={"url": SecretStr("redis://cache")}
+    )
+    settings = settings.model_copy(update={"knowledge": KnowledgeSection(**lists)})
+    found = wide_lists(settings)
+    assert [each.level for each in found] == ["warn"] * len(wide)
+    assert [each.text.removeprefix("The setting knowledge.").partition(": ")[0] for each in found] == wide
+
+
+def test_local_servers_may_have_wide_lists(tmp_path: Path) -> None:
+    for name, mode in (("database", 0o700), ("broker", 0o700), ("open", 0o755)):
+        (tmp_path / name).mkdir(mode=mode)
+    database = {"url": SecretStr(f"postgresql://agno@/agno?host={tmp_path}/database")}
+    lists = {"knowledge": KnowledgeSection(source_roots=("/",))}
+    for folder, warnings in (("broker", 0), ("open", 1)):
+        broker = {"url": SecretStr(f"redis+socket://{tmp_path}/{folder}/valkey.sock")}
+        settings = Settings().changed(database=database, broker=broker).model_copy(update=lists)
+        assert len(wide_lists(settings)) == warnings
