@@ -15,6 +15,7 @@ from agno_workers.knowledge.prepare import prepare
 from agno_workers.knowledge.store.search import Search
 from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, Refusal, SearchType, Source
+from agno_workers.knowledge.words import words
 from benchmarks.made_base import literal
 from benchmarks.stage import ROOT
 
@@ -74,12 +75,12 @@ def _store(pool: Pool, folder: Path) -> int:
         with (
             connection.cursor() as cursor,
             cursor.copy(
-                "COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN"
+                "COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language, words) FROM STDIN"
             ) as copy,
         ):
             for number, (document_id, chunk) in enumerate(chunks, 1_000_000_000):
                 copy.write_row(
-                    (number, base["id"], document_id, 1, chunk.position, True, chunk.hash, chunk.content, "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, "english")
+                    (number, base["id"], document_id, 1, chunk.position, True, chunk.hash, chunk.content, "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, "english", words(chunk.embedded))
                 )  # fmt: skip
         vectors = embedder.embed([chunk.embedded for _, chunk in chunks])
         with connection.cursor() as cursor, cursor.copy("COPY agno.chunk_embedding (embedding_space_id, chunk_id, embedding) FROM STDIN") as copy:  # fmt: skip

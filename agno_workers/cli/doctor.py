@@ -259,7 +259,7 @@ def _runs(settings: Settings) -> list[Finding]:
 
 
 def _knowledge(settings: Settings) -> list[Finding]:
-    """Find models whose vectors are incomplete, with no ingestion to complete them. `runs` and `queues` find stuck ingestions."""
+    """Find knowledge bases that are incomplete, with no ingestion to complete them. `runs` and `queues` find stuck ingestions."""
     with connection.database(settings) as database:
         overview = database.knowledge_stats
         bases, unfinished = overview.bases(), overview.unfinished()
@@ -272,14 +272,18 @@ def _knowledge(settings: Settings) -> list[Finding]:
         )
         for each in unfinished
     ]
+    found += [
+        Finding("warn", "knowledge", f"{base.name}: {text}") for base in bases for text in base.problems
+    ]
     if found or not bases:
         return found
-    documents = sum(base.documents for base in bases)
+    documents, under_way = sum(base.documents for base in bases), sum(base.open for base in bases)
+    state = f"{count(under_way, 'ingestion')} open" if under_way else "all vectors complete"
     return [
         Finding(
             "ok",
             "knowledge",
-            f"{count(len(bases), 'knowledge base')}, {count(documents, 'document')}, all vectors complete",
+            f"{count(len(bases), 'knowledge base')}, {count(documents, 'document')}, {state}",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Refuse documents without meaningful text.
+"""Refuse documents without meaningful text, and weigh down lists of links and page numbers.
 
 Users chose these documents, so the limits only reject text that can't answer anything. Filters for training data (such as
 Gopher's 30 % of repeated lines) would refuse changelogs, tables, and standards with a footer on each page.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 from itertools import islice
 
 from agno_workers.knowledge.normalise import Normal
@@ -25,10 +26,34 @@ MIN_DISTINCT = 0.05
 MAX_WORD_CHARS = 300
 """Maximum mean length of words in ASCII: base64 has no blanks. Long URLs have 100."""
 
+LISTING_WEIGHT = 0.4
+"""Weight of a chunk in a search if it belongs to an index, a table of contents or a list of links: it has many words of a question,
+and no answer. For 25 ordinary questions on PostgreSQL's manual, 42 of the first 125 results by keyword and 16 in hybrid search were such
+chunks without the weight, and the first result of 11 and 3 questions; with it 2 and 0 were, and the first result of none."""
+LISTING_ENTRIES = 12
+"""Minimum number of entries of such a list, in a chunk and its neighbours; a shorter one is an answer, such as steps or features.
+Entries with numbers of pages or sections count threefold."""
+NEIGHBOURS = 2
+"""Chunks on each side that must mostly be entries too, since a list in a text belongs to it."""
+ENTRY_CHARS = 64
+ENTRY_WORDS = 6
+"""Maximum mean length of an entry; lines of logs, poems and changelogs are longer."""
+ENTRY_DIGITS = 7
+"""Maximum mean number of digits of an entry; lists of telephone numbers, prices and measurements have more."""
+SENTENCE_CHARS = 250
+"""Prose ends a sentence at least this often."""
+CODE_CHARS = 50
+"""Code and tables have one of their symbols at least this often, and records and dialogues a colon in every second line."""
+SPLIT_CHARS = 40
+"""An index in one line, such as a cell of a table, has a comma or a parenthesis at least this often."""
+
 SYMBOLS_CHARS = 200
 """Minimum length for MAX_SYMBOLS: half of a short table or a formula may be symbols."""
 REPEATED_LINES = 100
 
+_SENTENCE_END = re.compile(r"[.!?](?<=[^\W\d_]{2}.)(?=[\"')\]”’]*(?:\s|$))|[。！？]")
+_NUMBERED = re.compile(r"[,.\s]\d{1,4}(?:[-–]\d{1,4})?$|^\W*\d+\.\d[\d.]*\s", re.MULTILINE)
+_CODE = '={};<>|"$`\\*@'
 _LETTER = re.compile(r"[^\W_]")
 _NO_SYMBOLS = (string.ascii_letters + string.digits + string.whitespace).encode() + bytes(range(128, 256))
 
@@ -88,3 +113,32 @@ def _repeated(text: str) -> Refusal | None:
         "low_quality",
         f"{1 - distinct:.0%} of its {len(lines):,} lines repeat others. Leave it out, or ingest the distinct lines.",
     )
+
+
+def weights(contents: Sequence[str]) -> list[float]:
+    """Return the weights of a document's chunks in a search, in order: 1, or LISTING_WEIGHT."""
+    entries = [_entries(content) for content in contents]
+    around = [entries[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1] for at in range(len(entries))]
+    return [
+        LISTING_WEIGHT
+        if many and sum(near) >= LISTING_ENTRIES and sum(map(bool, near)) >= 0.8 * len(near)
+        else 1.0
+        for many, near in zip(entries, around, strict=True)
+    ]
+
+
+def _entries(content: str) -> int:
+    """Return the number of entries of a chunk without sentences, which is not code or a record; 0 for any other."""
+    if len(_SENTENCE_END.findall(content)) * SENTENCE_CHARS > len(content):
+        return 0
+    if sum(map(content.count, _CODE)) * CODE_CHARS > len(content):
+        return 0
+    lines = [line for line in content.split("\n") if line]
+    if content.count(":") * 2 >= len(lines) > 1:
+        return 0
+    if len(content) <= ENTRY_CHARS * len(lines) and len(content.split()) <= (ENTRY_WORDS + 1) * len(lines):
+        if sum(map(str.isdigit, content)) > ENTRY_DIGITS * len(lines):
+            return 0
+        return len(lines) * (3 if len(_NUMBERED.findall(content)) * 2 > len(lines) else 1)
+    splits = content.count(",") + content.count("(")
+    return splits if splits * SPLIT_CHARS > len(content) and not _SENTENCE_END.search(content) else 0

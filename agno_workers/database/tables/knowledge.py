@@ -39,6 +39,8 @@ knowledge = sa.Table(
     # An ingestion ended without some vectors: the next one makes them.
     sa.Column("vectors_missing", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("stats_version", sa.BigInteger, nullable=False, server_default="0"),
+    # VERSION of knowledge/words.py that wrote the words of all chunks.
+    sa.Column("words_version", sa.SmallInteger, nullable=False, server_default="2"),
     now("created_at"),
     sa.UniqueConstraint("tenant", "name", name="knowledge_name"),
 )
@@ -156,16 +158,17 @@ chunk = sa.Table(
     sa.Column("language", _Regconfig, nullable=False),
     # The reason why no vector could be made.
     sa.Column("refused", sa.Text),
-    sa.Column(
-        "tsv",
-        TSVECTOR,
-        sa.Computed("to_tsvector(language, heading || E'\\n' || content)", persisted=True),
-    ),
+    # The words for keyword search: the trigger chunk_words derives them from `words`, which knowledge/words.py writes and no row keeps.
+    sa.Column("tsv", TSVECTOR),
+    sa.Column("words", sa.Text),
+    # Below 1 for a list of links or page numbers, which answers no question.
+    sa.Column("weight", sa.REAL, nullable=False, server_default="1"),
 )
 sa.Index("chunk_document", chunk.c.document_id, chunk.c.position)
 sa.Index("chunk_hash", chunk.c.hash)
 sa.Index("chunk_knowledge", chunk.c.knowledge_id, chunk.c.language)
 sa.Index("chunk_words", chunk.c.tsv, postgresql_using="gin")
+sa.Index("chunk_refused", chunk.c.knowledge_id, postgresql_where=chunk.c.refused.isnot(None))
 
 chunk_embedding = sa.Table(
     "chunk_embedding",

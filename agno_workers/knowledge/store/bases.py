@@ -25,6 +25,7 @@ from agno_workers.database.pool import (
     statements,
 )
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, UnknownKnowledge
+from agno_workers.knowledge import words
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, Progress, Source
@@ -119,7 +120,8 @@ class KnowledgeBases:
 
     def ensure(self, name: str, options: dict[str, Any] | None = None) -> KnowledgeRow:
         """Return the knowledge base, and create it if it does not exist. `options` override stored ones."""
-        (row,) = self._pool.run(_SQL["ensure"], {"name": name, "options": jsonb(options)})
+        asked = {"name": name, "options": jsonb(options), "words_version": words.VERSION}
+        (row,) = self._pool.run(_SQL["ensure"], asked)
         return _as(KnowledgeRow, row)
 
     def get(self, name: str) -> KnowledgeRow:

@@ -2,7 +2,7 @@
 
 -- name: ensure
 -- New options override stored ones; the others stay.
-INSERT INTO agno.knowledge AS k (name, options) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'))
+INSERT INTO agno.knowledge AS k (name, options, words_version) VALUES (%(name)s, coalesce(%(options)s::jsonb, '{}'), %(words_version)s)
 ON CONFLICT (tenant, name) DO UPDATE SET options = k.options || coalesce(%(options)s::jsonb, '{}')
 RETURNING id, name, options, embedding_space_id, version;
 

@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 
 from agno_workers.database.pool import Connection, Row, execute, jsonb, statements
+from agno_workers.knowledge.quality import weights
 from agno_workers.knowledge.types import Chunk
 from agno_workers.knowledge.versions import MissingVector, Read, SourceItem, match_chunks
+from agno_workers.knowledge.words import words
 
 _SQL = statements("knowledge/store/ingest")
 _CONFIGURATIONS = {
@@ -194,10 +196,11 @@ class DocumentWriter:
         with self.connection.cursor() as cursor, cursor.copy(_SQL["copy_chunks"]) as copy:
             for each in self.documents:
                 language = self.configurations.get(each.read.prepared.language or "", "simple")
+                by_position = weights([chunk.content for chunk in each.read.prepared.chunks])
                 for chunk_id, chunk in zip(each.fresh_ids, each.fresh, strict=True):
                     copy.write_row((
                         chunk_id, self.knowledge_id, each.id, each.version, chunk.position, not each.waits, chunk.hash, chunk.content,
-                        "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, language,
+                        "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, language, words(chunk.embedded), by_position[chunk.position],
                     ))  # fmt: skip
                 if not each.waits:
                     self.more += len(each.fresh)

@@ -33,6 +33,7 @@ from agno_workers.database.pool import (
     statements,
     to_json,
 )
+from agno_workers.knowledge import words
 from agno_workers.knowledge.store.documents import Count, DocumentWriter, configurations, removal
 from agno_workers.knowledge.types import Source, SourceStatus
 from agno_workers.knowledge.versions import (
@@ -342,8 +343,9 @@ class Ingest:
         return self._committed(claim) if missing else _over(claim)
 
     def has_changed(self, claim: WorkClaim) -> bool:
-        """Return whether the ingestion changed anything that a search can see."""
-        return bool(self._pool.run(_SQL["has_changed"], {"run_id": claim.run_id})[0]["changed"])
+        """Return whether the search index must be refreshed."""
+        asked = {"run_id": claim.run_id, "knowledge_id": claim.knowledge_id, "words_version": words.VERSION}
+        return bool(self._pool.run(_SQL["has_changed"], asked)[0]["changed"])
 
     def drop_retired(self, claim: WorkClaim) -> None:
         """Delete vectors of retired embedding spaces in portions."""

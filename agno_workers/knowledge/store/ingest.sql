@@ -106,7 +106,7 @@ ORDER BY d.id FOR SHARE SKIP LOCKED;
 SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
 
 -- name: copy_chunks
-COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language) FROM STDIN;
+COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language, words, weight) FROM STDIN;
 
 -- name: write_documents
 -- Update known documents: at once, or with `pending` when their vectors exist. A document that is now ingested by itself keeps its origin,
@@ -277,8 +277,9 @@ spaces AS (
 UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
 
 -- name: has_changed
--- Return true when the ingestion changed anything that a search can see.
-SELECT coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
+-- Return true when the ingestion changed anything that a search can see, or an earlier version wrote the words of the chunks.
+SELECT EXISTS (SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND words_version < %(words_version)s)
+    OR coalesce(sum(documents + duplicates + removed + embedded), 0) > 0 AS changed FROM agno.ingest_count WHERE run_id = %(run_id)s;
 
 -- name: drop_retired
 -- A portion of the vectors of retired embedding spaces.

@@ -19,9 +19,11 @@ from psycopg import errors
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
+from agno_workers.knowledge.words import words
 
 _SQL = statements("knowledge/store/search")
 MAX_RESULTS = 1000
+_QUERY_CHARS = 4000
 
 
 class Effort(msgspec.Struct, frozen=True):
@@ -94,7 +96,7 @@ class Search:
         other. With `rerank` four times as many are found and ordered by its scores.
         """
         asked: dict[str, Any] = {
-            "text": text,
+            "text": words(text[:_QUERY_CHARS], query=True),
             "search_type": search_type,
             "embedding_space_id": embedding_space_id,
         }

@@ -30,6 +30,23 @@ FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.statu
 -- A small knowledge base is counted after each change, a large one after it grew or shrank by a twentieth.
 SELECT FROM agno.knowledge WHERE id = %(knowledge_id)s AND version <> stats_version AND (chunk_count < 20000 OR abs(chunk_count - stats_chunks) * 20 > chunk_count);
 
+-- name: words_version
+SELECT words_version AS version FROM agno.knowledge WHERE id = %(knowledge_id)s;
+
+-- name: documents_to_write
+-- Locks them, in the order of all writers.
+SELECT id, uri FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri > %(after)s ORDER BY uri LIMIT %(limit)s FOR NO KEY UPDATE;
+
+-- name: chunks_to_write
+SELECT id, document_id, heading, content FROM agno.chunk WHERE document_id = ANY(%(document_ids)s) ORDER BY document_id, live, position;
+
+-- name: write_words
+UPDATE agno.chunk c SET words = n.words, weight = n.weight
+FROM unnest(%(ids)s::bigint[], %(words)s::text[], %(weights)s::real[]) AS n (id, words, weight) WHERE c.id = n.id;
+
+-- name: words_written
+UPDATE agno.knowledge SET words_version = %(version)s, version = version + 1 WHERE id = %(knowledge_id)s;
+
 -- name: count_words
 SELECT agno.count_words(%(knowledge_id)s::int);
 

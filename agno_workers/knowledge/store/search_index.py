@@ -10,6 +10,8 @@ import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from time import monotonic, sleep
 
 import msgspec
@@ -18,6 +20,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from agno_workers.database.pool import Connection, Pool, Row, execute, statements
 from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.knowledge.quality import weights
+from agno_workers.knowledge.words import VERSION, words
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,8 @@ PGVECTOR = (0, 8, 0)
 """The first version with iterative scans, which filters need."""
 _MAX_DIMENSIONS = 4000
 """Limit of halfvec in HNSW; longer vectors have no index."""
+_DOCUMENTS = 100
+"""Documents whose words are written in one transaction."""
 _LOCKS = 0x61676E6F
 """The first key of the advisory locks, `agno`; the second is the id of the knowledge base."""
 
@@ -58,12 +64,14 @@ class SearchIndex:
         self._own_partition = own_partition
 
     def refresh_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
-        """Count the words again, and create the partitions and indexes of large embedding spaces. Returns what was done.
+        """Write the words that an earlier version wrote, count the words again, and create the partitions and indexes of large embedding spaces. Returns what was done.
 
         Raises Taken if another process holds the lock for `wait_s` (default: the time limit of a build).
         """
         with self._alone(knowledge_id, wait_s) as connection:
             done = []
+            if _write_words(connection, knowledge_id):
+                done.append("new words")
             if execute(connection, _SQL["words_are_stale"], {"knowledge_id": knowledge_id}):
                 execute(connection, _SQL["count_words"], {"knowledge_id": knowledge_id})
                 done.append("words")
@@ -188,6 +196,31 @@ def require_pgvector(connection: Connection) -> str:
 def installed_pgvector(connection: Connection) -> str | None:
     rows = execute(connection, _SQL["pgvector"])
     return rows[0]["version"] if rows else None
+
+
+def _write_words(connection: Connection, knowledge_id: int) -> bool:
+    """Write the words and weights of all chunks again, unless this version wrote them. Returns whether it did. Safe to repeat."""
+    (row,) = execute(connection, _SQL["words_version"], {"knowledge_id": knowledge_id})
+    if row["version"] >= VERSION:
+        return False
+    after = ""
+    while True:
+        with connection.transaction():
+            asked = {"knowledge_id": knowledge_id, "after": after, "limit": _DOCUMENTS}
+            documents = execute(connection, _SQL["documents_to_write"], asked)
+            ids = [each["id"] for each in documents]
+            chunks = execute(connection, _SQL["chunks_to_write"], {"document_ids": ids})
+            if not documents:
+                execute(connection, _SQL["words_written"], {"knowledge_id": knowledge_id, "version": VERSION})
+                return True
+            after = documents[-1]["uri"]
+            by_document = groupby(chunks, key=itemgetter("document_id"))
+            written = {
+                "ids": [each["id"] for each in chunks],
+                "words": [words(f"{each['heading']}\n{each['content']}") for each in chunks],
+                "weights": [w for _, own in by_document for w in weights([each["content"] for each in own])],
+            }
+            execute(connection, _SQL["write_words"], written)
 
 
 def _spaces(connection: Connection, knowledge_id: int, *, retired: bool = False) -> list[Row]:

@@ -9,6 +9,7 @@ import msgspec
 
 from agno_workers.database.pool import Pool, statements
 from agno_workers.knowledge.types import NEAR_BANDS, EmbeddingSpaceStatus
+from agno_workers.knowledge.words import VERSION
 
 _SQL = statements("knowledge/store/stats")
 
@@ -27,12 +28,32 @@ class Base(msgspec.Struct, frozen=True):
     """Notes that wait for a review."""
     gaps: int
     version: int
+    words_version: int
+    """The version that wrote the words for keyword search; see knowledge/words.py."""
     created_at: datetime
     options: dict[str, Any] = {}
     model: str | None = None
     """The model that is searched. None: keyword search only."""
     dimensions: int = 0
     updated_at: datetime | None = None
+    refused: str | None = None
+    """The reason of the model for a chunk without a vector."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what searches lack while no ingestion is open, a sentence each, with the next move."""
+        if self.open:
+            return []
+        again = f"`agno-workers knowledge reindex {self.name}`"
+        found = []
+        if self.model and (missing := self.chunks - self.vectors) > 0:
+            why = f" ({self.refused})" if self.refused else ""
+            found.append(
+                f"{missing:,} of {self.chunks:,} chunks have no vector of {self.model}{why}, so only keyword search finds them: {again} tries again."
+            )
+        if self.chunks and self.words_version < VERSION:
+            found.append(f"An earlier version wrote the words for keyword search: {again} writes them again.")
+        return found
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -8,6 +8,9 @@ SELECT k.name, k.options, k.version, k.created_at, s.model, coalesce(s.dimension
        (SELECT count(*) FROM agno.ingestion i JOIN agno.run r ON r.id = i.run_id WHERE i.knowledge_id = k.id AND r.ended_at IS NULL) AS open,
        (SELECT count(*) FROM agno.review v WHERE v.knowledge_id = k.id AND v.status = 'waiting') AS notes,
        (SELECT count(*) FROM agno.gap g WHERE g.knowledge_id = k.id) AS gaps,
+       (SELECT c.refused FROM agno.chunk c WHERE c.knowledge_id = k.id AND c.refused IS NOT NULL AND NOT EXISTS (
+           SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id) LIMIT 1) AS refused,
+       k.words_version,
        (SELECT max(d.updated_at) FROM agno.document d WHERE d.knowledge_id = k.id) AS updated_at
 FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id
 WHERE %(name)s::text IS NULL OR k.name = %(name)s ORDER BY k.name;

@@ -27,6 +27,9 @@ from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Pool, statements
 from agno_workers.database.tables import SCHEMA, metadata
 from agno_workers.errors import Unavailable
+from agno_workers.knowledge.store.search import Search
+from agno_workers.knowledge.store.search_index import SearchIndex
+from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from agno_workers.local import LocalServers
 from tests.database import FEW, SQL_FILES, RunDatabase, said
@@ -99,7 +102,6 @@ def test_migrations_create_the_tables_of_sqlalchemy(
     assert found
 
 
-@pytest.mark.filterwarnings("ignore:Computed default on chunk.tsv")
 def test_alembic_finds_nothing_to_migrate(db_url: str) -> None:
     def ours(name: str | None, kind: str, _parents: Any) -> bool:
         if kind == "schema":
@@ -197,16 +199,52 @@ def test_functions_are_written_again_when_they_change(new_database: NewDatabase)
     assert functions.database_problems(url) == []
 
 
+def make_first_schema(connection: psycopg.Connection) -> None:
+    connection.execute("""
+        CREATE SCHEMA agno;
+        CREATE TABLE agno.alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY);
+        INSERT INTO agno.alembic_version VALUES ('0001')""")
+    for first in (VERSIONS / "0001_tables.sql", ROOT / "tests/fixtures/functions_0001.sql"):
+        connection.execute(first.read_bytes())
+
+
+def test_chunks_of_the_first_schema_are_found_under_the_newest(new_database: NewDatabase) -> None:
+    """Old workers write chunks before and after the migration; the next refresh of the index writes their words again."""
+    chunk = """
+        INSERT INTO agno.chunk (knowledge_id, document_id, version, position, live, hash, content, start_at, end_at, tokens, language)
+        SELECT knowledge_id, id, 1, %s, true, '', %s, 0, 1, 1, 'english' FROM agno.document"""
+    url = new_database()
+    with psycopg.connect(url, autocommit=True) as old:
+        make_first_schema(old)
+        old.execute("""
+            INSERT INTO agno.knowledge (name) VALUES ('docs');
+            INSERT INTO agno.document (knowledge_id, uri, version) SELECT id, 'a', 1 FROM agno.knowledge""")
+        old.execute(chunk, (0, "JIRA-5678 leaks"))
+        migrate.upgrade(url)
+        old.execute(chunk, (1, "JIRA-5679 leaks"))
+    pool = Pool(url, size=2, timeout_s=10, statement_timeout_s=30)
+    try:
+        stats = KnowledgeStats(pool)
+        docs = stats.searched("docs")
+        assert docs is not None
+
+        def found(query: str) -> int:
+            return len(Search(pool).search(docs.id, query, search_type="keyword"))
+
+        assert (found("leaking"), found("5678"), found("5679")) == (2, 0, 0)
+        assert "An earlier version wrote the words" in stats.bases()[0].problems[0]
+        SearchIndex(pool).refresh_index(docs.id)
+        assert (found("leaking"), found("5678"), found("5679")) == (2, 1, 1)
+        assert stats.bases()[0].problems == []
+    finally:
+        pool.close()
+
+
 def test_runs_of_the_first_schema_continue_under_the_newest(new_database: NewDatabase) -> None:
     """A deploy migrates the database while runs of the old code are open; new workers execute them."""
     url = new_database()
     with psycopg.connect(url, autocommit=True) as old:
-        old.execute("""
-            CREATE SCHEMA agno;
-            CREATE TABLE agno.alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY);
-            INSERT INTO agno.alembic_version VALUES ('0001')""")
-        for first in (VERSIONS / "0001_tables.sql", ROOT / "tests/fixtures/functions_0001.sql"):
-            old.execute(first.read_bytes())
+        make_first_schema(old)
         for agent in ("sent", "under way"):
             old.execute("SELECT agno.submit(%s, 'hi', allow_unknown => true)", (agent,))
         old.execute("""
@@ -234,7 +272,9 @@ def test_migrations_only_add() -> None:
     for path in later:
         text = path.read_text()
         assert not re.findall(
-            r"DROP (?:TABLE|COLUMN)|RENAME|ALTER COLUMN|SET NOT NULL", text, re.IGNORECASE
+            r"DROP (?:TABLE|COLUMN)|RENAME|ALTER COLUMN|SET NOT NULL",
+            text,
+            re.IGNORECASE,
         ), path
         columns = re.findall(r"ADD COLUMN[^,;]*NOT NULL[^,;]*", text, re.IGNORECASE)
         assert all("DEFAULT" in column for column in columns), path

@@ -47,6 +47,23 @@ def test_near_duplicates_of_a_better_result_are_dropped_on_request(base: Base, s
     assert base.found("red cat", EAST, search_type=search_type, near_duplicates=False) == [*best, *other]
 
 
+# Lists of links.
+
+
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_listing_counts_less_than_a_text(base: Base, search_type: Any) -> None:
+    (listing,), (text,) = base.add(("red cat", EAST)), base.add(("the cat is red and sleeps", NORTH_EAST))
+    assert base.found("red cat", EAST, search_type=search_type) == [listing, text]
+    base.sql("UPDATE agno.chunk SET weight = 0.4 WHERE id = %s", listing)
+    base.sql("UPDATE agno.knowledge SET version = version + 1")
+    first, last = base.search.search(base.id, "red cat", EAST, search_type=search_type)
+    assert (first.chunk_id, last.chunk_id) == (text, listing)
+    assert "weight" not in first.scores
+    assert last.scores["weight"] == pytest.approx(0.4)
+    if search_type == "vector":
+        assert last.scores["vector"] == pytest.approx(1, abs=1e-3), "gaps compare the cosine itself"
+
+
 # By words.
 
 
@@ -104,6 +121,16 @@ def test_very_common_words_score_but_are_not_looked_up(base: Base) -> None:
     )  # fmt: skip
     assert [hit.chunk_id for hit in found.hits] == target
     assert (found.how["words"], found.how["looked_up"]) == (2, 1)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_word_that_no_chunk_has_does_not_replace_a_common_one(base: Base, is_counted: bool) -> None:
+    houses = [base.add(f"house number{number}")[0] for number in range(30)]
+    if is_counted:
+        base.sql("SELECT agno.count_words(%s)", base.id)
+    asked = {"text": "unheard-of house", "search_type": "keyword", "max_results": 50}
+    found = base.search.find(base.id, None, None, Effort(words_budget=5), asked)
+    assert {hit.chunk_id for hit in found.hits} == set(houses)
 
 
 # By meaning.
