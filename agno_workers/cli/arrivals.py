@@ -58,8 +58,8 @@ class Arrivals:
 def share(progress: Progress) -> float:
     """Return the finished share, 0 to 1: reading counts for one half, vectors for the other."""
     read = progress.settled / progress.total if progress.total else float(progress.scanned)
-    vectors = progress.embedded + progress.to_embed
-    embedded = progress.embedded / vectors if vectors else read
+    vectors = progress.embedded + progress.to_embed + progress.refused
+    embedded = (progress.embedded + progress.refused) / vectors if vectors else read
     return min(1.0, (read + embedded) / 2)
 
 
@@ -73,7 +73,7 @@ def counted(progress: Progress) -> str:
         "removed": progress.removed,
     }
     details = ", ".join(f"{many:,} {what}" for what, many in others.items() if many)
-    vectors = progress.embedded + progress.to_embed
+    vectors = progress.embedded + progress.to_embed + progress.refused
     embedded = f", {progress.embedded:,} of {vectors:,} vectors" if vectors else ""
     return f"{progress.settled:,} of {total} documents{f' ({details})' if details else ''}, {progress.chunks:,} chunks{embedded}"
 

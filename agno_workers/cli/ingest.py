@@ -74,7 +74,8 @@ def ingest(
 ) -> None:
     """Ingest documents into a knowledge base. Repeating it reads only what changed.
 
-    Exits 0 if all documents are stored, 1 if some failed, 2 if it could not start. Ctrl-C stops the display, not the ingestion.
+    Exits 0 if all documents are stored with their vectors, 1 if some failed, 2 if it could not start. Ctrl-C stops the display, not the
+    ingestion.
     """
     brought, more = (
         given([_described(each) for each in sources]),
@@ -110,7 +111,7 @@ def _described(source: str) -> str | dict[str, Any]:
 
 
 def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> None:
-    """Show the progress until the end. Exits 1 if a document failed; raises the error of a failed ingestion."""
+    """Show the progress until the end. Exits 1 if a document failed or a chunk has no vector; raises the error of a failed ingestion."""
     console = screen.console(stderr=json)
     try:
         ended = _watch(here, job, console)
@@ -120,15 +121,20 @@ def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> No
             err=True,
         )
         raise typer.Exit(130) from None
-    failures = job.failures(_LISTED) if ended.failed else []
+    failures = job.failures(_LISTED) if _lacking(ended) else []
     if json:
         typer.echo(screen.as_json({**screen.plain(ended), "failures": failures}))
     else:
         _say_end(console, job, ended, failures)
-    if (error := job.run.error) is not None:
+    if (error := job.run.error) is not None and job.run.reason != "no_vectors":
         raise AgnoError.from_json(error)
-    if ended.failed:
+    if _lacking(ended):
         raise typer.Exit(1)
+
+
+def _lacking(progress: Progress) -> int:
+    """Return the number of documents and vectors that could not be made."""
+    return progress.failed + progress.refused
 
 
 def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progress:
@@ -139,7 +145,7 @@ def _watch(here: KnowledgeCommands, job: Ingestion, console: Console) -> Progres
             progress, now = job.progress(), time.monotonic()
             arrivals.look(progress, now)
             shown.show(
-                progress, rate(arrivals, progress), job.failures(_SHOWN) if progress.failed else [], now
+                progress, rate(arrivals, progress), job.failures(_SHOWN) if _lacking(progress) else [], now
             )
             if RunStatus(progress.status).is_terminal:
                 return progress
@@ -185,7 +191,7 @@ class _Bar:
         )  # ends its line
         head = Text.assemble((progress.knowledge, "bold"), f"  {share(progress):.0%}  ", (speed, "cyan"))
         said = Text(counted(progress) if progress.scanned or progress.total else "looking for documents")
-        self._live.update(Group(head, bar, said, *_reasons(failures, progress.failed, width)))
+        self._live.update(Group(head, bar, said, *_reasons(failures, _lacking(progress), width)))
 
 
 class _Lines:
@@ -215,9 +221,12 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
         ),
         soft_wrap=True,
     )  # fmt: skip
-    for line in _reasons(failures, ended.failed):
+    if ended.refused:
+        text = f"{screen.count(ended.refused, 'chunk')} without a vector, which only keyword search finds:"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
+    for line in _reasons(failures, _lacking(ended)):
         console.print(line, soft_wrap=True)
-    if ended.failed:
+    if _lacking(ended):
         again = f"Retry the failed ones: agno-workers knowledge retry {job.id}"
         console.print(again, style="dim", markup=False, soft_wrap=True)
 

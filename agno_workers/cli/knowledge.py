@@ -45,7 +45,9 @@ def ls(json: bool = _AS_JSON) -> None:
 
 
 def _row(base: Base, now: datetime) -> tuple[str | Text, ...]:
-    state = Text(f"{base.open} ingestion(s)", "cyan") if base.open else Text("idle", "dim")
+    state = Text("incomplete", "yellow") if base.problems else Text("idle", "dim")
+    if base.open:
+        state = Text(f"{base.open} ingestion(s)", "cyan")
     changed = f"{screen.age(base.updated_at, now)} ago" if base.updated_at else "never"
     return (
         base.name,
@@ -89,7 +91,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
         ]
         console.print()
         console.print(screen.table(console.width, columns, rows, right=("age", "documents")))
-    for sentence in _waits(base):
+    for sentence in [*base.problems, *_waits(base)]:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
 
 
@@ -163,7 +165,7 @@ def reindex(
 
 @app.command()
 def watch(run_id: str = _RUN, json: bool = _AS_JSON) -> None:
-    """Show the progress of an ingestion until its end. Exits 1 if documents failed."""
+    """Show the progress of an ingestion until its end. Exits 1 if documents or vectors failed."""
     with knowledge_commands.opened() as here:
         job = here.ingestion(run_id)
         job.progress()  # raises RunNotFound before drawing

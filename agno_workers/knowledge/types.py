@@ -353,6 +353,8 @@ class Progress(msgspec.Struct, frozen=True):
     bytes: int
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    refused: int = 0
+    """Chunks that stay without a vector, because the model refused them: only keyword search finds them."""
 
     @property
     def settled(self) -> int:

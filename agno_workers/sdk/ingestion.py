@@ -57,7 +57,8 @@ class Ingestion(RunControl):
         return self._database.knowledge.failures(self.id, limit)
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait for the end, at most `timeout` seconds. Failed documents are not an error: `failed` counts them.
+        """Wait for the end, at most `timeout` seconds. Failed documents are not an error: `failed` counts them, and
+        `refused` the chunks without a vector. An ingestion that could make no vector fails.
 
         Raises RunFailed or RunCancelled if it did not complete, WaitTimeout (it continues), RunNotFound.
         """

@@ -15,9 +15,10 @@ from celery import chord
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from tests import invariants
-from tests.acceptance.terminal import StartProgram, Type, programs
+from tests.acceptance.terminal import StartProgram, Type, Typed, programs
 from tests.agents import echo, handbook
 from tests.conftest import StartWorker, Worker
+from tests.fakes import embeddings
 from tests.fakes.documents import picture
 from tests.fakes.provider import running
 
@@ -205,6 +206,62 @@ def test_what_can_not_be_read_is_told_with_its_reason_and_the_rest_is_in(
     )
     again = type_("knowledge", "retry", run_id, "--wait", "--json")
     assert again.json["total"] == 1
+
+
+def test_ingestion_without_vectors_reports_them_everywhere(
+    type_: Type, librarian: Worker, folder: Path
+) -> None:
+    for path in folder.iterdir():
+        path.write_text(f"{path.name} is about leases. fault:400")
+    with embeddings.running() as provider:
+        asked = ("ingest", str(folder), "-k", "docs", "--wait", "--embedder", f"compatible:{provider.url}/v1#any@384")  # fmt: skip
+        none = type_(*asked)
+        assert none.status == 1
+        assert re.search(r"^docs failed in .*: 2 of 2 documents, 2 chunks, 0 of 2 vectors$", none.out, re.MULTILINE)  # fmt: skip
+        assert "2 chunks without a vector, which only keyword search finds:" in none.out
+        assert len(re.findall(r"✗ file://\S+\.md: chunk 0: .*You asked for a 400", none.out)) == 2
+        said = "2 of 2 chunks have no vector of compatible"
+        assert said in " ".join(type_("knowledge", "show", "docs").out.split())
+        assert re.search(r"^docs .* incomplete ", type_("knowledge", "ls").out, re.MULTILINE)
+        (finding,) = (each for each in type_("doctor", "--json").json if each["about"] == "knowledge")
+        assert (finding["level"], said in finding["text"]) == ("warn", True)
+
+        (folder / "leases.md").write_text(LEASES)
+        some = type_(*asked, "--json")
+        assert (some.status, some.json["status"], some.json["refused"]) == (1, "done", 1)
+        assert [each["type"] for each in some.json["failures"]] == ["no_vector"]
+
+
+def test_sources_use_only_what_the_settings_of_the_worker_name(
+    type_: Type, start_worker: StartWorker, folder: Path
+) -> None:
+    (folder / "link.md").symlink_to("/etc/hostname")
+    none = dict.fromkeys(
+        (f"AGNO_KNOWLEDGE__SOURCE_{each}" for each in ("VARIABLES", "DATABASES", "OBJECTS")), ""
+    )
+    start_worker(
+        queues="knowledge", pool="prefork", concurrency=1, **none, AGNO_KNOWLEDGE__SOURCE_ROOTS=str(folder)
+    )
+
+    def ingest(source: object) -> Typed:
+        given = source if isinstance(source, str) else json.dumps(source)
+        return type_("ingest", given, "-k", "docs", "--embedder", "hash:384", "--wait")
+
+    allowed = ingest({"path": str(folder), "follow_links": True})
+    assert (allowed.status, "3 of 3 documents (1 failed)" in allowed.out) == (1, True)
+    assert re.search(r"link\.md.* lies outside of the folders", allowed.out)
+    api = {"api": "https://api.example.com/", "id": "id", "text": "x", "headers_env": {"X-Key": "HOME"}}
+    query = {"database": "PATH", "query": "SELECT 1", "id": "id", "text": "x"}
+    for source, setting in {
+        "/etc/hostname": "source_roots",
+        f"file://{folder}{'/..' * 20}/etc/hostname": "source_roots",
+        json.dumps(api): "source_variables",
+        json.dumps(query): "source_databases",
+        "s3://library/": "source_objects",
+    }.items():
+        refused = ingest(source)
+        assert refused.status == 2
+        assert f"knowledge.{setting} (AGNO_KNOWLEDGE__{setting.upper()})" in refused.err
 
 
 def test_a_new_model_takes_over_when_all_its_vectors_are_there(

@@ -53,6 +53,7 @@ SELECT run.id::text AS run_id, knowledge.name AS knowledge, run.status, ingestio
        coalesce(sum(c.duplicates), 0)::bigint AS duplicates, coalesce(sum(c.failed), 0)::bigint AS failed,
        coalesce(sum(c.removed), 0)::bigint AS removed, coalesce(sum(c.chunks), 0)::bigint AS chunks,
        coalesce(sum(c.embedded), 0)::bigint AS embedded, coalesce(sum(c.to_embed), 0)::bigint AS to_embed,
+       (SELECT count(*) FROM agno.refused_chunks(ingestion.run_id)) AS refused,
        coalesce(sum(c.tokens), 0)::bigint AS tokens, coalesce(sum(c.bytes), 0)::bigint AS bytes
 FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
 LEFT JOIN agno.ingest_count c ON c.run_id = ingestion.run_id
@@ -64,8 +65,7 @@ SELECT uri, attempts, error->>'type' AS type, error->>'message' AS message, posi
 WHERE run_id = %(run_id)s AND status = 'failed'
 UNION
 SELECT document.uri, 1, 'no_vector', format('chunk %%s: %%s', chunk.position, chunk.refused), chunk.position
-FROM agno.step JOIN agno.chunk ON chunk.id IN (SELECT jsonb_array_elements_text(step.call->'chunks')::bigint) JOIN agno.document ON document.id = chunk.document_id
-WHERE step.run_id = %(run_id)s AND step.kind = 'embed' AND step.status = 'dead' AND chunk.refused IS NOT NULL
+FROM agno.refused_chunks(%(run_id)s) AS chunk JOIN agno.document ON document.id = chunk.document_id
 ORDER BY position LIMIT %(limit)s;
 
 -- name: ingestion

@@ -227,7 +227,9 @@ class DocumentWriter:
         if kept := [chunk_id for each in self.documents for chunk_id, _ in each.kept]:
             lacking = self._ask("lacking", chunk_ids=kept)
             self.missing += [
-                MissingVector(row["embedding_space_id"], row["id"], row["tokens"]) for row in lacking
+                MissingVector(row["embedding_space_id"], row["id"], row["tokens"])
+                for row in lacking
+                if not row["is_refused"]
             ]
             self.copied += len(kept) * len(self.spaces) - len(lacking)
 

@@ -327,7 +327,7 @@ class Ingest:
                     self._ask(connection, "raise_version", claim, more=-row["less"])
 
     def finish_finalize(self, claim: WorkClaim) -> CommitResult:
-        """End an ingestion, or schedule embed steps first if vectors are missing."""
+        """End an ingestion, or schedule embed steps first if vectors are missing. It fails if it could make none."""
         rounds = int((claim.call or {}).get("rounds", 0))
         with self._end(claim, alone=True) as (connection, step):
             if step is None:
@@ -338,6 +338,8 @@ class Ingest:
             if missing:
                 self._write_embeds(connection, claim, step, missing)
                 self._count(connection, claim, Count(to_embed=len(missing)))
+            elif made_none := self._ask(connection, "no_vectors", claim):
+                self._end_run(connection, claim, _without_vectors(claim, made_none[0]))
             else:
                 self._end_run(connection, claim, {"status": "done", "reason": "end"})
         return self._committed(claim) if missing else _over(claim)
@@ -432,8 +434,9 @@ class Ingest:
         first = claim.kind is StepKind.SCAN
         if not (everything and first):
             (row,) = self._ask(connection, "clear_vectors_missing", claim)
-            if not row["wanted"]:
+            if not (row["all"] or row["some"]):
                 return []
+            everything = row["all"]
         rows = self._ask(connection, "missing_vectors", claim, refused=everything and first)
         return [MissingVector(row["embedding_space_id"], row["id"], row["tokens"]) for row in rows]
 
@@ -495,6 +498,18 @@ def _over(claim: WorkClaim | ExhaustedStep) -> CommitResult:
     """Return the result of a run that ended, with its canvas continuation."""
     canvas = claim.canvas if isinstance(claim, WorkClaim) else None
     return CommitResult(True, continues=(claim.run_id, canvas.get("group_id")) if canvas else None)
+
+
+def _without_vectors(claim: WorkClaim, row: Row) -> dict[str, Any]:
+    """Return the end of an ingestion that could make no vector."""
+    chunks = "its only chunk" if row["refused"] == 1 else f"any of its {row['refused']:,} chunks"
+    text = f"no vector could be made for {chunks}, so only keyword search finds them: {row['reason']}"
+    error = {
+        "type": "no_vectors",
+        "message": text,
+        "ids": {"knowledge": claim.knowledge, "run_id": claim.run_id},
+    }
+    return {"status": "failed", "reason": "no_vectors", "error": error}
 
 
 def _ended(

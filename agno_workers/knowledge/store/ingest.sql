@@ -59,9 +59,10 @@ UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s,
 WHERE run_id = %(run_id)s;
 
 -- name: clear_vectors_missing
--- Return true when vectors may be missing, since an ingestion ended early, or an embedding space is building.
+-- Return true when vectors may be missing, since an ingestion ended early or made none (`all`: then also those that the model
+-- refused, as the reason may be gone), or an embedding space is building.
 WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
-SELECT EXISTS (SELECT FROM taken) OR EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS wanted;
+SELECT EXISTS (SELECT FROM taken) AS all, EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS some;
 
 -- name: missing_vectors
 -- Chunks without a vector, except those of other open ingestions. `refused` includes chunks that the model rejected.
@@ -154,9 +155,9 @@ JOIN unnest(%(chunk_ids)s::bigint[], %(hashes)s::bytea[]) AS new (id, hash) ON n
 RETURNING embedding_space_id, chunk_id;
 
 -- name: lacking
--- Unchanged chunks without a vector, from an interrupted ingestion.
-SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
-WHERE c.id = ANY(%(chunk_ids)s) AND c.refused IS NULL
+-- Unchanged chunks without a vector, from an interrupted ingestion, or since the model refused them.
+SELECT s.id AS embedding_space_id, c.id, c.tokens, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
+WHERE c.id = ANY(%(chunk_ids)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id);
 
 -- name: open_embedding_spaces
@@ -263,9 +264,11 @@ gone AS (DELETE FROM agno.document WHERE id = ANY(%(document_ids)s) RETURNING id
 SELECT (SELECT count(*) FROM gone) AS documents, (SELECT chunks FROM live) AS chunks;
 
 -- name: switch_embedding_space
--- Search the embedding space that was built, if it is complete.
+-- Search the embedding space that was built, if it is complete, and its model did not refuse everything.
 WITH built AS (
     SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND s.status = 'building'
+      AND (EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id)
+           OR NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id))
       AND NOT EXISTS (SELECT FROM agno.chunk c WHERE c.knowledge_id = s.knowledge_id AND c.refused IS NULL
                       AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id))
     ORDER BY s.id DESC LIMIT 1
@@ -275,6 +278,16 @@ spaces AS (
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
 )
 UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+
+-- name: no_vectors
+-- The number of chunks that the model refused and a reason, if the ingestion made no vector, and no document that it listed has one.
+SELECT count(*) AS refused, min(c.refused) AS reason FROM agno.refused_chunks(%(run_id)s) c
+WHERE EXISTS (SELECT FROM agno.step s WHERE s.run_id = %(run_id)s AND s.kind = 'embed' AND s.status = 'dead')
+  AND NOT EXISTS (SELECT FROM agno.ingest_count n WHERE n.run_id = %(run_id)s AND n.embedded > 0)
+  AND NOT EXISTS (
+      SELECT FROM agno.source s JOIN agno.chunk o ON o.document_id = s.document_id JOIN agno.chunk_embedding e ON e.chunk_id = o.id
+      JOIN agno.knowledge k ON k.id = o.knowledge_id AND k.embedding_space_id = e.embedding_space_id WHERE s.run_id = %(run_id)s)
+HAVING count(*) > 0;
 
 -- name: has_changed
 -- Return true when the ingestion changed anything that a search can see, or an earlier version wrote the words of the chunks.

@@ -24,7 +24,7 @@ from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import NEAR_BANDS, Chunking
 from tests import invariants
 from tests.database import RunDatabase
-from tests.ingesting import Later, Shelf
+from tests.ingesting import Counted, Later, Shelf
 
 SMALL = IngestLimits(ingest_window=2, embed_window=1, batch_documents=2, embed_texts=3, publish_after_s=0.0)
 
@@ -340,6 +340,65 @@ def test_rejected_text_stays_without_a_vector(small: Shelf) -> None:
     small.carry(again)
     small.finish(again.run_id)
     assert small.without_vector() == 0
+
+
+def test_ingestion_without_a_single_vector_fails_and_the_next_one_makes_them(small: Shelf) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
+    small.embedder.refuses = lambda _: ModelRejected("bad request", status=400)
+    for documents in (3, 0):  # also when it is repeated with unchanged documents
+        send = small.submit("")
+        small.carry(send)
+        small.finish(send.run_id)
+        run, progress = small.db.queries.run(send.run_id), small.knowledges.progress(send.run_id)
+        assert (run.status, run.reason) == ("failed", "no_vectors")
+        assert run.error is not None
+        assert "any of its 6 chunks" in run.error["message"]
+        assert "bad request" in run.error["message"]
+        assert (progress.documents, progress.embedded, progress.refused) == (documents, 0, 6)
+        assert len(small.knowledges.failures(send.run_id)) == 6
+    (base,) = KnowledgeStats(small.db.pool).bases()
+    assert "6 of 6 chunks have no vector of counted:8 (bad request)" in base.problems[0]
+    small.embedder.refuses = lambda _: None
+    mended = small.run()
+    assert mended == mended | {"embedded": 6, "refused": 0, "unchanged": 3}
+    assert (small.without_vector(), KnowledgeStats(small.db.pool).bases()[0].problems) == (0, [])
+
+
+def test_chunks_without_a_vector_are_counted_each_time(small: Shelf) -> None:
+    small.books = {"a": "1\n\nbad\n\n2", "b": "3"}
+    small.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
+    first = small.run()
+    assert (first["embedded"], first["refused"]) == (3, 1)
+    again = small.run()
+    assert (again["unchanged"], again["embedded"], again["refused"]) == (2, 0, 1)
+    small.books["a"] = "1\n\nbad\n\n4"
+    edited = small.run()
+    assert (edited["embedded"], edited["refused"]) == (2, 1)
+
+
+def test_model_that_refuses_every_chunk_does_not_replace_the_searched_one(small: Shelf) -> None:
+    small.books = {"a": "1\n\n2"}
+    small.run()
+    before = small.knowledges.get("docs").embedding_space_id
+    small.embedder = Counted(4)
+    small.embedder.refuses = lambda _: ModelRejected("no such dimensions", status=400)
+    send = small.knowledges.reindex("docs").send
+    assert send is not None
+    small.carry(send)
+    small.finish(send.run_id)
+    assert small.db.queries.run(send.run_id).reason == "no_vectors"
+    assert small.knowledges.get("docs").embedding_space_id == before
+
+
+def test_vectors_that_a_cancelled_ingestion_left_out_are_reported(small: Shelf) -> None:
+    small.books = {"a": "1\n\n2"}
+    send = small.submit("")
+    (ingest,) = small.take(send).sends
+    assert small.take(ingest).sends
+    stats = KnowledgeStats(small.db.pool)
+    assert stats.bases()[0].problems == [], "an open ingestion makes them"
+    small.db.journal.cancel(send.run_id)
+    assert "2 of 2 chunks have no vector" in stats.bases()[0].problems[0]
 
 
 def test_edit_with_a_rejected_text_is_searchable(small: Shelf) -> None:

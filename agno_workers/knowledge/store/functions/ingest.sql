@@ -11,6 +11,18 @@ BEGIN
     END IF;
 END $$;
 
+-- Return the chunks that stay without a vector: those of the documents that an ingestion listed, and those that its own embed steps
+-- tried, also for another model.
+CREATE OR REPLACE FUNCTION agno.refused_chunks(ingestion uuid) RETURNS SETOF agno.chunk LANGUAGE sql STABLE AS $$
+    SELECT c.* FROM agno.ingestion i JOIN agno.knowledge k ON k.id = i.knowledge_id
+    JOIN agno.chunk c ON c.knowledge_id = k.id AND c.refused IS NOT NULL
+    WHERE i.run_id = ingestion AND (
+        c.id IN (SELECT jsonb_array_elements_text(s.call->'chunks')::bigint FROM agno.step s
+                 WHERE s.run_id = ingestion AND s.kind = 'embed' AND s.status = 'dead')
+        OR c.document_id IN (SELECT s.document_id FROM agno.source s WHERE s.run_id = ingestion)
+           AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id));
+$$;
+
 -- Sum an ingestion up when its run ends: the tokens of all its steps, the counts as its content, and, where it did not come to its end,
 -- a mark that vectors may be missing.
 CREATE OR REPLACE FUNCTION agno.ingestion_ends() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -26,7 +38,7 @@ BEGIN
         INTO total FROM agno.ingest_count WHERE run_id = NEW.id;
     NEW.input_tokens := NEW.input_tokens + total.tokens;
     IF NEW.status = 'done' THEN
-        NEW.content := to_jsonb(total) || jsonb_build_object('seconds',
+        NEW.content := to_jsonb(total) || jsonb_build_object('refused', (SELECT count(*) FROM agno.refused_chunks(NEW.id)), 'seconds',
             round(extract(epoch FROM clock_timestamp() - coalesce(NEW.started_at, NEW.created_at)), 3));
     ELSE
         UPDATE agno.knowledge k SET vectors_missing = true FROM agno.ingestion i WHERE i.run_id = NEW.id AND k.id = i.knowledge_id;
