@@ -4,7 +4,7 @@ DROP INDEX IF EXISTS agno.document_sha256;
 -- Words of chunks come from knowledge/words.py; the trigger chunk_words derives tsv from them. Earlier code goes on: the trigger derives
 -- tsv of its rows from their text, as the expression did. Existing chunks keep their words until the next ingestion into their
 -- knowledge base.
-ALTER TABLE agno.chunk ALTER tsv DROP EXPRESSION IF EXISTS;
+ALTER TABLE agno.chunk ALTER COLUMN tsv DROP EXPRESSION IF EXISTS;
 ALTER TABLE agno.chunk ADD COLUMN words TEXT;
 ALTER TABLE agno.chunk ADD COLUMN weight REAL DEFAULT '1' NOT NULL;
 ALTER TABLE agno.knowledge ADD COLUMN words_version SMALLINT DEFAULT '2' NOT NULL;
