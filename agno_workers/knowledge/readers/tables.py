@@ -13,7 +13,7 @@ _MAX_COLUMNS = 256
 
 
 class Cell(NamedTuple):
-    """A cell of HTML."""
+    """A cell of HTML or a slide."""
 
     text: str
     columns: int = 1
@@ -56,3 +56,29 @@ def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
             if column >= len(line):
                 line += [""] * (column - len(line)) + [above[column][1]]
         yield line[:1] if is_single else line
+
+
+class Area(NamedTuple):
+    """Merged cells of a workbook: their first and last row and column, from 0."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def repeated(rows: Iterable[list[str]], areas: Iterable[Area]) -> Iterator[list[str]]:
+    """Repeat the text of merged cells as `spread` does. A row without other texts, such as a title over the whole width, stays as it is."""
+    waiting = sorted(areas, reverse=True)
+    reaching: list[tuple[Area, str]] = []
+    for number, row in enumerate(rows):
+        reaching = [(area, text) for area, text in reaching if area.bottom >= number]
+        texts = sum(map(bool, row))
+        is_title = texts == 1 and not reaching
+        while waiting and waiting[-1].top <= number:
+            area = waiting.pop()
+            reaching.append((area, row[area.left] if area.left < len(row) else ""))
+        for area, text in reaching if texts and not is_title else ():
+            for column in range(area.left, min(area.right + 1, len(row))):
+                row[column] = row[column] or text
+        yield row
