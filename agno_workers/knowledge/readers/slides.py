@@ -1,28 +1,40 @@
-"""PPTX: for each slide a heading (its title or number), then its texts, lists, tables and notes; `page` is the slide."""
+"""PPTX: for each slide a heading (its title or number), then its texts, lists, tables, descriptions of pictures, and notes; `page` is
+the slide.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import pptx
 from pptx.exc import PackageNotFoundError
+from pptx.oxml.ns import qn
+from pptx.package import Package
+from pptx.parts.presentation import PresentationPart
 
 from agno_workers.knowledge.readers import archive
+from agno_workers.knowledge.readers.equations import EQUATION, equation
+from agno_workers.knowledge.readers.office_xml import alternative_text, walk
 from agno_workers.knowledge.readers.properties import metadata
-from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.readers.tables import Cell, spread, table
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Parsed
+
+_SHAPE, _TABLE, _PARAGRAPH, _PROPERTIES = map(qn, ("p:sp", "a:tbl", "a:p", "p:cNvPr"))
+_WORDS = {qn("a:t"): None, qn("a:br"): "\n"}
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
     """Read the title of the file, or of the first slide."""
     archive.check(content)
     try:
-        presentation = pptx.Presentation(io.BytesIO(content))
+        part = Package.open(io.BytesIO(content)).main_document_part
     except (PackageNotFoundError, KeyError, ValueError, SyntaxError) as error:
         raise Unreadable("unreadable", f"It is a broken PPTX file: {error}") from error
+    if not isinstance(part, PresentationPart):
+        raise Unreadable("unreadable", "It is a broken PPTX file: its main part is not a presentation.")
+    presentation = part.presentation
     slides = list(presentation.slides)
     blocks = tuple(block for number, slide in enumerate(slides, 1) for block in _slide(slide, number))
     properties = presentation.core_properties
@@ -33,43 +45,76 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
 
 
 def _slide(slide: Any, number: int) -> Iterator[Block]:
-    title = slide.shapes.title
-    words = " ".join(title.text_frame.text.split()) if title is not None and title.has_text_frame else ""
-    below = [*_shapes(slide.shapes, title, number), *_notes(slide, number)]
+    tree = slide._element.cSld.spTree
+    title = next(
+        (shape for shape in walk(tree, {_SHAPE, _TABLE}) if _kind(shape) in ("title", "ctrTitle")), None
+    )
+    words = _line(title) if title is not None else ""
+    below = [*_shapes(tree, title, number), *_notes(slide, number)]
     if words or below:
         yield Block("heading", words or f"Slide {number}", level=2 if number > 1 else 1, page=number)
         yield from below
 
 
-def _shapes(shapes: Iterable[Any], title: Any, number: int) -> Iterator[Block]:
-    """Walk shapes and groups without recursion, because groups may be nested very deeply."""
-    waiting = list(shapes)[::-1]
-    while waiting:
-        shape = waiting.pop()
-        if title is not None and shape.shape_id == title.shape_id:
-            continue
-        if hasattr(shape, "shapes"):
-            waiting += list(shape.shapes)[::-1]
-        elif getattr(shape, "has_table", False):
-            # Existing cells only: `row.cells` creates as many as the grid declares.
-            rows = ((cell.text for cell in row.tc_lst) for row in shape.table._tbl.tr_lst)
-            yield from filter(None, [table(rows, page=number)])
-        elif shape.has_text_frame:
-            yield from _texts(shape.text_frame, number)
+def _shapes(tree: Any, title: Any, number: int) -> Iterator[Block]:
+    """Walk the shapes, also those in groups."""
+    for element in walk(tree, {_TABLE}):
+        if element.tag == _TABLE:
+            yield from filter(None, [_table(element, number)])
+        elif element.tag == _SHAPE and element is not title and _kind(element) != "sldNum":
+            yield from _texts(element, number)
+        elif element.tag == _PROPERTIES and (text := alternative_text(element)):
+            yield Block("paragraph", f"Image: {text}", page=number)
 
 
-def _texts(frame: Any, number: int) -> Iterator[Block]:
-    lines = [(paragraph.level, paragraph.text.replace("\v", "\n").strip()) for paragraph in frame.paragraphs]
-    lines = [(level, text) for level, text in lines if text]
+def _kind(shape: Any) -> str | None:
+    """Return the kind of a placeholder: `title`, `sldNum` ...; None for other elements."""
+    found = shape.find(f"{qn('p:nvSpPr')}/{qn('p:nvPr')}/{qn('p:ph')}")
+    return None if found is None else found.get("type", "obj")
+
+
+def _lines(root: Any) -> list[tuple[int, str]]:
+    """Return the levels and the texts of the paragraphs."""
+    lines = []
+    for paragraph in walk(root, {_PARAGRAPH}):
+        if paragraph.tag == _PARAGRAPH and (text := _text(paragraph).strip()):
+            properties = paragraph.find(qn("a:pPr"))
+            level = properties.get("lvl", "0") if properties is not None else "0"
+            lines.append((int(level) if level in set("012345678") else 0, text))
+    return lines
+
+
+def _text(paragraph: Any) -> str:
+    parts: list[str] = []
+    for element in walk(paragraph, {EQUATION}):
+        if element.tag in _WORDS:
+            parts.append(_WORDS[element.tag] or element.text or "")
+        elif element.tag == EQUATION:
+            parts.append(equation(element))
+    return "".join(parts).replace("\v", "\n")
+
+
+def _texts(shape: Any, number: int) -> Iterator[Block]:
+    lines = _lines(shape)
     if len(lines) == 1:
         yield Block("paragraph", lines[0][1], page=number)
     elif lines:
-        yield Block(
-            "list", "\n".join(f"{'  ' * min(level, 8)}- {text}" for level, text in lines), page=number
-        )
+        yield Block("list", "\n".join(f"{'  ' * level}- {text}" for level, text in lines), page=number)
+
+
+def _table(element: Any, number: int) -> Block | None:
+    rows = (
+        [Cell(_line(cell), cell.gridSpan, cell.rowSpan) for cell in row.tc_lst if not cell.is_spanned]
+        for row in element.tr_lst
+    )
+    return table(spread(rows), number)
+
+
+def _line(root: Any) -> str:
+    return " ".join(" ".join(text for _, text in _lines(root)).split())
 
 
 def _notes(slide: Any, number: int) -> Iterator[Block]:
     frame = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
-    if frame is not None and (text := frame.text.replace("\v", "\n").strip()):
+    if frame is not None and (text := "\n".join(text for _, text in _lines(frame._txBody))):
         yield Block("paragraph", text, page=number)
