@@ -1,4 +1,4 @@
-"""PDF: the text of each page in drawing order, split into paragraphs by the gaps between lines.
+"""PDF: the text of each page in drawing order, split into paragraphs by the gaps between lines, with the values of form fields.
 
 Headings are entries of the outline that occur on a page, or, without an outline, lines in clearly larger type.
 """
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import pypdfium2  # type: ignore[import-untyped] # ships no types
 import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # the same
 
+from agno_workers.knowledge.readers.line_ends import CUT, UNSPACED, joined, words
+from agno_workers.knowledge.readers.pdf_fields import fields
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
 from agno_workers.knowledge.types import Block, Parsed
 
@@ -23,7 +25,10 @@ _MAX_OUTLINE = 10_000
 _LARGER = 1.15  # times the body's type size: a heading
 _GAP = 1.35  # times the usual gap: a new paragraph
 _MAX_HEADING_CHARS = 120
-_HYPHEN = "\ufffe"  # pdfium's mark for a word that a line end cut
+_MAX_OFFSET = 50  # a larger difference between a page and the number in a line of text: the number of an invoice, an article ...
+_SPACED = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
+_LINE = re.compile(rf"[^\S\r\n]*(?P<text>[^\r\n{CUT}]+{CUT}?)")
+_NUMBER = re.compile(r"\d{1,9}")
 _BULLET = re.compile(r"[•◦▪‣●–*-]\s+\S")
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 _INFO = {"Author": "author", "Subject": "description", "Keywords": "keywords"}
@@ -36,12 +41,14 @@ class _Line(NamedTuple):
     """Type size of its first character, in points."""
     bottom: float
     """Distance from the bottom of the page, in points."""
+    is_field: bool = False
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
     """Metadata: pages, author, description, keywords, date, and `unread_pages` if some are broken."""
     try:
         document = pypdfium2.PdfDocument(content)
+        document.init_forms()
     except pypdfium2.PdfiumError as error:
         if error.err_code in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
             raise Unreadable(
@@ -57,11 +64,15 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
 def _parsed(document: pypdfium2.PdfDocument) -> Parsed:
     if len(document) > _MAX_PAGES:
         raise Unreadable("too_large", f"It has {len(document):,} pages; the limit is {_MAX_PAGES:,}.")
-    pages, unread = _pages(document)
+    pages, filled, unread = _pages(document)
     metadata = _metadata(document)
     if unread:
         metadata["unread_pages"] = unread[:1000]
-    if not any(pages):
+    if document.get_formtype() == pdfium.FORMTYPE_XFA_FULL and not any(filled):
+        raise Unreadable(
+            "unsupported", "It is an XFA form, whose content is not in its pages: print it to a PDF."
+        )
+    if not any(pages) and not any(filled):
         if len(unread) == len(document):
             raise Unreadable(
                 "unreadable", f"None of its {len(unread):,} pages can be read: it is a broken PDF."
@@ -70,49 +81,75 @@ def _parsed(document: pypdfium2.PdfDocument) -> Parsed:
             "empty",
             f"Its {len(document):,} pages contain no text, perhaps scanned images: run OCR first.",
         )
-    lines = [line for page in _without_running_heads(pages) for line in page]
+    pages = _without_running_heads(pages)
+    lines = [line for page, found in zip(pages, filled, strict=True) for line in _with_fields(page, found)]
     levels = _Outline(document).levels(lines) or _by_type(lines)
     title = (document.get_metadata_value("Title") or "").strip("\0 ") or None
     return Parsed(tuple(_blocks(lines, levels)), title, metadata)
 
 
-def _pages(document: pypdfium2.PdfDocument) -> tuple[list[list[_Line]], list[int]]:
-    """Return the lines of each page, and the numbers of unreadable pages."""
+def _pages(document: pypdfium2.PdfDocument) -> tuple[list[list[_Line]], list[list[_Line]], list[int]]:
+    """Return the lines of each page, its form fields, and the numbers of unreadable pages."""
     pages: list[list[_Line]] = []
+    filled: list[list[_Line]] = []
     unread: list[int] = []
     chars = 0
     for index in range(len(document)):
         try:
             page = document[index]
             try:
-                pages.append(_lines(page.get_textpage(), index + 1))
+                lines = _lines(page.get_textpage(), index + 1)
+                values = [_Line(text, index + 1, 0.0, bottom, True) for text, bottom in fields(page)]
             finally:
                 page.close()
         except pypdfium2.PdfiumError:
             unread.append(index + 1)
             continue
-        chars += sum(len(line.text) for line in pages[-1])
+        pages.append(lines)
+        filled.append(values)
+        chars += sum(len(line.text) for line in (*lines, *values))
         if chars > MAX_CHARS:
             raise too_long(chars)
-    return pages, unread
+    return pages, filled, unread
+
+
+def _with_fields(page: list[_Line], fields: list[_Line]) -> Iterator[_Line]:
+    """Put each field behind the line of text that is nearest to its height."""
+    behind: dict[int, list[_Line]] = {}
+    for field in fields:
+        nearest = min(range(len(page)), key=lambda at: abs(page[at].bottom - field.bottom), default=-1)
+        behind.setdefault(nearest, []).append(field)
+    yield from behind.get(-1, [])
+    for at, line in enumerate(page):
+        yield line
+        yield from behind.get(at, [])
 
 
 def _lines(textpage: pypdfium2.PdfTextPage, number: int) -> list[_Line]:
     lines: list[_Line] = []
     try:
-        start = 0
-        for text in textpage.get_text_range().split("\r\n"):
-            if words := text.replace(_HYPHEN, "").strip():
-                first = pdfium.FPDFText_GetCharIndexFromTextIndex(
-                    textpage, start + len(text) - len(text.lstrip())
-                )
+        for found in _LINE.finditer(textpage.get_text_range()):
+            if text := found["text"].rstrip().replace(CUT, "-"):
+                first = pdfium.FPDFText_GetCharIndexFromTextIndex(textpage, found.start("text"))
                 bottom = textpage.get_charbox(first, loose=True)[1] if first >= 0 else 0.0
                 size = pdfium.FPDFText_GetFontSize(textpage, max(first, 0))
-                lines.append(_Line(words, number, round(size * 2) / 2, bottom))
-            start += len(text) + 2
+                lines.append(_Line(_unspaced(textpage, text, first), number, round(size * 2) / 2, bottom))
     finally:
         textpage.close()
     return lines
+
+
+def _unspaced(textpage: pypdfium2.PdfTextPage, text: str, first: int) -> str:
+    """Remove the blanks that pdfium puts between spaced Chinese or Japanese characters. Wider gaps separate columns."""
+
+    def without(blank: re.Match[str]) -> str:
+        at = first + blank.start()
+        if first < 0 or not pdfium.FPDFText_IsGenerated(textpage, at):
+            return " "
+        gap = textpage.get_charbox(at + 1)[0] - textpage.get_charbox(at - 1)[2]
+        return "" if gap < pdfium.FPDFText_GetFontSize(textpage, at - 1) else " "
+
+    return _SPACED.sub(without, text)
 
 
 def _metadata(document: pypdfium2.PdfDocument) -> dict[str, Any]:
@@ -125,22 +162,50 @@ def _metadata(document: pypdfium2.PdfDocument) -> dict[str, Any]:
     return found
 
 
-def _without_running_heads(pages: list[list[_Line]]) -> Iterator[list[_Line]]:
-    """Remove page headers and footers: first and last lines that many pages share, ignoring numbers, and lone page numbers."""
+def _without_running_heads(pages: list[list[_Line]]) -> list[list[_Line]]:
+    """Remove page headers and footers: first and last lines that many pages share, and page numbers. A number is one of the page if it
+    counts with the pages; others, such as those of a table or an invoice, stay.
+    """
     shared: Counter[str] = Counter()
-    for page in pages:
-        shared.update({_without_numbers(line.text) for line in (*page[:1], *page[-1:])})
+    counting: Counter[tuple[str, int, int]] = Counter()
+    for number, page in enumerate(pages):
+        for line in {line.text: line for line in (*page[:1], *page[-1:])}.values():
+            shared[line.text] += 1
+            counting.update(_counters(line, number))
+    body = _body_size(line for page in pages for line in page)
 
-    def runs(line: _Line) -> bool:
-        key = _without_numbers(line.text)
-        if not key:
-            return len(pages) > 1
-        numbered = key != line.text.strip()
-        return shared[key] >= 3 and (numbered or shared[key] >= len(pages) * 0.3)
+    def runs(page: list[_Line], at: int, number: int) -> bool:
+        line = page[at]
+        is_number = not _without_numbers(line.text)
+        if shared[line.text] >= 3 and not is_number:
+            return shared[line.text] >= len(pages) * 0.3
+        if line.size > body or len(page) == 1:
+            return False
+        if is_number:
+            return any(counting[counter] >= 2 for counter in _counters(line, number))
+        gap = abs(line.bottom - page[1 if at == 0 else -2].bottom)
+        return gap > 2 * line.size and any(
+            counting[counter] >= 3 and 0 <= counter[2] + number <= len(pages) + _MAX_OFFSET
+            for counter in _counters(line, number)
+        )
 
-    for page in pages:
-        kept = page[1:] if page and runs(page[0]) else page
-        yield kept[:-1] if kept and runs(kept[-1]) else kept
+    kept = []
+    for number, page in enumerate(pages):
+        first = 1 if page and runs(page, 0, number) else 0
+        last = len(page) - 1 if len(page) > first and runs(page, -1, number) else len(page)
+        kept.append(page[first:last])
+    return kept
+
+
+def _counters(line: _Line, page: int) -> set[tuple[str, int, int]]:
+    """Return for each number of a line: the text around it, its place, and the difference between it and the page, which is the same
+    on all pages if it is a page number.
+    """
+    found = list(_NUMBER.finditer(line.text[:200]))
+    return {
+        (f"{line.text[: at.start()]}#{_NUMBER.sub('', line.text[at.end() :])}", place, int(at.group()) - page)
+        for place, at in enumerate(found)
+    }
 
 
 def _without_numbers(text: str) -> str:
@@ -165,7 +230,9 @@ class _Outline:
         return {
             place: level
             for place, line in enumerate(lines)
-            if len(line.text) <= _MAX_HEADING_CHARS and (level := self._levels.get(_key(line.text)))
+            if not line.is_field
+            and len(line.text) <= _MAX_HEADING_CHARS
+            and (level := self._levels.get(_key(line.text)))
         }
 
 
@@ -176,10 +243,7 @@ def _key(text: str) -> str:
 
 def _by_type(lines: list[_Line]) -> dict[int, int]:
     """Return the indexes of short lines in larger type, with levels by size."""
-    weights: Counter[float] = Counter()
-    for line in lines:
-        weights[line.size] += len(line.text)
-    body = weights.most_common(1)[0][0] if weights else 0.0
+    body = _body_size(lines)
     if body <= 0:
         return {}
     large = {
@@ -190,19 +254,31 @@ def _by_type(lines: list[_Line]) -> dict[int, int]:
         and any(map(str.isalpha, line.text))
     }
     sizes = sorted(set(large.values()), reverse=True)
-    if sum(len(lines[place].text) for place in large) > sum(weights.values()) // 3:
+    if sum(len(lines[place].text) for place in large) > sum(len(line.text) for line in lines) // 3:
         return {}  # a poster: so much large type is not headings
     return {place: min(sizes.index(size) + 1, 6) for place, size in large.items()}
 
 
+def _body_size(lines: Iterable[_Line]) -> float:
+    """Return the type size of most of the text."""
+    weights: Counter[float] = Counter()
+    for line in lines:
+        weights[line.size] += 0 if line.is_field else len(line.text)
+    return weights.most_common(1)[0][0] if weights else 0.0
+
+
 def _blocks(lines: list[_Line], levels: dict[int, int]) -> Iterator[Block]:
     usual = _usual_gap(lines)
+    known = words(line.text for line in lines)
     for paragraph in _paragraphs(lines, levels, usual):
         first = lines[paragraph[0]]
-        text = _joined(lines[place].text for place in paragraph)
-        if level := levels.get(paragraph[0]):
-            yield Block("heading", text, level=level, page=first.page)
+        texts = [lines[place].text for place in paragraph]
+        if first.is_field:
+            yield Block("list", "\n".join(f"- {text}" for text in texts), page=first.page)
+        elif level := levels.get(paragraph[0]):
+            yield Block("heading", joined(texts, known), level=level, page=first.page)
         else:
+            text = joined(texts, known)
             yield Block("list" if _BULLET.match(first.text) else "paragraph", text, page=first.page)
 
 
@@ -220,8 +296,12 @@ def _paragraphs(lines: list[_Line], levels: dict[int, int], usual: float) -> Ite
 
 def _begins(line: _Line, last: _Line, level: int | None, last_level: int | None, usual: float) -> bool:
     """Return whether a paragraph starts with this line. A heading may have two lines."""
-    if line.page != last.page or level != last_level or _BULLET.match(line.text):
+    if line.is_field or last.is_field:
+        return line.page != last.page or line.is_field != last.is_field
+    if level != last_level or _BULLET.match(line.text):
         return True
+    if line.page != last.page:  # a word may go on there
+        return not (last.text.endswith("-") and line.text[0].islower())
     gap = last.bottom - line.bottom
     if gap < -usual:  # the next column
         return last.text.endswith((".", "!", "?", ":"))
@@ -234,25 +314,10 @@ def _usual_gap(lines: list[_Line]) -> float:
         gap
         for _, page in groupby(lines[:5000], key=lambda line: line.page)
         for last, line in pairwise(page)
-        if last.size == line.size and 0 < (gap := last.bottom - line.bottom) < 100
+        if last.size == line.size > 0 and 0 < (gap := last.bottom - line.bottom) < 100
     ]
     counts = Counter(map(round, gaps))
     if not counts:
         return 12.0
     common = max(counts, key=lambda rounded: (counts[rounded], -rounded))
     return median(gap for gap in gaps if round(gap) == common)
-
-
-def _joined(lines: Iterable[str]) -> str:
-    """Join lines, and words that were hyphenated at a line end."""
-    parts: list[str] = []
-    for text in lines:
-        if parts and _cut(parts[-1]) and text[:1].islower():
-            parts[-1] = parts[-1][:-1] + text
-        else:
-            parts.append(text)
-    return " ".join(parts)
-
-
-def _cut(text: str) -> bool:
-    return len(text) > 1 and text.endswith(("-", "\u00ad", "\u2010")) and text[-2].isalpha()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-_CHARS = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
-_WITHOUT_BLANKS = re.compile(f"[{_CHARS}]")
-_BREAK = re.compile(rf"(?<=[{_CHARS}])[^\S\n]*+\n\s*+(?=[{_CHARS}])")
+CHARS = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
+"""Chinese and Japanese characters, for a regular expression."""
+_WITHOUT_BLANKS = re.compile(f"[{CHARS}]")
+_BREAK = re.compile(rf"(?<=[{CHARS}])[^\S\n]*+\n\s*+(?=[{CHARS}])")
 _MIN_COLUMNS = 30  # lines of poems and lists are shorter
 
 
