@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +141,20 @@ def with_part(content: bytes, part: str, file: bytes) -> bytes:
     return made.zipped(made.unzipped(content) | {part: file})
 
 
+def with_footnotes(notes: bytes) -> bytes:
+    files = made.unzipped(made.word())
+    files["word/footnotes.xml"] = notes
+    relation = (
+        b'<Relationship Id="rId99" Target="footnotes.xml" '
+        b'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"/>'
+    )
+    relations = files["word/_rels/document.xml.rels"]
+    files["word/_rels/document.xml.rels"] = relations.replace(
+        b"</Relationships>", relation + b"</Relationships>"
+    )
+    return made.zipped(files)
+
+
 def bomb(megabytes: int) -> bytes:
     target = io.BytesIO()
     with (
@@ -175,6 +190,7 @@ XXE = b'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd"
         (made.word()[:2000], "a.docx", "unreadable", "truncated"),
         (without(made.word(), "[Content_Types].xml"), "a.docx", "unreadable", "broken DOCX"),
         (with_part(made.word(), "word/document.xml", b"<w:docu"), "a.docx", "unreadable", "broken DOCX"),
+        (with_footnotes(b"<w:footnotes"), "a.docx", "unreadable", "footnotes.xml in it is broken XML"),
         (with_part(made.slides(), "ppt/presentation.xml", b"<"), "a.pptx", "unreadable", "broken PPTX"),
         (with_part(made.xlsx(), "xl/workbook.xml", b"<"), "a.xlsx", "unreadable", "broken workbook"),
         (with_part(made.word(), "word/document.xml", LAUGHS), "a.docx", "unreadable", "DTD"),
@@ -193,6 +209,9 @@ XXE = b'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd"
         (bomb(60), "a.docx", "too_large", "zip bomb"),
         (made.zipped({"word/document.xml": b"", **{f"{number}": b"" for number in range(10_001)}}), "a.docx", "too_large", "files"),
         (b"%PDF-1.4\n" + bytes(1000), "a.pdf", "unreadable", "broken PDF"),
+        (made.pdf_of([b"<< /Type /Catalog /Pages 2 0 R /NeedsRendering true /AcroForm << /Fields [] /XFA (x) >> >>",
+                      b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>", b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] >>", b"<< >>"]),
+         "a.pdf", "unsupported", "XFA form"),
         (made.pdf([[]]), "a.pdf", "empty", "OCR"),
         (made.pdf_of([b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Count 2147483647 /Kids [2 0 R 2 0 R] >>"]), "a.pdf",
          "unreadable", "PDF"),
@@ -298,3 +317,9 @@ def test_tracked_deletions_are_removed_and_content_controls_are_read() -> None:
         b"<w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p></w:sdtContent></w:sdt>",
     )
     assert as_read(with_part(made.word(), "word/document.xml", body)).blocks[0].text == "kept in"
+
+
+def test_heading_level_comes_from_the_paragraph_or_the_nearest_style_that_has_one() -> None:
+    content = (Path(__file__).parents[2] / "contract/documents/files/heading_styles.docx").read_bytes()
+    levels = {block.text: block.level for block in as_read(content).blocks if block.kind == "heading"}
+    assert levels == {"Handbook": 1, "First part": 1, "Safety": 2, "Clause text": 3, "Direct": 4}
