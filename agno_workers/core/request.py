@@ -24,7 +24,7 @@ class RunOptions(TypedDict, total=False):
     session_id: str | None
     user_id: str | None
     idempotency_key: str | None
-    """When an earlier run of the agent has this key, that run is returned."""
+    """When an earlier run of the agent and the user has this key, that run is returned."""
     metadata: dict[str, Any] | None
     deadline_s: float | None
     """Seconds from the time when the run is due to its end."""
@@ -95,12 +95,8 @@ def run_request(
     _text(agent, "agent", "the name of an agent")
     for name in ("session_id", "user_id", "idempotency_key", "queue", "tenant"):
         if name in given:
-            _text(
-                given[name],
-                name,
-                "text that is not blank" if name in ("queue", "tenant") else "text",
-                name in ("queue", "tenant"),
-            )
+            may_be_blank = name == "session_id"
+            _text(given[name], name, "text" if may_be_blank else "text that is not blank", not may_be_blank)
     run_id = given.pop("run_id", None)
     if run_id is not None and as_uuid(run_id) != run_id:
         raise InvalidInput(f"run_id {run_id!r} is not a UUID: leave it out, or use an idempotency_key.")

@@ -24,13 +24,14 @@ INSERT INTO agno.run (id, tenant, batch_id, batch_position, agent, status, queue
 SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(user_id)s, key, %(metadata)s,
        clock_timestamp() + make_interval(secs => %(deadline_s)s)
 FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
-ON CONFLICT (tenant, agent, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+ON CONFLICT DO NOTHING;
 
 -- name: known
 -- Items whose key belongs to an existing run share it; the batch stores their positions.
 WITH taken AS (
     DELETE FROM pg_temp.agno_item item USING agno.run
-    WHERE run.tenant = %(tenant)s AND run.agent = %(agent)s AND run.idempotency_key = item.key AND run.id <> item.id
+    WHERE run.tenant = %(tenant)s AND run.agent = %(agent)s AND run.idempotency_key = item.key
+      AND run.user_id IS NOT DISTINCT FROM %(user_id)s AND run.id <> item.id
     RETURNING item.position, run.id AS run_id
 )
 UPDATE agno.batch SET metadata = jsonb_build_object('known', (SELECT jsonb_agg(taken ORDER BY position) FROM taken))

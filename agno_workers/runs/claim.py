@@ -60,12 +60,13 @@ class Claims(Repository):
         return content
 
     def history(self, claim: ClaimedStep, runs: int) -> tuple[Message, ...]:
-        """Return the messages of the last `runs` finished runs of the same agent in the claim's session, oldest first."""
+        """Return the messages of the last `runs` finished runs of the same agent and user in the claim's session, oldest first."""
         rows = self._pool.run(
             _SQL["history"],
             {
                 "tenant": claim.tenant,
                 "session_id": claim.session_id,
+                "user_id": claim.user_id,
                 "agent": claim.agent,
                 "before": claim.created_at,
                 "runs": runs,

@@ -28,6 +28,8 @@ class Forks:
         idempotency_key: str | None = None, metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
     ) -> str:  # fmt: skip
         """Return the id of the new run; see `RunHandle.fork`. Raises RunNotFound, or InvalidInput when no run can start there."""
+        if idempotency_key is not None and not idempotency_key.strip():
+            raise InvalidInput(f"idempotency_key must be text that is not blank, got {idempotency_key!r}.")
         run, steps = self._queries.run(run_id), self._queries.steps(run_id)
         if run.kind is not RunKind.AGENT:
             raise InvalidInput(

@@ -196,6 +196,6 @@ def _next_key(keys: Iterator[str | None]) -> Any:
 
 
 def _checked(key: Any) -> str | None:
-    if key is not None and not isinstance(key, str):
-        raise InvalidInput(f"an idempotency key must be text, got {key!r}.")
+    if key is not None and (not isinstance(key, str) or not key.strip()):
+        raise InvalidInput(f"an idempotency key must be text that is not blank, got {key!r}.")
     return key

@@ -80,6 +80,9 @@ sa.Index(
     run.c.tenant,
     run.c.agent,
     run.c.idempotency_key,
+    sa.func.coalesce(
+        run.c.user_id, ""
+    ),  # runs without a user are one user's; Postgres 14 has no NULLS NOT DISTINCT
     unique=True,
     postgresql_where=run.c.idempotency_key.isnot(None),
 )

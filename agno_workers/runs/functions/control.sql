@@ -152,7 +152,8 @@ BEGIN
         (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND s.seq < below)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        SELECT r.id INTO known FROM agno.run r WHERE r.tenant = old.tenant AND r.agent = old.agent AND r.idempotency_key = fork->>'idempotency_key';
+        SELECT r.id INTO known FROM agno.run r WHERE r.tenant = old.tenant AND r.agent = old.agent AND r.idempotency_key = fork->>'idempotency_key'
+            AND r.user_id IS NOT DISTINCT FROM old.user_id;
         IF known IS NULL THEN
             RAISE EXCEPTION 'the run % ended while it was forked: try again', old.id USING ERRCODE = '40001';
         END IF;

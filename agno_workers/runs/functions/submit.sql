@@ -32,7 +32,7 @@ END $$;
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
 -- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
--- A known id or (tenant, agent, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
+-- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
 -- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
@@ -46,7 +46,8 @@ DECLARE
         coalesce((run->>'allow_unknown')::boolean, false) OR run_kind <> 'agent' OR run ? 'parent_run_id'
         OR run ? 'id' AND EXISTS (SELECT FROM agno.run r WHERE r.id = new_id)
         OR run ? 'idempotency_key' AND EXISTS (SELECT FROM agno.run r
-            WHERE r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'), run->>'default_queue');
+            WHERE r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
+              AND r.user_id IS NOT DISTINCT FROM run->>'user_id'), run->>'default_queue');
     first_step jsonb := coalesce(run->'first_step', '{"kind": "turn", "key": "turn:1", "max_attempts": 5}');
     timer timestamptz := (run->>'not_before')::timestamptz;
     known agno.run;
@@ -61,7 +62,8 @@ BEGIN
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         SELECT r.* INTO known FROM agno.run r
-            WHERE r.id = new_id OR (r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key')
+            WHERE r.id = new_id OR (r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
+                AND r.user_id IS NOT DISTINCT FROM run->>'user_id')
             ORDER BY r.id <> new_id LIMIT 1;
         IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
             PERFORM agno.stand_in(run, new_id, known.id);
@@ -114,6 +116,10 @@ DECLARE
 BEGIN
     IF coalesce(btrim(input), '') = '' THEN
         RAISE EXCEPTION 'agno.submit: the input for agent % is empty. Describe its task.', quote_literal(agent) USING ERRCODE = '22023';
+    END IF;
+    IF user_id !~ '\S' OR idempotency_key !~ '\S' THEN
+        RAISE EXCEPTION 'agno.submit: user_id or idempotency_key for agent % is blank. Pass text, or NULL.',
+            quote_literal(agent) USING ERRCODE = '22023';
     END IF;
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'tenant', tenant, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,

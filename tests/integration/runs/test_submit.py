@@ -12,13 +12,14 @@ import pytest
 
 from agno_workers.core.messages import user
 from agno_workers.core.request import run_request
-from agno_workers.core.run import RunStatus, StepKind
+from agno_workers.core.run import Canvas, RunStatus, StepKind
 from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Connection
 from agno_workers.errors import InvalidInput, RunNotFound, UnknownAgent
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import utc
 from agno_workers.runs.queries import known_id
+from agno_workers.sdk.batch import submit_many
 from tests.database import RunDatabase, unknown_id
 
 SOON = utc(datetime.now(UTC) + timedelta(hours=1))
@@ -55,6 +56,44 @@ def test_repeated_submit_returns_an_ended_run(db: RunDatabase) -> None:
     db.journal.cancel(first.run_id)
     with db.unchanged():
         assert db.submit(idempotency_key="k").run_id == first.run_id
+
+
+@pytest.mark.parametrize("door", ["submit", "canvas", "sql", "batch", "fork"])
+def test_key_is_the_users_own(db: RunDatabase, caller: Connection, door: str) -> None:
+    """Also no user is a user of their own."""
+
+    def submit(user_id: str | None) -> str:
+        if door == "sql":
+            run_id = submit_in_sql(caller, "'echo', 'hi', idempotency_key => 'k', user_id => %s", user_id)
+            caller.commit()
+            return run_id
+        if door == "batch":
+            batch = submit_many(db.database.batches, "echo", ["hi"], keys=["k"], user_id=user_id, allow_unknown=True)  # fmt: skip
+            return next(batch.runs).id
+        if door == "fork":
+            return db.database.forks.fork(forked[user_id], None, idempotency_key="k")
+        own_id = {"id": unknown_id(), "canvas": Canvas(group_id=unknown_id())} if door == "canvas" else {}
+        submitted = db.submit(user_id=user_id, idempotency_key="k", **own_id)
+        return submitted.run_id
+
+    users = ["ann", "bob", None]
+    forked = {user_id: db.submit(user_id=user_id).run_id for user_id in users if door == "fork"}
+    runs = {user_id: submit(user_id) for user_id in users}
+    assert len(set(runs.values())) == 3
+    assert [db.run(run_id)["user_id"] for run_id in runs.values()] == users
+    again = {user_id: submit(user_id) for user_id in users}
+    if door == "canvas":  # each waits for its own id, and stands for the user's first run
+        assert [db.run(runs[user_id])["canvas"]["alike"] for user_id in users] == [[run_id] for run_id in again.values()]  # fmt: skip
+    else:
+        assert again == runs
+
+
+@pytest.mark.parametrize("name", ["idempotency_key", "user_id"])
+def test_blank_key_or_user_is_refused(db: RunDatabase, caller: Connection, name: str) -> None:
+    with pytest.raises(InvalidInput, match=name):
+        run_request("echo", ["hi"], {name: " "})
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=name):
+        submit_in_sql(caller, f"'echo', 'hi', {name} => ''")
 
 
 def test_agents_may_share_a_key_and_runs_without_a_key_are_new(db: RunDatabase) -> None:

@@ -12,3 +12,7 @@ UPDATE agno.knowledge SET words_version = 1;
 
 -- Chunks without a vector are counted with the progress of an ingestion.
 CREATE INDEX chunk_refused ON agno.chunk (knowledge_id) WHERE refused IS NOT NULL;
+
+-- An idempotency key belongs to a user.
+DROP INDEX agno.run_idempotency;
+CREATE UNIQUE INDEX run_idempotency ON agno.run (tenant, agent, idempotency_key, coalesce(user_id, '')) WHERE idempotency_key IS NOT NULL;
