@@ -18,6 +18,7 @@ from agno_workers import wiring
 from agno_workers.broker import names
 from agno_workers.broker.canary import Canary
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
+from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
 from agno_workers.core.words import as_uuid
 from agno_workers.errors import AgnoError
@@ -71,9 +72,10 @@ class WorkerThreads(bootsteps.StartStopStep):
             standby_s=settings.keeper.lease_s,
         )
         services.active.is_renewed = True  # a prefork child has services of its own
-        renewal = LeaseRenewer(
-            upkeep.database.journal, active_steps, services.active.lose, every_s=settings.runs.renew_every_s
-        )
+        claims, every_s = upkeep.database.journal, settings.runs.renew_every_s
+        # Tools of any other pool run in this process, where one can stop all threads.
+        guard = None if pool == "prefork" else LeaseGuard(*claims.renewal(), every_s=every_s)
+        renewal = LeaseRenewer(claims, active_steps, services.active.lose, every_s=every_s, guard=guard)
         lifecycle.register()
         self._threads = [keeper, renewal, worker.canary, lifecycle]
         for thread in self._threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -78,6 +79,16 @@ def hold(path: str) -> str:
     """Say that it runs (PATH.running), and go on once PATH is gone."""
     Path(path + ".running").write_text(str(os.getpid()))
     _block_while(Path(path))
+    return "released"
+
+
+@tool(effect=Effect.PURE, timeout_s=60)
+def hold_gil(path: str) -> str:
+    """Say that it runs (PATH.running), and read the FIFO at PATH without letting any other thread run meanwhile."""
+    fifo = os.open(path, os.O_RDWR)
+    Path(path + ".running").touch()
+    ctypes.PyDLL(None).read(fifo, ctypes.create_string_buffer(1), 1)  # PyDLL keeps the interpreter's lock
+    os.close(fifo)
     return "released"
 
 
@@ -245,7 +256,7 @@ nothing = Agent(name="nothing", model=Scripted("nothing", lambda request: Turn(t
 caller = Agent(
     name="caller",
     model=Scripted("caller", _tools_named),
-    tools=[add, boom, log_line, pay, hold, kill_worker, write_row, write_slowly],
+    tools=[add, boom, log_line, pay, hold, hold_gil, kill_worker, write_row, write_slowly],
     limits=Limits(turns=5),
 )
 matrix = Agent(

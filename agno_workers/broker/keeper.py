@@ -31,6 +31,7 @@ import redis
 
 from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.core.step import CommitResult, ExhaustedStep, ExpiredWait, StepMessage
 from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import Unavailable
@@ -313,7 +314,7 @@ class KeeperThread(threading.Thread):
 
 
 class LeaseRenewer(threading.Thread):
-    """Renew the leases of all active steps of this worker in one statement, every `every_s`."""
+    """Renew the leases of all active steps of this worker in one statement, every `every_s`, and tell the guard."""
 
     def __init__(
         self,
@@ -322,8 +323,10 @@ class LeaseRenewer(threading.Thread):
         lose: Callable[[set[str]], None],
         *,
         every_s: float,
+        guard: LeaseGuard | None = None,
     ) -> None:
         super().__init__(name="agno-renewal", daemon=True)
+        self._guard = guard
         self._claims = claims
         self._active = active
         self._lose = lose
@@ -331,6 +334,7 @@ class LeaseRenewer(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
+        self._tell_guard()
         while not self._stopping.wait(self._every_s):
             try:
                 if active := list(self._active()):
@@ -339,9 +343,14 @@ class LeaseRenewer(threading.Thread):
                 log.warning("leases were not renewed: %s", error)
             except Exception:
                 log.exception("leases were not renewed; the next try follows")
+            self._tell_guard()
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def _tell_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.beat()
 
 
 class _Remembered(NamedTuple):

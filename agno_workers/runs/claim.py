@@ -34,6 +34,11 @@ class Claims(Repository):
         held = {"step_ids": list(step_ids), "worker": self.worker, "lease_s": self._numbers.lease_s}
         return {row["id"] for row in self._pool.run(_SQL["renew"], held)}
 
+    def renewal(self) -> tuple[str, str, dict[str, Any]]:
+        """Return the address, the statement and the parameters that renew all leases of this worker, for `LeaseGuard`."""
+        params = {"worker": self.worker, "lease_s": self._numbers.lease_s}
+        return self._pool.url, _SQL["renew_all"], params
+
     def is_held(self, step_id: str) -> bool:
         """Return whether this worker still holds a step."""
         return bool(self._pool.run(_SQL["is_held"], {"step_id": step_id, "worker": self.worker}))

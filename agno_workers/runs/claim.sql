@@ -21,6 +21,14 @@ renewed AS (
 SELECT id::text FROM agno.step
 WHERE id = ANY(%(step_ids)s::uuid[]) AND (status NOT IN ('ready', 'running') OR status = 'running' AND worker <> %(worker)s);
 
+-- name: renew_all
+-- Renew all leases of a worker whose own threads do not run, for as long as they have not expired. As above, locked steps are skipped.
+WITH held AS (
+    SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND lease_until > clock_timestamp()
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE agno.step SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s) FROM held WHERE step.id = held.id;
+
 -- name: is_held
 -- Ask the same for one step, in a process without a lease renewer (a child of a prefork worker).
 SELECT id FROM agno.step WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s;

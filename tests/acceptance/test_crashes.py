@@ -4,6 +4,7 @@ their own. Deaths at named places are in test_crash_matrix.py.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from datetime import datetime
@@ -361,6 +362,31 @@ def test_work_that_outlives_every_lease_ends_with_its_first_result(
     held.unlink()
     assert run.get(timeout=WAIT_S) == "thought"
     assert (run.run.turns, len(run.handle.messages)) == (1, 2)
+
+
+def test_tool_that_holds_the_gil_for_longer_than_a_lease_costs_no_step_its_lease(
+    start_worker: StartWorker, client: Client, services: Services, tmp_path: Path
+) -> None:
+    """A keeper elsewhere would make the tool run again, and end the `once` tool beside it as unknown."""
+    start_worker()
+    start_worker(queues="elsewhere")
+    ledger, fifo = tmp_path / "ledger", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    Path(f"{ledger}.hold").touch()
+    payment = client.runs.submit("caller", f'pay {{"path": "{ledger}"}}')
+    invariants.until(ledger.exists)
+    blocker = client.runs.submit("caller", f'hold_gil {{"path": "{fifo}"}}')
+    invariants.until(running(fifo))
+    held = services.database.pool.run("SELECT id, lease_until FROM agno.step WHERE status = 'running'")
+    assert len(held) == 2
+    renewed = "SELECT FROM agno.step WHERE id = %(id)s AND lease_until > %(lease_until)s + interval '3 s'"
+    # A lease of the tests lasts 3 s.
+    invariants.until(lambda: all(services.database.pool.run(renewed, first) for first in held))
+    fifo.write_bytes(b".")
+    Path(f"{ledger}.hold").unlink()
+    assert [run.result(timeout=WAIT_S) for run in (payment, blocker)] == ["paid", "released"]
+    assert len(ledger.read_text().splitlines()) == 1
+    assert [step.attempt for run in (payment, blocker) for step in run.steps if step.kind == "tool"] == [1, 1]
 
 
 def test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
@@ -112,6 +113,23 @@ def test_a_worker_that_ends_is_stopped_and_one_that_is_killed_is_lost(
 
     assert states()[stopped.process.pid] == "stopped"
     invariants.until(lambda: states()[killed.process.pid] == "lost")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_guard_of_the_leases_ends_with_its_worker(worker: Worker, how: signal.Signals) -> None:
+    pid = worker.process.pid
+
+    def guards() -> list[int]:
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+        return [child for child in children if b"lease_guard" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    invariants.until(guards)
+    (guard,) = guards()
+    os.kill(guard, signal.SIGTERM)  # as a terminal or a supervisor does, that signals the whole group
+    os.kill(pid, how)
+    ends(worker)
+    invariants.until(lambda: is_gone(guard))
 
 
 def test_workers_that_are_long_gone_are_forgotten_when_one_starts(
