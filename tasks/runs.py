@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery.exceptions import Ignore
@@ -12,6 +13,8 @@ from agno_workers import wiring
 from agno_workers.broker.canvas import canvas_of
 from agno_workers.broker.submit import request_from_call
 from agno_workers.database.pool import retry_while_unavailable
+
+log = logging.getLogger(__name__)
 
 
 class Submission(Request):
@@ -49,6 +52,13 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
         priority=delivery.get("priority"),
         canvas=canvas_of(self.app, canvas),
     )
+    chord_id = wanted.canvas.group_id if wanted.canvas and wanted.canvas.chord else None
+    if chord_id and not retry_while_unavailable(services.database.results.has_chord, chord_id):
+        log.warning(
+            "run %s is a part of a chord that is not in this database, so its body does not start: call agno_workers.attach(app) in "
+            "the app that sends it",
+            request.id,
+        )
     # Until it is in Postgres, the message is the only copy of the run: also that of an agent that is deployed later.
     wanted = replace(wanted, allow_unknown=True)
     submitted = retry_while_unavailable(services.database.submissions.submit, wanted)

@@ -368,6 +368,7 @@ MOVES = {
     "runs/control.pause": "pause",
     "runs/outbox.published": "publish_outbox",
     "runs/claim.renew": "renew",
+    "runs/claim.renew_all": "renew",
     "runs/control.resume": "resume",
     "runs/claim.retry": "try_turn_later",
     "runs/claim.set_deadline": "set_deadline",
@@ -377,7 +378,6 @@ MOVES = {
     "runs/maintain.take_outbox": "publish_outbox",
     "runs/maintain.take_overdue": "resend",
     "runs/results.hold_continuation": "publish_outbox",
-    "runs/results.open_chord": "submit_chord",
     "runs/results.release_continuation": "publish_outbox",
     "runs/workers.hand_over": "hand_over",
     # Functions of the database.
@@ -397,6 +397,7 @@ MOVES = {
     "run_ended": "end",
     "size_chord": "submit_chord",
     "stand_in": "submit_with",
+    "submit_canvas": "submit_chord",
     "submit_run": "submit_by_sql",
 }
 """Whatever writes a run, a step, a barrier, a message or what is owed, and the rule of the proof that does it."""

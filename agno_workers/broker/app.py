@@ -1,19 +1,22 @@
 """Our Celery app: its settings, and its one difference from Celery: sending `agno.run` submits a run.
 
 Every way to send a task (`delay`, `apply_async`, `group`, `chain`, `chord`, `link`) calls `send_task`, so a run in any canvas
-is in Postgres before anything is sent.
+is in Postgres before anything is sent. A group sends its tasks inside one `producer_or_acquire`; what it holds, with the groups
+and chords inside it, is stored in one transaction when that ends. A plain task in it needs its chord at once: then what came
+before is stored first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from msgspec.structs import replace
 
-from agno_workers.broker.canvas import canvas_of, is_continuing
+from agno_workers.broker.canvas import CanvasSubmit, canvas_of, is_continuing, sending
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
@@ -34,10 +37,38 @@ class AgnoCelery(Celery):
     result_cls: ClassVar[Any] = None
     """The AsyncResult that sending `agno.run` returns; the SDK sets it when it is imported."""
 
+    stores_canvases = True
+    """A chord is stored with its header, not before it."""
+
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if name != RUN:
+            if (canvas := sending.get()) is not None and canvas.depth:
+                self._store(canvas)
             return super().send_task(name, args, kwargs, **options)
         return self._submit(args or (), kwargs or {}, options)
+
+    @contextmanager
+    def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:
+        """Return as Celery does; see the module."""
+        canvas = sending.get() or CanvasSubmit()
+        sending.set(canvas)
+        canvas.depth += 1
+        try:
+            with super().producer_or_acquire(producer) as acquired:
+                yield acquired
+        finally:
+            canvas.depth -= 1
+            if canvas.depth == 0:
+                sending.set(None)
+        if canvas.depth == 0:
+            self._store(canvas)
+
+    def _store(self, canvas: CanvasSubmit) -> None:
+        requests, chords = canvas.take()
+        if requests or chords:
+            dispatch = self.dispatch()
+            submitted = dispatch.submissions.submit_canvas(requests, chords)
+            dispatch.send([each.send for each in submitted if each.send is not None])
 
     def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
         for option in ("expires", "time_limit", "soft_time_limit"):
@@ -65,11 +96,16 @@ class AgnoCelery(Celery):
             default_queue=self.conf.task_routes[first_step.task]["queue"],
             allow_unknown=request.allow_unknown or is_continuing.get(),
         )
-        submitted = dispatch.submissions.submit(request)
-        if submitted.send is not None:
-            dispatch.send([submitted.send])
+        canvas, run_id = sending.get(), request.id
+        if canvas is not None and canvas.depth and run_id is not None:
+            canvas.add(request)
+        else:
+            submitted = dispatch.submissions.submit(request)
+            run_id = submitted.run_id
+            if submitted.send is not None:
+                dispatch.send([submitted.send])
         result_cls = self.result_cls or options.get("result_cls") or self.AsyncResult
-        result = result_cls(submitted.run_id, app=self)
+        result = result_cls(run_id, app=self)
         if parent and options.get("add_to_parent", True):
             parent.add_trail(result)
         return result

@@ -16,6 +16,7 @@ from celery import exceptions, states
 from celery.backends.base import BaseBackend
 from celery.result import GroupResult, result_from_tuple
 
+from agno_workers.broker.canvas import CanvasSubmit, sending
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import STEP_TASKS, TOOL
 from agno_workers.broker.states import STATES
@@ -23,6 +24,7 @@ from agno_workers.core.run import RunStatus
 from agno_workers.database.pool import retry_while_unavailable, to_json
 from agno_workers.errors import AgnoError, Unavailable
 from agno_workers.runs.results import Outcome, barrier_id, is_over
+from agno_workers.runs.submit import Chord
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +120,20 @@ class PostgresBackend(BaseBackend):
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Store a user's chord before its header is sent."""
         header_result = self.app.GroupResult(*header_result_args)
-        chord_id = barrier_id(header_result.id)
+        chord = Chord(barrier_id(header_result.id), self._as_json(dict(body)))
         if any(isinstance(result, GroupResult) for result in header_result.results):
-            self.save_group(chord_id, header_result)
-        self._dispatch.results.open_chord(chord_id, self._as_json(dict(body)))
+            chord.header = header_result.as_tuple()
+        if not getattr(self.app, "stores_canvases", False):
+            self._dispatch.submissions.submit_canvas([], [chord])
+            return
+        canvas = sending.get() or CanvasSubmit()
+        sending.set(canvas)
+        canvas.open_chord(chord)
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        self._dispatch.results.size_chord(barrier_id(group_id), chord_size)
+        canvas, chord_id = sending.get(), barrier_id(group_id)
+        if canvas is None or not canvas.size_chord(chord_id, chord_size):
+            self._dispatch.results.size_chord(chord_id, chord_size)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """Store a part of a user's chord. A tool's part was counted in the commit of its result."""

@@ -24,10 +24,12 @@ from kombu.utils.functional import maybe_list
 
 from agno_workers.broker.names import RUN
 from agno_workers.broker.states import STATES
+from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, Run, RunStatus
 from agno_workers.database.pool import to_json
 from agno_workers.errors import AgnoError, RunFailed, Unavailable
 from agno_workers.runs.results import Part, UserChord, barrier_id
+from agno_workers.runs.submit import Chord
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,38 @@ def _frozen(app: Celery, callback: Any) -> Signature:
 
 is_continuing: ContextVar[bool] = ContextVar("is_continuing", default=False)
 """Set while the next part of a stored canvas is sent: it was accepted with the first part, so its agents need not be registered yet."""
+
+
+class CanvasSubmit:
+    """The runs and the chords of a canvas while Celery sends it; they are stored in one transaction when it has sent all of them."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        """The number of groups that are being sent: nested ones belong to the outermost."""
+        self._requests: list[RunRequest] = []
+        self._chords: dict[str, Chord] = {}
+
+    def add(self, request: RunRequest) -> None:
+        self._requests.append(request)
+
+    def open_chord(self, chord: Chord) -> None:
+        self._chords[chord.id] = chord
+
+    def size_chord(self, chord_id: str, size: int) -> bool:
+        """Set the number of a chord's parts; False when the chord is stored already."""
+        if chord := self._chords.get(chord_id):
+            chord.size = size
+        return chord is not None
+
+    def take(self) -> tuple[list[RunRequest], list[Chord]]:
+        """Return what is not stored yet."""
+        taken = self._requests, list(self._chords.values())
+        self._requests, self._chords = [], {}
+        return taken
+
+
+sending: ContextVar[CanvasSubmit | None] = ContextVar("sending", default=None)
+"""The canvas that this thread sends; a chord begins it before Celery sends the header."""
 
 
 class CanvasContinuations:

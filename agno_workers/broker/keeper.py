@@ -86,6 +86,7 @@ class Keeper:
         self._lease_s = lease_s
         self._resend_after_s = resend_after_s
         self._not_before: dict[str, float] = {}
+        self._reported: set[str] = set()
         self.has_more = False
         """True when the last round stopped a rule early, so that the other rules need not wait."""
 
@@ -108,6 +109,7 @@ class Keeper:
             self.publish_outbox,
             self.check_epoch,
             self.resend_lost,
+            self.report_leftovers,
         ):
             try:
                 rule()
@@ -227,6 +229,14 @@ class Keeper:
             self._send("lost", self._maintenance.take_lost(empty, self._resend_after_s, _BATCH))
         self._send("long waiting", self._maintenance.take_overdue(_PATIENCE_S, _BATCH))
 
+    def report_leftovers(self) -> None:
+        """Log chords that wait in vain, each of them once, once a minute."""
+        if self._is_time_for("leftovers", every_s=60.0):
+            for chord in self._dispatch.results.leftovers():
+                if chord.chord_id not in self._reported:
+                    self._reported.add(chord.chord_id)
+                    log.warning("%s", chord)
+
     def _takes_more(self, taken: int, until: float) -> bool:
         """Return True when the rule may take another batch: the last one was full, and the other rules need not wait yet."""
         if taken < _BATCH:
@@ -234,12 +244,12 @@ class Keeper:
         self.has_more = time.monotonic() > until
         return not self.has_more and self._lead()
 
-    def _is_time_for(self, what: str) -> bool:
-        """Return True once a second."""
+    def _is_time_for(self, what: str, every_s: float = 1.0) -> bool:
+        """Return True once in `every_s`."""
         now = time.monotonic()
         if now < self._not_before.get(what, 0.0):
             return False
-        self._not_before[what] = now + 1.0
+        self._not_before[what] = now + every_s
         return True
 
     def _end_step(self, step: Ending, end: Callable[[Ending], CommitResult]) -> None:

@@ -40,19 +40,19 @@ class LeaseGuard:
         self._process: subprocess.Popen[bytes] | None = None
 
     def beat(self) -> None:
-        """Say that the worker's threads run. Start the process where it does not run."""
+        """Tell the process that the worker's threads run; start it where it does not run."""
         try:
             if self._process is None or self._process.poll() is not None:
                 self._process = subprocess.Popen([sys.executable, *_SELF], stdin=subprocess.PIPE, bufsize=0)
-                self._say(self._process, self._task)
-            self._say(self._process, b".")
+                self._tell(self._process, self._task)
+            self._tell(self._process, b".")
         except OSError as error:
             log.warning(
                 "the process that guards the leases does not answer; the next round starts it: %s", error
             )
 
     @staticmethod
-    def _say(process: subprocess.Popen[bytes], text: bytes) -> None:
+    def _tell(process: subprocess.Popen[bytes], text: bytes) -> None:
         assert process.stdin is not None
         process.stdin.write(text)
 

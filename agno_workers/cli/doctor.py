@@ -249,9 +249,11 @@ def _runs(settings: Settings) -> list[Finding]:
         living = [worker for worker in database.workers.all() if state(worker, settings) == "alive"]
         stuck = look.stuck(unclaimed=_UNCLAIMED, overdue=_OVERDUE, person=_RECENTLY)
         now, silent_s = look.now(), look.keeper_silent_s()
+        leftovers = database.results.leftovers()
         died = sum(group.letters for group in database.dead_letters.groups(Which(within=_HOUR), limit=1000))
     no_keeper = silent_s is None or silent_s > _KEEPER_HANDOVER.total_seconds()
     found = [finding for each in stuck if (finding := _stuck(each, now, living, no_keeper=no_keeper))]
+    found += [Finding("warn", "runs", f"{chord}.") for chord in leftovers]
     if died >= _MANY_DEAD:
         text = f"{count(died, 'dead letter')} in the last hour: `agno-workers dead ls --since 1h` lists them."
         found.append(Finding("warn", "runs", text))

@@ -54,6 +54,29 @@ class UserChord(msgspec.Struct, frozen=True):
     """The task whose part completed it."""
 
 
+class Leftover(msgspec.Struct, frozen=True):
+    """A user's chord that waits in vain; its text says why, and what to do."""
+
+    chord_id: str
+    size: int | None
+    arrived: int
+    body: str
+    """The name of the task that is its body."""
+    created_at: datetime
+
+    def __str__(self) -> str:
+        parts = f"{self.arrived} of {'?' if self.size is None else self.size} parts"
+        why = (
+            "its submit was cut off"
+            if self.size is None
+            else "the others are not open runs, and plain tasks can be lost"
+        )
+        return (
+            f"the chord {self.chord_id} of {self.created_at:%Y-%m-%d %H:%M} (body: {self.body}) has {parts}; {why}: "
+            "submit it again, with the same idempotency keys for its runs"
+        )
+
+
 class Results:
     """See the module. Every call raises Unavailable when Postgres does not answer."""
 
@@ -94,12 +117,10 @@ class Results:
         """Release a continuation that failed; the keeper takes it in 1 s."""
         self._pool.run(_SQL["release_continuation"], {"outbox_id": outbox_id})
 
-    def open_chord(self, chord_id: str, body: dict[str, Any]) -> None:
-        """Store a user's chord before its first header task is sent. Every `chord_id` here is a result of `barrier_id`."""
-        self._pool.run(_SQL["open_chord"], {"chord_id": chord_id, "body": jsonb(body)})
-
     def size_chord(self, chord_id: str, size: int) -> None:
-        """Set the number of parts of a chord. If all have arrived already, the body becomes pending."""
+        """Set the number of parts of a chord. If all have arrived already, the body becomes pending. Every `chord_id` here is a
+        result of `barrier_id`.
+        """
         self._pool.run(_SQL["size_chord"], {"chord_id": chord_id, "size": size})
 
     def chord_part(self, chord_id: str, task_id: str, position: int | None, status: str, result: Any) -> bool:
@@ -112,6 +133,14 @@ class Results:
             "result": jsonb(result),
         }
         return bool(self._pool.run(_SQL["chord_part"], params)[0]["known"])
+
+    def has_chord(self, chord_id: str) -> bool:
+        """Return whether a user's chord is in this database."""
+        return bool(self._pool.run(_SQL["has_chord"], {"chord_id": chord_id}))
+
+    def leftovers(self, limit: int = 20) -> list[Leftover]:
+        """Return chords that wait in vain, the oldest first."""
+        return msgspec.convert(self._pool.run(_SQL["leftovers"], {"limit": limit}), list[Leftover])
 
     def chord(self, chord_id: str) -> UserChord:
         """Return a complete chord with its parts."""

@@ -44,9 +44,6 @@ WHERE id = %(outbox_id)s AND due_at < clock_timestamp() + interval '2 s' RETURNI
 -- name: release_continuation
 UPDATE agno.outbox SET due_at = clock_timestamp() + interval '1 s' WHERE id = %(outbox_id)s;
 
--- name: open_chord
-INSERT INTO agno.barrier (id, body) VALUES (%(chord_id)s, %(body)s) ON CONFLICT (id) DO NOTHING;
-
 -- name: size_chord
 SELECT agno.size_chord(%(chord_id)s, %(size)s);
 
@@ -59,3 +56,20 @@ SELECT barrier.body, jsonb_agg(jsonb_build_object('task_id', part.task_id, 'stat
        (array_agg(part.task_id ORDER BY part.created_at DESC))[1] AS last
 FROM agno.barrier JOIN agno.chord_part part ON part.barrier_id = barrier.id
 WHERE barrier.id = %(chord_id)s GROUP BY barrier.id;
+
+-- name: has_chord
+SELECT FROM agno.barrier WHERE id = %(chord_id)s AND run_id IS NULL;
+
+-- name: leftovers
+-- Chords of the last week that wait in vain: their submit ended before the parts were counted (no size), or a day has passed and no
+-- open run and no other open chord leads to them, so that plain tasks were lost.
+WITH waiting AS (
+    SELECT id, size, arrived, body, created_at FROM agno.barrier
+    WHERE run_id IS NULL AND fired_at IS NULL AND created_at > clock_timestamp() - interval '7 days'
+)
+SELECT id AS chord_id, size, arrived, body->>'task' AS body, created_at FROM waiting chord
+WHERE size IS NULL AND created_at < clock_timestamp() - interval '10 min'
+   OR created_at < clock_timestamp() - interval '1 day'
+      AND NOT EXISTS (SELECT FROM agno.run WHERE ended_at IS NULL AND canvas IS NOT NULL AND strpos(canvas::text, chord.id::text) > 0)
+      AND NOT EXISTS (SELECT FROM waiting other WHERE other.id <> chord.id AND strpos(other.body::text, chord.id::text) > 0)
+ORDER BY created_at LIMIT %(limit)s;

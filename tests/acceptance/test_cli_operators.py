@@ -434,6 +434,9 @@ STUCK = {
     "warn: agents: 1 step sent up to 5 min": """
         UPDATE agno.step SET sent_at = now() - interval '5 min';"""
     + WORKER,
+    "warn: the chord 00000000-0000-0000-0000-000000000001 of": """
+        INSERT INTO agno.barrier (id, body, created_at)
+        VALUES ('00000000-0000-0000-0000-000000000001', '{"task": "shop.total"}', now() - interval '1 hour')""",
 }
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import redis
+from uuid6 import uuid7
 
 from agno_workers.broker import keeper, queues
 from agno_workers.broker.keeper import EPOCH_KEY, Duties, Keeper
-from agno_workers.core.run import StepKind
+from agno_workers.core.messages import user
+from agno_workers.core.request import RunRequest
+from agno_workers.core.run import Canvas, StepKind
 from agno_workers.core.step import NOT_RECORDED, CommitResult, ExhaustedStep
+from agno_workers.runs.submit import Chord
 from agno_workers.wiring import Services
 from tests.agents import caller, echo
 from tests.steps import first_step
@@ -135,3 +139,42 @@ def _remembered(redis_client: redis.Redis) -> str:
     value = redis_client.get(EPOCH_KEY)
     assert isinstance(value, bytes)
     return value.decode().partition(" ")[0]
+
+
+def test_chords_that_wait_in_vain_are_logged_once(
+    services: Services, rounds: Keeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    submissions = services.database.submissions
+
+    def chord(size: int | None, age: str, *canvases: str, body: str = "") -> str:
+        """Store a chord of that age, with open runs whose canvas holds its id in these fields; return its id."""
+        one = Chord(str(uuid7()), {"task": "shop.total", "options": {"group_id": body}}, size)
+        parts = {
+            "header": Canvas(chord=True, group_id=one.id),
+            "chain": Canvas(chain=[{"task": "shop.price", "options": {"group_id": one.id}}]),
+        }
+        requests = [RunRequest(agent="echo", input=user("hi"), id=str(uuid7()), canvas=parts[name]) for name in canvases]  # fmt: skip
+        submissions.submit_canvas(requests, [one])
+        aged = "UPDATE agno.barrier SET created_at = now() - %(age)s::interval WHERE id = %(id)s"
+        services.database.pool.run(aged, {"age": age, "id": one.id})
+        return one.id
+
+    cut_off = chord(None, "1 hour", "header")
+    lost = chord(2, "2 days")
+    outer = chord(2, "3 days")
+    inner = chord(2, "3 days", body=outer)
+    fired = chord(1, "2 days")
+    services.database.results.chord_part(fired, str(uuid7()), 0, "SUCCESS", 1)
+    chord(None, "1 min")
+    chord(2, "1 hour")
+    chord(2, "2 days", "header")
+    chord(2, "2 days", "chain")
+    chord(2, "8 days")
+    found = services.database.results.leftovers()
+    assert [each.chord_id for each in found] == [inner, lost, cut_off]
+    for _ in range(2):
+        rounds._not_before.clear()
+        rounds.round()
+    assert [message for message in caplog.messages if message.startswith("the chord")] == list(
+        map(str, found)
+    )

@@ -106,6 +106,7 @@ sa.Index(
     run.c.id,
     postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.kind == "ingestion"),
 )
+sa.Index("run_canvas", run.c.id, postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.canvas.isnot(None)))
 sa.Index(
     "run_children",
     run.c.parent_run_id,
@@ -202,6 +203,12 @@ barrier = sa.Table(
     sa.Column("body", JSONB, nullable=False),
     now("created_at"),
     when("fired_at"),
+)
+
+sa.Index(
+    "barrier_open",
+    barrier.c.created_at,
+    postgresql_where=sa.and_(barrier.c.run_id.is_(None), barrier.c.fired_at.is_(None)),
 )
 
 message = sa.Table(

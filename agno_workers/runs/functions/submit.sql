@@ -85,6 +85,23 @@ BEGIN
             coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
 END $$;
 
+-- Store the runs of a user's canvas and its chords, all or nothing, and return as `submit_run` does. A chord that exists stays as it is.
+-- `canvas` holds runs (each as for `submit_run`), chords ([{id, body, size?, header?}]) and blobs?.
+CREATE OR REPLACE FUNCTION agno.submit_canvas(canvas jsonb)
+RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM agno.store_blobs(canvas->'blobs');
+    INSERT INTO agno.barrier (id, size, body)
+    SELECT c.id, c.size, c.body FROM jsonb_to_recordset(canvas->'chords') AS c (id uuid, size int, body jsonb)
+    ON CONFLICT (id) DO NOTHING;
+    INSERT INTO agno.task_group (group_id, result)
+    SELECT c.id, c.header FROM jsonb_to_recordset(canvas->'chords') AS c (id text, header jsonb) WHERE c.header IS NOT NULL
+    ON CONFLICT (group_id) DO NOTHING;
+    RETURN QUERY SELECT s.* FROM jsonb_array_elements(canvas->'runs') AS asked (run), LATERAL agno.submit_run(asked.run) AS s;
+END $$;
+
 -- Store a run that does no work and ends with the run that has its key. Locks that run until the commit.
 CREATE OR REPLACE FUNCTION agno.stand_in(run jsonb, new_id uuid, known_id uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE

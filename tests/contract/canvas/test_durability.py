@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,17 @@ import psycopg
 import pytest
 import redis
 from celery import Celery, chord, group
+from celery.canvas import Signature
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from agno_workers import signals
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CanvasContinuation, StepMessage
+from agno_workers.errors import InvalidInput
 from agno_workers.local import LocalServers
+from agno_workers.runs.submit import Chord
+from agno_workers.sdk.agent import run_signature
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, holding, running, shouter
@@ -129,6 +136,110 @@ def test_stock_celery_chord_does_not_survive_a_redis_that_loses_everything(
         celery.close()
 
 
+# The submit is cut off.
+
+
+class CutOff(BaseException):
+    """The end of the process that submits, at a signal."""
+
+
+@pytest.fixture
+def cut_off_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that makes the next such signal the last thing that this process does."""
+
+    def cut(name: str) -> None:
+        def listener(reached: str, **_: object) -> None:
+            if reached == name:
+                listeners.clear()
+                raise CutOff
+
+        listeners = [listener]
+        monkeypatch.setattr(signals, "_listeners", listeners)
+
+    return cut
+
+
+Part = Callable[..., Signature]
+RUNS_ONLY: dict[str, tuple[Callable[[Part], Signature], int, int, Any]] = {
+    # The canvas; its runs that are stored at the submit, and in all; its result.
+    "run": (lambda run: run("a"), 1, 1, "<a>"),
+    "chain": (lambda run: run("a") | run(), 1, 2, "<<a>>"),
+    "group": (lambda run: group([run("a"), run("b")]), 2, 2, ["<a>", "<b>"]),
+    "group from a generator": (lambda run: group(run(text) for text in "ab"), 2, 2, ["<a>", "<b>"]),
+    "chord": (lambda run: chord([run("a"), run("b")], run()), 2, 3, sections("<a>", "<b>")),
+    "chord of one": (lambda run: chord([run("a")], run()), 1, 2, sections("<a>")),
+    "group piped into a chain": (lambda run: group([run("a"), run("b")]) | run() | run(), 2, 4, f"<{sections('<a>', '<b>')}>"),
+    "chord of chains": (lambda run: chord([run("a") | run(), run("b")], run()), 2, 4, sections("<<a>>", "<b>")),
+    "chord with a group for its body": (
+        lambda run: chord([run("a"), run("b")], group([run(), run()])), 2, 4, [sections("<a>", "<b>")] * 2,
+    ),
+    "chord in a chord": (
+        lambda run: chord([chord([run("a"), run("b")], run()), run("c")], run()), 3, 5, sections(sections("<a>", "<b>"), "<c>"),
+    ),
+    "group of chords": (
+        lambda run: group([chord([run("a"), run("b")], run()), chord([run("c")], run())]), 3, 5,
+        [sections("<a>", "<b>"), sections("<c>")],
+    ),
+    "more than a statement holds": (lambda run: group([run(str(n)) for n in range(3)]), 3, 3, ["<0>", "<1>", "<2>"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", RUNS_ONLY)
+def test_canvas_of_runs_whose_submit_is_cut_off_is_stored_whole_or_not_at_all(
+    cut_off_at: Callable[[str], None],
+    database: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: str,
+) -> None:
+    """It is repeated with the keys of its runs, and each of them works once."""
+    if shape == "more than a statement holds":
+        monkeypatch.setattr("agno_workers.runs.submit._AT_ONCE", 2)
+    make, stored, runs, expected = RUNS_ONLY[shape]
+    key = str(uuid.uuid4())
+
+    def send() -> Any:
+        number = count()
+        return make(lambda *texts: echo.s(*texts, idempotency_key=f"{key} {next(number)}")).delay()
+
+    def rows() -> tuple[int, int]:
+        found = database.execute(
+            "SELECT (SELECT count(*) FROM agno.run WHERE idempotency_key LIKE %s), (SELECT count(*) FROM agno.barrier WHERE size IS NULL)",
+            [f"{key}%"],
+        ).fetchone()
+        assert found is not None
+        return found
+
+    for at, expected_rows in {"submit.asked": (0, 0), "submit.committed": (stored, 0)}.items():
+        before = database.execute("SELECT count(*) FROM agno.barrier").fetchone()
+        cut_off_at(at)
+        with pytest.raises(CutOff):
+            send()
+        if at == "submit.asked":
+            assert database.execute("SELECT count(*) FROM agno.barrier").fetchone() == before
+        assert rows()[1] == 0
+        assert rows()[0] >= expected_rows[0]
+    invariants.until(lambda: rows() == (runs, 0))
+    assert send().get(timeout=WAIT_S) == expected
+    worked = (
+        "SELECT count(*) FROM agno.step s JOIN agno.run r ON r.id = s.run_id WHERE r.idempotency_key LIKE %s"
+    )
+    assert database.execute(worked, [f"{key}%"]).fetchone() == (runs,)
+
+
+def test_refused_run_in_a_canvas_leaves_nothing_behind(database: psycopg.Connection) -> None:
+    count = "SELECT (SELECT count(*) FROM agno.run), (SELECT count(*) FROM agno.barrier)"
+    before = database.execute(count).fetchone()
+    unknown = run_signature("ecko", ["b"], {}, None)
+    for canvas in (
+        group([echo.s("a"), unknown]),
+        chord([echo.s("a"), run_signature("echo", ["b"], {"usr_id": "x"}, None)], echo.s()),
+    ):
+        with pytest.raises(InvalidInput, match=r"'echo'|user_id"):
+            canvas.delay()
+    assert database.execute(count).fetchone() == before
+    assert echo.delay("a").get(timeout=WAIT_S) == "<a>"
+
+
 # A worker dies.
 
 
@@ -212,7 +323,7 @@ def test_callbacks_that_many_processes_continue_are_sent_once(
     chord_id = str(uuid.uuid4())
     body = plain("note", path=str(tmp_path / "notes"))
     told = body.freeze()
-    services.database.results.open_chord(chord_id, dict(body))
+    services.database.submissions.submit_canvas([], [Chord(chord_id, dict(body))])
     services.database.results.chord_part(chord_id, str(uuid.uuid4()), 0, "SUCCESS", "a")
     database.execute("UPDATE agno.barrier SET size = 1, fired_at = now() WHERE id = %s", [chord_id])
     late = "INSERT INTO agno.outbox (chord_id, due_at) VALUES (%s, now() + interval '1.9 s') RETURNING id"  # for a keeper

@@ -36,7 +36,8 @@ from msgspec.structs import replace
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall, Usage, user
-from agno_workers.core.run import StepKind, WaitsFor
+from agno_workers.core.request import RunRequest
+from agno_workers.core.run import Canvas, StepKind, WaitsFor
 from agno_workers.core.step import (
     CanvasContinuation,
     ChildRun,
@@ -59,6 +60,7 @@ from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.runs.queries import Waiting
 from agno_workers.runs.results import Results
+from agno_workers.runs.submit import Chord
 from agno_workers.runs.workers import Workers
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.streams import Streams
@@ -204,14 +206,21 @@ class RunMachine(RuleBasedStateMachine):
         self._accept(self.db.value("SELECT agno.submit('a', 'hi', allow_unknown => true)"))
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
-    @rule(fate=fates)
-    def submit_chord(self, fate: str) -> None:
-        chord = str(uuid7())
-        self.results.open_chord(chord, {"task": "body"})
-        for place in range(2):
-            canvas = {"chord": True, "group_id": chord, "group_index": place}
-            self._submitted(self.journal.submit(user("hi"), agent="a", queue="agents", canvas=canvas), fate)
-        self.results.size_chord(chord, 2)
+    @rule(fate=fates, is_mixed=st.booleans())
+    def submit_chord(self, fate: str, is_mixed: bool) -> None:
+        """A chord with plain tasks is stored before it is counted."""
+        chord = Chord(str(uuid7()), {"task": "body"}, None if is_mixed else 2)
+        requests = [
+            RunRequest(
+                agent="a", input=user("hi"), queue="agents", allow_unknown=True, id=str(uuid7()),
+                canvas=Canvas(chord=True, group_id=chord.id, group_index=place),
+            )
+            for place in range(2)
+        ]  # fmt: skip
+        for submitted in self.journal.submissions.submit_canvas(requests, [chord]):
+            self._submitted(submitted, fate)
+        if is_mixed:
+            self.results.size_chord(chord.id, 2)
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule(key=st.sampled_from([None, "k1"]))
@@ -443,9 +452,13 @@ class RunMachine(RuleBasedStateMachine):
             self._tool_ends(claim, ToolOutcome("said", is_error=outcome == "raised"), fate)
 
     @precondition(lambda self: self.carried)
-    @rule(worker=st.sampled_from(WORKERS))
-    def renew(self, worker: str) -> None:
+    @rule(worker=st.sampled_from(WORKERS), is_blocked=st.booleans())
+    def renew(self, worker: str, is_blocked: bool) -> None:
+        """Renew the leases; where the worker's threads are blocked, its guard does so first."""
         mine = {carried.claim.step_id for carried in self.carried if carried.worker == worker}
+        if is_blocked:
+            _, statement, params = self.db.journal_of(worker).renewal()
+            self.db.pool.run(statement, params)
         lost = self.db.journal_of(worker).renew(sorted(mine))
         held = {
             step["id"]: step["lease_until"]

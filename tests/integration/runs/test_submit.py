@@ -72,7 +72,9 @@ def test_key_is_the_users_own(db: RunDatabase, caller: Connection, door: str) ->
             return next(batch.runs).id
         if door == "fork":
             return db.database.forks.fork(forked[user_id], None, idempotency_key="k")
-        own_id = {"id": unknown_id(), "canvas": Canvas(group_id=unknown_id())} if door == "canvas" else {}
+        own_id: dict[str, Any] = (
+            {"id": unknown_id(), "canvas": Canvas(group_id=unknown_id())} if door == "canvas" else {}
+        )
         submitted = db.submit(user_id=user_id, idempotency_key="k", **own_id)
         return submitted.run_id
 

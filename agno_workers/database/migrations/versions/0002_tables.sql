@@ -16,3 +16,7 @@ CREATE INDEX chunk_refused ON agno.chunk (knowledge_id) WHERE refused IS NOT NUL
 -- An idempotency key belongs to a user.
 DROP INDEX agno.run_idempotency;
 CREATE UNIQUE INDEX run_idempotency ON agno.run (tenant, agent, idempotency_key, coalesce(user_id, '')) WHERE idempotency_key IS NOT NULL;
+
+-- Chords of users that wait, and the open runs of canvases, among which `leftovers` searches.
+CREATE INDEX barrier_open ON agno.barrier (created_at) WHERE run_id IS NULL AND fired_at IS NULL;
+CREATE INDEX run_canvas ON agno.run (id) WHERE ended_at IS NULL AND canvas IS NOT NULL;
