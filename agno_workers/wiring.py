@@ -14,13 +14,16 @@ from celery import Celery
 
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
+from agno_workers.broker.backend import unreadable
 from agno_workers.broker.checks import redis_problems
+from agno_workers.broker.control import CancellingControl
+from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.queues import redis_url
 from agno_workers.broker.signing import Signer, sign
-from agno_workers.broker.submit import MakeRequest
+from agno_workers.broker.submit import MakeRequest, register_run
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
@@ -72,7 +75,8 @@ class Services:
     def dispatch(self) -> Dispatch:
         here = self.database
         return Dispatch(
-            self.app, submissions=here.submissions, claims=here.journal, outbox=here.outbox, results=here.results, queries=here.queries
+            self.app, submissions=here.submissions, claims=here.journal, control=here.journal, outbox=here.outbox, results=here.results, queries=here.queries,
+            delayed=DelayedTasks(self.app, here.pool),
         )  # fmt: skip
 
     @cached_property
@@ -188,9 +192,10 @@ def database(settings: Settings, *, worker: str = "") -> Database:
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
-    """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres.
+    """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres, and `revoke` cancels
+    runs. With `signing.keys`, the app signs its messages.
 
-    With `signing.keys`, the app signs its messages.
+    Raises SettingsError for an app whose messages our workers can't read.
     """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
@@ -198,6 +203,11 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     app.conf.update(
         result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
     )
+    if (problem := unreadable(app.conf)) is not None:
+        raise SettingsError(problem)
+    app.control_cls = CancellingControl
+    app.__dict__.pop("control", None)  # Celery caches it
+    register_run(app)
     _sign(app, given)
     return app
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from celery import bootsteps, signals
 from celery.worker import state
+from celery.worker.control import Panel
 
 from agno_workers import wiring
 from agno_workers.broker import names
 from agno_workers.broker.canary import Canary
+from agno_workers.broker.control import cancelling
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
+from agno_workers.broker.submit import RunTask
 from agno_workers.core.words import as_uuid
 from agno_workers.errors import AgnoError
 from agno_workers.registry import import_from_here
@@ -149,6 +152,11 @@ def active_steps() -> list[str]:
     ]
 
 
+def cancel_runs(task_ids: list[str]) -> set[str]:
+    """Cancel the runs among these tasks, and return the ids of the others."""
+    return wiring.services().dispatch.control.revoke(task_ids)
+
+
 @signals.worker_init.connect
 def _start(sender: Any, **_: Any) -> None:
     """Name the worker, and refuse to start on servers that would lose work.
@@ -174,6 +182,9 @@ def _start(sender: Any, **_: Any) -> None:
 
 app.steps["worker"].add(WorkerThreads)
 app.steps["consumer"].add(CanaryListener)
-app.task(name=names.RUN, bind=True, Request=runs.Submission)(runs.run)
+app.tasks.unregister(names.RUN)  # of a process that only sends
+app.task(name=names.RUN, bind=True, base=RunTask, Request=runs.Submission)(runs.run)
+for name in ("revoke", "terminate"):
+    Panel.data[name] = cancelling(Panel.data[name], cancel_runs)
 for kind, task in names.TASK_OF.items():
     app.task(name=task, ignore_result=True)(steps.body(kind))

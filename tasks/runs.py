@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agno_workers import wiring
 from agno_workers.broker.canvas import canvas_of
-from agno_workers.broker.submit import request_from_call
+from agno_workers.broker.submit import RunTask, request_from_call
 from agno_workers.database.pool import retry_while_unavailable
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ def run(self: Any, *input: Any, **asked: Any) -> None:
     The run, not this task, completes its canvas: `Ignore` makes Celery leave the canvas alone.
     """
     services, request = wiring.services(), self.request
+    if request.called_directly:
+        raise RunTask.refused()
     delivery = request.delivery_info or {}
     canvas = {
         "link": request.callbacks,

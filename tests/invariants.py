@@ -288,6 +288,8 @@ TABLES = {
 REFERENCE_ONLY = {
     "task_result": "results of users' own tasks: tests/contract",
     "task_group": "the same, of their groups",
+    "revoked": "ids that a later submit cancels: test_revoke.py",
+    "delayed_task": "users' own tasks: test_plain_tasks.py",
     "blob": "content by its hash, only inserted: test_payloads.py",
     "definition": "agents by their hash, only inserted",
     "batch": "names runs, which are checked one by one: test_bulk.py",

@@ -17,10 +17,11 @@ from kombu.entity import Exchange, Queue
 from msgspec.structs import replace
 
 from agno_workers.broker.canvas import CanvasSubmit, canvas_of, is_continuing, sending
+from agno_workers.broker.control import CancellingControl
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
-from agno_workers.broker.submit import MakeRequest, request_from_call
+from agno_workers.broker.submit import MakeRequest, register_run, request_from_call
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.step import FIRST_STEP, STEP_TYPES
 from agno_workers.core.step import Queue as QueueRole
@@ -32,6 +33,7 @@ class AgnoCelery(Celery):
 
     dispatch: Callable[[], Dispatch]
     verifier: Callable[[], MessageVerifier]
+    control_cls = CancellingControl
     request_kinds: Mapping[str, MakeRequest] = {}
     """Makers of requests for other kinds of runs, by the prefix of their agents; set by `wiring`."""
     result_cls: ClassVar[Any] = None
@@ -71,6 +73,11 @@ class AgnoCelery(Celery):
             dispatch.send([each.send for each in submitted if each.send is not None])
 
     def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
+        if options.get("idempotency_key") is not None:
+            raise InvalidInput(
+                "idempotency_key is an argument of a run, not an option of its message: pass it to `s` or `delay`, and in a canvas to "
+                "each run of it."
+            )
         for option in ("expires", "time_limit", "soft_time_limit"):
             if options.get(option) is not None:
                 raise InvalidInput(
@@ -163,4 +170,5 @@ def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s
         timezone="UTC",
         enable_utc=True,
     )
+    register_run(app)
     return app

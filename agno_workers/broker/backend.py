@@ -39,6 +39,11 @@ class PostgresBackend(BaseBackend):
     supports_native_join = False
     thread_safe = True
 
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(app, **options)
+        if (problem := unreadable(app.conf)) is not None:
+            raise exceptions.ImproperlyConfigured(problem)
+
     @property
     def _dispatch(self) -> Dispatch:
         dispatch: Callable[[], Dispatch] | None = getattr(self.app, "dispatch", None)
@@ -173,3 +178,17 @@ class PostgresBackend(BaseBackend):
 def _is_step(request: Any) -> bool:
     # The request that Celery makes for an unknown task has no `task`.
     return getattr(request, "task", None) in STEP_TASKS
+
+
+def unreadable(conf: Any) -> str | None:
+    """Return why workers and Postgres can't read what a Celery app with this configuration sends, or None."""
+    expected = {"task_serializer": "json", "result_serializer": "json", "task_protocol": 2}
+    wrong = [name for name, value in expected.items() if conf[name] != value] + [
+        name
+        for name in ("accept_content", "result_accept_content")
+        if conf[name] is not None and not {"json", "application/json"} & set(conf[name])
+    ]
+    if not wrong:
+        return None
+    found = " and ".join(f"{name} is {conf[name]!r}" for name in wrong)
+    return f"{found}, but workers of agno-workers read only JSON in Celery's protocol 2: leave these settings out."

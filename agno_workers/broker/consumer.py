@@ -82,6 +82,8 @@ class Consumer(stock.Consumer):
                     self._quarantine(message, Refusal("unreadable", error))
                 elif (refusal := verifier.refusal(message)) is not None:
                     self._quarantine(message, refusal)
+                elif message.headers["task"] in tasks and self.app.dispatch().delayed.store(message):
+                    message.ack()
                 else:
                     handle(message)
             except _BROKER_UNREACHABLE:

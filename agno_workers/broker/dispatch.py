@@ -15,10 +15,12 @@ from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError
 
 from agno_workers.broker.canvas import TRANSIENT_ERRORS, CanvasContinuations
+from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
+from agno_workers.runs.control import Control
 from agno_workers.runs.outbox import Outbox
 from agno_workers.runs.queries import RunQueries
 from agno_workers.runs.results import Results
@@ -32,11 +34,14 @@ class Dispatch:
     """Publishes through a Celery app, and deletes from the outbox what was sent."""
 
     def __init__(
-        self, app: Celery, *, submissions: Submissions, claims: Claims, outbox: Outbox, results: Results, queries: RunQueries
+        self, app: Celery, *, submissions: Submissions, claims: Claims, control: Control, outbox: Outbox, results: Results, queries: RunQueries,
+        delayed: DelayedTasks,
     ) -> None:  # fmt: skip
         self._app = app
         self.submissions = submissions
         self.claims = claims
+        self.control = control
+        self.delayed = delayed
         self._outbox = outbox
         self.results = results
         self._queries = queries

@@ -106,6 +106,7 @@ class Keeper:
             self.end_abandoned,
             self.schedule_next,
             self.send_due,
+            self.send_delayed,
             self.publish_outbox,
             self.check_epoch,
             self.resend_lost,
@@ -216,6 +217,10 @@ class Keeper:
         while due := self._maintenance.take_due(_BATCH):
             if not self._send("due", due) or not self._takes_more(len(due), until):
                 break
+
+    def send_delayed(self) -> None:
+        """Rule 5: users' own tasks that workers received before they were due."""
+        self._dispatch.delayed.send_due()
 
     def resend_lost(self) -> None:
         """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent again

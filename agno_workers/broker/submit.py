@@ -1,10 +1,13 @@
-"""Convert a Celery call of `agno.run` to a RunRequest."""
+"""`agno.run` as a Celery task of the sender, and a call of it as a RunRequest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celery import Celery, Task
+
+from agno_workers.broker.names import RUN
 from agno_workers.core.request import OPTIONS, SUBMIT_OPTIONS, RunRequest, run_request
 from agno_workers.core.run import Canvas
 from agno_workers.errors import InvalidInput
@@ -37,3 +40,40 @@ def request_from_call(
     if name and prefix in kinds:
         return kinds[prefix](name, inputs, {**given, **options}, canvas=canvas)
     return run_request(agent, inputs, {**given, **options}, canvas=canvas)
+
+
+class RunTask(Task):
+    """`agno.run`, which is sent to workers: it refuses each way to execute it in the sender's process."""
+
+    name = RUN
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Send it as an app does that has no such task: without options of the task, which a run does not have."""
+        if self.app.conf.task_always_eager:
+            raise self.refused()
+        if options.get("serializer") not in (None, "json"):
+            raise InvalidInput(
+                f"serializer {options['serializer']!r} is not readable for workers: leave it out."
+            )
+        return self.app.send_task(self.name, args, kwargs, **options)
+
+    def apply(self, *_: Any, **__: Any) -> Any:
+        raise self.refused()
+
+    def run(self, *_: Any, **__: Any) -> Any:
+        raise self.refused()
+
+    @staticmethod
+    def refused() -> InvalidInput:
+        return InvalidInput(
+            "agno.run can't be executed in this process (task_always_eager, apply() or a direct call): a run consists of many tasks "
+            "of workers. Unset task_always_eager, send it with delay(), and start a worker; tests can use a scripted model."
+        )
+
+
+def register_run(app: Celery) -> None:
+    """Register `agno.run` in an app that sends it, when the app needs its tasks."""
+    if app.finalized:
+        app.register_task(RunTask())
+    else:
+        app.on_after_finalize.connect(lambda **_: app.register_task(RunTask()), weak=False)

@@ -11,7 +11,7 @@ from uuid6 import uuid7
 from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ExpiredWait
-from agno_workers.core.words import without_none
+from agno_workers.core.words import as_uuid, without_none
 from agno_workers.database.pool import execute, jsonb, statements
 from agno_workers.errors import InvalidInput, LimitReached, RunCancelled
 from agno_workers.runs.base import Repository
@@ -40,6 +40,23 @@ class Control(Repository):
             self.cancel_all([child["id"] for child in children])  # as in `cancel`
         stopped: int = row["stopped"]
         return stopped
+
+    def revoke(self, task_ids: Sequence[str]) -> set[str]:
+        """Cancel the runs with these ids of Celery tasks, also the runs of steps; return the ids of other tasks.
+
+        Those are remembered for 30 days: one may be a run of a canvas that is submitted later.
+        """
+        self._pool.run(
+            _SQL["remember_revoked"], {"task_ids": list(task_ids)}
+        )  # first, or a submit may slip by
+        uuids = [task_id for task_id in task_ids if as_uuid(task_id)]
+        found = {
+            row["task_id"]: row["run_id"]
+            for row in self._pool.run(_SQL["runs_of_tasks"], {"task_ids": uuids})
+        }
+        if found:
+            self.cancel_all(list(found.values()))
+        return {task_id for task_id in task_ids if as_uuid(task_id) not in found}
 
     def end_overdue(self, run_id: str) -> bool:
         """End a run past its deadline: as `failed` with LimitReached, or as `done` when its agent has `on_limit="return"`. Its last

@@ -38,3 +38,12 @@ SELECT step_id::text, generation FROM agno.retry_run(%(run_id)s);
 
 -- name: fork
 SELECT run_id::text, created FROM agno.fork_run(%(fork)s);
+
+-- name: remember_revoked
+WITH old AS (DELETE FROM agno.revoked WHERE created_at < clock_timestamp() - interval '30 days')
+INSERT INTO agno.revoked (task_id) SELECT DISTINCT unnest(%(task_ids)s::text[]) ON CONFLICT DO NOTHING;
+
+-- name: runs_of_tasks
+-- The runs with these ids, and those of steps with these ids.
+SELECT id AS task_id, id AS run_id FROM agno.run WHERE id = ANY(%(task_ids)s::uuid[])
+UNION ALL SELECT id, run_id FROM agno.step WHERE id = ANY(%(task_ids)s::uuid[]);

@@ -64,8 +64,10 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         return self.handle.cancel()
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """Cancel the run, as `cancel` does. Celery's options are ignored: a run has many tasks, and no process of its own."""
-        self.cancel()
+        """Cancel the run, as `cancel` does, also one of a canvas that is not submitted yet. Celery's options are ignored: a run has
+        many tasks, and no process of its own.
+        """
+        self.app.dispatch().control.revoke([self.id])
 
 
 AgnoCelery.result_cls = RunResult

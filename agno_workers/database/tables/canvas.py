@@ -1,4 +1,4 @@
-"""The canvas of users: the parts of their chords, and the results of their own Celery tasks."""
+"""The canvas of users: the parts of their chords, the results of their own Celery tasks, and those that are not due."""
 
 from __future__ import annotations
 
@@ -33,3 +33,22 @@ task_group = sa.Table(
     sa.Column("result", JSONB, nullable=False),
     now("created_at"),
 )
+revoked = sa.Table(
+    "revoked",
+    metadata,
+    # One may be a run of a canvas that is submitted later.
+    sa.Column("task_id", sa.Text, primary_key=True),
+    now("created_at"),
+)
+delayed_task = sa.Table(
+    "delayed_task",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("task_id", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    # The headers, the properties and the body, as they were received.
+    sa.Column("message", JSONB, nullable=False),
+    # When the keeper sends it; moved ahead while it does.
+    sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+)
+sa.Index("delayed_task_due", delayed_task.c.due_at)

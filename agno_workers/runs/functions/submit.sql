@@ -68,6 +68,7 @@ BEGIN
         IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
             PERFORM agno.stand_in(run, new_id, known.id);
             known.id := new_id;
+            PERFORM agno.cancel_if_revoked(new_id);
         END IF;
         RETURN QUERY SELECT known.id, false, NULL::uuid, NULL::bigint, NULL::text, known.queue, known.priority, false;
         RETURN;
@@ -83,6 +84,19 @@ BEGIN
         SELECT new_id, true, (first_step->>'id')::uuid, w.outbox_id, first_step->>'kind', run_queue, (run->>'priority')::smallint, timer IS NULL
         FROM (VALUES (1)) AS one LEFT JOIN agno.write_steps(new_id, 0, jsonb_build_array(first_step),
             coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
+    IF run ? 'id' THEN
+        PERFORM agno.cancel_if_revoked(new_id);
+    END IF;
+END $$;
+
+-- Cancel a run that was revoked before it was submitted, as a later part of a canvas.
+CREATE OR REPLACE FUNCTION agno.cancel_if_revoked(run_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM agno.revoked r WHERE r.task_id = $1::text;
+    IF FOUND THEN
+        PERFORM agno.stop_run($1, jsonb_build_object('status', 'cancelled', 'reason', 'cancelled', 'error', jsonb_build_object(
+            'type', 'RunCancelled', 'message', format('run %s was cancelled', $1), 'ids', jsonb_build_object('run_id', $1))));
+    END IF;
 END $$;
 
 -- Store the runs of a user's canvas and its chords, all or nothing, and return as `submit_run` does. A chord that exists stays as it is.

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
+from celery import Celery
 from celery.canvas import Signature
 from psycopg import sql
 
@@ -20,11 +21,16 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.local import LocalServers
 from tests import invariants
 from tests.conftest import ROOT, Worker
+from tests.contract.canvas import shop
 
 WAIT_S = 30
 """The timeout of a result; only a failing test waits so long."""
 PLAIN = ("-I", "tests.contract.canvas.plain")
 """The option of a worker that imports the plain tasks."""
+
+DUE = """
+    UPDATE agno.delayed_task SET due_at = now(), message = jsonb_set(message, '{headers,eta}', '"2026-01-01T00:00:00+00:00"')"""
+"""Let the time of all delayed tasks come."""
 
 Plain = Callable[..., Signature]
 
@@ -105,6 +111,22 @@ def plain(app: AgnoCelery) -> Plain:
     return signature
 
 
+@pytest.fixture(scope="module")
+def stranger(servers: LocalServers) -> Iterator[Celery]:
+    """A Celery app that knows only the broker."""
+    celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
+    yield celery
+    celery.close()
+
+
+@pytest.fixture(scope="module")
+def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
+    """The shop's app in a process that sends."""
+    celery = shop.connected(servers.broker_url)
+    yield celery
+    celery.close()
+
+
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Path]:
     """A file; the tool `hold` runs until it is deleted."""
@@ -124,3 +146,10 @@ def sections(*results: str) -> str:
     """Return the answer of `echo` as the body of a chord with these results."""
     numbered = [f"[{number}]\n{result}" for number, result in enumerate(results, 1)]
     return "<" + "\n\n".join(numbered) + ">"
+
+
+def run_of(celery: Celery, agent: str, *inputs: Any, **asked: Any) -> Signature:
+    """Return the signature with which an app without our code submits a run."""
+    return celery.signature(
+        "agno.run", args=inputs, kwargs={"agent": agent, **asked}, options={"queue": "agents"}
+    )

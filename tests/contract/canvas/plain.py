@@ -69,6 +69,14 @@ def note(value: Any, path: str) -> Any:
     return value
 
 
+@app.task(name="plain.retried", bind=True)
+def retried(self: Any, value: Any, path: str) -> Any:
+    """Ask for a retry in an hour, and write as `note` does then."""
+    if self.request.retries == 0:
+        raise self.retry(countdown=3600)
+    return note(value, path)
+
+
 @app.task(name="plain.heard")
 def heard(request: Any, exc: BaseException, traceback: Any) -> None:
     """A new-style errback, which the worker itself calls: it writes to the file that the error names."""

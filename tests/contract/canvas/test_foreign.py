@@ -7,41 +7,21 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from celery import Celery, chain, chord, group
-from celery.canvas import Signature
 from celery.exceptions import ChordError, ImproperlyConfigured
 
 from agno_workers import Client
-from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
 from agno_workers.local import LocalServers
 from tests import invariants
 from tests.conftest import ROOT, Worker
-from tests.contract.canvas import shop
-from tests.contract.canvas.conftest import WAIT_S, sections
+from tests.contract.canvas.conftest import WAIT_S, run_of, sections
 from tests.forking import inherited
-
-
-@pytest.fixture(scope="module")
-def stranger(servers: LocalServers) -> Iterator[Celery]:
-    """A Celery app that knows only the broker."""
-    celery = Celery("stranger", broker=servers.broker_url, set_as_current=False)
-    yield celery
-    celery.close()
-
-
-@pytest.fixture(scope="module")
-def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
-    """The shop's app in a process that sends."""
-    celery = shop.connected(servers.broker_url)
-    yield celery
-    celery.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +37,6 @@ def shop_worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     yield started
     started.kill()
     started.wait(timeout=30)
-
-
-def run_of(celery: Celery, agent: str, *inputs: Any, **asked: Any) -> Signature:
-    """Return the signature with which an app without our code submits a run."""
-    return celery.signature(
-        "agno.run", args=inputs, kwargs={"agent": agent, **asked}, options={"queue": "agents"}
-    )
 
 
 # A plain app that sends.

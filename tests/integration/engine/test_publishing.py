@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.core.agent import Agent
 from agno_workers.core.request import run_request
@@ -39,7 +40,8 @@ def test_publishing_the_messages_of_a_step_takes_one_statement(
     here = on_pool(counted)
     engine: Engine = replace(services.engine, journal=here.journal, agent=Registry([agent]).get)
     dispatch = Dispatch(
-        services.app, submissions=here.submissions, claims=here.journal, outbox=here.outbox, results=here.results, queries=here.queries
+        services.app, submissions=here.submissions, claims=here.journal, control=here.journal, outbox=here.outbox, results=here.results, queries=here.queries,
+        delayed=DelayedTasks(services.app, here.pool),
     )  # fmt: skip
     request = run_request("a", ["hi"], {"queue": "agents", "allow_unknown": True})
     run_id = services.database.submissions.submit(request).run_id

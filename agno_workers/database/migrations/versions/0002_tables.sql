@@ -20,3 +20,21 @@ CREATE UNIQUE INDEX run_idempotency ON agno.run (tenant, agent, idempotency_key,
 -- Chords of users that wait, and the open runs of canvases, among which `leftovers` searches.
 CREATE INDEX barrier_open ON agno.barrier (created_at) WHERE run_id IS NULL AND fired_at IS NULL;
 CREATE INDEX run_canvas ON agno.run (id) WHERE ended_at IS NULL AND canvas IS NOT NULL;
+
+-- Ids of tasks that were revoked: one may be a run of a canvas that is submitted later, or a task that is not due.
+CREATE TABLE agno.revoked (
+	task_id TEXT NOT NULL,
+	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
+	PRIMARY KEY (task_id)
+);
+
+-- Users' own tasks that workers have received and that are not due yet.
+CREATE TABLE agno.delayed_task (
+	id BIGINT GENERATED ALWAYS AS IDENTITY,
+	task_id TEXT NOT NULL,
+	queue TEXT NOT NULL,
+	message JSONB NOT NULL,
+	due_at TIMESTAMP WITH TIME ZONE NOT NULL,
+	PRIMARY KEY (id)
+);
+CREATE INDEX delayed_task_due ON agno.delayed_task (due_at);

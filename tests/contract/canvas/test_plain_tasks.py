@@ -1,0 +1,56 @@
+"""Users' own tasks on our workers: one that is not due outlives the worker that received it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from celery import chord
+
+from agno_workers.broker.app import AgnoCelery
+from tests import invariants
+from tests.agents import echo
+from tests.conftest import StartWorker
+from tests.contract.canvas.conftest import DUE, PLAIN, WAIT_S, Plain
+
+_ALL = "SELECT task_id FROM agno.delayed_task"
+
+
+@pytest.mark.parametrize("when", ["countdown", "eta", "naive eta", "retry"])
+def test_task_that_is_not_due_outlives_its_worker_and_redis(
+    app: AgnoCelery, plain: Plain, start_worker: StartWorker, database: psycopg.Connection, redis_client: redis.Redis, tmp_path: Path, when: str,
+) -> None:  # fmt: skip
+    later = datetime.now(UTC) + timedelta(hours=1)
+    options: dict[str, dict[str, object]] = {
+        "countdown": {"countdown": 3600},
+        "eta": {"eta": later},
+        "naive eta": {"eta": later.replace(tzinfo=None)},
+        "retry": {},
+    }
+    doomed = start_worker(*PLAIN, queues="late")
+    note = plain("retried" if when == "retry" else "note", "a", path=str(tmp_path / "notes"))
+    result = note.apply_async(queue="late", **options[when])
+    invariants.until(lambda: database.execute(_ALL).fetchall() == [(result.id,)])
+    doomed.kill()
+    redis_client.flushdb()
+    database.execute(DUE)
+    app.control.add_consumer("late", reply=True)
+    assert result.get(timeout=WAIT_S) == "a"
+    app.control.cancel_consumer("late", reply=True)
+    assert (tmp_path / "notes").read_text() == "a\n"
+    invariants.until(lambda: database.execute(_ALL).fetchall() == [])
+
+
+def test_delayed_task_keeps_its_canvas(plain: Plain, database: psycopg.Connection) -> None:
+    header = [
+        plain("upper", "a").set(countdown=3600),
+        echo.s("b"),
+        plain("same", datetime(2026, 1, 1, tzinfo=UTC)).set(countdown=3600),
+    ]
+    result = chord(header, plain("join") | plain("upper"))()
+    invariants.until(lambda: len(database.execute(_ALL).fetchall()) == 2)
+    database.execute(DUE)
+    assert result.get(timeout=WAIT_S) == "A+<B>+2026-01-01 00:00:00+00:00"
