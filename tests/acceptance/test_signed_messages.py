@@ -22,6 +22,7 @@ from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, shouter
 from tests.conftest import StartWorker, Worker
+from tests.contract.canvas.conftest import DUE
 from tests.messages import NOTHING_AFTER, Message, Quarantined, decoded, encoded, message
 
 WAIT_S = 30
@@ -87,6 +88,17 @@ def test_every_way_of_celery_to_send_a_task_signs_it(
         "<a>+<b>+C", "<A>", "3+3", 2, "<A>", "3 | 7", "<l>",
     ]  # fmt: skip
     invariants.until(lambda: linked.exists() and (tmp_path / "failed").exists())
+    assert quarantine() == []
+
+
+def test_delayed_task_is_signed_again_when_it_is_sent(
+    worker: Worker, app: AgnoCelery, services: Services, quarantine: Quarantined
+) -> None:
+    result = plain(app, "upper", "a").apply_async(countdown=3600)
+    find = services.database.pool.run
+    invariants.until(lambda: find("SELECT id FROM agno.delayed_task"))
+    find(DUE)
+    assert result.get(timeout=WAIT_S) == "A"
     assert quarantine() == []
 
 
