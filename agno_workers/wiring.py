@@ -16,7 +16,7 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
 from agno_workers.broker.checks import redis_problems
-from agno_workers.broker.control import CancellingControl
+from agno_workers.broker.control import cancelling_control
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Duties, Keeper
@@ -205,7 +205,7 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     )
     if (problem := unreadable(app.conf)) is not None:
         raise SettingsError(problem)
-    app.control_cls = CancellingControl
+    app.control_cls = cancelling_control(app.control_cls)
     app.__dict__.pop("control", None)  # Celery caches it
     register_run(app)
     _sign(app, given)

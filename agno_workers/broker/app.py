@@ -104,7 +104,8 @@ class AgnoCelery(Celery):
             allow_unknown=request.allow_unknown or is_continuing.get(),
         )
         canvas, run_id = sending.get(), request.id
-        if canvas is not None and canvas.depth and run_id is not None:
+        # A group passes `add_to_parent`; a run that its generator submits is not a part of it, and may be waited for there.
+        if canvas is not None and canvas.depth and run_id and options.get("add_to_parent") is False:
             canvas.add(request)
         else:
             submitted = dispatch.submissions.submit(request)

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.app.control import Control
 from kombu.utils.functional import maybe_list
+from kombu.utils.imports import symbol_by_name
 
 _CANCELS = frozenset({"revoke", "terminate"})
 
@@ -15,7 +16,7 @@ class CancellingControl(Control):
     """`control_cls` of our app and of attached ones. Raises Unavailable when Postgres does not answer."""
 
     def broadcast(self, command: str, arguments: Any = None, *args: Any, **options: Any) -> Any:
-        asked = [] if command not in _CANCELS else maybe_list((arguments or {}).get("task_id")) or []
+        asked = _ids((arguments or {}).get("task_id")) if command in _CANCELS else []
         if not asked:
             return super().broadcast(command, arguments, *args, **options)
         others = sorted(self.app.dispatch().control.revoke(asked))
@@ -29,10 +30,19 @@ class CancellingControl(Control):
         return replies if options.get("reply") else None
 
 
+def cancelling_control(control: Any) -> type[CancellingControl]:
+    """Return an app's own control class with `CancellingControl` before it."""
+    return type("CancellingControl", (CancellingControl, symbol_by_name(control)), {})
+
+
 def cancelling(handle: Callable[..., Any], cancel: Callable[[list[str]], set[str]]) -> Callable[..., Any]:
     """Return a worker's handler of `revoke` or `terminate` that cancels runs first: the sender may know only the broker."""
 
     def cancel_and_handle(state: Any, *, task_id: Any, **options: Any) -> Any:
-        return handle(state, task_id=sorted(cancel(maybe_list(task_id) or [])), **options)
+        return handle(state, task_id=sorted(cancel(_ids(task_id))), **options)
 
     return cancel_and_handle
+
+
+def _ids(given: Any) -> list[str]:
+    return [str(task_id) for task_id in maybe_list(given) or ()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import psycopg
 from celery import Celery
 from celery.app.amqp import task_message
 from celery.app.task import Context
@@ -18,7 +19,7 @@ from kombu.utils.json import dumps, loads
 
 from agno_workers.broker.names import CANARY, RUN, STEP_TASKS
 from agno_workers.database.pool import Pool, jsonb, statements
-from agno_workers.errors import Unavailable
+from agno_workers.errors import AgnoError
 from agno_workers.runs.base import utc
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class DelayedTasks:
         params = {"task_id": headers["id"], "queue": queue, "message": jsonb(content), "due_at": due_at}
         try:
             return bool(self._pool.run(_SQL["store"], params))
-        except Unavailable as error:
+        except (AgnoError, psycopg.Error) as error:
             log.warning(
                 "task %s waits in the memory of this worker until it is due: %s", headers["id"], error
             )

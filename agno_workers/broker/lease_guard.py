@@ -69,23 +69,28 @@ def guard() -> None:
         head += piece
     task = json.loads(head.partition(b"\n")[0])
     late_s, every_s = 1.5 * task["every_s"], task["every_s"]
-    heard_at, wait_s, connection = time.monotonic(), late_s, None
+    heard_at, wait_s, connection, is_told = time.monotonic(), late_s, None, False
     while True:
         if select.select([0], [], [], wait_s)[0]:
             if not os.read(0, 65536):
                 return
-            heard_at, wait_s = time.monotonic(), late_s
+            heard_at, wait_s, is_told = time.monotonic(), late_s, False
             continue
         silent_s, wait_s = time.monotonic() - heard_at, every_s
         if os.getppid() != worker:  # a fork of the worker may keep the pipe open
             return
         if silent_s > _LONGEST_SILENCE_S or not _runs(worker):
             continue
-        connection = _renewed(connection, task, silent_s)
+        connection, renewed = _renew(connection, task)
+        if renewed and not is_told:
+            is_told = True
+            _report(
+                f"no thread has run for {silent_s:.0f} s (a tool holds the GIL?); {renewed} lease(s) are renewed"
+            )
 
 
-def _renewed(connection: Any, task: dict[str, Any], silent_s: float) -> Any:
-    """Renew the leases; return the connection for the next time."""
+def _renew(connection: Any, task: dict[str, Any]) -> tuple[Any, int]:
+    """Renew the leases; return the connection for the next time, and the number of leases."""
     import psycopg  # noqa: PLC0415 - most workers never need it
 
     try:
@@ -93,15 +98,9 @@ def _renewed(connection: Any, task: dict[str, Any], silent_s: float) -> Any:
             connection = psycopg.connect(
                 task["url"], autocommit=True, connect_timeout=5, tcp_user_timeout=5000
             )
-        renewed = connection.execute(task["statement"], task["params"]).rowcount
-    except psycopg.Error as error:
-        _report(f"the leases were not renewed: {type(error).__name__}")
-        return None
-    if renewed:
-        _report(
-            f"no thread has run for {silent_s:.0f} s (a tool holds the GIL?); {renewed} lease(s) were renewed"
-        )
-    return connection
+        return connection, connection.execute(task["statement"], task["params"]).rowcount
+    except psycopg.Error:  # the worker reports an outage of Postgres
+        return None, 0
 
 
 def _report(text: str) -> None:

@@ -226,6 +226,11 @@ def test_canvas_of_runs_whose_submit_is_cut_off_is_stored_whole_or_not_at_all(
     assert database.execute(worked, [f"{key}%"]).fetchone() == (runs,)
 
 
+def test_generator_of_a_group_may_wait_for_a_run_of_its_own() -> None:
+    texts = (echo.run(text, timeout=WAIT_S).content for text in "ab")
+    assert group(echo.s(text) for text in texts)().get(timeout=WAIT_S) == ["<<a>>", "<<b>>"]
+
+
 def test_refused_run_in_a_canvas_leaves_nothing_behind(database: psycopg.Connection) -> None:
     count = "SELECT (SELECT count(*) FROM agno.run), (SELECT count(*) FROM agno.barrier)"
     before = database.execute(count).fetchone()

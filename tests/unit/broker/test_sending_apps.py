@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
+from celery.app.control import Control
 from celery.exceptions import ImproperlyConfigured
 
 from agno_workers import attach
 from agno_workers.broker.app import create
+from agno_workers.broker.control import CancellingControl
 from agno_workers.errors import InvalidInput, SettingsError
 from agno_workers.settings import Settings
 
@@ -82,6 +84,18 @@ def test_run_is_not_executed_in_the_process_that_sends_it(make: Callable[[], Cel
 def test_serializer_of_one_message_is_refused(make: Callable[[], Celery]) -> None:
     with pytest.raises(InvalidInput, match="'pickle'"):
         make().signature("agno.run", args=["hi"], kwargs={"agent": "echo"}).apply_async(serializer="pickle")
+
+
+def test_control_class_of_an_attached_app_is_kept() -> None:
+    class Own(Control):  # type: ignore[misc]  # celery ships no types
+        def own(self) -> str:
+            return "own"
+
+    app = Celery("shop", broker=BROKER, set_as_current=False, control=Own)
+    _ = app.control  # Celery caches it
+    control = attach(app, SETTINGS).control
+    assert isinstance(control, CancellingControl)
+    assert control.own() == "own"
 
 
 def test_app_that_finalizes_itself_can_be_attached() -> None:
