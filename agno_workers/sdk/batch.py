@@ -146,7 +146,7 @@ def submit_many(
     """Submit a run for each input, all of them or none.
 
     `inputs` is any iterable; it is read while the transaction is open. An input whose idempotency key belongs to an earlier run
-    of the agent gets that run. The `batch_id` of an existing batch returns that batch and submits nothing, so a call whose answer
+    of the agent and the user gets that run. The `batch_id` of an existing batch returns that batch and submits nothing, so a call whose answer
     was lost may be repeated.
 
     Raises UnknownAgent, InvalidInput (it names the position of the input), and Unavailable (safe to repeat with the same
