@@ -22,7 +22,7 @@ class CancellingControl(Control):
         others = sorted(self.app.dispatch().control.revoke(asked))
         replies = []
         if cancelled := len(set(asked) - set(others)):
-            replies = [{"agno-workers": {"ok": f"{cancelled} run(s) are cancelled"}}]
+            replies = [{"agno-workers": {"ok": f"{cancelled} run(s) are cancelled or had ended"}}]
             if callback := options.get("callback"):
                 callback(replies[0])
         if others:

@@ -98,6 +98,20 @@ def test_delayed_run_stays_in_postgres_until_it_is_due(
     assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
 
 
+def test_chord_of_an_app_that_is_not_attached_is_logged(
+    servers: LocalServers, worker: Worker, client: Client
+) -> None:
+    """Its header runs, and its body, which waits in another result backend, never starts."""
+    celery = Celery("stranger", broker=servers.broker_url, backend=servers.broker_url, set_as_current=False)
+    body = run_of(celery, "echo")
+    part = chord([run_of(celery, "echo", "a")], body, app=celery)().parent[0]
+    line = worker.wait_for("part of a chord that is not in this database")
+    assert part.id in line
+    invariants.until(lambda: known(client, part.id))
+    assert client.runs.get(part.id).result(timeout=WAIT_S) == "<a>"
+    celery.close()
+
+
 def test_run_submitted_while_postgres_is_down_is_not_lost(
     stranger: Celery, servers: LocalServers, database_url: str
 ) -> None:
@@ -112,20 +126,6 @@ def test_run_submitted_while_postgres_is_down_is_not_lost(
     with Client(database_url) as client:
         invariants.until(lambda: known(client, sent.id))
         assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
-
-
-def test_chord_of_an_app_that_is_not_attached_is_logged(
-    servers: LocalServers, worker: Worker, client: Client
-) -> None:
-    """Its header runs, and its body, which waits in another result backend, never starts."""
-    celery = Celery("stranger", broker=servers.broker_url, backend=servers.broker_url, set_as_current=False)
-    body = run_of(celery, "echo")
-    part = chord([run_of(celery, "echo", "a")], body, app=celery)().parent[0]
-    line = worker.wait_for("part of a chord that is not in this database")
-    assert part.id in line
-    invariants.until(lambda: known(client, part.id))
-    assert client.runs.get(part.id).result(timeout=WAIT_S) == "<a>"
-    celery.close()
 
 
 # An app that is attached.

@@ -20,7 +20,7 @@ from agno_workers.sdk.agent import RunResult
 from tests import invariants
 from tests.agents import caller, echo, holding, running, shouter
 from tests.conftest import ROOT
-from tests.contract.canvas.conftest import DUE, WAIT_S, Plain
+from tests.contract.canvas.conftest import DUE, WAIT_S, Plain, run_of
 from tests.forking import inherited
 
 Revoke = Callable[[RunResult, Celery, Celery, dict[str, str]], object]
@@ -108,6 +108,23 @@ def test_later_part_of_a_canvas_is_cancelled_when_it_is_submitted(
         result.get(timeout=WAIT_S)
     ended = "SELECT r.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id WHERE r.id = %s"
     invariants.until(lambda: database.execute(ended, [result.id]).fetchall() == [("cancelled", 0)])
+
+
+def test_message_of_a_run_that_no_worker_has_received_is_revoked(
+    app: AgnoCelery, customer: Celery, database: psycopg.Connection
+) -> None:
+    """Also by a worker that was not there at the revoke, and so knows it only from Postgres."""
+    sent = [run_of(customer, "echo", "a").apply_async(queue="unserved") for _ in range(2)]
+    customer.GroupResult("g", sent[:1]).revoke()
+    app.dispatch().control.revoke([sent[1].id])
+    app.control.add_consumer("unserved", reply=True)
+    for result in sent:
+        with pytest.raises((RunCancelled, TaskRevokedError)):
+            result.get(timeout=WAIT_S)
+    app.control.cancel_consumer("unserved", reply=True)
+    ids = [result.id for result in sent]
+    executed = "SELECT count(*) FROM agno.step WHERE run_id = ANY(%s::uuid[]) AND attempt > 0"
+    assert database.execute(executed, [ids]).fetchall() == [(0,)]
 
 
 def test_tasks_beside_runs_are_revoked_as_in_celery(
