@@ -101,6 +101,41 @@ def a_client_dies_after_its_submit(fleet: Fleet, folder: Path) -> None:
     assert [{"id": fleet.client.runs.submit("echo", "hi", idempotency_key="c2").id}] == stored
 
 
+@case("C1", "machines")
+def a_client_dies_before_its_chord_is_stored(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed before its submit of a chord of runs is stored: no part of it is stored; a repeated submit with
+    the keys of its runs creates it.
+    """
+    stored = "SELECT (SELECT count(*) FROM agno.run) + (SELECT count(*) FROM agno.barrier) AS rows"
+    before = fleet.sql(stored)
+    fleet.arm("submit.asked")
+    assert fleet.person("chord", "c1 chord").returncode == -signal.SIGKILL
+    assert fleet.sql(stored) == before
+    assert fleet.person("chord", "c1 chord").returncode == 0
+    _ends_once(fleet, "c1 chord")
+
+
+@case("C2", "machines")
+def a_client_dies_after_its_chord_is_stored(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed after its submit of a chord of runs has committed, before it sends a message: the chord ends; a
+    repeated submit with the keys of its runs executes none of them again.
+    """
+    fleet.arm("submit.committed")
+    assert fleet.person("chord", "c2 chord").returncode == -signal.SIGKILL
+    _ends_once(fleet, "c2 chord")
+    assert fleet.person("chord", "c2 chord").returncode == 0
+    _ends_once(fleet, "c2 chord")
+
+
+def _ends_once(fleet: Fleet, key: str) -> None:
+    """Wait until a chord and its repetitions have ended; each of its three runs was executed once."""
+    body = "SELECT status FROM agno.run WHERE idempotency_key = %(key)s"
+    open_ones = "SELECT id FROM agno.barrier WHERE run_id IS NULL AND fired_at IS NULL UNION ALL SELECT id FROM agno.run WHERE ended_at IS NULL"
+    invariants.until(lambda: fleet.sql(body, key=key) == [{"status": "done"}] and not fleet.sql(open_ones))
+    executed = "SELECT attempt FROM agno.step s JOIN agno.run r ON r.id = s.run_id WHERE r.idempotency_key LIKE %(key)s || '%%'"
+    assert [step["attempt"] for step in fleet.sql(executed, key=key)] == [1, 1, 1]
+
+
 @case("C11", "machines")
 def a_person_dies_after_approving(fleet: Fleet, folder: Path) -> None:
     """A client process is killed after its approval has committed: the call is made once."""

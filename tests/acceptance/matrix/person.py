@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from celery import chord
+
 from agno_workers import Client
+from tests.agents import echo
 
 
 def main(verb: str, subject: str, *more: str) -> None:
@@ -13,6 +16,9 @@ def main(verb: str, subject: str, *more: str) -> None:
         match verb:
             case "submit":
                 client.runs.submit(subject, more[0], idempotency_key=more[1])
+            case "chord":
+                header = [echo.s(text, idempotency_key=f"{subject} {text}") for text in "ab"]
+                chord(header, echo.s(idempotency_key=subject)).delay()
             case "cancel":
                 client.runs.get(subject).cancel()
             case "approve":
