@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from celery.app.control import Control
 from kombu.utils.functional import maybe_list
 from kombu.utils.imports import symbol_by_name
+
+from agno_workers.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 _CANCELS = frozenset({"revoke", "terminate"})
 
@@ -39,7 +44,12 @@ def cancelling(handle: Callable[..., Any], cancel: Callable[[list[str]], set[str
     """Return a worker's handler of `revoke` or `terminate` that cancels runs first: the sender may know only the broker."""
 
     def cancel_and_handle(state: Any, *, task_id: Any, **options: Any) -> Any:
-        return handle(state, task_id=sorted(cancel(_ids(task_id))), **options)
+        others = _ids(task_id)
+        try:
+            others = sorted(cancel(others))
+        except Unavailable as error:
+            log.error("runs among the tasks %s are not cancelled: %s", others, error)
+        return handle(state, task_id=others, **options)
 
     return cancel_and_handle
 

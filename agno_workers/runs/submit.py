@@ -86,7 +86,8 @@ class Submissions(Repository):
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(requests) from error
         except (psycopg.errors.NoDataFound, psycopg.errors.InvalidParameterValue) as error:
-            raise InvalidInput(str(error.diag.message_primary), agent=requests[0].agent) from error
+            ids = {"agent": requests[0].agent} if len(requests) == 1 else {}
+            raise InvalidInput(str(error.diag.message_primary), **ids) from error
 
     def _row(self, request: RunRequest, payloads: Payloads) -> dict[str, Any]:
         fields = {

@@ -226,6 +226,20 @@ def test_canvas_of_runs_whose_submit_is_cut_off_is_stored_whole_or_not_at_all(
     assert database.execute(worked, [f"{key}%"]).fetchone() == (runs,)
 
 
+@pytest.mark.parametrize("shape", ["group", "chain", "chord", "chord in a chord", "group of chords"])
+def test_canvas_with_fixed_ids_is_submitted_twice_and_runs_once(
+    database: psycopg.Connection, shape: str
+) -> None:
+    make, _, runs, expected = RUNS_ONLY[shape]
+    canvas = make(echo.s)
+    canvas.freeze()
+    before = database.execute("SELECT count(*) FROM agno.run").fetchone()
+    results = [canvas.apply_async() for _ in range(2)]
+    assert [result.get(timeout=WAIT_S) for result in results] == [expected] * 2
+    assert before is not None
+    assert database.execute("SELECT count(*) FROM agno.run").fetchone() == (before[0] + runs,)
+
+
 def test_generator_of_a_group_may_wait_for_a_run_of_its_own() -> None:
     texts = (echo.run(text, timeout=WAIT_S).content for text in "ab")
     assert group(echo.s(text) for text in texts)().get(timeout=WAIT_S) == ["<<a>>", "<<b>>"]
