@@ -52,11 +52,11 @@ class AgnoError(Exception):
         self.ids = ids
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self).__name__, str(self), self.ids)
+        return _rebuild, (type(self).__name__, message_of(self), self.ids)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type", "message", "ids"}`, which is stored with a run and sent to its caller."""
-        return {"type": type(self).__name__, "message": str(self), "ids": self.ids}
+        return {"type": type(self).__name__, "message": message_of(self), "ids": self.ids}
 
     @staticmethod
     def from_json(value: dict[str, Any], **ids: Any) -> AgnoError:
@@ -193,7 +193,15 @@ def error_to_json(error: Exception) -> dict[str, Any]:
     """Describe any exception as `AgnoError.to_json` does."""
     if isinstance(error, AgnoError):
         return error.to_json()
-    return {"type": type(error).__name__, "message": str(error), "ids": {}}
+    return {"type": type(error).__name__, "message": message_of(error), "ids": {}}
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of any exception; empty if its own `__str__` fails."""
+    try:
+        return str.__str__(str(error))
+    except BaseException:  # it is the author's code, which may raise SystemExit too
+        return ""
 
 
 def _rebuild(name: str, message: str, ids: dict[str, Any]) -> AgnoError:
