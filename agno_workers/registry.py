@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.words import did_you_mean
-from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent
+from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent, message_of
 from agno_workers.knowledge.types import Knowledge, use_of
 
 
@@ -77,7 +77,7 @@ class Registry:
                 module = importlib.import_module(name)
             except Exception as error:
                 raise SettingsError(
-                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {str(error).rstrip('.')}. Fix the name or the module.",
+                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {message_of(error).rstrip('.')}. Fix the name or the module.",
                     module=name,
                 ) from error
             for value in vars(module).values():

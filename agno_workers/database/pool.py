@@ -24,6 +24,7 @@ from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from agno_workers.core.words import safe_text
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 
 NOT_MIGRATED = (
@@ -194,7 +195,7 @@ def to_json(value: Any) -> bytes:
 def _without_surrogates(value: Any) -> Any:
     match value:
         case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return safe_text(value)
         case dict():
             return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
         case list() | tuple():

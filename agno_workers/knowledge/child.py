@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from agno_workers.errors import AgnoError, SettingsError
+from agno_workers.errors import AgnoError, SettingsError, message_of
 from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
 from agno_workers.knowledge.readers import detect, read
 from agno_workers.knowledge.readers.unreadable import Unreadable
@@ -202,7 +202,7 @@ def _resident_bytes() -> int:
 
 
 def _shown(error: BaseException) -> str:
-    return _writable(f"{type(error).__name__}: {error}".rstrip(": "))
+    return _writable(f"{type(error).__name__}: {message_of(error)}".rstrip(": "))
 
 
 def _writable(message: str) -> str:

@@ -19,7 +19,7 @@ import msgspec
 
 from agno_workers.core.tool import NOT_DONE, Tool, ToolContext, ToolOutcome
 from agno_workers.core.words import safe_text
-from agno_workers.errors import ToolError, TryAgain
+from agno_workers.errors import ToolError, TryAgain, message_of
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.refusal import InvalidArguments
 from agno_workers.tools.result import Unserialisable, bounded, to_text
@@ -159,13 +159,13 @@ class _Attempt:
 
     def _raised(self, error: BaseException) -> ToolOutcome:
         if isinstance(error, (TryAgain, *self._tool.retry_on)):
-            text = _message(error) or type(error).__name__
+            text = message_of(error) or type(error).__name__
             return ToolOutcome(text, True, "again", error.after_s if isinstance(error, TryAgain) else None)
         if isinstance(error, ToolError):
-            return _failure("raised", _message(error) or "ToolError")
+            return _failure("raised", message_of(error) or "ToolError")
         if not self._abandoned.is_set():
             logger.warning("tool raised", exc_info=error, extra=self._ids())
-        return _failure("raised", ": ".join(filter(None, (type(error).__name__, _message(error)))))
+        return _failure("raised", ": ".join(filter(None, (type(error).__name__, message_of(error)))))
 
     def _timeout(self) -> ToolOutcome:
         self._abandon()
@@ -246,10 +246,3 @@ def _bind(tool: Tool, arguments: str, ctx: ToolContext) -> tuple[list[Any], dict
     if "ctx" in inspect.signature(tool.function).parameters:
         kwargs["ctx"] = ctx
     return [], kwargs
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # an exception whose own __str__ is broken
-        return ""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import msgspec
+from pydantic import PydanticUserError, TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from agno_workers.core.words import safe_text
+from agno_workers.errors import message_of
 
 _ESCAPE = re.compile(r"\\(\\|u0000)")
 """An escaped backslash (skipped) or an escaped NUL in JSON text."""
@@ -60,14 +63,15 @@ def _decoded(value: bytes) -> str:
 
 
 def _to_json(value: object) -> str:
-    """Return compact JSON. The slow way is for values that pydantic's fast one refuses, such as lone surrogates."""
+    """Return compact JSON. The slow way is for values with lone surrogates, which pydantic refuses."""
     try:
         try:
             return to_json(value, inf_nan_mode="strings", fallback=_builtins).decode()
         except PydanticSerializationError:
-            return to_json(_scrubbed(_jsonable(value)), inf_nan_mode="strings").decode()
+            escaped = json.dumps(value, default=_outermost)
+            return to_json(_scrubbed(json.loads(escaped)), inf_nan_mode="strings").decode()
     except Exception as error:  # a serializer of the tool's author may raise anything
-        raise _unserialisable(value, str(error).partition("\n")[0]) from error
+        raise _unserialisable(value, message_of(error).partition("\n")[0]) from error
 
 
 def _jsonable(value: Any) -> Any:
@@ -81,6 +85,15 @@ def _builtins(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} cannot be converted to JSON")
 
 
+def _outermost(value: Any) -> Any:
+    """Convert an object, and not what is in it, to a value that `json` knows or can ask for again."""
+    try:
+        plain = TypeAdapter(type(value)).dump_python(value)
+    except PydanticUserError:
+        return _builtins(value)
+    return _jsonable(value) if plain is value or isinstance(value, set | frozenset) else plain
+
+
 def _scrubbed(value: Any) -> Any:
     match value:
         case str():
@@ -88,7 +101,7 @@ def _scrubbed(value: Any) -> Any:
         case list():
             return [_scrubbed(item) for item in value]
         case dict():
-            return {key: _scrubbed(item) for key, item in value.items()}
+            return {safe_text(key): _scrubbed(item) for key, item in value.items()}
         case _:
             return value
 

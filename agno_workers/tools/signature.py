@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 from pydantic.json_schema import GenerateJsonSchema
 
 from agno_workers.core.tool import ToolContext
-from agno_workers.errors import InvalidTool
+from agno_workers.errors import InvalidTool, message_of
 from agno_workers.tools.refusal import InvalidArguments, refusal
 
 _CONTEXT = "ctx"
@@ -166,7 +166,7 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter) -> Any
         return get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
     except Exception as error:  # an annotation is code: it may raise anything
         problem = (
-            f"has an annotation that cannot be resolved ({error}): import or define its names at module level"
+            f"has an annotation that cannot be resolved ({message_of(error)}): import or define its names at module level"
         )
         raise _invalid(function, parameter.name, problem) from None
 
@@ -237,5 +237,5 @@ def _invalid(function: Callable[..., Any], parameter: str, problem: str) -> Inva
 
 
 def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, PydanticUserError) else str(error)
+    text = error.message if isinstance(error, PydanticUserError) else message_of(error)
     return text.partition("\n")[0]

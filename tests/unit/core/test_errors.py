@@ -80,3 +80,21 @@ def test_errors_that_callers_catch_together_share_a_base() -> None:
     assert isinstance(ModelUnavailable("x"), errors.ModelError)
     assert isinstance(UnknownAgent("x"), errors.InvalidInput)
     assert not isinstance(errors.ModelRejected("x"), ModelUnavailable)
+
+
+class _Silent(Exception):
+    def __init__(self, raised: BaseException | None) -> None:
+        self.raised = raised
+
+    def __str__(self) -> str:
+        if self.raised is None:
+            return 5  # type: ignore[return-value]
+        raise self.raised
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("no"), SystemExit(3), None], ids=repr)
+def test_error_whose_str_fails_is_described_by_its_type(raised: BaseException | None) -> None:
+    error = _Silent(raised)
+    assert errors.error_to_json(error) == {"type": "_Silent", "message": "", "ids": {}}
+    described = errors.ToolError(error).to_json()  # type: ignore[arg-type]
+    assert described["message"] == ""

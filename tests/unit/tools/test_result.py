@@ -47,6 +47,10 @@ class Guest(BaseModel):
     born: date
 
 
+class Anything(BaseModel):
+    it: Any
+
+
 class Row(msgspec.Struct, tag=True):
     id: int
     guest: Any
@@ -109,6 +113,24 @@ def endless() -> Any:
         yield 1
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a\ud800": "\udfff"},
+        Place(1.0, "\ud800"),
+        Row(1, {"\ud800": 1}),
+        [{"deep": ({"\ud800": Colour.RED},)}],
+        Anything(it={"\ud800": {1}}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_lone_surrogates_are_replaced_in_keys_and_values(value: Any) -> None:
+    text = to_text(value)
+    assert "\ufffd" in text
+    assert text == safe_text(text)
+    json.loads(text)
+
+
 async def never_awaited() -> None: ...
 
 
@@ -131,7 +153,6 @@ itself.append(itself)
         map(str, [1]),
         ValueError("returned, not raised"),
         Guest,
-        {"\ud800": 1},
     ],
     ids=lambda value: type(value).__name__,
 )
