@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.app.log import ColorFormatter
 from celery.worker import state
 from celery.worker.control import Panel
 
@@ -23,8 +25,9 @@ from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
 from agno_workers.broker.submit import RunTask
-from agno_workers.core.words import as_uuid
-from agno_workers.errors import AgnoError
+from agno_workers.core.logs import SafeFormatter
+from agno_workers.core.words import as_uuid, printable
+from agno_workers.errors import AgnoError, message_of
 from agno_workers.registry import import_from_here
 from agno_workers.runs.workers import WorkerIdentity
 from agno_workers.tasks import runs, steps
@@ -36,7 +39,7 @@ _MAINTAIN_POOL_EVERY_S = 0.5
 try:
     app = wiring.celery_app()
 except AgnoError as error:  # a wrong setting is a sentence, not a traceback
-    print(f"agno-workers: {error}", file=sys.stderr)  # noqa: T201 - for a person
+    print(f"agno-workers: {printable(str(error), one_line=True)}", file=sys.stderr)  # noqa: T201 - for a person
     sys.exit(2)
 
 
@@ -157,6 +160,15 @@ def cancel_runs(task_ids: list[str]) -> set[str]:
     return wiring.services().dispatch.control.revoke(task_ids)
 
 
+@signals.after_setup_logger.connect
+@signals.after_setup_task_logger.connect
+def _protect_log(logger: logging.Logger, **_: Any) -> None:
+    """Let no foreign text forge a line of Celery's own log; a formatter of yours is left alone."""
+    for handler in logger.handlers:
+        if isinstance(handler.formatter, ColorFormatter):
+            handler.setFormatter(SafeFormatter(handler.formatter))
+
+
 @signals.worker_init.connect
 def _start(sender: Any, **_: Any) -> None:
     """Name the worker, and refuse to start on servers that would lose work.
@@ -174,9 +186,10 @@ def _start(sender: Any, **_: Any) -> None:
     except AgnoError as error:
         problems = [str(error)]
     except Exception as error:  # Celery would log it and start the worker
-        problems = [f"{type(error).__name__}: {error}"]
+        problems = [f"{type(error).__name__}: {message_of(error)}"]
     if problems:
-        print(f"agno-workers: the worker does not start: {' '.join(problems)}", file=sys.stderr)  # noqa: T201 - for a person
+        reasons = printable(" ".join(problems), one_line=True)
+        print(f"agno-workers: the worker does not start: {reasons}", file=sys.stderr)  # noqa: T201 - for a person
         sys.exit(2)
 
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import msgspec
 import typer
-from rich.text import Text
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.screen import count
@@ -40,14 +39,14 @@ def ls(json: bool = typer.Option(False, "--json", help="Print JSON, with whole d
     except (SettingsError, Unavailable) as error:
         if not known:
             raise
-        typer.echo(f"Only the agents of AGNO_IMPORTS are listed: {error}", err=True)
+        screen.echo(f"Only the agents of AGNO_IMPORTS are listed: {error}", err=True)
     agents = [known[name] for name in sorted(known)]
     if json:
-        typer.echo(screen.as_json(agents))
+        screen.echo(screen.as_json(agents))
     for agent in () if json else agents:
         _show(agent, now)
     if not agents and not json:
-        typer.echo("No agents: workers register theirs when they start.")
+        screen.echo("No agents: workers register theirs when they start.")
 
 
 def _in_code(settings: Settings) -> list[RegisteredAgent]:
@@ -68,7 +67,7 @@ def _show(agent: RegisteredAgent, now: datetime) -> None:
     seen = f"registered {screen.age(agent.seen_at, now)} ago" if agent.seen_at else "not registered"
     facts = [agent.definition.get("model", ""), f"queue {agent.queue}", seen]
     console.print(
-        Text.assemble((agent.name, "bold"), "  ", ", ".join(fact for fact in facts if fact)), soft_wrap=True
+        screen.line((agent.name, "bold"), "  ", ", ".join(fact for fact in facts if fact)), soft_wrap=True
     )
     for line in (
         screen.one_line(agent.description, 200), _named("tools", ", ".join(agent.tools)),

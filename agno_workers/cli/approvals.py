@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import connection, screen
+from agno_workers.cli import calls, connection, screen
 from agno_workers.cli.diagnose import ASKS, expiry, moves
 from agno_workers.cli.ids import short_ids, whole_id
 from agno_workers.cli.screen import count
@@ -29,11 +29,13 @@ from agno_workers.runs.queries import Waiting
 from agno_workers.sdk.approvals import Requirement
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_MAX_SHOWN_CHARS = 400
 _STEP = typer.Argument(
     metavar="STEP", help="The id of the step, or of a run in which one step waits, whole or short."
 )
 _BY = typer.Option(None, "--by", help="The name to record; default: your user name.")
+_YES = typer.Option(
+    False, "--yes", help="Do not ask, and accept arguments that `runs waiting` cuts: you have read them."
+)
 
 
 @app.command()
@@ -41,6 +43,7 @@ def waiting(
     run: str | None = typer.Option(None, "--run", metavar="ID", help="Only this run."),
     limit: int = typer.Option(100, "--limit", min=1, max=10_000, help="Show at most this many."),
     wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
+    full: bool = typer.Option(False, "--full", help="Show whole arguments; without it each value is cut."),
     json: bool = typer.Option(False, "--json", help="Print JSON, with whole ids."),
 ) -> None:
     """List tool calls that wait for a person or for someone outside, the oldest first, and how to answer them."""
@@ -49,11 +52,11 @@ def waiting(
         status = None if run_id is None else database.queries.run(run_id).status  # raises RunNotFound
         found, now = database.queries.waiting(run_id, limit=limit), database.queries.now()
         if json:
-            typer.echo(screen.as_json([_described(Requirement(each, database)) for each in found]))
+            screen.echo(screen.as_json([_described(Requirement(each, database)) for each in found]))
         elif found:
-            _show(screen.console(), found, now, wide=wide)
+            _show(screen.console(), found, now, wide=wide, full=full)
         else:
-            typer.echo(f"No call waits for a person{f': the run is {status}' if status else ''}.")
+            screen.echo(f"No call waits for a person{f': the run is {status}' if status else ''}.")
 
 
 def _described(requirement: Requirement) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
         "tool": requirement.tool,
         "needs": requirement.needs,
         "fields": facts.policy.fields,
-        "arguments": requirement.arguments,
+        "arguments": requirement.arguments or requirement.arguments_json,
         "error": facts.error,
         "since": facts.created_at,
         "expires_at": facts.expires_at,
@@ -74,19 +77,18 @@ def _described(requirement: Requirement) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, found: Sequence[Waiting], now: datetime, *, wide: bool) -> None:
+def _show(console: Console, found: Sequence[Waiting], now: datetime, *, wide: bool, full: bool) -> None:
     ids = {} if wide else short_ids(part for each in found for part in (each.step_id, each.run_id))
     for each in found:
-        head = Text.assemble((each.name, "bold"), f" waits for {ASKS[each.waits_for]}")
-        if each.waits_for is WaitsFor.ANSWER:
-            head.append(f" {', '.join(each.policy.fields)}")
+        fields = f" {', '.join(each.policy.fields)}" if each.waits_for is WaitsFor.ANSWER else ""
+        head = screen.line((each.name, "bold"), f" waits for {ASKS[each.waits_for]}{fields}")
         then = expiry(each, now)
         facts = f"{each.key} of run {ids.get(each.run_id, each.run_id)} ({each.agent}), for {screen.age(each.created_at, now)}"
         console.print(head)
-        console.print(screen.indented(Text(f"{facts}; {then}" if then else facts, "dim")))
-        console.print(screen.indented(f"arguments: {screen.one_line(each.call.arguments, _MAX_SHOWN_CHARS)}"))
+        console.print(screen.indented(screen.line((f"{facts}; {then}" if then else facts, "dim"))))
+        console.print(screen.indented(f"arguments:{calls.arguments(each.call.arguments, full=full)}"))
         if each.error:
-            console.print(screen.indented(Text(str(each.error.get("message")), "red")))
+            console.print(screen.indented(screen.line((str(each.error.get("message")), "red"))))
         for move in moves(each, ids.get(each.step_id)):
             console.print(screen.indented(Text(move, "cyan")))
 
@@ -96,9 +98,11 @@ def approve(
     step: str = _STEP,
     note: str | None = typer.Option(None, "--note", help="A note to record."),
     by: str | None = _BY,
+    yes: bool = _YES,
 ) -> None:
-    """Approve a call: it is made with the arguments that it has."""
+    """Approve a call: it is made with the arguments that it has. On a terminal, they are shown first."""
     with _requirement(step) as requirement:
+        _must_be_seen(requirement, yes=yes)
         requirement.approve(by=_who(by), note=note)
         _report(requirement, "approved")
 
@@ -122,13 +126,15 @@ def answer(
         metavar="FIELD=VALUE...", help="Each VALUE is read as JSON if possible, and otherwise as text."
     ),
     by: str | None = _BY,
+    yes: bool = _YES,
 ) -> None:
-    """Fill in the arguments that a call leaves to a person: it is made with them."""
+    """Fill in the arguments that a call leaves to a person: it is made with them. On a terminal, the others are shown first."""
     filled = _values(values)
     with _requirement(step) as requirement:
         if unknown := sorted(filled.keys() - set(requirement.facts.policy.fields)):
             fields = ", ".join(requirement.facts.policy.fields) or "nothing"
             raise InvalidInput(f"{requirement.tool} asks for {fields}, not for {', '.join(unknown)}.")
+        _must_be_seen(requirement, yes=yes)
         requirement.answer(filled, by=_who(by))
         _report(requirement, "answered")
 
@@ -160,6 +166,7 @@ def resolve(
         False, "--did-not-happen", help="The call did not take effect: tell the model."
     ),
     by: str | None = _BY,
+    yes: bool = _YES,
 ) -> None:
     """Report whether an interrupted `once` call took effect. Find out first."""
     if [happened, again, did_not_happen].count(True) != 1:
@@ -167,6 +174,8 @@ def resolve(
     if result is not None and not happened:
         raise InvalidInput("RESULT needs --happened: without it the call has no result.")
     with _requirement(step) as requirement:
+        if again:
+            _must_be_seen(requirement, yes=yes)
         requirement.resolve(happened, result, again=again, by=_who(by))
         _report(requirement, "resolved, and made again" if again else "resolved; the model is told")
 
@@ -176,6 +185,24 @@ def _requirement(id: str) -> Iterator[Requirement]:
     """Open what waits under this id. Raises NotWaiting, or InvalidInput if more than one call waits in the run."""
     with connection.database() as database:
         yield Requirement(_find(database, whole_id(database, id, "step", "run")), database)
+
+
+def _must_be_seen(requirement: Requirement, *, yes: bool) -> None:
+    """Let no call be made with arguments that nobody has seen: show them whole and ask, or refuse where nobody can be asked."""
+    if yes:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        console = screen.console()
+        console.print(screen.line((requirement.tool, "bold"), f" of run {requirement.run_id}"))
+        console.print(screen.indented(f"arguments:{calls.arguments(requirement.arguments_json, full=True)}"))
+        typer.confirm("Make this call?", abort=True)
+        return
+    if cut := calls.hidden(requirement.arguments_json):
+        raise InvalidInput(
+            f"{requirement.tool} ({requirement.id}) has {count(cut, 'value')} that `runs waiting` cuts: read them with "
+            f"`agno-workers runs waiting --run {requirement.run_id} --full`, then repeat this command with --yes.",
+            step_id=requirement.id,
+        )
 
 
 def _find(database: Database, id: str) -> Waiting:
@@ -233,4 +260,4 @@ def _who(by: str | None) -> str:
 
 
 def _report(requirement: Requirement, what: str) -> None:
-    typer.echo(f"{requirement.tool} ({requirement.id}) is {what}.")
+    screen.echo(f"{requirement.tool} ({requirement.id}) is {what}.")

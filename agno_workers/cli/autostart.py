@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import typer
 
-from agno_workers.cli import connection
+from agno_workers.cli import connection, screen
 from agno_workers.cli.processes import ProcessManager
 from agno_workers.cli.programs import workers
 from agno_workers.settings import Settings
@@ -39,7 +39,7 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
 
     what = "Postgres, Valkey and workers" if agents or knowledge else "Postgres and Valkey"
     waiting = "" if wait else " It waits for the result, because the work stops with it."
-    typer.echo(
+    screen.echo(
         f"agno-workers: nothing is configured and no `agno-workers up` is running: starting {what} for this command.{waiting}",
         err=True,
     )
@@ -53,7 +53,7 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
             yield Ready(settings, temporary=True)
         except (KeyboardInterrupt, typer.Exit) as ended:
             if isinstance(ended, KeyboardInterrupt) or ended.exit_code == 130:
-                typer.echo("Stopping; the next `agno-workers up` continues unfinished work.", err=True)
+                screen.echo("Stopping; the next `agno-workers up` continues unfinished work.", err=True)
             raise
         finally:
             processes.stop(threading.Event())

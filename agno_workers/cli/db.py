@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from agno_workers.cli import connection
+from agno_workers.cli import connection, screen
 from agno_workers.cli.servers import upgrade
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ def db() -> None:
 def bring() -> None:
     """Execute missing migrations. Safe to repeat, and while workers run."""
     before, after = upgrade(connection.database_url(connection.settings()))
-    typer.echo(
+    screen.echo(
         f"The schema is at {after} already."
         if before == after
         else f"The schema is at {after} (was: {before or 'none'})."

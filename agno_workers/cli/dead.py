@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import connection, screen
+from agno_workers.cli import calls, connection, screen
 from agno_workers.cli.ids import short_ids, whole_id
 from agno_workers.cli.screen import count
 from agno_workers.core.run import RunKind, RunStatus, StepStatus
@@ -31,7 +31,6 @@ _ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only this type of e
 _SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = timedelta(days=36500)
-_MAX_SHOWN_CHARS = 1000
 
 
 @app.command()
@@ -49,11 +48,11 @@ def ls(
     with connection.database() as database:
         groups, now = database.dead_letters.groups(which, limit), database.queries.now()
     if json:
-        typer.echo(screen.as_json(groups))
+        screen.echo(screen.as_json(groups))
     elif groups:
         _show_groups(screen.console(), groups, now, wide=wide)
     else:
-        typer.echo("No dead letters." if which.is_all else "No such dead letters.")
+        screen.echo("No dead letters." if which.is_all else "No such dead letters.")
 
 
 def _show_groups(console: Console, groups: list[Group], now: datetime, *, wide: bool) -> None:
@@ -61,11 +60,12 @@ def _show_groups(console: Console, groups: list[Group], now: datetime, *, wide: 
     ids = short_ids(group.sample for group in groups)
     for group in groups:
         newest = f"newest {screen.age(group.newest, now)} ago: {group.sample if wide else ids[group.sample]}"
-        head = Text.assemble(
+        head = screen.line(
             (f"{group.letters:>{margin - 2}}  ", "bold"), screen.status(group.status), f"  {group.agent} · {group.tool}  ",
-            (group.type, "red"), f": {screen.one_line(group.message or '', 200)}\n", (newest, "dim"),
+            (group.type, "red"), f": {screen.one_line(group.message or '', 200)}",
         )  # fmt: skip
         console.print(screen.hanging(head, margin))
+        console.print(screen.hanging(Text(f"{'':{margin}}{newest}", "dim"), margin))
     console.print(Text("`agno-workers dead show ID` shows one; `dead retry` retries failed runs.", "dim"))
 
 
@@ -82,17 +82,17 @@ def show(
             f"{_named(letter)} is {letter.status}, not dead: `agno-workers runs show {letter.run_id}` shows it."
         )
     if json:
-        typer.echo(screen.as_json(screen.plain(letter) | {"moves": _moves(letter)}))
+        screen.echo(screen.as_json(screen.plain(letter) | {"moves": _moves(letter)}))
         return
     console, met = screen.console(), letter.error or {}
-    console.print(Text.assemble((_named(letter), "bold"), "  ", screen.status(letter.status)))
+    console.print(screen.line((_named(letter), "bold"), "  ", screen.status(letter.status)))
     facts = [f"agent {letter.agent}", f"{screen.age(letter.ended_at, now)} ago", letter.reason or ""]
     facts += [] if letter.is_run else [f"run {letter.run_id} is {letter.run_status}"]
     facts += [f"delegated by {letter.parent_run_id}"] if letter.parent_run_id else []
-    console.print("; ".join(fact for fact in facts if fact), style="dim", markup=False)
-    console.print(Text.assemble((str(met.get("type")), "red"), f": {met.get('message')}"))
+    console.print(screen.line(("; ".join(fact for fact in facts if fact), "dim")))
+    console.print(screen.line((str(met.get("type")), "red"), f": {met.get('message')}"))
     if letter.call:
-        console.print(f"arguments: {screen.one_line(letter.call, _MAX_SHOWN_CHARS)}", markup=False)
+        console.print(f"arguments:{calls.arguments(letter.call)}")
     for move in _moves(letter):
         console.print(screen.hanging(Text(f"→ {move}", "yellow"), 2))
 
@@ -166,9 +166,9 @@ def retry_run(id: str) -> None:
                 f"run {letter.id} is an ingestion: `agno-workers knowledge retry {letter.id}` ingests again what failed."
             )
         if RunHandle(letter.id, database).retry():
-            typer.echo(f"Run {letter.id} continues from its last good turn.")
+            screen.echo(f"Run {letter.id} continues from its last good turn.")
         elif letter.status not in (RunStatus.DONE, RunStatus.CANCELLED):
-            typer.echo(f"Run {letter.id} has not ended: it is {database.queries.run(letter.id).status}.")
+            screen.echo(f"Run {letter.id} has not ended: it is {database.queries.run(letter.id).status}.")
         else:
             raise InvalidInput(
                 f"run {letter.id} is {letter.status}, and only failed runs are retried: "
@@ -180,15 +180,15 @@ def _retry_many(which: Which, limit: int | None, *, dry_run: bool) -> None:
     with connection.database() as database:
         found = database.dead_letters.retryable(which)
         if dry_run:
-            typer.echo(f"{count(min(found.runs, limit or found.runs), 'run')} would be retried.")
+            screen.echo(f"{count(min(found.runs, limit or found.runs), 'run')} would be retried.")
         else:
-            typer.echo(f"Retried {count(_retry_each(database, which, limit), 'run')}.")
+            screen.echo(f"Retried {count(_retry_each(database, which, limit), 'run')}.")
     if found.delegated:
-        typer.echo(
+        screen.echo(
             f"Skipped {count(found.delegated, 'delegated run')}: other runs have received their failures."
         )
     if which.tool not in (None, TURN):
-        typer.echo(
+        screen.echo(
             "Tool calls are not retried: `agno-workers runs fork RUN --at KEY` makes one in a new run; "
             "`dead show ID` prints both."
         )
@@ -201,11 +201,11 @@ def _retry_each(database: Database, which: Which, limit: int | None) -> int:
         try:
             for run_id in database.dead_letters.failed(which):
                 retried += RunHandle(run_id, database).retry()
-                shown.update(f"[dim]{retried} retried[/]")
+                shown.update(Text(f"{retried} retried", "dim"))
                 if retried == limit:
                     break
         except KeyboardInterrupt:
-            typer.echo(
+            screen.echo(
                 f"Retried {count(retried, 'run')}; the same command continues with the others.", err=True
             )
             raise typer.Exit(130) from None

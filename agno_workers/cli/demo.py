@@ -77,7 +77,7 @@ def demo(
                     hurry.set()  # nobody waits for what is left
                     processes.stop(hurry)
         except StoppedBySignal as stopped:
-            console.print("[dim]Stopped early; unfinished runs are cancelled.[/]")
+            console.print("Stopped early; unfinished runs are cancelled.", style="dim")
             raise typer.Exit(128 + stopped.signum) from None
     if problems:
         raise typer.Exit(1)
@@ -97,7 +97,7 @@ class Stage:
     session: str
 
     def print(self, sentence: str) -> None:
-        self.console.print(f"  {sentence}", style="dim", markup=False)
+        self.console.print(screen.line((f"  {sentence}", "dim")))
 
     def watch(self, skip: frozenset[str] = frozenset()) -> Watch:
         services = wiring.services()
@@ -243,13 +243,13 @@ def _show_helpers(stage: Stage, asked: Sequence[Watched]) -> list[str]:
         cited = [each for each in handle.references if each.cited]
         question = screen.one_line(handle.messages[0].text, 200)
         stage.console.print()
-        stage.console.print(Text.assemble((f"helper: {question}", "bold"), (by, "dim")))
+        stage.console.print(screen.line((f"helper: {question}", "bold"), (by, "dim")))
         answer = (watched.run.error or {}).get("message") or watched.run.content or watched.run.status
         stage.console.print(screen.indented(str(answer).strip()))
         for each in cited:
             where = " > ".join(each.heading) or each.title or ""
             source = f"[{each.n}] {Path(each.uri).name}{f': {where}' if where else ''}"
-            stage.console.print(screen.indented(Text(source, "dim")))
+            stage.console.print(screen.indented(screen.line((source, "dim"))))
         shown.append((watched.run, cited))
     stage.console.print()
     return pipeline.without_sources(shown)
@@ -290,11 +290,11 @@ def _show_plan(console: Console, settings: Settings, chosen: Chosen, picked: Pic
     ]
     console.print("This demo takes about one minute, two on a busy machine. It will:")
     for number, step in enumerate(steps, 1):
-        console.print(f"  {number}. {step}", markup=False)
+        console.print(f"  {number}. {step}")
     console.print()
-    console.print(Text.assemble(("model      ", "dim"), (chosen.name, "bold"), f": {chosen.note}"))
+    console.print(screen.line(("model      ", "dim"), (chosen.name, "bold"), f": {chosen.note}"))
     names = ", ".join(doc.name for doc in picked.documents)
-    console.print(Text.assemble(("documents  ", "dim"), f"{picked.source}: {names}"))
+    console.print(screen.line(("documents  ", "dim"), f"{picked.source}: {names}"))
     if picked.left_out:
         console.print(f"           not read: {picked.left_out} more file(s)", style="dim")
     if cut := [doc for doc in picked.documents if doc.cut_chars]:
@@ -307,7 +307,7 @@ def _show_plan(console: Console, settings: Settings, chosen: Chosen, picked: Pic
 def _show_answers(stage: Stage, written: Sequence[Watched]) -> None:
     by = stage.chosen.byline
     for watched in written:
-        title = Text.assemble((f"{watched.run.agent} {watched.name}".rstrip(), "bold"), (by, "dim"))
+        title = screen.line((f"{watched.run.agent} {watched.name}".rstrip(), "bold"), (by, "dim"))
         stage.console.print()
         stage.console.print(title)
         stage.console.print(screen.indented(str(watched.run.content or watched.run.status).strip()))
@@ -337,7 +337,7 @@ def _show_next(stage: Stage, rows: Sequence[Recorded]) -> None:
     searched = f'search {stage.session} "{stage.picked.questions[0]}"'
     listed = f"runs ls --session {stage.session}"
     for words in [*(["up"] if state_dir else []), searched, listed, *shown, "doctor"]:
-        console.print(f"  {_as_typed(words)}", soft_wrap=True, markup=False)
+        console.print(f"  {_as_typed(words)}", soft_wrap=True)
 
 
 def _as_typed(words: str) -> str:

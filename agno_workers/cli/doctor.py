@@ -76,7 +76,7 @@ def doctor(json: bool = typer.Option(False, "--json", help="Print JSON.")) -> No
         if not json:
             _print(finding)
     if json:
-        typer.echo(screen.as_json(findings))
+        screen.echo(screen.as_json(findings))
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
 

@@ -95,10 +95,10 @@ def submitted(here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool
     if wait:
         follow(here, job, json=json)
     elif json:
-        typer.echo(screen.as_json(job.progress()))
+        screen.echo(screen.as_json(job.progress()))
     else:
-        typer.echo(job.id)
-        typer.echo(f"`agno-workers knowledge watch {job.id}` shows the progress.", err=True)
+        screen.echo(job.id)
+        screen.echo(f"`agno-workers knowledge watch {job.id}` shows the progress.", err=True)
 
 
 def _described(source: str) -> str | dict[str, Any]:
@@ -116,14 +116,14 @@ def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> No
     try:
         ended = _watch(here, job, console)
     except KeyboardInterrupt:
-        typer.echo(
+        screen.echo(
             f"\nThe ingestion continues: `agno-workers knowledge watch {job.id}` shows it, `agno-workers runs cancel {job.id}` ends it.",
             err=True,
         )
         raise typer.Exit(130) from None
     failures = job.failures(_LISTED) if _lacking(ended) else []
     if json:
-        typer.echo(screen.as_json({**screen.plain(ended), "failures": failures}))
+        screen.echo(screen.as_json({**screen.plain(ended), "failures": failures}))
     else:
         _say_end(console, job, ended, failures)
     if (error := job.run.error) is not None and job.run.reason != "no_vectors":
@@ -189,7 +189,7 @@ class _Bar:
         bar = Padding(
             ProgressBar(total=1.0, completed=share(progress), width=min(60, width)), 0
         )  # ends its line
-        head = Text.assemble((progress.knowledge, "bold"), f"  {share(progress):.0%}  ", (speed, "cyan"))
+        head = screen.line((progress.knowledge, "bold"), f"  {share(progress):.0%}  ", (speed, "cyan"))
         said = Text(counted(progress) if progress.scanned or progress.total else "looking for documents")
         self._live.update(Group(head, bar, said, *_reasons(failures, _lacking(progress), width)))
 
@@ -207,16 +207,14 @@ class _Lines:
         ):
             return
         self._said_at = now
-        self._console.print(
-            f"{counted(progress)}{f'; {speed}' if speed else ''}", markup=False, soft_wrap=True
-        )
+        self._console.print(f"{counted(progress)}{f'; {speed}' if speed else ''}", soft_wrap=True)
 
 
 def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequence[Failure]) -> None:
     took = screen.took(ended.started_at, ended.ended_at)
     colour = screen.COLOURS.get(ended.status, "")
     console.print(
-        Text.assemble(
+        screen.line(
             (ended.knowledge, "bold"), " ", (ended.status, colour), f"{f' in {took}' if took else ''}: {counted(ended)}"
         ),
         soft_wrap=True,
@@ -228,7 +226,7 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
         console.print(line, soft_wrap=True)
     if _lacking(ended):
         again = f"Retry the failed ones: agno-workers knowledge retry {job.id}"
-        console.print(again, style="dim", markup=False, soft_wrap=True)
+        console.print(again, style="dim", soft_wrap=True)
 
 
 def _reasons(failures: Sequence[Failure], many: int, width: int | None = None) -> list[Text]:
@@ -240,6 +238,6 @@ def _reasons(failures: Sequence[Failure], many: int, width: int | None = None) -
             room = max(20, width // 3)
             uri = uri if len(uri) <= room else f"…{uri[1 - room :]}"
             said = screen.one_line(f"{uri}: {each.message}", width - 2)
-        lines.append(Text.assemble(("✗ ", "red"), said))
+        lines.append(screen.line(("✗ ", "red"), said))
     more = many - len(failures)
     return [*lines, Text(f"  and {more:,} more", "dim")] if failures and more > 0 else lines

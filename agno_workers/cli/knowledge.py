@@ -34,9 +34,9 @@ def ls(json: bool = _AS_JSON) -> None:
     with knowledge_commands.opened() as here:
         bases, now = here.database.knowledge_stats.bases(), here.look.now()
     if json:
-        typer.echo(screen.as_json(bases))
+        screen.echo(screen.as_json(bases))
     elif not bases:
-        typer.echo("No knowledge bases: `agno-workers ingest FOLDER --knowledge NAME` creates one.")
+        screen.echo("No knowledge bases: `agno-workers ingest FOLDER --knowledge NAME` creates one.")
     else:
         console = screen.console()
         columns = ("name", "documents", "chunks", "vectors", "changed", "state", "searched with")
@@ -71,12 +71,10 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
         ingestions, now = here.knowledges.ingestions(row.id, limit=5), here.look.now()
     if json:
         told = {"knowledge": base, "models": models, "origins": origins, "ingestions": ingestions}
-        typer.echo(screen.as_json(told))
+        screen.echo(screen.as_json(told))
         return
     console = screen.console()
-    console.print(
-        Text.assemble((base.name, "bold"), f"  {base.documents:,} documents, {base.chunks:,} chunks")
-    )
+    console.print(screen.line((base.name, "bold"), f"  {base.documents:,} documents, {base.chunks:,} chunks"))
     if said := base.options.get("description"):
         console.print(screen.indented(str(said)))
     if (vision := base.options.get("vision") or "none") != "none":
@@ -144,7 +142,7 @@ def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not 
             asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
             typer.confirm(asked, abort=True)
         here.knowledges.remove(name)
-    typer.echo(f"Removed {name}.")
+    screen.echo(f"Removed {name}.")
 
 
 @app.command()
@@ -181,14 +179,14 @@ def failures(
         job = here.ingestion(run_id)
         progress, listed = job.progress(), job.failures(limit)
     if json:
-        typer.echo(screen.as_json(listed))
+        screen.echo(screen.as_json(listed))
     elif not listed:
-        typer.echo(f"No failures in {progress.settled:,} documents so far.")
+        screen.echo(f"No failures in {progress.settled:,} documents so far.")
     else:
         console = screen.console()
         for each in listed:
             tries = f" ({each.attempts} tries)" if each.attempts > 1 else ""
-            line = Text.assemble((each.type, "red"), tries, " ", (each.uri, "bold"), f" {each.message}")
+            line = screen.line((each.type, "red"), tries, " ", (each.uri, "bold"), f" {each.message}")
             console.print(line, soft_wrap=True)
     if listed:
         raise typer.Exit(1)
@@ -209,9 +207,9 @@ def duplicates(
     with knowledge_commands.opened() as here:
         listed = here.database.knowledge_stats.duplicates(here.knowledges.get(name).id, limit)
     if json:
-        typer.echo(screen.as_json(listed))
+        screen.echo(screen.as_json(listed))
     elif not listed:
-        typer.echo(f"No duplicates in {name}.")
+        screen.echo(f"No duplicates in {name}.")
     else:
         console = screen.console()
         rows = [(f"{each.similarity:.0%}", each.uri, each.of) for each in listed]
@@ -240,22 +238,22 @@ def review(
         kept = here.library.decide(here.described(name), id, approve=verdict == "approve", by=by, note=note)
         here.database.submissions.wake_keeper()
     done = "Approved note {}; it is being ingested." if verdict == "approve" else "Rejected note {}."
-    typer.echo(screen.as_json(kept) if json else done.format(kept.id))
+    screen.echo(screen.as_json(kept) if json else done.format(kept.id))
 
 
 def _show_notes(notes: Sequence[ReviewNote], name: str, *, json: bool) -> None:
     if json:
-        typer.echo(screen.as_json(notes))
+        screen.echo(screen.as_json(notes))
         return
     if not notes:
-        typer.echo(f"No notes of {name} wait for a review.")
+        screen.echo(f"No notes of {name} wait for a review.")
         return
     console = screen.console()
     for kept in notes:
         told = f"  {kept.confidence:.0%} sure, by {kept.author}, from {kept.source or 'an unknown source'}"
-        console.print(Text.assemble((str(kept.id), "bold"), f"  {kept.title}", (told, "dim")))
+        console.print(screen.line((str(kept.id), "bold"), f"  {kept.title}", (told, "dim")))
         console.print(screen.indented(screen.one_line(kept.content, 500)))
-    typer.echo(f"\nagno-workers knowledge review {name} approve NOTE, or reject NOTE --note WHY")
+    screen.echo(f"\nagno-workers knowledge review {name} approve NOTE, or reject NOTE --note WHY")
 
 
 @app.command()
@@ -271,13 +269,13 @@ def gaps(
         if forget is not None:
             if not here.feedback.forget_gap(name, forget):
                 raise InvalidInput(f"{name!r} has no gap {forget!r}: `knowledge gaps {name}` lists gaps.")
-            typer.echo(f"Deleted the gap {forget!r}.")
+            screen.echo(f"Deleted the gap {forget!r}.")
             return
         listed, now = here.feedback.gaps(name, limit), here.look.now()
     if json:
-        typer.echo(screen.as_json(listed))
+        screen.echo(screen.as_json(listed))
     elif not listed:
-        typer.echo(f"No gaps in {name}.")
+        screen.echo(f"No gaps in {name}.")
     else:
         _show_gaps(listed, now)
 

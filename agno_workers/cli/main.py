@@ -10,7 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from agno_workers.errors import AgnoError, InvalidInput
+from agno_workers.core.logs import SafeFormatter
+from agno_workers.core.words import printable
+from agno_workers.errors import AgnoError, InvalidInput, message_of
 
 COMMANDS = {
     "demo": "See it work: search documents, run a group of agents over them, and eight tools in parallel.",
@@ -68,6 +70,8 @@ def root(
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status 0: success; 1: `doctor` found a failure; 2: an error."""
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # our own error reports it once
+    if logging.lastResort is not None:  # which prints the warnings of a process without handlers
+        logging.lastResort.setFormatter(SafeFormatter(logging.Formatter()))
     try:
         app(arguments, prog_name="agno-workers")
     except AgnoError as error:
@@ -80,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_error(error: AgnoError) -> int:
-    sys.stderr.write(f"agno-workers: {' '.join(str(error).split())}\n")
+    sys.stderr.write(f"agno-workers: {printable(' '.join(message_of(error).split()))}\n")
     return 2
 
 

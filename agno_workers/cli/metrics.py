@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from agno_workers.broker import queues
-from agno_workers.cli import connection
+from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import state
+from agno_workers.core.words import printable
 from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.runs.metrics import Counted, counted
 from agno_workers.settings import Settings
@@ -94,7 +95,7 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    typer.echo(f"Metrics at http://{host}:{server.server_port}/metrics. Ctrl-C stops the server.")
+    screen.echo(f"Metrics at http://{host}:{server.server_port}/metrics. Ctrl-C stops the server.")
     ended.wait()
     server.shutdown()
     server.server_close()
@@ -150,7 +151,7 @@ class Collector:
     def _report(self, server: str, trouble: str) -> None:
         """Print an error when it begins, not at each scrape."""
         if trouble and trouble != self._trouble.get(server):
-            typer.echo(f"agno-workers: {trouble}", err=True)
+            screen.echo(f"agno-workers: {trouble}", err=True)
         self._trouble[server] = trouble
 
 
@@ -171,7 +172,7 @@ def _one(name: str, about: str, value: bool) -> Metric:
 def _family(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> Metric:
     family = GaugeMetricFamily(gauge.name, gauge.about, labels=gauge.labels)
     for labels, value in sorted(bounded(values, gauge.together).items()):
-        family.add_metric(labels, value)
+        family.add_metric([printable(label, one_line=True) for label in labels], value)
     return family
 
 

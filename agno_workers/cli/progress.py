@@ -14,6 +14,7 @@ from rich.text import Text
 
 from agno_workers.cli import screen
 from agno_workers.core.run import RunStatus
+from agno_workers.core.words import printable
 from agno_workers.local.demo.pipeline import Watched
 
 
@@ -49,7 +50,7 @@ class Lines:
             if self._printed.get(run.id) != run.status:
                 self._printed[run.id] = run.status
                 took = f" after {screen.took(run.created_at, run.ended_at)}" if run.ended_at else ""
-                self._console.print(f"{_name(watched)}: {run.status}{took}", markup=False)
+                self._console.print(screen.line(f"{_name(watched)}: {run.status}{took}"))
 
 
 def _table(runs: Sequence[Watched], now: datetime, width: int) -> Table:
@@ -71,7 +72,7 @@ def _table(runs: Sequence[Watched], now: datetime, width: int) -> Table:
 
 
 def _name(watched: Watched) -> str:
-    return f"{watched.run.agent} {watched.name}".rstrip()
+    return screen.one_line(f"{watched.run.agent} {watched.name}", 200)
 
 
 def _preview(watched: Watched, room: int) -> str:
@@ -81,5 +82,5 @@ def _preview(watched: Watched, room: int) -> str:
         return screen.one_line(str(run.error.get("message")), room)
     if isinstance(run.content, str):
         return screen.one_line(run.content, room)
-    line = " ".join(watched.text.split())
+    line = printable(" ".join(watched.text.split()))
     return line if len(line) <= room else f"…{line[-max(1, room - 1) :]}"

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 
 import typer
+from rich.text import Text
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.autostart import autostart
 from agno_workers.core.run import Run, RunStatus
+from agno_workers.core.words import printable
 from agno_workers.errors import AgnoError, WaitTimeout
 from agno_workers.runs.queries import output
 from agno_workers.sdk.handles import RunHandle
@@ -53,12 +55,12 @@ def run(
             idempotency_key=key,
         )
         if not wait and not ready.temporary:
-            typer.echo(screen.as_json(handle.run) if json else handle.id)
+            screen.echo(screen.as_json(handle.run) if json else handle.id)
             return
         try:
             _follow(handle, stream=stream, json=json)
         except KeyboardInterrupt:
-            typer.echo(f"\nThe run continues: `agno-workers runs show {handle.id}` shows it.", err=True)
+            screen.echo(f"\nThe run continues: `agno-workers runs show {handle.id}` shows it.", err=True)
             raise typer.Exit(130) from None
 
 
@@ -77,9 +79,9 @@ def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
         _wait(handle)
     run = handle.run
     if json:
-        typer.echo(screen.as_json(_outcome(run)))
+        screen.echo(screen.as_json(_outcome(run)))
     elif run.status is RunStatus.DONE and not stream:
-        typer.echo(run.content if isinstance(run.content, str) else screen.as_json(run.content))
+        screen.echo(run.content if isinstance(run.content, str) else screen.as_json(run.content))
     if run.error is not None:
         raise AgnoError.from_json(run.error)
 
@@ -87,13 +89,14 @@ def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
 def _wait(handle: RunHandle) -> None:
     """Wait until the run has ended, and name the command that explains a long wait."""
     console, begun, hinted = screen.console(stderr=True), time.monotonic(), False
-    with console.status(f"[dim]run {handle.id}[/]") as shown:
+    with console.status(Text(f"run {handle.id}", "dim")) as shown:
         for run in _polled(handle):
-            shown.update(f"[dim]run {handle.id}[/] {run.status}")
+            shown.update(Text.assemble((f"run {handle.id}", "dim"), f" {run.status}"))
             if run.status is RunStatus.QUEUED and not hinted and time.monotonic() - begun > _HINT_AFTER_S:
                 hinted = True
                 console.print(
-                    f"[dim]No worker has started it yet: `agno-workers runs show {run.id}` explains why.[/]"
+                    f"No worker has started it yet: `agno-workers runs show {run.id}` explains why.",
+                    style="dim",
                 )
 
 
@@ -116,13 +119,13 @@ def _print_pieces(handle: RunHandle) -> None:
     printed = False
     for event in handle.events():
         if isinstance(event, Streamed):
-            sys.stdout.write(event.text)
+            sys.stdout.write(printable(event.text))
             sys.stdout.flush()
             printed = printed or bool(event.text)
     if printed:
         sys.stdout.write("\n")
     elif isinstance(content := handle.run.content, str):
-        typer.echo(content)
+        screen.echo(content)
 
 
 def _outcome(run: Run) -> object:

@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.rule import Rule
 from rich.text import Text
 
-from agno_workers.cli import approvals, connection, screen
+from agno_workers.cli import approvals, calls, connection, screen
 from agno_workers.cli.consumers import consumers
 from agno_workers.cli.dead import retry_run
 from agno_workers.cli.diagnose import diagnose
@@ -22,6 +21,7 @@ from agno_workers.cli.screen import count
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
+from agno_workers.core.words import printable
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
@@ -63,11 +63,11 @@ def ls(
             status=status, agent=agent, session_id=session, batch_id=batch, limit=limit
         )
         if json:
-            typer.echo(screen.as_json(listed))
+            screen.echo(screen.as_json(listed))
         elif listed:
             _show_list(screen.console(wide=wide), listed, database.queries.now(), wide=wide)
         else:
-            typer.echo("No runs." if not (status or agent or session or batch) else "No such runs.")
+            screen.echo("No runs." if not (status or agent or session or batch) else "No such runs.")
 
 
 def _show_list(console: Console, listed: Sequence[Listed], now: datetime, *, wide: bool) -> None:
@@ -92,7 +92,11 @@ def _status(run: Run) -> Text:
 
 
 @app.command()
-def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
+def show(
+    id: str = _RUN,
+    full: bool = typer.Option(False, "--full", help="Cut nothing off in the transcript."),
+    json: bool = _AS_JSON,
+) -> None:
     """Show a run: its steps, its transcript, and what it waits for."""
     settings = connection.settings()
     with connection.database(settings) as database:
@@ -110,19 +114,19 @@ def show(id: str = _RUN, json: bool = _AS_JSON) -> None:
             "transcript": transcript,
         }
         shown |= {"references": given}
-        typer.echo(screen.as_json(shown))
+        screen.echo(screen.as_json(shown))
         return
     console = screen.console()
     _show_run(console, run, around)
     for sentence in why:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
     _show_steps(console, steps, around.now, run.error)
-    _show_transcript(console, transcript)
+    _show_transcript(console, transcript, {each.call.id for each in around.waiting}, full=full)
     _show_references(console, given)
 
 
 def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
-    console.print(Text.assemble("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
+    console.print(screen.line("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
     usage = f"{run.usage.input_tokens} tokens in, {run.usage.output_tokens} out"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
     facts = [f"submitted {_utc(run.created_at)}", ended]
@@ -131,22 +135,17 @@ def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
         _cost(run, around),
     ]
     facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
-    console.print("; ".join(fact for fact in facts if fact), style="dim", markup=False)
+    console.print(screen.line(("; ".join(fact for fact in facts if fact), "dim")))
     if run.kind is RunKind.INGESTION:
         console.print(
             f"an ingestion: `agno-workers knowledge watch {run.id}` shows its progress",
             style="dim",
-            markup=False,
             soft_wrap=True,
         )
     if run.error:
-        console.print(
-            f"[red]{escape(str(run.error.get('type')))}[/]: {escape(str(run.error.get('message')))}"
-        )
+        console.print(screen.line((str(run.error.get("type")), "red"), f": {run.error.get('message')}"))
     if run.status is RunStatus.FAILED:
-        console.print(
-            f"→ `agno-workers dead show {run.id}` shows what can be done.", style="yellow", markup=False
-        )
+        console.print(f"→ `agno-workers dead show {run.id}` shows what can be done.", style="yellow")
 
 
 def _cost(run: Run, around: RunDiagnostics) -> str:
@@ -200,13 +199,10 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
     for step in shown:
         if step.error and step.error != run_error and not _is_verdict(step):
             name = "the model call" if step.kind is StepKind.TURN else step.name or step.kind
-            console.print(
-                f"{step.key}: {name} failed with {step.error.get('type')}: {step.error.get('message')}",
-                style="red",
-                markup=False,
-            )
+            said = f"{step.key}: {name} failed with {step.error.get('type')}: {step.error.get('message')}"
+            console.print(screen.line((said, "red")))
         if step.answer:
-            console.print(f"{step.key}: {step.name} {_answered(step.answer)}", style="blue", markup=False)
+            console.print(screen.line((f"{step.key}: {step.name} {_answered(step.answer)}", "blue")))
 
 
 def _worth_showing(steps: list[Step]) -> list[Step]:
@@ -237,18 +233,24 @@ def _answered(answer: dict[str, Any]) -> str:
     return f"was answered{by}: {answer.get('verdict')}{f' ({values})' if values else ''}{note}"
 
 
-def _show_transcript(console: Console, transcript: Sequence[Message]) -> None:
+def _show_transcript(
+    console: Console, transcript: Sequence[Message], waiting: set[str], *, full: bool
+) -> None:
+    """Print the messages; the arguments of the calls that are `waiting` for a person are whole."""
+    cut = (lambda text: text) if full else _cut
     for message in transcript:
         console.print()
         console.print(Rule(message.role, align="left", style="dim"))
         for part in message.parts:
             match part:
                 case TextPart(text):
-                    console.print(_cut(text), markup=False)
-                case ToolCall(_, name, arguments):
-                    console.print(Text.assemble("calls ", (name, "cyan"), f" {_cut(arguments)}"))
+                    console.print(cut(text))
+                case ToolCall(call_id, name, given):
+                    shown = calls.arguments(given, full=full or call_id in waiting)
+                    console.print(Text.assemble("calls ", (printable(name, one_line=True), "cyan"), shown))
                 case ToolResult(_, name, content, is_error):
-                    console.print(Text.assemble((name, "red" if is_error else "cyan"), f": {_cut(content)}"))
+                    name = printable(name, one_line=True)
+                    console.print(Text.assemble((name, "red" if is_error else "cyan"), f": {cut(content)}"))
                 case other:
                     console.print(f"({type(other).__name__.lower()})", style="dim")
 
@@ -261,7 +263,7 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
     console.print(Rule("knowledge", align="left", style="dim"))
     for each in given:
         where = " > ".join(each.heading) or each.title or ""
-        line = Text.assemble((f"[{each.n}] ", "cyan"), f"{where}  " if where else "", (each.uri, "dim"))
+        line = screen.line((f"[{each.n}] ", "cyan"), f"{where}  " if where else "", (each.uri, "dim"))
         if each.cited:
             line.append("  cited", "green")
         console.print(line, soft_wrap=True)
@@ -270,7 +272,7 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
 def _cut(text: str) -> str:
     if len(text) <= _MAX_SHOWN_CHARS:
         return text
-    return f"{text[:_MAX_SHOWN_CHARS]}… ({len(text) - _MAX_SHOWN_CHARS} more characters; --json shows all)"
+    return f"{text[:_MAX_SHOWN_CHARS]}… ({len(text) - _MAX_SHOWN_CHARS} more characters; --full shows all)"
 
 
 @app.command()
@@ -284,11 +286,11 @@ def events(
         run = database.queries.run(whole_id(database, id, "run"))
         found = database.queries.events(run.id, after)
     if json:
-        typer.echo(screen.as_json(found))
+        screen.echo(screen.as_json(found))
     elif found:
         _show_events(screen.console(), found)
     else:
-        typer.echo(f"No events after {after}.")
+        screen.echo(f"No events after {after}.")
 
 
 def _show_events(console: Console, found: Sequence[Event]) -> None:
@@ -316,9 +318,9 @@ def cancel(id: str = _RUN) -> None:
     """Cancel a run. Late results are discarded."""
     with existing_run(id) as (handle, _):
         if handle.cancel():
-            typer.echo(f"Run {handle.id} is cancelled.")
+            screen.echo(f"Run {handle.id} is cancelled.")
         else:
-            typer.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
+            screen.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
 
 
 @app.command()
@@ -326,11 +328,11 @@ def pause(id: str = _RUN) -> None:
     """Pause a run and the runs that it delegated: running steps finish, and no further step starts."""
     with existing_run(id) as (handle, before):
         if handle.pause():
-            typer.echo(f"Run {handle.id} is paused: `agno-workers runs resume {handle.id}` continues it.")
+            screen.echo(f"Run {handle.id} is paused: `agno-workers runs resume {handle.id}` continues it.")
         elif before.paused_at:
-            typer.echo(f"Run {handle.id} has been paused since {_utc(before.paused_at)}.")
+            screen.echo(f"Run {handle.id} has been paused since {_utc(before.paused_at)}.")
         else:
-            typer.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
+            screen.echo(f"Run {handle.id} has ended already: it is {handle.status}.")
 
 
 @app.command()
@@ -338,11 +340,11 @@ def resume(id: str = _RUN) -> None:
     """Resume a paused run and the runs that it delegated."""
     with existing_run(id) as (handle, before):
         if handle.resume():
-            typer.echo(f"Run {handle.id} continues.")
+            screen.echo(f"Run {handle.id} continues.")
         elif before.status.is_terminal:
-            typer.echo(f"Run {handle.id} has ended already: it is {before.status}.")
+            screen.echo(f"Run {handle.id} has ended already: it is {before.status}.")
         else:
-            typer.echo(f"Run {handle.id} is not paused: it is {before.status}.")
+            screen.echo(f"Run {handle.id} is not paused: it is {before.status}.")
 
 
 @app.command()
@@ -376,7 +378,7 @@ def fork(
         at = at if at is None or ":" in at else whole_id(database, at, "step")
         run_id = whole_id(database, id, "run")
         texts = [] if text is None else [text]
-        typer.echo(database.forks.fork(run_id, at, texts, arguments=asked, idempotency_key=key))
+        screen.echo(database.forks.fork(run_id, at, texts, arguments=asked, idempotency_key=key))
 
 
 def _as_object(text: str) -> dict[str, Any]:

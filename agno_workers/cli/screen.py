@@ -7,10 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from rich.console import Console
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from agno_workers.core.words import BREAKS, printable
 
 COLOURS = {
     "queued": "yellow",
@@ -32,17 +36,35 @@ COLOURS = {
 _WIDE = (1000, 25)
 
 
+class _SafeConsole(Console):
+    """A console on which only its own styles control the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console(*, stderr: bool = False, wide: bool = False) -> Console:
-    """Return a console as wide as the terminal; `wide`: one that cuts nothing off."""
+    """Return a console as wide as the terminal; `wide`: one that cuts nothing off. Texts have no markup: they may be foreign."""
     width, height = _WIDE if wide else (None, None)
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=width, height=height)
+    return _SafeConsole(
+        stderr=stderr, highlight=False, emoji=False, soft_wrap=False, width=width, height=height
+    )
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text that may be foreign, and a line break."""
+    typer.echo(printable(text), err=err)
 
 
 def table(
     width: int, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Collection[str] = ()
 ) -> Table:
     """Return a plain table in which only the last column is shortened to fit."""
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [
+        [cell if isinstance(cell, Text) else Text(printable(cell, one_line=True)) for cell in row]
+        for row in rows
+    ]
     wide = [max(len(name), *(row[place].cell_len for row in cells), 0) for place, name in enumerate(columns)]
     wide[-1] = max(8, min(wide[-1], width - sum(wide[:-1]) - 2 * (len(wide) - 1)))
     plain = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -57,6 +79,13 @@ def table(
     for row in cells:
         plain.add_row(*row)
     return plain
+
+
+def line(*parts: str | tuple[str, str] | Text) -> Text:
+    """Assemble a line: line breaks in its texts, which may be foreign, become blanks."""
+    text = Text.assemble(*parts)
+    text.plain = text.plain.translate(BREAKS)
+    return text
 
 
 def status(word: str) -> Text:
@@ -85,8 +114,8 @@ def length(span: timedelta) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """Return the beginning of a text on one line."""
-    line = " ".join(text.split())
+    """Return the beginning of a text on one line, as it can be printed."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
 
 
@@ -96,7 +125,8 @@ def count(number: int, noun: str) -> str:
 
 
 def as_json(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    """Return JSON that a terminal can show: what it must not see is escaped by JSON itself."""
+    return printable(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def age(when: datetime | None, now: datetime) -> str:
@@ -117,12 +147,13 @@ def indented(text: str | Text) -> Padding:
     return Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, 2), expand=False)
 
 
-def hanging(line: Text, indent: int) -> Table:
-    """Print the first `indent` characters of a line, and wrap the rest to their right."""
+def hanging(paragraph: Text, indent: int) -> Table:
+    """Print the first `indent` characters of a paragraph, and wrap the rest to their right."""
     rows = Table.grid()
     rows.add_column(width=indent, no_wrap=True)
     rows.add_column(overflow="fold")
-    rows.add_row(line[:indent], line[indent:])
+    whole = line(paragraph)
+    rows.add_row(whole[:indent], whole[indent:])
     return rows
 
 

@@ -59,12 +59,12 @@ def search(
         if not hits:
             _must_hold_something(here, knowledge)
     if json:
-        typer.echo(screen.as_json(hits))
+        screen.echo(screen.as_json(hits))
     elif hits:
         _show(screen.console(), hits, question)
     else:
         hint = "Try without --filter." if chosen else "Try other words."
-        typer.echo(f"No results in {knowledge}. {hint}")
+        screen.echo(f"No results in {knowledge}. {hint}")
 
 
 def _must_hold_something(here: knowledge_commands.KnowledgeCommands, knowledge: str) -> None:
@@ -83,9 +83,9 @@ def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None
     words = marks(question)
     for rank, hit in enumerate(hits, 1):
         console.print(
-            Text.assemble((f"{rank:>2}  ", "dim"), (f"{hit.score:.3f}  ", "cyan"), (place(hit), "bold"))
+            screen.line((f"{rank:>2}  ", "dim"), (f"{hit.score:.3f}  ", "cyan"), (place(hit), "bold"))
         )
-        console.print(Text(f"    {hit.uri}", "dim"), soft_wrap=True)
+        console.print(screen.line((f"    {hit.uri}", "dim")), soft_wrap=True)
         text = Text(snippet(hit.content, words))
         if words:
             text.highlight_regex(words, "yellow")

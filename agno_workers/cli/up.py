@@ -89,13 +89,13 @@ def _serve(
 
 
 def _print_addresses(console: Console, servers: Servers, where: dict[str, str]) -> None:
-    console.print("\n[bold green]Everything is up.[/] Ctrl-C stops it.")
+    console.print(Text.assemble(("\nEverything is up.", "bold green"), " Ctrl-C stops it."))
     for name, text in {**servers.described(), **where}.items():
         console.print(Text.assemble((f"  {name:<10}", "dim"), text), soft_wrap=True)
     if servers.state_dir:
         console.print("\nIn another shell, `agno-workers runs ls` finds these servers. Other programs need:")
         for name, value in servers.environment.items():
-            console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True, markup=False)
+            console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True)
     console.print()
 
 

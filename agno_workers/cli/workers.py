@@ -33,13 +33,13 @@ def ls(
     with connection.database(settings) as database:
         workers = database.workers.all()
     if json:
-        typer.echo(
+        screen.echo(
             screen.as_json([screen.plain(each) | {"state": state(each, settings)} for each in workers])
         )
     elif workers:
         _show(screen.console(wide=wide), workers, settings)
     else:
-        typer.echo("No workers: `agno-workers up` starts some.")
+        screen.echo("No workers: `agno-workers up` starts some.")
 
 
 def _show(console: Console, workers: Sequence[Worker], settings: Settings) -> None:

@@ -34,6 +34,8 @@ def safe_text(text: str) -> str:
     return text
 
 
+BREAKS = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029", " "))
+"""For `str.translate`: what ends a line becomes a blank."""
 _UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1: ESC begins what a terminal executes, CR overwrites a line
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"
@@ -50,7 +52,7 @@ def printable(text: str, *, one_line: bool = False) -> str:
     """Return foreign text as a terminal or a log may show it: what controls a terminal, reorders letters or can't be seen becomes
     its JSON escape, as `\\u001b`. So JSON stays the same JSON. Line breaks and tabs are kept, unless it must be `one_line`.
     """
-    text = " ".join(text.split()) if one_line else text.replace("\r\n", "\n")
+    text = text.translate(BREAKS) if one_line else text.replace("\r\n", "\n")
     return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_escape, text)
 
 

@@ -60,9 +60,14 @@ class Requirement:
     def arguments(self) -> dict[str, Any]:
         """The model's arguments; empty when they are not a JSON object."""
         try:
-            return msgspec.json.decode(self._waiting.call.arguments or "{}", type=dict[str, Any])
+            return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
         except msgspec.MsgspecError:
             return {}
+
+    @property
+    def arguments_json(self) -> str:
+        """The whole arguments as the model wrote them, also when they are not a JSON object."""
+        return self._waiting.call.arguments
 
     def approve(self, *, by: str | None = None, note: str | None = None) -> None:
         """Let the tool be called with the model's arguments."""

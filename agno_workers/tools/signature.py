@@ -165,9 +165,7 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter) -> Any
     try:
         return get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
     except Exception as error:  # an annotation is code: it may raise anything
-        problem = (
-            f"has an annotation that cannot be resolved ({message_of(error)}): import or define its names at module level"
-        )
+        problem = f"has an annotation that cannot be resolved ({message_of(error)}): import or define its names at module level"
         raise _invalid(function, parameter.name, problem) from None
 
 
