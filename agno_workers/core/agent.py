@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from agno_workers.core.messages import ModelSettings, Usage
+from agno_workers.core.output import output_type
 from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
 
@@ -76,8 +77,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Functions, `@tool`s, toolkits and other agents: a call of an agent is a run of its own (a delegation)."""
     knowledge: Any = None
     """A knowledge base to search, or a binding of one; see `agno_workers.Knowledge`."""
-    output_schema: type[Any] | None = None
-    """A pydantic model of the final answer; the run's content is then its JSON value."""
+    output_schema: Any = None
+    """The type of the final answer, whose JSON value is then the run's content: a pydantic model, a dataclass, a TypedDict, or any
+    other type with a JSON schema, such as `A | B`, `list[A]` or a Literal."""
     settings: ModelSettings = ModelSettings()
     history: History = History()
     context: Context = Context()
@@ -87,3 +89,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None
     """The Celery queue of its turns; None: the settings' queue for agents."""
     metadata: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for an output_schema that can't work."""
+        if self.output_schema is not None:
+            output_type(self.name, self.output_schema)

@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import Any, get_type_hints
 
 import msgspec
-import pydantic
 
 from agno_workers.core.agent import Agent, Context, History, Limits
-from agno_workers.core.messages import Message, ModelRequest, ModelSettings, OutputSpec, ToolSpec
+from agno_workers.core.messages import Message, ModelRequest, ModelSettings, ToolSpec
+from agno_workers.core.output import OutputType, output_type
 from agno_workers.core.policy import Retry
 from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
@@ -40,7 +40,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
 
     agent: Agent
     tools: dict[str, Tool]
-    output: OutputSpec | None
+    output: OutputType | None
     members: dict[str, Agent]
     """The agents among its tools, by name."""
     definition: Definition
@@ -59,10 +59,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
                 agent=agent.name,
             )
         members, tools = _members(agent, more)
-        output = None
-        if agent.output_schema is not None:
-            schema = pydantic.TypeAdapter(agent.output_schema).json_schema()
-            output = OutputSpec(agent.output_schema.__name__, schema)
+        output = None if agent.output_schema is None else output_type(agent.name, agent.output_schema)
         return cls(agent, tools, output, members, _definition(agent))
 
     def as_begun(self, content: dict[str, Any]) -> AgentPlan:
@@ -81,7 +78,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
                 *(tool.spec for tool in self.tools.values()),
                 *(_delegation(member) for member in self.members.values()),
             ),
-            output=self.output,
+            output=None if self.output is None else self.output.spec,
             settings=self.agent.settings,
         )
 
@@ -92,19 +89,13 @@ class AgentPlan(msgspec.Struct, frozen=True):
 
     def read(self, text: str) -> tuple[Any, str | None]:
         """Parse an answer by `output_schema`; return `(content, misfit)`, where `misfit` describes why it does not fit, or is None."""
-        if self.agent.output_schema is None:
+        if self.output is None:
             return text, None
-        schema = pydantic.TypeAdapter(self.agent.output_schema)
         for written in (text, *_json_within(text)):
-            try:
-                return schema.dump_python(schema.validate_json(written.strip(_BLANK)), mode="json"), None
-            except pydantic.ValidationError as error:
-                misfit = error
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}"
-            for e in misfit.errors(include_url=False)
-        ]
-        return None, "; ".join(problems)
+            content, misfit = self.output.read(written.strip(_BLANK))
+            if misfit is None:
+                break
+        return content, misfit
 
 
 _TYPES: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from agno_workers.core.messages import (
     Image,
     Message,
     ModelRequest,
+    OutputSpec,
     Reasoning,
     Reply,
     StopReason,
@@ -24,6 +26,7 @@ from agno_workers.core.messages import (
     Usage,
 )
 from agno_workers.core.words import without_none
+from agno_workers.models import strict
 from agno_workers.models.faults import error_event, explanation, has_error
 from agno_workers.models.reply import arguments, finished, plain_id, plain_name, stop_of, unsupported
 from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
@@ -71,6 +74,7 @@ class Anthropic:
         settings = request.settings
         budget = settings.thinking_budget_tokens
         system = [request.system, *(message.text for message in request.messages if message.role == "system")]
+        system.append(_asked_for(request.output))
         body = {
             "model": self._model,
             "messages": self._messages(request.messages),
@@ -277,7 +281,9 @@ def _source(part: Image | File) -> dict[str, Any]:
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
     entry = {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
-    return entry | {"strict": True, "input_schema": _closed(tool.parameters)} if tool.strict else entry
+    if not tool.strict or not _can_be_closed(tool.parameters):
+        return entry
+    return entry | {"strict": True, "input_schema": _closed(tool.parameters)}
 
 
 def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
@@ -292,9 +298,21 @@ def _output_config(request: ModelRequest) -> dict[str, Any] | None:
     config: dict[str, Any] = {}
     if request.settings.reasoning_effort:
         config["effort"] = EFFORTS[request.settings.reasoning_effort]
-    if request.output:
+    if request.output and _can_be_closed(request.output.schema):
         config["format"] = {"type": "json_schema", "schema": _closed(request.output.schema)}
     return config or None
+
+
+def _asked_for(output: OutputSpec | None) -> str:
+    """Return the sentence that asks for an answer whose schema Anthropic does not take."""
+    if output is None or _can_be_closed(output.schema):
+        return ""
+    schema = json.dumps(output.schema, ensure_ascii=False)
+    return f"Answer with JSON that fits this schema, and nothing else:\n{schema}"
+
+
+def _can_be_closed(schema: dict[str, Any]) -> bool:
+    return strict.can_be_closed(schema) and not strict.is_recursive(schema)
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:

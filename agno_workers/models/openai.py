@@ -490,12 +490,13 @@ def _sampling(request: ModelRequest) -> dict[str, Any]:
 
 
 def _function(tool: ToolSpec) -> dict[str, Any]:
-    parameters = strict.closed(tool.parameters) if tool.strict else tool.parameters
+    is_strict = tool.strict and strict.can_be_closed(tool.parameters)
+    parameters = strict.closed(tool.parameters) if is_strict else tool.parameters
     return {
         "name": tool.name,
         "description": tool.description,
         "parameters": parameters,
-        "strict": tool.strict,
+        "strict": is_strict,
     }
 
 

@@ -21,6 +21,7 @@ from agno_workers.core.policy import Retry
 from agno_workers.core.run import WaitsFor
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.errors import InvalidTool
+from agno_workers.models.strict import can_be_closed
 from agno_workers.tools.signature import Signature, describe, read_signature, underlying
 
 ACCEPTED_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -104,7 +105,7 @@ def tool(
       tells it to return.
     * `queue`: the Celery queue of its calls; default: the setting `queues.tools`.
     * `strict`: ask the provider to make the model follow the schema, if it can; default: no. Arguments are checked
-      here in either case.
+      here in either case. A schema with free keys or values of any type can't be strict.
     * `max_attempts`: the call is `dead` after this many executions that a crash interrupted; default 3.
     * `retry`, `retry_on`: attempts and delays of a call that raises `TryAgain` or one of these exceptions; default:
       4 attempts, and TryAgain only. After the last one the step is `dead`, and the model reads why. A `once` tool
@@ -145,7 +146,9 @@ def tool(
             spec=ToolSpec(
                 name=_accepted_name(function, name),
                 description=_accepted_description(function, description, documentation),
-                parameters=_without(signature.schema, policy.fields),
+                parameters=_accepted_schema(
+                    function, _without(signature.schema, policy.fields), strict=strict
+                ),
                 strict=strict,
             ),
             function=function,
@@ -280,6 +283,18 @@ def _accepted_description(
             " write a docstring or @tool(description=...)."
         )
     return text
+
+
+def _accepted_schema(function: Callable[..., Any], schema: dict[str, Any], *, strict: bool) -> dict[str, Any]:
+    if strict and not can_be_closed(schema):
+        types = {**schema["properties"], **schema.get("$defs", {})}
+        name = next((name for name, each in types.items() if not can_be_closed(each)), "a parameter")
+        raise InvalidTool(
+            f"{describe(function)} is strict, but {name!r} has free keys, a value of any type or a fixed order of types, which"
+            " strict schemas can't express: use a pydantic model with named fields, or leave strict out.",
+            function=describe(function),
+        )
+    return schema
 
 
 def _accepted_effect(function: Callable[..., Any], effect: Effect | str, signature: Signature) -> Effect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -256,6 +257,35 @@ def test_an_output_with_free_keys_is_asked_for_without_strict_mode(provider: Pro
     request = ModelRequest((user("x"),), output=OutputSpec("words", free))
     wanted = {"type": "json_schema", "name": "words", "schema": free, "strict": False}
     assert answered("openai:gpt-5", request, sent)["text"]["format"] == wanted
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "properties": {"any": {}}},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}},
+         "$defs": {"A": {"type": "array", "items": {"$ref": "#/$defs/A"}}}},
+    ],
+    ids=["free keys", "any value", "recursive"],
+)  # fmt: skip
+def test_schema_that_anthropic_does_not_take_is_part_of_the_system_text(
+    schema: dict[str, Any], provider: Provider, sent: Sent
+) -> None:
+    tool = ToolSpec("weather", "Tells it.", schema, strict=True)
+    request = ModelRequest((user("x"),), system="Be kind.", tools=(tool,), output=OutputSpec("words", schema))
+    body = answered("anthropic:claude", request, sent)
+    assert "format" not in body.get("output_config", {})
+    assert body["system"].startswith("Be kind.\n\nAnswer with JSON that fits this schema")
+    assert json.dumps(schema) in body["system"]
+    assert body["tools"] == [{"name": "weather", "description": "Tells it.", "input_schema": schema}]
+
+
+def test_strict_tool_with_free_keys_is_sent_as_not_strict(provider: Provider, sent: Sent) -> None:
+    free = {"type": "object", "properties": {"options": {"type": "object"}}}
+    tool = ToolSpec("weather", "Tells it.", free, strict=True)
+    [sent_tool] = answered("openai:gpt-5", ModelRequest((user("x"),), tools=(tool,)), sent)["tools"]
+    assert (sent_tool["strict"], sent_tool["parameters"]) == (False, free)
 
 
 # ---- settings ---------------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ class Place:
     lon: float = 0.0
 
 
+class Free(BaseModel):
+    words: dict[str, int]
+
+
 class Guest(BaseModel):
     """Someone who comes."""
 
@@ -361,6 +365,19 @@ def test_strict_does_not_change_the_schema() -> None:
 
     assert f.spec.strict
     assert f.spec.parameters["properties"] == {"a": {"type": "integer", "default": 3}}
+
+
+@pytest.mark.parametrize(
+    "annotation", [dict, dict[str, int], list, Any, object, tuple[int, str], Free, list[Free]]
+)
+def test_strict_tool_with_free_keys_is_refused_with_the_name_of_the_parameter(annotation: Any) -> None:
+    def f(city: str, options: Any) -> None:
+        """Do."""
+
+    f.__annotations__["options"] = annotation
+    assert not tool(f).spec.strict
+    with pytest.raises(InvalidTool, match=r"f is strict, but '(options|Free)' has free keys"):
+        tool(strict=True)(f)
 
 
 def any_number(*numbers: int) -> None:
