@@ -6,6 +6,7 @@ chord's body receives, becomes numbered sections; other values become JSON.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, get_type_hints
@@ -46,6 +47,11 @@ class SubmitOptions(RunOptions, total=False):
     """When the run is due; a naive time is in UTC."""
 
 
+MAX_METADATA_BYTES = 64 * 1024
+"""The most JSON that a run's metadata may take: each claim of a step reads it."""
+MAX_NAME_CHARS = 1000
+"""The most characters of an agent's name, a key, a session, a user, a queue and a tenant."""
+_BRIEF_CHARS = 200
 OPTIONS = frozenset(get_type_hints(RunOptions))
 SUBMIT_OPTIONS = frozenset(get_type_hints(SubmitOptions))
 
@@ -92,16 +98,15 @@ def run_request(
     for name in sorted(set(given) - SUBMIT_OPTIONS):
         hint = did_you_mean(name, SUBMIT_OPTIONS) or f" Known options: {', '.join(sorted(SUBMIT_OPTIONS))}."
         raise InvalidInput(f"unknown run option {name!r}.{hint}")
-    _text(agent, "agent", "the name of an agent")
+    check_name(agent, "agent", "the name of an agent")
     for name in ("session_id", "user_id", "idempotency_key", "queue", "tenant"):
         if name in given:
             may_be_blank = name == "session_id"
-            _text(given[name], name, "text" if may_be_blank else "text that is not blank", not may_be_blank)
+            check_name(given[name], name, "text" if may_be_blank else "text that is not blank", not may_be_blank)
     run_id = given.pop("run_id", None)
     if run_id is not None and as_uuid(run_id) != run_id:
         raise InvalidInput(f"run_id {run_id!r} is not a UUID: leave it out, or use an idempotency_key.")
-    if not isinstance(given.get("metadata", {}), dict):
-        raise InvalidInput(f"metadata must be a JSON object, got {given['metadata']!r}.")
+    check_metadata(given.get("metadata", {}))
     priority = given.get("priority")
     if priority is not None and (
         isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9
@@ -120,6 +125,21 @@ def run_request(
         options=kind_options,
         **given,
     )
+
+
+def check_metadata(metadata: Any) -> None:
+    """Raise InvalidInput for metadata that is not a JSON object of at most MAX_METADATA_BYTES."""
+    if not isinstance(metadata, dict):
+        raise InvalidInput(f"metadata must be a JSON object, got {_brief(metadata)}.")
+    try:
+        text = json.dumps(msgspec.to_builtins(metadata, str_keys=True), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"metadata can't be sent as JSON: {error}. Pass JSON values.") from error
+    if (size := len(text.encode(errors="surrogatepass"))) > MAX_METADATA_BYTES:
+        raise InvalidInput(
+            f"metadata takes {size:,} bytes as JSON, and the most is {MAX_METADATA_BYTES:,}, because each step of the run "
+            "reads it: store large values elsewhere, and pass their keys."
+        )
 
 
 def first_message(inputs: Sequence[Any], agent: str) -> Message:
@@ -167,15 +187,27 @@ def _parts(value: Any) -> list[AnyPart]:
 def _shown(value: Any) -> str:
     try:
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # lone surrogates, which are replaced when it is stored
+        return json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"an input of type {type(value).__name__} can't be sent as JSON: {error}. Send text or JSON values."
         ) from error
 
 
-def _text(value: Any, name: str, expected: str, not_blank: bool = True) -> None:
+def check_name(value: Any, name: str, expected: str, not_blank: bool = True) -> None:
+    """Raise InvalidInput for what is not text, blank, or longer than MAX_NAME_CHARS."""
     if not isinstance(value, str) or (not_blank and not value.strip()):
-        raise InvalidInput(f"{name} must be {expected}, got {value!r}.")
+        raise InvalidInput(f"{name} must be {expected}, got {_brief(value)}.")
+    if len(value) > MAX_NAME_CHARS:
+        raise InvalidInput(
+            f"{name} has {len(value):,} characters, and the most is {MAX_NAME_CHARS:,}: shorten it, or pass a hash of it."
+        )
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
 
 
 def _seconds(value: Any, name: str) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, ToolCall, user
-from agno_workers.core.request import first_message
+from agno_workers.core.request import check_metadata, check_name, first_message
 from agno_workers.core.run import RunKind, Step, StepKind
+from agno_workers.database.pool import to_json
 from agno_workers.errors import InvalidInput
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import RunQueries
@@ -28,8 +28,9 @@ class Forks:
         idempotency_key: str | None = None, metadata: dict[str, Any] | None = None, deadline_s: float | None = None,
     ) -> str:  # fmt: skip
         """Return the id of the new run; see `RunHandle.fork`. Raises RunNotFound, or InvalidInput when no run can start there."""
-        if idempotency_key is not None and not idempotency_key.strip():
-            raise InvalidInput(f"idempotency_key must be text that is not blank, got {idempotency_key!r}.")
+        if idempotency_key is not None:
+            check_name(idempotency_key, "idempotency_key", "text that is not blank")
+        check_metadata(metadata or {})
         run, steps = self._queries.run(run_id), self._queries.steps(run_id)
         if run.kind is not RunKind.AGENT:
             raise InvalidInput(
@@ -53,7 +54,7 @@ class Forks:
         call: ToolCall | None = None
         edited: list[tuple[int, Message]] = []
         if arguments is not None:
-            written = msgspec.json.encode(dict(arguments)).decode()
+            written = to_json(dict(arguments)).decode()
             call = replace(self._queries.call(step.id), arguments=written)
             edited = _with_call(self._queries.transcript(run_id), call)
             asked = _task(arguments, step, run_id) if step.kind is StepKind.DELEGATE else None

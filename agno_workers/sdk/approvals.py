@@ -17,6 +17,7 @@ import msgspec
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.run import StepKind, StepStatus, WaitsFor
 from agno_workers.core.step import ExpiredWait
+from agno_workers.database.pool import to_json
 from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Waiting
@@ -176,7 +177,7 @@ def _text(result: Any) -> str:
     if isinstance(result, str):
         return result
     try:
-        return msgspec.json.encode(result).decode()
+        return to_json(result).decode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"a result of type {type(result).__name__} can't be kept as JSON: {error}. Pass text or JSON values."

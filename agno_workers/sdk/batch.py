@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 from uuid import UUID
 
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message
-from agno_workers.core.request import first_message, run_request
+from agno_workers.core.request import check_name, first_message, run_request
 from agno_workers.core.run import Run, RunOutput
 from agno_workers.core.words import as_uuid
 from agno_workers.database.pool import retry_while_unavailable
@@ -196,6 +196,6 @@ def _next_key(keys: Iterator[str | None]) -> Any:
 
 
 def _checked(key: Any) -> str | None:
-    if key is not None and (not isinstance(key, str) or not key.strip()):
-        raise InvalidInput(f"an idempotency key must be text that is not blank, got {key!r}.")
-    return key
+    if key is not None:
+        check_name(key, "an idempotency key", "text that is not blank")
+    return cast("str | None", key)

@@ -156,6 +156,10 @@ BEGIN
         RAISE EXCEPTION 'agno.submit: user_id or idempotency_key for agent % is blank. Pass text, or NULL.',
             quote_literal(agent) USING ERRCODE = '22023';
     END IF;
+    IF octet_length(metadata::text) > 65536 THEN
+        RAISE EXCEPTION 'agno.submit: metadata takes % bytes, and the most is 65536: store large values elsewhere, and pass their keys.',
+            octet_length(metadata::text) USING ERRCODE = '22023';
+    END IF;
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'tenant', tenant, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
         'idempotency_key', idempotency_key, 'not_before', not_before, 'allow_unknown', allow_unknown

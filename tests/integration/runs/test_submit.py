@@ -233,6 +233,14 @@ def test_sql_submit_with_an_empty_queue_is_an_error(db: RunDatabase, caller: Con
         submit_in_sql(caller, f"'echo', 'hi', queue => {queue}")
 
 
+def test_sql_submit_with_too_much_metadata_is_an_error(db: RunDatabase, caller: Connection) -> None:
+    with (
+        db.unchanged(),
+        pytest.raises(psycopg.errors.InvalidParameterValue, match="metadata takes 70010 bytes"),
+    ):
+        submit_in_sql(caller, "'echo', 'hi', metadata => jsonb_build_object('x', repeat('y', 70000) || 'z')")
+
+
 def test_sql_submit_without_a_queue_uses_the_agents_queue(db: RunDatabase, caller: Connection) -> None:
     run_id = submit_in_sql(caller, "'echo', 'hi', queue => NULL")
     caller.commit()

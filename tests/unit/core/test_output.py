@@ -107,7 +107,9 @@ WORKING: list[tuple[Any, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schema", "answer", "content"), WORKING, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(
+    ("schema", "answer", "content"), WORKING, ids=lambda each: str(each).partition(" at 0x")[0][:40]
+)
 def test_type_of_answers_is_sent_as_an_object_and_its_answers_are_read(
     schema: Any, answer: str, content: Any
 ) -> None:
@@ -139,7 +141,7 @@ NOT_WORKING: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("schema", NOT_WORKING, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize("schema", NOT_WORKING, ids=lambda each: str(each).partition(" at 0x")[0][:40])
 def test_type_without_a_schema_is_refused_by_the_agent_in_one_sentence(schema: Any) -> None:
     with pytest.raises(
         InvalidInput, match=r"agent 'clerk': output_schema=.* has no JSON schema .*: use a"
