@@ -37,8 +37,9 @@ FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, i
 -- Steps that wait for a person or an outside system, of one run or of all, the oldest first.
 SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.attempt, step.name, step.waits_for, step.created_at, step.expires_at,
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
-FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
-WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window') AND run.ended_at IS NULL
+FROM agno.step, LATERAL (  -- OFFSET 0 forces lookups by key, and the index gives the order, also where statistics are out of date
+    SELECT agent FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
+WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window')
   AND (%(run_id)s::uuid IS NULL OR step.run_id = %(run_id)s::uuid) AND (%(step_id)s::uuid IS NULL OR step.id = %(step_id)s::uuid)
 ORDER BY step.created_at, step.seq LIMIT %(limit)s;
 
@@ -78,15 +79,19 @@ SELECT clock_timestamp() AS now, (SELECT until FROM agno.meta WHERE key = 'keepe
 
 -- name: stuck
 -- Work that makes no progress: its number, the time since when, and one id. Not stuck are steps with a timer, steps of paused runs,
--- recent questions to people, runs without any step (they end when another run ends), and slow steps.
+-- recent questions to people, runs without any step (they end when another run ends), and slow steps. OFFSET 0 forces lookups by
+-- key: a join would read all past steps.
 SELECT * FROM (
     SELECT 'no_step' AS what, '' AS queue, count(*) AS count, min(run.created_at) AS since, max(run.id::text) AS sample
     FROM agno.run WHERE run.ended_at IS NULL
-      AND NOT EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.generation = run.generation
-                      AND step.status IN ('ready', 'running', 'waiting'))
-      AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id)
+      AND (id, generation) NOT IN (  -- read from the indexes of open steps, and hashed
+          SELECT run_id, generation FROM agno.step WHERE status = 'ready' AND not_before IS NULL
+          UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL
+          UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'running'
+          UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'waiting')
+      AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id OFFSET 0)
       AND NOT EXISTS (  -- between two steps of an ingestion the keeper may be about to schedule the next one
-          SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s))
+          SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s) OFFSET 0)
     UNION ALL
     SELECT 'unclaimed', step.queue, count(*), min(step.sent_at), max(step.run_id::text)
     FROM agno.step JOIN agno.run ON run.id = step.run_id
@@ -100,7 +105,8 @@ SELECT * FROM (
     SELECT 'outbox', '', count(*), min(due_at), NULL FROM agno.outbox WHERE due_at < now() - make_interval(secs => %(overdue_s)s)
     UNION ALL
     SELECT 'person', '', count(*), min(step.created_at), max(step.id::text)
-    FROM agno.step JOIN agno.run ON run.id = step.run_id AND run.generation = step.generation
-    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window') AND run.ended_at IS NULL
+    FROM agno.step, LATERAL (
+        SELECT FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
+    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window')
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
 ) AS found WHERE count > 0 ORDER BY what, queue;

@@ -188,6 +188,12 @@ sa.Index(
     ),
 )
 sa.Index("step_asks", step.c.created_at, postgresql_where=step.c.status == "waiting")
+sa.Index(
+    "step_person",
+    step.c.created_at,
+    step.c.seq,
+    postgresql_where=sa.and_(step.c.status == "waiting", step.c.waits_for.not_in(("run", "window"))),
+)
 sa.Index("step_dead", step.c.ended_at, postgresql_where=step.c.status.in_(("dead", "unknown")))
 
 barrier = sa.Table(

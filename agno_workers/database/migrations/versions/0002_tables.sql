@@ -38,3 +38,6 @@ CREATE TABLE agno.delayed_task (
 	PRIMARY KEY (id)
 );
 CREATE INDEX delayed_task_due ON agno.delayed_task (due_at);
+
+-- The calls that wait for a person, in the order in which they are shown.
+CREATE INDEX IF NOT EXISTS step_person ON agno.step (created_at, seq) WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window');
