@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import tempfile
 import uuid
 from importlib.metadata import version
 from itertools import count
@@ -158,6 +160,12 @@ def active_steps() -> list[str]:
 def cancel_runs(task_ids: list[str]) -> set[str]:
     """Cancel the runs among these tasks, and return the ids of the others."""
     return wiring.services().dispatch.control.revoke(task_ids)
+
+
+@signals.worker_init.connect
+def _leave_no_folders(**_: Any) -> None:
+    """Let the pool use the temporary directory itself: in a killed worker, nobody would remove the folder that it makes there."""
+    multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined]
 
 
 @signals.after_setup_logger.connect
