@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
 from agno_workers.errors import Unavailable
+
+_NEARLY_FULL = 0.8
 
 
 def redis_problems(client: redis.Redis) -> list[str]:
@@ -25,6 +28,34 @@ def redis_warnings(client: redis.Redis) -> list[str]:
         return []
     cost = "Redis has no append-only file, so a restart loses the queues and all waiting steps are sent again"
     return [f"{cost}: set `appendonly yes`."]
+
+
+def redis_space(client: redis.Redis) -> tuple[list[str], list[str]]:
+    """Return `space` of this Redis. Raises Unavailable when it does not answer."""
+    return space(_info(client, "memory") | _info(client, "persistence"))
+
+
+def space(info: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return why Redis refuses messages, and why it soon will, by its own report: its memory, and its last write to the disk."""
+    problems, warnings = [], []
+    used, most = info.get("used_memory", 0), info.get("maxmemory", 0)
+    share = f"Redis uses {_megabytes(used)} of its maxmemory, {_megabytes(most)}"
+    if most and used >= most:
+        problems.append(f"{share}, and refuses messages until it has space; they are kept: raise maxmemory.")
+    elif most and used >= _NEARLY_FULL * most:
+        warnings.append(f"{share}; when it is full, it refuses messages: raise maxmemory.")
+    failed = [
+        name for name in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(name, "ok") != "ok"
+    ]
+    if failed:
+        problems.append(
+            f"Redis could not write to its disk ({', '.join(failed)}) and may refuse messages; they are kept: see its log, and free space."
+        )
+    return problems, warnings
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:,.1f} MB"
 
 
 def unsigned_warnings(broker_url: str, *, signed: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
-from agno_workers.broker.checks import redis_problems, redis_warnings, unsigned_warnings
+from agno_workers.broker.checks import redis_problems, redis_space, redis_warnings, unsigned_warnings
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import consumers, state
@@ -53,6 +54,9 @@ _WIDE = {
     "source_objects": "read all buckets that the workers' credentials open",
     "source_allow": "send requests to nearly all private addresses",
 }
+_LITTLE_SPACE = 1_000_000_000
+_WRITE = "CREATE TEMPORARY TABLE agno_doctor ON COMMIT DROP AS SELECT repeat(md5(n::text), 60) AS filling FROM generate_series(1, 512) AS n"
+"""A megabyte on the disk, for the length of a transaction."""
 _PACKAGES = ("agno-workers", "celery", "kombu", "redis", "psycopg")
 
 
@@ -86,6 +90,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "versions", _versions())
     postgres = yield from _check("Postgres", lambda: _postgres(settings))
     if postgres:
+        yield from _check("disk", lambda: _disk(settings))
         yield from _check("schema", lambda: _schema(settings))
         yield from _check("pgvector", lambda: _pgvector(settings))
         yield from _check("messages", lambda: _messages(settings))
@@ -131,6 +136,51 @@ def _postgres(settings: Settings) -> list[Finding]:
     if number < 14:
         return [Finding("fail", "Postgres", f"{number} at {where} is too old: use 14 or newer.")]
     return [Finding("ok", "Postgres", f"{number} at {where}")]
+
+
+def _disk(settings: Settings) -> list[Finding]:
+    """Try a write, and compare the free space with the size of the database where this machine can see the disk.
+
+    Postgres reports no free space: on another machine, only a failed write tells.
+    """
+    with psycopg.connect(connection.database_url(settings), connect_timeout=connection.PATIENCE_S) as opened:
+        (size,) = opened.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
+        try:
+            opened.execute(_WRITE)
+        except psycopg.errors.InsufficientPrivilege:
+            pass  # no temporary tables for this role
+        except psycopg.Error as error:
+            reason = error.diag.message_primary or " ".join(str(error).split())
+            text = f"Postgres can't write: {reason}. Free space on its disk, or correct what it names; submits fail until then."
+            return [Finding("fail", "disk", text)]
+        finally:
+            opened.rollback()
+        return [_space(size, _free_space(opened))]
+
+
+def _free_space(opened: psycopg.Connection) -> int | None:
+    """Return the free bytes on the disk of a server on this machine; None if we can't see its folder."""
+    host = opened.info.host
+    if not host.startswith("/") and host not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    try:
+        (folder,) = opened.execute("SHOW data_directory").fetchone() or ("",)
+        if folder == "/proc/self/cwd":  # an embedded server: see local/postgres.py
+            folder = f"/proc/{opened.info.backend_pid}/cwd"
+        return shutil.disk_usage(folder).free
+    except (psycopg.errors.InsufficientPrivilege, OSError):
+        return None
+
+
+def _space(size: int, free: int | None) -> Finding:
+    """Return what is known of the disk: the size of the database, and the free space if it is known."""
+    takes = f"the database takes {size / 1e9:,.2f} GB"
+    if free is None:
+        return Finding("ok", "disk", f"{takes}, and a write succeeds; its free space can't be seen from here")
+    text = f"{takes}, and {free / 1e9:,.2f} GB are free"
+    if free < max(_LITTLE_SPACE, size // 10):
+        return Finding("warn", "disk", f"{text}: Postgres stops when its disk is full, so free some space.")
+    return Finding("ok", "disk", text)
 
 
 def _schema(settings: Settings) -> list[Finding]:
@@ -186,7 +236,8 @@ def _messages(settings: Settings) -> list[Finding]:
 
 def _redis(settings: Settings) -> list[Finding]:
     with connection.redis_client(settings) as client:
-        problems, warnings = redis_problems(client), redis_warnings(client)
+        problems, warnings = redis_space(client)
+        problems, warnings = redis_problems(client) + problems, redis_warnings(client) + warnings
         server = client.info("server")
     name = (
         f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"

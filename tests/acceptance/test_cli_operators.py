@@ -464,6 +464,14 @@ def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -
     assert runs_of(type_) == ["ok: none stuck"]
 
 
+def test_doctor_finds_a_postgres_that_can_not_write(type_: Type, database_url: str) -> None:
+    assert "ok   disk" in type_("doctor").out
+    read_only = f"{database_url}&options=-c%20default_transaction_read_only%3Don"
+    found = type_("doctor", AGNO_DATABASE_URL=read_only)
+    assert found.status == 1
+    assert "fail disk      Postgres can't write: cannot execute CREATE TABLE AS" in found.out
+
+
 def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -> None:
     for _ in range(10):
         submitted(type_, "hi")

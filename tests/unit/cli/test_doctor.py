@@ -1,4 +1,4 @@
-"""The comparison of versions, and lists that allow sources too much."""
+"""Comparisons that the doctor makes, and lists that allow sources too much."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from agno_workers.cli.doctor import _is_older, wide_lists
+from agno_workers.cli.doctor import _is_older, _space, wide_lists
 from agno_workers.settings import KnowledgeSection, Settings
 
 
@@ -59,3 +59,19 @@ def test_local_servers_may_have_wide_lists(tmp_path: Path) -> None:
         broker = {"url": SecretStr(f"redis+socket://{tmp_path}/{folder}/valkey.sock")}
         settings = Settings().changed(database=database, broker=broker).model_copy(update=lists)
         assert len(wide_lists(settings)) == warnings
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "level", "said"),
+    [
+        (10**7, None, "ok", "takes 0.01 GB, and a write succeeds; its free space can't be seen from here"),
+        (10**7, 2 * 10**9, "ok", "2.00 GB are free"),
+        (10**7, 5 * 10**8, "warn", "0.50 GB are free: Postgres stops when its disk is full"),
+        (10**11, 5 * 10**9, "warn", "5.00 GB are free: Postgres stops"),
+    ],
+)
+def test_disk_is_nearly_full_below_a_gigabyte_or_a_tenth_of_the_database(
+    size: int, free: int | None, level: str, said: str
+) -> None:
+    found = _space(size, free)
+    assert (found.level, said in found.text) == (level, True)
