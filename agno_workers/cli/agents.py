@@ -74,7 +74,7 @@ def _show(agent: RegisteredAgent, now: datetime) -> None:
         _named("limits", _limits(agent)), _named("prices", _prices(agent)),
     ):  # fmt: skip
         if line:
-            console.print(screen.indented(line))
+            console.print(screen.indented(screen.line(line)))
 
 
 def _named(name: str, text: str) -> str:

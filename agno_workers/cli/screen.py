@@ -48,7 +48,7 @@ def console(*, stderr: bool = False, wide: bool = False) -> Console:
     """Return a console as wide as the terminal; `wide`: one that cuts nothing off. Texts have no markup: they may be foreign."""
     width, height = _WIDE if wide else (None, None)
     return _SafeConsole(
-        stderr=stderr, highlight=False, emoji=False, soft_wrap=False, width=width, height=height
+        stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False, width=width, height=height
     )
 
 

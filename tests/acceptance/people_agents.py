@@ -13,7 +13,7 @@ from tests import agents
 
 
 @tool(requires_confirmation=True, answer_within_s=600)
-def transfer(amount: int) -> str:
+def transfer(amount: int, note: str = "") -> str:
     """Move money."""
     return f"moved {amount}"
 
@@ -34,6 +34,12 @@ def deliver(parcel: str) -> str:
 def charge(path: str, ctx: ToolContext) -> str:
     """Charge a card, as `pay` does."""
     return str(agents.pay(path, ctx))
+
+
+@tool
+def burst(text: str) -> str:
+    """A tool with a bug."""
+    raise ValueError(text)
 
 
 @tool(retry=Retry(attempts=1))
@@ -62,7 +68,7 @@ clerk = Agent(
     name="clerk",
     description="Handles money.",
     model=Scripted("clerk", agents._tools_named),
-    tools=[transfer, refund, deliver, charge, closed, agents.add],
+    tools=[transfer, refund, deliver, charge, closed, burst, agents.add],
     limits=Limits(turns=5, cost_usd=1.0, deadline_s=3600),
     prices=Prices(input_usd=3, output_usd=15, cached_usd=0.3),
 )

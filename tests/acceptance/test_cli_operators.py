@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import getpass
 import io
+import os
+import pty
 import re
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from agno_workers.core.run import RunStatus
 from tests import invariants
 from tests.acceptance.terminal import Type
 from tests.conftest import StartWorker, Worker
+from tests.forking import inherited
 
 NOBODY = "0198c0de-0000-7000-8000-000000000000"
 
@@ -83,6 +88,57 @@ def test_people_list_waiting_calls_and_answer_them(type_: Type, worker: Worker, 
     assert f"transfer was answered by {getpass.getuser()}: approved: fine" in shown
     assert "(iban=DE 1, urgent=True)" in shown
     assert "deliver was answered by ann: completed" in shown
+
+
+def test_long_argument_hides_no_other_and_is_approved_only_after_it_was_read(
+    type_: Type, worker: Worker, client: Client
+) -> None:
+    run_id, step = asking(type_, 'transfer {"note": "' + "n" * 2000 + '", "amount": 1000000}')
+    listed = type_("runs", "waiting", COLUMNS="400").out
+    assert "note: " in listed
+    assert "… (1,802 more characters)" in listed
+    assert "amount: 1000000" in listed
+    refused = type_("runs", "approve", step["transfer"])
+    assert refused.status == 2
+    assert (
+        f"has 1 value that `runs waiting` cuts: read them with `agno-workers runs waiting --run {run_id} --full`"
+        in refused.err
+    )
+    for read in (["runs", "waiting", "--run", run_id, "--full"], ["runs", "show", run_id]):
+        assert "n" * 2000 in type_(*read, COLUMNS="5000").out
+    assert waiting(type_, run_id)["transfer"]["arguments"] == {"note": "n" * 2000, "amount": 1000000}
+    assert "approved" in type_("runs", "approve", step["transfer"], "--yes").out
+    assert client.runs.get(run_id).result(timeout=30) == "moved 1000000"
+
+
+def test_person_at_a_terminal_sees_the_whole_call_before_it_is_approved(
+    type_: Type, worker: Worker, client: Client, environment: dict[str, str]
+) -> None:
+    run_id, step = asking(type_, 'transfer {"note": "' + "n" * 2000 + '", "amount": 1000000}')
+    for answer, outcome in ((b"n\n", "Aborted"), (b"y\n", "is approved")):
+        shown = at_a_terminal(environment, answer, "runs", "approve", step["transfer"])
+        assert shown.count("n") > 2000
+        assert "amount: 1000000" in shown
+        assert shown.index("Make this call?") < shown.index(outcome)
+    assert client.runs.get(run_id).result(timeout=30) == "moved 1000000"
+
+
+def at_a_terminal(environment: dict[str, str], answer: bytes, *arguments: str) -> str:
+    """Type a command and an answer at a terminal of its own, and return what it shows."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agno_workers.cli.main", *arguments],
+        env=inherited() | environment, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, answer)
+    shown = b""
+    with suppress(OSError):  # a terminal without a program
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    process.wait(timeout=30)
+    return shown.decode()
 
 
 def test_rejected_call_is_not_made_and_the_model_reads_the_note(

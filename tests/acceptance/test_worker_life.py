@@ -274,6 +274,13 @@ def test_an_idle_worker_ends_at_once(start_worker: StartWorker, workers: Workers
     assert workers.all()[0].stopped_at is not None
 
 
+def test_killed_worker_leaves_nothing_in_the_temporary_directory(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(pool="prefork", concurrency=1, TMPDIR=str(tmp_path)).kill()
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 @pytest.mark.parametrize(
     "environment",
