@@ -102,7 +102,9 @@ def run_request(
     for name in ("session_id", "user_id", "idempotency_key", "queue", "tenant"):
         if name in given:
             may_be_blank = name == "session_id"
-            check_name(given[name], name, "text" if may_be_blank else "text that is not blank", not may_be_blank)
+            check_name(
+                given[name], name, "text" if may_be_blank else "text that is not blank", not may_be_blank
+            )
     run_id = given.pop("run_id", None)
     if run_id is not None and as_uuid(run_id) != run_id:
         raise InvalidInput(f"run_id {run_id!r} is not a UUID: leave it out, or use an idempotency_key.")
