@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 T = TypeVar("T")
 
 
@@ -56,7 +58,8 @@ class AgnoError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type", "message", "ids"}`, which is stored with a run and sent to its caller."""
-        return {"type": type(self).__name__, "message": message_of(self), "ids": self.ids}
+        ids = msgspec.to_builtins(self.ids, enc_hook=message_of, str_keys=True)
+        return {"type": type(self).__name__, "message": message_of(self), "ids": ids}
 
     @staticmethod
     def from_json(value: dict[str, Any], **ids: Any) -> AgnoError:
@@ -196,8 +199,8 @@ def error_to_json(error: Exception) -> dict[str, Any]:
     return {"type": type(error).__name__, "message": message_of(error), "ids": {}}
 
 
-def message_of(error: BaseException) -> str:
-    """Return the text of any exception; empty if its own `__str__` fails."""
+def message_of(error: object) -> str:
+    """Return the text of any exception or other object; empty if its own `__str__` fails."""
     try:
         return str.__str__(str(error))
     except BaseException:  # it is the author's code, which may raise SystemExit too

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agno_workers import errors
-from agno_workers.errors import AgnoError, ModelUnavailable, RunFailed, UnknownAgent, WaitTimeout
+from agno_workers.errors import AgnoError, ModelUnavailable, RunFailed, ToolError, UnknownAgent, WaitTimeout
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AgnoError)]
 IDS: dict[str, Any] = {"run_id": "r-1", "retry_after_s": 2.5, "status": None, "known": ["a", "b"]}
@@ -96,5 +96,12 @@ class _Silent(Exception):
 def test_error_whose_str_fails_is_described_by_its_type(raised: BaseException | None) -> None:
     error = _Silent(raised)
     assert errors.error_to_json(error) == {"type": "_Silent", "message": "", "ids": {}}
-    described = errors.ToolError(error).to_json()  # type: ignore[arg-type]
+    described = ToolError(error).to_json()  # type: ignore[arg-type]
     assert described["message"] == ""
+
+
+def test_ids_that_json_does_not_have_are_stored_as_text() -> None:
+    ids = ToolError(
+        "no", answer=ValueError("x"), silent=_Silent(RuntimeError()), retry_after_s=2.5
+    ).to_json()["ids"]
+    assert ids == {"answer": "x", "silent": "", "retry_after_s": 2.5}
