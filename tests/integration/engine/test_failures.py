@@ -156,6 +156,20 @@ class Unreadable(pydantic.BaseModel):
         raise RuntimeError("a bug in a validator")
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("even I fail")
+
+
+class Speechless(pydantic.BaseModel):
+    age: int
+
+    @pydantic.field_validator("age")
+    @classmethod
+    def _check(cls, _age: int) -> int:
+        raise SpeechlessError
+
+
 def _circular() -> dict[str, Any]:
     facts: dict[str, Any] = {}
     facts["self"] = facts
@@ -167,8 +181,9 @@ def _circular() -> dict[str, Any]:
     [
         ({"instructions": None}, "TypeError", "NoneType"),
         ({"output_schema": Unreadable}, "RuntimeError", "a bug in a validator"),
+        ({"output_schema": Speechless}, "SpeechlessError", ""),
     ],
-    ids=["instructions", "output schema"],
+    ids=["instructions", "output schema", "no message"],
 )
 def test_bug_in_an_agent_is_logged_and_fails_the_run_after_some_attempts(
     scenario: Scenario, caplog: pytest.LogCaptureFixture, broken: dict[str, Any], type_: str, message: str
