@@ -90,7 +90,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "versions", _versions())
     postgres = yield from _check("Postgres", lambda: _postgres(settings))
     if postgres:
-        yield from _check("disk", lambda: _disk(settings))
+        yield from _check("Postgres", lambda: _disk(settings))
         yield from _check("schema", lambda: _schema(settings))
         yield from _check("pgvector", lambda: _pgvector(settings))
         yield from _check("messages", lambda: _messages(settings))
@@ -151,8 +151,8 @@ def _disk(settings: Settings) -> list[Finding]:
             pass  # no temporary tables for this role
         except psycopg.Error as error:
             reason = error.diag.message_primary or " ".join(str(error).split())
-            text = f"Postgres can't write: {reason}. Free space on its disk, or correct what it names; submits fail until then."
-            return [Finding("fail", "disk", text)]
+            text = f"it can't write: {reason}. Free space on its disk, or correct what it names; submits fail until then."
+            return [Finding("fail", "Postgres", text)]
         finally:
             opened.rollback()
         return [_space(size, _free_space(opened))]
@@ -176,11 +176,15 @@ def _space(size: int, free: int | None) -> Finding:
     """Return what is known of the disk: the size of the database, and the free space if it is known."""
     takes = f"the database takes {size / 1e9:,.2f} GB"
     if free is None:
-        return Finding("ok", "disk", f"{takes}, and a write succeeds; its free space can't be seen from here")
+        return Finding(
+            "ok", "Postgres", f"{takes}, and a write succeeds; its free space can't be seen from here"
+        )
     text = f"{takes}, and {free / 1e9:,.2f} GB are free"
     if free < max(_LITTLE_SPACE, size // 10):
-        return Finding("warn", "disk", f"{text}: Postgres stops when its disk is full, so free some space.")
-    return Finding("ok", "disk", text)
+        return Finding(
+            "warn", "Postgres", f"{text}: Postgres stops when its disk is full, so free some space."
+        )
+    return Finding("ok", "Postgres", text)
 
 
 def _schema(settings: Settings) -> list[Finding]:

@@ -521,11 +521,11 @@ def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -
 
 
 def test_doctor_finds_a_postgres_that_can_not_write(type_: Type, database_url: str) -> None:
-    assert "ok   disk" in type_("doctor").out
+    assert "ok   Postgres  the database takes " in type_("doctor").out
     read_only = f"{database_url}&options=-c%20default_transaction_read_only%3Don"
     found = type_("doctor", AGNO_DATABASE_URL=read_only)
     assert found.status == 1
-    assert "fail disk      Postgres can't write: cannot execute CREATE TABLE AS" in found.out
+    assert "fail Postgres  it can't write: cannot execute CREATE TABLE AS" in found.out
 
 
 def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -> None:
@@ -548,7 +548,15 @@ def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -
 def test_agents_ls_shows_tools_limits_and_prices(type_: Type) -> None:
     listed = {agent["name"]: agent for agent in type_("agents", "ls", "--json").json}
     assert listed["manager"]["tools"] == ["clerk"]
-    assert sorted(listed["clerk"]["tools"]) == ["add", "charge", "closed", "deliver", "refund", "transfer"]
+    assert sorted(listed["clerk"]["tools"]) == [
+        "add",
+        "burst",
+        "charge",
+        "closed",
+        "deliver",
+        "refund",
+        "transfer",
+    ]
     assert listed["clerk"]["definition"]["limits"]["cost_usd"] == 1.0
     assert listed["clerk"]["definition"]["prices"] == {"input_usd": 3, "output_usd": 15, "cached_usd": 0.3}
     shown = type_("agents", "ls", COLUMNS="80").out
