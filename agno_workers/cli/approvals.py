@@ -69,7 +69,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
         "tool": requirement.tool,
         "needs": requirement.needs,
         "fields": facts.policy.fields,
-        "arguments": requirement.arguments or requirement.arguments_json,
+        "arguments": _json_or_text(requirement.arguments_json or "{}"),
         "error": facts.error,
         "since": facts.created_at,
         "expires_at": facts.expires_at,
