@@ -6,10 +6,14 @@ Providers take an object only. Another type, such as a union or a list, is the `
 from __future__ import annotations
 
 import re
+import sys
+import types
+import typing
 from dataclasses import dataclass
 from typing import Any
 
 import pydantic
+import typing_extensions
 
 from agno_workers.core.messages import OutputSpec
 from agno_workers.errors import InvalidInput, message_of
@@ -52,12 +56,13 @@ class OutputType:
 def output_type(agent: str, schema: Any) -> OutputType:
     """Return the type of an agent's answers. Raises InvalidInput for what has no JSON schema."""
     try:
-        answer: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(schema)
+        known = readable(schema)
+        answer: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(known)
         described = _object(answer.json_schema())
         whole = None
         if described is None:
             whole = pydantic.TypeAdapter(
-                pydantic.create_model("Answer", __config__={"extra": "forbid"}, result=(schema, ...))
+                pydantic.create_model("Answer", __config__={"extra": "forbid"}, result=(known, ...))
             )
             described = whole.json_schema()
     except Exception as error:  # pydantic raises many kinds, and an annotation is code
@@ -68,6 +73,37 @@ def output_type(agent: str, schema: Any) -> OutputType:
             agent=agent,
         ) from error
     return OutputType(OutputSpec(_name(schema), described), answer, whole)
+
+
+def readable(kind: Any) -> Any:
+    """Return the type with each `typing.TypedDict` in it as the one of typing_extensions: pydantic reads only those before Python
+    3.12.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if sys.version_info < (3, 12) and typing.is_typeddict(kind) and type(kind).__module__ == "typing":
+        hints = typing.get_type_hints(kind, include_extras=True)
+        keys = {name: _key(kind, name, hint) for name, hint in hints.items()}
+        return typing_extensions.TypedDict(kind.__name__, keys)  # type: ignore[operator]
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(readable, arguments))]  # noqa: UP007 - of any length
+    if origin is typing.Annotated:
+        return typing.Annotated.__class_getitem__((readable(arguments[0]), *arguments[1:]))
+    if isinstance(origin, type) and issubclass(origin, list | tuple | dict | set | frozenset):
+        return origin[tuple(map(readable, arguments))]  # type: ignore[index]
+    return kind
+
+
+def _key(kind: Any, name: str, hint: Any) -> Any:
+    """Return the hint of a key of a TypedDict, marked as required or not."""
+    marked = typing.get_origin(hint) in (typing.Required, typing.NotRequired)
+    mark = (
+        typing.get_origin(hint)
+        if marked
+        else typing.Required
+        if name in kind.__required_keys__
+        else typing.NotRequired
+    )
+    return mark[readable(typing.get_args(hint)[0] if marked else hint)]
 
 
 def _object(schema: dict[str, Any]) -> dict[str, Any] | None:

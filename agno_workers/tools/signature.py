@@ -17,6 +17,7 @@ from typing import Annotated, Any, Optional, get_args, get_origin, get_type_hint
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from agno_workers.core.output import readable
 from agno_workers.core.tool import ToolContext
 from agno_workers.errors import InvalidTool, message_of
 from agno_workers.tools.refusal import InvalidArguments, refusal
@@ -163,7 +164,7 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter) -> Any
     holder.__annotations__ = {parameter.name: parameter.annotation}
     names = getattr(underlying(function), "__globals__", {})
     try:
-        return get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
+        return readable(get_type_hints(holder, globalns=names, include_extras=True)[parameter.name])
     except Exception as error:  # an annotation is code: it may raise anything
         problem = f"has an annotation that cannot be resolved ({message_of(error)}): import or define its names at module level"
         raise _invalid(function, parameter.name, problem) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -66,6 +67,11 @@ class Opaque:
     pass
 
 
+class Plain(typing.TypedDict, total=False):
+    a: typing.Required[int]
+    rows: list[Row]
+
+
 @dataclass
 class Place:
     name: str
@@ -86,6 +92,9 @@ WORKING: list[tuple[Any, str, Any]] = [
     (dict, '{"k": [1]}', {"k": [1]}),
     (Place, '{"name": "x", "near": []}', {"name": "x", "near": []}),
     (Row, "{}", {}),
+    (Plain, '{"a": 1}', {"a": 1}),
+    (list[Plain] | None, '{"result": [{"a": 1, "rows": [{}]}]}', [{"a": 1, "rows": [{}]}]),
+    (dict[str, Annotated[Plain, "a note"]], '{"k": {"a": 1}}', {"k": {"a": 1}}),
     (Point, '{"result": [1, 2]}', [1, 2]),
     (Wrap[A], '{"item": {"a": 1}}', {"item": {"a": 1}}),
     (Wrap[list[int]], '{"item": [1]}', {"item": [1]}),

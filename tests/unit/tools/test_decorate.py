@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, TypedDict
 from uuid import UUID
 
 import jsonschema
@@ -31,6 +31,10 @@ class Unit(enum.Enum):
 class Place:
     lat: float
     lon: float = 0.0
+
+
+class Row(TypedDict):
+    a: int
 
 
 class Free(BaseModel):
@@ -80,6 +84,7 @@ def parameter_of(annotation: Any, **default: Any) -> dict[str, Any]:
         (Place, {"$ref": "#/$defs/Place"}),
         (Guest, {"$ref": "#/$defs/Guest"}),
         (list[Guest], {"type": "array", "items": {"$ref": "#/$defs/Guest"}}),
+        (list[Row], {"type": "array", "items": {"$ref": "#/$defs/Row"}}),
         (Annotated[int, Field(ge=1, le=9)], {"type": "integer", "minimum": 1, "maximum": 9}),
         (Annotated[str, Field(description="a town")], {"type": "string", "description": "a town"}),
         (Annotated[str, "a town"], {"type": "string", "description": "a town"}),
