@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,4 +94,23 @@ def test_foreign_text_begins_no_line_of_a_log(fields: dict[str, Any]) -> None:
     assert "\x1b" not in written
     assert vars(record) == vars(logging.makeLogRecord(fields)) | {
         name: getattr(record, name) for name in ("created", "msecs", "relativeCreated")
+    }
+
+
+def test_commands_print_by_screen_only() -> None:
+    """Exceptions: the version, the bytes of metrics, and two that call `printable` themselves: an error, and pieces of an answer."""
+    folder = Path(screen.__file__).parent
+    found = {
+        f"{path.name}: {call}"
+        for path in folder.glob("*.py")
+        if path.name != "screen.py"
+        for call in re.findall(
+            r"(?<![.\w])(?<!def )(print|Console|typer\.s?echo|sys\.std\w+\.write)\(", path.read_text()
+        )
+    }
+    assert found == {
+        "main.py: typer.echo",
+        "main.py: sys.stderr.write",
+        "metrics.py: typer.echo",
+        "run.py: sys.stdout.write",
     }
