@@ -440,6 +440,8 @@ MOVED_ELSEWHERE = {
     "count_words": "test_search_index.py",
     "drop_partition": "test_search_index.py",
     "knowledge/store/search.indexed": "test_search_index.py",
+    "knowledge/store/search.words_written": "test_words.py",
+    "knowledge/store/search.write_words": "test_words.py",
     "knowledge/store/bases.remove": "test_bases.py",
 }
 """What writes the same tables without moving anything in them, and where it is tested."""

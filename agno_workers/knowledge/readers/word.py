@@ -88,7 +88,7 @@ class _Reader:
             for root in _related(self._part, kind)
             for note in root
         }
-        """Those that have not been read yet, by their kind and id."""
+        """Notes that have not been read yet, by their kind and id."""
         self._note_count = 0
         self._items: list[str] = []
         """The current list."""
