@@ -75,7 +75,7 @@ class Registry:
         for name in modules:
             try:
                 module = importlib.import_module(name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise SettingsError(
                     f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {message_of(error).rstrip('.')}. Fix the name or the module.",
                     module=name,

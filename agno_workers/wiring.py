@@ -23,6 +23,7 @@ from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.queues import redis_url
 from agno_workers.broker.signing import Signer, sign
+from agno_workers.broker.start import start_check
 from agno_workers.broker.submit import MakeRequest, register_run
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.ports import Model
@@ -195,7 +196,8 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres, and `revoke` cancels
     runs. With `signing.keys`, the app signs its messages.
 
-    Raises SettingsError for an app whose messages our workers can't read.
+    A worker of the app refuses to start where its results or messages may be lost. Raises SettingsError for an app whose messages
+    our workers can't read.
     """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
@@ -208,6 +210,7 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     app.control_cls = cancelling_control(app.control_cls)
     app.__dict__.pop("control", None)  # Celery caches it
     register_run(app)
+    app.steps["worker"].add(start_check(lambda _: server_problems(services.get())))
     _sign(app, given)
     return app
 
@@ -242,11 +245,17 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     here = services()
     if here.settings.queues.knowledge in queues:
         check(_allowed(here.settings.knowledge))
-    found = redis_problems(here.redis)
-    found += functions.database_problems(required(here.settings, "database"))
+    found = server_problems(here)
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
     return found
+
+
+def server_problems(services: Services) -> list[str]:
+    """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
+    return redis_problems(services.redis) + functions.database_problems(
+        required(services.settings, "database")
+    )
 
 
 def _allowed(settings: KnowledgeSection) -> Allowed:

@@ -26,10 +26,10 @@ from agno_workers.broker.control import cancelling
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
+from agno_workers.broker.start import described, refuse, start_check
 from agno_workers.broker.submit import RunTask
 from agno_workers.core.logs import SafeFormatter
-from agno_workers.core.words import as_uuid, printable
-from agno_workers.errors import AgnoError, message_of
+from agno_workers.core.words import as_uuid
 from agno_workers.registry import import_from_here
 from agno_workers.runs.workers import WorkerIdentity
 from agno_workers.tasks import runs, steps
@@ -40,9 +40,8 @@ _MAINTAIN_POOL_EVERY_S = 0.5
 
 try:
     app = wiring.celery_app()
-except AgnoError as error:  # a wrong setting is a sentence, not a traceback
-    print(f"agno-workers: {printable(str(error), one_line=True)}", file=sys.stderr)  # noqa: T201 - for a person
-    sys.exit(2)
+except Exception as error:  # a wrong setting is a sentence, not a traceback
+    refuse(described(error))
 
 
 class WorkerThreads(bootsteps.StartStopStep):
@@ -177,31 +176,22 @@ def _protect_log(logger: logging.Logger, **_: Any) -> None:
             handler.setFormatter(SafeFormatter(handler.formatter))
 
 
-@signals.worker_init.connect
-def _start(sender: Any, **_: Any) -> None:
-    """Name the worker, and refuse to start on servers that would lose work.
+def problems(worker: Any) -> list[str]:
+    """Name the worker, register its agents, and return why it must not start.
 
     The pool's children inherit the name: a lease belongs to the worker, and each start makes a new worker.
     """
     # Hundreds of threads that wait for models compete for the interpreter's lock: with Python's 5 ms a call costs
     # 5-21 ms of CPU instead of 2.5 (benchmarks/models).
     sys.setswitchinterval(0.02)
-    wiring.name_worker(f"{sender.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
-    try:
-        problems = wiring.problems(sender.app.amqp.queues.consume_from)
-        if not problems:
-            wiring.services().register_agents()
-    except AgnoError as error:
-        problems = [str(error)]
-    except Exception as error:  # Celery would log it and start the worker
-        problems = [f"{type(error).__name__}: {message_of(error)}"]
-    if problems:
-        reasons = printable(" ".join(problems), one_line=True)
-        print(f"agno-workers: the worker does not start: {reasons}", file=sys.stderr)  # noqa: T201 - for a person
-        sys.exit(2)
+    wiring.name_worker(f"{worker.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    found = wiring.problems(worker.app.amqp.queues.consume_from)
+    if not found:
+        wiring.services().register_agents()
+    return found
 
 
-app.steps["worker"].add(WorkerThreads)
+app.steps["worker"].update((start_check(problems), WorkerThreads))
 app.steps["consumer"].add(CanaryListener)
 app.tasks.unregister(names.RUN)  # of a process that only sends
 app.task(name=names.RUN, bind=True, base=RunTask, Request=runs.Submission)(runs.run)

@@ -21,27 +21,30 @@ def servers(own_servers: Servers) -> Servers:
     return own_servers
 
 
-def start(environment: dict[str, str], queues: str) -> subprocess.CompletedProcess[str]:
-    """Start a worker that is expected to refuse."""
-    command = [sys.executable, "-m", "celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", "solo"]
-    return subprocess.run(
+def refusal(
+    environment: dict[str, str], queues: str = "agents", pool: str = "solo", app: str = "agno_workers"
+) -> str:
+    """Start a worker that is expected to refuse, and return its only line."""
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", queues, "-P", pool]
+    refused = subprocess.run(
         command, cwd=ROOT, env=inherited() | environment, capture_output=True, text=True, timeout=60
     )
-
-
-def refusal(environment: dict[str, str], queues: str = "agents") -> str:
-    refused = start(environment, queues)
     assert refused.returncode == 2, refused.stderr
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("agno-workers: ")]
     assert "Traceback" not in refused.stderr
-    return refused.stderr
+    return line
 
 
+@pytest.mark.parametrize(
+    ("app", "pool"),
+    [("agno_workers", "prefork"), ("agno_workers", "threads"), ("tests.contract.canvas.shop", "solo")],
+)
 def test_it_refuses_a_redis_that_throws_queues_away(
-    environment: dict[str, str], redis_client: redis.Redis
+    app: str, pool: str, environment: dict[str, str], redis_client: redis.Redis
 ) -> None:
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert "noeviction" in refusal(environment)
+        assert "noeviction" in refusal(environment, pool=pool, app=app)
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")
 
@@ -58,6 +61,20 @@ def test_it_refuses_an_agent_with_a_wrong_field(environment: dict[str, str], tmp
     )
     told = refusal(environment | {"AGNO_IMPORTS": "wrong", "PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert "agent 'buyer': limits must be Limits(...), got 5" in told
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit(0)", "AGNO_IMPORTS names 'raising', which cannot be imported: SystemExit: 0"),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError was raised"),
+    ],
+)
+def test_it_refuses_a_module_that_raises(
+    code: str, told: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "raising.py").write_text(code)
+    assert told in refusal(environment | {"AGNO_IMPORTS": "raising", "PYTHONPATH": f"{tmp_path}:{ROOT}"})
 
 
 @pytest.mark.parametrize(
