@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from agno_workers.addresses import redis_fault
 from agno_workers.errors import SettingsError
 
 # Read before there are settings: by `./run`, by the local servers, by tests of crashes and by models.
@@ -85,6 +86,13 @@ class BrokerSection(Section):
     """`redis://...`, `rediss://...` or `redis+socket:///path`."""
     timeout_s: float = Field(5.0, gt=0)
     """Time limit for connecting and for an answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_of_redis(cls, url: SecretStr) -> SecretStr:
+        if url and (fault := redis_fault(url.get_secret_value())):
+            raise ValueError(fault)
+        return url
 
 
 class SigningSection(Section):

@@ -14,10 +14,12 @@ from typing import Any, TypeAlias, Unpack
 
 import redis
 
+from agno_workers.addresses import redis_fault
+from agno_workers.broker.queues import redis_url as broker_redis_url
 from agno_workers.core.request import SubmitOptions, run_request
 from agno_workers.core.run import Run
 from agno_workers.core.step import Submitted
-from agno_workers.errors import NotWaiting
+from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import SourceInput
@@ -48,7 +50,7 @@ class Client:
             database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client",
             numbers=RunNumbers(publish_after_s=0.0),  # nobody but the keeper publishes
         )  # fmt: skip
-        self._redis = redis.Redis.from_url(redis_url, socket_timeout=timeout_s) if redis_url else None
+        self._redis = _redis(redis_url, timeout_s) if redis_url else None
         streams = Streams(self._redis, max_events=1, ttl_s=1) if self._redis else None
         self.runs = Runs(self._database, streams)
         self.batches = Batches(self._database)
@@ -75,6 +77,13 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _redis(url: str, timeout_s: float) -> redis.Redis:
+    if fault := redis_fault(url, ("redis", "rediss", "unix", "redis+socket")):
+        raise InvalidInput(f"redis_url: {fault}.")
+    opened: redis.Redis = redis.Redis.from_url(broker_redis_url(url), socket_timeout=timeout_s)
+    return opened
 
 
 class Runs:

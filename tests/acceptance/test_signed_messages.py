@@ -302,6 +302,7 @@ def test_only_steps_are_executed_when_their_signature_is_too_old(
     start_worker(*PLAIN, AGNO_SIGNING__MAX_AGE_S="1")
     assert run.get(timeout=WAIT_S) == "<hi>"
     assert quarantine.reasons(1) == ["replayed"]
+    assert "clock" in quarantine()[0]["detail"]
     assert not (tmp_path / "ledger").exists()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"errors", "failpoints"},
+    {"addresses", "errors", "failpoints"},
     {"core", "settings", "signals"},
     {"database", "net", "streams"},
     {"models"},
