@@ -15,13 +15,13 @@ from celery import Celery
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
-from agno_workers.broker.checks import redis_problems
+from agno_workers.broker.checks import redis_problems, redis_refusal
 from agno_workers.broker.control import cancelling_control
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
-from agno_workers.broker.queues import redis_url
+from agno_workers.broker.queues import open_client
 from agno_workers.broker.signing import Signer, sign
 from agno_workers.broker.start import start_check
 from agno_workers.broker.submit import MakeRequest, register_run
@@ -246,6 +246,9 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     if here.settings.queues.knowledge in queues:
         check(_allowed(here.settings.knowledge))
     found = server_problems(here)
+    remote_control = here.app.conf.worker_enable_remote_control
+    if not found and (refusal := redis_refusal(here.redis, queues, remote_control=remote_control)):
+        found = [refusal]
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
     return found
@@ -271,12 +274,7 @@ def _allowed(settings: KnowledgeSection) -> Allowed:
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
     """Return a client of the broker's Redis, with timeouts (default: `broker.timeout_s`)."""
-    url = redis_url(required(settings, "broker"))
-    wait = timeout_s or settings.broker.timeout_s
-    client: redis.Redis = redis.Redis.from_url(
-        url, socket_timeout=wait, socket_connect_timeout=wait, health_check_interval=30
-    )
-    return client
+    return open_client(required(settings, "broker"), timeout_s=timeout_s or settings.broker.timeout_s)
 
 
 def required(settings: Settings, section: Literal["database", "broker"]) -> str:

@@ -14,7 +14,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from agno_workers.broker.keeper import EPOCH_KEY
+from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.database.tables import metadata
 from tests.invariants import comes
 from tests.servers import TEMPLATE, Servers

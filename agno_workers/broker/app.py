@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from agno_workers.broker.canvas import CanvasSubmit, canvas_of, is_continuing, sending
 from agno_workers.broker.control import CancellingControl
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.envelope import Connection
 from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import MakeRequest, register_run, request_from_call
@@ -41,6 +42,10 @@ class AgnoCelery(Celery):
 
     stores_canvases = True
     """A chord is stored with its header, not before it."""
+
+    def _connection(self, *args: Any, **options: Any) -> Any:
+        self.amqp.Connection = Connection
+        return super()._connection(*args, **options)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if name != RUN:

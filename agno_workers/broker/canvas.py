@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import msgspec
+import redis
 from celery import Celery, states
 from celery.app.task import Context
 from celery.canvas import Signature
@@ -33,7 +34,7 @@ from agno_workers.runs.submit import Chord
 
 log = logging.getLogger(__name__)
 
-TRANSIENT_ERRORS = (OperationalError, BatchPublishError, OSError, Unavailable)
+TRANSIENT_ERRORS = (OperationalError, BatchPublishError, redis.RedisError, OSError, Unavailable)
 """The broker or Postgres is unreachable: the task has not failed, and the keeper tries again."""
 
 

@@ -1,13 +1,16 @@
-"""Checks of the Redis configuration. They use INFO, which hosted Redis allows too."""
+"""Checks of Redis: its configuration, by INFO, which hosted Redis allows too; and whether it accepts what a worker sends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
+from agno_workers.broker.names import CANARY
+from agno_workers.broker.queues import EPOCH_KEY, lists
 from agno_workers.errors import Unavailable
 
 _NEARLY_FULL = 0.8
@@ -20,6 +23,39 @@ def redis_problems(client: redis.Redis) -> list[str]:
         return []
     danger = f"Redis runs with maxmemory-policy {policy!r} and may evict queues when its memory is full"
     return [f"{danger}: set `maxmemory-policy noeviction` in redis.conf or with CONFIG SET."]
+
+
+def redis_refusal(client: redis.Redis, queues: Collection[str], *, remote_control: bool) -> str | None:
+    """Return why Redis refuses what a worker of these queues sends, or None. Raises Unavailable when it does not answer.
+
+    It changes nothing: Redis checks its own state and the user's permissions when a command is queued in a transaction, and
+    this one is discarded.
+    """
+    commands: list[tuple[str | int, ...]] = [("SET", EPOCH_KEY, "")]
+    for queue in (*queues, CANARY):
+        commands += [("SADD", f"_kombu.binding.{queue}", ""), ("LPUSH", queue, ""), ("BRPOP", queue, 1)]
+    if remote_control:
+        database = client.connection_pool.connection_kwargs.get("db", 0)
+        commands.append(("PUBLISH", f"/{database}.celery.pidbox", ""))
+    try:
+        with client.client() as session:  # type: ignore[no-untyped-call]  # redis-py has no type here
+            for key in (key for queue in queues for key in lists(queue)):
+                if (kind := session.type(key)) not in (b"none", b"list"):
+                    return f"Redis can't serve the queue {key!r}, which is a {kind.decode()} there: rename or delete that key."
+            session.execute_command("MULTI")
+            try:
+                for command in commands:
+                    session.execute_command(*command)
+            except redis.ResponseError as error:
+                return f"Redis refuses {command[0]} {command[1]}: {_reply(error)}."
+            finally:
+                with suppress(redis.RedisError):  # the connection may have been replaced after READONLY
+                    session.execute_command("DISCARD")
+    except redis.ResponseError as error:
+        return f"Redis refuses commands: {_reply(error)}."
+    except (redis.RedisError, OSError) as error:
+        raise _unavailable(error) from error
+    return None
 
 
 def redis_warnings(client: redis.Redis) -> list[str]:
@@ -71,8 +107,19 @@ def unsigned_warnings(broker_url: str, *, signed: bool) -> list[str]:
 def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = client.info(section)
+    except redis.ResponseError as error:
+        raise Unavailable(f"Redis refuses INFO: {_reply(error)}.") from error
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(
-            f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
-        ) from error
+        raise _unavailable(error) from error
     return found
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
+    )
+
+
+def _reply(error: redis.RedisError) -> str:
+    """Return an error reply as Redis sent it; redis-py takes the code off those that it has a class for."""
+    return f"{error.status_code or ''} {error}".strip(" .")

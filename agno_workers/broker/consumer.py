@@ -12,6 +12,9 @@ A thread writes the rows: while Postgres is unreachable the consumer continues, 
 
 When the connection is lost, Celery drops the messages that it took and did not start: a broker with acknowledgements sends
 them again. Ours has none (see app.py), so they are requeued as soon as there is a connection.
+
+An error reply of Redis is treated as a lost connection (see envelope.py): after a failover, with a full disk or after a change of
+its ACL the worker waits until Redis accepts its commands again, with one line in the log, and does not exit.
 """
 
 from __future__ import annotations
@@ -19,28 +22,37 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 from celery import signals
 from celery.app.task import Context
-from celery.exceptions import NotRegistered
+from celery.exceptions import CPendingDeprecationWarning, NotRegistered
 from celery.worker import consumer as stock
 from celery.worker import state
 from kombu.exceptions import OperationalError
-from kombu.transport.redis import Transport as RedisTransport
 
-from agno_workers.broker.envelope import Transport, describe, shape_error
+from agno_workers.broker.checks import redis_refusal
+from agno_workers.broker.envelope import describe, shape_error
+from agno_workers.broker.lifecycle import channel_of, read_last
 from agno_workers.broker.quarantine import Quarantined
 from agno_workers.broker.signing import Refusal
 from agno_workers.database.pool import retry_while_unavailable
+from agno_workers.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 _BROKER_UNREACHABLE = (redis.RedisError, OperationalError, OSError)
-"""Not caused by the message: Celery reconnects."""
+"""Not caused by the message: the worker reconnects."""
+_RETRY_EVERY_S = 1.0
+_STEADY_S = 2.0
+"""A connection that lived this long is opened again at once, another one after a pause that doubles."""
+_MAX_PAUSE_S = 10.0
 _MAX_PENDING = 1000
 _FINISH_TIMEOUT_S = 5.0
 
@@ -48,17 +60,37 @@ _FINISH_TIMEOUT_S = 5.0
 class Consumer(stock.Consumer):
     """`worker_consumer` of our app. It needs `app.verifier`, which returns this process's MessageVerifier."""
 
+    class Blueprint(stock.Consumer.Blueprint):
+        # Nothing uses gossip, and it can't be stopped while Redis refuses commands.
+        default_steps: ClassVar[list[str]] = [
+            step for step in stock.Consumer.Blueprint.default_steps if not step.endswith(":Gossip")
+        ]
+
+    gossip = None
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self._writer = QuarantineWriter()
         self._unstarted: list[Any] = []
+        self._connected_at = 0.0
+        self._pause_s = 0.0
         super().__init__(*args, **options)
+        self.connection_errors = (*self.conninfo.connection_errors, *_BROKER_UNREACHABLE)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        for request in _dropped_requests(self):
-            if not request.message.acknowledged:
-                request.message.ack()  # so that Celery, next, does not try to requeue it on the lost connection
-                self._unstarted.append(request.message)
-        super().on_connection_error_after_connected(exc)
+        channel = channel_of(self.controller)
+        if channel is not None:
+            with suppress(*_BROKER_UNREACHABLE):
+                read_last(channel)
+            dropped = _dropped_requests(self)
+            self._unstarted += [each.message for each in dropped if not each.message.acknowledged]
+            # Celery would requeue every message without an ack, also those that this process executes: it forgets the acks that
+            # its event loop has not handled yet.
+            channel.qos._delivered.clear()
+        lived_s = time.monotonic() - self._connected_at
+        self._pause_s = 0.0 if lived_s > _STEADY_S else min(_MAX_PAUSE_S, self._pause_s * 2 or _RETRY_EVERY_S)
+        with warnings.catch_warnings():  # of a default that Celery 6 changes, and that app.py sets
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(OperationalError(f"{type(exc).__name__}: {exc}"))
 
     def on_ready(self) -> None:
         super().on_ready()
@@ -67,10 +99,35 @@ class Consumer(stock.Consumer):
             self._unstarted.pop()
 
     def ensure_connected(self, conn: Any) -> Any:
-        # kombu ignores the setting `broker_transport` for redis+socket:// URLs.
-        if conn.get_transport_cls() is RedisTransport:
-            conn.transport_cls = Transport
-        return super().ensure_connected(conn)
+        """Wait until Redis answers and accepts what this worker sends, however long. The log has the reason once."""
+        pause_s, self._pause_s = self._pause_s, 0.0
+        _sleep(pause_s)
+        self._pause_s = pause_s
+        since, told = time.monotonic(), ""
+        while (reason := self._why_unusable(conn)) is not None:
+            if not told:
+                log.error("this worker takes no messages: %s It waits until Redis can be used.", reason)
+            told = reason
+            _sleep(_RETRY_EVERY_S)
+        if told:
+            log.warning("Redis can be used again after %.0f s", time.monotonic() - since)
+        self.first_connection_attempt = False
+        self._connected_at = time.monotonic()
+        return conn
+
+    def _why_unusable(self, conn: Any) -> str | None:
+        app = self.app
+        try:
+            refused = redis_refusal(
+                app.verifier().client, app.amqp.queues.consume_from, remote_control=app.conf.worker_enable_remote_control
+            )  # fmt: skip
+            if refused is None:
+                conn.ensure_connection(
+                    max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
+                )
+        except (Unavailable, *_BROKER_UNREACHABLE) as error:
+            return str(error)
+        return refused
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **options)
@@ -146,17 +203,30 @@ class Consumer(stock.Consumer):
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
 
+def _sleep(seconds: float) -> None:
+    """Sleep, unless the worker is asked to stop."""
+    until = time.monotonic() + seconds
+    while True:
+        state.maybe_shutdown()
+        if (left_s := until - time.monotonic()) <= 0:
+            return
+        time.sleep(min(left_s, _RETRY_EVERY_S))
+
+
 def _dropped_requests(consumer: Any) -> list[Any]:
-    """Return the requests that Celery drops with a connection: those that wait for a prefork process, their eta or their rate
-    limit. A pool of threads keeps its own queue.
+    """Return the requests that Celery drops with a connection: those that wait for a slot, their eta or their rate limit, and
+    those that a pool of processes has not accepted.
     """
     semaphore = consumer.controller.semaphore
     waiting = [arguments[0] for _, arguments, _ in semaphore._waiting] if semaphore else []
     limited = [
         request for bucket in consumer.task_buckets.values() if bucket for request, _ in bucket.contents
     ]
-    started = {*state.active_requests, *state.reserved_requests}
-    return [*waiting, *limited, *(request for request in state.scheduled_requests if request not in started)]
+    reserved = {*state.active_requests, *state.reserved_requests}
+    has_processes = "flush" in vars(consumer.pool)
+    unaccepted = [each for each in reserved if not each.acknowledged] if has_processes else []
+    scheduled = [request for request in state.scheduled_requests if request not in reserved]
+    return list({id(each): each for each in (*waiting, *limited, *scheduled, *unaccepted)}.values())
 
 
 class QuarantineWriter:

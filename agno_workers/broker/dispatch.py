@@ -11,12 +11,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import redis
 from celery import Celery
 from kombu.exceptions import BatchPublishError, OperationalError
 
 from agno_workers.broker.canvas import TRANSIENT_ERRORS, CanvasContinuations
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.names import TASK_OF, TURN
+from agno_workers.broker.outage import Outage
 from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
@@ -46,6 +48,7 @@ class Dispatch:
         self.results = results
         self._queries = queries
         self.continuations = CanvasContinuations(app)
+        self._outage = Outage(log, "sending: Redis")
 
     def publish(self, result: CommitResult) -> None:
         """Publish what follows a step: the chord of its tools, the next turn, or the rest of the run's canvas."""
@@ -87,11 +90,13 @@ class Dispatch:
                         **options,
                     )
                     signal("dispatch.part")
-        except (OperationalError, BatchPublishError, OSError) as error:
-            log.warning(
-                "the broker is unreachable; the keeper sends %d message(s) later: %s", len(sends), error
-            )
+        except (OperationalError, BatchPublishError, redis.RedisError, OSError) as error:
+            self._outage.failed(
+                "Redis can't be used; the keeper sends what is not sent now, beginning with %d message(s): %s",
+                len(sends), error.__cause__ or error,
+            )  # fmt: skip
             return False
+        self._outage.worked()
         signal("dispatch.sent")
         self._delete_sent([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
@@ -124,7 +129,9 @@ class Dispatch:
         try:
             self._continue(continuation)
         except TRANSIENT_ERRORS as error:
-            log.warning("a server is unreachable; the keeper continues %s later: %s", continuation, error)
+            self._outage.failed(
+                "a server can't be used; the keeper continues %s later: %s", continuation, error
+            )
         except Exception:  # a bug, ours or an errback's, must not delay the others
             log.exception("%s failed; the keeper tries again", continuation)
         else:

@@ -1,4 +1,5 @@
-"""The shape that a message must have before a worker uses it, and a transport that survives messages of any other shape.
+"""The shape that a message must have before a worker uses it, and a transport that survives messages of any other shape, and
+error replies of Redis.
 
 kombu and Celery trust messages. A list element that is not JSON, a `delivery_tag` that is a list, a body that is a number:
 each of about thirty such faults raises in the worker's event loop, and the process ends, or reconnects and forgets what it
@@ -12,7 +13,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import kombu
 import msgspec
+import redis
 from kombu.transport import redis as stock
 from kombu.transport.virtual import base
 from kombu.utils.encoding import bytes_to_str
@@ -20,6 +23,7 @@ from kombu.utils.json import dumps, loads
 
 from agno_workers.broker.names import STEP_TASKS
 from agno_workers.broker.quarantine import HEAD_CHARACTERS, Quarantined
+from agno_workers.broker.queues import leaving_replicas
 from agno_workers.broker.signing import NONCE
 from agno_workers.broker.verify import nonce_key
 
@@ -106,6 +110,10 @@ class Channel(stock.Channel):
         client.set_response_callback("BRPOP", _wrap_unreadable)
         return client
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
+        return params | {"connection_class": leaving_replicas(params["connection_class"])}
+
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Requeue a message; forget its nonce, so that the next worker does not take it for a replay."""
         if isinstance(nonce := message.headers.get(NONCE), str):
@@ -115,7 +123,18 @@ class Channel(stock.Channel):
 
 
 class Transport(stock.Transport):
+    """kombu's transport. To it an error reply (READONLY after a failover, NOPERM, WRONGTYPE) is as a lost connection."""
+
     Channel = Channel
+    connection_errors = (*stock.Transport.connection_errors, redis.RedisError)
+
+
+class Connection(kombu.Connection):
+    """kombu's connection, with our transport. The setting `broker_transport` is ignored for redis+socket:// URLs."""
+
+    def get_transport_cls(self) -> type[Any]:
+        found: type[Any] = super().get_transport_cls()  # type: ignore[no-untyped-call]  # as above
+        return Transport if found is stock.Transport else found
 
 
 def shape_error(message: Any, tasks: Mapping[str, Any]) -> str | None:

@@ -32,6 +32,8 @@ import redis
 from agno_workers.broker import queues
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.lease_guard import LeaseGuard
+from agno_workers.broker.outage import Outage
+from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.core.step import CommitResult, ExhaustedStep, ExpiredWait, StepMessage
 from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import Unavailable
@@ -43,7 +45,6 @@ from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 
-EPOCH_KEY = "agno:epoch"
 _BATCH = 100  # sending a batch takes much less than the keeper's lease
 _PATIENCE_S = 60.0
 _TURN_S = 0.5  # the time for one rule in one round
@@ -87,6 +88,7 @@ class Keeper:
         self._resend_after_s = resend_after_s
         self._not_before: dict[str, float] = {}
         self._reported: set[str] = set()
+        self._outage = Outage(log, "the keeper: Redis")
         self.has_more = False
         """True when the last round stopped a rule early, so that the other rules need not wait."""
 
@@ -117,9 +119,10 @@ class Keeper:
             except Unavailable:
                 raise
             except (redis.RedisError, OSError) as error:
-                log.warning("%s is waiting for Redis: %s", rule.__name__, error)
+                self._outage.failed("the keeper waits for Redis, in %s: %s", rule.__name__, error)
             except Exception:
                 log.exception("%s failed; the next round retries it", rule.__name__)
+        self._outage.worked()
         return True
 
     def end(self) -> None:
@@ -166,10 +169,11 @@ class Keeper:
         """Rule 2."""
         until = time.monotonic() + _TURN_S
         while pending := self._outbox.take(_BATCH, _AGAIN_S):
-            log.info("publishing %d pending message(s)", len(pending))
             signal("keeper.taken")
             is_sent = self._dispatch.send([item for item in pending if isinstance(item, StepMessage)])
             self._dispatch.continue_canvases([item for item in pending if not isinstance(item, StepMessage)])
+            if is_sent:
+                log.info("published %d pending message(s)", len(pending))
             if not is_sent or not self._takes_more(len(pending), until):
                 break
 
@@ -285,9 +289,11 @@ class Keeper:
         """Send messages; False when Redis does not answer."""
         if not sends:
             return True
-        log.info("sending %d %s step(s)", len(sends), why)
         signal("keeper.taken")
-        return self._dispatch.send(sends)
+        is_sent = self._dispatch.send(sends)
+        if is_sent:
+            log.info("sent %d %s step(s)", len(sends), why)
+        return is_sent
 
 
 class KeeperThread(threading.Thread):
@@ -300,6 +306,7 @@ class KeeperThread(threading.Thread):
         self._every_s = every_s
         self._standby_s = standby_s
         self._stopping = threading.Event()
+        self._outage = Outage(log, "the keeper: Postgres")
 
     def run(self) -> None:
         listener: Connection | None = None
@@ -307,11 +314,12 @@ class KeeperThread(threading.Thread):
             try:
                 listener = listener or _listening(self._pool)
                 leads = self._keeper.round()
+                self._outage.worked()
                 pause_s = 0.0 if self._keeper.has_more else self._every_s if leads else self._standby_s
                 for _ in listener.notifies(timeout=pause_s, stop_after=1):
                     pass
             except _ERRORS as error:
-                log.warning("a keeper's round was interrupted: %s", error)
+                self._outage.failed("the keeper's rounds are interrupted: %s", error)
                 _close(listener)
                 listener = None
                 self._stopping.wait(self._every_s)

@@ -27,6 +27,7 @@ import psycopg
 import redis
 from celery.concurrency import ALIASES
 from celery.worker import state
+from kombu.exceptions import OperationalError
 
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN, STEP_TASKS
@@ -143,7 +144,7 @@ class WorkerLifecycle(threading.Thread):
         self._attempt(self._workers.stopped, self._identity.name)
         with suppress(Exception):
             # Requeue users' tasks that were not started; in an orderly shutdown Celery does it.
-            _channel(self._worker).qos.restore_unacked_once()
+            channel_of(self._worker).qos.restore_unacked_once()
         for process in getattr(self._worker.pool._pool, "_pool", ()):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -199,18 +200,15 @@ def requeue_unstarted(worker: Any) -> None:
     A step may start all the same, when a slot becomes free just now: it is queued twice then, and one of the two claims
     nothing. A user's task must not run twice: Celery requeues it when the pool has stopped.
     """
-    channel = _channel(worker)
+    channel = channel_of(worker)
     if channel is None:
         return
     try:
-        # Redis may have popped a message for us that nobody would read until the pool has stopped.
-        if channel._in_poll:
-            with suppress(queue.Empty):
-                channel._brpop_read()
+        read_last(channel)
         for request in _unstarted_requests():
             if request.name in _REQUEUED:
                 request.message.requeue()
-    except (redis.RedisError, OSError) as error:
+    except (redis.RedisError, OperationalError, OSError) as error:
         log.warning("unstarted messages were not requeued, the keeper sends them again: %s", error)
 
 
@@ -232,9 +230,16 @@ def _members(requests: WeakSet[Any]) -> list[Any]:
             continue
 
 
-def _channel(worker: Any) -> Any:
+def channel_of(worker: Any) -> Any:
     """Return the kombu channel that brings the worker its messages; None while it has none."""
     return getattr(getattr(getattr(worker, "consumer", None), "task_consumer", None), "channel", None)
+
+
+def read_last(channel: Any) -> None:
+    """Read the message that Redis may have popped for us, which nobody would read until the channel is closed."""
+    if channel._in_poll:
+        with suppress(queue.Empty):
+            channel._brpop_read()
 
 
 def pool_name(pool: type) -> str:

@@ -18,7 +18,13 @@ import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
-from agno_workers.broker.checks import redis_problems, redis_space, redis_warnings, unsigned_warnings
+from agno_workers.broker.checks import (
+    redis_problems,
+    redis_refusal,
+    redis_space,
+    redis_warnings,
+    unsigned_warnings,
+)
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import consumers, state
@@ -242,6 +248,9 @@ def _redis(settings: Settings) -> list[Finding]:
     with connection.redis_client(settings) as client:
         problems, warnings = redis_space(client)
         problems, warnings = redis_problems(client) + problems, redis_warnings(client) + warnings
+        names = (settings.queues.agents, settings.queues.tools, settings.queues.knowledge)
+        if not problems and (refusal := redis_refusal(client, names, remote_control=True)):
+            problems = [refusal]
         server = client.info("server")
     name = (
         f"{server.get('server_name', 'redis')} {server.get('valkey_version') or server.get('redis_version')}"

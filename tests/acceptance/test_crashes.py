@@ -19,7 +19,7 @@ from psycopg import sql
 
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
-from agno_workers.broker.keeper import EPOCH_KEY
+from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import Submitted
@@ -32,6 +32,7 @@ from tests.agents import boss, caller, echo, matrix, running, thinker
 from tests.chaos.proxy import Mode, Network, Proxy
 from tests.conftest import StartWorker, Worker
 from tests.messages import Quarantined
+from tests.refusals import refusing
 from tests.servers import Servers
 from tests.steps import execute_step, first_step
 
@@ -240,6 +241,57 @@ def test_c17_while_redis_is_down_work_is_accepted_and_recorded_and_goes_on_when_
         servers.valkey.start()
     assert [run.get(timeout=WAIT_S) for run in (submitted, working)] == ["<hi>", "released"]
     assert {step.attempt for run in (submitted, working) for step in run.handle.steps} == {1}
+
+
+@pytest.mark.parametrize("name", ["READONLY", "MISCONF", "NOPERM of a command", "WRONGTYPE", "NOAUTH"])
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_c23_while_redis_refuses_commands_work_is_accepted_and_goes_on_afterwards(
+    pool: str, name: str, keep_worker: StartWorker, app: AgnoCelery, redis_client: redis.Redis, held: Path
+) -> None:
+    worker = keep_worker("--without-mingle", pool=pool, concurrency=2)
+    working = matrix.delay(call("hold", held))
+    invariants.until(running(held))
+    worker.forget_lines()
+    with refusing(redis_client, name) as refused:
+        worker.wait_for("this worker takes no messages")
+        submitted = echo.delay("hi")
+        assert submitted.run_status is RunStatus.QUEUED
+        held.unlink()
+        invariants.until(lambda: working.handle.steps[1].status == StepStatus.DONE)
+    assert [run.get(timeout=WAIT_S) for run in (submitted, working)] == ["<hi>", "released"]
+    assert {step.attempt for run in (submitted, working) for step in run.handle.steps} == {1}
+    (told,) = [line for line in worker.lines if "this worker takes no messages" in line]
+    assert refused.told in told
+    assert len(worker.lines) < 30
+
+
+def test_c23_while_redis_is_full_queues_are_emptied_and_the_keeper_sends_the_rest_afterwards(
+    worker: Worker, app: AgnoCelery, redis_client: redis.Redis
+) -> None:
+    queued = echo.delay("queued")
+    redis_client.config_set("maxmemory", "1")
+    try:
+        submitted = echo.delay("hi")
+        worker.wait_for("the keeper waits for Redis")
+        assert queued.get(timeout=WAIT_S) == "<queued>"
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    assert submitted.get(timeout=WAIT_S) == "<hi>"
+    assert worker.process.poll() is None
+    assert len([line for line in worker.lines if "waits for Redis" in line or "can't be used" in line]) <= 2
+
+
+def test_c23_a_worker_whose_wait_for_messages_is_ended_waits_again(
+    worker: Worker, app: AgnoCelery, redis_client: redis.Redis
+) -> None:
+    def unblock() -> bool:
+        waiting = [each["id"] for each in redis_client.client_list() if each["cmd"] == "brpop"]
+        return any(redis_client.client_unblock(each, error=True) for each in waiting)
+
+    invariants.until(unblock)
+    worker.wait_for("UNBLOCKED")
+    assert echo.delay("hi").get(timeout=WAIT_S) == "<hi>"
+    assert worker.process.poll() is None
 
 
 def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_anew(

@@ -10,8 +10,11 @@ import psycopg
 import pytest
 import redis
 
+from agno_workers.broker.checks import redis_refusal
+from agno_workers.errors import Unavailable
 from tests.conftest import ROOT
 from tests.forking import inherited
+from tests.refusals import REFUSALS, refusing
 from tests.servers import Servers
 
 
@@ -47,6 +50,27 @@ def test_it_refuses_a_redis_that_throws_queues_away(
         assert "noeviction" in refusal(environment, pool=pool, app=app)
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_it_refuses_a_redis_that_refuses_its_commands(
+    environment: dict[str, str], redis_client: redis.Redis
+) -> None:
+    with refusing(redis_client, "NOPERM of a command"):
+        assert "Redis refuses BRPOP agents: NOPERM" in refusal(environment)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_noticed_and_nothing_is_changed(name: str, redis_client: redis.Redis) -> None:
+    assert redis_refusal(redis_client, ["agents"], remote_control=True) is None
+    assert redis_client.keys() == []
+    with refusing(redis_client, name) as refused:
+        redis_client.connection_pool.disconnect(inuse_connections=False)
+        try:
+            told = redis_refusal(redis_client, ["agents"], remote_control=True)
+        except Unavailable as error:
+            told = str(error)
+        assert refused.told in str(told)
+    assert redis_refusal(redis_client, ["agents"], remote_control=True) is None
 
 
 def test_it_refuses_a_database_that_was_not_migrated(environment: dict[str, str], database_url: str) -> None:

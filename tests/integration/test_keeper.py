@@ -7,7 +7,8 @@ import redis
 from uuid6 import uuid7
 
 from agno_workers.broker import keeper, queues
-from agno_workers.broker.keeper import EPOCH_KEY, Duties, Keeper
+from agno_workers.broker.keeper import Duties, Keeper
+from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.core.messages import user
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, StepKind
