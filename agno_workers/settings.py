@@ -86,6 +86,9 @@ class BrokerSection(Section):
     """`redis://...`, `rediss://...` or `redis+socket:///path`."""
     timeout_s: float = Field(5.0, gt=0)
     """Time limit for connecting and for an answer."""
+    key_prefix: str = Field("", pattern=r"^[\w.:/-]*$", max_length=100)
+    """Begins all keys and channels in Redis, such as `staging:`. Deployments that share a database of Redis need different ones; plain
+    Celery apps set it as `global_keyprefix`, see docs/howto-celery.md."""
 
     @field_validator("url")
     @classmethod

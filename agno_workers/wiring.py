@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +16,7 @@ from celery import Celery
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
-from agno_workers.broker.checks import redis_problems, redis_refusal
+from agno_workers.broker.checks import owner_problem, redis_problems, redis_refusal
 from agno_workers.broker.control import cancelling_control
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
@@ -51,6 +52,8 @@ from agno_workers.runs.base import RunNumbers
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
+log = logging.getLogger(__name__)
+
 REQUESTS: Mapping[str, MakeRequest] = {AGENT.rstrip(":"): ingestion_request}
 """Makers of requests for other kinds of runs, by the prefix of their agents."""
 
@@ -70,7 +73,12 @@ class Services:
     def streams(self) -> Streams:
         timeout_s = min(1.0, self.settings.broker.timeout_s)  # live events must not delay a step for long
         client, limits = redis_client(self.settings, timeout_s=timeout_s), self.settings.streams
-        return Streams(client, max_events=limits.max_events, ttl_s=limits.ttl_s)
+        return Streams(
+            client,
+            max_events=limits.max_events,
+            ttl_s=limits.ttl_s,
+            key_prefix=self.settings.broker.key_prefix,
+        )
 
     @cached_property
     def dispatch(self) -> Dispatch:
@@ -132,7 +140,9 @@ class Services:
         signing = self.settings.signing
         signer = Signer(signing.text) if signing.keys else None
         quarantine = Quarantine(self.database.pool, worker=self.worker)
-        return MessageVerifier(quarantine, self.redis, signer, signing.max_age_s)
+        return MessageVerifier(
+            quarantine, self.redis, signer, signing.max_age_s, self.settings.broker.key_prefix
+        )
 
     @cached_property
     def handlers(self) -> Mapping[StepKind, Handler]:
@@ -144,7 +154,7 @@ class Services:
             **ingestion_handlers(lambda: self.ingest_context, self.database.ingest),
         }
 
-    def keeper(self) -> Keeper:
+    def keeper(self, on_other_owner: Callable[[str], object] = log.error) -> Keeper:
         here = self.database
         duties = Duties(
             lambda step: self.handlers[step.kind].on_exhausted(step), partial(expire, self.engine), here.batches.cancel_abandoned, here.ingest.stalled, here.ingest.schedule_next
@@ -152,6 +162,7 @@ class Services:
         return Keeper(
             here.maintenance, here.outbox, here.journal, self.dispatch, self.redis, duties,
             lease_s=self.settings.keeper.lease_s, resend_after_s=self.settings.keeper.resend_after_s,
+            key_prefix=self.settings.broker.key_prefix, on_other_owner=on_other_owner,
         )  # fmt: skip
 
     def _fail_exhausted(self, step: ExhaustedStep) -> CommitResult:
@@ -196,8 +207,8 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres, and `revoke` cancels
     runs. With `signing.keys`, the app signs its messages.
 
-    A worker of the app refuses to start where its results or messages may be lost. Raises SettingsError for an app whose messages
-    our workers can't read.
+    With `broker.key_prefix`, its keys in Redis begin with it. A worker of the app refuses to start where its results or messages may
+    be lost. Raises SettingsError for an app whose messages our workers can't read.
     """
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
@@ -210,6 +221,9 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     app.control_cls = cancelling_control(app.control_cls)
     app.__dict__.pop("control", None)  # Celery caches it
     register_run(app)
+    if given.broker.key_prefix and str(app.conf.broker_write_url).startswith("redis"):
+        prefix = {"global_keyprefix": given.broker.key_prefix}
+        app.conf.broker_transport_options = prefix | app.conf.broker_transport_options
     app.steps["worker"].add(start_check(lambda _: server_problems(services.get())))
     _sign(app, given)
     return app
@@ -245,19 +259,17 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     here = services()
     if here.settings.queues.knowledge in queues:
         check(_allowed(here.settings.knowledge))
-    found = server_problems(here)
-    remote_control = here.app.conf.worker_enable_remote_control
-    if not found and (refusal := redis_refusal(here.redis, queues, remote_control=remote_control)):
-        found = [refusal]
+    if not (found := server_problems(here)) and (problem := _queue_problem(here, queues)):
+        found = [problem]
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
     return found
 
 
-def server_problems(services: Services) -> list[str]:
-    """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
-    return redis_problems(services.redis) + functions.database_problems(
-        required(services.settings, "database")
+def _queue_problem(here: Services, queues: Collection[str]) -> str | None:
+    prefix, remote_control = here.settings.broker.key_prefix, here.app.conf.worker_enable_remote_control
+    return redis_refusal(here.redis, queues, remote_control=remote_control, prefix=prefix) or owner_problem(
+        here.redis, prefix, here.database.maintenance.deployment()
     )
 
 
@@ -270,6 +282,11 @@ def _allowed(settings: KnowledgeSection) -> Allowed:
         databases=settings.source_databases,
         objects=settings.source_objects,
     )
+
+
+def server_problems(here: Services) -> list[str]:
+    """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
+    return redis_problems(here.redis) + functions.database_problems(required(here.settings, "database"))
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
@@ -351,6 +368,7 @@ class _Default:
             required(self.settings, "broker"),
             queues={"agents": queues.agents, "tools": queues.tools, "knowledge": queues.knowledge},
             broker_timeout_s=self.settings.broker.timeout_s,
+            key_prefix=self.settings.broker.key_prefix,
         )
         self.app.request_kinds = REQUESTS
         self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))

@@ -70,10 +70,16 @@ class WorkerThreads(bootsteps.StartStopStep):
             on_new=upkeep.register_agents,
         )
         worker.canary = Canary(
-            worker, app, upkeep.redis, lifecycle.fail, name=name, every_s=settings.worker.canary_every_s
+            worker,
+            app,
+            upkeep.redis,
+            lifecycle.fail,
+            name=name,
+            every_s=settings.worker.canary_every_s,
+            key_prefix=settings.broker.key_prefix,
         )
         keeper = KeeperThread(
-            upkeep.keeper(),
+            upkeep.keeper(on_other_owner=lifecycle.fail),
             upkeep.database.pool,
             every_s=settings.keeper.every_s,
             standby_s=settings.keeper.lease_s,

@@ -14,7 +14,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from agno_workers.broker.queues import EPOCH_KEY
+from agno_workers.broker.queues import DEPLOYMENT_KEY, EPOCH_KEY
 from agno_workers.database.tables import metadata
 from tests.invariants import comes
 from tests.servers import TEMPLATE, Servers
@@ -23,7 +23,7 @@ from tests.worker import Worker
 TABLES = [table.name for table in reversed(metadata.sorted_tables)]
 OF_WORKERS = {"meta", "worker", "agent"}
 """Tables that live workers wrote at their start and won't write again. The agents are in the template, too."""
-KEPT_KEYS = (b"_kombu.binding.", b"agno.canary.", EPOCH_KEY.encode())
+KEPT_KEYS = (b"_kombu.binding.", b"agno.canary.", EPOCH_KEY.encode(), DEPLOYMENT_KEY.encode())
 """Keys of live workers in Redis."""
 FINISHES_IN_S = 3.0
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -14,37 +14,37 @@ from tests import invariants
 
 
 class Refusal(NamedTuple):
-    begin: Callable[[redis.Redis], object]
-    end: Callable[[redis.Redis], object]
+    begin: Callable[[Any], object]
+    end: Callable[[Any], object]
     told: str
     """What a worker reports."""
 
 
-def _replica_of_nobody(session: redis.Redis) -> None:
+def _replica_of_nobody(session: Any) -> None:
     session.execute_command("REPLICAOF", "127.0.0.1", "1")
 
 
-def _master(session: redis.Redis) -> None:
+def _master(session: Any) -> None:
     session.execute_command("REPLICAOF", "NO", "ONE")
     session.config_set("replica-serve-stale-data", "yes")
 
 
-def _without_data(session: redis.Redis) -> None:
+def _without_data(session: Any) -> None:
     session.config_set("replica-serve-stale-data", "no")
     _replica_of_nobody(session)
 
 
-def _snapshot(session: redis.Redis) -> Path:
+def _snapshot(session: Any) -> Path:
     return Path(session.config_get("dir")["dir"]) / "dump.rdb"
 
 
-def _full_disk(session: redis.Redis) -> None:
+def _full_disk(session: Any) -> None:
     (_snapshot(session) / "x").mkdir(parents=True)  # no file can take its place
     session.config_set("save", "1 1")
     _save(session, "err")
 
 
-def _empty_disk(session: redis.Redis) -> None:
+def _empty_disk(session: Any) -> None:
     shutil.rmtree(_snapshot(session))
     _save(session, "ok")
     session.config_set("save", "")
@@ -65,16 +65,16 @@ def _save(session: redis.Redis, outcome: str) -> None:
     invariants.until(has_ended)
 
 
-def _acl(*rules: str) -> Callable[[redis.Redis], object]:
+def _acl(*rules: str) -> Callable[[Any], object]:
     return lambda session: session.execute_command("ACL", "SETUSER", "default", *rules)
 
 
-def _wrong_type(session: redis.Redis) -> None:
+def _wrong_type(session: Any) -> None:
     session.delete("agents")
     session.set("agents", "x")
 
 
-def _password(session: redis.Redis) -> None:
+def _password(session: Any) -> None:
     session.config_set("requirepass", "a new password")
     session.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
@@ -87,7 +87,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "NOPERM of a key": Refusal(_acl("resetkeys", "~x*"), _acl("allkeys"), "NOPERM"),
     "NOPERM of a channel": Refusal(_acl("resetchannels"), _acl("allchannels"), "NOPERM"),
     "WRONGTYPE": Refusal(_wrong_type, lambda session: session.delete("agents"), "the queue 'agents'"),
-    "NOAUTH": Refusal(_password, lambda session: session.config_set("requirepass", ""), "Redis can't be reached"),
+    "NOAUTH": Refusal(_password, lambda session: session.config_set("requirepass", ""), "Redis refuses the user or the password"),
 }  # fmt: skip
 """By the code of the reply."""
 

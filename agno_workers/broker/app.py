@@ -124,7 +124,9 @@ class AgnoCelery(Celery):
         return result
 
 
-def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s: float) -> AgnoCelery:
+def create(
+    broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s: float, key_prefix: str = ""
+) -> AgnoCelery:
     """Return a Celery app with the settings that our guarantees need."""
     app = AgnoCelery("agno_workers", set_as_current=False)
     app.conf.update(
@@ -134,6 +136,7 @@ def create(broker_url: str, *, queues: Mapping[QueueRole, str], broker_timeout_s
             # A message is a hint; the state is in Postgres. Without kombu's emulated acks nothing has to be restored,
             # nothing times out, and an outage can't use up prefetch credit (see the keeper's rules).
             "ack_emulation": False,
+            "global_keyprefix": key_prefix,
             "priority_steps": list(PRIORITY_STEPS),
             "socket_timeout": broker_timeout_s,
             "socket_connect_timeout": broker_timeout_s,

@@ -33,6 +33,7 @@ class Canary(threading.Thread):
 
     def __init__(
         self, worker: Any, app: Celery, client: redis.Redis, on_failure: Callable[[str], None], *, name: str, every_s: float,
+        key_prefix: str = "",
     ) -> None:  # fmt: skip
         super().__init__(name="agno-canary", daemon=True)
         self._worker = worker
@@ -40,6 +41,7 @@ class Canary(threading.Thread):
         self._redis = client
         self._on_failure = on_failure
         self._every_s = every_s
+        self._key_prefix = key_prefix
         # The nameless exchange needs no binding; a binding would outlive a worker that was killed.
         self.queue = Queue(f"{CANARY}.{name}", routing_key=f"{CANARY}.{name}", durable=False)
         self._is_pending = False
@@ -76,7 +78,7 @@ class Canary(threading.Thread):
         try:
             self._app.send_task(CANARY, queue=self.queue, ignore_result=True, add_to_parent=False)
             # The queue of a worker that was killed expires.
-            self._redis.pexpire(self.queue.name, round(self._every_s * 10_000))
+            self._redis.pexpire(f"{self._key_prefix}{self.queue.name}", round(self._every_s * 10_000))
         except (OperationalError, redis.RedisError, OSError) as error:
             log.debug("no self-test message was sent: %s", error)
             self._is_pending = False

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import redis
 
 from agno_workers.broker.names import CANARY
-from agno_workers.broker.queues import EPOCH_KEY, lists
+from agno_workers.broker.queues import DEPLOYMENT_KEY, EPOCH_KEY, lists
 from agno_workers.errors import Unavailable
+from agno_workers.runs.maintain import Deployment
 
 _NEARLY_FULL = 0.8
 
@@ -25,21 +26,48 @@ def redis_problems(client: redis.Redis) -> list[str]:
     return [f"{danger}: set `maxmemory-policy noeviction` in redis.conf or with CONFIG SET."]
 
 
-def redis_refusal(client: redis.Redis, queues: Collection[str], *, remote_control: bool) -> str | None:
+def owner_problem(
+    client: redis.Redis, prefix: str, deployment: Deployment, *, claim: bool = True
+) -> str | None:
+    """Return why these queues belong to another deployment, or None. `claim` them if they belong to none. Raises redis.RedisError.
+
+    Two deployments on the same queues would take each other's messages, and drop them: their ids are unknown.
+    """
+    key = f"{prefix}{DEPLOYMENT_KEY}"
+    if claim:
+        client.set(key, f"{deployment.id} {deployment.database}", nx=True)
+    value = client.get(key)
+    owner, _, database = (
+        value.decode(errors="replace").partition(" ") if isinstance(value, bytes) else ("", "", "")
+    )
+    if owner in ("", deployment.id):
+        return None
+    return (
+        f"these queues in Redis belong to another deployment, that of the Postgres database {database!r}: give this one "
+        "another database of Redis, or a prefix of its own (AGNO_BROKER__KEY_PREFIX, in all its processes). If the other one is gone, or "
+        f"its database was made again, delete the key {key!r} in Redis."
+    )
+
+
+def redis_refusal(
+    client: redis.Redis, queues: Collection[str], *, remote_control: bool, prefix: str = ""
+) -> str | None:
     """Return why Redis refuses what a worker of these queues sends, or None. Raises Unavailable when it does not answer.
 
     It changes nothing: Redis checks its own state and the user's permissions when a command is queued in a transaction, and
     this one is discarded.
     """
-    commands: list[tuple[str | int, ...]] = [("SET", EPOCH_KEY, "")]
+    commands: list[tuple[str | int, ...]] = [("SET", f"{prefix}{EPOCH_KEY}", "")]
     for queue in (*queues, CANARY):
-        commands += [("SADD", f"_kombu.binding.{queue}", ""), ("LPUSH", queue, ""), ("BRPOP", queue, 1)]
+        key = f"{prefix}{queue}"
+        commands += [("SADD", f"{prefix}_kombu.binding.{queue}", ""), ("LPUSH", key, ""), ("BRPOP", key, 1)]
     if remote_control:
         database = client.connection_pool.connection_kwargs.get("db", 0)
-        commands.append(("PUBLISH", f"/{database}.celery.pidbox", ""))
+        channel = f"{prefix}/{database}.celery.pidbox"
+        commands += [("PUBLISH", channel, ""), ("PSUBSCRIBE", channel)]
     try:
         with client.client() as session:  # type: ignore[no-untyped-call]  # redis-py has no type here
-            for key in (key for queue in queues for key in lists(queue)):
+            for key in (key for queue in queues for key in lists(queue, prefix)):
                 if (kind := session.type(key)) not in (b"none", b"list"):
                     return f"Redis can't serve the queue {key!r}, which is a {kind.decode()} there: rename or delete that key."
             session.execute_command("MULTI")
@@ -115,9 +143,12 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(
-        f"Redis can't be reached: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?"
+    what = (
+        "refuses the user or the password"
+        if isinstance(error, redis.AuthenticationError)
+        else "can't be reached"
     )
+    return Unavailable(f"Redis {what}: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?")
 
 
 def _reply(error: redis.RedisError) -> str:

@@ -119,7 +119,8 @@ class Consumer(stock.Consumer):
         app = self.app
         try:
             refused = redis_refusal(
-                app.verifier().client, app.amqp.queues.consume_from, remote_control=app.conf.worker_enable_remote_control
+                app.verifier().client, app.amqp.queues.consume_from, remote_control=app.conf.worker_enable_remote_control,
+                prefix=app.verifier().key_prefix,
             )  # fmt: skip
             if refused is None:
                 conn.ensure_connection(

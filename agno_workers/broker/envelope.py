@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import kombu
@@ -107,7 +108,7 @@ class Channel(stock.Channel):
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
-        client.set_response_callback("BRPOP", _wrap_unreadable)
+        client.set_response_callback("BRPOP", partial(_wrap_unreadable, self.global_keyprefix))
         return client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def describe(message: Any, reason: str, detail: str) -> Quarantined:
     )
 
 
-def _wrap_unreadable(response: Any) -> Any:
+def _wrap_unreadable(prefix: str, response: Any, **_: Any) -> Any:
     """Replace a list element that kombu can't read by a marker that describes it."""
     if not response:
         return None
@@ -199,7 +200,7 @@ def _wrap_unreadable(response: Any) -> Any:
     except Exception as error:  # as in `shape_error`
         found = {
             "why": f"not JSON that Celery can read: {type(error).__name__}: {error}",
-            "queue": bytes_to_str(key).rsplit(stock.Channel.sep, 1)[0],
+            "queue": bytes_to_str(key).removeprefix(prefix).rsplit(stock.Channel.sep, 1)[0],
             "head": item[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace"),
             "bytes": len(item),
         }

@@ -30,6 +30,7 @@ import psycopg
 import redis
 
 from agno_workers.broker import queues
+from agno_workers.broker.checks import owner_problem
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.outage import Outage
@@ -39,7 +40,7 @@ from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
 from agno_workers.runs.control import Control
-from agno_workers.runs.maintain import Maintenance
+from agno_workers.runs.maintain import Deployment, Maintenance
 from agno_workers.runs.outbox import Outbox
 from agno_workers.signals import signal
 
@@ -74,8 +75,9 @@ class Keeper:
 
     def __init__(
         self, maintenance: Maintenance, outbox: Outbox, control: Control, dispatch: Dispatch, client: redis.Redis, duties: Duties, *,
-        lease_s: float, resend_after_s: float,
+        lease_s: float, resend_after_s: float, key_prefix: str = "", on_other_owner: Callable[[str], object] = log.error,
     ) -> None:  # fmt: skip
+        """`on_other_owner` is called once, with the reason, when the queues belong to another deployment; the keeper stops then."""
         self._maintenance = maintenance
         self._outbox = outbox
         self._control = control
@@ -86,6 +88,11 @@ class Keeper:
         self._remembered = 0  # the last beat that was written to Redis
         self._lease_s = lease_s
         self._resend_after_s = resend_after_s
+        self._key_prefix = key_prefix
+        self._epoch_key = f"{key_prefix}{EPOCH_KEY}"
+        self._on_other_owner = on_other_owner
+        self._deployment: Deployment | None = None
+        self._has_other_owner = False
         self._not_before: dict[str, float] = {}
         self._reported: set[str] = set()
         self._outage = Outage(log, "the keeper: Redis")
@@ -98,7 +105,7 @@ class Keeper:
         A rule that fails is logged, and the next rule follows. An outage of Postgres is raised, since it affects all rules.
         """
         self.has_more = False
-        if not self._lead():
+        if not self._owns_queues() or not self._lead():
             return False
         for rule in (
             self.expire_leases,
@@ -129,12 +136,26 @@ class Keeper:
         """Stop leading, so that another worker's keeper leads at once."""
         self._maintenance.abdicate()
 
+    def _owns_queues(self) -> bool:
+        """Check, once a second, that Redis does not name another deployment: it may have been emptied, or another one."""
+        if not self._has_other_owner and self._is_time_for("owner"):
+            self._deployment = self._deployment or self._maintenance.deployment()
+            try:
+                problem = owner_problem(self._redis, self._key_prefix, self._deployment)
+            except (redis.RedisError, OSError) as error:
+                self._outage.failed("the keeper waits for Redis: %s", error)
+                return True
+            if problem is not None:
+                self._has_other_owner = True
+                self._on_other_owner(problem)
+        return not self._has_other_owner
+
     def check_epoch(self) -> None:
         """Rule 1. Redis stores the epoch and the number of the last round (the beat). A greater beat than this round's means
         that this database was restored; a smaller beat than the last one written means that Redis was.
         """
         epoch = self._maintenance.epoch()
-        remembered = _remembered(self._redis.get(EPOCH_KEY))
+        remembered = _remembered(self._redis.get(self._epoch_key))
         if (
             remembered is not None
             and remembered.epoch == epoch
@@ -162,7 +183,7 @@ class Keeper:
         self._remember(epoch)
 
     def _remember(self, epoch: str) -> None:
-        self._redis.set(EPOCH_KEY, f"{epoch} {self._beat}")
+        self._redis.set(self._epoch_key, f"{epoch} {self._beat}")
         self._remembered = self._beat
 
     def publish_outbox(self) -> None:
@@ -233,7 +254,7 @@ class Keeper:
         if not self._is_time_for("lost"):
             return
         silent = self._maintenance.silent_queues(self._resend_after_s)
-        empty = [queue for queue in silent if queues.length(self._redis, queue) == 0]
+        empty = [queue for queue in silent if queues.length(self._redis, queue, self._key_prefix) == 0]
         if empty:
             self._send("lost", self._maintenance.take_lost(empty, self._resend_after_s, _BATCH))
         self._send("long waiting", self._maintenance.take_overdue(_PATIENCE_S, _BATCH))

@@ -9,7 +9,9 @@ import redis
 from redis.connection import AbstractConnection
 
 EPOCH_KEY = "agno:epoch"
-"""What the keeper compares with Postgres to notice that Redis lost data."""
+"""The value that the keeper compares with Postgres, to notice that Redis lost data."""
+DEPLOYMENT_KEY = "agno:deployment"
+"""The deployment that owns these queues: the id in its Postgres, and the name of its database. It is written once."""
 PRIORITY_STEPS = (0, 3, 6, 9)
 """The priorities, highest first: kombu's default, written out because `lists` depends on it."""
 _SEPARATOR = "\x06\x16"  # kombu.transport.redis.Channel.sep
@@ -47,14 +49,14 @@ def leaving_replicas(connection_class: type[AbstractConnection]) -> type[Abstrac
     return Connection
 
 
-def lists(queue: str) -> list[str]:
+def lists(queue: str, prefix: str = "") -> list[str]:
     """Return the keys of a queue's lists, the highest priority first."""
-    return [f"{queue}{_SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
+    return [f"{prefix}{queue}{_SEPARATOR}{step}" if step else f"{prefix}{queue}" for step in PRIORITY_STEPS]
 
 
-def length(client: redis.Redis, queue: str) -> int:
+def length(client: redis.Redis, queue: str, prefix: str = "") -> int:
     """Return the number of messages in a queue, in all its priorities."""
     with client.pipeline(transaction=False) as pipe:
-        for key in lists(queue):
+        for key in lists(queue, prefix):
             pipe.llen(key)
         return sum(pipe.execute())

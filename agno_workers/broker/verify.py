@@ -37,6 +37,7 @@ class MessageVerifier:
     """None: every message is accepted."""
     max_age_s: int = 0
     """An older message is rejected, unless it is a step; 0: no limit."""
+    key_prefix: str = ""
 
     def refusal(self, message: Any) -> Refusal | None:
         if self.signer is None:
@@ -52,7 +53,10 @@ class MessageVerifier:
         nonce_s = self.max_age_s + 2 * _MAX_CLOCK_SKEW_S if self.max_age_s else _NONCE_S
         try:
             is_new = self.client.set(
-                nonce_key(headers[NONCE]), 1, nx=True, ex=_STEP_NONCE_S if is_step else nonce_s
+                f"{self.key_prefix}{nonce_key(headers[NONCE])}",
+                1,
+                nx=True,
+                ex=_STEP_NONCE_S if is_step else nonce_s,
             )
         except redis.RedisError as error:  # it has left its queue: rejecting it would lose it
             log.warning("task %s is executed without a check for a replay: %s", headers["id"], error)

@@ -14,11 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
+import redis
 import typer
 from psycopg.conninfo import conninfo_to_dict
 from rich.text import Text
 
 from agno_workers.broker.checks import (
+    owner_problem,
     redis_problems,
     redis_refusal,
     redis_space,
@@ -108,6 +110,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _check("runs", lambda: _runs(settings))
         yield from _check("knowledge", lambda: _knowledge(settings))
     if postgres and redis:
+        yield from _check("owner", lambda: _owner(settings))
         yield from _check("clocks", lambda: _clocks(settings))
 
 
@@ -115,7 +118,7 @@ def _check(about: str, look: Callable[[], list[Finding]]) -> Generator[Finding, 
     """Yield the findings of one check, and return True if none is a failure. An error is a failure."""
     try:
         findings = look()
-    except (AgnoError, psycopg.Error) as error:
+    except (AgnoError, psycopg.Error, redis.RedisError) as error:
         findings = [Finding("fail", about, " ".join(str(error).split()))]
     yield from findings
     return all(finding.level != "fail" for finding in findings)
@@ -249,7 +252,9 @@ def _redis(settings: Settings) -> list[Finding]:
         problems, warnings = redis_space(client)
         problems, warnings = redis_problems(client) + problems, redis_warnings(client) + warnings
         names = (settings.queues.agents, settings.queues.tools, settings.queues.knowledge)
-        if not problems and (refusal := redis_refusal(client, names, remote_control=True)):
+        prefix = settings.broker.key_prefix
+        refusal = None if problems else redis_refusal(client, names, remote_control=True, prefix=prefix)
+        if refusal is not None:
             problems = [refusal]
         server = client.info("server")
     name = (
@@ -424,6 +429,14 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
         case "person":
             text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."
             return Finding("warn", "runs", text)
+
+
+def _owner(settings: Settings) -> list[Finding]:
+    """Return a finding only if another deployment owns the queues in Redis."""
+    with connection.database(settings) as database, connection.redis_client(settings) as client:
+        deployment = database.maintenance.deployment()
+        problem = owner_problem(client, settings.broker.key_prefix, deployment, claim=False)
+    return [Finding("fail", "owner", problem)] if problem else []
 
 
 def _clocks(settings: Settings) -> list[Finding]:

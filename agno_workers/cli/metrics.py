@@ -141,7 +141,9 @@ class Collector:
             named |= {queue for worker in found.workers for queue in worker.queues}
         try:
             with connection.redis_client(given) as client:
-                lengths = {queue: queues.length(client, queue) for queue in sorted(named)}
+                lengths = {
+                    queue: queues.length(client, queue, given.broker.key_prefix) for queue in sorted(named)
+                }
         except (AgnoError, redis.RedisError, OSError) as error:
             self._report("Redis", connection.without_secrets(str(error), given.broker.url.get_secret_value()))
             return None

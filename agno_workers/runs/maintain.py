@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from uuid6 import uuid7
 
@@ -13,6 +13,14 @@ from agno_workers.database.pool import statements
 from agno_workers.runs.base import Repository, convert
 
 _SQL = {**statements("runs/maintain"), "clock": statements("runs/queries")["clock"]}
+
+
+class Deployment(NamedTuple):
+    """The identity of an installation."""
+
+    id: str
+    database: str
+    """The name of its database in Postgres, for people."""
 
 
 class Maintenance(Repository):
@@ -79,6 +87,11 @@ class Maintenance(Repository):
     def orphans(self, limit: int) -> list[str]:
         """Rule 5: return open runs whose parent has ended."""
         return [row["id"] for row in self._pool.run(_SQL["orphans"], {"limit": limit})]
+
+    def deployment(self) -> Deployment:
+        """Return the identity of this installation. Its id is made when it is first asked for."""
+        row = self._pool.run(_SQL["deployment"], {"fresh": str(uuid7())})[0]
+        return Deployment(row["value"], row["database"])
 
     def epoch(self) -> str:
         """Return the value that Redis stores; without it, Redis has lost data."""

@@ -129,6 +129,11 @@ SELECT child.id::text FROM agno.run child JOIN agno.step ON step.id = child.pare
 WHERE child.ended_at IS NULL AND child.parent_run_id IS NOT NULL AND (step.status <> 'waiting' OR parent.ended_at IS NOT NULL)
 LIMIT %(limit)s;
 
+-- name: deployment
+-- The id of this database, which never changes. The update makes RETURNING return the row that exists.
+INSERT INTO agno.meta AS m (key, value) VALUES ('deployment', %(fresh)s) ON CONFLICT (key) DO UPDATE SET value = m.value
+RETURNING value, current_database() AS database;
+
 -- name: new_epoch
 UPDATE agno.meta SET value = %(fresh)s WHERE key = 'epoch' RETURNING value;
 

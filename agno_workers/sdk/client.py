@@ -40,18 +40,19 @@ _Requirements: TypeAlias = list[Requirement]
 class Client:
     """A connection to the runs of one database. Threads may share it; `close()` it, or use `with Client(...)`.
 
-    `redis_url` serves live text in `events()`. `timeout_s` bounds each statement, `pool_size` the connections to Postgres.
+    `redis_url` serves live text in `events()`; `key_prefix` is the workers' `broker.key_prefix`. `timeout_s` bounds each statement, `pool_size` the connections to Postgres.
     """
 
     def __init__(
-        self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4
-    ) -> None:
+        self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4,
+        key_prefix: str = "",
+    ) -> None:  # fmt: skip
         self._database = Database(
             database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client",
             numbers=RunNumbers(publish_after_s=0.0),  # nobody but the keeper publishes
         )  # fmt: skip
         self._redis = _redis(redis_url, timeout_s) if redis_url else None
-        streams = Streams(self._redis, max_events=1, ttl_s=1) if self._redis else None
+        streams = Streams(self._redis, max_events=1, ttl_s=1, key_prefix=key_prefix) if self._redis else None
         self.runs = Runs(self._database, streams)
         self.batches = Batches(self._database)
         self.approvals = Approvals(self._database)

@@ -36,10 +36,11 @@ class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
 class Streams:
     """The live streams of all runs."""
 
-    def __init__(self, client: redis.Redis, *, max_events: int, ttl_s: int) -> None:
+    def __init__(self, client: redis.Redis, *, max_events: int, ttl_s: int, key_prefix: str = "") -> None:
         self._client = client
         self._max_events = max_events
         self._ttl_s = ttl_s
+        self._key_prefix = key_prefix
         self._silent_until = 0.0
 
     @contextmanager
@@ -55,7 +56,7 @@ class Streams:
         """Append one event. After a failure, events are dropped for 20 s, so that a Redis outage does not slow steps."""
         if time.monotonic() < self._silent_until:
             return
-        key = _key(run_id)
+        key = self._key(run_id)
         clean = {
             name: text.encode("utf-8", "replace") for name, text in fields.items()
         }  # models write lone surrogates
@@ -72,7 +73,7 @@ class Streams:
         """Return the events after the one with id `after`; wait up to `wait_s` for the first. Empty when Redis does not answer."""
         try:
             found: Any = self._client.xread(
-                {_key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None
+                {self._key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None
             )
         except redis.RedisError as error:
             log.warning("could not read live events: %s", error, extra={"run_id": run_id})
@@ -80,6 +81,9 @@ class Streams:
             return []
         entries = found[0][1] if found else []
         return [_streamed(entry_id, fields) for entry_id, fields in entries]
+
+    def _key(self, run_id: str) -> str:
+        return f"{self._key_prefix}agno:run:{run_id}"
 
 
 def _streamed(entry_id: bytes, fields: dict[bytes, bytes]) -> Streamed:
@@ -123,7 +127,3 @@ class Writer:
                 },
             )
             self._text, self._reasoning, self._chars = [], [], 0
-
-
-def _key(run_id: str) -> str:
-    return f"agno:run:{run_id}"

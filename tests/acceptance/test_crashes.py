@@ -285,13 +285,27 @@ def test_c23_a_worker_whose_wait_for_messages_is_ended_waits_again(
     worker: Worker, app: AgnoCelery, redis_client: redis.Redis
 ) -> None:
     def unblock() -> bool:
-        waiting = [each["id"] for each in redis_client.client_list() if each["cmd"] == "brpop"]
+        waiting = [int(each["id"]) for each in redis_client.client_list() if each["cmd"] == "brpop"]
         return any(redis_client.client_unblock(each, error=True) for each in waiting)
 
     invariants.until(unblock)
     worker.wait_for("UNBLOCKED")
     assert echo.delay("hi").get(timeout=WAIT_S) == "<hi>"
     assert worker.process.poll() is None
+
+
+def test_c23_connections_to_a_server_that_became_a_replica_are_opened_again(
+    app: AgnoCelery, services: Services, redis_client: redis.Redis
+) -> None:
+    """Behind one address, the next connection leads to the new master."""
+    with app.connection_for_write() as connection:
+        clients = [services.redis, connection.default_channel.client]
+        before = [client.client_id() for client in clients]
+        with refusing(redis_client, "READONLY"):
+            for client in clients:
+                with pytest.raises(redis.ReadOnlyError):
+                    client.set("x", 1)
+        assert not {client.client_id() for client in clients} & set(before)
 
 
 def test_c18_while_postgres_is_down_results_are_held_and_a_transaction_is_begun_anew(

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from agno_workers.broker.checks import redis_refusal
+from agno_workers.broker.queues import DEPLOYMENT_KEY
 from agno_workers.errors import Unavailable
 from tests.conftest import ROOT
 from tests.forking import inherited
@@ -57,6 +58,15 @@ def test_it_refuses_a_redis_that_refuses_its_commands(
 ) -> None:
     with refusing(redis_client, "NOPERM of a command"):
         assert "Redis refuses BRPOP agents: NOPERM" in refusal(environment)
+
+
+def test_it_refuses_queues_of_another_deployment(
+    environment: dict[str, str], redis_client: redis.Redis
+) -> None:
+    redis_client.set(DEPLOYMENT_KEY, "another-id shop_production")
+    told = refusal(environment)
+    assert "belong to another deployment, that of the Postgres database 'shop_production'" in told
+    assert "AGNO_BROKER__KEY_PREFIX" in told
 
 
 @pytest.mark.parametrize("name", REFUSALS)

@@ -8,7 +8,7 @@ from uuid6 import uuid7
 
 from agno_workers.broker import keeper, queues
 from agno_workers.broker.keeper import Duties, Keeper
-from agno_workers.broker.queues import EPOCH_KEY
+from agno_workers.broker.queues import DEPLOYMENT_KEY, EPOCH_KEY
 from agno_workers.core.messages import user
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, StepKind
@@ -107,6 +107,25 @@ def test_a_run_that_can_not_be_ended_keeps_neither_another_nor_any_rule_from_its
     assert services.database.queries.run(overdue).status.is_terminal
     assert queues.length(redis_client, "agents") > before
     assert not services.database.queries.run(broken).status.is_terminal
+
+
+def test_keeper_of_another_deployment_stops_and_tells_once(
+    services: Services, redis_client: redis.Redis
+) -> None:
+    redis_client.set(DEPLOYMENT_KEY, "another-id shop_production")
+    told: list[str] = []
+    rounds = services.keeper(told.append)
+    submit(1)
+    age(services, 60)
+    before = redis_client.lrange("agents", 0, -1)
+    assert [rounds.round() for _ in range(5)] == [False] * 5
+    assert ["shop_production" in each for each in told] == [True]
+    assert redis_client.lrange("agents", 0, -1) == before
+    assert not redis_client.exists(EPOCH_KEY)
+    redis_client.delete(DEPLOYMENT_KEY)
+    assert services.keeper(told.append).round()
+    assert services.keeper(told.append).round()  # the id is stored, and stays
+    assert len(told) == 1
 
 
 def test_while_redis_is_away_leases_are_watched_all_the_same(services: Services) -> None:

@@ -41,6 +41,8 @@ PROMISES = {
     "C21": ("a worker is asked to stop", "it takes no more messages, finishes within its grace time, and hands over the rest", "1 s"),
     "C22": ("Postgres is restored from a backup that is older than Redis", "messages with unknown ids are dropped; a new epoch sends everything again",
             "2 s"),
+    "C23": ("Redis refuses commands: `READONLY` in a failover, `MISCONF` with a full disk, `NOPERM`, `WRONGTYPE`, `NOAUTH`, `OOM`",
+            "as C17: workers wait, with one line in the log", "3 s"),
     "-": ("long and large runs", "leases are renewed, and storage grows linearly", "-"),
 }  # fmt: skip
 """A fault, its effect, and the time limit with the default settings."""
@@ -73,6 +75,9 @@ ELSEWHERE = (
     Row("C21", "SIGTERM while a `once` tool works", "the worker waits for it; it is executed once", f"{LIFE}::test_a_once_tool_is_waited_for_and_runs_once"),
     Row("C21", "SIGTERM while a tool works for a long time", "its lease is renewed until it ends", f"{CRASHES}::test_c21_a_step_keeps_its_lease_until_a_worker_that_was_asked_to_end_is_done"),
     Row("C22", "a backup from the middle of runs is restored, and Redis is newer", "runs of the backup continue; other messages are dropped; the epoch is new", f"{CRASHES}::test_c22_a_restored_backup_goes_on_from_where_it_was"),
+    Row("C23", "Redis refuses commands, on threads and on prefork; then a run is submitted, or a tool ends", "both are committed, and the run is done when Redis accepts commands again; one line is logged", f"{CRASHES}::test_c23_while_redis_refuses_commands_work_is_accepted_and_goes_on_afterwards"),
+    Row("C23", "the memory of Redis is full", "queued steps are executed; what is submitted is sent when there is room again", f"{CRASHES}::test_c23_while_redis_is_full_queues_are_emptied_and_the_keeper_sends_the_rest_afterwards"),
+    Row("C23", "the wait for messages is ended with `UNBLOCKED`", "the worker waits again", f"{CRASHES}::test_c23_a_worker_whose_wait_for_messages_is_ended_waits_again"),
     Row("-", "leases are never renewed, and a turn takes longer than three of them", "its first result is committed, the others are refused", f"{CRASHES}::test_work_that_outlives_every_lease_ends_with_its_first_result"),
 )  # fmt: skip
 

@@ -84,7 +84,3 @@ def test_sentence_is_in_the_log_when_there_is_a_log_file(
 def test_ctrl_c_stops_the_start(start: Callable[..., None]) -> None:
     with pytest.raises(KeyboardInterrupt):
         start(KeyboardInterrupt())
-
-
-def test_worker_without_problems_starts(start: Callable[..., None]) -> None:
-    start([])
