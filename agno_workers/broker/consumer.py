@@ -87,10 +87,12 @@ class Consumer(stock.Consumer):
             # its event loop has not handled yet.
             channel.qos._delivered.clear()
         lived_s = time.monotonic() - self._connected_at
-        self._pause_s = 0.0 if lived_s > _STEADY_S else min(_MAX_PAUSE_S, self._pause_s * 2 or _RETRY_EVERY_S)
+        is_steady = lived_s > _STEADY_S
+        self._pause_s = 0.0 if is_steady else min(_MAX_PAUSE_S, self._pause_s * 2 or _RETRY_EVERY_S)
         with warnings.catch_warnings():  # of a default that Celery 6 changes, and that app.py sets
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(OperationalError(f"{type(exc).__name__}: {exc}"))
+        _sleep(self._pause_s)
 
     def on_ready(self) -> None:
         super().on_ready()
@@ -100,9 +102,6 @@ class Consumer(stock.Consumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         """Wait until Redis answers and accepts what this worker sends, however long. The log has the reason once."""
-        pause_s, self._pause_s = self._pause_s, 0.0
-        _sleep(pause_s)
-        self._pause_s = pause_s
         since, told = time.monotonic(), ""
         while (reason := self._why_unusable(conn)) is not None:
             if not told:
