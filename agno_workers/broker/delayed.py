@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 import psycopg
+import redis
 from celery import Celery
 from celery.app.amqp import task_message
 from celery.app.task import Context
@@ -18,6 +19,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 
 from agno_workers.broker.names import CANARY, RUN, STEP_TASKS
+from agno_workers.broker.outage import Outage
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import AgnoError
 from agno_workers.runs.base import utc
@@ -36,6 +38,7 @@ class DelayedTasks:
     def __init__(self, app: Celery, pool: Pool) -> None:
         self._app = app
         self._pool = pool
+        self._outage = Outage(log, "delayed tasks: Redis")
 
     def store(self, message: Any) -> bool:
         """Store a received message that is not due. False when it is due, or when the worker must keep it, as Celery does."""
@@ -57,12 +60,13 @@ class DelayedTasks:
         for row in self._pool.run(_SQL["take"], {"limit": _AT_ONCE}):
             try:
                 self._end_or_send(row)
-            except (OperationalError, OSError) as error:
-                log.warning("delayed tasks are not sent while the broker is unreachable: %s", error)
+            except (OperationalError, redis.RedisError, OSError) as error:
+                self._outage.failed("delayed tasks wait for Redis: %s", error)
                 return
             except Exception:
                 log.exception("the delayed task %s can't be sent", row["message"]["headers"]["id"])
             else:
+                self._outage.worked()
                 self._pool.run(_SQL["delete"], {"id": row["id"]})
 
     def _end_or_send(self, row: dict[str, Any]) -> None:
