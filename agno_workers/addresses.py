@@ -33,3 +33,32 @@ def redis_fault(url: str, schemes: tuple[str, ...] = ("redis", "rediss", "redis+
         if not re.fullmatch(r"/?|/\d+", parts.path):
             return "the path of the address is not the number of a database: redis://HOST:6379/0"
     return None
+
+_POSTGRES = re.compile(r"postgres(?:ql)?(?:\+\w+)?")
+_FORM = "write postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+
+
+def check_postgres(address: str) -> None:
+    """Raises ValueError, without any piece of the address, for a URL that libpq can't read, or would read wrongly.
+
+    `key=value` forms pass: libpq refuses wrong ones itself.
+    """
+    if not (url := re.match(r"([\w+.-]*)://(.*)", address, re.DOTALL)):
+        return
+    scheme, rest = url.groups()
+    if not _POSTGRES.fullmatch(scheme):
+        raise ValueError(f"it is not one of Postgres: {_FORM}")
+    authority, _, path = rest.partition("/")
+    _, at, hosts = authority.partition("@")
+    hosts = (hosts if at else authority).partition("?")[0]
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")]
+    database = path.partition("?")[0]
+    if "@" in hosts + database or not all(re.fullmatch(r"\d{0,5}", port) for port in ports):
+        raise ValueError(
+            f"its host, port or database can't be read: {_FORM}, and in the user and the password %40 for @, %2F for /, "
+            "%3F for ?, %3A for :"
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+        raise ValueError(
+            "a % is not followed by two hexadecimal digits: write %25 for % in a user or a password"
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import os
+from functools import cached_property, partial
 from typing import Any
 
 from agno_workers.database.pool import Pool
+from agno_workers.forks import renew_locks
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.feedback import FeedbackStore
 from agno_workers.knowledge.store.ingest import Ingest, IngestLimits
@@ -33,10 +35,15 @@ class Database:
     def __init__(
         self, url: str, *, size: int = 4, timeout_s: float = 10.0, statement_timeout_s: float = 30.0, name: str = "agno-workers",
         worker: str = "", tenant: str = "default", numbers: RunNumbers = RunNumbers(), ingest_limits: IngestLimits = IngestLimits(),  # noqa: B008 - frozen values
-        knowledge_queue: str = "knowledge",
+        knowledge_queue: str = "knowledge", direct_url: str | None = None,
     ) -> None:  # fmt: skip
         self.pool = Pool(
-            url, size=size, timeout_s=timeout_s, statement_timeout_s=statement_timeout_s, name=name
+            url,
+            size=size,
+            timeout_s=timeout_s,
+            statement_timeout_s=statement_timeout_s,
+            name=name,
+            direct_url=direct_url,
         )
         self.worker = worker
         self.tenant = tenant
@@ -116,3 +123,6 @@ class Database:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+os.register_at_fork(after_in_child=partial(renew_locks, Database))

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from agno_workers.addresses import redis_fault
+from agno_workers.addresses import check_postgres, redis_fault
 from agno_workers.errors import SettingsError
 
 # Read before there are settings: by `./run`, by the local servers, by tests of crashes and by models.
@@ -70,13 +70,21 @@ class DatabaseSection(Section):
     """Postgres, the only durable store."""
 
     url: SecretStr = SecretStr("")
-    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE`."""
+    """`postgresql://USER:PASSWORD@HOST:5432/DATABASE`, or any other form of libpq: `host=... dbname=...`, a service, several hosts."""
+    direct_url: SecretStr = SecretStr("")
+    """The same database without a pooler; only needed where `database.url` leads to one, such as PgBouncer."""
     pool_size: int = Field(16, ge=1)
     """Connections of one process, at most."""
     timeout_s: float = Field(10.0, gt=0)
     """Time limit for connecting, and for waiting for a free connection."""
     statement_timeout_s: float = Field(30.0, gt=0)
     """Time limit of one SQL statement."""
+
+    @field_validator("url", "direct_url")
+    @classmethod
+    def _is_of_postgres(cls, url: SecretStr) -> SecretStr:
+        check_postgres(url.get_secret_value())
+        return url
 
 
 class BrokerSection(Section):

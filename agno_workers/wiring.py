@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, partial
@@ -12,6 +13,7 @@ from typing import Literal
 import msgspec
 import redis
 from celery import Celery
+from kombu import pools
 
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
@@ -37,6 +39,7 @@ from agno_workers.engine.plan import AgentPlan
 from agno_workers.engine.tool import expire, fail_exhausted, run_tool
 from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.errors import SettingsError
+from agno_workers.forks import after_fork, renew_locks
 from agno_workers.knowledge.embedders.resolve import resolve as embedder
 from agno_workers.knowledge.service import KnowledgeService, extension
 from agno_workers.knowledge.sources.resolve import Allowed, check
@@ -200,6 +203,7 @@ def database(settings: Settings, *, worker: str = "") -> Database:
         numbers=msgspec.convert(settings.runs, RunNumbers, from_attributes=True),
         ingest_limits=msgspec.structs.replace(limits, publish_after_s=settings.runs.publish_after_s),
         knowledge_queue=settings.queues.knowledge,
+        direct_url=settings.database.direct_url.get_secret_value(),
     )
 
 
@@ -213,6 +217,7 @@ def attach(app: Celery, settings: Settings | None = None) -> Celery:
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
     app.dispatch = lambda: services.get().dispatch
+    after_fork(app, _new_producers)
     app.conf.update(
         result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
     )
@@ -286,7 +291,9 @@ def _allowed(settings: KnowledgeSection) -> Allowed:
 
 def server_problems(here: Services) -> list[str]:
     """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
-    return redis_problems(here.redis) + functions.database_problems(required(here.settings, "database"))
+    url, direct_url = required(here.settings, "database"), here.settings.database.direct_url.get_secret_value()
+    session = functions.session_problem(url, direct_url)
+    return redis_problems(here.redis) + ([session] if session else []) + functions.database_problems(url)
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:
@@ -311,6 +318,20 @@ def _sign(app: Celery, settings: Settings) -> None:
         sign(app, settings.signing.text)
 
 
+def _new_producers(app: Celery) -> None:
+    """Let a forked process make its own producers: a thread of its parent may have held the locks of the others."""
+    loaded = [module for name, module in sys.modules.items() if name.startswith(("celery.", "kombu."))]
+    renew_locks(
+        type(app),
+        Services,
+        # Celery's proxies would answer isinstance under a lock.
+        *(each for module in loaded for each in vars(module).values() if issubclass(type(each), type)),
+    )
+    app._pool = app.amqp._producer_pool = None
+    pools.connections.clear()
+    pools.producers.clear()
+
+
 def _model(settings: Settings, model: str | Model) -> Model:
     if not isinstance(model, str):
         return model
@@ -333,9 +354,13 @@ class _PerProcess:
 
     def __init__(self, make: Callable[[str], Services]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._renew_lock()
+        after_fork(self, _PerProcess._renew_lock)
         self._built: tuple[int, Services] | None = None
         self._worker = ""
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def name(self, worker: str) -> None:
         if self._built is not None:
@@ -371,6 +396,7 @@ class _Default:
             key_prefix=self.settings.broker.key_prefix,
         )
         self.app.request_kinds = REQUESTS
+        after_fork(self.app, _new_producers)
         self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))
         self.app.dispatch = lambda: self.services.get().dispatch
         self.app.verifier = lambda: self.services.get().verifier

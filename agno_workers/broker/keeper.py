@@ -333,9 +333,11 @@ class KeeperThread(threading.Thread):
         listener: Connection | None = None
         while not self._stopping.is_set():
             try:
-                listener = listener or _listening(self._pool)
                 leads = self._keeper.round()
                 self._outage.worked()
+                if listener is None:  # after the round, which goes without: there may be no session left to listen
+                    listener = _listening(self._pool)
+                    continue
                 pause_s = 0.0 if self._keeper.has_more else self._every_s if leads else self._standby_s
                 for _ in listener.notifies(timeout=pause_s, stop_after=1):
                     pass

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import urlsplit
 
-import psycopg
 import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
@@ -19,6 +18,7 @@ from redis.retry import Retry
 
 from agno_workers import settings as settings_module
 from agno_workers.broker.queues import redis_url
+from agno_workers.database.connect import POOLED, connect
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.local import Postgres, Valkey, default_state_dir
 from agno_workers.registry import Registry, import_from_here
@@ -61,22 +61,21 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
     migrated: also raise SettingsError when it lacks our tables.
     """
     url = required(given, "database")
-    try:
-        with psycopg.connect(url, connect_timeout=PATIENCE_S) as connection:
-            (has_tables,) = connection.execute("SELECT to_regclass('agno.run') IS NOT NULL").fetchone() or (
-                False,
-            )
-    except psycopg.ProgrammingError:
-        raise SettingsError(
-            "AGNO_DATABASE_URL is not an address of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
-        ) from None
-    except psycopg.OperationalError as error:
-        reason = without_secrets(str(error), url).partition("\n")[0].rstrip(" .?")
-        raise Unavailable(
-            f"Postgres can't be reached: {reason}. Start it, or correct AGNO_DATABASE_URL."
-        ) from error
+    with connect(url, timeout_s=PATIENCE_S) as connection:
+        has_tables = connection.execute("SELECT to_regclass('agno.run')").fetchone() != (None,)
     if migrated and not has_tables:
         raise SettingsError("this database lacks our tables: run `agno-workers db upgrade`.")
+    return url
+
+
+def direct_url(given: Settings) -> str:
+    """Return the address of a session of its own, for an upgrade. Raises as `database_url`, and SettingsError for a pooler's."""
+    if url := given.database.direct_url.get_secret_value():
+        return url
+    url = database_url(given)
+    with connect(url, timeout_s=PATIENCE_S) as connection:
+        if connection.is_pooled:
+            raise SettingsError(POOLED)
     return url
 
 
@@ -103,7 +102,8 @@ def database(given: Settings | None = None) -> Iterator[Database]:
         inline_max_bytes=given.runs.inline_max_bytes,
     )
     with Database(
-        url, size=1, timeout_s=PATIENCE_S, name="agno-workers-cli", numbers=numbers, knowledge_queue=given.queues.knowledge
+        url, size=1, timeout_s=PATIENCE_S, name="agno-workers-cli", numbers=numbers, knowledge_queue=given.queues.knowledge,
+        direct_url=given.database.direct_url.get_secret_value(),
     ) as opened:  # fmt: skip
         yield opened
 
@@ -113,7 +113,8 @@ def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
     """Open a client; `live`: with Redis, for text as it is streamed."""
     client_url = redis_url(required(given, "broker")) if live else None
     with Client(
-        database_url(given, migrated=True), client_url, timeout_s=PATIENCE_S, pool_size=2, key_prefix=given.broker.key_prefix
+        database_url(given, migrated=True), client_url, timeout_s=PATIENCE_S, pool_size=2, key_prefix=given.broker.key_prefix,
+        direct_url=given.database.direct_url.get_secret_value(),
     ) as opened:  # fmt: skip
         yield opened
 

@@ -23,7 +23,7 @@ def db() -> None:
 @app.command("upgrade")
 def bring() -> None:
     """Execute missing migrations. Safe to repeat, and while workers run."""
-    before, after = upgrade(connection.database_url(connection.settings()))
+    before, after = upgrade(connection.direct_url(connection.settings()))
     screen.echo(
         f"The schema is at {after} already."
         if before == after

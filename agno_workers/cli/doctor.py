@@ -32,6 +32,7 @@ from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import consumers, state
 from agno_workers.cli.screen import count
 from agno_workers.database import functions
+from agno_workers.database.connect import connect, shown
 from agno_workers.database.functions import database_problems
 from agno_workers.database.migrations import NEWEST
 from agno_workers.errors import AgnoError
@@ -139,11 +140,14 @@ def _versions() -> str:
 
 def _postgres(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings)
-    with psycopg.connect(url, connect_timeout=connection.PATIENCE_S) as opened:
-        number = opened.info.server_version // 10_000
-    where = connection.without_password(url)
+    with connect(url, timeout_s=connection.PATIENCE_S) as opened:
+        number, pooled = opened.info.server_version // 10_000, ", behind a pooler" if opened.is_pooled else ""
+    where = f"{shown(url)}{pooled}"
     if number < 14:
         return [Finding("fail", "Postgres", f"{number} at {where} is too old: use 14 or newer.")]
+    direct_url = settings.database.direct_url.get_secret_value()
+    if problem := functions.session_problem(url, direct_url, connection.PATIENCE_S):
+        return [Finding("fail", "Postgres", problem)]
     return [Finding("ok", "Postgres", f"{number} at {where}")]
 
 
@@ -208,7 +212,7 @@ def _schema(settings: Settings) -> list[Finding]:
 
 
 def _pgvector(settings: Settings) -> list[Finding]:
-    with psycopg.connect(connection.database_url(settings), connect_timeout=connection.PATIENCE_S) as opened:
+    with connect(connection.database_url(settings), timeout_s=connection.PATIENCE_S) as opened:
         row = opened.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import redis
 import sqlalchemy
 
@@ -16,6 +17,7 @@ from agno_workers import settings as settings_module
 from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
 from agno_workers.database import migrate
+from agno_workers.database.connect import shown
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.settings import Settings
 
@@ -29,6 +31,8 @@ class Servers:
     client: redis.Redis
     state_dir: Path | None
     """The folder of local servers; None for those of the settings."""
+    direct_url: str = ""
+    """The address without a pooler, if it differs."""
     revive: Callable[[], None] = lambda: None
     """Restart a local server that has died. Raises EmbeddedError."""
 
@@ -40,7 +44,7 @@ class Servers:
     def described(self) -> dict[str, str]:
         """Return the addresses without passwords."""
         where = {
-            "Postgres": connection.without_password(self.database_url),
+            "Postgres": shown(self.database_url),
             "Redis": connection.without_password(self.broker_url),
         }
         return {**where, "data": str(self.state_dir)} if self.state_dir else where
@@ -54,12 +58,18 @@ def running(settings: Settings) -> Iterator[Servers]:
         return
     folder = local.default_state_dir()
     with local.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:
-        yield Servers(started.database_url, started.broker_url, client, folder, started.start)
+        yield Servers(started.database_url, started.broker_url, client, folder, revive=started.start)
 
 
 def _given(settings: Settings) -> Servers:
     client = connection.redis_client(settings)
-    return Servers(connection.database_url(settings), settings.broker.url.get_secret_value(), client, None)
+    return Servers(
+        connection.database_url(settings),
+        settings.broker.url.get_secret_value(),
+        client,
+        None,
+        connection.direct_url(settings),
+    )
 
 
 def prepare(servers: Servers) -> None:
@@ -69,7 +79,7 @@ def prepare(servers: Servers) -> None:
     """
     if problems := redis_problems(servers.client):
         raise SettingsError(problems[0])
-    upgrade(servers.database_url)
+    upgrade(servers.direct_url or servers.database_url)
     os.environ.update(servers.environment)
     if servers.state_dir:
         os.environ.update(_everything())
@@ -90,7 +100,6 @@ def upgrade(url: str) -> tuple[str | None, str]:
     """Return the revisions before and after. Raises Unavailable, also when Postgres refuses a change."""
     try:
         return migrate.upgrade(url, timeout_s=connection.PATIENCE_S)
-    except sqlalchemy.exc.DBAPIError as error:
-        raise Unavailable(
-            f"Postgres refused to change the schema: {' '.join(str(error.orig).split())}."
-        ) from error
+    except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
+        words = str(getattr(error, "orig", error))
+        raise Unavailable(f"Postgres refused to change the schema: {' '.join(words.split())}.") from error

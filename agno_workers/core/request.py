@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypedDict, get_type_hints
 
 import msgspec
@@ -42,7 +42,7 @@ class SubmitOptions(RunOptions, total=False):
     priority: int | None
     """From 0 (first) to 9 (last)."""
     countdown: float | None
-    """Seconds until the run is due."""
+    """Seconds until the run is due, by the clock of Postgres."""
     eta: datetime | str | None
     """When the run is due; a naive time is in UTC."""
 
@@ -75,6 +75,8 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     priority: int | None = None
     not_before: datetime | None = None
+    countdown_s: float | None = None
+    """Seconds from the submit, which Postgres counts: callers' clocks differ."""
     deadline_s: float | None = None
     canvas: Canvas | None = None
     options: dict[str, Any] | None = None
@@ -122,7 +124,7 @@ def run_request(
         input=message,
         kind=kind,
         id=run_id,
-        not_before=_due(given.pop("countdown", None), given.pop("eta", None)),
+        **_due(given.pop("countdown", None), given.pop("eta", None)),
         canvas=canvas if canvas and canvas != Canvas() else None,
         options=kind_options,
         **given,
@@ -218,16 +220,16 @@ def _seconds(value: Any, name: str) -> float:
     return float(value)
 
 
-def _due(countdown: Any, eta: Any) -> datetime | None:
+def _due(countdown: Any, eta: Any) -> dict[str, Any]:
     if countdown is not None:
-        if isinstance(countdown, bool) or not isinstance(countdown, int | float):
+        if isinstance(countdown, bool) or not isinstance(countdown, int | float) or not abs(countdown) < 1e9:
             raise InvalidInput(f"countdown must be seconds, got {countdown!r}.")
-        return datetime.now(UTC) + timedelta(seconds=countdown)
+        return {"countdown_s": float(countdown)} if countdown > 0 else {}
     if isinstance(eta, str):
         try:
-            return datetime.fromisoformat(eta)
+            eta = datetime.fromisoformat(eta)
         except ValueError as error:
             raise InvalidInput(f"eta must be a time in ISO 8601, got {eta!r}.") from error
     if eta is not None and not isinstance(eta, datetime):
         raise InvalidInput(f"eta must be a datetime, got {eta!r}.")
-    return eta
+    return {"not_before": eta}

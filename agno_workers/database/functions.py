@@ -11,15 +11,17 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
+from agno_workers.database.connect import POOLED, connect
 from agno_workers.database.migrations import NEWEST
-from agno_workers.errors import Unavailable
 
 _KEY = "functions"
+_NOTIFIED_WITHIN_S = 2.0
 
 
 class State(msgspec.Struct, frozen=True):
@@ -48,23 +50,15 @@ def current() -> State:
 
 
 def state(database_url: str, timeout_s: float = 10.0) -> State:
-    """Return the schema state of a database. Raises Unavailable when Postgres cannot be reached."""
-    try:
-        with psycopg.connect(
-            database_url, autocommit=True, row_factory=tuple_row, connect_timeout=max(2, round(timeout_s))
-        ) as connection:
-            return read(connection)
-    except psycopg.OperationalError as error:
-        raise unreachable(error) from error
-
-
-def unreachable(error: object) -> Unavailable:
-    reason = str(error).strip(" .?\n")
-    return Unavailable(f"Postgres can't be reached: {reason}. Is AGNO_DATABASE_URL right?")
+    """Return the schema state of a database. Raises Unavailable when Postgres cannot be reached, SettingsError for an unusable
+    address or encoding.
+    """
+    with connect(database_url, timeout_s=timeout_s, autocommit=True, row_factory=tuple_row) as connection:
+        return read(connection)
 
 
 def database_problems(database_url: str) -> list[str]:
-    """Return the reasons, a sentence each, why this code must not use a database. Raises Unavailable."""
+    """Return the reasons, a sentence each, why this code must not use a database. Raises as `state` does."""
     found, wanted = state(database_url), current()
     if found.revision is None or found.revision < NEWEST:
         return [
@@ -73,6 +67,23 @@ def database_problems(database_url: str) -> list[str]:
     if found.functions != wanted.functions and found.release <= wanted.release:
         return ["the functions in the database are older than this code: run `agno-workers db upgrade`."]
     return []
+
+
+def session_problem(database_url: str, direct_url: str, timeout_s: float = 10.0) -> str | None:
+    """Return why a worker would have no session of its own, for LISTEN and for locks. Raises as `state` does."""
+    options: dict[str, Any] = {"timeout_s": timeout_s, "autocommit": True}
+    with connect(database_url, **options) as connection:
+        if not direct_url:
+            return POOLED if connection.is_pooled else None
+        with connect(direct_url, is_direct=True, setting="AGNO_DATABASE__DIRECT_URL", **options) as listener:
+            listener.execute("LISTEN agno_direct")
+            connection.execute("SELECT pg_notify('agno_direct', '')")
+            for _ in listener.notifies(timeout=_NOTIFIED_WITHIN_S, stop_after=1):
+                return None
+    return (
+        "a notification through AGNO_DATABASE_URL does not arrive at AGNO_DATABASE__DIRECT_URL: set it to an address of the same "
+        "database without a pooler in transaction mode."
+    )
 
 
 def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 
 from agno_workers.database import functions
+from agno_workers.database.connect import connect
 from agno_workers.database.migrations import NEWEST
 from agno_workers.database.tables import SCHEMA
 from agno_workers.errors import SettingsError
@@ -20,7 +22,8 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
     """Execute missing migrations and changed functions; return the revisions before and after. Safe to repeat, also from several
     machines at once.
 
-    Raises Unavailable when Postgres cannot be reached, SettingsError for a database that is newer than this code.
+    The address leads to Postgres itself, not to a pooler: the lock needs a session of its own. Raises Unavailable when Postgres
+    cannot be reached, SettingsError for a database that is newer than this code, or has an encoding other than UTF8.
     """
     with _connect(database_url, timeout_s) as connection:
         raw = connection.connection.driver_connection
@@ -55,11 +58,13 @@ def _config() -> Config:
 
 
 def _connect(database_url: str, timeout_s: float) -> sa.Connection:
-    url = sa.engine.make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(
-        url, poolclass=sa.pool.NullPool, connect_args={"connect_timeout": max(2, round(timeout_s))}
+    """SQLAlchemy reads fewer forms of addresses than libpq, so it gets a connection."""
+    opened = partial(
+        connect,
+        database_url,
+        timeout_s=timeout_s,
+        statement_timeout_s=0,
+        is_direct=True,
+        name="agno-workers-upgrade",
     )
-    try:
-        return engine.connect()
-    except sa.exc.OperationalError as error:
-        raise functions.unreachable(error.orig) from error
+    return sa.create_engine("postgresql+psycopg://", poolclass=sa.pool.NullPool, creator=opened).connect()

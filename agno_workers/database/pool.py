@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,6 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
@@ -25,7 +25,17 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agno_workers.core.words import safe_text
+from agno_workers.database.connect import (
+    POOLED,
+    PinnedConnection,
+    check_encoding,
+    conninfo,
+    pinned,
+    reason,
+    unreachable,
+)
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
+from agno_workers.forks import after_fork
 
 NOT_MIGRATED = (
     errors.UndefinedTable,
@@ -41,44 +51,61 @@ T = TypeVar("T")
 
 
 class Pool:
-    """At most `size` connections, opened when they are first needed and closed by `close()`."""
+    """At most `size` connections, opened when they are first needed and closed by `close()`. A forked process opens its own."""
 
     def __init__(
-        self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers"
-    ) -> None:
+        self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers",
+        direct_url: str | None = None,
+    ) -> None:  # fmt: skip
+        """`direct_url` leads to the same database without a pooler. Raises SettingsError for an unusable address."""
         self.url = url
+        defaults = {"application_name": name, "connect_timeout": max(2, round(timeout_s))}
+        self._address = conninfo(url, **defaults)
+        self._direct = conninfo(direct_url, **defaults) if direct_url else None
         self._timeout_s = timeout_s
+        self._size = size
+        self._name = name
         self._kwargs: dict[str, Any] = {
             "autocommit": True,
             "row_factory": dict_row,
-            "application_name": name,
-            "connect_timeout": max(2, round(timeout_s)),
-            "options": f"-c statement_timeout={round(statement_timeout_s * 1000)} -c idle_in_transaction_session_timeout=300000",
-            # Detect a peer that is gone in seconds, not in the two hours of the system's default.
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
+            "pinned": pinned(statement_timeout_s=statement_timeout_s),
+            "is_direct": self._direct == self._address,
         }
-        try:
-            conninfo_to_dict(url)
-        except psycopg.ProgrammingError:  # its text may repeat a password
-            raise SettingsError(
-                "the address of the database is not one of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
-            ) from None
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            url,
+        self._refused: SettingsError | None = None
+        self._is_pooled = False
+        self._pool = self._new_pool()
+        after_fork(self, Pool._leave_to_parent)
+
+    def _new_pool(self) -> ConnectionPool[PinnedConnection[DictRow]]:
+        return ConnectionPool(
+            self._address,
+            connection_class=PinnedConnection[DictRow],
             min_size=1,
-            max_size=size,
+            max_size=self._size,
             open=False,
-            configure=_adapt,
+            configure=self._configure,
             kwargs=self._kwargs,
-            timeout=timeout_s,
+            timeout=self._timeout_s,
             # After an outage, an idle pool reconnects after 1, 2, 4, 8 ... s. With a short timeout it tries again at the
             # next request; see `_connection`.
             reconnect_timeout=0.5,
-            name=name,
+            name=self._name,
         )
+
+    def _leave_to_parent(self) -> None:
+        self._pool._closed = (
+            True  # else it would stop its threads, which are the parent's, under locks that they may hold
+        )
+        self._pool = self._new_pool()
+
+    def _configure(self, connection: PinnedConnection[DictRow]) -> None:
+        try:
+            check_encoding(connection)
+        except SettingsError as error:
+            self._refused = error
+            raise
+        self._refused = None
+        _adapt(connection)
 
     def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Execute a named statement in one round trip, and return its rows.
@@ -95,7 +122,12 @@ class Pool:
         self._pool.open()
         try:
             with ExitStack() as stack:
-                yield self._connection(stack)
+                connection = self._connection(stack)
+                try:
+                    yield connection
+                except errors.ReadOnlySqlTransaction:
+                    connection.close()  # a standby: the next connection may lead to the primary
+                    raise
         except PoolTimeout as error:
             raise Unavailable(
                 f"no Postgres connection within {self._timeout_s} s: {self._reason()}. Is it up, and is its address right?"
@@ -105,41 +137,89 @@ class Pool:
             raise InvalidInput(
                 f"a value is too large for Postgres: {error.diag.message_primary}. Shorten it."
             ) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
         except NOT_MIGRATED as error:
             raise not_migrated(error) from error
 
     def _connection(self, stack: ExitStack) -> Connection:
         """Ask the pool again each second, so that it notices soon when the server is back."""
-        until = time.monotonic() + self._timeout_s
+        pool, until = self._pool, time.monotonic() + self._timeout_s
         while True:
             left_s = until - time.monotonic()
             try:
-                return stack.enter_context(self._pool.connection(timeout=max(0.01, min(1.0, left_s))))
+                connection = pool.getconn(timeout=max(0.01, min(1.0, left_s)))
             except PoolTimeout:
+                if self._refused:
+                    raise self._refused from None
                 if left_s <= 1.0:
                     raise
+                continue
+            stack.callback(pool.putconn, connection)
+            if not _is_lost(connection):
+                return stack.enter_context(connection)
+            connection.close()
+            stack.close()
 
     def _reason(self) -> str:
         """Return why no connection was made; the pool keeps it in its log."""
         try:
-            psycopg.connect(self.url, **{**self._kwargs, "connect_timeout": 2}).close()
+            PinnedConnection.connect(self._address, connect_timeout=2).close()
         except psycopg.Error as error:
-            return str(error).partition("\n")[0].rstrip(" .?")
+            return reason(error, self._address)
         return "all connections are in use"
 
     def dedicated(self) -> Connection:
-        """Open a connection outside the pool, for LISTEN; the caller closes it."""
+        """Open a connection outside the pool, for what belongs to a session; the caller closes it.
+
+        Raises Unavailable, and SettingsError where only a pooler's address is known.
+        """
         try:
-            connection: Connection = psycopg.connect(self.url, **self._kwargs)
-        except psycopg.OperationalError as error:
-            raise Unavailable(f"Postgres can't be reached: {str(error).strip()}") from error
+            connection = PinnedConnection[DictRow].connect(
+                self._direct or self._address, **self._kwargs | {"is_direct": self._direct is not None}
+            )
+        except psycopg.Error as error:
+            raise unreachable(error, self._address) from None
+        if connection.is_pooled:
+            connection.close()
+            self._is_pooled = True
+            raise SettingsError(POOLED)
         _adapt(connection)
         return connection
 
+    def listen(self, channel: str) -> Connection | None:
+        """Open a connection that hears a channel; the caller closes it. None where only a pooler's address is known: poll.
+
+        Raises Unavailable.
+        """
+        if self._is_pooled:
+            return None
+        try:
+            listener = self.dedicated()
+        except SettingsError:
+            return None
+        try:
+            listener.execute(f"LISTEN {channel}".encode())
+        except psycopg.Error as error:
+            listener.close()
+            raise unreachable(error, self._address) from None
+        return listener
+
     def close(self) -> None:
         self._pool.close(timeout=1)
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Return True when the server has ended an idle session, as a restart does. Nobody else writes to one, so the check takes 2 us."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if not poll.poll(0):
+        return False
+    try:
+        ConnectionPool.check_connection(connection)  # it may be a notice
+    except psycopg.Error:
+        return True
+    return False
 
 
 def not_migrated(error: psycopg.Error) -> SettingsError:

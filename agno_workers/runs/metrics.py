@@ -7,14 +7,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
+from agno_workers.database.connect import connect, reason
 from agno_workers.database.pool import NOT_MIGRATED, Connection, execute, not_migrated, statements
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import Unavailable
 from agno_workers.runs.workers import Worker
 
 _SQL = {**statements("runs/metrics"), "workers": statements("runs/workers")["workers"]}
@@ -43,29 +43,25 @@ def counted(url: str, *, timeout_s: float, recent_s: float) -> Counted:
     migrated.
     """
     try:
-        with closing(_connected(url, timeout_s)) as connection, _cut_after(connection, timeout_s):
+        with (
+            closing(
+                connect(
+                    url,
+                    timeout_s=timeout_s,
+                    name="agno-workers-metrics",
+                    autocommit=True,
+                    row_factory=dict_row,
+                )
+            ) as connection,
+            _cut_after(connection, timeout_s),
+        ):
             rows = execute(connection, _SQL["counts"], {"recent_s": recent_s})
             workers = execute(connection, _SQL["workers"])
     except NOT_MIGRATED as error:
         raise not_migrated(error) from error
     except psycopg.Error as error:
-        raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+        raise Unavailable(f"Postgres did not answer: {reason(error, url)}") from error
     return msgspec.convert({"counts": rows, "workers": workers}, Counted)
-
-
-def _connected(url: str, timeout_s: float) -> Connection:
-    options: dict[str, Any] = {
-        "connect_timeout": max(2, round(timeout_s)),
-        "application_name": "agno-workers-metrics",
-        "options": f"-c statement_timeout={round(timeout_s * 1000)} -c default_transaction_read_only=on",
-    }
-    try:
-        connection: Connection = psycopg.connect(url, autocommit=True, row_factory=dict_row, **options)
-    except psycopg.ProgrammingError:
-        raise SettingsError(
-            "AGNO_DATABASE_URL is not a Postgres address: write postgresql://USER:PASSWORD@HOST:5432/DATABASE."
-        ) from None
-    return connection
 
 
 @contextmanager

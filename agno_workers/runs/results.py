@@ -15,10 +15,11 @@ import psycopg
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import CanvasContinuation
 from agno_workers.core.words import as_uuid
-from agno_workers.database.pool import Pool, jsonb, statements
+from agno_workers.database.pool import Connection, Pool, jsonb, statements
 from agno_workers.errors import Unavailable
 
 _SQL = statements("runs/results")
+_POLL_S = 0.25  # without notifications
 _RECHECK_S = 1.0  # a notification may be lost with its connection: check again at least this often
 T = TypeVar("T")
 
@@ -162,21 +163,26 @@ class Results:
         with suppress(Unavailable):
             if found := read():
                 return found
-        while (left := _left(deadline)) > 0:
-            try:
-                with self._pool.dedicated() as listener:
-                    listener.execute("LISTEN agno_result")
-                    while True:
-                        if (found := read()) is not None:
-                            return found
-                        if on_interval:
-                            on_interval()
-                        if (left := _left(deadline)) <= 0:
-                            return None
-                        _until_notified(listener, task_id, min(left, _RECHECK_S))
-            except Unavailable:
-                time.sleep(min(left, _RECHECK_S))
-        return None
+        listener: Connection | None = None
+        try:
+            while True:
+                with suppress(Unavailable):  # such as the limit of connections
+                    listener = listener or self._pool.listen("agno_result")
+                with suppress(Unavailable):
+                    if (found := read()) is not None:
+                        return found
+                if on_interval:
+                    on_interval()
+                if (left := _left(deadline)) <= 0:
+                    return None
+                if listener is None:
+                    time.sleep(min(left, _POLL_S))
+                elif not _until_notified(listener, task_id, min(left, _RECHECK_S)):
+                    listener.close()
+                    listener = None
+        finally:
+            if listener:
+                listener.close()
 
 
 def barrier_id(group_id: str) -> str:
@@ -184,13 +190,15 @@ def barrier_id(group_id: str) -> str:
     return as_uuid(group_id) or str(uuid5(NAMESPACE_OID, group_id))
 
 
-def _until_notified(listener: Any, task_id: str, timeout_s: float) -> None:
+def _until_notified(listener: Connection, task_id: str, timeout_s: float) -> bool:
+    """Wait for a notification; False when the connection is lost."""
     try:
         for notification in listener.notifies(timeout=timeout_s):
             if notification.payload == task_id:
-                return
-    except psycopg.Error as error:
-        raise Unavailable(f"lost the connection to Postgres while waiting for a result: {error}") from error
+                break
+    except psycopg.Error:
+        return False
+    return True
 
 
 def _left(deadline: float | None) -> float:

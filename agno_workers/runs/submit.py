@@ -107,6 +107,7 @@ class Submissions(Repository):
             "canvas": request.canvas,
             "priority": request.priority,
             "not_before": utc(request.not_before),
+            "countdown_s": request.countdown_s,
             "deadline_s": request.deadline_s,
             "publish_after_s": self._numbers.publish_after_s,
             "options": None if request.options is None else payloads.pack(request.options),

@@ -41,14 +41,17 @@ class Client:
     """A connection to the runs of one database. Threads may share it; `close()` it, or use `with Client(...)`.
 
     `redis_url` serves live text in `events()`; `key_prefix` is the workers' `broker.key_prefix`. `timeout_s` bounds each statement, `pool_size` the connections to Postgres.
+    `direct_url` leads to the same database without a pooler; without it, waiting polls where `database_url` leads to one. A forked
+    process may use it: it opens its own connections.
     """
 
     def __init__(
         self, database_url: str, redis_url: str | None = None, *, timeout_s: float = 10.0, pool_size: int = 4,
-        key_prefix: str = "",
+        key_prefix: str = "", direct_url: str | None = None,
     ) -> None:  # fmt: skip
+        """Raises SettingsError for an unusable address."""
         self._database = Database(
-            database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client",
+            database_url, size=pool_size, timeout_s=timeout_s, name="agno-workers-client", direct_url=direct_url,
             numbers=RunNumbers(publish_after_s=0.0),  # nobody but the keeper publishes
         )  # fmt: skip
         self._redis = _redis(redis_url, timeout_s) if redis_url else None

@@ -364,4 +364,4 @@ def test_it_says_once_that_postgres_is_away_without_the_password(start_program: 
     program.wait_for("agno_up 0.0")
     assert program.end() == 0
     assert "hush" not in "".join(program.lines)
-    assert sum("Postgres did not answer" in line for line in program.lines) == 1
+    assert sum("Postgres can't be reached" in line for line in program.lines) == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLOORS = [
-    {"addresses", "errors", "failpoints"},
+    {"addresses", "errors", "failpoints", "forks"},
     {"core", "settings", "signals"},
     {"database", "net", "streams"},
     {"models"},

@@ -61,13 +61,24 @@ def test_every_setting_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("section", ["database", "broker"])
 def test_an_address_has_a_short_and_a_long_variable(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
     short, long = f"AGNO_{section.upper()}_URL", f"AGNO_{section.upper()}__URL"
+    scheme = {"database": "postgresql", "broker": "redis"}[section]
     for name in (short, long):
-        monkeypatch.setenv(name, "redis://secret")
-        assert getattr(load(), section).url.get_secret_value() == "redis://secret"
-    monkeypatch.setenv(short, "redis://other")
+        monkeypatch.setenv(name, f"{scheme}://secret")
+        assert getattr(load(), section).url.get_secret_value() == f"{scheme}://secret"
+    monkeypatch.setenv(short, f"{scheme}://other")
     with pytest.raises(SettingsError, match=f"{short} and {long} have different values: set one") as refused:
         load()
-    assert "redis" not in str(refused.value)
+    assert scheme not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["AGNO_DATABASE_URL", "AGNO_DATABASE__DIRECT_URL"])
+def test_malformed_address_of_the_database_is_refused_without_its_password(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "postgresql://agno:hu/sh@db/agno")
+    with pytest.raises(SettingsError, match=f"%2F for /.*Correct {name} in the environment") as refused:
+        load()
+    assert "hu" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

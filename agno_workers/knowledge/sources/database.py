@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from agno_workers.errors import InvalidInput
+from agno_workers.database.connect import PinnedConnection, conninfo, pinned
+from agno_workers.errors import InvalidInput, SettingsError
 from agno_workers.knowledge.sources import records, spec
 from agno_workers.knowledge.sources.failures import unavailable
 from agno_workers.knowledge.types import Source
@@ -94,8 +94,8 @@ def find(given: Mapping[str, Any], options: Mapping[str, Any] = {}) -> Iterator[
 
 def _sources(asked: Query, url: str) -> Iterator[Source]:
     name = f"db:{asked.name or asked.database}"
-    scheme = url.partition(":")[0].lower()
-    rows = _postgres(asked, url) if scheme in _POSTGRES else _other(asked, url)
+    scheme, is_url, _ = url.partition("://")
+    rows = _postgres(asked, url) if not is_url or scheme.lower() in _POSTGRES else _other(asked, url)
     with closing(rows):
         for row in rows:
             if row[asked.id] is None:
@@ -118,36 +118,24 @@ Rows = Generator[Mapping[str, Any], None, None]
 
 def _postgres(asked: Query, url: str) -> Rows:
     """DECLARE CURSOR accepts only a single SELECT, and the session can't write."""
-    limit_ms = round(asked.timeout_s * 1000)
-    with _translated(asked):
-        given = _conninfo(url)
-    settings: dict[str, Any] = {
-        "connect_timeout": _CONNECT_S,
-        "application_name": "agno-workers",
-        "tcp_user_timeout": 30_000,
-        **given,
-        "options": f"{given.get('options', '')} -c default_transaction_read_only=on -c statement_timeout={limit_ms} "
-        f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={_IDLE_S * 1000}",
-    }
-    with _translated(asked):
-        connection = psycopg.connect(**settings, row_factory=dict_row)
-    with closing(connection), closing(connection.cursor("agno_rows")) as cursor:
-        with _translated(asked):
-            cursor.execute(asked.query.encode())
-            _check_columns(asked, [column.name for column in cursor.description or ()])
-        while True:
-            with _translated(asked):
-                page = cursor.fetchmany(asked.page_rows)
-            if not page:
-                return
+    limit_ms = str(round(asked.timeout_s * 1000))
+    settings = pinned(
+        statement_timeout_s=asked.timeout_s,
+        lock_timeout=limit_ms,
+        idle_in_transaction_session_timeout=str(_IDLE_S * 1000),
+        default_transaction_read_only="on",
+    )
+    with _translated(asked), ExitStack() as stack:
+        given = conninfo(url, connect_timeout=_CONNECT_S, application_name="agno-workers")
+        connection = PinnedConnection[dict[str, Any]].connect(given, pinned=settings, row_factory=dict_row)
+        stack.callback(connection.close)
+        connection.read_only = True
+        stack.enter_context(connection.transaction())
+        cursor = stack.enter_context(closing(connection.cursor("agno_rows")))
+        cursor.execute(asked.query.encode())
+        _check_columns(asked, [column.name for column in cursor.description or ()])
+        while page := cursor.fetchmany(asked.page_rows):
             yield from page
-
-
-def _conninfo(url: str) -> dict[str, Any]:
-    try:
-        return conninfo_to_dict(url.replace("postgresql+psycopg:", "postgresql:", 1))
-    except psycopg.ProgrammingError:
-        raise ValueError from None  # it repeats the URL
 
 
 def _other(asked: Query, url: str) -> Rows:
@@ -212,7 +200,7 @@ def _translated(asked: Query) -> Iterator[None]:
         ) from None
     except exc.DBAPIError as error:
         raise _refused(asked, type(error.orig).__name__, str(error.orig)) from None
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError) as error:
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, ValueError, SettingsError) as error:
         raise InvalidInput(
             f"{asked.database!r} does not hold the URL of a readable database ({type(error).__name__}): write it as "
             "postgresql://..., or install its driver for SQLAlchemy."

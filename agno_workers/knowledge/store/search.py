@@ -18,6 +18,7 @@ from psycopg import errors
 
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import InvalidInput
+from agno_workers.forks import after_fork
 from agno_workers.knowledge.types import Filter, Rerank, SearchResult, SearchType
 from agno_workers.knowledge.words import words
 
@@ -181,6 +182,10 @@ class _Cache:
     def __init__(self, size: int, seconds: float) -> None:
         self._size = size
         self._seconds = seconds
+        self._forget()
+        after_fork(self, _Cache._forget)
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, tuple[float, Found]] = OrderedDict()
 

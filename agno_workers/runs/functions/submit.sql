@@ -30,7 +30,7 @@ END $$;
 
 -- Store a run, its first message, its first step and its outbox row, all or nothing.
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
--- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before?, publish_after_s?, deadline_s? or deadline_at?,
+-- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
 -- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
 -- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
@@ -49,7 +49,7 @@ DECLARE
             WHERE r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
               AND r.user_id IS NOT DISTINCT FROM run->>'user_id'), run->>'default_queue');
     first_step jsonb := coalesce(run->'first_step', '{"kind": "turn", "key": "turn:1", "max_attempts": 5}');
-    timer timestamptz := (run->>'not_before')::timestamptz;
+    timer timestamptz := coalesce((run->>'not_before')::timestamptz, clock_timestamp() + make_interval(secs => (run->>'countdown_s')::float8));
     known agno.run;
 BEGIN
     INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, parent_step_id,

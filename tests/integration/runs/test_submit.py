@@ -310,3 +310,27 @@ def test_keeper_is_notified_when_a_sql_submit_commits(db: RunDatabase, caller: C
         assert [heard.channel for heard in listener.notifies(timeout=10, stop_after=1)] == ["agno_outbox"]
     finally:
         listener.close()
+
+
+def test_countdown_is_counted_from_the_submit_by_the_clock_of_postgres(db: RunDatabase) -> None:
+    request = run_request("a", ["hi"], {"countdown": 60, "deadline_s": 5, "allow_unknown": True})
+    assert request.not_before is None, "the caller's clock may differ"
+    submitted = db.journal.submissions.submit(request)
+    assert submitted.send is None
+    asked = """
+        SELECT not_before = due_at AND not_before - run.created_at BETWEEN interval '50 s' AND interval '60 s'
+               AND deadline_at - not_before = interval '5 s'
+        FROM agno.step JOIN agno.run ON run.id = run_id WHERE run_id = %(id)s"""
+    assert db.value(asked, id=submitted.run_id) is True
+
+
+@pytest.mark.parametrize("countdown", [0, -5, -1.5])
+def test_countdown_that_is_over_is_due_at_once(db: RunDatabase, countdown: float) -> None:
+    request = run_request("a", ["hi"], {"countdown": countdown, "allow_unknown": True})
+    assert db.journal.submissions.submit(request).send is not None
+
+
+@pytest.mark.parametrize("countdown", [float("nan"), float("inf"), 1e300, True, "5"], ids=str)
+def test_countdown_that_is_not_seconds_is_refused(countdown: Any) -> None:
+    with pytest.raises(InvalidInput, match="countdown must be seconds"):
+        run_request("a", ["hi"], {"countdown": countdown})

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from agno_workers.database.connect import parse
 from agno_workers.errors import AgnoError, InvalidInput, SourceRejected, SourceUnavailable
 from agno_workers.knowledge.sources import database, records
 from agno_workers.knowledge.types import Source
@@ -65,6 +66,20 @@ def test_a_row_is_a_document(articles: str) -> None:
     assert (raw.content, raw.media_type, raw.fingerprint) == (b"Body 1", "text/markdown", first.fingerprint)
     with pytest.raises(SourceRejected, match="more than 5 bytes"):
         records.fetch(first, timeout_s=1, max_bytes=5)
+
+
+def test_address_may_have_any_form_and_the_database_any_settings(
+    articles: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = find(title="title", updated="changed", metadata=["price"])
+    parts = parse(articles)
+    with psycopg.connect(articles, autocommit=True) as connection:
+        for setting in ("DateStyle = German", "client_encoding = latin1", "statement_timeout = '1ms'"):
+            connection.execute(f"ALTER DATABASE {parts['dbname']} SET {setting}".encode())
+    monkeypatch.setenv("ARTICLES_URL", f"host={parts['host']} user=agno dbname={parts['dbname']}")
+    assert find(title="title", updated="changed", metadata=["price"]) == wanted
+    with psycopg.connect(articles, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {parts['dbname']} RESET ALL".encode())
 
 
 def test_row_without_an_updated_column_is_known_by_its_hash(articles: str) -> None:
