@@ -34,6 +34,7 @@ def redis_fault(url: str, schemes: tuple[str, ...] = ("redis", "rediss", "redis+
             return "the path of the address is not the number of a database: redis://HOST:6379/0"
     return None
 
+
 _POSTGRES = re.compile(r"postgres(?:ql)?(?:\+\w+)?")
 _FORM = "write postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 

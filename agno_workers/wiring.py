@@ -291,7 +291,10 @@ def _allowed(settings: KnowledgeSection) -> Allowed:
 
 def server_problems(here: Services) -> list[str]:
     """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
-    url, direct_url = required(here.settings, "database"), here.settings.database.direct_url.get_secret_value()
+    url, direct_url = (
+        required(here.settings, "database"),
+        here.settings.database.direct_url.get_secret_value(),
+    )
     session = functions.session_problem(url, direct_url)
     return redis_problems(here.redis) + ([session] if session else []) + functions.database_problems(url)
 

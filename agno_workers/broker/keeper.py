@@ -335,7 +335,9 @@ class KeeperThread(threading.Thread):
             try:
                 leads = self._keeper.round()
                 self._outage.worked()
-                if listener is None:  # after the round, which goes without: there may be no session left to listen
+                if (
+                    listener is None
+                ):  # after the round, which goes without: there may be no session left to listen
                     listener = _listening(self._pool)
                     continue
                 pause_s = 0.0 if self._keeper.has_more else self._every_s if leads else self._standby_s

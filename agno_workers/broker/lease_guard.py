@@ -93,13 +93,14 @@ def _renew(connection: Any, task: dict[str, Any]) -> tuple[Any, int]:
     """Renew the leases; return the connection for the next time, and the number of leases."""
     import psycopg  # noqa: PLC0415 - most workers never need it
 
+    from agno_workers.database.connect import connect  # noqa: PLC0415 - as above
+    from agno_workers.errors import AgnoError  # noqa: PLC0415 - as above
+
     try:
         if connection is None or connection.broken:
-            connection = psycopg.connect(
-                task["url"], autocommit=True, connect_timeout=5, tcp_user_timeout=5000
-            )
+            connection = connect(task["url"], timeout_s=5, autocommit=True)
         return connection, connection.execute(task["statement"], task["params"]).rowcount
-    except psycopg.Error:  # the worker reports an outage of Postgres
+    except (psycopg.Error, AgnoError):  # the worker reports an outage of Postgres
         return None, 0
 
 

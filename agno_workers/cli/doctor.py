@@ -156,7 +156,7 @@ def _disk(settings: Settings) -> list[Finding]:
 
     Postgres reports no free space: on another machine, only a failed write tells.
     """
-    with psycopg.connect(connection.database_url(settings), connect_timeout=connection.PATIENCE_S) as opened:
+    with connect(connection.database_url(settings), timeout_s=connection.PATIENCE_S) as opened:
         (size,) = opened.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
         try:
             opened.execute(_WRITE)
