@@ -30,8 +30,6 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 T = TypeVar("T")
 
 
@@ -58,6 +56,8 @@ class AgnoError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type", "message", "ids"}`, which is stored with a run and sent to its caller."""
+        import msgspec  # noqa: PLC0415 - clients that meet no error do without it
+
         ids = msgspec.to_builtins(self.ids, enc_hook=message_of, str_keys=True)
         return {"type": type(self).__name__, "message": message_of(self), "ids": ids}
 

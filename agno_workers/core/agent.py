@@ -12,7 +12,6 @@ from typing import Any, Literal
 import msgspec
 
 from agno_workers.core.messages import ModelSettings, Usage
-from agno_workers.core.output import output_type
 from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
 
@@ -93,4 +92,6 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raise InvalidInput for an output_schema that can't work."""
         if self.output_schema is not None:
+            from agno_workers.core.output import output_type  # noqa: PLC0415 - loads pydantic
+
             output_type(self.name, self.output_schema)

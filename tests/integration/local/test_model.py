@@ -38,8 +38,9 @@ def test_it_answers_a_chat(client: openai.OpenAI) -> None:
 def test_it_streams_a_chat(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model=local_model.NAME,
-        messages=[{"role": "user", "content": "Say hello."}],
+        messages=[{"role": "user", "content": "Count from one to nine."}],
         max_tokens=8,
+        temperature=0,
         stream=True,
     )
     assert len([chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content]) > 2
