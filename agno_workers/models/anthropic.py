@@ -187,6 +187,9 @@ class _Fold:
         }
 
     def _begin(self, index: str, begun: dict[str, Any]) -> _Block:
+        block = self._by_index.get(index)
+        if block and block.begun == begun and not block.pieces:  # it has begun before
+            return block
         block = self._by_index[index] = _Block(begun)
         self._blocks.append(block)
         return block

@@ -52,13 +52,8 @@ def error_event(body: object) -> ErrorEvent:
 
 
 def has_error(body: Mapping[str, Any]) -> bool:
-    """Return True if the body reports an error under one of the names that servers use; `{"error": null}` does not."""
-    if body.get("type") == "error" or body.get("object") == "error":
-        return True
-    if body.keys().isdisjoint(_ERRORS):  # nearly always
-        return False
-    named = body.get("error") or body.get("errors") or body.get("detail")
-    return bool(named or fields(body.get("base_resp")).get("status_code"))
+    """Return True if the body reports an error under one of the names that servers use."""
+    return "error" in (body.get("type"), body.get("object")) or _reported(body) is not None
 
 
 def of_status(
@@ -141,10 +136,20 @@ def _innermost(body: object) -> Any:
         match body:
             case list() if body:
                 body = body[0]
-            case Mapping() if name := next((name for name in _ERRORS if body.get(name)), None):
-                body = body[name]
+            case Mapping() if (reported := _reported(body)) is not None:
+                body = reported
             case _:
                 return body
+
+
+def _reported(body: Mapping[str, Any]) -> Any:
+    """Return what a body has under such a name; None for null, a code of 0 without words, and a base_resp of success."""
+    for name in _ERRORS:
+        if value := body.get(name):
+            kept = {"status_code"} if name == "base_resp" else fields(value).keys()
+            if not isinstance(value, dict) or any(value.get(key) for key in kept):
+                return value
+    return None
 
 
 def _status(inner: Any) -> int | None:

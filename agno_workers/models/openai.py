@@ -191,7 +191,7 @@ class _ResponsesFold:
             case "response.completed" | "response.incomplete":
                 self.complete, self._response = True, fields(event.get("response"))
                 self._end = kind.removeprefix("response.")
-            case "response.failed" | "error":
+            case "response.failed" | "response.error" | "error":
                 raise error_event(fields(event.get("response")) or event)
             case "" if has_error(event) or explanation(event)[1]:
                 raise error_event(event)
@@ -232,11 +232,14 @@ class _ResponsesFold:
         return piece
 
     def _begin(self, event: dict[str, Any]) -> int:
-        """Return a free place for a new item, that of its index if it can be."""
-        place = _index(event)
+        """Return a free place for a new item, that of its index if it can be, or the place where it has begun before."""
+        item_id, place = identifier(fields(event.get("item")).get("id")), _index(event)
+        begun = self._places.get(item_id)
+        if begun is not None and begun not in self._pieces and begun not in self._done:
+            return begun
         if place is None or place in self._items:
             place = max(self._items, default=-1) + 1
-        if item_id := identifier(fields(event.get("item")).get("id")):
+        if item_id:
             self._places[item_id] = place
         return place
 
@@ -381,24 +384,28 @@ class _ChatFold:
         self._reasoning: list[str] = []
         self._calls = Calls()
         self._refused = False
-        self._reason = ""
+        self._reason = self._choice = ""
         self._usage: dict[str, Any] = {}
         self._model = self._id = ""
 
     def add(self, event: dict[str, Any]) -> Delta | None:
         choices, usage = objects(event.get("choices")), fields(event.get("usage"))
-        if has_error(event) or (not (choices or usage) and explanation(event)[1]):
+        is_chunk = usage or event.get("choices") is not None
+        if has_error(event) or (not is_chunk and explanation(event)[1]):
             raise error_event(event)
         self._usage = usage or self._usage
         self._model = self._model or text(event.get("model"))
         self._id = self._id or identifier(event.get("id"))
         if self._reason and usage and not choices:
             self.complete = True  # some servers neither send `[DONE]` nor close the connection
-        for choice in choices[:1]:
-            if choice.get("error"):
+        for choice in choices:
+            index = identifier(choice.get("index")) or "0"
+            self._choice = self._choice or index
+            if index != self._choice:
+                continue
+            if has_error(choice):
                 raise error_event(choice)
-            if reason := choice.get("finish_reason"):
-                self._reason = text(reason)
+            self._reason = identifier(choice.get("finish_reason")) or self._reason
             delta = choice.get("delta")
             if not (delta and isinstance(delta, dict)):
                 has_begun = self._text or self._reasoning or self._calls
@@ -407,9 +414,8 @@ class _ChatFold:
         return None
 
     def _delta(self, delta: dict[str, Any]) -> Delta | None:
-        for name in ("tool_calls", "function_call"):
-            for piece in objects(delta.get(name)) if name in delta else ():
-                self._calls.add(piece)
+        for piece in objects(delta.get("tool_calls")) or objects(delta.get("function_call")):
+            self._calls.add(piece)
         thought, said = _spoken(delta.get("content"))
         if refusal := delta.get("refusal"):
             self._refused = True

@@ -23,9 +23,7 @@ def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
             break
         found = True
         yield whole
-    rest = b"\n".join(plain)
-    if rest and (not found or _is_json(rest)):
-        yield rest
+    yield from (rest for rest in _whole(plain) if not found or _is_json(rest))
 
 
 def _framed(lines: Iterable[bytes], plain: list[bytes]) -> Iterator[bytes]:

@@ -203,10 +203,10 @@ class _Attempt:
 
 
 def _written(arguments: str, tool: Tool) -> str:
-    """Return a model's arguments. Some providers send none as an empty text; with parameters that all have defaults, they may as
-    well have been lost on the way.
+    """Return a model's arguments. Some providers send none as an empty text or null; with parameters that all have defaults, they may
+    as well have been lost on the way.
     """
-    if arguments.strip():
+    if arguments.strip() not in ("", "null"):
         return arguments
     parameters = tool.spec.parameters
     if parameters.get("properties") and not parameters.get("required"):

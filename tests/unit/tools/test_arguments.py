@@ -140,7 +140,7 @@ def book(city: str, nights: int = 1) -> str:
         ("city=Basel", "not valid JSON"),
         ('{"city": "\\ud800"}', "not valid JSON"),
         ("[]", "expected one JSON object, got []"),
-        ("null", "expected one JSON object, got null"),
+        ("null", "city: required, but missing"),
         ('"{}"', 'expected one JSON object, got "{}"'),
     ],
 )
