@@ -37,7 +37,8 @@ _MARKS = (
     "\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u0dff\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc"
     "\u0ec8-\u0ecd\u102b-\u103e\u17b4-\u17d3\u3099\u309a"
 )
-_PIECE = rf"[^\W_](?:[^\W_]|[{_MARKS}])*(?:\+\+|[+#](?![^\W_]))?"
+_SYMBOL = "[\u2600-\u27bf\U0001f300-\U0001faff]"  # emoji, which people search for, too
+_PIECE = rf"(?:{_SYMBOL}|[^\W_](?:[^\W_]|[{_MARKS}])*(?:\+\+|[+#](?![^\W_]))?)"
 _TOKEN = re.compile(
     rf"(?:(?<![\w.])\.(?=[^\W\d]))?{_PIECE}(?:[-._/\\:@'’&=~\u2010\u2011\u200c\u200d]{{1,3}}{_PIECE})*"
 )

@@ -16,10 +16,10 @@ from agno_workers.knowledge.readers.wrapped import joined
 from agno_workers.knowledge.types import Block, Parsed
 
 _DROPPED = {
-    "nav", "footer", "aside", "button", "select", "input", "textarea",
-    "iframe", "object", "embed", "canvas", "audio", "video", "map", "head", "dialog", "menu", "svg",
+    "nav", "footer", "aside", "iframe", "object", "embed", "canvas", "audio", "video", "map", "head", "dialog", "menu", "svg",
 }  # fmt: skip
-_DROPPED_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert"}
+_CONTROLS = {"button", "select", "input", "textarea"}
+_DROPPED_ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog"}
 # Navigation and permalinks of Sphinx and DocBook, and numbers of lines beside code.
 _DROPPED_CLASSES = {
     "linenos",
@@ -50,6 +50,7 @@ _DECLARATIONS = re.compile(rb"<!--.*?(?:-->|$)|<(?:meta|\?xml)\s[^>]{0,500}", re
 _CHARSET = re.compile(rb"\b(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}([\w.:-]{1,40})", re.IGNORECASE)
 _NAMED = re.compile(rb"\s(?:name|property|itemprop)\s{0,9}=", re.IGNORECASE)
 _DECLARED_WITHIN_BYTES = 8192
+_MATH_SIGNS = {"mfrac > :last-child": "/", "msup > :last-child": "^"}
 _TAG = re.compile(r"</?([A-Za-z][\w-]*)")
 _NUMBER = re.compile(r"\s{0,9}\+?(\d{1,5})")
 # Marks in text; see _text.
@@ -156,6 +157,8 @@ class _Walk:
                 self._text.append((node.text_content or "").replace("\n", "\r"))
             elif _has_alternative(node, tag) and node is not root:
                 self._text.append(_alternative(node))
+            elif tag in _CONTROLS:
+                self._text.append(" ")
             elif not tag.startswith(("-", "!")) and (node is root or not self._is_left_out(node, tag)):
                 if tag in _PREFORMATTED:
                     yield from self._end_of_list()
@@ -263,6 +266,9 @@ def _alternative(node: LexborNode) -> str:
     if attributes.get("aria-hidden") == "true" or attributes.get("role") in ("presentation", "none"):
         return ""
     source = node.css_first("annotation, title")  # a formula in TeX, or the name of a drawing
+    for query, sign in _MATH_SIGNS.items() if source is None else ():
+        for second in node.css(query):
+            second.insert_before(sign)
     named = next(
         (attributes[name] for name in ("alttext", "alt", "aria-label", "title") if name in attributes), None
     )
@@ -348,6 +354,8 @@ def _text(root: LexborNode) -> str:
             parts.append(_BREAK)
         elif _has_alternative(node, tag):
             parts.append(_alternative(node))
+        elif tag in _CONTROLS:
+            parts.append(" ")
         elif not (tag.startswith(("-", "!")) or tag in _DROPPED or _is_hidden(node, tag)):
             child = node.first_child
             if mark := "^" if tag == "sup" and _is_power(node, parts) else _mark(node):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
 from agno_workers.knowledge.types import Block
 
-_MAX_COLUMNS = 256
+_MAX_SPAN = 20
+"""A cell over more columns is not repeated: `colspan="100%"` and 99 mean the whole width."""
 
 
 class Cell(NamedTuple):
@@ -49,7 +50,7 @@ def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
         for cell in cells:
             while len(line) in above:
                 line.append(above[len(line)][1])
-            for _ in range(max(1, min(cell.columns, _MAX_COLUMNS - len(line)))):
+            for _ in range(cell.columns if 1 < cell.columns <= _MAX_SPAN else 1):
                 above[len(line)] = (number + cell.rows - 1 if cell.rows else math.inf, cell.text)
                 line.append(cell.text)
         for column in sorted(above):

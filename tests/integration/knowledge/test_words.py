@@ -47,6 +47,7 @@ BOOKS = {
     "thai": "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย",
     "persian": "من می‌خواهم بروم",
     "hindi": "यह हिन्दी पुस्तक है",
+    "emoji": "Deployed 🚀 by 👩‍💻 today✅",
     "wide": "The model ＡＢＣ１２３ and the ﬁlter.",
 }
 FOUND = {
@@ -68,6 +69,7 @@ FOUND = {
     "東京": "japanese", "東京都": "japanese", "猫": "japanese", "住んで": "japanese",
     "水泵": "chinese", "春天检查": "chinese", "서울": "korean", "회의": "korean", "กรุงเทพ": "thai", "ประเทศ": "thai",
     "می‌خواهم": "persian", "میخواهم": "persian", "خواهم": "persian", "हिन्दी": "hindi", "ABC123": "wide", "filter": "wide",
+    "🚀": "emoji", "💻": "emoji", "👩‍💻": "emoji", "✅": "emoji", "today": "emoji",
 }  # fmt: skip
 """Queries, and the document that is found first."""
 ALONE = {
