@@ -186,23 +186,26 @@ def _system(agent: Agent, claim: ClaimedStep) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-_BLANK = "\ufeff \t\r\n"
-_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_UNFENCED = re.compile(r"(?:^|[\n:>])[ \t]*([{\[].*)", re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False)
+_BLANK = "\ufeff\u200b\u00a0 \t\r\n"
+_THOUGHT = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _FENCED = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*(?:json\w*)?[ \t]*\n?(.*?)\1", re.DOTALL | re.IGNORECASE | re.MULTILINE
+    r"^[ \t]*(`{3,}+|~{3,}+)[ \t]*(?:json\w*)?[ \t]*\n?(.*?)\1", re.DOTALL | re.IGNORECASE | re.MULTILINE
 )
+_BEGINNING = re.compile(r'(?=\{\s*["}])|(?:^|(?<=[\n:>]))[ \t]*(?=\[\s*["{\[\]\d-])')
+"""Of an object; of a list only where a sentence has no `[1]`."""
 
 
 def _json_within(text: str) -> Iterator[str]:
-    """Yield what may be the JSON of an answer: what follows its thinking, an object or a list before or after a sentence, and what
-    stands in Markdown fences, from the last fence to the first.
+    """Yield what may be the JSON of an answer: what follows its thinking, what stands in Markdown fences, from the last to the first,
+    and the objects and lists among its sentences, up to one that is broken.
     """
-    answer = _THOUGHT.sub("", text, count=1)
+    answer = _THOUGHT.split(text)[-1]
     yield answer
-    if found := _UNFENCED.search(answer):
-        with suppress(ValueError, RecursionError):
-            _, end = json.JSONDecoder().raw_decode(found[1])
-            yield found[1][:end]
     for _, fenced in reversed(_FENCED.findall(answer)):
         yield fenced
+    end = 0
+    with suppress(ValueError, RecursionError):
+        while found := _BEGINNING.search(answer, end):
+            _, end = _DECODER.raw_decode(answer, found.end())
+            yield answer[found.end() : end]

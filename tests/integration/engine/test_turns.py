@@ -306,6 +306,8 @@ ADA = '{"name": "Ada", "age": 36}'
         f"1. Look:\n   ```json\n   {ADA}\n   ```",
         f"For example\n```json\n{{}}\n```\nand finally\n```json\n{ADA}\n```",
         f"Here it is: {ADA}",
+        f"As [1] says, {{x}} is [2]: {ADA} (`{ADA}`)",
+        f"Here: ```{ADA}```",
         f"Here it is.\n{ADA}\n",
         f"{ADA}\n\nAnything else?",
         f"<|channel|>final<|message|>{ADA}",
@@ -326,7 +328,7 @@ def test_valid_answer_is_parsed_by_output_schema(scenario: Scenario, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [('{"name": "Ada", "age": "old"}', "age: "), ("Ada, 36", "JSON"), ("", "JSON")]
+    ("text", "told"), [('{"name": "Ada", "age": "old"}', "age: "), ("Ada, 36", "JSON"), ("", "JSON"), (f'{{"people": [{ADA}, {{"name":', "JSON")]
 )  # fmt: skip
 def test_invalid_answer_is_requested_again(scenario: Scenario, text: str, told: str) -> None:
     replies = ScriptedReplies(Turn(text=text), Turn(text='{"name": "Ada", "age": 36}'))
