@@ -31,7 +31,8 @@ LISTING_WEIGHT = 0.4
 and no answer. For 25 ordinary questions on PostgreSQL's manual, 42 of the first 125 results by keyword and 16 in hybrid search were such
 chunks without the weight, and the first result of 11 and 3 questions; with it 2 and 0 were, and the first result of none."""
 LISTING_ENTRIES = 12
-"""Minimum number of entries of such a list, in a chunk and its neighbours; a shorter one is an answer, such as steps or features.
+"""Minimum number of entries of such a list, in a chunk and its neighbours; a shorter one is an answer, such as features, and so are
+numbered steps.
 Entries with numbers of pages or sections count threefold."""
 NEIGHBOURS = 2
 """Chunks on each side that must mostly be entries too, since a list in a text belongs to it."""
@@ -53,6 +54,7 @@ REPEATED_LINES = 100
 
 _SENTENCE_END = re.compile(r"[.!?](?<=[^\W\d_]{2}.)(?=[\"')\]”’]*(?:\s|$))|[。！？]")
 _NUMBERED = re.compile(r"[,.\s]\d{1,4}(?:[-–]\d{1,4})?$|^\W*\d+\.\d[\d.]*\s", re.MULTILINE)
+_STEP = re.compile(r"^\s*\d{1,3}[.)]\s(?!.*\d$)", re.MULTILINE)  # without the number of a page at its end
 _CODE = '={};<>|"$`\\*@'
 _LETTER = re.compile(r"[^\W_]")
 _NO_SYMBOLS = (string.ascii_letters + string.digits + string.whitespace).encode() + bytes(range(128, 256))
@@ -134,7 +136,7 @@ def _entries(content: str) -> int:
     if sum(map(content.count, _CODE)) * CODE_CHARS > len(content):
         return 0
     lines = [line for line in content.split("\n") if line]
-    if content.count(":") * 2 >= len(lines) > 1:
+    if content.count(":") * 2 >= len(lines) > 1 or len(_STEP.findall(content)) * 2 > len(lines):
         return 0
     if len(content) <= ENTRY_CHARS * len(lines) and len(content.split()) <= (ENTRY_WORDS + 1) * len(lines):
         if sum(map(str.isdigit, content)) > ENTRY_DIGITS * len(lines):

@@ -35,10 +35,10 @@ def formatted(value: float, code: str) -> str:
     section = sections[place if place < len(sections) else 0]
     if section is None or not abs(value) < 1e300:
         return plain(value)
-    before, places, after = section
+    before, places, after, percents = section
     if value < 0:  # "(1)" and "1-" are read as "-1"
         before, after = before.replace("(", "").replace("-", ""), after.replace(")", "").replace("-", "")
-    number = Decimal(plain(abs(value))).scaleb(2 * (before + after).count("%"))
+    number = Decimal(plain(abs(value))).scaleb(2 * percents)
     whole, _, decimals = _digits(number).partition(".")
     least, _, least_decimals = (part.count("0") for part in places.partition("."))
     whole, decimals = whole.zfill(least), decimals.ljust(least_decimals, "0")
@@ -46,8 +46,10 @@ def formatted(value: float, code: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _sections(code: str) -> list[tuple[str, str, str] | None]:
-    """Return what stands before the digits, their places (`#,##0.00`), and what stands behind them; None for unusual formats."""
+def _sections(code: str) -> list[tuple[str, str, str, int] | None]:
+    """Return what stands before the digits, their places (`#,##0.00`), what stands behind them, and the number of percent signs that
+    multiply; None for unusual formats.
+    """
     sections: list[list[tuple[str, str]]] = [[]]
     for found in _TOKEN.finditer(code):
         if found["sign"] == ";":
@@ -57,15 +59,15 @@ def _sections(code: str) -> list[tuple[str, str, str] | None]:
     return [_section(section) for section in sections]
 
 
-def _section(parts: list[tuple[str, str]]) -> tuple[str, str, str] | None:
+def _section(parts: list[tuple[str, str]]) -> tuple[str, str, str, int] | None:
     texts = [text for _, text in parts]
     at = [place for place, (kind, _) in enumerate(parts) if kind == "places"]
     places = "".join(texts[place] for place in at)
     if not places or places.endswith(",") or any(kind == "unusual" for kind, _ in parts):
         return None  # in thousands, or a date ...
     if len(at) > 1:
-        return "", places, ""  # of a telephone number, for example
-    return "".join(texts[: at[0]]), places, "".join(texts[at[0] + 1 :])
+        return "", places, "", 0  # of a telephone number, for example
+    return "".join(texts[: at[0]]), places, "".join(texts[at[0] + 1 :]), parts.count(("sign", "%"))
 
 
 def _digits(number: Decimal) -> str:

@@ -106,7 +106,7 @@ LISTINGS = {
 TEXTS = {
     "prose": PROSE * 5,
     "prose in short lines": "\n".join(["The pump is checked", "each spring, and it is", "filled with oil. Then", "the valve is turned", "twice. Nobody else", "may touch it."] * 3),
-    "steps": "\n".join(f"{at}. Use the {word}" for at, word in enumerate(WORDS[:8], 1)),
+    "steps": "\n".join(f"{at}. Use the {word}" for at, word in enumerate(WORDS, 1)),
     "features": "\n".join(f"- A {word} that survives a crash" for word in WORDS[:8]),
     "a note": "Ada's phone: 555-0199",
     "telephone numbers": "\n".join(f"{word.title()}, +49 30 12340{at}, room {at}" for at, word in enumerate(WORDS)),
