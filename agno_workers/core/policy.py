@@ -49,23 +49,17 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return the seconds that a server asks to wait, at most an hour: from retry-after-ms or Retry-After, which is a number of
     seconds, a date, or a time since 1970; None without them.
     """
-    wait_s = _milliseconds(headers.get("retry-after-ms"), now)
-    if wait_s is None:
-        wait_s = _seconds(headers.get("retry-after"), now)
-    return None if wait_s is None else min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        if (wait_s := _wait_s(headers.get(name, ""), unit, now)) is not None:
+            return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
+    return None
 
 
-def _milliseconds(value: str | None, now: datetime) -> float | None:
-    number = _number(value)
-    return None if number is None else _seconds(str(number if number > _EPOCH_MS else number / 1000), now)
-
-
-def _seconds(value: str | None, now: datetime) -> float | None:
-    if (number := _number((value or "").partition(",")[0])) is None:  # the first of several headers
-        return _until(value or "", now)
-    if number > _EPOCH_MS:
-        number /= 1000
-    return number - now.timestamp() if number > _EPOCH_S else number
+def _wait_s(value: str, unit: int, now: datetime) -> float | None:
+    if (number := _number(value.partition(",")[0])) is None:  # the first of several headers
+        return _until(value, now)
+    seconds = number / (1000 if number > _EPOCH_MS else unit)
+    return seconds - now.timestamp() if seconds > _EPOCH_S else seconds
 
 
 def _until(date: str, now: datetime) -> float | None:
@@ -78,9 +72,9 @@ def _until(date: str, now: datetime) -> float | None:
     return None
 
 
-def _number(value: str | None) -> float | None:
+def _number(value: str) -> float | None:
     try:
-        number = float(value or "")
+        number = float(value)
     except ValueError:
         return None
     return number if math.isfinite(number) and number >= 0 else None

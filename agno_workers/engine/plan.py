@@ -193,7 +193,7 @@ _FENCED = re.compile(
     r"^[ \t]*(`{3,}+|~{3,}+)[ \t]*(?:json\w*)?[ \t]*\n?(.*?)\1", re.DOTALL | re.IGNORECASE | re.MULTILINE
 )
 _BEGINNING = re.compile(r'(?=\{\s*["}])|(?:^|(?<=[\n:>]))[ \t]*(?=\[\s*["{\[\]\d-])')
-"""Of an object; of a list only where a sentence has no `[1]`."""
+"""The beginning of an object, or of a list where a sentence has no `[1]`."""
 
 
 def _json_within(text: str) -> Iterator[str]:
