@@ -83,7 +83,9 @@ class Embeddings:
         sent, used = self.transport.read(answer, _read)
         found = dict(sent)
         if len(sent) != count or set(found) != set(range(count)):
-            raise faults.unavailable(self.name, f"sent {len(sent)} vectors for {count} texts")
+            indexes = ", ".join(str(index) for index, _ in sent[:5]) or "none"
+            what = f"sent {len(sent)} vectors for {count} texts, with the indexes: {indexes}"
+            raise faults.unavailable(self.name, what)
         lengths = {len(vector) for vector in found.values()}
         dimensions = self._dimensions or max(lengths)
         if lengths != {dimensions}:

@@ -68,7 +68,7 @@ def test_vectors_are_read_in_many_shapes(answer: Any, tokens: int) -> None:
         ({"data": [{"index": 0, "embedding": [1e300, 1.0]}]}, ModelUnavailable, "without a direction"),
         ({"data": [{"index": 0, "embedding": [10**400]}]}, ModelUnavailable, "can't be read"),
         ({"data": [{"index": 0, "embedding": []}]}, ModelUnavailable, "without a direction"),
-        ({"data": []}, ModelUnavailable, "sent 0 vectors for 1 texts"),
+        ({"data": []}, ModelUnavailable, "sent 0 vectors for 1 texts, with the indexes: none"),
         ([], ModelUnavailable, "can't be read"),
         ("upstream failed", ModelUnavailable, "upstream failed"),
     ],
