@@ -15,7 +15,7 @@ def redis_fault(url: str, schemes: tuple[str, ...] = ("redis", "rediss", "redis+
     """Return why this is not the address of a Redis, or None."""
     scheme, found, _ = url.partition("://")
     if not found or scheme not in schemes:
-        return f"the address of Redis begins with {', '.join(f'{each}://' for each in schemes)}"
+        return f"the address of Redis must begin with {', '.join(f'{each}://' for each in schemes)}: write redis://HOST:6379/0"
     if re.search(r"[\x00-\x20\x7f]", url):
         return "the address has a blank or a control character in it"
     try:
