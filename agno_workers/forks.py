@@ -6,15 +6,17 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from functools import cached_property, partial
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_owners: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = weakref.WeakKeyDictionary()
 
 
 def after_fork(owner: T, renew: Callable[[T], object]) -> None:
     """Call `renew(owner)` first in each process that is forked from this one, as long as the owner exists."""
-    os.register_at_fork(after_in_child=partial(_renew, weakref.ref(owner), renew))
+    _owners[owner] = renew  # `os.register_at_fork` would keep something of each for ever
 
 
 def renew_locks(*classes: type) -> None:
@@ -25,6 +27,9 @@ def renew_locks(*classes: type) -> None:
                 value.lock = threading.RLock()  # type: ignore[attr-defined]  # undocumented
 
 
-def _renew(owner: weakref.ref[T], renew: Callable[[T], object]) -> None:
-    if (found := owner()) is not None:
-        renew(found)
+def _renew() -> None:
+    for owner, renew in list(_owners.items()):
+        renew(owner)
+
+
+os.register_at_fork(after_in_child=_renew)

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _SQL = statements("broker/delayed")
 _OURS = STEP_TASKS | {RUN, CANARY}
-_AT_ONCE = 100
 _KEPT = ("correlation_id", "reply_to", "priority")
 
 
@@ -42,7 +41,9 @@ class DelayedTasks:
 
     def store(self, message: Any) -> bool:
         """Store a received message that is not due. False when it is due, or when the worker must keep it, as Celery does."""
-        headers, queue = message.headers, message.delivery_info.get("routing_key")
+        # Without the header of a compression: the body is not compressed any more.
+        headers = {name: value for name, value in message.headers.items() if name != "compression"}
+        queue = message.delivery_info.get("routing_key")
         if headers["task"] in _OURS or not queue or (due_at := _due_at(headers.get("eta"))) is None:
             return False
         content = {"headers": headers, "properties": message.properties, "body": dumps(message.payload)}
@@ -55,19 +56,21 @@ class DelayedTasks:
             )
             return False
 
-    def send_due(self) -> None:
-        """Send the tasks that are due; what the broker does not take is sent later. Raises Unavailable."""
-        for row in self._pool.run(_SQL["take"], {"limit": _AT_ONCE}):
+    def send_due(self, limit: int) -> int:
+        """Send tasks that are due, and return their number; what the broker does not take is sent later. Raises Unavailable."""
+        due = self._pool.run(_SQL["take"], {"limit": limit})
+        for row in due:
             try:
                 self._end_or_send(row)
             except (OperationalError, redis.RedisError, OSError) as error:
                 self._outage.failed("delayed tasks wait for Redis: %s", error)
-                return
+                return 0
             except Exception:
                 log.exception("the delayed task %s can't be sent", row["message"]["headers"]["id"])
             else:
                 self._outage.worked()
                 self._pool.run(_SQL["delete"], {"id": row["id"]})
+        return len(due)
 
     def _end_or_send(self, row: dict[str, Any]) -> None:
         headers, properties = row["message"]["headers"], row["message"]["properties"]

@@ -83,14 +83,20 @@ class Ids(msgspec.Struct):
 
 Body = tuple[list[Any], dict[str, Any], Embedded | None]
 _MARK = "agno_unreadable"
+_QUEUE = "agno_queue"
 _MAX_DEPTH = 200
 """Pickle, which brings a request to prefork's children, fails at a depth of about 500, and the pool loses a slot for good."""
 
 
 class Message(base.Message):
-    """A message that can be made of any payload: `errors` has its faults, and kombu tells the consumer."""
+    """A message that can be made of any payload: `errors` has its faults, and kombu tells the consumer.
+
+    Its `delivery_info` leads to the queue that it came from. The sender's exchange and routing key, which are in its properties,
+    may mean nothing here: a worker that requeued, retried or answered by them would lose the message.
+    """
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        queue = payload.pop(_QUEUE, None) if isinstance(payload, dict) else None
         try:
             super().__init__(payload, channel=channel, **options)  # type: ignore[no-untyped-call]  # kombu has no types here
             _check(self)
@@ -99,6 +105,8 @@ class Message(base.Message):
             blank = {"properties": {"delivery_tag": uuid.uuid4().hex}}
             super().__init__(blank, channel=channel, **options)  # type: ignore[no-untyped-call]  # as above
         self.raw = payload
+        if queue is not None:
+            self.delivery_info = {**self.delivery_info, "exchange": "", "routing_key": queue}
 
 
 class Channel(stock.Channel):
@@ -128,6 +136,11 @@ class Transport(stock.Transport):
 
     Channel = Channel
     connection_errors = (*stock.Transport.connection_errors, redis.RedisError)
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if isinstance(message, dict):
+            message[_QUEUE] = queue
+        super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # as above
 
 
 class Connection(kombu.Connection):
@@ -174,7 +187,6 @@ def describe(message: Any, reason: str, detail: str) -> Quarantined:
             _int(marked.get("bytes")),
         )
     headers = _dict(raw.get("headers"))
-    queue = _dict(_dict(raw.get("properties")).get("delivery_info")).get("routing_key")
     if isinstance(message.body, bytes):  # instead of its base64
         shown = {**raw, "body": message.body[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace")}
     else:
@@ -182,7 +194,7 @@ def describe(message: Any, reason: str, detail: str) -> Quarantined:
     return Quarantined(
         reason,
         detail,
-        str(queue or ""),
+        str(message.delivery_info.get("routing_key") or ""),
         _shown(headers.get("task")),
         _shown(headers.get("id")),
         _text(shown)[:HEAD_CHARACTERS],

@@ -245,7 +245,9 @@ class Keeper:
 
     def send_delayed(self) -> None:
         """Rule 5: users' own tasks that workers received before they were due."""
-        self._dispatch.delayed.send_due()
+        until = time.monotonic() + _TURN_S
+        while self._takes_more(self._dispatch.delayed.send_due(_BATCH), until):
+            pass
 
     def resend_lost(self) -> None:
         """Rule 4, once a second. A queue that is never empty may hide a lost message: a step that waits for long is sent again

@@ -81,5 +81,5 @@ def _signed_parts(message: Any) -> SignedParts:
         message.body or b"",
         message.content_type,
         message.content_encoding,
-        message.delivery_info.get("routing_key"),
+        (message.properties.get("delivery_info") or {}).get("routing_key"),
     )

@@ -44,7 +44,7 @@ class Control(Repository):
     def revoke(self, task_ids: Sequence[str]) -> set[str]:
         """Cancel the runs with these ids of Celery tasks, also the runs of steps; return the ids of other tasks.
 
-        Those are remembered for 30 days: one may be a run of a canvas that is submitted later.
+        Those are remembered for 30 days, and until they are due: one may be a run of a canvas that is submitted later.
         """
         self._pool.run(
             _SQL["remember_revoked"], {"task_ids": list(task_ids)}

@@ -40,7 +40,10 @@ SELECT step_id::text, generation FROM agno.retry_run(%(run_id)s);
 SELECT run_id::text, created FROM agno.fork_run(%(fork)s);
 
 -- name: remember_revoked
-WITH old AS (DELETE FROM agno.revoked WHERE created_at < clock_timestamp() - interval '30 days')
+WITH old AS (
+    DELETE FROM agno.revoked WHERE created_at < clock_timestamp() - interval '30 days'
+      AND task_id NOT IN (SELECT task_id FROM agno.delayed_task)
+)
 INSERT INTO agno.revoked (task_id) SELECT DISTINCT unnest(%(task_ids)s::text[]) ON CONFLICT DO NOTHING;
 
 -- name: runs_of_tasks

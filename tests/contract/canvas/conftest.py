@@ -14,6 +14,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.canvas import Signature
+from kombu import Exchange, Queue
 from psycopg import sql
 
 from agno_workers import Client, wiring
@@ -125,6 +126,14 @@ def customer(servers: LocalServers, app: AgnoCelery) -> Iterator[Celery]:
     celery = shop.connected(servers.broker_url)
     yield celery
     celery.close()
+
+
+@pytest.fixture
+def by_topic(stranger: Celery) -> Iterator[dict[str, Any]]:
+    """Options of a message that reaches the queue `agents` by an exchange that no worker knows."""
+    with stranger.connection_for_write() as connection:
+        queue = Queue("agents", Exchange("media", type="topic"), routing_key="media.#")
+        yield {"queue": queue, "routing_key": "media.agents", "connection": connection}
 
 
 @pytest.fixture

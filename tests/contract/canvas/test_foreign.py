@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -95,6 +96,14 @@ def test_delayed_run_stays_in_postgres_until_it_is_due(
     waiting = "SELECT not_before > now() + interval '59 minutes' FROM agno.step WHERE run_id = %s AND status = 'ready'"
     assert database.execute(waiting, [sent.id]).fetchall() == [(True,)]
     database.execute("UPDATE agno.step SET not_before = now() WHERE run_id = %s", [sent.id])
+    assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
+
+
+def test_run_works_in_the_queue_that_its_message_came_from(
+    stranger: Celery, client: Client, by_topic: dict[str, Any]
+) -> None:
+    sent = stranger.send_task("agno.run", ["a"], {"agent": "echo"}, **by_topic)
+    invariants.until(lambda: known(client, sent.id))
     assert client.runs.get(sent.id).result(timeout=WAIT_S) == "<a>"
 
 

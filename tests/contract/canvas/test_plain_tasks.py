@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import redis
-from celery import chord
+from celery import Celery, chord
 
 from agno_workers.broker.app import AgnoCelery
 from tests import invariants
@@ -54,3 +55,14 @@ def test_delayed_task_keeps_its_canvas(plain: Plain, database: psycopg.Connectio
     invariants.until(lambda: len(database.execute(_ALL).fetchall()) == 2)
     database.execute(DUE)
     assert result.get(timeout=WAIT_S) == "A+<B>+2026-01-01 00:00:00+00:00"
+
+
+def test_task_is_sent_again_to_the_queue_that_it_came_from(
+    app: AgnoCelery, stranger: Celery, by_topic: dict[str, Any], database: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Not to the routing key of its sender; and without a word about the compression that its sender chose."""
+    note = {"path": str(tmp_path / "notes")}
+    sent = stranger.send_task("plain.retried", ["a"], note, compression="zlib", **by_topic)
+    invariants.until(lambda: database.execute(_ALL).fetchall() == [(sent.id,)])
+    database.execute(DUE)
+    assert app.AsyncResult(sent.id).get(timeout=WAIT_S) == "a"

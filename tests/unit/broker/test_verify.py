@@ -36,7 +36,7 @@ def signed(task: str, at: float, monkeypatch: pytest.MonkeyPatch) -> Message:
             SignedParts({"task": task, "id": "1"}, b"[]", "application/json", "utf-8", "q")
         )
     return Message(
-        b"[]", headers=headers, content_type="application/json", content_encoding="utf-8", delivery_info={"routing_key": "q"}
+        b"[]", headers=headers, content_type="application/json", content_encoding="utf-8", properties={"delivery_info": {"routing_key": "q"}}
     )  # fmt: skip
 
 
