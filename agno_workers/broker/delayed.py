@@ -41,11 +41,10 @@ class DelayedTasks:
 
     def store(self, message: Any) -> bool:
         """Store a received message that is not due. False when it is due, or when the worker must keep it, as Celery does."""
-        # Without the header of a compression: the body is not compressed any more.
-        headers = {name: value for name, value in message.headers.items() if name != "compression"}
-        queue = message.delivery_info.get("routing_key")
+        headers, queue = message.headers, message.delivery_info.get("routing_key")
         if headers["task"] in _OURS or not queue or (due_at := _due_at(headers.get("eta"))) is None:
             return False
+        headers = {**headers, "compression": None}  # the body is not compressed any more
         content = {"headers": headers, "properties": message.properties, "body": dumps(message.payload)}
         params = {"task_id": headers["id"], "queue": queue, "message": jsonb(content), "due_at": due_at}
         try:

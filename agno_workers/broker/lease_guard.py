@@ -35,7 +35,13 @@ class LeaseGuard:
 
     def __init__(self, database_url: str, statement: str, params: dict[str, Any], *, every_s: float) -> None:
         """`statement` renews all unexpired leases of this worker."""
-        task = {"url": database_url, "statement": statement, "params": params, "every_s": every_s}
+        task = {
+            "url": database_url,
+            "statement": statement,
+            "params": params,
+            "every_s": every_s,
+            "path": sys.path,
+        }
         self._task = json.dumps(task).encode() + b"\n"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -68,6 +74,7 @@ def guard() -> None:
             return
         head += piece
     task = json.loads(head.partition(b"\n")[0])
+    sys.path[:] = task["path"]
     late_s, every_s = 1.5 * task["every_s"], task["every_s"]
     heard_at, wait_s, connection, is_told = time.monotonic(), late_s, None, False
     while True:
