@@ -13,16 +13,16 @@ _ENCODE = (
 
 def redis_fault(url: str, schemes: tuple[str, ...] = ("redis", "rediss", "redis+socket")) -> str | None:
     """Return why this is not the address of a Redis, or None."""
+    if re.search(r"[\x00-\x20\x7f]", url):
+        return "the address has a blank or a control character in it"
     scheme, found, _ = url.partition("://")
     if not found or scheme not in schemes:
         return f"the address of Redis must begin with {', '.join(f'{each}://' for each in schemes)}: write redis://HOST:6379/0"
-    if re.search(r"[\x00-\x20\x7f]", url):
-        return "the address has a blank or a control character in it"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        return _ENCODE
+        return _ENCODE if "@" in url else "its host or port can't be read: redis://HOST:6379/0"
     if "#" in url or ";" in url or "@" in parts.query:  # kombu splits at the semicolon
         return _ENCODE
     if parse_qs(parts.query).keys() & {"username", "password"}:

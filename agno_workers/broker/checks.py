@@ -82,7 +82,7 @@ def redis_refusal(
     except redis.ResponseError as error:
         return f"Redis refuses commands: {_reply(error)}."
     except (redis.RedisError, OSError) as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     return None
 
 
@@ -138,17 +138,16 @@ def _info(client: redis.Redis, section: str) -> dict[str, Any]:
     except redis.ResponseError as error:
         raise Unavailable(f"Redis refuses INFO: {_reply(error)}.") from error
     except (redis.RedisError, OSError) as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     return found
 
 
-def _unavailable(error: Exception) -> Unavailable:
-    what = (
-        "refuses the user or the password"
-        if isinstance(error, redis.AuthenticationError)
-        else "can't be reached"
-    )
-    return Unavailable(f"Redis {what}: {str(error).rstrip(' .')}. Is it up, and is AGNO_BROKER_URL right?")
+def unavailable(error: Exception) -> Unavailable:
+    """Return the error for a Redis that doesn't answer, or refuses the user or the password."""
+    text = str(error).rstrip(" .")
+    if isinstance(error, redis.AuthenticationError):
+        return Unavailable(f"Redis refuses the user or the password: {text}. Correct AGNO_BROKER_URL.")
+    return Unavailable(f"Redis can't be reached: {text}. Start it, or correct AGNO_BROKER_URL.")
 
 
 def _reply(error: redis.RedisError) -> str:

@@ -134,7 +134,7 @@ def answer(
         if unknown := sorted(filled.keys() - set(requirement.facts.policy.fields)):
             fields = ", ".join(requirement.facts.policy.fields) or "nothing"
             raise InvalidInput(f"{requirement.tool} asks for {fields}, not for {', '.join(unknown)}.")
-        _must_be_seen(requirement, yes=yes)
+        _must_be_seen(requirement, yes=yes, filled=filled)
         requirement.answer(filled, by=_who(by))
         _report(requirement, "answered")
 
@@ -187,7 +187,7 @@ def _requirement(id: str) -> Iterator[Requirement]:
         yield Requirement(_find(database, whole_id(database, id, "step", "run")), database)
 
 
-def _must_be_seen(requirement: Requirement, *, yes: bool) -> None:
+def _must_be_seen(requirement: Requirement, *, yes: bool, filled: dict[str, Any] | None = None) -> None:
     """Let no call be made with arguments that nobody has seen: show them whole and ask, or refuse where nobody can be asked."""
     if yes:
         return
@@ -195,6 +195,9 @@ def _must_be_seen(requirement: Requirement, *, yes: bool) -> None:
         console = screen.console()
         console.print(screen.line((requirement.tool, "bold"), f" of run {requirement.run_id}"))
         console.print(screen.indented(f"arguments:{calls.arguments(requirement.arguments_json, full=True)}"))
+        if filled is not None:
+            given = msgspec.json.encode(filled).decode()
+            console.print(screen.indented(f"filled in:{calls.arguments(given, full=True)}"))
         typer.confirm("Make this call?", abort=True)
         return
     if cut := calls.hidden(requirement.arguments_json):

@@ -17,9 +17,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agno_workers import settings as settings_module
+from agno_workers.broker.checks import unavailable
 from agno_workers.broker.queues import redis_url
 from agno_workers.database.connect import POOLED, connect
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.database.functions import NO_TABLES
+from agno_workers.errors import SettingsError
 from agno_workers.local import Postgres, Valkey, default_state_dir
 from agno_workers.registry import Registry, import_from_here
 from agno_workers.repositories import Database
@@ -64,7 +66,7 @@ def database_url(given: Settings, *, migrated: bool = False) -> str:
     with connect(url, timeout_s=PATIENCE_S) as connection:
         has_tables = connection.execute("SELECT to_regclass('agno.run')").fetchone() != (None,)
     if migrated and not has_tables:
-        raise SettingsError("this database lacks our tables: run `agno-workers db upgrade`.")
+        raise SettingsError(NO_TABLES)
     return url
 
 
@@ -85,9 +87,7 @@ def redis_client(given: Settings) -> redis.Redis:
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(
-            f"Redis can't be reached: {str(error).rstrip(' .')}. Start it, or correct AGNO_BROKER_URL."
-        ) from error
+        raise unavailable(error) from error
     return client
 
 

@@ -98,19 +98,23 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Yield the findings of all checks; a check is skipped if one that it depends on failed."""
     yield Finding("ok", "versions", _versions())
     postgres = yield from _check("Postgres", lambda: _postgres(settings))
+    tables = False
     if postgres:
         yield from _check("Postgres", lambda: _disk(settings))
+        tables = yield from _check("schema", lambda: _tables(settings))
+    if tables:
         yield from _check("schema", lambda: _schema(settings))
-        yield from _check("pgvector", lambda: _pgvector(settings))
         yield from _check("messages", lambda: _messages(settings))
+    if postgres:
+        yield from _check("pgvector", lambda: _pgvector(settings))
     yield from _check("sources", lambda: wide_lists(settings))
     redis = yield from _check("Redis", lambda: _redis(settings))
-    if postgres:
+    if tables:
         yield from _check("queues", lambda: _queues(settings))
         yield from _check("workers", lambda: _workers(settings))
         yield from _check("runs", lambda: _runs(settings))
         yield from _check("knowledge", lambda: _knowledge(settings))
-    if postgres and redis:
+    if tables and redis:
         yield from _check("owner", lambda: _owner(settings))
         yield from _check("clocks", lambda: _clocks(settings))
 
@@ -200,13 +204,19 @@ def _space(size: int, free: int | None) -> Finding:
     return Finding("ok", "Postgres", text)
 
 
+def _tables(settings: Settings) -> list[Finding]:
+    """Return nothing if our tables exist. Raises SettingsError."""
+    connection.database_url(settings, migrated=True)
+    return []
+
+
 def _schema(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings)
     current, problems = functions.state(url, connection.PATIENCE_S).revision, database_problems(url)
     if not problems:
         return [Finding("ok", "schema", f"at {current}, the newest")]
     if current != NEWEST:
-        text = f"at {current or 'nothing'}, but this code needs {NEWEST}: run `agno-workers db upgrade`."
+        text = f"at {current}, but this code needs {NEWEST}: run `agno-workers db upgrade`."
         return [Finding("fail", "schema", text)]
     return [Finding("fail", "schema", text) for text in problems]
 

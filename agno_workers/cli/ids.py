@@ -49,7 +49,8 @@ def whole_id(database: Database, text: str, *kinds: IdKind) -> str:
         case [id]:
             return id
         case []:
-            raise InvalidInput(f"no {name} has an id that begins or ends with {text!r}: {lists}.")
+            ended = ", or its step does not wait any more" if "step" in kinds else ""
+            raise InvalidInput(f"no {name} has an id that begins or ends with {text!r}{ended}: {lists}.")
         case found:
             raise InvalidInput(
                 f"{text!r} fits several ids: use more characters of one of them, such as {', '.join(found)}."

@@ -219,6 +219,9 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
         ),
         soft_wrap=True,
     )  # fmt: skip
+    if ended.status == RunStatus.DONE and not ended.total:
+        text = "No documents were found: check the paths and --glob. Empty and hidden files of folders are left out."
+        console.print(text, style="yellow", soft_wrap=True)
     if ended.refused:
         text = f"{screen.count(ended.refused, 'chunk')} without a vector, which only keyword search finds:"
         console.print(text, style="yellow", markup=False, soft_wrap=True)

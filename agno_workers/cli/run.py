@@ -83,6 +83,7 @@ def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
     elif run.status is RunStatus.DONE and not stream:
         screen.echo(run.content if isinstance(run.content, str) else screen.as_json(run.content))
     if run.error is not None:
+        screen.echo(f"The run is {run.status}: `agno-workers runs show {run.id}` shows it.", err=True)
         raise AgnoError.from_json(run.error)
 
 

@@ -20,6 +20,8 @@ from psycopg.rows import tuple_row
 from agno_workers.database.connect import POOLED, connect
 from agno_workers.database.migrations import NEWEST
 
+NO_TABLES = "this database lacks our tables: run `agno-workers db upgrade`."
+
 _KEY = "functions"
 _NOTIFIED_WITHIN_S = 2.0
 
@@ -60,7 +62,9 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
 def database_problems(database_url: str) -> list[str]:
     """Return the reasons, a sentence each, why this code must not use a database. Raises as `state` does."""
     found, wanted = state(database_url), current()
-    if found.revision is None or found.revision < NEWEST:
+    if found.revision is None:
+        return [NO_TABLES]
+    if found.revision < NEWEST:
         return [
             f"the database is at revision {found.revision}, this code needs {NEWEST}: run `agno-workers db upgrade`."
         ]

@@ -78,7 +78,7 @@ def refusal(normal: Normal) -> Refusal | None:
 def _empty(normal: Normal) -> str:
     if any(block.page for block in normal.parsed.blocks):
         return "Its pages contain no text, perhaps only images: run OCR first."
-    return "It contains no text."
+    return f"It contains no text, or less than {MIN_LETTERS} letters."
 
 
 def _symbols(text: str) -> Refusal | None:

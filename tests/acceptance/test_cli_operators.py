@@ -123,6 +123,14 @@ def test_person_at_a_terminal_sees_the_whole_call_before_it_is_approved(
     assert client.runs.get(run_id).result(timeout=30) == "moved 1000000"
 
 
+def test_person_at_a_terminal_sees_what_is_filled_in_before_the_call_is_made(
+    type_: Type, worker: Worker, environment: dict[str, str]
+) -> None:
+    _, step = asking(type_, 'refund {"amount": 7}')
+    shown = at_a_terminal(environment, b"n\n", "runs", "answer", step["refund"], "iban=DE12 ", "urgent=true")
+    assert shown.index('filled in: {"iban":"DE12 ","urgent":true}') < shown.index("Aborted")
+
+
 def at_a_terminal(environment: dict[str, str], answer: bytes, *arguments: str) -> str:
     """Type a command and an answer at a terminal of its own, and return what it shows."""
     ours, theirs = pty.openpty()

@@ -77,7 +77,7 @@ def test_metadata_of_the_source_overrides_the_format() -> None:
 
 def test_unusable_document_is_refused_with_a_reason() -> None:
     made = prepare(paragraphs("..."), b"...", "text/plain", SOURCE, Chunking())
-    assert made == Refusal("empty", "It contains no text.")
+    assert made == Refusal("empty", "It contains no text, or less than 3 letters.")
 
 
 def no_pieces(document: Parsed, chunking: Chunking) -> tuple[str, list[None]]:
