@@ -98,6 +98,13 @@ def test_control_class_of_an_attached_app_is_kept() -> None:
     assert control.own() == "own"
 
 
+def test_app_can_be_attached_again() -> None:
+    app = attached()
+    control = app.control
+    assert isinstance(control, CancellingControl)
+    assert type(attach(app, SETTINGS).control) is type(control)
+
+
 def test_app_that_finalizes_itself_can_be_attached() -> None:
     app = Celery("shop", broker=BROKER, set_as_current=False, autofinalize=False)
     assert attach(app, SETTINGS) is app
