@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.ingest import follow, submitted
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.knowledge.store.feedback import Gap, ReviewNote
 from agno_workers.knowledge.store.stats import Base, Model, Origin
 from agno_workers.knowledge.types import EmbeddingSpaceStatus
@@ -174,20 +174,22 @@ def watch(run_id: str = _RUN, json: bool = _AS_JSON) -> None:
 def failures(
     run_id: str = _RUN, limit: int = typer.Option(100, "--limit", min=1, max=100_000), json: bool = _AS_JSON
 ) -> None:
-    """List the failed sources of an ingestion with their reasons. Exits 1 if there are any."""
+    """List the failed sources of an ingestion with their reasons. Exits 1 if there are any; raises the error of a failed ingestion."""
     with knowledge_commands.opened() as here:
         job = here.ingestion(run_id)
-        progress, listed = job.progress(), job.failures(limit)
+        progress, listed, run = job.progress(), job.failures(limit), job.run
     if json:
         screen.echo(screen.as_json(listed))
-    elif not listed:
-        screen.echo(f"No failures in {progress.settled:,} documents so far.")
+    elif not listed and run.error is None:
+        screen.echo(f"No failures in {progress.settled:,} documents{'' if run.status.is_terminal else ' so far'}.")
     else:
         console = screen.console()
         for each in listed:
             tries = f" ({each.attempts} tries)" if each.attempts > 1 else ""
             line = screen.line((each.type, "red"), tries, " ", (each.uri, "bold"), f" {each.message}")
             console.print(line, soft_wrap=True)
+    if run.error is not None and run.reason != "no_vectors":
+        raise AgnoError.from_json(run.error)
     if listed:
         raise typer.Exit(1)
 

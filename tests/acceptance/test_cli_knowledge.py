@@ -262,6 +262,11 @@ def test_sources_use_only_what_the_settings_of_the_worker_name(
         refused = ingest(source)
         assert refused.status == 2
         assert f"knowledge.{setting} (AGNO_KNOWLEDGE__{setting.upper()})" in refused.err
+    (run, *_) = type_("runs", "ls", "--json").json
+    listed = type_("knowledge", "failures", run["run"]["id"])
+    assert (listed.status, listed.out, listed.err) == (2, "", refused.err), "it failed as a whole"
+    nothing = ingest(f"{folder}/*.none")
+    assert (nothing.status, "No documents were found" in nothing.out) == (0, True)
 
 
 def test_a_new_model_takes_over_when_all_its_vectors_are_there(
