@@ -38,7 +38,9 @@ class CancellingControl(Control):
 def cancelling_control(control: Any) -> type[CancellingControl]:
     """Return an app's own control class with `CancellingControl` before it, or itself if that is so already."""
     own = symbol_by_name(control)
-    return own if issubclass(own, CancellingControl) else type("CancellingControl", (CancellingControl, own), {})
+    return (
+        own if issubclass(own, CancellingControl) else type("CancellingControl", (CancellingControl, own), {})
+    )
 
 
 def cancelling(handle: Callable[..., Any], cancel: Callable[[list[str]], set[str]]) -> Callable[..., Any]:

@@ -128,7 +128,7 @@ def answer(
     by: str | None = _BY,
     yes: bool = _YES,
 ) -> None:
-    """Fill in the arguments that a call leaves to a person: it is made with them. On a terminal, the others are shown first."""
+    """Fill in the arguments that a call leaves to a person: it is made with them. On a terminal, the whole call is shown first."""
     filled = _values(values)
     with _requirement(step) as requirement:
         if unknown := sorted(filled.keys() - set(requirement.facts.policy.fields)):

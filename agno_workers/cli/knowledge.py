@@ -181,7 +181,9 @@ def failures(
     if json:
         screen.echo(screen.as_json(listed))
     elif not listed and run.error is None:
-        screen.echo(f"No failures in {progress.settled:,} documents{'' if run.status.is_terminal else ' so far'}.")
+        screen.echo(
+            f"No failures in {progress.settled:,} documents{'' if run.status.is_terminal else ' so far'}."
+        )
     else:
         console = screen.console()
         for each in listed:
