@@ -375,11 +375,11 @@ def _knowledge(settings: Settings) -> list[Finding]:
 
 def wide_lists(settings: Settings) -> list[Finding]:
     """Find entries of the lists for sources that give their authors more than a few places of the operator. With local servers the
-    only author is this user.
+    only author is this user, and without servers there is none.
     """
-    if _are_private(settings):
-        return []
     lists, own = settings.knowledge, settings.database.url.get_secret_value()
+    if not own or _are_private(settings):
+        return []
     wide = {
         "source_roots": [root for root in lists.source_roots if Path(root).resolve() in _WIDE_ROOTS],
         "source_variables": [

@@ -59,6 +59,7 @@ def test_local_servers_may_have_wide_lists(tmp_path: Path) -> None:
         broker = {"url": SecretStr(f"redis+socket://{tmp_path}/{folder}/valkey.sock")}
         settings = Settings().changed(database=database, broker=broker).model_copy(update=lists)
         assert len(wide_lists(settings)) == warnings
+    assert wide_lists(Settings().model_copy(update=lists)) == [], "no servers, no authors"
 
 
 @pytest.mark.parametrize(
