@@ -149,9 +149,10 @@ class PinnedConnection(psycopg.Connection[Row]):
             server, self.encoding, has_vector, has_no_limit = cursor.execute(_LOOK).fetchone() or ()
             if not has_no_limit:
                 wrong["transaction_timeout"] = "0"
-            if not has_vector:
+            has_pooler = server != self.info.backend_pid
+            if has_pooler or not has_vector:  # sessions behind a pooler may be older than a setting of the role
                 (wrong["search_path"],) = cursor.execute(_PATH).fetchone() or ("",)
-            if server != self.info.backend_pid:
+            if has_pooler:
                 reported = {name: wrong[name] for name in _REPORTED if name in wrong}
                 wrong = {**pinned, **wrong}  # a pooler may ignore the start's
                 if not is_direct:

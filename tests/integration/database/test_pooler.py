@@ -97,7 +97,13 @@ def test_settings_hold_for_each_transaction(
     pooler: Callable[[str], str], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = parse(database_url)["dbname"]
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with (
+        psycopg.connect(pooler(database_url), autocommit=True) as older,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        older.execute(
+            "SELECT 1"
+        )  # the first client below gets this session, and later ones get newer sessions
         for setting in (
             "DateStyle = German",
             "default_transaction_isolation = serializable",
