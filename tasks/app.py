@@ -182,8 +182,8 @@ def _protect_log(logger: logging.Logger, **_: Any) -> None:
             handler.setFormatter(SafeFormatter(handler.formatter))
 
 
-def problems(worker: Any) -> list[str]:
-    """Name the worker, register its agents, and return why it must not start.
+def prepare(worker: Any) -> list[str]:
+    """Name the worker and register its agents; or return why it must not start.
 
     The pool's children inherit the name: a lease belongs to the worker, and each start makes a new worker.
     """
@@ -197,7 +197,7 @@ def problems(worker: Any) -> list[str]:
     return found
 
 
-app.steps["worker"].update((start_check(problems), WorkerThreads))
+app.steps["worker"].update((start_check(prepare), WorkerThreads))
 app.steps["consumer"].add(CanaryListener)
 app.tasks.unregister(names.RUN)  # of a process that only sends
 app.task(name=names.RUN, bind=True, base=RunTask, Request=runs.Submission)(runs.run)

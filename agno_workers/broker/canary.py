@@ -18,9 +18,9 @@ import redis
 from celery import Celery
 from celery.worker import state
 from kombu.entity import Queue
-from kombu.exceptions import OperationalError
 
 from agno_workers.broker.names import CANARY
+from agno_workers.broker.outage import BROKER_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Canary(threading.Thread):
             self._app.send_task(CANARY, queue=self.queue, ignore_result=True, add_to_parent=False)
             # The queue of a worker that was killed expires.
             self._redis.pexpire(f"{self._key_prefix}{self.queue.name}", round(self._every_s * 10_000))
-        except (OperationalError, redis.RedisError, OSError) as error:
+        except BROKER_ERRORS as error:
             log.debug("no self-test message was sent: %s", error)
             self._is_pending = False
         return self._is_pending

@@ -14,16 +14,15 @@ from contextvars import ContextVar
 from typing import Any
 
 import msgspec
-import redis
 from celery import Celery, states
 from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import ChordError
 from celery.result import GroupResult
-from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.utils.functional import maybe_list
 
 from agno_workers.broker.names import RUN
+from agno_workers.broker.outage import BROKER_ERRORS
 from agno_workers.broker.states import STATES
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, Run, RunStatus
@@ -34,7 +33,7 @@ from agno_workers.runs.submit import Chord
 
 log = logging.getLogger(__name__)
 
-TRANSIENT_ERRORS = (OperationalError, BatchPublishError, redis.RedisError, OSError, Unavailable)
+TRANSIENT_ERRORS = (*BROKER_ERRORS, Unavailable)
 """The broker or Postgres is unreachable: the task has not failed, and the keeper tries again."""
 
 

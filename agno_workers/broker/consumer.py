@@ -29,7 +29,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
-import redis
 from celery import signals
 from celery.app.task import Context
 from celery.exceptions import CPendingDeprecationWarning, NotRegistered
@@ -40,6 +39,7 @@ from kombu.exceptions import OperationalError
 from agno_workers.broker.checks import redis_refusal
 from agno_workers.broker.envelope import describe, shape_error
 from agno_workers.broker.lifecycle import channel_of, read_last
+from agno_workers.broker.outage import BROKER_ERRORS
 from agno_workers.broker.quarantine import Quarantined
 from agno_workers.broker.signing import Refusal
 from agno_workers.database.pool import retry_while_unavailable
@@ -47,8 +47,6 @@ from agno_workers.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_BROKER_UNREACHABLE = (redis.RedisError, OperationalError, OSError)
-"""Not caused by the message: the worker reconnects."""
 _RETRY_EVERY_S = 1.0
 _STEADY_S = 2.0
 """A connection that lived this long is opened again at once, another one after a pause that doubles."""
@@ -74,12 +72,12 @@ class Consumer(stock.Consumer):
         self._connected_at = 0.0
         self._pause_s = 0.0
         super().__init__(*args, **options)
-        self.connection_errors = (*self.conninfo.connection_errors, *_BROKER_UNREACHABLE)
+        self.connection_errors = (*self.conninfo.connection_errors, *BROKER_ERRORS)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         channel = channel_of(self.controller)
         if channel is not None:
-            with suppress(*_BROKER_UNREACHABLE):
+            with suppress(*BROKER_ERRORS):
                 read_last(channel)
             dropped = _dropped_requests(self)
             self._unstarted += [each.message for each in dropped if not each.message.acknowledged]
@@ -125,7 +123,7 @@ class Consumer(stock.Consumer):
                 conn.ensure_connection(
                     max_retries=1, interval_start=0, interval_step=0, reraise_as_library_errors=False
                 )
-        except (Unavailable, *_BROKER_UNREACHABLE) as error:
+        except (Unavailable, *BROKER_ERRORS) as error:
             return str(error)
         return refused
 
@@ -143,7 +141,7 @@ class Consumer(stock.Consumer):
                     message.ack()
                 else:
                     handle(message)
-            except _BROKER_UNREACHABLE:
+            except BROKER_ERRORS:
                 raise
             except Exception as raised:  # no message may end the worker
                 self._quarantine(message, _unreadable(raised))

@@ -10,16 +10,14 @@ import logging
 from typing import Any
 
 import psycopg
-import redis
 from celery import Celery
 from celery.app.amqp import task_message
 from celery.app.task import Context
 from celery.utils.time import maybe_iso8601
-from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps, loads
 
 from agno_workers.broker.names import CANARY, RUN, STEP_TASKS
-from agno_workers.broker.outage import Outage
+from agno_workers.broker.outage import BROKER_ERRORS, Outage
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import AgnoError
 from agno_workers.runs.base import utc
@@ -61,7 +59,7 @@ class DelayedTasks:
         for row in due:
             try:
                 self._end_or_send(row)
-            except (OperationalError, redis.RedisError, OSError) as error:
+            except BROKER_ERRORS as error:
                 self._outage.failed("delayed tasks wait for Redis: %s", error)
                 return 0
             except Exception:

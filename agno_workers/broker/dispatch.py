@@ -11,14 +11,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 from celery import Celery
-from kombu.exceptions import BatchPublishError, OperationalError
 
 from agno_workers.broker.canvas import TRANSIENT_ERRORS, CanvasContinuations
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.names import TASK_OF, TURN
-from agno_workers.broker.outage import Outage
+from agno_workers.broker.outage import BROKER_ERRORS, Outage
 from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
@@ -90,7 +88,7 @@ class Dispatch:
                         **options,
                     )
                     signal("dispatch.part")
-        except (OperationalError, BatchPublishError, redis.RedisError, OSError) as error:
+        except BROKER_ERRORS as error:
             self._outage.failed(
                 "Redis can't be used; the keeper sends what is not sent now, beginning with %d message(s): %s",
                 len(sends), error.__cause__ or error,

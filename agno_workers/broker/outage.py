@@ -5,6 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
+import redis
+from kombu.exceptions import BatchPublishError, OperationalError
+
+BROKER_ERRORS = (OperationalError, BatchPublishError, redis.RedisError, OSError)
+"""Redis is unreachable, or refuses a command."""
+
 _OVER_AFTER_S = 3.0
 
 

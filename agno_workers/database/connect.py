@@ -150,7 +150,9 @@ class PinnedConnection(psycopg.Connection[Row]):
             if not has_no_limit:
                 wrong["transaction_timeout"] = "0"
             has_pooler = server != self.info.backend_pid
-            if has_pooler or not has_vector:  # sessions behind a pooler may be older than a setting of the role
+            if (
+                has_pooler or not has_vector
+            ):  # sessions behind a pooler may be older than a setting of the role
                 (wrong["search_path"],) = cursor.execute(_PATH).fetchone() or ("",)
             if has_pooler:
                 reported = {name: wrong[name] for name in _REPORTED if name in wrong}
@@ -205,7 +207,7 @@ def connect(
 ) -> PinnedConnection[Any]:  # fmt: skip
     """Open a connection. `statement_timeout_s`: default `timeout_s`; 0: none. `setting`: the variable that has the address.
 
-    Raises SettingsError for an unusable address or database, Unavailable with the reason when there is no connection.
+    Raises SettingsError if the address or the database can't be used, and Unavailable, with the reason, if Postgres can't be reached.
     """
     limit_s = timeout_s if statement_timeout_s is None else statement_timeout_s
     given = conninfo(address, application_name=name, connect_timeout=max(2, round(timeout_s)))
