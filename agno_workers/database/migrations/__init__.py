@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-NEWEST = "0002"
+NEWEST = "0004"
 """The revision of the tables that this code needs."""
 
 

@@ -1,0 +1,1 @@
+-- What this release adds to the tables of 0002.
