@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
+PLACEHOLDER = "change-me"
+"""Stands in examples for a password, and is refused as one."""
+_STILL_EXAMPLE = f"its password is {PLACEHOLDER}, as in an example: set one of your own, on the server too"
 _ENCODE = (
     "the address can't be parsed: percent-encode the characters # / ? @ ; [ ] in its user and password "
     "(# is %23, / is %2F, @ is %40)"
@@ -15,6 +18,8 @@ def redis_fault(url: str, schemes: tuple[str, ...] = ("redis", "rediss", "redis+
     """Return why this is not the address of a Redis, or None."""
     if re.search(r"[\x00-\x20\x7f]", url):
         return "the address has a blank or a control character in it"
+    if PLACEHOLDER in url:
+        return _STILL_EXAMPLE
     scheme, found, _ = url.partition("://")
     if not found or scheme not in schemes:
         return f"the address of Redis must begin with {', '.join(f'{each}://' for each in schemes)}: write redis://HOST:6379/0"
@@ -44,6 +49,8 @@ def check_postgres(address: str) -> None:
 
     `key=value` forms pass: libpq refuses wrong ones itself.
     """
+    if PLACEHOLDER in address:
+        raise ValueError(_STILL_EXAMPLE)
     if not (url := re.match(r"([\w+.-]*)://(.*)", address, re.DOTALL)):
         return
     scheme, rest = url.groups()

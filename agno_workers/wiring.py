@@ -310,7 +310,7 @@ def required(settings: Settings, section: Literal["database", "broker"]) -> str:
     if not url:
         key = f"{section}.url"
         raise SettingsError(
-            f"{settings_module.variable(key)} is not set: set it, or start everything here with `./run up`.",
+            f"{settings_module.variable(key)} is not set: set it, or start servers and workers here with `agno-workers up`.",
             key=key,
         )
     return url

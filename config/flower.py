@@ -15,6 +15,8 @@ port = int(os.environ.get("FLOWER_PORT", "5555"))
 max_tasks = 10_000
 tasks_columns = "name,uuid,state,received,started,runtime,worker"
 
+if "change-me" in os.environ.get("FLOWER_BASIC_AUTH", ""):
+    sys.exit("Flower: the password in FLOWER_BASIC_AUTH is change-me, as in an example: set one of your own.")
 basic_auth = [pair for pair in os.environ.get("FLOWER_BASIC_AUTH", "").split(",") if pair]
 if not basic_auth:
     basic_auth = [f"agno:{secrets.token_urlsafe(12)}"]

@@ -17,6 +17,7 @@ from agno_workers.errors import AgnoError, InvalidInput, message_of
 COMMANDS = {
     "demo": "See it work: search documents, run a group of agents over them, and eight tools in parallel.",
     "up": "Start servers and workers on this machine, and keep them running until Ctrl-C.",
+    "init": "Write the files of a new project: an agent, Procfile, Dockerfile, Compose, settings.",
     "run": "Submit a run and wait for its answer.",
     "runs": "List, show, cancel, pause, resume, retry and fork runs; answer calls that wait for a person.",
     "ingest": "Ingest documents into a knowledge base.",

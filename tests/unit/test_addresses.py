@@ -59,6 +59,7 @@ def test_an_address_of_redis_is_accepted(url: str) -> None:
         ("secret", "must begin with redis://"),
         (":secret@host:6379/0", "must begin with redis://"),
         ('"redis://:secret@host:6379/0"', "must begin with redis://"),
+        ("redis://:change-me@secret:6379/0", "as in an example"),
     ],
 )
 def test_a_wrong_address_of_redis_is_refused_and_not_shown(
@@ -75,3 +76,10 @@ def test_a_wrong_address_of_redis_is_refused_and_not_shown(
         refusals.append(str(given.value))
     for text in refusals:
         assert not [piece for piece in ("secret", "sec#", "ret@", "4711", "sec ") if piece in text]
+
+
+@pytest.mark.parametrize("url", ["postgresql://agno:change-me@host/agno", "host=db password=change-me"])
+def test_the_password_of_an_example_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGNO_DATABASE_URL", url)
+    with pytest.raises(SettingsError, match="as in an example"):
+        load()

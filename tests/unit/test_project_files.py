@@ -44,7 +44,10 @@ PAGES = [
     "docs/explanation.md",
     "docs/howto-agno.md",
     "docs/howto-celery.md",
+    "docs/howto-compose.md",
     "docs/howto-deploy.md",
+    "docs/howto-kubernetes.md",
+    "docs/howto-systemd.md",
     "docs/knowledge.md",
     "docs/reference-commands.md",
     "docs/reference-messages.md",
@@ -110,19 +113,54 @@ def test_compose_runs_what_the_procfile_runs(procfile: dict[str, list[str]], com
         assert shlex.split(compose["services"][name]["command"]) == command
 
 
-def test_compose_is_valid(compose: dict[str, Any]) -> None:
+def test_kubernetes_runs_what_the_procfile_runs(procfile: dict[str, list[str]]) -> None:
+    deployments = yaml.safe_load_all(read("config/k8s/workers.yaml"))
+    for deployment, name in zip(
+        deployments, ("worker-agents", "worker-tools", "worker-knowledge"), strict=True
+    ):
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        (command,) = container["args"]
+        words = shlex.split(command.removeprefix("exec ").replace("-P prefork -c 2", "-P prefork"))
+        assert (deployment["metadata"]["name"], words) == (name, procfile[name])
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_compose_is_valid(compose: dict[str, Any], overridden: bool) -> None:
+    if overridden:
+        compose = _merged(compose, yaml.safe_load(read("config/compose.override.yml")))
     schema = json.loads(read("tests/fixtures/compose-spec/compose-spec.json"))
     jsonschema.validate(compose, schema)
-
-
-def test_compose_refers_to_what_it_has(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         assert set(service.get("depends_on", {})) <= set(compose["services"]), name
-        assert set(service.get("networks", [])) <= {"default", *compose["networks"]}, name
+        assert set(service.get("networks", [])) <= set(compose["networks"]), name
         for volume in service.get("volumes", []):
-            assert volume.partition(":")[0] in compose["volumes"], name
+            assert volume.startswith("./") or volume.partition(":")[0] in compose["volumes"], name
+
+
+def test_compose_asks_for_what_the_example_of_an_environment_has() -> None:
     asked = set(re.findall(r"\$\{(\w+)", read("docker-compose.yml")))
-    assert asked <= set(_env_example()), "a variable that config/env.example does not have"
+    assert asked - {"AGNO_CONFIG"} == set(_env_example())
+
+
+def test_compose_gives_keys_only_to_those_who_need_them(compose: dict[str, Any]) -> None:
+    having = {
+        name
+        for name, service in compose["services"].items()
+        if "OPENAI_API_KEY" in service.get("environment", {})
+    }
+    assert having == {"worker-agents", "worker-knowledge"}
+    assert not any("env_file" in service for service in compose["services"].values())
+
+
+def test_compose_limits_the_memory_of_every_service(compose: dict[str, Any]) -> None:
+    assert all(service.get("mem_limit") for service in compose["services"].values())
+
+
+@pytest.mark.parametrize("path", ["Dockerfile", "agno_workers/local/project/Dockerfile"])
+def test_the_image_can_read_documents(path: str) -> None:
+    installed = re.search(r"\[([\w,]+)\]", read(path))
+    assert installed
+    assert "knowledge" in installed[1].split(",")
 
 
 def test_compose_keeps_the_queues_and_gives_workers_time(
@@ -154,6 +192,14 @@ def test_the_page_lists_the_metrics_with_their_labels() -> None:
     assert listed == gauges | {"agno_up": (), "agno_redis_up": (), "agno_quarantined_messages_total": ()}
 
 
+def test_the_alerts_use_metrics_that_there_are() -> None:
+    (group,) = yaml.safe_load(read("config/alerts.yml"))["groups"]
+    used = {name for rule in group["rules"] for name in re.findall(r"agno_\w+", rule["expr"])}
+    exist = {gauge.name for gauge in (*GAUGES.values(), QUEUE, WORKERS)}
+    assert used <= exist | {"agno_up", "agno_redis_up", "agno_quarantined_messages_total"}
+    assert yaml.safe_load(read("config/prometheus.yml"))["rule_files"] == ["alerts.yml"]
+
+
 def test_prometheus_asks_where_the_metrics_are() -> None:
     jobs = {job["job_name"]: job for job in yaml.safe_load(read("config/prometheus.yml"))["scrape_configs"]}
     (port,) = [
@@ -177,8 +223,7 @@ def test_the_example_of_an_environment_loads(clean_environment: pytest.MonkeyPat
     clean_environment.chdir(ROOT)
     for name, value in _env_example().items():
         clean_environment.setenv(name, value)
-    loaded = load()
-    assert f":{_env_example()['POSTGRES_PASSWORD']}@postgres:" in loaded.database.url.get_secret_value()
+    assert load().signing.keys == ()
 
 
 def test_the_versions_agree() -> None:
@@ -319,6 +364,13 @@ def test_messages_page_has_the_parameters_of_submit() -> None:
 def test_messages_page_has_the_arguments_of_steps() -> None:
     named = list(inspect.signature(run_turn).parameters)[1:]
     assert ", ".join(f"`{name}`" for name in named) in read("docs/reference-messages.md")
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Lay one document over another, as Compose does."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {name: _merged(below.get(name), value) for name, value in above.items()}
+    return above if below is None or not isinstance(above, list) else below + above
 
 
 def _env_example() -> dict[str, str]:

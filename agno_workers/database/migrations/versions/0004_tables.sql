@@ -1,1 +1,1 @@
--- What this release adds to the tables of 0002.
+-- Additions to the tables of 0002.
