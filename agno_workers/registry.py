@@ -10,7 +10,7 @@ from pathlib import Path
 from agno_workers.core.agent import Agent
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent, message_of
-from agno_workers.knowledge.types import Knowledge, use_of
+from agno_workers.knowledge.types import Knowledge, uses_of
 
 
 def import_from_here() -> None:
@@ -35,8 +35,8 @@ class Registry:
                 f"two different agents are named {agent.name!r}: rename one of them.",
                 agent=agent.name,
             )
-        if agent.knowledge is not None:
-            self.add_knowledge(use_of(agent.knowledge).knowledge)
+        for use in uses_of(agent.knowledge):
+            self.add_knowledge(use.knowledge)
 
     def add_knowledge(self, knowledge: Knowledge) -> None:
         """Add a knowledge base. Raises InvalidInput when a different one has that name."""

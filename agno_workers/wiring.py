@@ -29,6 +29,7 @@ from agno_workers.broker.signing import Signer, sign
 from agno_workers.broker.start import start_check
 from agno_workers.broker.submit import MakeRequest, register_run
 from agno_workers.broker.verify import MessageVerifier
+from agno_workers.core.agent import Agent
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, ExhaustedStep
@@ -47,7 +48,7 @@ from agno_workers.knowledge.steps import IngestContext
 from agno_workers.knowledge.steps import handlers as ingestion_handlers
 from agno_workers.knowledge.store.bases import AGENT, ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
-from agno_workers.models.resolve import resolve
+from agno_workers.models.resolve import lacking, resolve
 from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
@@ -268,6 +269,8 @@ def problems(queues: Collection[str] = ()) -> list[str]:
         found = [problem]
     for agent in here.registry.all():
         here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
+        if reason := lacking_model(here.settings, agent):
+            log.warning("%s Its runs fail on this worker until then.", reason)
     return found
 
 
@@ -335,14 +338,19 @@ def _new_producers(app: Celery) -> None:
     pools.producers.clear()
 
 
+def lacking_model(settings: Settings, agent: Agent) -> str | None:
+    """Return a sentence about what this process lacks to call the agent's model, such as a key; None if nothing."""
+    reason = lacking(agent.model, base_url=_base_url(settings, agent.model))
+    return reason and f"agent {agent.name!r}: {reason}"
+
+
 def _model(settings: Settings, model: str | Model) -> Model:
-    if not isinstance(model, str):
-        return model
-    return (
-        resolve(model, base_url=settings.models.local_base_url or None)
-        if model.startswith("local:")
-        else resolve(model)
-    )
+    return resolve(model, base_url=_base_url(settings, model)) if isinstance(model, str) else model
+
+
+def _base_url(settings: Settings, model: str | Model) -> str | None:
+    is_local = isinstance(model, str) and model.startswith("local:")
+    return settings.models.local_base_url or None if is_local else None
 
 
 def forget() -> None:

@@ -14,7 +14,7 @@ from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.settings import Settings
-from agno_workers.wiring import registered
+from agno_workers.wiring import lacking_model, registered
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help="List agents."
@@ -56,10 +56,11 @@ def _in_code(settings: Settings) -> list[RegisteredAgent]:
     """
     if not settings.imports:
         return []
-    return [
-        registered(AgentPlan.of(agent), agent.queue or settings.queues.agents)
-        for agent in connection.registry(settings).all()
-    ]
+    found = connection.registry(settings).all()
+    for agent in found:
+        if reason := lacking_model(settings, agent):
+            screen.echo(f"Not usable from here: {reason}", err=True)
+    return [registered(AgentPlan.of(agent), agent.queue or settings.queues.agents) for agent in found]
 
 
 def _show(agent: RegisteredAgent, now: datetime) -> None:

@@ -11,15 +11,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from agno_workers.core import checks
+from agno_workers.core.checks import Check, Count, CountOrZero, Positive, PositiveOrZero
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
+from agno_workers.errors import InvalidInput
 
 
 class History(msgspec.Struct, frozen=True):
     """Earlier messages of the session that the model sees: those of the last `runs` finished runs."""
 
-    runs: int = 0
+    runs: CountOrZero = 0
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -33,15 +36,15 @@ class Context(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """Limits of one run; its `reason` names the limit that it met, as `limit:turns`."""
 
-    turns: int = 20
+    turns: Count = 20
     """Model calls."""
-    tool_calls: int = 200
+    tool_calls: CountOrZero = 200
     """Tool calls in all turns together."""
-    tokens: int | None = None
+    tokens: Count | None = None
     """Input and output tokens of all turns together."""
-    cost_usd: float | None = None
+    cost_usd: Positive | None = None
     """US dollars of all turns together, by the agent's `prices`; a delegated run has its own limits."""
-    deadline_s: float | None = None
+    deadline_s: Positive | None = None
     """Seconds from the submit to the end, also while the run waits; its delegations end with it."""
     on_limit: Literal["fail", "return"] = "fail"
     """`fail`: the run fails with LimitReached and keeps its last text. `return`: it is done, and its last text is the answer."""
@@ -50,9 +53,9 @@ class Limits(msgspec.Struct, frozen=True):
 class Prices(msgspec.Struct, frozen=True):
     """Prices of the agent's model, in US dollars per million tokens. None are built in, because providers change them."""
 
-    input_usd: float
-    output_usd: float
-    cached_usd: float | None = None
+    input_usd: PositiveOrZero
+    output_usd: PositiveOrZero
+    cached_usd: PositiveOrZero | None = None
     """For input that the provider has cached; None: the same as other input."""
 
     def cost_usd(self, usage: Usage) -> float:
@@ -90,8 +93,56 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for an output_schema that can't work."""
+        """Raise InvalidInput for what can't work, as far as it is known without a worker."""
+        if fault := _name_fault(self.name):
+            raise InvalidInput(f"Agent(name=...): {fault}.")
+        if fault := checks.model_fault(self.model):
+            raise self.fault(fault)
+        for field, check in _CHECKS:
+            if reason := check(getattr(self, field)):
+                raise self.fault(f"{field} {reason}")
+        for field, default, kind in _GROUPS:
+            if (value := getattr(self, field)) is default:
+                continue
+            if not isinstance(value, kind):
+                raise self.fault(f"{field} must be {kind.__name__}(...), got {checks.brief(value)}")
+            if wrong := checks.misfit(kind, value):
+                raise self.fault(f"{field}.{wrong[0]} {wrong[1]}")
+        if self.limits.cost_usd is not None and self.prices is None:
+            raise self.fault(
+                "limits.cost_usd needs the model's prices: add prices=Prices(input_usd=..., output_usd=...)"
+            )
         if self.output_schema is not None:
             from agno_workers.core.output import output_type  # noqa: PLC0415 - loads pydantic
 
             output_type(self.name, self.output_schema)
+
+    def fault(self, fault: str) -> InvalidInput:
+        """Return the error about this agent."""
+        return InvalidInput(f"agent {self.name!r}: {fault}.", agent=self.name)
+
+
+MAX_AGENT_NAME_CHARS = 200
+_CHECKS: tuple[tuple[str, Check], ...] = (
+    ("description", checks.text), ("instructions", checks.instructions), ("tools", checks.items),
+    ("queue", checks.queue), ("metadata", checks.json_object),
+)  # fmt: skip
+_GROUPS: tuple[tuple[str, Any, type[msgspec.Struct]], ...] = tuple(
+    (field.name, field.default, kind)
+    for field in msgspec.structs.fields(Agent)
+    for kind in (ModelSettings, History, Context, Limits, Prices, Retry)
+    if field.name == kind.__name__.lower() or (field.name, kind) == ("settings", ModelSettings)
+)
+"""The groups of options: the field, its default, which is one shared value, and its type."""
+
+
+def _name_fault(name: Any) -> str | None:
+    if not isinstance(name, str) or not name.strip():
+        return f"name must be text that is not blank, got {checks.brief(name)}"
+    if len(name) > MAX_AGENT_NAME_CHARS:
+        return f"name has {len(name):,} characters, and the most is {MAX_AGENT_NAME_CHARS}: shorten {checks.brief(name)}"
+    if name != name.strip() or not name.isprintable():
+        return f"name {name!r} has blanks around it, or characters that can't be seen: use letters, digits, '_' and '-'"
+    if name.startswith("knowledge:"):
+        return f"name {name!r} begins with 'knowledge:', which names ingestions: choose another one"
+    return None

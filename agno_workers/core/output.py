@@ -5,11 +5,13 @@ Providers take an object only. Another type, such as a union or a list, is the `
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
 import typing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pydantic
@@ -56,6 +58,10 @@ class OutputType:
 def output_type(agent: str, schema: Any) -> OutputType:
     """Return the type of an agent's answers. Raises InvalidInput for what has no JSON schema."""
     try:
+        if inspect.isroutine(schema) or isinstance(
+            schema, partial | str
+        ):  # pydantic takes these for other things
+            raise TypeError("it is not a type")
         known = readable(schema)
         answer: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(known)
         described = _object(answer.json_schema())

@@ -6,20 +6,23 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Annotated
 
 import msgspec
+
+from agno_workers.core.checks import Count, Positive, PositiveOrZero
 
 
 class Retry(msgspec.Struct, frozen=True):
     """The attempts of a model call before the run fails, or of a tool call before the model gets the error; and the waits between."""
 
-    attempts: int = 4
-    first_delay_s: float = 1.0
-    factor: float = 2.0
-    max_delay_s: float = 60.0
-    jitter: float = 0.25
+    attempts: Count = 4
+    first_delay_s: PositiveOrZero = 1.0
+    factor: Positive = 2.0
+    max_delay_s: PositiveOrZero = 60.0
+    jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     """The share of a delay that is random: 0.25 spreads 8 s over 6 to 10 s."""
-    output_attempts: int = 3
+    output_attempts: Count = 3
     """Turns in which an answer may fit `output_schema`, the first one included."""
 
 

@@ -11,13 +11,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from agno_workers.core.agent import Agent, Context, History, Limits
-from agno_workers.core.messages import Message, ModelRequest, ModelSettings, ToolSpec
+from agno_workers.core.agent import Agent
+from agno_workers.core.messages import Message, ModelRequest, ToolSpec
 from agno_workers.core.output import OutputType, output_type
-from agno_workers.core.policy import Retry
 from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
-from agno_workers.errors import InvalidInput, InvalidTool
+from agno_workers.errors import InvalidTool
 from agno_workers.tools import collect
 from agno_workers.tools.decorate import ACCEPTED_NAME
 
@@ -49,16 +48,9 @@ class AgentPlan(msgspec.Struct, frozen=True):
     def of(cls, agent: Agent, more: Sequence[Tool] = ()) -> AgentPlan:
         """Build the plan of an agent; `more` are tools that features add.
 
-        Raises InvalidTool when a tool cannot be offered to a model, InvalidInput for a field of another type, a limit that is not
-        positive, and a cost limit without prices.
+        Raises InvalidTool when a tool cannot be offered to a model.
         """
-        _check_fields(agent)
-        if agent.limits.cost_usd is not None and agent.prices is None:
-            raise InvalidInput(
-                f"agent {agent.name!r} has limits.cost_usd and no prices: add prices=Prices(input_usd=..., output_usd=...).",
-                agent=agent.name,
-            )
-        members, tools = _members(agent, more)
+        members, tools = members_and_tools(agent, more)
         output = None if agent.output_schema is None else output_type(agent.name, agent.output_schema)
         return cls(agent, tools, output, members, _definition(agent))
 
@@ -111,29 +103,7 @@ class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str
 
 
-def _check_fields(agent: Agent) -> None:
-    groups = {
-        "settings": ModelSettings,
-        "history": History,
-        "context": Context,
-        "limits": Limits,
-        "retry": Retry,
-    }
-    for name, kind in groups.items():
-        if not isinstance(value := getattr(agent, name), kind):
-            raise InvalidInput(
-                f"agent {agent.name!r}: {name} must be {kind.__name__}(...), got {value!r}.", agent=agent.name
-            )
-    for name in ("turns", "tokens", "cost_usd", "deadline_s"):
-        limit = getattr(agent.limits, name)
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
-            raise InvalidInput(
-                f"agent {agent.name!r}: limits.{name} must be a number above 0, got {limit!r}.",
-                agent=agent.name,
-            )
-
-
-def _members(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
+def members_and_tools(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
     """Return the agents and the tools among an agent's tools; no two of them may share a name."""
     members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
     tools = collect([*(each for each in agent.tools if not isinstance(each, Agent)), *more])

@@ -33,12 +33,15 @@ def found(knowledge: str, hits: Sequence[SearchResult], first: int) -> Found:
     return Found(tuple(_reference(first + place, hit) for place, hit in enumerate(hits)))
 
 
-def as_context(knowledge: str, hits: Sequence[SearchResult]) -> str:
+def as_context(knowledges: Sequence[str], hits: Sequence[SearchResult]) -> str:
     """Format the results for the system prompt; empty if there are none."""
     if not hits:
         return ""
-    results = "\n".join(msgspec.json.encode(each).decode() for each in found(knowledge, hits, 1).results)
-    return f"Results from the knowledge base {knowledge!r} for the question. {CITE}\n{results}"
+    results = "\n".join(
+        msgspec.json.encode(_reference(number, hit)).decode() for number, hit in enumerate(hits, 1)
+    )
+    named = f"base{'s' if len(knowledges) > 1 else ''} {', '.join(map(repr, knowledges))}"
+    return f"Results from the knowledge {named} for the question. {CITE}\n{results}"
 
 
 def first_number(key: str, max_results: int) -> int:
@@ -57,7 +60,7 @@ def references(
     given = [_reference(number, hit) for hits in grounded for number, hit in enumerate(hits, 1)]
     for message in transcript:
         for part in message.parts:
-            if isinstance(part, ToolResult) and part.name == SEARCH and not part.is_error:
+            if isinstance(part, ToolResult) and part.name.startswith(SEARCH) and not part.is_error:
                 given += _read(part.content)
     said = answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()
     numbers = {int(number) for group in _CITED.findall(said) for number in re.split(r"\D+", group)}
@@ -65,7 +68,9 @@ def references(
 
 
 def _reference(number: int, hit: SearchResult) -> Reference:
-    return Reference(number, hit.uri, hit.content, hit.title, hit.heading, hit.chunk_id)
+    return Reference(
+        number, hit.uri, hit.content, hit.title, hit.heading, hit.chunk_id, knowledge=hit.knowledge
+    )
 
 
 def _read(content: str) -> tuple[Reference, ...]:

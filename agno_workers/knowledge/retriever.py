@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, get_args
 
+from msgspec.structs import replace
+
 from agno_workers.core.ports import Embedder
 from agno_workers.database.pool import Pool
 from agno_workers.errors import InvalidInput
@@ -48,9 +50,10 @@ class Retriever:
         options |= {"filter": compile_filter(filters), "near_duplicates": near_duplicates}
         text = query.encode(errors="replace").decode()
         try:
-            return self._search_once(knowledge, text, options)
+            hits = self._search_once(knowledge, text, options)
         except Retired:  # the embedding space changed while the query was embedded
-            return self._search_once(knowledge, text, options)
+            hits = self._search_once(knowledge, text, options)
+        return _named(knowledge, hits)
 
     def similar(
         self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
@@ -62,9 +65,10 @@ class Retriever:
             raise InvalidInput(
                 f"{knowledge!r} has no document {uri!r}: pass the uri of a document that it has."
             )
-        return self._search.similar(
+        hits = self._search.similar(
             base.id, document, filter=compile_filter(filters), max_results=max_results
         )
+        return _named(knowledge, hits)
 
     def _search_once(self, knowledge: str, query: str, options: dict[str, Any]) -> list[SearchResult]:
         base = self._base(knowledge)
@@ -84,3 +88,7 @@ class Retriever:
     def _embed(self, model: str, query: str) -> tuple[float, ...]:
         (vector,) = self._embedder(model).embed([query], "query")
         return tuple(float(number) for number in vector)
+
+
+def _named(knowledge: str, hits: list[SearchResult]) -> list[SearchResult]:
+    return [replace(hit, knowledge=knowledge) for hit in hits]

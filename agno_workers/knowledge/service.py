@@ -28,7 +28,7 @@ from agno_workers.knowledge.types import (
     SearchResult,
     SearchType,
     Source,
-    use_of,
+    uses_of,
 )
 
 log = logging.getLogger(__name__)
@@ -109,22 +109,25 @@ class KnowledgeService:
             filters=filters or {},
         )
 
-    def tools(self, use: KnowledgeBinding) -> Sequence[Tool]:
-        """Return the tools of an agent with this binding."""
-        offered: list[Tool] = [search_tool(use, self._ask_for)] if use.way == "tool" else []
-        return [*offered, add_tool(use, self.learn)] if use.feedback else offered
+    def tools(self, uses: Sequence[KnowledgeBinding]) -> Sequence[Tool]:
+        """Return the tools of an agent with these bindings."""
+        return [
+            *(search_tool(use, self._ask_for, uses) for use in uses if use.way == "tool"),
+            *(add_tool(use, self.learn, uses) for use in uses if use.feedback),
+        ]
 
     def ground(
-        self, use: KnowledgeBinding, run_id: str, transcript: Sequence[Message]
+        self, uses: Sequence[KnowledgeBinding], run_id: str, transcript: Sequence[Message]
     ) -> Sequence[SearchResult]:
         """Return the results that accompany the last question of a run. They are stored, so that a retried turn gets the same."""
         asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
-        if use.way != "context" or not asked:
+        if not uses or not asked:
             return ()
         kept = self.feedback.grounded(run_id)
         if asked[-1] in kept:
             return kept[asked[-1]]
-        return self.feedback.ground(run_id, asked[-1], self._ask_for(use, transcript[asked[-1]].text))
+        results = [hit for use in uses for hit in self._ask_for(use, transcript[asked[-1]].text)]
+        return self.feedback.ground(run_id, asked[-1], results)
 
     def learn(self, use: KnowledgeBinding, note: Note, ctx: ToolContext) -> str:
         """Ingest a note, or queue it for review, in the transaction of the call. Returns the message for the model."""
@@ -181,20 +184,18 @@ class KnowledgeService:
 def extension(service: KnowledgeService) -> Extension:
     """Return what knowledge adds to agents: tools to search and to add, context for a question, and credit for citations."""
 
-    def binding(agent: Agent) -> KnowledgeBinding | None:
-        return None if agent.knowledge is None else use_of(agent.knowledge)
-
     def tools(agent: Agent) -> Sequence[Tool]:
-        return service.tools(use) if (use := binding(agent)) else ()
+        return service.tools(uses_of(agent.knowledge))
 
     def prepare(turn: Turn) -> Turn:
-        if (use := binding(turn.agent)) is None:
+        if not (uses := [use for use in uses_of(turn.agent.knowledge) if use.way == "context"]):
             return turn
-        results = service.ground(use, turn.claim.run_id, turn.claim.messages)
-        return replace(turn, context=(*turn.context, as_context(use.knowledge.name, results)))
+        results = service.ground(uses, turn.claim.run_id, turn.claim.messages)
+        context = as_context([use.knowledge.name for use in uses], results)
+        return replace(turn, context=(*turn.context, context))
 
     def ended(turn: Turn, answer: str) -> None:
-        if binding(turn.agent):
+        if turn.agent.knowledge:
             service.credit(turn.claim.run_id, turn.claim.messages, answer)
 
     return Extension(tools, prepare, ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -20,8 +21,22 @@ Learn = Callable[[KnowledgeBinding, Note, ToolContext], str]
 """Stores a note in the transaction of the call, and returns the message for the model."""
 
 
-def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
-    """Build `search_knowledge(query)`, which is safe to repeat."""
+def tool_name(verb: str, uses: Sequence[KnowledgeBinding], use: KnowledgeBinding) -> str:
+    """Return the name of a tool of one base: `search_knowledge`, or `search_knowledge_docs` where an agent has several bases, each
+    with a tool of its own: models choose by name and description. Two bases whose names differ in other characters are numbered.
+    """
+    if len(uses) == 1:
+        return verb
+    names = [re.sub(r"[^a-zA-Z0-9_-]+", "_", each.knowledge.name)[:40] for each in uses]
+    place = uses.index(use)
+    return f"{verb}_{names[place]}" + (f"_{place + 1}" if names.count(names[place]) > 1 else "")
+
+
+def search_tool(use: KnowledgeBinding, search: Search, uses: Sequence[KnowledgeBinding] = ()) -> FunctionTool:
+    """Build `search_knowledge(query)`, which is safe to repeat. `uses` are all bases of the agent: their results share numbers."""
+    uses = uses or (use,)
+    stride = max(each.max_results for each in uses)
+    before = sum(each.max_results for each in uses if each.way == "context")
     knowledge = use.knowledge
     about = f": {knowledge.description}" if knowledge.description else ""
 
@@ -31,17 +46,17 @@ def search_tool(use: KnowledgeBinding, search: Search) -> FunctionTool:
         ],
         ctx: ToolContext,
     ) -> Found:
-        return found(knowledge.name, search(use, query), first_number(ctx.key, use.max_results))
+        return found(knowledge.name, search(use, query), before + first_number(ctx.key, stride))
 
     return tool(
-        name=SEARCH,
+        name=tool_name(SEARCH, uses, use),
         description=f"Search the knowledge base {knowledge.name!r}{about}. {CITE}",
         effect=Effect.PURE,
         retry_on=(ModelUnavailable, Unavailable),
     )(search_knowledge)
 
 
-def add_tool(use: KnowledgeBinding, learn: Learn) -> FunctionTool:
+def add_tool(use: KnowledgeBinding, learn: Learn, uses: Sequence[KnowledgeBinding] = ()) -> FunctionTool:
     """Build `add_knowledge(title, text, source, confidence)`, which commits together with the result of the call."""
 
     def add_knowledge(
@@ -54,7 +69,7 @@ def add_tool(use: KnowledgeBinding, learn: Learn) -> FunctionTool:
         return learn(use, Note(title, text, source, confidence, author=ctx.agent, run_id=ctx.run_id), ctx)
 
     return tool(
-        name=ADD,
+        name=tool_name(ADD, uses or (use,), use),
         description=f"Add a fact that others will need to the knowledge base {use.knowledge.name!r}.",
         effect=Effect.TRANSACTIONAL,
         retry_on=(ModelUnavailable, Unavailable),

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from agno_workers.core.checks import Count, brief, misfit
+from agno_workers.errors import InvalidInput
+
 SearchType = Literal["hybrid", "vector", "keyword"]
 Digest = bytes
 """A sha256, 32 bytes."""
@@ -189,6 +192,8 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     start: int = 0
     end: int = 0
     metadata: dict[str, Any] = {}
+    knowledge: str = ""
+    """The name of its knowledge base."""
     scores: dict[str, float] = {}
     """Parts of the score: `vector` (cosine), `keyword` (BM25), the rank in each, and the factors `feedback` and `sibling` (for a
     further chunk of the same document).
@@ -274,7 +279,7 @@ class KnowledgeBinding(msgspec.Struct, frozen=True):
 
     knowledge: Knowledge
     way: Literal["tool", "context"]
-    max_results: int
+    max_results: Count
     search_type: SearchType
     filters: dict[str, Any] = {}
     """Set in code; the model can't change them."""
@@ -296,9 +301,29 @@ def from_options(name: str, options: dict[str, Any]) -> Knowledge:
     return msgspec.convert({**options, "name": name}, Knowledge)
 
 
-def use_of(given: Knowledge | KnowledgeBinding) -> KnowledgeBinding:
-    """Return the binding; a plain knowledge base is bound as a search tool."""
-    return given if isinstance(given, KnowledgeBinding) else given.tool()
+Uses = Knowledge | KnowledgeBinding | Sequence[Knowledge | KnowledgeBinding] | None
+"""The `knowledge` of an agent."""
+
+
+def uses_of(given: Uses) -> tuple[KnowledgeBinding, ...]:
+    """Return the bindings; a plain knowledge base is bound as a search tool.
+
+    Raises InvalidInput for another value, and for a base that is bound twice.
+    """
+    if given is None:
+        return ()
+    bound: dict[str, KnowledgeBinding] = {}
+    for each in given if isinstance(given, list | tuple) else (given,):
+        if not isinstance(each, Knowledge | KnowledgeBinding):
+            raise InvalidInput(
+                f"knowledge must be Knowledge(...), a binding of one (`docs.context()`), or a list of them, got {brief(each)}"
+            )
+        use = each.tool() if isinstance(each, Knowledge) else each
+        if (kept := bound.setdefault(use.knowledge.name, use)) is not use:
+            raise InvalidInput(f"knowledge has {kept.knowledge.name!r} twice: bind each knowledge base once")
+        if wrong := misfit(KnowledgeBinding, use):
+            raise InvalidInput(f"knowledge {use.knowledge.name!r}: {wrong[0]} {wrong[1]}")
+    return tuple(bound.values())
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -327,6 +352,8 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     chunk: int = 0
     cited: bool = False
     """The answer contains its number, as `[3]`, or its uri."""
+    knowledge: str = ""
+    """The name of the knowledge base that it is from."""
 
 
 class Progress(msgspec.Struct, frozen=True):

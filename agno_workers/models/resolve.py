@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 
 from agno_workers.core.ports import Model
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.models.access import missing, once, variable
 from agno_workers.models.anthropic import Anthropic
 from agno_workers.models.openai import Chat, Responses
@@ -32,6 +32,16 @@ def resolve(name: str, *, api_key: str | None = None, base_url: str | None = Non
     if provider not in PROVIDERS or not model:
         raise InvalidInput(_advice(name, provider), model=name)
     return PROVIDERS[provider](model, api_key, base_url)
+
+
+def lacking(model: str | Model, *, base_url: str | None = None) -> str | None:
+    """Return a sentence about what this process lacks to use a model, such as a key; None if it has all that can be checked here."""
+    if isinstance(model, str):
+        try:
+            resolve(model, base_url=base_url)
+        except AgnoError as error:
+            return str(error)
+    return None
 
 
 def _hosted(

@@ -19,7 +19,10 @@ from agno_workers.broker.names import RUN
 from agno_workers.core import agent as core
 from agno_workers.core.request import RunOptions
 from agno_workers.core.run import Run, RunOutput, RunStatus
-from agno_workers.knowledge.types import Knowledge, KnowledgeBinding, Reference
+from agno_workers.engine.plan import members_and_tools
+from agno_workers.errors import InvalidInput, InvalidTool
+from agno_workers.knowledge.filters import compile_filter
+from agno_workers.knowledge.types import Reference, Uses, uses_of
 from agno_workers.runs.queries import Event
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.handles import RunHandle
@@ -83,8 +86,24 @@ def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], qu
 class Agent(core.Agent, frozen=True, kw_only=True):
     """An agent with the verbs that submit runs. See `core.agent.Agent` for the fields, `types.RunOptions` for the options."""
 
-    knowledge: Knowledge | KnowledgeBinding | None = None
-    """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to it)."""
+    knowledge: Uses = None
+    """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to
+    it); or a list of several, each with tools of its own, as `search_knowledge_docs`."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for what can't work, InvalidTool for a tool that can't be offered to a model."""
+        core.Agent.__post_init__(self)
+        if self.tools:
+            try:
+                members_and_tools(self, ())
+            except InvalidTool as error:
+                raise InvalidTool(f"agent {self.name!r}: tools: {error}", agent=self.name) from error
+        if self.knowledge is not None:
+            try:
+                for use in uses_of(self.knowledge):
+                    compile_filter(use.filters)
+            except InvalidInput as error:
+                raise self.fault(str(error).rstrip(".")) from error
 
     def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
         """Submit a run. When this returns, the run is in Postgres and will end.

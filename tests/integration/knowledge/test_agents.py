@@ -83,7 +83,7 @@ def test_results_for_a_question_are_stored_for_retried_turns(scenario: Scenario,
     engine, step = scenario.engine(agent), scenario.submit("helper", "What is a lease?")
     claim = scenario.db.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim is not None
-    first = scenario.knowledge.service.ground(DOCS.context(max_results=3), step.run_id, claim.messages)
+    first = scenario.knowledge.service.ground([DOCS.context(max_results=3)], step.run_id, claim.messages)
     scenario.knowledge.hits = []  # the knowledge base has changed, and then the worker dies
     scenario.db.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
     run_turn(engine, step.run_id, step.step_id, 0)
@@ -179,3 +179,21 @@ def test_search_results_are_json_with_their_uris(scenario: Scenario, chunks: lis
             {"n": 1, "uri": "file:///0.md", "title": "Page 0", "content": "chunk 0", "chunk": chunks[0]}
         ]
     }
+
+
+def test_agent_searches_each_of_its_knowledge_bases(scenario: Scenario, chunks: list[int]) -> None:
+    scenario.db.sql("INSERT INTO agno.knowledge (name) VALUES ('wiki')")
+    scenario.knowledge.hits = hits(chunks[:2])
+    replies = ScriptedReplies(
+        Turn(calls=(("search_knowledge_docs", {"query": "a"}), ("search_knowledge_wiki", {"query": "b"}))),
+        Turn(text="Both say so [1, 4]."),
+    )
+    wiki = Knowledge("wiki", description="What people wrote.").tool(max_results=3)
+    run = scenario.run(Agent(name="helper", model=replies.model, knowledge=[DOCS.tool(2), wiki]))
+    assert run.status is RunStatus.DONE
+    assert [tool.name for tool in replies.asked[0].tools] == [
+        "search_knowledge_docs",
+        "search_knowledge_wiki",
+    ]
+    given = scenario.handle(run.id).references
+    assert [(each.n, each.cited) for each in given] == [(1, True), (2, False), (4, True), (5, False)]

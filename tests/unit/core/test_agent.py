@@ -13,11 +13,17 @@ from agno_workers.core.agent import Agent, Context, History, Limits
 from agno_workers.core.messages import ModelSettings
 from agno_workers.core.policy import Retry
 
+
+def look(query: str) -> str:
+    """Look it up."""
+    return query
+
+
 FIELDS: dict[str, Any] = {
     "name": "researcher",
     "model": "openai:x",
     "instructions": ["Look it up.", "Say where."],
-    "tools": (print,),
+    "tools": (look,),
     "output_schema": dict,
     "settings": ModelSettings(temperature=0.2),
     "history": History(runs=3),
@@ -69,7 +75,7 @@ def test_an_agent_is_made_of_names_not_of_places() -> None:
 
 
 def test_two_agents_share_no_default_that_could_change() -> None:
-    first, second = Agent(name="a", model="m"), Agent(name="b", model="m")
+    first, second = Agent(name="a", model="openai:m"), Agent(name="b", model="openai:m")
     assert first.metadata is not second.metadata
     assert Context().facts is not Context().facts
 
@@ -83,7 +89,7 @@ def test_an_agent_is_changed_by_making_another() -> None:
 
 @pytest.mark.parametrize("kind", [Agent, DoorAgent])
 def test_an_agent_costs_less_than_a_kilobyte(kind: type[Agent]) -> None:
-    agent = kind(name="a", model="m")
+    agent = kind(name="a", model="openai:m")
     parts = [agent, *(getattr(agent, field) for field in agent.__struct_fields__)]
     assert sum(sys.getsizeof(part) for part in parts) < 1024
     assert not hasattr(agent, "__dict__")
