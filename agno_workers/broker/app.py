@@ -24,6 +24,8 @@ from agno_workers.broker.names import RUN
 from agno_workers.broker.queues import PRIORITY_STEPS
 from agno_workers.broker.submit import MakeRequest, register_run, request_from_call
 from agno_workers.broker.verify import MessageVerifier
+from agno_workers.core.checks import unknown_option
+from agno_workers.core.request import OPTIONS
 from agno_workers.core.step import FIRST_STEP, STEP_TYPES
 from agno_workers.core.step import Queue as QueueRole
 from agno_workers.errors import InvalidInput
@@ -83,11 +85,7 @@ class AgnoCelery(Celery):
                 "idempotency_key is an argument of a run, not an option of its message: pass it to `s` or `delay`, and in a canvas to "
                 "each run of it."
             )
-        for option in ("expires", "time_limit", "soft_time_limit"):
-            if options.get(option) is not None:
-                raise InvalidInput(
-                    f"{option} can't be set for a run: use the agent's Limits, or cancel the run."
-                )
+        _refuse_options(options)
         dispatch, parent = self.dispatch(), self.current_worker_task
         family = {"root_id": parent.request.root_id, "parent_id": parent.request.id} if parent else {}
         queue = options.get("queue")
@@ -108,20 +106,89 @@ class AgnoCelery(Celery):
             default_queue=self.conf.task_routes[first_step.task]["queue"],
             allow_unknown=request.allow_unknown or is_continuing.get(),
         )
-        canvas, run_id = sending.get(), request.id
+        canvas, run_id, created = sending.get(), request.id, None
         # A group passes `add_to_parent`; a run that its generator submits is not a part of it, and may be waited for there.
         if canvas is not None and canvas.depth and run_id and options.get("add_to_parent") is False:
             canvas.add(request)
         else:
             submitted = dispatch.submissions.submit(request)
-            run_id = submitted.run_id
+            run_id, created = submitted.run_id, submitted.created
             if submitted.send is not None:
                 dispatch.send([submitted.send])
         result_cls = self.result_cls or options.get("result_cls") or self.AsyncResult
         result = result_cls(run_id, app=self)
+        result.created = created
         if parent and options.get("add_to_parent", True):
             parent.add_trail(result)
         return result
+
+
+_USED = frozenset(
+    [
+        "task_id",
+        "queue",
+        "priority",
+        "countdown",
+        "eta",
+        "link",
+        "link_error",
+        "chain",
+        "chord",
+        "group_id",
+        "group_index",
+        "root_id",
+        "parent_id",
+        "add_to_parent",
+        "result_cls",
+        "idempotency_key",
+    ]
+)
+_WITHOUT_EFFECT = frozenset(
+    [
+        "connection",
+        "producer",
+        "publisher",
+        "router",
+        "retry",
+        "retry_policy",
+        "serializer",
+        "compression",
+        "headers",
+        "shadow",
+        "reply_to",
+        "ignore_result",
+        "task_type",
+        "route_name",
+        "logfile",
+        "loglevel",
+        "replaced_task_nesting",
+        "stamped_headers",
+        "parent",
+        "immutable",
+        "argsrepr",
+        "kwargsrepr",
+    ]
+)
+"""Options of a message, which a run is not, and those that Celery sets itself."""
+_REFUSED = {
+    **dict.fromkeys(("expires", "time_limit", "soft_time_limit"), "use the agent's Limits, deadline_s, or cancel the run"),
+    **dict.fromkeys(("exchange", "exchange_type", "routing_key", "delivery_mode", "mandatory"), "name its queue"),
+    **dict.fromkeys(("max_retries", "default_retry_delay", "autoretry_for"), "set the agent's Retry"),
+}  # fmt: skip
+
+
+def _refuse_options(options: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for an option of `apply_async` or `send_task` that a run does not have."""
+    stamps = options.get("stamped_headers") or ()
+    for name, value in options.items():
+        if name in _REFUSED and value is not None:
+            raise InvalidInput(f"{name} can't be set for a run: {_REFUSED[name]}.")
+        if name in OPTIONS and name not in _USED:
+            raise InvalidInput(
+                f"{name} is an argument of a run, not an option of its message: pass it to `s` or `delay`."
+            )
+        if name not in _USED and name not in _WITHOUT_EFFECT and name not in _REFUSED and name not in stamps:
+            raise InvalidInput(unknown_option(name, _USED | set(_REFUSED), what="option of apply_async"))
 
 
 def create(

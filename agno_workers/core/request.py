@@ -116,6 +116,8 @@ def run_request(
         isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9
     ):
         raise InvalidInput(f"priority must be a whole number from 0 (first) to 9 (last), got {priority!r}.")
+    if not isinstance(given.get("allow_unknown", False), bool):
+        raise InvalidInput(f"allow_unknown must be True or False, got {_brief(given['allow_unknown'])}.")
     if "deadline_s" in given:
         given["deadline_s"] = _seconds(given["deadline_s"], "deadline_s")
     message = input if isinstance(input, Message) else first_message(input, agent)

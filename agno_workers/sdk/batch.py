@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast, get_type_hints
 from uuid import UUID
 
 from uuid6 import uuid7
 
+from agno_workers.core.checks import unknown_option
 from agno_workers.core.messages import Message
 from agno_workers.core.request import check_name, first_message, run_request
 from agno_workers.core.run import Run, RunOutput
@@ -139,6 +140,9 @@ class BatchOptions(TypedDict, total=False):
     allow_unknown: bool
 
 
+_OPTIONS = frozenset(get_type_hints(BatchOptions))
+
+
 def submit_many(
     store: Batches, agent: str, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | UUID | None = None,
     **options: Unpack[BatchOptions],
@@ -158,6 +162,9 @@ def submit_many(
         )
     if batch_id is not None and as_uuid(str(batch_id)) is None:
         raise InvalidInput(f"batch_id {batch_id!r} is not a UUID: leave it out, or make one.")
+    for name in options:
+        if name not in _OPTIONS:
+            raise InvalidInput(unknown_option(name, _OPTIONS, what="option of a batch"))
     request = run_request(agent, Message("user", ()), options)  # the inputs come one by one
     common = Common(
         request.agent, request.queue, request.tenant, request.allow_unknown, request.priority, request.session_id, request.user_id,

@@ -118,3 +118,29 @@ def test_key_as_an_option_of_the_message_is_refused() -> None:
     for canvas in (run, group([run, run], app=app), chord([run, run], run, app=app)):
         with pytest.raises(InvalidInput, match="each run of it"):
             canvas.apply_async(idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"countdwn": 3}, "unknown option of apply_async 'countdwn'. Did you mean 'countdown'?"),
+        ({"qeue": "slow"}, "Did you mean 'queue'?"),
+        ({"countdown": "soon"}, "countdown must be seconds, got 'soon'"),
+        ({"eta": "soon"}, "eta must be a time in ISO 8601, got 'soon'"),
+        ({"priority": "high"}, "priority must be a whole number"),
+        ({"queue": 5}, "queue must be text"),
+        ({"expires": "soon"}, "expires can't be set for a run"),
+        ({"time_limit": 5}, "time_limit can't be set for a run"),
+        ({"routing_key": "slow"}, "routing_key can't be set for a run: name its queue"),
+        ({"user_id": "u"}, "user_id is an argument of a run"),
+    ],
+    ids=str,
+)
+def test_option_that_a_run_does_not_have_is_refused(options: dict[str, Any], told: str) -> None:
+    app = ours()
+    app.dispatch = lambda: None  # nothing is stored
+    with pytest.raises(InvalidInput) as refused:
+        app.signature("agno.run", args=["hi"], kwargs={"agent": "echo"}).apply_async(**options)
+    assert told in str(refused.value)
+    with pytest.raises(InvalidInput):
+        app.send_task("agno.run", ["hi"], {"agent": "echo"}, **options)
