@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agno_workers.errors import (
     AgnoError,
+    IdempotencyConflict,
     InvalidInput,
     LimitReached,
     ModelRejected,
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NOT_DONE", "Agent", "AgnoError", "Batch", "Client", "Context", "Effect", "History", "InvalidInput",
+    "NOT_DONE", "Agent", "AgnoError", "Batch", "Client", "Context", "Effect", "History",
+    "IdempotencyConflict", "InvalidInput",
     "Knowledge", "LimitReached", "Limits", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices",
     "Retry", "RunCancelled", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "ToolContext",
     "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",

@@ -5,6 +5,7 @@
     ├── EmbeddedError          an embedded server can't be installed, started or reached
     ├── Unavailable            Postgres or Redis does not answer: try again later, nothing was lost
     ├── InvalidInput           an argument of the caller is not usable: change it
+    │   ├── IdempotencyConflict the key belongs to a run with another input: use another key
     │   ├── UnknownAgent       no agent of that name is registered or imported
     │   ├── UnknownKnowledge   the database has no knowledge base of that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
@@ -81,6 +82,13 @@ class Unavailable(AgnoError):
 
 class InvalidInput(AgnoError):
     """An argument of the caller is not usable. Nothing was stored."""
+
+
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key belongs to an earlier run of the agent and the user, which has another input."""
+
+    run_id = _Id[str]()
+    """The earlier run."""
 
 
 class UnknownAgent(InvalidInput):

@@ -25,7 +25,7 @@ from agno_workers.database.pool import (
     statements,
     to_json,
 )
-from agno_workers.errors import RunNotFound
+from agno_workers.errors import IdempotencyConflict, RunNotFound
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import run_of
@@ -150,6 +150,8 @@ class Batches:
             execute(connection, _SQL["stage"])
             size = self._copy(connection, items)
             if connection.execute(_SQL["runs"], params).rowcount < size:
+                for row in execute(connection, _SQL["conflict"], params):
+                    raise conflict(row["key"], common.agent, row["run_id"], position=row["position"])
                 execute(connection, _SQL["known"], params)
             for statement in ("blobs", "messages", "steps", "close"):
                 execute(connection, _SQL[statement], {**params, "size": size})
@@ -241,6 +243,16 @@ class Batches:
 def _clean(text: str | None) -> str | None:
     """Return text without the characters that Postgres refuses; see `to_json`."""
     return None if text is None else msgspec.json.decode(to_json(text), type=str)
+
+
+def conflict(key: str, agent: str, run_id: str, **ids: Any) -> IdempotencyConflict:
+    """Return the error for a key that belongs to a run with another input."""
+    where = f"input {ids['position']}: " if "position" in ids else ""
+    return IdempotencyConflict(
+        f"{where}the idempotency key {key!r} of agent {agent!r} belongs to run {run_id}, which has another input: use another key, or "
+        "submit the same input.",
+        run_id=run_id, agent=agent, **ids,
+    )  # fmt: skip
 
 
 def _unknown(batch_id: str) -> RunNotFound:

@@ -26,6 +26,16 @@ SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %
 FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
 ON CONFLICT DO NOTHING;
 
+-- name: conflict
+-- The first item whose key belongs to a run with another input, if any. The messages of this batch are not stored yet.
+SELECT item.position, item.key, run.id AS run_id
+FROM pg_temp.agno_item item JOIN agno.run ON run.tenant = %(tenant)s AND run.agent = %(agent)s AND run.idempotency_key = item.key
+    AND run.user_id IS NOT DISTINCT FROM %(user_id)s AND run.id <> item.id
+LEFT JOIN agno.message ON message.run_id = run.id AND message.seq = 0
+LEFT JOIN pg_temp.agno_item first ON first.id = run.id
+WHERE coalesce(message.content, first.message) <> item.message
+ORDER BY item.position LIMIT 1;
+
 -- name: known
 -- Items whose key belongs to an existing run share it; the batch stores their positions.
 WITH taken AS (

@@ -13,7 +13,7 @@ from agno_workers.core.request import RunRequest
 from agno_workers.core.step import StepMessage, Submitted
 from agno_workers.core.words import did_you_mean, without_none
 from agno_workers.database.pool import Connection, Payloads, Row, execute, jsonb, statements
-from agno_workers.errors import InvalidInput, UnknownAgent
+from agno_workers.errors import IdempotencyConflict, InvalidInput, UnknownAgent
 from agno_workers.runs.base import Repository, convert, utc
 from agno_workers.signals import signal
 
@@ -85,6 +85,11 @@ class Submissions(Repository):
             yield
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(requests) from error
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name is not None:
+                raise
+            text = str(error.diag.message_primary).removeprefix("agno.submit: ")
+            raise IdempotencyConflict(text, run_id=error.diag.message_detail) from error
         except (psycopg.errors.NoDataFound, psycopg.errors.InvalidParameterValue) as error:
             ids = {"agent": requests[0].agent} if len(requests) == 1 else {}
             raise InvalidInput(str(error.diag.message_primary), **ids) from error

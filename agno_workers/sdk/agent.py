@@ -17,6 +17,7 @@ from agno_workers import wiring
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.broker.names import RUN
 from agno_workers.core import agent as core
+from agno_workers.core.checks import brief
 from agno_workers.core.request import RunOptions
 from agno_workers.core.run import Run, RunOutput, RunStatus
 from agno_workers.engine.plan import members_and_tools
@@ -35,11 +36,14 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
     `state` and `status` are Celery's words (`SUCCESS`), `run_status` is the run's (`done`).
     """
 
+    created: bool | None = None
+    """See `RunHandle.created`; None also for the parts of a canvas, which are stored together later."""
+
     @property
     def handle(self) -> RunHandle:
         """The handle of the run, with every verb: pause, resume, retry, fork, requirements."""
         services = wiring.services()
-        return RunHandle(self.id, services.database, services.streams)
+        return RunHandle(self.id, services.database, services.streams, created=self.created)
 
     @property
     def run(self) -> Run:
@@ -115,6 +119,12 @@ class Agent(core.Agent, frozen=True, kw_only=True):
 
     def apply_async(self, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> RunResult:
         """Submit as `delay` does, with Celery's options: queue, priority, countdown, eta, task_id, link, link_error."""
+        if not isinstance(args, list | tuple):
+            raise InvalidInput(
+                f"args must be a list of inputs, got {brief(args)}: write apply_async([...]), or use delay(...)."
+            )
+        if not isinstance(kwargs, dict | None):
+            raise InvalidInput(f"kwargs must be a dict of run options, got {brief(kwargs)}.")
         result: RunResult = self.s(*args, **(kwargs or {})).apply_async(**options)
         return result
 

@@ -104,7 +104,7 @@ class Runs:
         """
         submitted = self._database.submissions.submit(run_request(agent, input, options))
         self._database.submissions.wake_keeper()
-        return self.get(submitted.run_id)
+        return RunHandle(submitted.run_id, self._database, self._streams, created=submitted.created)
 
     def get(self, run_id: str) -> RunHandle:
         """Return the handle of a run that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""

@@ -68,9 +68,15 @@ class RunControl:
 class RunHandle(RunControl):
     """One run of an agent."""
 
-    def __init__(self, run_id: str, database: Database, streams: Streams | None = None) -> None:
+    created: bool | None = None
+    """After a submit: False when it returned an earlier run with the same idempotency key or id. None for other handles."""
+
+    def __init__(
+        self, run_id: str, database: Database, streams: Streams | None = None, *, created: bool | None = None
+    ) -> None:
         super().__init__(run_id, database)
         self._streams = streams
+        self.created = created
 
     @property
     def status(self) -> RunStatus:

@@ -230,7 +230,7 @@ def test_an_item_whose_key_is_taken_gets_the_run_that_has_it(
     client: Client, worker: Worker, database: psycopg.Connection
 ) -> None:
     before = client.runs.submit("echo", "first", idempotency_key="a")
-    batch = client.batches.submit("echo", ["1", "2", "3", "4", "5"], keys=["b", "a", "c", "b", None])
+    batch = client.batches.submit("echo", ["1", "first", "3", "1", "5"], keys=["b", "a", "c", "b", None])
     found = {position: (run.run_id, run.content) for position, run in batch.results(timeout=WAIT_S)}
     assert {position: content for position, (_, content) in found.items()} == {
         0: "<1>", 1: "<first>", 2: "<3>", 3: "<1>", 4: "<5>",
@@ -323,7 +323,7 @@ def test_cancelled_batch_cancels_open_runs_and_discards_late_results(
     client: Client, services: Services, database_url: str
 ) -> None:
     before = client.runs.submit("echo", "first", idempotency_key="a")
-    batch = client.batches.submit("echo", numbers(450), keys=["a", *[None] * 449])
+    batch = client.batches.submit("echo", ["first", *numbers(449)], keys=["a", *[None] * 449])
     assert batch.cancel() == 450
     assert batch.cancel() == 0
     assert before.status is RunStatus.CANCELLED

@@ -32,7 +32,8 @@ END $$;
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
 -- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
--- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing. One exception: when a canvas waits for its own
+-- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing; a key whose run has another input
+-- raises unique_violation. One exception: when a canvas waits for its own
 -- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
@@ -65,6 +66,9 @@ BEGIN
             WHERE r.id = new_id OR (r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
                 AND r.user_id IS NOT DISTINCT FROM run->>'user_id')
             ORDER BY r.id <> new_id LIMIT 1;
+        IF known.id <> new_id AND run_kind = 'agent' THEN
+            PERFORM agno.refuse_other_input(known, run->'input');
+        END IF;
         IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN
             PERFORM agno.stand_in(run, new_id, known.id);
             known.id := new_id;
@@ -86,6 +90,15 @@ BEGIN
             coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
     IF run ? 'id' THEN
         PERFORM agno.cancel_if_revoked(new_id);
+    END IF;
+END $$;
+
+-- Raise unique_violation, with the id of the run as its detail, when the run that has a key was submitted with another input.
+CREATE OR REPLACE FUNCTION agno.refuse_other_input(known agno.run, input jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM agno.message m WHERE m.run_id = known.id AND m.seq = 0 AND m.content <> input) THEN
+        RAISE EXCEPTION 'agno.submit: the idempotency key % of agent % belongs to run %, which has another input. Use another key, or submit the same input.',
+            quote_literal(known.idempotency_key), quote_literal(known.agent), known.id USING ERRCODE = '23505', DETAIL = known.id::text;
     END IF;
 END $$;
 

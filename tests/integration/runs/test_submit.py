@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -15,7 +16,7 @@ from agno_workers.core.request import run_request
 from agno_workers.core.run import Canvas, RunStatus, StepKind
 from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Connection
-from agno_workers.errors import InvalidInput, RunNotFound, UnknownAgent
+from agno_workers.errors import IdempotencyConflict, InvalidInput, RunNotFound, UnknownAgent
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import utc
 from agno_workers.runs.queries import known_id
@@ -47,8 +48,34 @@ def test_repeated_submit_returns_the_existing_run(db: RunDatabase, known: str) -
     same: dict[str, Any] = {known: unknown_id()}
     first = db.submit("first", **same)
     with db.unchanged():
-        again = db.submit("second", **same)
+        again = db.submit("first", **same)
     assert (again.run_id, again.created, again.send) == (first.run_id, False, None)
+
+
+def test_key_of_a_run_with_another_input_is_a_conflict(db: RunDatabase, caller: Connection) -> None:
+    first = db.submit("first", idempotency_key="k")
+    canvas = run_request(
+        "echo", ["second"], {"idempotency_key": "k", "run_id": unknown_id()}, canvas=Canvas(chain=[{}])
+    )
+    doors = (
+        lambda: db.submit("second", idempotency_key="k"),
+        lambda: db.database.submissions.submit(msgspec.structs.replace(canvas, allow_unknown=True)),
+        lambda: db.database.submissions.submit_canvas([msgspec.structs.replace(canvas, allow_unknown=True)], []),
+        lambda: submit_many(db.database.batches, "echo", ["first", "second"], keys=["k", "k"], allow_unknown=True),
+        lambda: submit_many(db.database.batches, "echo", ["a", "b"], keys=["new", "new"], allow_unknown=True),
+    )  # fmt: skip
+    for door in doors:
+        with (
+            db.unchanged(),
+            pytest.raises(
+                IdempotencyConflict, match=r"'(k|new)' of agent 'echo' belongs to run .* another input"
+            ) as refused,
+        ):
+            door()
+        assert refused.value.run_id == first.run_id or "'new'" in str(refused.value)
+    with pytest.raises(psycopg.errors.UniqueViolation) as in_sql:
+        submit_in_sql(caller, "'echo', 'second', idempotency_key => 'k', allow_unknown => true")
+    assert in_sql.value.diag.message_detail == first.run_id
 
 
 def test_repeated_submit_returns_an_ended_run(db: RunDatabase) -> None:
@@ -296,7 +323,7 @@ def test_sql_submit_is_rolled_back_with_its_transaction(db: RunDatabase, caller:
 def test_sql_submit_with_a_known_key_returns_the_existing_run(db: RunDatabase, caller: Connection) -> None:
     first = db.submit(idempotency_key="k")
     with db.unchanged():
-        assert submit_in_sql(caller, "'echo', 'other', idempotency_key => 'k'") == first.run_id
+        assert submit_in_sql(caller, "'echo', 'hi', idempotency_key => 'k'") == first.run_id
         caller.commit()
 
 
