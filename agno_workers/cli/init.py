@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import typer
 
-import agno_workers
 from agno_workers.cli import screen
 from agno_workers.errors import InvalidInput
 from agno_workers.local import project
@@ -24,7 +24,7 @@ def init(
     """
     kept = []
     try:
-        for name, text in project.files(agno_workers.__version__):
+        for name, text in project.files(version("agno-workers")):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -33,13 +33,13 @@ def init(
             except FileExistsError:
                 kept.append(name)
             else:
-                typer.echo(f"{name} written")
+                screen.echo(f"{name} written")
     except OSError as error:
         raise InvalidInput(
             f"{error.filename} can't be written ({error.strerror}): name another folder."
         ) from error
     for name in kept:
-        typer.echo(f"{name} kept as it is")
+        screen.echo(f"{name} kept as it is")
     console = screen.console()
     console.print("\nNow, in this folder:" if folder == Path() else f"\nNow, in {folder}:")
     for line in (

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from agno_workers.core.words import did_you_mean
+from agno_workers.errors import InvalidInput
 
 Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
@@ -108,6 +109,14 @@ def unknown_option(name: object, known: Iterable[str], *, what: str = "option") 
     """Return the sentence about an option that does not exist, with the nearest name."""
     hint = did_you_mean(str(name), known) or f" Known options: {', '.join(sorted(known))}."
     return f"unknown {what} {name!r}.{hint}"
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise InvalidInput for what is neither seconds nor None."""
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, int | float) or math.isnan(timeout)
+    ):
+        raise InvalidInput(f"timeout must be seconds, or None to wait without a limit, got {brief(timeout)}.")
 
 
 Check = Callable[[Any], str | None]

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from uuid6 import uuid7
 
-from agno_workers.core.checks import unknown_option
+from agno_workers.core.checks import brief, check_timeout, unknown_option
 from agno_workers.core.messages import Message
 from agno_workers.core.request import check_name, first_message, run_request
 from agno_workers.core.run import Run, RunOutput
@@ -105,6 +105,7 @@ class Batch:
 
     def _polls(self, timeout: float | None) -> Iterator[bool]:
         """Yield False while some runs have not ended, then True; wait while Postgres does not answer."""
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -162,6 +163,10 @@ def submit_many(
         )
     if batch_id is not None and as_uuid(str(batch_id)) is None:
         raise InvalidInput(f"batch_id {batch_id!r} is not a UUID: leave it out, or make one.")
+    if not isinstance(inputs, Iterable):
+        raise InvalidInput(f"inputs must be a list of inputs, got {brief(inputs)}.")
+    if isinstance(keys, str) or not (keys is None or callable(keys) or isinstance(keys, Iterable)):
+        raise InvalidInput(f"keys must be a list of keys or a function of an input, got {brief(keys)}.")
     for name in options:
         if name not in _OPTIONS:
             raise InvalidInput(unknown_option(name, _OPTIONS, what="option of a batch"))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
 from agno_workers.errors import WaitTimeout
@@ -50,6 +51,7 @@ class RunControl:
         return self._database.journal.resume(self.id)
 
     def _wait(self, timeout: float | None) -> Run:
+        check_timeout(timeout)
         run = self._database.results.wait(self.id, self._ended, timeout)
         if run is None:
             raise WaitTimeout(
@@ -121,6 +123,7 @@ class RunHandle(RunControl):
         Events after number `after` are yielded: pass the last one that you have seen, also from another process. Live text
         needs Redis. Raises WaitTimeout after `timeout` seconds; the run continues.
         """
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         last = "0-0"
         while True:
