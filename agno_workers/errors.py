@@ -4,6 +4,7 @@
     ├── SettingsError          a setting is missing, wrong or unknown: fix it and start again
     ├── EmbeddedError          an embedded server can't be installed, started or reached
     ├── Unavailable            Postgres or Redis does not answer: try again later, nothing was lost
+    │   └── UnusableDatabase   (also a SettingsError) Postgres answers, and this code can't work with the database
     ├── InvalidInput           an argument of the caller is not usable: change it
     │   ├── IdempotencyConflict the key belongs to a run with another input: use another key
     │   ├── UnknownAgent       no agent of that name is registered or imported
@@ -78,6 +79,13 @@ class EmbeddedError(AgnoError):
 
 class Unavailable(AgnoError):
     """Postgres or Redis does not answer. Accepted runs are kept; repeat the call later."""
+
+
+class UnusableDatabase(Unavailable, SettingsError):
+    """Postgres answers, and this code can't work with the database: its encoding, schema, rights, or a standby. Accepted runs are kept."""
+
+    is_other = _Id[bool]()
+    """True if it is not the database that this process began to work with."""
 
 
 class InvalidInput(AgnoError):

@@ -6,6 +6,7 @@ import os
 from functools import cached_property, partial
 from typing import Any
 
+from agno_workers.database.identity import Home
 from agno_workers.database.pool import Pool
 from agno_workers.forks import renew_locks
 from agno_workers.knowledge.store.bases import KnowledgeBases
@@ -44,6 +45,7 @@ class Database:
             statement_timeout_s=statement_timeout_s,
             name=name,
             direct_url=direct_url,
+            check=Home() if worker else lambda _: None,
         )
         self.worker = worker
         self.tenant = tenant

@@ -243,6 +243,9 @@ class Settings(Section):
 
     imports: Names = ()
     """Modules in which workers find agents: `myapp.agents`."""
+    deployment: str = Field("", max_length=100)
+    """The name of this deployment, such as `production`. The first worker stores it in the database, and workers with another name
+    refuse that database: a copy of its disk does not execute its runs again."""
     database: DatabaseSection = DatabaseSection()
     broker: BrokerSection = BrokerSection()
     signing: SigningSection = SigningSection()

@@ -33,7 +33,7 @@ from agno_workers.core.agent import Agent
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, ExhaustedStep
-from agno_workers.database import functions
+from agno_workers.database.checks import database_problems
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.handlers import Handler
 from agno_workers.engine.plan import AgentPlan
@@ -294,12 +294,11 @@ def _allowed(settings: KnowledgeSection) -> Allowed:
 
 def server_problems(here: Services) -> list[str]:
     """Return the reasons, a sentence each, why these servers may lose work. Raises Unavailable."""
-    url, direct_url = (
-        required(here.settings, "database"),
-        here.settings.database.direct_url.get_secret_value(),
-    )
-    session = functions.session_problem(url, direct_url)
-    return redis_problems(here.redis) + ([session] if session else []) + functions.database_problems(url)
+    given = here.settings
+    found = database_problems(
+        required(given, "database"), given.database.direct_url.get_secret_value(), given.database.timeout_s, deployment=given.deployment
+    )  # fmt: skip
+    return redis_problems(here.redis) + found
 
 
 def redis_client(settings: Settings, timeout_s: float | None = None) -> redis.Redis:

@@ -37,7 +37,7 @@ from agno_workers.broker.outage import Outage
 from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.core.step import CommitResult, ExhaustedStep, ExpiredWait, StepMessage
 from agno_workers.database.pool import Connection, Pool
-from agno_workers.errors import Unavailable
+from agno_workers.errors import SettingsError, Unavailable, UnusableDatabase
 from agno_workers.runs.claim import Claims
 from agno_workers.runs.control import Control
 from agno_workers.runs.maintain import Deployment, Maintenance
@@ -49,9 +49,11 @@ log = logging.getLogger(__name__)
 _BATCH = 100  # sending a batch takes much less than the keeper's lease
 _PATIENCE_S = 60.0
 _TURN_S = 0.5  # the time for one rule in one round
+_UNUSABLE_PAUSE_S = 5.0
+_LOOK_EVERY_S = 10.0
 _AGAIN_S = 1.0  # after this, a keeper takes again an outbox row that was taken and not deleted
 Ending = TypeVar("Ending", ExhaustedStep, ExpiredWait)
-_ERRORS = (Unavailable, psycopg.Error, redis.RedisError, OSError)
+_ERRORS = (Unavailable, SettingsError, psycopg.Error, redis.RedisError, OSError)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Keeper:
         self, maintenance: Maintenance, outbox: Outbox, control: Control, dispatch: Dispatch, client: redis.Redis, duties: Duties, *,
         lease_s: float, resend_after_s: float, key_prefix: str = "", on_other_owner: Callable[[str], object] = log.error,
     ) -> None:  # fmt: skip
-        """`on_other_owner` is called once, with the reason, when the queues belong to another deployment; the keeper stops then."""
+        """`on_other_owner` is called once, with the reason, when the queues belong to another deployment, or the database is a
+        copy; the keeper stops then."""
         self._maintenance = maintenance
         self._outbox = outbox
         self._control = control
@@ -105,6 +108,10 @@ class Keeper:
         A rule that fails is logged, and the next rule follows. An outage of Postgres is raised, since it affects all rules.
         """
         self.has_more = False
+        if self._has_other_owner:
+            return False
+        if self._is_time_for("database", every_s=_LOOK_EVERY_S):
+            self._maintenance.check_database()
         if not self._owns_queues() or not self._lead():
             return False
         for rule in (
@@ -136,9 +143,14 @@ class Keeper:
         """Stop leading, so that another worker's keeper leads at once."""
         self._maintenance.abdicate()
 
+    def leave(self, reason: str) -> None:
+        """Stop, since the database or the queues belong to others now."""
+        self._has_other_owner = True
+        self._on_other_owner(reason)
+
     def _owns_queues(self) -> bool:
         """Check, once a second, that Redis does not name another deployment: it may have been emptied, or another one."""
-        if not self._has_other_owner and self._is_time_for("owner"):
+        if self._is_time_for("owner"):
             self._deployment = self._deployment or self._maintenance.deployment()
             try:
                 problem = owner_problem(self._redis, self._key_prefix, self._deployment)
@@ -146,16 +158,16 @@ class Keeper:
                 self._outage.failed("the keeper waits for Redis: %s", error)
                 return True
             if problem is not None:
-                self._has_other_owner = True
-                self._on_other_owner(problem)
+                self.leave(problem)
         return not self._has_other_owner
 
     def check_epoch(self) -> None:
         """Rule 1. Redis stores the epoch and the number of the last round (the beat). A greater beat than this round's means
         that this database was restored; a smaller beat than the last one written means that Redis was.
         """
-        epoch = self._maintenance.epoch()
         remembered = _remembered(self._redis.get(self._epoch_key))
+        is_first = remembered is None and not self._maintenance.has_epoch()
+        epoch = self._maintenance.epoch()
         if (
             remembered is not None
             and remembered.epoch == epoch
@@ -170,8 +182,8 @@ class Keeper:
                 "Postgres is older than Redis (restored from a backup?): sending every ready step again"
             )
             epoch = self._maintenance.new_epoch()
-        else:
-            log.warning("Redis lost data (or is new): sending every ready step again")
+        elif not is_first:
+            log.warning("Redis lost data: sending every ready step again")
         noticed = self._maintenance.now()  # steps that are sent after this are not sent twice
         while lost := self._maintenance.take_forgotten(noticed, _BATCH):
             if not self._send("forgotten", lost):
@@ -194,7 +206,7 @@ class Keeper:
             is_sent = self._dispatch.send([item for item in pending if isinstance(item, StepMessage)])
             self._dispatch.continue_canvases([item for item in pending if not isinstance(item, StepMessage)])
             if is_sent:
-                log.info("published %d pending message(s)", len(pending))
+                log.debug("sent %d message(s) from the outbox", len(pending))
             if not is_sent or not self._takes_more(len(pending), until):
                 break
 
@@ -346,10 +358,14 @@ class KeeperThread(threading.Thread):
                 for _ in listener.notifies(timeout=pause_s, stop_after=1):
                     pass
             except _ERRORS as error:
+                if isinstance(error, UnusableDatabase) and error.is_other:
+                    self._keeper.leave(str(error))
+                    break
                 self._outage.failed("the keeper's rounds are interrupted: %s", error)
                 _close(listener)
                 listener = None
-                self._stopping.wait(self._every_s)
+                is_unusable = isinstance(error, SettingsError)  # until somebody changes the database
+                self._stopping.wait(_UNUSABLE_PAUSE_S if is_unusable else self._every_s)
             except Exception:
                 log.exception("a keeper's round failed; the next one follows")
                 self._stopping.wait(self._standby_s)
@@ -382,6 +398,7 @@ class LeaseRenewer(threading.Thread):
         self._lose = lose
         self._every_s = every_s
         self._stopping = threading.Event()
+        self._outage = Outage(log, "the renewal of leases: Postgres")
 
     def run(self) -> None:
         self._tell_guard()
@@ -389,8 +406,9 @@ class LeaseRenewer(threading.Thread):
             try:
                 if active := list(self._active()):
                     self._lose(self._claims.renew(active))
+                    self._outage.worked()
             except _ERRORS as error:
-                log.warning("leases were not renewed: %s", error)
+                self._outage.failed("leases were not renewed: %s", error)
             except Exception:
                 log.exception("leases were not renewed; the next try follows")
             self._tell_guard()

@@ -31,6 +31,7 @@ from kombu.exceptions import OperationalError
 
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.names import RUN, STEP_TASKS
+from agno_workers.broker.outage import Outage
 from agno_workers.errors import AgnoError
 from agno_workers.runs.workers import WorkerIdentity, Workers
 
@@ -65,6 +66,7 @@ class WorkerLifecycle(threading.Thread):
         self._grace_s = grace_s
         self._max_s = max_s
         self._status = 0
+        self._outage = Outage(log, "the table of workers")
         self._shutting_down = False
         self._closed = threading.Event()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()  # safe in a signal handler
@@ -170,9 +172,11 @@ class WorkerLifecycle(threading.Thread):
     def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call; a failure costs one report, never the thread."""
         try:
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            self._outage.worked()
+            return result
         except (AgnoError, psycopg.Error, OSError) as error:
-            log.warning("the table of workers is unreachable: %s", error)
+            self._outage.failed("the table of workers can't be used: %s", error)
         except Exception:
             log.exception("the table of workers was not written; the next attempt follows")
         return None

@@ -8,6 +8,8 @@ import time
 import redis
 from kombu.exceptions import BatchPublishError, OperationalError
 
+from agno_workers.errors import UnusableDatabase
+
 BROKER_ERRORS = (OperationalError, BatchPublishError, redis.RedisError, OSError)
 """Redis is unreachable, or refuses a command."""
 
@@ -22,11 +24,15 @@ class Outage:
         self._server = server
         self._began_at: float | None = None
         self._failed_at = 0.0
+        self._told: set[str] = set()
 
     def failed(self, message: str, *args: object) -> None:
-        """Log the failure if it is the first one of an outage."""
+        """Log the failure if it is the first one of an outage, or if it is another reason that only a change of the database ends."""
         self._failed_at = time.monotonic()
-        level = logging.DEBUG if self._began_at is not None else logging.WARNING
+        reasons = {str(each) for each in args if isinstance(each, UnusableDatabase)}
+        is_told = self._began_at is not None and reasons <= self._told
+        level = logging.DEBUG if is_told else logging.WARNING
+        self._told |= reasons
         self._began_at = self._began_at or self._failed_at
         self._log.log(level, message, *args)
 
@@ -35,4 +41,5 @@ class Outage:
         began_at = self._began_at
         if began_at is not None and time.monotonic() - self._failed_at > _OVER_AFTER_S:
             self._began_at = None
+            self._told.clear()
             self._log.warning("%s can be used again after %.0f s", self._server, self._failed_at - began_at)

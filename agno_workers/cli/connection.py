@@ -19,9 +19,9 @@ from redis.retry import Retry
 from agno_workers import settings as settings_module
 from agno_workers.broker.checks import unavailable
 from agno_workers.broker.queues import redis_url
+from agno_workers.database.checks import problems
 from agno_workers.database.connect import POOLED, connect
-from agno_workers.database.functions import NO_TABLES
-from agno_workers.errors import SettingsError
+from agno_workers.errors import SettingsError, UnusableDatabase
 from agno_workers.local import Postgres, Valkey, default_state_dir
 from agno_workers.registry import Registry, import_from_here
 from agno_workers.repositories import Database
@@ -60,13 +60,13 @@ def are_given(given: Settings) -> bool:
 def database_url(given: Settings, *, migrated: bool = False) -> str:
     """Return the address of a Postgres that answers. Raises SettingsError without an address, Unavailable without an answer.
 
-    migrated: also raise SettingsError when it lacks our tables.
+    migrated: also raise UnusableDatabase when this code can't read and write its tables.
     """
     url = required(given, "database")
     with connect(url, timeout_s=PATIENCE_S) as connection:
-        has_tables = connection.execute("SELECT to_regclass('agno.run')").fetchone() != (None,)
-    if migrated and not has_tables:
-        raise SettingsError(NO_TABLES)
+        for problem in problems(connection) if migrated else ():
+            if problem.about in ("schema", "rights"):  # commands read a standby, and a copy
+                raise UnusableDatabase(problem.sentence)
     return url
 
 
@@ -74,7 +74,7 @@ def direct_url(given: Settings) -> str:
     """Return the address of a session of its own, for an upgrade. Raises as `database_url`, and SettingsError for a pooler's."""
     if url := given.database.direct_url.get_secret_value():
         return url
-    url = database_url(given)
+    url = required(given, "database")
     with connect(url, timeout_s=PATIENCE_S) as connection:
         if connection.is_pooled:
             raise SettingsError(POOLED)

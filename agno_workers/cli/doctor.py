@@ -32,8 +32,8 @@ from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import consumers, state
 from agno_workers.cli.screen import count
 from agno_workers.database import functions
+from agno_workers.database.checks import PGVECTOR, is_older, problems, session_problem
 from agno_workers.database.connect import connect, shown
-from agno_workers.database.functions import database_problems
 from agno_workers.database.migrations import NEWEST
 from agno_workers.errors import AgnoError
 from agno_workers.runs.dead import Which
@@ -51,7 +51,7 @@ _OVERDUE = timedelta(minutes=1)  # the keeper takes well under a second
 _KEEPER_HANDOVER = timedelta(seconds=10)
 _CLOCKS_WARN = timedelta(seconds=1)
 _CLOCKS_FAIL = timedelta(seconds=30)
-_PGVECTOR_NEEDED, _PGVECTOR_WANTED = "0.8", "0.8.4"
+_PGVECTOR_WANTED = "0.8.4"
 _WIDE_ROOTS = {
     *map(Path, ("/", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/var")),
     Path.home(),
@@ -100,13 +100,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
     postgres = yield from _check("Postgres", lambda: _postgres(settings))
     tables = False
     if postgres:
-        yield from _check("Postgres", lambda: _disk(settings))
-        tables = yield from _check("schema", lambda: _tables(settings))
-    if tables:
-        yield from _check("schema", lambda: _schema(settings))
-        yield from _check("messages", lambda: _messages(settings))
-    if postgres:
+        tables = yield from _check("schema", lambda: _schema(settings))
         yield from _check("pgvector", lambda: _pgvector(settings))
+    if tables:
+        yield from _check("Postgres", lambda: _disk(settings))
+        yield from _check("messages", lambda: _messages(settings))
     yield from _check("sources", lambda: wide_lists(settings))
     redis = yield from _check("Redis", lambda: _redis(settings))
     if tables:
@@ -144,15 +142,12 @@ def _versions() -> str:
 
 def _postgres(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings)
-    with connect(url, timeout_s=connection.PATIENCE_S) as opened:
-        number, pooled = opened.info.server_version // 10_000, ", behind a pooler" if opened.is_pooled else ""
-    where = f"{shown(url)}{pooled}"
-    if number < 14:
-        return [Finding("fail", "Postgres", f"{number} at {where} is too old: use 14 or newer.")]
     direct_url = settings.database.direct_url.get_secret_value()
-    if problem := functions.session_problem(url, direct_url, connection.PATIENCE_S):
-        return [Finding("fail", "Postgres", problem)]
-    return [Finding("ok", "Postgres", f"{number} at {where}")]
+    with connect(url, timeout_s=connection.PATIENCE_S, autocommit=True) as opened:
+        number, pooled = opened.info.server_version // 10_000, ", behind a pooler" if opened.is_pooled else ""
+        if problem := session_problem(opened, direct_url, connection.PATIENCE_S):
+            return [Finding("fail", "Postgres", problem)]
+    return [Finding("ok", "Postgres", f"{number} at {shown(url)}{pooled}")]
 
 
 def _disk(settings: Settings) -> list[Finding]:
@@ -204,21 +199,17 @@ def _space(size: int, free: int | None) -> Finding:
     return Finding("ok", "Postgres", text)
 
 
-def _tables(settings: Settings) -> list[Finding]:
-    """Return nothing if our tables exist. Raises SettingsError."""
-    connection.database_url(settings, migrated=True)
-    return []
-
-
 def _schema(settings: Settings) -> list[Finding]:
     url = connection.database_url(settings)
-    current, problems = functions.state(url, connection.PATIENCE_S).revision, database_problems(url)
-    if not problems:
-        return [Finding("ok", "schema", f"at {current}, the newest")]
-    if current != NEWEST:
-        text = f"at {current}, but this code needs {NEWEST}: run `agno-workers db upgrade`."
-        return [Finding("fail", "schema", text)]
-    return [Finding("fail", "schema", text) for text in problems]
+    with connect(url, timeout_s=connection.PATIENCE_S, autocommit=True) as opened:
+        found = [problem for problem in problems(opened) if problem.about != "pgvector"]
+        if found:
+            return [Finding("fail", problem.about, problem.sentence) for problem in found]
+        revision = functions.read(opened).revision
+    if revision != NEWEST:
+        text = f"at {revision}, which is newer than this code ({NEWEST}) and serves it: update the package agno-workers here."
+        return [Finding("warn", "schema", text)]
+    return [Finding("ok", "schema", f"at {revision}, the newest")]
 
 
 def _pgvector(settings: Settings) -> list[Finding]:
@@ -229,26 +220,25 @@ def _pgvector(settings: Settings) -> list[Finding]:
     if row is None:
         return [
             Finding(
-                "warn",
+                "fail",
                 "pgvector",
-                "not available, and knowledge needs it: install the extension on the server.",
+                "not available, and `db upgrade` needs it: install the package of pgvector on the server.",
             )
         ]
     available, installed = row
-    if _is_older(installed or available, _PGVECTOR_NEEDED):
+    if is_older(installed or available, PGVECTOR):
         move = "update the server's pgvector, then `ALTER EXTENSION vector UPDATE`"
-        text = f"{installed or available} is too old: knowledge needs {_PGVECTOR_NEEDED} or newer; {move}."
-        return [Finding("fail" if installed else "warn", "pgvector", text)]
-    if installed and _is_older(installed, _PGVECTOR_WANTED):
+        return [
+            Finding(
+                "fail",
+                "pgvector",
+                f"{installed or available} is too old: {PGVECTOR} or newer is needed; {move}.",
+            )
+        ]
+    if installed and is_older(installed, _PGVECTOR_WANTED):
         text = f"{installed} installed; {_PGVECTOR_WANTED} fixes bugs of its index: update it, then `ALTER EXTENSION vector UPDATE`."
         return [Finding("warn", "pgvector", text)]
     return [Finding("ok", "pgvector", f"{installed} installed" if installed else f"{available} available")]
-
-
-def _is_older(version: str, than: str) -> bool:
-    """Compare versions such as 0.8.4 as numbers."""
-    numbers = [[int(part) for part in text.split(".") if part.isdigit()] for text in (version, than)]
-    return numbers[0] < numbers[1]
 
 
 def _messages(settings: Settings) -> list[Finding]:

@@ -27,7 +27,7 @@ COMMANDS = {
     "workers": "List workers and their queues.",
     "agents": "List agents.",
     "metrics": "Serve metrics for Prometheus, or print them once.",
-    "db": "Upgrade the database schema.",
+    "db": "Upgrade the database schema, print grants, adopt a copy.",
     "doctor": "Check versions, Postgres, Redis, queues, workers and clocks.",
 }
 

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import redis
-import sqlalchemy
 
 from agno_workers import local
 from agno_workers import settings as settings_module
@@ -18,7 +16,7 @@ from agno_workers.broker.checks import redis_problems
 from agno_workers.cli import connection
 from agno_workers.database import migrate
 from agno_workers.database.connect import shown
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import SettingsError
 from agno_workers.settings import Settings
 
 
@@ -98,8 +96,4 @@ def _everything() -> dict[str, str]:
 
 def upgrade(url: str) -> tuple[str | None, str]:
     """Return the revisions before and after. Raises Unavailable, also when Postgres refuses a change."""
-    try:
-        return migrate.upgrade(url, timeout_s=connection.PATIENCE_S)
-    except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
-        words = str(getattr(error, "orig", error))
-        raise Unavailable(f"Postgres refused to change the schema: {' '.join(words.split())}.") from error
+    return migrate.upgrade(url, timeout_s=connection.PATIENCE_S)

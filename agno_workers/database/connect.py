@@ -23,7 +23,7 @@ from psycopg.rows import Row, tuple_row
 from psycopg.types.json import Jsonb
 
 from agno_workers.addresses import check_postgres
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import SettingsError, Unavailable, UnusableDatabase
 
 _PINNED = {
     "DateStyle": "ISO, MDY",
@@ -59,7 +59,27 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+OLDEST_SERVER = 14
+"""The oldest major version of Postgres that is supported."""
+_FAULTS = (
+    (r'no such database: (\S+)|database "(.+?)" does not exist', "the database {0!r} does not exist: create it (`CREATE DATABASE` with ENCODING 'UTF8'), or correct {setting}"),
+    (r'role "(.+?)" does not exist|no such user: (\S+)', "the role {0!r} does not exist: create it, or correct {setting}"),
+    (r'role "(.+?)" is not permitted to log in', "the role {0!r} may not log in: run `ALTER ROLE ... LOGIN`, or correct {setting}"),
+    (r"no password supplied|password authentication failed|authentication failed|SASL auth", "Postgres refuses the user or the password ({reason}): correct {setting}"),
+    (r"pg_hba\.conf", "Postgres refuses this machine ({reason}): add it to pg_hba.conf, or correct {setting}"),
+    (r"permission denied for database", "{reason}: run `GRANT CONNECT, TEMPORARY ON DATABASE ... TO ...` as its owner, or correct {setting}"),
+    (r"too many (?:clients|connections)|remaining connection slots|no more connections|query_wait_timeout", "Postgres has no connection left ({reason}): raise max_connections, or the limit of the role or the pooler, or lower AGNO_DATABASE__POOL_SIZE"),
+    (r"starting up|shutting down|in recovery mode|not yet accepting connections", "Postgres is not ready ({reason}): try again in a moment"),
+    (r"session is (?:read-only|not read-only)|is not in hot standby|server is in hot standby", "no server of the address is the wanted one ({reason}): correct its hosts, or target_session_attrs"),
+    (r"SSL|certificate", "Postgres can't be reached safely ({reason}): correct sslmode and the certificates of {setting}"),
+)  # fmt: skip
+"""Sentences for a refused connection, by the words of Postgres and PgBouncer; libpq gives no code for it."""
 _SECRETS = ("password", "sslpassword", "oauth_client_secret")
+DIRECT_URL = "AGNO_DATABASE__DIRECT_URL"
+READ_ONLY_MOVE = (
+    "set AGNO_DATABASE_URL to the primary (with several hosts: target_session_attrs=read-write), or unset "
+    "default_transaction_read_only of the server, the database or the role."
+)
 POOLED = (
     "AGNO_DATABASE_URL leads to a pooler such as PgBouncer, and notifications and locks need a session of their own: set "
     "AGNO_DATABASE__DIRECT_URL to an address of the same database without the pooler, or to the same address if that pooler keeps "
@@ -67,8 +87,8 @@ POOLED = (
 )
 
 
-def parse(address: str) -> dict[str, Any]:
-    """Return the parts of an address: a URL, also with SQLAlchemy's `postgresql+psycopg:`, or `key=value`.
+def parse(address: str, setting: str = "AGNO_DATABASE_URL") -> dict[str, Any]:
+    """Return the parts of an address: a URL, also with SQLAlchemy's `postgresql+psycopg:`, or `key=value`. `setting`: its variable.
 
     Raises SettingsError, whose text holds no piece of the address.
     """
@@ -79,14 +99,14 @@ def parse(address: str) -> dict[str, Any]:
             raise ValueError("it is empty: write postgresql://USER:PASSWORD@HOST:5432/DATABASE")
         return conninfo_to_dict(plain)
     except ValueError as error:
-        raise SettingsError(f"the address of the database can't be used: {error}.") from None
+        raise SettingsError(f"the address of the database ({setting}) can't be used: {error}.") from None
     except psycopg.ProgrammingError as error:  # its text may repeat a password
         unknown = re.search(r'invalid (?:URI query parameter|connection option).*"(\w+)"', str(error))
         raise SettingsError(
-            f"the address of the database has the unknown option {unknown[1]!r}: correct it."
+            f"the address of the database has the unknown option {unknown[1]!r}: correct {setting}."
             if unknown
-            else "the address of the database is not one of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE, or key=value "
-            "pairs with blanks in single quotes."
+            else f"the address of the database ({setting}) is not one of Postgres: write postgresql://USER:PASSWORD@HOST:5432/DATABASE, or "
+            "key=value pairs with blanks in single quotes."
         ) from None
 
 
@@ -95,9 +115,9 @@ def shown(address: str) -> str:
     return make_conninfo(**{key: value for key, value in parse(address).items() if key not in _SECRETS})
 
 
-def conninfo(address: str, **defaults: Any) -> str:
+def conninfo(address: str, setting: str = "AGNO_DATABASE_URL", **defaults: Any) -> str:
     """Return the address for libpq, with defaults for what it leaves open. Raises SettingsError."""
-    return make_conninfo(**_DEFAULTS | defaults | parse(address) | {"client_encoding": "utf8"})
+    return make_conninfo(**_DEFAULTS | defaults | parse(address, setting) | {"client_encoding": "utf8"})
 
 
 def pinned(*, statement_timeout_s: float, **more: str) -> dict[str, str]:
@@ -210,7 +230,7 @@ def connect(
     Raises SettingsError if the address or the database can't be used, and Unavailable, with the reason, if Postgres can't be reached.
     """
     limit_s = timeout_s if statement_timeout_s is None else statement_timeout_s
-    given = conninfo(address, application_name=name, connect_timeout=max(2, round(timeout_s)))
+    given = conninfo(address, setting, application_name=name, connect_timeout=max(2, round(timeout_s)))
     try:
         connection = PinnedConnection[Any].connect(
             given, pinned=pinned(statement_timeout_s=limit_s), is_direct=is_direct, **kwargs
@@ -218,26 +238,35 @@ def connect(
     except psycopg.Error as error:
         raise unreachable(error, address, setting) from None  # it may repeat what the address says
     try:
-        check_encoding(connection)
+        check_server(connection)
     except SettingsError:
         connection.close()
         raise
     return connection
 
 
-def check_encoding(connection: PinnedConnection[Any]) -> None:
-    """Raises SettingsError for a database that can't store every text."""
+def check_server(connection: PinnedConnection[Any]) -> None:
+    """Raises UnusableDatabase for a server that is too old, and a database that can't store every text."""
+    if (major := connection.info.server_version // 10_000) < OLDEST_SERVER:
+        raise UnusableDatabase(
+            f"Postgres {major} is too old: use {OLDEST_SERVER} or newer, or correct AGNO_DATABASE_URL."
+        )
     if connection.encoding != "UTF8":
-        raise SettingsError(
+        raise UnusableDatabase(
             f"the encoding of database {connection.info.dbname!r} is {connection.encoding}, and text needs UTF8: make another one with "
             "`CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`."
         )
 
 
 def unreachable(error: psycopg.Error, address: str, setting: str = "AGNO_DATABASE_URL") -> Unavailable:
-    return Unavailable(
-        f"Postgres can't be reached: {reason(error, address)}. Start it, or correct {setting}."
-    )
+    """Return the error for a connection that was not made."""
+    said = reason(error, address)
+    refusal = said.rpartition("FATAL:")[2].strip()
+    for words, sentence in _FAULTS:
+        if found := re.search(words, str(error)):
+            names = [name for name in found.groups() if name]
+            return Unavailable(sentence.format(*names, reason=refusal, setting=setting) + ".")
+    return Unavailable(f"Postgres can't be reached: {said}. Start it, or correct {setting}.")
 
 
 def reason(error: psycopg.Error, address: str) -> str:

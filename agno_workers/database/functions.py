@@ -11,19 +11,16 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
-from agno_workers.database.connect import POOLED, connect
-from agno_workers.database.migrations import NEWEST
-
-NO_TABLES = "this database lacks our tables: run `agno-workers db upgrade`."
+from agno_workers.database.connect import connect
+from agno_workers.database.migrations import OLDEST
+from agno_workers.database.pool import UNUSABLE, unusable
 
 _KEY = "functions"
-_NOTIFIED_WITHIN_S = 2.0
 
 
 class State(msgspec.Struct, frozen=True):
@@ -56,38 +53,10 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
     address or encoding.
     """
     with connect(database_url, timeout_s=timeout_s, autocommit=True, row_factory=tuple_row) as connection:
-        return read(connection)
-
-
-def database_problems(database_url: str) -> list[str]:
-    """Return the reasons, a sentence each, why this code must not use a database. Raises as `state` does."""
-    found, wanted = state(database_url), current()
-    if found.revision is None:
-        return [NO_TABLES]
-    if found.revision < NEWEST:
-        return [
-            f"the database is at revision {found.revision}, this code needs {NEWEST}: run `agno-workers db upgrade`."
-        ]
-    if found.functions != wanted.functions and found.release <= wanted.release:
-        return ["the functions in the database are older than this code: run `agno-workers db upgrade`."]
-    return []
-
-
-def session_problem(database_url: str, direct_url: str, timeout_s: float = 10.0) -> str | None:
-    """Return why a worker would have no session of its own, for LISTEN and for locks. Raises as `state` does."""
-    options: dict[str, Any] = {"timeout_s": timeout_s, "autocommit": True}
-    with connect(database_url, **options) as connection:
-        if not direct_url:
-            return POOLED if connection.is_pooled else None
-        with connect(direct_url, is_direct=True, setting="AGNO_DATABASE__DIRECT_URL", **options) as listener:
-            listener.execute("LISTEN agno_direct")
-            connection.execute("SELECT pg_notify('agno_direct', '')")
-            for _ in listener.notifies(timeout=_NOTIFIED_WITHIN_S, stop_after=1):
-                return None
-    return (
-        "a notification through AGNO_DATABASE_URL does not arrive at AGNO_DATABASE__DIRECT_URL: set it to an address of the same "
-        "database without a pooler in transaction mode."
-    )
+        try:
+            return read(connection)
+        except UNUSABLE as error:
+            raise unusable(error) from error
 
 
 def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:
@@ -96,9 +65,14 @@ def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:
     revision = connection.execute("SELECT version_num FROM agno.alembic_version").fetchone()
     if revision is None:
         return State()
-    stored = connection.execute("SELECT value FROM agno.meta WHERE key = %s", (_KEY,)).fetchone()
-    release, _, digest = str(stored[0] if stored else "").partition(" ")
-    return State(str(revision[0]), digest, tuple(int(part) for part in release.split(".") if part))
+    row = connection.execute("SELECT value FROM agno.meta WHERE key = %s", (_KEY,)).fetchone()
+    return msgspec.structs.replace(stored(str(row[0]) if row else None), revision=str(revision[0]))
+
+
+def stored(value: str | None) -> State:
+    """Return what the row of agno.meta says of the functions."""
+    release, _, digest = (value or "").partition(" ")
+    return State(None, digest, tuple(int(part) for part in release.split(".") if part))
 
 
 def apply(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
@@ -106,10 +80,16 @@ def apply(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     found, wanted = read(connection), current()
     if found.functions == wanted.functions or found.release > wanted.release:
         return False
-    connection.execute("SET LOCAL check_function_bodies = off")  # they call each other
-    connection.execute(sql().encode())
-    connection.execute(
-        "INSERT INTO agno.meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (_KEY, f"{'.'.join(map(str, wanted.release))} {wanted.functions}"),
-    )
+    connection.execute(script().encode())
     return True
+
+
+def script() -> str:
+    """Return the statements that write the functions of this code, within a transaction."""
+    wanted = current()
+    written = f"{'.'.join(map(str, wanted.release))} {wanted.functions}"
+    return f"""SET LOCAL check_function_bodies = off; -- they call each other
+{sql()}
+INSERT INTO agno.meta (key, value) VALUES ('{_KEY}', '{written}'), ('oldest', '{OLDEST}')
+ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+"""  # noqa: S608 - our own texts

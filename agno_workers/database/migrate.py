@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
 from agno_workers.database import functions
-from agno_workers.database.connect import connect
-from agno_workers.database.migrations import NEWEST
+from agno_workers.database.checks import PGVECTOR
+from agno_workers.database.connect import READ_ONLY_MOVE, connect
+from agno_workers.database.migrations import NEWEST, REVISIONS, statements_of
 from agno_workers.database.tables import SCHEMA
-from agno_workers.errors import SettingsError
+from agno_workers.errors import AgnoError, Unavailable, UnusableDatabase
 
+_HAS_SCHEMA = sa.text(f"SELECT to_regnamespace('{SCHEMA}')")
+_VERSION_TABLE = (
+    f"CREATE TABLE IF NOT EXISTS {SCHEMA}.alembic_version (version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY "
+    "(version_num));"
+)
 _LOCK = 0x61676E6F  # "agno": one upgrade at a time, from any machine
 
 
@@ -30,13 +38,20 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
         assert raw is not None
         connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         try:
-            connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            if (
+                connection.execute(_HAS_SCHEMA).scalar() is None
+            ):  # IF NOT EXISTS would need the right to create it
+                connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             connection.commit()
             before = functions.read(raw).revision
             if before is not None and before > NEWEST:
-                raise SettingsError(
+                raise UnusableDatabase(
                     f"the database is at revision {before}, which is newer than this code ({NEWEST}): use newer code, or a new "
                     "database if an unreleased version made this one."
+                )
+            if before is not None and before not in REVISIONS:
+                raise UnusableDatabase(
+                    f"the database is at revision {before}, which an unreleased version made: use a new database."
                 )
             config = _config()
             config.attributes["connection"] = connection
@@ -44,10 +59,47 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             functions.apply(raw)
             raw.commit()
             return before, NEWEST
+        except (sa.exc.DBAPIError, psycopg.Error) as error:
+            raise _refused(getattr(error, "orig", error), raw.info.user, raw.info.dbname) from error
         finally:
             raw.rollback()
             connection.rollback()
             connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+
+
+def script(before: str | None) -> str:
+    """Return what `upgrade` would execute on a database of this revision, as one transaction for psql."""
+    parts = ["BEGIN;"]
+    if before is None:
+        parts += [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};", _VERSION_TABLE]
+    missing = [revision for revision in REVISIONS if before is None or revision > before]
+    for revision in missing:
+        parts += [f"-- {revision}", statements_of(f"{revision}_tables.sql")]
+    if missing:
+        parts += [
+            f"DELETE FROM {SCHEMA}.alembic_version;",  # noqa: S608 - our own text
+            f"INSERT INTO {SCHEMA}.alembic_version VALUES ('{NEWEST}');",  # noqa: S608 - our own text
+        ]
+    return "\n\n".join([*parts, functions.script(), "COMMIT;\n"])
+
+
+def _refused(error: Any, role: str, database: str) -> AgnoError:
+    """Return the error for a change that Postgres refused."""
+    said = " ".join(str(error).split()).rstrip(".")
+    match error:
+        case psycopg.errors.InsufficientPrivilege() if "extension" in said:
+            move = f"run `CREATE EXTENSION vector` in the database {database!r} as an administrator, and upgrade again"
+        case psycopg.errors.InsufficientPrivilege() if "for database" in said:
+            move = f"run `GRANT CREATE ON DATABASE {database} TO {role}` as an administrator, or upgrade as the owner of the database"
+        case psycopg.errors.InsufficientPrivilege():
+            move = f"upgrade as the owner of the schema {SCHEMA}, not as {role!r}, or give what `agno-workers db upgrade --sql` prints to its owner"
+        case psycopg.errors.ReadOnlySqlTransaction():
+            move = READ_ONLY_MOVE.rstrip(".")
+        case psycopg.errors.FeatureNotSupported() | psycopg.errors.UndefinedFile() if "vector" in said:
+            move = f"install the package of pgvector {PGVECTOR} or newer on the server"
+        case _:
+            return Unavailable(f"Postgres refused to change the schema: {said}.")
+    return UnusableDatabase(f"Postgres refused to change the schema ({said}): {move}.")
 
 
 def _config() -> Config:

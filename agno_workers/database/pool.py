@@ -26,23 +26,27 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from agno_workers.core.words import safe_text
 from agno_workers.database.connect import (
+    DIRECT_URL,
     POOLED,
+    READ_ONLY_MOVE,
     PinnedConnection,
-    check_encoding,
+    check_server,
     conninfo,
     pinned,
-    reason,
     unreachable,
 )
-from agno_workers.errors import InvalidInput, SettingsError, Unavailable
+from agno_workers.errors import InvalidInput, SettingsError, Unavailable, UnusableDatabase
 from agno_workers.forks import after_fork
 
-NOT_MIGRATED = (
+UNUSABLE = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
     errors.UndefinedFunction,
     errors.InvalidSchemaName,
+    errors.InsufficientPrivilege,
+    errors.ReadOnlySqlTransaction,
 )
+"""Postgres answers, and the database is not as this code needs it."""
 
 Connection = psycopg.Connection[DictRow]
 Row = dict[str, Any]
@@ -55,13 +59,16 @@ class Pool:
 
     def __init__(
         self, url: str, *, size: int, timeout_s: float, statement_timeout_s: float, name: str = "agno-workers",
-        direct_url: str | None = None,
+        direct_url: str | None = None, check: Callable[[psycopg.Connection[Any]], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """`direct_url` leads to the same database without a pooler. Raises SettingsError for an unusable address."""
+        """`direct_url` leads to the same database without a pooler. `check` raises UnusableDatabase for a new connection that must not
+        be used. Raises SettingsError for an unusable address.
+        """
+        self._check = check
         self.url = url
-        defaults = {"application_name": name, "connect_timeout": max(2, round(timeout_s))}
+        defaults: dict[str, Any] = {"application_name": name, "connect_timeout": max(2, round(timeout_s))}
         self._address = conninfo(url, **defaults)
-        self._direct = conninfo(direct_url, **defaults) if direct_url else None
+        self._direct = conninfo(direct_url, DIRECT_URL, **defaults) if direct_url else None
         self._timeout_s = timeout_s
         self._size = size
         self._name = name
@@ -100,8 +107,16 @@ class Pool:
 
     def _configure(self, connection: PinnedConnection[DictRow]) -> None:
         try:
-            check_encoding(connection)
+            check_server(connection)
         except SettingsError as error:
+            self._refused = error
+            raise
+        try:
+            self._check(connection)
+        except UNUSABLE as error:
+            self._refused = unusable(error)
+            raise self._refused from None
+        except UnusableDatabase as error:
             self._refused = error
             raise
         self._refused = None
@@ -128,19 +143,17 @@ class Pool:
                 except errors.ReadOnlySqlTransaction:
                     connection.close()  # a standby: the next connection may lead to the primary
                     raise
-        except PoolTimeout as error:
-            raise Unavailable(
-                f"no Postgres connection within {self._timeout_s} s: {self._reason()}. Is it up, and is its address right?"
-            ) from error
+        except PoolTimeout:
+            raise self._no_connection() from None
         except errors.ProgramLimitExceeded as error:
             # This OperationalError is not an outage: the same value would always fail.
             raise InvalidInput(
                 f"a value is too large for Postgres: {error.diag.message_primary}. Shorten it."
             ) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as error:
+        except UNUSABLE as error:
+            raise unusable(error) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
-        except NOT_MIGRATED as error:
-            raise not_migrated(error) from error
 
     def _connection(self, stack: ExitStack) -> Connection:
         """Ask the pool again each second, so that it notices soon when the server is back."""
@@ -161,13 +174,16 @@ class Pool:
             connection.close()
             stack.close()
 
-    def _reason(self) -> str:
+    def _no_connection(self) -> Unavailable:
         """Return why no connection was made; the pool keeps it in its log."""
         try:
             PinnedConnection.connect(self._address, connect_timeout=2).close()
         except psycopg.Error as error:
-            return reason(error, self._address)
-        return "all connections are in use"
+            return unreachable(error, self.url)
+        return Unavailable(
+            f"no Postgres connection within {self._timeout_s} s: all {self._size} of this process are in use. Raise database.pool_size "
+            "(AGNO_DATABASE__POOL_SIZE), or use fewer threads."
+        )
 
     def dedicated(self) -> Connection:
         """Open a connection outside the pool, for what belongs to a session; the caller closes it.
@@ -184,8 +200,18 @@ class Pool:
             connection.close()
             self._is_pooled = True
             raise SettingsError(POOLED)
+        try:
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
         _adapt(connection)
         return connection
+
+    def check(self) -> None:
+        """Check the database again: behind a pooler, our connections outlive a change of it. Raises as `run` does."""
+        with self.connection() as connection:
+            self._check(connection)
 
     def listen(self, channel: str) -> Connection | None:
         """Open a connection that hears a channel; the caller closes it. None where only a pooler's address is known: poll.
@@ -222,11 +248,21 @@ def _is_lost(connection: Connection) -> bool:
     return False
 
 
-def not_migrated(error: psycopg.Error) -> SettingsError:
-    return SettingsError(
-        f"this database does not have the tables that this code needs ({error.diag.message_primary}): "
-        "run `agno-workers db upgrade`."
-    )
+def unusable(error: psycopg.Error) -> UnusableDatabase:
+    """Return the error for one of UNUSABLE."""
+    said = error.diag.message_primary
+    match error:
+        case errors.ReadOnlySqlTransaction():
+            return UnusableDatabase(f"this database is read-only now ({said}): {READ_ONLY_MOVE}")
+        case errors.InsufficientPrivilege():
+            return UnusableDatabase(
+                f"the role of this process lacks rights in the database ({said}): run what `agno-workers db grants ROLE` prints, as the "
+                "owner of the schema agno."
+            )
+        case _:
+            return UnusableDatabase(
+                f"this database does not have the tables that this code needs ({said}): run `agno-workers db upgrade`."
+            )
 
 
 def retry_while_unavailable(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

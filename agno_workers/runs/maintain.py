@@ -93,6 +93,14 @@ class Maintenance(Repository):
         row = self._pool.run(_SQL["deployment"], {"fresh": str(uuid7())})[0]
         return Deployment(row["value"], row["database"])
 
+    def check_database(self) -> None:
+        """Raises UnusableDatabase when the database behind our address is another one now."""
+        self._pool.check()
+
+    def has_epoch(self) -> bool:
+        """Return False until the first keeper of this database has asked for the epoch."""
+        return bool(self._pool.run(_SQL["has_epoch"]))
+
     def epoch(self) -> str:
         """Return the value that Redis stores; without it, Redis has lost data."""
         return str(self._pool.run(_SQL["epoch"], {"fresh": str(uuid7())})[0]["value"])

@@ -137,6 +137,9 @@ RETURNING value, current_database() AS database;
 -- name: new_epoch
 UPDATE agno.meta SET value = %(fresh)s WHERE key = 'epoch' RETURNING value;
 
+-- name: has_epoch
+SELECT FROM agno.meta WHERE key = 'epoch';
+
 -- name: epoch
 -- The value that Redis stores; it is made once.
 INSERT INTO agno.meta AS m (key, value) VALUES ('epoch', %(fresh)s) ON CONFLICT (key) DO UPDATE SET value = m.value RETURNING value;

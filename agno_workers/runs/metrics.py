@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from agno_workers.database.connect import connect, reason
-from agno_workers.database.pool import NOT_MIGRATED, Connection, execute, not_migrated, statements
+from agno_workers.database.pool import UNUSABLE, Connection, execute, statements, unusable
 from agno_workers.errors import Unavailable
 from agno_workers.runs.workers import Worker
 
@@ -57,8 +57,8 @@ def counted(url: str, *, timeout_s: float, recent_s: float) -> Counted:
         ):
             rows = execute(connection, _SQL["counts"], {"recent_s": recent_s})
             workers = execute(connection, _SQL["workers"])
-    except NOT_MIGRATED as error:
-        raise not_migrated(error) from error
+    except UNUSABLE as error:
+        raise unusable(error) from error
     except psycopg.Error as error:
         raise Unavailable(f"Postgres did not answer: {reason(error, url)}") from error
     return msgspec.convert({"counts": rows, "workers": workers}, Counted)

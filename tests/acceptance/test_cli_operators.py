@@ -18,6 +18,7 @@ import pytest
 
 from agno_workers import Client
 from agno_workers.core.run import RunStatus
+from agno_workers.streams import Streamed
 from tests import invariants
 from tests.acceptance.terminal import Type
 from tests.conftest import StartWorker, Worker
@@ -361,6 +362,18 @@ def test_ids_may_be_shortened_to_their_end_or_their_beginning(
     )
 
 
+def test_live_text_of_a_turn_follows_its_start(worker: Worker, client: Client) -> None:
+    run = client.runs.submit("clerk", "hello")
+    seen: list[str] = []
+    for each in run.events(timeout=30):
+        if isinstance(each, Streamed):
+            assert each.attempt == 1
+            assert f"ModelCallStarted {each.step_id}" in seen
+            assert f"ModelCallCompleted {each.step_id}" not in seen
+        seen.append(type(each).__name__ if isinstance(each, Streamed) else f"{each.event} {each.subject}")
+    assert "Streamed" in seen
+
+
 def test_events_of_a_run_are_numbered(type_: Type, worker: Worker) -> None:
     run_id = type_("run", "clerk", 'add {"a": 1, "b": 2}', "--json").json["run_id"]
     events = type_("runs", "events", run_id, "--json").json
@@ -530,10 +543,10 @@ def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -
 
 def test_doctor_finds_a_postgres_that_can_not_write(type_: Type, database_url: str) -> None:
     assert "ok   Postgres  the database takes " in type_("doctor").out
-    read_only = f"{database_url}&options=-c%20default_transaction_read_only%3Don"
-    found = type_("doctor", AGNO_DATABASE_URL=read_only)
+    full = f"{database_url}&options=-c%20default_table_access_method%3Dof_a_full_disk"  # stands for one
+    found = type_("doctor", AGNO_DATABASE_URL=full)
     assert found.status == 1
-    assert "fail Postgres  it can't write: cannot execute CREATE TABLE AS" in found.out
+    assert "fail Postgres  it can't write: access method" in found.out
 
 
 def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -> None:

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import redis
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
@@ -23,6 +24,8 @@ from agno_workers.broker.queues import EPOCH_KEY
 from agno_workers.core.request import run_request
 from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import Submitted
+from agno_workers.database import identity
+from agno_workers.database.connect import connect
 from agno_workers.errors import RunNotFound, Unavailable
 from agno_workers.sdk.agent import RunResult
 from agno_workers.wiring import Services
@@ -372,6 +375,8 @@ def test_c22_a_restored_backup_goes_on_from_where_it_was(
     unknown = echo.delay("unknown")
     dropped = unknown.handle.steps[0].id
     database.restore()
+    with connect(database_url, timeout_s=10, autocommit=True, row_factory=dict_row) as connection:
+        identity.adopt(connection, "", cancel_open=False)
     third = start_worker(AGNO_KEEPER__RESEND_AFTER_S=NEVER)
     assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
     assert any("Postgres is older than Redis" in line for line in third.lines)

@@ -50,6 +50,17 @@ def test_after_a_wipe_a_long_backlog_is_sent_once(
     assert _remembered(redis_client) == services.database.maintenance.epoch()
 
 
+def test_keeper_reports_lost_data_except_on_a_new_database(
+    rounds: Keeper, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit(1)
+    assert rounds.round()
+    assert caplog.text == ""
+    redis_client.flushdb()
+    assert rounds.round()
+    assert "Redis lost data: sending every ready step again" in caplog.text
+
+
 def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_then_after_two(
     services: Services, rounds: Keeper, redis_client: redis.Redis
 ) -> None:

@@ -17,6 +17,9 @@ SELECT set_config('lock_timeout', '2s', true);
 -- name: set_build_resources
 SELECT set_config('maintenance_work_mem', %(memory)s, false), set_config('max_parallel_maintenance_workers', %(workers)s, false);
 
+-- name: owns_vectors
+SELECT pg_has_role(relowner, 'USAGE') AS owns FROM pg_class WHERE oid = 'agno.chunk_embedding'::regclass;
+
 -- name: pgvector
 SELECT extversion AS version FROM pg_extension WHERE extname = 'vector';
 

@@ -18,7 +18,7 @@ import msgspec
 from psycopg import errors
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from agno_workers.database.pool import Connection, Pool, Row, execute, statements
+from agno_workers.database.pool import UNUSABLE, Connection, Pool, Row, execute, statements, unusable
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.knowledge.quality import weights
 from agno_workers.knowledge.words import VERSION, words
@@ -75,8 +75,10 @@ class SearchIndex:
             if execute(connection, _SQL["words_are_stale"], {"knowledge_id": knowledge_id}):
                 execute(connection, _SQL["count_words"], {"knowledge_id": knowledge_id})
                 done.append("words")
-            for space in _spaces(connection, knowledge_id):
-                done += self._refresh(connection, space)
+            spaces = _spaces(connection, knowledge_id)
+            if self._may_index(connection, spaces):
+                for space in spaces:
+                    done += self._refresh(connection, space)
         return done
 
     def expect(self, knowledge_id: int, chunks: int) -> bool:
@@ -88,6 +90,8 @@ class SearchIndex:
             return False
         try:
             with self._alone(knowledge_id, wait_s=0.0) as connection:
+                if not execute(connection, _SQL["owns_vectors"])[0]["owns"]:
+                    return False
                 bare = [space for space in _spaces(connection, knowledge_id) if not space["has_partition"]]
                 for space in bare:
                     _own_partition(connection, space["id"])
@@ -120,6 +124,8 @@ class SearchIndex:
             raise Unavailable(
                 f"the index of knowledge base {knowledge_id} could not be updated: {error.diag.message_primary}. It is retried later."
             ) from error
+        except UNUSABLE as error:
+            raise unusable(error) from error
         except errors.OperationalError as error:
             raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
         finally:
@@ -135,6 +141,17 @@ class SearchIndex:
                     f"another process has been updating the index of knowledge base {knowledge_id} for {wait_s:g} s: try again."
                 )
             sleep(random.uniform(0.05, 0.5))
+
+    def _may_index(self, connection: Connection, spaces: list[Row]) -> bool:
+        """Return False, with a line in the log if it matters, for a role that does not own the tables: it searches without an index."""
+        if execute(connection, _SQL["owns_vectors"])[0]["owns"]:
+            return True
+        if any(space["vectors"] >= self._own_partition for space in spaces):
+            log.warning(
+                "the role of this worker does not own agno.chunk_embedding, so it can't build an index, and searches compare all vectors: "
+                "let the workers of knowledge use the role that owns the schema agno"
+            )
+        return False
 
     def _refresh(self, connection: Connection, space: Row) -> list[str]:
         done = []

@@ -48,7 +48,7 @@ def test_error_names_the_reason_why_there_is_no_connection(servers: LocalServers
     url = servers.database_url.replace("agno@", "bob@")
     with (
         Database(url, timeout_s=1) as database,
-        pytest.raises(Unavailable, match='role "bob" does not exist'),
+        pytest.raises(Unavailable, match="the role 'bob' does not exist"),
     ):
         database.pool.run("SELECT 1")
 

@@ -18,7 +18,7 @@ import pytest
 from agno_workers import Client, wiring
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.cli import connection as cli
-from agno_workers.database import functions
+from agno_workers.database.checks import database_problems
 from agno_workers.database.connect import POOLED, parse
 from agno_workers.database.pool import Pool
 from agno_workers.errors import SettingsError, Unavailable, WaitTimeout
@@ -141,10 +141,10 @@ def test_pooler_without_a_direct_address_is_refused_where_a_session_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pooled = pooler(database_url)
-    assert functions.session_problem(pooled, database_url) is None
-    assert "does not arrive" in (functions.session_problem(pooled, pooled) or "")
+    assert database_problems(pooled, database_url) == []
+    assert "does not arrive" in database_problems(pooled, pooled)[0]
     with pytest.raises(Unavailable, match=r"Connection refused.*correct AGNO_DATABASE__DIRECT_URL"):
-        functions.session_problem(pooled, "postgresql://agno@127.0.0.1:1/agno")
+        database_problems(pooled, "postgresql://agno@127.0.0.1:1/agno")
     monkeypatch.setenv("AGNO_DATABASE_URL", pooled)
     wiring.forget()
     assert POOLED in wiring.problems()
@@ -157,8 +157,8 @@ def test_pooler_without_a_direct_address_is_refused_where_a_session_is_needed(
 def test_pooler_that_keeps_sessions_is_a_direct_address(servers: Servers, database_url: str) -> None:
     with running(servers, "options", "session") as through:
         url = through(database_url)
-        assert functions.session_problem(url, "") == POOLED
-        assert functions.session_problem(url, url) is None
+        assert database_problems(url, "") == [POOLED]
+        assert database_problems(url, url) == []
         with closing(Pool(url, size=1, timeout_s=10, statement_timeout_s=30, direct_url=url)) as pool:
             assert pool.run("SHOW statement_timeout") == [{"statement_timeout": "30s"}]
             with closing(pool.dedicated()) as connection:

@@ -23,6 +23,7 @@ from psycopg import sql
 from agno_workers.core.run import RunStatus, StepKind, StepStatus, WaitsFor
 from agno_workers.core.step import StepMessage
 from agno_workers.database import functions, migrate
+from agno_workers.database.checks import database_problems
 from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Pool, statements
 from agno_workers.database.tables import SCHEMA, metadata
@@ -36,11 +37,13 @@ from tests.database import FEW, SQL_FILES, RunDatabase, said
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = ROOT / "agno_workers/database/migrations/versions"
+TEMPORARY = {"runs/batch": "stage", "runs/prune": "open"}
+"""Files whose statements work on a temporary table, and the statement that makes it."""
 STATEMENTS = [
     (file, name)
     for file in SQL_FILES
     for name, text in statements(file).items()
-    if (file, name) != ("runs/batch", "stage") and not text.lstrip("- \n").startswith("COPY")
+    if TEMPORARY.get(file) != name and not re.search(r"^(?:COPY|CREATE|ANALYZE)", text, re.MULTILINE)
     # PREPARE takes no DDL and no COPY; test_bulk.py and test_ingest.py run them
 ]
 NewDatabase = Callable[[], str]
@@ -189,14 +192,14 @@ def test_functions_are_written_again_when_they_change(new_database: NewDatabase)
         connection.execute(
             "DROP FUNCTION agno.arrive; UPDATE agno.meta SET value = '0.0.1 x' WHERE key = 'functions'"
         )
-        assert functions.database_problems(url) == [
+        assert database_problems(url) == [
             "the functions in the database are older than this code: run `agno-workers db upgrade`."
         ]
         migrate.upgrade(url)
         connection.execute("SELECT agno.submit('echo', 'hi', allow_unknown => true)")
         connection.execute("UPDATE agno.meta SET value = '99.0.0 x' WHERE key = 'functions'")
         assert not functions.apply(connection)  # those of a newer release, which serves old workers as well
-    assert functions.database_problems(url) == []
+    assert database_problems(url) == []
 
 
 def make_first_schema(connection: psycopg.Connection) -> None:
@@ -292,10 +295,8 @@ def test_postgres_understands_every_statement(db: RunDatabase, file: str, name: 
     places: dict[str, str] = {}
     text = re.sub(r"%\((\w+)\)s", lambda found: places.setdefault(found[1], f"${len(places) + 1}"), statements(file)[name])  # fmt: skip
     with db.pool.connection() as connection, connection.transaction(force_rollback=True):
-        if file == "runs/batch":
-            connection.execute(
-                statements("runs/batch")["stage"]
-            )  # the others work on the table that it makes
+        if stage := TEMPORARY.get(file):
+            connection.execute(statements(file)[stage])  # the others work on the table that it makes
         connection.execute(f"PREPARE understood AS {text.replace('%%', '%')}".encode())
         connection.execute("DEALLOCATE understood")
 

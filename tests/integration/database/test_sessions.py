@@ -14,7 +14,8 @@ import pytest
 from psycopg import sql
 
 from agno_workers import Client
-from agno_workers.database import functions, migrate
+from agno_workers.database import migrate
+from agno_workers.database.checks import database_problems
 from agno_workers.database.connect import connect, parse, shown
 from agno_workers.database.pool import Pool
 from agno_workers.errors import SettingsError, Unavailable
@@ -123,8 +124,7 @@ def test_settings_of_others_change_nothing(
     }
     with odd[place]() as url:
         assert migrate.upgrade(url)[0] is None
-        assert functions.database_problems(url) == []
-        assert functions.session_problem(url, "") is None
+        assert database_problems(url, "") == []
         with Client(url) as client:
             eta = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
             run = client.runs.submit(
@@ -164,7 +164,7 @@ def test_database_of_another_encoding_is_refused(new_database: Callable[[str], s
     url = new_database(f"{words} LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
     calls: list[Callable[[], object]] = [
         lambda: migrate.upgrade(url),
-        lambda: functions.database_problems(url),
+        lambda: database_problems(url),
         Client(url, timeout_s=10).runs.list,
     ]
     for call in calls:
@@ -222,7 +222,7 @@ def test_every_form_of_an_address_works_everywhere(
     url = forms(database_url, tmp_path)[form]
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     assert migrate.upgrade(url)[0] is not None
-    assert functions.database_problems(url) == []
+    assert database_problems(url) == []
     with Client(url) as client:
         assert client.runs.list() == []
     assert counted(url, timeout_s=10, recent_s=60).counts is not None
@@ -264,7 +264,7 @@ def test_reason_of_a_failed_connection_is_told_without_the_password(password: st
     calls: list[Callable[[], object]] = [
         Client(url, timeout_s=1).runs.list,
         lambda: migrate.upgrade(url, 1),
-        lambda: functions.database_problems(url),
+        lambda: database_problems(url),
         lambda: Pool(url, size=1, timeout_s=1, statement_timeout_s=1).dedicated(),
     ]
     for call in calls:

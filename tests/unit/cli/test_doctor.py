@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from agno_workers.cli.doctor import _is_older, _space, wide_lists
+from agno_workers.cli.doctor import _space, wide_lists
+from agno_workers.database.checks import is_older
 from agno_workers.settings import KnowledgeSection, Settings
 
 
@@ -16,7 +17,7 @@ from agno_workers.settings import KnowledgeSection, Settings
     [("0.7.4", "0.8", True), ("0.8", "0.8", False), ("0.8.0", "0.8", False), ("0.8.1", "0.8.4", True), ("0.10.0", "0.8.4", False), ("1.0", "0.8.4", False)],
 )  # fmt: skip
 def test_versions_are_compared_as_numbers(version: str, than: str, older: bool) -> None:
-    assert _is_older(version, than) is older
+    assert is_older(version, than) is older
 
 
 OWN = "postgresql://agno:secret@db/agno"
