@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import typer
 from rich.console import Console
@@ -29,8 +28,6 @@ _AGENT = typer.Option(None, "--agent", help="Only this agent.")
 _TOOL = typer.Option(None, "--tool", help="Only calls of this tool; `turn`: only failed runs.")
 _ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only this type of error.")
 _SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_LONGEST = timedelta(days=36500)
 
 
 @app.command()
@@ -44,7 +41,7 @@ def ls(
     json: bool = _AS_JSON,
 ) -> None:
     """List dead letters grouped by error, the largest group first, with the id of one run or step of each."""
-    which = Which(agent, tool, error, _span(since))
+    which = Which(agent, tool, error, screen.span(since, "--since"))
     with connection.database() as database:
         groups, now = database.dead_letters.groups(which, limit), database.queries.now()
     if json:
@@ -135,7 +132,7 @@ def retry(
 
     Filters and --all skip runs that another run delegated: the other run has received the failure as a result.
     """
-    which = Which(agent, tool, error, _span(since))
+    which = Which(agent, tool, error, screen.span(since, "--since"))
     if id is not None:
         if everything or not which.is_all or limit or dry_run:
             raise InvalidInput("use an ID, or filters, --all, --limit and --dry-run, but not both.")
@@ -214,14 +211,3 @@ def _retry_each(database: Database, which: Which, limit: int | None) -> int:
 
 def _named(letter: Letter) -> str:
     return f"run {letter.id}" if letter.is_run else f"{letter.tool} ({letter.key}, step {letter.id})"
-
-
-def _span(text: str | None) -> timedelta | None:
-    """Read `90s`, `15m`, `2h`, `7d` or `1w`. Raises InvalidInput."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw])", text.strip())
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0 < seconds <= _LONGEST.total_seconds():
-        raise InvalidInput(f"--since {text!r} is not a length of time: use 90s, 15m, 2h or 7d.")
-    return timedelta(seconds=seconds)

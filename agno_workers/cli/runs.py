@@ -25,6 +25,7 @@ from agno_workers.core.words import printable
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
+from agno_workers.runs.prune import pruning
 from agno_workers.runs.queries import Event, Listed, RunDiagnostics
 
 app = typer.Typer(
@@ -68,6 +69,52 @@ def ls(
             _show_list(screen.console(wide=wide), listed, database.queries.now(), wide=wide)
         else:
             screen.echo("No runs." if not (status or agent or session or batch) else "No such runs.")
+
+
+@app.command()
+def prune(
+    older_than: str = typer.Option(
+        ..., "--older-than", metavar="TIME", help="Runs that ended more than 30d, 12h ... ago."
+    ),
+    yes: bool = typer.Option(False, "--yes", help="Delete them. Without it, they are only listed."),
+    json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Delete old runs that have ended, with all that belongs to them: steps, messages, events, results, keys.
+
+    Runs of one canvas, one batch or one delegation go together, or stay.
+    """
+    age = screen.span(older_than, "--older-than")
+    assert age is not None
+    with connection.database() as database, pruning(database.pool, age) as found:
+        chosen = found.chosen()
+        gone, texts = found.delete() if yes else (0, 0)
+    runs, keys, sessions = (
+        sum(getattr(each, name) for each in chosen) for name in ("runs", "keys", "sessions")
+    )
+    if json:
+        screen.echo(screen.as_json({"runs": chosen, "deleted": gone, "deleted_texts": texts}))
+    elif yes:
+        screen.echo(f"Deleted {count(gone, 'run')} and {count(texts, 'large text')}.")
+    elif not chosen:
+        screen.echo("No runs to delete.")
+    else:
+        console = screen.console()
+        rows = [
+            (each.agent, each.status, f"{each.runs:,}", f"{each.oldest:%Y-%m-%d}", f"{each.newest:%Y-%m-%d}")
+            for each in chosen
+        ]
+        console.print(
+            screen.table(
+                console.width, ("agent", "status", "runs", "first ended", "last ended"), rows, right=("runs",)
+            )
+        )
+        screen.echo(f"{count(runs, 'run')} would be deleted; repeat the command with --yes to delete them.")
+        if keys:
+            screen.echo(
+                f"{count(keys, 'idempotency key')} would be forgotten: the same submit would begin another run."
+            )
+        if sessions:
+            screen.echo(f"{count(sessions, 'session')} would lose a part of the history.")
 
 
 def _show_list(console: Console, listed: Sequence[Listed], now: datetime, *, wide: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agno_workers.core.words import BREAKS, printable
+from agno_workers.errors import InvalidInput
 
 COLOURS = {
     "queued": "yellow",
@@ -95,6 +97,21 @@ def status(word: str) -> Text:
 def took(begin: datetime | None, end: datetime | None) -> str:
     """Return the time between two moments; empty if one is unknown."""
     return length(end - begin) if begin and end else ""
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST = timedelta(days=36500)
+
+
+def span(text: str | None, option: str) -> timedelta | None:
+    """Read `90s`, `15m`, `2h`, `7d` or `1w`. Raises InvalidInput, which names the option."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw])", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < seconds <= _LONGEST.total_seconds():
+        raise InvalidInput(f"{option} {text!r} is not a length of time: use 90s, 15m, 2h or 7d.")
+    return timedelta(seconds=seconds)
 
 
 def length(span: timedelta) -> str:

@@ -153,7 +153,7 @@ class Batches:
                 for row in execute(connection, _SQL["conflict"], params):
                     raise conflict(row["key"], common.agent, row["run_id"], position=row["position"])
                 execute(connection, _SQL["known"], params)
-            for statement in ("blobs", "messages", "steps", "close"):
+            for statement in ("use_blobs", "blobs", "messages", "steps", "close"):
                 execute(connection, _SQL[statement], {**params, "size": size})
         return True
 

@@ -47,6 +47,11 @@ WITH taken AS (
 UPDATE agno.batch SET metadata = jsonb_build_object('known', (SELECT jsonb_agg(taken ORDER BY position) FROM taken))
 WHERE id = %(batch_id)s;
 
+-- name: use_blobs
+-- The same as in agno.store_blobs.
+UPDATE agno.blob SET used_at = clock_timestamp() WHERE used_at < clock_timestamp() - interval '1 day'
+  AND sha256 IN (SELECT decode(digest, 'hex') FROM pg_temp.agno_item, jsonb_object_keys(blobs) digest);
+
 -- name: blobs
 INSERT INTO agno.blob SELECT DISTINCT ON (b.key) decode(b.key, 'hex'), b.value
 FROM pg_temp.agno_item item, jsonb_each(item.blobs) b ORDER BY b.key ON CONFLICT DO NOTHING;

@@ -217,6 +217,8 @@ sa.Index(
     postgresql_where=sa.and_(barrier.c.run_id.is_(None), barrier.c.fired_at.is_(None)),
 )
 
+sa.Index("barrier_run", barrier.c.run_id, postgresql_where=barrier.c.run_id.isnot(None))
+
 message = sa.Table(
     "message",
     metadata,
@@ -263,6 +265,8 @@ blob = sa.Table(
     metadata,
     sa.Column("sha256", sa.LargeBinary, primary_key=True),
     sa.Column("content", JSONB, nullable=False),
+    # When a transaction last stored it, by the day. A volatile default would rewrite the table in the migration.
+    sa.Column("used_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
 )
 definition = sa.Table(
     "definition",

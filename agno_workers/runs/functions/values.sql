@@ -30,7 +30,10 @@ BEGIN
     RETURN whole::jsonb;
 END $$;
 
+-- The update comes first: a string that `prune` deletes meanwhile is inserted again, and one that was used lately is not deleted.
 CREATE OR REPLACE FUNCTION agno.store_blobs(blobs jsonb) RETURNS void LANGUAGE sql AS $$
+    UPDATE agno.blob b SET used_at = clock_timestamp() WHERE b.used_at < clock_timestamp() - interval '1 day'
+      AND b.sha256 IN (SELECT decode(key, 'hex') FROM jsonb_object_keys(coalesce(blobs, '{}')) key);
     INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(coalesce(blobs, '{}')) ON CONFLICT DO NOTHING;
 $$;
 

@@ -1,0 +1,81 @@
+-- Delete ended runs. A unit is deleted as a whole, or stays: a run, the runs that it delegated to, and those of its canvas and its batch.
+-- `open` to `chosen` prepare a temporary table on one connection.
+
+-- name: open
+-- The runs that are old enough, each with the keys that it shares with the others of its unit.
+CREATE TEMP TABLE agno_old (id uuid PRIMARY KEY, keys text[] NOT NULL);
+
+-- name: collect
+INSERT INTO pg_temp.agno_old (id, keys)
+SELECT id, array_remove(ARRAY[id::text, parent_run_id::text, batch_id::text, canvas->>'root_id', canvas->>'group_id'], NULL)
+FROM agno.run WHERE ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s);
+
+-- name: index
+CREATE INDEX agno_old_keys ON pg_temp.agno_old USING gin (keys);
+
+-- name: analyze
+ANALYZE pg_temp.agno_old;
+
+-- name: spare
+-- Spare the runs whose unit has a run that is open or younger, or something that follows it. Repeat until no row is left: a spared run may
+-- spare others.
+WITH staying AS (
+    SELECT ARRAY[r.id::text, r.parent_run_id::text, r.batch_id::text, r.canvas->>'root_id', r.canvas->>'group_id'] AS keys
+    FROM agno.run r
+    WHERE NOT EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.id = r.id)
+      AND (num_nonnulls(r.parent_run_id, r.batch_id, r.canvas) > 0 OR EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.keys @> ARRAY[r.id::text]))
+    UNION ALL
+    SELECT ARRAY[coalesce(s.run_id, o.ended_run_id, o.chord_id)::text] FROM agno.outbox o LEFT JOIN agno.step s ON s.id = o.step_id
+    UNION ALL
+    SELECT ARRAY[b.id::text] FROM agno.barrier b WHERE b.run_id IS NULL AND b.fired_at IS NULL
+),
+spared AS (
+    SELECT DISTINCT o.id FROM (SELECT DISTINCT key FROM staying, unnest(staying.keys) key WHERE key IS NOT NULL) AS shared
+    JOIN pg_temp.agno_old o ON o.keys @> ARRAY[shared.key]
+)
+DELETE FROM pg_temp.agno_old o USING spared WHERE o.id = spared.id RETURNING o.id;
+
+-- name: chosen
+SELECT r.agent, r.status, count(*) AS runs, count(r.idempotency_key) AS keys, count(DISTINCT r.session_id) AS sessions,
+    min(r.ended_at) AS oldest, max(r.ended_at) AS newest
+FROM pg_temp.agno_old o JOIN agno.run r ON r.id = o.id GROUP BY r.agent, r.status ORDER BY r.agent, r.status;
+
+-- name: next
+SELECT id::text FROM pg_temp.agno_old ORDER BY id LIMIT %(limit)s;
+
+-- name: delete
+-- With their steps, messages, events, barriers, ingestions and grounding. A run that was retried meanwhile stays.
+WITH gone AS (
+    DELETE FROM agno.run WHERE id = ANY(%(ids)s::uuid[]) AND ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+    RETURNING id, batch_id, canvas->>'group_id' AS group_id
+),
+groups AS (DELETE FROM agno.task_group USING gone WHERE task_group.group_id = gone.group_id),
+chords AS (DELETE FROM agno.barrier USING gone WHERE barrier.id = gone.group_id::uuid AND barrier.run_id IS NULL AND barrier.fired_at IS NOT NULL),
+batches AS (
+    DELETE FROM agno.batch USING gone WHERE batch.id = gone.batch_id
+      AND NOT EXISTS (SELECT FROM agno.run r WHERE r.batch_id = batch.id AND r.id <> ALL(%(ids)s::uuid[]))
+)
+SELECT count(*) AS deleted FROM gone;
+
+-- name: deleted
+DELETE FROM pg_temp.agno_old WHERE id = ANY(%(ids)s::uuid[]);
+
+-- name: forget_blobs
+-- Large strings to which nothing refers. One that was used in the last two days may belong to a transaction that is under way.
+WITH referred AS MATERIALIZED (
+    SELECT DISTINCT decode(found[1], 'hex') AS sha256 FROM (
+        SELECT content::text AS held FROM agno.message WHERE content @? '$.**."$blob"'
+        UNION ALL SELECT call::text FROM agno.step WHERE call @? '$.**."$blob"'
+        UNION ALL SELECT answer::text FROM agno.step WHERE answer @? '$.**."$blob"'
+        UNION ALL SELECT content::text FROM agno.run WHERE content @? '$.**."$blob"'
+        UNION ALL SELECT canvas::text FROM agno.run WHERE canvas @? '$.**."$blob"'
+        UNION ALL SELECT result::text FROM agno.chord_part WHERE result @? '$.**."$blob"'
+        UNION ALL SELECT body::text FROM agno.barrier WHERE body @? '$.**."$blob"'
+        UNION ALL SELECT options::text FROM agno.ingestion WHERE options @? '$.**."$blob"'
+        UNION ALL SELECT given::text FROM agno.source WHERE given @? '$.**."$blob"'
+    ) AS holders, regexp_matches(held, '\{"\$blob": "([0-9a-f]{64})"\}', 'g') AS found
+),
+gone AS (
+    DELETE FROM agno.blob WHERE used_at < clock_timestamp() - interval '2 days' AND sha256 NOT IN (SELECT sha256 FROM referred) RETURNING 1
+)
+SELECT count(*) AS blobs FROM gone;
