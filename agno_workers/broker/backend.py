@@ -63,6 +63,10 @@ class PostgresBackend(BaseBackend):
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         self._dispatch.results.store(task_id, state, self._as_json(meta))
 
+    def as_uri(self, include_password: bool = False) -> str:  # noqa: ARG002 - Celery's signature
+        """Return the place of the results, for the banner of a worker."""
+        return f"Postgres, {self._dispatch.results.address}"
+
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         return self._meta(task_id, self._dispatch.results.outcome(task_id))
 

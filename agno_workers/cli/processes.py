@@ -72,8 +72,9 @@ class Child:
         return not process.is_running() and 0 < process.wait() < 128 and not self.is_ready.is_set()
 
     def _read(self, line: str) -> None:
-        if line:
-            self.last_lines.append(line)
+        if not line.strip():  # Celery prints one before its last words
+            return
+        self.last_lines.append(line)
         if self.program.ready in line:
             self.is_ready.set()
         with suppress(OSError):  # a closed terminal must not block a worker

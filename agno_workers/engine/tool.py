@@ -40,7 +40,7 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         return finish(engine, claim, tool, lacking)
     with (
         engine.active.step(claim.step_id) as is_lost,
-        engine.streams.writer(claim.run_id, claim.step_id) as emit,
+        engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
     ):
         cancelled = CancelProbe(is_lost)
         context = ToolContext(

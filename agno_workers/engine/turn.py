@@ -162,7 +162,7 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
     )
     with (
         engine.active.step(claim.step_id) as is_lost,
-        engine.streams.writer(claim.run_id, claim.step_id) as emit,
+        engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
     ):
 
         def watch(delta: Delta) -> None:

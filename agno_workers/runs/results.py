@@ -15,6 +15,7 @@ import psycopg
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import CanvasContinuation
 from agno_workers.core.words import as_uuid
+from agno_workers.database.connect import shown
 from agno_workers.database.pool import Connection, Pool, jsonb, statements
 from agno_workers.errors import Unavailable
 
@@ -83,6 +84,11 @@ class Results:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    @property
+    def address(self) -> str:
+        """The address of the database, without its secrets."""
+        return shown(self._pool.url)
 
     def outcome(self, task_id: str) -> Outcome | None:
         """Return the outcome of a task, or None for an unknown task."""

@@ -15,6 +15,7 @@ from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
+from agno_workers.sdk.events import in_order
 from agno_workers.streams import Streamed, Streams
 
 _POLL_S = 0.25
@@ -118,32 +119,32 @@ class RunHandle(RunControl):
         return self.wait(timeout).content
 
     def events(self, timeout: float | None = None, *, after: int = 0) -> Iterator[Event | Streamed]:
-        """Yield the run's events until its end, complete and in order, and live pieces of text between them.
+        """Yield the run's events until its end, complete and in order, and live pieces of text between them: those of a model call or a
+        tool call after its start and before its end.
 
         Events after number `after` are yielded: pass the last one that you have seen, also from another process. Live text
         needs Redis. Raises WaitTimeout after `timeout` seconds; the run continues.
         """
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        last = "0-0"
+        last, pieces = "0-0", list[Streamed]()
         while True:
-            ended = self.status.is_terminal  # before the events, so that none after it is missed
-            for piece in self._streams.read(self.id, last) if self._streams else ():
-                last = piece.id
-                yield piece
-            for event in self._database.queries.events(self.id, after):
-                after = event.number
-                yield event
+            ended = self.status.is_terminal  # before the rest, so that nothing after it is missed
+            if self._streams:
+                pieces += self._streams.read(self.id, pieces[-1].id if pieces else last)
+            events = self._database.queries.events(self.id, after)  # after the pieces: see in_order
+            last = pieces[-1].id if pieces else last
+            after = events[-1].number if events else after
+            yield from in_order(pieces, events)
             if ended:
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise WaitTimeout(
                     f"run {self.id} did not end within {timeout} s and continues.", run_id=self.id
                 )
+            pieces = []
             if self._streams:
-                for piece in self._streams.read(self.id, last, wait_s=_POLL_S):
-                    last = piece.id
-                    yield piece
+                pieces = self._streams.read(self.id, last, wait_s=_POLL_S)
             else:
                 time.sleep(_POLL_S)
 

@@ -28,6 +28,8 @@ class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: str
     step_id: str
+    attempt: int = 0
+    """The attempt of the step, from 1; 0 if an older worker wrote it."""
     text: str = ""
     reasoning: str = ""
     line: str = ""
@@ -44,9 +46,9 @@ class Streams:
         self._silent_until = 0.0
 
     @contextmanager
-    def writer(self, run_id: str, step_id: str) -> Iterator[Writer]:
+    def writer(self, run_id: str, step_id: str, attempt: int) -> Iterator[Writer]:
         """Yield a writer of a step's events; it collects them for 50 ms each, and flushes at the end."""
-        writer = Writer(self, run_id, step_id)
+        writer = Writer(self, run_id, step_id, attempt)
         try:
             yield writer
         finally:
@@ -87,16 +89,17 @@ class Streams:
 
 
 def _streamed(entry_id: bytes, fields: dict[bytes, bytes]) -> Streamed:
-    return Streamed(id=entry_id.decode(), **{key.decode(): value.decode() for key, value in fields.items()})
+    texts = {key.decode(): value.decode() for key, value in fields.items()}
+    return msgspec.convert({"id": entry_id.decode(), **texts}, Streamed, strict=False)
 
 
 class Writer:
     """Collect the pieces of one step, so that 200 tokens are not 200 round trips."""
 
-    def __init__(self, streams: Streams, run_id: str, step_id: str) -> None:
+    def __init__(self, streams: Streams, run_id: str, step_id: str, attempt: int) -> None:
         self._streams = streams
         self._run_id = run_id
-        self._step_id = step_id
+        self._of = {"step_id": step_id, "attempt": str(attempt)}
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._chars = 0
@@ -114,14 +117,14 @@ class Writer:
 
     def line(self, text: str) -> None:
         """Append a line of progress at once."""
-        self._streams.append(self._run_id, {"step_id": self._step_id, "line": text})
+        self._streams.append(self._run_id, self._of | {"line": text})
 
     def flush(self) -> None:
         if self._chars:
             self._streams.append(
                 self._run_id,
-                {
-                    "step_id": self._step_id,
+                self._of
+                | {
                     "text": "".join(self._text),
                     "reasoning": "".join(self._reasoning),
                 },

@@ -543,10 +543,14 @@ def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -
 
 def test_doctor_finds_a_postgres_that_can_not_write(type_: Type, database_url: str) -> None:
     assert "ok   Postgres  the database takes " in type_("doctor").out
-    full = f"{database_url}&options=-c%20default_table_access_method%3Dof_a_full_disk"  # stands for one
-    found = type_("doctor", AGNO_DATABASE_URL=full)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("""
+            CREATE FUNCTION agno.fill() RETURNS event_trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+            CREATE EVENT TRIGGER full_disk ON ddl_command_start EXECUTE FUNCTION agno.fill()""")
+    found = type_("doctor")
     assert found.status == 1
-    assert "fail Postgres  it can't write: access method" in found.out
+    assert "fail Postgres  it can't write: could not extend file" in found.out
 
 
 def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -> None:
