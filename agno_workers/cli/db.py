@@ -10,10 +10,12 @@ from psycopg.rows import dict_row, tuple_row
 from agno_workers.cli import connection, screen
 from agno_workers.cli.screen import count
 from agno_workers.database import functions, identity
+from agno_workers.database.checks import NO_TABLES
 from agno_workers.database.checks import grants as grants_of
 from agno_workers.database.connect import connect
 from agno_workers.database.migrations import NEWEST
-from agno_workers.errors import InvalidInput
+from agno_workers.database.pool import translated
+from agno_workers.errors import InvalidInput, UnusableDatabase
 
 app = typer.Typer(
     add_completion=False,
@@ -69,14 +71,15 @@ def grants(role: str = typer.Argument(metavar="ROLE", help="The role of workers 
             raise InvalidInput(
                 f"there is no role {role!r}: create it first, with `CREATE ROLE ... LOGIN PASSWORD ...`."
             )
-        owner, database = opened.execute(_OWNER).fetchone() or ("", "")
+        found = opened.execute(_OWNER).fetchone()
+    if found is None:
+        raise UnusableDatabase(NO_TABLES)
+    owner, database = found
     for line in grants_of(role, owner, database):
         screen.echo(line)
 
 
-_OWNER = """
-SELECT pg_get_userbyid(coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = 'agno'), datdba)), datname
-FROM pg_database WHERE datname = current_database()"""
+_OWNER = "SELECT pg_get_userbyid(nspowner), current_database() FROM pg_namespace WHERE nspname = 'agno'"
 
 
 @app.command()
@@ -98,7 +101,7 @@ def adopt(
     opened = connect(
         url, timeout_s=connection.PATIENCE_S, statement_timeout_s=0, autocommit=True, row_factory=dict_row
     )
-    with closing(opened):
+    with translated(), closing(opened):
         runs = identity.adopt(opened, settings.deployment, cancel_open=cancel_open)
     done = "cancelled; nothing follows them" if cancel_open else "continue with the next worker"
     screen.echo(f"Workers accept this database now. {count(runs, 'open run')}: {done}.")

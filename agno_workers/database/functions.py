@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 
 from agno_workers.database.connect import connect
 from agno_workers.database.migrations import OLDEST
-from agno_workers.database.pool import UNUSABLE, unusable
+from agno_workers.database.pool import translated
 
 _KEY = "functions"
 
@@ -52,11 +52,11 @@ def state(database_url: str, timeout_s: float = 10.0) -> State:
     """Return the schema state of a database. Raises Unavailable when Postgres cannot be reached, SettingsError for an unusable
     address or encoding.
     """
-    with connect(database_url, timeout_s=timeout_s, autocommit=True, row_factory=tuple_row) as connection:
-        try:
-            return read(connection)
-        except UNUSABLE as error:
-            raise unusable(error) from error
+    with (
+        translated(),
+        connect(database_url, timeout_s=timeout_s, autocommit=True, row_factory=tuple_row) as connection,
+    ):
+        return read(connection)
 
 
 def read(connection: psycopg.Connection[tuple[object, ...]]) -> State:

@@ -135,25 +135,16 @@ class Pool:
     def connection(self) -> Iterator[Connection]:
         """Borrow a connection. Raises as `run` does."""
         self._pool.open()
-        try:
-            with ExitStack() as stack:
+        with translated(), ExitStack() as stack:
+            try:
                 connection = self._connection(stack)
-                try:
-                    yield connection
-                except errors.ReadOnlySqlTransaction:
-                    connection.close()  # a standby: the next connection may lead to the primary
-                    raise
-        except PoolTimeout:
-            raise self._no_connection() from None
-        except errors.ProgramLimitExceeded as error:
-            # This OperationalError is not an outage: the same value would always fail.
-            raise InvalidInput(
-                f"a value is too large for Postgres: {error.diag.message_primary}. Shorten it."
-            ) from error
-        except UNUSABLE as error:
-            raise unusable(error) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+            except PoolTimeout:
+                raise self._no_connection() from None
+            try:
+                yield connection
+            except errors.ReadOnlySqlTransaction:
+                connection.close()  # a standby: the next connection may lead to the primary
+                raise
 
     def _connection(self, stack: ExitStack) -> Connection:
         """Ask the pool again each second, so that it notices soon when the server is back."""
@@ -248,6 +239,22 @@ def _is_lost(connection: Connection) -> bool:
     return False
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our errors in place of those of psycopg: Unavailable, UnusableDatabase, and InvalidInput for a value that is too large."""
+    try:
+        yield
+    except errors.ProgramLimitExceeded as error:
+        # This OperationalError is not an outage: the same value would always fail.
+        raise InvalidInput(
+            f"a value is too large for Postgres: {error.diag.message_primary}. Shorten it."
+        ) from error
+    except UNUSABLE as error:
+        raise unusable(error) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+
+
 def unusable(error: psycopg.Error) -> UnusableDatabase:
     """Return the error for one of UNUSABLE."""
     said = error.diag.message_primary
@@ -255,9 +262,13 @@ def unusable(error: psycopg.Error) -> UnusableDatabase:
         case errors.ReadOnlySqlTransaction():
             return UnusableDatabase(f"this database is read-only now ({said}): {READ_ONLY_MOVE}")
         case errors.InsufficientPrivilege():
+            move = (
+                "use the role that owns the schema agno for this"
+                if "must be owner" in str(said)
+                else "run what `agno-workers db grants ROLE` prints, as the owner of the schema agno"
+            )
             return UnusableDatabase(
-                f"the role of this process lacks rights in the database ({said}): run what `agno-workers db grants ROLE` prints, as the "
-                "owner of the schema agno."
+                f"the role of this process lacks rights in the database ({said}): {move}."
             )
         case _:
             return UnusableDatabase(

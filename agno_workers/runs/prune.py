@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from agno_workers.database.pool import Connection, Pool, execute, statements
+from agno_workers.database.pool import Connection, Pool, execute, statements, translated
 
 _SQL = statements("runs/prune")
 _BATCH = 100
@@ -60,9 +60,6 @@ class Pruning:
 @contextmanager
 def pruning(pool: Pool, older_than: timedelta) -> Iterator[Pruning]:
     """Find what can be deleted. Raises Unavailable, and SettingsError where only a pooler's address is known."""
-    connection = pool.dedicated()
-    try:
+    with translated(), closing(pool.dedicated()) as connection:
         execute(connection, "SET statement_timeout = 0")
         yield Pruning(connection, older_than)
-    finally:
-        connection.close()

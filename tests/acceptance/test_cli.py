@@ -242,6 +242,17 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
         {"AGNO_BROKER_URL": "redis://:secret@127.0.0.1:1/0"},
         "Redis can't be reached",
     ),
+    "a read-only Postgres": (
+        ["db", "adopt", "--keep-runs"],
+        {"PGOPTIONS": "-c default_transaction_read_only=on"},
+        "this database is read-only now",
+    ),
+    "a role that does not exist": (["db", "grants", "nobody"], {}, "there is no role 'nobody': create it"),
+    "an age that is no length of time": (
+        ["runs", "prune", "--older-than", "soon"],
+        {},
+        "--older-than 'soon' is not a length of time",
+    ),
     "an unknown run": (["runs", "show", "0198c0de-0000-7000-8000-000000000000"], {}, "no run"),
     "text that is not an id": (["runs", "cancel", "nonsense"], {}, "is not a run id"),
     "an unknown status": (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import itemgetter
 from time import monotonic, sleep
@@ -18,7 +18,7 @@ import msgspec
 from psycopg import errors
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from agno_workers.database.pool import UNUSABLE, Connection, Pool, Row, execute, statements, unusable
+from agno_workers.database.pool import Connection, Pool, Row, execute, statements, translated
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.knowledge.quality import weights
 from agno_workers.knowledge.words import VERSION, words
@@ -115,21 +115,15 @@ class SearchIndex:
     @contextmanager
     def _alone(self, knowledge_id: int, wait_s: float | None = None) -> Iterator[Connection]:
         """Hold the lock on a connection of its own: CONCURRENTLY does not run in a transaction, and closing it releases the lock."""
-        connection = self._pool.dedicated()
-        try:
-            execute(connection, _SQL["set_timeouts"], {"ms": str(round(self._index.build_s * 1000))})
-            self._lock(connection, knowledge_id, self._index.build_s if wait_s is None else wait_s)
-            yield connection
-        except (errors.LockNotAvailable, errors.QueryCanceled) as error:
-            raise Unavailable(
-                f"the index of knowledge base {knowledge_id} could not be updated: {error.diag.message_primary}. It is retried later."
-            ) from error
-        except UNUSABLE as error:
-            raise unusable(error) from error
-        except errors.OperationalError as error:
-            raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
-        finally:
-            connection.close()
+        with translated(), closing(self._pool.dedicated()) as connection:
+            try:
+                execute(connection, _SQL["set_timeouts"], {"ms": str(round(self._index.build_s * 1000))})
+                self._lock(connection, knowledge_id, self._index.build_s if wait_s is None else wait_s)
+                yield connection
+            except (errors.LockNotAvailable, errors.QueryCanceled) as error:
+                raise Unavailable(
+                    f"the index of knowledge base {knowledge_id} could not be updated: {error.diag.message_primary}. It is retried later."
+                ) from error
 
     def _lock(self, connection: Connection, knowledge_id: int, wait_s: float) -> None:
         """Poll for the lock: CONCURRENTLY waits for all running statements, so a blocked one would deadlock with it."""

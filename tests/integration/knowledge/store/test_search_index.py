@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import random
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
+from agno_workers.database.checks import grants
+from agno_workers.database.connect import parse
 from agno_workers.database.pool import Pool
-from agno_workers.errors import SettingsError, Unavailable
+from agno_workers.errors import SettingsError, Unavailable, UnusableDatabase
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.store import search_index
 from agno_workers.knowledge.store.search import Effort, Search
@@ -69,6 +73,30 @@ def test_large_embedding_space_gets_a_partition_and_an_index(base: Base, index: 
     assert how(base) == "hnsw"
     assert base.sql("SELECT FROM agno.chunk_embedding_small") == []
     assert index.refresh_index(base.id) == []
+
+
+def test_role_that_does_not_own_the_tables_searches_without_an_index(
+    base: Base, index: SearchIndex, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(base, LARGE)
+    before = answers(base)
+    name = f"reader_{uuid.uuid4().hex[:8]}"
+    base.sql(f"CREATE ROLE {name}")
+    for statement in grants(name, "agno", parse(database_url)["dbname"]):
+        base.sql(statement)
+    with closing(Pool(f"{database_url}&options=-c%20role%3D{name}", size=1, timeout_s=10, statement_timeout_s=30)) as pool:  # fmt: skip
+        owned = SearchIndex(pool, Index(workers=0), own_partition=LARGE)
+        assert not owned.expect(base.id, LARGE)
+        assert owned.refresh_index(base.id) == ["words"]
+        assert (
+            "searches compare all vectors: let the workers of knowledge use the role that owns" in caplog.text
+        )
+        assert Base(pool, dimensions=DIMENSIONS, name="own").id
+        index.refresh_index(base.id)
+        with pytest.raises(UnusableDatabase, match=r"must be owner of .*: use the role that owns"):
+            owned.drop(base.id)
+    assert answers(base) == before
+    base.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_small_embedding_spaces_share_a_partition(base: Base, index: SearchIndex) -> None:
