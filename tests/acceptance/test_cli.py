@@ -18,6 +18,8 @@ import redis
 from psycopg import sql
 
 from agno_workers import Client
+from agno_workers.core.run import RunStatus
+from agno_workers.streams import Streamed
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
 from tests.servers import Servers
@@ -157,6 +159,38 @@ def test_agents_ls_lists_agents_that_workers_have_registered(type_: Type, worker
 
 
 # db and doctor.
+
+
+def test_prune_lists_old_runs_and_deletes_them_when_told(
+    type_: Type, worker: Worker, client: Client, database_url: str
+) -> None:
+    old = client.runs.submit("echo", "hello", idempotency_key="k")
+    old.wait(30)
+    new = client.runs.submit("echo", "hello again")
+    new.wait(30)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE agno.run SET ended_at = now() - interval '91 days' WHERE id = %s", [old.id]
+        )
+    listed = type_("runs", "prune", "--older-than", "90d").out
+    assert "1 run would be deleted" in listed
+    assert "1 idempotency key would be forgotten" in listed
+    assert old.status is RunStatus.DONE
+    assert type_("runs", "prune", "--older-than", "90d", "--yes").out.startswith("Deleted 1 run ")
+    assert {run["id"] for run in type_("runs", "ls", "--json").json} == {new.id}
+    assert type_("runs", "prune", "--older-than", "90d").out == "No runs to delete.\n"
+
+
+def test_live_text_of_a_turn_follows_its_start(worker: Worker, client: Client) -> None:
+    run = client.runs.submit("echo", "hello")
+    seen: list[str] = []
+    for each in run.events(timeout=30):
+        if isinstance(each, Streamed):
+            assert each.attempt == 1
+            assert f"ModelCallStarted {each.step_id}" in seen
+            assert f"ModelCallCompleted {each.step_id}" not in seen
+        seen.append(type(each).__name__ if isinstance(each, Streamed) else f"{each.event} {each.subject}")
+    assert "Streamed" in seen
 
 
 def test_db_upgrade_brings_a_new_database_to_the_newest_schema(type_: Type, servers: Servers) -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from agno_workers import Client
 from agno_workers.core.run import RunStatus
-from agno_workers.streams import Streamed
 from tests import invariants
 from tests.acceptance.terminal import Type
 from tests.conftest import StartWorker, Worker
@@ -360,38 +359,6 @@ def test_ids_may_be_shortened_to_their_end_or_their_beginning(
         "no run has an id that begins or ends with 'ffffffff': `agno-workers runs ls` lists runs"
         in unknown.err
     )
-
-
-def test_prune_lists_old_runs_and_deletes_them_when_told(
-    type_: Type, worker: Worker, client: Client, database_url: str
-) -> None:
-    old = client.runs.submit("clerk", "hello", idempotency_key="k")
-    old.wait(30)
-    new = client.runs.submit("clerk", "hello again")
-    new.wait(30)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            "UPDATE agno.run SET ended_at = now() - interval '91 days' WHERE id = %s", [old.id]
-        )
-    listed = type_("runs", "prune", "--older-than", "90d").out
-    assert "1 run would be deleted" in listed
-    assert "1 idempotency key would be forgotten" in listed
-    assert old.status is RunStatus.DONE
-    assert type_("runs", "prune", "--older-than", "90d", "--yes").out.startswith("Deleted 1 run ")
-    assert {run["id"] for run in type_("runs", "ls", "--json").json} == {new.id}
-    assert type_("runs", "prune", "--older-than", "90d").out == "No runs to delete.\n"
-
-
-def test_live_text_of_a_turn_follows_its_start(worker: Worker, client: Client) -> None:
-    run = client.runs.submit("clerk", "hello")
-    seen: list[str] = []
-    for each in run.events(timeout=30):
-        if isinstance(each, Streamed):
-            assert each.attempt == 1
-            assert f"ModelCallStarted {each.step_id}" in seen
-            assert f"ModelCallCompleted {each.step_id}" not in seen
-        seen.append(type(each).__name__ if isinstance(each, Streamed) else f"{each.event} {each.subject}")
-    assert "Streamed" in seen
 
 
 def test_events_of_a_run_are_numbered(type_: Type, worker: Worker) -> None:
