@@ -177,7 +177,7 @@ def test_prune_lists_old_runs_and_deletes_them_when_told(
     assert "1 idempotency key would be forgotten" in listed
     assert old.status is RunStatus.DONE
     assert type_("runs", "prune", "--older-than", "90d", "--yes").out.startswith("Deleted 1 run ")
-    assert {run["id"] for run in type_("runs", "ls", "--json").json} == {new.id}
+    assert [run.id for run in client.runs.list()] == [new.id]
     assert type_("runs", "prune", "--older-than", "90d").out == "No runs to delete.\n"
 
 
