@@ -24,6 +24,7 @@ class Registry:
 
     def __init__(self, agents: Iterable[Agent] = ()) -> None:
         self._agents: dict[str, Agent] = {}
+        self._members: dict[str, Agent] = {}
         self._knowledge: dict[str, Knowledge] = {}
         for agent in agents:
             self.add(agent)
@@ -37,6 +38,14 @@ class Registry:
             )
         for use in uses_of(agent.knowledge):
             self.add_knowledge(use.knowledge)
+        self._add_members(agent)
+
+    def _add_members(self, agent: Agent) -> None:
+        """Add the agents among its tools: a worker executes their runs by name. An agent of a module replaces one of its name."""
+        for member in agent.tools:
+            if isinstance(member, Agent) and member.name not in self._members:
+                self._members[member.name] = member
+                self._add_members(member)
 
     def add_knowledge(self, knowledge: Knowledge) -> None:
         """Add a knowledge base. Raises InvalidInput when a different one has that name."""
@@ -52,18 +61,20 @@ class Registry:
 
     def get(self, name: str) -> Agent:
         """Return an agent. Raises UnknownAgent, which lists the known names."""
-        try:
-            return self._agents[name]
-        except KeyError:
-            hint = did_you_mean(name, self._agents)
-            known = ", ".join(sorted(self._agents)) or "none"
+        known = self._known()
+        if name not in known:
             raise UnknownAgent(
-                f"agent {name!r} is not imported in this process (known: {known}).{hint} Add the module that defines it to AGNO_IMPORTS.",
+                f"agent {name!r} is not imported in this process (known: {', '.join(sorted(known)) or 'none'})."
+                f"{did_you_mean(name, known)} Add the module that defines it to AGNO_IMPORTS.",
                 agent=name,
-            ) from None
+            )
+        return known[name]
+
+    def _known(self) -> dict[str, Agent]:
+        return self._members | self._agents
 
     def all(self) -> list[Agent]:
-        return [self._agents[name] for name in sorted(self._agents)]
+        return [agent for _, agent in sorted(self._known().items())]
 
     @classmethod
     def importing(cls, *modules: str) -> Registry:

@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from kombu import pools
 
+from agno_workers import extras
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
@@ -26,7 +27,7 @@ from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.queues import open_client
 from agno_workers.broker.signing import Signer, sign
-from agno_workers.broker.start import start_check
+from agno_workers.broker.start import described, start_check
 from agno_workers.broker.submit import MakeRequest, register_run
 from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.agent import Agent
@@ -264,6 +265,8 @@ def problems(queues: Collection[str] = ()) -> list[str]:
     """
     here = services()
     if here.settings.queues.knowledge in queues:
+        if lacking := _lacking(here.settings):
+            return [lacking]
         check(_allowed(here.settings.knowledge))
     if not (found := server_problems(here)) and (problem := _queue_problem(here, queues)):
         found = [problem]
@@ -272,6 +275,20 @@ def problems(queues: Collection[str] = ()) -> list[str]:
         if reason := lacking_model(here.settings, agent):
             log.warning("%s Its runs fail on this worker until then.", reason)
     return found
+
+
+def _lacking(settings: Settings) -> str | None:
+    """Return why this installation can't execute the steps of ingestions, or None."""
+    queue, others = settings.queues.knowledge, "or name its other queues with -Q"
+    for extra in ("knowledge", *(["objects"] if settings.knowledge.source_objects else [])):
+        if problem := extras.problem(extra):
+            return f"its queue {queue!r} needs the extra {extra!r}, of which {problem}, {others}."
+    try:
+        import agno_workers.knowledge.context  # noqa: F401, PLC0415 - loads readers
+    except ImportError as error:
+        repair = f"{extras.install('knowledge')} --force-reinstall"
+        return f"its queue {queue!r} needs the extra 'knowledge', which can't be imported ({described(error)}): {repair}, {others}."
+    return None
 
 
 def _queue_problem(here: Services, queues: Collection[str]) -> str | None:

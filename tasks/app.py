@@ -36,6 +36,7 @@ from agno_workers.tasks import runs, steps
 
 import_from_here()
 
+log = logging.getLogger(__name__)
 _MAINTAIN_POOL_EVERY_S = 0.5
 
 try:
@@ -61,7 +62,14 @@ class WorkerThreads(bootsteps.StartStopStep):
         host, pool = socket.gethostname(), pool_name(type(worker.pool))
         lifecycle = self._lifecycle = WorkerLifecycle(
             worker,
-            WorkerIdentity(name, host, os.getpid(), version("agno-workers"), pool),
+            WorkerIdentity(
+                name,
+                host,
+                os.getpid(),
+                version("agno-workers"),
+                pool,
+                tuple(agent.name for agent in services.registry.all()),
+            ),
             upkeep.database.workers,
             upkeep.dispatch,
             every_s=settings.runs.renew_every_s,
@@ -191,9 +199,18 @@ def prepare(worker: Any) -> list[str]:
     # 5-21 ms of CPU instead of 2.5 (benchmarks/models).
     sys.setswitchinterval(0.02)
     wiring.name_worker(f"{worker.hostname}#{os.getpid()}-{uuid.uuid4().hex[:6]}")
-    found = wiring.problems(worker.app.amqp.queues.consume_from)
+    queues = worker.app.amqp.queues.consume_from
+    found = wiring.problems(queues)
     if not found:
-        wiring.services().register_agents()
+        services = wiring.services()
+        services.register_agents()
+        own = {services.settings.queues.agents, services.settings.queues.tools}.intersection(queues)
+        if own and not services.registry.all():
+            log.warning(
+                "this worker knows no agent, so it gives back the steps of its queue %s: set AGNO_IMPORTS to the modules that define "
+                "your agents, and start it again",
+                " and ".join(sorted(own)),
+            )
     return found
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from agno_workers import wiring
 from agno_workers.broker.outage import Outage
 from agno_workers.core.run import StepKind
-from agno_workers.errors import UnusableDatabase
+from agno_workers.errors import Unavailable, UnusableDatabase, error_to_json
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,23 @@ def body(kind: StepKind) -> Callable[[str, str, int], None]:
     def execute(run_id: str, step_id: str, generation: int) -> None:
         services = wiring.services()
         try:
-            services.dispatch.publish(services.handlers[kind].run(run_id, step_id, generation))
+            result = services.handlers[kind].run(run_id, step_id, generation)
         except UnusableDatabase as error:
             _outage.failed("step %s is executed later: %s", step_id, error)
             time.sleep(_PAUSE_S)  # the queue is not read to its end meanwhile
-        else:
-            _outage.worked()
+            return
+        except Unavailable:  # an outage, which is not this worker's fault
+            raise
+        except Exception as error:  # before the step began: a package or a setting that this worker lacks, a bug
+            services.database.journal.give_back(step_id, raised_before(error, services.worker))
+            raise
+        _outage.worked()
+        services.dispatch.publish(result)
 
     return execute
+
+
+def raised_before(error: Exception, worker: str) -> dict[str, Any]:
+    """Describe an exception that kept a worker from beginning a step."""
+    described = error_to_json(error)
+    return described | {"message": f"raised on {worker} before the step began: {described['message']}"}

@@ -12,10 +12,10 @@ def state(worker: Worker, settings: Settings) -> State:
     return worker.state(renew_every_s=settings.runs.renew_every_s, lease_s=settings.runs.lease_s)
 
 
-def consumers(workers: Iterable[Worker], settings: Settings) -> dict[str, list[str]]:
-    """Return the names of the living workers of each queue."""
-    found: dict[str, list[str]] = {}
+def consumers(workers: Iterable[Worker], settings: Settings) -> dict[str, list[Worker]]:
+    """Return the living workers of each queue."""
+    found: dict[str, list[Worker]] = {}
     for worker in workers:
         for queue in worker.queues if state(worker, settings) in ("alive", "silent") else ():
-            found.setdefault(queue, []).append(worker.name)
+            found.setdefault(queue, []).append(worker)
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from agno_workers.cli.screen import count, dollars, length
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.runs.queries import RunDiagnostics, Waiting
+from agno_workers.runs.workers import Worker
 
 ASKS = {
     WaitsFor.CONFIRMATION: "a person to approve or reject it",
@@ -15,6 +16,8 @@ ASKS = {
     WaitsFor.EXECUTION: "someone outside to make the call",
     WaitsFor.RESOLUTION: "a person to find out whether it took effect",
 }
+Consumed = Mapping[str, Sequence[Worker]]
+"""The living workers of each queue."""
 _KEEPER_HANDOVER = timedelta(seconds=5)
 """No keeper leads while one worker's keeper replaces another's."""
 _ON_TIMEOUT = {
@@ -24,12 +27,10 @@ _ON_TIMEOUT = {
 }
 
 
-def diagnose(
-    run: Run, steps: Sequence[Step], around: RunDiagnostics, consumed: Collection[str] | None
-) -> list[str]:
+def diagnose(run: Run, steps: Sequence[Step], around: RunDiagnostics, consumed: Consumed | None) -> list[str]:
     """Return what each open step waits for, and what will end the run; empty when it has ended.
 
-    `consumed`: the queues that a worker consumes; None if unknown.
+    `consumed` is None if the workers are unknown.
     """
     if run.status.is_terminal:
         return []
@@ -106,7 +107,7 @@ def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]
 
 
 def _ingestion(
-    run: Run, open_steps: Sequence[Step], around: RunDiagnostics, consumed: Collection[str] | None
+    run: Run, open_steps: Sequence[Step], around: RunDiagnostics, consumed: Consumed | None
 ) -> Iterator[str]:
     """Summarize the steps of an ingestion, which may have thousands."""
     if not open_steps:
@@ -118,13 +119,13 @@ def _ingestion(
         more = (
             f" {count(others, 'more step')} {'waits' if others == 1 else 'wait'} with it." if others else ""
         )
-        yield f"{_queued(ready[0], around.now, consumed)}{more}"
+        yield f"{_queued(run, ready[0], around.now, consumed)}{more}"
     if waiting := sum(step.status is StepStatus.WAITING for step in open_steps):
         verb = "is" if waiting == 1 else "are"
         yield f"{count(waiting, 'step')} {verb} not sent yet: an ingestion has only a few in the queue at a time."
 
 
-def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Collection[str] | None) -> Iterator[str]:
+def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Consumed | None) -> Iterator[str]:
     match step.status:
         case StepStatus.RUNNING:
             yield _running(step, around)
@@ -135,7 +136,7 @@ def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Collection[st
                 _asks(waiting, around.now) for waiting in around.waiting if waiting.step_id == step.id
             )
         case _ if run.paused_at is None:
-            yield _queued(step, around.now, consumed)
+            yield _queued(run, step, around.now, consumed)
 
 
 def _running(step: Step, around: RunDiagnostics) -> str:
@@ -172,15 +173,36 @@ def _asks(waiting: Waiting, now: datetime) -> str:
     )
 
 
-def _queued(step: Step, now: datetime, consumed: Collection[str] | None) -> str:
+def _queued(run: Run, step: Step, now: datetime, consumed: Consumed | None) -> str:
     name, error = _named(step), _message(step)
-    if step.not_before is not None and step.not_before > now:
-        return f"{name} is due in {length(step.not_before - now)}{f', after {error}' if error else ''}."
-    since = f" {length(now - step.sent_at)}" if step.sent_at else ""
-    again = f" after {error}" if error else ""
-    if consumed is not None and step.queue not in consumed:
+    is_due = step.not_before is None or step.not_before <= now
+    if not is_due and not step.returns:
+        return f"{name} is due in {length(step.not_before - now)}{f', after {error}' if error else ''}."  # type: ignore[operator]
+    waited_from = step.created_at if step.returns else step.sent_at
+    since = f" {length(now - waited_from)}" if waited_from else ""
+    workers = [] if consumed is None else consumed.get(step.queue, [])
+    if consumed is not None and not workers:
         return f"No worker consumes the queue {step.queue!r}, where {name[0].lower()}{name[1:]} has waited{since}: start one with `-Q {step.queue}`."  # fmt: skip
+    if (
+        workers
+        and step.kind in (StepKind.TURN, StepKind.TOOL)
+        and not any(each.knows(run.agent) for each in workers)
+    ):
+        return f"{name} has waited{since}, and {unknown_agent(run.agent, step.queue, workers)}"
+    if step.returns:
+        again = "is sent again now" if is_due else f"is sent again in {length(step.not_before - now)}"  # type: ignore[operator]
+        return f"{name} was given back by workers {count(step.returns, 'time')}, and {again}: {error}."
+    again = f" after {error}" if error else ""
     return f"{name} has waited{since} in the queue {step.queue!r} for a free worker{again}."
+
+
+def unknown_agent(agent: str, queue: str, workers: Sequence[Worker]) -> str:
+    """Return the end of a sentence about work for an agent that none of the workers of its queue knows."""
+    verb = "does" if len(workers) == 1 else "do"
+    return (
+        f"{count(len(workers), 'worker')} of the queue {queue!r} {verb} not know the agent {agent!r}: "
+        "add the module that defines it to AGNO_IMPORTS of one, and start that again."
+    )
 
 
 def _ends(run: Run, around: RunDiagnostics) -> Iterator[str]:

@@ -30,6 +30,7 @@ from agno_workers.broker.checks import (
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import consumers, state
+from agno_workers.cli.diagnose import unknown_agent
 from agno_workers.cli.screen import count
 from agno_workers.database import functions
 from agno_workers.database.checks import PGVECTOR, is_older, problems, session_problem
@@ -111,6 +112,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _check("queues", lambda: _queues(settings))
         yield from _check("workers", lambda: _workers(settings))
         yield from _check("runs", lambda: _runs(settings))
+        yield from _check("runs", lambda: _returned(settings))
         yield from _check("knowledge", lambda: _knowledge(settings))
     if tables and redis:
         yield from _check("owner", lambda: _owner(settings))
@@ -290,6 +292,29 @@ def _queues(settings: Settings) -> list[Finding]:
     ]
 
 
+def _returned(settings: Settings) -> list[Finding]:
+    """Find steps that workers gave back, since they could not begin them."""
+    with connection.database(settings) as database:
+        workers = consumers(database.workers.all(), settings)
+        returned, now = database.queries.returned(), database.queries.now()
+    found = []
+    for each in returned:
+        waits = (
+            f"{each.agent}: {count(each.count, 'step')}, waiting for up to {screen.length(now - each.since)}"
+        )
+        able = [worker.name for worker in workers.get(each.queue, []) if worker.knows(each.agent)]
+        if each.type != "UnknownAgent":
+            text = f"{waits}; workers could not begin {'it' if each.count == 1 else 'them'}: {each.type}: {each.message}. See `agno-workers runs show {each.sample}`."
+            found.append(Finding("fail", "runs", text))
+        elif not able:
+            text = f"{waits}, and {unknown_agent(each.agent, each.queue, workers.get(each.queue, []))}"
+            found.append(Finding("fail", "runs", text))
+        else:
+            text = f"{waits}; workers of the queue {each.queue!r} that do not know the agent gave them back: set AGNO_IMPORTS of all of them alike, or give the agent a queue of its own."
+            found.append(Finding("warn", "runs", text))
+    return found
+
+
 def _workers(settings: Settings) -> list[Finding]:
     """Return only problems: `queues` counts the workers."""
     with connection.database(settings) as database:
@@ -304,6 +329,16 @@ def _workers(settings: Settings) -> list[Finding]:
         )
         for worker in workers
         if state(worker, settings) in ("silent", "lost") and worker.node not in replaced
+    ]
+    own = {settings.queues.agents, settings.queues.tools}
+    found += [
+        Finding(
+            "warn",
+            "workers",
+            f"{worker.name} knows no agent and gives back all steps of agents: set its AGNO_IMPORTS.",
+        )
+        for worker in living
+        if worker.agents == () and own.intersection(worker.queues)
     ]
     if len(versions := sorted({worker.version for worker in living})) > 1:
         text = f"different versions: {', '.join(versions)}. After a deploy, restart the old ones."

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from agno_workers.cli import knowledge_commands, screen
 from agno_workers.cli.ingest import follow, submitted
+from agno_workers.cli.screen import count
 from agno_workers.errors import AgnoError, InvalidInput
+from agno_workers.knowledge.store.bases import AGENT
 from agno_workers.knowledge.store.feedback import Gap, ReviewNote
 from agno_workers.knowledge.store.stats import Base, Model, Origin
 from agno_workers.knowledge.types import EmbeddingSpaceStatus
@@ -68,6 +70,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
         overview = here.database.knowledge_stats
         (base,) = overview.bases(name)
         models, origins = overview.models(name), overview.origins(name)
+        returned = [each for each in here.look.returned() if each.agent == f"{AGENT}{name}"]
         ingestions, now = here.knowledges.ingestions(row.id, limit=5), here.look.now()
     if json:
         told = {"knowledge": base, "models": models, "origins": origins, "ingestions": ingestions}
@@ -89,7 +92,11 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
         ]
         console.print()
         console.print(screen.table(console.width, columns, rows, right=("age", "documents")))
-    for sentence in [*base.problems, *_waits(base)]:
+    stuck = [
+        f"Workers could not begin {count(each.count, 'step')}: {each.type}: {each.message}."
+        for each in returned
+    ]
+    for sentence in [*stuck, *base.problems, *_waits(base)]:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
 
 

@@ -246,7 +246,7 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
     for step in shown:
         if step.error and step.error != run_error and not _is_verdict(step):
             name = "the model call" if step.kind is StepKind.TURN else step.name or step.kind
-            said = f"{step.key}: {name} failed with {step.error.get('type')}: {step.error.get('message')}"
+            said = f"{step.key}: {name} {'could not begin' if step.returns else 'failed'} with {step.error.get('type')}: {step.error.get('message')}"
             console.print(screen.line((said, "red")))
         if step.answer:
             console.print(screen.line((f"{step.key}: {step.name} {_answered(step.answer)}", "blue")))

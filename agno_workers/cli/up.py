@@ -18,6 +18,7 @@ from agno_workers.cli import screen
 from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal, stopping_by_signal
 from agno_workers.cli.programs import FLOWER_USER, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
+from agno_workers.extras import problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _COLOURS = {"agents": "cyan", "tools": "green", "knowledge": "blue", "flower": "magenta"}
@@ -43,10 +44,14 @@ def up(
     """
     settings = settings_module.load()  # without the servers of another `up`
     console = screen.console()
+    lacking = problem("knowledge") if knowledge else None
+    knowledge = 0 if lacking else knowledge
     programs = workers(settings, agents=agents, tools=tools, knowledge=knowledge, events=with_flower)
     where = {
         "agents": ", ".join(settings.imports) or "none: set AGNO_IMPORTS to the modules that define yours"
     }
+    if lacking:
+        where["knowledge"] = f"no worker, since {lacking}"
     if with_flower:
         program, password = flower(flower_port)
         programs.append(program)

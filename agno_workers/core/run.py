@@ -171,6 +171,11 @@ class Step(msgspec.Struct, frozen=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
 
+    @property
+    def returns(self) -> int:
+        """How often workers gave the step back, since they could not begin it; see `error`."""
+        return int((self.error or {}).get("ids", {}).get("returns", 0))
+
 
 class Canvas(msgspec.Struct, frozen=True, omit_defaults=True):
     """The Celery options of the task that started a run; the run stores them until it ends."""

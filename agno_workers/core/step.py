@@ -133,7 +133,7 @@ class ClaimedStep(msgspec.Struct, frozen=True):
 
 
 class ExhaustedStep(msgspec.Struct, frozen=True):
-    """A step whose lease ran out and that will not be attempted again."""
+    """A step whose lease ran out, or that no worker could begin, and that will not be attempted again."""
 
     step_id: str
     run_id: str
@@ -146,6 +146,23 @@ class ExhaustedStep(msgspec.Struct, frozen=True):
     effect: Effect | None = None
     call_id: str | None = None
     policy: Policy = Policy()
+    raised: dict[str, Any] | None = None
+    """The error that workers raised before they began it; None for a lease that ran out."""
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Return why it ends, as `AgnoError.to_json` does."""
+        ids = {"run_id": self.run_id, "step_id": self.step_id}
+        if self.raised is not None:
+            text = f"no worker could begin it in {self.raised['ids']['returns']} tries, the last one {self.raised['message']}"
+            return self.raised | {"message": text, "ids": ids}
+        text = f"attempt {self.attempt} on {self.worker} ended without a result, and no further attempt is allowed"
+        return {"type": "LeaseExpired", "message": text, "ids": ids}
+
+    @property
+    def reason(self) -> str:
+        """The reason of a run that ends with it."""
+        return "worker_lost" if self.raised is None else "worker_error"
 
 
 class ExpiredWait(msgspec.Struct, frozen=True):

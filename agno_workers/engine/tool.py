@@ -35,6 +35,8 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         return finish(
             engine, claim, None, ToolOutcome(f"{claim.unreadable}: it was not called.", True, "unreadable")
         )
+    if not engine.knows(claim):
+        return NOT_RECORDED
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
@@ -89,7 +91,7 @@ class CancelProbe:
 def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome | None]:
     """Return the tool of a call, or the outcome to record when this worker cannot make the call.
 
-    A worker with older code may lack the agent or the tool: then the call is retried, since another worker may have it.
+    A worker with older code may lack the tool: then the call is retried, since another worker may have it.
     """
     try:
         plan = engine.plan(claim.agent)
@@ -164,17 +166,19 @@ def as_message(claim: ClaimedStep, outcome: ToolOutcome) -> Message:
 
 def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
     """End a step that has no attempt left: a turn fails its run, a tool call returns an error to the model."""
-    ids = {"run_id": step.run_id, "step_id": step.step_id}
-    text = (
-        f"attempt {step.attempt} on {step.worker} ended without a result, and no further attempt is allowed"
+    error = step.error
+    log.error(
+        "step has no attempt left: %s",
+        error["message"],
+        extra={"run_id": step.run_id, "step_id": step.step_id},
     )
-    error = {"type": "LeaseExpired", "message": text, "ids": ids}
-    log.error("step has no attempt left", extra=ids | {"kind": step.kind, "attempt": step.attempt})
     if step.kind is StepKind.TURN:
-        return engine.journal.fail(step, error, "worker_lost", step_status="dead")
-    if step.effect is Effect.ONCE:
-        return leave_unknown(engine, step, text)
+        return engine.journal.fail(step, error, step.reason, step_status="dead")
+    if step.effect is Effect.ONCE and step.attempt:
+        return leave_unknown(engine, step, error["message"])
     text = f"{step.name} failed: its worker died in each of {step.attempt} attempts."
+    if step.raised is not None:
+        text = f"{step.name} was not called: {error['message']}"
     return engine.journal.finish_tool(step, _result(step, text), error, step_status="dead")
 
 

@@ -48,6 +48,7 @@ from agno_workers.errors import (
     ModelUnavailable,
     RunFailed,
     Unavailable,
+    UnknownAgent,
     error_to_json,
 )
 from agno_workers.signals import signal
@@ -117,6 +118,17 @@ class Engine:
             self._earlier[claim.agent, sha256] = plan.as_begun(self.journal.definition(sha256))
         return self._earlier[claim.agent, sha256]
 
+    def knows(self, claim: ClaimedStep) -> bool:
+        """Return whether this worker has the agent of a step. If not, the step is given back, since another worker may have it."""
+        try:
+            self.agent(claim.agent)
+        except UnknownAgent as error:
+            times = self.journal.give_back(claim.step_id, error.to_json(), claim.attempt)
+            ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
+            log.warning("step was given back, for the %s. time: %s", times, error, extra=ids)
+            return False
+        return True
+
     def queue_of(self, agent: Agent) -> str:
         return agent.queue or self.agent_queue
 
@@ -131,6 +143,8 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim.unreadable:
         error = RunFailed(f"{claim.unreadable}: submit it again.", run_id=claim.run_id, step_id=claim.step_id)
         return engine.journal.fail(claim, error.to_json(), "unreadable")
+    if not engine.knows(claim):
+        return NOT_RECORDED
     retry = Retry()
     try:
         turn = Turn(claim, engine.plan_for(claim))
@@ -148,7 +162,7 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
         return engine.journal.fail(claim, error.to_json(), error.reason or "error")
     except Unavailable:
         raise  # Postgres does not answer, so nothing can be recorded: the lease expires and the turn is executed again
-    except Exception as error:  # a provider's outage, an agent that is not deployed here yet, a bug
+    except Exception as error:  # a provider's outage, a bug
         return try_later(engine, claim, retry, error)
 
 

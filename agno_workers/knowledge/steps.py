@@ -445,15 +445,17 @@ def fail_exhausted(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
     """End a step that no attempt ended, for the keeper."""
     ids = {"run_id": step.run_id, "step_id": step.step_id}
     said = f"its worker died in each of {step.attempt} attempts"
-    error = {"type": "crashed", "message": said, "ids": ids}
-    log.error("a step of an ingestion is given up", extra=ids | {"kind": step.kind, "attempt": step.attempt})
+    error = step.error if step.raised else {"type": "crashed", "message": said, "ids": ids}
+    log.error("a step of an ingestion is given up: %s", error["message"], extra=ids)
+    if step.raised:  # by the worker, and not because of its documents
+        return ingest.fail(step, error, step.reason)
     match step.kind:
         case StepKind.INGEST:
             return ingest.free_sources(step, error)
         case StepKind.EMBED:
             return split_or_refuse(ingest, step, ingest.call(step), error)
         case _:
-            return ingest.fail(step, error, "worker_lost")
+            return ingest.fail(step, error, step.reason)
 
 
 def retry_later(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.messages import Message, read_call, read_message
+from agno_workers.core.policy import Retry
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep
 from agno_workers.database.pool import Row, jsonb, statements
@@ -16,6 +17,8 @@ from agno_workers.errors import RunFailed
 from agno_workers.runs.base import Repository, convert
 
 _SQL = statements("runs/claim")
+_RETURN = Retry(attempts=12, first_delay_s=0.25)
+"""For steps that are given back: within a minute at most, and for about five minutes if one worker is alive."""
 _FREE = ("call", "policy", "answer", "metadata", "canvas", "transcript")
 """The columns of a claim that hold JSON."""
 
@@ -49,6 +52,21 @@ class Claims(Repository):
             _SQL["retry"],
             {"step_id": step_id, "attempt": attempt, "delay_s": delay_s, "error": jsonb(error)},
         )
+
+    def give_back(self, step_id: str, error: dict[str, Any], attempt: int | None = None) -> int | None:
+        """Give back a step that this worker can't begin, and return how often that has happened; None if it is not ours to give.
+
+        `attempt` is that of the claim, where the worker does not know the agent. Without it, `error` was raised before the step
+        began, and the step is given up after many returns.
+        """
+        asked = {"step_id": step_id, "worker": self.worker, "attempt": attempt, "error": jsonb(error)}
+        numbers = {
+            "lease_s": self._numbers.lease_s,
+            "first_s": _RETURN.first_delay_s,
+            "max_s": _RETURN.max_delay_s,
+        }
+        rows = self._pool.run(_SQL["give_back"], asked | numbers | {"max_returns": _RETURN.attempts})
+        return rows[0]["returns"] if rows else None
 
     def end_lease(self, step_id: str) -> None:
         """End the lease of a step whose process in this worker has died, so that the keeper need not wait for it."""

@@ -51,9 +51,10 @@ SELECT pending.id AS outbox_id, released.id AS step_id, released.run_id, release
 FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: exhausted
--- Rule 3: a lease expired and no attempt is left: these end as dead or unknown, and their run continues or fails.
+-- Rule 3: a lease expired and no attempt is left: these end as dead or unknown, and their run continues or fails. So do steps that no worker
+-- could begin; `raised` is then their error.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
-       step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy
+       step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, CASE WHEN step.error->'ids'->>'given_up' = 'true' THEN step.error END AS raised
 FROM agno.step
 WHERE status = 'running' AND lease_until < clock_timestamp()
   AND (attempt - tries >= max_attempts OR effect = 'once' AND (policy->>'reconcile')::boolean IS NOT TRUE)

@@ -90,6 +90,20 @@ class Stuck(msgspec.Struct, frozen=True):
     """A run id; for `person`, a step id."""
 
 
+class Returned(msgspec.Struct, frozen=True):
+    """Steps of an agent that workers gave back, and that wait for another try."""
+
+    type: str
+    """The type of the error; `UnknownAgent` where the worker does not know the agent."""
+    message: str
+    agent: str
+    queue: str
+    count: int
+    since: datetime
+    sample: str
+    """A run id."""
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One structural event of a run. `subject` is the id of the run or of the step that it is about."""
 
@@ -199,6 +213,10 @@ class RunQueries:
     def queues(self) -> dict[str, tuple[int, datetime]]:
         """Return, for each queue with ready steps, their number and the time when the oldest was sent."""
         return {row["queue"]: (row["ready"], row["oldest"]) for row in self._pool.run(_SQL["queues"])}
+
+    def returned(self) -> list[Returned]:
+        """Return the steps that workers gave back, by agent and error."""
+        return [msgspec.convert(row, Returned) for row in self._pool.run(_SQL["returned"])]
 
     def now(self) -> datetime:
         """Return the time of the database, which leases and timers use."""

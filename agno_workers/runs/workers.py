@@ -25,6 +25,8 @@ class WorkerIdentity(msgspec.Struct, frozen=True):
     pid: int
     version: str
     pool: str
+    agents: tuple[str, ...] = ()
+    """The names of the agents that it knows."""
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -43,6 +45,11 @@ class Worker(msgspec.Struct, frozen=True):
     seen_at: datetime
     silent_s: float
     stopped_at: datetime | None = None
+    agents: tuple[str, ...] | None = None
+    """The agents that it knows; None for a worker of earlier code."""
+
+    def knows(self, agent: str) -> bool:
+        return self.agents is None or agent in self.agents
 
     @property
     def node(self) -> str:
@@ -67,7 +74,12 @@ class Workers:
 
     def seen(self, itself: WorkerIdentity, *, concurrency: int, queues: Collection[str], steps: int) -> bool:
         """Write a heartbeat; return whether the worker is new in the table, as at its start and after the restore of a backup."""
-        now = {"concurrency": concurrency, "queues": jsonb(sorted(queues)), "steps": steps}
+        now = {
+            "concurrency": concurrency,
+            "queues": jsonb(sorted(queues)),
+            "steps": steps,
+            "agents": jsonb(itself.agents),
+        }
         (row,) = self._pool.run(_SQL["seen"], msgspec.structs.asdict(itself) | now)
         return bool(row["is_new"])
 

@@ -2,8 +2,8 @@
 
 -- name: seen
 -- A heartbeat. It inserts the row again if it is missing, as after the restore of a backup.
-INSERT INTO agno.worker AS w (name, hostname, pid, version, pool, concurrency, queues, steps)
-VALUES (%(name)s, %(hostname)s, %(pid)s, %(version)s, %(pool)s, %(concurrency)s, %(queues)s, %(steps)s)
+INSERT INTO agno.worker AS w (name, hostname, pid, version, pool, agents, concurrency, queues, steps)
+VALUES (%(name)s, %(hostname)s, %(pid)s, %(version)s, %(pool)s, %(agents)s, %(concurrency)s, %(queues)s, %(steps)s)
 ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), concurrency = excluded.concurrency, queues = excluded.queues,
     steps = excluded.steps, stopped_at = NULL
 RETURNING xmax = 0 AS is_new;

@@ -132,3 +132,26 @@ def test_one_for_knowledge_refuses_what_can_not_be_kept_to(
     environment: dict[str, str], name: str, value: str, told: str
 ) -> None:
     assert told in refusal(environment | {name: value}, queues="agents,knowledge")
+
+
+@pytest.mark.parametrize(
+    ("requires", "queues", "told"),
+    [
+        ("no-lxml; extra == 'knowledge'", "agents,knowledge", "its queue 'knowledge' needs the extra 'knowledge', of which no-lxml is not installed: pip install \"agno-workers[knowledge]\""),
+        ("no-obstore; extra == 'objects'", "knowledge", "pip install \"agno-workers[objects]\""),
+        ("no-anthropic", "agents", "no-anthropic is not installed: pip install \"agno-workers\""),
+        ("", "knowledge", "which can't be imported (ImportError: libmagic.so: no such file)"),
+    ],
+    ids=["extra", "objects", "always", "broken"],
+)  # fmt: skip
+def test_it_refuses_what_it_lacks_the_packages_for(
+    requires: str, queues: str, told: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The metadata of another installation, first on the path, requires one package more."""
+    metadata = tmp_path / "agno_workers-0.1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: agno-workers\nVersion: 0.1.0\n{requires and 'Requires-Dist: '}{requires}\n")  # fmt: skip
+    if not requires:
+        (tmp_path / "chardet.py").write_text("raise ImportError('libmagic.so: no such file')")
+    changed = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "AGNO_KNOWLEDGE__SOURCE_OBJECTS": "documents"}
+    assert told in refusal(environment | changed, queues=queues)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"addresses", "errors", "failpoints", "forks"},
     {"core", "settings", "signals"},
-    {"database", "net", "streams"},
+    {"database", "extras", "net", "streams"},
     {"models"},
     {"runs"},
     {"broker"},

@@ -34,6 +34,8 @@ worker = sa.Table(
     sa.Column("pool", sa.Text, nullable=False),
     sa.Column("concurrency", sa.Integer, nullable=False),
     sa.Column("queues", JSONB, nullable=False),
+    # The names of the agents that it knows; NULL for a worker of earlier code.
+    sa.Column("agents", JSONB),
     sa.Column("steps", sa.Integer, nullable=False, server_default="0"),
     now("started_at"),
     now("seen_at"),

@@ -125,18 +125,25 @@ def carried_until_it_failed(
     return run.error
 
 
-def test_unknown_agent_fails_the_run_after_some_attempts(
-    scenario: Scenario,
-) -> None:
-    engine = scenario.engine(
-        Agent(name="researcher", model=ScriptedReplies().model),
-        Agent(name="writer", model=ScriptedReplies().model),
-    )
-    step = scenario.submit("reseacher")
-    error = carried_until_it_failed(scenario, engine, step, Retry().attempts)
-    assert error["type"] == "UnknownAgent"
-    assert "known: researcher, writer" in error["message"]
-    assert "Did you mean 'researcher'?" in error["message"]
+def test_unknown_agent_costs_no_attempt(scenario: Scenario) -> None:
+    """A worker that does not know the agent gives the step back as often as it gets it; one that knows it executes it."""
+    replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="paid"))
+    able = scenario.engine(Agent(name="researcher", model=replies.model, tools=[pay]))
+    unable = scenario.engine(Agent(name="writer", model=replies.model))
+    (step,) = sends = [scenario.submit("researcher")]
+    while sends:
+        for times in range(1, 11):
+            assert execute_step(unable, sends[0]) == NOT_RECORDED
+            (row,) = [row for row in scenario.queries.steps(step.run_id) if row.status.is_open]
+            assert (row.status, row.attempt, row.started_at) == (StepStatus.READY, 0, None)
+            assert row.error is not None
+            assert (row.error["type"], row.error["ids"]["returns"]) == ("UnknownAgent", times)
+            assert wait_s(scenario, sends[0]) < min(60, 0.25 * 2 ** (times - 1)) * 1.25
+            assert execute_step(unable, sends[0]) == NOT_RECORDED  # a copy of the message: it is not due
+            scenario.let_time_pass()
+        sends = list(execute_step(able, sends[0]).sends)
+    run = scenario.queries.run(step.run_id)
+    assert (run.content, [row.attempt for row in scenario.queries.steps(run.id)]) == ("paid", [1, 1, 1])
 
 
 def test_agent_that_is_deployed_in_time_is_executed(scenario: Scenario) -> None:
@@ -515,23 +522,17 @@ def test_exhausted_tool_returns_an_error_to_the_model(scenario: Scenario) -> Non
     assert [row.status for row in scenario.queries.steps(paying.run_id)] == [StepStatus.DONE, StepStatus.UNKNOWN, StepStatus.DONE]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("here", "said"),
-    [([], "agent 'a' is not imported in this process"), ([Agent(name="a", model="scripted:echo")], "no worker here has the tool pay")],
-    ids=["agent", "tool"],
-)  # fmt: skip
-def test_worker_without_the_code_of_a_call_releases_it(
-    scenario: Scenario, here: list[Agent], said: str
-) -> None:
+def test_worker_without_the_tool_of_a_call_releases_it(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, tools=[pay])
+    older = scenario.engine(Agent(name="a", model="scripted:echo"))
     (paying,) = execute_step(scenario.engine(agent), scenario.submit("a")).sends
     for _ in range(DEPLOY.attempts - 1):
-        assert run_tool(scenario.engine(*here), paying.run_id, paying.step_id, 0) == NOT_RECORDED
+        assert run_tool(older, paying.run_id, paying.step_id, 0) == NOT_RECORDED
         scenario.let_time_pass()
-    (last,) = run_tool(scenario.engine(*here), paying.run_id, paying.step_id, 0).sends
+    (last,) = run_tool(older, paying.run_id, paying.step_id, 0).sends
     execute_run(scenario.engine(agent), last)
-    assert said in str(replies.asked[-1].messages[-1].parts)
+    assert "no worker here has the tool pay" in str(replies.asked[-1].messages[-1].parts)
 
 
 def test_worker_with_the_code_makes_a_released_call(scenario: Scenario) -> None:

@@ -286,8 +286,9 @@ def test_outcome_is_unknown_without_the_code_of_the_hook(scenario: Scenario) -> 
     bank = Bank("receipt 7")
     engine, send = cut_short(scenario, bank.tool(reconcile=bank.look))
     keeper(scenario, engine)
+    without = scenario.engine(Agent(name="a", model="scripted:echo"))
     for _ in range(DEPLOY.attempts):
-        execute_step(scenario.engine(), send)
+        execute_step(without, send)
         scenario.let_time_pass()
     assert scenario.queries.steps(send.run_id)[1].status is StepStatus.UNKNOWN
 

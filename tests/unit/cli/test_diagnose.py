@@ -13,6 +13,7 @@ from agno_workers.core.messages import ToolCall
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.core.tool import Policy
 from agno_workers.runs.queries import Child, Lease, RunDiagnostics, Waiting
+from agno_workers.runs.workers import Worker
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -41,18 +42,54 @@ def asks(need: WaitsFor, **policy: object) -> RunDiagnostics:
     return RunDiagnostics(NOW, waiting=(replace(WAITING, waits_for=need, policy=Policy(**policy)),))  # type: ignore[arg-type]  # a table of cases
 
 
+def serving(queue: str, *agents: tuple[str, ...] | None) -> dict[str, list[Worker]]:
+    """A worker of earlier code, or one for each of these tuples of agents."""
+    return {
+        queue: [Worker(f"w{place}", "h", 1, "0.1.0", "threads", 1, (queue,), 0, NOW, NOW, 0.0, None, known) for place, known in enumerate(agents or (None,))]
+    }  # fmt: skip
+
+
+def given_back(error: str, seconds: float, **ids: object) -> Step:
+    described = {"type": error, "message": "raised", "ids": {"returns": 3, **ids}}
+    return replace(TURN, error=described, sent_at=None, created_at=ago(40), not_before=ago(-seconds))
+
+
 WHY = {
+    "a worker with the agent": (
+        given_back("UnknownAgent", 8),
+        KEPT,
+        serving("agents", ("other",), ()),
+        "Turn 2 has waited 40 s, and 2 workers of the queue 'agents' do not know the agent 'writer': add the module that defines it to AGNO_IMPORTS of one, and start that again.",
+    ),
+    "another worker": (
+        given_back("UnknownAgent", 8),
+        KEPT,
+        serving("agents", ("writer",), ()),
+        "Turn 2 was given back by workers 3 times, and is sent again in 8 s: UnknownAgent: raised.",
+    ),
+    "a worker that can begin it": (
+        given_back("ImportError", -1),
+        KEPT,
+        serving("agents", ("writer",)),
+        "Turn 2 was given back by workers 3 times, and is sent again now: ImportError: raised.",
+    ),
+    "the first worker with the agent": (
+        TURN,
+        KEPT,
+        serving("agents", ()),
+        "Turn 2 has waited 3 s, and 1 worker of the queue 'agents' does not know the agent 'writer': add the module that defines it to AGNO_IMPORTS of one, and start that again.",
+    ),
     "a free worker": (
         TURN,
         KEPT,
-        {"agents"},
+        serving("agents"),
         "Turn 2 has waited 3 s in the queue 'agents' for a free worker.",
     ),
     "unknown consumers": (TURN, KEPT, None, "Turn 2 has waited 3 s in the queue 'agents' for a free worker."),
     "no worker": (
         TURN,
         KEPT,
-        {"tools"},
+        serving("tools"),
         "No worker consumes the queue 'agents', where turn 2 has waited 3 s: start one with `-Q agents`.",
     ),
     "its time": (
@@ -182,7 +219,7 @@ def test_open_tool_calls_are_counted() -> None:
 
 def test_paused_run_names_the_resume_command_and_no_missing_worker() -> None:
     paused = replace(RUN, paused_at=ago(90))
-    (said,) = diagnose(paused, [TURN], KEPT, set())
+    (said,) = diagnose(paused, [TURN], KEPT, {})
     assert said == (
         "The run has been paused for 1 min 30 s, and starts no further step: `agno-workers runs resume r` continues it."
     )
@@ -236,7 +273,7 @@ def test_waiting_steps_of_an_ingestion_are_counted() -> None:
     later = replace(
         BATCH, kind=StepKind.EMBED, key="embed:1", status=StepStatus.WAITING, waits_for=WaitsFor.WINDOW
     )
-    said = diagnose(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), {"knowledge"})
+    said = diagnose(INGESTION, [done, reading, BATCH, BATCH, later, later], lease(5), serving("knowledge"))
     assert said == [
         "A batch of documents has been running for 20 s on w1; its lease ends in 5 s unless renewed.",
         "A batch of documents has waited 3 s in the queue 'knowledge' for a free worker. 1 more step waits with it.",
