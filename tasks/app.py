@@ -207,7 +207,7 @@ def prepare(worker: Any) -> list[str]:
         own = {services.settings.queues.agents, services.settings.queues.tools}.intersection(queues)
         if own and not services.registry.all():
             log.warning(
-                "this worker knows no agent, so it gives back the steps of its queue %s: set AGNO_IMPORTS to the modules that define "
+                "this worker knows no agent, so it returns the steps of its queue %s: set AGNO_IMPORTS to the modules that define "
                 "your agents, and start it again",
                 " and ".join(sorted(own)),
             )

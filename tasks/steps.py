@@ -32,7 +32,7 @@ def body(kind: StepKind) -> Callable[[str, str, int], None]:
         except Unavailable:  # an outage, which is not this worker's fault
             raise
         except Exception as error:  # before the step began: a package or a setting that this worker lacks, a bug
-            services.database.journal.give_back(step_id, raised_before(error, services.worker))
+            services.database.journal.return_step(step_id, raised_before(error, services.worker))
             raise
         _outage.worked()
         services.dispatch.publish(result)

@@ -76,14 +76,15 @@ ALWAYS = {
     "a run is queued, and its turn has begun": """
         SELECT r.id, s.key, s.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation
         WHERE r.status = 'queued' AND s.status IN ('ready', 'running', 'waiting')
-          AND (s.kind NOT IN ('turn', 'scan') OR s.status <> 'ready' OR s.attempt > 0)""",
+          AND (s.kind NOT IN ('turn', 'scan') OR s.status <> 'ready' AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true' OR s.attempt > 0)""",
     "a run is running without a turn under way": """
         SELECT r.id FROM agno.run r WHERE r.status = 'running' AND NOT EXISTS (SELECT FROM agno.step s
             WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind = 'turn' AND s.status IN ('ready', 'running'))
           AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id)""",
     "a run is waiting while its turn is under way": """
         SELECT r.id, s.key FROM agno.run r JOIN agno.step s ON s.run_id = r.id
-        WHERE r.status = 'waiting' AND s.kind = 'turn' AND s.status = 'running'""",
+        WHERE r.status = 'waiting' AND s.kind = 'turn' AND s.status = 'running'
+          AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true'""",
     "a run that has failed does not say why": """
         SELECT id, status FROM agno.run WHERE status IN ('failed', 'cancelled') AND (error IS NULL OR reason IS NULL)""",
     "a run is done without an answer": """
@@ -373,6 +374,8 @@ MOVES = {
     "runs/claim.renew_all": "renew",
     "runs/control.resume": "resume",
     "runs/claim.retry": "try_turn_later",
+    "runs/claim.return_step": "step_does_not_begin",
+    "runs/agents.register": "worker_with_the_agents_starts",
     "runs/claim.set_deadline": "set_deadline",
     "runs/maintain.release_expired": "expire_leases",
     "runs/maintain.take_due": "send_due",

@@ -191,7 +191,7 @@ def _queued(run: Run, step: Step, now: datetime, consumed: Consumed | None) -> s
         return f"{name} has waited{since}, and {unknown_agent(run.agent, step.queue, workers)}"
     if step.returns:
         again = "is sent again now" if is_due else f"is sent again in {length(step.not_before - now)}"  # type: ignore[operator]
-        return f"{name} was given back by workers {count(step.returns, 'time')}, and {again}: {error}."
+        return f"{name} could not begin on its workers {count(step.returns, 'time')}, and {again}: {error}."
     again = f" after {error}" if error else ""
     return f"{name} has waited{since} in the queue {step.queue!r} for a free worker{again}."
 

@@ -293,7 +293,7 @@ def _queues(settings: Settings) -> list[Finding]:
 
 
 def _returned(settings: Settings) -> list[Finding]:
-    """Find steps that workers gave back, since they could not begin them."""
+    """Find steps that workers returned, since they could not begin them."""
     with connection.database(settings) as database:
         workers = consumers(database.workers.all(), settings)
         returned, now = database.queries.returned(), database.queries.now()
@@ -310,7 +310,7 @@ def _returned(settings: Settings) -> list[Finding]:
             text = f"{waits}, and {unknown_agent(each.agent, each.queue, workers.get(each.queue, []))}"
             found.append(Finding("fail", "runs", text))
         else:
-            text = f"{waits}; workers of the queue {each.queue!r} that do not know the agent gave them back: set AGNO_IMPORTS of all of them alike, or give the agent a queue of its own."
+            text = f"{waits}; workers of the queue {each.queue!r} that do not know the agent returned them: set AGNO_IMPORTS of all of them alike, or give the agent a queue of its own."
             found.append(Finding("warn", "runs", text))
     return found
 
@@ -335,7 +335,7 @@ def _workers(settings: Settings) -> list[Finding]:
         Finding(
             "warn",
             "workers",
-            f"{worker.name} knows no agent and gives back all steps of agents: set its AGNO_IMPORTS.",
+            f"{worker.name} knows no agent and returns all steps of agents: set its AGNO_IMPORTS.",
         )
         for worker in living
         if worker.agents == () and own.intersection(worker.queues)

@@ -119,13 +119,13 @@ class Engine:
         return self._earlier[claim.agent, sha256]
 
     def knows(self, claim: ClaimedStep) -> bool:
-        """Return whether this worker has the agent of a step. If not, the step is given back, since another worker may have it."""
+        """Return whether this worker has the agent of a step. If not, the step is returned, since another worker may have it."""
         try:
             self.agent(claim.agent)
         except UnknownAgent as error:
-            times = self.journal.give_back(claim.step_id, error.to_json(), claim.attempt)
+            times = self.journal.return_step(claim.step_id, error.to_json(), claim.attempt)
             ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
-            log.warning("step was given back, for the %s. time: %s", times, error, extra=ids)
+            log.warning("step was returned, for the %s. time: %s", times, error, extra=ids)
             return False
         return True
 

@@ -1,7 +1,7 @@
 -- Agents by name, as workers register them when they start.
 
 -- name: register
--- Steps that other workers gave back, since they do not know these agents, need wait no longer.
+-- Steps that other workers returned, since they do not know these agents, need wait no longer.
 WITH asked AS (
     SELECT a.* FROM jsonb_to_recordset(%(agents)s) AS a (name text, kind text, description text, queue text, definition jsonb, tools jsonb)
 ),

@@ -18,7 +18,7 @@ from agno_workers.runs.base import Repository, convert
 
 _SQL = statements("runs/claim")
 _RETURN = Retry(attempts=12, first_delay_s=0.25)
-"""For steps that are given back: within a minute at most, and for about five minutes if one worker is alive."""
+"""For steps that are returned: within a minute at most, and for about five minutes if one worker is alive."""
 _FREE = ("call", "policy", "answer", "metadata", "canvas", "transcript")
 """The columns of a claim that hold JSON."""
 
@@ -53,8 +53,8 @@ class Claims(Repository):
             {"step_id": step_id, "attempt": attempt, "delay_s": delay_s, "error": jsonb(error)},
         )
 
-    def give_back(self, step_id: str, error: dict[str, Any], attempt: int | None = None) -> int | None:
-        """Give back a step that this worker can't begin, and return how often that has happened; None if it is not ours to give.
+    def return_step(self, step_id: str, error: dict[str, Any], attempt: int | None = None) -> int | None:
+        """Return a step that this worker can't begin to its queue; None if it is not this worker's to return, else how often that happened.
 
         `attempt` is that of the claim, where the worker does not know the agent. Without it, `error` was raised before the step
         began, and the step is given up after many returns.
@@ -65,7 +65,7 @@ class Claims(Repository):
             "first_s": _RETURN.first_delay_s,
             "max_s": _RETURN.max_delay_s,
         }
-        rows = self._pool.run(_SQL["give_back"], asked | numbers | {"max_returns": _RETURN.attempts})
+        rows = self._pool.run(_SQL["return_step"], asked | numbers | {"max_returns": _RETURN.attempts})
         return rows[0]["returns"] if rows else None
 
     def end_lease(self, step_id: str) -> None:

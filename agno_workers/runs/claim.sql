@@ -42,8 +42,8 @@ UPDATE agno.step SET status = 'ready', lease_until = NULL, tries = tries + 1, er
 WHERE id = %(step_id)s AND status = 'running' AND attempt = %(attempt)s
 RETURNING id;
 
--- name: give_back
--- Give back a step that this worker can't begin: it does not know the agent (`attempt` is then its claim), or it raised before the step
+-- name: return_step
+-- Return a step that this worker can't begin: it does not know the agent (`attempt` is then its claim), or it raised before the step
 -- began. Neither is an attempt of the step. Each return waits for longer, so that another worker takes it and no loop is hot; the error
 -- counts the returns and names their workers. An unknown agent is waited for without an end. What was raised is given up after
 -- `max_returns` from every living worker of the queue, or after five times as many: the keeper then ends the step (see `exhausted`).

@@ -91,7 +91,7 @@ class Stuck(msgspec.Struct, frozen=True):
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """Steps of an agent that workers gave back, and that wait for another try."""
+    """Steps of an agent that workers returned, and that wait for another try."""
 
     type: str
     """The type of the error; `UnknownAgent` where the worker does not know the agent."""
@@ -215,7 +215,7 @@ class RunQueries:
         return {row["queue"]: (row["ready"], row["oldest"]) for row in self._pool.run(_SQL["queues"])}
 
     def returned(self) -> list[Returned]:
-        """Return the steps that workers gave back, by agent and error."""
+        """Return the steps that workers returned, by agent and error."""
         return [msgspec.convert(row, Returned) for row in self._pool.run(_SQL["returned"])]
 
     def now(self) -> datetime:

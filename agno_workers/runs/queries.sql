@@ -58,7 +58,7 @@ SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_eve
 SELECT queue, count(*) AS ready, min(sent_at) AS oldest FROM agno.step WHERE status = 'ready' AND not_before IS NULL GROUP BY queue;
 
 -- name: returned
--- Steps that workers gave back, by their error: what they lack is an agent, or they raised before the step began.
+-- Steps that workers returned, by their error: what they lack is an agent, or they raised before the step began.
 SELECT returned.error->>'type' AS type, min(returned.error->>'message') AS message, run.agent, returned.queue, count(*) AS count,
        min(returned.created_at) AS since, max(run.id::text) AS sample
 FROM (SELECT * FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL

@@ -14,11 +14,11 @@ def test_step_of_an_unknown_agent_waits_for_a_worker_that_knows_it(
     ignorant = start_worker(AGNO_IMPORTS="")
     told = "".join(ignorant.lines)
     assert (
-        "this worker knows no agent, so it gives back the steps of its queue agents and tools: set AGNO_IMPORTS"
+        "this worker knows no agent, so it returns the steps of its queue agents and tools: set AGNO_IMPORTS"
         in told
     )
     first = client.runs.submit("echo", "hi", allow_unknown=True)
-    ignorant.wait_for("step was given back")
+    ignorant.wait_for("step was returned")
     shown = " ".join(type_("runs", "show", first.id).out.split())
     assert (
         "1 worker of the queue 'agents' does not know the agent 'echo': add the module that defines it to AGNO_IMPORTS"
@@ -28,7 +28,7 @@ def test_step_of_an_unknown_agent_waits_for_a_worker_that_knows_it(
     found = " ".join(type_("doctor").out.split())
     assert "echo: 1 step, waiting for up to" in found
     assert "does not know the agent 'echo'" in found
-    assert "knows no agent and gives back all steps of agents" in found
+    assert "knows no agent and returns all steps of agents" in found
 
     start_worker()  # its start sends what waited for it
     runs = [first, *(client.runs.submit("caller", 'add {"a": 1, "b": 2}') for _ in range(20))]

@@ -126,7 +126,7 @@ def carried_until_it_failed(
 
 
 def test_unknown_agent_costs_no_attempt(scenario: Scenario) -> None:
-    """A worker that does not know the agent gives the step back as often as it gets it; one that knows it executes it."""
+    """A worker that does not know the agent returns the step as often as it gets it; one that knows it executes it."""
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="paid"))
     able = scenario.engine(Agent(name="researcher", model=replies.model, tools=[pay]))
     unable = scenario.engine(Agent(name="writer", model=replies.model))

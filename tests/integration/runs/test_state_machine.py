@@ -56,6 +56,7 @@ from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.local import LocalServers
 from agno_workers.registry import Registry
+from agno_workers.runs.agents import Agents, RegisteredAgent
 from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.batch import Batches, Common, Item
 from agno_workers.runs.queries import Waiting
@@ -424,6 +425,34 @@ class RunMachine(RuleBasedStateMachine):
     @rule(pick=picks)
     def try_turn_later(self, pick: int) -> None:
         self.journal.retry_later(self._turn(pick, is_doubled=True), 60, ERROR)
+
+    @if_any("ready")
+    @rule(
+        pick=picks, worker=st.sampled_from(WORKERS), knows_agent=st.booleans(), times=st.sampled_from([1, 12])
+    )
+    def step_does_not_begin(self, pick: int, worker: str, knows_agent: bool, times: int) -> None:
+        """A worker gets its message, and does not know the agent, or raises before the step begins."""
+        journal = self.db.journal_of(worker)
+        for step in _at_most_one(self._steps("status = 'ready' AND not_before IS NULL"), pick) * times:
+            attempt = None
+            if not knows_agent:
+                ids = step["run_id"], step["id"], step["generation"]
+                if (claim := journal.claim(StepKind(step["kind"]), *ids)) is None:
+                    return
+                attempt = claim.attempt
+            error = ERROR | {"type": "ImportError" if knows_agent else "UnknownAgent"}
+            if journal.return_step(step["id"], error, attempt) is None:
+                return  # it was given up in an earlier time
+            self.db.sql(
+                "UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() WHERE id = %(id)s AND status = 'ready'",
+                id=step["id"],
+            )
+
+    @if_any("timer")
+    @rule()
+    def worker_with_the_agents_starts(self) -> None:
+        known = {run["agent"] for run in self.db.sql("SELECT agent FROM agno.run")}
+        Agents(self.db.pool).register(RegisteredAgent(name, "agents") for name in known)
 
     @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks)

@@ -65,13 +65,13 @@ WHY = {
         given_back("UnknownAgent", 8),
         KEPT,
         serving("agents", ("writer",), ()),
-        "Turn 2 was given back by workers 3 times, and is sent again in 8 s: UnknownAgent: raised.",
+        "Turn 2 could not begin on its workers 3 times, and is sent again in 8 s: UnknownAgent: raised.",
     ),
     "a worker that can begin it": (
         given_back("ImportError", -1),
         KEPT,
         serving("agents", ("writer",)),
-        "Turn 2 was given back by workers 3 times, and is sent again now: ImportError: raised.",
+        "Turn 2 could not begin on its workers 3 times, and is sent again now: ImportError: raised.",
     ),
     "the first worker with the agent": (
         TURN,

@@ -31,8 +31,8 @@ def test_step_is_given_up_after_many_returns(db: RunDatabase) -> None:
     assert step is not None
     for times in range(1, _RETURN.attempts + 1):
         assert db.journal.exhausted(10) == []
-        assert db.journal.give_back(step.step_id, RAISED) == times
-        assert db.journal.give_back(step.step_id, RAISED) is None  # a copy of the message
+        assert db.journal.return_step(step.step_id, RAISED) == times
+        assert db.journal.return_step(step.step_id, RAISED) is None  # a copy of the message
         due(db)
     assert db.journal.release_expired(10) == []
     (exhausted,) = db.journal.exhausted(10)
@@ -52,7 +52,7 @@ def test_step_is_given_up_later_while_another_worker_may_take_it(
     step = db.submit().send
     assert step is not None
     while not db.journal.exhausted(10):
-        db.journal.give_back(step.step_id, RAISED)
+        db.journal.return_step(step.step_id, RAISED)
         due(db)
     assert db.step(step.step_id)["error"]["ids"]["returns"] == returns
 
@@ -63,10 +63,10 @@ def test_each_worker_of_the_queue_has_tried_before_a_step_is_given_up(db: RunDat
     step = db.submit().send
     assert step is not None
     for _ in range(_RETURN.attempts):
-        db.journal.give_back(step.step_id, RAISED)
+        db.journal.return_step(step.step_id, RAISED)
         due(db)
     assert db.journal.exhausted(10) == []
-    db.journal_of("w2").give_back(step.step_id, RAISED)
+    db.journal_of("w2").return_step(step.step_id, RAISED)
     (exhausted,) = db.journal.exhausted(10)
     assert exhausted.raised["ids"]["workers"] == ["w1", "w2"]
 
@@ -87,31 +87,31 @@ def test_raising_worker_gives_back_only_what_nobody_executes(
     elif case == "cancelled":
         db.journal.cancel(tool.run_id)
     if is_given_back:
-        assert db.journal.give_back(tool.step_id, RAISED) == 1
+        assert db.journal.return_step(tool.step_id, RAISED) == 1
         row = db.step(tool.step_id)
         assert (row["status"], row["attempt"]) == ("ready", 0)
         return
     with db.unchanged():
-        assert db.journal.give_back(tool.step_id, RAISED) is None
+        assert db.journal.return_step(tool.step_id, RAISED) is None
 
 
 def test_counts_of_unknown_agents_and_of_errors_are_apart(db: RunDatabase) -> None:
     """An unknown agent is waited for without an end, and none of its returns counts as an error."""
     turn = db.turn()
     for times in range(1, 5 * _RETURN.attempts + 2):
-        assert db.journal.give_back(turn.step_id, UNKNOWN, 1) == times
+        assert db.journal.return_step(turn.step_id, UNKNOWN, 1) == times
         due(db)
         assert claimed(db.journal.claim_turn(turn.run_id, turn.step_id, 0)).attempt == 1
-    assert db.journal.give_back(turn.step_id, RAISED) == 1
+    assert db.journal.return_step(turn.step_id, RAISED) == 1
 
 
 def test_registered_agent_gets_its_steps_at_once(db: RunDatabase) -> None:
-    def give_back(agent: str, error: dict[str, Any]) -> str:
+    def return_step(agent: str, error: dict[str, Any]) -> str:
         turn = db.turn(agent=agent)
-        db.journal.give_back(turn.step_id, error, 1)
+        db.journal.return_step(turn.step_id, error, 1)
         return turn.step_id
 
-    wanted, other, delayed = give_back("a", UNKNOWN), give_back("b", UNKNOWN), give_back("a", RAISED)
+    wanted, other, delayed = return_step("a", UNKNOWN), return_step("b", UNKNOWN), return_step("a", RAISED)
     db.sql("UPDATE agno.step SET not_before = clock_timestamp() + interval '60 s'")
     Agents(db.pool).register([RegisteredAgent("a", "agents")])
     assert [step.step_id for step in db.journal.take_due(10)] == [wanted]
