@@ -26,6 +26,7 @@ from agno_workers.broker.control import cancelling
 from agno_workers.broker.keeper import KeeperThread, LeaseRenewer
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.lifecycle import WorkerLifecycle, active_requests, pool_name
+from agno_workers.broker.run_log import name_runs_in_log
 from agno_workers.broker.start import described, refuse, start_check
 from agno_workers.broker.submit import RunTask
 from agno_workers.core.logs import SafeFormatter
@@ -214,6 +215,7 @@ def prepare(worker: Any) -> list[str]:
     return found
 
 
+name_runs_in_log()
 app.steps["worker"].update((start_check(prepare), WorkerThreads))
 app.steps["consumer"].add(CanaryListener)
 app.tasks.unregister(names.RUN)  # of a process that only sends

@@ -9,7 +9,8 @@ from typing import Any
 
 from agno_workers import wiring
 from agno_workers.broker.outage import Outage
-from agno_workers.core.run import StepKind
+from agno_workers.broker.run_log import failure, log_end
+from agno_workers.core.run import RunStatus, StepKind
 from agno_workers.errors import Unavailable, UnusableDatabase, error_to_json
 
 log = logging.getLogger(__name__)
@@ -18,17 +19,20 @@ _PAUSE_S = 2.0
 _outage = Outage(log, "the database")
 
 
-def body(kind: StepKind) -> Callable[[str, str, int], None]:
-    """Return the body of the task that executes steps of this kind."""
+def body(kind: StepKind) -> Callable[[str, str, int], str]:
+    """Return the body of the task that executes steps of this kind.
 
-    def execute(run_id: str, step_id: str, generation: int) -> None:
+    It returns what Celery's log and events show of the step, and raises the error of the run that it has failed.
+    """
+
+    def execute(run_id: str, step_id: str, generation: int) -> str:
         services = wiring.services()
         try:
             result = services.handlers[kind].run(run_id, step_id, generation)
         except UnusableDatabase as error:
             _outage.failed("step %s is executed later: %s", step_id, error)
             time.sleep(_PAUSE_S)  # the queue is not read to its end meanwhile
-            return
+            return f"run {run_id}: the database can't be used"
         except Unavailable:  # an outage, which is not this worker's fault
             raise
         except Exception as error:  # before the step began: a package or a setting that this worker lacks, a bug
@@ -36,6 +40,11 @@ def body(kind: StepKind) -> Callable[[str, str, int], None]:
             raise
         _outage.worked()
         services.dispatch.publish(result)
+        if result.ended is not None and result.ended.status is RunStatus.FAILED:
+            raise failure(result.ended) from result.cause
+        if result.ended is not None:
+            log_end(result.ended)
+        return f"run {run_id} of agent {result.agent}" if result.agent else f"run {run_id}: nothing to do"
 
     return execute
 

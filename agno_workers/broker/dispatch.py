@@ -17,6 +17,7 @@ from agno_workers.broker.canvas import TRANSIENT_ERRORS, CanvasContinuations
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.broker.outage import BROKER_ERRORS, Outage
+from agno_workers.broker.run_log import log_end
 from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
@@ -102,6 +103,7 @@ class Dispatch:
     def after_end(self, run_id: str) -> None:
         """Publish what follows a run that was ended from outside; the keeper's next round publishes the rest."""
         run, canvas = self._queries.run_and_canvas(run_id)
+        log_end(run)
         self.continue_canvases(self.results.pending_continuations(run_id, canvas.group_id))
         if run.parent_run_id is not None:
             self.send(self._outbox.pending(run.parent_run_id))

@@ -35,6 +35,7 @@ from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.lease_guard import LeaseGuard
 from agno_workers.broker.outage import Outage
 from agno_workers.broker.queues import EPOCH_KEY
+from agno_workers.broker.run_log import log_end
 from agno_workers.core.step import CommitResult, ExhaustedStep, ExpiredWait, StepMessage
 from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import SettingsError, Unavailable, UnusableDatabase
@@ -228,7 +229,6 @@ class Keeper:
 
     def _end_overdue(self, run_id: str) -> None:
         if self._control.end_overdue(run_id):
-            log.warning("run reached its deadline", extra={"run_id": run_id})
             self._dispatch.after_end(run_id)
 
     def end_orphans(self) -> None:
@@ -298,7 +298,10 @@ class Keeper:
 
     def _end_step(self, step: Ending, end: Callable[[Ending], CommitResult]) -> None:
         try:
-            self._dispatch.publish(end(step))
+            result = end(step)
+            self._dispatch.publish(result)
+            if result.ended is not None:
+                log_end(result.ended)
         except Unavailable:
             raise
         except Exception:

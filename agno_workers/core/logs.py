@@ -1,4 +1,6 @@
-"""Log lines that foreign text can't forge: it neither controls the terminal nor begins a line."""
+"""Log lines of workers: with the ids that they are about, and safe from foreign text, which neither controls the terminal nor begins
+a line.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,14 @@ import logging
 from agno_workers.core.words import printable
 
 _TEXTS = ("msg", "exc_text", "stack_info")
+_IDS = ("run_id", "agent", "step_id")
+"""Fields of records that Celery's format leaves out."""
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats as another formatter does, with records in which each further line begins with `  | ` and nothing controls a terminal."""
+    """Formats as another formatter does, with the ids of the record; each further line begins with `  | `, and nothing controls a
+    terminal.
+    """
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -19,7 +25,13 @@ class SafeFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         safe = copy.copy(record)
-        safe.msg, safe.args = record.getMessage(), None
+        text = record.getMessage()
+        ids = [
+            f"{name}={value}"
+            for name in _IDS
+            if (value := getattr(record, name, None)) and str(value) not in text
+        ]
+        safe.msg, safe.args = f"{text} [{' '.join(ids)}]" if ids else text, None
         if record.exc_info and not record.exc_text:
             safe.exc_text = self.formatException(record.exc_info)
         for name, value in vars(safe).items():

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from agno_workers.core.messages import Message, ToolCall, Usage, read_call
-from agno_workers.core.run import RunKind, StepKind, WaitsFor
+from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy
 
 Queue = Literal["agents", "tools", "knowledge"]
@@ -146,6 +146,7 @@ class ExhaustedStep(msgspec.Struct, frozen=True):
     effect: Effect | None = None
     call_id: str | None = None
     policy: Policy = Policy()
+    agent: str = ""
     raised: dict[str, Any] | None = None
     """The error that workers raised before they began it; None for a lease that ran out."""
 
@@ -179,6 +180,7 @@ class ExpiredWait(msgspec.Struct, frozen=True):
     """The attempt after which it began to wait; an answer about an earlier attempt is refused."""
     call_id: str | None = None
     policy: Policy = Policy()
+    agent: str = ""
 
 
 class ChildRun(msgspec.Struct, frozen=True):
@@ -218,6 +220,17 @@ class TurnRecord(msgspec.Struct, frozen=True):
     definition: Definition | None = None
 
 
+class RunEnd(msgspec.Struct, frozen=True):
+    """The end of a run, for the log and for Celery."""
+
+    run_id: str
+    agent: str
+    status: RunStatus
+    reason: str
+    error: dict[str, Any] | None = None
+    """The error of a failed run, as `AgnoError.to_json` describes it."""
+
+
 class CommitResult(msgspec.Struct, frozen=True):
     """The effect of a commit. `recorded` is False when another result came first or the run has ended: this one was discarded."""
 
@@ -232,6 +245,12 @@ class CommitResult(msgspec.Struct, frozen=True):
     """Set when a delegated run ends: the run whose next turn that may start."""
     continues: tuple[str, str | None] | None = None
     """Set when a run in a user's canvas ends: `(run_id, chord_id)`."""
+    ended: RunEnd | None = None
+    """Set when the run ends."""
+    agent: str = ""
+    """The agent of the step that a worker executed."""
+    cause: Any = None
+    """The exception that failed the run, if there is one."""
 
 
 NOT_RECORDED = CommitResult(False)

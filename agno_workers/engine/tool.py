@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.policy import Retry, delay_s
-from agno_workers.core.run import StepKind, WaitsFor
-from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait
+from agno_workers.core.run import RunStatus, StepKind, WaitsFor
+from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait, RunEnd
 from agno_workers.core.tool import Effect, Tool, ToolContext, ToolOutcome
 from agno_workers.engine.turn import MAX_DEPTH, Engine
 from agno_workers.errors import AgnoError, Unavailable
@@ -31,6 +31,10 @@ def run_tool(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim is None:
         return NOT_RECORDED
     signal("tool.claimed", claim=claim)
+    return replace(run_claimed_tool(engine, claim), agent=claim.agent)
+
+
+def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
     if claim.unreadable:
         return finish(
             engine, claim, None, ToolOutcome(f"{claim.unreadable}: it was not called.", True, "unreadable")
@@ -214,8 +218,10 @@ def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
             )
             return NOT_RECORDED
         case "fail":
-            engine.journal.fail_unanswered(step, error)
-            return NOT_RECORDED
+            if not engine.journal.fail_unanswered(step, error):
+                return NOT_RECORDED
+            ended = RunEnd(step.run_id, step.agent, RunStatus.FAILED, "nobody_answered", error)
+            return replace(NOT_RECORDED, ended=ended)
         case _:
             result = _result(step, f"{step.name} was not called. {text}")
             return engine.journal.finish_tool(step, result, error, answer=answer)

@@ -140,11 +140,17 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim is None:
         return NOT_RECORDED  # a duplicate, or the run was cancelled
     signal("turn.claimed", claim=claim)
+    return msgspec.structs.replace(run_claimed_turn(engine, claim), agent=claim.agent)
+
+
+def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
     if claim.unreadable:
         error = RunFailed(f"{claim.unreadable}: submit it again.", run_id=claim.run_id, step_id=claim.step_id)
         return engine.journal.fail(claim, error.to_json(), "unreadable")
     if not engine.knows(claim):
         return NOT_RECORDED
+    if claim.attempt == 1 and claim.definition is None:
+        log.info("run %s of agent %s started", claim.run_id, claim.agent)
     retry = Retry()
     try:
         turn = Turn(claim, engine.plan_for(claim))
@@ -157,9 +163,9 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     except Stopped:
         return NOT_RECORDED
     except ModelRejected as error:
-        return engine.journal.fail(claim, error.to_json(), "model_rejected")
+        return fail(engine, claim, error, "model_rejected")
     except RunFailed as error:
-        return engine.journal.fail(claim, error.to_json(), error.reason or "error")
+        return fail(engine, claim, error, error.reason or "error")
     except Unavailable:
         raise  # Postgres does not answer, so nothing can be recorded: the lease expires and the turn is executed again
     except Exception as error:  # a provider's outage, a bug
@@ -278,10 +284,17 @@ def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception
         log.warning("turn failed: %s", error, extra=ids)
     else:
         log.error("turn raised", exc_info=error, extra=ids)
-    described = error_to_json(error)
     if claim.tries + 1 >= retry.attempts:
-        return engine.journal.fail(claim, described, "retries", step_status="dead")
+        return fail(engine, claim, error, "retries", step_status="dead")
     wish_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None
     wait_s = delay_s(retry, claim.tries + 1, random.random(), min(wish_s or 0.0, MAX_RETRY_AFTER_S))
-    engine.journal.retry(claim.step_id, claim.attempt, wait_s, described)
+    engine.journal.retry(claim.step_id, claim.attempt, wait_s, error_to_json(error))
     return NOT_RECORDED
+
+
+def fail(
+    engine: Engine, claim: ClaimedStep, error: Exception, reason: str, step_status: str = "done"
+) -> CommitResult:
+    """End the run as `failed`, by an exception."""
+    failed = engine.journal.fail(claim, error_to_json(error), reason, step_status=step_status)
+    return msgspec.structs.replace(failed, cause=error)

@@ -125,7 +125,9 @@ def run_step(
     claim = context.ingest.claim(kind, run_id, step_id, generation)
     if claim is None:
         return NOT_RECORDED
-    return run_claimed(context, claim)
+    if claim.kind is StepKind.SCAN and claim.attempt == 1:
+        log.info("run %s of agent %s started", claim.run_id, claim.agent)
+    return replace(run_claimed(context, claim), agent=claim.agent)
 
 
 def run_claimed(context: IngestContext, claim: WorkClaim) -> CommitResult:
@@ -138,12 +140,12 @@ def run_claimed(context: IngestContext, claim: WorkClaim) -> CommitResult:
     except Unavailable:
         raise
     except Exception as error:
-        ids = {"run_id": claim.run_id, "step_id": claim.step_id}
+        ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
         if isinstance(error, AgnoError):
             log.warning("a step of an ingestion failed: %s", error, extra=ids)
         else:
             log.error("a step of an ingestion raised", exc_info=error, extra=ids)
-        return on_error(context, claim, error)
+        return replace(on_error(context, claim, error), cause=error)
 
 
 # Scan.
@@ -443,7 +445,7 @@ _STEPS: Mapping[StepKind, tuple[Body, OnError]] = {
 
 def fail_exhausted(ingest: Ingest, step: ExhaustedStep) -> CommitResult:
     """End a step that no attempt ended, for the keeper."""
-    ids = {"run_id": step.run_id, "step_id": step.step_id}
+    ids = {"run_id": step.run_id, "step_id": step.step_id, "agent": step.agent}
     said = f"its worker died in each of {step.attempt} attempts"
     error = step.error if step.raised else {"type": "crashed", "message": said, "ids": ids}
     log.error("a step of an ingestion is given up: %s", error["message"], extra=ids)

@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message
-from agno_workers.core.run import RunKind, StepKind, WaitsFor
+from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
 from agno_workers.core.step import (
     NOT_RECORDED,
     ChildRun,
@@ -20,6 +20,7 @@ from agno_workers.core.step import (
     CommitResult,
     ExhaustedStep,
     ExpiredWait,
+    RunEnd,
     StepMessage,
     ToolStep,
     TurnRecord,
@@ -226,7 +227,14 @@ class Commits(Repository):
             tuple(convert(own | message, StepMessage) for message in row["messages"]),
             children=tuple(convert(child | {"generation": 0}, StepMessage) for child in row["children"]),
         )
-        if "ended" not in result.get("run", ()) or not isinstance(step, ClaimedStep):
+        change = result.get("run", {})
+        if "ended" not in change:
+            return committed
+        ended = RunEnd(
+            step.run_id, step.agent, RunStatus(change["status"]), change["reason"], change.get("error")
+        )
+        committed = replace(committed, ended=ended)
+        if not isinstance(step, ClaimedStep):
             return committed
         continues = (step.run_id, step.canvas.get("group_id")) if step.canvas else None
         return replace(committed, parent_run_id=step.parent_run_id, continues=continues)

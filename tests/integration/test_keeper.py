@@ -102,7 +102,7 @@ def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
 
 
 def test_a_run_that_can_not_be_ended_keeps_neither_another_nor_any_rule_from_its_work(
-    services: Services, rounds: Keeper, redis_client: redis.Redis
+    services: Services, rounds: Keeper, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, overdue = submit(2)
     services.database.pool.run(
@@ -116,6 +116,7 @@ def test_a_run_that_can_not_be_ended_keeps_neither_another_nor_any_rule_from_its
     before = queues.length(redis_client, "agents")
     assert rounds.round()
     assert services.database.queries.run(overdue).status.is_terminal
+    assert f"run {overdue} of agent echo ended: " in caplog.text
     assert queues.length(redis_client, "agents") > before
     assert not services.database.queries.run(broken).status.is_terminal
 

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import msgspec
 from uuid6 import uuid7
 
-from agno_workers.core.run import StepKind
-from agno_workers.core.step import CommitResult, ExhaustedStep, StepMessage
+from agno_workers.core.run import RunStatus, StepKind
+from agno_workers.core.step import CommitResult, ExhaustedStep, RunEnd, StepMessage
 from agno_workers.core.words import without_none
 from agno_workers.database.pool import (
     Connection,
@@ -34,6 +34,7 @@ from agno_workers.database.pool import (
     to_json,
 )
 from agno_workers.knowledge import words
+from agno_workers.knowledge.store.bases import AGENT
 from agno_workers.knowledge.store.documents import Count, DocumentWriter, configurations, removal
 from agno_workers.knowledge.types import Source, SourceStatus
 from agno_workers.knowledge.versions import (
@@ -94,6 +95,10 @@ class WorkClaim(msgspec.Struct, frozen=True):
     canvas: dict[str, Any] | None = None
     model: str | None = None
     """The embedding model of an embed step."""
+
+    @property
+    def agent(self) -> str:
+        return f"{AGENT}{self.knowledge}"
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -335,14 +340,16 @@ class Ingest:
             execute(connection, "SET LOCAL statement_timeout = '10min'")
             self._ask(connection, "switch_embedding_space", claim)
             missing = self._missing(connection, claim) if rounds < _MAX_FINALIZE_ROUNDS else []
+            made_none = self._ask(connection, "no_vectors", claim) if not missing else []
+            change = (
+                _without_vectors(claim, made_none[0]) if made_none else {"status": "done", "reason": "end"}
+            )
             if missing:
                 self._write_embeds(connection, claim, step, missing)
                 self._count(connection, claim, Count(to_embed=len(missing)))
-            elif made_none := self._ask(connection, "no_vectors", claim):
-                self._end_run(connection, claim, _without_vectors(claim, made_none[0]))
             else:
-                self._end_run(connection, claim, {"status": "done", "reason": "end"})
-        return self._committed(claim) if missing else _over(claim)
+                self._end_run(connection, claim, change)
+        return self._committed(claim) if missing else _over(claim, change)
 
     def has_changed(self, claim: WorkClaim) -> bool:
         """Return whether the search index must be refreshed."""
@@ -363,7 +370,7 @@ class Ingest:
             change = {"status": "failed", "reason": reason, "error": error, "raise_generation": True}
             self._end_run(connection, claim, change)
             self._ask(connection, "end_open_steps", claim, reason=reason)
-        return _over(claim)
+        return _over(claim, change)
 
     # Next steps.
 
@@ -494,10 +501,14 @@ class Ingest:
         return execute(connection, _SQL[name], own | known | params)
 
 
-def _over(claim: WorkClaim | ExhaustedStep) -> CommitResult:
+def _over(claim: WorkClaim | ExhaustedStep, change: dict[str, Any]) -> CommitResult:
     """Return the result of a run that ended, with its canvas continuation."""
     canvas = claim.canvas if isinstance(claim, WorkClaim) else None
-    return CommitResult(True, continues=(claim.run_id, canvas.get("group_id")) if canvas else None)
+    continues = (claim.run_id, canvas.get("group_id")) if canvas else None
+    ended = RunEnd(
+        claim.run_id, claim.agent, RunStatus(change["status"]), change["reason"], change.get("error")
+    )
+    return CommitResult(True, continues=continues, ended=ended)
 
 
 def _without_vectors(claim: WorkClaim, row: Row) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_unavailable_model_is_retried_after_retry_after(
     replies = ScriptedReplies(busy(retry_after_s), Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, retry=Retry(attempts=2, first_delay_s=8, jitter=0))
     step = scenario.submit("a")
-    assert execute_step(scenario.engine(agent), step) == NOT_RECORDED
+    assert not execute_step(scenario.engine(agent), step).recorded
     (row,) = scenario.queries.steps(step.run_id)
     assert (row.status, row.attempt) == (StepStatus.READY, 1)
     assert row.error is not None
@@ -72,7 +72,7 @@ def test_unavailable_model_is_retried_after_retry_after(
 def test_retry_waits_at_most_until_the_deadline(scenario: Scenario) -> None:
     agent = Agent(name="a", model=ScriptedReplies(busy(3000)).model, limits=Limits(deadline_s=60))
     step = scenario.submit("a")
-    assert execute_step(scenario.engine(agent), step) == NOT_RECORDED
+    assert not execute_step(scenario.engine(agent), step).recorded
     assert 0 < wait_s(scenario, step) <= 60
 
 
@@ -133,13 +133,13 @@ def test_unknown_agent_costs_no_attempt(scenario: Scenario) -> None:
     (step,) = sends = [scenario.submit("researcher")]
     while sends:
         for times in range(1, 11):
-            assert execute_step(unable, sends[0]) == NOT_RECORDED
+            assert not execute_step(unable, sends[0]).recorded
             (row,) = [row for row in scenario.queries.steps(step.run_id) if row.status.is_open]
             assert (row.status, row.attempt, row.started_at) == (StepStatus.READY, 0, None)
             assert row.error is not None
             assert (row.error["type"], row.error["ids"]["returns"]) == ("UnknownAgent", times)
             assert wait_s(scenario, sends[0]) < min(60, 0.25 * 2 ** (times - 1)) * 1.25
-            assert execute_step(unable, sends[0]) == NOT_RECORDED  # a copy of the message: it is not due
+            assert not execute_step(unable, sends[0]).recorded  # a copy of the message: it is not due
             scenario.let_time_pass()
         sends = list(execute_step(able, sends[0]).sends)
     run = scenario.queries.run(step.run_id)
@@ -373,7 +373,7 @@ def test_lost_turn_stops_its_model_call(scenario: Scenario) -> None:
     replies = ScriptedReplies(lost)
     engine = scenario.engine(Agent(name="a", model=replies.model))
     step = scenario.submit("a")
-    assert execute_step(engine, step) == NOT_RECORDED
+    assert not execute_step(engine, step).recorded
     assert [scenario.db.everything()] == seen
     assert scenario.queries.run(step.run_id).status is RunStatus.CANCELLED
 
@@ -387,7 +387,7 @@ def test_turn_that_another_worker_took_over_stops(scenario: Scenario) -> None:
 
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(lost).model))
     step = scenario.submit("a")
-    assert execute_step(engine, step) == NOT_RECORDED
+    assert not execute_step(engine, step).recorded
     (row,) = scenario.queries.steps(step.run_id)
     assert (row.status, row.worker, row.error) == (StepStatus.RUNNING, "w2", None)
 
@@ -399,7 +399,7 @@ def test_late_reply_changes_nothing(scenario: Scenario) -> None:
 
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(cancelled).model, tools=[pay]))
     step = scenario.submit("a")
-    assert execute_step(engine, step) == NOT_RECORDED
+    assert not execute_step(engine, step).recorded
     assert len(scenario.queries.steps(step.run_id)) == 1
 
 
@@ -458,7 +458,7 @@ def test_result_of_a_cancelled_tool_is_discarded(scenario: Scenario) -> None:
     (send,) = execute_step(engine, scenario.submit("a")).sends
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agno_workers.engine.active_steps.time.monotonic", lambda: now[-1])
-        assert execute_step(engine, send) == NOT_RECORDED
+        assert not execute_step(engine, send).recorded
     assert scenario.queries.steps(send.run_id)[1].status is StepStatus.RUNNING
 
 
@@ -501,7 +501,7 @@ def test_exhausted_turn_fails_its_run(scenario: Scenario) -> None:
     assert (run.status, run.reason) == (RunStatus.FAILED, "worker_lost")
     assert run.error is not None
     assert run.error["message"].startswith("attempt 3 on w1 ended without a result")
-    assert run_turn(engine, step.run_id, step.step_id, 0) == NOT_RECORDED
+    assert not run_turn(engine, step.run_id, step.step_id, 0).recorded
 
 
 def test_exhausted_tool_returns_an_error_to_the_model(scenario: Scenario) -> None:
@@ -528,7 +528,7 @@ def test_worker_without_the_tool_of_a_call_releases_it(scenario: Scenario) -> No
     older = scenario.engine(Agent(name="a", model="scripted:echo"))
     (paying,) = execute_step(scenario.engine(agent), scenario.submit("a")).sends
     for _ in range(DEPLOY.attempts - 1):
-        assert run_tool(older, paying.run_id, paying.step_id, 0) == NOT_RECORDED
+        assert not run_tool(older, paying.run_id, paying.step_id, 0).recorded
         scenario.let_time_pass()
     (last,) = run_tool(older, paying.run_id, paying.step_id, 0).sends
     execute_run(scenario.engine(agent), last)
@@ -539,6 +539,6 @@ def test_worker_with_the_code_makes_a_released_call(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {}),)), Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, tools=[pay])
     (paying,) = execute_step(scenario.engine(agent), scenario.submit("a")).sends
-    assert run_tool(scenario.engine(), paying.run_id, paying.step_id, 0) == NOT_RECORDED
+    assert not run_tool(scenario.engine(), paying.run_id, paying.step_id, 0).recorded
     scenario.let_time_pass()
     assert run_tool(scenario.engine(agent), paying.run_id, paying.step_id, 0).recorded

@@ -11,7 +11,7 @@ import pytest
 from agno_workers.core.agent import Agent
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus
-from agno_workers.core.step import NOT_RECORDED, StepMessage
+from agno_workers.core.step import StepMessage
 from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
 from agno_workers.engine.tool import DEPLOY, fail_exhausted
 from agno_workers.engine.turn import Engine
@@ -241,7 +241,7 @@ def test_once_tool_after_its_timeout_is_unknown(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(calls=(("pay", {"euros": 5}),)), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[pay]))
     (send,) = execute_step(engine, scenario.submit("a")).sends
-    assert execute_step(engine, send) == NOT_RECORDED
+    assert not execute_step(engine, send).recorded
     go_on.set()
     (requirement,) = scenario.handle(send.run_id).requirements
     assert requirement.needs == "resolution"
@@ -258,7 +258,7 @@ def test_retry_of_a_once_tool_calls_its_hook_first(scenario: Scenario) -> None:
     paying = bank.tool(reconcile=bank.look, retry_on=(ConnectionError,))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[paying]))
     (send,) = execute_step(engine, scenario.submit("a")).sends
-    assert execute_step(engine, send) == NOT_RECORDED
+    assert not execute_step(engine, send).recorded
     scenario.let_time_pass()
     assert execute_step(engine, send).recorded
     assert (scenario.results(send.run_id), len(bank.paid), len(bank.asked)) == (["receipt 7"], 1, 1)
@@ -310,9 +310,9 @@ def test_tool_that_raises_try_again_is_retried(
     replies = ScriptedReplies(Turn(calls=(("fetch", {}),)), Turn(text="ok"))
     engine = scenario.engine(Agent(name="a", model=replies.model, tools=[fetch]))
     (send,) = execute_step(engine, scenario.submit("a")).sends
-    assert execute_step(engine, send) == NOT_RECORDED
+    assert not execute_step(engine, send).recorded
     scenario.let_time_pass()
-    assert execute_step(engine, send) == NOT_RECORDED
+    assert not execute_step(engine, send).recorded
     assert scenario.db.value("SELECT not_before > clock_timestamp() + interval '50 min' FROM agno.step WHERE name = 'fetch'")  # fmt: skip
     scenario.let_time_pass()
     assert execute_step(engine, send).recorded

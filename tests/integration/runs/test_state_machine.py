@@ -433,7 +433,7 @@ class RunMachine(RuleBasedStateMachine):
     def step_does_not_begin(self, pick: int, worker: str, knows_agent: bool, times: int) -> None:
         """A worker gets its message, and does not know the agent, or raises before the step begins."""
         journal = self.db.journal_of(worker)
-        for step in _at_most_one(self._steps("status = 'ready' AND not_before IS NULL"), pick) * times:
+        for step in times * [*_at_most_one(self._steps("status = 'ready' AND not_before IS NULL"), pick)]:
             attempt = None
             if not knows_agent:
                 ids = step["run_id"], step["id"], step["generation"]
