@@ -35,7 +35,9 @@ def body(kind: StepKind) -> Callable[[str, str, int], str]:
             return f"run {run_id}: the database can't be used"
         except Unavailable:  # an outage, which is not this worker's fault
             raise
-        except Exception as error:  # before the step began: a package or a setting that this worker lacks, a bug
+        except (
+            Exception
+        ) as error:  # before the step began: a package or a setting that this worker lacks, a bug
             services.database.journal.return_step(step_id, raised_before(error, services.worker))
             raise
         _outage.worked()

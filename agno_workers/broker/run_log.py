@@ -1,4 +1,4 @@
-"""What a worker's log and Celery report of runs: one line at the start and at the end of a run, and a failed task for a failed run.
+"""Reports of runs in a worker's log and in Celery: one line at the start and at the end of a run, and a failed task for a failed run.
 
 The task that fails a run raises the run's error. So its event is `task-failed`, handlers of `task_failure` are called, and Sentry's
 integration for Celery reports it, with the exception behind it. Celery's own lines of our tasks get the run's id; its line of a failure

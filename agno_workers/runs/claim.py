@@ -19,6 +19,8 @@ from agno_workers.runs.base import Repository, convert
 _SQL = statements("runs/claim")
 _RETURN = Retry(attempts=12, first_delay_s=0.25)
 """For steps that are returned: within a minute at most, and for about five minutes if one worker is alive."""
+_SOON_S = 4.0
+"""The longest wait of a returned step that another living worker can begin."""
 _FREE = ("call", "policy", "answer", "metadata", "canvas", "transcript")
 """The columns of a claim that hold JSON."""
 
@@ -65,7 +67,9 @@ class Claims(Repository):
             "first_s": _RETURN.first_delay_s,
             "max_s": _RETURN.max_delay_s,
         }
-        rows = self._pool.run(_SQL["return_step"], asked | numbers | {"max_returns": _RETURN.attempts})
+        rows = self._pool.run(
+            _SQL["return_step"], asked | numbers | {"max_returns": _RETURN.attempts, "soon_s": _SOON_S}
+        )
         return rows[0]["returns"] if rows else None
 
     def end_lease(self, step_id: str) -> None:

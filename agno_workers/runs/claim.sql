@@ -45,10 +45,10 @@ RETURNING id;
 -- name: return_step
 -- Return a step that this worker can't begin: it does not know the agent (`attempt` is then its claim), or it raised before the step
 -- began. Neither is an attempt of the step. Each return waits for longer, so that another worker takes it and no loop is hot; the error
--- counts the returns and names their workers. An unknown agent is waited for without an end. What was raised is given up after
+-- counts the returns and names their workers. An unknown agent is waited for without an end, and `soon_s` at most if a living worker knows it. What was raised is given up after
 -- `max_returns` from every living worker of the queue, or after five times as many: the keeper then ends the step (see `exhausted`).
 WITH held AS (
-    SELECT id, queue, attempt - (status = 'running')::int AS attempt, coalesce(same.ids->'workers', '[]') - %(worker)s::text || to_jsonb(%(worker)s::text) AS workers,
+    SELECT id, run_id, queue, attempt - (status = 'running')::int AS attempt, coalesce(same.ids->'workers', '[]') - %(worker)s::text || to_jsonb(%(worker)s::text) AS workers,
            coalesce((same.ids->>'returns')::int, 0) + 1 AS returns
     FROM agno.step LEFT JOIN LATERAL (
         SELECT step.error->'ids' AS ids WHERE step.error->'ids' ? 'given_up' = (%(attempt)s::int IS NULL)) same ON true
@@ -57,17 +57,21 @@ WITH held AS (
            AND (attempt = %(attempt)s OR %(attempt)s::int IS NULL AND effect IS DISTINCT FROM 'once'))
     FOR UPDATE OF step
 ),
+others AS (
+    SELECT w.name, w.agents IS NULL OR w.agents ? run.agent AS knows FROM held JOIN agno.run ON run.id = held.run_id JOIN agno.worker w
+        ON w.stopped_at IS NULL AND w.seen_at > clock_timestamp() - make_interval(secs => %(lease_s)s) AND w.queues ? held.queue
+),
 judged AS (
-    SELECT held.*, %(attempt)s::int IS NULL AND returns >= %(max_returns)s AND (returns >= 5 * %(max_returns)s OR NOT EXISTS (
-        SELECT FROM agno.worker w WHERE w.stopped_at IS NULL AND w.seen_at > clock_timestamp() - make_interval(secs => %(lease_s)s)
-          AND w.queues ? held.queue AND NOT held.workers ? w.name)) AS given_up
+    SELECT held.*, %(attempt)s::int IS NULL AND returns >= %(max_returns)s
+               AND (returns >= 5 * %(max_returns)s OR NOT EXISTS (SELECT FROM others WHERE NOT held.workers ? others.name)) AS given_up,
+           CASE WHEN %(attempt)s::int IS NOT NULL AND EXISTS (SELECT FROM others WHERE knows) THEN %(soon_s)s::float8 ELSE %(max_s)s END AS max_s
     FROM held
 )
 UPDATE agno.step SET status = CASE WHEN given_up THEN 'running' ELSE 'ready' END, worker = %(worker)s,
     attempt = judged.attempt, started_at = CASE WHEN judged.attempt > 0 THEN started_at END, sent_at = NULL,
     lease_until = CASE WHEN given_up THEN clock_timestamp() END,
     not_before = CASE WHEN NOT given_up THEN clock_timestamp() + make_interval(secs =>
-        least(%(max_s)s, %(first_s)s * 2 ^ least(returns - 1, 20)) * (0.75 + 0.5 * random())) END,
+        least(judged.max_s, %(first_s)s * 2 ^ least(returns - 1, 20)) * (0.75 + 0.5 * random())) END,
     tries = CASE WHEN given_up THEN judged.attempt - max_attempts ELSE tries END, -- no attempt is left, and retries and forks keep max_attempts
     error = jsonb_set(%(error)s, '{ids}', %(error)s::jsonb->'ids' || jsonb_build_object('returns', returns, 'workers', workers)
         || CASE WHEN %(attempt)s::int IS NULL THEN jsonb_build_object('given_up', given_up) ELSE '{}' END)

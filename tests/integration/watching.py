@@ -10,7 +10,6 @@ from celery import signals
 log = logging.getLogger(__name__)
 
 
-@signals.task_failure.connect
 def report(sender: Any, task_id: str, exception: BaseException, args: Any, kwargs: Any, **_: Any) -> None:
     cause = type(exception.__cause__).__name__
     log.info(
@@ -21,3 +20,6 @@ def report(sender: Any, task_id: str, exception: BaseException, args: Any, kwarg
         cause,
         sorted(kwargs),
     )
+
+
+signals.task_failure.connect(report)

@@ -21,8 +21,8 @@ def due(db: RunDatabase) -> None:
     db.sql("UPDATE agno.step SET not_before = NULL")
 
 
-def start(db: RunDatabase, name: str, queue: str = "agents") -> None:
-    worker = WorkerIdentity(name, "host", 1, "0.1.0", "threads")
+def start(db: RunDatabase, name: str, queue: str = "agents", *agents: str) -> None:
+    worker = WorkerIdentity(name, "host", 1, "0.1.0", "threads", agents)
     Workers(db.pool).seen(worker, concurrency=1, queues=[queue], steps=0)
 
 
@@ -116,3 +116,20 @@ def test_registered_agent_gets_its_steps_at_once(db: RunDatabase) -> None:
     Agents(db.pool).register([RegisteredAgent("a", "agents")])
     assert [step.step_id for step in db.journal.take_due(10)] == [wanted]
     assert None not in (db.step(other)["not_before"], db.step(delayed)["not_before"])
+
+
+@pytest.mark.parametrize(
+    ("queue", "agent", "is_soon"),
+    [("agents", "echo", True), ("agents", "other", False), ("tools", "echo", False)],
+)
+def test_step_is_sent_again_soon_if_a_living_worker_knows_its_agent(
+    db: RunDatabase, queue: str, agent: str, is_soon: bool
+) -> None:
+    start(db, "w2", queue, agent)
+    turn = db.turn()
+    for _ in range(_RETURN.attempts):
+        db.journal.return_step(turn.step_id, UNKNOWN, 1)
+        wait_s = db.value("SELECT extract(epoch FROM not_before - clock_timestamp())::float8 FROM agno.step")
+        due(db)
+        db.journal.claim_turn(turn.run_id, turn.step_id, 0)
+    assert (wait_s <= 4 * 1.25) is is_soon
