@@ -223,6 +223,11 @@ def message_of(error: object) -> str:
         return ""
 
 
+def notes(error: BaseException) -> list[str]:
+    """Return what was added to an error with `add_note`, such as the traceback of a module of AGNO_IMPORTS."""
+    return [str(note) for note in getattr(error, "__notes__", ())]
+
+
 def _rebuild(name: str, message: str, ids: dict[str, Any]) -> AgnoError:
     kind = globals().get(name)
     if isinstance(kind, type) and issubclass(kind, AgnoError):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import pkgutil
 import sys
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agno_workers.core.agent import Agent
@@ -80,20 +84,72 @@ class Registry:
     def importing(cls, *modules: str) -> Registry:
         """Import these modules, and register each Agent and Knowledge that is a global of one of them.
 
-        Raises SettingsError for a module that cannot be imported, with the error of its import.
+        Raises SettingsError for a module that cannot be imported, with the error of its import; its note is the traceback of
+        the module's code.
         """
         registry = cls()
         for name in modules:
             try:
                 module = importlib.import_module(name)
-            except (Exception, SystemExit) as error:
-                raise SettingsError(
-                    f"AGNO_IMPORTS names {name!r}, which cannot be imported: {type(error).__name__}: {message_of(error).rstrip('.')}. Fix the name or the module.",
-                    module=name,
-                ) from error
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit among them
+                raise _not_imported(name, error) from error
             for value in vars(module).values():
                 if isinstance(value, Agent):
                     registry.add(value)
                 elif isinstance(value, Knowledge):
                     registry.add_knowledge(value)
         return registry
+
+
+def _not_imported(name: str, error: BaseException) -> SettingsError:
+    """Return the error for a module of AGNO_IMPORTS: where it was looked for, or the line at which its import ended."""
+    said = f"AGNO_IMPORTS names {name!r}, which cannot be imported"
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        return SettingsError(f"{said}: {_not_found(name, error.name)}", module=name)
+    if name.startswith("."):
+        return SettingsError(f"{said}: write its whole name, as in myapp.agents.", module=name)
+    told = traceback.TracebackException.from_exception(error)
+    _leave_out_our_frames(told)
+    words, place = message_of(error), _place(told.stack)
+    if isinstance(error, SyntaxError) and error.filename:
+        words, place = error.msg, f" ({error.filename}, line {error.lineno})"
+    text = ": ".join(part for part in (type(error).__name__, words.rstrip(".")) if part)
+    refused = SettingsError(f"{said}: {text}{place}. Correct the module.", module=name)
+    refused.add_note("".join(told.format()).rstrip())
+    return refused
+
+
+def _not_found(name: str, missing: str) -> str:
+    """Say where the missing module, or the package that should contain it, was looked for."""
+    parent, _, last = missing.rpartition(".")
+    package = sys.modules.get(parent)
+    folders = [str(Path.cwd())] if package is None else list(getattr(package, "__path__", ()))
+    if package is None:
+        where = f"there is no module {missing!r} in this folder ({folders[0]}), in PYTHONPATH, or among the installed packages."
+    elif folders:
+        where = f"the package {parent!r} ({', '.join(folders)}) has no module {last!r}."
+    else:
+        return f"{parent!r} ({package.__file__}) is a module and not a package: name {parent!r} alone."
+    as_module = name.partition(":")[0].removesuffix(".py").replace("/", ".")
+    if as_module != name:
+        return f"{where} Write {as_module!r}: the name of a module, as Python imports it."
+    beside = (f"{parent}.{each.name}".lstrip(".") for each in pkgutil.iter_modules(folders))
+    return f"{where}{did_you_mean(missing, beside)} Correct AGNO_IMPORTS, or start in the folder that has the module."
+
+
+def _leave_out_our_frames(told: traceback.TracebackException) -> None:
+    """Leave the frames of the module's code and of its libraries."""
+    ours = (f"{Path(__file__).parent}{os.sep}", f"{Path(importlib.__file__).parent}{os.sep}", "<frozen ")
+    told.stack[:] = [each for each in told.stack if not each.filename.startswith(ours)]
+    for earlier in (told.__cause__, told.__context__):
+        if earlier is not None:
+            _leave_out_our_frames(earlier)
+
+
+def _place(stack: Sequence[traceback.FrameSummary]) -> str:
+    """Return the last line of the user's own code, or of a library where there is none."""
+    libraries = tuple({f"{sysconfig.get_path(kind)}{os.sep}" for kind in ("stdlib", "purelib", "platlib")})
+    own = [each for each in stack if not each.filename.startswith(libraries)] or stack
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

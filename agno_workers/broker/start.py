@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from celery import bootsteps
 
 from agno_workers.core.words import printable
-from agno_workers.errors import AgnoError, message_of
+from agno_workers.errors import AgnoError, message_of, notes
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,23 @@ def start_check(problems: Callable[[Any], Iterable[str]]) -> type[bootsteps.Step
 
     class StartCheck(bootsteps.Step):
         def __init__(self, worker: Any, **_: Any) -> None:
+            details: list[str] = []
             try:
                 found = " ".join(problems(worker))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                found = described(error)
+                found, details = described(error), notes(error)
             if found:
-                refuse(f"the worker does not start: {found}", logfile=worker.logfile)
+                refuse(f"the worker does not start: {found}", details, logfile=worker.logfile)
 
     return StartCheck
 
 
-def refuse(sentence: str, *, logfile: object = None) -> NoReturn:
-    """Print why this process ends, and end it. A worker with a log file may have no terminal: the sentence is there too."""
-    line = f"agno-workers: {printable(' '.join(sentence.split()))}\n"
+def refuse(sentence: str, details: Sequence[str] = (), *, logfile: object = None) -> NoReturn:
+    """Print why this process ends, below the details, and end it. A worker with a log file may have no terminal: it is there too."""
+    lines = [*map(printable, details), f"agno-workers: {printable(' '.join(sentence.split()))}\n"]
+    line = "\n".join(lines)
     try:
         if logfile:
             log.critical("%s", line.rstrip())

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from agno_workers.core.logs import SafeFormatter
 from agno_workers.core.words import printable
-from agno_workers.errors import AgnoError, InvalidInput, message_of
+from agno_workers.errors import AgnoError, InvalidInput, message_of, notes
 
 COMMANDS = {
     "demo": "See it work: search documents, run a group of agents over them, and eight tools in parallel.",
@@ -85,6 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_error(error: AgnoError) -> int:
+    for note in notes(error):  # the traceback of an agent's module
+        sys.stderr.write(f"{printable(note)}\n")
     sys.stderr.write(f"agno-workers: {printable(' '.join(message_of(error).split()))}\n")
     return 2
 

@@ -327,6 +327,22 @@ def test_mistake_is_answered_in_one_sentence(type_: Type, mistake: str) -> None:
     assert "secret" not in answer.err + answer.out
 
 
+@pytest.mark.parametrize("command", ["agents ls", "run echo hi"])
+def test_lines_of_a_module_that_can_not_be_imported_are_shown(
+    type_: Type, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_agents.py").write_text("KEY = {}['none']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = type_(*command.split(), AGNO_IMPORTS="half_agents")
+    first, place, *_, error, sentence = answer.err.splitlines()
+    assert (answer.status, first) == (2, "Traceback (most recent call last):")
+    assert place == f'  File "{tmp_path}/half_agents.py", line 1, in <module>'
+    assert error == "KeyError: 'none'"
+    assert sentence.startswith(
+        "agno-workers: AGNO_IMPORTS names 'half_agents', which cannot be imported: KeyError"
+    )
+
+
 def test_taken_port_is_named(type_: Type) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
