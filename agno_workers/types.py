@@ -17,7 +17,7 @@ from agno_workers.knowledge.types import (
     SearchType,
     Source,
 )
-from agno_workers.runs.queries import Event
+from agno_workers.runs.queries import Event, RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions
@@ -26,6 +26,6 @@ from agno_workers.streams import Streamed
 __all__ = [
     "Audio", "BatchOptions", "Chunking", "Event", "FeedbackConfig", "File", "Image", "IngestOptions",
     "Ingestion", "Message", "Model", "ModelSettings", "Progress", "Reference", "Requirement", "Run",
-    "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Source", "Step", "StepKind", "StepStatus",
+    "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Source", "Step", "StepKind", "StepStatus",
     "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
 ]  # fmt: skip

@@ -69,7 +69,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
         "tool": requirement.tool,
         "needs": requirement.needs,
         "fields": facts.policy.fields,
-        "arguments": _json_or_text(requirement.arguments_json or "{}"),
+        "arguments": json_or_text(requirement.arguments_json or "{}"),
         "error": facts.error,
         "since": facts.created_at,
         "expires_at": facts.expires_at,
@@ -103,7 +103,7 @@ def approve(
     """Approve a call: it is made with the arguments that it has. On a terminal, they are shown first."""
     with _requirement(step) as requirement:
         _must_be_seen(requirement, yes=yes)
-        requirement.approve(by=_who(by), note=note)
+        requirement.approve(by=who(by), note=note)
         _report(requirement, "approved")
 
 
@@ -115,7 +115,7 @@ def reject(
 ) -> None:
     """Reject a call: it is not made, and the model is told so."""
     with _requirement(step) as requirement:
-        requirement.reject(note, by=_who(by))
+        requirement.reject(note, by=who(by))
         _report(requirement, "rejected; the model is told")
 
 
@@ -135,7 +135,7 @@ def answer(
             fields = ", ".join(requirement.facts.policy.fields) or "nothing"
             raise InvalidInput(f"{requirement.tool} asks for {fields}, not for {', '.join(unknown)}.")
         _must_be_seen(requirement, yes=yes, filled=filled)
-        requirement.answer(filled, by=_who(by))
+        requirement.answer(filled, by=who(by))
         _report(requirement, "answered")
 
 
@@ -150,7 +150,7 @@ def complete(
 ) -> None:
     """Set the result of a call that someone outside has made."""
     with _requirement(step) as requirement:
-        requirement.complete(sys.stdin.read() if result == "-" else result, is_error=error, by=_who(by))
+        requirement.complete(sys.stdin.read() if result == "-" else result, is_error=error, by=who(by))
         _report(requirement, "completed; the model is told the result")
 
 
@@ -176,7 +176,7 @@ def resolve(
     with _requirement(step) as requirement:
         if again:
             _must_be_seen(requirement, yes=yes)
-        requirement.resolve(happened, result, again=again, by=_who(by))
+        requirement.resolve(happened, result, again=again, by=who(by))
         _report(requirement, "resolved, and made again" if again else "resolved; the model is told")
 
 
@@ -187,14 +187,25 @@ def _requirement(id: str) -> Iterator[Requirement]:
         yield Requirement(_find(database, whole_id(database, id, "step", "run")), database)
 
 
+def asked(waiting: Waiting) -> str:
+    """Return what a call waits for, as a sentence."""
+    fields = f" {', '.join(waiting.policy.fields)}" if waiting.waits_for is WaitsFor.ANSWER else ""
+    return f"{waiting.name} of run {waiting.run_id} ({waiting.agent}) waits for {ASKS[waiting.waits_for]}{fields}:"
+
+
+def show_call(requirement: Requirement, console: Console) -> None:
+    """Print a call with its whole arguments."""
+    console.print(screen.line((requirement.tool, "bold"), f" of run {requirement.run_id}"))
+    console.print(screen.indented(f"arguments:{calls.arguments(requirement.arguments_json, full=True)}"))
+
+
 def _must_be_seen(requirement: Requirement, *, yes: bool, filled: dict[str, Any] | None = None) -> None:
     """Let no call be made with arguments that nobody has seen: show them whole and ask, or refuse where nobody can be asked."""
     if yes:
         return
     if sys.stdin.isatty() and sys.stdout.isatty():
         console = screen.console()
-        console.print(screen.line((requirement.tool, "bold"), f" of run {requirement.run_id}"))
-        console.print(screen.indented(f"arguments:{calls.arguments(requirement.arguments_json, full=True)}"))
+        show_call(requirement, console)
         if filled is not None:
             given = msgspec.json.encode(filled).decode()
             console.print(screen.indented(f"filled in:{calls.arguments(given, full=True)}"))
@@ -242,18 +253,18 @@ def _values(given: Sequence[str]) -> dict[str, Any]:
             raise InvalidInput(f"{pair!r} is not FIELD=VALUE, as in amount=12.")
         if field in values:
             raise InvalidInput(f"{field} has two values: use one.")
-        values[field] = _json_or_text(value)
+        values[field] = json_or_text(value)
     return values
 
 
-def _json_or_text(value: str) -> Any:
+def json_or_text(value: str) -> Any:
     try:
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeError):
         return value
 
 
-def _who(by: str | None) -> str:
+def who(by: str | None) -> str:
     if by is not None:
         return by
     try:

@@ -52,7 +52,7 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
             processes.start().wait_until_ready()
             yield Ready(settings, temporary=True)
         except (KeyboardInterrupt, typer.Exit) as ended:
-            if isinstance(ended, KeyboardInterrupt) or ended.exit_code == 130:
+            if isinstance(ended, KeyboardInterrupt) or ended.exit_code in (4, 5, 130):
                 screen.echo("Stopping; the next `agno-workers up` continues unfinished work.", err=True)
             raise
         finally:

@@ -463,7 +463,7 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
                 if free
                 else "because all their slots are in use: start more workers"
             )
-            text = f"{stuck.queue}: {count(stuck.count, 'step')} sent up to {since} ago and not started by {count(len(listening), 'worker')}, {move}."
+            text = f"{stuck.queue}: {count(stuck.count, 'step')} ready for up to {since} and not started by {count(len(listening), 'worker')}, {move}."
             return Finding("warn", "runs", text)
         case "person":
             text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."

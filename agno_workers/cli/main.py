@@ -71,6 +71,8 @@ def root(
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit status 0: success; 1: `doctor` found a failure; 2: an error."""
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # our own error reports it once
+    if not sys.stdout.isatty():
+        typer.core.HAS_RICH = False  # help without boxes and colours, and not cut
     if logging.lastResort is not None:  # which prints the warnings of a process without handlers
         logging.lastResort.setFormatter(SafeFormatter(logging.Formatter()))
     try:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
 
 import typer
 from rich.text import Text
 
 from agno_workers.cli import connection, screen
+from agno_workers.cli.attend import Attendant
 from agno_workers.cli.autostart import autostart
-from agno_workers.core.run import Run, RunStatus
+from agno_workers.core.run import Run
 from agno_workers.core.words import printable
 from agno_workers.errors import AgnoError, WaitTimeout
 from agno_workers.runs.queries import output
@@ -20,7 +25,8 @@ from agno_workers.settings import Settings
 from agno_workers.streams import Streamed
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_HINT_AFTER_S = 5.0
+ENDED_BY_A_LIMIT = 3
+_T = TypeVar("_T")
 
 
 @app.command()
@@ -37,19 +43,31 @@ def run(
     key: str | None = typer.Option(
         None, "--key", help="The idempotency key: the same key returns the same run."
     ),
+    timeout: str | None = typer.Option(
+        None,
+        "--timeout",
+        metavar="TIME",
+        help="Wait at most 90s, 15m or 2h, also for a person; the run continues.",
+    ),
 ) -> None:
-    """Submit a run and wait for its answer. Ctrl-C stops waiting; the run continues."""
-    queue = _queue_of(agent, connection.settings())
+    """Submit a run and wait for its answer. Ctrl-C stops waiting; the run continues.
+
+    A run that waits for a person asks on a terminal. Exit status: 0 the answer is whole; 2 it failed or was cancelled; 3 a limit
+    ended it; 4 it waits for a person, and there is no terminal; 5 --timeout has passed; 130 Ctrl-C.
+    """
+    limit = screen.span(timeout, "--timeout")
+    its_queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
     with (
         autostart(wait=wait, agents=8, tools=8) as ready,
         connection.client(ready.settings, live=stream) as client,
+        connection.database(ready.settings) as database,
     ):
         handle = client.runs.submit(
             agent,
             text,
-            queue=queue,
-            allow_unknown=queue is not None,
+            queue=its_queue,
+            allow_unknown=its_queue is not None,
             session_id=session,
             user_id=user,
             idempotency_key=key,
@@ -58,8 +76,15 @@ def run(
             screen.echo(screen.as_json(handle.run) if json else handle.id)
             return
         try:
-            _follow(handle, stream=stream, json=json)
-        except KeyboardInterrupt:
+            attendant = Attendant(
+                handle.id,
+                database,
+                ready.settings,
+                screen.console(stderr=True),
+                limit.total_seconds() if limit else None,
+            )
+            _follow(handle, attendant, stream=stream, json=json)
+        except (KeyboardInterrupt, typer.Abort):
             screen.echo(f"\nThe run continues: `agno-workers runs show {handle.id}` shows it.", err=True)
             raise typer.Exit(130) from None
 
@@ -71,34 +96,48 @@ def _queue_of(agent: str, given: Settings) -> str | None:
     return connection.registry(given).get(agent).queue or given.queues.agents
 
 
-def _follow(handle: RunHandle, *, stream: bool, json: bool) -> None:
-    """Wait and print. Raises the error of a failed run."""
-    if stream and not json:
-        _print_pieces(handle)
-    else:
-        _wait(handle)
+def _follow(handle: RunHandle, attendant: Attendant, *, stream: bool, json: bool) -> None:
+    """Wait and print. Raises the error of a failed run, and typer.Exit with the statuses of the docs."""
+    try:
+        if stream and not json:
+            _print_pieces(handle, attendant)
+        else:
+            _wait(handle, attendant)
+    except typer.Exit:
+        if json:
+            screen.echo(screen.as_json(_outcome(handle.run)))
+        raise
     run = handle.run
     if json:
         screen.echo(screen.as_json(_outcome(run)))
-    elif run.status is RunStatus.DONE and not stream:
+    show = f"`agno-workers runs show {run.id}` shows it."
+    if not json and not stream and run.content is not None:
         screen.echo(run.content if isinstance(run.content, str) else screen.as_json(run.content))
+    if str(run.reason).startswith("limit:") or run.reason == "length":
+        error = f": {run.error['message']}" if run.error else ""
+        screen.echo(
+            f"The run was ended by a limit ({run.reason}), without a whole answer{error}. {show}", err=True
+        )
+        raise typer.Exit(ENDED_BY_A_LIMIT)
     if run.error is not None:
-        screen.echo(f"The run is {run.status}: `agno-workers runs show {run.id}` shows it.", err=True)
+        screen.echo(f"The run is {run.status}: {show}", err=True)
         raise AgnoError.from_json(run.error)
+    if run.content in (None, ""):
+        screen.echo(f"The answer is empty: {show}", err=True)
 
 
-def _wait(handle: RunHandle) -> None:
-    """Wait until the run has ended, and name the command that explains a long wait."""
-    console, begun, hinted = screen.console(stderr=True), time.monotonic(), False
-    with console.status(Text(f"run {handle.id}", "dim")) as shown:
+def _wait(handle: RunHandle, attendant: Attendant) -> None:
+    """Wait until the run has ended."""
+    with attendant.console.status(Text(f"run {handle.id}", "dim")) as shown:
+
+        def quietly(ask: Callable[[], None]) -> None:
+            shown.stop()
+            ask()
+            shown.start()
+
         for run in _polled(handle):
             shown.update(Text.assemble((f"run {handle.id}", "dim"), f" {run.status}"))
-            if run.status is RunStatus.QUEUED and not hinted and time.monotonic() - begun > _HINT_AFTER_S:
-                hinted = True
-                console.print(
-                    f"No worker has started it yet: `agno-workers runs show {run.id}` explains why.",
-                    style="dim",
-                )
+            attendant.look(quietly)
 
 
 def _polled(handle: RunHandle) -> Iterator[Run]:
@@ -115,10 +154,10 @@ def _polled(handle: RunHandle) -> Iterator[Run]:
         return
 
 
-def _print_pieces(handle: RunHandle) -> None:
+def _print_pieces(handle: RunHandle, attendant: Attendant) -> None:
     """Print the text as the model writes it. A turn that is executed twice prints twice."""
     printed = False
-    for event in handle.events():
+    for event in _looking(handle.events(), attendant):
         if isinstance(event, Streamed):
             sys.stdout.write(printable(event.text))
             sys.stdout.flush()
@@ -127,6 +166,34 @@ def _print_pieces(handle: RunHandle) -> None:
         sys.stdout.write("\n")
     elif isinstance(content := handle.run.content, str):
         screen.echo(content)
+
+
+def _looking(events: Iterator[_T], attendant: Attendant) -> Iterator[_T]:
+    """Yield the events, and look after the run about once a second. A thread of its own waits for the events."""
+    read: queue.SimpleQueue[_T | BaseException | None] = queue.SimpleQueue()
+
+    def reading() -> None:
+        try:
+            for event in events:
+                read.put(event)
+            read.put(None)
+        except Exception as error:
+            read.put(error)
+
+    threading.Thread(target=reading, name="events", daemon=True).start()
+    looked = time.monotonic()
+    while True:
+        with suppress(queue.Empty):
+            match read.get(timeout=1):
+                case None:
+                    return
+                case BaseException() as error:
+                    raise error
+                case event:
+                    yield event
+        if time.monotonic() - looked > 1:
+            attendant.look()
+            looked = time.monotonic()
 
 
 def _outcome(run: Run) -> object:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from agno_workers.cli import approvals, calls, connection, screen
 from agno_workers.cli.consumers import consumers
-from agno_workers.cli.dead import retry_run
+from agno_workers.cli.dead import SINCE, retry_run
 from agno_workers.cli.diagnose import diagnose
 from agno_workers.cli.ids import existing_run, short_ids, whole_id
 from agno_workers.cli.screen import count
@@ -49,9 +49,20 @@ def ls(
         None, "--status", help="Only queued, running, waiting, done, failed or cancelled runs."
     ),
     agent: str | None = typer.Option(None, "--agent", help="Only this agent."),
+    user: str | None = typer.Option(None, "--user", help="Only this user."),
     session: str | None = typer.Option(None, "--session", help="Only this session."),
+    since: str | None = SINCE,
+    open: bool = typer.Option(False, "--open", help="Only runs that have not ended."),
+    stuck: bool = typer.Option(
+        False,
+        "--stuck",
+        help="Only open runs without progress for two minutes, which wait for no person, timer or other run.",
+    ),
     batch: str | None = typer.Option(None, "--batch", metavar="ID", help="Only this batch."),
     limit: int = typer.Option(20, "--limit", min=1, max=10_000, help="Show at most this many."),
+    before: str | None = typer.Option(
+        None, "--before", metavar="ID", help="Only runs older than this one: the next page."
+    ),
     wide: bool = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off."),
     json: bool = _AS_JSON,
 ) -> None:
@@ -59,16 +70,26 @@ def ls(
     if status is not None and status not in list(RunStatus):
         raise InvalidInput(f"--status {status!r} is not a status: use one of {', '.join(RunStatus)}.")
     with connection.database() as database:
-        batch = batch and whole_id(database, batch, "batch")
         listed = database.queries.runs(
-            status=status, agent=agent, session_id=session, batch_id=batch, limit=limit
+            limit,
+            status=status,
+            agent=agent,
+            user_id=user,
+            session_id=session,
+            since=screen.span(since, "--since"),
+            open=open,
+            stuck=stuck,
+            batch_id=batch and whole_id(database, batch, "batch"),
+            before=before and whole_id(database, before, "run"),
         )
         if json:
             screen.echo(screen.as_json(listed))
         elif listed:
-            _show_list(screen.console(wide=wide), listed, database.queries.now(), wide=wide)
+            console = screen.console(wide=wide)
+            _show_list(console, listed, database.queries.now(), wide=screen.is_wide(console))
         else:
-            screen.echo("No runs." if not (status or agent or session or batch) else "No such runs.")
+            chosen = (status, agent, user, session, since, open or stuck, batch, before)
+            screen.echo("No such runs." if any(each not in (None, False) for each in chosen) else "No runs.")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.rule import Rule
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -35,23 +37,35 @@ COLOURS = {
 }
 
 
-_WIDE = (1000, 25)
+_WIDE = (100_000, 25)
+_MAX_RULE = 80
 
 
 class _SafeConsole(Console):
     """A console on which only its own styles control the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Rule):
+            options = (options or self.options).update(width=min(_MAX_RULE, self.width))
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def console(*, stderr: bool = False, wide: bool = False) -> Console:
-    """Return a console as wide as the terminal; `wide`: one that cuts nothing off. Texts have no markup: they may be foreign."""
-    width, height = _WIDE if wide else (None, None)
+    """Return a console as wide as the terminal. `wide`, or without a terminal: one that cuts and wraps nothing.
+
+    Texts have no markup: they may be foreign.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    width, height = (None, None) if stream.isatty() and not wide else _WIDE
     return _SafeConsole(
         stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False, width=width, height=height
     )
+
+
+def is_wide(console: Console) -> bool:
+    """Return True for a console that cuts nothing off."""
+    return console.width == _WIDE[0]
 
 
 def echo(text: str, *, err: bool = False) -> None:

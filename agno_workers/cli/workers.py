@@ -1,4 +1,4 @@
-"""`agno-workers workers`: list the workers of the last day."""
+"""`agno-workers workers`: list the workers that are alive, or those of the last day."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import state
+from agno_workers.cli.screen import count
 from agno_workers.runs.workers import Worker
 from agno_workers.settings import Settings
 
@@ -25,34 +26,41 @@ def root() -> None:
 
 @app.command()
 def ls(
-    wide: bool = typer.Option(False, "--wide", help="Show whole names."),
+    everything: bool = typer.Option(False, "--all", help="Show those that are lost or stopped, too."),
+    wide: bool = typer.Option(False, "--wide", help="Cut nothing off."),
     json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """List the workers of the last day: alive, silent (missed a renewal), lost (their leases expired) or stopped."""
+    """List the workers that are alive, or silent (missed a renewal).
+
+    --all: those of the last day, also lost (their leases expired) and stopped ones.
+    """
     settings = connection.settings()
     with connection.database(settings) as database:
-        workers = database.workers.all()
+        known = database.workers.all()
+    workers = [each for each in known if everything or state(each, settings) in ("alive", "silent")]
     if json:
         screen.echo(
             screen.as_json([screen.plain(each) | {"state": state(each, settings)} for each in workers])
         )
     elif workers:
         _show(screen.console(wide=wide), workers, settings)
+    elif known:
+        screen.echo(f"No worker is alive; --all shows {count(len(known), 'worker')} of the last day.")
     else:
         screen.echo("No workers: `agno-workers up` starts some.")
 
 
 def _show(console: Console, workers: Sequence[Worker], settings: Settings) -> None:
-    columns = ("state", "queues", "pool", "steps", "version", "seen", "worker")
+    columns = ("worker", "state", "steps", "seen", "pool", "version", "queues")
     rows = [
         (
-            screen.status(state(worker, settings)),
-            ",".join(worker.queues),
-            f"{worker.pool} x {worker.concurrency}",
-            str(worker.steps),
-            worker.version,
-            f"{screen.length(timedelta(seconds=round(worker.silent_s)))} ago",
             worker.name,
+            screen.status(state(worker, settings)),
+            str(worker.steps),
+            f"{screen.length(timedelta(seconds=round(worker.silent_s)))} ago",
+            f"{worker.pool} x {worker.concurrency}",
+            worker.version,
+            ",".join(worker.queues),
         )
         for worker in workers
     ]

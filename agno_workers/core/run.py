@@ -168,6 +168,9 @@ class Step(msgspec.Struct, frozen=True):
     not_before: datetime | None = None
     created_at: datetime | None = None
     sent_at: datetime | None = None
+    """The last time it was sent; a message that was lost is sent again."""
+    ready_at: datetime | None = None
+    """Since when it could start, if it has not."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
 

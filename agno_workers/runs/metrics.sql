@@ -9,7 +9,7 @@ WITH RECURSIVE tenant AS (  -- one index lookup per tenant
     SELECT (SELECT run.tenant FROM agno.run WHERE run.tenant > tenant.name ORDER BY run.tenant LIMIT 1) FROM tenant WHERE tenant.name IS NOT NULL
 ),
 open_step AS MATERIALIZED (
-    SELECT run_id, kind, queue, 'ready' AS status, sent_at FROM agno.step WHERE status = 'ready' AND not_before IS NULL
+    SELECT run_id, kind, queue, 'ready' AS status, agno.ready_since(step) AS ready_at FROM agno.step WHERE status = 'ready' AND not_before IS NULL
     UNION ALL
     SELECT run_id, kind, queue, 'timer', NULL FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL
     UNION ALL
@@ -41,7 +41,7 @@ SELECT 'failed_runs', ARRAY[left(agent, 100)], count(*) FROM agno.run WHERE stat
 UNION ALL
 SELECT 'open_steps', ARRAY[queue, kind, status], count(*) FROM open_step GROUP BY queue, kind, status
 UNION ALL
-SELECT 'oldest_ready', ARRAY[s.queue], greatest(0, extract(epoch FROM now() - min(s.sent_at))) FROM open_step s JOIN open_run r ON r.id = s.run_id
+SELECT 'oldest_ready', ARRAY[s.queue], greatest(0, extract(epoch FROM now() - min(s.ready_at))) FROM open_step s JOIN open_run r ON r.id = s.run_id
 WHERE s.status = 'ready' AND r.status <> 'paused' GROUP BY s.queue
 UNION ALL
 SELECT 'expired_leases', '{}', count(*) FROM agno.step WHERE status = 'running' AND lease_until < now()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 from uuid import UUID
 
 import msgspec
@@ -14,10 +15,12 @@ from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, rea
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid, did_you_mean
-from agno_workers.database.pool import Pool, Row, statements
+from agno_workers.database.pool import Pool, Row, statements, to_json
 from agno_workers.errors import AgnoError, InvalidInput, RunNotFound
 
 _SQL = statements("runs/queries")
+QUIET = timedelta(minutes=2)
+"""A run in which nothing happens for this long, without a reason, is stuck; the keeper would have acted in seconds."""
 IdKind = Literal["run", "step", "batch"]
 
 
@@ -26,6 +29,28 @@ class Listed(msgspec.Struct, frozen=True):
 
     run: Run
     asked: str
+
+
+class RunFilters(TypedDict, total=False):
+    """Which runs a list has; None, or left out: all."""
+
+    status: str | None
+    """`queued`, `running`, `waiting`, `done`, `failed` or `cancelled`."""
+    agent: str | None
+    user_id: str | None
+    session_id: str | None
+    batch_id: str | None
+    metadata: Mapping[str, Any] | None
+    """Runs whose metadata has these values, among others."""
+    since: datetime | timedelta | None
+    """Submitted at this time or later, or within this time."""
+    open: bool
+    """Only runs that have not ended."""
+    stuck: bool
+    """Only open runs in which nothing has begun or ended for two minutes, though nothing runs, they are not paused, and they wait
+    for no person, no timer and no other run."""
+    before: str | None
+    """The id of a run: only older ones. With the last run of a page, the next page."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -142,29 +167,22 @@ class RunQueries:
             )
         return rows[0]
 
-    def runs(
-        self,
-        *,
-        status: str | None = None,
-        agent: str | None = None,
-        session_id: str | None = None,
-        batch_id: str | None = None,
-        limit: int = 50,
-    ) -> list[Listed]:
-        """Return runs, the newest first. Raises InvalidInput for an unknown status."""
-        if status not in (None, *RunStatus):
-            known = ", ".join(RunStatus)
-            raise InvalidInput(
-                f"unknown run status {status!r}; it is one of {known}.{did_you_mean(str(status), RunStatus)}"
-            )
-        wanted = {
-            "status": status,
-            "agent": agent,
-            "session_id": session_id,
-            "limit": limit,
-            "tenant": self._tenant,
-        }
-        rows = self._pool.run(_SQL["runs"], {**wanted, "batch_id": batch_id and known_id(batch_id)})
+    def runs(self, limit: int = 50, **filters: Unpack[RunFilters]) -> list[Listed]:
+        """Return runs, the newest first. Raises InvalidInput for a filter that can't be used, RunNotFound for `before`."""
+        if limit < 1:
+            raise InvalidInput(f"limit is at least 1, not {limit!r}.")
+        wanted = _checked({**filters}) | {"tenant": self._tenant, "limit": limit}
+        if (before := filters.get("before")) is not None:
+            last = self._row(before)
+            wanted |= {"before": last["id"], "before_at": last["created_at"]}
+        # A condition is a line, and the deeper lines below it.
+        parts = re.split(r"\n(?=  AND |ORDER )", _SQL["runs"])
+        kept = [
+            each
+            for each in parts
+            if all(wanted.get(name) is not None for name in re.findall(r"%\((\w+)\)s", each))
+        ]
+        rows = self._pool.run("\n".join(kept), wanted)
         return [Listed(run_of(row), row["asked"] or "") for row in rows]
 
     def find_ids(self, digits: str, kinds: Sequence[IdKind], newest: int = 100_000) -> list[str]:
@@ -239,6 +257,39 @@ class RunQueries:
             "unclaimed_s": unclaimed.total_seconds(), "overdue_s": overdue.total_seconds(), "person_s": person.total_seconds(),
         }  # fmt: skip
         return [msgspec.convert(row, Stuck) for row in self._pool.run(_SQL["stuck"], params)]
+
+
+def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the filters. Raises InvalidInput for one that is unknown or of the wrong type."""
+    known = RunFilters.__annotations__
+    for name, value in filters.items():
+        if name not in known:
+            raise InvalidInput(
+                f"runs have no filter {name!r}: use {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+        if name in ("status", "agent", "user_id", "session_id") and not isinstance(value, str | None):
+            raise InvalidInput(f"{name} is a text, not {value!r}.")
+    status, metadata, since = filters.get("status"), filters.get("metadata"), filters.get("since")
+    if status not in (None, *RunStatus):
+        raise InvalidInput(
+            f"unknown run status {status!r}; it is one of {', '.join(RunStatus)}.{did_you_mean(str(status), RunStatus)}"
+        )
+    if not isinstance(metadata, Mapping | None):
+        raise InvalidInput(f"metadata is a mapping such as {{'order': 17}}, not {metadata!r}.")
+    if not isinstance(since, datetime | timedelta | None) or (
+        isinstance(since, datetime) and since.tzinfo is None
+    ):
+        raise InvalidInput(f"since is a datetime with a time zone, or a timedelta, not {since!r}.")
+    batch_id, stuck = filters.get("batch_id"), filters.get("stuck")
+    is_open = bool(filters.get("open") or stuck) or (status is not None and not RunStatus(status).is_terminal)
+    return {
+        **{name: filters.get(name) for name in ("status", "agent", "user_id", "session_id")},
+        "batch_id": batch_id and known_id(batch_id, "batch"),
+        "metadata": to_json(metadata).decode() if metadata else None,
+        "since" if isinstance(since, datetime) else "within": since,
+        "open": is_open or None,
+        "quiet_s": QUIET.total_seconds() if stuck else None,
+    }
 
 
 def failure(run: Run) -> AgnoError | None:

@@ -4,13 +4,31 @@
 SELECT run.*, agno.inflate(run.content) AS answer FROM agno.run WHERE run.id = %(run_id)s;
 
 -- name: runs
--- The newest first, with the beginning of the input.
+-- The newest first, with the beginning of the input. A condition whose parameter is NULL is left out, so that each list has a plan of
+-- its own. Stuck: nothing has begun or ended for `quiet_s`, nothing runs, and nothing waits for a person, a timer or another run.
 SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
-WHERE run.tenant = %(tenant)s AND (%(status)s::text IS NULL OR run.status = %(status)s) AND (%(agent)s::text IS NULL OR run.agent = %(agent)s)
-  AND (%(session_id)s::text IS NULL OR run.session_id = %(session_id)s)
-  AND (%(batch_id)s::uuid IS NULL OR run.batch_id = %(batch_id)s)
-ORDER BY run.created_at DESC LIMIT %(limit)s;
+WHERE run.tenant = %(tenant)s
+  AND (run.created_at, run.id) < (%(before_at)s, %(before)s::uuid)
+  AND run.status = %(status)s
+  AND (%(open)s AND run.ended_at IS NULL)
+  AND run.agent = %(agent)s
+  AND run.session_id = %(session_id)s
+  AND run.user_id = %(user_id)s
+  AND run.batch_id = %(batch_id)s::uuid
+  AND (run.metadata @> %(metadata)s::jsonb AND run.metadata <> '{}')
+  AND run.created_at >= %(since)s
+  AND run.created_at >= clock_timestamp() - %(within)s::interval
+  AND (run.paused_at IS NULL AND run.created_at < now() - make_interval(secs => %(quiet_s)s)
+    AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id OFFSET 0)
+    AND NOT EXISTS (
+        SELECT FROM agno.step WHERE step.run_id = run.id AND (
+            step.generation = run.generation AND (
+                step.status = 'running' AND step.lease_until > now() - make_interval(secs => %(quiet_s)s)
+                OR step.status = 'waiting' AND step.waits_for <> 'window' OR step.status = 'ready' AND step.not_before IS NOT NULL)
+            OR step.ended_at > now() - make_interval(secs => %(quiet_s)s)
+            OR step.status = 'ready' AND agno.ready_since(step) > now() - make_interval(secs => %(quiet_s)s)) OFFSET 0))
+ORDER BY run.created_at DESC, run.id DESC LIMIT %(limit)s;
 
 -- name: find_ids
 -- Ids that begin or end with these hex digits, at most six. A beginning is found by the primary keys. An end, which is what lists
@@ -30,7 +48,7 @@ SELECT DISTINCT id FROM (
 
 -- name: steps
 SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
-       not_before, created_at, sent_at, started_at, ended_at
+       not_before, created_at, sent_at, agno.ready_since(step) AS ready_at, started_at, ended_at
 FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, id;
 
 -- name: waiting
@@ -54,8 +72,8 @@ SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run
 SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_events(%(run_id)s, %(after)s);
 
 -- name: queues
--- The ready steps of each queue, and the time when the oldest was sent.
-SELECT queue, count(*) AS ready, min(sent_at) AS oldest FROM agno.step WHERE status = 'ready' AND not_before IS NULL GROUP BY queue;
+-- The ready steps of each queue, and the time since when the oldest has waited.
+SELECT queue, count(*) AS ready, min(agno.ready_since(step)) AS oldest FROM agno.step WHERE status = 'ready' AND not_before IS NULL GROUP BY queue;
 
 -- name: returned
 -- Steps that workers returned, by their error: what they lack is an agent, or they raised before the step began.
@@ -101,10 +119,10 @@ SELECT * FROM (
       AND NOT EXISTS (  -- between two steps of an ingestion the keeper may be about to schedule the next one
           SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s) OFFSET 0)
     UNION ALL
-    SELECT 'unclaimed', step.queue, count(*), min(step.sent_at), max(step.run_id::text)
+    SELECT 'unclaimed', step.queue, count(*), min(agno.ready_since(step)), max(step.run_id::text)
     FROM agno.step JOIN agno.run ON run.id = step.run_id
     WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL
-      AND step.sent_at < now() - make_interval(secs => %(unclaimed_s)s)
+      AND agno.ready_since(step) < now() - make_interval(secs => %(unclaimed_s)s)
     GROUP BY step.queue
     UNION ALL
     SELECT 'lease', '', count(*), min(lease_until), max(run_id::text)

@@ -27,6 +27,7 @@ from agno_workers.knowledge.types import SearchResult, SearchType
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.queries import RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.handles import RunHandle
@@ -110,15 +111,14 @@ class Runs:
         """Return the handle of a run that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""
         return RunHandle(run_id, self._database, self._streams)
 
-    def list(
-        self, *, status: str | None = None, agent: str | None = None, session_id: str | None = None, batch_id: str | None = None,
-        limit: int = 50,
-    ) -> _Runs:  # fmt: skip
-        """Return at most `limit` runs, the newest first. Raises InvalidInput for an unknown status, Unavailable."""
-        found = self._database.queries.runs(
-            status=status, agent=agent, session_id=session_id, batch_id=batch_id, limit=limit
-        )
-        return [each.run for each in found]
+    def list(self, limit: int = 50, **filters: Unpack[RunFilters]) -> _Runs:
+        """Return at most `limit` runs, the newest first; `before` the last of them is the next page.
+
+            for run in client.runs.list(user_id="ann", since=timedelta(days=7), open=True): ...
+
+        Raises InvalidInput for a filter that can't be used, RunNotFound for `before`, Unavailable.
+        """
+        return [each.run for each in self._database.queries.runs(limit, **filters)]
 
 
 class Batches:

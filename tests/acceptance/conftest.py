@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +23,19 @@ def type_(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Iterator[Type]:
-    """Runs a command in this process: `type_("runs", "ls", AGNO_IMPORTS="...")`."""
+    """Runs a command in this process: `type_("runs", "ls", AGNO_IMPORTS="...")`. Its output is a file or, with COLUMNS, a terminal
+    without colours.
+    """
     for name in [name for name in os.environ if name.startswith("AGNO_")]:
         monkeypatch.delenv(name)
-    for name, value in {**environment, "AGNO_STATE_DIR": str(tmp_path / "state"), "COLUMNS": "120"}.items():
+    for name, value in {**environment, "AGNO_STATE_DIR": str(tmp_path / "state"), "LINES": "25"}.items():
         monkeypatch.setenv(name, value)
 
     def run(*arguments: str, **changed: str) -> Typed:
         with monkeypatch.context() as patch:
+            if "COLUMNS" in changed:
+                patch.setattr(sys.stdout, "isatty", lambda: True)
+                patch.setenv("TERM", "dumb")
             for name, value in changed.items():
                 patch.setenv(name, value) if value else patch.delenv(name, raising=False)
             wiring.forget()

@@ -74,3 +74,7 @@ clerk = Agent(
 )
 manager = Agent(name="manager", model=Scripted("manager", _manager), tools=[clerk])
 moody = Agent(name="moody", model=Scripted("moody", _moody), retry=Retry(attempts=1))
+_never = Scripted("never", lambda _request: Turn(text="So far.", calls=(("add", {"a": 1, "b": 2}),)))
+_mute = Scripted("mute", lambda _request: Turn(calls=(("add", {"a": 1, "b": 2}),)))
+tireless = Agent(name="tireless", model=_never, tools=[agents.add], limits=Limits(turns=1))
+mute = Agent(name="mute", model=_mute, tools=[agents.add], limits=Limits(turns=1, on_limit="return"))

@@ -115,9 +115,9 @@ def test_run_without_a_worker_is_explained_and_can_be_cancelled(type_: Type) -> 
     assert type_("runs", "cancel", run_id).out == f"Run {run_id} is cancelled.\n"
     assert type_("runs", "cancel", run_id).out == f"Run {run_id} has ended already: it is cancelled.\n"
     assert "→" not in type_("runs", "show", run_id).out
-    listed = type_("runs", "ls", "--status", "cancelled").out
+    listed = type_("runs", "ls", "--status", "cancelled", COLUMNS="80").out
     assert re.search(rf"^{run_id[-8:]}  echo +cancelled", listed, re.MULTILINE)
-    assert run_id in type_("runs", "ls", "--wide").out
+    assert run_id in type_("runs", "ls", "--wide", COLUMNS="80").out
     assert len(type_("runs", "ls", "--status", "queued", "--agent", "echo", "--json").json) == 1
     assert type_("runs", "ls", "--agent", "nobody").out == "No such runs.\n"
 

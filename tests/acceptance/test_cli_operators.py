@@ -352,7 +352,7 @@ def test_ids_may_be_shortened_to_their_end_or_their_beginning(
     assert (refused.status, refused.out) == (2, "")
     assert all(twin in refused.err for twin in twins)
     assert re.search(
-        r"^00000000abcd +clerk", type_("runs", "ls").out, re.MULTILINE
+        r"^00000000abcd +clerk", type_("runs", "ls", COLUMNS="80").out, re.MULTILINE
     )  # longer, to tell them apart
     unknown = type_("runs", "cancel", "ffffffff")
     assert (
@@ -495,8 +495,8 @@ STUCK = {
     "fail: 1 message overdue in the outbox by up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
     "warn: 1 call waiting for a person for up to 3 d: `agno-workers runs waiting`": """
         UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation', created_at = now() - interval '3 days'""",
-    "warn: agents: 1 step sent up to 5 min": """
-        UPDATE agno.step SET sent_at = now() - interval '5 min';"""
+    "warn: agents: 1 step ready for up to 5 min": """
+        UPDATE agno.step SET created_at = now() - interval '5 min', sent_at = now();"""
     + WORKER,
     "warn: the chord 00000000-0000-0000-0000-000000000001 of": """
         INSERT INTO agno.barrier (id, body, created_at)
@@ -576,3 +576,77 @@ def test_agents_ls_shows_tools_limits_and_prices(type_: Type) -> None:
     assert "limits: 5 turns, $1.00, 3600 s" in shown
     assert "prices: $3 in, $0.3 cached, $15 out, per million tokens" in shown
     assert shown.count("limits:") == 1  # defaults are left out
+
+
+# A run that someone waits for.
+
+
+ASKED = {
+    "transfer": ("a person to approve or reject it", "runs approve {step}"),
+    "refund": ("a person to fill in iban, urgent", "runs answer {step} iban=… urgent=…"),
+    "deliver": ("someone outside to make the call", "runs complete {step} RESULT"),
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "tool", "options"),
+    [("clerk", "transfer", []), ("clerk", "refund", ["--stream"]), ("clerk", "deliver", ["--json"]), ("manager", "transfer", [])],
+)  # fmt: skip
+def test_run_without_a_terminal_ends_when_it_waits_for_a_person(
+    type_: Type, worker: Worker, agent: str, tool: str, options: list[str]
+) -> None:
+    call = {"transfer": '{"amount": 5}', "refund": '{"amount": 5}', "deliver": '{"parcel": "x"}'}[tool]
+    asked = type_("run", agent, f"{tool} {call}", *options)
+    assert asked.status == 4
+    ((_, requirement),) = waiting(type_).items()
+    what, move = ASKED[tool]
+    assert f"{tool} of run {requirement['run_id']} (clerk) waits for {what}:\n" in asked.err
+    assert f"\n  agno-workers {move.format(step=requirement['step_id'])}\n" in asked.err
+    assert (asked.json["status"] if "--json" in options else asked.out) in ("waiting", "")
+
+
+def test_run_with_a_time_limit_waits_for_a_person(type_: Type, worker: Worker) -> None:
+    asked = type_("run", "clerk", 'transfer {"amount": 5}', "--timeout", "1.5s")
+    assert asked.status == 5
+    assert "waits for a person to approve or reject it" in asked.err
+    assert "has not ended within the time limit, and continues" in asked.err
+
+
+def test_run_says_that_it_is_paused_or_that_no_worker_can_take_it(type_: Type, client: Client) -> None:
+    key = ("--key", "k")
+    nobody = type_("run", "clerk", "hi", *key, "--timeout", "7s")
+    assert nobody.status == 5
+    assert (
+        "No worker has registered the agent 'clerk': start one whose AGNO_IMPORTS name its module."
+        in nobody.err
+    )
+    assert "No worker consumes the queue 'agents'" in nobody.err
+    type_("runs", "pause", client.runs.list()[0].id)
+    paused = type_("run", "clerk", "hi", *key)
+    assert paused.status == 4
+    assert re.search(r"Run \S+ is paused: `agno-workers runs resume \S+` continues it\.", paused.err)
+
+
+@pytest.mark.parametrize(
+    ("typed", "outcome"),
+    [
+        (["transfer", "y\n"], "moved 5"),
+        (["transfer", "n\n", "too much\n"], "transfer was not called: a person rejected it. too much"),
+        (["refund", "DE12\n", "true\n"], "5 to DE12, urgent: True"),
+        (["transfer --stream", "y\n"], "moved 5"),
+    ],
+)
+def test_run_at_a_terminal_asks(
+    worker: Worker, environment: dict[str, str], typed: list[str], outcome: str
+) -> None:
+    tool, *options = typed[0].split()
+    answers = "".join(typed[1:]).encode()
+    shown = at_a_terminal(environment, answers, "run", "clerk", f'{tool} {{"amount": 5}}', *options)
+    assert shown.index('arguments: {"amount": 5}') < shown.index(outcome)
+
+
+def test_run_ended_by_a_limit_has_a_status_of_its_own(type_: Type, worker: Worker) -> None:
+    for agent, last_text in (("tireless", "So far."), ("mute", "")):
+        ended = type_("run", agent, "again")
+        assert (ended.status, ended.out.strip()) == (3, last_text)
+        assert "The run was ended by a limit (limit:turns), without a whole answer" in ended.err

@@ -94,6 +94,20 @@ sa.Index(
     postgresql_where=run.c.session_id.isnot(None),
 )
 sa.Index("run_created", run.c.tenant, run.c.created_at)
+# Lists of runs, the newest first, by what they are filtered by.
+sa.Index("run_agent", run.c.tenant, run.c.agent, run.c.created_at)
+sa.Index(
+    "run_user", run.c.tenant, run.c.user_id, run.c.created_at, postgresql_where=run.c.user_id.isnot(None)
+)
+sa.Index("run_open", run.c.tenant, run.c.created_at, postgresql_where=run.c.ended_at.is_(None))
+sa.Index("run_cancelled", run.c.tenant, run.c.created_at, postgresql_where=run.c.status == "cancelled")
+sa.Index(
+    "run_metadata",
+    run.c.metadata,
+    postgresql_using="gin",
+    postgresql_ops={"metadata": "jsonb_path_ops"},
+    postgresql_where=run.c.metadata != sa.text("'{}'::jsonb"),
+)
 sa.Index("run_batch", run.c.batch_id, run.c.ended_at, postgresql_where=run.c.batch_id.isnot(None))
 sa.Index("run_failed", run.c.ended_at, postgresql_where=run.c.status == "failed")
 sa.Index(

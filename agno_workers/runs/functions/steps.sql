@@ -182,3 +182,11 @@ BEGIN
         RETURN QUERY SELECT * FROM agno.write_steps(at.run_id, at.generation, jsonb_build_array(at.body), publish_after_s);
     END IF;
 END $$;
+
+-- Return the time since when a step has been ready, which the keeper's sends do not change. What was interrupted, answered or held back
+-- before counts from its last send.
+CREATE OR REPLACE FUNCTION agno.ready_since(step agno.step) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT CASE
+        WHEN step.sent_at IS NULL OR step.attempt > 0 OR step.answer IS NOT NULL OR step.kind IN ('ingest', 'embed') THEN step.sent_at
+        ELSE greatest(step.created_at, step.due_at) END;
+$$;

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ClaimedStep
-from agno_workers.errors import InvalidInput
-from agno_workers.runs.queries import Event, RunQueries, output
-from tests.database import FEW, RunDatabase, asking, claimed, result, said, tool_steps
+from agno_workers.errors import InvalidInput, RunNotFound
+from agno_workers.runs.queries import Event, RunFilters, RunQueries, output
+from tests.database import FEW, RunDatabase, asking, claimed, result, said, tool_steps, unknown_id
 
 ERROR = {"type": "RunFailed", "message": "no", "ids": {}}
 
 
-def ended(db: RunDatabase, text: str, **options: str) -> ClaimedStep:
+def ended(db: RunDatabase, text: str, **options: Any) -> ClaimedStep:
     """Return a done run whose answer is its input in capitals."""
     turn = db.turn(text=text, **{"session_id": "s", **options})
     db.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")
@@ -182,6 +184,96 @@ def test_runs_are_listed_newest_first_with_their_input(db: RunDatabase) -> None:
     assert [listed.run.id for listed in db.queries.runs(status=RunStatus.CANCELLED)] == [runs[0]]
     assert [listed.run.id for listed in db.queries.runs(agent="b", session_id="s")] == [runs[1]]
     assert db.queries.runs(session_id="t") == []
+
+
+FILTERS: dict[str, tuple[RunFilters, set[str]]] = {
+    "none": ({}, {"ann", "bob", "open", "old"}),
+    "user": ({"user_id": "ann"}, {"ann"}),
+    "metadata": ({"metadata": {"order": 17}}, {"ann"}),
+    "metadata of several": ({"metadata": {"shop": {"city": "Bern"}}}, {"ann", "bob"}),
+    "empty metadata": ({"metadata": {}}, {"ann", "bob", "open", "old"}),
+    "open": ({"open": True}, {"open", "old"}),
+    "not only open": ({"open": False, "user_id": None}, {"ann", "bob", "open", "old"}),
+    "status": ({"status": "queued"}, {"open", "old"}),
+    "span": ({"since": timedelta(hours=1)}, {"ann", "bob", "open"}),
+    "moment": ({"since": datetime.now(UTC) - timedelta(days=3)}, {"ann", "bob", "open", "old"}),
+    "several": ({"since": timedelta(hours=1), "open": True, "agent": "echo"}, {"open"}),
+    "nothing": ({"user_id": "ann", "status": "queued"}, set()),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_runs_are_listed_by_filters(db: RunDatabase, name: str) -> None:
+    ended(db, "ann", user_id="ann", metadata={"order": 17, "shop": {"city": "Bern", "zip": 3000}})
+    ended(db, "bob", user_id="bob", metadata={"order": 18, "shop": {"city": "Bern"}})
+    db.submit("open")
+    db.sql(
+        "UPDATE agno.run SET created_at = created_at - interval '2 days' WHERE id = %(id)s",
+        id=db.submit("old").run_id,
+    )
+    filters, found = FILTERS[name]
+    assert {listed.asked for listed in db.queries.runs(**filters)} == found
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"user": "ann"}, "no filter 'user'.* Did you mean 'user_id'"),
+        ({"user_id": 7}, "user_id is a text, not 7"),
+        ({"metadata": "order"}, "metadata is a mapping"),
+        ({"since": datetime(2026, 1, 1)}, "since is a datetime with a time zone"),  # noqa: DTZ001 - the mistake
+        ({"since": 60}, "since is a datetime with a time zone, or a timedelta, not 60"),
+        ({"limit": 0}, "limit is at least 1"),
+        ({"before": unknown_id()}, "no run"),
+        ({"batch_id": "b"}, "'b' is not a batch id"),
+    ],
+)
+def test_filter_that_can_not_be_used_is_refused(db: RunDatabase, filters: Any, said: str) -> None:
+    with pytest.raises((InvalidInput, RunNotFound), match=said):
+        db.queries.runs(**filters)
+
+
+def test_pages_of_runs_have_each_run_once_also_when_many_are_of_one_moment(db: RunDatabase) -> None:
+    runs = [db.submit(str(number)).run_id for number in range(7)]
+    db.sql("UPDATE agno.run SET created_at = '2026-01-01'")
+    pages, before = [], None
+    while page := [listed.run.id for listed in db.queries.runs(2, before=before)]:
+        pages.append(page)
+        before = page[-1]
+        db.submit("newer")  # changes no later page
+    assert [len(page) for page in pages] == [2, 2, 2, 1]
+    assert sorted(run for page in pages for run in page) == sorted(runs)
+
+
+STUCK = {
+    "not claimed": ("", True),
+    "claimed by nobody who lives": (
+        "UPDATE agno.step SET status = 'running', lease_until = now() - interval '1 hour', started_at = now() - interval '1 hour'", True,
+    ),
+    "without a step": ("UPDATE agno.step SET status = 'cancelled', ended_at = now() - interval '1 hour'", True),
+    "sent again": ("UPDATE agno.step SET sent_at = now()", True),
+    "running": ("UPDATE agno.step SET status = 'running', lease_until = now() + interval '5 s', started_at = now()", False),
+    "between two steps": ("UPDATE agno.step SET status = 'done', ended_at = now()", False),
+    "new": ("UPDATE agno.run SET created_at = now()", False),
+    "next turn": ("UPDATE agno.step SET created_at = now()", False),
+    "a timer": ("UPDATE agno.step SET not_before = now() + interval '1 hour'", False),
+    "due a moment ago": ("UPDATE agno.step SET due_at = now()", False),
+    "a person": ("UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation'", False),
+    "another run": ("UPDATE agno.step SET status = 'waiting', waits_for = 'run'", False),
+    "paused": ("UPDATE agno.run SET paused_at = now()", False),
+    "ended": ("UPDATE agno.run SET status = 'cancelled', ended_at = now()", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_stuck_runs_make_no_progress_and_wait_for_nothing(db: RunDatabase, name: str) -> None:
+    run_id = db.submit().run_id
+    for table in ("run", "step"):
+        db.sql(f"UPDATE agno.{table} SET created_at = created_at - interval '1 hour'")
+    change, is_stuck = STUCK[name]
+    if change:
+        db.sql(change)
+    assert [listed.run.id for listed in db.queries.runs(stuck=True)] == ([run_id] if is_stuck else [])
 
 
 def test_output_has_the_answer_of_a_run(db: RunDatabase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -80,5 +81,7 @@ def test_short_ids_are_as_long_as_tells_them_apart() -> None:
 def test_wide_console_is_wide_on_a_dumb_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
+    assert console().width > 200  # this is no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert console(wide=True).width > 200
     assert console().width == 80

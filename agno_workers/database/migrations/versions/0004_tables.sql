@@ -5,3 +5,10 @@ ALTER TABLE agno.blob ADD COLUMN used_at TIMESTAMP WITH TIME ZONE DEFAULT now() 
 CREATE INDEX barrier_run ON agno.barrier (run_id) WHERE run_id IS NOT NULL;
 
 ALTER TABLE agno.worker ADD COLUMN agents JSONB;
+
+-- Lists of runs, the newest first, by what they are filtered by.
+CREATE INDEX run_agent ON agno.run (tenant, agent, created_at);
+CREATE INDEX run_user ON agno.run (tenant, user_id, created_at) WHERE user_id IS NOT NULL;
+CREATE INDEX run_open ON agno.run (tenant, created_at) WHERE ended_at IS NULL;
+CREATE INDEX run_cancelled ON agno.run (tenant, created_at) WHERE status = 'cancelled';
+CREATE INDEX run_metadata ON agno.run USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}'::jsonb;
