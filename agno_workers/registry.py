@@ -122,7 +122,7 @@ def _not_imported(name: str, error: BaseException) -> SettingsError:
 
 
 def _not_found(name: str, missing: str) -> str:
-    """Say where the missing module, or the package that should contain it, was looked for."""
+    """Return where the missing module, or the package that should contain it, was looked for."""
     parent, _, last = missing.rpartition(".")
     package = sys.modules.get(parent)
     folders = [str(Path.cwd())] if package is None else list(getattr(package, "__path__", ()))

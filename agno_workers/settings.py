@@ -246,6 +246,8 @@ class Settings(Section):
     deployment: str = Field("", max_length=100)
     """The name of this deployment, such as `production`. The first worker stores it in the database, and workers with another name
     refuse that database: a copy of its disk does not execute its runs again."""
+    local_servers: bool = True
+    """Without `database.url` and `broker.url`, use the servers of a running `agno-workers up` of the same user. Off in production."""
     database: DatabaseSection = DatabaseSection()
     broker: BrokerSection = BrokerSection()
     signing: SigningSection = SigningSection()

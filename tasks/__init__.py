@@ -4,6 +4,8 @@ This folder is imported as `agno_workers.tasks`: a package named `tasks` would c
 Celery project.
 """
 
+import importlib
+
 from agno_workers.broker.start import refuse
 from agno_workers.extras import problem
 
@@ -14,3 +16,10 @@ if __name__ != "agno_workers.tasks":
 
 if lacking := problem():  # before an import fails, or the first call of a model
     refuse(f"the worker does not start: {lacking}.")
+
+
+def __getattr__(name: str) -> object:
+    """Return the Celery app for `celery -A agno_workers.tasks`, which looks for `celery`; `app` is the module."""
+    if name == "celery":
+        return importlib.import_module("agno_workers.tasks.app").app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

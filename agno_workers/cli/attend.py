@@ -46,7 +46,7 @@ class Attendant:
     _began: float = field(default_factory=time.monotonic)
 
     def look(self, quietly: Callable[[Callable[[], None]], None] = lambda ask: ask()) -> None:
-        """Say what is new, and ask. `quietly` calls its argument while nothing else is written to the terminal.
+        """Report what is new, and ask. `quietly` calls its argument while nothing else is written to the terminal.
 
         Raises typer.Exit when the command should not wait longer, and typer.Abort when the person wants that.
         """

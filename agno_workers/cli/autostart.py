@@ -32,7 +32,11 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
     Raises as `servers.running` and `ProcessManager.check`.
     """
     given = connection.settings()
-    if given.database.url.get_secret_value():
+    if (
+        given.database.url.get_secret_value()
+        or given.broker.url.get_secret_value()
+        or not given.local_servers
+    ):
         yield Ready(given, temporary=False)
         return
     from agno_workers.cli.servers import prepare, running  # noqa: PLC0415 - brings Alembic, 0.5 s to import

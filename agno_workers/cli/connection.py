@@ -12,7 +12,6 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import redis
-from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -22,12 +21,13 @@ from agno_workers.broker.queues import redis_url
 from agno_workers.database.checks import problems
 from agno_workers.database.connect import POOLED, connect
 from agno_workers.errors import SettingsError, UnusableDatabase
-from agno_workers.local import Postgres, Valkey, default_state_dir
+from agno_workers.local import default_state_dir
 from agno_workers.registry import Registry, import_from_here
 from agno_workers.repositories import Database
 from agno_workers.runs.base import RunNumbers
 from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
+from agno_workers.wiring import load_settings
 
 PATIENCE_S = 3
 """A person waits for a command: it gives up sooner than a worker does."""
@@ -35,26 +35,25 @@ PATIENCE_S = 3
 
 def settings() -> Settings:
     """Return the settings, with the addresses of running local servers if they have none. Raises SettingsError."""
-    given = settings_module.load()
-    folder = default_state_dir()
-    if are_given(given) or not Valkey(folder).is_ready():
-        return given
-    database_url, broker_url = Postgres(folder).database_url, Valkey(folder).broker_url
-    return given.changed(database={"url": SecretStr(database_url)}, broker={"url": SecretStr(broker_url)})
+    return load_settings()
 
 
 def are_given(given: Settings) -> bool:
     """Return True if the settings name servers. Raises SettingsError if they name one of two."""
-    urls = {
-        "AGNO_DATABASE_URL": given.database.url.get_secret_value(),
-        "AGNO_BROKER_URL": given.broker.url.get_secret_value(),
-    }
-    present, missing = [name for name in urls if urls[name]], [name for name in urls if not urls[name]]
+    present = [name for name, url in _urls(given).items() if url]
+    missing = [name for name, url in _urls(given).items() if not url]
     if present and missing:
         raise SettingsError(
             f"{present[0]} is set and {missing[0]} is not: set both, or neither to use local servers."
         )
     return not missing
+
+
+def _urls(given: Settings) -> dict[str, str]:
+    return {
+        "AGNO_DATABASE_URL": given.database.url.get_secret_value(),
+        "AGNO_BROKER_URL": given.broker.url.get_secret_value(),
+    }
 
 
 def database_url(given: Settings, *, migrated: bool = False) -> str:
@@ -159,10 +158,15 @@ def _redis(broker_url: str) -> redis.Redis:
 
 
 def required(given: Settings, section: Literal["database", "broker"]) -> str:
+    """Return the address of a section. Raises SettingsError where it is not set."""
     url: str = getattr(given, section).url.get_secret_value()
-    if not url:
-        raise SettingsError(
-            f"{settings_module.variable(f'{section}.url')} is not set, and no local servers run in {str(default_state_dir())!r}: "
-            "set it, or start everything here with `agno-workers up`."
-        )
-    return url
+    if url:
+        return url
+    missing = f"{settings_module.variable(f'{section}.url')} is not set"
+    if any(_urls(given).values()):
+        raise SettingsError(f"{missing}, and this command needs it: set it.")
+    if not given.local_servers:
+        raise SettingsError(f"{missing}: set it.")
+    raise SettingsError(
+        f"{missing}, and no local servers run in {str(default_state_dir())!r}: set it, or start everything here with `agno-workers up`."
+    )

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from agno_workers import local, wiring
 from agno_workers import settings as settings_module
-from agno_workers import wiring
 from agno_workers.cli import screen
 from agno_workers.cli.arrivals import Arrivals, counted, rate
 from agno_workers.cli.connection import are_given
@@ -54,8 +54,8 @@ def demo(
 ) -> None:
     """Ingest documents and ask them, run a group of agents over them, then eight tools in parallel.
 
-    Starts its own Postgres and Valkey (or uses AGNO_DATABASE_URL and AGNO_BROKER_URL) and real Celery workers, and stops
-    them at its end. You may kill a worker while it runs: the demo still succeeds, and checks that it did.
+    Starts its own Postgres and Valkey (or uses AGNO_DATABASE_URL and AGNO_BROKER_URL, or the servers of a running `up`) and real
+    Celery workers, and stops them at its end. Its servers keep their data in AGNO_STATE_DIR, default ~/.local/state/agno-workers. You may kill a worker while it runs: the demo still succeeds, and checks that it did.
     """
     started = time.monotonic()
     settings = settings_module.load()
@@ -105,7 +105,7 @@ class Stage:
 
     def clean(self) -> None:
         """Remove the remains of earlier demos from our own servers, where no other demo can be running."""
-        if not self.servers.state_dir:
+        if not self.servers.state_dir or self.servers.shared:
             return
         if cancelled := pipeline.cancel_unfinished(wiring.services(), "demo-"):
             self.print(f"cancelled the runs of a killed demo: {cancelled}")
@@ -129,7 +129,7 @@ def _stage(
     with tempfile.TemporaryDirectory(prefix="agno-demo-") as folder:
         picked = pick(path, Path(folder), most=documents, max_chars=chosen.max_chars)
         _show_plan(console, settings, chosen, picked)
-        with running(settings) as servers, serving(chosen) as model_environment:
+        with running(settings, share=True) as servers, serving(chosen) as model_environment:
             prepare(servers)
             os.environ.update(model_environment)
             os.environ.update(_environment(settings, chosen, session, folder))
@@ -275,11 +275,11 @@ def _is_over(statuses: Sequence[RunStatus], expected: int) -> bool:
 
 
 def _show_plan(console: Console, settings: Settings, chosen: Chosen, picked: Picked) -> None:
-    own = (
-        "use your Postgres and Redis, and start"
-        if are_given(settings)
-        else "start its own Postgres and Valkey, and"
-    )
+    own = "start its own Postgres and Valkey, and"
+    if are_given(settings):
+        own = "use your Postgres and Redis, and start"
+    elif local.running():
+        own = "use the Postgres and Valkey that `agno-workers up` runs, and start"
     many = len(picked.documents)
     steps = [
         f"{own} three Celery workers, until it ends",
@@ -327,7 +327,8 @@ def _show_check(stage: Stage, rows: Sequence[Recorded], problems: list[str]) -> 
 
 
 def _show_next(stage: Stage, rows: Sequence[Recorded]) -> None:
-    console, state_dir = stage.console, stage.servers.state_dir
+    console = stage.console
+    state_dir = None if stage.servers.shared else stage.servers.state_dir
     console.print()
     console.print(Rule("Where to look next", align="left"))
     if state_dir:

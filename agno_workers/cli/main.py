@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "See it work: search documents, run a group of agents over them, and eight tools in parallel.",
     "up": "Start servers and workers on this machine, and keep them running until Ctrl-C.",
     "init": "Write the files of a new project: an agent, Procfile, Dockerfile, Compose, settings.",
+    "env": "Print the exports of the servers that `up` runs here.",
     "run": "Submit a run and wait for its answer.",
     "runs": "List, show, cancel, pause, resume, retry and fork runs; answer calls that wait for a person.",
     "ingest": "Ingest documents into a knowledge base.",
@@ -59,7 +60,11 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help="Durable background runs for AI agents, on Celery, Redis and Postgres.")
+@app.callback(
+    help="Durable background runs for AI agents, on Celery, Redis and Postgres.",
+    epilog="Settings are AGNO_* variables, or a file that AGNO_CONFIG names. The local servers of `up`, `demo`, `run`, `ingest` and `search` "
+    "keep their data in AGNO_STATE_DIR (default: ~/.local/state/agno-workers).",
+)
 def root(
     version: bool = typer.Option(
         False, "--version", help="Print the version.", callback=_print_version, is_eager=True

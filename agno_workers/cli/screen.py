@@ -38,7 +38,7 @@ COLOURS = {
 
 
 _WIDE = (100_000, 25)
-_MAX_RULE = 80
+_DRAWING_WIDTH = 80
 
 
 class _SafeConsole(Console):
@@ -46,7 +46,7 @@ class _SafeConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         if isinstance(renderable, Rule):
-            options = (options or self.options).update(width=min(_MAX_RULE, self.width))
+            options = (options or self.options).update(width=drawing_width(self))
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
@@ -66,6 +66,11 @@ def console(*, stderr: bool = False, wide: bool = False) -> Console:
 def is_wide(console: Console) -> bool:
     """Return True for a console that cuts nothing off."""
     return console.width == _WIDE[0]
+
+
+def drawing_width(console: Console) -> int:
+    """Return the width of lines and bars, which fill a terminal; a file has no width."""
+    return _DRAWING_WIDTH if is_wide(console) else console.width
 
 
 def echo(text: str, *, err: bool = False) -> None:

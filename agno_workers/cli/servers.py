@@ -33,6 +33,8 @@ class Servers:
     """The address without a pooler, if it differs."""
     revive: Callable[[], None] = lambda: None
     """Restart a local server that has died. Raises EmbeddedError."""
+    shared: bool = False
+    """Another process, such as `up`, runs these local servers."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,10 +51,19 @@ class Servers:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Servers]:
-    """Yield the servers. Raises EmbeddedError, SettingsError or Unavailable within a few seconds."""
+def running(settings: Settings, *, share: bool = False) -> Iterator[Servers]:
+    """Yield the servers; `share`: local ones that another process runs, if it does.
+
+    Raises EmbeddedError, SettingsError or Unavailable within a few seconds.
+    """
     if connection.are_given(settings):
         yield _given(settings)
+        return
+    if share and (found := local.running()):
+        with redis.Redis.from_url(found.redis_url) as client:
+            yield Servers(
+                found.database_url, found.broker_url, client, local.default_state_dir(), shared=True
+            )
         return
     folder = local.default_state_dir()
     with local.servers(folder) as started, redis.Redis.from_url(started.redis_url) as client:

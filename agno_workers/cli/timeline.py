@@ -41,7 +41,7 @@ def show_timeline(console: Console, rows: Sequence[Recorded]) -> None:
 
 def _draw(console: Console, drawn: Sequence[Bar]) -> None:
     names = min(24, max(len(bar.label) for bar in drawn))
-    width = console.width - names - 2 - 2 - 20
+    width = screen.drawing_width(console) - names - 2 - 2 - 20
     span_s = max(bar.ended_s for bar in drawn)
     console.print(f"  {'':<{names}}  {'0':<{width - 8}}{_length(span_s):>8}  waited      ran", style="dim")
     for bar in drawn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import threading
 import time
@@ -40,7 +39,8 @@ def up(
     """Start servers and workers here and keep them running, until Ctrl-C.
 
     Starts its own Postgres and Valkey, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then runs a worker
-    for agents, one for tools and one for knowledge. Everything stops with this process, even if it is killed.
+    for agents, one for tools and one for knowledge. Everything stops with this process, even if it is killed. The servers keep their
+    data in AGNO_STATE_DIR, default ~/.local/state/agno-workers.
     """
     settings = settings_module.load()  # without the servers of another `up`
     console = screen.console()
@@ -98,9 +98,11 @@ def _print_addresses(console: Console, servers: Servers, where: dict[str, str]) 
     for name, text in {**servers.described(), **where}.items():
         console.print(Text.assemble((f"  {name:<10}", "dim"), text), soft_wrap=True)
     if servers.state_dir:
-        console.print("\nIn another shell, `agno-workers runs ls` finds these servers. Other programs need:")
-        for name, value in servers.environment.items():
-            console.print(f"  export {name}={shlex.quote(value)}", soft_wrap=True)
+        console.print(
+            "\nIn another shell of yours, `agno-workers`, `celery -A agno_workers` and Python programs find these servers. "
+            'Others need: eval "$(agno-workers env)"',
+            soft_wrap=True,
+        )
     console.print()
 
 

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agno_workers.errors import EmbeddedError
 from agno_workers.local.postgres import Postgres
-from agno_workers.local.state import default_state_dir
+from agno_workers.local.state import default_state_dir, is_private
 from agno_workers.local.valkey import Valkey
 
-__all__ = ["LocalServers", "Postgres", "Valkey", "default_state_dir", "servers", "start"]
+__all__ = ["LocalServers", "Postgres", "Valkey", "default_state_dir", "running", "servers", "start"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class LocalServers:
             self.valkey.stop()
         finally:
             self.postgres.stop()
+
+
+def running() -> LocalServers | None:
+    """Return the servers of the default state folder that another process of this user runs, such as `agno-workers up`; None if
+    there are none. Without them, this costs one look at a folder.
+    """
+    try:
+        folder = default_state_dir()
+    except EmbeddedError:
+        return None
+    found = LocalServers(Postgres(folder), Valkey(folder))
+    both = (found.valkey, found.postgres)
+    return found if all(is_private(each.socket_dir) and each.is_ready() for each in both) else None
 
 
 def start(state_dir: Path | None = None, *, fsync: bool = True) -> LocalServers:

@@ -21,10 +21,18 @@ STOPPING_TIMEOUT_S = 20.0  # how long the servers of a dead launcher may take to
 
 
 def default_state_dir() -> Path:
-    """Return AGNO_STATE_DIR, or `agno-workers` in the user's state folder (XDG_STATE_HOME, ~/.local/state)."""
-    if chosen := os.environ.get("AGNO_STATE_DIR"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    """Return AGNO_STATE_DIR, or `agno-workers` in the user's state folder (XDG_STATE_HOME, ~/.local/state).
+
+    Raises EmbeddedError for a user without a home.
+    """
+    try:
+        if chosen := os.environ.get("AGNO_STATE_DIR"):
+            return Path(chosen).expanduser()
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise EmbeddedError(
+            f"There is no state folder: {error} Set AGNO_STATE_DIR to a folder of your own."
+        ) from error
     return Path(base) / "agno-workers"
 
 
@@ -82,6 +90,15 @@ def socket_dir(state_dir: Path, name: str) -> Path:
     if os.geteuid() != 0 and 0 < len(runtime) < 48 and os.access(runtime, os.W_OK | os.X_OK):
         base = Path(runtime)
     return base / f"agno-{os.geteuid()}-{key}-{name}"
+
+
+def is_private(path: Path) -> bool:
+    """Return True for a folder of this user: nobody else could have put a socket there."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def make_socket_dir(path: Path, mode: int) -> None:

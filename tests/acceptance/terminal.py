@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import queue
 import select
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +50,20 @@ class Family:
 
 
 class Program:
-    """One `agno-workers ...`; `lines` is all that it has printed so far."""
+    """One `agno-workers ...`; `lines` is all that it has printed so far. With COLUMNS it prints to a terminal without colours."""
 
     def __init__(self, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
         self.environment = environment
+        ours, theirs = pty.openpty() if "COLUMNS" in environment else os.pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agno_workers.cli.main", *arguments],
             cwd=ROOT,
-            env=inherited() | {"COLUMNS": "200"} | environment,
-            stdout=subprocess.PIPE,
+            env=inherited() | {"LINES": "25", "TERM": "dumb"} | environment,
+            stdout=theirs,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        os.close(theirs)
+        self._output = os.fdopen(ours, encoding="utf-8")
         self.lines: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -100,10 +104,10 @@ class Program:
             pytest.fail(f"{otherwise}:\n{''.join(self.lines)}")
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.lines.append(line)
-            self._news.put(line)
+        with self._output, suppress(OSError):  # a terminal without a program
+            for line in self._output:
+                self.lines.append(line)
+                self._news.put(line)
         self._news.put(None)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from agno_workers import local
 from agno_workers.database import migrate
 from tests.acceptance.terminal import ROOT, StartProgram, programs
+from tests.forking import inherited
 
 STARTS = "nothing is configured and no `agno-workers up` is running: starting"
 
@@ -56,4 +60,43 @@ def test_servers_that_run_are_used(start_program: StartProgram, state_dir: Path)
         migrate.upgrade(servers.database_url)
         run = start_program("run", "shouter", "hi", "--no-wait")
         assert run.end() == 0, "".join(run.lines)
-    assert len(run.lines) == 1  # the id
+        assert len(run.lines) == 1  # the id
+
+        for program in PROGRAMS:
+            ended = _python(program, state_dir)
+            assert (ended.returncode, ended.stdout.split()[-1:]) == (0, ["known"]), ended.stderr
+        for setting in (
+            {"AGNO_LOCAL_SERVERS": "false"},
+            {"AGNO_BROKER_URL": servers.broker_url},
+            {"AGNO_DATABASE_URL": servers.database_url},
+            {"AGNO_CONFIG": str(ROOT / "config" / "production.toml")},
+            {"AGNO_STATE_DIR": str(state_dir.parent)},
+        ):
+            refused = _python(PROGRAMS[0], state_dir, **setting)
+            assert re.search(r"SettingsError: AGNO_(DATABASE|BROKER)_URL is not set", refused.stderr), setting
+
+        env = start_program("env")
+        assert env.end() == 0
+        shell = f'{"".join(env.lines)}printf \'%s %s\' "$AGNO_DATABASE_URL" "$AGNO_BROKER_URL"'
+        exported = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+        assert exported == f"{servers.database_url} {servers.broker_url}"
+
+        servers.valkey.socket_dir.chmod(0o777)  # anyone could have put that socket there
+        assert start_program("env").end() == 2
+    gone = start_program("env")
+    assert gone.end() == 2
+    assert f"no local servers run in '{state_dir}': start them with `agno-workers up`" in gone.lines[0]
+
+
+PROGRAMS = [
+    "from tests.agents import echo; echo.delay('hi'); print('known')",
+    "from agno_workers.tasks import celery; celery.AsyncResult('0198c0de-0000-7000-8000-000000000000').state; print('known')",
+]
+
+
+def _python(program: str, state_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of a user who has configured nothing, or only this."""
+    environment = inherited() | {"AGNO_STATE_DIR": str(state_dir)} | settings
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )

@@ -158,6 +158,14 @@ def test_agents_ls_lists_agents_that_workers_have_registered(type_: Type, worker
     assert re.search(r"^shouter  queue agents, registered \d+ \w+ ago$", shown, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "command", ["runs ls", "runs waiting", "workers ls", "dead ls", "knowledge ls", "db upgrade", "agents ls", "run echo hi --no-wait"]
+)  # fmt: skip
+def test_command_that_needs_only_postgres_is_content_with_it(type_: Type, command: str) -> None:
+    typed = type_(*command.split(), AGNO_BROKER_URL="")
+    assert (typed.status, typed.err) == (0, "")
+
+
 # db and doctor.
 
 
@@ -253,7 +261,17 @@ def test_doctor_continues_without_redis(type_: Type) -> None:
 WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     "an unknown setting": (["runs", "ls"], {"AGNO_DATABSE_URL": "x"}, "did you mean 'AGNO_DATABASE_URL'?"),
     "a setting of the wrong kind": (["runs", "ls"], {"AGNO_RUNS__LEASE_S": "soon"}, "AGNO_RUNS__LEASE_S"),
-    "one address of two": (["runs", "ls"], {"AGNO_BROKER_URL": ""}, "AGNO_BROKER_URL is not"),
+    "one address of two": (["up"], {"AGNO_BROKER_URL": ""}, "AGNO_BROKER_URL is not"),
+    "no Postgres for a command that needs it": (
+        ["runs", "ls"],
+        {"AGNO_DATABASE_URL": ""},
+        "AGNO_DATABASE_URL is not set, and this command needs it",
+    ),
+    "no Redis for a command that needs it": (
+        ["run", "echo", "hi", "--stream"],
+        {"AGNO_BROKER_URL": ""},
+        "AGNO_BROKER_URL is not set, and this command needs it",
+    ),
     "no address at all": (
         ["runs", "ls"],
         {"AGNO_DATABASE_URL": "", "AGNO_BROKER_URL": ""},
@@ -396,7 +414,7 @@ def test_up_starts_servers_of_its_own_and_all_ends_when_it_is_killed(
     up.wait_for("Everything is up")
     assert type_("runs", "ls", **nowhere).out == "No runs.\n"  # a second shell needs no exports
 
-    up.wait_for("export AGNO_BROKER_URL")
+    up.wait_for('eval "$(agno-workers env)"')
     worker = int(re.findall(r"agents: process (\d+)", "".join(up.lines))[0])
     os.kill(worker, signal.SIGKILL)
     up.wait_for(f"process {worker} ended (SIGKILL), starting it again now")

@@ -35,6 +35,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "msgspec", "typing_extensions"} | set(sys.stdlib_module_names)
 EXCEPT = {
     ("__init__", "tasks"): "`celery -A agno_workers` looks for `app` here; only a worker asks for it",
+    ("wiring", "local"): "a program finds the servers of a running `up` as the commands do",
     ("local", "__init__"): "the demo's agents are written as a user writes them",
 }
 
