@@ -15,7 +15,7 @@ from agno_workers.runs.queries import IdKind
 from agno_workers.sdk.handles import RunHandle
 
 _SHORT = 8
-_SHORTEST = 4
+SHORTEST = 4
 _LISTED_BY = {
     "run": "`agno-workers runs ls` lists runs",
     "step": "`agno-workers runs waiting` and `dead ls` list steps",
@@ -41,9 +41,9 @@ def whole_id(database: Database, text: str, *kinds: IdKind) -> str:
         return known
     digits = text.replace("-", "").lower()
     name, lists = " or ".join(kinds), "; ".join(_LISTED_BY[kind] for kind in kinds)
-    if not re.fullmatch(r"[0-9a-f]+", digits) or not _SHORTEST <= len(digits) <= 32:
+    if not re.fullmatch(r"[0-9a-f]+", digits) or not SHORTEST <= len(digits) <= 32:
         raise InvalidInput(
-            f"{text!r} is not a {name} id: use the whole id, or at least {_SHORTEST} characters of its beginning or its end. {lists}."
+            f"{text!r} is not a {name} id: use the whole id, or at least {SHORTEST} characters of its beginning or its end. {lists}."
         )
     match database.queries.find_ids(digits, kinds):
         case [id]:

@@ -16,7 +16,7 @@ from agno_workers.cli import approvals, calls, connection, screen
 from agno_workers.cli.consumers import consumers
 from agno_workers.cli.dead import SINCE, retry_run
 from agno_workers.cli.diagnose import diagnose
-from agno_workers.cli.ids import existing_run, short_ids, whole_id
+from agno_workers.cli.ids import SHORTEST, existing_run, short_ids, whole_id
 from agno_workers.cli.screen import count
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(approvals.app)
 _MAX_SHOWN_CHARS = 1000
+_MAX_NOTE_CHARS = 200
 _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
 _AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
@@ -162,7 +163,7 @@ def _status(run: Run) -> Text:
 @app.command()
 def show(
     id: str = _RUN,
-    full: bool = typer.Option(False, "--full", help="Cut nothing off in the transcript."),
+    full: bool = typer.Option(False, "--full", help="Cut nothing off in notes and the transcript."),
     json: bool = _AS_JSON,
 ) -> None:
     """Show a run: its steps, its transcript, and what it waits for."""
@@ -188,7 +189,7 @@ def show(
     _show_run(console, run, around)
     for sentence in why:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
-    _show_steps(console, steps, around.now, run.error)
+    _show_steps(console, steps, around.now, run.error, full=full)
     _show_transcript(console, transcript, {each.call.id for each in around.waiting}, full=full)
     _show_references(console, given)
 
@@ -245,7 +246,9 @@ def _utc(when: datetime | None) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S} UTC" if when else ""
 
 
-def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None) -> None:
+def _show_steps(
+    console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None, *, full: bool
+) -> None:
     columns = ("step", "tool", "status", "waited", "ran", "tries", "worker")
     shown = _worth_showing(steps)
     rows = [
@@ -270,7 +273,9 @@ def _show_steps(console: Console, steps: list[Step], now: datetime, run_error: d
             said = f"{step.key}: {name} {'could not begin' if step.returns else 'failed'} with {step.error.get('type')}: {step.error.get('message')}"
             console.print(screen.line((said, "red")))
         if step.answer:
-            console.print(screen.line((f"{step.key}: {step.name} {_answered(step.answer)}", "blue")))
+            console.print(
+                screen.line((f"{step.key}: {step.name} {_answered(step.answer, full=full)}", "blue"))
+            )
 
 
 def _worth_showing(steps: list[Step]) -> list[Step]:
@@ -290,8 +295,12 @@ def _is_verdict(step: Step) -> bool:
     return bool(step.answer and step.error and step.answer.get("verdict") == step.error.get("type"))
 
 
-def _answered(answer: dict[str, Any]) -> str:
-    note = f": {answer['note']}" if answer.get("note") else ""
+def _answered(answer: dict[str, Any], *, full: bool) -> str:
+    note = (
+        f": {answer['note'] if full else _cut(str(answer['note']), _MAX_NOTE_CHARS)}"
+        if answer.get("note")
+        else ""
+    )
     given = answer.get("values")
     values = ", ".join(
         f"{name}={screen.one_line(str(value), 40)}"
@@ -337,10 +346,10 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _MAX_SHOWN_CHARS:
+def _cut(text: str, most: int = _MAX_SHOWN_CHARS) -> str:
+    if len(text) <= most:
         return text
-    return f"{text[:_MAX_SHOWN_CHARS]}… ({len(text) - _MAX_SHOWN_CHARS} more characters; --full shows all)"
+    return f"{text[:most]}… ({len(text) - most} more characters; --full shows all)"
 
 
 @app.command()
@@ -443,10 +452,18 @@ def fork(
     """
     asked = None if arguments is None else _as_object(arguments)
     with connection.database() as database:
-        at = at if at is None or ":" in at else whole_id(database, at, "step")
         run_id = whole_id(database, id, "run")
+        at = at and _step_id(database.queries.steps(run_id), at)
         texts = [] if text is None else [text]
         screen.echo(database.forks.fork(run_id, at, texts, arguments=asked, idempotency_key=key))
+
+
+def _step_id(steps: Sequence[Step], at: str) -> str:
+    """Return the id of the step with this short id; any other text as it is: a key, or a mistake, for which `fork` lists the keys."""
+    digits = at.replace("-", "").lower()
+    ids = {step.id.replace("-", ""): step.id for step in steps}
+    found = [step_id for whole, step_id in ids.items() if whole.startswith(digits) or whole.endswith(digits)]
+    return found[0] if len(found) == 1 and len(digits) >= SHORTEST else at
 
 
 def _as_object(text: str) -> dict[str, Any]:

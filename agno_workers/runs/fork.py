@@ -15,6 +15,9 @@ from agno_workers.errors import InvalidInput
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import RunQueries
 
+_MAX_NAMED = 40
+"""Keys of steps in an error."""
+
 
 class Forks:
     """See the module."""
@@ -75,7 +78,10 @@ def _step_at(steps: Sequence[Step], run_id: str, at: str | None) -> Step:
     for step in reversed(steps):
         if wanted in (step.key, step.id):
             return step
-    known = ", ".join(dict.fromkeys(step.key for step in steps))
+    keys = list(dict.fromkeys(step.key for step in steps))
+    known = ", ".join(keys[:_MAX_NAMED]) + (
+        f" and {len(keys) - _MAX_NAMED} more" if len(keys) > _MAX_NAMED else ""
+    )
     raise InvalidInput(f"run {run_id} has no step {wanted!r}: it has {known}.", run_id=run_id)
 
 

@@ -581,6 +581,24 @@ def test_agents_ls_shows_tools_limits_and_prices(type_: Type) -> None:
 # A run that someone waits for.
 
 
+def test_fork_at_a_step_that_is_not_there_lists_the_steps(type_: Type, worker: Worker) -> None:
+    run_id = type_("run", "clerk", 'add {"a": 1, "b": 2}', "--json").json["run_id"]
+    for at in ("nope", "turn:9", "dead", "0198c0de-0000-7000-8000-000000000000"):
+        refused = type_("runs", "fork", run_id, "--at", at)
+        assert refused.status == 2
+        assert f"has no step '{at}': it has turn:1, tool:1:0, turn:2." in refused.err
+    step_id = steps(type_, run_id)["turn:2"]["id"]
+    for at in (step_id, step_id[-8:], "turn:2"):
+        assert type_("runs", "fork", run_id, "--at", at).status == 0
+
+
+def test_long_note_of_a_person_is_cut(type_: Type, worker: Worker) -> None:
+    run_id, _ = asking(type_, 'transfer {"amount": 5}')
+    type_("runs", "approve", run_id, "--note", "n" * 500)
+    assert "n" * 200 + "… (300 more characters; --full shows all)" in type_("runs", "show", run_id).out
+    assert "n" * 500 in type_("runs", "show", run_id, "--full").out
+
+
 ASKED = {
     "transfer": ("a person to approve or reject it", "runs approve {step}"),
     "refund": ("a person to fill in iban, urgent", "runs answer {step} iban=… urgent=…"),
