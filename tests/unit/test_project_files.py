@@ -36,7 +36,7 @@ from benchmarks import readme
 from benchmarks.__main__ import MEASURED
 
 ROOT = Path(__file__).parents[2]
-OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY"}
+OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY", "AGNO_STATE_DIR"}
 """Variables in pages that are not settings."""
 PAGES = [
     "README.md",
