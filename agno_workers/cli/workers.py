@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.consumers import state
@@ -51,17 +52,20 @@ def ls(
 
 
 def _show(console: Console, workers: Sequence[Worker], settings: Settings) -> None:
-    columns = ("worker", "state", "steps", "seen", "pool", "version", "queues")
-    rows = [
-        (
+    columns = ["worker", "state", "steps", "seen", "pool", "queues"]
+    rows: list[list[str | Text]] = [
+        [
             worker.name,
             screen.status(state(worker, settings)),
             str(worker.steps),
-            f"{screen.length(timedelta(seconds=round(worker.silent_s)))} ago",
+            screen.length(timedelta(seconds=round(worker.silent_s))),
             f"{worker.pool} x {worker.concurrency}",
-            worker.version,
             ",".join(worker.queues),
-        )
+        ]
         for worker in workers
     ]
-    console.print(screen.table(console.width, columns, rows, right=("steps",)))
+    if screen.is_wide(console) or len({worker.version for worker in workers}) > 1:
+        columns.insert(-1, "version")
+        for row, worker in zip(rows, workers, strict=True):
+            row.insert(-1, worker.version)
+    console.print(screen.table(console.width, columns, rows, right=("steps", "seen")))

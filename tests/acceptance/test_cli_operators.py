@@ -668,3 +668,27 @@ def test_run_ended_by_a_limit_has_a_status_of_its_own(type_: Type, worker: Worke
         ended = type_("run", agent, "again")
         assert (ended.status, ended.out.strip()) == (3, last_text)
         assert "The run was ended by a limit (limit:turns), without a whole answer" in ended.err
+
+
+def test_workers_ls_shows_the_living_by_their_whole_names(
+    type_: Type, worker: Worker, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """INSERT INTO agno.worker (name, hostname, pid, version, pool, concurrency, queues, seen_at)
+            VALUES ('gone@elsewhere', 'h', 1, '0.1.0', 'threads', 8, '["agents"]', now() - interval '1 hour')"""
+        )
+    (name,) = (each["name"] for each in type_("workers", "ls", "--json").json)
+    assert re.search(rf"^{re.escape(name)} +alive ", type_("workers", "ls", COLUMNS="80").out, re.MULTILINE)
+    assert "gone@elsewhere" in type_("workers", "ls", "--all").out
+
+
+def test_output_that_is_no_terminal_has_whole_values_on_one_line(type_: Type, client: Client) -> None:
+    text = " ".join(["words"] * 30)
+    run = client.runs.submit("clerk", text, allow_unknown=True, user_id="ann")
+    heading, line = type_("runs", "ls", "--user", "ann", "--open", "--since", "1h").out.splitlines()
+    assert heading.split() == ["run", "agent", "status", "age", "input"]
+    assert line.split()[:3] == [run.id, "clerk", "queued"]
+    assert line.rstrip().endswith(text)
+    assert type_("runs", "ls", "--stuck").out == "No such runs.\n"
+    assert "╭" not in type_("runs", "ls", "--help").out
