@@ -118,7 +118,7 @@ def test_the_age_of_a_queue_is_that_of_its_oldest_step_which_anybody_may_take(
 ) -> None:
     db.submit()
     old, paused = db.submit().run_id, db.submit().run_id
-    ago = "UPDATE agno.step SET sent_at = now() - make_interval(secs => %(secs)s) WHERE run_id = %(id)s"
+    ago = "UPDATE agno.step SET sent_at = now(), created_at = now() - make_interval(secs => %(secs)s) WHERE run_id = %(id)s"
     db.sql(ago, secs=100, id=old)
     db.sql(ago, secs=1000, id=paused)
     db.journal.pause(paused)
