@@ -178,7 +178,7 @@ def _queued(run: Run, step: Step, now: datetime, consumed: Consumed | None) -> s
     is_due = step.not_before is None or step.not_before <= now
     if not is_due and not step.returns:
         return f"{name} is due in {length(step.not_before - now)}{f', after {error}' if error else ''}."  # type: ignore[operator]
-    ready_at = step.ready_at or step.sent_at
+    ready_at = step.created_at if step.returns else step.ready_at or step.sent_at
     since = f" {length(now - ready_at)}" if ready_at else ""
     workers = [] if consumed is None else consumed.get(step.queue, [])
     if consumed is not None and not workers:
