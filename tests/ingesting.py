@@ -11,7 +11,7 @@ import numpy as np
 from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
-from agno_workers.knowledge.steps import IngestContext, run_step
+from agno_workers.knowledge.steps import PROBE, IngestContext, run_step
 from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
@@ -163,11 +163,17 @@ class Counted:
         self.dimensions = dimensions
         self.seen: list[str] = []
         self.refuses: Callable[[Sequence[str]], Exception | None] = lambda _: None
+        self.unusable: Exception | None = None
+        """The error of the check of a new model."""
 
     def embed(self, texts: Sequence[str], kind: Any = "document") -> Any:
-        if (error := self.refuses(texts)) is not None:
+        if list(texts) == [PROBE]:
+            if self.unusable is not None:
+                raise self.unusable
+        elif (error := self.refuses(texts)) is not None:
             raise error
-        self.seen += texts
+        else:
+            self.seen += texts
         return np.array([vector_of(text, self.dimensions) for text in texts])
 
 

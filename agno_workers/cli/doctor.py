@@ -378,7 +378,7 @@ def _knowledge(settings: Settings) -> list[Finding]:
             "warn",
             "knowledge",
             f"{each.knowledge}: only {each.vectors:,} of {each.chunks:,} vectors of {each.model} exist, and no ingestion makes the others: "
-            f"`agno-workers knowledge reindex {each.knowledge}`.",
+            f"`agno-workers knowledge reindex {each.knowledge}` makes them, and with `--stop` gives the model up.",
         )
         for each in unfinished
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ from agno_workers.sdk.ingestion import Ingestion, given, options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _LOOK_EVERY_S = 0.25
+_CHECK_S = 20.0
+"""For a worker that starts, takes the scan and asks the model."""
+LISTED_REASONS = frozenset({"no_vectors", "no_documents"})
+"""Reasons of failed ingestions that the list of their failures shows."""
 _HINT_AFTER_S = 5.0
 _LINE_EVERY_S = 5.0
 _SHOWN = 5
@@ -85,20 +89,42 @@ def ingest(
         autostart(wait=wait, knowledge=min(4, os.cpu_count() or 1)) as ready,
         knowledge_commands.opened(ready.settings) as here,
     ):
-        here.ensure(knowledge, embedder, vision)
-        job = here.began(here.knowledges.submit(knowledge, brought, options=more, idempotency_key=key))
-        submitted(here, job, wait=wait or ready.temporary, json=json)
+        models = here.ensure(knowledge, embedder, vision)
+        job = here.began(
+            here.knowledges.submit(knowledge, brought, options=more | models, idempotency_key=key)
+        )
+        submitted(here, job, wait=wait or ready.temporary, json=json, models=models)
 
 
-def submitted(here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool) -> None:
-    """Show a submitted ingestion until its end, or print its id."""
+def submitted(
+    here: KnowledgeCommands, job: Ingestion, *, wait: bool, json: bool, models: Mapping[str, str] = {}
+) -> None:
+    """Show a submitted ingestion until its end, or print its id once a worker has checked its new models."""
     if wait:
         follow(here, job, json=json)
-    elif json:
+        return
+    if models:
+        _await_models(here, job, models)
+    if json:
         screen.echo(screen.as_json(job.progress()))
     else:
         screen.echo(job.id)
         screen.echo(f"`agno-workers knowledge watch {job.id}` shows the progress.", err=True)
+
+
+def _await_models(here: KnowledgeCommands, job: Ingestion, models: Mapping[str, str]) -> None:
+    """Wait until a worker has stored the models, for some seconds at most. Raises the error of a model that does not work."""
+    until = time.monotonic() + _CHECK_S
+    name = job.progress().knowledge
+    while time.monotonic() < until:
+        run, stored = job.run, here.knowledges.get(name).options
+        if run.error is not None:
+            raise AgnoError.from_json(run.error)
+        if run.status.is_terminal or all(stored.get(option) == model for option, model in models.items()):
+            return
+        time.sleep(_LOOK_EVERY_S)
+    text = f"No worker has checked {' and '.join(models.values())} yet; until then {name!r} keeps its models."
+    screen.echo(text, err=True)
 
 
 def _described(source: str) -> str | dict[str, Any]:
@@ -126,7 +152,8 @@ def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> No
         screen.echo(screen.as_json({**screen.plain(ended), "failures": failures}))
     else:
         _say_end(console, job, ended, failures)
-    if (error := job.run.error) is not None and job.run.reason != "no_vectors":
+    run = job.run
+    if (error := run.error) is not None and run.reason not in LISTED_REASONS:
         raise AgnoError.from_json(error)
     if _lacking(ended):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import knowledge_commands, screen
-from agno_workers.cli.ingest import follow, submitted
+from agno_workers.cli.ingest import LISTED_REASONS, follow, submitted
 from agno_workers.cli.screen import count
 from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.knowledge.store.bases import AGENT
@@ -96,7 +96,7 @@ def show(name: str = _NAME, json: bool = _AS_JSON) -> None:
         f"Workers could not begin {count(each.count, 'step')}: {each.type}: {each.message}."
         for each in returned
     ]
-    for sentence in [*stuck, *base.problems, *_waits(base)]:
+    for sentence in [*stuck, *base.problems, *_moves(base, models), *_waits(base)]:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
 
 
@@ -130,6 +130,29 @@ def _show_origins(console: Console, origins: Sequence[Origin], now: datetime) ->
         )
 
 
+def _moves(base: Base, models: Sequence[Model]) -> list[str]:
+    """Describe the new model that the knowledge base is moving to, and how to give it up."""
+    own = f"agno-workers knowledge reindex {base.name}"
+    said = [
+        f"{each.model} makes no vectors: {each.why} The next ingestion tries again."
+        for each in models
+        if each.why and each.model == base.model
+    ]
+    for each in models:
+        if each.status is EmbeddingSpaceStatus.BUILDING:
+            stopped = (
+                f", and stopped: {each.why} `{own}` goes on"
+                if each.why
+                else f"; `{own}` goes on"
+                if not base.open
+                else ""
+            )
+            said.append(
+                f"Moving to {each.model}: {each.vectors:,} of {base.chunks:,} vectors{stopped}. `{own} --stop` gives it up; searches use {base.model} until it is complete."
+            )
+    return said
+
+
 def _waits(base: Base) -> list[str]:
     """Suggest next commands."""
     said = {
@@ -158,14 +181,26 @@ def reindex(
     embedder: str | None = typer.Option(
         None, "--embedder", help="A new model; the old one is searched until the new one is complete."
     ),
+    stop: bool = typer.Option(False, "--stop", help="Give up a new model that is not complete."),
     wait: bool = _WAIT,
     json: bool = _AS_JSON,
 ) -> None:
-    """Make missing vectors, or all vectors with a new model, without downtime."""
+    """Make missing vectors, or all vectors with a new model, without downtime.
+
+    A worker first checks that the model works; otherwise the command fails, and the knowledge base keeps its model.
+    """
     with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge
-        here.ensure(name, embedder)
-        submitted(here, here.began(here.knowledges.reindex(name)), wait=wait, json=json)
+        if stop:
+            if embedder:
+                raise InvalidInput("--stop gives up a new model and takes no --embedder: use one of them.")
+            given_up = here.knowledges.stop_reindex(name)
+            screen.echo(f"Gave up {given_up}." if given_up else f"{name} is not moving to another model.")
+            return
+        models = here.ensure(name, embedder, moves=True)
+        submitted(
+            here, here.began(here.knowledges.reindex(name, models)), wait=wait, json=json, models=models
+        )
 
 
 @app.command()
@@ -197,7 +232,7 @@ def failures(
             tries = f" ({each.attempts} tries)" if each.attempts > 1 else ""
             line = screen.line((each.type, "red"), tries, " ", (each.uri, "bold"), f" {each.message}")
             console.print(line, soft_wrap=True)
-    if run.error is not None and run.reason != "no_vectors":
+    if run.error is not None and run.reason not in LISTED_REASONS:
         raise AgnoError.from_json(run.error)
     if listed:
         raise typer.Exit(1)

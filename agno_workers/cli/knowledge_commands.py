@@ -49,8 +49,12 @@ class KnowledgeCommands:
         """Return the knowledge base from AGNO_IMPORTS, or from Postgres. Raises UnknownKnowledge."""
         return in_code(self.settings, name) or as_row(self.knowledges.get(name))
 
-    def ensure(self, name: str, embedder: str | None, vision: str | None = None) -> None:
-        """Create it if necessary, with the options of the code or these. The vision model `none` removes it."""
+    def ensure(
+        self, name: str, embedder: str | None, vision: str | None = None, *, moves: bool = False
+    ) -> dict[str, Any]:
+        """Create it if necessary, with the options of the code or these, and return the new models; see `KnowledgeBases.prepare`.
+        The vision model `none` removes it.
+        """
         known = in_code(self.settings, named(name))
         said: dict[str, Any] = {"embedder": embedder} if embedder else {}
         if vision:
@@ -66,7 +70,7 @@ class KnowledgeCommands:
         for find, model in finders:
             with suppress(ModelRejected):  # the workers may have the key that is missing here
                 find(model) if model else None
-        self.knowledges.ensure(name, (as_options(known) if known else {}) | said)
+        return self.knowledges.prepare(name, (as_options(known) if known else {}) | said, moves=moves)
 
     def ingestion(self, run_id: str) -> Ingestion:
         return Ingestion(whole_id(self.database, run_id, "run"), self.database)

@@ -38,7 +38,8 @@ from agno_workers.errors import (
     error_to_json,
 )
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import KnowledgeBases, SourceInput
+from agno_workers.knowledge.readers.detect import bitmap
+from agno_workers.knowledge.store.bases import MODEL_OPTIONS, EmbeddingSpace, KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
 from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.types import (
@@ -68,6 +69,8 @@ FETCHES = 8
 """Sources of one step that are fetched concurrently."""
 SOURCE = Retry(attempts=3, first_delay_s=2.0, factor=5.0)
 """For a source that is unavailable."""
+ELSEWHERE = Retry(attempts=3, first_delay_s=0.5)
+"""For a model that this worker lacks, and another one may have: short, since a person may wait for the answer."""
 STEP = Retry(attempts=4)
 """For a step that raised an unexpected error."""
 MODEL = Retry(attempts=60, first_delay_s=1.0, max_delay_s=300.0)
@@ -78,6 +81,7 @@ _BUSY_S = 1.0
 _TAKEN_S = 10.0
 _FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
 """Statuses and codes of errors that affect all texts: key, billing or model."""
+PROBE = "Can this model make a vector?"
 IsLost = Callable[[], bool]
 See = Callable[[Raw, IsLost], Raw]
 """Adds a description to an image and returns anything else unchanged. Raises Stopped if the step is lost, ModelUnavailable, ModelRejected."""
@@ -153,12 +157,10 @@ def run_claimed(context: IngestContext, claim: WorkClaim) -> CommitResult:
 
 def scan(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitResult:
     signal("scan.claimed")
-    options, chunking = claim.options, chunking_of(claim)
-    if name := claim.settings.get("embedder", "local"):
-        embedder = context.embedder(name)
-        context.knowledges.ensure_embedding_space(claim.knowledge_id, embedder.name, embedder.dimensions)
-    if vision := vision_of(claim):
-        context.viewer(vision)  # raises for an unknown model
+    asked = {option: claim.options[option] for option in MODEL_OPTIONS if option in claim.options}
+    claim = replace(claim, settings=claim.settings | asked)
+    settle_models(context, claim, asked)
+    options, chunking, vision = claim.options, chunking_of(claim), vision_of(claim)
     found = [
         (source, processing_hash(source, chunking, vision))
         for source in find_sources(context, options, is_lost)
@@ -169,6 +171,58 @@ def scan(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRes
     recorded = context.ingest.finish_scan(claim, found, whole)
     signal("scan.recorded")
     return recorded
+
+
+def settle_models(context: IngestContext, claim: WorkClaim, asked: Mapping[str, str]) -> None:
+    """Check the models that the ingestion asks for, here, where their keys are, and store them with the knowledge base.
+
+    The first embedding model of a knowledge base, a new one, and that of a reindexing must make a vector now. Another ingestion goes on
+    without its models, since its texts can be searched by keyword meanwhile. Raises ModelRejected and ModelUnavailable.
+    """
+    knowledges, knowledge_id = context.knowledges, claim.knowledge_id
+    spaces = {space.model: space for space in knowledges.embedding_spaces(knowledge_id)}
+    is_reindex = bool(claim.options.get("all_vectors")) and "retry_of" not in claim.options
+    must_work = bool(asked) or is_reindex or not spaces
+    knowledges.retry_models(knowledge_id, building=must_work)
+    try:
+        if vision := vision_of(claim):
+            context.viewer(vision)
+        if not (name := claim.settings.get("embedder", "local")):
+            return
+        embedder = context.embedder(name)
+        if must_work:
+            checked(embedder, spaces.get(embedder.name))
+        knowledges.ensure_embedding_space(knowledge_id, embedder.name, embedder.dimensions, asked)
+    except ModelRejected as error:
+        if must_work:
+            text = f"{error} The workers need it; {claim.knowledge!r} keeps the models that it had."
+            raise ModelRejected(text, **error.ids) from error
+        log.warning(
+            "the vectors of an ingestion wait for their model: %s", error, extra={"run_id": claim.run_id}
+        )
+    except ModelUnavailable as error:
+        if must_work:
+            raise
+        log.warning(
+            "the vectors of an ingestion wait for their model: %s", error, extra={"run_id": claim.run_id}
+        )
+
+
+def checked(embedder: Embedder, known: EmbeddingSpace | None) -> None:
+    """Raise ModelRejected for a model that makes no vectors, or vectors of other dimensions than it made before."""
+    (vector,) = embedder.embed([PROBE])
+    for dimensions in (embedder.dimensions, known.dimensions if known else embedder.dimensions):
+        check_dimensions(embedder.name, len(vector), dimensions)
+
+
+def check_dimensions(model: str, made: int, expected: int) -> None:
+    if made != expected:
+        raise ModelRejected(
+            f"{model} makes vectors of {made} dimensions, and those that are stored have {expected}: "
+            "name the model with other dimensions (`MODEL@DIMENSIONS`) to build all vectors again.",
+            model=model,
+            code="dimensions",
+        )
 
 
 def find_sources(context: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
@@ -184,7 +238,12 @@ def find_sources(context: IngestContext, options: Mapping[str, Any], is_lost: Is
 
 
 def scan_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
-    if isinstance(error, InvalidInput | SourceRejected | SettingsError | ModelRejected):
+    if isinstance(error, ModelRejected):
+        elsewhere = error.ids.get("code") == "not_configured" and retry_later(
+            context, claim, ELSEWHERE, error
+        )
+        return elsewhere or context.ingest.fail(claim, error_to_json(error), "model_rejected")
+    if isinstance(error, InvalidInput | SourceRejected | SettingsError):
         return context.ingest.fail(claim, error_to_json(error), "scan")
     return retry_later(context, claim, STEP, error) or context.ingest.fail(
         claim, error_to_json(error), "scan"
@@ -198,7 +257,7 @@ def ingest(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitR
     signal("ingest.claimed")
     chunking, outcomes = chunking_of(claim), list[tuple[SourceItem, Outcome]]()
     vision, items = vision_of(claim), context.ingest.items(claim)
-    see = bind(context.viewer(vision), is_lost) if vision else None
+    see = viewer_of(context, vision, is_lost) if vision else None
     for portion in portions(fetch_all(context, items, see), context.ingest.windows.batch_bytes):
         outcomes += [(item, found) for item, found, _ in portion if not isinstance(found, Raw)]
         raws = [(item, found) for item, found, _ in portion if isinstance(found, Raw)]
@@ -214,9 +273,19 @@ def ingest(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitR
     return recorded
 
 
-def bind(see: See, is_lost: IsLost) -> Callable[[Raw], Raw]:
-    """Bind the description of images to one step."""
+def viewer_of(context: IngestContext, vision: str, is_lost: IsLost) -> Callable[[Raw], Raw]:
+    """Bind the description of images to one step. Without its model the images fail, and the other documents get in."""
+    try:
+        see = context.viewer(vision)
+    except ModelRejected as error:
+        return partial(refuse_image, error)
     return lambda raw: see(raw, is_lost)
+
+
+def refuse_image(error: ModelRejected, raw: Raw) -> Raw:
+    if bitmap(raw.content) is not None:
+        raise error
+    return raw
 
 
 Fetched = tuple[SourceItem, Raw | Outcome, int]
@@ -312,6 +381,7 @@ def embed(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRe
         if is_lost():
             raise Stopped
         made, took = call(embedder, few)
+        check_dimensions(embedder.name, made.shape[1], claim.dimensions or made.shape[1])
         for first, vector in zip(few, half_floats([text.id for text in few], made).values(), strict=True):
             vectors |= {text.id: vector for text in alike[embedded(first)]}
         tokens += took
@@ -379,7 +449,7 @@ def embed_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> 
     if isinstance(error, ModelRejected) and {error.ids.get("status"), error.ids.get("code")} & _FOR_ALL_TEXTS:
         # A worker without the key leaves the step to another one, for some attempts.
         elsewhere = error.ids.get("code") == "not_configured" and retry_later(context, claim, STEP, error)
-        return elsewhere or context.ingest.fail(claim, error_to_json(error), "model_rejected")
+        return elsewhere or context.ingest.stop_model(claim, error_to_json(error))
     if isinstance(error, ModelUnavailable):
         again = retry_later(context, claim, MODEL, error, error.ids.get("retry_after_s"))
     else:

@@ -201,6 +201,17 @@ class KnowledgeHandle:
         """
         return self._submit(given(sources), options(metadata, glob), run_options)
 
+    def reindex(self, embedder: str | None = None) -> Ingestion:
+        """Make missing vectors, or all vectors with another embedder; see `Knowledge.reindex`. Raises UnknownKnowledge, Unavailable."""
+        knowledges = self._database.knowledge
+        knowledges.get(self.name)  # raises UnknownKnowledge: `prepare` would create it
+        models = knowledges.prepare(self.name, {"embedder": embedder}, moves=True) if embedder else None
+        return self._sent(knowledges.reindex(self.name, models))
+
+    def stop_reindex(self) -> str | None:
+        """Give up the move to another embedder; see `Knowledge.stop_reindex`."""
+        return self._database.knowledge.stop_reindex(self.name)
+
     def search(
         self,
         query: str,
@@ -221,6 +232,8 @@ class KnowledgeHandle:
     def _submit(
         self, sources: Sequence[SourceInput], own: dict[str, Any] | None, run_options: IngestOptions
     ) -> Ingestion:
-        submitted: Submitted = self._database.knowledge.submit(self.name, sources, options=own, **run_options)
+        return self._sent(self._database.knowledge.submit(self.name, sources, options=own, **run_options))
+
+    def _sent(self, submitted: Submitted) -> Ingestion:
         self._database.submissions.wake_keeper()
         return Ingestion(submitted.run_id, self._database)

@@ -15,6 +15,7 @@ import msgspec
 from celery.canvas import Signature
 
 from agno_workers import wiring
+from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
@@ -47,6 +48,9 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
         `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one.
 
+        A new embedder or vision model is checked by a worker before it is stored; if it does not work, the ingestion fails. Once there are
+        vectors, another embedder needs `reindex`.
+
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
         """
         return self._submit(given(sources), options(metadata, glob, batch=batch), **run_options)
@@ -57,7 +61,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     ) -> Ingestion:  # fmt: skip
         """Ingest a text as one document. A document with the same `uri` is replaced."""
         source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], None, idempotency_key=idempotency_key)
+        return self._submit([source], {}, idempotency_key=idempotency_key)
 
     def s(
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
@@ -67,8 +71,8 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
-        services.database.knowledge.ensure(self.name, kept)
-        kwargs = {**run_options, "options": options(metadata, glob, batch=batch)}
+        models = services.database.knowledge.prepare(self.name, kept)
+        kwargs = {**run_options, "options": options(metadata, glob, batch=batch) | models}
         args = [msgspec.to_builtins(source) for source in given(sources)]
         return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.queues.knowledge)
 
@@ -132,20 +136,37 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         chunk = hit if isinstance(hit, int) else hit.chunk_id
         return wiring.services().knowledge.feedback.count([Count(chunk, **{verdict: 1})]) == 1
 
+    def reindex(self) -> Ingestion:
+        """Make missing vectors, or all vectors with another `embedder` than that of the stored ones. Searches use the old ones until
+        all new ones are there. A worker first checks that the model works; otherwise the ingestion fails and nothing changes.
+        """
+        knowledges = wiring.services().database.knowledge
+        return self._sent(
+            knowledges.reindex(self.name, knowledges.prepare(self.name, self._options, moves=True))
+        )
+
+    def stop_reindex(self) -> str | None:
+        """Give up the move to another embedder, and return the model that was given up; None if there is none. Raises UnknownKnowledge."""
+        return wiring.services().database.knowledge.stop_reindex(self.name)
+
     def ingestion(self, run_id: str) -> Ingestion:
         """Return a handle for an ingestion that was submitted before, or elsewhere."""
         here = wiring.services()
         return Ingestion(run_id, here.database)
 
     def _submit(
-        self, sources: list[SourceInput], own: dict[str, Any] | None, **run_options: Unpack[IngestOptions]
+        self, sources: list[SourceInput], own: dict[str, Any], **run_options: Unpack[IngestOptions]
     ) -> Ingestion:
         kept = self._options
         here = wiring.services()
-        here.database.knowledge.ensure(self.name, kept)
-        submitted = here.database.knowledge.submit(self.name, sources, options=own, **run_options)
+        models = here.database.knowledge.prepare(self.name, kept)
+        return self._sent(
+            here.database.knowledge.submit(self.name, sources, options=own | models, **run_options)
+        )
+
+    def _sent(self, submitted: Submitted) -> Ingestion:
         if submitted.send is not None:
-            here.dispatch.send([submitted.send])
+            wiring.services().dispatch.send([submitted.send])
         return self.ingestion(submitted.run_id)
 
     @property

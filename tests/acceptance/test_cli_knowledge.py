@@ -280,6 +280,37 @@ def test_a_new_model_takes_over_when_all_its_vectors_are_there(
     assert type_("search", "docs", "leases", "--search-type", "vector", "--json").json
 
 
+def test_new_model_is_checked_by_a_worker_before_it_is_stored(
+    type_: Type, librarian: Worker, folder: Path
+) -> None:
+    ingest = ("ingest", str(folder), "-k", "docs", "--embedder")
+    assert type_(*ingest, "hash:384", "--wait").status == 0
+    openai = "openai:text-embedding-3-small"
+    for asked in (
+        ("knowledge", "reindex", "docs", "--embedder", openai),
+        ("ingest", str(folder), "-k", "other", "--embedder", openai),
+    ):
+        refused = type_(*asked)
+        assert (refused.status, refused.err.count("\n")) == (2, 1)
+        assert "OPENAI_API_KEY is not set" in refused.err
+        assert "keeps the models that it had" in refused.err
+    refused = type_(*ingest, "hash:128")
+    assert (refused.status, "`agno-workers knowledge reindex docs --embedder hash:128`" in refused.err) == (2, True)  # fmt: skip
+
+    (folder / "bill.md").write_text("Nobody has paid the bill. fault:401")
+    assert type_("ingest", str(folder), "-k", "docs", "--wait").status == 0
+    with embeddings.running() as provider:
+        moved = type_("knowledge", "reindex", "docs", "--embedder", f"compatible:{provider.url}/v1#any@384", "--wait")  # fmt: skip
+    assert (moved.status, "You asked for a 401" in moved.err) == (2, True)
+    shown = " ".join(type_("knowledge", "show", "docs").out.split())
+    assert "Moving to compatible:" in shown
+    assert "and stopped: " in shown
+    assert "searches use hash:384 until it is complete" in shown
+    assert type_("knowledge", "reindex", "docs", "--stop").out.startswith("Gave up compatible:")
+    assert "Moving" not in type_("knowledge", "show", "docs").out
+    assert type_("ingest", str(folder), "-k", "docs", "--wait").status == 0
+
+
 def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
     start_program: StartProgram, type_: Type, folder: Path, start_worker: StartWorker
 ) -> None:

@@ -62,6 +62,8 @@ embedding_space = sa.Table(
     sa.Column("status", sa.Text, nullable=False, server_default="building"),
     sa.Column("has_partition", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("is_indexed", sa.Boolean, nullable=False, server_default="false"),
+    # Why its model makes no vectors at all: a key, a bill, a wrong name. Its chunks wait until an ingestion tries again.
+    sa.Column("error", JSONB(none_as_null=True)),
     now("created_at"),
     sa.UniqueConstraint("knowledge_id", "model", name="embedding_space_model"),
     one_of("status", _SPACE_STATUS, "embedding_space_status"),
@@ -84,6 +86,8 @@ document = sa.Table(
     # The sha256 of the chunking and of the source's own options. When it changes, the document is read again.
     sa.Column("processing_hash", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
+    # The part of the metadata that an ingestion was given for it: later ones that are given none keep it. NULL: none was ever given.
+    sa.Column("given_metadata", JSONB(none_as_null=True)),
     # 0: it has no text of its own.
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
     sa.Column("chunks", sa.Integer, nullable=False, server_default="0"),
@@ -217,6 +221,9 @@ ingestion = sa.Table(
     # Origins that were listed completely: documents that they no longer have are removed.
     sa.Column("origins", JSONB, nullable=False, server_default="[]"),
     sa.Column("total", sa.BigInteger, nullable=False, server_default="0"),
+    # What a scan left out, by reason, and the sources in which it found nothing; see knowledge/types.py, Skipped.
+    sa.Column("skipped", JSONB, nullable=False, server_default="[]"),
+    sa.Column("unmatched", JSONB, nullable=False, server_default="[]"),
     # No code reads it: the migration of a later release removes it.
     sa.Column("total_bytes", sa.BigInteger, nullable=False, server_default="0"),
 )
@@ -261,6 +268,7 @@ ingest_count = sa.Table(
     _of_ingestion(),
     sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
     count("documents"),
+    count("changed"),
     count("unchanged"),
     count("duplicates"),
     count("failed"),

@@ -39,6 +39,8 @@ _SQL = {
 }
 T = TypeVar("T")
 _SHOWN = 5
+MODEL_OPTIONS = ("embedder", "vision")
+"""The models of a knowledge base. An ingestion asks for a new one, and its scan stores it when it works."""
 AGENT = "knowledge:"
 """Prefix of an ingestion's agent; the name of the knowledge base follows."""
 
@@ -68,6 +70,8 @@ class EmbeddingSpace(msgspec.Struct, frozen=True):
     status: EmbeddingSpaceStatus
     has_partition: bool
     is_indexed: bool
+    error: dict[str, Any] | None = None
+    """Why the model makes no vectors at all."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -169,9 +173,55 @@ class KnowledgeBases:
             for row in self._pool.run(_SQL["embedding_spaces"], {"knowledge_id": knowledge_id})
         ]
 
-    def ensure_embedding_space(self, knowledge_id: int, model: str, dimensions: int) -> EmbeddingSpace:
-        """Return the embedding space of the model. The first one is searched at once; a later one is `building` until it is complete."""
-        asked = {"knowledge_id": knowledge_id, "model": model, "dimensions": dimensions}
+    def prepare(self, name: str, options: Mapping[str, Any], *, moves: bool = False) -> dict[str, Any]:
+        """Create the knowledge base if necessary, store its options, and return the models among them that are new, as options of an
+        ingestion: its scan checks them where the workers are before it stores them. `moves`: to another embedder, by a reindexing.
+
+        Raises InvalidInput for another embedder than that of the vectors.
+        """
+        models = {
+            option: options[option] for option in MODEL_OPTIONS if (options.get(option) or "none") != "none"
+        }
+        row = self.ensure(name, {option: value for option, value in options.items() if option not in models})
+        if embedder := models.get("embedder"):
+            space = next(
+                (each for each in self.embedding_spaces(row.id) if each.id == row.embedding_space_id), None
+            )
+            stored = row.options.get("embedder") or (space.model if space else None)
+            if stored and _whole(embedder) == _whole(stored):
+                del models["embedder"]
+            elif space is not None and not moves:
+                raise _other_embedder(name, space.model, stored or space.model, embedder)
+        return {option: value for option, value in models.items() if value != row.options.get(option)}
+
+    def stop_reindex(self, name: str) -> str | None:
+        """Give up the model that the knowledge base is moving to, and return it; None if there is none. Searches never used it.
+
+        Its ingestions are cancelled. Raises UnknownKnowledge.
+        """
+        own = {"knowledge_id": self.get(name).id}
+        for row in self._pool.run(_SQL["open_reindexings"], own):
+            self._control.cancel(row["id"])
+        rows = self._pool.run(_SQL["stop_reindex"], own)
+        return rows[0]["model"] if rows else None
+
+    def retry_models(self, knowledge_id: int, *, building: bool) -> None:
+        """Forget why the searched model made no vectors; `building`: the new one, too."""
+        self._pool.run(_SQL["retry_models"], {"knowledge_id": knowledge_id, "building": building})
+
+    def ensure_embedding_space(
+        self, knowledge_id: int, model: str, dimensions: int, options: Mapping[str, Any] | None = None
+    ) -> EmbeddingSpace:
+        """Return the embedding space of the model. The first one is searched at once; a later one is `building` until it is complete.
+
+        `options` are stored with the knowledge base at the same time.
+        """
+        asked = {
+            "knowledge_id": knowledge_id,
+            "model": model,
+            "dimensions": dimensions,
+            "options": jsonb(dict(options or {})),
+        }
         (row,) = self._pool.run(_SQL["ensure_embedding_space"], asked)
         return _as(EmbeddingSpace, row)
 
@@ -190,11 +240,11 @@ class KnowledgeBases:
                 raise self._unknown(name) from error
             raise
 
-    def reindex(self, name: str, **asked: Any) -> Submitted:
-        """Submit an ingestion without sources that makes all missing vectors for the embedder of the options. Once they are complete,
-        searches use that embedding space.
+    def reindex(self, name: str, models: Mapping[str, Any] | None = None, **asked: Any) -> Submitted:
+        """Submit an ingestion without sources that makes all missing vectors for the embedder, or for that of `models` (see
+        `prepare`). Once they are complete, searches use that embedding space.
         """
-        return self.submit(name, [], options={"all_vectors": True}, **asked)
+        return self.submit(name, [], options={"all_vectors": True, **(models or {})}, **asked)
 
     def rerun(self, run_id: str, **asked: Any) -> Submitted:
         """Submit an ingestion of the failed and unfinished sources of another one. Raises RunNotFound."""
@@ -285,6 +335,24 @@ def _request(
         canvas=canvas,
         kind=RunKind.INGESTION,
         kind_options={**asked, "knowledge": name},
+    )
+
+
+def _whole(embedder: str) -> str:
+    """Return the name that the embedder has in Postgres."""
+    return "local:all-minilm-l6-v2" if embedder == "local" else embedder
+
+
+def _other_embedder(name: str, model: str, stored: str, asked: str) -> InvalidInput:
+    way = (
+        ""
+        if _whole(stored) == _whole(model)
+        else f", and is moving to {stored} (`agno-workers knowledge reindex {name} --stop` gives that up)"
+    )
+    return InvalidInput(
+        f"{name!r} has vectors of {model}{way}: an ingestion does not change the model to {asked}. "
+        f"`agno-workers knowledge reindex {name} --embedder {asked}` makes all vectors again, and searches use the old ones until then.",
+        knowledge=name,
     )
 
 

@@ -13,7 +13,7 @@ SELECT id, name, options, embedding_space_id, version FROM agno.knowledge WHERE 
 SELECT id, name, options, embedding_space_id, version FROM agno.knowledge ORDER BY name;
 
 -- name: embedding_spaces
-SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
+SELECT id, knowledge_id, model, dimensions, status, has_partition, is_indexed, error FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s ORDER BY id;
 
 -- name: ensure_embedding_space
 -- The first embedding space is searched at once, a later one once it has a vector for each chunk. A retired one is built again. Asking
@@ -22,7 +22,8 @@ WITH made AS (
     INSERT INTO agno.embedding_space AS s (knowledge_id, model, dimensions, status)
     SELECT k.id, %(model)s, %(dimensions)s, CASE WHEN k.embedding_space_id IS NULL THEN 'current' ELSE 'building' END
     FROM agno.knowledge k WHERE k.id = %(knowledge_id)s FOR NO KEY UPDATE
-    ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END
+    ON CONFLICT (knowledge_id, model) DO UPDATE SET status = CASE s.status WHEN 'retired' THEN 'building' ELSE s.status END,
+        error = CASE s.status WHEN 'retired' THEN NULL ELSE s.error END
     RETURNING id, knowledge_id, model, dimensions, status, has_partition, is_indexed
 ),
 given_up AS (
@@ -30,9 +31,24 @@ given_up AS (
     WHERE s.knowledge_id = made.knowledge_id AND s.status = 'building' AND s.id <> made.id
 ),
 searched AS (
-    UPDATE agno.knowledge k SET embedding_space_id = made.id FROM made WHERE k.id = made.knowledge_id AND made.status = 'current' AND k.embedding_space_id IS NULL
+    UPDATE agno.knowledge k SET embedding_space_id = CASE made.status WHEN 'current' THEN made.id ELSE k.embedding_space_id END, options = k.options || %(options)s
+    FROM made WHERE k.id = made.knowledge_id AND (NOT k.options @> %(options)s OR made.status = 'current' AND k.embedding_space_id IS NULL)
 )
 SELECT * FROM made;
+
+-- name: retry_models
+UPDATE agno.embedding_space SET error = NULL WHERE knowledge_id = %(knowledge_id)s AND error IS NOT NULL AND (status = 'current' OR %(building)s);
+
+-- name: open_reindexings
+SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id
+WHERE ingestion.knowledge_id = %(knowledge_id)s AND run.ended_at IS NULL AND ingestion.options ? 'all_vectors' AND NOT ingestion.options ? 'retry_of' ORDER BY run.id;
+
+-- name: stop_reindex
+WITH back AS (
+    UPDATE agno.knowledge k SET options = k.options || jsonb_build_object('embedder', s.model) FROM agno.embedding_space s
+    WHERE k.id = %(knowledge_id)s AND s.id = k.embedding_space_id
+)
+UPDATE agno.embedding_space SET status = 'retired', error = NULL WHERE knowledge_id = %(knowledge_id)s AND status = 'building' RETURNING model;
 
 -- name: open_ingestions
 SELECT run.id::text FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id

@@ -94,7 +94,8 @@ class WorkClaim(msgspec.Struct, frozen=True):
     call: dict[str, Any] | None = None
     canvas: dict[str, Any] | None = None
     model: str | None = None
-    """The embedding model of an embed step."""
+    """The embedding model of an embed step. None: it was given up, or makes no vectors."""
+    dimensions: int | None = None
 
     @property
     def agent(self) -> str:
@@ -300,6 +301,24 @@ class Ingest:
             self._embeds(connection, claim, step, steps)
         return self._committed(claim)
 
+    def stop_model(self, claim: WorkClaim, error: dict[str, Any]) -> CommitResult:
+        """Record that the model of an embed step makes no vectors at all: its other steps end without a call, and documents get in by
+        their words. The next ingestion tries again; for a model that is not searched yet, the next reindexing.
+        """
+        call = claim.call or {}
+        with self._end(claim, step_status="dead", error=error) as (connection, step):
+            if step is None:
+                return CommitResult(False)
+            self._ask(
+                connection,
+                "stop_model",
+                claim,
+                embedding_space_id=call["embedding_space"],
+                error=jsonb(error),
+            )
+            self._count(connection, claim, Count(to_embed=-len(call["chunks"])))
+        return self._committed(claim)
+
     def free_sources(self, claim: WorkClaim | ExhaustedStep, error: dict[str, Any]) -> CommitResult:
         """Release the sources of a failed ingest step, to be retried in steps of one; a source that was alone fails."""
         with self._end(claim, step_status="dead", error=error) as (connection, step):
@@ -332,7 +351,8 @@ class Ingest:
                     self._ask(connection, "raise_version", claim, more=-row["less"])
 
     def finish_finalize(self, claim: WorkClaim) -> CommitResult:
-        """End an ingestion, or schedule embed steps first if vectors are missing. It fails if it could make none."""
+        """End an ingestion, or schedule embed steps first if vectors are missing. It fails if its model can make none, or all its
+        documents failed."""
         rounds = int((claim.call or {}).get("rounds", 0))
         with self._end(claim, alone=True) as (connection, step):
             if step is None:
@@ -340,16 +360,23 @@ class Ingest:
             execute(connection, "SET LOCAL statement_timeout = '10min'")
             self._ask(connection, "switch_embedding_space", claim)
             missing = self._missing(connection, claim) if rounds < _MAX_FINALIZE_ROUNDS else []
-            made_none = self._ask(connection, "no_vectors", claim) if not missing else []
-            change = (
-                _without_vectors(claim, made_none[0]) if made_none else {"status": "done", "reason": "end"}
-            )
             if missing:
                 self._write_embeds(connection, claim, step, missing)
                 self._count(connection, claim, Count(to_embed=len(missing)))
             else:
+                change = self._outcome(connection, claim)
                 self._end_run(connection, claim, change)
         return self._committed(claim) if missing else _over(claim, change)
+
+    def _outcome(self, connection: Connection, claim: WorkClaim) -> dict[str, Any]:
+        """Return how a complete ingestion ends."""
+        if stopped := self._ask(connection, "stopped_model", claim, building="all_vectors" in claim.options):
+            return {"status": "failed", "reason": "model_rejected", "error": stopped[0]["error"]}
+        if made_none := self._ask(connection, "no_vectors", claim):
+            return _without_vectors(claim, made_none[0])
+        if all_failed := self._ask(connection, "no_documents", claim):
+            return _without_documents(claim, all_failed[0])
+        return {"status": "done", "reason": "end"}
 
     def has_changed(self, claim: WorkClaim) -> bool:
         """Return whether the search index must be refreshed."""
@@ -521,6 +548,21 @@ def _without_vectors(claim: WorkClaim, row: Row) -> dict[str, Any]:
         "ids": {"knowledge": claim.knowledge, "run_id": claim.run_id},
     }
     return {"status": "failed", "reason": "no_vectors", "error": error}
+
+
+def _without_documents(claim: WorkClaim, row: Row) -> dict[str, Any]:
+    """Return the end of an ingestion whose documents all failed."""
+    what = (
+        "its only document could not"
+        if row["failed"] == 1
+        else f"none of its {row['failed']:,} documents could"
+    )
+    error = {
+        "type": "no_documents",
+        "message": f"{what} be ingested: {row['reason']}",
+        "ids": {"knowledge": claim.knowledge, "run_id": claim.run_id},
+    }
+    return {"status": "failed", "reason": "no_documents", "error": error}
 
 
 def _ended(

@@ -1,10 +1,12 @@
 -- Transactions of an ingestion; see ingest.py for their contents, and the tables for the order of locks.
 
 -- name: context
--- The knowledge base and the options of the ingestion that a claimed step belongs to.
-SELECT knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings, ingestion.options, embedding_space.model
+-- The knowledge base and the options of the ingestion that a claimed step belongs to. No model: it was given up, or makes no vectors.
+SELECT knowledge.id AS knowledge_id, knowledge.name AS knowledge, knowledge.options AS settings, ingestion.options, embedding_space.model,
+       embedding_space.dimensions
 FROM agno.ingestion JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
-LEFT JOIN agno.embedding_space ON embedding_space.id = %(embedding_space_id)s::int WHERE ingestion.run_id = %(run_id)s;
+LEFT JOIN agno.embedding_space ON embedding_space.id = %(embedding_space_id)s::int AND embedding_space.status <> 'retired' AND embedding_space.error IS NULL
+WHERE ingestion.run_id = %(run_id)s;
 
 -- name: call
 SELECT call FROM agno.step WHERE id = %(step_id)s;
@@ -62,13 +64,13 @@ WHERE run_id = %(run_id)s;
 -- Return true when vectors may be missing, since an ingestion ended early or made none (`all`: then also those that the model
 -- refused, as the reason may be gone), or an embedding space is building.
 WITH taken AS (UPDATE agno.knowledge SET vectors_missing = false WHERE id = %(knowledge_id)s AND vectors_missing RETURNING id)
-SELECT EXISTS (SELECT FROM taken) AS all, EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building') AS some;
+SELECT EXISTS (SELECT FROM taken) AS all, EXISTS (SELECT FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status = 'building' AND error IS NULL) AS some;
 
 -- name: missing_vectors
 -- Chunks without a vector, except those of other open ingestions. `refused` includes chunks that the model rejected.
 SELECT s.id AS embedding_space_id, c.id, c.tokens FROM agno.embedding_space s JOIN agno.chunk c ON c.knowledge_id = s.knowledge_id
 JOIN agno.document d ON d.id = c.document_id
-WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND (c.refused IS NULL OR %(refused)s)
+WHERE s.knowledge_id = %(knowledge_id)s AND s.status IN ('current', 'building') AND s.error IS NULL AND (c.refused IS NULL OR %(refused)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id)
   AND (s.status = 'building' OR NOT EXISTS (
       SELECT FROM agno.run WHERE run.id = d.run_id AND run.ended_at IS NULL AND run.id <> %(run_id)s))
@@ -142,7 +144,7 @@ RETURNING c.live;
 -- index lookups: without statistics on a table that was just filled, the planner would read all vectors for each text.
 WITH wanted AS MATERIALIZED (
     SELECT text.hash, target.id AS embedding_space_id, known.embedding FROM (SELECT DISTINCT unnest(%(hashes)s::bytea[]) AS hash) AS text
-    JOIN agno.embedding_space target ON target.knowledge_id = %(knowledge_id)s AND target.status IN ('current', 'building')
+    JOIN agno.embedding_space target ON target.knowledge_id = %(knowledge_id)s AND agno.is_open(target)
     CROSS JOIN LATERAL (
         SELECT vector.embedding FROM (SELECT c.id FROM agno.chunk c WHERE c.hash = text.hash AND c.id <> ALL(%(chunk_ids)s) OFFSET 0) AS same
         CROSS JOIN LATERAL (SELECT e.embedding FROM agno.chunk_embedding e JOIN agno.embedding_space s ON s.id = e.embedding_space_id
@@ -156,12 +158,12 @@ RETURNING embedding_space_id, chunk_id;
 
 -- name: lacking
 -- Unchanged chunks without a vector, from an interrupted ingestion, or since the model refused them.
-SELECT s.id AS embedding_space_id, c.id, c.tokens, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND s.status IN ('current', 'building')
+SELECT s.id AS embedding_space_id, c.id, c.tokens, c.refused IS NOT NULL AS is_refused FROM agno.chunk c JOIN agno.embedding_space s ON s.knowledge_id = c.knowledge_id AND agno.is_open(s)
 WHERE c.id = ANY(%(chunk_ids)s)
   AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = s.id);
 
 -- name: open_embedding_spaces
-SELECT id FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND status IN ('current', 'building') ORDER BY id;
+SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND agno.is_open(s) ORDER BY s.id;
 
 -- name: write_bands
 WITH gone AS (DELETE FROM agno.near_band WHERE document_id = ANY(%(edited)s))
@@ -278,6 +280,19 @@ spaces AS (
     WHERE s.knowledge_id = %(knowledge_id)s AND s.status <> 'retired'
 )
 UPDATE agno.knowledge k SET embedding_space_id = built.id, version = k.version + 1 FROM built WHERE k.id = %(knowledge_id)s RETURNING built.id;
+
+-- name: stop_model
+UPDATE agno.embedding_space SET error = %(error)s WHERE id = %(embedding_space_id)s AND status <> 'retired';
+
+-- name: stopped_model
+-- Why the ingestion could not make its vectors: those that are searched, or those that it was to build.
+SELECT error FROM agno.embedding_space WHERE knowledge_id = %(knowledge_id)s AND error IS NOT NULL AND (status = 'current' OR status = 'building' AND %(building)s)
+ORDER BY id LIMIT 1;
+
+-- name: no_documents
+-- The number of sources and a reason, if all of them failed.
+SELECT count(*) AS failed, (array_agg(uri || ': ' || coalesce(error->>'message', '') ORDER BY position))[1] AS reason FROM agno.source
+WHERE run_id = %(run_id)s HAVING bool_and(status = 'failed');
 
 -- name: no_vectors
 -- The number of chunks that the model refused and a reason, if the ingestion made no vector, and no document that it listed has one.

@@ -65,6 +65,8 @@ class Model(msgspec.Struct, frozen=True):
     has_partition: bool
     is_indexed: bool
     vectors: int
+    why: str | None = None
+    """Why the model makes no vectors at all."""
 
 
 class Origin(msgspec.Struct, frozen=True):

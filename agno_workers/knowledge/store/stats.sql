@@ -16,7 +16,7 @@ FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_spa
 WHERE %(name)s::text IS NULL OR k.name = %(name)s ORDER BY k.name;
 
 -- name: models
-SELECT s.model, s.dimensions, s.status, s.has_partition, s.is_indexed,
+SELECT s.model, s.dimensions, s.status, s.has_partition, s.is_indexed, s.error->>'message' AS why,
        (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors
 FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id WHERE k.name = %(name)s ORDER BY s.id;
 

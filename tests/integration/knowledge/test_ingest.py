@@ -14,7 +14,13 @@ import pytest
 from agno_workers.core.run import Canvas, StepKind
 from agno_workers.core.step import NOT_RECORDED
 from agno_workers.database.pool import execute, statements
-from agno_workers.errors import ModelRejected, ModelUnavailable, SourceRejected, SourceUnavailable
+from agno_workers.errors import (
+    InvalidInput,
+    ModelRejected,
+    ModelUnavailable,
+    SourceRejected,
+    SourceUnavailable,
+)
 from agno_workers.knowledge.steps import MODEL, run_step
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.bases import ingestion_request
@@ -277,9 +283,21 @@ def test_failure_of_one_document_does_not_affect_others(small: Shelf) -> None:
 def test_failed_edit_keeps_the_old_document(shelf: Shelf) -> None:
     shelf.books = {"a": "old"}
     shelf.run()
-    shelf.books = {"a": " "}
+    shelf.books = {"a": " ", "b": "new"}
     assert shelf.run()["failed"] == 1
-    assert shelf.chunks() == {"a": ["old"]}
+    assert shelf.chunks() == {"a": ["old"], "b": ["new"]}
+
+
+@pytest.mark.parametrize(
+    ("many", "said"), [(1, "its only document could not"), (3, "none of its 3 documents")]
+)
+def test_ingestion_fails_when_all_its_documents_failed(shelf: Shelf, many: int, said: str) -> None:
+    shelf.books = dict.fromkeys("abc"[:many], " ")
+    run = shelf.db.queries.run(_ended(shelf))
+    assert (run.status, run.reason) == ("failed", "no_documents")
+    assert run.error is not None
+    assert said in run.error["message"]
+    assert "a: there is nothing in it" in run.error["message"]
 
 
 def test_unavailable_source_is_tried_three_times(shelf: Shelf) -> None:
@@ -776,6 +794,125 @@ def test_documents_ingested_while_an_embedding_space_is_built_are_in_both(small:
     assert other.without_vector() == 0
     assert "five" in small.embedder.seen
     assert "five" in other.embedder.seen
+
+
+NOT_THERE = ModelRejected("OPENAI_API_KEY is not set.", code="not_configured")
+
+
+def _ended(shelf: Shelf, *sources: Any, **asked: Any) -> str:
+    """Execute an ingestion, and return its id."""
+    send = shelf.submit(*sources, **asked)
+    shelf.carry(send)
+    shelf.finish(send.run_id)
+    return send.run_id
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NOT_THERE, ModelRejected("bad key", status=401), ModelUnavailable("away")],
+    ids=["no key", "bad key", "away"],
+)
+def test_new_model_that_does_not_work_is_not_accepted(shelf: Shelf, error: Exception) -> None:
+    shelf.books = {"a": "one"}
+    shelf.run()
+    before = shelf.knowledges.get("docs")
+    first, shelf.embedder = shelf.embedder, Counted(16)
+    shelf.embedder.unusable = error
+    models = shelf.knowledges.prepare("docs", {"embedder": "other"}, moves=True)
+    send = shelf.knowledges.reindex("docs", models).send
+    assert send is not None
+    shelf.carry(send)
+    shelf.finish(send.run_id)
+    run = shelf.db.queries.run(send.run_id)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert str(error) in run.error["message"]
+    assert shelf.knowledges.get("docs") == before
+    assert [space.model for space in shelf.knowledges.embedding_spaces(before.id)] == [first.name]
+    shelf.embedder, shelf.books["b"] = first, "two"
+    assert shelf.run()["embedded"] == 1, "later ingestions go on with the old model"
+
+
+def test_model_with_other_dimensions_than_before_is_not_accepted(shelf: Shelf) -> None:
+    shelf.books = {"a": "one"}
+    shelf.run()
+    name, shelf.embedder = shelf.embedder.name, Counted(16)
+    shelf.embedder.name = name
+    send = shelf.knowledges.reindex("docs").send
+    assert send is not None
+    shelf.carry(send)
+    run = shelf.db.queries.run(send.run_id)
+    assert run.error is not None
+    assert "16 dimensions, and those that are stored have 8" in run.error["message"]
+
+
+def test_first_model_is_stored_when_it_works(shelf: Shelf) -> None:
+    shelf.knowledges.prepare("docs", {"embedder": "other", "description": "d"})
+    assert shelf.knowledges.get("docs").options == {"description": "d"}
+    shelf.books = {"a": "one"}
+    shelf.run(options={"embedder": "other"})
+    assert shelf.knowledges.get("docs").options["embedder"] == "other"
+
+
+def test_ingestion_does_not_change_the_model_of_vectors(shelf: Shelf) -> None:
+    shelf.books = {"a": "one"}
+    shelf.run()
+    assert shelf.knowledges.prepare("docs", {"embedder": "hash"}) == {}
+    with pytest.raises(InvalidInput, match="reindex docs --embedder other"):
+        shelf.knowledges.prepare("docs", {"embedder": "other"})
+    assert shelf.knowledges.prepare("docs", {"embedder": "other"}, moves=True) == {"embedder": "other"}
+
+
+@pytest.mark.parametrize("when", ["before the scan", "after the scan"])
+def test_words_get_in_while_the_model_makes_no_vectors(small: Shelf, when: str) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
+    small.run()
+    small.books = {name: f"{name} one\n\n{name} new" for name in "acde"} | {"a": "a one"}
+    embedder = small.context.embedder
+    if when == "before the scan":
+        object.__setattr__(small.context, "embedder", _raising(NOT_THERE))
+    small.embedder.refuses = lambda _: NOT_THERE
+    run = small.db.queries.run(_ended(small))
+    assert (run.status, run.reason) == ("failed", "model_rejected")
+    assert small.chunks() == {
+        "a": ["a one"], "c": ["c one", "c two"], "d": ["d one", "d new"], "e": ["e one", "e new"]
+    }, "b is removed, and the edited c waits with its old text"  # fmt: skip
+    progress = small.knowledges.progress(run.id)
+    assert (progress.settled, progress.to_embed, progress.removed) == (4, 0, 1)
+    object.__setattr__(small.context, "embedder", embedder)
+    small.embedder.refuses = lambda _: None
+    small.run()
+    assert small.chunks()["c"] == ["c one", "c new"]
+    assert small.without_vector() == 0
+
+
+def test_new_model_that_stops_does_not_disturb_ingestions_and_can_be_given_up(small: Shelf) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abcd"}
+    small.run()
+    other = Shelf(small.db, SMALL, dimensions=16)
+    models = {shelf.embedder.name: shelf.embedder for shelf in (small, other)}
+    object.__setattr__(other.context, "embedder", lambda name: models.get(name, other.embedder))
+    other.embedder.refuses = lambda texts: ModelRejected("bill", status=401) if "c one" in texts else None
+    send = other.knowledges.reindex("docs", {"embedder": "other"}).send
+    assert send is not None
+    other.carry(send)
+    run = other.db.queries.run(send.run_id)
+    assert (run.status, run.reason) == ("failed", "model_rejected")
+    other.books = {"e": "e one"}
+    assert other.db.queries.run(_ended(other, "e")).status == "done"
+    old, new = other.knowledges.embedding_spaces(other.knowledges.get("docs").id)
+    assert (old.status, old.error, new.status, new.error) == ("current", None, "building", {"type": "ModelRejected", "message": "bill", "ids": {"status": 401}})  # fmt: skip
+    assert small.without_vector() == 0
+    with pytest.raises(InvalidInput, match=r"is moving to .*--stop"):
+        other.knowledges.prepare("docs", {"embedder": "third"})
+    assert other.knowledges.stop_reindex("docs") == other.embedder.name
+    assert other.knowledges.stop_reindex("docs") is None
+    assert other.knowledges.prepare("docs", {"embedder": small.embedder.name}) == {}
+    send = other.knowledges.reindex("docs", {"embedder": "other"}).send
+    assert send is not None
+    other.embedder.refuses = lambda _: None
+    other.carry(send)
+    assert [space.status for space in other.knowledges.embedding_spaces(1)] == ["retired", "current"]
 
 
 def _raising(error: Exception) -> Any:

@@ -12,3 +12,9 @@ CREATE INDEX run_user ON agno.run (tenant, user_id, created_at) WHERE user_id IS
 CREATE INDEX run_open ON agno.run (tenant, created_at) WHERE ended_at IS NULL;
 CREATE INDEX run_cancelled ON agno.run (tenant, created_at) WHERE status = 'cancelled';
 CREATE INDEX run_metadata ON agno.run USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}'::jsonb;
+
+ALTER TABLE agno.embedding_space ADD COLUMN IF NOT EXISTS error JSONB;
+ALTER TABLE agno.document ADD COLUMN IF NOT EXISTS given_metadata JSONB;
+ALTER TABLE agno.ingestion ADD COLUMN IF NOT EXISTS skipped JSONB NOT NULL DEFAULT '[]';
+ALTER TABLE agno.ingestion ADD COLUMN IF NOT EXISTS unmatched JSONB NOT NULL DEFAULT '[]';
+ALTER TABLE agno.ingest_count ADD COLUMN IF NOT EXISTS changed BIGINT NOT NULL DEFAULT '0';

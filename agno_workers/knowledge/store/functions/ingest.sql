@@ -11,6 +11,11 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether an ingestion makes vectors for an embedding space. A new model that makes none waits for a reindexing.
+CREATE OR REPLACE FUNCTION agno.is_open(space agno.embedding_space) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT space.status = 'current' OR space.status = 'building' AND space.error IS NULL;
+$$;
+
 -- Return the chunks that stay without a vector: those of the documents that an ingestion listed, and those that its own embed steps
 -- tried, also for another model.
 CREATE OR REPLACE FUNCTION agno.refused_chunks(ingestion uuid) RETURNS SETOF agno.chunk LANGUAGE sql STABLE AS $$
