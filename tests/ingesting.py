@@ -60,12 +60,13 @@ class Shelf:
 
     def find(self, given: SourceInput, options: Mapping[str, Any]) -> Iterator[Source]:
         """A Source is returned as it is; a text is a prefix of names."""
+        metadata = options.get("metadata") or {}
         if isinstance(given, dict) and "uri" in given:
-            yield Source(**given)
+            yield Source(**given | {"metadata": metadata | given.get("metadata", {})})
             return
         for name in sorted(self.books):
             if name.startswith(str(given)):
-                yield Source(name, ORIGIN + str(given), len(self.books[name]), fingerprint=_digest(self.books[name]).hex())  # fmt: skip
+                yield Source(name, ORIGIN + str(given), len(self.books[name]), fingerprint=_digest(self.books[name]).hex(), metadata=metadata)  # fmt: skip
 
     def fetch(self, source: Source, timeout_s: float, max_bytes: int) -> Raw:
         self.fetched.append(source.uri)

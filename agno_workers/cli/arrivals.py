@@ -64,9 +64,11 @@ def share(progress: Progress) -> float:
 
 
 def counted(progress: Progress) -> str:
-    """Return the counts in words: `12 of 40 documents (3 unchanged, 1 failed), 96 chunks, 80 of 90 vectors`."""
+    """Return the counts in words: `12 of 40 documents (8 new, 3 unchanged, 1 failed), 96 chunks, 80 of 90 vectors`."""
     total = f"{progress.total:,}{'' if progress.scanned else '+'}"
     others = {
+        "new": progress.new,
+        "changed": progress.changed,
         "unchanged": progress.unchanged,
         "duplicates": progress.duplicates,
         "failed": progress.failed,

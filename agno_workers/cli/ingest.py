@@ -66,7 +66,10 @@ def ingest(
         [], "--glob", help="Only these files of folders: '*.md'. May be repeated."
     ),
     metadata: list[str] = typer.Option(
-        [], "--metadata", metavar="NAME=VALUE", help="Metadata for each document. May be repeated."
+        [],
+        "--metadata",
+        metavar="NAME=VALUE",
+        help="Metadata for each document, also as JSON. May be repeated. Without: documents keep theirs; '{}' removes them.",
     ),
     batch: bool = typer.Option(
         False, "--batch", help="Use the provider's batch API for vectors: half the price, within a day."
@@ -78,12 +81,12 @@ def ingest(
 ) -> None:
     """Ingest documents into a knowledge base. Repeating it reads only what changed.
 
-    Exits 0 if all documents are stored with their vectors, 1 if some failed, 2 if it could not start. Ctrl-C stops the display, not the
-    ingestion.
+    Exits 0 if all documents are stored with their vectors, 1 if some failed or a source has no documents, 2 if it could not start. Ctrl-C
+    stops the display, not the ingestion.
     """
     brought, more = (
         given([_described(each) for each in sources]),
-        options(knowledge_commands.pairs("--metadata", metadata), glob, batch=batch),
+        options(knowledge_commands.pairs("--metadata", metadata) if metadata else None, glob, batch=batch),
     )
     with (
         autostart(wait=wait, knowledge=min(4, os.cpu_count() or 1)) as ready,
@@ -137,7 +140,9 @@ def _described(source: str) -> str | dict[str, Any]:
 
 
 def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> None:
-    """Show the progress until the end. Exits 1 if a document failed or a chunk has no vector; raises the error of a failed ingestion."""
+    """Show the progress until the end. Exits 1 if a document failed, a chunk has no vector, or a source has no documents; raises the
+    error of a failed ingestion.
+    """
     console = screen.console(stderr=json)
     try:
         ended = _watch(here, job, console)
@@ -155,7 +160,7 @@ def follow(here: KnowledgeCommands, job: Ingestion, *, json: bool = False) -> No
     run = job.run
     if (error := run.error) is not None and run.reason not in LISTED_REASONS:
         raise AgnoError.from_json(error)
-    if _lacking(ended):
+    if _lacking(ended) or ended.unmatched:
         raise typer.Exit(1)
 
 
@@ -246,9 +251,17 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
         ),
         soft_wrap=True,
     )  # fmt: skip
-    if ended.status == RunStatus.DONE and not ended.total:
-        text = "No documents were found: check the paths and --glob. Empty and hidden files of folders are left out."
-        console.print(text, style="yellow", soft_wrap=True)
+    for each in ended.skipped:
+        names = [uri.rstrip("/").rpartition("/")[2] for uri in each.examples]
+        more = f" and {each.count - len(names):,} more" if each.count > len(names) else ""
+        console.print(
+            screen.line(f"{each.count:,} skipped ({each.reason}): {', '.join(names)}{more}"), soft_wrap=True
+        )
+    for source in ended.unmatched:
+        text = f"No documents were found in {source}: check the path and --glob. Nothing was removed."
+        console.print(screen.line((text, "yellow")), soft_wrap=True)
+    if ended.status != RunStatus.DONE:
+        _say_what_is_in(console, job, ended)
     if ended.refused:
         text = f"{screen.count(ended.refused, 'chunk')} without a vector, which only keyword search finds:"
         console.print(text, style="yellow", markup=False, soft_wrap=True)
@@ -257,6 +270,20 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
     if _lacking(ended):
         again = f"Retry the failed ones: agno-workers knowledge retry {job.id}"
         console.print(again, style="dim", soft_wrap=True)
+
+
+def _say_what_is_in(console: Console, job: Ingestion, ended: Progress) -> None:
+    """Report how far an ingestion came that did not come to its end, and what becomes of the rest."""
+    complete = job.complete()
+    waiting = ended.settled - ended.failed - complete
+    text = f"{complete:,} of {screen.count(ended.total, 'document')} {'is' if complete == 1 else 'are'} in, with all vectors"
+    text += f"; {waiting:,} without all of them, which keyword search finds" if waiting > 0 else ""
+    again = (
+        ""
+        if ended.scanned and complete == ended.total
+        else " Run it again to go on: it does not read again what is in."
+    )
+    console.print(screen.line((f"{text}.{again}", "yellow")), soft_wrap=True)
 
 
 def _reasons(failures: Sequence[Failure], many: int, width: int | None = None) -> list[Text]:

@@ -102,9 +102,17 @@ def as_row(row: KnowledgeRow) -> Knowledge:
 
 
 def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
-    """Parse `lang=en` and `year=2024`; a value that is not JSON is text. Raises InvalidInput."""
+    """Parse `lang=en` and `year=2024`; a value that is not JSON is text. A JSON object is taken as it is. Raises InvalidInput."""
     found: dict[str, Any] = {}
     for text in given:
+        if text.lstrip().startswith("{"):
+            try:
+                found |= msgspec.json.decode(text, type=dict[str, Any])
+            except (msgspec.MsgspecError, UnicodeError) as error:
+                raise InvalidInput(
+                    f"{option} {text!r} starts like JSON and is not valid ({error}): correct it."
+                ) from error
+            continue
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InvalidInput(f"{option} {text!r} has no '=': write it as {option} name=value.")

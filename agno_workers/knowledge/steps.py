@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -24,6 +23,7 @@ from agno_workers.core.policy import Retry, delay_s
 from agno_workers.core.ports import BatchEmbedder, CountingEmbedder, Embedder, Journal
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import NOT_RECORDED, CommitResult, ExhaustedStep
+from agno_workers.database.pool import to_json
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
 from agno_workers.engine.handlers import Handler
 from agno_workers.errors import (
@@ -48,6 +48,7 @@ from agno_workers.knowledge.types import (
     Prepared,
     Raw,
     Refusal,
+    Skipped,
     Source,
     embedded_text,
 )
@@ -58,12 +59,12 @@ from agno_workers.knowledge.versions import (
     RetryLater,
     SourceItem,
     Unchanged,
+    batched,
     processing_hash,
 )
 from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 FETCHES = 8
 """Sources of one step that are fetched concurrently."""
@@ -79,6 +80,7 @@ POLL = Retry(first_delay_s=15.0, factor=1.5, max_delay_s=300.0)
 """For a provider's batch, which may take a day."""
 _BUSY_S = 1.0
 _TAKEN_S = 10.0
+_EXAMPLES = 3
 _FOR_ALL_TEXTS = frozenset({401, 402, 403, 404, "not_configured", "dimensions", "insufficient_quota"})
 """Statuses and codes of errors that affect all texts: key, billing or model."""
 PROBE = "Can this model make a vector?"
@@ -161,14 +163,15 @@ def scan(context: IngestContext, claim: WorkClaim, is_lost: IsLost) -> CommitRes
     claim = replace(claim, settings=claim.settings | asked)
     settle_models(context, claim, asked)
     options, chunking, vision = claim.options, chunking_of(claim), vision_of(claim)
-    found = [
-        (source, processing_hash(source, chunking, vision))
-        for source in find_sources(context, options, is_lost)
-    ]
+    left_out = LeftOut()
+    listed = context.ingest.with_given_metadata(
+        claim, list(find_sources(context, options, left_out, is_lost))
+    )
+    found = [(source, processing_hash(source, chunking, vision)) for source in listed]
     signal("scan.found")
     context.expect(claim.knowledge_id, sum(source.bytes for source, _ in found) // chunking.max_chars)
     whole = [] if "retry_of" in options else sorted({source.origin for source, _ in found} - {""})
-    recorded = context.ingest.finish_scan(claim, found, whole)
+    recorded = context.ingest.finish_scan(claim, found, whole, left_out.skipped, left_out.unmatched)
     signal("scan.recorded")
     return recorded
 
@@ -225,16 +228,52 @@ def check_dimensions(model: str, made: int, expected: int) -> None:
         )
 
 
-def find_sources(context: IngestContext, options: Mapping[str, Any], is_lost: IsLost) -> Iterator[Source]:
-    """Yield the sources as they are found."""
+class LeftOut:
+    """Counts what a scan leaves out, and collects the sources in which it found nothing."""
+
+    def __init__(self) -> None:
+        self.unmatched: list[str] = []
+        self._by_reason: dict[str, Skipped] = {}
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        return sorted(self._by_reason.values(), key=lambda each: -each.count)
+
+    def skip(self, reason: str, uri: str) -> None:
+        known = self._by_reason.get(reason) or Skipped(reason, 0, ())
+        self._by_reason[reason] = Skipped(reason, known.count + 1, (*known.examples, uri)[:_EXAMPLES])
+
+
+def find_sources(
+    context: IngestContext, options: Mapping[str, Any], left_out: LeftOut, is_lost: IsLost
+) -> Iterator[Source]:
+    """Yield the sources as they are found, with the metadata that they were given."""
     if "retry_of" in options:
         yield from context.ingest.unfinished_sources(options["retry_of"])
         return
     for given in options["sources"]:
-        for source in context.find(given, options):
+        metadata, is_empty = given_metadata(given, options), True
+        for source in context.find(given, {**options, "skip": left_out.skip}):
             if is_lost():
                 raise Stopped
-            yield source
+            is_empty = False
+            yield source if metadata is None else replace(source, given=metadata)
+        if is_empty:
+            left_out.unmatched.append(name_of(given))
+
+
+def given_metadata(given: SourceInput, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the metadata that an ingestion and the description of a source give to its documents; None if neither gives any."""
+    own = given.get("metadata") if isinstance(given, Mapping) else None
+    said = [each for each in (options.get("metadata"), own) if isinstance(each, Mapping)]
+    return {name: value for each in said for name, value in each.items()} if said else None
+
+
+def name_of(given: SourceInput) -> str:
+    """Return a source as its author knows it."""
+    if isinstance(given, Mapping):
+        return str(given.get("path") or given.get("uri") or to_json(given).decode())
+    return str(given)
 
 
 def scan_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:
@@ -567,9 +606,3 @@ def vision_of(claim: WorkClaim) -> str | None:
     """Return the vision model, if there is one."""
     vision = claim.settings.get("vision")
     return vision if vision and vision != "none" else None
-
-
-def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while few := list(islice(rest, size)):
-        yield few

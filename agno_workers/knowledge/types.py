@@ -59,6 +59,18 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     text: str | None = None
     """The document itself, if the caller passed it."""
+    given: dict[str, Any] | None = None
+    """The part of the metadata that the ingestion was given. None: it was given none, and the document keeps what it has."""
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """What a scan left out for one reason."""
+
+    reason: str
+    """`hidden`, `empty`, `link out of the folder`, `broken link`, `link to a file that is in`, `not a file`, `robots.txt`"""
+    count: int
+    examples: tuple[str, ...]
+    """The uris of the first ones."""
 
 
 class Raw(msgspec.Struct, frozen=True):
@@ -380,6 +392,12 @@ class Progress(msgspec.Struct, frozen=True):
     bytes: int
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    changed: int = 0
+    """Of `documents`, those that were there before."""
+    skipped: tuple[Skipped, ...] = ()
+    """What the scan left out."""
+    unmatched: tuple[str, ...] = ()
+    """Sources in which the scan found nothing: folders, globs, sitemaps, queries."""
     refused: int = 0
     """Chunks that stay without a vector, because the model refused them: only keyword search finds them."""
 
@@ -387,3 +405,8 @@ class Progress(msgspec.Struct, frozen=True):
     def settled(self) -> int:
         """Number of sources that have ended."""
         return self.documents + self.unchanged + self.duplicates + self.failed
+
+    @property
+    def new(self) -> int:
+        """Number of documents that were not there before."""
+        return self.documents - self.changed

@@ -6,12 +6,14 @@ import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Source
 
+T = TypeVar("T")
 _READING = 2
 """Increment this when readers or chunking change: the next ingestion then reads all documents again."""
 
@@ -117,3 +119,9 @@ def batch_missing(
         tokens += each.tokens
     if batch:
         yield batch
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while few := list(islice(rest, size)):
+        yield few

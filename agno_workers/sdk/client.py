@@ -183,13 +183,13 @@ class KnowledgeHandle:
         self, uri: str, text: str, *, title: str | None = None, media_type: str = "text/plain", metadata: dict[str, Any] | None = None,
         **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
-        """Add one document; the same `uri` again replaces its text. When this returns, the document is in Postgres. With an
+        """Add one document; the same `uri` again replaces its text, and its `metadata` if some are given. When this returns, the document is in Postgres. With an
         `idempotency_key`, a webhook that is delivered twice adds it once.
 
         Raises UnknownKnowledge and InvalidInput (nothing was stored), Unavailable (safe to repeat with a key).
         """
-        source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], None, run_options)
+        source = document(text, uri=uri, title=title, media_type=media_type)
+        return self._submit([source], options(metadata), run_options)
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,

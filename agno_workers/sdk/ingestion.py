@@ -52,13 +52,17 @@ class Ingestion(RunControl):
         """Count documents, chunks, vectors and failures. Raises RunNotFound."""
         return self._database.knowledge.progress(self.id)
 
+    def complete(self) -> int:
+        """Count the documents of this ingestion that are in with all their vectors, also those that were in before."""
+        return self._database.knowledge.complete(self.id)
+
     def failures(self, limit: int = 100) -> list[Failure]:
         """List the sources that failed so far, with their reasons."""
         return self._database.knowledge.failures(self.id, limit)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait for the end, at most `timeout` seconds. Failed documents are not an error: `failed` counts them, and
-        `refused` the chunks without a vector. An ingestion that could make no vector fails.
+        `refused` the chunks without a vector. An ingestion fails if all its documents failed, or it could make no vector.
 
         Raises RunFailed or RunCancelled if it did not complete, WaitTimeout (it continues), RunNotFound.
         """
@@ -96,13 +100,14 @@ def options(
 ) -> dict[str, Any]:
     """Return the options of an ingestion without empty ones; see `store.bases.ingest_request`."""
     said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
-    return {name: value for name, value in said.items() if value}
+    return {
+        name: value for name, value in said.items() if value or (name == "metadata" and value is not None)
+    }
 
 
 def document(
-    text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
-    metadata: dict[str, Any] | None = None,
-) -> Source:  # fmt: skip
+    text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain"
+) -> Source:
     """Return the source of a text. Without a `uri` it gets a new one. Raises InvalidInput for an empty text."""
     if not text.strip():
         raise InvalidInput("the text is empty: pass some text.")
@@ -112,7 +117,6 @@ def document(
         text=text,
         bytes=len(text.encode(errors="replace")),
         media_type=media_type,
-        metadata=metadata or {},
     )
 
 

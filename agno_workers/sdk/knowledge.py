@@ -46,7 +46,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         """Ingest files, folders (`glob` selects their files), URLs, sitemaps, `s3://...`. The ingestion is durable when this returns;
         unchanged documents are not read again.
 
-        `metadata` is added to each document. `batch` uses the provider's batch API for vectors, if it has one.
+        `metadata` is added to each document; without any, documents keep those that they were given before, and `{}` removes these. `batch` uses the provider's batch API for vectors, if it has one.
 
         A new embedder or vision model is checked by a worker before it is stored; if it does not work, the ingestion fails. Once there are
         vectors, another embedder needs `reindex`.
@@ -59,9 +59,9 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
         metadata: dict[str, Any] | None = None, idempotency_key: str | None = None,
     ) -> Ingestion:  # fmt: skip
-        """Ingest a text as one document. A document with the same `uri` is replaced."""
-        source = document(text, uri=uri, title=title, media_type=media_type, metadata=metadata)
-        return self._submit([source], {}, idempotency_key=idempotency_key)
+        """Ingest a text as one document. A document with the same `uri` is replaced, and keeps its `metadata` if none are given."""
+        source = document(text, uri=uri, title=title, media_type=media_type)
+        return self._submit([source], options(metadata), idempotency_key=idempotency_key)
 
     def s(
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,

@@ -84,7 +84,9 @@ def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
     first = type_(*asked, "--wait")
     assert (first.status, first.err) == (0, "")
     assert re.search(
-        r"^docs done in .*: 2 of 2 documents, (\d) chunks, \1 of \1 vectors$", first.out, re.MULTILINE
+        r"^docs done in .*: 2 of 2 documents \(2 new\), (\d) chunks, \1 of \1 vectors$",
+        first.out,
+        re.MULTILINE,
     )
 
     found = type_("search", "docs", "renewal of leases", "--max-results", "1")
@@ -102,11 +104,14 @@ def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
 
     (folder / "barriers.md").write_text(BARRIERS.replace("zero", "nought"))
     (folder / "leases.md").unlink()
-    edited = type_(*asked, "--wait", "--json").json
-    assert (edited["documents"], edited["removed"]) == (1, 1)
-    assert [hit["uri"].rpartition("/")[2] for hit in type_("search", "docs", "nought", "--json").json] == [
-        "barriers.md"
-    ]
+    (folder / ".secret.md").write_text("Nobody reads this.")
+    edited = type_(*asked[:-2], "--wait")
+    assert (edited.status, "1 of 1 document" in edited.out) == (0, True)
+    assert "(1 changed, 1 removed)" in edited.out
+    assert "1 skipped (hidden): .secret.md" in edited.out
+    (hit,) = type_("search", "docs", "nought", "--json").json
+    assert hit["uri"].endswith("/barriers.md")
+    assert hit["metadata"]["team"] == "core", "metadata stays without --metadata"
 
 
 def test_filters_use_the_types_of_front_matter(type_: Type, librarian: Worker, tmp_path: Path) -> None:
@@ -191,7 +196,7 @@ def test_what_can_not_be_read_is_told_with_its_reason_and_the_rest_is_in(
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing of a PDF follows")
     ingested = type_("ingest", str(folder), "--knowledge", "docs", "--embedder", "hash:384", "--wait")
     assert ingested.status == 1
-    assert "3 of 3 documents (1 failed)" in ingested.out
+    assert "3 of 3 documents (2 new, 1 failed)" in ingested.out
     assert re.search(r"✗ file://\S+broken\.pdf: \S+", ingested.out)
     (run_id,) = re.findall(r"agno-workers knowledge retry (\S+)", ingested.out)
     failures = type_("knowledge", "failures", run_id)
@@ -217,7 +222,7 @@ def test_ingestion_without_vectors_reports_them_everywhere(
         asked = ("ingest", str(folder), "-k", "docs", "--wait", "--embedder", f"compatible:{provider.url}/v1#any@384")  # fmt: skip
         none = type_(*asked)
         assert none.status == 1
-        assert re.search(r"^docs failed in .*: 2 of 2 documents, 2 chunks, 0 of 2 vectors$", none.out, re.MULTILINE)  # fmt: skip
+        assert re.search(r"^docs failed in .*: 2 of 2 documents \(2 new\), 2 chunks, 0 of 2 vectors$", none.out, re.MULTILINE)  # fmt: skip
         assert "2 chunks without a vector, which only keyword search finds:" in none.out
         assert len(re.findall(r"✗ file://\S+\.md: chunk 0: .*You asked for a 400", none.out)) == 2
         said = "2 of 2 chunks have no vector of compatible"
@@ -248,7 +253,7 @@ def test_sources_use_only_what_the_settings_of_the_worker_name(
         return type_("ingest", given, "-k", "docs", "--embedder", "hash:384", "--wait")
 
     allowed = ingest({"path": str(folder), "follow_links": True})
-    assert (allowed.status, "3 of 3 documents (1 failed)" in allowed.out) == (1, True)
+    assert (allowed.status, "3 of 3 documents (2 new, 1 failed)" in allowed.out) == (1, True)
     assert re.search(r"link\.md.* lies outside of the folders", allowed.out)
     api = {"api": "https://api.example.com/", "id": "id", "text": "x", "headers_env": {"X-Key": "HOME"}}
     query = {"database": "PATH", "query": "SELECT 1", "id": "id", "text": "x"}
@@ -266,7 +271,7 @@ def test_sources_use_only_what_the_settings_of_the_worker_name(
     listed = type_("knowledge", "failures", run["run"]["id"])
     assert (listed.status, listed.out, listed.err) == (2, "", refused.err), "it failed as a whole"
     nothing = ingest(f"{folder}/*.none")
-    assert (nothing.status, "No documents were found" in nothing.out) == (0, True)
+    assert (nothing.status, f"No documents were found in {folder}/*.none" in nothing.out) == (1, True)
 
 
 def test_a_new_model_takes_over_when_all_its_vectors_are_there(

@@ -60,7 +60,7 @@ def test_document_without_a_uri_gets_a_new_one() -> None:
     one, other = document("text"), document("text")
     assert one.uri != other.uri
     assert one.uri.startswith("text:")
-    assert document("täxt", uri="crm:1", metadata={"a": 1}).bytes == 5
+    assert document("täxt", uri="crm:1").bytes == 5
     with pytest.raises(InvalidInput, match="the text is empty"):
         document(" \n")
 

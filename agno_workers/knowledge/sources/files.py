@@ -4,7 +4,7 @@
     {"path": "docs", "glob": ["*.md", "guides/**"], "exclude": ["drafts"], "hidden": true, "follow_links": true}
 
 By default, names that begin with a dot are left out and links that lead out of the folder are not followed. In a folder, empty
-files and anything but files (a FIFO, a socket, a device) are skipped. The order is by name, links last. A file is unchanged
+files and anything but files (a FIFO, a socket, a device) are skipped; `options["skip"]` is called with the reason and the uri of each. The order is by name, links last. A file is unchanged
 while its size and modification time are.
 
 A worker reads what is in the operator's `roots` (the setting knowledge.source_roots). A path outside of all of them, once its links are
@@ -82,18 +82,19 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     """
     asked = Files(given) if isinstance(given, str) else spec.read(Files, given, "the description of files")
     path, roots = path_of(asked.path), tuple(options.get("roots", _ALL))
+    skip = spec.skip_of(options)
     if _MAGIC.search(path) and not os.path.lexists(path):
         folder, glob = _split(path)
         _stay(path, folder, roots)
         if not stat.S_ISDIR(_stat(folder).st_mode):
             raise InvalidInput(f"{_shown(folder)} is not a folder: correct the glob {_shown(path)}.")
-        return _Walk(asked, folder, (glob.split("/"),), (glob,), roots).sources()
+        return _Walk(asked, folder, (glob.split("/"),), (glob,), roots, skip).sources()
     _stay(path, path, roots)
     found = _stat(path)
     if not stat.S_ISDIR(found.st_mode):
         return iter([_source(path, found, "", asked.metadata)])
     globs = spec.patterns(asked.glob) or spec.patterns(options.get("glob"))
-    return _Walk(asked, path, tuple(map(_anywhere, globs)), globs, roots).sources()
+    return _Walk(asked, path, tuple(map(_anywhere, globs)), globs, roots, skip).sources()
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, roots: Sequence[str] = _ALL) -> Raw:
@@ -163,9 +164,11 @@ class _Walk:
     """One walk through a folder: real files and folders first, then links to those that were not seen yet."""
 
     def __init__(
-        self, asked: Files, folder: str, patterns: tuple[Pattern, ...], globs: tuple[str, ...], roots: Sequence[str]
+        self, asked: Files, folder: str, patterns: tuple[Pattern, ...], globs: tuple[str, ...], roots: Sequence[str],
+        skip: spec.Skip,
     ) -> None:  # fmt: skip
         self._asked = asked
+        self._skip = skip
         self._roots = roots
         self._folder = folder
         self._names_at = len(folder.rstrip("/")) + 1
@@ -190,7 +193,11 @@ class _Walk:
         except FileNotFoundError:
             return  # removed meanwhile
         for entry in _entries(folder) if is_new else ():
-            if not self._is_wanted(entry.path):
+            if self._is_excluded(entry.path):
+                continue
+            if entry.name.startswith(".") and not self._asked.hidden:
+                if (self._leads_on if entry.is_dir() else self._is_picked)(entry.path):
+                    self._skip("hidden", uri_of(entry.path))
                 continue
             if entry.is_symlink():
                 self._links.append(entry.path)
@@ -202,6 +209,8 @@ class _Walk:
     def _behind(self, link: str) -> Iterator[Source]:
         real = os.path.realpath(link)
         if not self._asked.follow_links and not _is_within(real, self._real):
+            if self._is_picked(link):
+                self._skip("link out of the folder", uri_of(link))
             return
         if not _is_allowed(real, self._roots):
             if self._is_picked(link):  # its fetch reports the error
@@ -217,12 +226,18 @@ class _Walk:
             return
         try:
             found = os.stat(path)
-        except OSError:
-            return  # removed meanwhile, or the link is broken
-        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        except OSError:  # or it was removed meanwhile
+            if is_link:
+                self._skip("broken link", uri_of(path))
             return
-        if self._is_new(found) or not is_link:  # hard links count as files of their own
+        if not stat.S_ISREG(found.st_mode):
+            self._skip("not a file", uri_of(path))
+        elif not found.st_size:
+            self._skip("empty", uri_of(path))
+        elif self._is_new(found) or not is_link:  # hard links count as files of their own
             yield _source(path, found, self._origin, self._asked.metadata)
+        else:
+            self._skip("link to a file that is in", uri_of(path))
 
     def _is_new(self, found: os.stat_result) -> bool:
         identity = (found.st_dev, found.st_ino)
@@ -231,10 +246,8 @@ class _Walk:
         self._seen.add(identity)
         return True
 
-    def _is_wanted(self, path: str) -> bool:
-        names = self._names(path)
-        is_hidden = names[-1].startswith(".") and not self._asked.hidden
-        return not is_hidden and not any(_fits(names, pattern) for pattern in self._exclude)
+    def _is_excluded(self, path: str) -> bool:
+        return any(_fits(self._names(path), pattern) for pattern in self._exclude)
 
     def _is_picked(self, path: str) -> bool:
         return not self._patterns or any(_fits(self._names(path), pattern) for pattern in self._patterns)

@@ -74,7 +74,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     _stay(asked.objects, options.get("objects", ("*",)))
     _obstore()
     globs = spec.patterns(asked.glob) or spec.patterns(options.get("glob"))
-    return _listed(asked, (scheme, bucket, prefix), globs)
+    return _listed(asked, (scheme, bucket, prefix), globs, spec.skip_of(options))
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, objects: Sequence[str] = ("*",)) -> Raw:
@@ -102,13 +102,17 @@ def fetch(source: Source, *, timeout_s: float, max_bytes: int, objects: Sequence
     )
 
 
-def _listed(asked: Objects, where: tuple[str, str, str], globs: tuple[str, ...]) -> Iterator[Source]:
+def _listed(
+    asked: Objects, where: tuple[str, str, str], globs: tuple[str, ...], skip: spec.Skip
+) -> Iterator[Source]:
     scheme, bucket, prefix = where
     exclude = spec.patterns(asked.exclude)
     for meta in _metas(asked.objects, _store(scheme, bucket, _LIST_S, _LIST_RETRIES), prefix):
         path = meta["path"]
         below = path.removeprefix(prefix.rstrip("/")).lstrip("/") or path.rpartition("/")[2]
-        if meta["size"] and (not globs or _fits(below, globs)) and not _fits(below, exclude):
+        if (globs and not _fits(below, globs)) or _fits(below, exclude):
+            continue
+        if meta["size"]:
             yield Source(
                 f"{scheme}://{bucket}/{path}",
                 origin=asked.objects,
@@ -116,6 +120,8 @@ def _listed(asked: Objects, where: tuple[str, str, str], globs: tuple[str, ...])
                 fingerprint=_fingerprint(meta),
                 metadata=asked.metadata,
             )
+        elif not path.endswith("/"):  # which stands for a folder
+            skip("empty", f"{scheme}://{bucket}/{path}")
 
 
 def _metas(uri: str, store: ObjectStore, prefix: str) -> Iterator[dict[str, Any]]:

@@ -64,7 +64,8 @@ NOTHING = Allowed()
 def find(
     given: SourceInput, options: Mapping[str, Any] = {}, *, allowed: Allowed = NOTHING
 ) -> Iterator[Source]:
-    """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]`.
+    """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]`. `options["skip"]` is
+    called with the reason and the uri of what a folder, a sitemap or a bucket leaves out.
 
     `options` come from the caller, so the operator's lists in them are ignored. Raises InvalidInput for a description that can't be used,
     as early as possible; during the iteration SourceUnavailable (try the whole again) or SourceRejected.

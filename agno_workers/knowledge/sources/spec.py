@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ import msgspec
 from agno_workers.errors import InvalidInput
 
 T = TypeVar("T", bound=msgspec.Struct)
+Skip = Callable[[str, str], object]
+"""Takes the reason and the uri of what a source leaves out."""
 _VARIABLE = re.compile(r"[A-Za-z0-9_*]+(@[\w.:-]+)?")
 _OURS = re.compile(r"AGNO_.*|(OPENAI|ANTHROPIC)_API_KEY", re.IGNORECASE | re.DOTALL)
 
@@ -71,6 +73,12 @@ def check_variables(names: Sequence[str]) -> None:
             raise InvalidInput(
                 f"entry {number} is not the name of an environment variable: write NAME, or NAME@api.example.com for one that is sent."
             )
+
+
+def skip_of(options: Mapping[str, Any]) -> Skip:
+    """Return the function that counts what a source leaves out."""
+    skip: Skip = options.get("skip") or (lambda *_: None)
+    return skip
 
 
 def patterns(given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

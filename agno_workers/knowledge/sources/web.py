@@ -86,7 +86,7 @@ def find(given: str | Mapping[str, Any], options: Mapping[str, Any] = {}) -> Ite
     if isinstance(asked, Page):
         return iter([Source(str(parse(asked.url)), title=asked.title, metadata=asked.metadata)])
     parse(asked.sitemap)
-    return _Walk(asked, client).sources()
+    return _Walk(asked, client, spec.skip_of(options)).sources()
 
 
 def fetch(source: Source, *, timeout_s: float, max_bytes: int, allow: Sequence[str] = ()) -> Raw:
@@ -159,8 +159,9 @@ def _read(given: str | Mapping[str, Any]) -> Sitemap | Page:
 class _Walk:
     """One walk through a sitemap and those that it leads to."""
 
-    def __init__(self, asked: Sitemap, client: GuardedClient) -> None:
+    def __init__(self, asked: Sitemap, client: GuardedClient, skip: spec.Skip) -> None:
         self._asked = asked
+        self._skip = skip
         self._client = client
         self._top = urls.parse(asked.sitemap)
         self._seen: set[str] = set()
@@ -198,7 +199,13 @@ class _Walk:
             # It becomes a source whose fetch fails, and so reports the reason.
             yield Source(entry.location, origin=str(self._top))
             return
-        if str(url) in self._seen or not self._is_ours(url) or not self._is_wanted(url):
+        if str(url) in self._seen or not self._is_wanted(url):
+            return
+        if not self._is_ours(url):
+            self._skip("another host", str(url))
+            return
+        if self._asked.robots and not self._rules(url).can_fetch(USER_AGENT, str(url)):
+            self._skip("robots.txt", str(url))
             return
         self._seen.add(str(url))
         if len(self._seen) - self._sitemaps > self._asked.max_urls:
@@ -213,9 +220,7 @@ class _Walk:
         asked = self._asked
         if asked.include and not any(fnmatchcase(url.path, pattern) for pattern in asked.include):
             return False
-        if any(fnmatchcase(url.path, pattern) for pattern in asked.exclude):
-            return False
-        return not asked.robots or self._rules(url).can_fetch(USER_AGENT, str(url))
+        return not any(fnmatchcase(url.path, pattern) for pattern in asked.exclude)
 
     def _rules(self, url: Url) -> RobotFileParser:
         if url.origin not in self._robots:

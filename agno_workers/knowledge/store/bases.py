@@ -260,6 +260,11 @@ class KnowledgeBases:
             raise _no_ingestion(run_id)
         return _as(Progress, rows[0])
 
+    def complete(self, run_id: str) -> int:
+        """Count the documents that an ingestion listed and that are searched with all their vectors."""
+        count: int = self._pool.run(_SQL["complete"], {"run_id": known_id(run_id)})[0]["complete"]
+        return count
+
     def failures(self, run_id: str, limit: int = 100) -> list[Failure]:
         rows = self._pool.run(_SQL["failures"], {"run_id": known_id(run_id), "limit": limit})
         return [_as(Failure, row) for row in rows]

@@ -64,8 +64,8 @@ DELETE FROM agno.knowledge WHERE id = %(knowledge_id)s RETURNING id;
 
 -- name: progress
 SELECT run.id::text AS run_id, knowledge.name AS knowledge, run.status, ingestion.scanned_at IS NOT NULL AS scanned, ingestion.total,
-       run.started_at, run.ended_at,
-       coalesce(sum(c.documents), 0)::bigint AS documents, coalesce(sum(c.unchanged), 0)::bigint AS unchanged,
+       run.started_at, run.ended_at, ingestion.skipped, ingestion.unmatched,
+       coalesce(sum(c.documents), 0)::bigint AS documents, coalesce(sum(c.changed), 0)::bigint AS changed, coalesce(sum(c.unchanged), 0)::bigint AS unchanged,
        coalesce(sum(c.duplicates), 0)::bigint AS duplicates, coalesce(sum(c.failed), 0)::bigint AS failed,
        coalesce(sum(c.removed), 0)::bigint AS removed, coalesce(sum(c.chunks), 0)::bigint AS chunks,
        coalesce(sum(c.embedded), 0)::bigint AS embedded, coalesce(sum(c.to_embed), 0)::bigint AS to_embed,
@@ -74,6 +74,13 @@ SELECT run.id::text AS run_id, knowledge.name AS knowledge, run.status, ingestio
 FROM agno.ingestion JOIN agno.run ON run.id = ingestion.run_id JOIN agno.knowledge ON knowledge.id = ingestion.knowledge_id
 LEFT JOIN agno.ingest_count c ON c.run_id = ingestion.run_id
 WHERE ingestion.run_id = %(run_id)s GROUP BY run.id, knowledge.id, ingestion.run_id;
+
+-- name: complete
+-- A duplicate is as complete as its original. An edited document whose new version waits is not.
+SELECT count(*) AS complete FROM agno.source s JOIN agno.document d ON d.id = s.document_id JOIN agno.knowledge k ON k.id = d.knowledge_id
+WHERE s.run_id = %(run_id)s AND s.status IN ('done', 'unchanged', 'duplicate') AND d.pending IS NULL AND NOT EXISTS (
+    SELECT FROM agno.chunk c WHERE c.document_id = coalesce(d.duplicate_of, d.id) AND c.live AND k.embedding_space_id IS NOT NULL
+        AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id));
 
 -- name: failures
 -- Failed sources, and chunks without a vector.

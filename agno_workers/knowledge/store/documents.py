@@ -35,6 +35,7 @@ class Count(msgspec.Struct, frozen=True):
     """Increments for the counters of an ingestion; see Progress."""
 
     documents: int = 0
+    changed: int = 0
     unchanged: int = 0
     duplicates: int = 0
     failed: int = 0
@@ -101,6 +102,7 @@ class Document:
             "text_sha256": _hex(prepared.text_sha256),
             "processing_hash": _hex(self.item.processing_hash),
             "metadata": prepared.metadata | source.metadata,
+            "given_metadata": source.given,
         }
 
 
@@ -289,6 +291,7 @@ class DocumentWriter:
         own = [each for each in self.documents if each.original is None]
         return Count(
             documents=len(own),
+            changed=sum(not each.is_new for each in own),
             duplicates=len(self.documents) - len(own),
             chunks=sum(len(each.read.prepared.chunks) for each in own),
             embedded=self.copied,

@@ -36,7 +36,7 @@ from agno_workers.database.pool import (
 from agno_workers.knowledge import words
 from agno_workers.knowledge.store.bases import AGENT
 from agno_workers.knowledge.store.documents import Count, DocumentWriter, configurations, removal
-from agno_workers.knowledge.types import Source, SourceStatus
+from agno_workers.knowledge.types import Skipped, Source, SourceStatus
 from agno_workers.knowledge.versions import (
     Failed,
     MissingVector,
@@ -46,6 +46,7 @@ from agno_workers.knowledge.versions import (
     SourceItem,
     Unchanged,
     batch_missing,
+    batched,
 )
 from agno_workers.runs.journal import RunJournal
 
@@ -55,6 +56,8 @@ _SHARDS = 16
 _PORTION = 500
 """Documents to remove in one transaction."""
 _RETIRED_PORTION = 20_000
+_LOOKED_UP = 10_000
+"""Uris in one query."""
 _MAX_FINALIZE_ROUNDS = 3
 _COPY_HEAD, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
@@ -169,22 +172,49 @@ class Ingest:
         call: dict[str, Any] = self._pool.run(_SQL["call"], {"step_id": step.step_id})[0]["call"]
         return call
 
+    def with_given_metadata(self, claim: WorkClaim, sources: Sequence[Source]) -> list[Source]:
+        """Add the metadata that documents were given before to sources that are given none now. A new document of an origin gets those of
+        the last one there.
+        """
+        asked = [source for source in sources if source.given is None]
+        known: dict[str, dict[str, Any]] = {}
+        for few in batched([source.uri for source in asked], _LOOKED_UP):
+            rows = self._pool.run(_SQL["given_metadata"], {"knowledge_id": claim.knowledge_id, "uris": few})
+            known |= {row["uri"]: row["metadata"] for row in rows}
+        origins = sorted({source.origin for source in asked if source.uri not in known} - {""})
+        of_origins = {"knowledge_id": claim.knowledge_id, "origins": origins}
+        rows = self._pool.run(_SQL["given_metadata_of"], of_origins) if origins else []
+        by_origin = {row["origin"]: row["metadata"] for row in rows}
+
+        def given(source: Source) -> Source:
+            metadata = known.get(source.uri, by_origin.get(source.origin)) if source.given is None else None
+            if metadata is None:
+                return source
+            return msgspec.structs.replace(source, metadata=metadata | source.metadata, given=metadata)
+
+        return [given(source) for source in sources]
+
     # Results of steps.
 
     def finish_scan(
-        self, claim: WorkClaim, sources: Iterable[tuple[Source, bytes]], origins: Sequence[str]
-    ) -> CommitResult:
-        """Store the sources with their processing hashes, in reading order. `origins` are those that were listed completely.
+        self, claim: WorkClaim, sources: Iterable[tuple[Source, bytes]], origins: Sequence[str], skipped: Sequence[Skipped] = (),
+        unmatched: Sequence[str] = (),
+    ) -> CommitResult:  # fmt: skip
+        """Store the sources with their processing hashes, in reading order. `origins` are those that were listed completely, `skipped`
+        and `unmatched` those of Progress.
 
         The first source of a uri wins. Sources with an unchanged fingerprint end here.
         """
         first: dict[str, tuple[Source, bytes]] = {}
         for source, processing_hash in sources:
             first.setdefault(source.uri, (source, processing_hash))
-        return retry_while_unavailable(self._finish_scan, claim, list(first.values()), origins)
+        listed = {
+            "origins": jsonb(list(origins)), "total": len(first), "skipped": jsonb(list(skipped)), "unmatched": jsonb(list(unmatched))
+        }  # fmt: skip
+        return retry_while_unavailable(self._finish_scan, claim, list(first.values()), listed)
 
     def _finish_scan(
-        self, claim: WorkClaim, sources: Sequence[tuple[Source, bytes]], origins: Sequence[str]
+        self, claim: WorkClaim, sources: Sequence[tuple[Source, bytes]], listed: Mapping[str, Any]
     ) -> CommitResult:
         with self._end(claim) as (connection, step):
             if step is None:
@@ -198,7 +228,7 @@ class Ingest:
                     copy.write_row((
                         claim.run_id, position, source.uri, source.bytes, to_json(source).decode(), processing_hash, str(status), known
                     ))  # fmt: skip
-            self._ask(connection, "scanned", claim, origins=jsonb(list(origins)), total=len(sources))
+            self._ask(connection, "scanned", claim, **listed)
             missing = self._missing(connection, claim)
             self._write_embeds(connection, claim, step, missing)
             self._count(connection, claim, Count(unchanged=len(unchanged), to_embed=len(missing)))

@@ -56,8 +56,17 @@ JOIN unnest(%(uris)s::text[], %(fingerprints)s::text[], %(processing_hashes)s::b
     ON d.uri = s.uri AND d.fingerprint = s.fingerprint AND d.processing_hash = s.processing_hash AND s.origin IN (d.origin, '')
 WHERE d.knowledge_id = %(knowledge_id)s AND d.pending IS NULL;
 
+-- name: given_metadata
+-- A pending version has newer ones.
+SELECT uri, coalesce(nullif(pending#>'{row,given_metadata}', 'null'), given_metadata) AS metadata FROM agno.document
+WHERE knowledge_id = %(knowledge_id)s AND uri = ANY(%(uris)s) AND (given_metadata IS NOT NULL OR pending#>'{row,given_metadata}' <> 'null');
+
+-- name: given_metadata_of
+SELECT DISTINCT ON (origin) origin, given_metadata AS metadata FROM agno.document
+WHERE knowledge_id = %(knowledge_id)s AND origin = ANY(%(origins)s) AND given_metadata IS NOT NULL ORDER BY origin, updated_at DESC;
+
 -- name: scanned
-UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s
+UPDATE agno.ingestion SET scanned_at = clock_timestamp(), origins = %(origins)s, total = %(total)s, skipped = %(skipped)s, unmatched = %(unmatched)s
 WHERE run_id = %(run_id)s;
 
 -- name: clear_vectors_missing
@@ -83,11 +92,11 @@ SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bi
 -- name: upsert_documents
 -- Insert new documents and lock known ones, which are returned unchanged, in the order of their uris.
 INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash,
-    metadata, version, chunks, run_id)
+    metadata, given_metadata, version, chunks, run_id)
 SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.processing_hash,
-    n.metadata, 1, n.chunks, %(run_id)s
+    n.metadata, n.given_metadata, 1, n.chunks, %(run_id)s
 FROM jsonb_to_recordset(%(rows)s) AS n (uri text, origin text, title text, media_type text, language text, bytes bigint, fingerprint text,
-    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, chunks int)
+    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, chunks int)
 ORDER BY n.uri
 ON CONFLICT (knowledge_id, uri) DO UPDATE SET knowledge_id = excluded.knowledge_id
 RETURNING d.id, d.uri, d.xmax = 0 AS is_new, d.version, d.text_sha256, d.duplicate_of, d.updated_at;
@@ -119,10 +128,10 @@ UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at 
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
     bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
     sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), processing_hash = coalesce(n.processing_hash, d.processing_hash),
-    metadata = coalesce(n.metadata, d.metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
+    metadata = coalesce(n.metadata, d.metadata), given_metadata = coalesce(n.given_metadata, d.given_metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
     duplicate_of = n.duplicate_of
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, title text, media_type text, language text, bytes bigint,
-    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, version int, chunks int, duplicate_of bigint)
+    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, version int, chunks int, duplicate_of bigint)
 WHERE d.id = n.id;
 
 -- name: touch_documents
@@ -206,10 +215,10 @@ WHERE s.step_id = %(step_id)s AND s.status = 'taken'
 RETURNING s.status;
 
 -- name: count
-INSERT INTO agno.ingest_count AS c (run_id, shard, documents, unchanged, duplicates, failed, removed, chunks, embedded, to_embed, tokens, bytes)
-VALUES (%(run_id)s, %(shard)s, %(documents)s, %(unchanged)s, %(duplicates)s, %(failed)s, %(removed)s, %(chunks)s, %(embedded)s, %(to_embed)s,
+INSERT INTO agno.ingest_count AS c (run_id, shard, documents, changed, unchanged, duplicates, failed, removed, chunks, embedded, to_embed, tokens, bytes)
+VALUES (%(run_id)s, %(shard)s, %(documents)s, %(changed)s, %(unchanged)s, %(duplicates)s, %(failed)s, %(removed)s, %(chunks)s, %(embedded)s, %(to_embed)s,
         %(tokens)s, %(bytes)s)
-ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.documents, unchanged = c.unchanged + excluded.unchanged,
+ON CONFLICT (run_id, shard) DO UPDATE SET documents = c.documents + excluded.documents, changed = c.changed + excluded.changed, unchanged = c.unchanged + excluded.unchanged,
     duplicates = c.duplicates + excluded.duplicates, failed = c.failed + excluded.failed, removed = c.removed + excluded.removed,
     chunks = c.chunks + excluded.chunks, embedded = c.embedded + excluded.embedded, to_embed = c.to_embed + excluded.to_embed,
     tokens = c.tokens + excluded.tokens, bytes = c.bytes + excluded.bytes;

@@ -27,7 +27,7 @@ from agno_workers.knowledge.store.bases import ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.store.stats import KnowledgeStats
-from agno_workers.knowledge.types import NEAR_BANDS, Chunking
+from agno_workers.knowledge.types import NEAR_BANDS, Chunking, Skipped
 from tests import invariants
 from tests.database import RunDatabase
 from tests.ingesting import Counted, Later, Shelf
@@ -751,6 +751,79 @@ def test_changed_metadata_is_stored_for_unchanged_text(shelf: Shelf) -> None:
     assert shelf.embedder.seen == ["text"]
 
 
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        ({}, {"team": "x"}),
+        ({"metadata": {}}, {}),
+        ({"metadata": {"lang": "de"}}, {"lang": "de"}),
+    ],
+    ids=["none", "cleared", "others"],
+)
+@pytest.mark.parametrize("edited", [False, True])
+def test_metadata_given_before_stays_unless_told(
+    shelf: Shelf, then: dict[str, Any], expected: dict[str, Any], edited: bool
+) -> None:
+    shelf.books = {"a": "one\n\ntwo", "b": "other"}
+    shelf.run("", options={"metadata": {"team": "x"}})
+    shelf.run({"uri": "note", "text": "a note", "metadata": {"team": "x"}})
+    shelf.books |= {"c": "new"} | ({"a": "edited\n\nnew"} if edited else {})
+    shelf.fetched.clear()
+    for _ in range(2):
+        shelf.run("", {"uri": "note", "text": "a note"}, options=then)
+    stored = shelf.db.sql("SELECT uri, metadata FROM agno.document ORDER BY uri")
+    assert stored == [{"uri": uri, "metadata": expected} for uri in ("a", "b", "c", "note")]
+    if not then:
+        assert sorted(set(shelf.fetched) - {"note"}) == (["a", "c"] if edited else ["c"]), (
+            "the others are not read again"
+        )
+
+
+def test_new_and_changed_documents_are_counted(shelf: Shelf) -> None:
+    shelf.books = {"a": "one", "b": "two"}
+    shelf.run()
+    shelf.books = {"a": "edited", "b": "two", "c": "three", "d": "three", "e": " "}
+    progress = shelf.knowledges.progress(_ended(shelf))
+    assert (progress.new, progress.changed, progress.unchanged, progress.duplicates, progress.failed) == (1, 1, 1, 1, 1)  # fmt: skip
+
+
+def test_what_a_scan_leaves_out_is_counted_by_reason(shelf: Shelf) -> None:
+    shelf.books = {"a": "one"}
+    find = shelf.context.find
+
+    def leaving_out(given: Any, options: Any) -> Any:
+        for place in range(5):
+            options["skip"]("hidden", f".{place}")
+        options["skip"]("empty", "e")
+        return find(given, options)
+
+    object.__setattr__(shelf.context, "find", leaving_out)
+    progress = shelf.knowledges.progress(_ended(shelf, "a", "none", "nothing"))
+    assert progress.skipped == (
+        Skipped("hidden", 15, (".0", ".1", ".2")),
+        Skipped("empty", 3, ("e", "e", "e")),
+    )
+    assert progress.unmatched == ("none", "nothing")
+
+
+def test_documents_of_a_cancelled_ingestion_that_are_complete_are_counted(small: Shelf) -> None:
+    small.books = {name: f"{name} one\n\n{name} two" for name in "abcdef"}
+    send = small.submit("")
+    (first, *_) = small.take(send).sends
+    (embed, *_) = (each for each in small.take(first).sends if each.kind == "embed")
+    assert small.knowledges.complete(send.run_id) == 0
+    small.take(embed)
+    small.db.journal.cancel(send.run_id)
+    assert (small.knowledges.complete(send.run_id), small.knowledges.progress(send.run_id).total) == (1, 6)
+    small.run()
+    small.books["a"] = "a new\n\na two"
+    send = small.submit("")
+    small.take(small.take(send).sends[0])
+    assert small.knowledges.complete(send.run_id) == 5, (
+        "an edited document waits for the vectors of its new version"
+    )
+
+
 def test_new_model_is_built_while_the_old_one_is_searched(small: Shelf) -> None:
     small.books = {name: f"{name} one\n\n{name} two" for name in "abc"}
     small.run()
@@ -912,7 +985,10 @@ def test_new_model_that_stops_does_not_disturb_ingestions_and_can_be_given_up(sm
     assert send is not None
     other.embedder.refuses = lambda _: None
     other.carry(send)
-    assert [space.status for space in other.knowledges.embedding_spaces(1)] == ["retired", "current"]
+    assert [space.status for space in other.knowledges.embedding_spaces(new.knowledge_id)] == [
+        "retired",
+        "current",
+    ]
 
 
 def _raising(error: Exception) -> Any:

@@ -84,8 +84,8 @@ def test_the_share_is_1_when_everything_is_ingested(progress: Progress, done: fl
 def test_the_counts_are_printed_in_words() -> None:
     assert counted(NONE) == "0 of 0 documents, 0 chunks"
     progress = replace(
-        NONE, scanned=False, total=1200, documents=990, unchanged=7, duplicates=2, failed=1, chunks=12345, to_embed=11991, embedded=9
+        NONE, scanned=False, total=1200, documents=990, changed=3, unchanged=7, duplicates=2, failed=1, chunks=12345, to_embed=11991, embedded=9
     )  # fmt: skip
     assert counted(progress) == (
-        "1,000 of 1,200+ documents (7 unchanged, 2 duplicates, 1 failed), 12,345 chunks, 9 of 12,000 vectors"
+        "1,000 of 1,200+ documents (987 new, 3 changed, 7 unchanged, 2 duplicates, 1 failed), 12,345 chunks, 9 of 12,000 vectors"
     )

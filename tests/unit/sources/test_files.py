@@ -102,6 +102,27 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
     assert names(f"{folder}/what[1].md", folder) == ["what[1].md"]
 
 
+def test_what_a_folder_leaves_out_is_reported_with_its_reason(folder: Path) -> None:
+    (folder / "gone.md").symlink_to(folder / "nothing")
+    (folder / "out.md").symlink_to(folder.parent / "outside.md")
+    (folder / "same.md").symlink_to(folder / "README.md")
+    os.mkfifo(folder / "pipe.md")
+    skipped: set[tuple[str, str]] = set()
+
+    def skip(reason: str, uri: str) -> None:
+        skipped.add((reason, path_of(uri).removeprefix(f"{folder}/")))
+
+    found = names({"path": str(folder), "glob": "*.md"}, folder, {"skip": skip})
+    assert found == ["README.md", "guides/deep/end.md", "guides/drafts/old.md", "guides/start.md"]
+    assert skipped == {
+        ("hidden", ".git"), ("hidden", ".secret.md"), ("empty", "empty.md"), ("not a file", "pipe.md"), ("broken link", "gone.md"),
+        ("link out of the folder", "out.md"), ("link to a file that is in", "same.md"),
+    }  # fmt: skip
+    skipped.clear()
+    names({"path": str(folder), "glob": "*.txt", "exclude": ".git"}, folder, {"skip": skip})
+    assert skipped == set(), "what nobody asked for is not missed"
+
+
 def test_glob_of_the_ingestion_is_the_default(folder: Path) -> None:
     assert names(str(folder), folder, {"glob": ["*.txt"]}) == ["notes.txt"]
     assert names({"path": str(folder), "glob": "README.md"}, folder, {"glob": "*.txt"}) == ["README.md"]

@@ -37,7 +37,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM agno.ingestion WHERE run_id = NEW.id) THEN
         RETURN NEW; -- it ends as another run does
     END IF;
-    SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
+    SELECT coalesce(sum(documents), 0) AS documents, coalesce(sum(changed), 0) AS changed, coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(duplicates), 0) AS duplicates,
            coalesce(sum(failed), 0) AS failed, coalesce(sum(removed), 0) AS removed, coalesce(sum(chunks), 0) AS chunks,
            coalesce(sum(embedded), 0) AS embedded, coalesce(sum(tokens), 0) AS tokens
         INTO total FROM agno.ingest_count WHERE run_id = NEW.id;
@@ -167,9 +167,9 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         more := more + changed;
         row := jsonb_populate_record(next, next.pending->'row');
-        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash, metadata, run_id) =
+        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash, metadata, given_metadata, run_id) =
             (coalesce(nullif(row.origin, ''), next.origin), row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.processing_hash,
-             row.metadata, row.run_id),
+             row.metadata, row.given_metadata, row.run_id),
             version = (next.pending->>'version')::int, chunks = (next.pending->>'chunks')::int, pending = NULL, updated_at = clock_timestamp()
         WHERE d.id = next.id;
     END LOOP;

@@ -330,7 +330,7 @@ def _looked(shelf: Shelf, claim: WorkClaim) -> Callable[[], CommitResult]:
         case StepKind.SCAN:
             name = shelf.embedder.name
             shelf.knowledges.ensure_embedding_space(claim.knowledge_id, name, shelf.embedder.dimensions)
-            sources = list(ingest.find_sources(shelf.context, claim.options, lambda: False))
+            sources = list(ingest.find_sources(shelf.context, claim.options, ingest.LeftOut(), lambda: False))
             origins = (
                 []
                 if "retry_of" in claim.options
