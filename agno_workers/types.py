@@ -7,6 +7,8 @@ from agno_workers.core.ports import Model
 from agno_workers.core.request import RunOptions, SubmitOptions
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.core.tool import Tool
+from agno_workers.knowledge.retriever import FilterWarning
+from agno_workers.knowledge.store.bases import ChunkRow, DocumentRow
 from agno_workers.knowledge.types import (
     Chunking,
     FeedbackConfig,
@@ -15,6 +17,7 @@ from agno_workers.knowledge.types import (
     SearchConfig,
     SearchResult,
     SearchType,
+    Skipped,
     Source,
 )
 from agno_workers.runs.queries import Event, RunFilters
@@ -24,8 +27,8 @@ from agno_workers.sdk.ingestion import Ingestion, IngestOptions
 from agno_workers.streams import Streamed
 
 __all__ = [
-    "Audio", "BatchOptions", "Chunking", "Event", "FeedbackConfig", "File", "Image", "IngestOptions",
+    "Audio", "BatchOptions", "ChunkRow", "Chunking", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
     "Ingestion", "Message", "Model", "ModelSettings", "Progress", "Reference", "Requirement", "Run",
-    "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Source", "Step", "StepKind", "StepStatus",
+    "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source", "Step", "StepKind", "StepStatus",
     "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
 ]  # fmt: skip

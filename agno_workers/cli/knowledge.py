@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import knowledge_commands, screen
+from agno_workers.cli import knowledge_commands, knowledge_documents, screen
 from agno_workers.cli.ingest import LISTED_REASONS, follow, submitted
 from agno_workers.cli.screen import count
 from agno_workers.errors import AgnoError, InvalidInput
@@ -24,6 +24,13 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List and maintain knowledge bases, review notes of agents, list gaps.",
 )
+for command in (
+    knowledge_documents.documents,
+    knowledge_documents.chunks,
+    knowledge_documents.add,
+    knowledge_documents.remove,
+):
+    app.command()(command)
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 _NAME = typer.Argument(metavar="NAME", help="The knowledge base.")
 _RUN = typer.Argument(metavar="ID", help="The ingestion.")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+from warnings import catch_warnings, simplefilter
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -39,6 +42,9 @@ def search(
     max_results: int | None = typer.Option(
         None, "--max-results", min=1, max=1000, help="Maximum number of results; default: the knowledge base's, or 8."
     ),
+    min_score: float | None = typer.Option(
+        None, "--min-score", min=-1, max=1, help="Only results whose cosine with the question is at least this, such as 0.3."
+    ),
     duplicates: bool | None = typer.Option(
         None, "--duplicates/--no-duplicates", help="Show or drop documents that nearly equal a better result."
     ),
@@ -48,22 +54,33 @@ def search(
     chosen = knowledge_commands.pairs("--filter", filters)
     with autostart() as ready, knowledge_commands.opened(ready.settings) as here:
         described = here.described(knowledge)
-        hits = here.library.search(
-            described,
-            question,
-            max_results=max_results,
-            search_type=search_type,  # type: ignore[arg-type]  # the retriever refuses another one
-            filters=chosen,
-            near_duplicates=duplicates,
-        )
+        with catch_warnings(record=True) as caught:
+            simplefilter("always")
+            hits = here.library.search(
+                described,
+                question,
+                max_results=max_results,
+                search_type=search_type,  # type: ignore[arg-type]  # the retriever refuses another one
+                filters=chosen,
+                near_duplicates=duplicates,
+                min_score=min_score,
+            )
         if not hits:
             _must_hold_something(here, knowledge)
+    for each in caught:
+        screen.echo(f"warning: {each.message}", err=True)
     if json:
         screen.echo(screen.as_json(hits))
     elif hits:
         _show(screen.console(), hits, question)
     else:
-        hint = "Try without --filter." if chosen else "Try other words."
+        hint = (
+            "Try without --filter."
+            if chosen
+            else "Try a lower --min-score."
+            if min_score is not None
+            else "Try other words."
+        )
         screen.echo(f"No results in {knowledge}. {hint}")
 
 
@@ -83,9 +100,19 @@ def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None
     words = marks(question)
     for rank, hit in enumerate(hits, 1):
         console.print(
-            screen.line((f"{rank:>2}  ", "dim"), (f"{hit.score:.3f}  ", "cyan"), (place(hit), "bold"))
+            screen.line(
+                (f"{rank:>2}  ", "dim"),
+                (f"{hit.score:.3f}  ", "cyan"),
+                (place(hit), "bold"),
+                ("" if hit.closeness is None else f"  cosine {hit.closeness:.2f}", "dim"),
+            )
         )
         console.print(screen.line((f"    {hit.uri}", "dim")), soft_wrap=True)
+        if hit.metadata:
+            console.print(
+                screen.line((f"    {screen.one_line(fields(hit.metadata), _SNIPPET_CHARS)}", "dim")),
+                soft_wrap=True,
+            )
         text = Text(snippet(hit.content, words))
         if words:
             text.highlight_regex(words, "yellow")
@@ -98,6 +125,14 @@ def place(hit: SearchResult) -> str:
     if hit.title and path[:1] != [hit.title]:
         path.insert(0, hit.title)
     return " > ".join(path) or hit.uri.rstrip("/").rpartition("/")[2]
+
+
+def fields(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as they are given on the command line: `team=docs year=2024`."""
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for name, value in metadata.items()
+    )
 
 
 def marks(question: str) -> re.Pattern[str] | None:

@@ -35,6 +35,15 @@ OPERATORS = (*COMPARISONS, "ne", "in", "contains", "prefix", "exists")
 WORDS = ("any", "all", "not")
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
+_SHOWN = 8
+_TYPES = {
+    "string": "text",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
 Scalar = str | int | float | bool | None
 
 
@@ -65,6 +74,62 @@ def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
         values=compiler.values,
         uses_facts=compiler.uses_facts,
     )
+
+
+def unmatched(knowledge: str, conditions: Mapping[str, Any], known: Mapping[str, set[str]]) -> list[str]:
+    """Return a sentence for each field that no document has, with the nearest one, or whose values have other types than the filter's.
+
+    `known` holds the types of each field, as in JSON (`author.name`: {"string"}). Empty: there are no documents.
+    """
+    found = []
+    for field, value in _fields(conditions) if known else ():
+        path = _path_of(field)
+        name, asked = ".".join(path[1:]), _types(value)
+        if path[0] != "metadata":
+            continue
+        if name not in known:
+            near = get_close_matches(name, (*known, *FACTS), 1, 0.6)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known)[:_SHOWN])}."
+            found.append(f"filter {field!r}: no document of {knowledge!r} has this field. {hint}")
+        elif asked and "array" not in known[name] and not asked & known[name]:
+            has, got = (" or ".join(sorted(_TYPES[each] for each in types)) for types in (known[name], asked))
+            found.append(
+                f"filter {field!r}: the documents of {knowledge!r} have {has} there, and the filter compares it with {got}, so none matches."
+            )
+    return found
+
+
+def _fields(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a filter with their values, also those within `any`, `all` and `not`."""
+    for field, value in conditions.items():
+        if field not in WORDS:
+            yield field, value
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            yield from _fields(each)
+
+
+def _types(value: Any) -> set[str]:
+    """Return the JSON types that a condition compares with; empty if it compares with none, or any."""
+    if isinstance(value, Mapping):
+        given = [each for operator, each in value.items() if operator != "exists"]
+        return {
+            kind
+            for each in given
+            for kind in (
+                _types(each)
+                if not isinstance(each, list | tuple | set)
+                else {k for one in each for k in _types(one)}
+            )
+        }
+    match value:
+        case bool():
+            return {"boolean"}
+        case int() | float():
+            return {"number"}
+        case str() | date():
+            return {"string"}
+    return set()
 
 
 def _is_indexed(field: str, value: Any) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from time import monotonic
 from typing import Any, get_args
+from warnings import warn
 
 from msgspec.structs import replace
 
 from agno_workers.core.ports import Embedder
 from agno_workers.database.pool import Pool
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.filters import compile_filter
+from agno_workers.knowledge.filters import compile_filter, unmatched
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.search import Retired, Search
 from agno_workers.knowledge.store.stats import KnowledgeStats, Searched
@@ -19,6 +21,13 @@ from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
 
 _QUESTIONS = 1000
 """Number of query vectors to cache: people and retrying agents repeat queries."""
+
+
+_FIELDS_S = 10.0
+
+
+class FilterWarning(UserWarning):
+    """A filter names a field that no document has, or compares it with a value of another type."""
 
 
 class Retriever:
@@ -30,15 +39,16 @@ class Retriever:
         self._search = Search(pool)
         self._embedder = embedder
         self._vector = lru_cache(_QUESTIONS)(self._embed)
+        self._known_fields: dict[int, tuple[float, dict[str, set[str]]]] = {}
 
     def search(
         self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
-        near_duplicates: bool = True,
+        near_duplicates: bool = True, min_score: float | None = None,
     ) -> list[SearchResult]:  # fmt: skip
         """Return the best results, best first. With `rerank` four times as many are found and ordered by its scores.
 
-        Raises UnknownKnowledge; InvalidInput for an empty query, an unknown search type or an invalid filter;
-        ModelUnavailable and ModelRejected from the embedder.
+        Raises UnknownKnowledge; InvalidInput for an empty query, an unknown search type, an invalid filter or `min_score`;
+        ModelUnavailable and ModelRejected from the embedder. Warns of a filter that no document can match; see `filters.unmatched`.
         """
         if search_type not in get_args(SearchType):
             raise InvalidInput(
@@ -47,13 +57,41 @@ class Retriever:
         if not query.strip():
             raise InvalidInput("the query is empty: pass some words.")
         options: dict[str, Any] = {"search_type": search_type, "max_results": max_results, "rerank": rerank}
-        options |= {"filter": compile_filter(filters), "near_duplicates": near_duplicates}
+        options |= {
+            "filter": compile_filter(filters),
+            "near_duplicates": near_duplicates,
+            "min_score": min_score,
+        }
+        if min_score is not None:
+            self._check_min_score(knowledge, search_type, min_score)
+        for sentence in unmatched(knowledge, filters, self._fields(knowledge)) if filters else ():
+            warn(sentence, FilterWarning, stacklevel=4)
         text = query.encode(errors="replace").decode()
         try:
             hits = self._search_once(knowledge, text, options)
         except Retired:  # the embedding space changed while the query was embedded
             hits = self._search_once(knowledge, text, options)
         return _named(knowledge, hits)
+
+    def _fields(self, knowledge: str) -> dict[str, set[str]]:
+        """Return the fields of the metadata; a new document may add one, so they are kept for a short time only."""
+        knowledge_id = self._base(knowledge).id
+        until, known = self._known_fields.get(knowledge_id, (0.0, {}))
+        if until < monotonic():
+            known = self._overview.fields(knowledge_id)
+            self._known_fields[knowledge_id] = (monotonic() + _FIELDS_S, known)
+        return known
+
+    def _check_min_score(self, knowledge: str, search_type: SearchType, min_score: float) -> None:
+        if not -1 <= min_score <= 1:
+            raise InvalidInput(f"min_score is {min_score!r}: expected a cosine from -1 to 1, such as 0.3.")
+        if search_type == "keyword" or self._base(knowledge).model is None:
+            why = (
+                "keyword searches have no absolute score"
+                if search_type == "keyword"
+                else f"{knowledge!r} has no vectors"
+            )
+            raise InvalidInput(f"min_score needs vectors, and {why}: leave it out.")
 
     def similar(
         self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]

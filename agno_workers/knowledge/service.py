@@ -39,7 +39,7 @@ class Searches(Protocol):
 
     def search(
         self, knowledge: str, query: str, *, max_results: int, search_type: SearchType, filters: dict[str, Any], rerank: Rerank | None = None,
-        near_duplicates: bool = True,
+        near_duplicates: bool = True, min_score: float | None = None,
     ) -> list[SearchResult]: ...  # fmt: skip
 
     def similar(
@@ -82,11 +82,13 @@ class KnowledgeService:
         filters: dict[str, Any] | None = None,
         rerank: Rerank | None = None,
         near_duplicates: bool | None = None,
+        min_score: float | None = None,
     ) -> list[SearchResult]:
         """Return the best results, best first. A query without a good result is recorded as a gap, unless it has filters."""
         searching = knowledge.search_config
         hits = self._search.search(knowledge.name, query, max_results=max_results or searching.max_results, search_type=search_type or searching.search_type, filters=filters or {},
             rerank=rerank, near_duplicates=searching.near_duplicates if near_duplicates is None else near_duplicates,
+            min_score=min_score,
         )  # fmt: skip
         best, is_gap = judged(hits, searching.gap_below)
         if is_gap and not filters:

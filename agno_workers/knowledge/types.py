@@ -197,15 +197,18 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     uri: str
     content: str
     score: float
-    """Higher is better. Comparable within one search only."""
+    """Higher is better. Comparable within one search only; see `closeness`."""
     title: str | None = None
     heading: tuple[str, ...] = ()
     position: int = 0
     start: int = 0
     end: int = 0
     metadata: dict[str, Any] = {}
+    """Of the document."""
     knowledge: str = ""
     """The name of its knowledge base."""
+    closeness: float | None = None
+    """The cosine with the query, from -1 to 1: comparable between searches with one model. None: a keyword search, or no vector."""
     scores: dict[str, float] = {}
     """Parts of the score: `vector` (cosine), `keyword` (BM25), the rank in each, and the factors `feedback` and `sibling` (for a
     further chunk of the same document).
@@ -362,6 +365,10 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     heading: tuple[str, ...] = ()
     chunk: int = 0
+    closeness: float | None = None
+    """See SearchResult."""
+    metadata: dict[str, Any] = {}
+    """Of the document, without long values."""
     cited: bool = False
     """The answer contains its number, as `[3]`, or its uri."""
     knowledge: str = ""

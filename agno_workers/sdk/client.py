@@ -22,7 +22,7 @@ from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.retriever import Retriever
-from agno_workers.knowledge.store.bases import SourceInput
+from agno_workers.knowledge.store.bases import ChunkRow, DocumentRow, SourceInput
 from agno_workers.knowledge.types import SearchResult, SearchType
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
@@ -201,6 +201,23 @@ class KnowledgeHandle:
         """
         return self._submit(given(sources), options(metadata, glob), run_options)
 
+    def documents(
+        self, *, filters: dict[str, Any] | None = None, after: str = "", limit: int = 100
+    ) -> list[DocumentRow]:
+        """Return a page of documents; see `Knowledge.documents`."""
+        knowledges = self._database.knowledge
+        return knowledges.documents(knowledges.get(self.name).id, filters=filters, after=after, limit=limit)
+
+    def chunks(self, document: str | int) -> list[ChunkRow]:
+        """Return the chunks of a document; see `Knowledge.chunks`."""
+        return self._database.knowledge.chunks(self.name, document)
+
+    def remove(
+        self, *documents: str | int, filters: dict[str, Any] | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Remove documents and return their uris; see `Knowledge.remove`."""
+        return self._database.knowledge.remove_documents(self.name, documents, filters, dry_run=dry_run)
+
     def reindex(self, embedder: str | None = None) -> Ingestion:
         """Make missing vectors, or all vectors with another embedder; see `Knowledge.reindex`. Raises UnknownKnowledge, Unavailable."""
         knowledges = self._database.knowledge
@@ -219,6 +236,7 @@ class KnowledgeHandle:
         max_results: int = 8,
         filters: dict[str, Any] | None = None,
         search_type: SearchType = "hybrid",
+        min_score: float | None = None,
     ) -> list[SearchResult]:
         """Return the best results, best first. `keyword` needs Postgres only; the other search types need the embedding model here
         (for `local` the extra `knowledge`, for a provider its key). Queries are not recorded as gaps.
@@ -226,7 +244,12 @@ class KnowledgeHandle:
         Raises UnknownKnowledge, InvalidInput, Unavailable; ModelUnavailable and ModelRejected from the embedder.
         """
         return self._retriever.search(
-            self.name, query, max_results=max_results, search_type=search_type, filters=filters or {}
+            self.name,
+            query,
+            max_results=max_results,
+            search_type=search_type,
+            filters=filters or {},
+            min_score=min_score,
         )
 
     def _submit(

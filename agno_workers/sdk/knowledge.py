@@ -19,7 +19,7 @@ from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.store.bases import AGENT, DocumentRow, SourceInput
+from agno_workers.knowledge.store.bases import AGENT, ChunkRow, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate
 from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
@@ -83,17 +83,28 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         """Return an immutable signature, which ignores the result of an earlier task."""
         return self.s(sources, metadata=metadata, glob=glob, batch=batch, **run_options).set(immutable=True)
 
-    def remove(self, uri: str) -> bool:
-        """Remove a document; returns False if there is none with that uri. Raises UnknownKnowledge.
+    def remove(
+        self, *documents: str | int, filters: dict[str, Any] | None = None, dry_run: bool = False
+    ) -> list[str]:
+        """Remove documents by their uris or ids, or those that match a filter, and return the uris of those that there were. `dry_run`
+        removes nothing. Raises UnknownKnowledge, and InvalidInput for a filter on a field that no document has.
 
         A document from a folder returns with the next ingestion of that folder.
         """
-        return wiring.services().database.knowledge.remove_document(self.name, uri)
+        return wiring.services().database.knowledge.remove_documents(
+            self.name, documents, filters, dry_run=dry_run
+        )
 
-    def documents(self, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """Return a page of documents, in the order of their uris, after `after`. Raises UnknownKnowledge."""
+    def documents(
+        self, *, filters: dict[str, Any] | None = None, after: str = "", limit: int = 100
+    ) -> list[DocumentRow]:
+        """Return a page of documents, in the order of their uris, after `after`. `filters` as for `search`. Raises UnknownKnowledge."""
         knowledges = wiring.services().database.knowledge
-        return knowledges.documents(knowledges.get(self.name).id, after=after, limit=limit)
+        return knowledges.documents(knowledges.get(self.name).id, filters=filters, after=after, limit=limit)
+
+    def chunks(self, document: str | int) -> list[ChunkRow]:
+        """Return the chunks of a document, named by its uri or id. Raises UnknownKnowledge, and InvalidInput for an unknown document."""
+        return wiring.services().database.knowledge.chunks(self.name, document)
 
     def duplicates(self, *, limit: int = 100) -> list[Duplicate]:
         """List documents whose text equals that of another one, or nearly. Raises UnknownKnowledge."""
@@ -103,13 +114,13 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     def search(
         self, query: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None,
         search_type: SearchType | None = None,
-        rerank: Rerank | None = None, near_duplicates: bool | None = None,
+        rerank: Rerank | None = None, near_duplicates: bool | None = None, min_score: float | None = None,
     ) -> list[SearchResult]:  # fmt: skip
         """Return the best chunks, best first.
 
         `search_type` is `hybrid` (by vectors and keywords), `vector` or `keyword`. `filters` are conditions on metadata:
         `{"lang": "en", "year": {"gte": 2024}}`. `rerank` takes the query and four times as many results and returns their scores,
-        such as a cross-encoder. `near_duplicates=False` keeps only the best of documents that nearly equal each other.
+        such as a cross-encoder. `min_score` is the lowest cosine (`closeness`) of a result. `near_duplicates=False` keeps only the best of documents that nearly equal each other.
 
         Raises UnknownKnowledge, InvalidInput for an invalid filter, Unavailable and ModelUnavailable.
         """
@@ -121,6 +132,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
             filters=filters,
             rerank=rerank,
             near_duplicates=near_duplicates,
+            min_score=min_score,
         )
 
     def similar(

@@ -333,6 +333,41 @@ def test_without_a_worker_it_says_so_and_ctrl_c_leaves_it_waiting(
     assert (watched.status, watched.json["status"], watched.json["documents"]) == (0, "done", 2)
 
 
+def test_single_documents_are_added_listed_shown_and_removed(
+    type_: Type, librarian: Worker, tmp_path: Path
+) -> None:
+    note = tmp_path / "note.md"
+    note.write_text("# Doors\n\nThe door of the archive is green.\n")
+    kept = ("knowledge", "add", "docs", "--metadata", "year=2026", "--wait")
+    assert type_(*kept, "--file", str(note)).status == 0
+    assert type_(*kept, "The gate is red.", "--uri", "text:gate", "--title", "Gate").status == 0
+    listed = type_("knowledge", "documents", "docs", "--filter", "year=2026", "--json").json
+    assert [(each["uri"], each["media_type"]) for each in listed] == [("text:gate", "text/plain"), ("text:note.md", "text/markdown")]  # fmt: skip
+    assert "text:note.md" in type_("knowledge", "documents", "docs").out
+    shown = type_("knowledge", "chunks", "docs", "text:note.md").out
+    assert "year=2026" in shown
+    assert "The door of the archive is green." in shown
+    unknown = type_("knowledge", "chunks", "docs", "gate")
+    assert (unknown.status, "has no document" in unknown.err) == (2, True)
+
+    close = type_("search", "docs", "the green door of the archive", "--min-score", "0.5", "--json")
+    assert [hit["uri"] for hit in close.json] == ["text:note.md"]
+    assert close.json[0]["closeness"] > 0.5
+    found = type_("search", "docs", "green door").out
+    assert re.search(r"cosine \d\.\d\d", found)
+    assert "year=2026" in found
+    misspelt = type_("search", "docs", "door", "--filter", "yaer=2026")
+    assert (misspelt.status, misspelt.err) == (0, "warning: filter 'yaer': no document of 'docs' has this field. Did you mean 'year'?\n")  # fmt: skip
+
+    remove = ("knowledge", "remove", "docs")
+    assert type_(*remove, "--filter", "year=2026", "--dry-run").out == "text:gate\ntext:note.md\n2 documents would be removed.\n"  # fmt: skip
+    wrong = type_(*remove, "--filter", 'not={"yaer": 2026}', "--yes")
+    assert (wrong.status, "Nothing was removed" in wrong.err) == (2, True)
+    assert type_(*remove, "text:gate", "--yes").out == "text:gate\nRemoved 1 document.\n"
+    assert type_(*remove, "text:gate", "--yes").status == 2
+    assert [each["uri"] for each in type_("knowledge", "documents", "docs", "--json").json] == ["text:note.md"]  # fmt: skip
+
+
 # What agents and people make of it.
 
 

@@ -15,6 +15,7 @@ from agno_workers.core.messages import Message, user
 from agno_workers.core.request import RunRequest, run_request
 from agno_workers.core.run import Canvas, RunKind
 from agno_workers.core.step import Submitted
+from agno_workers.core.words import safe_text
 from agno_workers.database.pool import (
     Connection,
     Pool,
@@ -26,9 +27,12 @@ from agno_workers.database.pool import (
 )
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, UnknownKnowledge
 from agno_workers.knowledge import words
+from agno_workers.knowledge.filters import compile_filter, unmatched
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
-from agno_workers.knowledge.types import EmbeddingSpaceStatus, Progress, Source
+from agno_workers.knowledge.store.stats import KnowledgeStats
+from agno_workers.knowledge.types import EmbeddingSpaceStatus, Filter, Progress, Source
+from agno_workers.knowledge.versions import batched
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import known_id
 from agno_workers.runs.submit import Submissions
@@ -39,6 +43,9 @@ _SQL = {
 }
 T = TypeVar("T")
 _SHOWN = 5
+_PORTION = 500
+"""Documents to remove in one transaction."""
+_PAGE = 10_000
 MODEL_OPTIONS = ("embedder", "vision")
 """The models of a knowledge base. An ingestion asks for a new one, and its scan stores it when it works."""
 AGENT = "knowledge:"
@@ -111,6 +118,22 @@ class DocumentRow(msgspec.Struct, frozen=True):
     duplicate_of: int | None = None
 
 
+class ChunkRow(msgspec.Struct, frozen=True):
+    """A chunk of a document in a list."""
+
+    id: int
+    position: int
+    heading: tuple[str, ...]
+    content: str
+    start: int
+    end: int
+    tokens: int
+    has_vector: bool
+    """Of the model that is searched. Without one, only keyword search finds the chunk."""
+    refused: str | None = None
+    """The reason of the model for not making a vector."""
+
+
 class KnowledgeBases:
     """Raises Unavailable if Postgres can't be reached."""
 
@@ -154,10 +177,36 @@ class KnowledgeBases:
 
     def remove_document(self, name: str, uri: str) -> bool:
         """Remove a document; returns False if there is none. Raises UnknownKnowledge, and Unavailable while its duplicates are written."""
-        own = {"knowledge_id": self.get(name).id, "uris": [uri]}
-        return retry_while_unavailable(self._remove_document, own)
+        return bool(self.remove_documents(name, [uri]))
 
-    def _remove_document(self, own: dict[str, Any]) -> bool:
+    def remove_documents(
+        self, name: str, documents: Sequence[str | int] = (), filters: Mapping[str, Any] | None = None, *, dry_run: bool = False
+    ) -> list[str]:  # fmt: skip
+        """Remove documents by their uris or ids, or those that match a filter, and return their uris; `dry_run` removes nothing.
+
+        Raises UnknownKnowledge; InvalidInput if nothing is named, and for a filter with a field that no document has; Unavailable while
+        duplicates are written: what is removed by then stays removed.
+        """
+        base = self.get(name)
+        if not documents and not filters:
+            raise InvalidInput("no document is named: pass uris, ids or a filter.")
+        compile_filter(filters)  # raises for an invalid one
+        if wrong := self.filter_warnings(name, filters or {}):
+            raise InvalidInput(f"{wrong[0]} Nothing was removed.")
+        named = [row for each in documents if (row := self._document(base.id, each)) is not None]
+        matching = self._all_documents(base.id, filters) if filters else []
+        uris = list(dict.fromkeys(row.uri for row in [*named, *matching]))
+        for few in batched(uris, _PORTION) if not dry_run else ():
+            retry_while_unavailable(self._remove_documents, {"knowledge_id": base.id, "uris": few})
+        return uris
+
+    def filter_warnings(self, name: str, filters: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each field of a filter that no document has, or whose values have other types. Raises UnknownKnowledge."""
+        return (
+            unmatched(name, filters, KnowledgeStats(self._pool).fields(self.get(name).id)) if filters else []
+        )
+
+    def _remove_documents(self, own: dict[str, Any]) -> bool:
         with self._pool.connection() as connection, connection.transaction():
             held = execute(connection, _SQL["named_documents"], own)
             removed = removal(connection, held)
@@ -274,10 +323,57 @@ class KnowledgeBases:
         rows = self._pool.run(_SQL["ingestions"], {"knowledge_id": knowledge_id, "limit": limit})
         return [_as(Ingested, row) for row in rows]
 
-    def documents(self, knowledge_id: int, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
-        """Return a page of documents in the order of their uris, after `after`."""
-        asked = {"knowledge_id": knowledge_id, "after": after, "limit": limit}
+    def documents(
+        self,
+        knowledge_id: int,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[DocumentRow]:
+        """Return a page of documents in the order of their uris, after `after`. Raises InvalidInput for an invalid filter."""
+        compiled = compile_filter(filters)
+        known = None if compiled == Filter() else jsonb(msgspec.structs.asdict(compiled))
+        asked = {"knowledge_id": knowledge_id, "filter": known, "after": safe_text(after), "limit": limit}
         return [_as(DocumentRow, row) for row in self._pool.run(_SQL["documents"], asked)]
+
+    def _all_documents(self, knowledge_id: int, filters: Mapping[str, Any]) -> list[DocumentRow]:
+        found: list[DocumentRow] = []
+        while few := self.documents(
+            knowledge_id, filters=filters, after=found[-1].uri if found else "", limit=_PAGE
+        ):
+            found += few
+        return found
+
+    def _document(self, knowledge_id: int, document: str | int) -> DocumentRow | None:
+        is_id = isinstance(document, int)
+        asked = {
+            "knowledge_id": knowledge_id,
+            "uri": None if is_id else safe_text(str(document)),
+            "id": document if is_id else None,
+        }
+        rows = self._pool.run(_SQL["document"], asked)
+        return _as(DocumentRow, rows[0]) if rows else None
+
+    def document(self, name: str, document: str | int) -> DocumentRow:
+        """Return a document by its uri or id. Raises UnknownKnowledge, and InvalidInput, which names uris that end like it."""
+        base = self.get(name)
+        if (found := self._document(base.id, document)) is not None:
+            return found
+        end = str(document).rstrip("/").rpartition("/")[2].replace("%", r"\%").replace("_", r"\_")
+        rows = self._pool.run(_SQL["similar_uris"], {"knowledge_id": base.id, "end": safe_text(end)})
+        hint = (
+            f"Did you mean {', '.join(repr(row['uri']) for row in rows)}?"
+            if rows
+            else f"`agno-workers knowledge documents {name}` lists them."
+        )
+        raise InvalidInput(f"{name!r} has no document {document!r}. {hint}", knowledge=name)
+
+    def chunks(self, name: str, document: str | int) -> list[ChunkRow]:
+        """Return the chunks of a document in their order; those of its original if it is a duplicate. Raises as `document` does."""
+        row = self.document(name, document)
+        asked = {"document_id": row.duplicate_of or row.id}
+        return [_as(ChunkRow, each) for each in self._pool.run(_SQL["chunks"], asked)]
 
     def _unknown(self, name: str) -> UnknownKnowledge:
         known = [knowledge.name for knowledge in self.all()]

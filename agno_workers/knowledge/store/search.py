@@ -86,6 +86,7 @@ class Search:
         embedding_space_id: int | None = None,
         per_document: int | None = None,
         near_duplicates: bool = True,
+        min_score: float | None = None,
         effort: Effort | None = None,
         rerank: Rerank | None = None,
     ) -> list[SearchResult]:
@@ -94,14 +95,14 @@ class Search:
         `vector` is the query's, of unit length; without it, or without vectors in the knowledge base, `hybrid` becomes
         `keyword`, and `vector` finds nothing. `per_document` limits the results of one document; without it, further chunks of a
         document score lower in a hybrid search. `near_duplicates=False` keeps only the best of documents that nearly equal each
-        other. With `rerank` four times as many are found and ordered by its scores.
+        other, `min_score` those with at least this cosine. With `rerank` four times as many are found and ordered by its scores.
         """
         asked: dict[str, Any] = {
             "text": words(text[:_QUERY_CHARS], query=True),
             "search_type": search_type,
             "embedding_space_id": embedding_space_id,
         }
-        asked |= {"per_document": per_document, "near_duplicates": near_duplicates}
+        asked |= {"per_document": per_document, "near_duplicates": near_duplicates, "min_score": min_score}
         asked["max_results"] = _checked(max_results) if rerank is None else min(max_results * 4, MAX_RESULTS)
         found = self.find(knowledge_id, vector, filter, effort, asked)
         return _reranked(rerank, text, found.hits)[:max_results] if rerank else list(found.hits)

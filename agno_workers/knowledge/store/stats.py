@@ -136,5 +136,10 @@ class KnowledgeStats:
         rows = self._pool.run(_SQL["document"], {"knowledge_id": knowledge_id, "uri": uri})
         return rows[0]["duplicate_of"] or rows[0]["id"] if rows else None
 
+    def fields(self, knowledge_id: int) -> dict[str, set[str]]:
+        """Return the fields of the metadata of its documents, with their types in JSON."""
+        rows = self._pool.run(_SQL["fields"], {"knowledge_id": knowledge_id})
+        return {row["field"]: set(row["types"]) for row in rows}
+
     def unfinished(self) -> list[Unfinished]:
         return [msgspec.convert(row, Unfinished) for row in self._pool.run(_SQL["unfinished"])]

@@ -57,3 +57,13 @@ SELECT k.id, k.embedding_space_id, s.model FROM agno.knowledge k LEFT JOIN agno.
 
 -- name: document
 SELECT d.id, d.duplicate_of FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = %(uri)s;
+
+-- name: fields
+-- The fields of the metadata with their types, also those of objects, three levels deep.
+WITH RECURSIVE field (name, value, depth) AS (
+    SELECT e.key, e.value, 1 FROM agno.document d, jsonb_each(d.metadata) e WHERE d.knowledge_id = %(knowledge_id)s
+    UNION ALL
+    SELECT f.name || '.' || e.key, e.value, f.depth + 1 FROM field f,
+        jsonb_each(CASE jsonb_typeof(f.value) WHEN 'object' THEN f.value ELSE '{}' END) e WHERE f.depth < 3
+)
+SELECT name AS field, array_agg(DISTINCT jsonb_typeof(value)) AS types FROM field GROUP BY name;

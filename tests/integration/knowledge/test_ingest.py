@@ -1002,6 +1002,50 @@ def _ids(shelf: Shelf) -> list[tuple[str, int]]:
     return [(row["content"], row["id"]) for row in shelf.db.sql("SELECT id, content FROM agno.chunk")]
 
 
+# Single documents.
+
+
+def test_documents_are_listed_page_by_page_and_by_a_filter(shelf: Shelf) -> None:
+    shelf.books = {name: f"text {name}" for name in "abc"}
+    shelf.run("", {"uri": "note", "text": "a note", "metadata": {"year": 2026}})
+    docs = shelf.knowledges.get("docs").id
+
+    def uris(**asked: Any) -> list[str]:
+        return [row.uri for row in shelf.knowledges.documents(docs, **asked)]
+
+    assert uris() == ["a", "b", "c", "note"]
+    assert uris(after="a", limit=2) == ["b", "c"]
+    assert uris(filters={"year": {"gte": 2026}}) == uris(filters={"uri": "note"}) == ["note"]
+    assert uris(filters={"not": {"year": 2026}}, limit=2) == ["a", "b"]
+
+
+def test_chunks_of_a_document_are_shown_with_what_they_lack(shelf: Shelf) -> None:
+    shelf.books = {"dir/a": "one\n\nbad", "dir/b": "one\n\nbad"}
+    shelf.embedder.refuses = lambda texts: ModelRejected("no", status=400) if "bad" in texts else None
+    shelf.run("dir")
+    chunks = shelf.knowledges.chunks("docs", "dir/a")
+    assert [(each.content, each.has_vector, each.refused) for each in chunks] == [("one", True, None), ("bad", False, "no")]  # fmt: skip
+    assert shelf.knowledges.chunks("docs", "dir/b") == chunks, "a duplicate has those of its original"
+    assert shelf.knowledges.chunks("docs", shelf.knowledges.document("docs", "dir/a").id) == chunks
+    with pytest.raises(InvalidInput, match="Did you mean 'dir/a'"):
+        shelf.knowledges.chunks("docs", "/other/a")
+
+
+def test_documents_are_removed_by_name_id_and_filter(shelf: Shelf) -> None:
+    shelf.books = {name: f"text {name}" for name in "abcd"} | {"e": "text d"}
+    shelf.run("", {"uri": "note", "text": "a note", "metadata": {"year": 2026}})
+    remove, c = shelf.knowledges.remove_documents, shelf.knowledges.document("docs", "c").id
+    assert remove("docs", ["a", c, "none"], {"year": 2026}, dry_run=True) == ["a", "c", "note"]
+    assert len(shelf.chunks()) == 5
+    for wrong in ({"yaer": 2026}, {"not": {"yaer": 2026}}, {"year": "2026"}):
+        with pytest.raises(InvalidInput, match="Nothing was removed"):
+            remove("docs", ["a"], wrong)
+    with pytest.raises(InvalidInput, match="no document is named"):
+        remove("docs")
+    assert remove("docs", ["a", c, "d", "none"], {"year": 2026}) == ["a", "c", "d", "note"]
+    assert shelf.chunks() == {"b": ["text b"], "e": ["text d"]}
+
+
 # Many that are alike: what one more costs must not grow with them.
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 
-from agno_workers.knowledge.retriever import Retriever
+from agno_workers.errors import InvalidInput
+from agno_workers.knowledge.retriever import FilterWarning, Retriever
 from tests.database import RunDatabase
 from tests.integration.knowledge.store.base import Base
 from tests.invariants import until
@@ -57,6 +60,55 @@ def test_reranker_orders_more_results_than_requested(db: RunDatabase) -> None:
         rerank=lambda question, hits: [float("dogs" in hit.content) for hit in hits],
     )  # fmt: skip
     assert (hit.content, hit.score) == ("cats and dogs", 1.0)
+
+
+class _East:
+    """A model whose questions all point to the east."""
+
+    def embed(self, texts: Sequence[str], kind: Any = "document") -> Any:
+        return np.array([EAST for _ in texts], np.float32)
+
+
+def test_results_have_a_closeness_and_are_limited_by_it(db: RunDatabase) -> None:
+    base = Base(db.pool)
+    (near,), (half,), (far,), (bare,) = (
+        base.add(("cats", EAST)), base.add(("cats too", (0.6, 0.8, 0.0))), base.add(("cats again", NORTH)), base.add("cats without a vector")
+    )  # fmt: skip
+    asking = Retriever(db.pool, db.database.knowledge, lambda name: _East())  # type: ignore[arg-type,return-value]
+
+    def found(search_type: Any, min_score: float | None = None) -> dict[int, float | None]:
+        hits = asking.search(
+            "docs", "cats", max_results=9, search_type=search_type, filters={}, min_score=min_score
+        )
+        return {hit.chunk_id: None if hit.closeness is None else round(hit.closeness, 2) for hit in hits}
+
+    assert found("hybrid") == {near: 1.0, half: 0.6, far: 0.0, bare: None}
+    assert found("vector") == {near: 1.0, half: 0.6, far: 0.0}
+    assert found("keyword") == dict.fromkeys((near, half, far, bare))
+    for search_type in ("hybrid", "vector"):
+        assert found(search_type, 0.5) == {near: 1.0, half: 0.6}
+        assert found(search_type, 1.0) == {near: 1.0}
+    for search_type, wrong in (("keyword", 0.5), ("hybrid", 30), ("vector", float("nan"))):
+        with pytest.raises(InvalidInput, match="min_score"):
+            found(search_type, wrong)
+
+
+def test_search_warns_of_a_field_that_no_document_has(db: RunDatabase) -> None:
+    base = Base(db.pool)
+    base.add("cats")
+    db.sql('UPDATE agno.document SET metadata = \'{"year": 2026, "author": {"name": "Ann"}}\'')
+    asking = Retriever(db.pool, db.database.knowledge, lambda name: _East())  # type: ignore[arg-type,return-value]
+
+    def search(filters: dict[str, Any]) -> int:
+        return len(asking.search("docs", "cats", max_results=9, search_type="keyword", filters=filters))
+
+    with pytest.warns(FilterWarning, match="Did you mean 'author.name'"):
+        assert search({"author.nam": "Ann"}) == 0
+    with pytest.warns(FilterWarning, match="have a number there"):
+        assert search({"year": "2026"}) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert search({"author.name": "Ann", "year": 2026}) == 1
 
 
 def _switch(base: Base, chunk: int) -> None:

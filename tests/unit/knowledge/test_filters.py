@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter
+from agno_workers.knowledge.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter, unmatched
 from agno_workers.knowledge.types import Filter
 
 
@@ -80,3 +80,54 @@ def test_filter_depth_is_limited() -> None:
         deep = {"not": deep}
     with pytest.raises(InvalidInput, match="nested deeper than 8"):
         compile_filter(deep)
+
+
+KNOWN = {
+    "year": {"number"},
+    "team": {"string"},
+    "author": {"object"},
+    "author.name": {"string"},
+    "tags": {"array"},
+    "mixed": {"number", "string"},
+}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ({"yaer": 2024}, "filter 'yaer': no document of 'docs' has this field. Did you mean 'year'?"),
+        ({"langage": "en"}, "Did you mean 'language'?"),
+        ({"author.nme": "Ann"}, "Did you mean 'author.name'?"),
+        ({"metadata.yaer": 1}, "Did you mean 'year'?"),
+        ({"zzz": 1}, "Known are author, author.name, mixed, tags, team, year."),
+        ({"not": {"taem": "a"}}, "Did you mean 'team'?"),
+        ({"any": [{"team": "a"}, {"all": [{"taem": "b"}]}]}, "Did you mean 'team'?"),
+        ({"yaer": {"exists": True}}, "Did you mean 'year'?"),
+        (
+            {"year": "2024"},
+            "the documents of 'docs' have a number there, and the filter compares it with text",
+        ),
+        ({"year": {"gte": "2024"}}, "compares it with text"),
+        ({"team": {"in": [1, 2]}}, "have text there, and the filter compares it with a number"),
+        ({"team": True}, "compares it with true or false"),
+    ],
+    ids=str,
+)
+def test_field_that_no_document_has_is_named_with_the_nearest_one(
+    conditions: dict[str, Any], said: str
+) -> None:
+    (sentence,) = unmatched("docs", conditions, KNOWN)
+    assert said in sentence
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"year": 2024.5, "team": "a"}, {"tags": "a"}, {"author.name": {"prefix": "A"}}, {"mixed": 1}, {"mixed": "a"}, {"uri": "a", "lang": "en"},
+        {"created": {"gt": "2026-01-01"}}, {"year": {"exists": False}}, {"team": None}, {"team": {"in": []}}, {"year": {"in": ["a", 1]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_field_that_documents_have_is_not_named(conditions: dict[str, Any]) -> None:
+    assert unmatched("docs", conditions, KNOWN) == []
+    assert unmatched("docs", {"any": [{"zzz": 1}]}, {}) == [], "there are no documents"

@@ -35,6 +35,13 @@ CREATE OR REPLACE FUNCTION agno.filter_condition(filter jsonb) RETURNS text LANG
             ELSE 'jsonb_build_object(''metadata'', d.metadata)' END) END);
 $$;
 
+-- Return a page of the documents of a knowledge base that match a filter (NULL: all), in the order of their uris.
+CREATE OR REPLACE FUNCTION agno.find_documents(base int, filter jsonb, after text, at_most int) RETURNS SETOF agno.document LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY EXECUTE format('SELECT d.* FROM agno.document d WHERE d.knowledge_id = %s AND d.uri > $2%s ORDER BY d.uri LIMIT %s',
+        base, CASE WHEN filter IS NOT NULL THEN ' AND ' || agno.filter_condition(filter) END, at_most) USING filter, after;
+END $$;
+
 -- Return at most 40 words of a query that the knowledge base has, the rarest first, with the number of chunks that contain each. The
 -- query is parsed in every language of the knowledge base. The numbers are the last counts, scaled to the current size; before the first
 -- count they are counted here, up to 2000. An unknown word would take the place of one that is looked up. Without the setting, the
@@ -70,7 +77,7 @@ END $$;
 
 -- Search a knowledge base. `asked` holds knowledge_id, known_version?, embedding_space_id?, text?, search_type, filter?, max_results,
 -- candidates, ef, max_scan, exact_chunks, words_budget, per_document?, near_duplicates? (false: drop documents that nearly
--- equal a better one), and for a search by example document_id? (which is left out).
+-- equal a better one), min_score? (the lowest cosine), and for a search by example document_id? (which is left out).
 -- Returns {"version", "how", "hits"}; {"version", "unchanged": true} if the version is still known_version; {"version", "retired": true}
 -- if the embedding space is no longer searched; NULL if there is no such knowledge base.
 --
@@ -228,7 +235,7 @@ BEGIN
         top AS (SELECT m.* FROM moved m WHERE true%5$s ORDER BY m.final DESC, m.id LIMIT %6$s)
         SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
             'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
-            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
+            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'closeness', t.vector, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
             'vector_rank', t.vector_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', t.sibling, 'weight', t.weight)))
             ORDER BY t.final DESC, t.id)
         FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
@@ -244,7 +251,8 @@ BEGIN
         CASE WHEN per_document IS NULL AND search_type <> 'hybrid' THEN '1' ELSE
             'row_number() OVER (PARTITION BY (SELECT c.document_id FROM agno.chunk c WHERE c.id = j.id) ORDER BY j.score DESC, j.id)' END,
         CASE WHEN per_document IS NULL AND search_type = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
-        concat(CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
+        concat(CASE WHEN asked->>'min_score' IS NOT NULL THEN format(' AND m.vector >= float8 ''%s''', (asked->>'min_score')::float8) END,
+            CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
             CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), max_results,
         CASE search_type WHEN 'keyword' THEN '1' ELSE 'c.weight' END)
     INTO hits USING filter, documents, near, words, lookup;
