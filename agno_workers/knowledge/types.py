@@ -64,7 +64,7 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """What a scan left out for one reason."""
+    """Files and pages that a scan left out for one reason."""
 
     reason: str
     """`hidden`, `empty`, `link out of the folder`, `broken link`, `link to a file that is in`, `not a file`, `robots.txt`"""
@@ -204,7 +204,7 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     start: int = 0
     end: int = 0
     metadata: dict[str, Any] = {}
-    """Of the document."""
+    """Metadata of the document."""
     knowledge: str = ""
     """The name of its knowledge base."""
     closeness: float | None = None
@@ -368,7 +368,7 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     closeness: float | None = None
     """See SearchResult."""
     metadata: dict[str, Any] = {}
-    """Of the document, without long values."""
+    """Metadata of the document, without long values."""
     cited: bool = False
     """The answer contains its number, as `[3]`, or its uri."""
     knowledge: str = ""
@@ -400,9 +400,9 @@ class Progress(msgspec.Struct, frozen=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     changed: int = 0
-    """Of `documents`, those that were there before."""
+    """Number of `documents` that were there before."""
     skipped: tuple[Skipped, ...] = ()
-    """What the scan left out."""
+    """Files and pages that the scan left out."""
     unmatched: tuple[str, ...] = ()
     """Sources in which the scan found nothing: folders, globs, sitemaps, queries."""
     refused: int = 0

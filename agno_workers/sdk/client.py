@@ -226,7 +226,7 @@ class KnowledgeHandle:
         return self._sent(knowledges.reindex(self.name, models))
 
     def stop_reindex(self) -> str | None:
-        """Give up the move to another embedder; see `Knowledge.stop_reindex`."""
+        """End the move to another embedder; see `Knowledge.stop_reindex`."""
         return self._database.knowledge.stop_reindex(self.name)
 
     def search(

@@ -158,7 +158,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         )
 
     def stop_reindex(self) -> str | None:
-        """Give up the move to another embedder, and return the model that was given up; None if there is none. Raises UnknownKnowledge."""
+        """End the move to another embedder, and return the model that was given up; None if there is none. Raises UnknownKnowledge."""
         return wiring.services().database.knowledge.stop_reindex(self.name)
 
     def ingestion(self, run_id: str) -> Ingestion:

@@ -129,7 +129,7 @@ class ChunkRow(msgspec.Struct, frozen=True):
     end: int
     tokens: int
     has_vector: bool
-    """Of the model that is searched. Without one, only keyword search finds the chunk."""
+    """True if there is one of the model that is searched. Without one, only keyword search finds the chunk."""
     refused: str | None = None
     """The reason of the model for not making a vector."""
 
@@ -244,7 +244,7 @@ class KnowledgeBases:
         return {option: value for option, value in models.items() if value != row.options.get(option)}
 
     def stop_reindex(self, name: str) -> str | None:
-        """Give up the model that the knowledge base is moving to, and return it; None if there is none. Searches never used it.
+        """End the model that the knowledge base is moving to, and return it; None if there is none. Searches never used it.
 
         Its ingestions are cancelled. Raises UnknownKnowledge.
         """

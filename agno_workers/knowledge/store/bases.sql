@@ -110,7 +110,7 @@ SELECT id, uri, origin, title, media_type, language, bytes, version, chunks, dup
 FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND (uri = %(uri)s OR id = %(id)s);
 
 -- name: chunks
--- Those that are searched.
+-- Chunks that are searched.
 SELECT c.id, c.position, CASE c.heading WHEN '' THEN '{}' ELSE string_to_array(c.heading, E'\n') END AS heading, c.content, c.start_at AS start, c.end_at AS end,
        c.tokens, c.refused, EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id) AS has_vector
 FROM agno.chunk c JOIN agno.knowledge k ON k.id = c.knowledge_id WHERE c.document_id = %(document_id)s AND c.live ORDER BY c.position;

@@ -91,7 +91,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("fields", "said"), WRONG, ids=lambda part: part[:50] if isinstance(part, str) else "_".join(part))
+@pytest.mark.parametrize(
+    ("fields", "said"), WRONG, ids=lambda part: part[:50] if isinstance(part, str) else "_".join(part)
+)
 def test_agent_that_can_not_work_is_refused_where_it_is_written(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=said) as refused:
         Agent(**({"name": "clerk", "model": "scripted:echo"} | fields))

@@ -11,7 +11,7 @@ BEGIN
     END IF;
 END $$;
 
--- Whether an ingestion makes vectors for an embedding space. A new model that makes none waits for a reindexing.
+-- Return true if an ingestion makes vectors for an embedding space. A new model that makes none waits for a reindexing.
 CREATE OR REPLACE FUNCTION agno.is_open(space agno.embedding_space) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT space.status = 'current' OR space.status = 'building' AND space.error IS NULL;
 $$;
