@@ -14,7 +14,7 @@ from agno_workers.errors import SourceRejected
 from agno_workers.knowledge.steps import PROBE, IngestContext, run_step
 from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
-from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Raw, Refusal, Source, embedded_text
+from agno_workers.knowledge.types import Chunk, Chunking, Place, Prepared, Raw, Refusal, Source, embedded_text
 from tests.database import RunDatabase, on_pool
 
 ORIGIN = "shelf:"
@@ -211,7 +211,7 @@ def _read(raw: Raw) -> Prepared | Refusal:
     chunks, start = [], 0
     for position, part in enumerate(text.split("\n\n")):
         chunks.append(
-            Chunk(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)))
+            Chunk(position, part, (), start, start + len(part), max(1, len(part) // 4), _digest(embedded_text((), part)), Place("page", position + 1))
         )  # fmt: skip
         start += len(part) + 2
     bands = tuple(range(16)) if "alike" in text else ()

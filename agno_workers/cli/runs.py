@@ -340,6 +340,8 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
     console.print(Rule("knowledge", align="left", style="dim"))
     for each in given:
         where = " > ".join(each.heading) or each.title or ""
+        if each.place:
+            where = f"{where}, {each.place}" if where else str(each.place)
         line = screen.line((f"[{each.n}] ", "cyan"), f"{where}  " if where else "", (each.uri, "dim"))
         if each.cited:
             line.append("  cited", "green")

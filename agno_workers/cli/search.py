@@ -107,7 +107,8 @@ def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None
                 ("" if hit.closeness is None else f"  cosine {hit.closeness:.2f}", "dim"),
             )
         )
-        console.print(screen.line((f"    {hit.uri}", "dim")), soft_wrap=True)
+        where = f"    {hit.uri}{f', {hit.place}' if hit.place else ''}"
+        console.print(screen.line((where, "dim")), soft_wrap=True)
         if hit.metadata:
             console.print(
                 screen.line((f"    {screen.one_line(fields(hit.metadata), _SNIPPET_CHARS)}", "dim")),

@@ -23,10 +23,12 @@ from itertools import islice
 from typing import NamedTuple, cast
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.normalise import GAP, Normal, clean
 from agno_workers.knowledge.tokens import Tokens, tokens
-from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, embedded_text
+from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, Place, embedded_text
 
 Path = tuple[str, ...]
 Strategy = Callable[[Parsed, Chunking], tuple[str, Sequence[Chunk]]]
@@ -42,7 +44,8 @@ def split(normal: Normal, chunking: Chunking) -> tuple[str, tuple[Chunk, ...]]:
         case own:
             text, cuts = _by(own, normal.parsed, chunking)
     counted = _within_tokens(cuts, tokens(chunking.tokenizer), chunking.max_tokens)
-    return text, tuple(_chunk(position, cut, count) for position, (cut, count) in enumerate(counted))
+    places = _PlacesOf(normal) if text is normal.text else None
+    return text, tuple(_chunk(position, cut, count, places) for position, (cut, count) in enumerate(counted))
 
 
 class Cut(NamedTuple):
@@ -55,6 +58,8 @@ class Cut(NamedTuple):
     """The repeated header row of a table."""
     kind: str = "paragraph"
     """The kind of its block, if it is part of one."""
+    place: Place | None = None
+    """That of the user's own chunk."""
 
     @property
     def content(self) -> str:
@@ -65,9 +70,48 @@ class Cut(NamedTuple):
         return embedded_text(self.heading, self.content)
 
 
-def _chunk(position: int, cut: Cut, count: int) -> Chunk:
+def _chunk(position: int, cut: Cut, count: int, places: _PlacesOf | None) -> Chunk:
     digest = hashlib.sha256(cut.embedded.encode()).digest()
-    return Chunk(position, cut.content, cut.heading, cut.start, cut.start + len(cut.body), count, digest)
+    end = cut.start + len(cut.body)
+    place = cut.place if places is None else places(cut.start, end)
+    return Chunk(position, cut.content, cut.heading, cut.start, end, count, digest, place)
+
+
+class _PlacesOf:
+    """Finds the pages, rows or lines of a chunk by its offsets."""
+
+    def __init__(self, normal: Normal) -> None:
+        self._starts, self._blocks = normal.starts, normal.parsed.blocks
+        self._line_ends: dict[int, list[int]] = {}
+        self._is_placed = any(block.place is not None for block in self._blocks)
+
+    def __call__(self, start: int, end: int) -> Place | None:
+        """Return the place of the first block that has one, extended over the blocks of the same part."""
+        if not self._is_placed:
+            return None
+        found: Place | None = None
+        for index in range(max(bisect_right(self._starts, start) - 1, 0), bisect_left(self._starts, end)):
+            each = self._part(index, start - self._starts[index], end - self._starts[index])
+            if found is None or each is None:
+                found = found or each
+            elif found.part == each.part and each.unit in (found.unit, ""):
+                found = replace(found, last=max(found.last, each.last))
+            elif found.part == each.part and not found.unit:  # a heading
+                found = each
+        return found
+
+    def _part(self, index: int, start: int, end: int) -> Place | None:
+        """Return the place of a part of a block, between two offsets in its text: some of its lines, if they are numbered."""
+        block = self._blocks[index]
+        if block.place is None or not block.lines:
+            return block.place
+        if index not in self._line_ends:
+            self._line_ends[index] = [match.start() for match in re.finditer("\n", block.text)]
+        ends = self._line_ends[index]
+        if len(ends) != len(block.lines) - 1:  # a line without visible characters was removed
+            return block.place
+        first, last = bisect_left(ends, max(start, 0)), bisect_left(ends, end)
+        return replace(block.place, first=block.lines[first], last=block.lines[last])
 
 
 # Structure: merge tiny sections, split large ones.
@@ -88,6 +132,8 @@ class _Section(NamedTuple):
     first: int
     last: int
     """The range of its blocks, without `last`."""
+    part: str
+    """Its sheet or attachment."""
     is_tiny: bool = False
 
 
@@ -119,20 +165,23 @@ def _sections(normal: Normal) -> Iterator[_Section]:
         first = index + 1
         end = normal.starts[last] - len(GAP) if last < len(blocks) else len(text)
         above, path = _path(title, open_[:-1]), _path(title, open_)
+        at = blocks[max(index, 0)].place
+        part = at.part if at else ""
         if first < last:
             head = normal.starts[max(index, 0)]
-            yield _Section(head, normal.starts[first], end, above, path, first, last)
+            yield _Section(head, normal.starts[first], end, above, path, first, last, part)
         elif index >= 0 and (last == len(blocks) or blocks[last].level <= blocks[index].level):
-            yield _Section(normal.starts[index], normal.starts[index], end, above, above, first, last)
+            yield _Section(normal.starts[index], normal.starts[index], end, above, above, first, last, part)
 
 
 def _together(sections: Iterator[_Section], max_chars: int) -> Iterator[_Section]:
-    """Merge tiny neighbours under the same heading, up to `max_chars`, with their own headings in the text."""
+    """Merge tiny neighbours of one part under the same heading, up to `max_chars`, with their own headings in the text."""
     held: _Section | None = None
     for each in sections:
         section = each._replace(is_tiny=each.end - each.head <= max_chars // 4)
         if held is not None:
-            fits = held.is_tiny and section.is_tiny and section.end - held.head <= max_chars
+            is_near = held.is_tiny and section.is_tiny and held.part == section.part
+            fits = is_near and section.end - held.head <= max_chars
             if fits and section.above == held.path:  # a subsection
                 held = held._replace(end=section.end, last=section.last)
                 continue
@@ -197,7 +246,9 @@ def _by(own: str, parsed: Parsed, chunking: Chunking) -> tuple[str, list[Cut]]:
     text, chunks = _function(own)(parsed, chunking)
     contents = ((chunk, clean(chunk.content).rstrip()) for chunk in chunks)
     return text, [
-        Cut(content, chunk.start, tuple(map(clean, chunk.heading))) for chunk, content in contents if content
+        Cut(content, chunk.start, tuple(map(clean, chunk.heading)), place=chunk.place)
+        for chunk, content in contents
+        if content
     ]
 
 

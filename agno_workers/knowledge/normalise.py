@@ -106,7 +106,7 @@ def _block(block: Block, text: str) -> Block:
         text = _blanks(text).strip()
     if "\n\n\n" in text:
         text = _EMPTY_LINES.sub(GAP, text)
-    return Block(kind, text, block.level, block.page)
+    return Block(kind, text, block.level, block.place, block.lines)
 
 
 def _blanks(text: str) -> str:

@@ -76,7 +76,7 @@ def refusal(normal: Normal) -> Refusal | None:
 
 
 def _empty(normal: Normal) -> str:
-    if any(block.page for block in normal.parsed.blocks):
+    if any(block.place and block.place.unit in ("page", "slide") for block in normal.parsed.blocks):
         return "Its pages contain no text, perhaps only images: run OCR first."
     return f"It contains no text, or less than {MIN_LETTERS} letters."
 

@@ -71,7 +71,7 @@ def references(
 
 def _reference(number: int, hit: SearchResult) -> Reference:
     return Reference(
-        number, hit.uri, hit.content, hit.title, hit.heading, hit.chunk_id, knowledge=hit.knowledge,
+        number, hit.uri, hit.content, hit.title, hit.heading, hit.place, hit.chunk_id, knowledge=hit.knowledge,
         closeness=None if hit.closeness is None else round(hit.closeness, 3),
         metadata={name: value for name, value in hit.metadata.items() if len(str(value)) <= _LONG_CHARS},
     )  # fmt: skip

@@ -88,6 +88,27 @@ class Raw(msgspec.Struct, frozen=True):
     """Tokens used for the description."""
 
 
+class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a part of a document stands. `str(place)` is `page 3`, `sheet Prices, rows 2-40` or `attachment offer.pdf, pages 1-2`."""
+
+    unit: Literal["", "page", "slide", "row", "line", "message"] = ""
+    """What `first` and `last` count, from 1. Empty: only the part is known."""
+    first: int = 0
+    last: int = 0
+    """`first`, if it is left out."""
+    part: str = ""
+    """The sheet, or the attachment of an e-mail."""
+
+    def __post_init__(self) -> None:
+        if self.last < self.first:
+            msgspec.structs.force_setattr(self, "last", self.first)
+
+    def __str__(self) -> str:
+        numbers = f"{self.first}-{self.last}" if self.last > self.first else str(self.first)
+        counted = f"{self.unit}{'s' if self.last > self.first else ''} {numbers}" if self.unit else ""
+        return ", ".join(filter(None, (self.part, counted)))
+
+
 class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """An element of a document, in reading order."""
 
@@ -95,7 +116,9 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     level: int = 0
     """Level of a heading; 1 is the highest."""
-    page: int | None = None
+    place: Place | None = None
+    lines: tuple[int, ...] = ()
+    """The number of each line of the text, in the unit of the place: rows of a sheet, lines of code. Empty: they are not numbered."""
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -119,6 +142,7 @@ class Chunk(msgspec.Struct, frozen=True):
     tokens: int
     hash: bytes
     """sha256 of the embedded text: the headings and the content."""
+    place: Place | None = None
 
     @property
     def embedded(self) -> str:
@@ -203,6 +227,8 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     position: int = 0
     start: int = 0
     end: int = 0
+    place: Place | None = None
+    """Its pages, slides, rows or lines. None: the format has none."""
     metadata: dict[str, Any] = {}
     """Metadata of the document."""
     knowledge: str = ""
@@ -364,6 +390,7 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     title: str | None = None
     heading: tuple[str, ...] = ()
+    place: Place | None = None
     chunk: int = 0
     closeness: float | None = None
     """See SearchResult."""

@@ -14,7 +14,7 @@ import msgspec
 from agno_workers.knowledge.types import Chunk, Chunking, Prepared, Source
 
 T = TypeVar("T")
-_READING = 2
+_READING = 3
 """Increment this when readers or chunking change: the next ingestion then reads all documents again."""
 
 

@@ -165,6 +165,8 @@ chunk = sa.Table(
     # The words for keyword search: the trigger chunk_words derives them from `words`, which knowledge/words.py writes and no row keeps.
     sa.Column("tsv", TSVECTOR),
     sa.Column("words", sa.Text),
+    # Its pages, slides, rows or lines: a Place of knowledge/types.py.
+    sa.Column("place", JSONB(none_as_null=True)),
     # Below 1 for a list of links or page numbers, which answers no question.
     sa.Column("weight", sa.REAL, nullable=False, server_default="1"),
 )

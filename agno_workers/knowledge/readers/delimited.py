@@ -12,7 +12,7 @@ from itertools import islice
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
 from agno_workers.knowledge.readers.unreadable import Unreadable
-from agno_workers.knowledge.types import Parsed
+from agno_workers.knowledge.types import Parsed, Place
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_ROWS = 20
@@ -30,7 +30,7 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
         else:
             is_tabs = media_type.startswith("text/tab-separated-values")
             rows = _rows(text, "\t" if is_tabs else max(_DELIMITERS, key=lambda each: _agreement(text, each)))
-        found = table(rows)
+        found = table(rows, Place("row", 1))
     except csv.Error as error:
         raise Unreadable("unreadable", f"It is a broken CSV file: {error}.") from error
     return Parsed((found,) if found else ())

@@ -18,7 +18,7 @@ import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # the same
 from agno_workers.knowledge.readers.line_ends import CUT, UNSPACED, joined, words
 from agno_workers.knowledge.readers.pdf_fields import fields
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Place
 
 _MAX_PAGES = 20_000
 _MAX_OUTLINE = 10_000
@@ -272,14 +272,15 @@ def _blocks(lines: list[_Line], levels: dict[int, int]) -> Iterator[Block]:
     known = words(line.text for line in lines)
     for paragraph in _paragraphs(lines, levels, usual):
         first = lines[paragraph[0]]
+        pages = Place("page", first.page, lines[paragraph[-1]].page)
         texts = [lines[place].text for place in paragraph]
         if first.is_field:
-            yield Block("list", "\n".join(f"- {text}" for text in texts), page=first.page)
+            yield Block("list", "\n".join(f"- {text}" for text in texts), place=pages)
         elif level := levels.get(paragraph[0]):
-            yield Block("heading", joined(texts, known), level=level, page=first.page)
+            yield Block("heading", joined(texts, known), level=level, place=pages)
         else:
             text = joined(texts, known)
-            yield Block("list" if _BULLET.match(first.text) else "paragraph", text, page=first.page)
+            yield Block("list" if _BULLET.match(first.text) else "paragraph", text, place=pages)
 
 
 def _paragraphs(lines: list[_Line], levels: dict[int, int], usual: float) -> Iterator[list[int]]:

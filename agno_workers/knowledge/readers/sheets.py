@@ -21,7 +21,7 @@ from agno_workers.knowledge.readers.number_formats import plain
 from agno_workers.knowledge.readers.tables import Area, repeated, table
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.readers.xlsx import Shown, Workbook
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Place
 
 _MAX_MERGED = 10_000
 _LATEST = datetime.fromisoformat("9999-12-31T23:59:59")
@@ -62,9 +62,13 @@ def _sheet(sheet: CalamineSheet, details: Workbook | None) -> Iterator[Block]:
     merged = [Area(*first, *last) for first, last in (sheet.merged_cell_ranges or [])[:_MAX_MERGED]]
     shown = details.rows(sheet.name) if details else iter(())
     notes = details.notes(sheet.name) if details else ()
-    blocks = [table(repeated(_rows(sheet, shown), merged)), *(Block("paragraph", note) for note in notes)]
+    part = f"sheet {sheet.name.strip()}".strip()
+    blocks = [
+        table(repeated(_rows(sheet, shown), merged), Place("row", 1, part=part)),
+        *(Block("paragraph", note, place=Place(part=part)) for note in notes),
+    ]
     if any(blocks):
-        yield Block("heading", sheet.name.strip() or "Sheet", level=1)
+        yield Block("heading", sheet.name.strip() or "Sheet", level=1, place=Place(part=part))
         yield from filter(None, blocks)
 
 

@@ -1,5 +1,5 @@
-"""PPTX: for each slide a heading (its title or number), then its texts, lists, tables, descriptions of pictures, and notes; `page` is
-the slide.
+"""PPTX: for each slide a heading (its title or number), then its texts, lists, tables, descriptions of pictures, and notes; each has the
+number of its slide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agno_workers.knowledge.readers.office_xml import alternative_text, walk
 from agno_workers.knowledge.readers.properties import metadata
 from agno_workers.knowledge.readers.tables import Cell, spread, table
 from agno_workers.knowledge.readers.unreadable import Unreadable
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Place
 
 _SHAPE, _TABLE, _PARAGRAPH, _PROPERTIES = map(qn, ("p:sp", "a:tbl", "a:p", "p:cNvPr"))
 _WORDS = {qn("a:t"): None, qn("a:br"): "\n"}
@@ -45,26 +45,27 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
 
 
 def _slide(slide: Any, number: int) -> Iterator[Block]:
+    at = Place("slide", number)
     tree = slide._element.cSld.spTree
     title = next(
         (shape for shape in walk(tree, {_SHAPE, _TABLE}) if _kind(shape) in ("title", "ctrTitle")), None
     )
     words = _line(title) if title is not None else ""
-    below = [*_shapes(tree, title, number), *_notes(slide, number)]
+    below = [*_shapes(tree, title, at), *_notes(slide, at)]
     if words or below:
-        yield Block("heading", words or f"Slide {number}", level=2 if number > 1 else 1, page=number)
+        yield Block("heading", words or f"Slide {number}", level=2 if number > 1 else 1, place=at)
         yield from below
 
 
-def _shapes(tree: Any, title: Any, number: int) -> Iterator[Block]:
+def _shapes(tree: Any, title: Any, at: Place) -> Iterator[Block]:
     """Walk the shapes, also those in groups."""
     for element in walk(tree, {_TABLE}):
         if element.tag == _TABLE:
-            yield from filter(None, [_table(element, number)])
+            yield from filter(None, [_table(element, at)])
         elif element.tag == _SHAPE and element is not title and _kind(element) != "sldNum":
-            yield from _texts(element, number)
+            yield from _texts(element, at)
         elif element.tag == _PROPERTIES and (text := alternative_text(element)):
-            yield Block("paragraph", f"Image: {text}", page=number)
+            yield Block("paragraph", f"Image: {text}", place=at)
 
 
 def _kind(shape: Any) -> str | None:
@@ -94,27 +95,27 @@ def _text(paragraph: Any) -> str:
     return "".join(parts).replace("\v", "\n")
 
 
-def _texts(shape: Any, number: int) -> Iterator[Block]:
+def _texts(shape: Any, at: Place) -> Iterator[Block]:
     lines = _lines(shape)
     if len(lines) == 1:
-        yield Block("paragraph", lines[0][1], page=number)
+        yield Block("paragraph", lines[0][1], place=at)
     elif lines:
-        yield Block("list", "\n".join(f"{'  ' * level}- {text}" for level, text in lines), page=number)
+        yield Block("list", "\n".join(f"{'  ' * level}- {text}" for level, text in lines), place=at)
 
 
-def _table(element: Any, number: int) -> Block | None:
+def _table(element: Any, at: Place) -> Block | None:
     rows = (
         [Cell(_line(cell), cell.gridSpan, cell.rowSpan) for cell in row.tc_lst if not cell.is_spanned]
         for row in element.tr_lst
     )
-    return table(spread(rows), number)
+    return table(spread(rows), at)
 
 
 def _line(root: Any) -> str:
     return " ".join(" ".join(text for _, text in _lines(root)).split())
 
 
-def _notes(slide: Any, number: int) -> Iterator[Block]:
+def _notes(slide: Any, at: Place) -> Iterator[Block]:
     frame = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
     if frame is not None and (text := "\n".join(text for _, text in _lines(frame._txBody))):
-        yield Block("paragraph", text, page=number)
+        yield Block("paragraph", text, place=at)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, too_long
-from agno_workers.knowledge.types import Block
+from agno_workers.knowledge.types import Block, Place
 
 _MAX_SPAN = 20
 """A cell over more columns is not repeated: `colspan="100%"` and 99 mean the whole width."""
@@ -22,20 +24,29 @@ class Cell(NamedTuple):
     """0: all that follow."""
 
 
-def table(rows: Iterable[Iterable[str]], page: int | None = None) -> Block | None:
-    """Return the block, or None if all cells are empty. Raises Unreadable if the text is too long."""
+def table(rows: Iterable[Iterable[str]], place: Place | None = None) -> Block | None:
+    """Return the block, or None if all cells are empty. Its lines are numbered if the place counts rows; its `first` is the number of the first row.
+
+    Raises Unreadable if the text is too long.
+    """
     lines: list[str] = []
+    numbers: list[int] = []
     chars = 0
-    for row in rows:
+    for number, row in enumerate(rows, place.first if place else 1):
         cells = [" ".join(cell.split()) for cell in row]
         while cells and not cells[-1]:
             cells.pop()
         if cells:
             lines.append(" | ".join(cells))
+            numbers.append(number)
             chars += len(lines[-1]) + 1
             if chars > MAX_CHARS:
                 raise too_long(chars)
-    return Block("table", "\n".join(lines), page=page) if lines else None
+    if not lines:
+        return None
+    if place is None or place.unit != "row":
+        return Block("table", "\n".join(lines), place=place)
+    return Block("table", "\n".join(lines), place=replace(place, last=numbers[-1]), lines=tuple(numbers))
 
 
 def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:

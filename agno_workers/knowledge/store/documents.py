@@ -203,6 +203,7 @@ class DocumentWriter:
                     copy.write_row((
                         chunk_id, self.knowledge_id, each.id, each.version, chunk.position, not each.waits, chunk.hash, chunk.content,
                         "\n".join(chunk.heading), chunk.start, chunk.end, chunk.tokens, language, words(chunk.embedded), by_position[chunk.position],
+                        jsonb(chunk.place) if chunk.place else None,
                     ))  # fmt: skip
                 if not each.waits:
                     self.more += len(each.fresh)
@@ -337,7 +338,10 @@ def _removed(connection: Connection, ids: Sequence[int]) -> Removed:
 
 def _pending(document: Document) -> dict[str, Any]:
     keep = [
-        {"id": chunk_id, "position": chunk.position, "start_at": chunk.start, "end_at": chunk.end, "tokens": chunk.tokens}
+        {
+            "id": chunk_id, "position": chunk.position, "start_at": chunk.start, "end_at": chunk.end, "tokens": chunk.tokens,
+            "place": chunk.place,
+        }
         for chunk_id, chunk in document.kept
     ]  # fmt: skip
     chunks = len(document.read.prepared.chunks)

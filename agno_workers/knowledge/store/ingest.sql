@@ -118,7 +118,7 @@ ORDER BY d.id FOR SHARE SKIP LOCKED;
 SELECT nextval('agno.chunk_id_seq') AS id FROM generate_series(1, %(count)s);
 
 -- name: copy_chunks
-COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language, words, weight) FROM STDIN;
+COPY agno.chunk (id, knowledge_id, document_id, version, position, live, hash, content, heading, start_at, end_at, tokens, language, words, weight, place) FROM STDIN;
 
 -- name: write_documents
 -- Update known documents: at once, or with `pending` when their vectors exist. A document that is now ingested by itself keeps its origin,

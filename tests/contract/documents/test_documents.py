@@ -4,7 +4,8 @@ An odd document is one file and one line:
 
     "name.ext" = "the text; an empty line separates blocks"
 
-or a table with some of `text`, `title`, `metadata`, `blocks` (their kinds), `refused` (words of the error), and `media_type`, if a
+or a table with some of `text`, `title`, `metadata`, `blocks` (their kinds), `places` (of its
+chunks, which are small), `refused` (words of the error), and `media_type`, if a
 server sends one.
 """
 
@@ -16,10 +17,13 @@ from typing import Any
 
 import pytest
 
+from agno_workers.knowledge.chunk import split
 from agno_workers.knowledge.normalise import normalise
 from agno_workers.knowledge.readers import detect, read
 from agno_workers.knowledge.readers.unreadable import Unreadable
+from agno_workers.knowledge.types import Chunking
 
+SMALL = Chunking(max_chars=60, max_tokens=1000)
 HERE = Path(__file__).parent
 EXPECTED: dict[str, Any] = tomllib.loads((HERE / "expected.toml").read_text(encoding="utf-8"))
 
@@ -49,4 +53,5 @@ def as_read(name: str, media_type: str | None) -> dict[str, Any]:
         "title": normal.parsed.title,
         "metadata": normal.parsed.metadata,
         "blocks": [block.kind for block in normal.parsed.blocks],
+        "places": [str(chunk.place) for chunk in split(normal, SMALL)[1]],
     }

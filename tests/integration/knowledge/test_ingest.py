@@ -25,6 +25,7 @@ from agno_workers.knowledge.steps import MODEL, run_step
 from agno_workers.knowledge.store import documents as editions
 from agno_workers.knowledge.store.bases import ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
+from agno_workers.knowledge.store.search import Search
 from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import NEAR_BANDS, Chunking, Skipped
@@ -122,6 +123,16 @@ def test_edit_without_new_text_is_searchable_at_once(shelf: Shelf) -> None:
     shelf.finish(read.run_id)
     assert shelf.embedder.seen == []
     assert shelf.without_vector() == 0
+
+
+def test_unchanged_chunk_gets_its_new_page(shelf: Shelf) -> None:
+    shelf.books = {"a": "one\n\ntwo"}
+    shelf.run()
+    shelf.books["a"] = "cover\n\none\n\ntwo"
+    shelf.run()
+    base = shelf.knowledges.get("docs").id
+    found = Search(shelf.db.pool).search(base, "two", search_type="keyword")
+    assert [(hit.content, str(hit.place)) for hit in found] == [("two", "page 3")]
 
 
 def test_documents_missing_from_their_origin_are_removed_and_single_ones_stay(shelf: Shelf) -> None:

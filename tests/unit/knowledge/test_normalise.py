@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agno_workers.knowledge.normalise import GAP, clean, in_order, json_object, line, normalise
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Place
 from tests.unit.knowledge.documents import paragraphs, parsed
 
 anything = st.text(st.characters(exclude_categories=()), max_size=60)  # surrogates, too
@@ -60,11 +60,14 @@ def test_heading_is_one_line_and_a_long_one_is_a_paragraph() -> None:
 def test_empty_blocks_are_removed_and_others_are_kept() -> None:
     blocks = (
         Block("paragraph", " \u200b\n"),
-        Block("list", "a", page=3),
+        Block("list", "a", place=Place("page", 3)),
         Block("code", "\x00"),
         Block("heading", "b", 4),
     )
-    assert normalise(Parsed(blocks)).parsed.blocks == (Block("list", "a", page=3), Block("heading", "b", 4))
+    assert normalise(Parsed(blocks)).parsed.blocks == (
+        Block("list", "a", place=Place("page", 3)),
+        Block("heading", "b", 4),
+    )
 
 
 @settings(deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from agno_workers.knowledge import chunk
 from agno_workers.knowledge.normalise import normalise
 from agno_workers.knowledge.quality import LISTING_WEIGHT, refusal, weights
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Place
 from tests.unit.knowledge.documents import paragraphs
 
 RNG = random.Random(5)
@@ -70,7 +70,16 @@ def test_meaningless_text_is_refused(text: str, expected: str) -> None:
 
 
 def test_refusal_states_the_next_move() -> None:
-    found = refusal(normalise(Parsed((Block("paragraph", "1", page=1), Block("paragraph", "2", page=2)))))
+    found = refusal(
+        normalise(
+            Parsed(
+                (
+                    Block("paragraph", "1", place=Place("page", 1)),
+                    Block("paragraph", "2", place=Place("page", 2)),
+                )
+            )
+        )
+    )
     assert found is not None
     assert "run OCR first" in found.message
     found = refusal(normalise(paragraphs("\ufffd" * 300 + string.ascii_letters * 4)))

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agno_workers.knowledge.readers import detect, read
 from agno_workers.knowledge.readers.detect import DOCX, ODS, PPTX, XLS, XLSX
@@ -50,17 +51,17 @@ def as_read(content: bytes, name: str = "", said: str | None = None) -> Parsed:
             Block("paragraph", "They turn."),
         )),
         ("a.pptx", made.slides(), PPTX, "Tides", (
-            Block("heading", "Tides", 1, 1), Block("list", "- spring\n- neap", 0, 1), Block("paragraph", "Ask the sailors.", 0, 1),
-            Block("heading", "Slide 2", 2, 2), Block("table", TABLE.text, 0, 2),
+            Block("heading", "Tides", 1), Block("list", "- spring\n- neap"), Block("paragraph", "Ask the sailors."),
+            Block("heading", "Slide 2", 2), Block("table", TABLE.text),
         )),
         ("a.xlsx", made.xlsx(), XLSX, None, (Block("heading", "Tides", 1), Block("table", TABLE.text + "\nMalo | 12.5"))),
         ("a.ods", made.ods(), ODS, None, (Block("heading", "Tides", 1), TABLE)),
         ("a.xls", made.xls(), XLS, None, (Block("heading", "Tides", 1), TABLE)),
         ("a.pdf", made.pdf(), "application/pdf", "Tides", (
-            Block("heading", "Tides", 1, 1),
-            Block("paragraph", "The moon pulls the sea, and it follows her around the world, as it always did.", 0, 1),
-            Block("paragraph", "They turn twice a day.", 0, 1), Block("heading", "Currents", 2, 2),
-            Block("paragraph", "Ask the sailors about them, who know when the boats come home.", 0, 2),
+            Block("heading", "Tides", 1),
+            Block("paragraph", "The moon pulls the sea, and it follows her around the world, as it always did."),
+            Block("paragraph", "They turn twice a day."), Block("heading", "Currents", 2),
+            Block("paragraph", "Ask the sailors about them, who know when the boats come home."),
         )),
         ("a.eml", made.mail(), "message/rfc822", "Tides tomorrow", (SEA, Block("paragraph", "They turn at six."))),
         ("bay.png", made.png(), "image/png", "The bay", (
@@ -82,7 +83,7 @@ def test_reader_returns_blocks(
 ) -> None:
     assert detect(content, None, name) == media_type
     parsed = as_read(content, name)
-    assert parsed.blocks == blocks
+    assert tuple(replace(block, place=None, lines=()) for block in parsed.blocks) == blocks
     assert parsed.title == title
 
 

@@ -141,7 +141,7 @@ BEGIN
 END $$;
 
 -- Switch documents to their pending version, if all its chunks have a vector in the current embedding space, or were rejected. One
--- transaction: a search sees the old or the new version. `pending` holds version, keep ([{id, position, start_at, end_at, tokens}],
+-- transaction: a search sees the old or the new version. `pending` holds version, keep ([{id, position, start_at, end_at, tokens, place}],
 -- unchanged chunks) and row (columns of the document). The caller has locked the documents. Returns the change in searched chunks.
 CREATE OR REPLACE FUNCTION agno.switch_documents(documents bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -161,8 +161,8 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         more := more - changed;
         UPDATE agno.chunk c SET version = (next.pending->>'version')::int, position = kept.position, start_at = kept.start_at, end_at = kept.end_at,
-            tokens = kept.tokens
-        FROM jsonb_to_recordset(next.pending->'keep') AS kept (id bigint, position int, start_at int, end_at int, tokens int) WHERE c.id = kept.id;
+            tokens = kept.tokens, place = kept.place
+        FROM jsonb_to_recordset(next.pending->'keep') AS kept (id bigint, position int, start_at int, end_at int, tokens int, place jsonb) WHERE c.id = kept.id;
         UPDATE agno.chunk c SET live = true WHERE c.document_id = next.id AND NOT c.live;
         GET DIAGNOSTICS changed = ROW_COUNT;
         more := more + changed;

@@ -235,7 +235,7 @@ BEGIN
         top AS (SELECT m.* FROM moved m WHERE true%5$s ORDER BY m.final DESC, m.id LIMIT %6$s)
         SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
             'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
-            'end', c.end_at, 'metadata', d.metadata, 'score', t.final, 'closeness', t.vector, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
+            'end', c.end_at, 'place', c.place, 'metadata', d.metadata, 'score', t.final, 'closeness', t.vector, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
             'vector_rank', t.vector_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', t.sibling, 'weight', t.weight)))
             ORDER BY t.final DESC, t.id)
         FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
