@@ -12,8 +12,10 @@ from agno_workers.knowledge.store.bases import ChunkRow, DocumentRow
 from agno_workers.knowledge.types import (
     Chunking,
     FeedbackConfig,
+    Place,
     Progress,
     Reference,
+    Rows,
     SearchConfig,
     SearchResult,
     SearchType,
@@ -28,7 +30,7 @@ from agno_workers.streams import Streamed
 
 __all__ = [
     "Audio", "BatchOptions", "ChunkRow", "Chunking", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
-    "Ingestion", "Message", "Model", "ModelSettings", "Progress", "Reference", "Requirement", "Run",
+    "Ingestion", "Message", "Model", "ModelSettings", "Place", "Progress", "Reference", "Requirement", "Rows", "Run",
     "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source", "Step", "StepKind", "StepStatus",
     "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
 ]  # fmt: skip

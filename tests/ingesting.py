@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.errors import SourceRejected
+from agno_workers.knowledge.readers import read_rows
 from agno_workers.knowledge.steps import PROBE, IngestContext, run_step
 from agno_workers.knowledge.store.bases import SourceInput
 from agno_workers.knowledge.store.ingest import IngestLimits
@@ -49,6 +51,7 @@ class Shelf:
             find=self.find,
             fetch=self.fetch,
             prepare=self.prepare,
+            rows=self.rows,
             embedder=lambda name: self.embedder,
             viewer=lambda name: lambda raw, is_lost: raw,
             refresh_index=self.tidied.append,
@@ -62,7 +65,7 @@ class Shelf:
         """A Source is returned as it is; a text is a prefix of names."""
         metadata = options.get("metadata") or {}
         if isinstance(given, dict) and "uri" in given:
-            yield Source(**given | {"metadata": metadata | given.get("metadata", {})})
+            yield msgspec.convert(given | {"metadata": metadata | given.get("metadata", {})}, Source)
             return
         for name in sorted(self.books):
             if name.startswith(str(given)):
@@ -85,6 +88,9 @@ class Shelf:
         if self.breaks & {source.uri for source, _ in items}:
             raise ValueError("unexpected")
         return [_read(raw) for _, raw in items]
+
+    def rows(self, source: Source, raw: Raw) -> Sequence[Source] | Refusal:
+        return read_rows(raw.content, "text/csv", source)
 
     # Executing steps.
 

@@ -24,7 +24,7 @@ from agno_workers.cli.knowledge_commands import KnowledgeCommands
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.knowledge.store.bases import Failure
-from agno_workers.knowledge.types import Progress
+from agno_workers.knowledge.types import Progress, Rows
 from agno_workers.sdk.ingestion import Ingestion, given, options
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -69,7 +69,27 @@ def ingest(
         [],
         "--metadata",
         metavar="NAME=VALUE",
-        help="Metadata for each document, also as JSON. May be repeated. Without: documents keep theirs; '{}' removes them.",
+        help="Metadata for each document, also as JSON; with --rows also columns: price,colour. May be repeated. Without: documents keep theirs; '{}' removes them.",
+    ),
+    rows: bool = typer.Option(
+        False,
+        "--rows",
+        help="Each row of a CSV, TSV or JSON file or of a workbook is a document; needs --id.",
+    ),
+    id: list[str] = typer.Option(
+        [], "--id", metavar="COLUMN", help="With --rows: what names a row for ever."
+    ),
+    text: list[str] = typer.Option(
+        [],
+        "--text",
+        metavar="COLUMN,...",
+        help="With --rows: the text of a row; default: all columns without another use.",
+    ),
+    title: str | None = typer.Option(
+        None, "--title", metavar="COLUMN", help="With --rows: the title of a row."
+    ),
+    sheet: str | None = typer.Option(
+        None, "--sheet", help="With --rows: the sheet of a workbook; default: the first."
     ),
     batch: bool = typer.Option(
         False, "--batch", help="Use the provider's batch API for vectors: half the price, within a day."
@@ -84,9 +104,15 @@ def ingest(
     Exits 0 if all documents are stored with their vectors, 1 if some failed or a source has no documents, 2 if it could not start. Ctrl-C
     stops the display, not the ingestion.
     """
+    columns, values = _columns_and_values(metadata) if rows else ([], metadata)
     brought, more = (
         given([_described(each) for each in sources]),
-        options(knowledge_commands.pairs("--metadata", metadata) if metadata else None, glob, batch=batch),
+        options(
+            knowledge_commands.pairs("--metadata", values) if values else None,
+            glob,
+            batch=batch,
+            rows=_rows(rows, id, text, title, columns, sheet),
+        ),
     )
     with (
         autostart(wait=wait, knowledge=min(4, os.cpu_count() or 1)) as ready,
@@ -97,6 +123,36 @@ def ingest(
             here.knowledges.submit(knowledge, brought, options=more | models, idempotency_key=key)
         )
         submitted(here, job, wait=wait or ready.temporary, json=json, models=models)
+
+
+def _rows(
+    asked: bool, id: list[str], text: list[str], title: str | None, columns: list[str], sheet: str | None
+) -> Rows | None:
+    """Return what the options for rows say; None without --rows. Raises InvalidInput for the others without it, and for a missing id."""
+    ids, texts = ([name for each in given for name in _columns(each)] for given in (id, text))
+    if not asked:
+        named = {"--id": ids, "--text": texts, "--title": title, "--sheet": sheet}
+        if alone := next((option for option, value in named.items() if value), None):
+            raise InvalidInput(f"{alone} names a part of the rows of a file: add --rows, or leave it out.")
+        return None
+    if not ids:
+        raise InvalidInput("--rows needs the column that names a row for ever: add --id COLUMN.")
+    return Rows(id=tuple(ids), text=tuple(texts), title=title, metadata=tuple(columns), sheet=sheet or "")
+
+
+def _columns_and_values(given: list[str]) -> tuple[list[str], list[str]]:
+    """Split `price,colour,team=shop` into the columns and the value."""
+    columns, values = list[str](), list[str]()
+    for each in given:
+        before, equals, value = each.partition("=")
+        names = _columns(before)
+        values += [f"{names.pop()}={value}"] if equals and names else []
+        columns += names
+    return columns, values
+
+
+def _columns(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def submitted(

@@ -22,7 +22,7 @@ import msgspec
 
 from agno_workers.errors import AgnoError, SettingsError, message_of
 from agno_workers.knowledge.frames import LENGTH_BYTES, Answer, Order, Task, frame
-from agno_workers.knowledge.readers import detect, read
+from agno_workers.knowledge.readers import detect, read, read_rows
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Chunking, Parsed, Prepared, Refusal, Source
 
@@ -75,15 +75,19 @@ class _Child:
         else:
             if isinstance(outcome, Refusal):
                 return Answer(refusal=outcome, leaves=self._has_enough())
+            if isinstance(outcome, tuple):
+                return Answer(rows=outcome, leaves=self._has_enough())
             return Answer(prepared=outcome, leaves=self._has_enough())
         return Answer(refusal=self._no_memory(), leaves=True)
 
-    def _outcome(self, task: Task) -> Prepared | Refusal:
+    def _outcome(self, task: Task) -> Prepared | Refusal | tuple[Source, ...]:
         """Read one document. Any error of a parser is the document's fault; Rust panics are not Exceptions."""
         try:
             media_type = detect(task.content, task.media_type, task.name)
+            if task.source.rows:
+                return read_rows(task.content, media_type, task.source)
             parsed = _with(read(task.content, media_type, task.name), task.seen)
-        except (MemoryError, ImportError):
+        except (MemoryError, ImportError, AgnoError):
             raise
         except Unreadable as error:
             return Refusal(error.type, _writable(str(error)))

@@ -33,7 +33,7 @@ def build(
     allowed: Allowed, model: Callable[[str], Model],
 ) -> IngestContext:  # fmt: skip
     check(allowed)
-    index = SearchIndex(pool)
+    index, reading = SearchIndex(pool), Reading(os.cpu_count() or 1)
     return IngestContext(
         ingest=ingest,
         knowledges=knowledges,
@@ -41,7 +41,8 @@ def build(
         active=active,
         find=partial(find, allowed=allowed),
         fetch=partial(fetch, allowed=allowed),
-        prepare=Reading(os.cpu_count() or 1).prepare,
+        prepare=reading.prepare,
+        rows=reading.rows,
         embedder=cache(resolve),
         viewer=partial(viewer, model),
         refresh_index=partial(index.refresh_index, wait_s=_TURN_S),

@@ -37,7 +37,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The reply to a task, with one of the three set; empty in reply to the order."""
+    """The reply to a task, with one of the four set; empty in reply to the order."""
 
     prepared: Prepared | None = None
     refusal: Refusal | None = None
@@ -45,6 +45,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """An AgnoError as JSON. It is not the document's fault, so the whole batch fails."""
     leaves: bool = False
     """The child exits after this answer: it reached its document or memory limit."""
+    rows: tuple[Source, ...] | None = None
+    """The rows of a file, each a source."""
 
 
 def frame(value: Order | Task | Answer) -> bytes:

@@ -77,7 +77,9 @@ class Child:
                 f"no reader process can be started: {death.refusal.message} {log} Try again later."
             ) from death
 
-    def read(self, items: Sequence[tuple[Source, Raw]], chunking: Chunking) -> Iterator[Prepared | Refusal]:
+    def read(
+        self, items: Sequence[tuple[Source, Raw]], chunking: Chunking
+    ) -> Iterator[Prepared | Refusal | tuple[Source, ...]]:
         """Yield the outcomes in order; fewer than items if the child reaches its limits. Raises Died at the document that killed it."""
         refused = [self._refused(source, raw) for source, raw in items]
         frames = (
@@ -94,7 +96,7 @@ class Child:
             if answer.fault is not None:
                 self.is_usable = False  # tasks are left in its pipe
                 raise AgnoError.from_json(answer.fault)
-            outcome = answer.prepared or answer.refusal
+            outcome = answer.prepared or answer.refusal or answer.rows
             assert outcome is not None
             yield outcome
             if answer.leaves:

@@ -46,7 +46,18 @@ class Reading:
 
         Raises Unavailable if no child can be started, and AgnoErrors of a chunking strategy; then the batch may be retried.
         """
-        outcomes: list[Prepared | Refusal] = []
+        return [found for found in self._read(items, chunking) if not isinstance(found, tuple)]
+
+    def rows(self, source: Source, raw: Raw) -> tuple[Source, ...] | Refusal:
+        """Return the rows of a file as sources. Raises InvalidInput for its columns and ids, and Unavailable."""
+        (found,) = self._read([(source, raw)], Chunking())
+        assert not isinstance(found, Prepared)
+        return found
+
+    def _read(
+        self, items: Sequence[tuple[Source, Raw]], chunking: Chunking
+    ) -> list[Prepared | Refusal | tuple[Source, ...]]:
+        outcomes: list[Prepared | Refusal | tuple[Source, ...]] = []
         tried_twice = -1
         while len(outcomes) < len(items):
             with self._child() as child:

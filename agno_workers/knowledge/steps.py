@@ -100,6 +100,8 @@ class IngestContext:
     find: Callable[[SourceInput, Mapping[str, Any]], Iterator[Source]]
     fetch: Callable[[Source, float, int], Raw]
     prepare: Callable[[Sequence[tuple[Source, Raw]], Chunking], Sequence[Prepared | Refusal]]
+    rows: Callable[[Source, Raw], Sequence[Source] | Refusal]
+    """Reads a file whose rows are documents."""
     embedder: Callable[[str], Embedder]
     viewer: Callable[[str], See]
     """Resolves a vision model."""
@@ -256,8 +258,9 @@ def find_sources(
         for source in context.find(given, {**options, "skip": left_out.skip}):
             if is_lost():
                 raise Stopped
-            is_empty = False
-            yield source if metadata is None else replace(source, given=metadata)
+            for each in rows_of(context, source) if source.rows else (source,):
+                is_empty = False
+                yield each if metadata is None else replace(each, given=metadata)
         if is_empty:
             left_out.unmatched.append(name_of(given))
 
@@ -274,6 +277,17 @@ def name_of(given: SourceInput) -> str:
     if isinstance(given, Mapping):
         return str(given.get("path") or given.get("uri") or to_json(given).decode())
     return str(given)
+
+
+def rows_of(context: IngestContext, source: Source) -> Sequence[Source]:
+    """Read a file whose rows are documents. It fails as a whole: without it, its rows would count as removed."""
+    raw = context.fetch(
+        replace(source, fingerprint=None), context.fetch_timeout_s, context.document_max_bytes
+    )
+    found = context.rows(source, raw)
+    if isinstance(found, Refusal):
+        raise SourceRejected(f"{source.uri}: {found.message}", uri=source.uri, code=found.type)
+    return found
 
 
 def scan_failed(context: IngestContext, claim: WorkClaim, error: Exception) -> CommitResult:

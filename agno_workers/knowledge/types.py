@@ -43,6 +43,26 @@ class EmbeddingSpaceStatus(StrEnum):
     RETIRED = "retired"
 
 
+class Rows(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Makes each row of a CSV, TSV or JSON file or of a workbook a document of its own: `Rows(id="sku", text=("name", "description"))`.
+
+    Columns are those of the header; in JSON they are keys, and `author.name` is one within an object. The documents of a file are named
+    `<its uri>#<id>`.
+    """
+
+    id: str | tuple[str, ...]
+    """The column, or the columns, that name a row permanently."""
+    text: str | tuple[str, ...] = ()
+    """The columns with the text; several become `column: value`, a line each. Empty: all columns without another use."""
+    title: str | None = None
+    metadata: str | tuple[str, ...] = ()
+    """Numbers stay numbers, so that filters compare them; dates are ISO text."""
+    sheet: str = ""
+    """The sheet of a workbook. Empty: the first that is visible."""
+    media_type: str = "text/plain"
+    """The type of the text: `text/markdown`, `text/html` ..."""
+
+
 class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     """A source that an ingestion found and has not read yet. It becomes one document."""
 
@@ -61,6 +81,8 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     """The document itself, if the caller passed it."""
     given: dict[str, Any] | None = None
     """The part of the metadata that the ingestion was given. None: it was given none, and the document keeps what it has."""
+    rows: Rows | None = None
+    """Each of its rows is a document; it is none itself."""
 
 
 class Skipped(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.knowledge.embedders.resolve import resolve
 from agno_workers.knowledge.retriever import Retriever
 from agno_workers.knowledge.store.bases import ChunkRow, DocumentRow, SourceInput
-from agno_workers.knowledge.types import SearchResult, SearchType
+from agno_workers.knowledge.types import Rows, SearchResult, SearchType
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
@@ -193,13 +193,13 @@ class KnowledgeHandle:
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        **run_options: Unpack[IngestOptions],
+        rows: Rows | None = None, **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
         """Ingest documents: paths that workers can read too, URLs, sitemaps, `s3://...`; see `Knowledge.ingest`.
 
         Raises as `add` does.
         """
-        return self._submit(given(sources), options(metadata, glob), run_options)
+        return self._submit(given(sources), options(metadata, glob, rows=rows), run_options)
 
     def documents(
         self, *, filters: dict[str, Any] | None = None, after: str = "", limit: int = 100

@@ -13,9 +13,11 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, TypedDict
 
+import msgspec
+
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
-from agno_workers.knowledge.types import Progress, Source
+from agno_workers.knowledge.types import Progress, Rows, Source
 from agno_workers.sdk.handles import RunControl
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
@@ -96,10 +98,16 @@ def given(sources: Sources) -> list[SourceInput]:
 
 
 def options(
-    metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None, *, batch: bool = False
+    metadata: dict[str, Any] | None = None,
+    glob: str | Sequence[str] | None = None,
+    *,
+    batch: bool = False,
+    rows: Rows | None = None,
 ) -> dict[str, Any]:
     """Return the options of an ingestion without empty ones; see `store.bases.ingest_request`."""
     said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
+    if rows is not None:
+        said["rows"] = msgspec.to_builtins(rows)
     return {
         name: value for name, value in said.items() if value or (name == "metadata" and value is not None)
     }

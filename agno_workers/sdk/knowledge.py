@@ -22,7 +22,7 @@ from agno_workers.knowledge.chunking import check
 from agno_workers.knowledge.store.bases import AGENT, ChunkRow, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate
-from agno_workers.knowledge.types import Rerank, SearchResult, SearchType
+from agno_workers.knowledge.types import Rerank, Rows, SearchResult, SearchType
 from agno_workers.sdk.agent import run_signature
 from agno_workers.sdk.ingestion import (
     Ingestion,
@@ -41,19 +41,20 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        batch: bool = False, **run_options: Unpack[IngestOptions],
+        rows: Rows | None = None, batch: bool = False, **run_options: Unpack[IngestOptions],
     ) -> Ingestion:  # fmt: skip
         """Ingest files, folders (`glob` selects their files), URLs, sitemaps, `s3://...`. The ingestion is durable when this returns;
         unchanged documents are not read again.
 
-        `metadata` is added to each document; without any, documents keep those that they were given before, and `{}` removes these. `batch` uses the provider's batch API for vectors, if it has one.
+        `metadata` is added to each document; without any, documents keep those that they were given before, and `{}` removes these. With
+        `rows`, each row of a CSV, TSV or JSON file or of a workbook is a document. `batch` uses the provider's batch API for vectors, if it has one.
 
         A new embedder or vision model is checked by a worker before it is stored; if it does not work, the ingestion fails. Once there are
         vectors, another embedder needs `reindex`.
 
         Raises InvalidInput (nothing was stored) or Unavailable (safe to repeat).
         """
-        return self._submit(given(sources), options(metadata, glob, batch=batch), **run_options)
+        return self._submit(given(sources), options(metadata, glob, batch=batch, rows=rows), **run_options)
 
     def add(
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
@@ -65,23 +66,25 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     def s(
         self, sources: Sources = (), *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        batch: bool = False, **run_options: Unpack[SignatureOptions],
+        rows: Rows | None = None, batch: bool = False, **run_options: Unpack[SignatureOptions],
     ) -> Signature:  # fmt: skip
         """Return a signature for `group`, `chain` and `chord`. The result of an earlier task (a path, or a list of paths) is ingested
         as well; its own result is the summary of the ingestion.
         """
         kept, services = self._options, wiring.services()
         models = services.database.knowledge.prepare(self.name, kept)
-        kwargs = {**run_options, "options": options(metadata, glob, batch=batch) | models}
+        kwargs = {**run_options, "options": options(metadata, glob, batch=batch, rows=rows) | models}
         args = [msgspec.to_builtins(source) for source in given(sources)]
         return run_signature(f"{AGENT}{self.name}", args, kwargs, services.settings.queues.knowledge)
 
     def si(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
-        batch: bool = False, **run_options: Unpack[SignatureOptions],
+        rows: Rows | None = None, batch: bool = False, **run_options: Unpack[SignatureOptions],
     ) -> Signature:  # fmt: skip
         """Return an immutable signature, which ignores the result of an earlier task."""
-        return self.s(sources, metadata=metadata, glob=glob, batch=batch, **run_options).set(immutable=True)
+        return self.s(sources, metadata=metadata, glob=glob, rows=rows, batch=batch, **run_options).set(
+            immutable=True
+        )
 
     def remove(
         self, *documents: str | int, filters: dict[str, Any] | None = None, dry_run: bool = False

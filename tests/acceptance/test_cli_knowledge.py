@@ -68,6 +68,23 @@ def brought_in(type_: Type, librarian: Worker, folder: Path) -> str:
 # Bringing in, and what is there then.
 
 
+def test_rows_of_a_file_are_documents(type_: Type, librarian: Worker, tmp_path: Path) -> None:
+    file = tmp_path / "shop.csv"
+    file.write_text(
+        "sku,name,about,price\nA1,Wallaby,Red bicycle with bells,10\nB2,Potoroo,Blue bicycle,90\n"
+    )
+    asked = ("ingest", str(file), "--knowledge", "docs", "--embedder", "hash:384", "--rows", "--id", "sku")
+    stored = type_(*asked, "--text", "about", "--title", "name", "--metadata", "price,team=shop", "--wait")
+    assert (stored.status, stored.err) == (0, "")
+    (hit,) = type_("search", "docs", "bicycle", "--filter", 'price={"lt": 50}', "--json").json
+    assert (hit["uri"], hit["title"]) == (f"file://{file}#A1", "Wallaby")
+    assert hit["metadata"] == {"price": 10, "team": "shop"}
+    wrong = type_(*asked, "--text", "abuot", "--wait")
+    assert wrong.status != 0
+    assert "did you mean 'about'?" in wrong.err
+    assert type_("ingest", str(file), "--knowledge", "docs", "--id", "sku").err.count("--rows") == 1
+
+
 def test_a_folder_is_brought_in_searched_and_brought_in_again_for_nothing(
     type_: Type, librarian: Worker, folder: Path
 ) -> None:

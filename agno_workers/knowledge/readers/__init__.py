@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agno_workers.core.words import safe_text
 from agno_workers.knowledge.readers import detect as formats
 from agno_workers.knowledge.readers.detect import detect as detect
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
-from agno_workers.knowledge.types import Block, Parsed
+from agno_workers.knowledge.types import Block, Parsed, Source
 
 _HERE = "agno_workers.knowledge.readers"
 _READERS = {
@@ -58,6 +59,21 @@ def read(content: bytes, media_type: str, name: str) -> Parsed:
         tuple(block for block in map(_clean_block, parsed.blocks) if block.text.strip()),
         safe_text(parsed.title).strip()[:1000] or None if parsed.title else None,
         {safe_text(key): _clean_value(value) for key, value in parsed.metadata.items()},
+    )
+
+
+def read_rows(content: bytes, media_type: str, source: Source) -> tuple[Source, ...]:
+    """Return the rows of a file as sources. Raises InvalidInput for its columns and ids, and Unreadable."""
+    found: Callable[[bytes, str, Source], tuple[Source, ...]] = importlib.import_module(f"{_HERE}.rows").read
+    return tuple(
+        replace(
+            row,
+            uri=safe_text(row.uri),
+            text=row.text and safe_text(row.text),
+            title=row.title and safe_text(row.title),
+            metadata=_clean_value(row.metadata),
+        )
+        for row in found(content, media_type, source)
     )
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 from agno_workers.knowledge.readers.decode import charset_of, decode
 from agno_workers.knowledge.readers.tables import table
@@ -23,6 +24,17 @@ csv.field_size_limit(sys.maxsize)  # decode() has a limit of its own
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """An unclosed quote makes the rest of the file one cell."""
+    found = table((texts for _, texts in _numbered(content, media_type)), Place("row", 1))
+    return Parsed((found,) if found else ())
+
+
+def cells(content: bytes, media_type: str) -> Iterator[tuple[int, list[tuple[Any, str]]]]:
+    """Yield the number of each row, from 1, and its cells twice: as a value and as a text. Raises Unreadable."""
+    for number, texts in _numbered(content, media_type):
+        yield number, [(text, text) for text in map(str.strip, texts)]
+
+
+def _numbered(content: bytes, media_type: str) -> Iterator[tuple[int, list[str]]]:
     text = decode(content, charset_of(media_type)).replace("\0", "").lstrip("\r\n")
     try:
         if separator := _SEPARATOR.match(text):
@@ -30,10 +42,9 @@ def read(content: bytes, media_type: str, _name: str) -> Parsed:
         else:
             is_tabs = media_type.startswith("text/tab-separated-values")
             rows = _rows(text, "\t" if is_tabs else max(_DELIMITERS, key=lambda each: _agreement(text, each)))
-        found = table(rows, Place("row", 1))
+        yield from enumerate(rows, 1)
     except csv.Error as error:
         raise Unreadable("unreadable", f"It is a broken CSV file: {error}.") from error
-    return Parsed((found,) if found else ())
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
+from typing import Any
 
 from python_calamine import (
     CalamineError,
@@ -32,44 +34,75 @@ _MAX_CELLS = (
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """Read without a title: sheets have names, workbooks don't. Formulas are read as their last values."""
+    with opened(content, media_type) as book:
+        blocks = tuple(block for name in book.names for block in book.blocks(name))
+        return Parsed(blocks, None, {"sheets": book.count})
+
+
+@contextmanager
+def opened(content: bytes, media_type: str) -> Iterator[Book]:
+    """Raises Unreadable, also while it is read."""
     if content.startswith(b"PK"):
         archive.check(content)
     try:
-        workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
-        details = Workbook(content) if media_type == XLSX else None
-        blocks = tuple(block for sheet in _sheets(workbook) for block in _sheet(sheet, details))
+        yield Book(content, media_type)
     except PasswordError as error:
         raise Unreadable(
             "encrypted", "It is a password-protected workbook: save it without a password."
         ) from error
     except (CalamineError, SyntaxError, ValueError) as error:
         raise Unreadable("unreadable", f"It is a broken workbook: {error}") from error
-    return Parsed(blocks, None, {"sheets": len(workbook.sheet_names)})
 
 
-def _sheets(workbook: CalamineWorkbook) -> Iterator[CalamineSheet]:
-    for sheet in workbook.sheets_metadata:
-        if sheet.typ == SheetTypeEnum.WorkSheet and sheet.visible == SheetVisibleEnum.Visible:
-            yield workbook.get_sheet_by_name(sheet.name)
+class Book:
+    """A workbook and its visible sheets."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self._workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        self._details = Workbook(content) if media_type == XLSX else None
+        self.count = len(self._workbook.sheet_names)
+        self.names = [
+            sheet.name
+            for sheet in self._workbook.sheets_metadata
+            if sheet.typ == SheetTypeEnum.WorkSheet and sheet.visible == SheetVisibleEnum.Visible
+        ]
+
+    def blocks(self, name: str) -> Iterator[Block]:
+        """Yield a heading and a table; nothing for an empty sheet."""
+        part = f"sheet {name.strip()}".strip()
+        notes = self._details.notes(name) if self._details else ()
+        blocks = [
+            table(self._texts(self._sheet(name)), Place("row", 1, part=part)),
+            *(Block("paragraph", note, place=Place(part=part)) for note in notes),
+        ]
+        if any(blocks):
+            yield Block("heading", name.strip() or "Sheet", level=1, place=Place(part=part))
+            yield from filter(None, blocks)
+
+    def values(self, name: str) -> Iterator[tuple[int, list[tuple[Any, str]]]]:
+        """Yield the number of each row, from 1, and its cells: the value for JSON, and the text that it shows."""
+        sheet = self._sheet(name)
+        for number, (row, texts) in enumerate(zip(sheet.iter_rows(), self._texts(sheet), strict=True), 1):
+            shown = [text.strip() for text in texts]
+            yield number, [(_value(cell, text), text) for cell, text in zip(row, shown, strict=True)]
+
+    def _sheet(self, name: str) -> CalamineSheet:
+        sheet = self._workbook.get_sheet_by_name(name)
+        _check(sheet)
+        return sheet
+
+    def _texts(self, sheet: CalamineSheet) -> Iterator[list[str]]:
+        merged = [Area(*first, *last) for first, last in (sheet.merged_cell_ranges or [])[:_MAX_MERGED]]
+        shown = self._details.rows(sheet.name) if self._details else iter(())
+        return repeated(_rows(sheet, shown), merged)
 
 
-def _sheet(sheet: CalamineSheet, details: Workbook | None) -> Iterator[Block]:
+def _check(sheet: CalamineSheet) -> None:
     if sheet.height * sheet.width > _MAX_CELLS:
         raise Unreadable(
             "too_large",
             f"Sheet {sheet.name!r} spans {sheet.height:,} rows and {sheet.width:,} columns: delete the outlying cells.",
         )
-    merged = [Area(*first, *last) for first, last in (sheet.merged_cell_ranges or [])[:_MAX_MERGED]]
-    shown = details.rows(sheet.name) if details else iter(())
-    notes = details.notes(sheet.name) if details else ()
-    part = f"sheet {sheet.name.strip()}".strip()
-    blocks = [
-        table(repeated(_rows(sheet, shown), merged), Place("row", 1, part=part)),
-        *(Block("paragraph", note, place=Place(part=part)) for note in notes),
-    ]
-    if any(blocks):
-        yield Block("heading", sheet.name.strip() or "Sheet", level=1, place=Place(part=part))
-        yield from filter(None, blocks)
 
 
 def _rows(sheet: CalamineSheet, shown: Iterator[Shown]) -> Iterator[list[str]]:
@@ -84,6 +117,19 @@ def _rows(sheet: CalamineSheet, shown: Iterator[Shown]) -> Iterator[list[str]]:
                     texts[column] = text
             following = next(shown, None)
         yield texts
+
+
+def _value(value: object, text: str) -> Any:
+    """Return the value of a cell for filters: a whole number is an int, a date is ISO text."""
+    match value:
+        case bool():
+            return value
+        case float():
+            return int(value) if value.is_integer() else value
+        case datetime():
+            return text.replace(" ", "T")
+        case _:
+            return text
 
 
 def _cell(value: object) -> str:

@@ -20,7 +20,7 @@ from agno_workers.errors import InvalidInput, SettingsError, SourceRejected
 from agno_workers.knowledge.sources import records, spec
 from agno_workers.knowledge.sources.files import check_roots
 from agno_workers.knowledge.sources.objects import check_places
-from agno_workers.knowledge.types import Raw, Source
+from agno_workers.knowledge.types import Raw, Rows, Source
 from agno_workers.net.addresses import openings
 
 SourceInput = str | Mapping[str, Any] | Source
@@ -64,17 +64,24 @@ NOTHING = Allowed()
 def find(
     given: SourceInput, options: Mapping[str, Any] = {}, *, allowed: Allowed = NOTHING
 ) -> Iterator[Source]:
-    """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]`. `options["skip"]` is
-    called with the reason and the uri of what a folder, a sitemap or a bucket leaves out.
+    """Yield the sources that a path, a URL, a description or a Source names, each with `options["metadata"]` and
+    `options["rows"]`. `options["skip"]` is called with the reason and the uri of what a folder, a sitemap or a bucket leaves out.
 
     `options` come from the caller, so the operator's lists in them are ignored. Raises InvalidInput for a description that can't be used,
     as early as possible; during the iteration SourceUnavailable (try the whole again) or SourceRejected.
     """
-    metadata = options.get("metadata") or {}
+    metadata, rows = options.get("metadata") or {}, options.get("rows")
+    if isinstance(given, Mapping) and "rows" in given and "uri" not in given:
+        given = dict(given)
+        rows = given.pop("rows")
+    asked = spec.read(Rows, rows, "the description of rows") if isinstance(rows, Mapping) else rows
     found = _found(given, {**options, **msgspec.structs.asdict(allowed)})
-    if not metadata:
+    if not metadata and not asked:
         return found
-    return (replace(source, metadata={**metadata, **source.metadata}) for source in found)
+    return (
+        replace(source, metadata={**metadata, **source.metadata}, rows=source.rows or asked)
+        for source in found
+    )
 
 
 def fetch(source: Source, timeout_s: float, max_bytes: int, *, allowed: Allowed = NOTHING) -> Raw:

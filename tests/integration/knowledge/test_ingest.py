@@ -28,7 +28,7 @@ from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.knowledge.store.search import Search
 from agno_workers.knowledge.store.search_index import Taken
 from agno_workers.knowledge.store.stats import KnowledgeStats
-from agno_workers.knowledge.types import NEAR_BANDS, Chunking, Skipped
+from agno_workers.knowledge.types import NEAR_BANDS, Chunking, Rows, Skipped, Source
 from tests import invariants
 from tests.database import RunDatabase
 from tests.ingesting import Counted, Later, Shelf
@@ -123,6 +123,30 @@ def test_edit_without_new_text_is_searchable_at_once(shelf: Shelf) -> None:
     shelf.finish(read.run_id)
     assert shelf.embedder.seen == []
     assert shelf.without_vector() == 0
+
+
+def test_rows_are_changed_kept_and_removed_one_by_one(shelf: Shelf) -> None:
+    file = Source("shop.csv", rows=Rows("sku", "name"))
+    shelf.books["shop.csv"] = "sku,name\nA,bike\nB,car\nC,boat\n"
+    assert shelf.run(file)["documents"] == 3
+    shelf.prepared.clear()
+    shelf.books["shop.csv"] = "sku,name\nA,bike\nB,van\nD,kite\n"
+    counted = {"documents": 2, "unchanged": 1, "removed": 1}
+    summary = shelf.run(file)
+    assert summary == summary | counted
+    assert shelf.prepared == ["shop.csv#B", "shop.csv#D"]
+    assert shelf.chunks() == {"shop.csv#A": ["bike"], "shop.csv#B": ["van"], "shop.csv#D": ["kite"]}
+
+
+def test_file_with_a_wrong_column_fails_the_ingestion_and_removes_nothing(shelf: Shelf) -> None:
+    shelf.books["shop.csv"] = "sku,name\nA,bike\n"
+    shelf.run(Source("shop.csv", rows=Rows("sku", "name")))
+    send = shelf.submit(Source("shop.csv", rows=Rows("sku", "nmae")))
+    shelf.carry(send)
+    error = shelf.db.queries.run(send.run_id).error
+    assert error is not None
+    assert (error["type"], "did you mean 'name'" in error["message"]) == ("InvalidInput", True)
+    assert shelf.chunks() == {"shop.csv#A": ["bike"]}
 
 
 def test_unchanged_chunk_gets_its_new_page(shelf: Shelf) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from agno_workers.errors import InvalidInput, SettingsError, Unavailable
 from agno_workers.knowledge.reading import Reading
-from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Source
+from agno_workers.knowledge.types import Chunking, Prepared, Raw, Refusal, Rows, Source
 from tests.fakes import documents as made
 from tests.invariants import until
 
@@ -52,6 +52,17 @@ def outcomes(reading: Reading, *items: tuple[Source, Raw]) -> list[Prepared | Re
 
 def read(reading: Reading, *texts: str) -> list[Prepared]:
     return [found for found in outcomes(reading, *map(item, texts)) if isinstance(found, Prepared)]
+
+
+def test_rows_of_a_file_come_back_as_sources_and_a_wrong_column_as_an_error(patient: Reading) -> None:
+    raw = Raw(b"sku,name\nA,bike\n")
+    found = patient.rows(Source("file:///a.csv", rows=Rows("sku")), raw)
+    assert not isinstance(found, Refusal)
+    assert [(each.uri, each.text) for each in found] == [("file:///a.csv#A", "bike")]
+    with pytest.raises(InvalidInput, match="did you mean 'sku'"):
+        patient.rows(Source("file:///a.csv", rows=Rows("sky")), raw)
+    refused = patient.rows(Source("file:///a.xlsx", rows=Rows("sku")), Raw(b"PK\x03\x04broken"))
+    assert isinstance(refused, Refusal)
 
 
 def between(reading: Reading, bad: tuple[Source, Raw]) -> Refusal:
