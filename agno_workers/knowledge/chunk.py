@@ -165,7 +165,7 @@ def _sections(normal: Normal) -> Iterator[_Section]:
         first = index + 1
         end = normal.starts[last] - len(GAP) if last < len(blocks) else len(text)
         above, path = _path(title, open_[:-1]), _path(title, open_)
-        at = blocks[max(index, 0)].place
+        at = blocks[max(index, 0)].place if blocks else None
         part = at.part if at else ""
         if first < last:
             head = normal.starts[max(index, 0)]

@@ -82,7 +82,7 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     given: dict[str, Any] | None = None
     """The part of the metadata that the ingestion was given. None: it was given none, and the document keeps what it has."""
     rows: Rows | None = None
-    """Each of its rows is a document; it is none itself."""
+    """Each of its rows becomes a document, and the file itself does not."""
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a part of a document stands. `str(place)` is `page 3`, `sheet Prices, rows 2-40` or `attachment offer.pdf, pages 1-2`."""
 
     unit: Literal["", "page", "slide", "row", "line", "message"] = ""
-    """What `first` and `last` count, from 1. Empty: only the part is known."""
+    """The unit of `first` and `last`, which count from 1. Empty: only the part is known."""
     first: int = 0
     last: int = 0
     """`first`, if it is left out."""
