@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from urllib.parse import unquote, urlsplit
 
 from agno_workers.knowledge.chunk import split
 from agno_workers.knowledge.language import language_of
@@ -10,6 +11,8 @@ from agno_workers.knowledge.minhash import bands
 from agno_workers.knowledge.normalise import MAX_TITLE_CHARS, Normal, json_object, line, normalise
 from agno_workers.knowledge.quality import refusal
 from agno_workers.knowledge.types import Chunking, Parsed, Prepared, Refusal, Source
+
+_FILES = ("file", "s3", "gs", "az", "http", "https")
 
 
 def prepare(
@@ -28,7 +31,7 @@ def prepare(
         return Refusal("empty", "All its chunks are empty: a search could not find it.")
     metadata = normal.parsed.metadata | json_object(source.metadata)
     return Prepared(
-        title=normal.parsed.title,
+        title=normal.parsed.title or _file_name(source.uri),
         media_type=media_type,
         language=language_of(normal.parsed.blocks, metadata.get("language")),
         bytes=len(content),
@@ -41,12 +44,20 @@ def prepare(
 
 
 def _titled(normal: Normal, source: Source) -> Normal:
-    """Set the title: from the source, the format, or the first heading."""
+    """Set the title: from the source, the format, or the first heading; see also `_file_name`."""
     parsed = normal.parsed
     title = line(source.title, MAX_TITLE_CHARS) or parsed.title or _first_heading(parsed)
     return Normal(
         normal.text, Parsed(parsed.blocks, title, parsed.metadata), normal.starts, normal.unreadable
     )
+
+
+def _file_name(uri: str) -> str | None:
+    """Return the name of a file or an object, for people. It is not in the headings of chunks, so it does not take part in searches."""
+    parts = urlsplit(uri)
+    name = unquote(parts.path.rpartition("/")[2])
+    is_named = parts.scheme in _FILES and "." in name.strip(".") and not parts.fragment
+    return line(name, MAX_TITLE_CHARS) if is_named else None
 
 
 def _first_heading(parsed: Parsed) -> str | None:

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from email.message import EmailMessage
+from pathlib import Path
 
 import docx
 import pptx
@@ -15,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pptx.util import Inches
 
+FILES = Path(__file__).parents[1] / "contract" / "documents" / "files"
 MARKDOWN = b"""---
 title: "Tides"
 lang: en
@@ -271,6 +273,7 @@ def every_format() -> dict[str, bytes]:
         "a.docx": word(), "a.pptx": slides(), "a.xlsx": xlsx(), "a.ods": ods(), "a.xls": xls(), "a.pdf": pdf(), "a.eml": mail(),
         "a.png": png(), "a.jpg": jpeg(), "a.gif": _image("GIF"), "a.webp": _image("WEBP"), "a.tiff": _image("TIFF"),
         "a.bmp": _image("BMP"),
+        **{f"a{path.suffix}": path.read_bytes() for path in sorted(FILES.glob("tides.*")) + sorted(FILES.glob("*.odp"))},
     }  # fmt: skip
 
 

@@ -15,7 +15,9 @@ from msgspec.structs import replace
 
 from agno_workers.core.words import safe_text
 from agno_workers.knowledge.readers import detect as formats
+from agno_workers.knowledge.readers.dates import iso
 from agno_workers.knowledge.readers.detect import detect as detect
+from agno_workers.knowledge.readers.titles import best
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
 from agno_workers.knowledge.types import Block, Parsed, Source
 
@@ -35,6 +37,10 @@ _READERS = {
     "application/pdf": "pdf",
     formats.DOCX: "word",
     formats.PPTX: "slides",
+    formats.ODT: "open_document",
+    formats.ODP: "open_document",
+    formats.EPUB: "book",
+    formats.RTF: "rich_text",
     **dict.fromkeys((formats.XLSX, formats.XLSB, formats.XLS, formats.ODS), "sheets"),
     **dict.fromkeys(
         ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"), "picture"
@@ -55,10 +61,13 @@ def read(content: bytes, media_type: str, name: str) -> Parsed:
     chars = sum(len(block.text) for block in parsed.blocks)
     if chars > MAX_CHARS:
         raise too_long(chars)
+    metadata = {safe_text(key): _clean_value(value) for key, value in parsed.metadata.items()}
+    if isinstance(date := metadata.get("date"), str):
+        metadata["date"] = iso(date)
     return Parsed(
         tuple(block for block in map(_clean_block, parsed.blocks) if block.text.strip()),
-        safe_text(parsed.title).strip()[:1000] or None if parsed.title else None,
-        {safe_text(key): _clean_value(value) for key, value in parsed.metadata.items()},
+        best(safe_text(parsed.title or "").strip()[:1000]),
+        metadata,
     )
 
 

@@ -14,21 +14,30 @@ _MAX_BYTES = 512 * 1024 * 1024
 _MAX_XML_BYTES = 128 * 1024 * 1024
 _FREE_BYTES = 32 * 1024 * 1024
 _MAX_RATIO = 100  # XML of an Office file shrinks to a tenth, a zip bomb to a thousandth
+_MANIFEST = "META-INF/manifest.xml"
+_PAGES = (".xhtml", ".html", ".htm", ".ncx", ".svg")
 _PROLOG_BYTES = 4096
 _ROOT = re.compile(r"<[A-Za-z_]")
 _ENCODING = re.compile(r"<\?xml[^>]{0,100}encoding\s{0,9}=\s{0,9}[\"']([^\"'>]{1,40})")
 _ENCODINGS = {"utf-8", "utf8", "utf-16", "us-ascii", "ascii", "iso-8859-1", "windows-1252"}
 
 
-def check(content: bytes) -> None:
-    """Raises Unreadable if the zip is broken, encrypted or too large unpacked, or its XML has a DTD.
+def check(content: bytes, *, pages: bool = False) -> None:
+    """Raises Unreadable if the zip is broken, encrypted or too large unpacked, or its XML has a DTD. `pages` allows a DTD in pages of a
+    book, which are read as HTML.
 
     Sizes are those in its directory. Python's zipfile unpacks no more; other libraries may, within the child's memory.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_sizes(archive.infolist(), len(content))
+            if _MANIFEST in archive.namelist() and b":encryption-data" in archive.read(_MANIFEST):
+                raise Unreadable(
+                    "encrypted", "It is a password-protected OpenDocument file: save it without a password."
+                )
             for entry in archive.infolist():
+                if pages and entry.filename.lower().endswith(_PAGES):
+                    continue
                 with archive.open(entry) as part:
                     _check_prolog(entry.filename, part.read(_PROLOG_BYTES))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:

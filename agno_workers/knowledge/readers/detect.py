@@ -19,6 +19,10 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 XLSB = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
 XLS = "application/vnd.ms-excel"
 ODS = "application/vnd.oasis.opendocument.spreadsheet"
+ODT = "application/vnd.oasis.opendocument.text"
+ODP = "application/vnd.oasis.opendocument.presentation"
+EPUB = "application/epub+zip"
+RTF = "application/rtf"
 
 _BY_FIRST_BYTES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -34,7 +38,6 @@ _NOT_READ = (
     (b"\xfd7zXZ\0", "an xz file: unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z file: unpack it first"),
     (b"Rar!\x1a\x07", "a RAR file: unpack it first"),
-    (b"{\\rtf", "an RTF file: save it as DOCX or PDF"),
     (b"%!PS", "a PostScript file: save it as PDF"),
     (b"\x7fELF", "a program"),
     (b"MZ\x90", "a program"),
@@ -60,7 +63,8 @@ _BY_SUFFIX = {
 }  # fmt: skip
 _BINARY_SUFFIXES = {
     ".pdf": "a PDF", ".docx": "a DOCX file", ".pptx": "a PPTX file", ".xlsx": "an XLSX file", ".xls": "an XLS file",
-    ".ods": "an ODS file", ".png": "a PNG image", ".jpg": "a JPEG image", ".jpeg": "a JPEG image", ".gif": "a GIF image",
+    ".ods": "an ODS file", ".odt": "an ODT file", ".odp": "an ODP file", ".epub": "an EPUB", ".rtf": "an RTF file",
+    ".png": "a PNG image", ".jpg": "a JPEG image", ".jpeg": "a JPEG image", ".gif": "a GIF image",
     ".webp": "a WebP image", ".tif": "a TIFF image", ".tiff": "a TIFF image", ".bmp": "a BMP image",
 }  # fmt: skip
 _OFFICE_PARTS = (  # some programs number them
@@ -125,19 +129,24 @@ def _binary(content: bytes) -> str | None:
         return _in_zip(content)
     if content.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return _in_ole(content)
+    if content.startswith(b"{\\rtf"):
+        return RTF
     return "application/pdf" if b"%PDF-" in content[:1024] else None
 
 
 def _in_zip(content: bytes) -> str:
     within = names(content)
     if not within:
-        raise Unreadable("unreadable", "It is a broken or truncated zip, perhaps a DOCX, PPTX or XLSX.")
+        raise Unreadable("unreadable", "It is a broken or truncated zip, perhaps an Office file or an EPUB.")
     for part, found in _OFFICE_PARTS:
         if any(map(part.fullmatch, within)):
             return found
     said = first_bytes(content, "mimetype").decode("ascii", "replace").strip()
-    if said == ODS:
-        return ODS
+    kind = said.removesuffix("-template")  # OTT, OTS and OTP
+    if kind in (ODS, ODT, ODP, EPUB):
+        return kind
+    if "META-INF/container.xml" in within:
+        return EPUB
     what = f"a zip of the type {said!r}" if said else "a zip with files in it: unpack it first"
     raise Unreadable("unsupported", f"It is {what}.")
 

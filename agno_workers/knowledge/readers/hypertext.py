@@ -97,6 +97,18 @@ def fragment(text: str) -> Iterator[Block]:
         yield from _Walk().blocks(tree.body)
 
 
+def links(content: bytes, query: str) -> Iterator[tuple[str, str]]:
+    """Yield the targets and the texts of links of a table of contents, for which `query` is `nav a`, or `navpoint` in EPUB 2."""
+    tree = LexborHTMLParser(decode(content, _declared(content[:_DECLARED_WITHIN_BYTES])))
+    for node in tree.css(query):
+        target, label = (
+            node if node.tag == "a" else node.css_first("content"),
+            node if node.tag == "a" else node.css_first("text"),
+        )
+        if target is not None and label is not None:
+            yield target.attributes.get("href") or target.attributes.get("src") or "", _words(label)
+
+
 def _tree(text: str) -> LexborHTMLParser:
     """Remove elements without readable text; others are dropped during the walk, depending on their place."""
     tree = LexborHTMLParser(text)

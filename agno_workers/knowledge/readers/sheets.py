@@ -18,8 +18,9 @@ from python_calamine import (
 )
 
 from agno_workers.knowledge.readers import archive
-from agno_workers.knowledge.readers.detect import XLSX
+from agno_workers.knowledge.readers.detect import ODS, XLSX
 from agno_workers.knowledge.readers.number_formats import plain
+from agno_workers.knowledge.readers.open_document import Parts
 from agno_workers.knowledge.readers.tables import Area, repeated, table
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.readers.xlsx import Shown, Workbook
@@ -33,10 +34,10 @@ _MAX_CELLS = (
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
-    """Read without a title: sheets have names, workbooks don't. Formulas are read as their last values."""
+    """Formulas are read as their last values."""
     with opened(content, media_type) as book:
         blocks = tuple(block for name in book.names for block in book.blocks(name))
-        return Parsed(blocks, None, {"sheets": book.count})
+        return Parsed(blocks, book.properties.pop("title", None), {**book.properties, "sheets": book.count})
 
 
 @contextmanager
@@ -60,6 +61,10 @@ class Book:
     def __init__(self, content: bytes, media_type: str) -> None:
         self._workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
         self._details = Workbook(content) if media_type == XLSX else None
+        self.properties: dict[str, Any] = self._details.properties() if self._details else {}
+        """Title, author, date ... as far as the format and the file have them."""
+        if media_type == ODS:
+            self.properties = Parts(content).metadata()
         self.count = len(self._workbook.sheet_names)
         self.names = [
             sheet.name

@@ -18,6 +18,7 @@ from agno_workers.knowledge.readers.equations import EQUATION, equation
 from agno_workers.knowledge.readers.office_xml import alternative_text, walk
 from agno_workers.knowledge.readers.properties import metadata
 from agno_workers.knowledge.readers.tables import Cell, spread, table
+from agno_workers.knowledge.readers.titles import best
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Parsed, Place
 
@@ -38,10 +39,10 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
     slides = list(presentation.slides)
     blocks = tuple(block for number, slide in enumerate(slides, 1) for block in _slide(slide, number))
     properties = presentation.core_properties
-    title = properties.title.strip()
-    if title in ("", "PowerPoint Presentation"):
-        title = next((block.text for block in blocks if block.kind == "heading"), "")
-    return Parsed(blocks, title or None, {**metadata(properties), "pages": len(slides)})
+    heading = next((block.text for block in blocks if block.kind == "heading"), None)
+    return Parsed(
+        blocks, best(properties.title.strip(), heading), {**metadata(properties), "pages": len(slides)}
+    )
 
 
 def _slide(slide: Any, number: int) -> Iterator[Block]:

@@ -21,6 +21,7 @@ from agno_workers.knowledge.readers.equations import EQUATION, equation
 from agno_workers.knowledge.readers.office_xml import alternative_text, walk
 from agno_workers.knowledge.readers.properties import metadata
 from agno_workers.knowledge.readers.tables import table
+from agno_workers.knowledge.readers.titles import best
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.types import Block, Parsed
 
@@ -70,9 +71,7 @@ def read(content: bytes, _media_type: str, _name: str) -> Parsed:
     reader = _Reader(part.document)
     blocks = (*reader.margins("header"), *reader.blocks(body), *reader.margins("footer"))
     properties = part.document.core_properties
-    title = properties.title.strip()
-    invented = title == "Word Document"  # by python-docx, for files without properties
-    return Parsed(blocks, (not invented and title) or reader.title, metadata(properties))
+    return Parsed(blocks, best(properties.title.strip(), reader.title), metadata(properties))
 
 
 class _Reader:

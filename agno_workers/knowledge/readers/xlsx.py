@@ -18,6 +18,13 @@ from agno_workers.knowledge.readers.number_formats import formatted, plain
 Shown = tuple[int, dict[int, str]]
 """A row and its cells that show more than their values: their columns, from 0, and their texts."""
 _BUILT_IN = {2: "0.00", 4: "#,##0.00", 7: "0.00", 8: "0.00", 9: "0%", 10: "0.00%", 39: "0.00", 40: "0.00", 43: "0.00", 44: "0.00"}  # fmt: skip
+_PROPERTIES = {
+    "title": "title",
+    "creator": "author",
+    "subject": "description",
+    "keywords": "keywords",
+    "created": "date",
+}
 _ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 
 
@@ -34,6 +41,17 @@ class Workbook:
         }
         styles = next((part for _, kind, part in self._related(main) if kind == "styles"), "")
         self._formats = self._styles(styles)
+
+    def properties(self) -> dict[str, str]:
+        """Return title, author, description, keywords and date, as far as they are set."""
+        part = next((part for _, kind, part in self._related("") if kind == "core-properties"), "")
+        found = {kept: next(self._elements(part, name), None) for name, kept in _PROPERTIES.items()}
+        texts = {
+            kept: " ".join((each.text or "").split())[:2000]
+            for kept, each in found.items()
+            if each is not None
+        }
+        return {kept: text for kept, text in texts.items() if text}
 
     def rows(self, sheet: str) -> Iterator[Shown]:
         """Yield the rows of a sheet in order."""

@@ -57,9 +57,16 @@ def test_equal_text_in_another_encoding_is_the_same_document() -> None:
             "H",
         ),
         ((Source("text:a"), Parsed((Block("paragraph", "no heading"),))), None),
+        (
+            (Source("file:///a/Tide%20table.pdf"), Parsed((Block("paragraph", "no heading"),))),
+            "Tide table.pdf",
+        ),
+        ((Source("file:///a/table.pdf"), Parsed((Block("heading", "H", 1),))), "H"),
+        ((Source("https://example.org/tides/"), Parsed((Block("paragraph", "no heading"),))), None),
+        ((Source("file:///a.csv#A1"), Parsed((Block("paragraph", "a row"),))), None),
     ],
 )
-def test_title_is_from_the_source_the_format_or_the_first_heading(
+def test_title_is_from_the_source_the_format_the_first_heading_or_the_file_name(
     given: tuple[Source, Parsed], title: str | None
 ) -> None:
     source, document = given

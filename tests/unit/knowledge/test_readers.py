@@ -94,7 +94,7 @@ def test_reader_returns_blocks(
         (made.MARKDOWN, "a.md", {"language": "en"}),
         (made.pdf(), "a.pdf", {"pages": 2, "author": "Ana"}),
         (made.mail(), "a.eml", {
-            "from": "Ana <ana@example.org>", "to": "bo@example.org", "date": "Wed, 01 Jul 2026 10:00:00 +0000",
+            "from": "Ana <ana@example.org>", "to": "bo@example.org", "date": "2026-07-01T10:00:00Z",
             "attachments": [{"name": "table.pdf", "media_type": "application/pdf", "bytes": 8}],
         }),
         (made.jpeg(), "a.jpg", {"author": "Ana", "description": "Boats at low tide", "format": "jpeg", "width": 32, "height": 16}),
@@ -142,6 +142,81 @@ def with_part(content: bytes, part: str, file: bytes) -> bytes:
     return made.zipped(made.unzipped(content) | {part: file})
 
 
+def open_document(content: bytes, more: dict[str, bytes] | None = None) -> bytes:
+    return made.zipped(
+        {"mimetype": b"application/vnd.oasis.opendocument.text", "content.xml": content, **(more or {})}
+    )
+
+
+def epub(pages: dict[str, bytes], *, contents: bytes = b"", head: bytes = b"", encrypted: str = "") -> bytes:
+    """A book as of EPUB 2, with a DTD in its pages and its table of contents."""
+    items = "".join(f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in pages)
+    spine = "".join(f'<itemref idref="{name}"/>' for name in pages)
+    files = {
+        "META-INF/container.xml": b'<container><rootfiles><rootfile full-path="OPS/book.opf"/></rootfiles></container>',
+        "OPS/book.opf": head
+        + f'<package><metadata/><manifest>{items}<item id="n" href="toc.ncx" '
+        f'media-type="application/x-dtbncx+xml"/></manifest><spine>{spine}</spine></package>'.encode(),
+        "OPS/toc.ncx": b'<!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "x"><ncx><navMap>'
+        + contents
+        + b"</navMap></ncx>",
+        **{f"OPS/{name}": b"<!DOCTYPE html>" + page for name, page in pages.items()},
+    }
+    if encrypted:
+        files["META-INF/encryption.xml"] = f'<e><CipherReference URI="{encrypted}"/></e>'.encode()
+    return made.zipped({"mimetype": b"application/epub+zip", **files})
+
+
+def test_chapter_without_headings_gets_its_name_in_the_contents_and_nothing_outside_is_read() -> None:
+    point = b'<navPoint><navLabel><text>%s</text></navLabel><content src="%s"/></navPoint>'
+    pages = {
+        "a.xhtml": b"<p>Tides</p><p>They turn.</p>",
+        "b c.xhtml": b"<p>Ask.</p>",
+        "../../etc/passwd.html": b"<p>x</p>",
+    }
+    contents = point % (b"Tides", b"a.xhtml") + point % (b"Sailors", b"b%20c.xhtml#top")
+    assert [(block.kind, block.text) for block in as_read(epub(pages, contents=contents), "a.epub").blocks] == [
+        ("heading", "Tides"), ("paragraph", "They turn."), ("heading", "Sailors"), ("paragraph", "Ask."),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("title", "invented"),
+    [
+        *((title, True) for title in (
+            "untitled", "Untitled-1", "Untitled (2)", "Unbenannt 1", "Microsoft Word - x.docx", "Microsoft PowerPoint - Q3 plan", "Document1",
+            "Word Document", "PowerPoint Presentation", "PowerPoint-Präsentation", "Présentation PowerPoint", "Slide 1", "Book1", "New Page 1",
+            "report final.docx", "C:\\x\\y.doc", "paper.dvi", "index.html", "(anonymous)", " - ", "Title",
+        )),
+        *((title, False) for title in (
+            "Document management", "Book of tides", "Slide rules", "Working with Node.js", "ASP.NET", "Introduction to README.md", "1984",
+            "Excel for beginners", "Title IX", "C++", "日本語",
+        )),
+    ],
+)  # fmt: skip
+def test_invented_title_is_left_out(title: str, invented: bool) -> None:
+    assert as_read(json.dumps({"title": title}).encode(), "a.json").title == (None if invented else title)
+
+
+@pytest.mark.parametrize(
+    ("date", "found"),
+    [
+        ("Tue, 1 Jul 2003 10:52:37 +0200", "2003-07-01T08:52:37Z"),
+        ("2024:05:01 10:00:00", "2024-05-01T10:00:00"),
+        ("2024-05-01 10:00", "2024-05-01T10:00"),
+        ("May 1, 2024", "2024-05-01"),
+        ("1 May 2024", "2024-05-01"),
+        ("20240501", "2024-05-01"),
+        ("2024", "2024"),
+        ("5/1/2024", "5/1/2024"),
+        ("last week", "last week"),
+    ],
+)
+def test_date_in_metadata_is_iso(date: str, found: str) -> None:
+    page = f'<meta name="date" content="{date}"><p>Tides</p>'
+    assert as_read(page.encode(), "a.html").metadata["date"] == found
+
+
 def with_footnotes(notes: bytes) -> bytes:
     files = made.unzipped(made.word())
     files["word/footnotes.xml"] = notes
@@ -181,13 +256,20 @@ XXE = b'<?xml version="1.0"?><!DOCTYPE r [<!ENTITY x SYSTEM "file:///etc/passwd"
         (b"", "a.txt", "empty", "no content"),
         (b" \n\t ", "a.txt", "empty", "no content"),
         (b"\x1f\x8b\x08\0", "a.gz", "unsupported", "gzip"),
-        (b"{\\rtf1 hello}", "a.rtf", "unsupported", "RTF"),
+        (b"{\\rtf1" + b"{" * 20_000, "a.rtf", "unreadable", "nested too deeply"),
         (b"\x7fELF\x02\x01", "a", "unsupported", "a program"),
         (bytes(range(256)) * 20, "a", "unsupported", "neither text"),
         (bytes(range(256)) * 20, "a.pdf", "unreadable", "says a PDF"),
         (b"just text", "a.docx", "unreadable", "says a DOCX"),
         (made.zipped({"x.txt": b"x"}), "a.zip", "unsupported", "unpack it first"),
-        (made.zipped({"mimetype": b"application/epub+zip"}), "a.epub", "unsupported", "epub"),
+        (made.zipped({"mimetype": b"application/epub+zip"}), "a.epub", "unreadable", "no META-INF/container.xml"),
+        (epub({"a.xhtml": b"<p>x"}, encrypted="OPS/a.xhtml"), "a.epub", "encrypted", "copy protection"),
+        (epub({"a.xhtml": b"<p>x"}, head=XXE), "a.epub", "unreadable", "declares a DTD"),
+        (open_document(b"x"), "a.odt", "unreadable", "not XML"),
+        (open_document(XXE), "a.odt", "unreadable", "declares a DTD"),
+        (open_document(b"<a>" * 300), "a.odt", "unreadable", "broken XML"),
+        (open_document(b"<a/>"), "a.odt", "unreadable", "no body"),
+        (open_document(b"\1", {"META-INF/manifest.xml": b"<m:manifest><m:encryption-data/></m:manifest>"}), "a.odt", "encrypted", "password"),
         (made.word()[:2000], "a.docx", "unreadable", "truncated"),
         (without(made.word(), "[Content_Types].xml"), "a.docx", "unreadable", "broken DOCX"),
         (with_part(made.word(), "word/document.xml", b"<w:docu"), "a.docx", "unreadable", "broken DOCX"),
