@@ -271,7 +271,7 @@ def every_format() -> dict[str, bytes]:
     return {
         "a.md": MARKDOWN, "a.html": HTML, "a.txt": TEXT, "a.csv": CSV, "a.tsv": TSV, "a.json": JSON, "a.jsonl": JSONL,
         "a.docx": word(), "a.pptx": slides(), "a.xlsx": xlsx(), "a.ods": ods(), "a.xls": xls(), "a.pdf": pdf(), "a.eml": mail(),
-        "a.png": png(), "a.jpg": jpeg(), "a.gif": _image("GIF"), "a.webp": _image("WEBP"), "a.tiff": _image("TIFF"),
+        "a.mbox": (FILES / "two.mbox").read_bytes(), "a.png": png(), "a.jpg": jpeg(), "a.gif": _image("GIF"), "a.webp": _image("WEBP"), "a.tiff": _image("TIFF"),
         "a.bmp": _image("BMP"),
         **{f"a{path.suffix}": path.read_bytes() for path in sorted(FILES.glob("tides.*")) + sorted(FILES.glob("*.odp"))},
     }  # fmt: skip

@@ -34,6 +34,7 @@ _READERS = {
     "application/json": "records",
     "application/jsonl": "records",
     "message/rfc822": "mail",
+    formats.MBOX: "mail",
     "application/pdf": "pdf",
     formats.DOCX: "word",
     formats.PPTX: "slides",

@@ -109,7 +109,7 @@ class _Book:
 
 
 def _headed(blocks: tuple[Block, ...], label: str) -> tuple[Block, ...]:
-    """Give a chapter without headings its name as one."""
+    """Return a chapter, with its name as a heading if it has none."""
     if not label or any(block.kind == "heading" for block in blocks):
         return blocks
     if blocks and " ".join(blocks[0].text.split()) == label:

@@ -23,6 +23,7 @@ ODT = "application/vnd.oasis.opendocument.text"
 ODP = "application/vnd.oasis.opendocument.presentation"
 EPUB = "application/epub+zip"
 RTF = "application/rtf"
+MBOX = "application/mbox"
 
 _BY_FIRST_BYTES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -54,7 +55,7 @@ _BY_SUFFIX = {
     ".csv": "text/csv", ".tsv": "text/tab-separated-values", ".tab": "text/tab-separated-values",
     ".json": "application/json", ".geojson": "application/json", ".ipynb": "application/json",
     ".jsonl": "application/jsonl", ".ndjson": "application/jsonl",
-    ".eml": "message/rfc822",
+    ".eml": "message/rfc822", ".mbox": MBOX,
     **dict.fromkeys((
         ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp",
         ".cs", ".go", ".rs", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".swift", ".sh", ".bash", ".ps1", ".sql", ".css",
@@ -89,6 +90,7 @@ _MAIL = re.compile(
     r"(?:(?:Return-Path|Received|Delivered-To|From|To|Cc|Date|Subject|Message-ID|MIME-Version|Reply-To|DKIM-Signature|"
     r"Content-Type|Content-Transfer-Encoding|X-[\w-]{1,60}): [^\n]{0,998}\n(?:[ \t][^\n]{0,998}\n){0,50}){3}"
 )
+_MAILBOX = re.compile(r"From [^\r\n]{1,500}\d{4}\s*\n")
 
 
 def detect(content: bytes, said: str | None, name: str) -> str:
@@ -194,4 +196,6 @@ def _text_type(head: str, claimed: str, suffix: str) -> str:
         return "application/xml"
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
+    if _MAILBOX.match(head) and _MAIL.match(head.replace("\r\n", "\n").partition("\n")[2]):
+        return MBOX
     return "message/rfc822" if _MAIL.match(head.replace("\r\n", "\n")) else "text/plain"

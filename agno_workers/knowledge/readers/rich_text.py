@@ -110,9 +110,9 @@ class _Reader:
         self._rows: list[list[str]] = []
         self._items: list[str] = []
         self._notes: list[str] = []
-        """Those of the current paragraph."""
+        """Notes of the current paragraph."""
         self._waiting: list[str] = []
-        """Those of the current list or table."""
+        """Notes of the current list or table."""
         self._note_count = 0
         self.title: str | None = None
         self.info: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from agno_workers.errors import InvalidInput
-from agno_workers.knowledge.readers import delimited, records, sheets
+from agno_workers.knowledge.readers import delimited, mail, records, sheets
 from agno_workers.knowledge.readers.detect import ODS, XLS, XLSB, XLSX
 from agno_workers.knowledge.readers.unreadable import Unreadable
 from agno_workers.knowledge.sources.records import document
@@ -43,6 +43,8 @@ def read(content: bytes, media_type: str, source: Source) -> tuple[Source, ...]:
             rows = _as_numbers(_below_header(delimited.cells(content, media_type), asked, what), asked)
         case "application/json" | "application/jsonl":
             rows = _of_records(records.numbered(content, media_type), asked, what)
+        case "application/mbox":
+            rows = _of_records(enumerate(mail.records(content), 1), asked, what)
         case essence if essence in (XLSX, XLSB, XLS, ODS):
             with sheets.opened(content, essence) as book:
                 name = _sheet(book.names, asked.sheet, what)
@@ -50,7 +52,7 @@ def read(content: bytes, media_type: str, source: Source) -> tuple[Source, ...]:
         case essence:
             raise Unreadable(
                 "unsupported",
-                f"It is {essence}, which has no rows: use CSV, TSV, JSON, JSON lines or a workbook, or leave out the rows option.",
+                f"It is {essence}, which has no rows: use CSV, TSV, JSON, JSON lines, a workbook or a mailbox, or leave out the rows option.",
             )
     if not rows:
         raise InvalidInput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_reader_returns_blocks(
         (made.pdf(), "a.pdf", {"pages": 2, "author": "Ana"}),
         (made.mail(), "a.eml", {
             "from": "Ana <ana@example.org>", "to": "bo@example.org", "date": "2026-07-01T10:00:00Z",
-            "attachments": [{"name": "table.pdf", "media_type": "application/pdf", "bytes": 8}],
+            "attachments": [{"name": "table.pdf", "media_type": "application/pdf", "bytes": 8, "not_read": "It is a broken PDF: Failed to load document (PDFium: Data format error)."}],
         }),
         (made.jpeg(), "a.jpg", {"author": "Ana", "description": "Boats at low tide", "format": "jpeg", "width": 32, "height": 16}),
     ],
@@ -215,6 +216,29 @@ def test_invented_title_is_left_out(title: str, invented: bool) -> None:
 def test_date_in_metadata_is_iso(date: str, found: str) -> None:
     page = f'<meta name="date" content="{date}"><p>Tides</p>'
     assert as_read(page.encode(), "a.html").metadata["date"] == found
+
+
+def test_attachment_costs_at_most_itself() -> None:
+    mail = EmailMessage()
+    mail.set_content("They turn.")
+    mail.add_attachment(b"innermost", maintype="text", subtype="plain", filename="a.txt")
+    for depth in range(5):
+        outer = EmailMessage()
+        outer.set_content(f"Around {depth}.")
+        outer.add_attachment(mail, filename=f"{depth}.eml")
+        mail = outer
+    for number in range(120):
+        mail.add_attachment(
+            f"Attached {number}.".encode(), maintype="text", subtype="plain", filename="b.txt"
+        )
+    parsed = as_read(mail.as_bytes(), "a.eml")
+    text = "\n".join(block.text for block in parsed.blocks)
+    assert "Around 4." in text
+    assert "Around 1." in text
+    assert "innermost" not in text
+    assert "Attached 90." in text
+    assert "Attached 119." not in text
+    assert "more than 100 attachments" in parsed.metadata["attachments"][-1]["not_read"]
 
 
 def with_footnotes(notes: bytes) -> bytes:
