@@ -24,7 +24,7 @@ from agno_workers.knowledge.types import Block, Parsed, Source
 _HERE = "agno_workers.knowledge.readers"
 _READERS = {
     "text/plain": "plain",
-    "text/x-code": "plain",
+    "text/x-code": "code",
     "text/html": "hypertext",
     "application/xml": "hypertext",
     "image/svg+xml": "hypertext",

@@ -1,4 +1,4 @@
-"""Plain text: paragraphs separated by blank lines, and recognisable headings. Source code is one block."""
+"""Plain text: paragraphs separated by blank lines, and recognisable headings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,11 @@ from agno_workers.knowledge.types import Block, Parsed
 _NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3}){1,5}\.?[ \t]{1,3}|\d{1,3}\.[ \t]{2,3})([^\W\d_][^\n]{0,80})")
 _UNDERLINES = "=-~^*#"  # the first two are those of Markdown, the others of reStructuredText
 _PAGE_FOOT = re.compile(r"\[Page [\divxlc]{1,6}\]\s{0,9}$")
-# As Python, Ruby and CSS declare it, in the first or second line.
-_CODING = re.compile(rb"(?:[^\n]{0,200}\n)?[^\n]{0,200}?(?:coding[:=]|@charset)[ \t]*[\"']?([\w.-]{1,40})")
 _BULLET = re.compile(r"\s{0,12}(?:[-*•+o]|\d{1,3}[.)])\s+\S")
 
 
 def read(content: bytes, media_type: str, _name: str) -> Parsed:
     """Read without a title: a first line may be anything."""
-    if media_type.startswith("text/x-code"):
-        declared = _CODING.match(content)
-        text = decode(content, declared[1].decode() if declared else charset_of(media_type))
-        return Parsed((Block("code", text.strip("\n")),))
     return Parsed(tuple(blocks(decode(content, charset_of(media_type)))))
 
 

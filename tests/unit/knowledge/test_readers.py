@@ -76,7 +76,7 @@ def as_read(content: bytes, name: str = "", said: str | None = None) -> Parsed:
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><text>Tides</text><script>x</script></svg>", "image/svg+xml", None, (
             Block("paragraph", "Tides"),
         )),
-        ("a.py", b"import this\n\nprint(1)\n", "text/x-code", None, (Block("code", "import this\n\nprint(1)"),)),
+        ("a.py", b"import this\n\nprint(1)\n", "text/x-code", "a.py", (Block("code", "import this\n\nprint(1)"),)),
     ],
 )  # fmt: skip
 def test_reader_returns_blocks(
