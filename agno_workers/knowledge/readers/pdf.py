@@ -5,6 +5,7 @@ Headings are entries of the outline that occur on a page, or, without an outline
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ _SPACED = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 _LINE = re.compile(rf"[^\S\r\n]*(?P<text>[^\r\n{CUT}]+{CUT}?)")
 _NUMBER = re.compile(r"\d{1,9}")
 _BULLET = re.compile(r"[•◦▪‣●–*-]\s+\S")
+_SYMBOLS = {0xF0B7: "•", 0xF0A7: "▪"}
+"""Bullets of the font Symbol."""
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 _INFO = {"Author": "author", "Subject": "description", "Keywords": "keywords"}
 
@@ -129,14 +132,22 @@ def _lines(textpage: pypdfium2.PdfTextPage, number: int) -> list[_Line]:
     lines: list[_Line] = []
     try:
         for found in _LINE.finditer(textpage.get_text_range()):
-            if text := found["text"].rstrip().replace(CUT, "-"):
+            if text := found["text"].rstrip().replace(CUT, "-").translate(_SYMBOLS):
                 first = pdfium.FPDFText_GetCharIndexFromTextIndex(textpage, found.start("text"))
                 bottom = textpage.get_charbox(first, loose=True)[1] if first >= 0 else 0.0
-                size = pdfium.FPDFText_GetFontSize(textpage, max(first, 0))
+                size = _type_size(textpage, max(first, 0))
                 lines.append(_Line(_unspaced(textpage, text, first), number, round(size * 2) / 2, bottom))
     finally:
         textpage.close()
     return lines
+
+
+def _type_size(textpage: pypdfium2.PdfTextPage, at: int) -> float:
+    """Return the type size of a character in points: that of its font, scaled by its matrix. Some programs set all fonts to 1."""
+    size = float(pdfium.FPDFText_GetFontSize(textpage, at))
+    matrix = pdfium.FS_MATRIX()
+    is_known = pdfium.FPDFText_GetMatrix(textpage, at, matrix)
+    return size * math.hypot(matrix.c, matrix.d) if is_known else size
 
 
 def _unspaced(textpage: pypdfium2.PdfTextPage, text: str, first: int) -> str:
