@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, cached_property, partial
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import redis
@@ -20,10 +20,12 @@ from agno_workers import extras, local
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
+from agno_workers.broker.canvas import store_collected
 from agno_workers.broker.checks import owner_problem, redis_problems, redis_refusal
 from agno_workers.broker.control import cancelling_control
 from agno_workers.broker.delayed import DelayedTasks
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.home import broker_problem, lead_home
 from agno_workers.broker.keeper import Duties, Keeper
 from agno_workers.broker.quarantine import Quarantine
 from agno_workers.broker.queues import open_client
@@ -229,30 +231,62 @@ def load_settings() -> Settings:
 
 
 def attach(app: Celery, settings: Settings | None = None) -> Celery:
-    """Set the `result_backend` of your own Celery app, so that its results and chords are stored in Postgres, and `revoke` cancels
-    runs. With `signing.keys`, the app signs its messages.
+    """Store the results and the chords of your own Celery app in Postgres, and let its `revoke` cancel runs, also when it has used
+    another result backend before. With `signing.keys`, the app signs its messages. An app without a broker gets ours.
 
-    With `broker.key_prefix`, its keys in Redis begin with it. A worker of the app refuses to start where its results or messages may
-    be lost. Raises SettingsError for an app whose messages our workers can't read.
+    In a canvas, its tasks go to its own queues, wherever they stand; `agno.run` without a queue goes to the agents. With
+    `broker.key_prefix`, its keys in Redis begin with it. A worker of the app refuses to start where its results or messages may
+    be lost. Raises SettingsError for an app with another broker, or whose messages our workers can't read.
     """
+    if isinstance(app, AgnoCelery):
+        return app
     given = settings or settings_module.load()
     services = _PerProcess(lambda worker: Services(given, app, worker=worker))
     app.dispatch = lambda: services.get().dispatch
     after_fork(app, _new_producers)
-    app.conf.update(
-        result_backend="agno_workers.broker.backend:PostgresBackend", result_backend_thread_safe=True
-    )
-    if (problem := unreadable(app.conf)) is not None:
-        raise SettingsError(problem)
+    app.backend_cls = "agno_workers.broker.backend:PostgresBackend"  # wins over all settings, also later ones
+    app._backend_cache, app._local = (
+        None,
+        threading.local(),
+    )  # Celery caches the backend, maybe for each thread
     app.control_cls = cancelling_control(app.control_cls)
-    app.__dict__.pop("control", None)  # Celery caches it
+    app.__dict__.pop("control", None)  # as above
     register_run(app)
-    if given.broker.key_prefix and str(app.conf.broker_write_url).startswith("redis"):
-        prefix = {"global_keyprefix": given.broker.key_prefix}
-        app.conf.broker_transport_options = prefix | app.conf.broker_transport_options
-    app.steps["worker"].add(start_check(lambda _: server_problems(services.get())))
     _sign(app, given)
+
+    def before_send() -> None:  # also of a configuration that was loaded later
+        if problem := _app_problem(app, given):
+            raise SettingsError(problem)
+        store_collected()
+
+    def configure(sender: Celery, source: object = None, **_: Any) -> None:
+        if source is not None:  # another configuration was loaded: routes are cached
+            sender.__dict__.pop("amqp", None)
+        if not sender.conf.broker_url:
+            sender.conf.broker_url = required(given, "broker")
+        if given.broker.key_prefix:
+            prefix = {"global_keyprefix": given.broker.key_prefix}
+            sender.conf.broker_transport_options = prefix | (sender.conf.broker_transport_options or {})
+        lead_home(sender, given.queues.agents, before_send)
+
+    configure(app)
+    if problem := _app_problem(app, given):
+        raise SettingsError(problem)
+    app.on_after_configure.connect(configure, weak=False, dispatch_uid="agno-attach")
+    app.steps["worker"].add(start_check(lambda _: _start_problems(services.get())))
     return app
+
+
+def _app_problem(app: Celery, settings: Settings) -> str | None:
+    return unreadable(app.conf) or broker_problem(
+        app, required(settings, "broker"), settings.broker.key_prefix
+    )
+
+
+def _start_problems(here: Services) -> list[str]:
+    """Return why a worker of an attached app must not start; its configuration may have changed since."""
+    problem = _app_problem(here.app, here.settings)
+    return [problem] if problem else server_problems(here)
 
 
 def celery_app() -> AgnoCelery:
@@ -441,6 +475,10 @@ class _Default:
             broker_timeout_s=self.settings.broker.timeout_s,
             key_prefix=self.settings.broker.key_prefix,
         )
+        if problem := broker_problem(
+            self.app, required(self.settings, "broker"), self.settings.broker.key_prefix
+        ):
+            raise SettingsError(problem)
         self.app.request_kinds = REQUESTS
         after_fork(self.app, _new_producers)
         self.services = _PerProcess(lambda worker: Services(self.settings, self.app, worker=worker))

@@ -16,7 +16,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from msgspec.structs import replace
 
-from agno_workers.broker.canvas import CanvasSubmit, canvas_of, is_continuing, sending
+from agno_workers.broker.canvas import CanvasSubmit, canvas_of, is_continuing, sending, store_collected
 from agno_workers.broker.control import CancellingControl
 from agno_workers.broker.dispatch import Dispatch
 from agno_workers.broker.envelope import Connection
@@ -37,6 +37,9 @@ class AgnoCelery(Celery):
     dispatch: Callable[[], Dispatch]
     verifier: Callable[[], MessageVerifier]
     control_cls = CancellingControl
+    backend_cls = (
+        "agno_workers.broker.backend:PostgresBackend"  # CELERY_RESULT_BACKEND would win over the setting
+    )
     request_kinds: Mapping[str, MakeRequest] = {}
     """Makers of requests for other kinds of runs, by the prefix of their agents; set by `wiring`."""
     result_cls: ClassVar[Any] = None
@@ -51,15 +54,14 @@ class AgnoCelery(Celery):
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if name != RUN:
-            if (canvas := sending.get()) is not None and canvas.depth:
-                self._store(canvas)
+            store_collected()
             return super().send_task(name, args, kwargs, **options)
         return self._submit(args or (), kwargs or {}, options)
 
     @contextmanager
     def producer_or_acquire(self, producer: Any = None) -> Iterator[Any]:
         """Return as Celery does; see the module."""
-        canvas = sending.get() or CanvasSubmit()
+        canvas = sending.get() or CanvasSubmit(self)
         sending.set(canvas)
         canvas.depth += 1
         try:
@@ -70,14 +72,7 @@ class AgnoCelery(Celery):
             if canvas.depth == 0:
                 sending.set(None)
         if canvas.depth == 0:
-            self._store(canvas)
-
-    def _store(self, canvas: CanvasSubmit) -> None:
-        requests, chords = canvas.take()
-        if requests or chords:
-            dispatch = self.dispatch()
-            submitted = dispatch.submissions.submit_canvas(requests, chords)
-            dispatch.send([each.send for each in submitted if each.send is not None])
+            canvas.store()
 
     def _submit(self, args: Any, kwargs: dict[str, Any], options: dict[str, Any]) -> Any:
         if options.get("idempotency_key") is not None:

@@ -18,6 +18,7 @@ from celery.result import GroupResult, result_from_tuple
 
 from agno_workers.broker.canvas import CanvasSubmit, sending
 from agno_workers.broker.dispatch import Dispatch
+from agno_workers.broker.home import routed
 from agno_workers.broker.names import STEP_TASKS, TOOL
 from agno_workers.broker.states import STATES
 from agno_workers.core.run import RunStatus
@@ -129,13 +130,13 @@ class PostgresBackend(BaseBackend):
     def apply_chord(self, header_result_args: Any, body: Any, **_: Any) -> None:
         """Store a user's chord before its header is sent."""
         header_result = self.app.GroupResult(*header_result_args)
-        chord = Chord(barrier_id(header_result.id), self._as_json(dict(body)))
+        chord = Chord(barrier_id(header_result.id), self._as_json(routed(self.app, body)))
         if any(isinstance(result, GroupResult) for result in header_result.results):
             chord.header = header_result.as_tuple()
         if not getattr(self.app, "stores_canvases", False):
             self._dispatch.submissions.submit_canvas([], [chord])
             return
-        canvas = sending.get() or CanvasSubmit()
+        canvas = sending.get() or CanvasSubmit(self.app)
         sending.set(canvas)
         canvas.open_chord(chord)
 

@@ -21,6 +21,7 @@ from celery.exceptions import ChordError
 from celery.result import GroupResult
 from kombu.utils.functional import maybe_list
 
+from agno_workers.broker.home import routed
 from agno_workers.broker.names import RUN
 from agno_workers.broker.outage import BROKER_ERRORS
 from agno_workers.broker.states import STATES
@@ -43,7 +44,7 @@ def canvas_of(app: Celery, options: Mapping[str, Any]) -> Canvas:
     canvas = {
         "link": [_frozen(app, callback) for callback in maybe_list(options.get("link")) or []],
         "link_error": [_frozen(app, errback) for errback in maybe_list(options.get("link_error")) or []],
-        "chain": options.get("chain") or [],
+        "chain": [routed(app, task) for task in options.get("chain") or []],
         "group_id": group_id and barrier_id(group_id),
         "group_index": options.get("group_index"),
         "chord": bool(options.get("chord")),
@@ -55,7 +56,7 @@ def canvas_of(app: Celery, options: Mapping[str, Any]) -> Canvas:
 
 def _frozen(app: Celery, callback: Any) -> Signature:
     """Return a copy with a fixed id for each of its tasks."""
-    signature = Signature.from_dict(app.backend.decode(app.backend.encode(callback)), app=app)
+    signature = Signature.from_dict(app.backend.decode(app.backend.encode(routed(app, callback))), app=app)
     signature.freeze()
     return signature
 
@@ -67,7 +68,8 @@ is_continuing: ContextVar[bool] = ContextVar("is_continuing", default=False)
 class CanvasSubmit:
     """The runs and the chords of a canvas while Celery sends it; they are stored in one transaction when it has sent all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: Any) -> None:
+        self._app = app
         self.depth = 0
         """The number of groups that are being sent: nested ones belong to the outermost."""
         self._requests: list[RunRequest] = []
@@ -85,15 +87,24 @@ class CanvasSubmit:
             chord.size = size
         return chord is not None
 
-    def take(self) -> tuple[list[RunRequest], list[Chord]]:
-        """Return what is not stored yet."""
-        taken = self._requests, list(self._chords.values())
+    def store(self) -> None:
+        """Store what is not stored yet, and send it."""
+        requests, chords = self._requests, list(self._chords.values())
         self._requests, self._chords = [], {}
-        return taken
+        if requests or chords:
+            dispatch = self._app.dispatch()
+            submitted = dispatch.submissions.submit_canvas(requests, chords)
+            dispatch.send([each.send for each in submitted if each.send is not None])
 
 
 sending: ContextVar[CanvasSubmit | None] = ContextVar("sending", default=None)
 """The canvas that this thread sends; a chord begins it before Celery sends the header."""
+
+
+def store_collected() -> None:
+    """Store what this thread's canvas has collected: a plain task, which is sent now, needs its chord at once."""
+    if (canvas := sending.get()) is not None and canvas.depth:
+        canvas.store()
 
 
 class CanvasContinuations:

@@ -197,7 +197,11 @@ class Consumer(stock.Consumer):
         name, task_id = message.headers["task"], message.headers["id"]
         _, _, embedded = message.payload
         request = Context({**message.headers, **embedded, "delivery_info": {}})
-        self.app.backend.mark_as_failure(task_id, NotRegistered(name), request=request)
+        queue = message.delivery_info.get("routing_key")
+        error = NotRegistered(
+            f"{name}: no module of the worker of queue {queue!r} defines this task. Import one that does (celery -I), or name its queue."
+        )
+        self.app.backend.mark_as_failure(task_id, error, request=request)
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
 

@@ -11,7 +11,11 @@ WITH due AS (
     SELECT id FROM agno.delayed_task WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE agno.delayed_task task SET due_at = clock_timestamp() + interval '10 s' FROM due WHERE task.id = due.id
-RETURNING task.id, task.queue, task.message, EXISTS (SELECT FROM agno.revoked WHERE revoked.task_id = task.task_id) AS is_revoked;
+RETURNING task.id, task.queue, task.message, task.failures, EXISTS (SELECT FROM agno.revoked WHERE revoked.task_id = task.task_id) AS is_revoked;
 
 -- name: delete
-DELETE FROM agno.delayed_task WHERE id = %(id)s;
+DELETE FROM agno.delayed_task WHERE id = ANY(%(ids)s::bigint[]);
+
+-- name: put_off
+-- A task that can't be sent is tried again after 20 s, 40 s and so on.
+UPDATE agno.delayed_task SET failures = failures + 1, due_at = clock_timestamp() + interval '20 s' * 2 ^ failures WHERE id = %(id)s;

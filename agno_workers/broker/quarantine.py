@@ -18,7 +18,7 @@ class Quarantined(msgspec.Struct, frozen=True):
     """A rejected message. Text is truncated and cleaned when it is stored."""
 
     reason: str
-    """`unreadable`, `unsigned`, `altered`, `replayed` or `unknown_task`."""
+    """`unreadable`, `unsigned`, `altered`, `replayed`, `unknown_task`, or `unsendable` for a delayed task."""
     detail: str
     queue: str
     task: str | None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery, Task
+from kombu import Exchange, Queue
 
 from agno_workers.broker.names import RUN
 from agno_workers.core.request import OPTIONS, SUBMIT_OPTIONS, RunRequest, run_request
@@ -55,6 +56,10 @@ class RunTask(Task):
             raise InvalidInput(
                 f"serializer {options['serializer']!r} is not readable for workers: leave it out."
             )
+        queue = options.get("queue")
+        if isinstance(queue, str) and not self.app.conf.task_create_missing_queues:
+            known = self.app.amqp.queues.get(queue)
+            options["queue"] = known or Queue(queue, Exchange(queue), routing_key=queue)
         return self.app.send_task(self.name, args, kwargs, **options)
 
     def apply(self, *_: Any, **__: Any) -> Any:
@@ -73,7 +78,9 @@ class RunTask(Task):
 
 def register_run(app: Celery) -> None:
     """Register `agno.run` in an app that sends it, when the app needs its tasks."""
+    own = type("RunTask", (RunTask,), {})  # Celery binds the class, not the task, to an app
+
     if app.finalized:
-        app.register_task(RunTask())
+        app.register_task(own())
     else:
-        app.on_after_finalize.connect(lambda **_: app.register_task(RunTask()), weak=False)
+        app.on_after_finalize.connect(lambda **_: app.register_task(own()), weak=False)

@@ -68,6 +68,9 @@ class Folder:
         output = ""
         for language, code in page.blocks:
             match language:
+                case "python" if example := re.match(r"# (examples/\S+\.py)\n", code):
+                    # Tests of its own execute it: test_examples.py.
+                    assert code == example[0] + (ROOT / example[1]).read_text(encoding="utf-8")
                 case "python" if file := _file(code):
                     output += _execute(shell, "-c", f"import {file.removesuffix('.py')}")
                 case "python":

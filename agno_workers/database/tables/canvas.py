@@ -50,5 +50,7 @@ delayed_task = sa.Table(
     sa.Column("message", JSONB, nullable=False),
     # When the keeper sends it; moved ahead while it does.
     sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+    # How often it could not be sent, for another reason than an outage.
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
 )
 sa.Index("delayed_task_due", delayed_task.c.due_at)

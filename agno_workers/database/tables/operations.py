@@ -45,7 +45,7 @@ quarantine = sa.Table(
     "quarantine",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    # `unreadable`, `unsigned`, `altered`, `replayed`, `unknown_task`
+    # `unreadable`, `unsigned`, `altered`, `replayed`, `unknown_task`, `unsendable`
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("queue", sa.Text, nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,13 +13,17 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from celery import Celery, chain, chord, group
-from celery.exceptions import ChordError, ImproperlyConfigured
+from celery.canvas import Signature
+from celery.exceptions import ChordError, ImproperlyConfigured, NotRegistered
 
+import agno_workers
 from agno_workers import Client
+from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
 from agno_workers.local import LocalServers
 from tests import invariants
+from tests.agents import echo, failing, shouter
 from tests.conftest import ROOT, Worker
 from tests.contract.canvas.conftest import WAIT_S, run_of, sections
 from tests.forking import inherited
@@ -28,7 +32,8 @@ from tests.forking import inherited
 @pytest.fixture(scope="module")
 def shop_worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """The shop's own worker: stock Celery, its own queue."""
-    command = [sys.executable, "-m", "celery", "-A", "tests.contract.canvas.shop", "worker", "-Q", "shop"]
+    command = [sys.executable, "-m", "celery", "-A", "tests.contract.canvas.shop", "worker"]
+    command += ["-Q", "shop,notes,packing"]
     started = subprocess.Popen(
         [*command, "-P", "threads", "-c", "4", "-l", "WARNING"],
         cwd=ROOT,
@@ -206,9 +211,8 @@ def test_plain_tasks_keep_their_results_and_chords_in_postgres(
 def test_plain_tasks_and_runs_of_two_workers_make_one_chord(
     customer: Celery, shop_worker: subprocess.Popen[str]
 ) -> None:
-    """Each worker sends the next tasks by its own routes, so a task after a run names its queue."""
     header = [customer.signature("shop.price", ["tea"]), run_of(customer, "echo", "a")]
-    total = customer.signature("shop.total", queue="shop")
+    total = customer.signature("shop.total")
     assert chord(header, total, app=customer)().get(timeout=WAIT_S) == "price of tea + <a>"
     summary = chord(header, run_of(customer, "echo"), app=customer)()
     assert summary.get(timeout=WAIT_S) == sections("price of tea", "<a>")
@@ -219,7 +223,7 @@ def test_plain_tasks_and_runs_of_two_workers_make_one_chord(
 def test_link_error_of_an_attached_apps_chord_is_called_once(
     customer: Celery, shop_worker: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    errback = customer.signature("shop.note", kwargs={"path": str(tmp_path / "notes")}, queue="shop")
+    errback = customer.signature("shop.note", kwargs={"path": str(tmp_path / "notes")})
     told = errback.freeze()
     body = run_of(customer, "echo")
     body.link_error(errback)
@@ -228,6 +232,74 @@ def test_link_error_of_an_attached_apps_chord_is_called_once(
     )()
     assert told.get(timeout=WAIT_S) == result.id
     assert (tmp_path / "notes").read_text() == f"{result.id}\n"
+
+
+HOME: dict[str, Callable[[Celery], tuple[Signature, object]]] = {
+    "chain": lambda shop: (chain(echo.s("a"), _of(shop, "price")), "price of <a>"),
+    "chain with a queue of the task": lambda shop: (echo.s("a") | _of(shop, "wrapped"), "(<a>)"),
+    "chain both ways": lambda shop: (_of(shop, "price", "a") | echo.s() | _of(shop, "wrapped") | shouter.s(), "(<PRICE OF A>)"),
+    "chain with a retry": lambda shop: (echo.s("a") | _of(shop, "restocked") | _of(shop, "price"), "price of <a>"),
+    "chain by names": lambda shop: (run_of(shop, "echo", "a") | shop.signature("shop.price"), "price of <a>"),
+    "group": lambda shop: (group(echo.s("a"), _of(shop, "price", "b")), ["<a>", "price of b"]),
+    "group after a run": lambda shop: (echo.s("a") | group(_of(shop, "price"), shouter.s(), app=shop), ["price of <a>", "<A>"]),
+    "map after a run": lambda shop: (echo.s("a") | shop.tasks["shop.wrapped"].map(["b", "c"]), ["(b)", "(c)"]),
+    "chord of runs": lambda shop: (chord([echo.s("a"), echo.s("b")], _of(shop, "total")), "<a> + <b>"),
+    "chord, a run first": lambda shop: (chord([echo.s("a"), _of(shop, "price", "b")], _of(shop, "total")), "<a> + price of b"),
+    "chord, a task first": lambda shop: (chord([_of(shop, "price", "b"), echo.s("a")], _of(shop, "total")), "price of b + <a>"),
+    "chord with a run as its body": lambda shop: (chord([_of(shop, "price", "b"), echo.s("a")], echo.s()), sections("price of b", "<a>")),
+    "chord after a run": lambda shop: (
+        echo.s("a") | chord([_of(shop, "price"), _of(shop, "wrapped")], _of(shop, "total")) | echo.s(), "<price of <a> + (<a>)>",
+    ),
+    "chord in a chord": lambda shop: (
+        chord([chord([echo.s("a"), echo.s("b")], _of(shop, "total")), echo.s("c")], _of(shop, "total")), "<a> + <b> + <c>",
+    ),
+}  # fmt: skip
+"""Plain tasks of an attached app without a queue, and runs without one."""
+
+
+@pytest.mark.parametrize("shape", HOME)
+def test_plain_task_in_a_canvas_goes_to_the_queue_of_its_app(
+    customer: Celery, shop_worker: subprocess.Popen[str], shape: str
+) -> None:
+    canvas, expected = HOME[shape](customer)
+    assert canvas.delay().get(timeout=WAIT_S) == expected
+
+
+@pytest.mark.parametrize("way", ["link", "link_error", "link of the attached app"])
+def test_plain_callback_of_a_run_goes_to_the_queue_of_its_app(
+    customer: Celery, shop_worker: subprocess.Popen[str], tmp_path: Path, way: str
+) -> None:
+    notes = tmp_path / "notes"
+    callback = customer.tasks["shop.note"].s(path=str(notes))
+    run = run_of(customer, "echo", "a") if "attached" in way else (echo if way == "link" else failing).s("a")
+    told = callback.freeze()
+    sent = run.apply_async(**{way.split(maxsplit=1)[0]: callback})
+    assert told.get(timeout=WAIT_S) == (sent.id if way == "link_error" else "<a>")
+    assert notes.exists()
+
+
+def test_run_of_an_attached_app_without_a_queue_goes_to_the_agents(
+    servers: LocalServers, app: AgnoCelery
+) -> None:
+    shop = agno_workers.attach(Celery("own", broker=servers.broker_url, set_as_current=False))
+    shop.conf.task_create_missing_queues = False
+    with shop:
+        assert shop.send_task("agno.run", ["a"], {"agent": "echo"}).get(timeout=WAIT_S) == "<a>"
+        named = chain(echo.s("a"), shop.signature("agno.run", kwargs={"agent": "shouter"}), app=shop)
+        assert named.delay().get(timeout=WAIT_S) == "<A>"
+
+
+def test_plain_task_that_no_worker_knows_fails_its_canvas(customer: Celery) -> None:
+    last = shouter.s()
+    sent = chain(echo.s("a"), customer.signature("shop.missing", queue="agents"), last).delay()
+    with pytest.raises(NotRegistered, match="queue 'agents'"):
+        sent.parent.get(timeout=WAIT_S)
+    with pytest.raises(NotRegistered):
+        sent.get(timeout=WAIT_S)
+
+
+def _of(shop: Celery, name: str, *args: Any) -> Signature:
+    return shop.tasks[f"shop.{name}"].s(*args)
 
 
 def known(client: Client, run_id: str) -> bool:

@@ -66,3 +66,20 @@ def test_task_is_sent_again_to_the_queue_that_it_came_from(
     invariants.until(lambda: database.execute(_ALL).fetchall() == [(sent.id,)])
     database.execute(DUE)
     assert app.AsyncResult(sent.id).get(timeout=WAIT_S) == "a"
+
+
+def test_delayed_task_that_cannot_be_sent_is_put_off_and_given_up(
+    app: AgnoCelery, plain: Plain, database: psycopg.Connection
+) -> None:
+    result = plain("same", "a").apply_async(countdown=3600)
+    invariants.until(lambda: database.execute(_ALL).fetchall() == [(result.id,)])
+    database.execute("UPDATE agno.delayed_task SET message = jsonb_set(message, '{body}', '\"{\"')")
+    waits = "SELECT failures, due_at > now() + interval '19 s' FROM agno.delayed_task"
+    database.execute("UPDATE agno.delayed_task SET due_at = now()")
+    invariants.until(lambda: database.execute(waits).fetchall() == [(1, True)])
+    database.execute("UPDATE agno.delayed_task SET due_at = now(), failures = 7")
+    with pytest.raises(RuntimeError, match="can't be sent: JSONDecodeError"):
+        app.AsyncResult(result.id).get(timeout=WAIT_S)
+    kept = "SELECT task, reason FROM agno.quarantine WHERE message_id = %s"
+    assert database.execute(kept, [result.id]).fetchall() == [("plain.same", "unsendable")]
+    invariants.until(lambda: database.execute(_ALL).fetchall() == [])

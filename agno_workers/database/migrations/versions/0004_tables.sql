@@ -20,3 +20,6 @@ ALTER TABLE agno.ingestion ADD COLUMN IF NOT EXISTS unmatched JSONB NOT NULL DEF
 ALTER TABLE agno.ingest_count ADD COLUMN IF NOT EXISTS changed BIGINT NOT NULL DEFAULT '0';
 
 ALTER TABLE agno.chunk ADD COLUMN place JSONB;
+
+-- Delayed tasks that can't be sent are given up in the end.
+ALTER TABLE agno.delayed_task ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0;
