@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agno_workers.core.run import RunOutput, RunStatus
     from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
     from agno_workers.sdk.agent import Agent, RunResult
+    from agno_workers.sdk.aio import AsyncClient, AsyncRun
     from agno_workers.sdk.batch import Batch
     from agno_workers.sdk.client import Client
     from agno_workers.sdk.handles import RunHandle
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NOT_DONE", "Agent", "AgnoError", "Batch", "Client", "Context", "Effect", "History",
+    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Context", "Effect", "History",
     "IdempotencyConflict", "InvalidInput",
     "Knowledge", "LimitReached", "Limits", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices",
     "Retry", "RunCancelled", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "ToolContext",
@@ -55,6 +56,7 @@ _HOMES = {
     "agno_workers.core.run": "RunOutput RunStatus",
     "agno_workers.core.tool": "NOT_DONE Effect ToolContext",
     "agno_workers.sdk.agent": "Agent RunResult",
+    "agno_workers.sdk.aio": "AsyncClient AsyncRun",
     "agno_workers.sdk.batch": "Batch",
     "agno_workers.sdk.client": "Client",
     "agno_workers.sdk.handles": "RunHandle",

@@ -228,6 +228,21 @@ class RunQueries:
         rows = self._pool.run(_SQL["events"], {"run_id": known_id(run_id), "after": after})
         return [msgspec.convert(row, Event) for row in rows]
 
+    def follow(self, asked: Sequence[tuple[str, int]]) -> list[tuple[RunStatus | None, list[Event]]]:
+        """Return the status and the events after a number for each of at most some hundred runs (id, number; -1 for no events).
+        The status is older than the events, and None for an unknown run.
+        """
+        found: list[tuple[RunStatus | None, list[Event]]] = [(None, []) for _ in asked]
+        params = {"ids": [run_id for run_id, _ in asked], "after": [after for _, after in asked]}
+        for row in self._pool.run(_SQL["follow"], params):
+            place = row["place"] - 1
+            found[place] = RunStatus(row["status"]), found[place][1]
+            if row["number"] is not None:
+                found[place][1].append(msgspec.convert(row, Event))
+        for _, events in found:
+            events.sort(key=lambda event: event.number)
+        return found
+
     def queues(self) -> dict[str, tuple[int, datetime]]:
         """Return, for each queue with ready steps, their number and the time when the oldest was sent."""
         return {row["queue"]: (row["ready"], row["oldest"]) for row in self._pool.run(_SQL["queues"])}

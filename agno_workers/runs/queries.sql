@@ -71,6 +71,15 @@ SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run
 -- The structural events of a run come from its rows; the first reader numbers them: see functions/events.sql.
 SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_events(%(run_id)s, %(after)s);
 
+-- name: follow
+-- The status and the new events of several runs; none of the events where `after` is negative. The statuses are read before all events.
+-- `read_events` locks each run until the end of the statement: in the order of the ids, for all readers.
+SELECT asked.place, asked.status, found.number, found.event, found.subject::text, found.name, found.attempt, found.at, found.error
+FROM (SELECT given.id, given.after, given.place, run.status
+      FROM unnest(%(ids)s::uuid[], %(after)s::int[]) WITH ORDINALITY AS given (id, after, place) JOIN agno.run ON run.id = given.id
+      ORDER BY given.id) AS asked
+LEFT JOIN LATERAL (SELECT * FROM agno.read_events(asked.id, asked.after) WHERE asked.after >= 0) AS found ON true;
+
 -- name: queues
 -- The ready steps of each queue, and the time since when the oldest has waited.
 SELECT queue, count(*) AS ready, min(agno.ready_since(step)) AS oldest FROM agno.step WHERE status = 'ready' AND not_before IS NULL GROUP BY queue;

@@ -25,6 +25,7 @@ from agno_workers.errors import InvalidInput, InvalidTool
 from agno_workers.knowledge.filters import compile_filter
 from agno_workers.knowledge.types import Reference, Uses, uses_of
 from agno_workers.runs.queries import Event
+from agno_workers.sdk.aio import AsyncRun, in_thread
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.streams import Streamed
@@ -151,6 +152,19 @@ class Agent(core.Agent, frozen=True, kw_only=True):
         return submit_many(
             services.database.batches, self.name, inputs, keys=keys, batch_id=batch_id, **options
         )
+
+    async def adelay(self, *input: Any, **options: Unpack[RunOptions]) -> AsyncRun:
+        """Submit as `delay` does, without blocking the event loop: `await run` then waits for the content.
+
+        When the awaiting task is cancelled, the run may have been submitted: an idempotency key makes it safe to repeat.
+        """
+        return AsyncRun((await in_thread(self.delay, *input, **options)).handle)
+
+    async def arun(
+        self, *input: Any, timeout: float | None = None, **options: Unpack[RunOptions]
+    ) -> RunOutput:
+        """Submit, and wait at most `timeout` seconds, without blocking the event loop. Raises as `run` does."""
+        return await (await self.adelay(*input, **options)).wait(timeout)
 
     def run(self, *input: Any, timeout: float | None = None, **options: Unpack[RunOptions]) -> RunOutput:
         """Submit, and wait at most `timeout` seconds. Raises as `delay` and `RunHandle.wait` do."""

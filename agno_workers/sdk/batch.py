@@ -70,20 +70,14 @@ class Batch:
 
         Raises WaitTimeout when some have not ended after `timeout` seconds; the runs continue.
         """
-        given = bytearray(self.size)
-        since: datetime | None = None
-        for is_over in self._polls(timeout):
-            newest = since
-            # The last poll reads all of them, whatever their `ended_at`.
-            for page in self._bulk.ended(self.id, None if is_over or since is None else since - _LATE):
-                newest = page[-1].ended_at
-                yield from self._fresh(page, given)
-            since = newest
+        for pause_s, fresh in self.rounds(timeout):
+            yield from fresh
+            time.sleep(pause_s)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until all runs have ended. Raises WaitTimeout after `timeout` seconds; the runs continue."""
-        for _ in self._polls(timeout):
-            pass
+        for _, pause_s in self.polls(timeout):
+            time.sleep(pause_s)
         return self.progress()
 
     def cancel(self) -> int:
@@ -93,24 +87,39 @@ class Batch:
         """
         return retry_while_unavailable(self._bulk.cancel, self.id)
 
-    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[tuple[int, RunOutput]]:
+    def rounds(self, timeout: float | None) -> Iterator[tuple[float, list[tuple[int, RunOutput]]]]:
+        """Yield what `results` yields, in rounds: the time to wait after them, in seconds, and the items, which may be none."""
+        given = bytearray(self.size)
+        since: datetime | None = None
+        for is_over, pause_s in self.polls(timeout):
+            newest = since
+            # The last poll reads all of them, whatever their `ended_at`.
+            for page in self._bulk.ended(self.id, None if is_over or since is None else since - _LATE):
+                newest = page[-1].ended_at
+                for some in self._fresh(page, given):
+                    yield 0.0, some
+            since = newest
+            yield pause_s, []
+
+    def _fresh(self, page: list[Ended], given: bytearray) -> Iterator[list[tuple[int, RunOutput]]]:
         fresh = [item for item in page if not given[item.position]]
         for first in range(0, len(fresh), _AT_ONCE):
             some = fresh[first : first + _AT_ONCE]
             runs = retry_while_unavailable(self._bulk.these, [item.run_id for item in some])
             for item in some:
                 given[item.position] = 1
-                if run := runs.get(item.run_id):
-                    yield item.position, output(run)
+            yield [(item.position, output(run)) for item in some if (run := runs.get(item.run_id))]
 
-    def _polls(self, timeout: float | None) -> Iterator[bool]:
-        """Yield False while some runs have not ended, then True; wait while Postgres does not answer."""
+    def polls(self, timeout: float | None) -> Iterator[tuple[bool, float]]:
+        """Yield False while some runs have not ended, then True, each with the time to wait after it, in seconds; go on while Postgres
+        does not answer. Raises WaitTimeout.
+        """
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = _FIRST_PAUSE_S
         while True:
             is_over = self._is_over()
-            yield is_over
+            yield is_over, 0.0 if is_over else pause_s
             if is_over:
                 return
             if deadline is not None and time.monotonic() >= deadline:
@@ -118,7 +127,6 @@ class Batch:
                     f"batch {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                     batch_id=self.id,
                 )
-            time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
     def _is_over(self) -> bool:

@@ -15,10 +15,8 @@ from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
-from agno_workers.sdk.events import in_order
+from agno_workers.sdk.follow import POLL_S, Place, read_pages
 from agno_workers.streams import Streamed, Streams
-
-_POLL_S = 0.25
 
 
 class RunControl:
@@ -26,10 +24,11 @@ class RunControl:
 
     _noun: ClassVar[str] = "run"
 
-    def __init__(self, run_id: str, database: Database) -> None:
+    def __init__(self, run_id: str, database: Database, streams: Streams | None = None) -> None:
         """Raises RunNotFound for text that is not an id."""
         self.id = known_id(run_id)
         self._database = database
+        self._streams = streams
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
@@ -55,13 +54,17 @@ class RunControl:
         check_timeout(timeout)
         run = self._database.results.wait(self.id, self._ended, timeout)
         if run is None:
-            raise WaitTimeout(
-                f"{self._noun} {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
-                run_id=self.id,
-            )
+            raise self.not_ended(timeout)
         if error := failure(run):
             raise error
         return run
+
+    def not_ended(self, timeout: float | None) -> WaitTimeout:
+        """Return the error of a wait that took too long."""
+        return WaitTimeout(
+            f"{self._noun} {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
+            run_id=self.id,
+        )
 
     def _ended(self) -> Run | None:
         run = self.run
@@ -77,8 +80,7 @@ class RunHandle(RunControl):
     def __init__(
         self, run_id: str, database: Database, streams: Streams | None = None, *, created: bool | None = None
     ) -> None:
-        super().__init__(run_id, database)
-        self._streams = streams
+        super().__init__(run_id, database, streams)
         self.created = created
 
     @property
@@ -127,26 +129,18 @@ class RunHandle(RunControl):
         """
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        last, pieces = "0-0", list[Streamed]()
+        place, wait_s = Place(self.id, after), 0.0
         while True:
-            ended = self.status.is_terminal  # before the rest, so that nothing after it is missed
-            if self._streams:
-                pieces += self._streams.read(self.id, pieces[-1].id if pieces else last)
-            events = self._database.queries.events(self.id, after)  # after the pieces: see in_order
-            last = pieces[-1].id if pieces else last
-            after = events[-1].number if events else after
-            yield from in_order(pieces, events)
-            if ended:
+            (page,) = read_pages(self._database.queries, self._streams, [place], wait_s)
+            if page is None:
+                _ = self.run  # raises RunNotFound
+                continue
+            yield from page.items
+            if page.is_last:
                 return
             if deadline is not None and time.monotonic() > deadline:
-                raise WaitTimeout(
-                    f"run {self.id} did not end within {timeout} s and continues.", run_id=self.id
-                )
-            pieces = []
-            if self._streams:
-                pieces = self._streams.read(self.id, last, wait_s=_POLL_S)
-            else:
-                time.sleep(_POLL_S)
+                raise self.not_ended(timeout)
+            wait_s = POLL_S
 
     def retry(self) -> bool:
         """Retry a failed run under its own id, from its last good turn. False when it has not failed, or when it is a delegation,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,16 +73,25 @@ class Streams:
 
     def read(self, run_id: str, after: str = "0-0", wait_s: float = 0.0) -> list[Streamed]:
         """Return the events after the one with id `after`; wait up to `wait_s` for the first. Empty when Redis does not answer."""
+        return self.read_all({run_id: after}, wait_s).get(run_id, [])
+
+    def read_all(self, after: Mapping[str, str], wait_s: float = 0.0) -> dict[str, list[Streamed]]:
+        """Return the events of several runs as `read` does; wait for the first of any run."""
+        keys = {self._key(run_id): run_id for run_id in after}
         try:
             found: Any = self._client.xread(
-                {self._key(run_id): after}, count=500, block=max(1, round(wait_s * 1000)) if wait_s else None
+                {key: after[run_id] for key, run_id in keys.items()},
+                count=500,
+                block=max(1, round(wait_s * 1000)) if wait_s else None,
             )
         except redis.RedisError as error:
-            log.warning("could not read live events: %s", error, extra={"run_id": run_id})
+            log.warning("could not read live events: %s", error, extra={"run_id": next(iter(after))})
             time.sleep(wait_s)
-            return []
-        entries = found[0][1] if found else []
-        return [_streamed(entry_id, fields) for entry_id, fields in entries]
+            return {}
+        return {
+            keys[key.decode()]: [_streamed(entry_id, fields) for entry_id, fields in entries]
+            for key, entries in found or ()
+        }
 
     def _key(self, run_id: str) -> str:
         return f"{self._key_prefix}agno:run:{run_id}"
