@@ -23,6 +23,22 @@ def import_from_here() -> None:
         sys.path.insert(0, here)
 
 
+def _set_up_django() -> None:
+    """Set up Django where the environment names its settings, so that agents may import models. Raises SettingsError."""
+    if not (settings := os.environ.get("DJANGO_SETTINGS_MODULE")):
+        return
+    try:
+        django = importlib.import_module("django")
+        if not importlib.import_module("django.apps").apps.ready:
+            django.setup()
+    except (Exception, SystemExit) as error:
+        raise SettingsError(
+            f"DJANGO_SETTINGS_MODULE is {settings!r}, and Django can't be set up: {type(error).__name__}: "
+            f"{message_of(error).rstrip('.')}. Install Django, correct the settings, or unset the variable.",
+            module=settings,
+        ) from error
+
+
 class Registry:
     """The agents of this process, and the knowledge bases that are defined beside them or that they use."""
 
@@ -87,6 +103,7 @@ class Registry:
         Raises SettingsError for a module that cannot be imported, with the error of its import; its note is the traceback of
         the module's code.
         """
+        _set_up_django()
         registry = cls()
         for name in modules:
             try:

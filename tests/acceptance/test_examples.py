@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests import invariants
 from tests.conftest import ROOT, StartWorker
 from tests.forking import inherited
 
 Start = Callable[..., subprocess.Popen[str]]
+
+
+def page(name: str) -> str:
+    return (ROOT / f"docs/howto-{name}.md").read_text(encoding="utf-8")
+
+
+def python_path(folder: str) -> str:
+    return os.pathsep.join(map(str, (ROOT / "examples" / folder, ROOT)))
 
 
 @pytest.fixture
@@ -25,7 +36,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
     def start(folder: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
         own = {
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "examples" / folder, ROOT))),
+            "PYTHONPATH": python_path(folder),
             "AGNO_IMPORTS": "",
         }
         process = subprocess.Popen(
@@ -42,11 +53,11 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
 
 def test_celery(start: Start, start_worker: StartWorker) -> None:
-    page = (ROOT / "docs/howto-celery.md").read_text(encoding="utf-8")
-    ours, own = re.findall(r"^(?:AGNO_IMPORTS=shop )?celery -A (.* worker -Q .*)$", page, re.MULTILINE)
+    ours, own = re.findall(
+        r"^(?:AGNO_IMPORTS=shop )?celery -A (.* worker -Q .*)$", page("celery"), re.MULTILINE
+    )
     assert ours == "agno_workers worker -Q agents,tools"
-    folder = os.pathsep.join(map(str, (ROOT / "examples/celery", ROOT)))
-    start_worker(AGNO_IMPORTS="shop", PYTHONPATH=folder)
+    start_worker(AGNO_IMPORTS="shop", PYTHONPATH=python_path("celery"))
     start("celery", "-m", "celery", "-A", *shlex.split(own), "-P", "threads", "-c", "4", "-l", "ERROR")
     calls = start("celery", "-m", "calls")
     output, _ = calls.communicate(timeout=90)
@@ -59,3 +70,101 @@ def test_celery(start: Start, start_worker: StartWorker) -> None:
     ]
     assert "Compare them." in output
     assert output.endswith("A CALLBACK\n")
+
+
+def test_fastapi(start: Start, start_worker: StartWorker, tmp_path: Path) -> None:
+    """A reader that connects again gets the other events, each once."""
+    agents = re.search(r"```python\n(# agents\.py\n.*?)```", page("fastapi"), re.DOTALL)
+    assert agents
+    (tmp_path / "agents.py").write_text(agents[1], encoding="utf-8")
+    start_worker(AGNO_IMPORTS="agents", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start("fastapi", "-m", "uvicorn", "service:app", "--port", str(port), "--log-level", "warning")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        invariants.until(lambda: is_up(http))
+        key = {"Idempotency-Key": "k"}
+        run = http.post("/runs", json={"question": "What is a lease?"}, headers=key)
+        assert run.status_code == 202
+        address = f"/runs/{run.json()['id']}"
+        frames = list(followed(http, address))
+        numbers = [int(frame["id"]) for frame in frames if "id" in frame]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert frames[-1]["event"] == "RunCompleted"
+        assert "Text" in [frame["event"] for frame in frames]
+        again = [int(frame["id"]) for frame in followed(http, address, "2") if "id" in frame]
+        assert again == numbers[2:]
+        shown = http.get(address).json()
+        assert (shown["status"], shown["content"]) == ("done", "What is a lease?")
+        assert http.delete(address).json() == {"cancelled": False}
+        assert http.post("/runs", json={"question": "What is a lease?"}, headers=key).json() == run.json()
+        nobody = "/runs/0198c0de-0000-7000-8000-000000000000"
+        for wrong in ("/runs/17", nobody, f"{nobody}/events"):
+            assert http.get(wrong).status_code == 404
+        assert http.post("/runs", json={"question": " "}).status_code == 422
+
+
+def followed(http: httpx.Client, address: str, last: str | None = None) -> Iterator[dict[str, str]]:
+    """Yield the server-sent events of a run, as an EventSource reads them; `last` is the last number that it has seen."""
+    headers = {"Last-Event-ID": last} if last else {}
+    with http.stream("GET", f"{address}/events", headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        frame: dict[str, str] = {}
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if not line and frame:
+                yield frame
+                frame = {}
+            elif name:
+                frame[name] = value
+
+
+def is_up(http: httpx.Client) -> bool:
+    try:
+        return http.get("/openapi.json").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+DJANGO = """
+import django
+django.setup()
+from django.db import connection, transaction
+from django.test import Client
+from orders.models import Order
+from agno_workers import Client as Runs
+import os
+
+web, runs = Client(), Runs(os.environ["AGNO_DATABASE_URL"])
+made = web.post("/orders", {"text": "two chairs"}).json()
+print(runs.runs.get(made["run"]).result(timeout=60), runs.runs.get(made["run"]).run.metadata == {"order": made["order"]})
+later = web.post("/orders/later", {"text": "a table"}).json()
+(run,) = [each for each in runs.runs.list() if each.idempotency_key == f"order-{later['order']}"]
+print(runs.runs.get(run.id).result(timeout=60))
+
+from django.test import RequestFactory
+from orders import views
+before = len(runs.runs.list()), Order.objects.count()
+for view in (views.create, views.create_then_submit):
+    try:
+        with transaction.atomic():
+            view(RequestFactory().post("/orders", {"text": "a bed"}))
+            raise RuntimeError("the rest of the request fails")
+    except RuntimeError:
+        pass
+print((len(runs.runs.list()), Order.objects.count()) == before)
+"""
+
+
+def test_django(start: Start, start_worker: StartWorker) -> None:
+    """Workers import agents that import models; an order and its run are committed together or not at all."""
+    own = {"DJANGO_SETTINGS_MODULE": "project.settings", "AGNO_IMPORTS": "orders.agents"}
+    made, _ = (migrated := start("django", "-m", "manage", "migrate", "--run-syncdb", **own)).communicate(
+        timeout=60
+    )
+    assert migrated.returncode == 0, made
+    start_worker(PYTHONPATH=python_path("django"), **own)
+    said, _ = start("django", "-c", DJANGO, **own).communicate(timeout=90)
+    assert said == "two chairs True\na table\nTrue\n"
+    listed, _ = start("django", "-m", "agno_workers.cli.main", "agents", "ls", **own).communicate(timeout=60)
+    assert "clerk" in listed

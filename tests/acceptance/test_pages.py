@@ -132,6 +132,16 @@ def test_howto_celery(folder: Folder, start_worker: StartWorker) -> None:
     assert output.endswith("What is a queue?\nWhat is a queue?\n")
 
 
+def test_howto_fastapi(folder: Folder, start_worker: StartWorker) -> None:
+    output = folder.follow(Page("docs/howto-fastapi.md"), start_worker)
+    assert "RunCompleted" in output
+    assert output.endswith("What is a lease?\nWhat is a fence?\nWhat is a barrier?\n")
+
+
+def test_howto_django(folder: Folder, start_worker: StartWorker) -> None:
+    assert folder.follow(Page("docs/howto-django.md"), start_worker) == ""
+
+
 def test_howto_agno(folder: Folder, start_worker: StartWorker) -> None:
     output = folder.follow(Page("docs/howto-agno.md"), start_worker)
     assert output.startswith("Where is order 17? done ")

@@ -19,7 +19,8 @@ import pytest
 from celery import Celery
 
 from agno_workers.broker.app import AgnoCelery
-from tests.agents import caller
+from agno_workers.core.run import RunStatus
+from tests.agents import caller, holding, running
 from tests.conftest import StartWorker, Worker
 from tests.forking import inherited
 from tests.places import with_workers
@@ -81,6 +82,23 @@ def test_who_is_signed_in_can_change_nothing(ask: Flower, worker: Worker) -> Non
     assert worker.process.poll() is None
 
 
+def test_revoke_of_a_flower_that_may_write_cancels_the_run(
+    worker: Worker, app: AgnoCelery, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Ours is read-only; another one may use the button."""
+    own = tmp_path / "flower.py"
+    own.write_text((ROOT / "config/flower.py").read_text().replace("read_only = True", "read_only = False"))
+    held = tmp_path / "held"
+    held.touch()
+    run = caller.delay(holding(held))
+    _until(running(held))
+    environment = environment | {"FLOWER_BASIC_AUTH": "me:secret"}
+    for ask in _running(environment, tmp_path / "flower.log", config=own):
+        assert ask(f"/api/task/revoke/{run.id}?terminate=true", auth=SIGNED_IN, method="POST")[0] == 200
+    assert run.run_status is RunStatus.CANCELLED
+    held.unlink()
+
+
 def test_what_a_run_is_about_is_not_shown(ask: Flower, worker: Worker, app: AgnoCelery) -> None:
     run = caller.delay('boom {"text": "private words"}')
     assert run.get(timeout=60) == "!private words"
@@ -111,13 +129,13 @@ def test_no_password_given_is_one_made_up(environment: dict[str, str], tmp_path:
         assert ask("/workers", auth="Basic " + base64.b64encode(pair.encode()).decode())[0] == 200
 
 
-def _running(environment: dict[str, str], log: Path) -> Iterator[Flower]:
+def _running(environment: dict[str, str], log: Path, config: Path | None = None) -> Iterator[Flower]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (line,) = (line for line in (ROOT / "Procfile").read_text().splitlines() if line.startswith("flower:"))
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, *shlex.split(line.partition(":")[2])[1:]],
+            [sys.executable, *shlex.split(line.partition(":")[2])[1:], *([f"--conf={config}"] if config else [])],
             cwd=ROOT, env=inherited("FLOWER_") | environment | {"FLOWER_PORT": str(port)}, stdout=output, stderr=output,
         )  # fmt: skip
 

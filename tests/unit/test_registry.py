@@ -115,3 +115,9 @@ def test_module_that_can_not_be_imported_is_explained_by_its_own_lines(
         [True] if shown else []
     )
     assert not any("registry.py" in note or "importlib" in note for note in notes(refused.value))
+
+
+def test_django_that_cannot_be_set_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "nowhere.settings")
+    with pytest.raises(SettingsError, match=r"'nowhere.settings'.*No module named 'nowhere'"):
+        Registry.importing()

@@ -53,6 +53,7 @@ VERBS: dict[str, Revoke] = {
     "terminate by such an app": lambda run, _, stranger, __: stranger.control.terminate([run.id], signal="KILL"),
     "command of an attached app": by_command("tests.contract.canvas.shop", "revoke"),
     "command": by_command("agno_workers", "terminate", "KILL"),
+    "command of the tasks": by_command("agno_workers.tasks", "revoke"),
 }  # fmt: skip
 
 
