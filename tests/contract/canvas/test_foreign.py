@@ -15,6 +15,7 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.canvas import Signature
 from celery.exceptions import ChordError, ImproperlyConfigured, NotRegistered
+from celery.signals import before_task_publish
 
 import agno_workers
 from agno_workers import Client
@@ -22,6 +23,7 @@ from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import InvalidInput, ModelRejected, RunNotFound
 from agno_workers.local import LocalServers
+from agno_workers.runs.results import barrier_id
 from tests import invariants
 from tests.agents import echo, failing, shouter
 from tests.conftest import ROOT, Worker
@@ -263,6 +265,24 @@ def test_plain_task_in_a_canvas_goes_to_the_queue_of_its_app(
 ) -> None:
     canvas, expected = HOME[shape](customer)
     assert canvas.delay().get(timeout=WAIT_S) == expected
+
+
+def test_chord_is_stored_before_a_plain_task_of_its_header_is_sent(
+    app: AgnoCelery, customer: Celery, shop_worker: subprocess.Popen[str]
+) -> None:
+    """Its worker may be faster than the rest of the submit."""
+    stored = []
+
+    def look(headers: dict[str, Any], **_: Any) -> None:
+        stored.append(app.dispatch().results.has_chord(barrier_id(headers["group"])))
+
+    before_task_publish.connect(look, sender="shop.price")
+    try:
+        sent = chord([echo.s("a"), _of(customer, "price", "b")], echo.s()).delay()
+    finally:
+        before_task_publish.disconnect(look, sender="shop.price")
+    assert stored == [True]
+    assert sent.get(timeout=WAIT_S) == sections("<a>", "price of b")
 
 
 @pytest.mark.parametrize("way", ["link", "link_error", "link of the attached app"])
