@@ -26,6 +26,7 @@ from itertools import islice
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
 from agno_workers.knowledge.types import Progress as IngestionProgress
@@ -199,6 +200,7 @@ class _Control(_Wrapper[Control]):
 
     async def _pages(self, place: Place, timeout: float | None) -> AsyncIterator[Page]:
         follower = _follower(self.blocking._database, self.blocking._streams)
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -216,6 +218,11 @@ class _Control(_Wrapper[Control]):
 
 class AsyncRun(_Control[RunHandle]):
     """One run of an agent. `await run` waits for its end and returns the content; `RunHandle` describes the verbs."""
+
+    @property
+    def created(self) -> bool | None:
+        """See `RunHandle.created`."""
+        return self.blocking.created
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.get().__await__()
