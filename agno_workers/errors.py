@@ -123,6 +123,7 @@ class RunFailed(AgnoError):
     """The run ended `failed`."""
 
     run_id = _Id[str]()
+    """The run that failed."""
     reason = _Id[str]()
     """Why, in a word: `retries`, `worker_lost`, `limit:turns` ..."""
 
@@ -138,6 +139,7 @@ class RunCancelled(AgnoError):
     """The run was cancelled before it ended."""
 
     run_id = _Id[str]()
+    """The run that was cancelled."""
 
 
 class WaitTimeout(AgnoError, TimeoutError):
@@ -146,6 +148,7 @@ class WaitTimeout(AgnoError, TimeoutError):
     run_id = _Id[str]()
     """None for a batch."""
     batch_id = _Id[str]()
+    """None for a run."""
 
 
 class ToolError(AgnoError):
@@ -190,7 +193,9 @@ class ModelError(AgnoError):
     """A model call has no reply."""
 
     provider = _Id[str]()
+    """`openai`, `anthropic`, or the name before the `:` of another model."""
     model = _Id[str]()
+    """The model's name at the provider."""
     status = _Id[int]()
     """The HTTP status, if there was an answer."""
     code = _Id[str]()

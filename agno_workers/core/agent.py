@@ -23,12 +23,14 @@ class History(msgspec.Struct, frozen=True):
     """Earlier messages of the session that the model sees: those of the last `runs` finished runs."""
 
     runs: CountOrZero = 0
+    """The number of runs; 0: none."""
 
 
 class Context(msgspec.Struct, frozen=True):
     """Facts that are added to the system text, as JSON under a heading."""
 
     facts: dict[str, Any] = {}
+    """JSON values by name."""
     datetime: bool = False
     """Tell the model the time at which the run was submitted (UTC)."""
 
@@ -54,11 +56,14 @@ class Prices(msgspec.Struct, frozen=True):
     """Prices of the agent's model, in US dollars per million tokens. None are built in, because providers change them."""
 
     input_usd: PositiveOrZero
+    """US dollars per million input tokens."""
     output_usd: PositiveOrZero
+    """US dollars per million output tokens."""
     cached_usd: PositiveOrZero | None = None
     """For input that the provider has cached; None: the same as other input."""
 
     def cost_usd(self, usage: Usage) -> float:
+        """Return the US dollars that these tokens cost."""
         cached = self.input_usd if self.cached_usd is None else self.cached_usd
         fresh = usage.input_tokens - usage.cached_tokens
         return (
@@ -74,7 +79,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     model: str | Model
     """`"openai:gpt-..."`, `"anthropic:claude-..."`, `"local:..."`, or any object with `name` and `ask`."""
     description: str = ""
+    """The work that it does, for an agent that delegates to it."""
     instructions: str | Sequence[str] = ""
+    """The system text: one text, or a list of lines."""
     tools: Sequence[Any] = ()
     """Functions, `@tool`s, toolkits and other agents: a call of an agent is a run of its own (a delegation)."""
     knowledge: Any = None
@@ -83,14 +90,21 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """The type of the final answer, whose JSON value is then the run's content: a pydantic model, a dataclass, a TypedDict, or any
     other type with a JSON schema, such as `A | B`, `list[A]` or a Literal."""
     settings: ModelSettings = ModelSettings()
+    """Parameters of the model."""
     history: History = History()
+    """How much of its session the model sees."""
     context: Context = Context()
+    """Facts in the system text."""
     limits: Limits = Limits()
+    """Limits of each run."""
     prices: Prices | None = None
+    """For `limits.cost_usd` and `Run.cost_usd`."""
     retry: Retry = Retry()
+    """Attempts of a model call, and the waits between."""
     queue: str | None = None
     """The Celery queue of its turns; None: the settings' queue for agents."""
     metadata: dict[str, Any] = {}
+    """JSON of yours about the agent."""
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what can't work, as far as it is known without a worker."""

@@ -18,28 +18,45 @@ class Part(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Text(Part, frozen=True, tag="text"):
+    """Text in a message."""
+
     text: str
+    """The text."""
 
 
 class Image(Part, frozen=True, tag="image"):
     """An image for the model to look at: either `data` (base64) with its `media_type`, or a `url`."""
 
     data: str = ""
+    """Base64."""
     url: str = ""
+    """An address that the provider can reach."""
     media_type: str = "image/png"
+    """The type of `data`."""
 
 
 class Audio(Part, frozen=True, tag="audio"):
+    """Speech or other sound: either `data` (base64) with its `media_type`, or a `url`."""
+
     data: str = ""
+    """Base64."""
     url: str = ""
+    """An address that the provider can reach."""
     media_type: str = "audio/wav"
+    """The type of `data`."""
 
 
 class File(Part, frozen=True, tag="file"):
+    """A document: either `data` (base64) with its `media_type`, or a `url`."""
+
     data: str = ""
+    """Base64."""
     url: str = ""
+    """An address that the provider can reach."""
     name: str = ""
+    """The name that the model sees."""
     media_type: str = "application/pdf"
+    """The type of `data`."""
 
 
 class Reasoning(Part, frozen=True, tag="reasoning"):
@@ -77,7 +94,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of a transcript."""
 
     role: Role
+    """`system`, `user`, `assistant` or `tool`."""
     parts: tuple[AnyPart, ...]
+    """The pieces of the message, in order."""
 
     @property
     def text(self) -> str:
@@ -86,6 +105,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that an answer asks for, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
@@ -134,10 +154,15 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     input_tokens: int = 0
+    """Tokens that the model has read."""
     output_tokens: int = 0
+    """Tokens that it has written."""
     cached_tokens: int = 0
+    """Read from the provider's cache."""
     cache_write_tokens: int = 0
+    """Written to the provider's cache."""
     reasoning_tokens: int = 0
+    """Written as thinking."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f) + getattr(other, f) for f in self.__struct_fields__))
@@ -176,14 +201,23 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     temperature: float | None = None
+    """From 0 (always the likeliest word) upwards."""
     top_p: float | None = None
+    """Only words within this share of probability, up to 1."""
     max_output_tokens: int | None = None
+    """The most tokens of one answer."""
     reasoning_effort: Literal["minimal", "low", "medium", "high"] | None = None
+    """How long the model thinks, where it can be told."""
     thinking_budget_tokens: int | None = None
+    """The most tokens of thinking (Anthropic)."""
     tool_choice: Literal["auto", "none", "required"] | None = None
+    """`auto`: the model may call tools; `none`: it may not; `required`: it must."""
     parallel_tool_calls: bool | None = None
+    """True: one answer may call several tools."""
     timeout_s: float = 300.0
+    """Seconds for one call, with its answer."""
     extra: dict[str, Any] = {}
+    """Further fields of the request, in the form of the provider's API."""
 
 
 class ModelRequest(msgspec.Struct, frozen=True):

@@ -17,9 +17,13 @@ class Retry(msgspec.Struct, frozen=True):
     """The attempts of a model call before the run fails, or of a tool call before the model gets the error; and the waits between."""
 
     attempts: Count = 4
+    """All attempts, the first one included."""
     first_delay_s: PositiveOrZero = 1.0
+    """Seconds before the second attempt."""
     factor: Positive = 2.0
+    """Each delay is this many times the one before."""
     max_delay_s: PositiveOrZero = 60.0
+    """The longest delay, in seconds."""
     jitter: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     """The share of a delay that is random: 0.25 spreads 8 s over 6 to 10 s."""
     output_attempts: Count = 3

@@ -23,22 +23,28 @@ class RunOptions(TypedDict, total=False):
     """Options of a run, beside its agent and its input."""
 
     session_id: str | None
+    """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
     user_id: str | None
+    """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     idempotency_key: str | None
     """When an earlier run of the agent and the user has this key, that run is returned."""
     metadata: dict[str, Any] | None
+    """JSON of yours, at most 64 KiB: stored with the run, given to tools, and returned."""
     deadline_s: float | None
     """Seconds from the time when the run is due to its end."""
     allow_unknown: bool
     """Accept an agent that no worker has registered; the run waits for a worker that has it."""
     tenant: str
+    """The tenant whose rows these are; leave it out."""
 
 
 class SubmitOptions(RunOptions, total=False):
     """Options of a submit outside a canvas; in a canvas these are Celery's own."""
 
     run_id: str | None
+    """A UUID of yours as the run's id; prefer an `idempotency_key`."""
     queue: str | None
+    """The Celery queue; None: the one that the agent's workers registered."""
     priority: int | None
     """From 0 (first) to 9 (last)."""
     countdown: float | None

@@ -38,43 +38,73 @@ from agno_workers.core.messages import Usage
 
 
 class RunKind(StrEnum):
+    """The kinds of runs."""
+
     AGENT = "agent"
+    """An agent works on an input."""
     TEAM = "team"
+    """Reserved."""
     WORKFLOW = "workflow"
+    """Reserved."""
     INGESTION = "ingestion"
+    """A knowledge base reads documents."""
 
 
 class RunStatus(StrEnum):
+    """The status of a run: how far it is."""
+
     QUEUED = "queued"
+    """No step has started."""
     RUNNING = "running"
+    """A step is executed, or is ready to be."""
     WAITING = "waiting"
+    """Its tools are running, or a call waits for a person or a delegation."""
     DONE = "done"
+    """It has an answer."""
     FAILED = "failed"
+    """It has an error."""
     CANCELLED = "cancelled"
+    """It was cancelled; later results are refused."""
 
     @property
     def is_terminal(self) -> bool:
+        """True for `done`, `failed` and `cancelled`."""
         return self in (RunStatus.DONE, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
 class StepStatus(StrEnum):
+    """The status of a step: how far it is."""
+
     READY = "ready"
+    """A worker may claim it."""
     RUNNING = "running"
+    """A worker executes it, and holds its lease."""
     WAITING = "waiting"
+    """It waits for what `waits_for` names."""
     DONE = "done"
+    """Its result is stored."""
     UNKNOWN = "unknown"
+    """A crash interrupted a `once` tool, and nobody knows whether it took effect."""
     DEAD = "dead"
+    """No attempt is left."""
     CANCELLED = "cancelled"
+    """Its run was cancelled."""
 
     @property
     def is_open(self) -> bool:
+        """True for `ready`, `running` and `waiting`."""
         return self in (StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)
 
 
 class StepKind(StrEnum):
+    """The kinds of steps."""
+
     TURN = "turn"
+    """One model call, and what follows from its reply."""
     TOOL = "tool"
+    """One tool call."""
     DELEGATE = "delegate"
+    """The call of another agent, which is a run of its own."""
     SCAN = "scan"
     """Find the sources of an ingestion."""
     INGEST = "ingest"
@@ -106,16 +136,27 @@ class Run(msgspec.Struct, frozen=True):
     """A row of `agno.run`: one agent working on one input."""
 
     id: str
+    """A UUID."""
     agent: str
+    """The name of the agent; for an ingestion `knowledge:` and the name of the base."""
     status: RunStatus
+    """Its status at the time of the query."""
     kind: RunKind = RunKind.AGENT
+    """An agent's run, or an ingestion."""
     tenant: str = "default"
+    """The tenant whose rows these are; leave it out."""
     generation: int = 0
+    """Counts cancels and retries: results of an earlier generation are refused."""
     session_id: str | None = None
+    """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
     user_id: str | None = None
+    """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     idempotency_key: str | None = None
+    """The key of its submit."""
     parent_run_id: str | None = None
+    """The run that delegated it."""
     metadata: dict[str, Any] = {}
+    """The submit's."""
     content: Any = None
     """The answer: text, or the JSON value of `output_schema`. None until the run has ended."""
     reason: str | None = None
@@ -123,56 +164,82 @@ class Run(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
     """The error of a failed run: `{"type", "message", "ids"}`."""
     usage: Usage = Usage()
+    """Tokens of all turns."""
     turns: int = 0
+    """Model calls so far."""
     tool_calls: int = 0
+    """Tool calls so far."""
     cost_usd: float = 0.0
     """The cost by the agent's `prices`; 0 without prices."""
     parent_step_id: str | None = None
+    """The delegation that waits for it."""
     depth: int = 0
     """The number of delegations above it."""
     forked_from: str | None = None
+    """The run that it was forked from."""
     batch_id: str | None = None
+    """The batch that made it."""
     batch_position: int | None = None
+    """The position of its input in the batch, from 0."""
     created_at: datetime | None = None
+    """The time of the submit, in UTC."""
     started_at: datetime | None = None
+    """The time of the first claim, in UTC."""
     ended_at: datetime | None = None
+    """The time of its end, in UTC."""
     deadline_at: datetime | None = None
+    """When it is ended, whatever it does; UTC."""
     paused_at: datetime | None = None
+    """Since when it is paused; UTC."""
 
 
 class Step(msgspec.Struct, frozen=True):
     """A row of `agno.step`: one unit of a run, executed by one Celery task."""
 
     id: str
+    """A UUID, and the idempotency key of a tool call."""
     run_id: str
+    """Its run."""
     key: str
     """Unique in the run's generation: `turn:3`, `tool:3:0`."""
     kind: StepKind
+    """A turn, a tool call, a delegation, or a part of an ingestion."""
     status: StepStatus
+    """Its status at the time of the query."""
     queue: str
+    """The Celery queue that it is sent to."""
     name: str = ""
     """The name of the tool or, for a delegation, of the agent; empty for a turn."""
     seq: int = 0
     """The position of its first message in the transcript."""
     effect: str | None = None
+    """The effect of its tool."""
     attempt: int = 0
+    """Executions so far."""
     worker: str | None = None
+    """The worker that claimed it last."""
     error: dict[str, Any] | None = None
     """The error of the last failed attempt, also when a later attempt succeeded."""
     waits_for: WaitsFor | None = None
+    """The event that ends its wait, if it waits."""
     expires_at: datetime | None = None
+    """The end of its lease or of its wait; UTC."""
     answer: dict[str, Any] | None = None
     """A person's answer: `{"verdict", "by", "note", "values"}`."""
     child_run_id: str | None = None
     """The run that a delegation waits for."""
     not_before: datetime | None = None
+    """When it is due; UTC."""
     created_at: datetime | None = None
+    """UTC."""
     sent_at: datetime | None = None
     """The last time it was sent; a message that was lost is sent again."""
     ready_at: datetime | None = None
     """Since when it could start, if it has not."""
     started_at: datetime | None = None
+    """The start of the last execution; UTC."""
     ended_at: datetime | None = None
+    """UTC."""
 
     @property
     def returns(self) -> int:
@@ -197,12 +264,20 @@ class RunOutput(msgspec.Struct, frozen=True):
     """The result of a run that has ended."""
 
     run_id: str
+    """A UUID."""
     agent: str
+    """The name of the agent."""
     status: RunStatus
+    """`done`, `failed` or `cancelled`."""
     content: Any
+    """The answer: text, or the JSON value of `output_schema`."""
     reason: str | None
+    """Why it ended; see `Run.reason`."""
     usage: Usage
+    """Tokens of all turns."""
     turns: int
+    """Model calls."""
     tool_calls: int
+    """Tool calls."""
     error: dict[str, Any] | None = None
     """`{"type", "message", "ids"}` of a run that failed or was cancelled."""

@@ -60,10 +60,13 @@ class Tool(msgspec.Struct, frozen=True):
     """A function that a model may call. Made by `@tool`; see `agno_workers.tools`."""
 
     spec: ToolSpec
+    """Name, description and JSON schema, as the model reads them."""
     function: Callable[..., Any]
     """Called with the validated arguments, and with `ctx` if it has that parameter."""
     effect: Effect = Effect.AT_LEAST_ONCE
+    """The effect of a repeated call."""
     timeout_s: float = 60.0
+    """Seconds that one execution may take."""
     queue: str | None = None
     """The Celery queue of its calls; None is the setting `queues.tools`."""
     max_attempts: int = 3
@@ -71,12 +74,15 @@ class Tool(msgspec.Struct, frozen=True):
     retry: Retry = Retry()
     """Attempts and delays of a call that raises `TryAgain` or one of `retry_on`."""
     retry_on: tuple[type[BaseException], ...] = ()
+    """Exceptions that are worth another attempt."""
     reconcile: Callable[..., Any] | None = None
     """For a `once` tool: called in its place after a crash, with the same arguments."""
     policy: Policy = Policy()
+    """The rules for people, and for a call whose effect nobody knows."""
 
     @property
     def name(self) -> str:
+        """The name that the model calls."""
         return self.spec.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -88,15 +94,21 @@ class ToolContext(msgspec.Struct, frozen=True):
     """The call and its run, for a tool: a parameter named `ctx` receives it."""
 
     run_id: str
+    """The run."""
     step_id: str
+    """The step of this call."""
     call_id: str
+    """The model's id of the call."""
     agent: str
+    """The name of the agent."""
     attempt: int
     """1 for the first execution of this call."""
     key: str = ""
     """The step's key: `tool:2:0` is the first call of the second turn."""
     session_id: str | None = None
+    """The run's session."""
     user_id: str | None = None
+    """The run's user."""
     metadata: dict[str, Any] = {}
     """The metadata of the run."""
     answer: dict[str, Any] = {}

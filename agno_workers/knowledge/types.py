@@ -75,8 +75,11 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: str | None = None
     """An ETag, or size and modification time. If it equals the last one, the source is unchanged and not read."""
     media_type: str | None = None
+    """None: detected from the name and the first bytes."""
     title: str | None = None
+    """None: the document's own."""
     metadata: dict[str, Any] = {}
+    """JSON that search filters can use."""
     text: str | None = None
     """The document itself, if the caller passed it."""
     given: dict[str, Any] | None = None
@@ -213,7 +216,9 @@ class Chunking(msgspec.Struct, frozen=True, omit_defaults=True):
     strategy: str = "structure"
     """`structure`, `fixed`, or `module:function`, which takes (Parsed, Chunking) and returns (text, [Chunk])."""
     max_chars: int = 500
+    """The most characters of a chunk."""
     overlap_chars: int = 0
+    """Characters that a chunk repeats of the one before."""
     max_tokens: int = 256
     """Counted by `tokenizer`; a longer chunk is split."""
     tokenizer: str = "minilm"
@@ -239,16 +244,25 @@ class SearchResult(msgspec.Struct, frozen=True, omit_defaults=True):
     """A chunk that a search found."""
 
     chunk_id: int
+    """The id in Postgres."""
     document_id: int
+    """The id in Postgres."""
     uri: str
+    """The document's key: its address or path."""
     content: str
+    """The text of the chunk."""
     score: float
     """Higher is better. Comparable within one search only; see `closeness`."""
     title: str | None = None
+    """The document's title."""
     heading: tuple[str, ...] = ()
+    """The headings above the chunk, the highest first."""
     position: int = 0
+    """The chunk's number in its document, from 0."""
     start: int = 0
+    """The first character in the document's text."""
     end: int = 0
+    """The character after the last one."""
     place: Place | None = None
     """Its pages, slides, rows or lines. None: the format has none."""
     metadata: dict[str, Any] = {}
@@ -271,7 +285,9 @@ class SearchConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """Defaults of a search."""
 
     max_results: int = 8
+    """The most results."""
     search_type: SearchType = "hybrid"
+    """By vectors and keywords (`hybrid`), or by one of them."""
     near_duplicates: bool = True
     """False: return only the best of documents that nearly equal each other."""
     gap_below: float = 0.3
@@ -301,7 +317,9 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
     """The model that describes images, such as `openai:...`. None: the stored one, or none; images are found by their metadata.
     `none` removes it. A change makes the next ingestion read everything again."""
     chunking: Chunking = Chunking()
+    """How documents are cut."""
     search_config: SearchConfig = SearchConfig()
+    """Defaults of searches."""
 
     def context(
         self,
@@ -408,12 +426,19 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     """A search result that an agent received, with its citation number."""
 
     n: int
+    """The number that the answer cites, from 1."""
     uri: str
+    """The document's key."""
     content: str
+    """The text that the agent received."""
     title: str | None = None
+    """The document's title."""
     heading: tuple[str, ...] = ()
+    """The headings above the chunk."""
     place: Place | None = None
+    """Its pages, slides, rows or lines. None: the format has none."""
     chunk: int = 0
+    """The chunk's id."""
     closeness: float | None = None
     """See SearchResult."""
     metadata: dict[str, Any] = {}
@@ -428,26 +453,39 @@ class Progress(msgspec.Struct, frozen=True):
     """Progress of an ingestion."""
 
     run_id: str
+    """The ingestion's id."""
     knowledge: str
+    """The name of the base."""
     status: str
     """Status of the run."""
     scanned: bool
     """All sources are known; before that, `total` still grows."""
     total: int
+    """Sources found so far."""
     documents: int
     """Read and stored."""
     unchanged: int
+    """Sources that are as they were: not read again."""
     duplicates: int
+    """Documents with the text of another one."""
     failed: int
+    """Sources that could not be read."""
     removed: int
+    """Documents whose sources are gone."""
     chunks: int
+    """Chunks of the documents."""
     embedded: int
     """Chunks with a vector; `chunks` counts all chunks that keyword search can find."""
     to_embed: int
+    """Chunks that need a vector."""
     tokens: int
+    """Tokens that the embedding model has read."""
     bytes: int
+    """The size of the documents."""
     started_at: datetime | None = None
+    """UTC."""
     ended_at: datetime | None = None
+    """UTC."""
     changed: int = 0
     """Number of `documents` that were there before."""
     skipped: tuple[Skipped, ...] = ()

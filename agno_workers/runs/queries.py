@@ -135,11 +135,17 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     """The number in its run, from 1 without a gap; it never changes."""
     event: str
+    """Its kind, such as `RunStarted` or `ToolCallCompleted`."""
     subject: str
+    """A run's or a step's id."""
     at: datetime
+    """UTC."""
     name: str = ""
+    """The tool's or the delegated agent's name."""
     attempt: int = 0
+    """The execution of the step that it is about."""
     error: dict[str, Any] | None = None
+    """`{"type", "message", "ids"}`."""
 
 
 class RunQueries:

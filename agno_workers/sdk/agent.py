@@ -48,10 +48,12 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
 
     @property
     def run(self) -> Run:
+        """See `RunHandle.run`."""
         return self.handle.run
 
     @property
     def run_status(self) -> RunStatus:
+        """The run's own status; `state` is Celery's."""
         return self.handle.status
 
     def output(self, timeout: float | None = None) -> RunOutput:
@@ -89,7 +91,7 @@ def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], qu
 
 
 class Agent(core.Agent, frozen=True, kw_only=True):
-    """An agent with the verbs that submit runs. See `core.agent.Agent` for the fields, `types.RunOptions` for the options."""
+    """The definition of an agent, with the verbs that submit runs. It is a value: two agents with equal fields are equal."""
 
     knowledge: Uses = None
     """A knowledge base to search: `docs` (a tool), `docs.context()` (results with each question), `docs.with_feedback()` (may add to
@@ -142,7 +144,11 @@ class Agent(core.Agent, frozen=True, kw_only=True):
     def map(
         self, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None, **options: Unpack[BatchOptions]
     ) -> Batch:  # fmt: skip
-        """Submit a run for each input in one transaction; raises as `agno_workers.sdk.batch.submit_many` does.
+        """Submit a run for each input in one transaction: all of them or none. An input whose key belongs to an earlier run of the
+        agent and the user gets that run; the `batch_id` of an existing batch returns that batch and submits nothing.
+
+        Raises InvalidInput, which names the position of the input, and Unavailable (safe to repeat with the same keys or
+        `batch_id`).
 
         This is not Celery's `map`, which is a signature: for a canvas, use `group(agent.s(each) for each in inputs)`.
         """

@@ -41,6 +41,7 @@ class Requirement:
 
     @property
     def run_id(self) -> str:
+        """The run that waits."""
         return self._waiting.run_id
 
     @property
@@ -50,6 +51,7 @@ class Requirement:
 
     @property
     def tool(self) -> str:
+        """The name of the tool."""
         return self._waiting.name
 
     @property

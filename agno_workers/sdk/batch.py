@@ -140,13 +140,21 @@ class BatchOptions(TypedDict, total=False):
     """The options that all runs of a batch share."""
 
     queue: str | None
+    """The Celery queue; None: the one that the agent's workers registered."""
     priority: int | None
+    """From 0 (first) to 9 (last)."""
     session_id: str | None
+    """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
     user_id: str | None
+    """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     metadata: dict[str, Any] | None
+    """JSON of yours, at most 64 KiB: stored with the run, given to tools, and returned."""
     deadline_s: float | None
+    """Seconds from the submit to the end of each run."""
     tenant: str
+    """The tenant whose rows these are; leave it out."""
     allow_unknown: bool
+    """Accept an agent that no worker has registered."""
 
 
 _OPTIONS = frozenset(get_type_hints(BatchOptions))

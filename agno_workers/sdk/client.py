@@ -131,7 +131,7 @@ class Batches:
         self, agent: str, inputs: Iterable[Any], *, keys: Keys | None = None, batch_id: str | None = None,
         **options: Unpack[BatchOptions],
     ) -> Batch:  # fmt: skip
-        """Submit a run for each input, all of them or none; see `agno_workers.sdk.batch.submit_many`."""
+        """Submit a run for each input, all of them or none, as `Agent.map` does. Raises UnknownAgent too."""
         return submit_many(self._database.batches, agent, inputs, keys=keys, batch_id=batch_id, **options)
 
     def get(self, batch_id: str) -> Batch:

@@ -85,10 +85,12 @@ class RunHandle(RunControl):
 
     @property
     def status(self) -> RunStatus:
+        """The run's status as it is now."""
         return self.run.status
 
     @property
     def steps(self) -> list[Step]:
+        """All steps so far, in order."""
         return self._database.queries.steps(self.id)
 
     @property

@@ -30,19 +30,25 @@ Sources = SourceInput | Path | Iterable[SourceInput | Path]
 
 
 class SignatureOptions(TypedDict, total=False):
-    """Options of an ingestion in a canvas; see `core.request.RunOptions`."""
+    """Options of an ingestion in a canvas."""
 
     idempotency_key: str | None
+    """When an earlier ingestion of the base has this key, that ingestion is returned."""
     deadline_s: float | None
+    """Seconds from the submit to its end."""
     session_id: str | None
+    """Stored with the run."""
     user_id: str | None
+    """Stored with the run; keys belong to a user."""
 
 
 class IngestOptions(SignatureOptions, total=False):
-    """Options of an ingestion; see `core.request.SubmitOptions`."""
+    """Options of an ingestion."""
 
     queue: str | None
+    """The Celery queue; None: the setting `queues.knowledge`."""
     priority: int | None
+    """From 0 (first) to 9 (last)."""
 
 
 class Ingestion(RunControl):

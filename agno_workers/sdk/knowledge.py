@@ -37,7 +37,7 @@ from agno_workers.sdk.ingestion import (
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
-    """A knowledge base. See `agno_workers.knowledge.types.Knowledge` for the fields."""
+    """A knowledge base: a value with the verbs that fill and search it. Options that are left out keep their stored values."""
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,

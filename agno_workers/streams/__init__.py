@@ -27,12 +27,17 @@ class Streamed(msgspec.Struct, frozen=True, omit_defaults=True):
     """One live event: a piece of a reply (`text`, `reasoning`), or a line that a tool emits (`line`)."""
 
     id: str
+    """Its place in the Redis stream."""
     step_id: str
+    """The step that writes it."""
     attempt: int = 0
     """The attempt of the step, from 1; 0 if an older worker wrote it."""
     text: str = ""
+    """A piece of the answer."""
     reasoning: str = ""
+    """A piece of the model's visible thinking."""
     line: str = ""
+    """A line that a tool has emitted."""
 
 
 class Streams:

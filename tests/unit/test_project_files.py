@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import importlib
 import importlib.util
 import inspect
@@ -11,6 +13,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,26 +41,40 @@ from benchmarks.__main__ import MEASURED
 ROOT = Path(__file__).parents[2]
 OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY", "AGNO_STATE_DIR"}
 """Variables in pages that are not settings."""
-PAGES = [
-    "README.md",
-    "CHANGELOG.md",
-    "docs/explanation.md",
-    "docs/howto-agno.md",
-    "docs/howto-celery.md",
-    "docs/howto-compose.md",
-    "docs/howto-deploy.md",
-    "docs/howto-kubernetes.md",
-    "docs/howto-systemd.md",
-    "docs/knowledge.md",
-    "docs/reference-commands.md",
-    "docs/reference-messages.md",
-    "docs/reference-python.md",
-    "docs/reference-settings.md",
-    "docs/reliability.md",
-    "docs/sources.md",
-    "docs/troubleshooting.md",
-    "docs/tutorial.md",
-]
+PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+FENCES = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+PARSERS: dict[str, Callable[[str], object]] = {
+    "ini": lambda text: configparser.ConfigParser(strict=False, interpolation=None).read_string(text),
+    "json": json.loads,
+    "python": lambda text: compile(text, "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),
+    "sh": lambda text: subprocess.run(["sh", "-n"], input=text, text=True, check=True, capture_output=True),
+    "toml": tomllib.loads,
+    "yaml": lambda text: list(yaml.safe_load_all(text)),
+}
+"""The languages of fences, with what reads them. Python, SQL and `agno-workers` in sh are executed by test_pages.py as well."""
+OTHER_PROGRAMS = {
+    "./run": "checked against its own help; each is tested in tests/acceptance/test_run_script.py",
+    "celery": "a worker or Flower, which tests start by other means",
+    "cp": "copies a file",
+    "createdb": "a server of the reader",
+    "curl": "a server of the reader",
+    "docker": "tests have no Docker; compose and Dockerfile are checked above",
+    "export": "sets a variable of the reader's shell",
+    "git": "the reader's clone",
+    "kill": "a process of the reader",
+    "kubectl": "a cluster of the reader",
+    "pg_basebackup": "a server of the reader",
+    "pg_dump": "the same as pg_restore",
+    "pg_restore": "test_pages.py has no client programs of Postgres",
+    "pip": "tests/acceptance install the wheel",
+    "psql": "a server of the reader",
+    "pytest": "the reader's tests; the page's Python is executed",
+    "python": "a file of the reader",
+    "sudo": "a machine of the reader",
+    "systemctl": "a machine of the reader",
+    "valkey-server": "the tests' own server has the same settings",
+}
+"""Programs in sh fences that test_pages.py does not execute, and why."""
 
 
 def read(path: str) -> str:
@@ -296,25 +313,43 @@ def test_every_setting_of_a_page_exists(page: str) -> None:
     assert set(keys) <= set(settings.KEYS)
 
 
-def test_every_program_of_a_page_is_executed() -> None:
-    tests = read("tests/acceptance/test_pages.py")
-    for page in PAGES:
-        assert "```python\n" not in read(page) or f'Page("{page}")' in tests, page
+@pytest.mark.parametrize("page", PAGES)
+def test_every_fence_of_a_page_can_be_read(page: str) -> None:
+    for reason, language, code in FENCES.findall(read(page)):
+        assert language in {"", "diff", "nginx", "sql", "text", *PARSERS}, f"no test reads {language}"
+        if not reason and language in PARSERS:
+            PARSERS[language](code)
+        if language == "sh":
+            lines = [line for line in code.replace("\\\n", " ").splitlines() if line and line[0] not in "# "]
+            programs = {re.sub(r"^([A-Z_]+=\S+ )+", "", line).split()[0] for line in lines}
+            assert programs <= {"agno-workers", *OTHER_PROGRAMS}, page
 
 
 def test_readme_fits_three_screens() -> None:
     assert read("README.md").count("\n") <= 130
 
 
-def test_commands_page_lists_every_command() -> None:
-    listed = {
-        tuple(words.split()) for words in re.findall(r"^agno-workers ([a-z ]+[a-z])", read("docs/reference-commands.md"), re.MULTILINE)
-    }  # fmt: skip
-    existing: set[tuple[str, ...]] = set()
-    for name in COMMANDS:
-        command: Any = typer.main.get_command(importlib.import_module(f"agno_workers.cli.{name}").app)
-        existing |= {(name, each) for each in command.commands} if hasattr(command, "commands") else {(name,)}
-    assert {words[:2] if words[:2] in existing else words[:1] for words in listed} == existing
+def test_reference_pages_are_the_code() -> None:
+    reference = _script("reference")
+    described = [name.partition("=")[0] for names in reference.pages().values() for name in names]
+    missing = set(reference.PUBLIC) - set(described)
+    assert not missing, (
+        "add each to an `<!-- api: … -->` of a page in docs/, then run: ./run python docs/reference.py"
+    )
+    for page in reference.pages():
+        text = page.read_text(encoding="utf-8")
+        assert reference.written(text) == text, f"{page.name}: run ./run python docs/reference.py"
+
+
+def test_every_public_name_has_meaning_fields_and_an_example() -> None:
+    reference = _script("reference")
+    for page, names in reference.pages().items():
+        examples = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+        for name in names:
+            assert re.search(rf"\b{re.escape(name.partition('=')[0].partition('()')[0])}\b", examples), (
+                f"{page.name}: no example of {name}"
+            )
+    assert reference.without_meaning() == []
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
