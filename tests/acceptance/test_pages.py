@@ -148,6 +148,19 @@ def test_reference_pages(folder: Folder, start_worker: StartWorker) -> None:
     folder.follow([page for page in PAGES if TOGETHER in page.name], start_worker)
 
 
+def test_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """A link or an anchor that leads nowhere, and a page that the navigation lacks, is a warning."""
+    build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
+    built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stderr
+    for page in tmp_path.glob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|img|link)\b[^>]*(?:src|href)=\"(https?:[^\"]*)", page.read_text("utf-8")
+        )
+        assert not loaded, page.name
+    assert (tmp_path / "searchindex.js").exists()
+
+
 def test_chord_over_runs_survives_a_redis_that_loses_its_data(
     app: AgnoCelery, start_worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
