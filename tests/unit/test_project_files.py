@@ -44,7 +44,9 @@ OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY", "AGNO_S
 PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 FENCES = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 PARSERS: dict[str, Callable[[str], object]] = {
-    "ini": lambda text: configparser.ConfigParser(strict=False, interpolation=None).read_string(text),
+    "ini": lambda text: configparser.ConfigParser(strict=False, interpolation=None).read_string(
+        f"[-]\n{text}"
+    ),
     "json": json.loads,
     "python": lambda text: compile(text, "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT),
     "sh": lambda text: subprocess.run(["sh", "-n"], input=text, text=True, check=True, capture_output=True),
@@ -53,7 +55,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 }
 """The languages of fences, with what reads them. Python, SQL and `agno-workers` in sh are executed by test_pages.py as well."""
 OTHER_PROGRAMS = {
-    "./run": "checked against its own help; each is tested in tests/acceptance/test_run_script.py",
+    "run": "checked against its own help; each is tested in tests/acceptance/test_run_script.py",
     "celery": "a worker or Flower, which tests start by other means",
     "cp": "copies a file",
     "createdb": "a server of the reader",
@@ -67,6 +69,7 @@ OTHER_PROGRAMS = {
     "pg_dump": "the same as pg_restore",
     "pg_restore": "test_pages.py has no client programs of Postgres",
     "pip": "tests/acceptance install the wheel",
+    "prometheus": "a server of the reader",
     "psql": "a server of the reader",
     "pytest": "the reader's tests; the page's Python is executed",
     "python": "a file of the reader",
@@ -321,7 +324,7 @@ def test_every_fence_of_a_page_can_be_read(page: str) -> None:
             PARSERS[language](code)
         if language == "sh":
             lines = [line for line in code.replace("\\\n", " ").splitlines() if line and line[0] not in "# "]
-            programs = {re.sub(r"^([A-Z_]+=\S+ )+", "", line).split()[0] for line in lines}
+            programs = {Path(re.sub(r"^([A-Z_]+=\S+ )+", "", line).split()[0]).name for line in lines}
             assert programs <= {"agno-workers", *OTHER_PROGRAMS}, page
 
 
