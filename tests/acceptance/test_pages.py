@@ -18,8 +18,9 @@ from celery import chord
 
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
+from agno_workers.core.run import StepStatus
 from tests.agents import caller, echo
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartWorker, Worker
 from tests.forking import inherited
 from tests.invariants import until
 
@@ -27,6 +28,7 @@ WAIT_S = 60
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$", re.MULTILINE)
 """A line with the id of a run."""
 COMMAND = re.compile(r"^(?:\./run )?agno-workers (.*)$", re.MULTILINE)
+EXAMPLE = "# examples/"
 NOT_EXECUTED = {"up", "demo", "init", "metrics", "worker"}
 """Commands that start servers or write files; tests/acceptance has a test of each."""
 TOGETHER = "reference-"
@@ -35,7 +37,9 @@ TOGETHER = "reference-"
 
 @dataclass(frozen=True)
 class Page:
-    """The code blocks of a page, in order, without those marked `<!-- not run: REASON -->`."""
+    """The code blocks of a page, in order, without those marked `<!-- not run: REASON -->` and those of `examples`, which have
+    tests of their own.
+    """
 
     name: str
 
@@ -45,7 +49,9 @@ class Page:
             r"(<!-- not run: .*? -->\n)?```(\w*)\n(.*?)```", (ROOT / self.name).read_text(encoding="utf-8"), re.DOTALL
         )  # fmt: skip
         return [
-            (language, code) for mark, language, code in found if not mark and language in ("python", "sh", "sql")
+            (language, code)
+            for mark, language, code in found
+            if not mark and language in ("python", "sh", "sql") and not code.startswith(EXAMPLE)
         ]  # fmt: skip
 
     @property
@@ -61,7 +67,8 @@ class Page:
 
 
 PAGES = [Page("README.md"), *(Page(f"docs/{path.name}") for path in sorted((ROOT / "docs").glob("*.md")))]
-ALONE = [page for page in PAGES if page.is_executable and TOGETHER not in page.name]
+TESTING = Page("docs/howto-testing.md")
+ALONE = [page for page in PAGES if page.is_executable and TOGETHER not in page.name and page != TESTING]
 EXPECTED = {
     "README.md": ["What is a barrier[?]", "Compare them."],
     "docs/howto-agno.md": ["^Where is order 17[?] done "],
@@ -76,6 +83,10 @@ EXPECTED = {
         "'wirter'",
         r"pay {'euros': 120}\nThe supplier is paid.\n",
         "Write one sentence about both.",
+        "5 shelves, attempt 2",
+        r"^1 document\nPayments \\| Ann approves payments above 100 EUR.$",
+        r"^See \[1\]: Ann approves.\n1 Payments cited$",
+        r"^Ann approves payments, and is greeted.\nclerk was run .*\nwriter was run ",
     ],
 }
 """Patterns in the output of a page."""
@@ -96,7 +107,7 @@ class Folder:
             (self.path / name).write_text(code, encoding="utf-8")
         modules = ",".join(name.removesuffix(".py") for name in files)
         own = {"AGNO_IMPORTS": modules, "PYTHONPATH": f"{self.path}{os.pathsep}{ROOT}"}
-        start_worker(queues="agents,tools,knowledge", **own)
+        worker = start_worker(queues="agents,tools,knowledge", **own)
         shell = inherited() | self.environment | own | more
         output = ""
         for language, code in (block for page in pages for block in page.blocks):
@@ -108,9 +119,20 @@ class Folder:
                 case "sql":
                     output += self._submit(code)
                 case _:
-                    for line in COMMAND.findall(code):
-                        output += self._command(shell, shlex.split(line, comments=True), output)
+                    for line in code.splitlines():
+                        if found := COMMAND.match(line):
+                            output += self._command(shell, shlex.split(found[1], comments=True), output)
+                        elif line.startswith("pkill -9"):
+                            self._kill(worker, ID.findall(output)[-1])
+                            worker = start_worker(queues="agents,tools,knowledge", **own)
+                            self.client.runs.get(ID.findall(output)[-1]).wait(timeout=WAIT_S)
         return output
+
+    def _kill(self, worker: Worker, run_id: str) -> None:
+        """Kill the worker while it executes a tool of the run."""
+        steps = self.client.runs.get(run_id)
+        until(lambda: any(step.name and step.status is StepStatus.RUNNING for step in steps.steps))
+        worker.kill()
 
     def _submit(self, statement: str) -> str:
         with psycopg.connect(self.environment["AGNO_DATABASE_URL"]) as connection:
@@ -142,6 +164,18 @@ def test_page(page: Page, folder: Folder, start_worker: StartWorker) -> None:
     for run in folder.client.runs.list() if page.files else ():
         if run.deadline_at is None:
             folder.client.runs.get(run.id).wait(timeout=WAIT_S)
+
+
+def test_page_about_tests(folder: Folder) -> None:
+    """Its fixture starts the workers, on the servers of this test."""
+    for name, code in TESTING.files.items():
+        (folder.path / name).write_text(code, encoding="utf-8")
+    shell = inherited() | folder.environment | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ended = subprocess.run(
+        command, cwd=folder.path, env=shell, capture_output=True, text=True, timeout=2 * WAIT_S
+    )
+    assert "4 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_reference_pages(folder: Folder, start_worker: StartWorker) -> None:

@@ -30,6 +30,7 @@ FLOORS = [
     {"sdk"},
     {"local", "types"},
     {"tasks", "cli", "__init__"},
+    {"testing"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "msgspec", "typing_extensions"} | set(sys.stdlib_module_names)
