@@ -71,6 +71,7 @@ TESTING = Page("docs/howto-testing.md")
 ALONE = [page for page in PAGES if page.is_executable and TOGETHER not in page.name and page != TESTING]
 EXPECTED = {
     "README.md": ["What is a barrier[?]", "Compare them."],
+    "docs/howto-langgraph.md": [r"^It is out\.$"],
     "docs/howto-agno.md": ["^Where is order 17[?] done "],
     "docs/howto-celery.md": [r"^LEASES\n\['a', 'B'\]\n", r"What is a queue[?]\nWhat is a queue[?]\n\Z"],
     "docs/howto-deploy.md": [ID.pattern],

@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -360,6 +360,46 @@ def test_every_public_name_has_meaning_fields_and_an_example() -> None:
                 f"{page.name}: no example of {name}"
             )
     assert reference.without_meaning() == []
+
+
+def test_headings_of_messages_are_messages_of_the_code() -> None:
+    headings = re.findall(r"^### `(.*)`$", read("docs/troubleshooting.md"), re.MULTILINE)
+    sentences = [
+        each
+        for path in (ROOT / "agno_workers").rglob("*.py")
+        for each in _sentences(ast.parse(path.read_text("utf-8")))
+    ]
+    assert len(headings) > 20
+    assert [each for each in headings if not any(_quotes(each, sentence) for sentence in sentences)] == []
+
+
+def test_page_has_each_sentence_that_keeps_a_worker_from_starting() -> None:
+    headings = re.findall(r"^### `(.*)`$", read("docs/troubleshooting.md"), re.MULTILINE)
+    for place in ("broker/checks.py", "database/functions.py", "wiring.py"):
+        for each in ast.walk(ast.parse(read(f"agno_workers/{place}"))):
+            if isinstance(each, ast.FunctionDef) and re.search("_problems?$|_refusal$|^required$", each.name):
+                for sentence in _sentences(each):
+                    is_sentence = len(sentence) > 30 and not sentence.startswith(
+                        ("Return ", "SELECT ", "…: ")
+                    )
+                    assert not is_sentence or any(_quotes(heading, sentence) for heading in headings), (
+                        sentence
+                    )
+
+
+def _sentences(tree: ast.AST) -> Iterator[str]:
+    """Yield the texts of code, with … for each value in them."""
+    pieces = {part for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str) and each not in pieces:
+            yield each.value
+        elif isinstance(each, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in each.values)
+
+
+def _quotes(heading: str, sentence: str) -> bool:
+    """Return True if the sentence has the pieces of the heading, in order."""
+    return re.search(".*?".join(map(re.escape, heading.split("…"))), sentence, re.DOTALL) is not None
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
