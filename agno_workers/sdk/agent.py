@@ -70,7 +70,7 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         return self.handle.events(timeout, after=after)
 
     def cancel(self) -> bool:
-        """Cancel the run; False when it has ended."""
+        """See `RunHandle.cancel`."""
         return self.handle.cancel()
 
     def revoke(self, *_: Any, **__: Any) -> None:
@@ -121,7 +121,11 @@ class Agent(core.Agent, frozen=True, kw_only=True):
         return result
 
     def apply_async(self, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> RunResult:
-        """Submit as `delay` does, with Celery's options: queue, priority, countdown, eta, task_id, link, link_error."""
+        """Submit as `delay` does, with Celery's options: `queue`, `priority` (0 first, 9 last), `countdown` (seconds), `eta` (a naive time
+        is in UTC), `task_id` (a UUID, the run's id), `link`, `link_error`. `kwargs` are the options of the run.
+
+        Raises as `delay` does.
+        """
         if not isinstance(args, list | tuple):
             raise InvalidInput(
                 f"args must be a list of inputs, got {brief(args)}: write apply_async([...]), or use delay(...)."

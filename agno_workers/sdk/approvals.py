@@ -73,7 +73,7 @@ class Requirement:
         return self._waiting.call.arguments
 
     def approve(self, *, by: str | None = None, note: str | None = None) -> None:
-        """Let the tool be called with the model's arguments."""
+        """Let the tool be called with the model's arguments. `by` and `note` are stored with the step."""
         self._let_go([WaitsFor.CONFIRMATION], _answer("approved", by, note))
 
     def reject(self, note: str = "", *, by: str | None = None) -> None:

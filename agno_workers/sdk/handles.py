@@ -72,7 +72,7 @@ class RunControl:
 
 
 class RunHandle(RunControl):
-    """One run of an agent."""
+    """One run of an agent. Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
 
     created: bool | None = None
     """After a submit: False when it returned an earlier run with the same idempotency key or id. None for other handles."""

@@ -52,7 +52,10 @@ class IngestOptions(SignatureOptions, total=False):
 
 
 class Ingestion(RunControl):
-    """One ingestion. It is a run: `runs show` takes its id as well."""
+    """One ingestion. It is a run: `runs show` takes its id as well.
+
+    Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable.
+    """
 
     _noun = "ingestion"
 
@@ -65,7 +68,7 @@ class Ingestion(RunControl):
         return self._database.knowledge.complete(self.id)
 
     def failures(self, limit: int = 100) -> list[Failure]:
-        """List the sources that failed so far, with their reasons."""
+        """List at most `limit` of the sources that failed so far, with their reasons."""
         return self._database.knowledge.failures(self.id, limit)
 
     def wait(self, timeout: float | None = None) -> Progress:

@@ -60,7 +60,11 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         self, text: str, *, uri: str | None = None, title: str | None = None, media_type: str = "text/plain",
         metadata: dict[str, Any] | None = None, idempotency_key: str | None = None,
     ) -> Ingestion:  # fmt: skip
-        """Ingest a text as one document. A document with the same `uri` is replaced, and keeps its `metadata` if none are given."""
+        """Ingest a text as one document. A document with the same `uri` is replaced, and keeps its `metadata` if none are given; without
+        a `uri` it gets a new one.
+
+        Raises InvalidInput for an empty text, or Unavailable (safe to repeat with a `uri` or a key).
+        """
         source = document(text, uri=uri, title=title, media_type=media_type)
         return self._submit([source], options(metadata), idempotency_key=idempotency_key)
 
@@ -141,7 +145,10 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     def similar(
         self, uri: str, *, max_results: int | None = None, filters: dict[str, Any] | None = None
     ) -> list[SearchResult]:
-        """Return the chunks of other documents that are most similar to this document."""
+        """Return the chunks of other documents that are most similar to this document, best first.
+
+        Raises UnknownKnowledge, InvalidInput for a `uri` that it does not have or an invalid filter, and Unavailable.
+        """
         return wiring.services().knowledge.similar(self, uri, max_results=max_results, filters=filters)
 
     def feedback(self, hit: SearchResult | int, verdict: Verdict) -> bool:
@@ -165,7 +172,7 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
         return wiring.services().database.knowledge.stop_reindex(self.name)
 
     def ingestion(self, run_id: str) -> Ingestion:
-        """Return a handle for an ingestion that was submitted before, or elsewhere."""
+        """Return a handle for an ingestion that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""
         here = wiring.services()
         return Ingestion(run_id, here.database)
 
