@@ -27,19 +27,18 @@ myst_heading_anchors = 4
 nitpicky = True
 
 
-PAGES = {"README.md": "overview.md", "CHANGELOG.md": "changelog.md"}
-"""The pages that include files from outside of this folder."""
+PAGES = {"overview": "README.md", "changelog": "CHANGELOG.md"}
+"""Pages that show files from outside of this folder."""
 
 
-def _link_within_the_site(_app: Any, *given: Any) -> None:
-    """Change links to README.md, CHANGELOG.md and docs/ to the pages that the site makes of them."""
-    text = given[-1]
-    for name, page in PAGES.items():
-        text[0] = re.sub(rf"\]\((\.\./)?{name}", f"]({page}", text[0])
-    text[0] = text[0].replace("](docs/", "](")
+def _show_and_link(_app: Any, page: str, source: list[str]) -> None:
+    """Take the text of these pages from their files, and let links to them, and to docs/, lead to pages."""
+    text = (ROOT / PAGES[page]).read_text(encoding="utf-8") if page in PAGES else source[0]
+    for name, file in PAGES.items():
+        text = re.sub(rf"\]\((\.\./)?{file}", f"]({name}.md", text)
+    source[0] = text.replace("](docs/", "](")
 
 
 def setup(app: Any) -> None:
-    """Read pages, and the files that two of them include, with links that hold in the site."""
-    app.connect("source-read", _link_within_the_site)
-    app.connect("include-read", _link_within_the_site)
+    """Read the pages with links that hold in the site."""
+    app.connect("source-read", _show_and_link)

@@ -84,7 +84,7 @@ EXPECTED = {
         "'wirter'",
         r"pay {'euros': 120}\nThe supplier is paid.\n",
         "Write one sentence about both.",
-        "5 shelves, attempt 2",
+        "10 shelves, attempt 2",
         r"^1 document\nPayments \\| Ann approves payments above 100 EUR.$",
         r"^See \[1\]: Ann approves.\n1 Payments cited$",
         r"^Ann approves payments, and is greeted.\nclerk was run .*\nwriter was run ",
