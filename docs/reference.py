@@ -12,12 +12,13 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import typer
 
 import agno_workers
@@ -191,17 +192,32 @@ def _fields(owner: type) -> list[Field]:
     for each in node.body:
         match each:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
-                found[name] = Field(name, ast.unparse(annotation), ast.unparse(value) if value else "", "")
+                kind = _kind(ast.unparse(annotation), names)
+                found[name] = Field(name, kind, ast.unparse(value) if value else "", "")
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)):
                 found[name] = Field(name, "", str(value), "")
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Subscript(slice=kind))):
-                found[name] = Field(name, f"{ast.unparse(kind)} | None", "", "")
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Subscript(slice=of))):
+                found[name] = Field(name, f"{ast.unparse(of)} | None", "", "")
             case ast.Expr(value=ast.Constant(value=str(text))) if name:
                 before = found[name]
                 found[name] = Field(name, before.type, before.default, " ".join(text.split()))
             case _:
                 name = ""
     return [each for each in found.values() if not each.name.startswith("_")]
+
+
+def _kind(annotation: str, names: dict[str, Any]) -> str:
+    """Return the annotation with the bounds of numbers in the place of names for them: `Count` is `int ≥ 1`."""
+
+    def bounded(word: re.Match[str]) -> str:
+        of = names.get(word[0])
+        for bound in getattr(of, "__metadata__", ()):
+            for sign, value in (("≥", bound.ge), (">", bound.gt)) if isinstance(bound, msgspec.Meta) else ():
+                if value is not None:
+                    return f"{of.__origin__.__name__} {sign} {value}"  # type: ignore[union-attr]  # Annotated
+        return word[0]
+
+    return re.sub(r"\w+", bounded, annotation)
 
 
 @cache
@@ -257,18 +273,9 @@ def _lines(parameters: list[inspect.Parameter]) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Return a docstring as Markdown; an indented example becomes Python."""
+    """Return a docstring as Markdown, with links at the errors that it names."""
     text = inspect.cleandoc(value.__doc__ or "")
-    return (
-        re.sub(
-            r"(?:^    .*\n?|^\n(?=    ))+",
-            lambda found: f"```text\n{inspect.cleandoc(found[0])}\n```\n" if found[0].strip() else found[0],
-            text,
-            flags=re.MULTILINE,
-        )
-        if "\n\n    " in text
-        else text
-    )
+    return re.sub(rf"(?<![\w`.])({'|'.join(ERRORS)})(?![\w`(])", lambda found: _link(found[1]), text)
 
 
 def _type(text: str) -> str:
@@ -286,7 +293,7 @@ def _link(name: str) -> str:
     return f"[{name}]({_homes().get(name, '')}#{name.lower()})"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [head, tuple("---" for _ in head), *rows]

@@ -80,6 +80,7 @@ OTHER_PROGRAMS = {
     "python3": "makes the reader's virtual environment",
     "sudo": "a machine of the reader",
     "systemctl": "a machine of the reader",
+    "uvicorn": "a server of the reader; tests/acceptance start those of the examples",
     "valkey-server": "the tests' own server has the same settings",
 }
 """Programs in sh fences that test_pages.py does not execute, and why."""
