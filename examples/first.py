@@ -1,9 +1,9 @@
 """The README's agent, as a program. Servers and workers in one shell, this file in another:
 
-    AGNO_IMPORTS=examples.first ./run up
-    ./run agno-workers run writer "What is a lease?"
+    AGNO_IMPORTS=examples.first agno-workers up
+    agno-workers run writer "What is a lease?"
 
-Run as a program it needs the two `export` lines that `up` prints: `./run python -m examples.first`.
+Run as a program it needs the two `export` lines that `up` prints: `python -m examples.first`.
 """
 
 from agno_workers import Agent, Effect, tool
