@@ -145,6 +145,7 @@ def become(output: int, arguments: list[str], environment: dict[str, str]) -> No
     os.close(output)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     importlib.reload(sys.modules["agno_workers.signals"])
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

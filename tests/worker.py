@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import uuid
 from pathlib import Path
@@ -27,7 +25,7 @@ class Worker:
     ) -> None:
         command = ["celery", "-A", "agno_workers", "worker", "-Q", queues, "-P", pool, "-c", str(concurrency)]
         command += ["-l", "INFO", "-n", f"{uuid.uuid4().hex[:6]}@test", *more]
-        self.process, self._output = _start(command, inherited() | environment)
+        self.process, self._output = start_forked(command, inherited() | environment)
         self.lines: list[str] = []
         self._news: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -80,20 +78,13 @@ class Worker:
 _forker: list[Forker] = []
 
 
-def _start(
-    command: list[str], environment: dict[str, str]
-) -> tuple[Forked | subprocess.Popen[bytes], TextIO]:
-    """Start `python -m COMMAND`, forked unless it wants another Python path; its process and its output."""
+def start_forked(command: list[str], environment: dict[str, str]) -> tuple[Forked, TextIO]:
+    """Start `python -m COMMAND` in the root folder; return its process and its output."""
+    if not _forker:
+        _forker.append(Forker())
     read, write = os.pipe()
     try:
-        if environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH"):
-            if not _forker:
-                _forker.append(Forker())
-            process: Forked | subprocess.Popen[bytes] = _forker[0].start(command, environment, write)
-        else:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=write, stderr=write, start_new_session=True
-            )  # fmt: skip
+        process = _forker[0].start(command, environment, write)
     finally:
         os.close(write)
     return process, os.fdopen(read, encoding="utf-8", errors="replace")

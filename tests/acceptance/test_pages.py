@@ -23,6 +23,7 @@ from tests.agents import caller, echo
 from tests.conftest import ROOT, StartWorker, Worker
 from tests.forking import inherited
 from tests.invariants import until
+from tests.worker import start_forked
 
 WAIT_S = 60
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$", re.MULTILINE)
@@ -100,6 +101,7 @@ class Folder:
     path: Path
     environment: dict[str, str]
     client: Client
+    blocks: int = 0
 
     def follow(self, pages: Sequence[Page], start_worker: StartWorker, **more: str) -> str:
         """Write the pages' files, start a worker for them, execute the blocks in order, and return all output."""
@@ -114,9 +116,9 @@ class Folder:
         for language, code in (block for page in pages for block in page.blocks):
             match language:
                 case "python" if file := _file(code):
-                    output += _execute(shell, "-c", f"import {file.removesuffix('.py')}")
+                    output += self._python(shell, f"import {file.removesuffix('.py')}")
                 case "python":
-                    output += _execute(shell, "-c", code)
+                    output += self._python(shell, code)
                 case "sql":
                     output += self._submit(code)
                 case _:
@@ -135,6 +137,12 @@ class Folder:
         until(lambda: any(step.name and step.status is StepStatus.RUNNING for step in steps.steps))
         worker.kill()
 
+    def _python(self, shell: dict[str, str], code: str) -> str:
+        self.blocks += 1
+        name = f"block_{self.blocks}"
+        (self.path / f"{name}.py").write_text(code, encoding="utf-8")
+        return _execute(shell, name)
+
     def _submit(self, statement: str) -> str:
         with psycopg.connect(self.environment["AGNO_DATABASE_URL"]) as connection:
             cursor = connection.execute(statement)
@@ -149,7 +157,7 @@ class Folder:
             words = [run_id if word == "ID" else word for word in words]
             if "approve" in words:
                 until(lambda: self.client.runs.get(run_id).requirements)
-        return _execute(shell, "-m", "agno_workers.cli.main", *words)
+        return _execute(shell, "agno_workers.cli.main", *words)
 
 
 @pytest.fixture
@@ -214,9 +222,10 @@ def _file(code: str) -> str | None:
     return found and found.group(1)
 
 
-def _execute(shell: dict[str, str], *arguments: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=shell, capture_output=True, text=True, timeout=2 * WAIT_S
-    )
-    assert ended.returncode == 0, f"{arguments}\n{ended.stdout}\n{ended.stderr}"
-    return ended.stdout
+def _execute(shell: dict[str, str], *command: str) -> str:
+    """Return the output of `python -m COMMAND`."""
+    process, output = start_forked(list(command), shell)
+    with output:
+        text = output.read()
+    assert process.wait(timeout=WAIT_S) == 0, f"{command}\n{text}"
+    return text
