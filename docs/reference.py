@@ -217,7 +217,8 @@ def _kind(annotation: str, names: dict[str, Any]) -> str:
                     return f"{of.__origin__.__name__} {sign} {value}"  # type: ignore[union-attr]  # Annotated
         return word[0]
 
-    return re.sub(r"\w+", bounded, annotation)
+    plain = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", annotation)
+    return re.sub(r"\w+", bounded, plain)
 
 
 @cache
