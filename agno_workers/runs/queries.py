@@ -37,9 +37,13 @@ class RunFilters(TypedDict, total=False):
     status: str | None
     """`queued`, `running`, `waiting`, `done`, `failed` or `cancelled`."""
     agent: str | None
+    """The name of the agent."""
     user_id: str | None
+    """The user of the submit."""
     session_id: str | None
+    """The session of the submit."""
     batch_id: str | None
+    """The id of a batch."""
     metadata: Mapping[str, Any] | None
     """Runs whose metadata has these values, among others."""
     since: datetime | timedelta | None

@@ -288,7 +288,7 @@ def test_no_file_names_a_package_index_or_a_folder_of_one_machine() -> None:
 def test_every_command_of_a_page_exists(page: str) -> None:
     code = _code(read(page))
     for line in re.findall(r"agno-workers ([a-z][^\n]*)", code):
-        words = [word.rstrip(",;") for word in line.partition("#")[0].split()]
+        words = [word.rstrip(',;)."') for word in line.partition("#")[0].split()]
         assert words[0] in COMMANDS, line
         command: Any = typer.main.get_command(importlib.import_module(f"agno_workers.cli.{words[0]}").app)
         if hasattr(command, "commands"):
