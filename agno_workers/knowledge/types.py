@@ -55,6 +55,7 @@ class Rows(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str | tuple[str, ...] = ()
     """The columns with the text; several become `column: value`, a line each. Empty: all columns without another use."""
     title: str | None = None
+    """The column with the title."""
     metadata: str | tuple[str, ...] = ()
     """Numbers stay numbers, so that filters compare them; dates are ISO text."""
     sheet: str = ""
@@ -94,6 +95,7 @@ class Skipped(msgspec.Struct, frozen=True):
     reason: str
     """`hidden`, `empty`, `link out of the folder`, `broken link`, `link to a file that is in`, `not a file`, `robots.txt`"""
     count: int
+    """The number of them."""
     examples: tuple[str, ...]
     """The uris of the first ones."""
 
@@ -119,6 +121,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     unit: Literal["", "page", "slide", "row", "line", "message"] = ""
     """The unit of `first` and `last`, which count from 1. Empty: only the part is known."""
     first: int = 0
+    """The first page, slide, row, line or message."""
     last: int = 0
     """`first`, if it is left out."""
     part: str = ""

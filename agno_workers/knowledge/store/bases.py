@@ -105,29 +105,48 @@ class DocumentRow(msgspec.Struct, frozen=True):
     """A document in a list."""
 
     id: int
+    """The id in Postgres."""
     uri: str
+    """The document's key."""
     origin: str
+    """The folder, sitemap or query that lists it; empty without one."""
     bytes: int
+    """The size of the source."""
     version: int
+    """The number of its current version, from 1."""
     chunks: int
+    """The number of its chunks."""
     metadata: dict[str, Any]
+    """JSON that search filters can use."""
     updated_at: datetime
+    """The time of its current version, in UTC."""
     title: str | None = None
+    """Its title, if it has one."""
     media_type: str | None = None
+    """The type that it was read as."""
     language: str | None = None
+    """ISO 639-1, if it is clear."""
     duplicate_of: int | None = None
+    """The id of another document with the same text."""
 
 
 class ChunkRow(msgspec.Struct, frozen=True):
     """A chunk of a document in a list."""
 
     id: int
+    """The id in Postgres."""
     position: int
+    """The chunk's number in its document, from 0."""
     heading: tuple[str, ...]
+    """The headings above it, the highest first."""
     content: str
+    """Its text."""
     start: int
+    """The first character in the document's text."""
     end: int
+    """The character after the last one."""
     tokens: int
+    """Counted by the tokenizer of the chunking."""
     has_vector: bool
     """True if there is one of the model that is searched. Without one, only keyword search finds the chunk."""
     refused: str | None = None
