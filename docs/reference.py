@@ -87,7 +87,7 @@ def _names() -> str:
 
 
 def _first_sentence(value: Any) -> str:
-    if type(value).__module__ == "typing":
+    if type(value).__module__ == "typing" and not isinstance(value, type):
         return _constant(value)
     text = " ".join(inspect.cleandoc(value.__doc__ or "").partition("\n\n")[0].split())
     return re.split(r"(?<=[.])\s+(?=[A-Z`])", text)[0]

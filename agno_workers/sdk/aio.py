@@ -180,6 +180,7 @@ class _Control(_Wrapper[Control]):
 
     @property
     def id(self) -> str:
+        """The id of the run."""
         return self.blocking.id
 
     async def run(self) -> Run:
@@ -246,9 +247,11 @@ class AsyncRun(_Control[RunHandle]):
                 yield item
 
     async def status(self) -> RunStatus:
+        """See `RunHandle.status`."""
         return (await self.run()).status
 
     async def steps(self) -> list[Step]:
+        """See `RunHandle.steps`."""
         return await in_thread(lambda: self.blocking.steps)
 
     async def messages(self) -> list[Message]:
@@ -285,6 +288,7 @@ class AsyncBatch(_Wrapper[Batch]):
 
     @property
     def id(self) -> str:
+        """The id of the batch."""
         return self.blocking.id
 
     progress = _verb(Batch.progress)

@@ -29,7 +29,6 @@ WAIT_S = 60
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$", re.MULTILINE)
 """A line with the id of a run."""
 COMMAND = re.compile(r"^(?:\./run )?agno-workers (.*)$", re.MULTILINE)
-EXAMPLE = "# examples/"
 NOT_EXECUTED = {"up", "demo", "init", "metrics", "worker"}
 """Commands that start servers or write files; tests/acceptance has a test of each."""
 TOGETHER = "reference-"
@@ -38,9 +37,7 @@ TOGETHER = "reference-"
 
 @dataclass(frozen=True)
 class Page:
-    """The code blocks of a page, in order, without those marked `<!-- not run: REASON -->` and those of `examples`, which have
-    tests of their own.
-    """
+    """The code blocks of a page, in order, without those marked `<!-- not run: REASON -->`."""
 
     name: str
 
@@ -52,7 +49,7 @@ class Page:
         return [
             (language, code)
             for mark, language, code in found
-            if not mark and language in ("python", "sh", "sql") and not code.startswith(EXAMPLE)
+            if not mark and language in ("python", "sh", "sql")
         ]  # fmt: skip
 
     @property
@@ -72,6 +69,10 @@ TESTING = Page("docs/howto-testing.md")
 ALONE = [page for page in PAGES if page.is_executable and TOGETHER not in page.name and page != TESTING]
 EXPECTED = {
     "README.md": ["What is a barrier[?]", "Compare them."],
+    "docs/howto-fastapi.md": [
+        "RunCompleted",
+        r"What is a lease[?]\nWhat is a fence[?]\nWhat is a barrier[?]\n\Z",
+    ],
     "docs/howto-langgraph.md": [r"^It is out\.$"],
     "docs/howto-agno.md": ["^Where is order 17[?] done "],
     "docs/howto-celery.md": [r"^LEASES\n\['a', 'B'\]\n", r"What is a queue[?]\nWhat is a queue[?]\n\Z"],
@@ -115,6 +116,9 @@ class Folder:
         output = ""
         for language, code in (block for page in pages for block in page.blocks):
             match language:
+                case "python" if example := re.match(r"# (examples/\S+\.py)\n", code):
+                    # Tests of its own execute it: test_examples.py.
+                    assert code == example[0] + (ROOT / example[1]).read_text(encoding="utf-8")
                 case "python" if file := _file(code):
                     output += self._python(shell, f"import {file.removesuffix('.py')}")
                 case "python":
