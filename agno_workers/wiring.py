@@ -14,9 +14,8 @@ import msgspec
 import redis
 from celery import Celery
 from kombu import pools
-from pydantic import SecretStr
 
-from agno_workers import extras, local
+from agno_workers import extras
 from agno_workers import settings as settings_module
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.backend import unreadable
@@ -38,6 +37,7 @@ from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import CommitResult, ExhaustedStep
 from agno_workers.database.checks import database_problems
+from agno_workers.discovery import load_settings
 from agno_workers.engine.active_steps import ActiveSteps
 from agno_workers.engine.handlers import Handler
 from agno_workers.engine.plan import AgentPlan
@@ -209,24 +209,6 @@ def database(settings: Settings, *, worker: str = "") -> Database:
         ingest_limits=msgspec.structs.replace(limits, publish_after_s=settings.runs.publish_after_s),
         knowledge_queue=settings.queues.knowledge,
         direct_url=settings.database.direct_url.get_secret_value(),
-    )
-
-
-def load_settings() -> Settings:
-    """Return the settings of this process. If they name neither Postgres nor Redis, and `local_servers` is on, add the addresses of
-    the servers of a running `agno-workers up`. Raises SettingsError.
-    """
-    given = settings_module.load()
-    if (
-        not given.local_servers
-        or given.database.url.get_secret_value()
-        or given.broker.url.get_secret_value()
-    ):
-        return given
-    if (found := local.running()) is None:
-        return given
-    return given.changed(
-        database={"url": SecretStr(found.database_url)}, broker={"url": SecretStr(found.broker_url)}
     )
 
 

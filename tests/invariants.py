@@ -446,5 +446,11 @@ MOVED_ELSEWHERE = {
     "knowledge/store/search.words_written": "test_words.py",
     "knowledge/store/search.write_words": "test_words.py",
     "knowledge/store/bases.remove": "test_bases.py",
+    "knowledge/store/bases.retry_models": "test_ingest.py",
+    "knowledge/store/bases.stop_reindex": "test_ingest.py",
+    "knowledge/store/ingest.stop_model": "test_ingest.py",
+    "runs/prune.delete": "test_prune.py",
+    "database/identity.cut_canvases": "test_databases.py",
+    "database/identity.forget_messages": "test_databases.py",
 }
 """What writes the same tables without moving anything in them, and where it is tested."""

@@ -176,13 +176,15 @@ def _refuse_options(options: Mapping[str, Any]) -> None:
     """Raise InvalidInput for an option of `apply_async` or `send_task` that a run does not have."""
     stamps = options.get("stamped_headers") or ()
     for name, value in options.items():
+        if name in stamps:
+            continue
         if name in _REFUSED and value is not None:
             raise InvalidInput(f"{name} can't be set for a run: {_REFUSED[name]}.")
         if name in OPTIONS and name not in _USED:
             raise InvalidInput(
                 f"{name} is an argument of a run, not an option of its message: pass it to `s` or `delay`."
             )
-        if name not in _USED and name not in _WITHOUT_EFFECT and name not in _REFUSED and name not in stamps:
+        if name not in _USED and name not in _WITHOUT_EFFECT and name not in _REFUSED:
             raise InvalidInput(unknown_option(name, _USED | set(_REFUSED), what="option of apply_async"))
 
 

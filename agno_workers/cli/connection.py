@@ -20,6 +20,7 @@ from agno_workers.broker.checks import unavailable
 from agno_workers.broker.queues import redis_url
 from agno_workers.database.checks import problems
 from agno_workers.database.connect import POOLED, connect
+from agno_workers.discovery import load_settings
 from agno_workers.errors import SettingsError, UnusableDatabase
 from agno_workers.local import default_state_dir
 from agno_workers.registry import Registry, import_from_here
@@ -27,7 +28,6 @@ from agno_workers.repositories import Database
 from agno_workers.runs.base import RunNumbers
 from agno_workers.sdk.client import Client
 from agno_workers.settings import Settings
-from agno_workers.wiring import load_settings
 
 PATIENCE_S = 3
 """A person waits for a command: it gives up sooner than a worker does."""

@@ -38,7 +38,6 @@ from agno_workers.errors import (
     error_to_json,
 )
 from agno_workers.knowledge.chunking import check
-from agno_workers.knowledge.readers.detect import bitmap
 from agno_workers.knowledge.store.bases import MODEL_OPTIONS, EmbeddingSpace, KnowledgeBases, SourceInput
 from agno_workers.knowledge.store.ingest import Ingest, Text, WorkClaim
 from agno_workers.knowledge.store.search_index import Taken
@@ -336,6 +335,8 @@ def viewer_of(context: IngestContext, vision: str, is_lost: IsLost) -> Callable[
 
 
 def refuse_image(error: ModelRejected, raw: Raw) -> Raw:
+    from agno_workers.knowledge.readers.detect import bitmap  # noqa: PLC0415 - needs the extra `knowledge`
+
     if bitmap(raw.content) is not None:
         raise error
     return raw

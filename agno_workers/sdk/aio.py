@@ -279,6 +279,7 @@ class AsyncIngestion(_Control[Ingestion]):
         return await self.progress()
 
     progress = _verb(Ingestion.progress)
+    complete = _verb(Ingestion.complete)
     failures = _verb(Ingestion.failures)
     retry = _making(lambda job: AsyncIngestion(job), Ingestion.retry)  # noqa: PLW0108 - as above
 
@@ -383,6 +384,11 @@ class AsyncKnowledge(_Wrapper[KnowledgeHandle]):
     add = _making(AsyncIngestion, KnowledgeHandle.add)
     ingest = _making(AsyncIngestion, KnowledgeHandle.ingest)
     search = _verb(KnowledgeHandle.search)
+    documents = _verb(KnowledgeHandle.documents)
+    chunks = _verb(KnowledgeHandle.chunks)
+    remove = _verb(KnowledgeHandle.remove)
+    reindex = _making(AsyncIngestion, KnowledgeHandle.reindex)
+    stop_reindex = _verb(KnowledgeHandle.stop_reindex)
 
 
 class AsyncClient:

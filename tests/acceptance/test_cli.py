@@ -103,8 +103,10 @@ def test_run_without_a_worker_is_explained_and_can_be_cancelled(type_: Type) -> 
     run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
     assert (
         type_("run", "echo", "hi", "--no-wait", "--key", "k").out
-        == type_("run", "echo", "x", "--no-wait", "--key", "k").out
+        == type_("run", "echo", "hi", "--no-wait", "--key", "k").out
     )
+    told = type_("run", "echo", "x", "--no-wait", "--key", "k").err
+    assert "another input" in told
     shown = type_("runs", "show", run_id).out
     assert re.search(
         r"→ No worker consumes the queue 'agents', where turn 1 has waited .*: start one with `-Q agents`",

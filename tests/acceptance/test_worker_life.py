@@ -153,7 +153,8 @@ def test_the_command_lists_workers_and_the_doctor_asks_after_the_silent(
     start_worker(queues="tools")
     assert _told(capsys, "workers", "ls").count("alive") == 2
     listed = {
-        each["queues"][0]: each["state"] for each in json.loads(_told(capsys, "workers", "ls", "--json"))
+        each["queues"][0]: each["state"]
+        for each in json.loads(_told(capsys, "workers", "ls", "--all", "--json"))
     }
     assert listed == {"heavy": "lost", "agents": "alive", "tools": "alive"}
     found = json.loads(_told(capsys, "doctor", "--json"))

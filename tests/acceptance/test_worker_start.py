@@ -100,8 +100,9 @@ def test_it_refuses_an_agent_with_a_wrong_field(environment: dict[str, str], tmp
     (tmp_path / "wrong.py").write_text(
         "from agno_workers import Agent\nagent = Agent(name='buyer', model='scripted:echo', limits=5)\n"
     )
-    told = refusal(environment | {"AGNO_IMPORTS": "wrong", "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    told = refused(environment | {"AGNO_IMPORTS": "wrong", "PYTHONPATH": f"{tmp_path}:{ROOT}"}).stderr
     assert "agent 'buyer': limits must be Limits(...), got 5" in told
+    assert f'File "{tmp_path}/wrong.py", line 2' in told
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ FLOORS = [
     {"knowledge"},  # features: none of them knows another
     {"repositories"},
     {"registry"},
+    {"discovery"},
     {"wiring"},
     {"sdk"},
     {"local", "types"},
@@ -36,7 +37,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 GROUND_MAY_USE = {"pydantic", "msgspec", "typing_extensions"} | set(sys.stdlib_module_names)
 EXCEPT = {
     ("__init__", "tasks"): "`celery -A agno_workers` looks for `app` here; only a worker asks for it",
-    ("wiring", "local"): "a program finds the servers of a running `up` as the commands do",
+    ("discovery", "local"): "a program finds the servers of a running `up` as the commands do",
     ("local", "__init__"): "the demo's agents are written as a user writes them",
 }
 
@@ -83,8 +84,8 @@ def _imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _points_down(source: str, target: str) -> bool:
-    if target == "settings":  # only wiring and the doors read settings
-        return FLOOR_OF[source] >= FLOOR_OF["wiring"]
+    if target == "settings":  # only discovery, wiring and the doors read settings
+        return FLOOR_OF[source] >= FLOOR_OF["discovery"]
     return FLOOR_OF[source] > FLOOR_OF.get(target, len(FLOORS))
 
 

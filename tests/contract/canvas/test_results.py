@@ -19,7 +19,7 @@ from kombu.entity import Queue
 from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import IdempotencyConflict, InvalidInput
 from agno_workers.sdk.agent import RunResult
 from tests import invariants
 from tests.agents import caller, echo, failing, holding, running, shouter
@@ -265,8 +265,12 @@ def test_every_verb_returns_a_run_result() -> None:
 
 def test_known_key_returns_the_existing_run(database: psycopg.Connection) -> None:
     key = str(uuid.uuid4())
-    first, second = [echo.delay(text, idempotency_key=key) for text in ("a", "b")]
+    first, second = [echo.delay("a", idempotency_key=key) for _ in range(2)]
     assert (first.id, second.get(timeout=WAIT_S)) == (second.id, "<a>")
+    assert (first.created, second.created) == (True, False)
+    with pytest.raises(IdempotencyConflict) as refused:
+        chain(echo.s("b", idempotency_key=key), shouter.s())()
+    assert refused.value.run_id == first.id
 
 
 def test_a_canvas_that_is_sent_twice_with_keys_works_once_and_answers_twice(
@@ -292,8 +296,8 @@ def test_a_canvas_that_is_sent_twice_with_keys_works_once_and_answers_twice(
 def test_a_run_with_a_known_key_ends_as_the_first_one_does(plain: Plain, held: Path) -> None:
     key = str(uuid.uuid4())
     first = caller.delay(holding(held), idempotency_key=key)
-    follower = chain(caller.s("ignored", idempotency_key=key), plain("upper"))()
-    grouped = group([caller.s("ignored", idempotency_key=key), plain("upper", "b")])()
+    follower = chain(caller.s(holding(held), idempotency_key=key), plain("upper"))()
+    grouped = group([caller.s(holding(held), idempotency_key=key), plain("upper", "b")])()
     invariants.until(running(held))
     held.unlink()
     assert first.get(timeout=WAIT_S) == "released"
@@ -304,7 +308,7 @@ def test_a_run_with_a_known_key_ends_as_the_first_one_does(plain: Plain, held: P
 def test_a_run_with_a_known_key_is_cancelled_with_the_first_one(held: Path) -> None:
     key = str(uuid.uuid4())
     first = caller.delay(holding(held), idempotency_key=key)
-    grouped = group([caller.s("ignored", idempotency_key=key)])()
+    grouped = group([caller.s(holding(held), idempotency_key=key)])()
     first.cancel()
     assert grouped[0].get(timeout=WAIT_S, propagate=False).run_id == first.id
     assert grouped[0].state == "REVOKED"

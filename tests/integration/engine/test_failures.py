@@ -186,11 +186,10 @@ def _circular() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("broken", "type_", "message"),
     [
-        ({"instructions": None}, "TypeError", "NoneType"),
         ({"output_schema": Unreadable}, "RuntimeError", "a bug in a validator"),
         ({"output_schema": Speechless}, "SpeechlessError", ""),
     ],
-    ids=["instructions", "output schema", "no message"],
+    ids=["output schema", "no message"],
 )
 def test_bug_in_an_agent_is_logged_and_fails_the_run_after_some_attempts(
     scenario: Scenario, caplog: pytest.LogCaptureFixture, broken: dict[str, Any], type_: str, message: str

@@ -9,7 +9,7 @@ import pytest
 
 from agno_workers.core.messages import Message, ToolResult, Usage, user
 from agno_workers.core.run import RunStatus, StepKind, StepStatus
-from agno_workers.core.step import ClaimedStep, CommitResult
+from agno_workers.core.step import ClaimedStep, CommitResult, RunEnd
 from tests.database import (
     FEW,
     AllRepositories,
@@ -36,7 +36,7 @@ finishes = pytest.mark.parametrize("finish", FINISHES.values(), ids=FINISHES)
 def test_end_records_reply_answer_and_sums(db: RunDatabase) -> None:
     turn = db.turn()
     recorded = db.journal.end(turn, said("ok"), FEW, {"answer": 1}, "end")
-    assert recorded == CommitResult(True)
+    assert recorded == CommitResult(True, ended=RunEnd(turn.run_id, "echo", RunStatus.DONE, "end"))
     run = db.queries.run(turn.run_id)
     assert (run.status, run.content, run.reason, run.error) == (RunStatus.DONE, {"answer": 1}, "end", None)
     assert (run.usage, run.turns, run.tool_calls) == (FEW, 1, 0)

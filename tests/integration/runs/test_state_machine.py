@@ -228,7 +228,7 @@ class RunMachine(RuleBasedStateMachine):
     def submit_many(self, key: str | None) -> None:
         batch = str(uuid7())
         assert self.bulk.submit(
-            batch, [Item(user("one")), Item(user("two"), key)], Common("a", "agents", allow_unknown=True)
+            batch, [Item(user("one")), Item(user("hi"), key)], Common("a", "agents", allow_unknown=True)
         )
         for run in self.bulk.runs(batch):
             self._accept(run.id)
