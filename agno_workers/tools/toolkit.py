@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from agno_workers.core.tool import Tool
@@ -87,12 +88,25 @@ def _flatten(item: Any) -> Iterator[Tool]:
     elif isinstance(item, type) and issubclass(item, Toolkit):
         yield from _instance(item).tools().values()
     elif callable(item):
-        yield tool(item)
+        yield _made(item)
     elif isinstance(item, Iterable) and not isinstance(item, str | bytes | Mapping):
         for inner in item:
             yield from _flatten(inner)
     else:
         raise InvalidTool(f"{item!r} is not a tool: pass functions, tools, toolkits or lists of them.")
+
+
+def _made(function: Any) -> Tool:
+    """Return the tool of a plain function. It is made once, because that takes a millisecond, and agents may share it."""
+    known = getattr(function, "__agno_tool__", None)
+    if (
+        isinstance(known, FunctionTool) and known.function is function
+    ):  # not that of a function which this one wraps
+        return known
+    made = tool(function)
+    with suppress(AttributeError, TypeError):  # a method, a builtin
+        function.__agno_tool__ = made
+    return made
 
 
 def _instance(kind: type[Toolkit]) -> Toolkit:
