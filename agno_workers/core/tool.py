@@ -50,6 +50,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """A call waits for this before it is executed: `confirmation`, `answer` or `execution`."""
     fields: tuple[str, ...] = ()
     """Arguments that a person fills in; the model does not see them."""
+    types: dict[str, str] = {}
+    """Their types in JSON schema, such as `integer`, where it is a single one."""
     within_s: float | None = None
     """Seconds that a person may take; None: until the run ends."""
     on_timeout: Literal["reject", "approve", "fail"] = "reject"

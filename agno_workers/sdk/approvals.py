@@ -83,13 +83,17 @@ class Requirement:
         self._record(said, _answer("rejected", by, note), is_error=True)
 
     def answer(self, values: Mapping[str, Any], *, by: str | None = None) -> None:
-        """Fill in the arguments that the tool leaves to a person, and let it be called. Raises InvalidInput for other fields."""
+        """Fill in the arguments that the tool leaves to a person, and let it be called. Raises InvalidInput for other fields, and
+        for a value of another type than the argument's."""
         fields = self._waiting.policy.fields
         if set(values) != set(fields) and self.needs is WaitsFor.ANSWER:
             raise InvalidInput(
                 f"{self.tool} asks for {', '.join(fields)}, got {', '.join(sorted(values)) or 'nothing'}: pass each of them, and no other.",
                 step_id=self.id,
             )
+        for field, value in values.items():
+            if wrong := _misfit(value, self._waiting.policy.types.get(field)):
+                raise InvalidInput(f"{self.tool}: {field} must be {wrong}, got {value!r}.", step_id=self.id)
         self._let_go([WaitsFor.ANSWER], _answer("answered", by, None) | {"values": dict(values)})
 
     def complete(self, result: Any, *, is_error: bool = False, by: str | None = None) -> None:
@@ -169,6 +173,30 @@ _MOVES = {
     WaitsFor.RESOLUTION: "resolve it",
     WaitsFor.RUN: "it ends with that run",
 }
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "integer": (int, "a whole number"),
+    "number": (float, "a number"),
+    "boolean": (bool, "true or false"),
+    "string": (str, "text (digits in quotes are text)"),
+    "array": (list, "a list"),
+    "object": (dict, "a JSON object"),
+}
+
+
+def _misfit(value: Any, kind: str | None) -> str | None:
+    """Return what an argument of this JSON type must be, or None for a value that the tool will take, as far as its type tells."""
+    if kind not in _KINDS:
+        return None
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - only those who answer need it
+
+    expected, words = _KINDS[kind]
+    try:
+        TypeAdapter(expected).validate_python(value)
+    except ValidationError:
+        return words
+    return None
 
 
 def _answer(verdict: str, by: str | None, note: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import MethodType
 from typing import Any, Literal, overload
 
@@ -136,6 +136,7 @@ def tool(
             on_unknown=on_unknown,
             needs=_need(function, requires_confirmation, requires_user_input, external_execution),
             fields=tuple(user_input_fields),
+            types=_types(signature, user_input_fields),
             within_s=answer_within_s,
             on_timeout=on_timeout,
         )
@@ -165,6 +166,12 @@ def tool(
         )
 
     return decorate if function is None else decorate(function)
+
+
+def _types(signature: Signature, fields: Iterable[str]) -> dict[str, str]:
+    properties = signature.schema["properties"]
+    found = {field: properties.get(field, {}).get("type") for field in fields}
+    return {field: kind for field, kind in found.items() if isinstance(kind, str)}
 
 
 def _need(

@@ -107,6 +107,36 @@ def test_answer_must_have_exactly_the_fields(scenario: Scenario) -> None:
             the_one(scenario, run_id).answer(values)
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right", "told"),
+    [
+        (int, "many", 3, "a whole number"),
+        (float, [], 0.5, "a number"),
+        (bool, "perhaps", True, "true or false"),
+        (str, 12, "012", "text"),
+        (list[int], "1", [1], "a list"),
+        (dict[str, int], 1, {"a": 1}, "a JSON object"),
+        (int | None, "many", 3, ""),  # more than one type: the tool checks it
+    ],
+)
+def test_answer_of_another_type_is_refused_and_can_be_given_again(
+    scenario: Scenario, kind: Any, wrong: Any, right: Any, told: str
+) -> None:
+    def order(amount: Any) -> str:
+        """Order."""
+        return repr(amount)
+
+    order.__annotations__["amount"] = kind
+    asks = tool(requires_user_input=True, user_input_fields=["amount"])(order)
+    engine, run_id, _ = asking(scenario, ("order", {}), tools=[asks])
+    if told:
+        with pytest.raises(InvalidInput, match=f"order: amount must be {told}"):
+            the_one(scenario, run_id).answer({"amount": wrong})
+    the_one(scenario, run_id).answer({"amount": right})
+    scenario.execute_pending(engine, run_id)
+    assert scenario.results(run_id) == [repr(right)]
+
+
 @pytest.mark.parametrize(("result", "read"), [("signed", "signed"), ({"by": 3}, '{"by":3}'), (None, "null")])
 def test_external_call_ends_with_its_delivered_result(scenario: Scenario, result: Any, read: str) -> None:
     engine, run_id, _ = asking(scenario, SIGN)
