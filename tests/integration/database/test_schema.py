@@ -180,6 +180,30 @@ def test_concurrent_upgrades_succeed(new_database: NewDatabase) -> None:
     assert functions.state(url).revision == NEWEST
 
 
+def test_upgrade_beside_a_submit_is_no_deadlock(new_database: NewDatabase) -> None:
+    url = new_database()
+    with psycopg.connect(url, autocommit=True) as connection, psycopg.connect(url, autocommit=True) as look:
+        make_first_schema(connection)
+        connection.execute((VERSIONS / "0002_tables.sql").read_bytes())
+        connection.execute("UPDATE agno.alembic_version SET version_num = '0002'")
+        with connection.transaction():  # as agno.submit does: the run, then its large strings
+            connection.execute(
+                "INSERT INTO agno.run (id, agent, status, queue) VALUES (gen_random_uuid(), 'a', 'queued', 'q')"
+            )
+            code = f"from agno_workers.database import migrate; migrate.upgrade({url!r})"
+            upgrade = subprocess.Popen(
+                [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            )
+            waiting = (
+                "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'agno.run'::regclass AND NOT granted"
+            )
+            while look.execute(waiting).fetchone() != (True,):
+                assert upgrade.poll() is None
+            connection.execute("INSERT INTO agno.blob VALUES ('x', '1')")
+    assert upgrade.communicate(timeout=60)[1] == ""
+    assert functions.state(url).revision == NEWEST
+
+
 def test_newest_revision_is_the_head_of_the_migrations() -> None:
     assert ScriptDirectory.from_config(migrate._config()).get_current_head() == NEWEST
 
