@@ -36,7 +36,7 @@ def bring(
     settings = connection.settings()
     if sql:
         url = connection.database_url(settings)
-        screen.echo(script(functions.state(url, connection.PATIENCE_S).revision))
+        screen.echo(script(functions.state(url, connection.PATIENCE_S)))
         return
     before, after = upgrade(connection.direct_url(settings))
     screen.echo(

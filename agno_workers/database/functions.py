@@ -77,11 +77,16 @@ def stored(value: str | None) -> State:
 
 def apply(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Write the functions of this code; False when the database has them already, or has those of a newer release."""
-    found, wanted = read(connection), current()
-    if found.functions == wanted.functions or found.release > wanted.release:
+    if not is_missing(read(connection)):
         return False
     connection.execute(script().encode())
     return True
+
+
+def is_missing(found: State) -> bool:
+    """Return whether the database lacks the functions of this code; those of a later release serve it, too."""
+    wanted = current()
+    return found.functions != wanted.functions and found.release <= wanted.release
 
 
 def script() -> str:

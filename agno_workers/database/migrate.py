@@ -44,15 +44,7 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
                 connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             connection.commit()
             before = functions.read(raw).revision
-            if before is not None and before > NEWEST:
-                raise UnusableDatabase(
-                    f"the database is at revision {before}, which is newer than this code ({NEWEST}): use newer code, or a new "
-                    "database if an unreleased version made this one."
-                )
-            if before is not None and before not in REVISIONS:
-                raise UnusableDatabase(
-                    f"the database is at revision {before}, which an unreleased version made: use a new database."
-                )
+            _check(before)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -67,8 +59,10 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
 
 
-def script(before: str | None) -> str:
-    """Return what `upgrade` would execute on a database of this revision, as one transaction for psql."""
+def script(found: functions.State) -> str:
+    """Return what `upgrade` would execute on a database in this state, as one transaction for psql. Raises as `upgrade` does."""
+    before = found.revision
+    _check(before)
     parts = ["BEGIN;"]
     if before is None:
         parts += [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};", _VERSION_TABLE]
@@ -80,7 +74,22 @@ def script(before: str | None) -> str:
             f"DELETE FROM {SCHEMA}.alembic_version;",  # noqa: S608 - our own text
             f"INSERT INTO {SCHEMA}.alembic_version VALUES ('{NEWEST}');",  # noqa: S608 - our own text
         ]
-    return "\n\n".join([*parts, functions.script(), "COMMIT;\n"])
+    if functions.is_missing(found):
+        parts.append(functions.script())
+    return "\n\n".join([*parts, "COMMIT;\n"])
+
+
+def _check(before: str | None) -> None:
+    """Raises UnusableDatabase for a revision that this code can't upgrade."""
+    if before is not None and before > NEWEST:
+        raise UnusableDatabase(
+            f"the database is at revision {before}, which is newer than this code ({NEWEST}): use newer code, or a new "
+            "database if an unreleased version made this one."
+        )
+    if before is not None and before not in REVISIONS:
+        raise UnusableDatabase(
+            f"the database is at revision {before}, which an unreleased version made: use a new database."
+        )
 
 
 def _refused(error: Any, role: str, database: str) -> AgnoError:

@@ -206,11 +206,25 @@ def test_printed_upgrade_does_what_the_upgrade_does(
         printed = copy()
         execute(printed, "UPDATE agno.meta SET value = '0.0.1 x' WHERE key = 'functions'")
     migrate.upgrade(upgraded)
-    (tmp_path / "upgrade.sql").write_text(migrate.script(functions.state(printed).revision))
+    (tmp_path / "upgrade.sql").write_text(migrate.script(functions.state(printed)))
     psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(tmp_path / "upgrade.sql"), printed]
     assert subprocess.run(psql, capture_output=True, text=True, timeout=60, check=False).stderr == ""
     assert dump(printed) == dump(upgraded)
     assert database_problems(printed, "") == []
+
+
+def test_upgrade_is_not_printed_for_tables_of_other_code(copy: Callable[..., str]) -> None:
+    url = copy()
+    for revision, said in (("9999", "newer than this code"), ("0003", "an unreleased version made")):
+        execute(url, f"UPDATE agno.alembic_version SET version_num = '{revision}'")
+        with pytest.raises(UnusableDatabase, match=said):
+            migrate.script(functions.state(url))
+
+
+def test_printed_upgrade_leaves_the_functions_of_a_later_release(copy: Callable[..., str]) -> None:
+    url = copy()
+    execute(url, "UPDATE agno.meta SET value = '99.0.0 x' WHERE key = 'functions'")
+    assert "FUNCTION" not in migrate.script(functions.state(url))
 
 
 def dump(url: str) -> list[str]:
