@@ -74,6 +74,8 @@ _OFFICE_PARTS = (  # some programs number them
     (re.compile(r"xl/workbook\d{0,3}\.xml"), XLSX),
     (re.compile(r"xl/workbook\d{0,3}\.bin"), XLSB),
 )
+_VARIANT = re.compile(r"-(?:template|master|master-template|web)$")
+"""OTT, OTS and OTP; master documents; pages that LibreOffice writes from HTML."""
 _SAID = {
     "application/xhtml+xml": "text/html", "text/xml": "application/xml", "text/x-markdown": "text/markdown",
     "text/json": "application/json", "application/x-ndjson": "application/jsonl", "application/ndjson": "application/jsonl",
@@ -144,7 +146,7 @@ def _in_zip(content: bytes) -> str:
         if any(map(part.fullmatch, within)):
             return found
     said = first_bytes(content, "mimetype").decode("ascii", "replace").strip()
-    kind = said.removesuffix("-template")  # OTT, OTS and OTP
+    kind = _VARIANT.sub("", said)
     if kind in (ODS, ODT, ODP, EPUB):
         return kind
     if "META-INF/container.xml" in within:

@@ -139,7 +139,7 @@ def _contents(part: EmailMessage, name: str, budget: _Budget) -> tuple[Block, ..
             "too_large", f"The e-mail has more than {_MAX_ATTACHMENTS} attachments, or too much text in them."
         )
     budget.attachments -= 1
-    media_type = detect(payload, part.get_content_type(), name)
+    media_type = detect(payload, part.get_content_type(), part.get_filename() or "")  # not the subject
     if media_type.startswith(("message/rfc822", "application/mbox")):
         if budget.depth >= _MAX_DEPTH:
             raise Unreadable("too_large", f"It is an e-mail in an e-mail, {_MAX_DEPTH} levels deep.")
@@ -292,6 +292,10 @@ def _attachment(part: EmailMessage) -> dict[str, Any] | None:
     if not part.is_attachment() and not name:
         return None
     payload = part.get_payload(decode=True)
+    if not name and part.get_content_type() == "message/rfc822":  # mail programs name few that they forward
+        name = next(
+            (_header(each, "subject") for each in part.iter_parts() if isinstance(each, EmailMessage)), ""
+        )
     return {
         "name": (name or "")[:500],
         "media_type": part.get_content_type(),

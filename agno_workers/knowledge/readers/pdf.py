@@ -45,6 +45,8 @@ class _Line(NamedTuple):
     bottom: float
     """Distance from the bottom of the page, in points."""
     is_field: bool = False
+    is_outer: bool = False
+    """True in the upper and the lower sixth of the page, where headers and footers are."""
 
 
 def read(content: bytes, _media_type: str, _name: str) -> Parsed:
@@ -101,7 +103,7 @@ def _pages(document: pypdfium2.PdfDocument) -> tuple[list[list[_Line]], list[lis
         try:
             page = document[index]
             try:
-                lines = _lines(page.get_textpage(), index + 1)
+                lines = _lines(page.get_textpage(), index + 1, page.get_cropbox())
                 values = [_Line(text, index + 1, 0.0, bottom, True) for text, bottom in fields(page)]
             finally:
                 page.close()
@@ -128,15 +130,27 @@ def _with_fields(page: list[_Line], fields: list[_Line]) -> Iterator[_Line]:
         yield from behind.get(at, [])
 
 
-def _lines(textpage: pypdfium2.PdfTextPage, number: int) -> list[_Line]:
+def _lines(
+    textpage: pypdfium2.PdfTextPage, number: int, box: tuple[float, float, float, float]
+) -> list[_Line]:
     lines: list[_Line] = []
+    low, high = box[1] + (box[3] - box[1]) / 6, box[3] - (box[3] - box[1]) / 6
     try:
         for found in _LINE.finditer(textpage.get_text_range()):
             if text := found["text"].rstrip().replace(CUT, "-").translate(_SYMBOLS):
                 first = pdfium.FPDFText_GetCharIndexFromTextIndex(textpage, found.start("text"))
                 bottom = textpage.get_charbox(first, loose=True)[1] if first >= 0 else 0.0
                 size = _type_size(textpage, max(first, 0))
-                lines.append(_Line(_unspaced(textpage, text, first), number, round(size * 2) / 2, bottom))
+                is_outer = not low < bottom < high
+                lines.append(
+                    _Line(
+                        _unspaced(textpage, text, first),
+                        number,
+                        round(size * 2) / 2,
+                        bottom,
+                        is_outer=is_outer,
+                    )
+                )
     finally:
         textpage.close()
     return lines
@@ -175,7 +189,8 @@ def _metadata(document: pypdfium2.PdfDocument) -> dict[str, Any]:
 
 def _without_running_heads(pages: list[list[_Line]]) -> list[list[_Line]]:
     """Remove page headers and footers: first and last lines that many pages share, and page numbers. A number is one of the page if it
-    counts with the pages; others, such as those of a table or an invoice, stay.
+    counts with the pages; others, such as those of a table or an invoice, stay, and so does a line in the middle of its page, such as the
+    only point of a slide.
     """
     shared: Counter[str] = Counter()
     counting: Counter[tuple[str, int, int]] = Counter()
@@ -195,9 +210,13 @@ def _without_running_heads(pages: list[list[_Line]]) -> list[list[_Line]]:
         if is_number:
             return any(counting[counter] >= 2 for counter in _counters(line, number))
         gap = abs(line.bottom - page[1 if at == 0 else -2].bottom)
-        return gap > 2 * line.size and any(
-            counting[counter] >= 3 and 0 <= counter[2] + number <= len(pages) + _MAX_OFFSET
-            for counter in _counters(line, number)
+        return (
+            line.is_outer
+            and gap > 2 * line.size
+            and any(
+                counting[counter] >= 3 and 0 <= counter[2] + number <= len(pages) + _MAX_OFFSET
+                for counter in _counters(line, number)
+            )
         )
 
     kept = []

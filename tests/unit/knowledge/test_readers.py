@@ -406,6 +406,35 @@ def test_repeated_page_headers_and_footers_are_removed() -> None:
     ]
 
 
+def test_only_point_of_a_slide_is_not_a_footer() -> None:
+    slides = [[(30, 700, f"Tide {number}"), (20, 500, f"Fact {number}: it turns.")] for number in range(1, 5)]
+    footed = [[*lines, (20, 40, f"Page {number} of 4")] for number, lines in enumerate(slides, 1)]
+    for pages in (slides, footed):
+        text = " ".join(block.text for block in as_read(made.pdf(pages)).blocks)
+        assert [f"Fact {number}: it turns." in text for number in range(1, 5)] == [True] * 4
+        assert "Page" not in text
+
+
+@pytest.mark.parametrize("variant", ["-template", "-web", "-master", "-master-template"])
+def test_variants_of_open_documents_are_read(variant: str) -> None:
+    kind = "application/vnd.oasis.opendocument.text"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("mimetype", kind + variant)
+    assert detect(packed.getvalue(), None, "a.odt") == kind
+
+
+def test_forwarded_mail_without_a_name_is_named_by_its_subject() -> None:
+    outer, inner = EmailMessage(), EmailMessage()
+    outer["Subject"], inner["Subject"] = "Fwd", "Re: offer.pdf"
+    outer.set_content("See below.")
+    inner.set_content("It costs nine.")
+    outer.add_attachment(inner)
+    parsed = as_read(b"From: a\nTo: b\n" + bytes(outer), "a.eml")
+    assert "Attachment: Re: offer.pdf" in [block.text for block in parsed.blocks]
+    assert [each["name"] for each in parsed.metadata["attachments"]] == ["Re: offer.pdf"]
+
+
 def test_pages_of_an_rfc_are_joined() -> None:
     text = b"The moon pulls\n\n\nPostel                     [Page 1]\n\x0c\nRFC 1234         Tides      May 2026\n\nthe sea.\n"
     assert [block.text for block in as_read(text, "rfc.txt").blocks] == ["The moon pulls", "the sea."]
