@@ -82,8 +82,8 @@ class Retriever:
             self._known_fields[knowledge_id] = (monotonic() + _FIELDS_S, known)
         return known
 
-    def _check_min_score(self, knowledge: str, search_type: SearchType, min_score: float) -> None:
-        if not -1 <= min_score <= 1:
+    def _check_min_score(self, knowledge: str, search_type: SearchType, min_score: object) -> None:
+        if not isinstance(min_score, int | float) or not -1 <= min_score <= 1:
             raise InvalidInput(f"min_score is {min_score!r}: expected a cosine from -1 to 1, such as 0.3.")
         if search_type == "keyword" or self._base(knowledge).model is None:
             why = (

@@ -86,7 +86,7 @@ class KnowledgeService:
     ) -> list[SearchResult]:
         """Return the best results, best first. A query without a good result is recorded as a gap, unless it has filters."""
         searching = knowledge.search_config
-        hits = self._search.search(knowledge.name, query, max_results=max_results or searching.max_results, search_type=search_type or searching.search_type, filters=filters or {},
+        hits = self._search.search(knowledge.name, query, max_results=searching.max_results if max_results is None else max_results, search_type=search_type or searching.search_type, filters=filters or {},
             rerank=rerank, near_duplicates=searching.near_duplicates if near_duplicates is None else near_duplicates,
             min_score=min_score,
         )  # fmt: skip
@@ -107,7 +107,7 @@ class KnowledgeService:
         return self._search.similar(
             knowledge.name,
             uri,
-            max_results=max_results or knowledge.search_config.max_results,
+            max_results=knowledge.search_config.max_results if max_results is None else max_results,
             filters=filters or {},
         )
 

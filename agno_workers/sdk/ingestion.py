@@ -87,9 +87,9 @@ class Ingestion(RunControl):
         return Ingestion(again.run_id, self._database)
 
 
-def named(name: str) -> str:
+def named(name: object) -> str:
     """Return a valid name of a knowledge base. Raises InvalidInput for an invalid one."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} is not a valid name of a knowledge base: use letters, digits, '_', '.' and '-'."
         )
@@ -103,7 +103,8 @@ def given(sources: Sources) -> list[SourceInput]:
     """
     if isinstance(sources, str | dict | Source | Path):
         return [_absolute(sources)]
-    return [_absolute(each) for each in sources]
+    several: Any = sources
+    return [_absolute(each) for each in (several if isinstance(several, Iterable) else [several])]
 
 
 def options(
@@ -114,6 +115,8 @@ def options(
     rows: Rows | None = None,
 ) -> dict[str, Any]:
     """Return the options of an ingestion without empty ones; see `store.bases.ingest_request`."""
+    if not isinstance(metadata, dict | None):
+        raise InvalidInput(f"metadata is {metadata!r}: expected a dict, such as {{'team': 'docs'}}.")
     said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
     if rows is not None:
         said["rows"] = msgspec.to_builtins(rows)
@@ -145,8 +148,10 @@ def _absolute(source: SourceInput | Path) -> SourceInput:
             return source
         case str() | Path():
             return _path(str(source))
-        case _:
+        case dict() | Source():
             return source
+        case _:
+            raise InvalidInput(f"a source is {source!r}: pass a path, an address, a dict, or a list of them.")
 
 
 def _path(text: str) -> str:

@@ -39,6 +39,9 @@ from agno_workers.sdk.ingestion import (
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):
     """A knowledge base: a value with the verbs that fill and search it. Options that are left out keep their stored values."""
 
+    def __post_init__(self) -> None:
+        named(self.name)
+
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,
         rows: Rows | None = None, batch: bool = False, **run_options: Unpack[IngestOptions],

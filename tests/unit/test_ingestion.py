@@ -66,7 +66,17 @@ def test_document_without_a_uri_gets_a_new_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "../docs", "a\0b", "-k", "x" * 101])
-def test_invalid_name_is_refused_before_anything_is_stored(name: str) -> None:
-    for bring_in in (Knowledge(name).add, Knowledge(name).s):
-        with pytest.raises(InvalidInput, match="is not a valid name"):
-            bring_in("a text")
+def test_invalid_name_is_refused_where_it_is_written(name: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a valid name"):
+        Knowledge(name)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [None], [5]])
+def test_source_of_another_type_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"a source is (None|5): pass a path"):
+        given(wrong)
+
+
+def test_metadata_of_another_type_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="metadata is 'team=docs': expected a dict"):
+        options("team=docs")  # type: ignore[arg-type] # the fault

@@ -160,9 +160,9 @@ class Search:
         return found
 
 
-def _checked(max_results: int) -> int:
-    if not 1 <= max_results <= MAX_RESULTS:
-        raise InvalidInput(f"max_results is {max_results}: expected 1 to {MAX_RESULTS}.")
+def _checked(max_results: object) -> int:
+    if not isinstance(max_results, int) or not 1 <= max_results <= MAX_RESULTS:
+        raise InvalidInput(f"max_results is {max_results!r}: expected 1 to {MAX_RESULTS}.")
     return max_results
 
 
