@@ -144,6 +144,9 @@ def _columns_and_values(given: list[str]) -> tuple[list[str], list[str]]:
     """Split `price,colour,team=shop` into the columns and the value."""
     columns, values = list[str](), list[str]()
     for each in given:
+        if each.lstrip().startswith("{"):
+            values.append(each)
+            continue
         before, equals, value = each.partition("=")
         names = _columns(before)
         values += [f"{names.pop()}={value}"] if equals and names else []
@@ -316,7 +319,7 @@ def _say_end(console: Console, job: Ingestion, ended: Progress, failures: Sequen
     for source in ended.unmatched:
         text = f"No documents were found in {source}: check the path and --glob. Nothing was removed."
         console.print(screen.line((text, "yellow")), soft_wrap=True)
-    if ended.status != RunStatus.DONE:
+    if ended.status != RunStatus.DONE and ended.total:
         _say_what_is_in(console, job, ended)
     if ended.refused:
         text = f"{screen.count(ended.refused, 'chunk')} without a vector, which only keyword search finds:"

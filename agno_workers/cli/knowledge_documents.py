@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import typer
 from rich.text import Text
@@ -193,7 +194,13 @@ def remove(
 
 
 def named(document: str) -> str | int:
-    """Return an id, or a uri; a path of this machine becomes one."""
+    """Return an id, or a uri; a path of this machine becomes one, also with the id of a row: `shop.csv#A1`."""
     if document.isascii() and document.isdigit():
         return int(document)
-    return document if scheme_of(document) else uri_of(str(Path(document).expanduser().absolute()))
+    if scheme_of(document):
+        return document
+    file, mark, row = document.rpartition("#")
+    path, of_file = (Path(each).expanduser().absolute() for each in (document, file))
+    if mark and not path.exists() and of_file.is_file():
+        return f"{uri_of(str(of_file))}#{quote(unquote(row), safe='')}"
+    return uri_of(str(path))

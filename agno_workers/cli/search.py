@@ -19,6 +19,7 @@ from agno_workers.knowledge.types import SearchResult
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _SNIPPET_CHARS = 320
+_FIELD_CHARS = 60
 _LONG_WORD = 3
 _EVERYWHERE = re.compile(
     r"and|are|but|can|did|does|for|from|get|ha[dsv]e?|how|its|not|our|that|the[mnry]?|their|there|these|this|was|were"
@@ -111,7 +112,9 @@ def _show(console: Console, hits: Sequence[SearchResult], question: str) -> None
         console.print(screen.line((where, "dim")), soft_wrap=True)
         if hit.metadata:
             console.print(
-                screen.line((f"    {screen.one_line(fields(hit.metadata), _SNIPPET_CHARS)}", "dim")),
+                screen.line(
+                    (f"    {screen.one_line(fields(hit.metadata, _FIELD_CHARS), _SNIPPET_CHARS)}", "dim")
+                ),
                 soft_wrap=True,
             )
         text = Text(snippet(hit.content, words))
@@ -128,11 +131,14 @@ def place(hit: SearchResult) -> str:
     return " > ".join(path) or hit.uri.rstrip("/").rpartition("/")[2]
 
 
-def fields(metadata: Mapping[str, Any]) -> str:
-    """Return metadata as they are given on the command line: `team=docs year=2024`."""
-    return " ".join(
-        f"{name}={value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+def fields(metadata: Mapping[str, Any], width: int | None = None) -> str:
+    """Return metadata as they are given on the command line: `team=docs year=2024`; with a `width`, the beginning of long values."""
+    texts = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
         for name, value in metadata.items()
+    }
+    return " ".join(
+        f"{name}={screen.one_line(text, width) if width else text}" for name, text in texts.items()
     )
 
 

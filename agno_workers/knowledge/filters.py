@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
@@ -32,6 +33,9 @@ COLUMNS = ("uri", "language", "media_type")
 TIMES = ("created", "updated")
 COMPARISONS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = (*COMPARISONS, "ne", "in", "contains", "prefix", "exists")
+_SIGNS = {">": "gte", "<": "lte", "!": "ne"}
+"""What is before the first = of `year>=2024`."""
+_COMPARED = re.compile(rf"(.+?)(?:\.(?={'|'.join(OPERATORS)})|\s*(?=[<>!]))({'|'.join(OPERATORS)}|[<>!])\s*")
 WORDS = ("any", "all", "not")
 MAX_CONDITIONS = 100
 MAX_DEPTH = 8
@@ -52,6 +56,8 @@ NONE = Filter()
 
 def compile_filter(conditions: Mapping[str, Any] | None) -> Filter:
     """Compile conditions. Raises InvalidInput, which names the field, the operator and the nearest known one."""
+    if not isinstance(conditions, Mapping | None):
+        raise InvalidInput(f"filters are {conditions!r}: expected a dict, such as {{'year': 2024}}.")
     if not conditions:
         return NONE
     compiler = _Compiler()
@@ -89,7 +95,11 @@ def unmatched(knowledge: str, conditions: Mapping[str, Any], known: Mapping[str,
             continue
         if name not in known:
             near = get_close_matches(name, (*known, *FACTS), 1, 0.6)
+            compared = _COMPARED.fullmatch(name)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known)[:_SHOWN])}."
+            if compared and compared[1] in (*known, *FACTS):
+                operator = _SIGNS.get(compared[2], compared[2])
+                hint = f'Comparisons are written {compared[1]}={{"{operator}": ...}}, as JSON.'
             found.append(f"filter {field!r}: no document of {knowledge!r} has this field. {hint}")
         elif asked and "array" not in known[name] and not asked & known[name]:
             has, got = (" or ".join(sorted(_TYPES[each] for each in types)) for types in (known[name], asked))

@@ -93,7 +93,7 @@ class Skipped(msgspec.Struct, frozen=True):
     """Files and pages that a scan left out for one reason."""
 
     reason: str
-    """`hidden`, `empty`, `link out of the folder`, `broken link`, `link to a file that is in`, `not a file`, `robots.txt`"""
+    """`hidden`, `empty`, `link out of the folder`, `broken link`, `link to a file that is in`, `link to a folder that is in`, `not a file`, `robots.txt`"""
     count: int
     """The number of them."""
     examples: tuple[str, ...]

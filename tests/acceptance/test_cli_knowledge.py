@@ -82,6 +82,14 @@ def test_rows_of_a_file_are_documents(type_: Type, librarian: Worker, tmp_path: 
     wrong = type_(*asked, "--text", "abuot", "--wait")
     assert wrong.status != 0
     assert "did you mean 'about'?" in wrong.err
+    assert "with all vectors" not in wrong.out
+    assert "Wallaby" in type_("knowledge", "chunks", "docs", f"{file}#A1").out
+    assert f"Did you mean 'file://{file}#A1'" in type_("knowledge", "chunks", "docs", str(file)).err
+    assert type_(*asked, "--text", "about", "--metadata", '{"team": "x"}', "--wait").status == 0
+    assert type_("search", "docs", "bicycle", "--json").json[0]["metadata"] == {"team": "x"}
+    assert type_(*asked, "--text", "about", "--metadata", "{}", "--wait").status == 0
+    unfiltered = type_("search", "docs", "bicycle", "--filter", "team=x")
+    assert "warning: filter 'team': no document of 'docs' has this field" in unfiltered.err
     assert type_("ingest", str(file), "--knowledge", "docs", "--id", "sku").err.count("--rows") == 1
 
 

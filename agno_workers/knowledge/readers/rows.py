@@ -128,7 +128,7 @@ def _check_columns(columns: Sequence[str], asked: Rows, what: str) -> None:
 def _near(name: str, known: Iterable[str]) -> str:
     by_lower = {each.lower(): each for each in reversed(list(known))}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
-    return f": did you mean {by_lower[near[0]]!r}?" if near else ":"
+    return f": did you mean {by_lower[near[0]]!r}?" if near else "."
 
 
 def _sheet(known: Sequence[str], asked: str, what: str) -> str:

@@ -23,6 +23,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -192,6 +193,8 @@ class _Walk:
             is_new = self._is_new(os.stat(folder))
         except FileNotFoundError:
             return  # removed meanwhile
+        if not is_new and Path(folder).is_symlink() and self._is_picked(folder):
+            self._skip("link to a folder that is in", uri_of(folder))
         for entry in _entries(folder) if is_new else ():
             if self._is_excluded(entry.path):
                 continue

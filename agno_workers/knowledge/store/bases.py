@@ -375,7 +375,7 @@ class KnowledgeBases:
         return _as(DocumentRow, rows[0]) if rows else None
 
     def document(self, name: str, document: str | int) -> DocumentRow:
-        """Return a document by its uri or id. Raises UnknownKnowledge, and InvalidInput, which names uris that end like it."""
+        """Return a document by its uri or id. Raises UnknownKnowledge, and InvalidInput, which names uris that end like it, or are rows of it."""
         base = self.get(name)
         if (found := self._document(base.id, document)) is not None:
             return found
@@ -400,7 +400,8 @@ class KnowledgeBases:
         if near := difflib.get_close_matches(name, known, n=3):
             hint = f"Did you mean {', '.join(map(repr, near))}?"
         elif known:
-            hint = f"Known: {', '.join(known[:_SHOWN])}."
+            more = f" and {len(known) - _SHOWN:,} more" if len(known) > _SHOWN else ""
+            hint = f"Known: {', '.join(known[:_SHOWN])}{more}."
         return UnknownKnowledge(f"there is no knowledge base {name!r}. {hint}", knowledge=name)
 
 

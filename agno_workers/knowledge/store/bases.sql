@@ -116,7 +116,7 @@ SELECT c.id, c.position, CASE c.heading WHEN '' THEN '{}' ELSE string_to_array(c
 FROM agno.chunk c JOIN agno.knowledge k ON k.id = c.knowledge_id WHERE c.document_id = %(document_id)s AND c.live ORDER BY c.position;
 
 -- name: similar_uris
-SELECT uri FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND uri LIKE '%%' || %(end)s ORDER BY uri LIMIT 3;
+SELECT uri FROM agno.document WHERE knowledge_id = %(knowledge_id)s AND (uri LIKE '%%' || %(end)s OR uri LIKE '%%' || %(end)s || '#%%') ORDER BY uri LIMIT 3;
 
 -- name: raise_version
 -- The counterpart of the one in ingest.sql, outside an ingestion.

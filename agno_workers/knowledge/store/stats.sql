@@ -59,9 +59,9 @@ SELECT k.id, k.embedding_space_id, s.model FROM agno.knowledge k LEFT JOIN agno.
 SELECT d.id, d.duplicate_of FROM agno.document d WHERE d.knowledge_id = %(knowledge_id)s AND d.uri = %(uri)s;
 
 -- name: fields
--- The fields of the metadata with their types, also those of objects, three levels deep.
+-- The fields of the metadata with their types, also those of objects, three levels deep; with uri, which each document has.
 WITH RECURSIVE field (name, value, depth) AS (
-    SELECT e.key, e.value, 1 FROM agno.document d, jsonb_each(d.metadata) e WHERE d.knowledge_id = %(knowledge_id)s
+    SELECT e.key, e.value, 1 FROM agno.document d, jsonb_each(d.metadata || '{"uri": ""}') e WHERE d.knowledge_id = %(knowledge_id)s
     UNION ALL
     SELECT f.name || '.' || e.key, e.value, f.depth + 1 FROM field f,
         jsonb_each(CASE jsonb_typeof(f.value) WHEN 'object' THEN f.value ELSE '{}' END) e WHERE f.depth < 3

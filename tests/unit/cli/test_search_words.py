@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agno_workers.cli.knowledge_commands import pairs
-from agno_workers.cli.search import marks, place, snippet
+from agno_workers.cli.search import fields, marks, place, snippet
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.types import SearchResult
 
@@ -63,3 +63,9 @@ def test_pairs_are_json_where_they_are_and_text_elsewhere() -> None:
 def test_what_is_no_pair_is_refused(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="write it as --filter name=value"):
         pairs("--filter", [wrong])
+
+
+def test_long_values_of_metadata_are_cut() -> None:
+    metadata = {"attachments": [{"name": "prices.csv", "bytes": 9}], "year": 2024}
+    assert fields(metadata, 12) == 'attachments=[{"name":"p… year=2024'
+    assert fields(metadata) == 'attachments=[{"name":"prices.csv","bytes":9}] year=2024'

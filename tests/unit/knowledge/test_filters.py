@@ -103,6 +103,10 @@ KNOWN = {
         ({"not": {"taem": "a"}}, "Did you mean 'team'?"),
         ({"any": [{"team": "a"}, {"all": [{"taem": "b"}]}]}, "Did you mean 'team'?"),
         ({"yaer": {"exists": True}}, "Did you mean 'year'?"),
+        ({"year.gte": 2024}, 'Comparisons are written year={"gte": ...}'),
+        ({"author.name.prefix": "A"}, 'Comparisons are written author.name={"prefix": ...}'),
+        ({"year>": 2024}, 'Comparisons are written year={"gte": ...}'),
+        ({"team !": "a"}, 'Comparisons are written team={"ne": ...}'),
         (
             {"year": "2024"},
             "the documents of 'docs' have a number there, and the filter compares it with text",

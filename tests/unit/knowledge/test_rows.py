@@ -76,6 +76,7 @@ def test_fingerprint_changes_with_its_own_row_only() -> None:
         (CSV, "a.csv", Rows("SKU"), "no column 'SKU': did you mean 'sku'. Its columns are sku, name, about, price, zip"),
         (CSV, "a.csv", Rows("sku", "abuot"), "no column 'abuot': did you mean 'about'"),
         (CSV, "a.csv", Rows("sku", title="nam"), "did you mean 'name'"),
+        (CSV, "a.csv", Rows("sku", title="@@"), r"no column '@@'\. Its columns"),
         (CSV, "a.csv", Rows("sku", metadata=("price", "zipp")), "did you mean 'zip'"),
         (CSV + b"A1,x,y,1,2\nA1,x,y,1,2\n", "a.csv", Rows("sku"), r"'A1' in rows 2, 5, 6"),
         (CSV + b",x,y,1,2\n", "a.csv", Rows("sku"), "row 5 has no 'sku'"),

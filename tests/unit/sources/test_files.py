@@ -106,6 +106,8 @@ def test_what_a_folder_leaves_out_is_reported_with_its_reason(folder: Path) -> N
     (folder / "gone.md").symlink_to(folder / "nothing")
     (folder / "out.md").symlink_to(folder.parent / "outside.md")
     (folder / "same.md").symlink_to(folder / "README.md")
+    (folder / "again.md").symlink_to(folder / "guides")
+    (folder / "guides/loop.md").symlink_to(folder)
     os.mkfifo(folder / "pipe.md")
     skipped: set[tuple[str, str]] = set()
 
@@ -117,6 +119,7 @@ def test_what_a_folder_leaves_out_is_reported_with_its_reason(folder: Path) -> N
     assert skipped == {
         ("hidden", ".git"), ("hidden", ".secret.md"), ("empty", "empty.md"), ("not a file", "pipe.md"), ("broken link", "gone.md"),
         ("link out of the folder", "out.md"), ("link to a file that is in", "same.md"),
+        ("link to a folder that is in", "again.md"), ("link to a folder that is in", "guides/loop.md"),
     }  # fmt: skip
     skipped.clear()
     names({"path": str(folder), "glob": "*.txt", "exclude": ".git"}, folder, {"skip": skip})
