@@ -125,8 +125,8 @@ class _Reader:
         self._master = parts.root("styles.xml") if "styles.xml" in parts._names else None
         self._parents: dict[str, str] = {}
         self._hidden: set[str] = set()
-        for root in filter(None.__ne__, (self._master, parts.root("content.xml"))):
-            for style in root.iter(_tag("style:style")):
+        for root in (self._master, parts.root("content.xml")):
+            for style in () if root is None else root.iter(_tag("style:style")):
                 name = style.get(_tag("style:name"), "")
                 self._parents[name] = style.get(_tag("style:parent-style-name"), "")
                 properties = style.find("style:text-properties", _NAMES)
