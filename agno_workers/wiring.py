@@ -315,7 +315,9 @@ def problems(queues: Collection[str] = ()) -> list[str]:
 def _lacking(settings: Settings) -> str | None:
     """Return why this installation can't execute the steps of ingestions, or None."""
     queue, others = settings.queues.knowledge, "or name its other queues with -Q"
-    for extra in ("knowledge", *(["objects"] if settings.knowledge.source_objects else [])):
+    # "*", which `up` sets, permits all buckets and promises none: an ingestion of one then fails with the pip line.
+    named = [place for place in settings.knowledge.source_objects if place != "*"]
+    for extra in ("knowledge", *(["objects"] if named else [])):
         if problem := extras.problem(extra):
             return f"its queue {queue!r} needs the extra {extra!r}, of which {problem}, {others}."
     try:

@@ -293,3 +293,15 @@ def test_an_address_is_a_secret() -> None:
         if name.endswith("url") and "SecretStr" not in str(field.annotation)
     ]
     assert plain == ["models.local_base_url"]
+
+
+@pytest.mark.parametrize(("places", "extra"), [((), None), (("*",), None), (("s3://documents",), "objects")])
+def test_named_buckets_require_objects(
+    places: tuple[str, ...], extra: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`up` sets "*": it permits buckets, and must work where only `embedded` and `knowledge` are installed."""
+    monkeypatch.setattr(
+        wiring.extras, "problem", lambda extra: "obstore is not installed" if extra == "objects" else None
+    )
+    problem = wiring._lacking(Settings().changed(knowledge={"source_objects": places}))
+    assert problem is None if extra is None else f"the extra {extra!r}" in str(problem)
