@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from datetime import timedelta
 
-from agno_workers.cli.screen import length
+from agno_workers.cli.screen import count, length
 from agno_workers.knowledge.types import Progress
 
 _WINDOW_S = 20.0
@@ -70,14 +70,14 @@ def counted(progress: Progress) -> str:
         "new": progress.new,
         "changed": progress.changed,
         "unchanged": progress.unchanged,
-        "duplicates": progress.duplicates,
+        "duplicate" if progress.duplicates == 1 else "duplicates": progress.duplicates,
         "failed": progress.failed,
         "removed": progress.removed,
     }
     details = ", ".join(f"{many:,} {what}" for what, many in others.items() if many)
     vectors = progress.embedded + progress.to_embed + progress.refused
     embedded = f", {progress.embedded:,} of {vectors:,} vectors" if vectors else ""
-    return f"{progress.settled:,} of {total} documents{f' ({details})' if details else ''}, {progress.chunks:,} chunks{embedded}"
+    return f"{progress.settled:,} of {total} documents{f' ({details})' if details else ''}, {count(progress.chunks, 'chunk')}{embedded}"
 
 
 def rate(arrivals: Arrivals, progress: Progress) -> str:

@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def init(
     folder: Path = typer.Argument(Path(), help="The folder of the project; it is made if it is not there."),
 ) -> None:
-    """Write an agent, a Procfile, a Dockerfile, a docker-compose.yml and settings for production.
+    """Write an agent, a Procfile, a Dockerfile, files for Compose and Kubernetes, and settings for production.
 
     Files that exist are kept as they are.
     """

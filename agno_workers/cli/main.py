@@ -42,13 +42,11 @@ class Later(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The commands of COMMANDS."""
+    """The commands of COMMANDS. typer names the nearest one of a misspelt command."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's signature
-        return Later(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: Later(name, help=text) for name, text in COMMANDS.items()}
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

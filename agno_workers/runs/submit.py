@@ -125,7 +125,7 @@ class Submissions(Repository):
         agent = next((request.agent for request in requests if request.agent not in known), requests[0].agent)
         return UnknownAgent(
             f"agent {agent!r} is not registered by any worker (registered: {listed})."
-            f"{did_you_mean(agent, known)} Start a worker that imports it.",
+            f"{did_you_mean(agent, known)} Start a worker that imports it (AGNO_IMPORTS).",
             agent=agent,
         )
 

@@ -69,6 +69,7 @@ def test_init_writes_a_project_whose_agent_works(installed: Path, tmp_path: Path
         "config/flower.py",
         "config/alerts.yml",
         "config/production.toml",
+        *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("config/k8s/*")),
     ):
         assert (project / name).read_bytes() == (ROOT / name).read_bytes()
     assert (

@@ -19,6 +19,11 @@ SHARED = (
     "config/compose.override.yml",
     "config/env.example",
     "config/flower.py",
+    "config/k8s/kustomization.yaml",
+    "config/k8s/metrics.yaml",
+    "config/k8s/migrate.yaml",
+    "config/k8s/process.yaml",
+    "config/k8s/workers.yaml",
     "config/production.toml",
     "config/prometheus.yml",
 )

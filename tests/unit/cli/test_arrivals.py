@@ -83,6 +83,8 @@ def test_the_share_is_1_when_everything_is_ingested(progress: Progress, done: fl
 
 def test_the_counts_are_printed_in_words() -> None:
     assert counted(NONE) == "0 of 0 documents, 0 chunks"
+    one = replace(NONE, total=2, documents=1, duplicates=1, chunks=1)
+    assert counted(one) == "2 of 2 documents (1 new, 1 duplicate), 1 chunk"
     progress = replace(
         NONE, scanned=False, total=1200, documents=990, changed=3, unchanged=7, duplicates=2, failed=1, chunks=12345, to_embed=11991, embedded=9
     )  # fmt: skip

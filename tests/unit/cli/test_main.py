@@ -31,3 +31,9 @@ def test_wrong_command_line_exits_2(arguments: list[str], capsys: pytest.Capture
         main(arguments)
     assert ended.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_misspelt_command_is_refused_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["workrs"])
+    assert "Did you mean 'workers'?" in capsys.readouterr().err
