@@ -72,6 +72,7 @@ OTHER_PROGRAMS = {
     "pg_dump": "the same as pg_restore",
     "pg_restore": "test_pages.py has no client programs of Postgres",
     "pip": "tests/acceptance install the wheel",
+    "eval": "test_pages.py sets the addresses of its servers",
     "pkill": "test_pages.py kills its own worker instead",
     "prometheus": "a server of the reader",
     "psql": "a server of the reader",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from agno_workers import wiring
+from agno_workers import extras, wiring
 from agno_workers.errors import SettingsError
 from agno_workers.knowledge.store.ingest import IngestLimits
 from agno_workers.runs.base import RunNumbers
@@ -301,7 +301,7 @@ def test_named_buckets_require_objects(
 ) -> None:
     """`up` sets "*": it permits buckets, and must work where only `embedded` and `knowledge` are installed."""
     monkeypatch.setattr(
-        wiring.extras, "problem", lambda extra: "obstore is not installed" if extra == "objects" else None
+        extras, "problem", lambda extra: "obstore is not installed" if extra == "objects" else None
     )
     problem = wiring._lacking(Settings().changed(knowledge={"source_objects": places}))
     assert problem is None if extra is None else f"the extra {extra!r}" in str(problem)
