@@ -18,7 +18,7 @@ from agno_workers.cli.attend import Attendant
 from agno_workers.cli.autostart import autostart
 from agno_workers.core.run import Run
 from agno_workers.core.words import printable
-from agno_workers.errors import AgnoError, WaitTimeout
+from agno_workers.errors import AgnoError, UnknownAgent, WaitTimeout
 from agno_workers.runs.queries import output
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
@@ -63,6 +63,14 @@ def run(
         connection.client(ready.settings, live=stream) as client,
         connection.database(ready.settings) as database,
     ):
+        if (
+            ready.temporary and its_queue is None
+        ):  # an earlier `up` may have registered the agent, and no other worker comes
+            raise UnknownAgent(
+                f"the workers of this command know no agent {agent!r}, because AGNO_IMPORTS is not set: set it to the module that "
+                "defines the agent.",
+                agent=agent,
+            )
         handle = client.runs.submit(
             agent,
             text,

@@ -38,6 +38,11 @@ def test_run_starts_what_it_needs_and_leaves_nothing(start_program: StartProgram
     assert line.endswith("Postgres, Valkey and workers for this command. It waits for the result, because the work stops with it.\n")  # fmt: skip
     assert run.lines[-1] == "HI\n"
     assert everything.are_gone()
+    ignorant = start_program(
+        "run", "shouter", "hi", AGNO_IMPORTS=""
+    )  # the agent is registered now, and nobody has it
+    assert ignorant.end() == 2
+    assert "AGNO_IMPORTS is not set" in ignorant.lines[-1]
 
 
 def test_ingest_waits_for_its_end_and_search_finds_the_document(
