@@ -177,7 +177,7 @@ def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not 
         (base,) = here.database.knowledge_stats.bases(name)
         if not yes:
             asked = f"Remove {name!r} with its {base.documents:,} documents and {base.vectors:,} vectors?"
-            typer.confirm(asked, abort=True)
+            screen.must_agree(asked)
         here.knowledges.remove(name)
     screen.echo(f"Removed {name}.")
 

@@ -183,7 +183,7 @@ def remove(
             if not yes:
                 if json:
                     raise InvalidInput("--json asks no questions: add --yes or --dry-run.")
-                typer.confirm(f"Remove {screen.count(len(found), 'document')} of {name!r}?", abort=True)
+                screen.must_agree(f"Remove {screen.count(len(found), 'document')} of {name!r}?")
             found = here.knowledges.remove_documents(name, wanted, conditions)
     if json:
         screen.echo(screen.as_json(found))

@@ -342,7 +342,8 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
         where = " > ".join(each.heading) or each.title or ""
         if each.place:
             where = f"{where}, {each.place}" if where else str(each.place)
-        line = screen.line((f"[{each.n}] ", "cyan"), f"{where}  " if where else "", (each.uri, "dim"))
+        base = f"{each.knowledge}: " if len({one.knowledge for one in given}) > 1 else ""
+        line = screen.line((f"[{each.n}] ", "cyan"), base, f"{where}  " if where else "", (each.uri, "dim"))
         if each.cited:
             line.append("  cited", "green")
         console.print(line, soft_wrap=True)

@@ -122,6 +122,13 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = timedelta(days=36500)
 
 
+def must_agree(question: str) -> None:
+    """Ask, and end the command without a yes. Raises InvalidInput where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"there is no terminal to ask at: {question} Add --yes if so.")
+    typer.confirm(question, abort=True)
+
+
 def span(text: str | None, option: str) -> timedelta | None:
     """Read `90s`, `15m`, `2h`, `7d` or `1w`. Raises InvalidInput, which names the option."""
     if text is None:

@@ -19,6 +19,7 @@ from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge import types as core
 from agno_workers.knowledge.chunking import check
+from agno_workers.knowledge.embedders.resolve import parsed
 from agno_workers.knowledge.store.bases import AGENT, ChunkRow, DocumentRow, SourceInput
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate
@@ -41,6 +42,8 @@ class Knowledge(core.Knowledge, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         named(self.name)
+        if self.embedder is not None:
+            parsed(self.embedder)
 
     def ingest(
         self, sources: Sources, *, metadata: dict[str, Any] | None = None, glob: str | Sequence[str] | None = None,

@@ -520,6 +520,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "an empty one": (["search", "handbook", "x"], "'handbook' is empty: `agno-workers ingest"),
     "show of none": (["knowledge", "show", "nothing"], "there is no knowledge base 'nothing'"),
     "rm of none": (["knowledge", "rm", "nothing", "--yes"], "there is no knowledge base 'nothing'"),
+    "rm without a terminal": (["knowledge", "rm", "handbook"], "Remove 'handbook' with its 0 documents and 0 vectors? Add --yes"),
     "gaps of none": (["knowledge", "gaps", "nothing"], "there is no knowledge base 'nothing'"),
     "no verdict": (["knowledge", "review", "handbook", "maybe", "1"], "use approve or reject"),
     "a verdict on nothing": (["knowledge", "review", "handbook", "approve"], "approve which note?"),

@@ -71,6 +71,11 @@ def test_invalid_name_is_refused_where_it_is_written(name: str) -> None:
         Knowledge(name)
 
 
+def test_invalid_embedder_is_refused_where_it_is_written() -> None:
+    with pytest.raises(InvalidInput, match=r"'lokal' is not an embedder's name. Did you mean local\?"):
+        Knowledge("docs", embedder="lokal")
+
+
 @pytest.mark.parametrize("wrong", [None, 5, [None], [5]])
 def test_source_of_another_type_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidInput, match=r"a source is (None|5): pass a path"):

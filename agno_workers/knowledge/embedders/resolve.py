@@ -39,11 +39,17 @@ def resolve(name: str) -> Embedder:
     Raises InvalidInput for a name that is not an embedder's, and ModelRejected when the key, the address or the package
     that it needs is missing; the message names what to set or to install.
     """
+    name, provider, model = parsed(name)
+    return PROVIDERS[provider](name, model)
+
+
+def parsed(name: str) -> tuple[str, str, str]:
+    """Return the whole name, its provider and its model. Raises InvalidInput for a name that is not an embedder's."""
     name = f"local:{LOCAL}" if name == "local" else name
     provider, colon, model = name.partition(":")
     if provider not in PROVIDERS or not colon or not model:
         raise _unknown(name)
-    return PROVIDERS[provider](name, model)
+    return name, provider, model
 
 
 def _local(name: str, model: str) -> Embedder:
