@@ -7,6 +7,7 @@ that submits the canvas writes the queue of each plain task into its signature. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from celery import Celery
@@ -124,10 +125,16 @@ def broker_problem(app: Celery, broker_url: str, key_prefix: str) -> str | None:
 def _place(url: Any) -> str:
     """Return an address of a broker without its user, its password and its options, so that two spellings of one are equal."""
     try:
-        first, *others = url.split(";") if isinstance(url, str) else url
-        scheme, host, port, _, _, path, query = url_to_parts(first)
+        return _parsed(url if isinstance(url, str) else ";".join(url))
     except (ValueError, TypeError):
         return "that can't be read"
+
+
+@lru_cache(maxsize=32)
+def _parsed(url: str) -> str:
+    """See `_place`, which is called for each message of an attached app. Raises ValueError."""
+    first, *others = url.split(";")
+    scheme, host, port, _, _, path, query = url_to_parts(first)
     if "socket" in scheme or scheme == "unix":
         database = query.get("virtual_host") or query.get("db") or "0"
         place = f"redis+socket://{host or ''}/{path or ''} database {database}"

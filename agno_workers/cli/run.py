@@ -53,7 +53,7 @@ def run(
     """Submit a run and wait for its answer. Ctrl-C stops waiting; the run continues.
 
     A run that waits for a person asks on a terminal. Exit status: 0 the answer is whole; 2 it failed or was cancelled; 3 a limit
-    ended it; 4 it waits for a person, and there is no terminal; 5 --timeout has passed; 130 Ctrl-C.
+    ended it; 4 it waits for a person, and stdin or stderr is not a terminal; 5 --timeout has passed; 130 Ctrl-C.
     """
     limit = screen.span(timeout, "--timeout")
     its_queue = _queue_of(agent, connection.settings())
@@ -61,7 +61,6 @@ def run(
     with (
         autostart(wait=wait, agents=8, tools=8) as ready,
         connection.client(ready.settings, live=stream) as client,
-        connection.database(ready.settings) as database,
     ):
         if (
             ready.temporary and its_queue is None
@@ -84,14 +83,15 @@ def run(
             screen.echo(screen.as_json(handle.run) if json else handle.id)
             return
         try:
-            attendant = Attendant(
-                handle.id,
-                database,
-                ready.settings,
-                screen.console(stderr=True),
-                limit.total_seconds() if limit else None,
-            )
-            _follow(handle, attendant, stream=stream, json=json)
+            with connection.database(ready.settings) as database:
+                attendant = Attendant(
+                    handle.id,
+                    database,
+                    ready.settings,
+                    screen.console(stderr=True),
+                    limit.total_seconds() if limit else None,
+                )
+                _follow(handle, attendant, stream=stream, json=json)
         except (KeyboardInterrupt, typer.Abort):
             screen.echo(f"\nThe run continues: `agno-workers runs show {handle.id}` shows it.", err=True)
             raise typer.Exit(130) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from agno_workers.core.ports import Embedder
 from agno_workers.database.pool import Pool
-from agno_workers.errors import InvalidInput
+from agno_workers.errors import InvalidInput, Unavailable
 from agno_workers.knowledge.filters import compile_filter, unmatched
 from agno_workers.knowledge.store.bases import KnowledgeBases
 from agno_workers.knowledge.store.search import Retired, Search
@@ -23,7 +23,7 @@ _QUESTIONS = 1000
 """Number of query vectors to cache: people and retrying agents repeat queries."""
 
 
-_FIELDS_S = 10.0
+_FIELDS_S, _MISSING_S = 600.0, 10.0
 
 
 class FilterWarning(UserWarning):
@@ -62,36 +62,33 @@ class Retriever:
             "near_duplicates": near_duplicates,
             "min_score": min_score,
         }
+        base = self._base(knowledge)
         if min_score is not None:
-            self._check_min_score(knowledge, search_type, min_score)
-        for sentence in unmatched(knowledge, filters, self._fields(knowledge)) if filters else ():
+            _check_min_score(knowledge, base, search_type, min_score)
+        for sentence in self._unmatched(knowledge, base.id, filters) if filters else ():
             warn(sentence, FilterWarning, stacklevel=4)
         text = query.encode(errors="replace").decode()
         try:
-            hits = self._search_once(knowledge, text, options)
+            hits = self._search_once(base, text, options)
         except Retired:  # the embedding space changed while the query was embedded
-            hits = self._search_once(knowledge, text, options)
+            hits = self._search_once(self._base(knowledge), text, options)
         return _named(knowledge, hits)
 
-    def _fields(self, knowledge: str) -> dict[str, set[str]]:
-        """Return the fields of the metadata; a new document may add one, so they are kept for a short time only."""
-        knowledge_id = self._base(knowledge).id
-        until, known = self._known_fields.get(knowledge_id, (0.0, {}))
-        if until < monotonic():
-            known = self._overview.fields(knowledge_id)
-            self._known_fields[knowledge_id] = (monotonic() + _FIELDS_S, known)
-        return known
-
-    def _check_min_score(self, knowledge: str, search_type: SearchType, min_score: object) -> None:
-        if not isinstance(min_score, int | float) or not -1 <= min_score <= 1:
-            raise InvalidInput(f"min_score is {min_score!r}: expected a cosine from -1 to 1, such as 0.3.")
-        if search_type == "keyword" or self._base(knowledge).model is None:
-            why = (
-                "keyword searches have no absolute score"
-                if search_type == "keyword"
-                else f"{knowledge!r} has no vectors"
-            )
-            raise InvalidInput(f"min_score needs vectors, and {why}: leave it out.")
+    def _unmatched(self, knowledge: str, knowledge_id: int, filters: dict[str, Any]) -> Sequence[str]:
+        """Return the sentences to warn with. The fields are read from all documents, so known ones are kept for minutes, and a field that
+        is not among them is looked for again, because a new document may have it. A search does not fail for want of a warning.
+        """
+        read_at, fields = self._known_fields.get(knowledge_id, (-_FIELDS_S, {}))
+        age_s = monotonic() - read_at
+        found = unmatched(knowledge, filters, fields)
+        if age_s >= _FIELDS_S or (found and age_s >= _MISSING_S):
+            try:
+                fields = self._overview.fields(knowledge_id)
+            except Unavailable:
+                return ()
+            self._known_fields[knowledge_id] = (monotonic(), fields)
+            found = unmatched(knowledge, filters, fields)
+        return found
 
     def similar(
         self, knowledge: str, uri: str, *, max_results: int, filters: dict[str, Any]
@@ -108,8 +105,7 @@ class Retriever:
         )
         return _named(knowledge, hits)
 
-    def _search_once(self, knowledge: str, query: str, options: dict[str, Any]) -> list[SearchResult]:
-        base = self._base(knowledge)
+    def _search_once(self, base: Searched, query: str, options: dict[str, Any]) -> list[SearchResult]:
         keyword = options["search_type"] == "keyword" or base.model is None
         vector = None if keyword else self._vector(base.model, query)
         return self._search.search(
@@ -126,6 +122,18 @@ class Retriever:
     def _embed(self, model: str, query: str) -> tuple[float, ...]:
         (vector,) = self._embedder(model).embed([query], "query")
         return tuple(float(number) for number in vector)
+
+
+def _check_min_score(knowledge: str, base: Searched, search_type: SearchType, min_score: object) -> None:
+    if not isinstance(min_score, int | float) or not -1 <= min_score <= 1:
+        raise InvalidInput(f"min_score is {min_score!r}: expected a cosine from -1 to 1, such as 0.3.")
+    if search_type == "keyword" or base.model is None:
+        why = (
+            "keyword searches have no absolute score"
+            if search_type == "keyword"
+            else f"{knowledge!r} has no vectors"
+        )
+        raise InvalidInput(f"min_score needs vectors, and {why}: leave it out.")
 
 
 def _named(knowledge: str, hits: list[SearchResult]) -> list[SearchResult]:

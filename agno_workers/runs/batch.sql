@@ -49,8 +49,10 @@ WHERE id = %(batch_id)s;
 
 -- name: use_blobs
 -- The same as in agno.store_blobs.
-UPDATE agno.blob SET used_at = clock_timestamp() WHERE used_at < clock_timestamp() - interval '1 day'
-  AND sha256 IN (SELECT decode(digest, 'hex') FROM pg_temp.agno_item, jsonb_object_keys(blobs) digest);
+UPDATE agno.blob b SET used_at = clock_timestamp() FROM (
+    SELECT sha256 FROM agno.blob WHERE used_at < clock_timestamp() - interval '1 day'
+      AND sha256 = ANY(ARRAY(SELECT decode(digest, 'hex') FROM pg_temp.agno_item, jsonb_object_keys(blobs) digest))
+    ORDER BY sha256 FOR UPDATE) AS old WHERE b.sha256 = old.sha256;
 
 -- name: blobs
 INSERT INTO agno.blob SELECT DISTINCT ON (b.key) decode(b.key, 'hex'), b.value

@@ -67,11 +67,8 @@ def names(given: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _source(row: Row, asked: Rows, file: Source) -> Source:
-    texts = names(asked.text) or tuple(
-        column
-        for column in row.texts
-        if column not in {*names(asked.id), *names(asked.metadata), asked.title}
-    )
+    used = {*names(asked.id), *names(asked.metadata), asked.title}
+    texts = names(asked.text) or tuple(column for column in row.texts if column not in used)
     said = [(column, row.texts[column]) for column in texts if column in row.texts]
     labelled = len(texts) > 1
     title = row.texts.get(asked.title) if asked.title else None

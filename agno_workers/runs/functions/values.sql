@@ -31,11 +31,19 @@ BEGIN
 END $$;
 
 -- The update comes first: a string that `prune` deletes meanwhile is inserted again, and one that was used lately is not deleted.
-CREATE OR REPLACE FUNCTION agno.store_blobs(blobs jsonb) RETURNS void LANGUAGE sql AS $$
-    UPDATE agno.blob b SET used_at = clock_timestamp() WHERE b.used_at < clock_timestamp() - interval '1 day'
-      AND b.sha256 IN (SELECT decode(key, 'hex') FROM jsonb_object_keys(coalesce(blobs, '{}')) key);
-    INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(coalesce(blobs, '{}')) ON CONFLICT DO NOTHING;
-$$;
+-- Every submit calls this, mostly without strings. The array keeps the planner from reading the whole table, and the order of the locks
+-- is the same for all.
+CREATE OR REPLACE FUNCTION agno.store_blobs(blobs jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF blobs IS NULL OR blobs = '{}' THEN
+        RETURN;
+    END IF;
+    UPDATE agno.blob b SET used_at = clock_timestamp() FROM (
+        SELECT sha256 FROM agno.blob WHERE used_at < clock_timestamp() - interval '1 day'
+          AND sha256 = ANY(ARRAY(SELECT decode(key, 'hex') FROM jsonb_object_keys(blobs) key))
+        ORDER BY sha256 FOR UPDATE) AS old WHERE b.sha256 = old.sha256;
+    INSERT INTO agno.blob SELECT decode(key, 'hex'), value FROM jsonb_each(blobs) ON CONFLICT DO NOTHING;
+END $$;
 
 -- The message with a tool's result, as core/messages.py writes it.
 CREATE OR REPLACE FUNCTION agno.tool_message(call_id text, name text, content text, is_error boolean) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
