@@ -29,6 +29,7 @@ from weakref import WeakKeyDictionary
 from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
+from agno_workers.errors import Unavailable, WaitTimeout
 from agno_workers.knowledge.types import Progress as IngestionProgress
 from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
@@ -64,11 +65,11 @@ def _executor(_process: int) -> ThreadPoolExecutor:
 def _verb(call: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     """Return the verb of a wrapper that calls this method of what it wraps, in a thread."""
 
-    async def verb(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await in_thread(call, self.blocking, *args, **kwargs)
+    return _making(_same, call)
 
-    update_wrapper(verb, call)
-    return verb
+
+def _same(value: T) -> T:
+    return value
 
 
 def _making(
@@ -111,7 +112,8 @@ class Follower:
 
     async def _serve(self) -> None:
         loop, seen = asyncio.get_running_loop(), set[int]()
-        with _leaving(ThreadPoolExecutor(1, thread_name_prefix="agno-follower")) as thread:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="agno-follower")
+        try:
             while asked := [each for each in self._asked if not each[1].done()]:
                 self._asked = []
                 # A place that is new, or that has moved, is read at once.
@@ -122,17 +124,15 @@ class Follower:
                     pages = await loop.run_in_executor(
                         thread, self._read, [place for place, _ in asked], wait_s
                     )
-                except BaseException as error:
+                except Exception as error:
                     for _, future in asked:
-                        if future.done():
-                            continue
-                        if isinstance(error, Exception):
+                        if not future.done():
                             future.set_exception(error)
-                        else:
-                            future.cancel()
-                    if not isinstance(error, Exception):
-                        raise
                     continue
+                except BaseException:
+                    for _, future in asked:
+                        future.cancel()
+                    raise
                 for (place, future), page in zip(asked, pages, strict=True):
                     if future.done():
                         continue
@@ -142,22 +142,11 @@ class Follower:
                         self._asked.append((place, future))
                 # Many runs that write at once are read together.
                 await asyncio.sleep(max(0.0, _TOGETHER_S - (time.monotonic() - began)))
+        finally:
+            thread.shutdown(wait=False)  # it ends with its last call
 
 
 _TOGETHER_S = 0.05
-
-
-class _leaving:
-    """Close an executor without waiting for its thread, which ends with its last call."""
-
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
-
-    def __enter__(self) -> ThreadPoolExecutor:
-        return self._executor
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(wait=False)
 
 
 _followers: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Database, Follower]] = (
@@ -192,14 +181,23 @@ class _Control(_Wrapper[Control]):
     resume = _verb(RunControl.resume)
 
     async def _until_end(self, timeout: float | None) -> Run:
-        async for _ in self._pages(Place(self.id, after=-1), timeout):
-            pass
-        run = await self.run()
-        if error := failure(run):
-            raise error
+        late: WaitTimeout | None = None
+        try:
+            async for _ in self._pages(Place(self.id, after=-1), timeout, outlasts=True):
+                pass
+        except WaitTimeout as error:
+            late = error
+        run = await self.run()  # it may have ended by now, also with a timeout of 0
+        if late and not run.status.is_terminal:
+            raise late
+        if failed := failure(run):
+            raise failed
         return run
 
-    async def _pages(self, place: Place, timeout: float | None) -> AsyncIterator[Page]:
+    async def _pages(
+        self, place: Place, timeout: float | None, *, outlasts: bool = False
+    ) -> AsyncIterator[Page]:
+        """Yield what is new until the run's end. `outlasts`: go on while Postgres does not answer. Raises WaitTimeout."""
         follower = _follower(self.blocking._database, self.blocking._streams)
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -209,6 +207,11 @@ class _Control(_Wrapper[Control]):
                 page = await asyncio.wait_for(follower.page(place), left_s)
             except TimeoutError:
                 raise self.blocking.not_ended(timeout) from None
+            except Unavailable:
+                if not outlasts:
+                    raise
+                await asyncio.sleep(POLL_S)
+                continue
             if page is None:
                 await self.run()  # raises RunNotFound
                 continue
@@ -301,7 +304,7 @@ class AsyncBatch(_Wrapper[Batch]):
 
     async def runs(self) -> AsyncIterator[Run]:
         """Yield all runs as they are now; see `Batch.runs`."""
-        async for run in _iterated(self.blocking.runs):
+        async for run in _iterated(self.blocking.runs, at_once=100):
             yield run
 
     async def wait(self, timeout: float | None = None) -> Progress:
@@ -332,11 +335,12 @@ def _requirements(found: Iterable[Requirement]) -> list[AsyncRequirement]:
     return [AsyncRequirement(each) for each in found]
 
 
-async def _iterated(values: Iterable[T]) -> AsyncIterator[T]:
-    """Yield from a generator that blocks, without a thread between its values."""
+async def _iterated(values: Iterable[T], at_once: int = 1) -> AsyncIterator[T]:
+    """Yield from a generator that blocks; `at_once` values are taken in one thread, and none between them."""
     iterator = iter(values)
-    while found := await in_thread(lambda: list(islice(iterator, 1))):
-        yield found[0]
+    while found := await in_thread(lambda: list(islice(iterator, at_once))):
+        for each in found:
+            yield each
 
 
 # The client.

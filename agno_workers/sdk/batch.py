@@ -119,10 +119,11 @@ class Batch:
         pause_s = _FIRST_PAUSE_S
         while True:
             is_over = self._is_over()
-            yield is_over, 0.0 if is_over else pause_s
+            is_late = deadline is not None and time.monotonic() >= deadline
+            yield is_over, 0.0 if is_over or is_late else pause_s
             if is_over:
                 return
-            if deadline is not None and time.monotonic() >= deadline:
+            if is_late:  # seen before the pause, so that a poll follows each pause
                 raise WaitTimeout(
                     f"batch {self.id} did not end within {timeout} s and continues: wait again, or cancel it.",
                     batch_id=self.id,

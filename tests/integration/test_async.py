@@ -70,6 +70,7 @@ def test_agent_is_awaited(app: AgnoCelery, worker: Worker) -> None:
         assert await run == "<a>"
         assert (await run.run()).user_id == "u1"
         assert (await run.wait()).status is RunStatus.DONE
+        assert (await run.wait(0)).status is RunStatus.DONE  # as the blocking one: it has ended
         assert (await echo.arun("b", timeout=WAIT_S)).content == "<b>"
         with pytest.raises(ModelRejected):
             await failing.arun("c")
