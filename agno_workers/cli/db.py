@@ -35,7 +35,7 @@ def bring(
 
     settings = connection.settings()
     if sql:
-        url = connection.database_url(settings)
+        url = connection.required(settings, "database")
         screen.echo(script(functions.state(url, connection.PATIENCE_S)))
         return
     before, after = upgrade(connection.direct_url(settings))
@@ -49,7 +49,7 @@ def bring(
 @app.command()
 def current() -> None:
     """Print the revision of the database, and the one that this code needs."""
-    url = connection.database_url(connection.settings())
+    url = connection.required(connection.settings(), "database")
     found = functions.state(url, connection.PATIENCE_S)
     if found.revision is None:
         screen.echo(
@@ -65,11 +65,11 @@ def current() -> None:
 @app.command()
 def grants(role: str = typer.Argument(metavar="ROLE", help="The role of workers and clients.")) -> None:
     """Print the statements that give a role what workers and clients need, for psql as the owner of the schema."""
-    url = connection.database_url(connection.settings())
+    url = connection.required(connection.settings(), "database")
     with connect(url, timeout_s=connection.PATIENCE_S, row_factory=tuple_row) as opened:
         if opened.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount == 0:
             raise InvalidInput(
-                f"there is no role {role!r}: create it first, with `CREATE ROLE ... LOGIN PASSWORD ...`."
+                f"role {role!r} does not exist: create it first, with `CREATE ROLE ... LOGIN PASSWORD ...`."
             )
         found = opened.execute(_OWNER).fetchone()
     if found is None:
@@ -94,7 +94,7 @@ def adopt(
     """Let workers use a copied, restored or moved database, which they refuse until then."""
     if keep_runs == cancel_open:
         raise InvalidInput(
-            "say what becomes of the open runs: --keep-runs if this database replaces the original, --cancel-open if it is a copy."
+            "choose what happens to the open runs: --keep-runs if this database replaces the original, --cancel-open if it is a copy."
         )
     settings = connection.settings()
     url = connection.database_url(settings, migrated=True)
@@ -102,6 +102,8 @@ def adopt(
         url, timeout_s=connection.PATIENCE_S, statement_timeout_s=0, autocommit=True, row_factory=dict_row
     )
     with translated(), closing(opened):
-        runs = identity.adopt(opened, settings.deployment, cancel_open=cancel_open)
+        runs = identity.adopt(
+            opened, settings.deployment, cancel_open=cancel_open, lease_s=settings.runs.lease_s
+        )
     done = "cancelled; nothing follows them" if cancel_open else "continue with the next worker"
     screen.echo(f"Workers accept this database now. {count(runs, 'open run')}: {done}.")

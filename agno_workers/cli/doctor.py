@@ -143,7 +143,7 @@ def _versions() -> str:
 
 
 def _postgres(settings: Settings) -> list[Finding]:
-    url = connection.database_url(settings)
+    url = connection.required(settings, "database")
     direct_url = settings.database.direct_url.get_secret_value()
     with connect(url, timeout_s=connection.PATIENCE_S, autocommit=True) as opened:
         number, pooled = opened.info.server_version // 10_000, ", behind a pooler" if opened.is_pooled else ""
@@ -157,7 +157,7 @@ def _disk(settings: Settings) -> list[Finding]:
 
     Postgres reports no free space: on another machine, only a failed write tells.
     """
-    with connect(connection.database_url(settings), timeout_s=connection.PATIENCE_S) as opened:
+    with connect(connection.required(settings, "database"), timeout_s=connection.PATIENCE_S) as opened:
         (size,) = opened.execute("SELECT pg_database_size(current_database())").fetchone() or (0,)
         try:
             opened.execute(_WRITE)
@@ -202,7 +202,7 @@ def _space(size: int, free: int | None) -> Finding:
 
 
 def _schema(settings: Settings) -> list[Finding]:
-    url = connection.database_url(settings)
+    url = connection.required(settings, "database")
     with connect(url, timeout_s=connection.PATIENCE_S, autocommit=True) as opened:
         found = [problem for problem in problems(opened) if problem.about != "pgvector"]
         if found:
@@ -215,7 +215,7 @@ def _schema(settings: Settings) -> list[Finding]:
 
 
 def _pgvector(settings: Settings) -> list[Finding]:
-    with connect(connection.database_url(settings), timeout_s=connection.PATIENCE_S) as opened:
+    with connect(connection.required(settings, "database"), timeout_s=connection.PATIENCE_S) as opened:
         row = opened.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
@@ -302,12 +302,17 @@ def _returned(settings: Settings) -> list[Finding]:
         waits = (
             f"{each.agent}: {count(each.count, 'step')}, waiting for up to {screen.length(now - each.since)}"
         )
-        able = [worker.name for worker in workers.get(each.queue, []) if worker.knows(each.agent)]
+        here = workers.get(each.queue, [])
         if each.type != "UnknownAgent":
             text = f"{waits}; workers could not begin {'it' if each.count == 1 else 'them'}: {each.type}: {each.message}. See `agno-workers runs show {each.sample}`."
             found.append(Finding("fail", "runs", text))
-        elif not able:
-            text = f"{waits}, and {unknown_agent(each.agent, each.queue, workers.get(each.queue, []))}"
+        elif not here:
+            text = (
+                f"{waits}, and no worker consumes the queue {each.queue!r}: start one with `-Q {each.queue}`."
+            )
+            found.append(Finding("fail", "runs", text))
+        elif not any(worker.knows(each.agent) for worker in here):
+            text = f"{waits}, and {unknown_agent(each.agent, each.queue, here)}"
             found.append(Finding("fail", "runs", text))
         else:
             text = f"{waits}; workers of the queue {each.queue!r} that do not know the agent returned them: set AGNO_IMPORTS of all of them alike, or give the agent a queue of its own."

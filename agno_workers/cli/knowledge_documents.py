@@ -82,7 +82,7 @@ def chunks(
 ) -> None:
     """Show the chunks of a document, as searches find them."""
     with knowledge_commands.opened() as here:
-        row = here.knowledges.document(name, named(document))
+        row = here.knowledges.document(name, named(here, name, document))
         listed = here.knowledges.chunks(name, row.id)
     if json:
         screen.echo(screen.as_json(listed))
@@ -169,8 +169,9 @@ def remove(
     json: bool = typer.Option(False, "--json", help="Print the uris as JSON; needs --yes or --dry-run."),
 ) -> None:
     """Remove documents. One from a folder returns with the next ingestion of that folder."""
-    wanted, conditions = [named(each) for each in chosen or ()], knowledge_commands.pairs("--filter", filters)
+    conditions = knowledge_commands.pairs("--filter", filters)
     with knowledge_commands.opened() as here:
+        wanted = [named(here, name, each) for each in chosen or ()]
         for each in wanted:
             here.knowledges.document(name, each)  # raises for an unknown one
         found = here.knowledges.remove_documents(name, wanted, conditions, dry_run=True)
@@ -193,11 +194,12 @@ def remove(
         screen.echo(f"Removed {screen.count(len(found), 'document')}.")
 
 
-def named(document: str) -> str | int:
-    """Return an id, or a uri; a path of this machine becomes one, also with the id of a row: `shop.csv#A1`."""
+def named(here: knowledge_commands.KnowledgeCommands, name: str, document: str) -> str | int:
+    """Return an id, or a uri of the knowledge base; any other text is a path of this machine, also with the id of a row: `shop.csv#A1`."""
     if document.isascii() and document.isdigit():
         return int(document)
-    if scheme_of(document):
+    known = here.knowledges.get(name).id
+    if scheme_of(document) or here.knowledges.documents(known, filters={"uri": document}, limit=1):
         return document
     file, mark, row = document.rpartition("#")
     path, of_file = (Path(each).expanduser().absolute() for each in (document, file))

@@ -86,8 +86,9 @@ def claim(connection: psycopg.Connection[Any], deployment: str) -> str | None:
     )
 
 
-def adopt(connection: Connection, deployment: str, *, cancel_open: bool) -> int:
-    """Let workers use this database where it is now. Return the number of its open runs.
+def adopt(connection: Connection, deployment: str, *, cancel_open: bool, lease_s: float) -> int:
+    """Let workers use this database where it is now. Return the number of its open runs. Raises InvalidInput while workers live, which
+    have reported within `lease_s`.
 
     With `cancel_open` it becomes another deployment, which has its own Redis. Its open runs are cancelled, and nothing follows them:
     no callbacks, no timers. Otherwise it replaces the original: its runs continue, and steps that were running begin again or end as
@@ -95,7 +96,9 @@ def adopt(connection: Connection, deployment: str, *, cancel_open: bool) -> int:
     """
     with connection.transaction():
         here, stored, _ = _read(connection)
-        if (stored is None or stored.is_same(here)) and (live := execute(connection, _SQL["live"])):
+        if (stored is None or stored.is_same(here)) and (
+            live := execute(connection, _SQL["live"], {"lease_s": lease_s})
+        ):
             raise InvalidInput(
                 f"{len(live)} worker(s) use this database now, such as {live[0]['name']}: stop them first."
             )

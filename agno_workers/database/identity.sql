@@ -11,7 +11,7 @@ SELECT system_identifier::text FROM pg_control_system();
 INSERT INTO agno.meta (key, value) VALUES ('identity', %(identity)s) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
 
 -- name: live
-SELECT name FROM agno.worker WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - interval '15 seconds' ORDER BY name;
+SELECT name FROM agno.worker WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - make_interval(secs => greatest(15, %(lease_s)s)) ORDER BY name;
 
 -- name: open
 SELECT count(*) AS open FROM agno.run WHERE ended_at IS NULL;

@@ -108,19 +108,19 @@ class Pool:
     def _configure(self, connection: PinnedConnection[DictRow]) -> None:
         try:
             check_server(connection)
+            self._must_be_usable(connection)
         except SettingsError as error:
-            self._refused = error
-            raise
-        try:
-            self._check(connection)
-        except UNUSABLE as error:
-            self._refused = unusable(error)
-            raise self._refused from None
-        except UnusableDatabase as error:
             self._refused = error
             raise
         self._refused = None
         _adapt(connection)
+
+    def _must_be_usable(self, connection: Connection) -> None:
+        """Check a connection as `check` of the pool says. Raises UnusableDatabase, also where the check itself is refused."""
+        try:
+            self._check(connection)
+        except UNUSABLE as error:
+            raise unusable(error) from None
 
     def run(self, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Execute a named statement in one round trip, and return its rows.
@@ -192,7 +192,7 @@ class Pool:
             self._is_pooled = True
             raise SettingsError(POOLED)
         try:
-            self._check(connection)
+            self._must_be_usable(connection)
         except BaseException:
             connection.close()
             raise
@@ -202,7 +202,7 @@ class Pool:
     def check(self) -> None:
         """Check the database again: behind a pooler, our connections outlive a change of it. Raises as `run` does."""
         with self.connection() as connection:
-            self._check(connection)
+            self._must_be_usable(connection)
 
     def listen(self, channel: str) -> Connection | None:
         """Open a connection that hears a channel; the caller closes it. None where only a pooler's address is known: poll.

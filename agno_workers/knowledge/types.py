@@ -348,7 +348,7 @@ class Knowledge(_Named, frozen=True, kw_only=True, omit_defaults=True):
         return KnowledgeBinding(
             self,
             "tool",
-            max_results or searching.max_results,
+            searching.max_results if max_results is None else max_results,
             search_type or searching.search_type,
             filters or {},
         )

@@ -10,11 +10,15 @@ from fastapi import Body, Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from agno_workers import AgnoError, AsyncClient, AsyncRun, InvalidInput, Unavailable, UnknownAgent
+from agno_workers import AgnoError, AsyncClient, AsyncRun, IdempotencyConflict, InvalidInput, Unavailable
 from agno_workers.errors import RunNotFound
 from agno_workers.types import Event
 
-STATUS = {RunNotFound: 404, InvalidInput: 422, UnknownAgent: 422, Unavailable: 503}
+STATUS = {RunNotFound: 404, IdempotencyConflict: 409, InvalidInput: 422, Unavailable: 503}
+
+
+def status_of(error: AgnoError) -> int:
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 @asynccontextmanager
@@ -29,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.exception_handler(AgnoError)
 async def refuse(_: Request, error: AgnoError) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, STATUS.get(type(error), 500))
+    return JSONResponse({"detail": str(error)}, status_of(error))
 
 
 async def known_run(run_id: str, request: Request) -> AsyncRun:

@@ -301,7 +301,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
         {"PGOPTIONS": "-c default_transaction_read_only=on"},
         "this database is read-only now",
     ),
-    "a role that does not exist": (["db", "grants", "nobody"], {}, "there is no role 'nobody': create it"),
+    "a role that does not exist": (["db", "grants", "nobody"], {}, "role 'nobody' does not exist: create it"),
     "an age that is no length of time": (
         ["runs", "prune", "--older-than", "soon"],
         {},

@@ -390,6 +390,9 @@ def test_single_documents_are_added_listed_shown_and_removed(
     assert (wrong.status, "Nothing was removed" in wrong.err) == (2, True)
     assert type_(*remove, "text:gate", "--yes").out == "text:gate\nRemoved 1 document.\n"
     assert type_(*remove, "text:gate", "--yes").status == 2
+    assert type_("knowledge", "add", "docs", "A gate.", "--uri", "gate", "--wait").status == 0
+    assert "A gate." in type_("knowledge", "chunks", "docs", "gate").out
+    assert type_(*remove, "gate", "--yes").out == "gate\nRemoved 1 document.\n"
     assert [each["uri"] for each in type_("knowledge", "documents", "docs", "--json").json] == ["text:note.md"]  # fmt: skip
 
 

@@ -516,6 +516,20 @@ def test_doctor_finds_stuck_work(type_: Type, database_url: str, said: str) -> N
         assert "no keeper is alive. Each worker has one: start a worker" in found
 
 
+def test_doctor_names_the_queue_of_a_returned_step_that_no_worker_consumes(
+    type_: Type, database_url: str
+) -> None:
+    submitted(type_, "hi")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("""
+            UPDATE agno.step SET created_at = now() - interval '5 min', sent_at = NULL, not_before = now() + interval '1 min',
+                error = '{"type": "UnknownAgent", "message": "", "ids": {"returns": 3, "workers": ["w"]}}'""")
+    assert (
+        "fail: clerk: 1 step, waiting for up to 5 min 0 s, and no worker consumes the queue 'agents': start one with `-Q agents`."
+        in runs_of(type_)
+    )
+
+
 def test_doctor_accepts_paused_runs_and_timers(type_: Type, database_url: str) -> None:
     paused, timed = submitted(type_, "hi"), submitted(type_, "hi")
     type_("runs", "pause", paused)

@@ -376,7 +376,7 @@ def test_c22_a_restored_backup_goes_on_from_where_it_was(
     dropped = unknown.handle.steps[0].id
     database.restore()
     with connect(database_url, timeout_s=10, autocommit=True, row_factory=dict_row) as connection:
-        identity.adopt(connection, "", cancel_open=False)
+        identity.adopt(connection, "", cancel_open=False, lease_s=15)
     third = start_worker(AGNO_KEEPER__RESEND_AFTER_S=NEVER)
     assert [outcome(database_url, run) for run in (middle, queued)] == ["released", "<queued>"]
     assert any("Postgres is older than Redis" in line for line in third.lines)
