@@ -144,7 +144,7 @@ def _not_found(name: str, missing: str) -> str:
     package = sys.modules.get(parent)
     folders = [str(Path.cwd())] if package is None else list(getattr(package, "__path__", ()))
     if package is None:
-        where = f"there is no module {missing!r} in this folder ({folders[0]}), in PYTHONPATH, or among the installed packages."
+        where = f"Python found no module {missing!r} in this folder ({folders[0]}), in PYTHONPATH, or among the installed packages."
     elif folders:
         where = f"the package {parent!r} ({', '.join(folders)}) has no module {last!r}."
     else:

@@ -77,7 +77,7 @@ def ingest(
         help="Each row of a CSV, TSV or JSON file or of a workbook is a document; needs --id.",
     ),
     id: list[str] = typer.Option(
-        [], "--id", metavar="COLUMN", help="With --rows: what names a row for ever."
+        [], "--id", metavar="COLUMN", help="With --rows: the column that identifies a row."
     ),
     text: list[str] = typer.Option(
         [],
@@ -136,7 +136,7 @@ def _rows(
             raise InvalidInput(f"{alone} names a part of the rows of a file: add --rows, or leave it out.")
         return None
     if not ids:
-        raise InvalidInput("--rows needs the column that names a row for ever: add --id COLUMN.")
+        raise InvalidInput("--rows needs the column that identifies a row: add --id COLUMN.")
     return Rows(id=tuple(ids), text=tuple(texts), title=title, metadata=tuple(columns), sheet=sheet or "")
 
 

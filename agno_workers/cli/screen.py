@@ -122,11 +122,22 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = timedelta(days=36500)
 
 
+def json_or_text(value: str) -> Any:
+    """Return a value that was typed: JSON if it is that, else the text."""
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return value
+
+
 def must_agree(question: str) -> None:
     """Ask, and end the command without a yes. Raises InvalidInput where nobody can answer."""
     if not sys.stdin.isatty():
-        raise InvalidInput(f"there is no terminal to ask at: {question} Add --yes if so.")
+        raise InvalidInput(f"stdin is not a terminal, so nobody can answer: {question} Add --yes to agree.")
     typer.confirm(question, abort=True)
+
+
+SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
 
 
 def span(text: str | None, option: str) -> timedelta | None:

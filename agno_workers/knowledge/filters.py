@@ -34,7 +34,7 @@ TIMES = ("created", "updated")
 COMPARISONS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 OPERATORS = (*COMPARISONS, "ne", "in", "contains", "prefix", "exists")
 _SIGNS = {">": "gte", "<": "lte", "!": "ne"}
-"""What is before the first = of `year>=2024`."""
+"""A field with an operator, as `year>=2024` has it before its first `=`."""
 _COMPARED = re.compile(rf"(.+?)(?:\.(?={'|'.join(OPERATORS)})|\s*(?=[<>!]))({'|'.join(OPERATORS)}|[<>!])\s*")
 WORDS = ("any", "all", "not")
 MAX_CONDITIONS = 100
@@ -122,16 +122,9 @@ def _fields(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _types(value: Any) -> set[str]:
     """Return the JSON types that a condition compares with; empty if it compares with none, or any."""
     if isinstance(value, Mapping):
-        given = [each for operator, each in value.items() if operator != "exists"]
-        return {
-            kind
-            for each in given
-            for kind in (
-                _types(each)
-                if not isinstance(each, list | tuple | set)
-                else {k for one in each for k in _types(one)}
-            )
-        }
+        given = (each for operator, each in value.items() if operator != "exists")
+        flat = (one for each in given for one in (each if isinstance(each, list | tuple | set) else [each]))
+        return {kind for one in flat for kind in _types(one)}
     match value:
         case bool():
             return {"boolean"}

@@ -31,7 +31,7 @@ def default_state_dir() -> Path:
         base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     except RuntimeError as error:
         raise EmbeddedError(
-            f"There is no state folder: {error} Set AGNO_STATE_DIR to a folder of your own."
+            f"Python finds no home directory for the state folder: {error} Set AGNO_STATE_DIR to a folder of your own."
         ) from error
     return Path(base) / "agno-workers"
 

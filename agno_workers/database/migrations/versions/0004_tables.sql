@@ -1,6 +1,7 @@
 -- Additions to the tables of 0002.
 
--- Transactions of workers and clients begin with the run: in the same order there is no deadlock. Reads go on.
+-- Workers and clients lock agno.run before other tables. This migration takes its locks in the same order, so that the two can't
+-- deadlock. Reads of agno.run continue.
 LOCK TABLE agno.run IN EXCLUSIVE MODE;
 
 -- A string that a run has used lately is not deleted with other runs. Deleting a run finds its barriers.
