@@ -14,11 +14,7 @@ def load_settings() -> Settings:
     the servers of a running `agno-workers up`. Raises SettingsError.
     """
     given = settings_module.load()
-    if (
-        not given.local_servers
-        or given.database.url.get_secret_value()
-        or given.broker.url.get_secret_value()
-    ):
+    if not given.may_use_local_servers:
         return given
     if (found := local.running()) is None:
         return given

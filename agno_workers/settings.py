@@ -259,6 +259,13 @@ class Settings(Section):
     knowledge: KnowledgeSection = KnowledgeSection()
     models: ModelsSection = ModelsSection()
 
+    @property
+    def may_use_local_servers(self) -> bool:
+        """True if a process that needs servers may take those of a running `agno-workers up`."""
+        return self.local_servers and not (
+            self.database.url.get_secret_value() or self.broker.url.get_secret_value()
+        )
+
     def changed(self, **sections: Mapping[str, Any]) -> Settings:
         """Return a copy with other values, which are not checked: `changed(database={"pool_size": 3})`."""
         return self.model_copy(

@@ -19,10 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 from agno_workers.cli import calls, connection, screen
-from agno_workers.cli.diagnose import ASKS, expiry, moves
+from agno_workers.cli.diagnose import expiry, moves, wanted
 from agno_workers.cli.ids import short_ids, whole_id
 from agno_workers.cli.screen import count
-from agno_workers.core.run import WaitsFor
 from agno_workers.errors import InvalidInput, NotWaiting, RunNotFound
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Waiting
@@ -69,7 +68,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
         "tool": requirement.tool,
         "needs": requirement.needs,
         "fields": facts.policy.fields,
-        "arguments": json_or_text(requirement.arguments_json or "{}"),
+        "arguments": screen.json_or_text(requirement.arguments_json or "{}"),
         "error": facts.error,
         "since": facts.created_at,
         "expires_at": facts.expires_at,
@@ -80,8 +79,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
 def _show(console: Console, found: Sequence[Waiting], now: datetime, *, wide: bool, full: bool) -> None:
     ids = {} if wide else short_ids(part for each in found for part in (each.step_id, each.run_id))
     for each in found:
-        fields = f" {', '.join(each.policy.fields)}" if each.waits_for is WaitsFor.ANSWER else ""
-        head = screen.line((each.name, "bold"), f" waits for {ASKS[each.waits_for]}{fields}")
+        head = screen.line((each.name, "bold"), f" waits for {wanted(each)}")
         then = expiry(each, now)
         facts = f"{each.key} of run {ids.get(each.run_id, each.run_id)} ({each.agent}), for {screen.age(each.created_at, now)}"
         console.print(head)
@@ -189,8 +187,7 @@ def _requirement(id: str) -> Iterator[Requirement]:
 
 def asked(waiting: Waiting) -> str:
     """Return what a call waits for, as a sentence."""
-    fields = f" {', '.join(waiting.policy.fields)}" if waiting.waits_for is WaitsFor.ANSWER else ""
-    return f"{waiting.name} of run {waiting.run_id} ({waiting.agent}) waits for {ASKS[waiting.waits_for]}{fields}:"
+    return f"{waiting.name} of run {waiting.run_id} ({waiting.agent}) waits for {wanted(waiting)}:"
 
 
 def show_call(requirement: Requirement, console: Console) -> None:
@@ -253,15 +250,8 @@ def _values(given: Sequence[str]) -> dict[str, Any]:
             raise InvalidInput(f"{pair!r} is not FIELD=VALUE, as in amount=12.")
         if field in values:
             raise InvalidInput(f"{field} has two values: use one.")
-        values[field] = json_or_text(value)
+        values[field] = screen.json_or_text(value)
     return values
-
-
-def json_or_text(value: str) -> Any:
-    try:
-        return msgspec.json.decode(value)
-    except (msgspec.MsgspecError, UnicodeError):
-        return value
 
 
 def who(by: str | None) -> str:

@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agno_workers.cli import approvals
+from agno_workers.cli import approvals, screen
+from agno_workers.cli.autostart import TIMED_OUT, WAITS_FOR_A_PERSON
 from agno_workers.cli.consumers import consumers
 from agno_workers.cli.diagnose import diagnose, moves
 from agno_workers.core.run import Run, Step, StepStatus, WaitsFor
@@ -25,7 +26,6 @@ from agno_workers.runs.queries import RunDiagnostics, Waiting
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.settings import Settings
 
-WAITS_FOR_A_PERSON, TIMED_OUT = 4, 5
 _QUIET_S = 5.0
 """Nothing has happened for this long: say why."""
 
@@ -136,7 +136,7 @@ def _answered(requirement: Requirement) -> bool:
         for name in requirement.facts.policy.fields:
             if not (text := _prompt(f"{name} (Enter: someone else answers)")):
                 return False
-            values[name] = approvals.json_or_text(text)
+            values[name] = screen.json_or_text(text)
         requirement.answer(values, by=approvals.who(None))
         return True
     while True:

@@ -14,6 +14,9 @@ from agno_workers.cli.processes import ProcessManager
 from agno_workers.cli.programs import workers
 from agno_workers.settings import Settings
 
+WAITS_FOR_A_PERSON, TIMED_OUT = 4, 5
+"""Exit statuses of a command that stops waiting while its run continues."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -32,11 +35,7 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
     Raises as `servers.running` and `ProcessManager.check`.
     """
     given = connection.settings()
-    if (
-        given.database.url.get_secret_value()
-        or given.broker.url.get_secret_value()
-        or not given.local_servers
-    ):
+    if not given.may_use_local_servers:
         yield Ready(given, temporary=False)
         return
     from agno_workers.cli.servers import prepare, running  # noqa: PLC0415 - brings Alembic, 0.5 s to import
@@ -56,7 +55,11 @@ def autostart(*, wait: bool = True, agents: int = 0, tools: int = 0, knowledge: 
             processes.start().wait_until_ready()
             yield Ready(settings, temporary=True)
         except (KeyboardInterrupt, typer.Exit) as ended:
-            if isinstance(ended, KeyboardInterrupt) or ended.exit_code in (4, 5, 130):
+            if isinstance(ended, KeyboardInterrupt) or ended.exit_code in (
+                WAITS_FOR_A_PERSON,
+                TIMED_OUT,
+                130,
+            ):
                 screen.echo("Stopping; the next `agno-workers up` continues unfinished work.", err=True)
             raise
         finally:

@@ -27,7 +27,6 @@ _AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _AGENT = typer.Option(None, "--agent", help="Only this agent.")
 _TOOL = typer.Option(None, "--tool", help="Only calls of this tool; `turn`: only failed runs.")
 _ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only this type of error.")
-SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
 
 
 @app.command()
@@ -35,7 +34,7 @@ def ls(
     agent: str | None = _AGENT,
     tool: str | None = _TOOL,
     error: str | None = _ERROR,
-    since: str | None = SINCE,
+    since: str | None = screen.SINCE,
     limit: int = typer.Option(50, "--limit", min=1, max=10_000, help="Show at most this many groups."),
     wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
     json: bool = _AS_JSON,
@@ -121,7 +120,7 @@ def retry(
     agent: str | None = _AGENT,
     tool: str | None = _TOOL,
     error: str | None = _ERROR,
-    since: str | None = SINCE,
+    since: str | None = screen.SINCE,
     everything: bool = typer.Option(False, "--all", help="Retry all failed runs."),
     limit: int | None = typer.Option(
         None, "--limit", min=1, help="Retry at most this many, the oldest first."

@@ -160,10 +160,14 @@ def _delegated(step: Step, around: RunDiagnostics) -> str:
     return f"Delegated to {step.name}{which}: `agno-workers runs show {step.child_run_id}`."
 
 
+def wanted(waiting: Waiting) -> str:
+    """Return what a call waits for, such as `an answer for iban`."""
+    fields = f" {', '.join(waiting.policy.fields)}" if waiting.waits_for is WaitsFor.ANSWER else ""
+    return f"{ASKS[waiting.waits_for]}{fields}"
+
+
 def _asks(waiting: Waiting, now: datetime) -> str:
-    what = ASKS[waiting.waits_for]
-    if waiting.waits_for is WaitsFor.ANSWER:
-        what = f"{what} {', '.join(waiting.policy.fields)}"
+    what = wanted(waiting)
     then = expiry(waiting, now)
     move, *others = moves(waiting)
     since = length(now - waiting.created_at)
@@ -175,9 +179,9 @@ def _asks(waiting: Waiting, now: datetime) -> str:
 
 def _queued(run: Run, step: Step, now: datetime, consumed: Consumed | None) -> str:
     name, error = _named(step), _message(step)
-    is_due = step.not_before is None or step.not_before <= now
-    if not is_due and not step.returns:
-        return f"{name} is due in {length(step.not_before - now)}{f', after {error}' if error else ''}."  # type: ignore[operator]
+    due_in = length(step.not_before - now) if step.not_before is not None and step.not_before > now else None
+    if due_in and not step.returns:
+        return f"{name} is due in {due_in}{f', after {error}' if error else ''}."
     ready_at = step.created_at if step.returns else step.ready_at or step.sent_at
     since = f" {length(now - ready_at)}" if ready_at else ""
     workers = [] if consumed is None else consumed.get(step.queue, [])
@@ -190,7 +194,7 @@ def _queued(run: Run, step: Step, now: datetime, consumed: Consumed | None) -> s
     ):
         return f"{name} has waited{since}, and {unknown_agent(run.agent, step.queue, workers)}"
     if step.returns:
-        again = "is sent again now" if is_due else f"is sent again in {length(step.not_before - now)}"  # type: ignore[operator]
+        again = f"is sent again in {due_in}" if due_in else "is sent again now"
         return f"{name} could not begin on its workers {count(step.returns, 'time')}, and {again}: {error}."
     again = f" after {error}" if error else ""
     return f"{name} has waited{since} in the queue {step.queue!r} for a free worker{again}."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from agno_workers.cli import connection
-from agno_workers.core.run import Run
+from agno_workers.core.run import Run, Step
 from agno_workers.core.words import as_uuid
 from agno_workers.errors import InvalidInput
 from agno_workers.repositories import Database
@@ -15,7 +15,7 @@ from agno_workers.runs.queries import IdKind
 from agno_workers.sdk.handles import RunHandle
 
 _SHORT = 8
-SHORTEST = 4
+_SHORTEST = 4
 _LISTED_BY = {
     "run": "`agno-workers runs ls` lists runs",
     "step": "`agno-workers runs waiting` and `dead ls` list steps",
@@ -41,9 +41,9 @@ def whole_id(database: Database, text: str, *kinds: IdKind) -> str:
         return known
     digits = text.replace("-", "").lower()
     name, lists = " or ".join(kinds), "; ".join(_LISTED_BY[kind] for kind in kinds)
-    if not re.fullmatch(r"[0-9a-f]+", digits) or not SHORTEST <= len(digits) <= 32:
+    if not re.fullmatch(r"[0-9a-f]+", digits) or not _SHORTEST <= len(digits) <= 32:
         raise InvalidInput(
-            f"{text!r} is not a {name} id: use the whole id, or at least {SHORTEST} characters of its beginning or its end. {lists}."
+            f"{text!r} is not a {name} id: use the whole id, or at least {_SHORTEST} characters of its beginning or its end. {lists}."
         )
     match database.queries.find_ids(digits, kinds):
         case [id]:
@@ -55,6 +55,14 @@ def whole_id(database: Database, text: str, *kinds: IdKind) -> str:
             raise InvalidInput(
                 f"{text!r} fits several ids: use more characters of one of them, such as {', '.join(found)}."
             )
+
+
+def step_id(steps: Iterable[Step], at: str) -> str:
+    """Return the id of the step with this short id; any other text as it is: a key, or a mistake, for which `fork` lists the keys."""
+    digits = at.replace("-", "").lower()
+    ids = {step.id.replace("-", ""): step.id for step in steps}
+    found = [each for whole, each in ids.items() if whole.startswith(digits) or whole.endswith(digits)]
+    return found[0] if len(found) == 1 and len(digits) >= _SHORTEST else at
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.cli import connection
+from agno_workers.cli import connection, screen
 from agno_workers.cli.ids import whole_id
 from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput, ModelRejected
@@ -116,8 +116,5 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise InvalidInput(f"{option} {text!r} has no '=': write it as {option} name=value.")
-        try:
-            found[name.strip()] = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, UnicodeError):
-            found[name.strip()] = value
+        found[name.strip()] = screen.json_or_text(value)
     return found

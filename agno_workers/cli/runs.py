@@ -14,9 +14,9 @@ from rich.text import Text
 
 from agno_workers.cli import approvals, calls, connection, screen
 from agno_workers.cli.consumers import consumers
-from agno_workers.cli.dead import SINCE, retry_run
+from agno_workers.cli.dead import retry_run
 from agno_workers.cli.diagnose import diagnose
-from agno_workers.cli.ids import SHORTEST, existing_run, short_ids, whole_id
+from agno_workers.cli.ids import existing_run, short_ids, step_id, whole_id
 from agno_workers.cli.screen import count
 from agno_workers.core.messages import Message, ToolCall, ToolResult
 from agno_workers.core.messages import Text as TextPart
@@ -52,7 +52,7 @@ def ls(
     agent: str | None = typer.Option(None, "--agent", help="Only this agent."),
     user: str | None = typer.Option(None, "--user", help="Only this user."),
     session: str | None = typer.Option(None, "--session", help="Only this session."),
-    since: str | None = SINCE,
+    since: str | None = screen.SINCE,
     open: bool = typer.Option(False, "--open", help="Only runs that have not ended."),
     stuck: bool = typer.Option(
         False,
@@ -456,17 +456,9 @@ def fork(
     asked = None if arguments is None else _as_object(arguments)
     with connection.database() as database:
         run_id = whole_id(database, id, "run")
-        at = at and _step_id(database.queries.steps(run_id), at)
+        at = at and step_id(database.queries.steps(run_id), at)
         texts = [] if text is None else [text]
         screen.echo(database.forks.fork(run_id, at, texts, arguments=asked, idempotency_key=key))
-
-
-def _step_id(steps: Sequence[Step], at: str) -> str:
-    """Return the id of the step with this short id; any other text as it is: a key, or a mistake, for which `fork` lists the keys."""
-    digits = at.replace("-", "").lower()
-    ids = {step.id.replace("-", ""): step.id for step in steps}
-    found = [step_id for whole, step_id in ids.items() if whole.startswith(digits) or whole.endswith(digits)]
-    return found[0] if len(found) == 1 and len(digits) >= SHORTEST else at
 
 
 def _as_object(text: str) -> dict[str, Any]:

@@ -141,12 +141,14 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
     ("description", checks.text), ("instructions", checks.instructions), ("tools", checks.items),
     ("queue", checks.queue), ("metadata", checks.json_object),
 )  # fmt: skip
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Agent)}
 _GROUPS: tuple[tuple[str, Any, type[msgspec.Struct]], ...] = tuple(
-    (field.name, field.default, kind)
-    for field in msgspec.structs.fields(Agent)
-    for kind in (ModelSettings, History, Context, Limits, Prices, Retry)
-    if field.name == kind.__name__.lower() or (field.name, kind) == ("settings", ModelSettings)
-)
+    (name, _DEFAULTS[name], kind)
+    for name, kind in (
+        ("settings", ModelSettings), ("history", History), ("context", Context),
+        ("limits", Limits), ("prices", Prices), ("retry", Retry),
+    )
+)  # fmt: skip
 """The groups of options: the field, its default, which is one shared value, and its type."""
 
 

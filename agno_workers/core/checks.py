@@ -22,6 +22,7 @@ PositiveOrZero = Annotated[float, Meta(ge=0)]
 
 MODEL_PROVIDERS = ("openai", "openai-chat", "anthropic", "local", "scripted")
 """The providers of `models/resolve.py`, which loads their code."""
+KNOWN_PROVIDERS = ", ".join(f"{each}:" for each in MODEL_PROVIDERS)
 _BRIEF_CHARS = 200
 _WORDS = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "True or False", "object": "a dict",
@@ -91,18 +92,26 @@ def model_fault(model: Any) -> str | None:
 @lru_cache(256)
 def _model_name_fault(model: str) -> str | None:
     provider, colon, name = model.partition(":")
-    known = ", ".join(f"{each}:" for each in MODEL_PROVIDERS)
     if not colon or not model.strip():
         meant = model.strip() or "gpt-5"
         vendor = "anthropic" if meant.startswith("claude") else "openai"
-        return f"model={brief(model)} names no provider: write provider:model, such as '{vendor}:{meant}' (providers: {known})"
+        return f"model={brief(model)} names no provider: write provider:model, such as '{vendor}:{meant}' (providers: {KNOWN_PROVIDERS})"
     if provider not in MODEL_PROVIDERS:
-        near = get_close_matches(provider, MODEL_PROVIDERS, n=1)
-        hint = f"did you mean '{near[0]}:{name}'" if near else "write one of them, and the model after it"
-        return f"model={brief(model)} has an unknown provider ({known} are known): {hint}"
+        near = meant_model(model)
+        hint = f"did you mean '{near}'" if near else "write one of them, and the model after it"
+        return f"model={brief(model)} has an unknown provider ({KNOWN_PROVIDERS} are known): {hint}"
     if not name.strip() or name != name.strip():
         return f"model={brief(model)} names no model: write its name after {provider}:, without blanks"
     return None
+
+
+def meant_model(name: str) -> str | None:
+    """Return the name with the known provider that is nearest to its unknown one; None if none is near."""
+    provider, colon, model = name.partition(":")
+    if not colon or provider in MODEL_PROVIDERS:
+        return None
+    near = get_close_matches(provider, MODEL_PROVIDERS, n=1)
+    return f"{near[0]}:{model}" if near else None
 
 
 def unknown_option(name: object, known: Iterable[str], *, what: str = "option") -> str:

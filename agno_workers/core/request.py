@@ -13,6 +13,7 @@ from typing import Any, TypedDict, get_type_hints
 
 import msgspec
 
+from agno_workers.core.checks import brief
 from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas, RunKind
 from agno_workers.core.words import as_uuid, did_you_mean
@@ -57,7 +58,6 @@ MAX_METADATA_BYTES = 64 * 1024
 """The most JSON that a run's metadata may take: each claim of a step reads it."""
 MAX_NAME_CHARS = 1000
 """The most characters of an agent's name, a key, a session, a user, a queue and a tenant."""
-_BRIEF_CHARS = 200
 OPTIONS = frozenset(get_type_hints(RunOptions))
 SUBMIT_OPTIONS = frozenset(get_type_hints(SubmitOptions))
 
@@ -123,7 +123,7 @@ def run_request(
     ):
         raise InvalidInput(f"priority must be a whole number from 0 (first) to 9 (last), got {priority!r}.")
     if not isinstance(given.get("allow_unknown", False), bool):
-        raise InvalidInput(f"allow_unknown must be True or False, got {_brief(given['allow_unknown'])}.")
+        raise InvalidInput(f"allow_unknown must be True or False, got {brief(given['allow_unknown'])}.")
     if "deadline_s" in given:
         given["deadline_s"] = _seconds(given["deadline_s"], "deadline_s")
     message = input if isinstance(input, Message) else first_message(input, agent)
@@ -142,7 +142,7 @@ def run_request(
 def check_metadata(metadata: Any) -> None:
     """Raise InvalidInput for metadata that is not a JSON object of at most MAX_METADATA_BYTES."""
     if not isinstance(metadata, dict):
-        raise InvalidInput(f"metadata must be a JSON object, got {_brief(metadata)}.")
+        raise InvalidInput(f"metadata must be a JSON object, got {brief(metadata)}.")
     try:
         text = json.dumps(msgspec.to_builtins(metadata, str_keys=True), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -210,16 +210,11 @@ def _shown(value: Any) -> str:
 def check_name(value: Any, name: str, expected: str, not_blank: bool = True) -> None:
     """Raise InvalidInput for what is not text, blank, or longer than MAX_NAME_CHARS."""
     if not isinstance(value, str) or (not_blank and not value.strip()):
-        raise InvalidInput(f"{name} must be {expected}, got {_brief(value)}.")
+        raise InvalidInput(f"{name} must be {expected}, got {brief(value)}.")
     if len(value) > MAX_NAME_CHARS:
         raise InvalidInput(
             f"{name} has {len(value):,} characters, and the most is {MAX_NAME_CHARS:,}: shorten it, or pass a hash of it."
         )
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
 
 
 def _seconds(value: Any, name: str) -> float:

@@ -197,14 +197,10 @@ def settle_models(context: IngestContext, claim: WorkClaim, asked: Mapping[str, 
         if must_work:
             checked(embedder, spaces.get(embedder.name))
         knowledges.ensure_embedding_space(knowledge_id, embedder.name, embedder.dimensions, asked)
-    except ModelRejected as error:
-        if must_work:
+    except (ModelRejected, ModelUnavailable) as error:
+        if must_work and isinstance(error, ModelRejected):
             text = f"{error} The workers need it; {claim.knowledge!r} keeps the models that it had."
             raise ModelRejected(text, **error.ids) from error
-        log.warning(
-            "the vectors of an ingestion wait for their model: %s", error, extra={"run_id": claim.run_id}
-        )
-    except ModelUnavailable as error:
         if must_work:
             raise
         log.warning(

@@ -1,13 +1,13 @@
 """Resolve a name, `provider:model`, to its Model.
 
-To add a provider: write a file beside this one, add a line to `PROVIDERS`, and run the contract suite.
+To add a provider: write a file beside this one, add a line to `PROVIDERS` and its name to `core.checks.MODEL_PROVIDERS`, and run the contract suite.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
+from agno_workers.core.checks import KNOWN_PROVIDERS, meant_model
 from agno_workers.core.ports import Model
 from agno_workers.errors import AgnoError, InvalidInput
 from agno_workers.models.access import missing, once, variable
@@ -30,7 +30,7 @@ def resolve(name: str, *, api_key: str | None = None, base_url: str | None = Non
     """
     provider, _, model = name.partition(":")
     if provider not in PROVIDERS or not model:
-        raise InvalidInput(_advice(name, provider), model=name)
+        raise InvalidInput(_advice(name), model=name)
     return PROVIDERS[provider](model, api_key, base_url)
 
 
@@ -80,9 +80,9 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 
-def _advice(name: str, provider: str) -> str:
-    known = ", ".join(f"{known}:" for known in PROVIDERS)
-    nearest = difflib.get_close_matches(provider, PROVIDERS, n=1)
-    if nearest and nearest[0] != provider and ":" in name:
-        return f"{name!r} has an unknown provider; known are {known}. Did you mean {nearest[0]}:{name.partition(':')[2]}?"
-    return f"{name!r} is not a model's name: write provider:model, with one of the providers {known}."
+def _advice(name: str) -> str:
+    if near := meant_model(name):
+        return f"{name!r} has an unknown provider; known are {KNOWN_PROVIDERS}. Did you mean {near}?"
+    return (
+        f"{name!r} is not a model's name: write provider:model, with one of the providers {KNOWN_PROVIDERS}."
+    )

@@ -151,7 +151,7 @@ class Batches:
             size = self._copy(connection, items)
             if connection.execute(_SQL["runs"], params).rowcount < size:
                 for row in execute(connection, _SQL["conflict"], params):
-                    raise conflict(row["key"], common.agent, row["run_id"], position=row["position"])
+                    raise _conflict(common.agent, **row)
                 execute(connection, _SQL["known"], params)
             for statement in ("use_blobs", "blobs", "messages", "steps", "close"):
                 execute(connection, _SQL[statement], {**params, "size": size})
@@ -245,13 +245,12 @@ def _clean(text: str | None) -> str | None:
     return None if text is None else msgspec.json.decode(to_json(text), type=str)
 
 
-def conflict(key: str, agent: str, run_id: str, **ids: Any) -> IdempotencyConflict:
+def _conflict(agent: str, key: str, run_id: str, position: int) -> IdempotencyConflict:
     """Return the error for a key that belongs to a run with another input."""
-    where = f"input {ids['position']}: " if "position" in ids else ""
     return IdempotencyConflict(
-        f"{where}the idempotency key {key!r} of agent {agent!r} belongs to run {run_id}, which has another input: use another key, or "
+        f"input {position}: the idempotency key {key!r} of agent {agent!r} belongs to run {run_id}, which has another input: use another key, or "
         "submit the same input.",
-        run_id=run_id, agent=agent, **ids,
+        run_id=run_id, agent=agent, position=position,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from agno_workers.core.words import without_none
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.store.bases import Failure, SourceInput, new_id
 from agno_workers.knowledge.types import Progress, Rows, Source
@@ -117,12 +118,13 @@ def options(
     """Return the options of an ingestion without empty ones; see `store.bases.ingest_request`."""
     if not isinstance(metadata, dict | None):
         raise InvalidInput(f"metadata is {metadata!r}: expected a dict, such as {{'team': 'docs'}}.")
-    said: dict[str, Any] = {"metadata": metadata, "glob": glob, "batch": batch}
-    if rows is not None:
-        said["rows"] = msgspec.to_builtins(rows)
-    return {
-        name: value for name, value in said.items() if value or (name == "metadata" and value is not None)
+    said = {
+        "metadata": metadata,  # empty: the documents lose theirs
+        "glob": glob or None,
+        "batch": batch or None,
+        "rows": None if rows is None else msgspec.to_builtins(rows),
     }
+    return without_none(said)
 
 
 def document(

@@ -43,9 +43,14 @@ def resolve(name: str) -> Embedder:
     return PROVIDERS[provider](name, model)
 
 
+def whole(name: str) -> str:
+    """Return the name that an embedder has in Postgres."""
+    return f"local:{LOCAL}" if name == "local" else name
+
+
 def parsed(name: str) -> tuple[str, str, str]:
     """Return the whole name, its provider and its model. Raises InvalidInput for a name that is not an embedder's."""
-    name = f"local:{LOCAL}" if name == "local" else name
+    name = whole(name)
     provider, colon, model = name.partition(":")
     if provider not in PROVIDERS or not colon or not model:
         raise _unknown(name)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from lxml import etree  # type: ignore[import-untyped] # ships no types
 from msgspec.structs import replace
 
 from agno_workers.knowledge.readers import archive, hypertext
+from agno_workers.knowledge.readers.office_xml import root
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
 from agno_workers.knowledge.types import Block, Parsed
 
@@ -98,14 +98,7 @@ class _Book:
         return posixpath.normpath(posixpath.join(posixpath.dirname(base), unquote(link.partition("#")[0])))
 
     def _xml(self, name: str) -> Any:
-        if name not in self._names:
-            raise Unreadable("unreadable", f"It is a broken EPUB: it has no {name or 'package'}.")
-        try:
-            return etree.fromstring(
-                self._zip.read(name), etree.XMLParser(resolve_entities=False, no_network=True)
-            )
-        except etree.XMLSyntaxError as error:
-            raise Unreadable("unreadable", f"{name} in it is broken XML: {error}") from error
+        return root(self._zip, name, f"It is a broken EPUB: it has no {name or 'package'}.")
 
 
 def _headed(blocks: tuple[Block, ...], label: str) -> tuple[Block, ...]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from agno_workers.knowledge.readers.decode import charset_of, decode
+from agno_workers.knowledge.readers.detect import path_of
 from agno_workers.knowledge.types import Block, Parsed, Place
 
 _CODING = re.compile(rb"(?:[^\n]{0,200}\n)?[^\n]{0,200}?(?:coding[:=]|@charset)[ \t]*[\"']?([\w.-]{1,40})")
@@ -50,7 +49,7 @@ def read(content: bytes, media_type: str, name: str) -> Parsed:
     declared = _CODING.match(content)
     text = decode(content, declared[1].decode() if declared else charset_of(media_type))
     lines = _NO_LINE_END.sub("", _LINE_END.sub("\n", text)).split("\n")
-    file = PurePosixPath(unquote(urlsplit(name).path) if "://" in name else name).name
+    file = path_of(name).name
     parts = _python(lines) if file.endswith((".py", ".pyi")) else None
     return Parsed(
         tuple(_blocks(lines, list(_by_margin(lines)) if parts is None else parts, file)), file or None

@@ -95,6 +95,11 @@ _MAIL = re.compile(
 _MAILBOX = re.compile(r"From [^\r\n]{1,500}\d{4}\s*\n")
 
 
+def path_of(name: str) -> PurePosixPath:
+    """Return the path of a file name or a URL."""
+    return PurePosixPath(unquote(urlsplit(name).path) if "://" in name else name)
+
+
 def detect(content: bytes, said: str | None, name: str) -> str:
     """Return the media type, with the server's charset for text. `name` is a file name or a URL.
 
@@ -102,7 +107,7 @@ def detect(content: bytes, said: str | None, name: str) -> str:
     """
     if not content or content.isspace():
         raise Unreadable("empty", "It has no content.")
-    suffix = PurePosixPath(unquote(urlsplit(name).path) if "://" in name else name).suffix.lower()
+    suffix = path_of(name).suffix.lower()
     if binary := _binary(content):
         return binary
     head = _head_of_text(content, suffix)

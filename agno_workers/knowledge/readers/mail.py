@@ -10,9 +10,7 @@ from email.header import decode_header
 from email.message import EmailMessage
 from email.parser import BytesParser
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
@@ -20,7 +18,7 @@ from agno_workers.knowledge.readers import hypertext, plain
 from agno_workers.knowledge.readers import read as read_document
 from agno_workers.knowledge.readers.dates import iso
 from agno_workers.knowledge.readers.decode import decode
-from agno_workers.knowledge.readers.detect import bitmap, detect
+from agno_workers.knowledge.readers.detect import bitmap, detect, path_of
 from agno_workers.knowledge.readers.unreadable import MAX_CHARS, Unreadable, too_long
 from agno_workers.knowledge.types import Block, Parsed, Place
 
@@ -61,7 +59,7 @@ def records(content: bytes) -> Iterator[dict[str, Any]]:
 
 
 class _Budget:
-    """What is left to read of attachments, within one document."""
+    """The number and the characters of attachments that one document may still read."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -203,9 +201,7 @@ def _mailbox(content: bytes, name: str, budget: _Budget) -> Parsed:
         chars += sum(len(block.text) for block in found.blocks)
         if chars > MAX_CHARS:
             raise too_long(chars)
-    return Parsed(
-        tuple(blocks), PurePosixPath(unquote(urlsplit(name).path)).name or None, {"messages": number}
-    )
+    return Parsed(tuple(blocks), path_of(name).name or None, {"messages": number})
 
 
 def _messages(content: bytes) -> Iterator[bytes]:

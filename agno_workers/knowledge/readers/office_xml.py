@@ -1,14 +1,31 @@
-"""Walk the XML of Office files, without recursion, because elements may be nested very deeply."""
+"""Read and walk the XML of Office files and books, without recursion, because elements may be nested very deeply."""
 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from typing import Any
+
+from lxml import etree  # type: ignore[import-untyped] # ships no types
+
+from agno_workers.knowledge.readers.unreadable import Unreadable
 
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 """The drawing for old programs: it repeats what the current ones show."""
 _FILE_NAME = re.compile(r"\S+\.[A-Za-z]{3,4}")
+
+
+def root(archive: zipfile.ZipFile, name: str, missing: str) -> Any:
+    """Return the root of an XML file in a zip that was checked. Raises Unreadable: `missing` for a file that is not there, and for one
+    that is broken or nested deeper than 256 levels.
+    """
+    if name not in archive.NameToInfo:
+        raise Unreadable("unreadable", missing)
+    try:
+        return etree.fromstring(archive.read(name), etree.XMLParser(resolve_entities=False, no_network=True))
+    except etree.XMLSyntaxError as error:
+        raise Unreadable("unreadable", f"{name} in it is broken XML: {error}") from error
 
 
 def walk(root: Any, closed: set[str]) -> Iterator[Any]:

@@ -9,9 +9,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lxml import etree  # type: ignore[import-untyped] # ships no types
-
-from agno_workers.knowledge.readers import archive
+from agno_workers.knowledge.readers import archive, office_xml
 from agno_workers.knowledge.readers.office_xml import walk
 from agno_workers.knowledge.readers.tables import Cell, spread, table
 from agno_workers.knowledge.readers.titles import best
@@ -94,14 +92,7 @@ class Parts:
 
     def root(self, name: str) -> Any:
         """Raises Unreadable for a file that is missing, broken or nested deeper than 256 levels."""
-        if name not in self._names:
-            raise Unreadable("unreadable", f"It is a broken OpenDocument file: it has no {name}.")
-        try:
-            return etree.fromstring(
-                self._zip.read(name), etree.XMLParser(resolve_entities=False, no_network=True)
-            )
-        except etree.XMLSyntaxError as error:
-            raise Unreadable("unreadable", f"{name} in it is broken XML: {error}") from error
+        return office_xml.root(self._zip, name, f"It is a broken OpenDocument file: it has no {name}.")
 
     def metadata(self) -> dict[str, Any]:
         """Return title, author, description, keywords, date and language, as far as they are set."""

@@ -27,6 +27,7 @@ from agno_workers.database.pool import (
 )
 from agno_workers.errors import InvalidInput, RunNotFound, Unavailable, UnknownKnowledge
 from agno_workers.knowledge import words
+from agno_workers.knowledge.embedders.resolve import whole
 from agno_workers.knowledge.filters import compile_filter, unmatched
 from agno_workers.knowledge.store.documents import removal
 from agno_workers.knowledge.store.search_index import SearchIndex
@@ -194,10 +195,6 @@ class KnowledgeBases:
                     execute(connection, _SQL["remove"], own)
                     return
 
-    def remove_document(self, name: str, uri: str) -> bool:
-        """Remove a document; returns False if there is none. Raises UnknownKnowledge, and Unavailable while its duplicates are written."""
-        return bool(self.remove_documents(name, [uri]))
-
     def remove_documents(
         self, name: str, documents: Sequence[str | int] = (), filters: Mapping[str, Any] | None = None, *, dry_run: bool = False
     ) -> list[str]:  # fmt: skip
@@ -225,7 +222,7 @@ class KnowledgeBases:
             unmatched(name, filters, KnowledgeStats(self._pool).fields(self.get(name).id)) if filters else []
         )
 
-    def _remove_documents(self, own: dict[str, Any]) -> bool:
+    def _remove_documents(self, own: dict[str, Any]) -> None:
         with self._pool.connection() as connection, connection.transaction():
             held = execute(connection, _SQL["named_documents"], own)
             removed = removal(connection, held)
@@ -233,7 +230,6 @@ class KnowledgeBases:
                 raise Unavailable(f"duplicates of {own['uris'][0]!r} are being written: try again.")
             if held:
                 execute(connection, _SQL["raise_version"], own | {"more": -removed.chunks})
-        return bool(held)
 
     def embedding_spaces(self, knowledge_id: int) -> list[EmbeddingSpace]:
         return [
@@ -256,7 +252,7 @@ class KnowledgeBases:
                 (each for each in self.embedding_spaces(row.id) if each.id == row.embedding_space_id), None
             )
             stored = row.options.get("embedder") or (space.model if space else None)
-            if stored and _whole(embedder) == _whole(stored):
+            if stored and whole(embedder) == whole(stored):
                 del models["embedder"]
             elif space is not None and not moves:
                 raise _other_embedder(name, space.model, stored or space.model, embedder)
@@ -459,15 +455,10 @@ def _request(
     )
 
 
-def _whole(embedder: str) -> str:
-    """Return the name that the embedder has in Postgres."""
-    return "local:all-minilm-l6-v2" if embedder == "local" else embedder
-
-
 def _other_embedder(name: str, model: str, stored: str, asked: str) -> InvalidInput:
     way = (
         ""
-        if _whole(stored) == _whole(model)
+        if whole(stored) == whole(model)
         else f", and is moving to {stored} (`agno-workers knowledge reindex {name} --stop` gives that up)"
     )
     return InvalidInput(

@@ -230,7 +230,7 @@ def test_removing_an_original_reassigns_its_chunks(shelf: Shelf, how: str) -> No
         case "gone":
             del shelf.books["a"]
         case "removed":
-            assert shelf.knowledges.remove_document("docs", "a")
+            assert shelf.knowledges.remove_documents("docs", ["a"])
             del shelf.books["a"]
     shelf.run()
     found = shelf.chunks()
@@ -731,7 +731,7 @@ def test_provider_batch_survives_an_outage_after_a_long_wait(
 def test_document_removed_during_a_provider_batch_does_not_affect_others(shelf: Shelf, later: Later) -> None:
     send = shelf.submit("", options={"batch": True})
     shelf.carry(send)
-    shelf.knowledges.remove_document("docs", "b")
+    shelf.knowledges.remove_documents("docs", ["b"])
     later.is_ready = True
     shelf.finish(send.run_id)
     assert shelf.chunks() == {"a": ["one", "two"]}

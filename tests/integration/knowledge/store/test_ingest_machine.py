@@ -100,7 +100,7 @@ class Library(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def take_out(self, name: str) -> None:
         self.books.pop(name, None)
-        self.shelf.knowledges.remove_document("docs", name)
+        self.shelf.knowledges.remove_documents("docs", [name])
 
     @precondition(lambda self: self.open < MAX_OPEN)
     @rule(prefix=st.sampled_from(["", "", "a"]), fate=fates)
