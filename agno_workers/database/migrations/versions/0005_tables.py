@@ -1,0 +1,10 @@
+"""Change what costs too much for each step of a run."""
+
+from agno_workers.database.migrations import execute
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    execute("0005_tables.sql")
