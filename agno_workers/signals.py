@@ -16,7 +16,7 @@ SIGNALS = {
     "submit.asked": "a run was requested, nothing is stored",
     "submit.committed": "the run is in Postgres, its message is not sent",
     "dispatch.sent": "messages are in Redis, and still in the outbox",
-    "dispatch.part": "one message of several is in Redis",
+    "dispatch.part": "the messages of one queue are in Redis, those of another are not",
     "turn.received": "a turn's message was received, the turn is not claimed",
     "turn.claimed": "the turn is claimed, the model is not asked",
     "turn.replied": "the model has answered, nothing is recorded",

@@ -184,6 +184,8 @@ class Services:
         )
 
     def close(self) -> None:
+        if "dispatch" in vars(self):
+            self.dispatch.close()
         self.database.close()
         self.redis.close()
 

@@ -156,6 +156,12 @@ def note(path: str, ctx: ToolContext) -> str:
     return _did("noted", path, ctx)
 
 
+@tool(effect=Effect.IDEMPOTENT, queue="agents")
+def note_apart(path: str, ctx: ToolContext) -> str:
+    """Do as `note` does, in another queue than that of the other tools."""
+    return _did("noted", path, ctx)
+
+
 @tool(effect=Effect.TRANSACTIONAL)
 def book(path: str, ctx: ToolContext) -> str:
     """Write a row in the step's own transaction."""
@@ -262,7 +268,22 @@ caller = Agent(
 matrix = Agent(
     name="matrix",
     model=Scripted("matrix", _tools_named),
-    tools=[add, hold, listen, look, note, book, book_slowly, send, wire, transfer, publish, refund, deliver],
+    tools=[
+        add,
+        hold,
+        listen,
+        look,
+        note,
+        note_apart,
+        book,
+        book_slowly,
+        send,
+        wire,
+        transfer,
+        publish,
+        refund,
+        deliver,
+    ],
     prices=Prices(input_usd=1e6, output_usd=1e6),  # a dollar a token: its cost is its usage
 )
 handbook = Knowledge(

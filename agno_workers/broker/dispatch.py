@@ -15,6 +15,7 @@ from celery import Celery
 
 from agno_workers.broker.canvas import TRANSIENT_ERRORS, CanvasContinuations
 from agno_workers.broker.delayed import DelayedTasks
+from agno_workers.broker.direct import DirectPublisher, ids_of
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.broker.outage import BROKER_ERRORS, Outage
 from agno_workers.broker.run_log import log_end
@@ -47,48 +48,32 @@ class Dispatch:
         self.results = results
         self._queries = queries
         self.continuations = CanvasContinuations(app)
+        self._direct = DirectPublisher(app)
         self._outage = Outage(log, "sending: Redis")
 
     def publish(self, result: CommitResult) -> None:
         """Publish what follows a step: the chord of its tools, the next turn, or the rest of the run's canvas."""
-        shape: dict[str, Any] = {}
-        if result.body is not None:
-            body = self._app.signature(
-                TURN, kwargs=_ids(result.body), task_id=result.body.step_id, immutable=True
-            )
-            shape = {"group_id": result.barrier_id, "chord": body}
-        self.send(result.sends, **shape)
+        chord = None
+        if (body := result.body) is not None:
+            chord = self._app.signature(TURN, kwargs=ids_of(body), task_id=body.step_id, immutable=True)
+        self.send(result.sends, result.barrier_id if chord else None, chord)
         self.send(result.children)
         if result.parent_run_id is not None:
             self.send(self._outbox.pending(result.parent_run_id))
         if result.continues is not None:
             self.continue_canvases(self.results.pending_continuations(*result.continues))
 
-    def send(self, sends: Sequence[StepMessage], **shape: Any) -> bool:
-        """Publish steps in one round trip. Return False when the broker is unreachable; the keeper sends them later.
+    def send(self, sends: Sequence[StepMessage], group_id: str | None = None, chord: Any = None) -> bool:
+        """Publish steps. Return False when the broker is unreachable; the keeper sends them later.
 
-        `shape` (`group_id`, `chord`) makes them the header of a chord, as Celery's canvas would, for a quarter less CPU.
-        `finish_tool` counts the parts, and the last one sends the body.
+        With `group_id` and `chord`, its body, they are the header of a chord, as Celery's canvas would write it. `finish_tool`
+        counts the parts, and the last one sends the body.
         """
         if not sends:
             return True
         try:
-            with self._app.producer_or_acquire() as producer, producer.batch():
-                for index, send in enumerate(sends):
-                    options = shape if send.priority is None else {**shape, "priority": send.priority}
-                    self._app.send_task(
-                        TASK_OF[send.kind],
-                        kwargs=_ids(send),
-                        task_id=send.step_id,
-                        root_id=send.run_id,
-                        group_index=index if shape else None,
-                        queue=send.queue,
-                        producer=producer,
-                        ignore_result=True,
-                        add_to_parent=False,
-                        **options,
-                    )
-                    signal("dispatch.part")
+            if not self._direct.push(sends, group_id, chord):
+                self._send_by_celery(sends, group_id, chord)
         except BROKER_ERRORS as error:
             self._outage.failed(
                 "Redis can't be used; the keeper sends what is not sent now, beginning with %d message(s): %s",
@@ -99,6 +84,28 @@ class Dispatch:
         signal("dispatch.sent")
         self._delete_sent([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
+
+    def _send_by_celery(self, sends: Sequence[StepMessage], group_id: str | None, chord: Any) -> None:
+        with self._app.producer_or_acquire() as producer, producer.batch():
+            for index, send in enumerate(sends):
+                self._app.send_task(
+                    TASK_OF[send.kind],
+                    kwargs=ids_of(send),
+                    task_id=send.step_id,
+                    root_id=send.run_id,
+                    group_id=group_id,
+                    group_index=None if group_id is None else index,
+                    chord=chord,
+                    queue=send.queue,
+                    producer=producer,
+                    ignore_result=True,
+                    add_to_parent=False,
+                    **({} if send.priority is None else {"priority": send.priority}),
+                )
+
+    def close(self) -> None:
+        """Close the connection to Redis."""
+        self._direct.close()
 
     def after_end(self, run_id: str) -> None:
         """Publish what follows a run that was ended from outside; the keeper's next round publishes the rest."""
@@ -145,8 +152,3 @@ class Dispatch:
         elif (chord_id := continuation.chord_id) is not None:
             header = self._app.backend.restore_group(chord_id)
             self.continuations.after_chord(self.results.chord(chord_id), header)
-
-
-def _ids(send: StepMessage) -> dict[str, Any]:
-    """Return the arguments of a step's message: ids and nothing else."""
-    return {"run_id": send.run_id, "step_id": send.step_id, "generation": send.generation}

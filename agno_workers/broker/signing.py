@@ -26,7 +26,7 @@ from celery.app.amqp import AMQP
 from kombu.serialization import dumps as serialize
 from kombu.utils.json import dumps, loads
 
-NONCE, SIGNED_AT, SIGNATURE = "agno_nonce", "agno_at", "agno_sig"
+NONCE, SIGNED_AT, SIGNATURE = SIGNING_HEADERS = "agno_nonce", "agno_at", "agno_sig"
 _VERSION = "agno-1"
 _ADDED_BY_TRANSPORT = frozenset({SIGNATURE, "compression", "redelivered"})
 
@@ -91,18 +91,23 @@ def sign(app: Any, keys: str) -> None:
     del app.amqp
 
 
+def signer_of(app: Any) -> Signer | None:
+    """Return the signer of an app's messages, if they are signed."""
+    return getattr(app.amqp, "signer", None)
+
+
 class SigningAMQP(AMQP):
     """Celery's AMQP class, which sends every task of an app, and adds a signature when a message is complete."""
 
     def __init__(self, app: Any, signer: Signer) -> None:
         super().__init__(app)
-        self._signer = signer
+        self.signer = signer
 
     @property
     def send_task_message(self) -> Callable[..., Any]:
         send = super().send_task_message
         return lambda producer, *message, **options: send(
-            _SigningProducer(producer, self._signer), *message, **options
+            _SigningProducer(producer, self.signer), *message, **options
         )
 
 

@@ -254,9 +254,12 @@ def every_message_comes_again(fleet: Fleet, folder: Path) -> None:
 
 @case("C13", "children")
 def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies after it has sent one of three tool calls: the keeper sends the others; the barrier closes."""
-    fleet.arm("dispatch.part", passes=1)
-    run = fleet.client.runs.submit("matrix", "\n".join([call("note", folder / "ledger")] * 3))
+    """A prefork child dies after it has sent two of three tool calls, before it sends the third, which has another queue: the
+    keeper sends it; the barrier closes.
+    """
+    fleet.arm("dispatch.part")
+    calls = [call(tool, folder / "ledger") for tool in ("note", "note_apart", "note")]
+    run = fleet.client.runs.submit("matrix", "\n".join(calls))
     assert run.result(timeout=WAIT_S) == "noted | noted | noted"
     invariants.until(lambda: not fleet.is_armed("dispatch.part"))
     assert repeats(fleet.executions(run.id)) == 0
@@ -264,12 +267,15 @@ def half_a_group_is_published(fleet: Fleet, folder: Path) -> None:
 
 
 @case("C13", "children")
-def one_of_two_delegations_is_published(fleet: Fleet, folder: Path) -> None:
-    """A prefork child dies after it has sent the first turn of one of two delegated runs: the keeper sends that of the other."""
-    fleet.arm("dispatch.part", passes=1)
-    run = fleet.client.runs.submit("boss", delegated(*[call("note", folder / "ledger")] * 2))
-    assert run.result(timeout=WAIT_S) == "noted | noted"
-    invariants.until(lambda: not fleet.is_armed("dispatch.part"))
+def delegations_are_not_published(fleet: Fleet, folder: Path) -> None:
+    """A prefork child dies after it has sent the tool call of a turn, before it sends the first turns of the two runs to which the
+    turn delegates: the keeper sends them.
+    """
+    fleet.arm("dispatch.sent", passes=1)  # the keeper's own, of the submit
+    calls = ['add {"a": 1, "b": 2}', delegated(*[call("note", folder / "ledger")] * 2)]
+    run = fleet.client.runs.submit("boss", "\n".join(calls))
+    assert run.result(timeout=WAIT_S) == "3 | noted | noted"
+    invariants.until(lambda: not fleet.is_armed("dispatch.sent"))
     assert repeats(fleet.executions(run.id)) == 0
     assert len(lines(folder / "ledger")) == 2
 
