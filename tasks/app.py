@@ -182,6 +182,12 @@ def _leave_no_folders(**_: Any) -> None:
     multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined]
 
 
+@signals.worker_process_shutdown.connect
+def _delete_sent_messages(**_: Any) -> None:
+    """Delete the last sent messages from the outbox: a prefork child ends without Python's own shutdown."""
+    wiring.services().dispatch.close()
+
+
 @signals.after_setup_logger.connect
 @signals.after_setup_task_logger.connect
 def _protect_log(logger: logging.Logger, **_: Any) -> None:

@@ -19,6 +19,7 @@ from agno_workers.broker.direct import DirectPublisher, ids_of
 from agno_workers.broker.names import TASK_OF, TURN
 from agno_workers.broker.outage import BROKER_ERRORS, Outage
 from agno_workers.broker.run_log import log_end
+from agno_workers.broker.sent import SentMessages
 from agno_workers.core.step import CanvasContinuation, CommitResult, StepMessage
 from agno_workers.errors import Unavailable
 from agno_workers.runs.claim import Claims
@@ -49,6 +50,7 @@ class Dispatch:
         self._queries = queries
         self.continuations = CanvasContinuations(app)
         self._direct = DirectPublisher(app)
+        self._sent = SentMessages(outbox)
         self._outage = Outage(log, "sending: Redis")
 
     def publish(self, result: CommitResult) -> None:
@@ -82,7 +84,7 @@ class Dispatch:
             return False
         self._outage.worked()
         signal("dispatch.sent")
-        self._delete_sent([send.outbox_id for send in sends if send.outbox_id is not None])
+        self._sent.add([send.outbox_id for send in sends if send.outbox_id is not None])
         return True
 
     def _send_by_celery(self, sends: Sequence[StepMessage], group_id: str | None, chord: Any) -> None:
@@ -104,7 +106,8 @@ class Dispatch:
                 )
 
     def close(self) -> None:
-        """Close the connection to Redis."""
+        """Delete the last sent messages from the outbox, and close the connection to Redis."""
+        self._sent.close()
         self._direct.close()
 
     def after_end(self, run_id: str) -> None:

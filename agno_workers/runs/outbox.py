@@ -14,6 +14,11 @@ _SQL = {**statements("runs/outbox"), "take": statements("runs/maintain")["take_o
 class Outbox(Repository):
     """See the module."""
 
+    @property
+    def publish_after_s(self) -> float:
+        """The age at which the keeper sends a message."""
+        return self._numbers.publish_after_s
+
     def pending(self, run_id: str) -> list[StepMessage]:
         """Return the messages of a run that are not published yet."""
         return [convert(row, StepMessage) for row in self._pool.run(_SQL["pending"], {"run_id": run_id})]
