@@ -1,4 +1,4 @@
--- What the tables of 0004 need to be fast.
+-- Changes for speed.
 
--- As in 0004: the same order of locks as workers and clients.
+-- The same order of locks as in workers and clients, see 0004.
 LOCK TABLE agno.run IN EXCLUSIVE MODE;
