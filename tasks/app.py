@@ -77,6 +77,7 @@ class WorkerThreads(bootsteps.StartStopStep):
             grace_s=settings.worker.shutdown_grace_s,
             max_s=settings.worker.shutdown_max_s,
             on_new=upkeep.register_agents,
+            active=active_steps,
         )
         worker.canary = Canary(
             worker,
@@ -94,6 +95,8 @@ class WorkerThreads(bootsteps.StartStopStep):
             standby_s=settings.keeper.lease_s,
         )
         services.active.is_renewed = True  # a prefork child has services of its own
+        if pool != "prefork":
+            services.active.takes = lifecycle.takes
         claims, every_s = upkeep.database.journal, settings.runs.renew_every_s
         # Tools of any other pool run in this process, where one can stop all threads.
         guard = None if pool == "prefork" else LeaseGuard(*claims.renewal(), every_s=every_s)
@@ -163,12 +166,13 @@ def shut_down_on_signals(lifecycle: WorkerLifecycle) -> None:
 
 
 def active_steps() -> list[str]:
-    """Return the ids of the steps that this worker's pool executes."""
-    return [
+    """Return the ids of the steps that this worker's pool executes, each as a task or within one."""
+    requested = {
         request.id
         for request in active_requests()
         if request.name in names.STEP_TASKS and as_uuid(request.id) is not None
-    ]
+    }
+    return list(requested.union(wiring.services().active.ids()))
 
 
 def cancel_runs(task_ids: list[str]) -> set[str]:

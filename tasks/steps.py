@@ -1,4 +1,8 @@
-"""The tasks that execute steps, `agno.turn`, `agno.tool` and so on: one body for every kind."""
+"""The tasks that execute steps, `agno.turn`, `agno.tool` and so on: one body for every kind.
+
+The task of the last tool of a turn also executes the next turn, where its worker takes the turn's queue: the turn needs no message
+then. Until its claim it is as a turn whose message was sent: the keeper sends it again if this worker dies.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +45,16 @@ def body(kind: StepKind) -> Callable[[str, str, int], str]:
             services.database.journal.return_step(step_id, raised_before(error, services.worker))
             raise
         _outage.worked()
-        services.dispatch.publish(result)
+        turn = result.sends[0] if kind is StepKind.TOOL and result.sends else None
+        here = turn if turn is not None and services.active.takes(turn.queue) else None
+        services.dispatch.publish(result, here=here)
         if result.ended is not None and result.ended.status is RunStatus.FAILED:
             raise failure(result.ended) from result.cause
         if result.ended is not None:
             log_end(result.ended)
+        if here is not None:
+            with services.active.step(here.step_id):
+                return body(here.kind)(here.run_id, here.step_id, here.generation)
         return f"run {run_id} of agent {result.agent}" if result.agent else f"run {run_id}: nothing to do"
 
     return execute

@@ -53,12 +53,18 @@ class Dispatch:
         self._sent = SentMessages(outbox)
         self._outage = Outage(log, "sending: Redis")
 
-    def publish(self, result: CommitResult) -> None:
-        """Publish what follows a step: the chord of its tools, the next turn, or the rest of the run's canvas."""
+    def publish(self, result: CommitResult, here: StepMessage | None = None) -> None:
+        """Publish what follows a step: the chord of its tools, the next turn, or the rest of the run's canvas.
+
+        `here` is the one step of `result.sends` that the caller executes itself, now: it is treated as sent.
+        """
         chord = None
         if (body := result.body) is not None:
             chord = self._app.signature(TURN, kwargs=ids_of(body), task_id=body.step_id, immutable=True)
-        self.send(result.sends, result.barrier_id if chord else None, chord)
+        if here is None:
+            self.send(result.sends, result.barrier_id if chord else None, chord)
+        elif here.outbox_id is not None:
+            self._sent.add([here.outbox_id])
         self.send(result.children)
         if result.parent_run_id is not None:
             self.send(self._outbox.pending(result.parent_run_id))

@@ -1,6 +1,6 @@
 """A worker's heartbeat in the table of workers, and its shutdown.
 
-    SIGTERM, Ctrl-C, `control shutdown`   The worker takes no more messages and requeues those that it has not started. Active
+    SIGTERM, Ctrl-C, `control shutdown`   The worker takes no more steps and requeues those that it has not started. Active
                                           steps have `grace_s` to finish; then other workers take them over.
     a second signal, or SIGQUIT           Active steps are handed over at once.
     a failed self-test (canary.py)        as SIGTERM, with exit status 1
@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Literal
 from weakref import WeakSet
@@ -53,9 +53,11 @@ class WorkerLifecycle(threading.Thread):
 
     def __init__(
         self, worker: Any, identity: WorkerIdentity, workers: Workers, dispatch: Dispatch, *,
-        every_s: float, grace_s: float, max_s: float, on_new: Callable[[], object],
+        every_s: float, grace_s: float, max_s: float, on_new: Callable[[], object], active: Callable[[], Collection[str]],
     ) -> None:  # fmt: skip
-        """`on_new` is called after a later heartbeat that had to insert the worker's row, as after the restore of a backup."""
+        """`active` returns the ids of the steps that are executed. `on_new` is called after a later heartbeat that had to insert the
+        worker's row, as after the restore of a backup.
+        """
         super().__init__(name="agno-heartbeat", daemon=True)
         self._worker = worker
         self._identity = identity
@@ -63,6 +65,7 @@ class WorkerLifecycle(threading.Thread):
         self._dispatch = dispatch
         self._every_s = every_s
         self._on_new = on_new
+        self._active = active
         self._grace_s = grace_s
         self._max_s = max_s
         self._status = 0
@@ -75,6 +78,14 @@ class WorkerLifecycle(threading.Thread):
         """Write the first heartbeat; call it before the first step is taken."""
         self._attempt(self._workers.forget)
         self._beat()
+
+    def takes(self, queue: str) -> bool:
+        """Return whether this worker takes steps of a queue now."""
+        return not (self._shutting_down or self._closed.is_set()) and queue in self._queues()
+
+    def _queues(self) -> Collection[str]:
+        queues: Collection[str] = self._worker.app.amqp.queues.consume_from
+        return queues
 
     def command(self, command: Command) -> None:
         self._commands.put(command)
@@ -139,7 +150,7 @@ class WorkerLifecycle(threading.Thread):
         while sends := self._workers.hand_over(self._identity.name):
             log.warning("handing over %d step(s) to other workers", len(sends))
             self._dispatch.send(sends)
-        return not self._workers.held(self._identity.name).intersection(r.id for r in active_requests())
+        return not self._workers.held(self._identity.name).intersection(self._active())
 
     def _exit(self) -> None:
         """End this process, whatever its threads do. Its children end first; they would outlive it."""
@@ -164,7 +175,7 @@ class WorkerLifecycle(threading.Thread):
             self._workers.seen,
             self._identity,
             concurrency=self._worker.pool.num_processes or 0,
-            queues=[] if self._shutting_down else list(self._worker.app.amqp.queues.consume_from),
+            queues=[] if self._shutting_down else list(self._queues()),
             steps=sum(request.name in STEP_TASKS for request in active_requests()),
         )
         return bool(is_new)

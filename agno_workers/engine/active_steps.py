@@ -29,6 +29,8 @@ class ActiveSteps:
         self._lost: dict[str, list[threading.Event]] = {}
         self.is_renewed = False
         """True when this process renews its own leases."""
+        self.takes: Callable[[str], bool] = lambda _: False
+        """Return whether this process, besides the step that it executes, may at once begin one of this queue."""
 
     @contextmanager
     def step(self, step_id: str) -> Iterator[Callable[[], bool]]:
@@ -56,6 +58,11 @@ class ActiveSteps:
                 self._lost[step_id].remove(event)
                 if not self._lost[step_id]:
                     del self._lost[step_id]
+
+    def ids(self) -> list[str]:
+        """Return the ids of the steps that are executed now."""
+        with self._lock:
+            return list(self._lost)
 
     def lose(self, step_ids: Iterable[str]) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import pytest
 
+from agno_workers.broker.queues import length
 from agno_workers.core.run import RunStatus, StepKind
 from agno_workers.engine.handlers import Handler
 from agno_workers.errors import Unavailable
@@ -72,3 +73,16 @@ def test_outage_of_postgres_is_not_counted(services: Services) -> None:
     with pytest.raises(Unavailable):
         body(StepKind.TURN)(*ids)
     assert services.database.queries.returned() == []
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_last_tool_begins_the_next_turn_where_its_worker_takes_turns(services: Services, takes: bool) -> None:
+    services.active.takes = lambda queue: takes and queue == services.settings.queues.agents
+    run_id = caller.delay('add {"a": 1, "b": 2}').id
+    body(StepKind.TURN)(*pending(services, run_id))
+    queued = length(services.redis, services.settings.queues.agents)
+    body(StepKind.TOOL)(*pending(services, run_id))
+    turn = services.database.queries.steps(run_id)[-1]
+    assert (turn.key, turn.status, turn.attempt) == ("turn:2", "done" if takes else "ready", int(takes))
+    assert length(services.redis, services.settings.queues.agents) == queued + (not takes)
+    assert services.active.ids() == []
