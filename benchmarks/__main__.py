@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,17 +16,32 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from benchmarks import agent, bulk, embed, fanout, ingest, models, parallel, readme, runs, search, submit
+from benchmarks import (
+    agent,
+    bulk,
+    embed,
+    fanout,
+    growth,
+    ingest,
+    models,
+    parallel,
+    readme,
+    runs,
+    search,
+    submit,
+)
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
+from benchmarks.readme import RESULTS
 from benchmarks.report import Report, machine, show
-from benchmarks.stage import ROOT, Options
+from benchmarks.stage import Options
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "agent": agent.run,
     "bulk": bulk.run,
     "embed": embed.run,
     "fanout": fanout.run,
+    "growth": growth.run,
     "parallel": parallel.run,
     "models": models.run,
     "runs": runs.run,
@@ -33,14 +50,12 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "ingest": ingest.run,
     "payments": payments.run,
 }
-RESULTS = ROOT / "benchmarks" / "results"
-MEASURED = [RESULTS / f"{name}.json" for name in BENCHMARKS]
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.name == ["readme"]:
-        sys.exit(readme.write(MEASURED, ROOT / "README.md"))
+        sys.exit(readme.write())
     if arguments.markdown:
         print(table.markdown(RESULTS / "payments.json"), end="")
         return
@@ -50,26 +65,32 @@ def main() -> None:
         concurrency=arguments.concurrency,
         agno_python=arguments.agno_python,
     )
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    reports = []
+    reports, failed = [], False
     # Each in a process of its own: none inherits another's connections and caches.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
         for name in arguments.name or BENCHMARKS:
-            load = os.getloadavg()[0]
-            report = fresh.submit(BENCHMARKS[name], options).result()
+            load, began = os.getloadavg()[0], time.monotonic()
+            try:
+                report = fresh.submit(BENCHMARKS[name], options).result()
+            except Exception:  # the others are worth as much without it
+                failed = True
+                print(f"{name} failed:\n{traceback.format_exc()}", file=sys.stderr)
+                continue
             reports.append(replace(report, machine=machine(load), quick=options.quick))
-            _show(reports[-1], console)
             if not options.quick:
                 _write(RESULTS / f"{name}.json", reports[-1])
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     if arguments.json:
         _write(arguments.json, reports)
+    _show(reports, Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140))
+    sys.exit(failed)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Each benchmark measures its peer in the same run, on servers of its own with fsync on. Full runs write "
-        "benchmarks/results/NAME.json; `readme` puts those between the marks in README.md.",
+        "benchmarks/results/NAME.json; `readme` writes those into README.md and docs/performance.md.",
     )  # fmt: skip
     parser.add_argument(
         "name",
@@ -92,9 +113,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--concurrency",
         type=int,
-        default=16,
+        default=Options.concurrency,
         metavar="N",
-        help="of both workers, where it is not the benchmark's own choice (16)",
+        help="of our worker, where it is not the benchmark's own choice (64); stock Celery has 16",
     )
     parser.add_argument(
         "--agno-python",
@@ -112,11 +133,12 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _show(report: Report, console: Console) -> None:
-    if isinstance(report, table.Payments):
-        table.show(report, console)
-    else:
-        show(report, console)
+def _show(reports: list[Report], console: Console) -> None:
+    """All that are ratios in one table; payments are none."""
+    show([report for report in reports if report.rows], console)
+    for report in reports:
+        if isinstance(report, table.Payments):
+            table.show(report, console)
 
 
 def _write(path: Path, value: Report | list[Report]) -> None:

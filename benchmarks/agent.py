@@ -14,11 +14,6 @@ from benchmarks.report import Report, Row, Unit
 from benchmarks.stage import ROOT, Options
 from benchmarks.timing import alternate
 
-INSTALL = (
-    "agno is not measured: no such Python as {python}. "
-    "./run uv venv benchmarks/.venv && ./run uv pip install --python benchmarks/.venv 'agno[os]==3.1.10' 'psycopg[binary]'"
-)
-
 
 class Cost(msgspec.Struct, frozen=True):
     """What the child process prints for one way to build an agent."""
@@ -46,7 +41,7 @@ def run(options: Options) -> Report:
         title="an Agent as a value",
         setting=f"{count} built in a row, each round in a fresh process; size by tracemalloc, averaged over 1000 kept",
         rows=tuple(rows),
-        notes=() if has_peer else (INSTALL.format(python=options.agno_python),),
+        notes=options.lacks_agno(),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
 
 from agno_workers import wiring
 from benchmarks.peers import stock
-from benchmarks.report import Report, Row
+from benchmarks.report import Report, Row, times
 from benchmarks.stage import Options, stage
-from benchmarks.timing import WAIT_S, alternate, each_s
+from benchmarks.submit import one
+from benchmarks.timing import WAIT_S, Took, alternate, each
 from benchmarks.workload import simple
 
 _SENT = """SELECT extract(epoch FROM max(step.sent_at) - min(batch.created_at))::float8 AS sent_s
@@ -20,39 +20,28 @@ def run(options: Options) -> Report:
     few, many, calls = options.pick(10_000, 500), options.pick(100_000, 1000), options.pick(300, 20)
     rounds = options.pick(5, 1)
     with stage() as on_stage:
-        each_s(_ours, 5)
-        each_s(stock.send_noop, 5)
+        alternate(1, lambda: each(one, 5), lambda: each(stock.send_noop, 5))  # warms up
         smaller, singles, stocks = alternate(
-            rounds,
-            lambda: _map_s(few),
-            lambda: each_s(_ours, calls),
-            lambda: each_s(stock.send_noop, calls),
+            rounds, lambda: _map(few), lambda: each(one, calls), lambda: each(stock.send_noop, calls)
         )
-        larger = tuple(_map_s(many) for _ in range(options.pick(2, 1)))
+        larger = [_map(many) for _ in range(options.pick(2, 1))]
         setting = on_stage.setting(options)
     queued = options.pick(5000, 100)
     drained, by_one, sent = _drain(options, queued, options.pick(2, 1))
-    ours, celery = "agent.apply_async, one by one", "stock apply_async, one by one"
+    ours = "agent.apply_async, one by one"
     return Report(
         name="bulk",
         title="agent.map: many runs in one transaction",
         setting=f"{setting}; no worker while submitting, {calls} calls a round one by one",
         rows=(
-            Row(
-                measure=f"submitting {few} runs, per run",
-                unit="s",
-                ours=smaller,
-                peer=singles,
-                against=ours,
-                aim="<=0.02x",
-                readme=True,
-            ),
-            Row(measure=f"submitting {few} runs, per run", unit="s", ours=smaller, peer=stocks, against=celery, readme=True),
-            Row(measure=f"submitting {many} runs, per run", unit="s", ours=larger, peer=singles, against=ours),
+            times(f"submitting {few} runs, per run", smaller, singles, ours, "<=0.02x", readme=True),
+            times(f"submitting {few} runs, per run", smaller, stocks, "stock apply_async, one by one", "<=0.02x", readme=True),
+            times(f"submitting {many} runs, per run", larger, singles, ours),
             Row(measure=f"{queued} runs to their ends", unit="/s", ours=drained, peer=by_one, against=ours),
             Row(measure="the same, until the keeper has sent all", unit="/s", ours=sent),
         ),
         notes=(
+            "CPU: of the caller.",
             "both of ours are on the disk of Postgres when they return; a stock task is in the memory of Redis.",
             "to their ends: from the first submit to the last result, with one worker, runs of one turn.",
         ),
@@ -84,12 +73,7 @@ def _drain(options: Options, count: int, rounds: int) -> tuple[tuple[float, ...]
     return ours, peers, tuple(sent)
 
 
-def _map_s(count: int) -> float:
+def _map(count: int) -> Took:
     inputs = [f"Say hello to number {number}." for number in range(count)]
-    began = perf_counter()
-    simple.map(inputs)
-    return (perf_counter() - began) / count
-
-
-def _ours() -> Any:
-    return simple.apply_async(("Say hello.",))
+    whole = each(lambda: simple.map(inputs), 1)
+    return Took(whole.wall_s / count, whole.cpu_s / count)

@@ -127,7 +127,7 @@ def _knowledge(name: str) -> Knowledge:
 @contextmanager
 def _worker(on_stage: Stage) -> Iterator[int]:
     """One worker process for knowledge, warm: it has read and embedded a document of each kind."""
-    with on_stage.celery("agno_workers", _WORKER, "-Q", "knowledge") as pid:
+    with on_stage.celery("agno_workers", _WORKER, "-Q", "knowledge", name="ours") as pid:
         Knowledge("warm", embedder="hash:384").add("A first document, to be warm.").wait(timeout=120)
         yield pid
 

@@ -14,7 +14,7 @@ from benchmarks.workload import parallel
 def run(options: Options) -> Report:
     widths = (1, 5) if options.quick else (1, 2, 5, 10, 20, 50)
     told: list[str] = []
-    roomy = replace(options, concurrency=60)
+    roomy = replace(options, concurrency=60, peer_concurrency=60)
     with stage() as on_stage, on_stage.worker(roomy), on_stage.stock_worker(roomy):
         rows = tuple(_row(width, options.pick(3, 1), told) for width in widths)
         setting = on_stage.setting(roomy)

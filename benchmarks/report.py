@@ -1,16 +1,21 @@
-"""What a benchmark found: rows of ours beside a peer's, as a table, as JSON, and as a line for the README."""
+"""What a benchmark found: rows of ours beside a peer's, as a table on the terminal, as JSON, and as a table for a page."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Literal
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from benchmarks.timing import Cost, Took
 
 Unit = Literal["s", "B", "/s", ""]
 
@@ -23,18 +28,43 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """s: seconds, B: bytes, /s: a rate (more is better), empty: a count."""
     ours: tuple[float, ...]
     peer: tuple[float, ...] = ()
+    cpu: tuple[float, ...] = ()
+    """CPU seconds for one of what is measured, of the processes that the notes name; empty where nobody looked."""
+    peer_cpu: tuple[float, ...] = ()
     against: str = ""
     """What the peer is; empty where there is none."""
     quoted: str = ""
     """The peer's figure where it was measured elsewhere and not in this run."""
     aim: str = ""
-    """What we want: of the ratio with `x` at its end, else of our own value."""
+    """What we want, `>=1.9x, <=34 ms CPU`: of the ratio with `x` at its end, of the CPU, else of our own value."""
     readme: bool = False
 
     @property
     def ratio(self) -> float | None:
         """Ours by the peer's, of the medians."""
         return median(self.ours) / median(self.peer) if self.peer else None
+
+
+def rates(
+    measure: str, ours: Sequence[Cost], peer: Sequence[Cost], against: str, aim: str = "", *, quoted: str = "", readme: bool = False
+) -> Row:  # fmt: skip
+    """Return a row of rates, with the CPU beside them."""
+    return Row(
+        measure=measure, unit="/s", ours=tuple(each.per_s for each in ours), cpu=tuple(each.cpu_s for each in ours),
+        peer=tuple(each.per_s for each in peer), peer_cpu=tuple(each.cpu_s for each in peer),
+        against=against, quoted=quoted, aim=aim, readme=readme,
+    )  # fmt: skip
+
+
+def times(
+    measure: str, ours: Sequence[Took], peer: Sequence[Took], against: str, aim: str = "", *, readme: bool = False
+) -> Row:  # fmt: skip
+    """Return a row of times, with the CPU of the caller beside them."""
+    return Row(
+        measure=measure, unit="s", ours=tuple(each.wall_s for each in ours), cpu=tuple(each.cpu_s for each in ours),
+        peer=tuple(each.wall_s for each in peer), peer_cpu=tuple(each.cpu_s for each in peer),
+        against=against, aim=aim, readme=readme,
+    )  # fmt: skip
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -44,6 +74,10 @@ class Machine(msgspec.Struct, frozen=True):
     cores: int
     python: str
     load: tuple[float, float]
+
+    def __str__(self) -> str:
+        before, after = self.load
+        return f"{self.cores} cores, Python {self.python}, load {before} to {after}, {self.at}"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,37 +102,69 @@ def machine(load_before: float) -> Machine:
     )
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the table."""
-    table = Table(
-        title=f"[bold]{report.name}[/]: {report.title}", title_justify="left", box=None, pad_edge=False
-    )
+def show(reports: Sequence[Report], console: Console) -> None:
+    """Print the rows of all benchmarks as one table, and how each was measured."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("measure")
     for name in ("agno-workers", "peer"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("peer is")
+    table.add_column("peer is", overflow="fold")
     for name in ("ratio", "aim"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in report.rows:
-        table.add_row(row.measure, ours(row), peer(row), row.against, ratio(row), row.aim)
+    for report in reports:
+        table.add_row(f"[bold]{report.name}[/]")
+        for row in report.rows:
+            aims = "\n".join(judged(row))
+            table.add_row(escape(row.measure), *_with_cpu(row, "\n"), escape(row.against), ratio(row), aims)
     console.print(table)
-    for note in (report.setting, *report.notes):
-        console.print(f"  {note}", style="dim", highlight=False, markup=False)
-    if report.machine:
-        before, after = report.machine.load
-        console.print(
-            f"  {report.machine.cores} cores, Python {report.machine.python}, load {before} to {after}, {report.machine.at}",
-            style="dim", highlight=False,
-        )  # fmt: skip
-    console.print()
+    for report in reports:
+        console.print(f"\n[bold]{report.name}[/]: {escape(report.title)}", highlight=False)
+        for note in (report.setting, *report.notes, *([str(report.machine)] if report.machine else [])):
+            console.print(f"  {note}", style="dim", highlight=False, markup=False)
 
 
-def ours(row: Row) -> str:
-    return spelt(median(row.ours), row.unit)
+def markdown(rows: Iterable[tuple[str, Row]], *, aims: bool = False) -> list[str]:
+    """Return the lines of a table for a page, of rows with what each is called there."""
+    heads = ["measure", "agno-workers", "peer", "ratio", *(["aim"] if aims else [])]
+    lines = [f"| {' | '.join(heads)} |", f"{'|---' * len(heads)}|"]
+    for name, row in rows:
+        mine, beside = _with_cpu(row, ", ")
+        cells = [name, mine, f"{beside}; {row.against}" if row.against else beside, ratio(row)]
+        cells += [", ".join(judged(row))] if aims else []
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
-def peer(row: Row) -> str:
-    return spelt(median(row.peer), row.unit) if row.peer else f"{row.quoted} (quoted)" if row.quoted else "-"
+def _with_cpu(row: Row, between: str) -> tuple[str, str]:
+    """Our value and the peer's, each with its CPU."""
+    mine = spelt(median(row.ours), row.unit)
+    beside = (
+        spelt(median(row.peer), row.unit) if row.peer else f"{row.quoted} (quoted)" if row.quoted else "-"
+    )
+    return (
+        mine + (f"{between}{spelt(median(row.cpu), 's')} CPU" if row.cpu else ""),
+        beside + (f"{between}{spelt(median(row.peer_cpu), 's')} CPU" if row.peer_cpu else ""),
+    )
+
+
+def judged(row: Row) -> list[str]:
+    """Return the aims of a row, each with whether it is reached."""
+    return [f"{aim} {'✓' if is_met(row, aim) else '✗'}" for aim in row.aim.split(", ") if aim]
+
+
+def is_met(row: Row, aim: str) -> bool:
+    """Tell whether a row reaches one of its aims."""
+    found = _AIM.fullmatch(aim)
+    if found is None:
+        raise ValueError(
+            f"row {row.measure!r}: the aim {aim!r} is not like '>=1.9x', '<=4.5 ms' or '<=34 ms CPU'"
+        )
+    is_least, bound, unit, of_cpu = found.groups()
+    value = row.ratio if unit == "x" else median(row.cpu if of_cpu else row.ours)
+    if value is None:
+        return False
+    limit = float(bound) * _UNITS.get(unit, 1.0)
+    return value >= limit if is_least == ">" else value <= limit
 
 
 def ratio(row: Row) -> str:
@@ -117,8 +183,10 @@ def spelt(value: float, unit: Unit) -> str:
         case "/s":
             return f"{value:.1f}/s" if value < 100 else f"{value:.0f}/s"
         case "":
-            return f"{value:.1f}".removesuffix(".0")
+            return f"{value:.1f}".removesuffix(".0") if abs(value) >= 1 else f"{value:.2g}"
 
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _SIZES = ((1024.0**2, "MiB"), (1024.0, "KiB"), (1.0, "B"))
+_UNITS = {name: size for size, name in (*_TIMES, *_SIZES)}
+_AIM = re.compile(r"([<>])=? *([\d.]+) *(x|[a-zA-Z/]*)?( CPU)?")

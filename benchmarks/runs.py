@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 from urllib.parse import urlencode
 
-import msgspec
 import psycopg
 
-from benchmarks.agent import INSTALL
 from benchmarks.processes import cpu_s
-from benchmarks.report import Report, Row, Unit
+from benchmarks.report import Report, Row, rates
 from benchmarks.stage import ROOT, WARM_S, Options, Stage, stage
-from benchmarks.timing import WAIT_S, alternate
+from benchmarks.timing import WAIT_S, Cost, alternate
 from benchmarks.workload import simple
 
 AGNO = "agno durable queue"
@@ -28,23 +28,13 @@ SUBMITTERS = 8
 _POLL = "/* benchmark */"  # tells our own looks from the statements that are counted
 
 
-class Cost(msgspec.Struct, frozen=True):
-    """What one round took, for one run of it."""
+class Found(NamedTuple):
+    """What was measured of one side."""
 
-    per_s: float
-    worker_s: float
-    postgres_s: float
-
-
-MEASURES: dict[str, tuple[str, Unit, str]] = {
-    "per_s": ("runs per second", "/s", "13-20/s"),
-    "worker_s": ("CPU of the worker, per run", "s", ""),
-    "postgres_s": ("CPU of Postgres, per run", "s", ""),
-    "cpu_s": ("CPU of workers and Postgres, per run", "s", "48-60 ms"),
-    "statements": ("SQL statements, per run", "", "60"),
-    "stored": ("bytes stored in Postgres, per run", "B", ""),
-}
-"""What is told: in words, its unit, and agno's figure measured elsewhere, for those who have no agno installed."""
+    costs: tuple[Cost, ...]
+    stored_bytes: float
+    """Of Postgres, for one run."""
+    statements: float
 
 
 @dataclass(frozen=True)
@@ -80,52 +70,49 @@ def run(options: Options) -> Report:
         name="runs",
         title="runs of one turn, in one worker process",
         setting=setting,
-        rows=tuple(_row(name, found) for name in MEASURES),
+        rows=_rows(*found),
         notes=(
-            "the CPU of ours holds that of `delay` in the caller; agno's server takes its submits over HTTP, whose caller is not counted.",
-            *(() if has_peer else (INSTALL.format(python=options.agno_python),)),
+            "CPU: of the worker and Postgres, and of `delay` in our caller; agno's server takes its submits over HTTP, whose caller is not counted.",
+            *options.lacks_agno(),
         ),
     )
 
 
-def _row(name: str, found: list[dict[str, tuple[float, ...]]]) -> Row:
-    measure, unit, quoted = MEASURES[name]
-    ours, *agno = found
-    return Row(
-        measure=measure, unit=unit, ours=ours[name], peer=agno[0][name] if agno else (), against=AGNO,
-        quoted=quoted, readme=name in ("per_s", "cpu_s", "statements"),
+def _rows(ours: Found, *agno: Found) -> tuple[Row, ...]:
+    return (
+        rates(
+            "runs per second", ours.costs, [each for of in agno for each in of.costs], AGNO,
+            quoted="13-20/s, 48-60 ms CPU", readme=True,
+        ),
+        Row(
+            measure="SQL statements, per run", unit="", ours=(ours.statements,), peer=tuple(of.statements for of in agno),
+            against=AGNO, quoted="60", readme=True,
+        ),
+        Row(
+            measure="bytes stored in Postgres, per run", unit="B", ours=(ours.stored_bytes,),
+            peer=tuple(of.stored_bytes for of in agno), against=AGNO,
+        ),
     )  # fmt: skip
 
 
-def _measure(on_stage: Stage, options: Options, sides: list[Side]) -> list[dict[str, tuple[float, ...]]]:
-    """For each side, the values of MEASURES."""
+def _measure(on_stage: Stage, options: Options, sides: list[Side]) -> list[Found]:
     count, rounds = options.pick(100, 10), options.pick(5, 1)
+    looks = [partial(_round, on_stage, side, count) for side in sides]
+    alternate(options.pick(1, 0), *looks)  # warms up
     sizes = [_size(side) for side in sides]
-    costs = alternate(rounds, *(lambda side=side: _round(on_stage, side, count) for side in sides))
-    grown = [(_size(side) - before) / (count * rounds) for side, before in zip(sides, sizes, strict=True)]
-    counted = [_statements(on_stage, side, count) / count for side in sides]
+    costs = alternate(rounds, *looks)
     return [
-        {
-            "per_s": tuple(cost.per_s for cost in of),
-            "worker_s": tuple(cost.worker_s for cost in of),
-            "postgres_s": tuple(cost.postgres_s for cost in of),
-            "cpu_s": tuple(cost.worker_s + cost.postgres_s for cost in of),
-            "statements": (statements,),
-            "stored": (stored,),
-        }
-        for of, statements, stored in zip(costs, counted, grown, strict=True)
+        Found(of, (_size(side) - before) / (count * rounds), _statements(on_stage, side, count) / count)
+        for of, side, before in zip(costs, sides, sizes, strict=True)
     ]
 
 
 def _round(on_stage: Stage, side: Side, count: int) -> Cost:
     pids = side.pid, on_stage.servers.postgres.pid
-    before = [cpu_s(pid) for pid in pids]
-    began = time.perf_counter()
+    before, began = cpu_s(*pids), time.perf_counter()
     own_s = side.submit(count)
     _wait(side)
-    wall_s = time.perf_counter() - began
-    worker_s, postgres_s = (cpu_s(pid) - old for pid, old in zip(pids, before, strict=True))
-    return Cost(count / wall_s, (worker_s + own_s) / count, postgres_s / count)
+    return Cost(count / (time.perf_counter() - began), (cpu_s(*pids) - before + own_s) / count)
 
 
 def _wait(side: Side) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,6 +24,13 @@ from benchmarks.peers import stock
 ROOT = Path(__file__).parents[1]
 WARM_S = 120.0
 """How long a worker may take from its start to its first result."""
+_INSTALL = (
+    "agno is not measured: --agno-python names no Python that has it. "
+    "./run uv venv benchmarks/.venv && ./run uv pip install --python benchmarks/.venv 'agno[os]==3.1.10' 'psycopg[binary]'"
+)
+_QUEUES = ("agents", "tools")
+_BRPOP_S = 1.5
+"""Longer than a worker still waits in Redis for queues that it has just been told to leave."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,20 @@ class Options:
 
     quick: bool = False
     pool: str = "threads"
-    concurrency: int = 16
+    concurrency: int = 64
+    """Threads or processes of our worker."""
+    peer_concurrency: int = 16
+    """The same of a worker of stock Celery, which gains nothing by more."""
     agno_python: Path = ROOT / "benchmarks" / ".venv" / "bin" / "python"
     """The Python of an environment with agno in it; the rows beside agno are left out where there is none."""
 
     def pick(self, full: int, quick: int) -> int:
         """How many: for a real measurement, or for a look whether it works."""
         return quick if self.quick else full
+
+    def lacks_agno(self) -> tuple[str, ...]:
+        """Return a note about how to measure agno, too, if it is not there."""
+        return () if self.agno_python.exists() else (_INSTALL,)
 
 
 @dataclass(frozen=True)
@@ -52,46 +67,40 @@ class Stage:
     @property
     def stock_url(self) -> str:
         """The same Valkey, another of its databases."""
-        return f"{self.servers.broker_url}?virtual_host=1"
+        return self.broker_url(1)
+
+    def broker_url(self, database: int) -> str:
+        return f"{self.servers.broker_url}?virtual_host={database}"
 
     def setting(self, options: Options | None = None) -> str:
-        worker = (
-            f"; one worker process each: -P {options.pool} -c {options.concurrency}, log level WARNING"
-            if options
-            else ""
-        )
-        return (
-            "embedded Postgres 18 and Valkey on this machine, fsync on "
-            f"({self.fsync_s * 1000:.2g} ms for 4 KiB){worker}"
-        )
+        servers = f"embedded Postgres 18 and Valkey on this machine, fsync on ({self.fsync_s * 1000:.2g} ms for 4 KiB)"
+        if options is None:
+            return servers
+        return f"{servers}; one worker process: -P {options.pool} -c {options.concurrency}, log level WARNING"
 
     @contextmanager
-    def worker(self, options: Options, **environment: str) -> Iterator[int]:
+    def worker(self, options: Options, *, name: str = "ours", **environment: str) -> Iterator[int]:
         """A worker of ours for all queues, warm; gives its process id."""
-        with self.celery("agno_workers", options, "-Q", "agents,tools", **environment) as pid:
+        with self.celery("agno_workers", options, "-Q", ",".join(_QUEUES), name=name, **environment) as pid:
+            _wait_for(name)
             workload.fan_out.delay("2").get(timeout=WARM_S)
             yield pid
 
     @contextmanager
     def stock_worker(self, options: Options) -> Iterator[int]:
         """A worker of stock Celery, warm; gives its process id."""
-        with self.celery("benchmarks.peers.stock", options) as pid:
+        peer = replace(options, concurrency=options.peer_concurrency)
+        with self.celery("benchmarks.peers.stock", peer, name="stock") as pid:
             stock.fan_out(2).get(timeout=WARM_S)
             yield pid
 
     @contextmanager
-    def celery(self, app: str, options: Options, *more: str, **environment: str) -> Iterator[int]:
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{app}@bench", "-l", "WARNING"]
-        command += [
-            "-P",
-            options.pool,
-            "-c",
-            str(options.concurrency),
-            "--without-gossip",
-            "--without-mingle",
-            *more,
-        ]
-        with self.process(command, app, **environment) as pid:
+    def celery(self, app: str, options: Options, *more: str, name: str, **environment: str) -> Iterator[int]:
+        words = (
+            f"celery -A {app} worker -n {name}@bench -l WARNING -P {options.pool} -c {options.concurrency}"
+        )
+        command = [sys.executable, "-m", *words.split(), "--without-gossip", "--without-mingle", *more]
+        with self.process(command, name, **environment) as pid:
             yield pid
 
     @contextmanager
@@ -110,6 +119,40 @@ class Stage:
             raise
         finally:
             kept.stop()
+
+
+class Workers:
+    """Workers of ours that take messages in turns."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        """`pids` has the process of each, by its name; at first all take messages."""
+        self._pids = pids
+        self._listening = set(pids)
+
+    def only(self, *names: str) -> list[int]:
+        """Let these take messages, and the others none; gives the processes of these."""
+        control = wiring.celery_app().control
+        for queue in _QUEUES:
+            if left := self._listening - set(names):
+                control.cancel_consumer(queue, destination=_nodes(left), reply=True, timeout=WARM_S)
+            if new := set(names) - self._listening:
+                control.add_consumer(queue, destination=_nodes(new), reply=True, timeout=WARM_S)
+        if self._listening - set(names):
+            time.sleep(_BRPOP_S)
+        self._listening = set(names)
+        return [self._pids[name] for name in names]
+
+
+def _wait_for(name: str) -> None:
+    """Until a worker that has just been started listens."""
+    control, deadline = wiring.celery_app().control, time.monotonic() + WARM_S
+    while not control.ping(destination=_nodes([name]), timeout=1.0):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"worker {name} does not answer after {WARM_S:g} s")
+
+
+def _nodes(names: Iterable[str]) -> list[str]:
+    return [f"{name}@bench" for name in names]
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import quantiles
-from time import perf_counter
-from typing import Any, TypeVar
+from time import perf_counter, process_time
+from typing import Any, NamedTuple, TypeVar
 
 from celery import exceptions
+
+from benchmarks.processes import cpu_s
 
 T = TypeVar("T")
 WAIT_S = 60.0
@@ -42,6 +44,21 @@ def _told(side: Callable[[], T], whose: str, told: list[str] | None) -> T:
             assert told is not None
             told.append(f"a round of {whose} was repeated: {lost}")
     return side()
+
+
+class Cost(NamedTuple):
+    """What one round took."""
+
+    per_s: float
+    cpu_s: float
+    """For one of it, in the processes that were asked about."""
+
+
+def cost(submit: Callable[[], Any], count: int, *pids: int) -> Cost:
+    """As per_s, with the CPU of processes and their children. Raises Lost."""
+    before = cpu_s(*pids)
+    rate = per_s(submit, count)
+    return Cost(rate, (cpu_s(*pids) - before) / count)
 
 
 def latencies_s(submit: Callable[[], Any], count: int) -> list[float]:
@@ -80,9 +97,17 @@ def p95(values: Sequence[float]) -> float:
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
-def each_s(call: Callable[[], Any], count: int) -> float:
-    """Return the seconds that one of `count` calls takes."""
-    began = perf_counter()
+class Took(NamedTuple):
+    """What one of several calls took."""
+
+    wall_s: float
+    cpu_s: float
+    """In this process."""
+
+
+def each(call: Callable[[], Any], count: int) -> Took:
+    """Return what one of `count` calls takes."""
+    began, before = perf_counter(), process_time()
     for _ in range(count):
         call()
-    return (perf_counter() - began) / count
+    return Took((perf_counter() - began) / count, (process_time() - before) / count)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
-from agno_workers import Agent, Effect, tool
+from agno_workers import Agent, Effect, Limits, tool
 from agno_workers.core.messages import ModelRequest
 from agno_workers.models.scripted import Scripted, Turn
+from benchmarks.processes import cpu_s
 
 
 @tool(effect=Effect.PURE)
 def noop(number: int) -> int:
     """Give the number back."""
     return number
+
+
+@tool(effect=Effect.PURE)
+def page(number: int) -> str:
+    """Give 2 kB of text."""
+    return f"This is line {number} of a page. " * 70
 
 
 @tool(effect=Effect.PURE)
@@ -31,6 +40,17 @@ def _fan_out(request: ModelRequest) -> Turn:
     return Turn(text="done")
 
 
+def _long(request: ModelRequest) -> Turn:
+    """The input says after which turns to note the CPU that was used, as `5,10`; the run ends with the last of them."""
+    marks = [int(mark) for mark in request.messages[0].text.split(",")]
+    said = len(request.messages) // 2  # an assistant's message and a tool's for each turn
+    if said in marks:
+        postgres = cpu_s(int(os.environ["BENCH_POSTGRES_PID"]))
+        with Path(os.environ["BENCH_MARKS"]).open("a") as file:
+            file.write(f"{said} {time.process_time() + postgres}\n")
+    return Turn(text="done") if said >= marks[-1] else Turn(calls=(("page", {"number": said}),))
+
+
 def _block_each(request: ModelRequest) -> Turn:
     if request.messages[-1].role == "user":
         return Turn(calls=(("block", {"seconds": 1.0}),) * int(request.messages[0].text))
@@ -38,6 +58,12 @@ def _block_each(request: ModelRequest) -> Turn:
 
 
 simple = Agent(name="simple", model=Scripted("simple", (Turn(text="Hello."),)))
-fan_out = Agent(name="fan_out", model=Scripted("fan_out", _fan_out), tools=[noop])
+fan_out = Agent(
+    name="fan_out", model=Scripted("fan_out", _fan_out), tools=[noop], limits=Limits(tool_calls=1000)
+)
+long = Agent(
+    name="long", model=Scripted("long", _long), tools=[page], limits=Limits(turns=1001, tool_calls=1000)
+)
+later = Agent(name="later", model=simple.model, queue="later")  # no worker of ours listens to that queue
 parallel = Agent(name="parallel", model=Scripted("parallel", _block_each), tools=[block])
 asker = Agent(name="asker", model="openai-chat:fake-1", instructions="Be concise, reply with one sentence.")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.agent import INSTALL
 from benchmarks.payments import ours, theirs
 from benchmarks.payments.contestant import Contestant, End, World
 from benchmarks.payments.settings import KILLED_AFTER_S, SETTINGS, Setting
@@ -67,7 +66,7 @@ def run(options: Options) -> Payments:
         cells=tuple(cells),
         chosen=tuple(Chosen(contestant=kind.name, options=kind.options) for kind, _ in kinds),
         rows=(),
-        notes=() if has_peer else (INSTALL.format(python=options.agno_python),),
+        notes=options.lacks_agno(),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from celery import Celery, chord, group
+from celery import Celery, chord, group, uuid
 
 app = Celery("stock")
 
@@ -35,6 +35,17 @@ def body(results: list[Any]) -> int:
     return len(results)
 
 
+@app.task  # type: ignore[untyped-decorator]
+def turn(_results: list[Any], number: int, turns: int, calls: int, run_id: str) -> str:
+    """A turn of an agent: it starts its tools side by side, and the next turn comes after them; the last one is the run's result."""
+    if number < turns:
+        after = turn.s(number + 1, turns, calls, run_id)
+        if number + 1 == turns:
+            after.set(task_id=run_id)
+        chord([noop.s(call) for call in range(calls)], after).apply_async()
+    return "done"
+
+
 def send_noop() -> Any:
     return noop.apply_async((1,))
 
@@ -42,6 +53,13 @@ def send_noop() -> Any:
 def fan_out(width: int) -> Any:
     """Send a chord of no-op tasks; gives the result of its body."""
     return chord([noop.s(number) for number in range(width)], body.s()).apply_async()
+
+
+def loop(turns: int, calls: int) -> Any:
+    """Send the first turn of an agent that calls so many tools in each of its turns but the last."""
+    run_id = uuid()
+    turn.apply_async(([], 0, turns, calls, run_id))
+    return turn.AsyncResult(run_id)
 
 
 def parallel(width: int) -> Any:

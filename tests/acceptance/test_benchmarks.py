@@ -14,26 +14,39 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("name", "measured"),
+    ("names", "measured"),
     [
-        ("agent", "time to build an agent with instructions"),
-        ("fanout", "10 tools and the turn after them, p50"),
+        ("agent submit bulk", "submitting 500 runs, per run"),
+        ("fanout", "stock loop of 5 chords"),
+        ("growth", "grows as n to the power of"),
     ],
 )
-def test_a_quick_benchmark_prints_its_table(name: str, measured: str, tmp_path: Path) -> None:
-    kept = (ROOT / "benchmarks" / "results").glob("*.json")
+def test_quick_benchmarks_print_one_table(names: str, measured: str, tmp_path: Path) -> None:
+    kept = [*(ROOT / "benchmarks" / "results").glob("*.json"), *(ROOT / "docs" / "img").glob("*.png")]
     before = {path: path.stat().st_mtime_ns for path in kept}
-    ran = bench(
-        name, "--quick", "--json", str(tmp_path / "reports.json"), "--agno-python", str(tmp_path / "none")
-    )
+    found = tmp_path / "reports.json"
+    ran = bench(*names.split(), "--quick", "--json", str(found), "--agno-python", str(tmp_path / "none"))
     assert ran.returncode == 0, ran.stderr
     assert measured in ran.stdout
-    (report,) = json.loads((tmp_path / "reports.json").read_bytes())
-    assert report["quick"]
-    assert all(min(row["ours"]) > 0 for row in report["rows"])
+    assert ran.stdout.count("agno-workers  ") == 1, "there is one head"
+    reports = json.loads(found.read_bytes())
+    assert [report["name"] for report in reports] == names.split()
+    assert all(report["quick"] for report in reports)
+    assert all(min(row["ours"]) > 0 for report in reports for row in report["rows"] if row["unit"])
     assert {path: path.stat().st_mtime_ns for path in before} == before, (
         "a quick look must not replace results"
     )
+
+
+def test_a_broken_benchmark_leaves_the_others(tmp_path: Path) -> None:
+    """Results of minutes are worth as much without the one that failed."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    ran = bench("agent", "submit", "--quick", "--agno-python", str(broken))
+    assert ran.returncode == 1
+    assert "agent failed" in ran.stderr
+    assert "one call" in ran.stdout
 
 
 def test_an_unknown_benchmark_is_refused() -> None:

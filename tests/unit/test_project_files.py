@@ -37,7 +37,6 @@ from agno_workers.core.run import StepStatus
 from agno_workers.engine.turn import run_turn
 from agno_workers.settings import Settings, load
 from benchmarks import readme
-from benchmarks.__main__ import MEASURED
 
 ROOT = Path(__file__).parents[2]
 OTHER_VARIABLES = {"AGNO_CONFIG", "AGNO_CRASH_AT", "AGNO_LOCAL_API_KEY", "AGNO_STATE_DIR"}
@@ -421,9 +420,11 @@ def test_the_figures_of_the_reliability_page_are_those_that_were_measured() -> N
     )
 
 
-def test_the_table_of_the_readme_is_what_was_measured() -> None:
-    page = read("README.md")
-    assert readme.written(MEASURED, page) == page, "run: ./run python -m benchmarks readme"
+@pytest.mark.parametrize("path", readme.PAGES, ids=lambda path: path.name)
+def test_the_tables_of_a_page_are_what_was_measured(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert readme.BLOCK.search(page)
+    assert readme.written(page, readme.RESULTS) == page, "run: ./run python -m benchmarks readme"
 
 
 def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) -> None:
