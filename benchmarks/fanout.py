@@ -24,8 +24,8 @@ from benchmarks.workload import fan_out, simple
 RAW, CHORD, LOOP = "20 stock tasks, nothing after them", "stock chord of 19 + body", "stock loop of 5 chords"
 TEN = "stock chord of 10 + body"
 SIDES = {"one process": ("one",), "two processes": ("one", "two")}
-_PREFORK = 8
-"""Processes of the prefork worker: a step waits for Postgres half of its time."""
+_PREFORK = 4
+"""Processes of the prefork worker, two for each core: a step waits for Postgres half of its time."""
 _FLUSH_S = 11.0
 """An idle session of Postgres hands in its counters within 10 s."""
 _COUNTERS = """SELECT

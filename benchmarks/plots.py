@@ -94,7 +94,7 @@ def _draw(lines: Sequence[Line], path: Path) -> None:
         drawn = [line for line in lines if line.unit == unit]
         for number, line in enumerate(drawn):
             factor, power = line.law
-            label = f"{line.label}: n^{power:.2f}, at the end n^{line.last_power:.2f}"
+            label = f"{line.label}: n^{power:z.2f}, at the end n^{line.last_power:z.2f}"
             style = {"color": f"C{number}", "linewidth": 1}
             panel.plot(line.x, line.medians, "o-", label=label, **style)
             between = [line.x[0] * (line.x[-1] / line.x[0]) ** (part / 50) for part in range(51)]
@@ -106,6 +106,7 @@ def _draw(lines: Sequence[Line], path: Path) -> None:
         values = [value for line in drawn for each in line.y for value in each]
         if max(values) > _NARROW * min(values):
             panel.set_yscale("log")
+            panel.set_ylim(top=4 * max(values))  # room for the legend
             panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         else:

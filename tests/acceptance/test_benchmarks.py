@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(300)  # seconds; each starts servers and up to four workers
 
 
 @pytest.mark.parametrize(
     ("names", "measured"),
     [
-        ("agent submit bulk", "submitting 500 runs, per run"),
+        ("agent bulk", "submitting 500 runs, per run"),
         ("fanout", "stock loop of 5 chords"),
         ("growth", "grows as n to the power of"),
     ],
@@ -62,5 +63,5 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
         env=dict(os.environ) | {"COLUMNS": "160"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
