@@ -1,19 +1,18 @@
 -- Search functions: one call finds, scores and joins, so that a search is one round trip. Safe to run twice.
 --
 -- Dynamic SQL contains only numbers that are computed here. Values of the caller stay parameters:
--- $1 the filter, $2 the documents that match it, $3 the query vector, $4 the query words, $5 the words to look up.
+-- $1 the filter, $2 the documents that match it, $3 the query vector, $4 the query words, $5 their idfs, $6 the words to look up.
+-- Only the two lookups are dynamic: their plans depend on the filter and on the index of the embedding space. What comes after them reads a
+-- few chunks by their ids, so each session plans it once.
 
--- SQL text for the term frequency of a word in a chunk `c`, at most 16. ts_rank of one word is the sum of 1/i^2 for i up to the
--- frequency, divided by pi^2/6, so width_bucket finds the frequency in the list of these sums. That is many times faster than
--- unnesting the tsvector, and raises nDCG (see agno.fusion). Text, because the planner would inline a function once per word.
-CREATE OR REPLACE FUNCTION agno.times(word text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('width_bucket(ts_rank(''{1,1,1,1}'', c.tsv, %s)::float8, ''{0.6,0.755,0.824,0.865,0.8875,0.904,0.9165,0.9265,0.9335,0.9396,0.9447,0.9491,0.9527,0.956,0.9588,0.9613}''::float8[])', word);
-$$;
-
--- SQL text for the BM25 score of a word in a chunk `c`, without its idf. k1 = 1.2 and b = 0.75 as in Lucene; the formula is from
--- Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). The length counts distinct lexemes.
-CREATE OR REPLACE FUNCTION agno.weight(word text, average float8) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('coalesce(2.2::float8 / (1 + (0.3::float8 + length(c.tsv) * float8 ''%s'') / nullif(%s, 0)), 0)', 0.9 / average, agno.times(word));
+-- Return the BM25 score of a chunk with these lexemes, one row. k1 = 1.2 and b = 0.75 as in Lucene; the formula is from Robertson and
+-- Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). The length counts distinct lexemes. ts_rank of one word is the
+-- sum of 1/i^2 for i up to its frequency, divided by pi^2/6, so width_bucket finds the frequency, at most 16, in the list of these sums.
+-- That is many times faster than unnesting the tsvector, and raises nDCG (see agno.fused). A set, because the planner then inlines it.
+CREATE OR REPLACE FUNCTION agno.bm25(lexemes tsvector, query_words tsquery[], idfs float8[], average float8) RETURNS SETOF float8 LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(sum(w.idf * 2.2 / (1 + (0.3 + length(lexemes) * (0.9 / average)) / nullif(width_bucket(ts_rank('{1,1,1,1}', lexemes, w.word)::float8,
+        '{0.6,0.755,0.824,0.865,0.8875,0.904,0.9165,0.9265,0.9335,0.9396,0.9447,0.9491,0.9527,0.956,0.9588,0.9613}'), 0))), 0)
+    FROM unnest(query_words, idfs) AS w (word, idf);
 $$;
 
 -- Quote a lexeme as a tsquery.
@@ -84,10 +83,34 @@ END $$;
 -- In a hybrid search without per_document, the second best chunk of a document counts 0.8 of its score, the third 0.8 of 0.8, down to
 -- the fifth (`sibling`), so that other documents get a place. Lists of links count less in every search (`weight`, see
 -- knowledge/quality.py); BM25 includes it.
-CREATE OR REPLACE FUNCTION agno.search(asked jsonb, question_vector text) RETURNS jsonb LANGUAGE plpgsql SET jit = off AS $$
+CREATE OR REPLACE FUNCTION agno.search(asked jsonb, question_vector text) RETURNS jsonb LANGUAGE plpgsql
+    SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     base agno.knowledge;
     space agno.embedding_space;
+    answer jsonb;
+BEGIN
+    SELECT k.* INTO base FROM agno.knowledge k WHERE k.id = (asked->>'knowledge_id')::int;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    ELSIF base.version = (asked->>'known_version')::bigint THEN
+        RETURN jsonb_build_object('version', base.version, 'unchanged', true);
+    END IF;
+    SELECT s.* INTO space FROM agno.embedding_space s WHERE s.id = coalesce((asked->>'embedding_space_id')::int, base.embedding_space_id) AND s.knowledge_id = base.id;
+    IF space.status = 'retired' THEN -- its vectors are being removed
+        RETURN CASE WHEN asked->>'embedding_space_id' IS NULL THEN agno.search(asked, question_vector) ELSE jsonb_build_object('version', base.version, 'retired', true) END;
+    END IF;
+    answer := agno.find_chunks(base, space, asked, question_vector);
+    IF (SELECT (s.has_partition, s.status) FROM agno.embedding_space s WHERE s.id = space.id) <> (space.has_partition, space.status) THEN
+        RETURN agno.search(asked, question_vector); -- the vectors moved to another partition during the search
+    END IF;
+    RETURN jsonb_build_object('version', base.version) || answer;
+END $$;
+
+-- Return the "how" and "hits" of a search. STABLE: all its statements read one snapshot, so a document that changes meanwhile is found
+-- in its old version.
+CREATE OR REPLACE FUNCTION agno.find_chunks(base agno.knowledge, space agno.embedding_space, asked jsonb, question_vector text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
     filter jsonb := nullif(asked->'filter', 'null');
     search_type text := asked->>'search_type';
     max_results int := (asked->>'max_results')::int;
@@ -104,33 +127,27 @@ DECLARE
     is_exact boolean;
     dimensions text;
     ef int;
-    words tsquery[];
+    query_words tsquery[];
     counts float8[];
+    idfs float8[];
     lookup tsquery;
     average float8;
     n float8;
     budget float8;
-    idf float8;
-    presence text := '0::float8';
-    bm25 text := '0::float8';
+    presence text;
     how jsonb := '{}';
     hits jsonb;
     near_duplicates boolean := coalesce((asked->>'near_duplicates')::boolean, true);
-    by_vector text := 'SELECT NULL::bigint AS id, NULL::float8 AS score WHERE false';
-    by_keyword text := by_vector;
+    lowest float8 := (asked->>'min_score')::float8;
+    by_vector text;
+    -- The candidates of both sides, the best first.
+    near_ids bigint[];
+    near_scores float8[];
+    said_ids bigint[];
+    said_scores float8[];
 BEGIN
     IF NOT near_duplicates THEN
         best := best * 2; -- some of them are dropped
-    END IF;
-    SELECT k.* INTO base FROM agno.knowledge k WHERE k.id = (asked->>'knowledge_id')::int;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    ELSIF base.version = (asked->>'known_version')::bigint THEN
-        RETURN jsonb_build_object('version', base.version, 'unchanged', true);
-    END IF;
-    SELECT s.* INTO space FROM agno.embedding_space s WHERE s.id = coalesce((asked->>'embedding_space_id')::int, base.embedding_space_id) AND s.knowledge_id = base.id;
-    IF space.status = 'retired' THEN -- its vectors are being removed
-        RETURN CASE WHEN asked->>'embedding_space_id' IS NULL THEN agno.search(asked, question_vector) ELSE jsonb_build_object('version', base.version, 'retired', true) END;
     END IF;
     -- Queries name the parent table; the planner prunes it to one partition.
     dimensions := format('halfvec(%s)', space.dimensions);
@@ -139,7 +156,7 @@ BEGIN
         EXECUTE format('SELECT array_agg(id), coalesce(sum(chunks), 0) FROM (SELECT d.id, d.chunks FROM agno.document d '
             'WHERE d.knowledge_id = %s AND %s LIMIT 20001) few', base.id, agno.filter_condition(filter)) INTO documents, left_chunks USING filter;
         IF documents IS NULL THEN
-            RETURN jsonb_build_object('version', base.version, 'how', '{"filter": "nothing is left"}'::jsonb, 'hits', '[]'::jsonb);
+            RETURN '{"how": {"filter": "nothing is left"}, "hits": []}';
         ELSIF cardinality(documents) <= 20000 THEN
             narrow := ' AND c.document_id = ANY ($2)';
         ELSE
@@ -184,85 +201,79 @@ BEGIN
             by_vector := format('SELECT c.id, -(e.embedding::%1$s <#> $3::%1$s) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id '
                 'WHERE e.embedding_space_id = %2$s AND c.live%3$s ORDER BY e.embedding::%1$s <#> $3::%1$s LIMIT %4$s', dimensions, space.id, narrow, best);
         END IF;
+        EXECUTE format('SELECT array_agg(id ORDER BY score DESC, id), array_agg(score ORDER BY score DESC, id) FROM (%s) found', by_vector)
+            INTO near_ids, near_scores USING filter, documents, near;
     END IF;
 
     IF search_type IN ('keyword', 'hybrid') THEN
-        SELECT array_agg(q.word), array_agg(q.documents) INTO words, counts FROM agno.question_words(base, asked->>'text') q;
         n := greatest(base.chunk_count, 1);
         average := coalesce(nullif(base.avg_length, 0), 40);
+        SELECT array_agg(q.word), array_agg(q.documents), array_agg(ln(1 + (greatest(n - q.documents, 0) + 0.5) / (q.documents + 0.5))),
+            string_agg(format('CASE WHEN c.tsv @@ ($4)[%1$s] THEN ($5)[%1$s] ELSE 0 END', q.i), ' + ')
+            INTO query_words, counts, idfs, presence FROM agno.question_words(base, asked->>'text') WITH ORDINALITY AS q (word, documents, i);
         -- A narrow filter leaves fewer chunks for each word, so more words can be looked up; a keyword search looks up more, too.
         budget := (asked->>'words_budget')::float8 * CASE search_type WHEN 'keyword' THEN 3 ELSE 1 END
             * CASE WHEN left_chunks <= (asked->>'exact_chunks')::int THEN n / greatest(left_chunks, 1) ELSE least(n / greatest(coalesce(left_chunks, n), 1), 3) END;
-        FOR i IN 1 .. coalesce(cardinality(words), 0) LOOP
-            idf := ln(1 + (greatest(n - counts[i], 0) + 0.5) / (counts[i] + 0.5));
-            presence := presence || format(' + CASE WHEN c.tsv @@ ($4)[%s] THEN float8 ''%s'' ELSE 0 END', i, idf);
-            bm25 := bm25 || format(' + float8 ''%s'' * %s', idf, agno.weight(format('($4)[%s]', i), average));
-            IF i = 1 OR (SELECT sum(c) FROM unnest(counts[:i]) c) <= budget THEN
-                lookup := CASE WHEN lookup IS NULL THEN words[i] ELSE lookup || words[i] END;
-            END IF;
+        FOR i IN 1 .. coalesce(cardinality(query_words), 0) LOOP
+            budget := budget - counts[i];
+            EXIT WHEN i > 1 AND budget < 0;
+            lookup := CASE WHEN lookup IS NULL THEN query_words[i] ELSE lookup || query_words[i] END;
         END LOOP;
-        bm25 := format('(%s) * c.weight', bm25);
-        how := how || jsonb_build_object('words', coalesce(cardinality(words), 0), 'looked_up', coalesce(numnode(lookup) / 2 + 1, 0));
+        how := how || jsonb_build_object('words', coalesce(cardinality(query_words), 0), 'looked_up', coalesce(numnode(lookup) / 2 + 1, 0));
         IF lookup IS NOT NULL THEN
             -- Words beyond the budget add to the score and are not looked up. Of the chunks found, those with the best sum of idf
             -- get a full BM25 score.
-            by_keyword := format('SELECT c.id, %s AS score FROM agno.chunk c WHERE c.id IN (SELECT c.id FROM (SELECT c.id, c.tsv, c.weight FROM agno.chunk c '
-                'WHERE c.tsv @@ $5 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY c.weight * (%s) / (0.55 + 0.45 * length(c.tsv) / float8 ''%s'') DESC LIMIT %s) '
-                'ORDER BY score DESC, c.id LIMIT %s', bm25, base.id, narrow, presence, average, best * 2, best);
+            EXECUTE format('SELECT array_agg(id) FROM (SELECT c.id FROM (SELECT c.id, c.tsv, c.weight FROM agno.chunk c '
+                'WHERE c.tsv @@ $6 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY c.weight * (%s) / (0.55 + 0.45 * length(c.tsv) / float8 ''%s'') DESC LIMIT %s) few',
+                base.id, narrow, presence, average, best * 2) INTO said_ids USING filter, documents, near, query_words, idfs, lookup;
+            SELECT array_agg(s.id ORDER BY s.score DESC, s.id), array_agg(s.score ORDER BY s.score DESC, s.id) INTO said_ids, said_scores
+            FROM (SELECT c.id, b.score * c.weight AS score FROM agno.chunk c, agno.bm25(c.tsv, query_words, idfs, average) AS b (score)
+                WHERE c.id = ANY (said_ids) ORDER BY 2 DESC, 1 LIMIT best) s;
         END IF;
     END IF;
 
-    EXECUTE format($sql$
-        WITH candidate AS MATERIALIZED (%1$s),
-        joined AS (%2$s),
-        placed AS (SELECT j.*, %3$s AS place FROM joined j),
-        moved AS (
-            SELECT p.*, f.feedback, p.score + abs(p.score) * (coalesce(f.feedback, 1) * (%4$s) * (%7$s) - 1) AS final, nullif(%4$s, 1) AS sibling,
-                nullif(c.weight, 1) AS weight
-            FROM placed p JOIN agno.chunk c ON c.id = p.id LEFT JOIN (
-                -- Always between 0.9 and 1.1.
-                SELECT b.chunk_id, 1 + 0.1 * n.said / (10 + abs(n.said)) AS feedback
-                FROM agno.feedback b, LATERAL (SELECT (b.cited + 0.1 * b.used + 3 * b.up - 3 * b.down)::float8 AS said) n
-            ) f ON f.chunk_id = p.id
-        ),
-        document AS (SELECT c.document_id AS id, max(m.final) AS final FROM moved m JOIN agno.chunk c ON c.id = m.id GROUP BY 1),
-        -- Documents that are near-duplicates of a better one. Not executed unless `top` refers to it.
-        repeated AS (
-            SELECT d.id FROM document d JOIN agno.near_band mine ON mine.document_id = d.id
-            JOIN agno.near_band other USING (knowledge_id, band, hash) JOIN document better ON better.id = other.document_id
-            WHERE (better.final, -better.id) > (d.final, -d.id) GROUP BY d.id, better.id HAVING count(*) >= 4
-        ),
-        top AS (SELECT m.* FROM moved m WHERE true%5$s ORDER BY m.final DESC, m.id LIMIT %6$s)
-        SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
-            'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
-            'end', c.end_at, 'place', c.place, 'metadata', d.metadata, 'score', t.final, 'closeness', t.vector, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
-            'vector_rank', t.vector_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', t.sibling, 'weight', t.weight)))
-            ORDER BY t.final DESC, t.id)
-        FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id
-        $sql$,
-        CASE search_type WHEN 'vector' THEN format('SELECT id, score AS vector, row_number() OVER (ORDER BY score DESC, id) AS vector_rank, '
-                                              'NULL::float8 AS keyword, NULL::bigint AS keyword_rank, score FROM (%s) near', by_vector)
-                  WHEN 'hybrid' THEN format('SELECT id, near.score AS vector, near.rank AS vector_rank, said.score AS keyword, said.rank AS keyword_rank '
-                                            'FROM (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%s) found) near '
-                                            'FULL JOIN (SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS rank FROM (%s) found) said USING (id)', by_vector, by_keyword)
-                  ELSE format('SELECT id, NULL::float8 AS vector, NULL::bigint AS vector_rank, score AS keyword, '
-                              'row_number() OVER (ORDER BY score DESC, id) AS keyword_rank, score FROM (%s) said', by_keyword) END,
-        CASE search_type WHEN 'hybrid' THEN agno.fusion(space.id, bm25) ELSE 'SELECT * FROM candidate' END,
-        CASE WHEN per_document IS NULL AND search_type <> 'hybrid' THEN '1' ELSE
-            'row_number() OVER (PARTITION BY (SELECT c.document_id FROM agno.chunk c WHERE c.id = j.id) ORDER BY j.score DESC, j.id)' END,
-        CASE WHEN per_document IS NULL AND search_type = 'hybrid' THEN 'power(0.8::float8, least(p.place - 1, 4))' ELSE '1::float8' END,
-        concat(CASE WHEN asked->>'min_score' IS NOT NULL THEN format(' AND m.vector >= float8 ''%s''', (asked->>'min_score')::float8) END,
-            CASE WHEN per_document IS NOT NULL THEN format(' AND m.place <= %s', per_document) END,
-            CASE WHEN NOT near_duplicates THEN ' AND NOT EXISTS (SELECT FROM agno.chunk c JOIN repeated r ON r.id = c.document_id WHERE c.id = m.id)' END), max_results,
-        CASE search_type WHEN 'keyword' THEN '1' ELSE 'c.weight' END)
-    INTO hits USING filter, documents, near, words, lookup;
-    IF (SELECT (s.has_partition, s.status) FROM agno.embedding_space s WHERE s.id = space.id) <> (space.has_partition, space.status) THEN
-        RETURN agno.search(asked, question_vector); -- the vectors moved to another partition during the search
-    END IF;
-    RETURN jsonb_build_object('version', base.version, 'how', how || jsonb_build_object('search_type', search_type), 'hits', coalesce(hits, '[]'));
+    WITH joined (id, vector, vector_rank, keyword, keyword_rank, score) AS (
+        SELECT v.id, v.score, v.rank, NULL::float8, NULL::bigint, v.score FROM unnest(near_ids, near_scores) WITH ORDINALITY AS v (id, score, rank)
+        WHERE search_type = 'vector'
+        UNION ALL
+        SELECT w.id, NULL, NULL, w.score, w.rank, w.score FROM unnest(said_ids, said_scores) WITH ORDINALITY AS w (id, score, rank)
+        WHERE search_type = 'keyword'
+        UNION ALL
+        SELECT f.* FROM agno.fused(space.id, near, near_ids, said_ids, query_words, idfs, average) f WHERE search_type = 'hybrid'
+    ),
+    placed AS (
+        SELECT j.*, c.document_id, c.weight, row_number() OVER (PARTITION BY c.document_id ORDER BY j.score DESC, j.id) AS place
+        FROM joined j JOIN agno.chunk c ON c.id = j.id
+    ),
+    moved AS (
+        SELECT p.*, l.feedback, l.sibling, p.score + abs(p.score) * (coalesce(l.feedback, 1) * l.sibling * CASE search_type WHEN 'keyword' THEN 1 ELSE p.weight END - 1) AS final
+        FROM placed p LEFT JOIN agno.feedback b ON b.chunk_id = p.id,
+            LATERAL (SELECT (b.cited + 0.1 * b.used + 3 * b.up - 3 * b.down)::float8 AS said) f,
+            LATERAL (SELECT 1 + 0.1 * f.said / (10 + abs(f.said)) AS feedback, -- always between 0.9 and 1.1
+                CASE WHEN per_document IS NULL AND search_type = 'hybrid' THEN power(0.8::float8, least(p.place - 1, 4)) ELSE 1 END AS sibling) l
+    ),
+    document AS (SELECT m.document_id AS id, max(m.final) AS final FROM moved m GROUP BY 1),
+    -- Documents that are near-duplicates of a better one. Not executed unless they are dropped.
+    repeated AS MATERIALIZED (
+        SELECT d.id FROM document d JOIN agno.near_band mine ON mine.document_id = d.id
+        JOIN agno.near_band other USING (knowledge_id, band, hash) JOIN document better ON better.id = other.document_id
+        WHERE (better.final, -better.id) > (d.final, -d.id) GROUP BY d.id, better.id HAVING count(*) >= 4
+    ),
+    top AS (
+        SELECT m.* FROM moved m WHERE (lowest IS NULL OR m.vector >= lowest) AND (per_document IS NULL OR m.place <= per_document)
+            AND (near_duplicates OR m.document_id NOT IN (SELECT r.id FROM repeated r))
+        ORDER BY m.final DESC, m.id LIMIT max_results
+    )
+    SELECT jsonb_agg(jsonb_build_object('chunk_id', c.id, 'document_id', d.id, 'uri', d.uri, 'title', d.title, 'content', c.content,
+        'heading', CASE c.heading WHEN '' THEN '[]'::jsonb ELSE to_jsonb(string_to_array(c.heading, E'\n')) END, 'position', c.position, 'start', c.start_at,
+        'end', c.end_at, 'place', c.place, 'metadata', d.metadata, 'score', t.final, 'closeness', t.vector, 'scores', jsonb_strip_nulls(jsonb_build_object('vector', t.vector,
+        'vector_rank', t.vector_rank, 'keyword', t.keyword, 'keyword_rank', t.keyword_rank, 'feedback', t.feedback, 'sibling', nullif(t.sibling, 1), 'weight', nullif(t.weight, 1))))
+        ORDER BY t.final DESC, t.id)
+    INTO hits FROM top t JOIN agno.chunk c ON c.id = t.id JOIN agno.document d ON d.id = c.document_id;
+    RETURN jsonb_build_object('how', how || jsonb_build_object('search_type', search_type), 'hits', coalesce(hits, '[]'));
 END $$;
 
--- SQL text that joins the two sides of a hybrid search. Every candidate of either side gets both scores:
+-- Join the two sides of a hybrid search. Every candidate of either side gets both scores:
 --   vector   cosine, plus 0.75 of the cosine with the mean of the three best chunks (Rocchio feedback, with its usual weight)
 --   keyword  BM25
 -- Each is averaged with the mean of the chunk and its neighbours, divided by the best, and summed 0.6 to 0.4. A chunk without a vector
@@ -275,39 +286,42 @@ END $$;
 --                                                   + both                              46.7   (45.4 without term frequency)
 --
 -- These are with the words of Postgres's parser. With those of knowledge/words.py: keyword 38.6, hybrid 47.3.
-CREATE OR REPLACE FUNCTION agno.fusion(embedding_space_id int, bm25 text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format($sql$
-        WITH around AS MATERIALIZED (
-            SELECT o.id, o.document_id, o.position FROM candidate k JOIN agno.chunk c ON c.id = k.id
-            JOIN agno.chunk o ON o.document_id = c.document_id AND o.position BETWEEN c.position - 1 AND c.position + 1 AND o.live
-            GROUP BY o.id
-        ),
-        weighed AS MATERIALIZED (
-            SELECT a.*, e.embedding, -(e.embedding <#> $3) AS cosine, %2$s AS words, k.id IS NOT NULL AS found
-            FROM around a JOIN agno.chunk c ON c.id = a.id
-            LEFT JOIN agno.chunk_embedding e ON e.chunk_id = a.id AND e.embedding_space_id = %1$s
-            LEFT JOIN candidate k ON k.id = a.id
-        ),
-        most AS (SELECT greatest(max(cosine), 1e-6) AS cosine, min(cosine) AS least, greatest(max(words), 1e-6) AS words FROM weighed WHERE found),
-        middle AS (
-            SELECT avg(embedding) AS mean FROM (
-                SELECT w.embedding FROM weighed w, most WHERE w.found AND w.embedding IS NOT NULL
-                ORDER BY 0.6 * w.cosine / most.cosine + 0.4 * w.words / most.words DESC, w.id LIMIT 3) best
-        ),
-        fed AS (
-            SELECT w.id, w.document_id, w.position, w.found, w.cosine, w.words, w.cosine - 0.75 * (w.embedding <#> middle.mean) AS meaning
-            FROM weighed w, middle
-        ),
-        placed AS (
-            SELECT id, found, cosine, words, meaning + avg(meaning) OVER side AS meaning, words + avg(words) OVER side AS said
-            FROM fed WINDOW side AS (PARTITION BY document_id ORDER BY position RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING)
-        ),
-        limits AS (SELECT greatest(max(meaning), 1e-6) AS meaning, min(meaning) AS least, greatest(max(said), 1e-6) AS said FROM placed WHERE found)
-        SELECT p.id, p.cosine AS vector, k.vector_rank, p.words AS keyword, k.keyword_rank,
-            0.6 * coalesce(p.meaning, limits.least, 0) / limits.meaning + 0.4 * p.said / limits.said AS score
-        FROM placed p JOIN candidate k USING (id), limits
-        WHERE p.found
-    $sql$, embedding_space_id, bm25);
+CREATE OR REPLACE FUNCTION agno.fused(space int, near halfvec, near_ids bigint[], said_ids bigint[], query_words tsquery[], idfs float8[], average float8)
+RETURNS TABLE (id bigint, vector float8, vector_rank bigint, keyword float8, keyword_rank bigint, score float8) LANGUAGE sql STABLE AS $$
+    WITH candidate AS MATERIALIZED (
+        SELECT id, v.rank AS vector_rank, w.rank AS keyword_rank
+        FROM unnest(near_ids) WITH ORDINALITY AS v (id, rank) FULL JOIN unnest(said_ids) WITH ORDINALITY AS w (id, rank) USING (id)
+    ),
+    -- The candidates and their neighbours.
+    around AS MATERIALIZED (
+        SELECT o.id, bool_or(o.id = k.id) AS found, max(k.vector_rank) FILTER (WHERE o.id = k.id) AS vector_rank,
+            max(k.keyword_rank) FILTER (WHERE o.id = k.id) AS keyword_rank
+        FROM candidate k JOIN agno.chunk c ON c.id = k.id
+        JOIN agno.chunk o ON o.document_id = c.document_id AND o.position BETWEEN c.position - 1 AND c.position + 1 AND o.live
+        GROUP BY o.id
+    ),
+    weighed AS MATERIALIZED (
+        SELECT a.*, c.document_id, c.position, e.embedding, -(e.embedding <#> near) AS cosine, b.score * c.weight AS words
+        FROM around a JOIN agno.chunk c ON c.id = a.id CROSS JOIN agno.bm25(c.tsv, query_words, idfs, average) AS b (score)
+        LEFT JOIN agno.chunk_embedding e ON e.chunk_id = a.id AND e.embedding_space_id = space
+    ),
+    most AS (SELECT greatest(max(cosine), 1e-6) AS cosine, greatest(max(words), 1e-6) AS words FROM weighed WHERE found),
+    middle AS (
+        SELECT avg(embedding) AS mean FROM (
+            SELECT w.embedding FROM weighed w, most WHERE w.found AND w.embedding IS NOT NULL
+            ORDER BY 0.6 * w.cosine / most.cosine + 0.4 * w.words / most.words DESC, w.id LIMIT 3) best
+    ),
+    fed AS (
+        SELECT w.*, w.cosine - 0.75 * (w.embedding <#> middle.mean) AS meaning FROM weighed w, middle
+    ),
+    placed AS (
+        SELECT f.*, f.meaning + avg(f.meaning) OVER side AS near_meaning, f.words + avg(f.words) OVER side AS near_words
+        FROM fed f WINDOW side AS (PARTITION BY document_id ORDER BY position RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING)
+    ),
+    limits AS (SELECT greatest(max(near_meaning), 1e-6) AS meaning, min(near_meaning) AS least, greatest(max(near_words), 1e-6) AS words FROM placed WHERE found)
+    SELECT p.id, p.cosine, p.vector_rank, p.words, p.keyword_rank,
+        0.6 * coalesce(p.near_meaning, limits.least, 0) / limits.meaning + 0.4 * p.near_words / limits.words
+    FROM placed p, limits WHERE p.found;
 $$;
 
 -- Derive the words of a chunk from those that knowledge/words.py made of it. Rows without them, which an earlier version writes during

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from agno_workers.knowledge.store.search import Effort, Search
 from agno_workers.knowledge.types import SearchResult
 from tests.database import RunDatabase
 from tests.integration.knowledge.store.base import Base
+from tests.invariants import until
 
 EAST, NORTH, UP = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 NORTH_EAST = (0.8, 0.6, 0.0)
@@ -89,11 +91,11 @@ def test_keyword_score_is_bm25(base: Base) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 15, 16, 40])
-def test_term_frequency_is_derived_from_ts_rank(db: RunDatabase, count: int) -> None:
+def test_bm25_counts_a_word_up_to_16_times(db: RunDatabase, count: int) -> None:
     text = "other words " + "word filler " * count
-    times = db.value("SELECT agno.times($$'word'::tsquery$$)")
-    counted = db.value(f"SELECT {times} FROM (SELECT to_tsvector('simple', %(text)s) AS tsv) c", text=text)
-    assert counted == min(count, 16)
+    score = db.value("SELECT agno.bm25(to_tsvector('simple', %(text)s), '{word}', '{2}', 4)", text=text)
+    times, length = min(count, 16), 2 + 2 * (count > 0)
+    assert score == pytest.approx(2 * times * 2.2 / (times + 0.3 + 0.9 * length / 4))
 
 
 def test_multilingual_knowledge_base_is_searched_in_all_languages(base: Base) -> None:
@@ -209,6 +211,21 @@ def test_document_with_many_matching_chunks_leaves_room_for_others(base: Base) -
 
 
 # Around all of them.
+
+
+@pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])
+def test_document_that_changes_during_a_search_is_found_in_its_old_version(
+    base: Base, db: RunDatabase, search_type: Any
+) -> None:
+    """Feedback is read by the last statement of a search, after the chunks were looked up."""
+    (old,) = base.add(("zeppelin", EAST), uri="file:///a")
+    with db.pool.connection() as changing, ThreadPoolExecutor(1) as threads:
+        with changing.transaction():
+            changing.execute("LOCK TABLE agno.feedback IN ACCESS EXCLUSIVE MODE")
+            found = threads.submit(base.found, "zeppelin", EAST, search_type=search_type)
+            until(lambda: db.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+            changing.execute("DELETE FROM agno.chunk WHERE id = %s", [old])
+        assert found.result(timeout=30) == [old]
 
 
 @pytest.mark.parametrize("search_type", ["keyword", "vector", "hybrid"])

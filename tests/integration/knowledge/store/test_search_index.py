@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -180,17 +181,19 @@ def test_concurrent_writes_survive_the_move_to_a_partition(
     assert row["vectors"] == LARGE + count
 
 
-def test_search_is_complete_while_vectors_move(base: Base, index: SearchIndex) -> None:
+@pytest.mark.parametrize("search_type", ["vector", "hybrid"])
+def test_search_is_complete_while_vectors_move(base: Base, index: SearchIndex, search_type: Any) -> None:
     fill(base, LARGE)
     (question,) = vectors(1)
-    expected = base.found("", question, search_type="vector")
+    expected = base.found("", question, search_type=search_type)
     stop = threading.Event()
 
     def read() -> list[list[int]]:
         other = []
         while not stop.is_set():
             found = [
-                hit.chunk_id for hit in Search(base.pool).search(base.id, "", question, search_type="vector")
+                hit.chunk_id
+                for hit in Search(base.pool).search(base.id, "", question, search_type=search_type)
             ]
             if found != expected:
                 other.append(found)
@@ -258,6 +261,7 @@ def test_filters_and_row_level_security_do_not_reduce_the_number_of_results(
     try:
         hits = Search(tenant).search(base.id, "", question, search_type="vector", effort=effort)
         assert len(hits) == 8
+        hits += Search(tenant).search(base.id, "common", question, effort=effort)
         assert {hit.metadata["tenth"] for hit in hits} == {3}
     finally:
         tenant.close()
