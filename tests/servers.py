@@ -35,11 +35,13 @@ DATABASES_A_PROCESS = 16
 
 
 class RoomyPostgres(Postgres):
-    """A Postgres with connections for the workers of all test processes."""
+    """A Postgres with connections for the workers of all test processes, and few buffers, because many servers start."""
 
     def _spec(self) -> ProcessSpec:
         spec = super()._spec()
-        return replace(spec, command=[*spec.command, "-c", "max_connections=800"])
+        return replace(
+            spec, command=[*spec.command, "-c", "max_connections=800", "-c", "shared_buffers=64MB"]
+        )
 
 
 class RoomyValkey(Valkey):

@@ -22,7 +22,7 @@ from kombu import Connection
 
 from agno_workers import local
 from agno_workers.errors import EmbeddedError
-from agno_workers.local import state, supervisor
+from agno_workers.local import postgres, state, supervisor
 
 NOBODY = 65534
 
@@ -73,6 +73,23 @@ def test_both_answer_and_leave_nothing_behind(state_dir: Path) -> None:
     wait_until_gone(family)
     assert not any(folder.exists() for folder in sockets)
     assert modes_above(state_dir) == before
+
+
+@pytest.mark.parametrize(("memory_mb", "buffers_mb"), [(256, 64), (2048, 256), (4096, 512), (65536, 512)])
+def test_buffers_of_postgres_are_an_eighth_of_the_memory_within_limits(
+    memory_mb: int, buffers_mb: int
+) -> None:
+    assert postgres._shared_buffers_mb(memory_mb) == buffers_mb
+
+
+def test_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(postgres, "_MEMORY_LIMIT", limit)
+    machine_mb = postgres._memory_mb()
+    limit.write_text("max\n")
+    assert postgres._memory_mb() == machine_mb > 64
+    limit.write_text(f"{64 * 2**20}\n")
+    assert postgres._memory_mb() == 64
 
 
 def test_neither_listens_on_the_network(state_dir: Path) -> None:
