@@ -37,6 +37,7 @@ from agno_workers.database.checks import PGVECTOR, is_older, problems, session_p
 from agno_workers.database.connect import connect, shown
 from agno_workers.database.migrations import NEWEST
 from agno_workers.errors import AgnoError
+from agno_workers.knowledge.store.stats import Sizes
 from agno_workers.runs.dead import Which
 from agno_workers.runs.queries import Stuck
 from agno_workers.runs.workers import Worker
@@ -374,10 +375,12 @@ def _runs(settings: Settings) -> list[Finding]:
 
 
 def _knowledge(settings: Settings) -> list[Finding]:
-    """Find knowledge bases that are incomplete, with no ingestion to complete them. `runs` and `queues` find stuck ingestions."""
+    """Find knowledge bases that are incomplete, with no ingestion to complete them, or larger than the memory for them. `runs` and
+    `queues` find stuck ingestions.
+    """
     with connection.database(settings) as database:
         overview = database.knowledge_stats
-        bases, unfinished = overview.bases(), overview.unfinished()
+        bases, unfinished, sizes = overview.bases(), overview.unfinished(), overview.sizes()
     found = [
         Finding(
             "warn",
@@ -390,6 +393,7 @@ def _knowledge(settings: Settings) -> list[Finding]:
     found += [
         Finding("warn", "knowledge", f"{base.name}: {text}") for base in bases for text in base.problems
     ]
+    found += too_few_buffers(sizes, is_local=_are_private(settings))
     if found or not bases:
         return found
     documents, under_way = sum(base.documents for base in bases), sum(base.open for base in bases)
@@ -401,6 +405,20 @@ def _knowledge(settings: Settings) -> list[Finding]:
             f"{count(len(bases), 'knowledge base')}, {count(documents, 'document')}, {state}",
         )
     ]
+
+
+def too_few_buffers(sizes: Sizes, *, is_local: bool) -> list[Finding]:
+    """Return a finding if searches read more than Postgres keeps in memory."""
+    if sizes.searched <= sizes.shared_buffers:
+        return []
+    searched, kept = (f"{size / 2**20:,.0f} MB" for size in (sizes.searched, sizes.shared_buffers))
+    move = (
+        "the local Postgres takes an eighth of the memory, at most 512 MB, so use a server of your own for more"
+        if is_local
+        else f"set shared_buffers of Postgres to {searched} or more, on a server with at least twice as much memory, and restart it"
+    )
+    text = f"the chunks and vectors take {searched} with their indexes, and shared_buffers is {kept}, so searches wait for reads: {move}."
+    return [Finding("warn", "knowledge", text)]
 
 
 def wide_lists(settings: Settings) -> list[Finding]:

@@ -96,6 +96,15 @@ class Unfinished(msgspec.Struct, frozen=True):
     chunks: int
 
 
+class Sizes(msgspec.Struct, frozen=True):
+    """Sizes in bytes."""
+
+    searched: int
+    """What searches read: the chunks and vectors of all knowledge bases, with their indexes."""
+    shared_buffers: int
+    """What Postgres keeps of all tables in memory."""
+
+
 class Searched(msgspec.Struct, frozen=True):
     """The parts of a knowledge base that a search needs."""
 
@@ -140,6 +149,10 @@ class KnowledgeStats:
         """Return the fields of the metadata of its documents, with their types in JSON."""
         rows = self._pool.run(_SQL["fields"], {"knowledge_id": knowledge_id})
         return {row["field"]: set(row["types"]) for row in rows}
+
+    def sizes(self) -> Sizes:
+        (row,) = self._pool.run(_SQL["sizes"])
+        return msgspec.convert(row, Sizes)
 
     def unfinished(self) -> list[Unfinished]:
         return [msgspec.convert(row, Unfinished) for row in self._pool.run(_SQL["unfinished"])]

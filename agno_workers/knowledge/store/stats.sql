@@ -51,6 +51,11 @@ WHERE s.status = 'building'
   AND NOT EXISTS (SELECT FROM agno.ingestion i JOIN agno.run r ON r.id = i.run_id WHERE i.knowledge_id = k.id AND r.ended_at IS NULL)
 ORDER BY k.name, s.id;
 
+-- name: sizes
+-- In bytes: the chunks and vectors with their indexes, and what Postgres keeps of all tables in memory.
+SELECT pg_total_relation_size('agno.chunk')::bigint + (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('agno.chunk_embedding'))::bigint AS searched,
+       pg_size_bytes(current_setting('shared_buffers')) AS shared_buffers;
+
 -- name: searched
 -- The parts of a knowledge base that a search needs.
 SELECT k.id, k.embedding_space_id, s.model FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id WHERE k.name = %(name)s;

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from agno_workers.cli.doctor import _space, wide_lists
+from agno_workers.cli.doctor import _space, too_few_buffers, wide_lists
 from agno_workers.database.checks import is_older
+from agno_workers.knowledge.store.stats import Sizes
 from agno_workers.settings import KnowledgeSection, Settings
 
 
@@ -61,6 +62,20 @@ def test_local_servers_may_have_wide_lists(tmp_path: Path) -> None:
         settings = Settings().changed(database=database, broker=broker).model_copy(update=lists)
         assert len(wide_lists(settings)) == warnings
     assert wide_lists(Settings().model_copy(update=lists)) == [], "no servers, no authors"
+
+
+def test_buffers_that_hold_what_searches_read_are_no_finding() -> None:
+    assert too_few_buffers(Sizes(2**27, 2**27), is_local=False) == []
+
+
+@pytest.mark.parametrize(
+    ("is_local", "move"), [(False, "set shared_buffers of Postgres to 451 MB or more"), (True, "use a server of your own")]
+)  # fmt: skip
+def test_buffers_smaller_than_what_searches_read_are_reported(is_local: bool, move: str) -> None:
+    (finding,) = too_few_buffers(Sizes(451 * 2**20, 128 * 2**20), is_local=is_local)
+    assert (finding.level, finding.about) == ("warn", "knowledge")
+    assert "take 451 MB with their indexes, and shared_buffers is 128 MB" in finding.text
+    assert move in finding.text
 
 
 @pytest.mark.parametrize(
