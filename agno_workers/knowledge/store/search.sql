@@ -50,6 +50,10 @@ FROM unnest(%(ids)s::bigint[], %(words)s::text[], %(weights)s::real[]) AS n (id,
 -- name: words_written
 UPDATE agno.knowledge SET words_version = %(version)s, version = version + 1 WHERE id = %(knowledge_id)s;
 
+-- name: merge_new_words
+-- The index keeps new words in a list, which each search reads, until a vacuum merges them, which may be long after an ingestion.
+SELECT gin_clean_pending_list('agno.chunk_words');
+
 -- name: count_words
 SELECT agno.count_words(%(knowledge_id)s::int);
 

@@ -64,7 +64,7 @@ class SearchIndex:
         self._own_partition = own_partition
 
     def refresh_index(self, knowledge_id: int, *, wait_s: float | None = None) -> list[str]:
-        """Write the words that an earlier version wrote, count the words again, and create the partitions and indexes of large embedding spaces. Returns what was done.
+        """Write the words that an earlier version wrote, count and merge the words, and create the partitions and indexes of large embedding spaces. Returns what was done.
 
         Raises Taken if another process holds the lock for `wait_s` (default: the time limit of a build).
         """
@@ -77,6 +77,7 @@ class SearchIndex:
                 done.append("words")
             spaces = _spaces(connection, knowledge_id)
             if self._may_index(connection, spaces):
+                execute(connection, _SQL["merge_new_words"])
                 for space in spaces:
                     done += self._refresh(connection, space)
         return done

@@ -206,6 +206,12 @@ def test_search_is_complete_while_vectors_move(base: Base, index: SearchIndex, s
         assert [reader.result(timeout=60) for reader in readers] == [[], []]
 
 
+def test_refresh_leaves_no_words_outside_of_the_index(base: Base, index: SearchIndex) -> None:
+    fill(base, 3)
+    index.refresh_index(base.id)
+    assert base.sql("SELECT gin_clean_pending_list('agno.chunk_words') AS pages") == [{"pages": 0}]
+
+
 def test_concurrent_refreshes_do_the_work_once(base: Base, index: SearchIndex) -> None:
     fill(base, LARGE)
     with ThreadPoolExecutor(2) as both:
