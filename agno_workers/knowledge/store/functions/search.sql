@@ -84,7 +84,8 @@ END $$;
 -- the fifth (`sibling`), so that other documents get a place. Lists of links count less in every search (`weight`, see
 -- knowledge/quality.py); BM25 includes it.
 CREATE OR REPLACE FUNCTION agno.search(asked jsonb, question_vector text) RETURNS jsonb LANGUAGE plpgsql
-    SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+    SET jit = off SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = on SET enable_hashjoin = on SET enable_mergejoin = on AS $$ -- what find_chunks sets ends with this function
 DECLARE
     base agno.knowledge;
     space agno.embedding_space;
@@ -226,12 +227,14 @@ BEGIN
             EXECUTE format('SELECT array_agg(id) FROM (SELECT c.id FROM (SELECT c.id, c.tsv, c.weight FROM agno.chunk c '
                 'WHERE c.tsv @@ $6 AND c.knowledge_id = %s AND c.live%s LIMIT 20000) c ORDER BY c.weight * (%s) / (0.55 + 0.45 * length(c.tsv) / float8 ''%s'') DESC LIMIT %s) few',
                 base.id, narrow, presence, average, best * 2) INTO said_ids USING filter, documents, near, query_words, idfs, lookup;
-            SELECT array_agg(s.id ORDER BY s.score DESC, s.id), array_agg(s.score ORDER BY s.score DESC, s.id) INTO said_ids, said_scores
-            FROM (SELECT c.id, b.score * c.weight AS score FROM agno.chunk c, agno.bm25(c.tsv, query_words, idfs, average) AS b (score)
-                WHERE c.id = ANY (said_ids) ORDER BY 2 DESC, 1 LIMIT best) s;
         END IF;
     END IF;
 
+    -- The plans of the statements below last: without the settings, one that is made while the tables are small would read all of them later.
+    PERFORM set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
+    SELECT array_agg(s.id ORDER BY s.score DESC, s.id), array_agg(s.score ORDER BY s.score DESC, s.id) INTO said_ids, said_scores
+    FROM (SELECT c.id, b.score * c.weight AS score FROM agno.chunk c, agno.bm25(c.tsv, query_words, idfs, average) AS b (score)
+        WHERE c.id = ANY (said_ids) ORDER BY 2 DESC, 1 LIMIT best) s;
     WITH joined (id, vector, vector_rank, keyword, keyword_rank, score) AS (
         SELECT v.id, v.score, v.rank, NULL::float8, NULL::bigint, v.score FROM unnest(near_ids, near_scores) WITH ORDINALITY AS v (id, score, rank)
         WHERE search_type = 'vector'
