@@ -100,9 +100,9 @@ class Sizes(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
     searched: int
-    """What searches read: the chunks and vectors of all knowledge bases, with their indexes."""
+    """The chunks and vectors of all knowledge bases, with their indexes: searches read these."""
     shared_buffers: int
-    """What Postgres keeps of all tables in memory."""
+    """The memory of Postgres for pages of all tables."""
 
 
 class Searched(msgspec.Struct, frozen=True):
