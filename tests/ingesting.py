@@ -124,9 +124,9 @@ class Shelf:
         while not self.db.queries.run(run_id).status.is_terminal:
             self.db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
             journal = self.db.journal
-            due = (
+            due: Sequence[StepMessage] = (
                 journal.take_due(100)
-                or journal.take_forgotten(journal.now(), 100)
+                or next(journal.forgotten(journal.now(), 100), [])
                 or self.ingest.schedule_next(run_id)
             )
             assert due, "nothing moves"

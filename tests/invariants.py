@@ -379,6 +379,7 @@ MOVES = {
     "runs/claim.set_deadline": "set_deadline",
     "runs/maintain.release_expired": "expire_leases",
     "runs/maintain.take_due": "send_due",
+    "runs/maintain.take_forgotten": "resend",
     "runs/maintain.take_lost": "resend",
     "runs/maintain.take_outbox": "publish_outbox",
     "runs/maintain.take_overdue": "resend",

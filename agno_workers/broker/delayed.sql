@@ -8,7 +8,7 @@ SELECT %(task_id)s, %(queue)s, %(message)s, %(due_at)s::timestamptz WHERE %(due_
 -- name: take
 -- Tasks that are due; after 10 s, a row that was not deleted is taken again.
 WITH due AS (
-    SELECT id FROM agno.delayed_task WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM agno.delayed_task WHERE due_at <= statement_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE agno.delayed_task task SET due_at = clock_timestamp() + interval '10 s' FROM due WHERE task.id = due.id
 RETURNING task.id, task.queue, task.message, task.failures, EXISTS (SELECT FROM agno.revoked WHERE revoked.task_id = task.task_id) AS is_revoked;

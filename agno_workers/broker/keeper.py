@@ -41,14 +41,13 @@ from agno_workers.database.pool import Connection, Pool
 from agno_workers.errors import SettingsError, Unavailable, UnusableDatabase
 from agno_workers.runs.claim import Claims
 from agno_workers.runs.control import Control
-from agno_workers.runs.maintain import Deployment, Maintenance
+from agno_workers.runs.maintain import Deployment, Lead, Maintenance
 from agno_workers.runs.outbox import Outbox
 from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 
 _BATCH = 100  # sending a batch takes much less than the keeper's lease
-_PATIENCE_S = 60.0
 _TURN_S = 0.5  # the time for one rule in one round
 _UNUSABLE_PAUSE_S = 5.0
 _LOOK_EVERY_S = 10.0
@@ -88,8 +87,8 @@ class Keeper:
         self._dispatch = dispatch
         self._redis = client
         self._duties = duties
-        self._beat = 0
-        self._remembered = 0  # the last beat that was written to Redis
+        self._led = Lead(0, None, frozenset())
+        self._remembered = (0, 0)  # the beat that was last written to Redis, and how often it was
         self._lease_s = lease_s
         self._resend_after_s = resend_after_s
         self._key_prefix = key_prefix
@@ -104,7 +103,7 @@ class Keeper:
         """True when the last round stopped a rule early, so that the other rules need not wait."""
 
     def round(self) -> bool:
-        """Execute all rules; False when another worker's keeper leads.
+        """Execute all rules that have something to do; False when another worker's keeper leads.
 
         A rule that fails is logged, and the next rule follows. An outage of Postgres is raised, since it affects all rules.
         """
@@ -115,20 +114,22 @@ class Keeper:
             self._maintenance.check_database()
         if not self._owns_queues() or not self._lead():
             return False
-        for rule in (
-            self.expire_leases,
-            self.expire_waits,
-            self.end_overdue,
-            self.end_orphans,
-            self.end_abandoned,
-            self.schedule_next,
-            self.send_due,
-            self.send_delayed,
-            self.publish_outbox,
-            self.check_epoch,
-            self.resend_lost,
-            self.report_leftovers,
+        for due, rule in (
+            ("leases", self.expire_leases),
+            ("waits", self.expire_waits),
+            ("deadlines", self.end_overdue),
+            ("delegated", self.end_orphans),
+            ("cancelled", self.end_abandoned),
+            ("ingestions", self.schedule_next),
+            ("timers", self.send_due),
+            ("delayed", self.send_delayed),
+            ("outbox", self.publish_outbox),
+            (None, self.check_epoch),
+            ("sent", self.resend_lost),
+            (None, self.report_leftovers),
         ):
+            if due is not None and due not in self._led.due:
+                continue
             try:
                 rule()
             except Unavailable:
@@ -163,21 +164,22 @@ class Keeper:
         return not self._has_other_owner
 
     def check_epoch(self) -> None:
-        """Rule 1. Redis stores the epoch and the number of the last round (the beat). A greater beat than this round's means
-        that this database was restored; a smaller beat than the last one written means that Redis was.
+        """Rule 1. Redis stores the epoch, the beat of the keeper's lease, and the number of rounds in that beat. A greater beat than
+        ours means that this database was restored; less than what was last written means that Redis was.
         """
         remembered = _remembered(self._redis.get(self._epoch_key))
-        is_first = remembered is None and not self._maintenance.has_epoch()
-        epoch = self._maintenance.epoch()
+        is_first = remembered is None and self._led.epoch is None
+        epoch = self._led.epoch or self._maintenance.epoch()
         if (
             remembered is not None
             and remembered.epoch == epoch
-            and self._remembered <= remembered.beat <= self._beat
+            and self._remembered <= remembered.at
+            and remembered.at[0] <= self._led.beat
         ):
             self._remember(epoch)
             return
-        if remembered is not None and remembered.epoch == epoch and remembered.beat > self._beat:
-            if not self._lead() or remembered.beat <= self._beat:
+        if remembered is not None and remembered.epoch == epoch and remembered.at[0] > self._led.beat:
+            if not self._lead() or remembered.at[0] <= self._led.beat:
                 return  # another keeper has written to Redis meanwhile
             log.warning(
                 "Postgres is older than Redis (restored from a backup?): sending every ready step again"
@@ -186,18 +188,18 @@ class Keeper:
         elif not is_first:
             log.warning("Redis lost data: sending every ready step again")
         noticed = self._maintenance.now()  # steps that are sent after this are not sent twice
-        while lost := self._maintenance.take_forgotten(noticed, _BATCH):
+        for lost in self._maintenance.forgotten(noticed, _BATCH):
             if not self._send("forgotten", lost):
                 return  # Redis is down again: the next round finds the key missing
-            if len(lost) < _BATCH:
-                break
             if not self._lead():
                 return  # the next keeper finds the key missing, and sends the rest
         self._remember(epoch)
 
     def _remember(self, epoch: str) -> None:
-        self._redis.set(self._epoch_key, f"{epoch} {self._beat}")
-        self._remembered = self._beat
+        beat, rounds = self._remembered
+        now = (self._led.beat, rounds + 1 if beat == self._led.beat else 0)
+        self._redis.set(self._epoch_key, f"{epoch} {now[0]} {now[1]}")
+        self._remembered = now
 
     def publish_outbox(self) -> None:
         """Rule 2."""
@@ -267,11 +269,11 @@ class Keeper:
         """
         if not self._is_time_for("lost"):
             return
-        silent = self._maintenance.silent_queues(self._resend_after_s)
-        empty = [queue for queue in silent if queues.length(self._redis, queue, self._key_prefix) == 0]
+        sent = self._maintenance.sent_queues()
+        empty = [queue for queue in sent if queues.length(self._redis, queue, self._key_prefix) == 0]
         if empty:
             self._send("lost", self._maintenance.take_lost(empty, self._resend_after_s, _BATCH))
-        self._send("long waiting", self._maintenance.take_overdue(_PATIENCE_S, _BATCH))
+        self._send("long waiting", self._maintenance.take_overdue(sent, _BATCH))
 
     def report_leftovers(self) -> None:
         """Log chords that wait in vain, each of them once, once a minute."""
@@ -316,11 +318,11 @@ class Keeper:
             log.exception("run could not be ended", extra={"run_id": run_id})
 
     def _lead(self) -> bool:
-        beat = self._maintenance.lead(self._lease_s)
-        if beat is None:
-            self._remembered = 0  # another keeper writes to Redis now
+        led = self._maintenance.lead(self._lease_s)
+        if led is None:
+            self._remembered = (0, 0)  # another keeper writes to Redis now
             return False
-        self._beat = beat
+        self._led = led
         return True
 
     def _send(self, why: str, sends: list[StepMessage]) -> bool:
@@ -426,13 +428,15 @@ class LeaseRenewer(threading.Thread):
 
 class _Remembered(NamedTuple):
     epoch: str
-    beat: int
+    at: tuple[int, int]
+    """The beat, and the number of rounds in it."""
 
 
 def _remembered(value: Any) -> _Remembered | None:
-    """Return the epoch and the beat that Redis stores, or None."""
-    epoch, _, beat = (value or b"").decode(errors="replace").partition(" ")
-    return _Remembered(epoch, int(beat) if beat.isdecimal() else 0) if epoch else None
+    """Return the epoch, the beat and the rounds that Redis stores, or None. Keepers of earlier code count no rounds."""
+    epoch, *counted = (value or b"").decode(errors="replace").split()[:3] or [""]
+    beat, rounds = [int(count) if count.isdecimal() else 0 for count in [*counted, "0", "0"][:2]]
+    return _Remembered(epoch, (beat, rounds)) if epoch else None
 
 
 def _listening(pool: Pool) -> Connection:

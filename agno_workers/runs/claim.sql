@@ -24,7 +24,7 @@ WHERE id = ANY(%(step_ids)s::uuid[]) AND (status NOT IN ('ready', 'running') OR 
 -- name: renew_all
 -- Renew all leases of a worker whose own threads do not run, for as long as they have not expired. As above, locked steps are skipped.
 WITH held AS (
-    SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND lease_until > clock_timestamp()
+    SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND coalesce(lease_until, expires_at) > statement_timestamp()
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE agno.step SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s) FROM held WHERE step.id = held.id;

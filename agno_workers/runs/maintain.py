@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 from uuid6 import uuid7
 
 from agno_workers.core.step import ExhaustedStep, ExpiredWait, StepMessage
-from agno_workers.database.pool import statements
+from agno_workers.database.pool import Row, statements
 from agno_workers.runs.base import Repository, convert
 
 _SQL = {**statements("runs/maintain"), "clock": statements("runs/queries")["clock"]}
@@ -23,13 +24,24 @@ class Deployment(NamedTuple):
     """The name of its database in Postgres, for people."""
 
 
+class Lead(msgspec.Struct, frozen=True):
+    """The facts with which the leading keeper begins a round."""
+
+    beat: int
+    """How often a keeper has renewed its lease; see the epoch."""
+    epoch: str | None
+    """The value that Redis stores; None until the first keeper of this database has made it."""
+    due: frozenset[str]
+    """The kinds of work that are due, in the words of `lead` in maintain.sql."""
+
+
 class Maintenance(Repository):
     """See the module; the numbers of the rules are those of `broker/keeper.py`."""
 
-    def lead(self, lease_s: float) -> int | None:
-        """Become or stay the leading keeper, and return the number of this round; None when another keeper leads."""
+    def lead(self, lease_s: float) -> Lead | None:
+        """Become or stay the leading keeper, and return what is due; None when another keeper leads."""
         rows = self._pool.run(_SQL["lead"], {"worker": self.worker, "lease_s": lease_s})
-        return rows[0]["beat"] if rows else None
+        return convert(rows[0], Lead) if rows else None
 
     def abdicate(self) -> None:
         """Stop being the leading keeper, so that another worker's keeper leads at once."""
@@ -46,30 +58,31 @@ class Maintenance(Repository):
         """Rule 3: return steps with an expired lease that have no attempt left."""
         return [convert(row, ExhaustedStep) for row in self._pool.run(_SQL["exhausted"], {"limit": limit})]
 
-    def silent_queues(self, resend_after_s: float) -> list[str]:
-        """Rule 4: return the queues with steps that were sent and not claimed for `resend_after_s`."""
-        rows = self._pool.run(_SQL["silent_queues"], {"resend_after_s": resend_after_s})
-        return [row["queue"] for row in rows]
+    def sent_queues(self) -> list[str]:
+        """Rule 4: return the queues with steps that were sent and not claimed yet."""
+        return [row["queue"] for row in self._pool.run(_SQL["sent_queues"])]
 
-    def take_lost(self, queues: Sequence[str] | None, resend_after_s: float, limit: int) -> list[StepMessage]:
-        """Rule 4: take steps of these queues (None: of all) that were not claimed for `resend_after_s`."""
-        named = None if queues is None else list(queues)
-        return self._take_lost(queues=named, resend_after_s=resend_after_s, limit=limit, sent_before=None)
+    def take_lost(self, queues: Sequence[str], resend_after_s: float, limit: int) -> list[StepMessage]:
+        """Rule 4: take steps of these empty queues, up to `limit` of each, that were not claimed for `resend_after_s`."""
+        params = {"queues": list(queues), "resend_after_s": resend_after_s, "limit": limit}
+        return [_message(row) for row in self._pool.run(_SQL["take_lost"], params)]
 
-    def take_forgotten(self, sent_before: datetime, limit: int) -> list[StepMessage]:
-        """Rule 1: take steps of all queues whose message was sent before that time."""
-        return self._take_lost(queues=None, resend_after_s=0, limit=limit, sent_before=sent_before)
+    def take_overdue(self, queues: Sequence[str], limit: int) -> list[StepMessage]:
+        """Rule 4: take steps of these queues, up to `limit` of each, that have waited long, also where the queue is not empty."""
+        rows = self._pool.run(_SQL["take_overdue"], {"queues": list(queues), "limit": limit})
+        return [_message(row) for row in rows]
 
-    def _take_lost(self, **params: Any) -> list[StepMessage]:
-        return [
-            convert(row | {"outbox_id": None}, StepMessage)
-            for row in self._pool.run(_SQL["take_lost"], params)
-        ]
-
-    def take_overdue(self, patience_s: float, limit: int) -> list[StepMessage]:
-        """Rule 4: take steps that have waited long, also when their queue is not empty."""
-        rows = self._pool.run(_SQL["take_overdue"], {"patience_s": patience_s, "limit": limit})
-        return [convert(row | {"outbox_id": None}, StepMessage) for row in rows]
+    def forgotten(self, sent_before: datetime, limit: int) -> Iterator[list[StepMessage]]:
+        """Rule 1: take pages of steps of all queues whose message was sent before that time."""
+        params: dict[str, Any] = {
+            "sent_before": sent_before,
+            "limit": limit,
+            "queue": "",
+            "resend_at": "-infinity",
+        }
+        while rows := self._pool.run(_SQL["take_forgotten"], params):
+            params |= {"queue": rows[-1]["queue"], "resend_at": rows[-1]["resend_at"]}
+            yield [_message(row) for row in rows]
 
     def take_due(self, limit: int) -> list[StepMessage]:
         """Rule 5: take steps whose timer is due."""
@@ -97,10 +110,6 @@ class Maintenance(Repository):
         """Raises UnusableDatabase when the database behind our address is another one now."""
         self._pool.check()
 
-    def has_epoch(self) -> bool:
-        """Return False until the first keeper of this database has asked for the epoch."""
-        return bool(self._pool.run(_SQL["has_epoch"]))
-
     def epoch(self) -> str:
         """Return the value that Redis stores; without it, Redis has lost data."""
         return str(self._pool.run(_SQL["epoch"], {"fresh": str(uuid7())})[0]["value"])
@@ -113,3 +122,7 @@ class Maintenance(Repository):
         """Return the time of the database, whose clock is used everywhere here."""
         when: datetime = self._pool.run(_SQL["clock"])[0]["now"]
         return when
+
+
+def _message(row: Row) -> StepMessage:
+    return convert(row | {"outbox_id": None}, StepMessage)

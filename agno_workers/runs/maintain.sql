@@ -2,11 +2,39 @@
 -- time, so that a keeper that dies in between causes a delay and no loss.
 
 -- name: lead
--- One keeper leads; the others wait until it has been silent for `lease_s`. The beat counts its rounds; see the epoch.
-INSERT INTO agno.meta AS m (key, value, until, beat) VALUES ('keeper', %(worker)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1)
-ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until, beat = m.beat + 1
-WHERE m.value = excluded.value OR m.until < clock_timestamp()
-RETURNING beat;
+-- One keeper leads; the others wait until it has been silent for `lease_s`. The beat counts its renewals, at half of the lease; see the
+-- epoch. It also returns which kinds of work are due, so that a round without work is this one statement, and mostly writes nothing. No
+-- row: another keeper leads. `statement_timestamp` is a condition for an index, which the volatile `clock_timestamp` is not.
+WITH led AS (
+    UPDATE agno.meta SET value = %(worker)s, until = clock_timestamp() + make_interval(secs => %(lease_s)s), beat = beat + 1
+    WHERE key = 'keeper' AND (until < clock_timestamp()
+        OR value = %(worker)s AND until < clock_timestamp() + make_interval(secs => %(lease_s)s / 2))
+    RETURNING beat
+),
+begun AS (
+    INSERT INTO agno.meta (key, value, until, beat)
+    SELECT 'keeper', %(worker)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1
+    WHERE NOT EXISTS (SELECT FROM agno.meta WHERE key = 'keeper') ON CONFLICT DO NOTHING RETURNING beat
+),
+leader AS (
+    SELECT beat FROM led UNION ALL SELECT beat FROM begun
+    UNION ALL SELECT beat FROM agno.meta WHERE key = 'keeper' AND value = %(worker)s AND until > statement_timestamp()
+)
+SELECT max(beat) AS beat, (SELECT value FROM agno.meta WHERE key = 'epoch') AS epoch, array_remove(ARRAY[  -- each ORDER BY forces its index
+    CASE WHEN (SELECT true FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) <= statement_timestamp()
+               ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'leases' END,
+    CASE WHEN (SELECT true FROM agno.step WHERE status = 'waiting' AND coalesce(lease_until, expires_at) <= statement_timestamp()
+               ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'waits' END,
+    CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND deadline_at <= statement_timestamp() ORDER BY deadline_at LIMIT 1) THEN 'deadlines' END,
+    CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND parent_run_id IS NOT NULL ORDER BY parent_run_id LIMIT 1) THEN 'delegated' END,
+    CASE WHEN (SELECT true FROM agno.batch WHERE cancelled_at > statement_timestamp() - interval '1 day' ORDER BY cancelled_at LIMIT 1) THEN 'cancelled' END,
+    CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND kind = 'ingestion' ORDER BY id LIMIT 1) THEN 'ingestions' END,
+    CASE WHEN (SELECT true FROM agno.step WHERE status = 'ready' AND not_before <= statement_timestamp() ORDER BY not_before LIMIT 1) THEN 'timers' END,
+    CASE WHEN (SELECT true FROM agno.delayed_task WHERE due_at <= statement_timestamp() ORDER BY due_at LIMIT 1) THEN 'delayed' END,
+    CASE WHEN (SELECT true FROM agno.outbox WHERE due_at <= statement_timestamp() ORDER BY due_at LIMIT 1) THEN 'outbox' END,
+    CASE WHEN (SELECT true FROM agno.step WHERE status = 'ready' AND not_before IS NULL ORDER BY queue LIMIT 1) THEN 'sent' END
+], NULL) AS due
+FROM leader HAVING count(*) > 0;
 
 -- name: abdicate
 -- Stop leading, so that another keeper leads at once.
@@ -15,7 +43,7 @@ UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper' AND value = 
 -- name: take_outbox
 -- Rule 2: messages that were not published in time.
 WITH due AS (
-    SELECT id FROM agno.outbox WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM agno.outbox WHERE due_at <= statement_timestamp() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 taken AS (
     UPDATE agno.outbox SET due_at = clock_timestamp() + make_interval(secs => %(again_s)s)
@@ -30,12 +58,12 @@ FROM taken LEFT JOIN agno.step ON step.id = taken.step_id;
 -- (`tries`) do not count, since the agent's Retry limits them. The next attempt of a `once` tool calls its reconcile hook.
 WITH late AS (
     SELECT id FROM agno.step
-    WHERE status = 'running' AND lease_until < clock_timestamp() AND attempt - tries < max_attempts
+    WHERE status = 'running' AND coalesce(lease_until, expires_at) < statement_timestamp() AND attempt - tries < max_attempts
       AND (effect IS DISTINCT FROM 'once' OR (policy->>'reconcile')::boolean)
-    ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY coalesce(lease_until, expires_at) LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 released AS (
-    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(), resend_at = clock_timestamp() + interval '1 minute',
         reconciling = step.effect IS NOT DISTINCT FROM 'once',
         error = jsonb_build_object('type', 'LeaseExpired', 'message',
             format('attempt %%s on %%s ended without a result: the worker died, was paused or cut off', step.attempt, step.worker))
@@ -57,53 +85,81 @@ SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, s
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, CASE WHEN step.error->'ids'->>'given_up' = 'true' THEN step.error END AS raised,
        (SELECT agent FROM agno.run WHERE run.id = step.run_id) AS agent
 FROM agno.step
-WHERE status = 'running' AND lease_until < clock_timestamp()
+WHERE status = 'running' AND coalesce(lease_until, expires_at) < statement_timestamp()
   AND (attempt - tries >= max_attempts OR effect = 'once' AND (policy->>'reconcile')::boolean IS NOT TRUE)
-ORDER BY lease_until LIMIT %(limit)s;
+ORDER BY coalesce(lease_until, expires_at) LIMIT %(limit)s;
 
--- name: silent_queues
--- Rule 4, first half: queues with sent steps that were not claimed for a while.
-SELECT DISTINCT queue FROM (
-    SELECT step.queue FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
-      AND step.sent_at < clock_timestamp() - make_interval(secs => %(resend_after_s)s)
-    ORDER BY step.sent_at LIMIT 1000
-) late;
+-- name: sent_queues
+-- Rule 4, first part: the queues with sent steps, by one index lookup for each.
+WITH RECURSIVE sent AS (
+    (SELECT queue FROM agno.step WHERE status = 'ready' AND not_before IS NULL ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT step.queue FROM agno.step WHERE status = 'ready' AND not_before IS NULL AND step.queue > sent.queue ORDER BY step.queue LIMIT 1)
+    FROM sent WHERE sent.queue IS NOT NULL
+)
+SELECT queue FROM sent WHERE queue IS NOT NULL;
 
 -- name: take_lost
--- Rule 4, second half, for empty queues: these messages were lost. Rule 1 (Redis lost data) is the same for every queue and all
--- messages that were sent before that was noticed.
+-- Rule 4, second part, for empty queues: messages that were sent a while ago and not claimed were lost. OFFSET 0 forces lookups by key.
 WITH lost AS (
-    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
-      AND (%(queues)s::text[] IS NULL OR step.queue = ANY(%(queues)s))
-      AND step.sent_at < coalesce(%(sent_before)s, clock_timestamp() - make_interval(secs => %(resend_after_s)s))
-    ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+    SELECT late.id FROM unnest(%(queues)s::text[]) AS empty (queue), LATERAL (
+        SELECT step.id FROM agno.step, LATERAL (
+            SELECT FROM agno.run WHERE id = step.run_id AND paused_at IS NULL AND ended_at IS NULL OFFSET 0) AS run
+        WHERE step.status = 'ready' AND step.not_before IS NULL AND step.queue = empty.queue
+          AND step.sent_at < statement_timestamp() - make_interval(secs => %(resend_after_s)s)
+        ORDER BY step.resend_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+    ) AS late
 )
-UPDATE agno.step SET sent_at = clock_timestamp() FROM lost WHERE step.id = lost.id
+UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - created_at)
+FROM lost WHERE step.id = lost.id
 RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
 
 -- name: take_overdue
--- Rule 4, for queues that are never empty: a step that has waited since it was sent for `patience_s`, and for as long as it had waited
--- before. The wait doubles each time, so that a real backlog is not sent twice.
+-- Rule 4, for queues that are never empty: steps that were not claimed in time after they were sent. The next time comes after a minute, or
+-- after as long as the step has existed: the wait doubles, so that a real backlog is not sent twice. Steps of paused runs are put off too.
 WITH overdue AS (
-    SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id
-    WHERE step.status = 'ready' AND step.not_before IS NULL AND run.paused_at IS NULL AND run.ended_at IS NULL
-      AND step.sent_at < clock_timestamp() - make_interval(secs => %(patience_s)s)
-      AND clock_timestamp() - step.sent_at > step.sent_at - step.created_at
-    ORDER BY step.sent_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+    SELECT late.id, late.run_id FROM unnest(%(queues)s::text[]) AS sent (queue), LATERAL (
+        SELECT step.id, step.run_id FROM agno.step
+        WHERE status = 'ready' AND not_before IS NULL AND step.queue = sent.queue AND resend_at <= statement_timestamp()
+        ORDER BY resend_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ) AS late
+),
+put_off AS (
+    UPDATE agno.step SET sent_at = CASE WHEN is_active THEN clock_timestamp() ELSE sent_at END,
+        resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - step.created_at)
+    FROM overdue, LATERAL (
+        SELECT run.paused_at IS NULL AND run.ended_at IS NULL AS is_active FROM agno.run WHERE run.id = overdue.run_id OFFSET 0) AS run
+    WHERE step.id = overdue.id
+    RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority, is_active
 )
-UPDATE agno.step SET sent_at = clock_timestamp() FROM overdue WHERE step.id = overdue.id
-RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
+SELECT step_id, run_id, generation, kind, queue, priority FROM put_off WHERE is_active;
+
+-- name: take_forgotten
+-- Rule 1: a page of all sent steps, from a place in the order of the index. A step that is sent again moves to a later place, where
+-- `sent_before` leaves it out.
+WITH lost AS (
+    SELECT step.id, step.queue, step.resend_at FROM agno.step, LATERAL (
+        SELECT FROM agno.run WHERE id = step.run_id AND paused_at IS NULL AND ended_at IS NULL OFFSET 0) AS run
+    WHERE step.status = 'ready' AND step.not_before IS NULL AND (step.queue, step.resend_at) >= (%(queue)s, %(resend_at)s::timestamptz)
+      AND step.sent_at < %(sent_before)s
+    ORDER BY step.queue, step.resend_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
+),
+sent AS (
+    UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - created_at)
+    FROM lost WHERE step.id = lost.id
+    RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority, lost.resend_at
+)
+SELECT * FROM sent ORDER BY queue, resend_at;
 
 -- name: take_due
 -- Rule 5: timers that are due.
 WITH due AS (
-    SELECT id FROM agno.step WHERE status = 'ready' AND not_before <= clock_timestamp()
+    SELECT id FROM agno.step WHERE status = 'ready' AND not_before <= statement_timestamp()
     ORDER BY not_before LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 begun AS (
-    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp() FROM due WHERE step.id = due.id
+    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp(), resend_at = clock_timestamp() + interval '1 minute'
+    FROM due WHERE step.id = due.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),
 pending AS (
@@ -118,12 +174,13 @@ FROM begun JOIN pending ON pending.step_id = begun.id;
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.attempt, step.seq,
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id
-WHERE step.status = 'waiting' AND step.expires_at < clock_timestamp() AND run.ended_at IS NULL AND run.generation = step.generation
-ORDER BY step.expires_at LIMIT %(limit)s;
+WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp()
+  AND run.ended_at IS NULL AND run.generation = step.generation
+ORDER BY coalesce(step.lease_until, step.expires_at) LIMIT %(limit)s;
 
 -- name: overdue_runs
 -- Rule 5: open runs past their deadline.
-SELECT id::text FROM agno.run WHERE ended_at IS NULL AND deadline_at <= clock_timestamp() ORDER BY deadline_at LIMIT %(limit)s;
+SELECT id::text FROM agno.run WHERE ended_at IS NULL AND deadline_at <= statement_timestamp() ORDER BY deadline_at LIMIT %(limit)s;
 
 -- name: orphans
 -- Rule 5: delegated runs that no step waits for: their parent has ended, or was retried since.
@@ -138,9 +195,6 @@ RETURNING value, current_database() AS database;
 
 -- name: new_epoch
 UPDATE agno.meta SET value = %(fresh)s WHERE key = 'epoch' RETURNING value;
-
--- name: has_epoch
-SELECT FROM agno.meta WHERE key = 'epoch';
 
 -- name: epoch
 -- The value that Redis stores; it is made once.

@@ -13,9 +13,7 @@ open_step AS MATERIALIZED (
     UNION ALL
     SELECT run_id, kind, queue, 'timer', NULL FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL
     UNION ALL
-    SELECT run_id, kind, queue, 'running', NULL FROM agno.step WHERE status = 'running'
-    UNION ALL
-    SELECT run_id, kind, queue, 'waiting', NULL FROM agno.step WHERE status = 'waiting'
+    SELECT run_id, kind, queue, status, NULL FROM agno.step WHERE status IN ('running', 'waiting')
 ),
 open_run AS MATERIALIZED (
     SELECT r.* FROM (
@@ -44,7 +42,7 @@ UNION ALL
 SELECT 'oldest_ready', ARRAY[s.queue], greatest(0, extract(epoch FROM now() - min(s.ready_at))) FROM open_step s JOIN open_run r ON r.id = s.run_id
 WHERE s.status = 'ready' AND r.status <> 'paused' GROUP BY s.queue
 UNION ALL
-SELECT 'expired_leases', '{}', count(*) FROM agno.step WHERE status = 'running' AND lease_until < now()
+SELECT 'expired_leases', '{}', count(*) FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) < now()
 UNION ALL
 SELECT 'dead_calls', ARRAY[status], count(*) FROM agno.step WHERE status IN ('dead', 'unknown') AND kind IN ('tool', 'delegate') GROUP BY status
 UNION ALL

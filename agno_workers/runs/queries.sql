@@ -41,7 +41,7 @@ SELECT DISTINCT id FROM (
         (SELECT 'run' AS kind, id FROM agno.run WHERE tenant = %(tenant)s ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'run', id FROM agno.run WHERE status = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'step', id FROM agno.step WHERE status IN ('dead', 'unknown') ORDER BY ended_at DESC LIMIT %(newest)s)
-        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' ORDER BY created_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window') ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'batch', id FROM agno.batch ORDER BY created_at DESC LIMIT %(newest)s)
     ) AS listed WHERE right(replace(id::text, '-', ''), length(%(digits)s)) = %(digits)s
 ) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
@@ -122,8 +122,7 @@ SELECT * FROM (
       AND (id, generation) NOT IN (  -- read from the indexes of open steps, and hashed
           SELECT run_id, generation FROM agno.step WHERE status = 'ready' AND not_before IS NULL
           UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'ready' AND not_before IS NOT NULL
-          UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'running'
-          UNION ALL SELECT run_id, generation FROM agno.step WHERE status = 'waiting')
+          UNION ALL SELECT run_id, generation FROM agno.step WHERE status IN ('running', 'waiting'))
       AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id OFFSET 0)
       AND NOT EXISTS (  -- between two steps of an ingestion the keeper may be about to schedule the next one
           SELECT FROM agno.step WHERE step.run_id = run.id AND step.ended_at > now() - make_interval(secs => %(overdue_s)s) OFFSET 0)
@@ -135,7 +134,7 @@ SELECT * FROM (
     GROUP BY step.queue
     UNION ALL
     SELECT 'lease', '', count(*), min(lease_until), max(run_id::text)
-    FROM agno.step WHERE status = 'running' AND lease_until < now() - make_interval(secs => %(overdue_s)s)
+    FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) < now() - make_interval(secs => %(overdue_s)s)
     UNION ALL
     SELECT 'outbox', '', count(*), min(due_at), NULL FROM agno.outbox WHERE due_at < now() - make_interval(secs => %(overdue_s)s)
     UNION ALL

@@ -23,11 +23,13 @@ ORDER BY stopped_at IS NOT NULL, name;
 -- Release and send the steps of a worker that ends. This is not a crash, so `max_attempts` makes up for the interrupted attempt
 -- (`tries` would count towards the agent's Retry). A `once` tool is never handed over. A locked row is being recorded.
 WITH cut AS (
-    SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s AND effect IS DISTINCT FROM 'once'
+    SELECT id FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) IS NOT NULL AND worker = %(worker)s
+      AND effect IS DISTINCT FROM 'once'
     ORDER BY id FOR UPDATE SKIP LOCKED
 ),
 released AS (
-    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(), max_attempts = step.max_attempts + 1
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
+        resend_at = clock_timestamp() + interval '1 minute', max_attempts = step.max_attempts + 1
     FROM cut WHERE step.id = cut.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),
@@ -42,4 +44,4 @@ FROM released JOIN pending ON pending.step_id = released.id;
 
 -- name: held
 -- The steps that a worker holds.
-SELECT id FROM agno.step WHERE status = 'running' AND worker = %(worker)s;
+SELECT id FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) IS NOT NULL AND worker = %(worker)s;

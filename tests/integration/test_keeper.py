@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import redis
 from uuid6 import uuid7
@@ -30,7 +33,8 @@ def submit(count: int) -> list[str]:
 
 def age(services: Services, seconds: float) -> None:
     """All steps were written and sent so long ago."""
-    passed = "created_at = created_at - make_interval(secs => %(s)s), sent_at = sent_at - make_interval(secs => %(s)s)"
+    columns = ("created_at", "sent_at", "resend_at")
+    passed = ", ".join(f"{column} = {column} - make_interval(secs => %(s)s)" for column in columns)
     services.database.pool.run(f"UPDATE agno.step SET {passed}", {"s": seconds})
 
 
@@ -50,6 +54,28 @@ def test_after_a_wipe_a_long_backlog_is_sent_once(
     assert _remembered(redis_client) == services.database.maintenance.epoch()
 
 
+def test_round_without_work_is_one_statement_and_mostly_writes_nothing(
+    services: Services, rounds: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds._lease_s = 60.0
+    assert rounds.round()  # the first one asks for what it has to know
+    asked: list[str] = []
+    run = services.database.pool.run
+
+    def note(statement: str, params: Any = None) -> Any:
+        asked.append(statement)
+        return run(statement, params)
+
+    monkeypatch.setattr(services.database.pool, "run", note)
+    before = run("SELECT xmin, beat FROM agno.meta WHERE key = 'keeper'")
+    rounds._not_before = dict.fromkeys(
+        ("database", "leftovers"), math.inf
+    )  # all but what it does each minute
+    assert rounds.round()
+    assert len(asked) == 1
+    assert run("SELECT xmin, beat FROM agno.meta WHERE key = 'keeper'") == before
+
+
 def test_keeper_reports_lost_data_except_on_a_new_database(
     rounds: Keeper, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -59,6 +85,37 @@ def test_keeper_reports_lost_data_except_on_a_new_database(
     redis_client.flushdb()
     assert rounds.round()
     assert "Redis lost data: sending every ready step again" in caplog.text
+
+
+def test_round_that_redis_refuses_to_store_is_no_lost_data(
+    rounds: Keeper,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert rounds.round()
+
+    def refuse(*_: Any) -> None:
+        raise redis.ResponseError("MISCONF")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rounds._redis, "set", refuse)
+        assert rounds.round()
+    assert rounds.round()
+    assert "lost data" not in caplog.text
+
+
+def test_redis_that_lost_one_round_is_noticed(
+    rounds: Keeper, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds._lease_s = 60.0  # so that no renewal tells the rounds apart
+    assert rounds.round()
+    before = redis_client.get(EPOCH_KEY)
+    assert rounds.round()
+    assert isinstance(before, bytes)
+    redis_client.set(EPOCH_KEY, before)
+    assert rounds.round()
+    assert "Redis lost data" in caplog.text
 
 
 def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_then_after_two(

@@ -64,6 +64,6 @@ meta = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
     when("until"),
-    # The number of the keeper's round. Redis stores a copy, so that a restore of either of the two is noticed.
+    # How often keepers have renewed their lease. Redis stores a copy, so that a restore of either of the two is noticed.
     sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
 )

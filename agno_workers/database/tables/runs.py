@@ -165,6 +165,13 @@ step = sa.Table(
     when("due_at"),
     when("lease_until"),
     when("sent_at"),
+    # When a sent step that nobody claimed is sent again although its queue is not empty.
+    sa.Column(
+        "resend_at",
+        sa.DateTime(timezone=True),
+        nullable=False,
+        server_default=sa.text("now() + '00:01:00'::interval"),
+    ),
     now("created_at"),
     when("started_at"),
     when("ended_at"),
@@ -175,8 +182,8 @@ step = sa.Table(
     sa.CheckConstraint("(status = 'waiting') = (waits_for IS NOT NULL)", name="step_waiting"),
     sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
 )
-# The keeper reads open steps only: these indexes stay small, whatever the size of the past.
-sa.Index("step_running", step.c.lease_until, postgresql_where=step.c.status == "running")
+# The keeper reads open steps only: these indexes stay small, whatever the size of the past. A ready step is in `step_timer` or in
+# `step_sent`, a running or waiting one in `step_due`; every write of a step opens all indexes, so there are few.
 sa.Index(
     "step_timer",
     step.c.not_before,
@@ -184,14 +191,14 @@ sa.Index(
 )
 sa.Index(
     "step_sent",
-    step.c.sent_at,
+    step.c.queue,
+    step.c.resend_at,
     postgresql_where=sa.and_(step.c.status == "ready", step.c.not_before.is_(None)),
 )
-
 sa.Index(
-    "step_expires",
-    step.c.expires_at,
-    postgresql_where=sa.and_(step.c.status == "waiting", step.c.expires_at.isnot(None)),
+    "step_due",
+    sa.func.coalesce(step.c.lease_until, step.c.expires_at),
+    postgresql_where=step.c.status.in_(("running", "waiting")),
 )
 sa.Index(
     "step_ingesting",
@@ -201,7 +208,6 @@ sa.Index(
         step.c.status.in_(("ready", "running", "waiting")),
     ),
 )
-sa.Index("step_asks", step.c.created_at, postgresql_where=step.c.status == "waiting")
 sa.Index(
     "step_person",
     step.c.created_at,

@@ -158,7 +158,7 @@ def test_running_step_of_a_paused_run_is_recorded(scenario: Scenario) -> None:
     recorded = execute_step(engine, step)
     assert recorded.recorded
     assert not execute_step(engine, recorded.sends[0]).recorded
-    assert scenario.db.journal.take_lost(None, -60, 10) == []  # the keeper leaves it alone, too
+    assert scenario.db.journal.take_lost(["agents"], -60, 10) == []  # the keeper leaves it alone, too
     scenario.handle(step.run_id).resume()
     assert scenario.execute_pending(engine, step.run_id).content == "ok"
 

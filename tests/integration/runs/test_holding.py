@@ -221,7 +221,7 @@ def test_cancelled_tool_is_never_executed_again(db: RunDatabase, effect: Effect)
         db.expire(tool.step_id)
         assert db.journal.release_expired(10) == []
         assert db.journal.exhausted(10) == []
-        assert db.journal.take_lost(None, 0.0, 10) == []
+        assert db.journal.take_lost(db.journal.sent_queues(), 0.0, 10) == []
         assert db.journal.claim_tool(tool.run_id, tool.step_id, 0) is None
 
 

@@ -325,7 +325,7 @@ def take_due(at: Place) -> Any:
 
 
 def take_lost(at: Place) -> Any:
-    return at.by("").take_lost(None, 30.0, 10)
+    return at.by("").take_lost(["agents", "tools"], 30.0, 10)
 
 
 def take_outbox(at: Place) -> Any:

@@ -199,10 +199,10 @@ def test_step_is_released_by_one_keeper(db: RunDatabase) -> None:
 
 @pytest.mark.parametrize(
     ("queues", "after_s", "found"),
-    [(None, 0.0, True), (["agents"], 0.0, True), (["tools"], 0.0, False), ([], 0.0, False), (None, 60.0, False)],
+    [(["tools", "agents"], 0.0, True), (["tools"], 0.0, False), ([], 0.0, False), (["agents"], 60.0, False)],
 )  # fmt: skip
 def test_sent_step_is_lost_after_a_time_in_an_empty_queue(
-    db: RunDatabase, queues: list[str] | None, after_s: float, found: bool
+    db: RunDatabase, queues: list[str], after_s: float, found: bool
 ) -> None:
     submitted = db.submit()
     assert submitted.send is not None
@@ -212,19 +212,53 @@ def test_sent_step_is_lost_after_a_time_in_an_empty_queue(
 def test_step_that_was_sent_again_is_lost_only_after_another_wait(db: RunDatabase) -> None:
     db.submit()
     db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 minute'")
-    assert db.journal.silent_queues(30) == ["agents"]
-    assert len(db.journal.take_lost(None, 30, 10)) == 1
-    assert db.journal.silent_queues(30) == []
-    assert db.journal.take_lost(None, 30, 10) == []
+    assert len(db.journal.take_lost(["agents"], 30, 10)) == 1
+    assert db.journal.take_lost(["agents"], 30, 10) == []
 
 
 def test_running_step_or_step_with_a_timer_is_not_lost(db: RunDatabase) -> None:
     turn = db.turn()
     db.submit(not_before="2100-01-01T00:00:00Z")
-    assert db.journal.silent_queues(0) == []
-    assert db.journal.take_lost(None, 0.0, 10) == []
+    assert db.journal.sent_queues() == []
+    assert db.journal.take_lost(["agents"], 0.0, 10) == []
     db.journal.retry(turn.step_id, turn.attempt, 3600, ERROR)
-    assert db.journal.take_lost(None, 0.0, 10) == []
+    assert db.journal.take_lost(["agents"], 0.0, 10) == []
+
+
+def test_every_queue_with_sent_steps_is_found(db: RunDatabase) -> None:
+    for queue in ("slow", "agents", "gpu", "agents"):
+        db.journal.submit(user("hi"), agent="echo", queue=queue)
+    assert db.journal.sent_queues() == ["agents", "gpu", "slow"]
+
+
+def test_steps_of_a_full_queue_do_not_hide_a_lost_one_of_an_empty_queue(db: RunDatabase) -> None:
+    for _ in range(3):
+        db.submit()
+    lost = claimed(db.journal.submit(user("hi"), agent="echo", queue="gpu").send)
+    assert steps(db.journal.take_lost(["gpu"], 0.0, 1)) == [lost.step_id]
+
+
+def test_overdue_step_of_a_paused_run_is_put_off_and_not_sent(db: RunDatabase) -> None:
+    submitted = db.submit()
+    db.journal.pause(submitted.run_id)
+    db.sql("UPDATE agno.step SET resend_at = clock_timestamp()")
+    sent_at = db.value("SELECT sent_at FROM agno.step")
+    assert db.journal.take_overdue(["agents"], 10) == []
+    assert db.value(
+        "SELECT resend_at > clock_timestamp() AND sent_at = %(sent_at)s FROM agno.step", sent_at=sent_at
+    )
+
+
+def test_all_sent_steps_are_forgotten_once_in_pages(db: RunDatabase) -> None:
+    sent = {claimed(db.submit().send).step_id for _ in range(5)}
+    sent.add(claimed(db.journal.submit(user("hi"), agent="echo", queue="gpu").send).step_id)
+    db.sql(
+        "UPDATE agno.step SET resend_at = clock_timestamp() + interval '1 hour' WHERE id = %(id)s",
+        id=min(sent),
+    )
+    pages = [steps(page) for page in db.journal.forgotten(db.journal.now(), 2)]
+    assert [len(page) for page in pages] == [2, 2, 2]
+    assert {step for page in pages for step in page} == sent
 
 
 # Who is keeper, and what Redis must remember.

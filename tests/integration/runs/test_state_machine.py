@@ -605,14 +605,15 @@ class RunMachine(RuleBasedStateMachine):
     @if_any("ready")
     @rule(how=st.sampled_from(["lost", "overdue", "forgotten"]), fate=fates)
     def resend(self, how: str, fate: str) -> None:
-        self.db.sql("UPDATE agno.step SET sent_at = sent_at - interval '1 hour' WHERE status = 'ready'")
+        ago = "sent_at = sent_at - interval '1 hour', resend_at = resend_at - interval '1 hour'"
+        self.db.sql(f"UPDATE agno.step SET {ago} WHERE status = 'ready'")
         match how:
             case "lost":
-                self._publish(self.journal.take_lost(self.journal.silent_queues(3), 3, 100), fate)
+                self._publish(self.journal.take_lost(self.journal.sent_queues(), 3, 100), fate)
             case "overdue":
-                self._publish(self.journal.take_overdue(60, 100), fate)
+                self._publish(self.journal.take_overdue(self.journal.sent_queues(), 100), fate)
             case _:
-                self._publish(self.journal.take_forgotten(self.journal.now(), 100), fate)
+                self._publish(next(self.journal.forgotten(self.journal.now(), 100), []), fate)
 
     # People.
 

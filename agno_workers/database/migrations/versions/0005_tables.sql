@@ -2,3 +2,12 @@
 
 -- The same order of locks as in workers and clients, see 0004.
 LOCK TABLE agno.run IN EXCLUSIVE MODE;
+
+-- Two indexes in place of four for open steps. Keepers of the code before use them too, as these hold the same rows. A backlog that was
+-- sent already keeps its time.
+ALTER TABLE agno.step ADD COLUMN resend_at TIMESTAMP WITH TIME ZONE DEFAULT now() + '00:01:00'::interval NOT NULL;
+UPDATE agno.step SET resend_at = greatest(sent_at + interval '1 minute', sent_at + (sent_at - created_at))
+WHERE status = 'ready' AND not_before IS NULL AND sent_at < now() - interval '1 minute';
+DROP INDEX agno.step_sent, agno.step_running, agno.step_expires, agno.step_asks;
+CREATE INDEX step_sent ON agno.step (queue, resend_at) WHERE status = 'ready' AND not_before IS NULL;
+CREATE INDEX step_due ON agno.step (coalesce(lease_until, expires_at)) WHERE status IN ('running', 'waiting');

@@ -112,7 +112,9 @@ BEGIN
             ORDER BY s.created_at LIMIT embeds FOR UPDATE SKIP LOCKED
         ),
         sent AS (
-            UPDATE agno.step s SET status = 'ready', waits_for = NULL, sent_at = clock_timestamp() FROM next WHERE s.id = next.id
+            UPDATE agno.step s SET status = 'ready', waits_for = NULL, sent_at = clock_timestamp(),
+                resend_at = clock_timestamp() + interval '1 minute'
+            FROM next WHERE s.id = next.id
             RETURNING s.id
         )
         SELECT coalesce(array_agg(sent.id), '{}') INTO called FROM sent;

@@ -240,7 +240,7 @@ class Library(RuleBasedStateMachine):
     @rule(fate=fates)
     def resend(self, fate: str) -> None:
         journal = self.db.journal
-        self._publish(journal.take_forgotten(journal.now(), 100), fate)
+        self._publish(next(journal.forgotten(journal.now(), 100), []), fate)
 
     # What must be true.
 
