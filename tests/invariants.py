@@ -23,6 +23,9 @@ ALWAYS = {
     "a step is open of a run that has ended, or of an older generation": """
         SELECT s.id, s.key, s.status, s.generation, r.status, r.generation FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE s.status IN ('ready', 'running', 'waiting') AND (r.ended_at IS NOT NULL OR r.generation <> s.generation)""",
+    "a run has not ended as its status says, so that lists of failed and cancelled runs miss it": """
+        SELECT id, status, ended_as FROM agno.run
+        WHERE ended_as IS DISTINCT FROM CASE WHEN status IN ('failed', 'cancelled') THEN status END""",
     "a ready step without a timer was never sent, so that the keeper will not miss it": """
         SELECT id, key, attempt FROM agno.step WHERE status = 'ready' AND not_before IS NULL AND sent_at IS NULL""",
     "a turn is open beside another open step": """

@@ -35,7 +35,7 @@ UNION ALL
 SELECT 'recent_runs', ARRAY[left(agent, 100), status], count(*) FROM tenant JOIN agno.run ON run.tenant = tenant.name
 WHERE created_at > now() - make_interval(secs => %(recent_s)s) GROUP BY 2
 UNION ALL
-SELECT 'failed_runs', ARRAY[left(agent, 100)], count(*) FROM agno.run WHERE status = 'failed' GROUP BY 2
+SELECT 'failed_runs', ARRAY[left(agent, 100)], count(*) FROM agno.run WHERE ended_as = 'failed' GROUP BY 2
 UNION ALL
 SELECT 'open_steps', ARRAY[queue, kind, status], count(*) FROM open_step GROUP BY queue, kind, status
 UNION ALL

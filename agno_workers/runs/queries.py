@@ -309,6 +309,7 @@ def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
     is_open = bool(filters.get("open") or stuck) or (status is not None and not RunStatus(status).is_terminal)
     return {
         **{name: filters.get(name) for name in ("status", "agent", "user_id", "session_id")},
+        "ended_as": status if status in (RunStatus.FAILED, RunStatus.CANCELLED) else None,
         "batch_id": batch_id and known_id(batch_id, "batch"),
         "metadata": to_json(metadata).decode() if metadata else None,
         "since" if isinstance(since, datetime) else "within": since,

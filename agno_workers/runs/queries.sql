@@ -11,6 +11,7 @@ FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE run.tenant = %(tenant)s
   AND (run.created_at, run.id) < (%(before_at)s, %(before)s::uuid)
   AND run.status = %(status)s
+  AND run.ended_as = %(ended_as)s
   AND (%(open)s AND run.ended_at IS NULL)
   AND run.agent = %(agent)s
   AND run.session_id = %(session_id)s
@@ -39,7 +40,7 @@ SELECT DISTINCT id FROM (
     UNION ALL (SELECT 'batch', id FROM agno.batch WHERE id BETWEEN %(first)s AND %(last)s ORDER BY id LIMIT 6)
     UNION ALL SELECT kind, id FROM (
         (SELECT 'run' AS kind, id FROM agno.run WHERE tenant = %(tenant)s ORDER BY created_at DESC LIMIT %(newest)s)
-        UNION ALL (SELECT 'run', id FROM agno.run WHERE status = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'run', id FROM agno.run WHERE ended_as = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'step', id FROM agno.step WHERE status IN ('dead', 'unknown') ORDER BY ended_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window') ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'batch', id FROM agno.batch ORDER BY created_at DESC LIMIT %(newest)s)

@@ -66,6 +66,9 @@ run = sa.Table(
     now("created_at"),
     when("started_at"),
     when("ended_at"),
+    # `failed` or `cancelled`, once it has ended so. Indexes are on this and not on `status`, so that a turn, which moves the status to
+    # `running` and back, writes no index (a HOT update).
+    sa.Column("ended_as", sa.Text),
     when("deadline_at"),
     when("paused_at"),
     one_of("status", RunStatus, "run_status"),
@@ -100,7 +103,13 @@ sa.Index(
     "run_user", run.c.tenant, run.c.user_id, run.c.created_at, postgresql_where=run.c.user_id.isnot(None)
 )
 sa.Index("run_open", run.c.tenant, run.c.created_at, postgresql_where=run.c.ended_at.is_(None))
-sa.Index("run_cancelled", run.c.tenant, run.c.created_at, postgresql_where=run.c.status == "cancelled")
+sa.Index(
+    "run_ended_as",
+    run.c.tenant,
+    run.c.ended_as,
+    run.c.created_at,
+    postgresql_where=run.c.ended_as.isnot(None),
+)
 sa.Index(
     "run_metadata",
     run.c.metadata,
@@ -109,7 +118,7 @@ sa.Index(
     postgresql_where=run.c.metadata != sa.text("'{}'::jsonb"),
 )
 sa.Index("run_batch", run.c.batch_id, run.c.ended_at, postgresql_where=run.c.batch_id.isnot(None))
-sa.Index("run_failed", run.c.ended_at, postgresql_where=run.c.status == "failed")
+sa.Index("run_failed", run.c.ended_at, postgresql_where=run.c.ended_as == "failed")
 sa.Index(
     "run_deadline",
     run.c.deadline_at,
@@ -120,7 +129,6 @@ sa.Index(
     run.c.id,
     postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.kind == "ingestion"),
 )
-sa.Index("run_canvas", run.c.id, postgresql_where=sa.and_(run.c.ended_at.is_(None), run.c.canvas.isnot(None)))
 sa.Index(
     "run_children",
     run.c.parent_run_id,

@@ -38,7 +38,7 @@ END $$;
 -- End a run as another one ended.
 CREATE OR REPLACE FUNCTION agno.end_alike(model agno.run, other uuid) RETURNS void LANGUAGE sql AS $$
     UPDATE agno.run SET status = model.status, content = model.content, reason = model.reason, error = model.error,
-        ended_at = clock_timestamp()
+        ended_as = model.ended_as, ended_at = clock_timestamp()
     WHERE id = other AND ended_at IS NULL;
 $$;
 

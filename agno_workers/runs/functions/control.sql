@@ -84,7 +84,7 @@ BEGIN
         SELECT count(*) FILTER (WHERE role = 'assistant') INTO forgotten FROM gone;
         UPDATE agno.step s SET status = 'dead' WHERE s.id = last_turn.id AND s.status = 'done';
     END IF;
-    UPDATE agno.run r SET status = 'queued', generation = r.generation + 1, ended_at = NULL, reason = NULL, error = NULL, content = NULL,
+    UPDATE agno.run r SET status = 'queued', generation = r.generation + 1, ended_at = NULL, ended_as = NULL, reason = NULL, error = NULL, content = NULL,
         paused_at = NULL, turns = r.turns - forgotten,
         deadline_at = clock_timestamp() + (r.deadline_at - agno.began(r.id, last_turn.generation))
     WHERE r.id = $1;

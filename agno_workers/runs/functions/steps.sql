@@ -119,6 +119,7 @@ BEGIN
         definition = coalesce(r.definition, decode(change->'definition'->>'sha256', 'hex')),
         content = change->'content', reason = change->>'reason', error = change->'error',
         ended_at = CASE WHEN change ? 'ended' THEN clock_timestamp() END,
+        ended_as = CASE WHEN change ? 'ended' THEN nullif(change->>'status', 'done') END,
         paused_at = CASE WHEN NOT change ? 'ended' THEN r.paused_at END
     WHERE r.id = of_run;
 END $$;

@@ -33,7 +33,7 @@ from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.store.stats import KnowledgeStats
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
 from agno_workers.local import LocalServers
-from tests.database import FEW, SQL_FILES, RunDatabase, said
+from tests.database import FEW, SQL_FILES, RunDatabase, asking, claimed, said, tool_steps
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = ROOT / "agno_workers/database/migrations/versions"
@@ -103,6 +103,21 @@ def test_migrations_create_the_tables_of_sqlalchemy(
         )
     assert found == wanted
     assert found
+
+
+def test_turns_change_no_column_that_an_index_of_runs_names(db: RunDatabase) -> None:
+    """Postgres writes no index then (a HOT update), and an index in no other case is as dear: a run has a dozen."""
+    submitted = db.submit()
+    assert submitted.send is not None
+    before = db.run(submitted.run_id)
+    turn = db.journal.claim_turn(submitted.run_id, submitted.send.step_id, 0)
+    assert db.journal.fan_out(claimed(turn), asking("a"), FEW, tool_steps("a"), "agents").recorded
+    after = db.run(submitted.run_id)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"status", "turns", "started_at"} <= changed
+    named = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'agno' AND tablename = 'run'"
+    words = {word for row in db.sql(named) for word in re.findall(r"\w+", row["indexdef"])}
+    assert not changed & words
 
 
 def test_alembic_finds_nothing_to_migrate(db_url: str) -> None:

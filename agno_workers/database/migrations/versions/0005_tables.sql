@@ -11,3 +11,11 @@ WHERE status = 'ready' AND not_before IS NULL AND sent_at < now() - interval '1 
 DROP INDEX agno.step_sent, agno.step_running, agno.step_expires, agno.step_asks;
 CREATE INDEX step_sent ON agno.step (queue, resend_at) WHERE status = 'ready' AND not_before IS NULL;
 CREATE INDEX step_due ON agno.step (coalesce(lease_until, expires_at)) WHERE status IN ('running', 'waiting');
+
+-- No index of a run names its status, so that its turns write no index.
+ALTER TABLE agno.run ADD COLUMN ended_as TEXT;
+UPDATE agno.run SET ended_as = status WHERE status = 'failed';
+UPDATE agno.run SET ended_as = status WHERE status = 'cancelled';
+DROP INDEX agno.run_failed, agno.run_cancelled, agno.run_canvas;
+CREATE INDEX run_failed ON agno.run (ended_at) WHERE ended_as = 'failed';
+CREATE INDEX run_ended_as ON agno.run (tenant, ended_as, created_at) WHERE ended_as IS NOT NULL;
