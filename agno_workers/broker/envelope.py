@@ -1,5 +1,5 @@
 """The shape that a message must have before a worker uses it, and a transport that survives messages of any other shape, and
-error replies of Redis.
+error replies of Redis. It takes several messages in one round trip.
 
 kombu and Celery trust messages. A list element that is not JSON, a `delivery_tag` that is a list, a body that is a number:
 each of about thirty such faults raises in the worker's event loop, and the process ends, or reconnects and forgets what it
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from queue import Empty
+from time import monotonic
 from typing import Annotated, Any
 
 import kombu
@@ -86,6 +88,8 @@ _MARK = "agno_unreadable"
 _QUEUE = "agno_queue"
 _MAX_DEPTH = 200
 """Pickle, which brings a request to prefork's children, fails at a depth of about 500, and the pool loses a slot for good."""
+_MAX_TAKEN = 16
+"""Messages that one round trip takes at most: the other workers, queues and priorities have their turn after so many."""
 
 
 class Message(base.Message):
@@ -108,16 +112,78 @@ class Message(base.Message):
         if queue is not None:
             self.delivery_info = {**self.delivery_info, "exchange": "", "routing_key": queue}
 
+    def _decode(self) -> Any:
+        if self.content_type == "application/json" and (
+            self.accept is None or self.content_type in self.accept
+        ):
+            return _decoded(self.body, super()._decode)
+        return super()._decode()  # type: ignore[no-untyped-call]  # as above
+
 
 class Channel(stock.Channel):
-    """kombu's channel, which also survives list elements that are not JSON and requeues signed messages."""
+    """kombu's channel, which also survives list elements that are not JSON and requeues signed messages.
+
+    It takes as many messages at once as the worker has room for (its prefetch count), all of one queue and one priority; from a
+    server that can't do that (Redis before 7.0, or one whose ACL forbids BLMPOP) it takes one at a time, as kombu does.
+    """
 
     Message = Message
+    _in_poll: Any
+    _brpop_sent_at: Any
+    _takes_several = True
 
-    def _create_client(self, asynchronous: bool = False) -> Any:
-        client = super()._create_client(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
-        client.set_response_callback("BRPOP", partial(_wrap_unreadable, self.global_keyprefix))
-        return client
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for messages; `_brpop_read` is called when the answer has arrived."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not self._takes_several or not queues:
+            super()._brpop_start(timeout)  # type: ignore[no-untyped-call]  # as above
+            return
+        keys = [
+            f"{self.global_keyprefix}{self._q_for_pri(queue, step)}"  # type: ignore[no-untyped-call]  # as above
+            for step in self.priority_steps
+            for queue in queues
+        ]
+        # Until the answer comes, the room only grows.
+        room = self.qos.can_consume_max_estimate() or _MAX_TAKEN
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        wait_s = (self.brpop_timeout if timeout is None else timeout) or 0
+        self._in_poll.send_command(
+            "BLMPOP", wait_s, len(keys), *keys, "RIGHT", "COUNT", min(room, _MAX_TAKEN)
+        )
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            key, items = self._taken(**options)
+            queue = key.rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            with (
+                ExitStack() as deliveries
+            ):  # each takes place, also when one before it raises: no list has these messages any more
+                for item in reversed(items):
+                    deliveries.callback(self.connection._deliver, _read(item, queue), queue)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()  # type: ignore[no-untyped-call]  # as above
+
+    def _taken(self, **options: Any) -> tuple[str, list[bytes]]:
+        """Read the answer: a list and its messages, the oldest first. Raises Empty when there are none."""
+        command = "BLMPOP" if self._takes_several else "BRPOP"
+        try:
+            answer = self.client.parse_response(self.client.connection, command, **options)
+        except self.connection_errors as error:
+            if command == "BLMPOP" and _is_refused(error):
+                self._takes_several = False
+                raise Empty from None
+            self.client.connection.disconnect()
+            raise
+        if not answer:
+            raise Empty
+        key, taken = answer
+        if command == "BRPOP":
+            return bytes_to_str(key), [taken]
+        return bytes_to_str(key).removeprefix(self.global_keyprefix), taken
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[no-untyped-call]  # as above
@@ -202,22 +268,31 @@ def describe(message: Any, reason: str, detail: str) -> Quarantined:
     )
 
 
-def _wrap_unreadable(prefix: str, response: Any, **_: Any) -> Any:
-    """Replace a list element that kombu can't read by a marker that describes it."""
-    if not response:
-        return None
-    key, item = response
+def _is_refused(error: Exception) -> bool:
+    """Return True when a server does not have, or not allow, a command."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or "unknown command" in str(error)
+
+
+def _read(item: bytes, queue: str) -> Any:
+    """Return a list element as kombu reads it; one that it can't read becomes a marker that describes it."""
     try:
-        loads(bytes_to_str(item))
+        return _decoded(item, lambda: loads(bytes_to_str(item)))
     except Exception as error:  # as in `shape_error`
         found = {
             "why": f"not JSON that Celery can read: {type(error).__name__}: {error}",
-            "queue": bytes_to_str(key).removeprefix(prefix).rsplit(stock.Channel.sep, 1)[0],
+            "queue": queue,
             "head": item[:HEAD_CHARACTERS].decode("utf-8", "backslashreplace"),
             "bytes": len(item),
         }
-        item = dumps({_MARK: found}).encode()
-    return key, item
+        return {_MARK: found}
+
+
+def _decoded(text: bytes, as_kombu: Callable[[], Any]) -> Any:
+    """Decode JSON with msgspec, and with kombu's decoder what has its own types (dates, UUIDs) or is not strict JSON (NaN)."""
+    if b"__type__" not in text:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(text)
+    return as_kombu()
 
 
 def _check(message: Message) -> None:

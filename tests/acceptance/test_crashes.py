@@ -115,10 +115,11 @@ def test_c6_a_message_that_a_dying_worker_took_along_is_sent_again(
     services: Services, redis_client: redis.Redis, start_worker: StartWorker
 ) -> None:
     redis_client.set(EPOCH_KEY, services.database.maintenance.epoch())
-    run = echo.delay("hi")
-    assert redis_client.rpop("agents") is not None
+    runs = [echo.delay(f"{number}") for number in range(16)]
+    _, taken = redis_client.lmpop(1, "agents", direction="RIGHT", count=16)  # as one round trip takes
+    assert len(taken) == 16
     start_worker()
-    assert run.get(timeout=WAIT_S) == "<hi>"
+    assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}>" for number in range(16)]
 
 
 def test_c4_a_message_that_is_sent_twice_is_carried_once(
@@ -290,7 +291,7 @@ def test_c23_a_worker_whose_wait_for_messages_is_ended_waits_again(
     def unblock() -> bool:
         here = str(redis_client.connection_pool.connection_kwargs["db"])  # kept workers wait in another one
         clients = [each for each in redis_client.client_list() if each["db"] == here]
-        waiting = [int(each["id"]) for each in clients if each["cmd"] == "brpop"]
+        waiting = [int(each["id"]) for each in clients if each["cmd"] == "blmpop"]
         return any(redis_client.client_unblock(each, error=True) for each in waiting)
 
     invariants.until(unblock)

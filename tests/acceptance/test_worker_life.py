@@ -378,7 +378,7 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, waits: threading.Event, back: bool) -> None:
         with suppress(OSError):
             while chunk := source.recv(65536):
-                if b"BRPOP" in chunk and not back:
+                if b"BLMPOP" in chunk and not back:
                     waits.set()
                 if not (back and waits.is_set() and self._swallows.is_set()):
                     sink.sendall(chunk)
