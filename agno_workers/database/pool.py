@@ -10,7 +10,7 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 import psycopg
 from psycopg import errors
+from psycopg.pq import ExecStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
@@ -134,21 +135,23 @@ class Pool:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Borrow a connection. Raises as `run` does."""
-        self._pool.open()
-        with translated(), ExitStack() as stack:
+        pool = self._pool
+        if pool.closed:
+            pool.open()
+        with translated():
+            connection = self._take(pool)
             try:
-                connection = self._connection(stack)
-            except PoolTimeout:
-                raise self._no_connection() from None
-            try:
-                yield connection
+                with connection:
+                    yield connection
             except errors.ReadOnlySqlTransaction:
                 connection.close()  # a standby: the next connection may lead to the primary
                 raise
+            finally:
+                pool.putconn(connection)
 
-    def _connection(self, stack: ExitStack) -> Connection:
+    def _take(self, pool: ConnectionPool[PinnedConnection[DictRow]]) -> PinnedConnection[DictRow]:
         """Ask the pool again each second, so that it notices soon when the server is back."""
-        pool, until = self._pool, time.monotonic() + self._timeout_s
+        until = time.monotonic() + self._timeout_s
         while True:
             left_s = until - time.monotonic()
             try:
@@ -157,13 +160,12 @@ class Pool:
                 if self._refused:
                     raise self._refused from None
                 if left_s <= 1.0:
-                    raise
+                    raise self._no_connection() from None
                 continue
-            stack.callback(pool.putconn, connection)
             if not _is_lost(connection):
-                return stack.enter_context(connection)
+                return connection
             connection.close()
-            stack.close()
+            pool.putconn(connection)
 
     def _no_connection(self) -> Unavailable:
         """Return why no connection was made; the pool keeps it in its log."""
@@ -228,6 +230,8 @@ class Pool:
 
 def _is_lost(connection: Connection) -> bool:
     """Return True when the server has ended an idle session, as a restart does. Nobody else writes to one, so the check takes 2 us."""
+    if connection.closed:
+        return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if not poll.poll(0):
@@ -278,6 +282,8 @@ def unusable(error: psycopg.Error) -> UnusableDatabase:
 
 def retry_while_unavailable(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Make a call that may be repeated; retry it for two minutes while Postgres does not answer."""
+    with suppress(Unavailable):
+        return call(*args, **kwargs)  # nearly always enough, and a tenth of the cost
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(0.1, 2.0),
@@ -295,8 +301,9 @@ def _adapt(connection: Connection) -> None:
 
 def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
     cursor = connection.execute(statement, params)
-    # The description is empty for rows without columns, and None without rows.
-    return cursor.fetchall() if cursor.description is not None else []
+    # Not `cursor.description`, which makes an object for each column.
+    has_rows = cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK
+    return cursor.fetchall() if has_rows else []
 
 
 @cache

@@ -116,8 +116,8 @@ def test_c6_a_message_that_a_dying_worker_took_along_is_sent_again(
 ) -> None:
     redis_client.set(EPOCH_KEY, services.database.maintenance.epoch())
     runs = [echo.delay(f"{number}") for number in range(16)]
-    _, taken = redis_client.lmpop(1, "agents", direction="RIGHT", count=16)  # as one round trip takes
-    assert len(taken) == 16
+    assert redis_client.lmpop(1, "agents", direction="RIGHT", count=16) is not None  # as one round trip takes
+    assert redis_client.llen("agents") == 0
     start_worker()
     assert [run.get(timeout=WAIT_S) for run in runs] == [f"<{number}>" for number in range(16)]
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import kombu
 import pytest
 import redis
-from kombu import Consumer, Queue
 
 from agno_workers.broker.app import AgnoCelery, create
 from agno_workers.broker.queues import lists
+from agno_workers.core.step import Queue
 from tests.messages import message
 from tests.servers import Servers
 
@@ -36,10 +37,10 @@ def receiving(
         taken.append(each)
         handle(each)
 
-    queues = [Queue(name) for name in ("agents", "tools")]
+    queues = [kombu.Queue(name) for name in ("agents", "tools")]
     with (
         app.connection_for_read() as connection,
-        Consumer(connection, queues, on_message=on_message, prefetch_count=room),
+        kombu.Consumer(connection, queues, on_message=on_message, prefetch_count=room),
     ):
         yield receive
 
@@ -96,11 +97,11 @@ def test_error_with_one_message_does_not_lose_those_behind_it(
 def test_server_without_the_command_gives_one_message_at_a_time(
     servers: Servers, redis_client: redis.Redis, prefix: str
 ) -> None:
-    redis_client.execute_command(
+    redis_client.execute_command(  # type: ignore[no-untyped-call]  # redis-py has no type here
         "ACL", "SETUSER", "old", "on", ">old", "allkeys", "allchannels", "+@all", "-blmpop"
     )
     url = servers.broker_url.replace("redis+socket://", "redis+socket://old:old@")
-    queues = {"agents": "agents", "tools": "tools", "knowledge": "knowledge"}
+    queues: dict[Queue, str] = {"agents": "agents", "tools": "tools", "knowledge": "knowledge"}
     put(redis_client, f"{prefix}agents", "a0", "a1")
     with receiving(create(url, queues=queues, broker_timeout_s=5, key_prefix=prefix), 4) as receive:
         assert [receive(), receive()] == [["a0"], ["a1"]]
