@@ -37,7 +37,7 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 
 from agno_workers.broker.checks import redis_refusal
-from agno_workers.broker.envelope import describe, shape_error
+from agno_workers.broker.envelope import MAX_UNSTARTED, describe, shape_error
 from agno_workers.broker.lifecycle import channel_of, read_last
 from agno_workers.broker.outage import BROKER_ERRORS
 from agno_workers.broker.quarantine import Quarantined
@@ -65,6 +65,7 @@ class Consumer(stock.Consumer):
         ]
 
     gossip = None
+    initial_prefetch_count: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._writer = QuarantineWriter()
@@ -72,7 +73,12 @@ class Consumer(stock.Consumer):
         self._connected_at = 0.0
         self._pause_s = 0.0
         super().__init__(*args, **options)
+        self.initial_prefetch_count = min(self.initial_prefetch_count, MAX_UNSTARTED)
         self.connection_errors = (*self.conninfo.connection_errors, *BROKER_ERRORS)
+
+    @property
+    def max_prefetch_count(self) -> int:
+        return min(MAX_UNSTARTED, int(super().max_prefetch_count))
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         channel = channel_of(self.controller)

@@ -88,8 +88,10 @@ _MARK = "agno_unreadable"
 _QUEUE = "agno_queue"
 _MAX_DEPTH = 200
 """Pickle, which brings a request to prefork's children, fails at a depth of about 500, and the pool loses a slot for good."""
-_MAX_TAKEN = 16
-"""Messages that one round trip takes at most: the other workers, queues and priorities have their turn after so many."""
+MAX_UNSTARTED = 16
+"""Messages that a worker holds and has not started, and that one round trip takes, at most: other workers, queues and priorities have
+their turn after so many, and no more are lost with a worker.
+"""
 
 
 class Message(base.Message):
@@ -144,12 +146,12 @@ class Channel(stock.Channel):
             for queue in queues
         ]
         # Until the answer comes, the room only grows.
-        room = self.qos.can_consume_max_estimate() or _MAX_TAKEN
+        room = self.qos.can_consume_max_estimate() or MAX_UNSTARTED
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         wait_s = (self.brpop_timeout if timeout is None else timeout) or 0
         self._in_poll.send_command(
-            "BLMPOP", wait_s, len(keys), *keys, "RIGHT", "COUNT", min(room, _MAX_TAKEN)
+            "BLMPOP", wait_s, len(keys), *keys, "RIGHT", "COUNT", min(room, MAX_UNSTARTED)
         )
 
     def _brpop_read(self, **options: Any) -> bool:

@@ -24,7 +24,7 @@ from agno_workers.cli.arrivals import Arrivals, counted, rate
 from agno_workers.cli.connection import are_given
 from agno_workers.cli.demo_model import Chosen, choose, serving
 from agno_workers.cli.processes import ProcessManager, StoppedBySignal, stopping_by_signal
-from agno_workers.cli.programs import workers
+from agno_workers.cli.programs import THREADS, workers
 from agno_workers.cli.progress import progress
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.cli.timeline import show_timeline
@@ -66,7 +66,7 @@ def demo(
             with _stage(console, settings, chosen, path, documents) as stage:
                 programs = [
                     replace(program, stop_timeout_s=5.0)
-                    for program in workers(stage.settings, agents=8, tools=8, knowledge=2)
+                    for program in workers(stage.settings, agents=THREADS, tools=THREADS, knowledge=2)
                 ]
                 processes = ProcessManager(programs, lambda _program, _line: None, stage.print)
                 try:

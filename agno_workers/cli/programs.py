@@ -10,6 +10,8 @@ from agno_workers.cli.processes import Program
 from agno_workers.errors import SettingsError
 from agno_workers.settings import Settings
 
+THREADS = 64
+"""Turns, or tool calls, of one worker at the same time: they wait for models and for Postgres, and share about 16 connections."""
 FLOWER_USER = "agno"
 _WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and we do not use them
 _QUIET = (

@@ -16,6 +16,7 @@ from rich.text import Text
 from agno_workers.cli import connection, screen
 from agno_workers.cli.attend import Attendant
 from agno_workers.cli.autostart import autostart
+from agno_workers.cli.programs import THREADS
 from agno_workers.core.run import Run
 from agno_workers.core.words import printable
 from agno_workers.errors import AgnoError, UnknownAgent, WaitTimeout
@@ -59,7 +60,7 @@ def run(
     its_queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
     with (
-        autostart(wait=wait, agents=8, tools=8) as ready,
+        autostart(wait=wait, agents=THREADS, tools=THREADS) as ready,
         connection.client(ready.settings, live=stream) as client,
     ):
         if (

@@ -15,7 +15,7 @@ from rich.text import Text
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
 from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal, stopping_by_signal
-from agno_workers.cli.programs import FLOWER_USER, flower, workers
+from agno_workers.cli.programs import FLOWER_USER, THREADS, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.extras import problem
 
@@ -26,8 +26,10 @@ _CORES = os.cpu_count() or 1
 
 @app.command()
 def up(
-    agents: int = typer.Option(8, "--agents", min=1, help="The number of agent turns at the same time."),
-    tools: int = typer.Option(8, "--tools", min=1, help="The number of tool calls at the same time."),
+    agents: int = typer.Option(
+        THREADS, "--agents", min=1, help="The number of agent turns at the same time."
+    ),
+    tools: int = typer.Option(THREADS, "--tools", min=1, help="The number of tool calls at the same time."),
     knowledge: int = typer.Option(
         min(4, _CORES), "--knowledge", min=0, help="The number of processes that ingest documents; 0: none."
     ),

@@ -311,6 +311,15 @@ def test_what_was_taken_and_not_begun_goes_to_another_while_the_first_still_work
     assert other.process.poll() is None
 
 
+def test_worker_with_many_threads_holds_few_messages_that_it_has_not_started(
+    start_worker: StartWorker, app: AgnoCelery
+) -> None:
+    start_worker(pool="threads", concurrency=64)
+    (stats,) = app.control.inspect(timeout=WAIT_S, limit=1).stats().values()
+    assert stats["pool"]["max-concurrency"] == 64
+    assert stats["prefetch_count"] == 16
+
+
 # A connection that is lost.
 
 

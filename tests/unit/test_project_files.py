@@ -31,7 +31,7 @@ from agno_workers.broker.states import STATES
 from agno_workers.cli.main import COMMANDS
 from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
 from agno_workers.cli.metrics import app as metrics_app
-from agno_workers.cli.programs import workers
+from agno_workers.cli.programs import THREADS, workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
 from agno_workers.engine.turn import run_turn
@@ -128,7 +128,7 @@ def test_the_workers_serve_every_queue_of_the_settings(procfile: dict[str, list[
 
 
 def test_up_starts_its_workers_as_the_procfile_does(procfile: dict[str, list[str]]) -> None:
-    started = workers(Settings(), agents=32, tools=16, knowledge=4)
+    started = workers(Settings(), agents=THREADS, tools=THREADS, knowledge=4)
     names = ("worker-agents", "worker-tools", "worker-knowledge")
     for program, name in zip(started, names, strict=True):
         for option in procfile[name][1:]:
