@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution, requires
+from typing import TYPE_CHECKING
 
-from packaging.requirements import Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def missing(extra: str = "") -> list[str]:
     """Return the packages of an extra, or those that are always needed, that are not installed here."""
+    from packaging.requirements import Requirement  # noqa: PLC0415 - only errors and `up` need it: 1 MB
+
     wanted = [Requirement(text) for text in requires("agno-workers") or ()]
     return [each.name for each in wanted if _belongs(each, extra) and not _is_installed(each.name)]
 

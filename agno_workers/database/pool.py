@@ -23,7 +23,6 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolTimeout
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from agno_workers.core.words import safe_text
 from agno_workers.database.connect import (
@@ -284,6 +283,13 @@ def retry_while_unavailable(call: Callable[P, T], *args: P.args, **kwargs: P.kwa
     """Make a call that may be repeated; retry it for two minutes while Postgres does not answer."""
     with suppress(Unavailable):
         return call(*args, **kwargs)  # nearly always enough, and a tenth of the cost
+    from tenacity import (  # noqa: PLC0415 - brings Tornado where that is installed, as with Flower: 2 MB
+        Retrying,
+        retry_if_exception_type,
+        stop_after_delay,
+        wait_random_exponential,
+    )
+
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_random_exponential(0.1, 2.0),

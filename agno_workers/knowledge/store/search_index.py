@@ -16,7 +16,6 @@ from time import monotonic, sleep
 
 import msgspec
 from psycopg import errors
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from agno_workers.database.pool import Connection, Pool, Row, execute, statements, translated
 from agno_workers.errors import SettingsError, Unavailable
@@ -248,6 +247,13 @@ def _own_partition(connection: Connection, embedding_space_id: int) -> None:
 
 def _with_lock_retries(connection: Connection, statement: str, embedding_space_id: int) -> None:
     """Run a statement that takes strong locks, with a short lock timeout and retries, so that others don't queue behind it."""
+    from tenacity import (  # noqa: PLC0415 - as in database/pool.py
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_random_exponential,
+    )
+
     for attempt in Retrying(
         retry=retry_if_exception_type((errors.LockNotAvailable, errors.DeadlockDetected)),
         wait=wait_random_exponential(0.2, 5.0),

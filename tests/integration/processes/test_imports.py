@@ -26,13 +26,15 @@ HEAVY = {
     "lxml",
     "defusedxml",
 }
+SENDER = HEAVY | {"alembic", "sqlalchemy", "rich", "typer", "tenacity", "tornado"}
 THIN = {
     "agno_workers": HEAVY | {"celery", "psycopg", "redis", "pydantic", "msgspec"},
     "agno_workers.types": HEAVY | {"celery", "pydantic", "docstring_parser"},
     "agno_workers.sdk.client": HEAVY | {"celery", "pydantic", "docstring_parser"},
     "agno_workers.sdk.knowledge": HEAVY,
     "agno_workers.cli.runs": HEAVY | {"celery", "alembic", "sqlalchemy"},
-    "agno_workers.tasks.app": HEAVY | {"alembic", "sqlalchemy", "rich", "typer"},  # a worker
+    "agno_workers.sdk.agent": SENDER | {"packaging.requirements"},
+    "agno_workers.tasks.app": SENDER,  # a worker
     "agno_workers.cli.ingest": HEAVY | {"celery"},
     "agno_workers.cli.search": HEAVY | {"celery"},
     "agno_workers.cli.knowledge": HEAVY | {"celery"},
