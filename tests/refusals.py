@@ -83,7 +83,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "READONLY": Refusal(_replica_of_nobody, _master, "READONLY"),
     "MASTERDOWN": Refusal(_without_data, _master, "MASTERDOWN"),
     "MISCONF": Refusal(_full_disk, _empty_disk, "MISCONF"),
-    "NOPERM of a command": Refusal(_acl("-brpop"), _acl("+@all"), "refuses BRPOP agents: NOPERM"),
+    "NOPERM of a command": Refusal(_acl("-brpop", "-blmpop"), _acl("+@all"), "refuses BRPOP agents: NOPERM"),
     "NOPERM of a key": Refusal(_acl("resetkeys", "~x*"), _acl("allkeys"), "NOPERM"),
     "NOPERM of a channel": Refusal(_acl("resetchannels"), _acl("allchannels"), "NOPERM"),
     "WRONGTYPE": Refusal(_wrong_type, lambda session: session.delete("agents"), "the queue 'agents'"),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -315,9 +316,15 @@ def test_worker_with_many_threads_holds_few_messages_that_it_has_not_started(
     start_worker: StartWorker, app: AgnoCelery
 ) -> None:
     start_worker(pool="threads", concurrency=64)
-    (stats,) = app.control.inspect(timeout=WAIT_S, limit=1).stats().values()
-    assert stats["pool"]["max-concurrency"] == 64
-    assert stats["prefetch_count"] == 16
+    found: list[Any] = []
+
+    def has_answered() -> bool:  # a worker that has just started may miss a question
+        found.extend((app.control.inspect(timeout=1.0, limit=1).stats() or {}).values())
+        return bool(found)
+
+    invariants.until(has_answered)
+    assert found[0]["pool"]["max-concurrency"] == 64
+    assert found[0]["prefetch_count"] == 16
 
 
 # A connection that is lost.
