@@ -144,7 +144,7 @@ class _KeepingChannel(Channel):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)  # type: ignore[no-untyped-call]  # kombu has no types here
         self.kept: list[tuple[str, dict[str, Any]]] = []
-        self.pushing: redis.Redis = self._create_client()
+        self.pushing: redis.Redis = self._create_client()  # type: ignore[no-untyped-call]  # kombu has no types here
         """It takes 0.1 ms to make one."""
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
