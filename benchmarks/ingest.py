@@ -127,7 +127,9 @@ def _knowledge(name: str) -> Knowledge:
 @contextmanager
 def _worker(on_stage: Stage) -> Iterator[int]:
     """One worker process for knowledge, warm: it has read and embedded a document of each kind."""
-    with on_stage.celery("agno_workers", _WORKER, "-Q", "knowledge", name="ours") as pid:
+    with on_stage.celery(
+        "agno_workers", _WORKER, "-Q", "knowledge", name="ours", AGNO_KNOWLEDGE__SOURCE_ROOTS=str(on_stage.folder)
+    ) as pid:
         Knowledge("warm", embedder="hash:384").add("A first document, to be warm.").wait(timeout=120)
         yield pid
 
@@ -137,6 +139,8 @@ def _first_s(knowledge: Knowledge, folder: Path) -> tuple[float, float, Progress
     began, tick = perf_counter(), threading.Event()
     job = knowledge.ingest([str(folder)])
     while (now := job.progress()).total == 0 or now.settled < now.total or now.embedded < now.chunks:
+        if now.ended_at is not None:
+            break  # it failed: `wait` raises the reason
         tick.wait(0.02)
     took_s = perf_counter() - began
     job.wait(timeout=_WAIT_S)
