@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 from zlib import crc32
@@ -39,11 +38,11 @@ class Hash:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         tokens = 0
         for vector, text in zip(vectors, texts, strict=True):
-            words = Counter(_WORD.findall(sound(text).lower()))
-            tokens += words.total()
-            for word, times in words.items():
-                place, sign = divmod(crc32(word.encode()), 2)
-                vector[place % self.dimensions] += times if sign else -times
+            words = _WORD.findall(sound(text).lower())
+            tokens += len(words)
+            hashes = np.fromiter(map(crc32, map(str.encode, words)), np.int64, len(words))
+            places, signs = hashes // 2 % self.dimensions, hashes % 2 * 2 - 1
+            vector[:] = np.bincount(places, signs, self.dimensions)
             if not vector.any():  # no words, or words that cancel each other out
                 vector[0] = 1.0
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
