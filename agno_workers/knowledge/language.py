@@ -1,7 +1,7 @@
 """Detect the language of a document, as an ISO 639-1 code.
 
-A valid declared language wins. Otherwise fastText's small model reads the beginning: a few hundred characters first, which are
-enough for three of four documents in a fifth of the time. Code and tables are skipped, because their words are mostly English.
+A valid declared language wins. Otherwise fastText's small model reads a few hundred characters from the beginning, and where these
+leave it open, some that follow. Code and tables are skipped, because their words are mostly English.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ SAMPLE_CHARS = 2_000
 FIRST_CHARS = 300
 SURE = 0.95
 """Confidence at which the first characters are enough; a page in two languages has less."""
+SECOND_CHARS = 1_000
+"""Characters from the end of the sample, for the second look: what made the first one unsure, such as a menu, is at the beginning."""
 ENOUGH = 0.5
 """Minimum confidence: a wrong language is worse than none, because words are stemmed wrongly."""
 MIN_CHARS = 20
@@ -61,9 +63,11 @@ def detect(text: str) -> str | None:
     """Detect the language of a text."""
     if len(text) < MIN_CHARS:
         return None
-    code, confidence = _guess(text[:FIRST_CHARS])
+    code, confidence = first, first_confidence = _guess(text[:FIRST_CHARS])
     if confidence < SURE and len(text) > FIRST_CHARS:
-        code, confidence = _guess(text[:SAMPLE_CHARS])
+        code, confidence = _guess(text[:SAMPLE_CHARS][-SECOND_CHARS:])
+        if code == first:  # two parts of the text agree
+            confidence = max(confidence, (confidence + first_confidence) / 2)
     return code if confidence >= ENOUGH and code in CODES else None
 
 

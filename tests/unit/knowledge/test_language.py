@@ -71,3 +71,9 @@ def test_language_of_a_page_with_a_foreign_beginning_is_the_main_one() -> None:
     """What the first few hundred characters leave open, the rest settles."""
     mixed = "Home News Shop FAQ Login " * 14 + GERMAN * 15
     assert detect(mixed) == "de"
+
+
+def test_unsure_language_counts_where_another_part_of_the_text_agrees() -> None:
+    """A document that is half code: each part alone leaves it open."""
+    names = "GET /v1/users/{id} 200 OK X-Request-Id u_3f9c; PUT /v1/teams 409; "
+    assert detect(ENGLISH + names * 5 + ENGLISH + names * 8) == "en"
