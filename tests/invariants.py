@@ -302,7 +302,7 @@ REFERENCE_ONLY = {
     "run_event": "events, numbered when they are first read: test_looking.py",
     "quarantine": "kept for people, nothing reads it",
     "meta": "the epoch and the lead: test_keeper.py",
-    "near_band": "what is nearly the same is a hint: test_ingest.py",
+    "near_band": "what an earlier version wrote, a hint: test_search.py",
     "lexeme": "counted anew from the chunks: test_search_index.py",
     "review": "notes for people: test_feedback.py",
     "gap": "questions, counted: test_feedback.py",

@@ -2,7 +2,6 @@
 
     knowledge ──< embedding_space   one embedding model's vectors of a knowledge base
         ├──< document ──< chunk ──< chunk_embedding
-        │        └──< near_band
         ├──< lexeme, review, gap; feedback on chunks, grounding of runs
         └──< ingestion (a run) ──< source, ingest_count
 
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
 from agno_workers.database.tables.base import count, metadata, now, one_of, tenant, when
 
@@ -91,6 +90,8 @@ document = sa.Table(
     # 0: it has no text of its own.
     sa.Column("version", sa.Integer, nullable=False, server_default="0"),
     sa.Column("chunks", sa.Integer, nullable=False, server_default="0"),
+    # Of its text: two documents that share NEAR_BANDS of them are near-duplicates. NULL: see near_band.
+    sa.Column("bands", ARRAY(sa.BigInteger)),
     # The next version, whose chunks wait for their vectors; see agno.switch_documents.
     sa.Column("pending", JSONB),
     # The ingestion that wrote it last.
@@ -122,6 +123,7 @@ def _of_document(*, primary_key: bool = False) -> sa.Column[int]:
     )
 
 
+# The bands of documents that an earlier version wrote: agno.bands_of reads them; nothing writes more. A later release removes it.
 near_band = sa.Table(
     "near_band",
     metadata,

@@ -103,6 +103,7 @@ class Document:
             "processing_hash": _hex(self.item.processing_hash),
             "metadata": prepared.metadata | source.metadata,
             "given_metadata": source.given,
+            "bands": () if self.original is not None else prepared.bands,
         }
 
 
@@ -133,7 +134,6 @@ class DocumentWriter:
         self.copy_chunks()
         self.find_vectors()
         self.write_documents()
-        self.write_bands()
         self.switch()
 
     def lock(self, reads: Sequence[tuple[SourceItem, Read]]) -> None:
@@ -265,21 +265,6 @@ class DocumentWriter:
             gone = self._ask("drop_chunks", document_ids=whole, but=[], live=True) if whole else []
             self._ask("drop_chunks", document_ids=[each.id for each in known], but=but, live=False)
             self.more -= sum(row["live"] for row in gone)
-
-    def write_bands(self) -> None:
-        own = [each for each in self.documents if each.original is None]
-        bands = [
-            (band, digest, each.id) for each in own for band, digest in enumerate(each.read.prepared.bands)
-        ]
-        edited = [each.id for each in self.documents if not each.is_new]
-        if not bands and not edited:
-            return
-        numbers, hashes, ids = (
-            (list(column) for column in zip(*bands, strict=True)) if bands else ([], [], [])
-        )
-        self._ask(
-            "write_bands", knowledge_id=self.knowledge_id, edited=edited, bands=numbers, hashes=hashes, document_ids=ids
-        )  # fmt: skip
 
     def switch(self) -> None:
         """Switch edited documents that have all their vectors."""

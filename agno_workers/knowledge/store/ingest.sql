@@ -92,11 +92,11 @@ SELECT pg_advisory_xact_lock(text.key) FROM (SELECT DISTINCT unnest(%(keys)s::bi
 -- name: upsert_documents
 -- Insert new documents and lock known ones, which are returned unchanged, in the order of their uris.
 INSERT INTO agno.document AS d (knowledge_id, uri, origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash,
-    metadata, given_metadata, version, chunks, run_id)
+    metadata, given_metadata, bands, version, chunks, run_id)
 SELECT %(knowledge_id)s, n.uri, n.origin, n.title, n.media_type, n.language, n.bytes, n.fingerprint, n.sha256, n.text_sha256, n.processing_hash,
-    n.metadata, n.given_metadata, 1, n.chunks, %(run_id)s
+    n.metadata, n.given_metadata, n.bands, 1, n.chunks, %(run_id)s
 FROM jsonb_to_recordset(%(rows)s) AS n (uri text, origin text, title text, media_type text, language text, bytes bigint, fingerprint text,
-    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, chunks int)
+    sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, bands bigint[], chunks int)
 ORDER BY n.uri
 ON CONFLICT (knowledge_id, uri) DO UPDATE SET knowledge_id = excluded.knowledge_id
 RETURNING d.id, d.uri, d.xmax = 0 AS is_new, d.version, d.text_sha256, d.duplicate_of, d.updated_at;
@@ -128,10 +128,10 @@ UPDATE agno.document d SET pending = n.pending, run_id = %(run_id)s, updated_at 
     media_type = coalesce(n.media_type, d.media_type), language = CASE WHEN n.pending IS NULL THEN n.language ELSE d.language END,
     bytes = coalesce(n.bytes, d.bytes), fingerprint = CASE WHEN n.pending IS NULL THEN n.fingerprint ELSE d.fingerprint END,
     sha256 = coalesce(n.sha256, d.sha256), text_sha256 = coalesce(n.text_sha256, d.text_sha256), processing_hash = coalesce(n.processing_hash, d.processing_hash),
-    metadata = coalesce(n.metadata, d.metadata), given_metadata = coalesce(n.given_metadata, d.given_metadata), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
+    metadata = coalesce(n.metadata, d.metadata), given_metadata = coalesce(n.given_metadata, d.given_metadata), bands = coalesce(n.bands, d.bands), version = coalesce(n.version, d.version), chunks = coalesce(n.chunks, d.chunks),
     duplicate_of = n.duplicate_of
 FROM jsonb_to_recordset(%(rows)s) AS n (id bigint, pending jsonb, origin text, title text, media_type text, language text, bytes bigint,
-    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, version int, chunks int, duplicate_of bigint)
+    fingerprint text, sha256 bytea, text_sha256 bytea, processing_hash bytea, metadata jsonb, given_metadata jsonb, bands bigint[], version int, chunks int, duplicate_of bigint)
 WHERE d.id = n.id;
 
 -- name: touch_documents
@@ -173,13 +173,6 @@ WHERE c.id = ANY(%(chunk_ids)s)
 
 -- name: open_embedding_spaces
 SELECT s.id FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND agno.is_open(s) ORDER BY s.id;
-
--- name: write_bands
-WITH gone AS (DELETE FROM agno.near_band WHERE document_id = ANY(%(edited)s))
-INSERT INTO agno.near_band (knowledge_id, band, hash, document_id)
-SELECT %(knowledge_id)s, n.band, n.hash, n.document_id
-FROM unnest(%(bands)s::smallint[], %(hashes)s::bigint[], %(document_ids)s::bigint[]) AS n (band, hash, document_id)
-ON CONFLICT DO NOTHING;
 
 -- name: switch
 SELECT agno.switch_documents(%(document_ids)s) AS more;

@@ -29,17 +29,19 @@ WHERE k.name = %(name)s GROUP BY d.origin ORDER BY documents DESC, d.origin LIMI
 -- name: duplicates
 -- Documents with the text of another one, then those that share NEAR_BANDS bands with an earlier one. A band that very many documents
 -- share, such as the pages of a template, is compared with the first 32 only.
+WITH band AS MATERIALIZED (
+    SELECT d.id, b.hash, row_number() OVER (PARTITION BY b.hash ORDER BY d.id) AS nth
+    FROM agno.document d, unnest(agno.bands_of(d)) AS b (hash) WHERE d.knowledge_id = %(knowledge_id)s
+),
+near AS (
+    SELECT DISTINCT ON (mine.id) mine.id, other.id AS of, count(*) AS bands FROM band mine JOIN band other USING (hash)
+    WHERE other.id < mine.id AND other.nth <= 32 GROUP BY mine.id, other.id HAVING count(*) >= %(near_bands)s
+    ORDER BY mine.id, bands DESC, other.id
+)
 SELECT d.uri, o.uri AS of, 1.0::float8 AS similarity FROM agno.document d JOIN agno.document o ON o.id = d.duplicate_of
 WHERE d.knowledge_id = %(knowledge_id)s
 UNION ALL
-SELECT d.uri, o.uri, power(near.bands / 16.0, 0.2) FROM agno.document d CROSS JOIN LATERAL (
-    SELECT other.document_id, count(*) AS bands FROM agno.near_band mine CROSS JOIN LATERAL (
-        SELECT o.document_id FROM agno.near_band o
-        WHERE o.knowledge_id = mine.knowledge_id AND o.band = mine.band AND o.hash = mine.hash AND o.document_id < d.id
-        ORDER BY o.document_id LIMIT 32) AS other
-    WHERE mine.document_id = d.id GROUP BY 1 HAVING count(*) >= %(near_bands)s ORDER BY bands DESC, 1 LIMIT 1
-) AS near JOIN agno.document o ON o.id = near.document_id
-WHERE d.knowledge_id = %(knowledge_id)s
+SELECT d.uri, o.uri, power(near.bands / 16.0, 0.2) FROM near JOIN agno.document d ON d.id = near.id JOIN agno.document o ON o.id = near.of
 LIMIT %(limit)s;
 
 -- name: unfinished

@@ -284,6 +284,15 @@ def test_duplicates_and_near_duplicates_are_listed(shelf: Shelf) -> None:
     assert duplicates(shelf) == [("d", "c")]
 
 
+def test_duplicate_that_gets_a_text_is_compared_with_others_by_it(shelf: Shelf) -> None:
+    shelf.books = {"a": "alike one", "b": "alike one", "c": "alike two"}
+    shelf.run()
+    assert duplicates(shelf) == [("b", "a"), ("c", "a")]
+    shelf.books["a"] = "something else"
+    shelf.run()
+    assert duplicates(shelf) == [("c", "b")]
+
+
 @pytest.mark.parametrize("embed_texts", [3, 100])
 def test_text_of_many_new_documents_is_embedded_once(db: RunDatabase, embed_texts: int) -> None:
     """Whether they are in one step, or all of them are read before the first vector is made."""

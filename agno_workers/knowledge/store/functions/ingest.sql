@@ -169,14 +169,19 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         more := more + changed;
         row := jsonb_populate_record(next, next.pending->'row');
-        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash, metadata, given_metadata, run_id) =
+        UPDATE agno.document d SET (origin, title, media_type, language, bytes, fingerprint, sha256, text_sha256, processing_hash, metadata, given_metadata, bands, run_id) =
             (coalesce(nullif(row.origin, ''), next.origin), row.title, row.media_type, row.language, row.bytes, row.fingerprint, row.sha256, row.text_sha256, row.processing_hash,
-             row.metadata, row.given_metadata, row.run_id),
+             row.metadata, row.given_metadata, row.bands, row.run_id),
             version = (next.pending->>'version')::int, chunks = (next.pending->>'chunks')::int, pending = NULL, updated_at = clock_timestamp()
         WHERE d.id = next.id;
     END LOOP;
     RETURN more;
 END $$;
+
+-- Return the MinHash bands of a document; see knowledge/minhash.py.
+CREATE OR REPLACE FUNCTION agno.bands_of(d agno.document) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT coalesce(d.bands, ARRAY(SELECT b.hash FROM agno.near_band b WHERE b.document_id = d.id));
+$$;
 
 -- Reassign the chunks of a document that is about to change or be removed to a duplicate. Returns false, without any change, if a
 -- duplicate is locked elsewhere: retry later. The caller has locked the document; nothing waits here.
@@ -193,11 +198,10 @@ BEGIN
         RETURN true;
     END IF;
     UPDATE agno.chunk c SET document_id = heirs[1] WHERE c.document_id = leaving AND c.live;
-    UPDATE agno.near_band b SET document_id = heirs[1] WHERE b.document_id = leaving;
-    UPDATE agno.document d SET duplicate_of = NULL, version = l.version, chunks = l.chunks, updated_at = clock_timestamp()
+    UPDATE agno.document d SET duplicate_of = NULL, version = l.version, chunks = l.chunks, bands = agno.bands_of(l), updated_at = clock_timestamp()
         FROM agno.document l WHERE d.id = heirs[1] AND l.id = leaving;
     UPDATE agno.document d SET duplicate_of = heirs[1] WHERE d.id = ANY(heirs[2:]);
-    UPDATE agno.document d SET version = 0, chunks = 0 WHERE d.id = leaving;
+    UPDATE agno.document d SET version = 0, chunks = 0, bands = '{}' WHERE d.id = leaving;
     RETURN true;
 END $$;
 
@@ -227,8 +231,7 @@ BEGIN
         DELETE FROM agno.chunk c WHERE c.document_id = pair.id;
         GET DIAGNOSTICS gone = ROW_COUNT;
         less := less + gone;
-        DELETE FROM agno.near_band b WHERE b.document_id = pair.id;
-        UPDATE agno.document d SET duplicate_of = pair.original, chunks = 0, updated_at = clock_timestamp() WHERE d.id = pair.id;
+        UPDATE agno.document d SET duplicate_of = pair.original, chunks = 0, bands = '{}', updated_at = clock_timestamp() WHERE d.id = pair.id;
     END LOOP;
     RETURN less;
 END $$;

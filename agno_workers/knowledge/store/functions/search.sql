@@ -258,9 +258,11 @@ BEGIN
     document AS (SELECT m.document_id AS id, max(m.final) AS final FROM moved m GROUP BY 1),
     -- Documents that are near-duplicates of a better one. Not executed unless they are dropped.
     repeated AS MATERIALIZED (
-        SELECT d.id FROM document d JOIN agno.near_band mine ON mine.document_id = d.id
-        JOIN agno.near_band other USING (knowledge_id, band, hash) JOIN document better ON better.id = other.document_id
-        WHERE (better.final, -better.id) > (d.final, -d.id) GROUP BY d.id, better.id HAVING count(*) >= 4
+        SELECT mine.id FROM (
+            SELECT array_agg(d.id ORDER BY d.final DESC, d.id) AS ids
+            FROM document d JOIN agno.document o USING (id), unnest(agno.bands_of(o)) AS b (hash) GROUP BY b.hash HAVING count(*) > 1) band,
+            unnest(band.ids) WITH ORDINALITY AS mine (id, nth), unnest(band.ids[:mine.nth - 1]) AS better (id)
+        GROUP BY mine.id, better.id HAVING count(*) >= 4
     ),
     top AS (
         SELECT m.* FROM moved m WHERE (lowest IS NULL OR m.vector >= lowest) AND (per_document IS NULL OR m.place <= per_document)
