@@ -207,7 +207,7 @@ class KnowledgeSection(Section):
     """Bytes of documents in one step, at most."""
     batch_documents: int = Field(50, ge=1)
     """Documents in one step, at most."""
-    embed_tokens: int = Field(32_000, ge=1)
+    embed_tokens: int = Field(64_000, ge=1)
     """Tokens that one step embeds, at most."""
     attempts: int = Field(3, ge=1)
     """A step is cut into smaller ones, or given up, when workers have died in it this many times."""

@@ -69,7 +69,7 @@ class IngestLimits(msgspec.Struct, frozen=True):
     embed_window: int = 8
     batch_bytes: int = 4 * 1024 * 1024
     batch_documents: int = 50
-    embed_tokens: int = 32_000
+    embed_tokens: int = 64_000
     embed_texts: int = 256
     unknown_bytes: int = 64 * 1024
     """Assumed size of a source of unknown size."""
