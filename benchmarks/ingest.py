@@ -29,7 +29,7 @@ from benchmarks.stage import ROOT, Options, Stage, stage
 
 PEERS = {"langchain": "LangChain", "llama_index": "LlamaIndex", "agno": "agno"}
 _WAIT_S = 900.0
-_WORKER = Options(pool="threads", concurrency=2)
+_WORKER = Options()
 _INDEXES = "SELECT count(*) FROM pg_indexes WHERE indexdef ~ 'USING (hnsw|ivfflat)'"
 
 
@@ -71,7 +71,7 @@ def run(options: Options) -> Report:
     return Report(
         name="ingest",
         title=f"{count} documents of 6 kB into a knowledge base",
-        setting=f"{setting}; a stub embedder (384 dimensions), chunks of 1,000 characters; ours: one worker, -P threads -c 2",
+        setting=f"{setting}; a stub embedder (384 dimensions), chunks of 1,000 characters; ours: one worker, -P {_WORKER.pool} -c {_WORKER.concurrency}",
         rows=tuple(rows),
         notes=tuple(told),
     )
@@ -128,7 +128,12 @@ def _knowledge(name: str) -> Knowledge:
 def _worker(on_stage: Stage) -> Iterator[int]:
     """One worker process for knowledge, warm: it has read and embedded a document of each kind."""
     with on_stage.celery(
-        "agno_workers", _WORKER, "-Q", "knowledge", name="ours", AGNO_KNOWLEDGE__SOURCE_ROOTS=str(on_stage.folder)
+        "agno_workers",
+        _WORKER,
+        "-Q",
+        "knowledge",
+        name="ours",
+        AGNO_KNOWLEDGE__SOURCE_ROOTS=str(on_stage.folder),
     ) as pid:
         Knowledge("warm", embedder="hash:384").add("A first document, to be warm.").wait(timeout=120)
         yield pid
