@@ -29,11 +29,11 @@ from agno_workers.core.words import without_none
 from agno_workers.models import strict
 from agno_workers.models.faults import error_event, explanation, has_error
 from agno_workers.models.reply import arguments, finished, plain_id, plain_name, stop_of, unsupported
-from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
+from agno_workers.models.transport import Body, ProviderTransport, Write, written
 from agno_workers.models.wire import fields, identifier, json_text, objects, text, tokens
 
 if TYPE_CHECKING:
-    import httpx2
+    from agno_workers.net.pool import Request
 
 DEFAULT_MAX_TOKENS = 16_384
 """The default for `max_output_tokens`, which the API requires; a thinking budget is added to it."""
@@ -63,7 +63,7 @@ class Anthropic:
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"anthropic:{model}"
         self._model = model
-        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, writer(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _Fold(request)
@@ -324,15 +324,18 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     return transform_schema(schema)
 
 
-def connect(api_key: str, base_url: str | None) -> Connect:
-    """Make Anthropic SDK clients with this key; a base URL of None is Anthropic's own."""
+def writer(api_key: str, base_url: str | None) -> Write:
+    """Write requests with this key as Anthropic's SDK does; a base URL of None is Anthropic's own."""
 
-    def connected(http: httpx2.Client) -> Send:
+    def write(path: str, body: Body | None) -> Request:
         from anthropic import Anthropic as Sdk  # noqa: PLC0415 - takes two seconds to import
         from anthropic import Stream  # noqa: PLC0415
 
+        from agno_workers.net.pool import Writer  # noqa: PLC0415
+
+        http = Writer()
         # The SDK's tracing would send a traceparent header.
         sdk = Sdk(api_key=api_key, base_url=base_url, http_client=http, max_retries=0, open_telemetry=False)
-        return sender(http, sdk, Stream)
+        return written(http, sdk, Stream, path, body)
 
-    return connected
+    return write

@@ -39,11 +39,11 @@ from agno_workers.models.reply import (
     stop_of,
     unsupported,
 )
-from agno_workers.models.transport import Connect, ProviderTransport, Send, sender
+from agno_workers.models.transport import Body, ProviderTransport, Write, written
 from agno_workers.models.wire import fields, identifier, json_text, objects, text, tokens
 
 if TYPE_CHECKING:
-    import httpx2
+    from agno_workers.net.pool import Request
 
 NOT_REASONING = ("gpt-3", "gpt-4", "chatgpt")
 """Models whose names begin like this refuse requests for encrypted reasoning."""
@@ -86,7 +86,7 @@ class Responses:
     def __init__(self, model: str, *, api_key: str, base_url: str | None = None) -> None:
         self.name = f"openai:{model}"
         self._model = model
-        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, writer(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         body = self.body(request)
@@ -309,7 +309,7 @@ class Chat:
         self.name = f"{provider}:{model}"
         self._model = model
         self._limit = "max_completion_tokens" if dialect == "openai" else "max_tokens"
-        self._transport = ProviderTransport(self.name, api_key, connect(api_key, base_url))
+        self._transport = ProviderTransport(self.name, api_key, writer(api_key, base_url))
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
         fold = _ChatFold(self.name.partition(":")[0], request)
@@ -461,16 +461,19 @@ def _call(call: ToolCall) -> dict[str, Any]:
 # ---- shared by both --------------------------------------------------------------------------------------
 
 
-def connect(api_key: str, base_url: str | None) -> Connect:
-    """Make OpenAI SDK clients with this key, for models and embedders; a base URL of None is OpenAI's own."""
+def writer(api_key: str, base_url: str | None) -> Write:
+    """Write requests with this key as OpenAI's SDK does, for models and embedders; a base URL of None is OpenAI's own."""
 
-    def connected(http: httpx2.Client) -> Send:
+    def write(path: str, body: Body | None) -> Request:
         from openai import OpenAI, Stream  # noqa: PLC0415 - takes a second to import
 
-        sdk = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
-        return sender(http, sdk, Stream)
+        from agno_workers.net.pool import Writer  # noqa: PLC0415
 
-    return connected
+        http = Writer()
+        sdk = OpenAI(api_key=api_key, base_url=base_url, http_client=http, max_retries=0)
+        return written(http, sdk, Stream, path, body)
+
+    return write
 
 
 def _usage(usage: dict[str, Any], sent: str, made: str) -> Usage:

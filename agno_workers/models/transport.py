@@ -1,4 +1,4 @@
-"""Requests to a provider through its own SDK, within one deadline, and the events of the answer.
+"""Requests to a provider as its own SDK writes them, within one deadline, and the events of the answer.
 
 The SDK knows the addresses, the keys and the headers. The connections are ours (net/pool.py), and so is reading the
 events: the SDKs build an object for every event, which takes five times the CPU for a short answer and twenty times
@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from agno_workers.core.messages import Delta, Emit, Reply
-from agno_workers.errors import ModelError, ModelUnavailable
+from agno_workers.errors import ModelError
 from agno_workers.models import faults
 from agno_workers.models.wire import decode, objects
-from agno_workers.net.errors import root_cause
-from agno_workers.net.pool import ClientPool
+from agno_workers.net.errors import Unreachable
 from agno_workers.net.sse import events
 
 if TYPE_CHECKING:
     import httpx2
 
-    from agno_workers.net.client import PooledClient
+    from agno_workers.net.pool import Answer, PooledClient, Request, Writer
 
 T = TypeVar("T")
 
@@ -41,28 +40,23 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Name, content and media type, by field."""
 
 
-Send = Callable[[str, Body | None], "httpx2.Response"]
-"""Send a body to a path; return the response with its body unread. Raises the SDK's own errors."""
-
-Connect = Callable[["httpx2.Client"], Send]
-"""Make an SDK client around an HTTP client. The SDK is imported here."""
+Write = Callable[[str, Body | None], "Request"]
+"""Write a request with this body to a path. The SDK is imported here."""
 
 
-def sender(http: httpx2.Client, sdk: Any, stream: Any) -> Send:
-    """Send by an OpenAI or Anthropic SDK client, without its headers about this machine. `stream`: the SDK's Stream."""
+def written(http: Writer, sdk: Any, stream: Any, path: str, body: Body | None) -> Request:
+    """Write a request by an OpenAI or Anthropic SDK client around `http`, without its headers about this machine.
+
+    `stream` is the SDK's Stream.
+    """
     http.event_hooks = {"request": [_remove_telemetry]}
     unread: dict[str, Any] = {"cast_to": object, "stream": True, "stream_cls": stream[object]}
-
-    def send(path: str, body: Body | None) -> httpx2.Response:
-        if body is None:
-            answer = sdk.get(path, **unread)
-        else:
-            form = {"headers": {"Content-Type": "multipart/form-data"}} if body.files else {}
-            answer = sdk.post(path, body=body.json, files=body.files, options=form, **unread)
-        response: httpx2.Response = answer.response
-        return response
-
-    return send
+    if body is None:
+        answer = sdk.get(path, **unread)
+    else:
+        form = {"headers": {"Content-Type": "multipart/form-data"}} if body.files else {}
+        answer = sdk.post(path, body=body.json, files=body.files, options=form, **unread)
+    return http.written(answer.response)
 
 
 class Fold(Protocol):
@@ -86,34 +80,37 @@ class Fold(Protocol):
 class ProviderTransport:
     """Requests to one model. Threads may share it, and it survives a fork."""
 
-    def __init__(self, name: str, secret: str, connect: Connect) -> None:
+    def __init__(self, name: str, secret: str, write: Write, client: PooledClient | None = None) -> None:
+        """`client` is that of this process if it is not given."""
         self._name = name
         self._secret = secret
-        self._pool = ClientPool(connect)
+        self._write = write
+        self._client = client
+        self._written: dict[str, Request] = {}
 
     def ask(self, path: str, body: dict[str, Any], fold: Fold, timeout_s: float, emit: Emit) -> Reply:
         """Post the body, fold the events of the answer into a Reply, and emit their deltas as they arrive.
 
-        Everything, from connecting to the last byte, takes at most `timeout_s` (except the look-up of the host's name,
-        which is up to the system). What `emit` raises goes up unchanged, and the connection is closed.
+        Everything, from the look-up of the host's name to the last byte, takes at most `timeout_s`. What `emit` raises
+        goes up unchanged, and the connection is closed.
         """
-        with self._response(path, Body(json=body), timeout_s) as (client, chunks):
+        with self._answer(path, Body(json=body), timeout_s) as (answer, chunks):
             for data in events(chunks):
                 for delta in self._add(fold, data):
                     emit(delta)
                 if fold.complete:
                     break
             reply = self._finish(fold)
-            client.deadline.begin(DRAIN_S)
+            answer.deadline.begin(DRAIN_S)
             try:
-                deque(chunks, maxlen=0)
-            except ModelUnavailable:
+                deque(answer, maxlen=0)
+            except Unreachable:
                 pass  # the reply is complete; the connection is not used again
             return reply
 
     def fetch(self, path: str, timeout_s: float, body: Body | None = None) -> bytes:
         """Post the body, or get the path; return the whole answer, which is not a stream of events."""
-        with self._response(path, body, timeout_s) as (_, chunks):
+        with self._answer(path, body, timeout_s) as (_, chunks):
             return b"".join(chunks)
 
     def read(self, answer: bytes, reader: Callable[[dict[str, Any]], T]) -> T:
@@ -135,18 +132,39 @@ class ProviderTransport:
             raise self._without_secret(failure) from None
 
     @contextmanager
-    def _response(
+    def _answer(
         self, path: str, body: Body | None, timeout_s: float
-    ) -> Iterator[tuple[PooledClient[Send], Iterator[bytes]]]:
-        with self._pool.client(timeout_s, keep_after=ModelError) as client:
-            with self._translated(client):
-                response = client.call(path, body)
-            with closing(response):
-                yield client, self._chunks(client, response)
+    ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """Yield the answer and its chunks; after the block, or an error in it, close it."""
+        with self._translated():
+            answer = self._sender().send(self._request(path, body), timeout_s)
+        with closing(answer):
+            chunks = self._chunks(answer)
+            if not 200 <= answer.status < 300:
+                explained = _decoded(b"".join(chunks))
+                raise self._without_secret(
+                    faults.of_status(self._name, answer.status, explained, answer.headers)
+                )
+            yield answer, chunks
 
-    def _chunks(self, client: PooledClient[Send], response: httpx2.Response) -> Iterator[bytes]:
-        with self._translated(client):
-            yield from response.iter_bytes()
+    def _request(self, path: str, body: Body | None) -> Request:
+        """Let the SDK write the request; with JSON only the first to each path, from which the others differ in the body."""
+        if body is None or body.files:
+            return self._write(path, body)
+        if path not in self._written:
+            self._written[path] = self._write(path, Body(json={}))
+        return msgspec.structs.replace(self._written[path], content=msgspec.json.encode(body.json))
+
+    def _sender(self) -> PooledClient:
+        if self._client is None:
+            from agno_workers.net.pool import CLIENT  # noqa: PLC0415 - imports the HTTP clients, 0.3 s
+
+            self._client = CLIENT
+        return self._client
+
+    def _chunks(self, answer: Answer) -> Iterator[bytes]:
+        with self._translated():
+            yield from answer
 
     def _add(self, fold: Fold, data: bytes) -> list[Delta]:
         """Add the objects in the data of an event. Some servers send null to keep the connection open."""
@@ -170,26 +188,12 @@ class ProviderTransport:
             raise self._without_secret(faults.unreadable(self._name, error)) from None
 
     @contextmanager
-    def _translated(self, client: PooledClient[Send]) -> Iterator[None]:
-        """Raise errors of the SDK and the HTTP client as ModelErrors; any other is a bug, and goes up unchanged."""
+    def _translated(self) -> Iterator[None]:
+        """Raise an error of the network as a ModelError; any other is a bug, and goes up unchanged."""
         try:
             yield
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("openai", "anthropic", "httpx2", "httpcore2"):
-                raise
-            raise self._without_secret(self._error(error, client)) from None
-
-    def _error(self, error: Exception, client: PooledClient[Send]) -> ModelError:
-        response = getattr(error, "response", None)
-        if response is not None:
-            body = getattr(error, "body", None)
-            return faults.of_status(self._name, response.status_code, body, response.headers)
-        if client.deadline.is_over:
-            what = f"did not finish within timeout_s={client.deadline.timeout_s:g}"
-        else:
-            cause = root_cause(error)
-            what = f"can't be reached, or the connection broke: {type(cause).__name__}: {cause}"
-        return faults.unavailable(self._name, what)
+        except Unreachable as error:
+            raise self._without_secret(faults.unavailable(self._name, error.what)) from None
 
     def _without_secret(self, error: ModelError) -> ModelError:
         """Return the same error without the key, which a provider may have repeated."""
@@ -201,3 +205,11 @@ def _remove_telemetry(request: httpx2.Request) -> None:
     """Remove the headers in which the SDKs describe this machine and their use."""
     for header in [name for name in request.headers if name.startswith("x-stainless-")]:
         del request.headers[header]
+
+
+def _decoded(body: bytes) -> Any:
+    """Return the body of an error as JSON, or as text."""
+    try:
+        return decode(body)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace").strip()

@@ -1,8 +1,6 @@
-"""The two HTTP clients, both on httpx2 and with one deadline for each call.
+"""The HTTP client for URLs that others name, with one deadline for each call; pool.py is for servers that the operator chose.
 
-`PooledClient` calls a server that the operator chose, again and again over one connection (see pool.py).
-
-`GuardedClient` fetches URLs that others name, and connects only to addresses that it checked. For each hop it looks
+It connects only to addresses that it checked: for each hop it looks
 the host up once, checks every address (addresses.py) and connects to exactly one of those, so a name that resolves
 differently the next time is not looked up again. TLS still checks the name. Each redirect is a hop of its own.
 It uses no proxy of the environment, no cookie, and no connection twice.
@@ -19,7 +17,7 @@ from functools import cache
 from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 from ssl import SSLCertVerificationError, SSLContext
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import httpx2
 
@@ -28,8 +26,6 @@ from agno_workers.net.addresses import Opening, check
 from agno_workers.net.deadline import Deadline
 from agno_workers.net.errors import NetError, Refused, Unreachable, root_cause
 from agno_workers.net.urls import Url
-
-T = TypeVar("T")
 
 CONNECT_S = 10.0
 """Limit for the name look-up, again for each address, and again for the TLS handshake, all within the deadline."""
@@ -43,27 +39,9 @@ Resolve = Callable[[str, int], Sequence[str]]
 @cache
 def tls() -> SSLContext:
     """Loading the certificates takes 20 ms: once a process."""
-    return httpx2.create_ssl_context()
-
-
-class PooledClient(Generic[T]):
-    """An HTTP client with at most one connection. The first call opens it, and so does the first call after `idle_s` without calls."""
-
-    def __init__(self, connect: Callable[[httpx2.Client], T], idle_s: float) -> None:
-        self.idle_since = 0.0
-        self.deadline = Deadline()
-        self._http = httpx2.Client(
-            verify=tls(),
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),
-            limits=httpx2.Limits(keepalive_expiry=idle_s),
-            follow_redirects=True,
-        )
-        self.deadline.guard(self._http)
-        self.call = connect(self._http)
-        """How to call the server: what `connect` returned."""
-
-    def close(self) -> None:
-        self._http.close()
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def look_up(host: str, port: int) -> Sequence[str]:

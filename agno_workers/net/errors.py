@@ -28,7 +28,9 @@ class Unreachable(NetError):
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the first cause of an error, which says more than an HTTP client's own words."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
+    """Return the first cause of an error that has words, which say more than an HTTP client's own."""
+    cause, found = error, error
+    while earlier := cause.__cause__ or cause.__context__:
+        cause = earlier
+        found = cause if str(cause) else found
+    return found

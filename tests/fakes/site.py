@@ -1,4 +1,4 @@
-"""A web site on localhost whose answers tests choose byte by byte, to test net/client.py.
+"""A web site on localhost whose answers tests choose byte by byte, to test what net/ does.
 
     with site({"/": page("hello")}) as here:
         here.url("/")        "http://127.0.0.1:PORT/"
@@ -29,6 +29,8 @@ class Request:
     """With its query."""
     headers: Mapping[str, str]
     """Names in lower case."""
+    method: str = "GET"
+    body: bytes = b""
 
 
 Answer = bytes | Callable[[Request], "bytes | Iterator[bytes]"]
@@ -90,7 +92,8 @@ def site(answers: Mapping[str, Answer], tls: ssl.SSLContext | None = None) -> It
                 return
             lines = iter(lambda: self.rfile.readline().decode("latin-1").strip(), "")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}  # fmt: skip
-            request = Request(first[1], headers)
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            request = Request(first[1], headers, first[0], body)
             here.requests.append(request)
             answer = here.answers.get(request.path, here.answers.get("*", page("nothing here", 404)))
             given: Any = answer if isinstance(answer, bytes) else answer(request)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agno_workers.errors import ModelRejected
 from agno_workers.knowledge.embedders.texts import fitting, sound
 from agno_workers.models import faults
-from agno_workers.models.openai import connect
+from agno_workers.models.openai import writer
 from agno_workers.models.transport import Body, ProviderTransport
 from agno_workers.models.wire import fields, tokens
 
@@ -46,7 +46,7 @@ class Embeddings:
         self._model = model
         self._dimensions = dimensions
         self._asked = {"dimensions": dimensions} if shortened else {}
-        self.transport = ProviderTransport(name, api_key, connect(api_key, base_url))
+        self.transport = ProviderTransport(name, api_key, writer(api_key, base_url))
 
     @property
     def dimensions(self) -> int:

@@ -11,7 +11,14 @@ import pytest
 from agno_workers.core.messages import ModelRequest, user
 from agno_workers.core.ports import Model
 from agno_workers.errors import ModelUnavailable
+from agno_workers.net.pool import CLIENT
 from tests.fakes.provider import Provider
+
+
+@pytest.fixture(autouse=True)
+def _no_other_connections() -> None:
+    """Close those of earlier tests."""
+    CLIENT.close()
 
 
 def say(model: Model, text: str = "say hello") -> str:

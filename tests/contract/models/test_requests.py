@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import anthropic
+import httpx2
+import openai
 import pytest
 
 from agno_workers.core.messages import (
@@ -458,3 +461,18 @@ def test_the_key_is_sent_and_nothing_about_this_machine(model: Model, provider: 
     assert headers["user-agent"].split("/")[0] in ("OpenAI", "Anthropic")
     key = {"openai": "sk-fake-openai", "anthropic": "sk-fake-anthropic", "local": "none"}
     assert key[model.name.partition(":")[0].removesuffix("-chat")] in headers["authorization"]
+
+
+@pytest.mark.parametrize("name", ["openai-chat:gpt-5", "anthropic:claude"])
+def test_headers_are_those_that_the_sdk_sends(name: str, provider: Provider) -> None:
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Grüße"}], "stream": True}
+    if name.startswith("anthropic"):
+        anthropic.Anthropic(http_client=httpx2.Client()).messages.create(**body, max_tokens=9)
+    else:
+        openai.OpenAI(http_client=httpx2.Client()).chat.completions.create(**body)
+    resolve(name).ask(ModelRequest((user("Grüße"),)), lambda _: None)
+    theirs, ours = ({key.lower(): value for key, value in each["headers"]} for each in provider.requests())
+    differ = {"content-length", "accept-encoding", "connection"}
+    assert {key: value for key, value in ours.items() if key not in differ} == {
+        key: value for key, value in theirs.items() if key not in differ and not key.startswith("x-stainless")
+    }

@@ -67,7 +67,7 @@ def test_importing_models_imports_no_sdk() -> None:
     program = (
         "import sys, agno_workers.models\n"
         "agno_workers.models.resolve('openai:gpt-5', api_key='k')\n"
-        "print([name for name in ('openai', 'anthropic', 'httpx2', 'httpx') if name in sys.modules])"
+        "print([name for name in ('openai', 'anthropic', 'httpx2', 'httpx', 'aiohttp') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -77,7 +77,7 @@ def test_embedders_import_nothing_heavy_before_it_is_needed() -> None:
     program = (
         "import os, sys\n"
         "from agno_workers.knowledge.embedders import resolve\n"
-        "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'bpe_openai', 'torch')\n"
+        "heavy = ('numpy', 'onnx', 'onnxruntime', 'tokenizers', 'openai', 'httpx2', 'aiohttp', 'bpe_openai', 'torch')\n"
         "told = lambda: print([name for name in heavy if name in sys.modules])\n"
         "told()\n"
         "os.environ['OPENAI_API_KEY'] = 'k'\n"

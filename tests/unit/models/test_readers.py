@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +18,7 @@ from agno_workers.errors import ModelError
 from agno_workers.models.anthropic import _Fold
 from agno_workers.models.openai import _ChatFold, _ResponsesFold
 from agno_workers.models.transport import Fold, ProviderTransport
+from agno_workers.net.pool import Answer, PooledClient, Request
 from agno_workers.net.sse import events
 from tests.fakes.provider import WIRE
 
@@ -77,6 +77,23 @@ def decoded(file: str) -> list[Any]:
     return found
 
 
+REQUEST = Request(method="POST", url="http://p", headers=[], content=b"", proxy=None)
+
+
+class Canned(PooledClient):
+    """A client that has this answer to every request."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def send(self, request: Request, timeout_s: float) -> Answer:
+        answer = Answer(request.url, timeout_s)
+        answer.status = 200
+        for chunk in (self._body, b""):
+            answer.arrived.put(chunk)
+        return answer
+
+
 CORPUS = {
     dialect: [seed for path in sorted(WIRE.glob(f"{dialect}-*")) if (seed := decoded(path.name))]
     for dialect in FOLDS
@@ -115,9 +132,7 @@ def test_answer_of_any_types_is_a_reply_that_can_be_stored_or_an_error_of_ours(
 ) -> None:
     body = data.draw(streams(dialect))
     request = ModelRequest(data.draw(st.sampled_from(TRANSCRIPTS)))
-    transport = ProviderTransport(
-        "p:m", "a-secret-key", lambda _: lambda *_: httpx2.Response(200, content=body)
-    )
+    transport = ProviderTransport("p:m", "a-secret-key", lambda *_: REQUEST, Canned(body))
     try:
         reply = transport.ask("/", {}, FOLDS[dialect](request), 5.0, lambda _: None)
     except ModelError as error:
