@@ -1,4 +1,4 @@
-"""The same model calls with nothing around them: `python -m benchmarks.peers.raw_calls URL CALLS`, prints JSON."""
+"""The same model calls with nothing around them: `python -m benchmarks.peers.raw_calls URL CALLS SECONDS`, prints JSON."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 import aiohttp
 
 from benchmarks.processes import cpu_s, peak_rss_bytes
 
-BODY = {
-    "model": "fake-1",
-    "stream": True,
-    "messages": [
-        {"role": "system", "content": "Be concise, reply with one sentence."},
-        {"role": "user", "content": "How are you?"},
-    ],
-}
+
+def body(seconds: str) -> dict[str, Any]:
+    """Return the request, which asks the fake provider to take this long."""
+    system = {"role": "system", "content": "Be concise, reply with one sentence."}
+    user = {"role": "user", "content": f"How are you?\ndelay={seconds}"}
+    return {"model": "fake-1", "stream": True, "messages": [system, user]}
 
 
-async def call_all(url: str, calls: int) -> float:
+async def call_all(url: str, calls: int, asked: dict[str, Any]) -> float:
     """Ask so many at once, read each answer's pieces; gives the seconds until the last was read."""
     headers = {"Authorization": "Bearer sk-fake"}
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), headers=headers, timeout=aiohttp.ClientTimeout(60)
     ) as session:
         began = time.perf_counter()
-        await asyncio.gather(*(call(session, url) for _ in range(calls)))
+        await asyncio.gather(*(call(session, url, asked) for _ in range(calls)))
         return time.perf_counter() - began
 
 
-async def call(session: aiohttp.ClientSession, url: str) -> str:
+async def call(session: aiohttp.ClientSession, url: str, asked: dict[str, Any]) -> str:
     """One answer's text."""
     text = []
-    async with session.post(f"{url}/chat/completions", json=BODY) as response:
+    async with session.post(f"{url}/chat/completions", json=asked) as response:
         response.raise_for_status()
         async for line in response.content:
             if line.startswith(b"data: {"):
@@ -47,7 +46,7 @@ async def call(session: aiohttp.ClientSession, url: str) -> str:
 
 if __name__ == "__main__":
     before = cpu_s(os.getpid())
-    wall_s = asyncio.run(call_all(sys.argv[1], int(sys.argv[2])))
+    wall_s = asyncio.run(call_all(sys.argv[1], int(sys.argv[2]), body(sys.argv[3])))
     used = {
         "wall_s": wall_s,
         "cpu_s": cpu_s(os.getpid()) - before,
