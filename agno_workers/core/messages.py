@@ -123,6 +123,14 @@ def read_message(content: object) -> Message:
         return msgspec.convert({**content, "parts": [_mended(part) for part in parts]}, Message)
 
 
+def read_messages(text: str) -> tuple[Message, ...]:
+    """Read a JSON array of stored messages, each as `read_message` does."""
+    try:
+        return _MESSAGES.decode(text)
+    except msgspec.ValidationError:
+        return tuple(read_message(content) for content in msgspec.json.decode(text))
+
+
 def read_call(content: object) -> ToolCall:
     """Read a stored tool call, as `read_message` does."""
     return msgspec.convert(_mended(content), ToolCall)
@@ -140,6 +148,7 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+_MESSAGES = msgspec.json.Decoder(tuple[Message, ...])
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyPart)}
 
 

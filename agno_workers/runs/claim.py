@@ -8,31 +8,45 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import Message, read_call, read_message
+from agno_workers.core.messages import Message, read_call, read_message, read_messages
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep
 from agno_workers.database.pool import Row, jsonb, statements
 from agno_workers.errors import RunFailed
 from agno_workers.runs.base import Repository, convert
+from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/claim")
 _RETURN = Retry(attempts=12, first_delay_s=0.25)
 """For steps that are returned: within a minute at most, and for about five minutes if one worker is alive."""
 _SOON_S = 4.0
 """The longest wait of a returned step that another living worker can begin."""
-_FREE = ("call", "policy", "answer", "metadata", "canvas", "transcript")
-"""The columns of a claim that hold JSON."""
+_FREE = ("call", "policy", "answer", "metadata", "canvas")
+"""The fields of a claim that hold JSON."""
+_CLAIM = msgspec.json.Decoder(ClaimedStep)
 
 
 class Claims(Repository):
     """See the module."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._claims: Combined[dict[str, Any], Row] = Combined(
+            self._claim, lambda one: self._claim([one], waits=True)[0]
+        )
+
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
         """Claim a step for `lease_s`. None: another worker holds it, or it has ended, or its run is cancelled or paused."""
-        ids = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
-        rows = self._pool.run(_SQL["claim"], ids | {"worker": self.worker, "lease_s": self._numbers.lease_s})
-        return _claimed(rows[0]) if rows else None
+        asked = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
+        row = self._claims(asked)
+        return _claimed(row["claim"], row["transcript"]) if row else None
+
+    def _claim(self, asked: Sequence[dict[str, Any]], *, waits: bool = False) -> list[Row | None]:
+        mine = {"worker": self.worker, "lease_s": self._numbers.lease_s}
+        rows = self._pool.run(_SQL["claim"], mine | {"asked": jsonb(asked), "waits": waits})
+        found = {row["place"]: row for row in rows}
+        return [found.get(place) for place in range(1, len(asked) + 1)]
 
     def renew(self, step_ids: Sequence[str]) -> set[str]:
         """Renew the leases of these steps, and return the ids of those that this worker has lost."""
@@ -108,15 +122,20 @@ class Claims(Repository):
             ) from error
 
 
-def _claimed(row: Row) -> ClaimedStep:
-    """Return the claim of a row. One whose messages can't be read is a claim too: only its holder can end its run."""
+def _claimed(text: str, transcript: str | None) -> ClaimedStep:
+    """Return a claim. One whose messages can't be read is a claim too: only its holder can end its run."""
     try:
-        if row["transcript"] is not None:
-            row = row | {"transcript": [read_message(content) for content in row["transcript"]]}
-        if row["kind"] == StepKind.TOOL:
-            read_call(row["call"])
-        return convert(row, ClaimedStep)
+        claim = _CLAIM.decode(text)
+        if claim.kind is StepKind.TOOL:
+            read_call(claim.call)
+        if transcript is None:
+            return claim
+        return msgspec.structs.replace(claim, transcript=read_messages(transcript))
     except msgspec.ValidationError as error:
-        kept = {name: value for name, value in row.items() if name not in _FREE}
-        why = f"what is stored of run {row['run_id']} can't be read ({error})"
-        return msgspec.structs.replace(convert(kept, ClaimedStep), unreadable=why)
+        kept = {name: value for name, value in msgspec.json.decode(text).items() if name not in _FREE}
+        return _unreadable(convert(kept, ClaimedStep), error)
+
+
+def _unreadable(claim: ClaimedStep, error: Exception) -> ClaimedStep:
+    why = f"what is stored of run {claim.run_id} can't be read ({error})"
+    return msgspec.structs.replace(claim, unreadable=why)

@@ -1,8 +1,8 @@
 -- Claim, renew and release steps.
 
 -- name: claim
--- See functions/steps.sql. No row: nothing to do.
-SELECT * FROM agno.claim(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(worker)s, %(lease_s)s);
+-- See functions/steps.sql. No row for a step: nothing to do, or not unless it waits for a lock.
+SELECT * FROM agno.claim_steps(%(asked)s, %(worker)s, %(lease_s)s, %(waits)s);
 
 -- name: renew
 -- Renew the leases of all steps of a worker process; the returned steps are lost: cancelled, ended or taken over.

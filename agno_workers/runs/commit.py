@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+from msgspec import Raw
 from msgspec.structs import asdict, replace
 from psycopg import Rollback
 from psycopg.pq import TransactionStatus
@@ -29,12 +32,15 @@ from agno_workers.core.words import without_none
 from agno_workers.database.pool import (
     Connection,
     Payloads,
+    Row,
     execute,
     jsonb,
     retry_while_unavailable,
     statements,
+    to_json,
 )
 from agno_workers.runs.base import Repository, convert, utc
+from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
@@ -42,6 +48,10 @@ AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
 
 class Commits(Repository):
     """See the module. Commits are retried for two minutes while Postgres does not answer, since the result was paid for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._finishes = Combined(self._finish_together, self._finish_alone)
 
     def fan_out(
         self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[ToolStep], next_queue: str
@@ -56,6 +66,8 @@ class Commits(Repository):
         steps = [
             {
                 "id": str(uuid7()),
+                "run_id": claim.run_id,
+                "generation": claim.generation,
                 "key": f"tool:{turn}:{place}",
                 "kind": StepKind.DELEGATE if step.child else StepKind.TOOL,
                 "queue": step.queue,
@@ -80,7 +92,8 @@ class Commits(Repository):
                 self._child(claim, step.child, written, payloads)
                 for step, written in zip(calls, steps, strict=True)
                 if step.child
-            ],
+            ]
+            or None,
         }
         change = {"status": "waiting", "tool_calls": len(calls)}
         committed = self._finish_turn(claim, payloads, record, change, result)
@@ -169,8 +182,8 @@ class Commits(Repository):
 
     def _turn(self, claim: ClaimedStep, number: int, seq: int, queue: str) -> dict[str, Any]:
         return {
-            "id": str(uuid7()), "kind": StepKind.TURN, "key": f"turn:{number}", "queue": queue, "priority": claim.priority, "seq": seq,
-            "max_attempts": self._numbers.turn_attempts,
+            "id": str(uuid7()), "run_id": claim.run_id, "generation": claim.generation, "kind": StepKind.TURN, "key": f"turn:{number}",
+            "queue": queue, "priority": claim.priority, "seq": seq, "max_attempts": self._numbers.turn_attempts,
         }  # fmt: skip
 
     def _child(
@@ -207,27 +220,30 @@ class Commits(Repository):
         self, step: AnyStep, payloads: Payloads, result: dict[str, Any], *, connection: Connection | None = None
     ) -> CommitResult:  # fmt: skip
         result |= {
+            "run_id": step.run_id,
+            "step_id": step.step_id,
+            "generation": step.generation,
+            "kind": step.kind,
             "blobs": payloads.blobs or None,
             "late_only": isinstance(step, ExhaustedStep) or None,
             "publish_after_s": self._numbers.publish_after_s,
         }
-        params = {
-            "run_id": step.run_id, "step_id": step.step_id, "generation": step.generation, "kind": step.kind,
-            "result": jsonb(without_none(result)),
-        }  # fmt: skip
-        if connection is None:
-            (row,) = retry_while_unavailable(self._pool.run, _SQL["finish"], params)
+        change = result.get("run", {})
+        is_followed = isinstance(step, ClaimedStep) and (step.canvas or step.parent_run_id)
+        one = _Result(step.run_id, step.step_id, Raw(to_json(without_none(result))))
+        if connection is not None:
+            (recorded,) = _finish_steps(partial(execute, connection), [one], waits=True)
+        elif payloads.blobs or result.get("children") or ("ended" in change and is_followed):
+            recorded = retry_while_unavailable(self._finish_alone, one)  # it may lock more than its run
         else:
-            (row,) = execute(connection, _SQL["finish"], params)
-        if not row["recorded"]:
+            recorded = retry_while_unavailable(self._finishes, one)
+        if recorded is None:
             return NOT_RECORDED
-        own = {"run_id": step.run_id, "generation": step.generation}
         committed = CommitResult(
             True,
-            tuple(convert(own | message, StepMessage) for message in row["messages"]),
-            children=tuple(convert(child | {"generation": 0}, StepMessage) for child in row["children"]),
+            tuple(convert(message, StepMessage) for message in recorded.messages),
+            children=tuple(convert(child | {"generation": 0}, StepMessage) for child in recorded.children),
         )
-        change = result.get("run", {})
         if "ended" not in change:
             return committed
         ended = RunEnd(
@@ -238,6 +254,41 @@ class Commits(Repository):
             return committed
         continues = (step.run_id, step.canvas.get("group_id")) if step.canvas else None
         return replace(committed, parent_run_id=step.parent_run_id, continues=continues)
+
+    def _finish_together(self, results: Sequence[_Result]) -> list[_Recorded | None]:
+        return _finish_steps(self._pool.run, results)
+
+    def _finish_alone(self, one: _Result) -> _Recorded | None:
+        return _finish_steps(self._pool.run, [one], waits=True)[0]
+
+
+class _Result(NamedTuple):
+    """The result of a step, as `agno.finish_steps` takes it."""
+
+    run_id: str
+    step_id: str
+    content: Raw
+
+
+class _Recorded(NamedTuple):
+    """What is to be published of a result that was recorded."""
+
+    messages: list[Row]
+    children: list[Row]
+
+
+def _finish_steps(
+    run: Callable[[str, dict[str, Any]], list[Row]], results: Sequence[_Result], *, waits: bool = False
+) -> list[_Recorded | None]:
+    """Record results; None for one that was not recorded. The messages of a run go to its first result."""
+    (row,) = run(_SQL["finish"], {"results": jsonb([each.content for each in results]), "waits": waits})
+    recorded, messages = set(row["recorded"] or ()), defaultdict[str, list[Row]](list)
+    for message in row["messages"] or ():
+        messages[message["run_id"]].append(message)
+    return [
+        _Recorded(messages.pop(each.run_id, []), row["children"] or []) if each.step_id in recorded else None
+        for each in results
+    ]
 
 
 class ToolTransaction:

@@ -1,8 +1,8 @@
--- Record results; agno.finish in functions/steps.sql does the work.
+-- Record results; agno.finish_steps in functions/steps.sql does the work.
 
 -- name: finish
--- The first result of a generation is recorded, a later one changes nothing: recorded = false.
-SELECT recorded, messages, children FROM agno.finish(%(run_id)s, %(step_id)s, %(generation)s, %(kind)s, %(result)s);
+-- The first result of a generation is recorded; a later one changes nothing.
+SELECT recorded, messages, children FROM agno.finish_steps(%(results)s, %(waits)s);
 
 -- name: ask_person
 -- A `once` tool was interrupted, and its policy is to ask a person whether it took effect.

@@ -15,6 +15,10 @@ the parent. So a transaction that holds a run never waits for a run that it dele
 transaction per run of a family. The keeper finishes an interrupted cancel; pause and resume must be repeated. Rows of all other
 tables are only inserted or deleted. A transaction that locks many rows skips locked ones (lease renewal, keeper) or locks them in
 the order of their ids (outbox). Only `stop`, which holds the run, waits for a step while it holds others.
+
+`claim_steps` and `finish_steps` lock several runs at once, and wait for no lock of a run; what is locked goes alone, in the order above. A set of
+results waits only for steps of the runs that it holds. Any holder of such a step without its run (a claim, renewal, retry, the keeper) waits for
+nothing. What would wait for more goes alone, too: blobs, delegations, a new definition, and ends of runs with a parent or a canvas.
 """
 
 from __future__ import annotations

@@ -375,10 +375,10 @@ def test_tool_takes_two_statements(scenario: Scenario) -> None:
     assert scenario.pool.ran == ["claim", "finish"] * 4
 
 
-def test_duplicate_takes_one_statement(scenario: Scenario) -> None:
+def test_duplicate_takes_two_statements(scenario: Scenario) -> None:
     engine = scenario.engine(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model))
     step = scenario.submit("a")
     execute_run(engine, step)
     scenario.pool.ran = []
     execute_run(engine, step)
-    assert scenario.pool.ran == ["claim"]
+    assert scenario.pool.ran == ["claim", "claim"]  # the second one waits for a step that is locked

@@ -8,7 +8,7 @@ The order of locks is run, step, barrier (tables/runs.py). Their holders:
     submit (known key)      run
     claim_turn              run, step
     finish_turn             run, step              then inserts
-    finish_tool             run (shared), step, barrier
+    finish_tool             run, step, barrier
     the end of a child      run, step; then run (shared), step, barrier of the parent
     stop (cancel, deadline) run, steps, outbox rows that are not locked
     answer                  run (shared), step

@@ -22,3 +22,6 @@ CREATE INDEX run_ended_as ON agno.run (tenant, ended_as, created_at) WHERE ended
 
 -- The bands of a document in its own row, instead of sixteen rows with two indexes.
 ALTER TABLE agno.document ADD COLUMN bands bigint[];
+
+-- It returns more columns now.
+DROP FUNCTION IF EXISTS agno.write_steps(uuid, int, jsonb, float8);
