@@ -16,6 +16,7 @@ from agno_workers.database.pool import Row, jsonb, statements
 from agno_workers.errors import RunFailed
 from agno_workers.runs.base import Repository, convert
 from agno_workers.runs.combined import Combined
+from agno_workers.runs.transcripts import Transcript, Transcripts
 
 _SQL = statements("runs/claim")
 _RETURN = Retry(attempts=12, first_delay_s=0.25)
@@ -32,21 +33,37 @@ class Claims(Repository):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.transcripts = Transcripts()
         self._claims: Combined[dict[str, Any], Row] = Combined(
             self._claim, lambda one: self._claim([one], waits=True)[0]
         )
 
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
         """Claim a step for `lease_s`. None: another worker holds it, or it has ended, or its run is cancelled or paused."""
+        read = self.transcripts.of(run_id) if kind is StepKind.TURN else None
         asked = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
-        row = self._claims(asked)
-        return _claimed(row["claim"], row["transcript"]) if row else None
+        row = self._claims(asked | {"known": read.last} if read else asked)
+        if row is None:
+            return None
+        claim = _claimed(row["claim"])
+        return claim if row["transcript"] is None else self._with_transcript(claim, row, read)
 
     def _claim(self, asked: Sequence[dict[str, Any]], *, waits: bool = False) -> list[Row | None]:
         mine = {"worker": self.worker, "lease_s": self._numbers.lease_s}
         rows = self._pool.run(_SQL["claim"], mine | {"asked": jsonb(asked), "waits": waits})
         found = {row["place"]: row for row in rows}
         return [found.get(place) for place in range(1, len(asked) + 1)]
+
+    def _with_transcript(self, claim: ClaimedStep, row: Row, read: Transcript | None) -> ClaimedStep:
+        """Add the messages before a turn: those that are known, and the new ones of the row."""
+        before = read if read and row["after"] >= 0 else Transcript()
+        try:
+            new = read_messages(row["transcript"])
+        except msgspec.ValidationError as error:
+            return _unreadable(claim, error)
+        transcript = before.extended(new, len(row["transcript"]), claim.seq - 1, row["last_at"])
+        self.transcripts.keep(claim.run_id, transcript)
+        return msgspec.structs.replace(claim, transcript=transcript.messages)
 
     def renew(self, step_ids: Sequence[str]) -> set[str]:
         """Renew the leases of these steps, and return the ids of those that this worker has lost."""
@@ -122,15 +139,13 @@ class Claims(Repository):
             ) from error
 
 
-def _claimed(text: str, transcript: str | None) -> ClaimedStep:
-    """Return a claim. One whose messages can't be read is a claim too: only its holder can end its run."""
+def _claimed(text: str) -> ClaimedStep:
+    """Return a claim. One whose call can't be read is a claim too: only its holder can end its step."""
     try:
         claim = _CLAIM.decode(text)
         if claim.kind is StepKind.TOOL:
             read_call(claim.call)
-        if transcript is None:
-            return claim
-        return msgspec.structs.replace(claim, transcript=read_messages(transcript))
+        return claim
     except msgspec.ValidationError as error:
         kept = {name: value for name, value in msgspec.json.decode(text).items() if name not in _FREE}
         return _unreadable(convert(kept, ClaimedStep), error)
