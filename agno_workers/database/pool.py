@@ -81,6 +81,7 @@ class Pool:
         self._refused: SettingsError | None = None
         self._is_pooled = False
         self._pool = self._new_pool()
+        self._spare_listeners: list[Connection] = []
         after_fork(self, Pool._leave_to_parent)
 
     def _new_pool(self) -> ConnectionPool[PinnedConnection[DictRow]]:
@@ -104,6 +105,7 @@ class Pool:
             True  # else it would stop its threads, which are the parent's, under locks that they may hold
         )
         self._pool = self._new_pool()
+        self._spare_listeners = []
 
     def _configure(self, connection: PinnedConnection[DictRow]) -> None:
         try:
@@ -206,14 +208,14 @@ class Pool:
             self._must_be_usable(connection)
 
     def listen(self, channel: str) -> Connection | None:
-        """Open a connection that hears a channel; the caller closes it. None where only a pooler's address is known: poll.
+        """Return a connection that hears a channel, for the caller to `put_back`. None where only a pooler's address is known: poll.
 
         Raises Unavailable.
         """
         if self._is_pooled:
             return None
         try:
-            listener = self.dedicated()
+            listener = self._listener()
         except SettingsError:
             return None
         try:
@@ -223,8 +225,27 @@ class Pool:
             raise unreachable(error, self._address) from None
         return listener
 
+    def _listener(self) -> Connection:
+        with suppress(IndexError):  # of another thread that took the last one
+            while self._spare_listeners:
+                if not _is_lost(listener := self._spare_listeners.pop()):
+                    return listener
+                listener.close()
+        return self.dedicated()
+
+    def put_back(self, listener: Connection) -> None:
+        """Keep one connection of `listen` for its next caller: to open one costs more than a short run."""
+        if not self._spare_listeners:
+            with suppress(psycopg.Error):
+                listener.execute("UNLISTEN *")
+                self._spare_listeners.append(listener)
+                return
+        listener.close()
+
     def close(self) -> None:
         self._pool.close(timeout=1)
+        while self._spare_listeners:
+            self._spare_listeners.pop().close()
 
 
 def _is_lost(connection: Connection) -> bool:

@@ -188,7 +188,7 @@ class Results:
                     listener = None
         finally:
             if listener:
-                listener.close()
+                self._pool.put_back(listener)
 
 
 def barrier_id(group_id: str) -> str:

@@ -87,6 +87,23 @@ def test_session_that_heard_something_while_idle_is_used_again(servers: LocalSer
         assert pool.run("SELECT pg_backend_pid() AS pid") == [before]
 
 
+def test_listener_is_used_again_unless_it_is_lost(servers: LocalServers) -> None:
+    def pid(pool: Pool) -> int:
+        listener = pool.listen("heard")
+        assert listener is not None
+        pool.run("NOTIFY heard")
+        assert [note.channel for note in listener.notifies(timeout=10, stop_after=1)] == ["heard"]
+        pool.put_back(listener)
+        assert listener.execute("SELECT pg_listening_channels()").fetchall() == []
+        return listener.info.backend_pid
+
+    with closing(Pool(servers.database_url, size=1, timeout_s=10, statement_timeout_s=30)) as pool:
+        first = pid(pool)
+        assert pid(pool) == first
+        pool.run(f"SELECT pg_terminate_backend({first}, 10000)")
+        assert pid(pool) != first
+
+
 @pytest.fixture
 def limited_url(database_url: str) -> Iterator[str]:
     """The address for a role that may have a single session."""
