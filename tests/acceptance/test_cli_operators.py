@@ -561,7 +561,7 @@ def test_doctor_finds_many_recent_dead_letters(type_: Type, database_url: str) -
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE agno.step SET status = 'dead', ended_at = now()")
         connection.execute(
-            """UPDATE agno.run SET status = 'failed', ended_at = now(), error = '{"type": "x", "message": "y"}'"""
+            """UPDATE agno.run SET status = 'failed', ended_as = 'failed', ended_at = now(), error = '{"type": "x", "message": "y"}'"""
         )
     assert runs_of(type_) == [
         "warn: 10 dead letters in the last hour: `agno-workers dead ls --since 1h` lists them."

@@ -77,18 +77,20 @@ def test_failed_run_is_a_failed_task(worker: Worker, client: Client, app: AgnoCe
 
 
 def test_lines_of_a_good_run_name_the_run_and_its_agent(
-    worker: Worker, client: Client, app: AgnoCelery
+    worker: Worker, client: Client, app: AgnoCelery, request: pytest.FixtureRequest
 ) -> None:
+    is_prefork = request.node.callspec.params["worker"] == "prefork"
     with events(app) as got:
         run = client.runs.submit("caller", 'add {"a": 1, "b": 2}')
         assert run.wait(WAIT_S).content == "3"
-        for step in run.steps:
+        tasks = run.steps if is_prefork else run.steps[:2]  # the tool's task is also that of the last turn
+        for step in tasks:
             assert f"run {run.id} of agent caller" in first(got, "task-succeeded", step.id)["result"]
     worker.wait_for(f"run {run.id} of agent caller ended: done (end)")
-    for _ in run.steps:
-        if len([line for line in worker.lines if "succeeded" in line]) < len(run.steps):
+    for _ in tasks:
+        if len([line for line in worker.lines if "succeeded" in line]) < len(tasks):
             worker.wait_for("succeeded")
     about = [line for line in worker.lines if re.search(r"Task agno|run \S+ of", line)]
     assert all(run.id in line for line in about), about
     kinds = [re.sub(r".*(started|received|succeeded|ended).*\n", r"\1", line) for line in about]
-    assert sorted(kinds) == ["ended", *["received"] * 3, "started", *["succeeded"] * 3]
+    assert sorted(kinds) == ["ended", *["received"] * len(tasks), "started", *["succeeded"] * len(tasks)]

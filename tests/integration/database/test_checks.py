@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def role(servers: Servers) -> Iterator[str]:
         for (database,) in connection.execute(
             "SELECT datname FROM pg_database WHERE datallowconn"
         ).fetchall():
-            with psycopg.connect(servers.postgres.url_of(database), autocommit=True) as each:
+            with (
+                suppress(psycopg.OperationalError),  # of another test, which has just dropped its database
+                psycopg.connect(servers.postgres.url_of(database), autocommit=True) as each,
+            ):
                 each.execute(f'DROP OWNED BY "{name}"'.encode())
         connection.execute(f'DROP ROLE "{name}"'.encode())
 
