@@ -47,9 +47,9 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             _check(before)
             config = _config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            functions.apply(raw)
-            raw.commit()
+            with connection.begin():  # workers meanwhile never see new tables with old functions
+                command.upgrade(config, "head")
+                functions.apply(raw)
             return before, NEWEST
         except (sa.exc.DBAPIError, psycopg.Error) as error:
             raise _refused(getattr(error, "orig", error), raw.info.user, raw.info.dbname) from error
@@ -63,7 +63,7 @@ def script(found: functions.State) -> str:
     """Return what `upgrade` would execute on a database in this state, as one transaction for psql. Raises as `upgrade` does."""
     before = found.revision
     _check(before)
-    parts = ["BEGIN;"]
+    parts = ["BEGIN;", "SET LOCAL client_min_messages = warning; -- no notices of what need not be dropped"]
     if before is None:
         parts += [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};", _VERSION_TABLE]
     missing = [revision for revision in REVISIONS if before is None or revision > before]

@@ -219,6 +219,25 @@ def test_upgrade_beside_a_submit_is_no_deadlock(new_database: NewDatabase) -> No
     assert functions.state(url).revision == NEWEST
 
 
+def test_upgrade_shows_new_tables_only_with_the_functions_for_them(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        make_first_schema(connection)
+        seen: list[str | None] = []
+        apply = functions.apply
+
+        def looking(raw: psycopg.Connection[tuple[object, ...]]) -> bool:
+            seen.append(functions.read(connection).revision)
+            return apply(raw)
+
+        monkeypatch.setattr(functions, "apply", looking)
+        assert migrate.upgrade(url) == ("0001", NEWEST)
+        assert seen == ["0001"]
+    assert database_problems(url) == []
+
+
 def test_newest_revision_is_the_head_of_the_migrations() -> None:
     assert ScriptDirectory.from_config(migrate._config()).get_current_head() == NEWEST
 
