@@ -19,6 +19,7 @@ import threading
 from asyncio import sslproto
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from io import BytesIO
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -221,7 +222,7 @@ class _Loop(threading.Thread):
                 request.method,
                 URL(request.url, encoded=True),
                 headers=request.headers,
-                data=request.content or None,
+                data=BytesIO(request.content) if request.content else None,  # in pieces: other requests go on
                 proxy=request.proxy,
                 max_redirects=MAX_REDIRECTS,
             ) as response:
@@ -243,8 +244,12 @@ class _Loop(threading.Thread):
 def _what(error: Exception) -> str:
     cause = root_cause(error)
     words = str(cause)
-    if isinstance(cause, aiohttp.ClientResponseError):  # it would show URLs
+    if isinstance(cause, aiohttp.ClientResponseError):  # it would show URLs, as would the next two
         words = f"{cause.status} {cause.message}"
+    elif isinstance(cause, aiohttp.InvalidURL):
+        words = cause.description or "not a URL"
+    elif isinstance(cause, aiohttp.NonHttpUrlClientError):
+        words = "the URL, or that of a redirect, begins neither with http:// nor https://"
     elif isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):
         number = cause.errno or 0
         if number in errno.errorcode:  # asyncio has words of its own

@@ -105,6 +105,23 @@ def test_redirect_takes_the_body_along_and_the_key_only_within_the_origin() -> N
         assert seen[2].headers["host"] == f"127.0.0.1:{there.port}"
 
 
+def test_redirect_to_another_protocol_is_refused_and_its_url_not_shown(client: PooledClient) -> None:
+    with site({"/": moved_to("ftp://127.0.0.1/?token=secret")}) as here:
+        assert "begins neither with http:// nor https://" in (said := failure(client, here.url()))
+        assert "secret" not in said
+
+
+def test_large_body_is_sent_in_pieces(
+    client: PooledClient, recwarn: pytest.WarningsRecorder
+) -> None:  # aiohttp warns of bytes that hold up the event loop
+    content = bytes(3 * 2**20)
+    with site({"/": page("taken")}) as there, site({"/": moved_to(there.url())}) as here:
+        sent = Request(method="POST", url=here.url(), headers=[], content=content, proxy=None)
+        assert b"".join(client.send(sent, 5.0)) == b"taken"
+        assert [one.body for one in (*here.requests, *there.requests)] == [content] * 2
+    assert not [str(each.message) for each in recwarn if each.category is ResourceWarning]
+
+
 def test_redirect_in_a_circle_ends(client: PooledClient) -> None:
     with site({"/": moved_to("/")}) as here:
         assert "TooManyRedirects" in failure(client, here.url())
