@@ -66,10 +66,13 @@ SELECT FROM agno.barrier WHERE id = %(chord_id)s AND run_id IS NULL;
 WITH waiting AS (
     SELECT id, size, arrived, body, created_at FROM agno.barrier
     WHERE run_id IS NULL AND fired_at IS NULL AND created_at > clock_timestamp() - interval '7 days'
+),
+open_canvas AS MATERIALIZED (  -- read once, whatever the number of chords, and only if one has waited for a day
+    SELECT canvas::text AS plain FROM agno.run WHERE ended_at IS NULL AND canvas IS NOT NULL
 )
 SELECT id AS chord_id, size, arrived, body->>'task' AS body, created_at FROM waiting chord
 WHERE size IS NULL AND created_at < clock_timestamp() - interval '10 min'
    OR created_at < clock_timestamp() - interval '1 day'
-      AND NOT EXISTS (SELECT FROM agno.run WHERE ended_at IS NULL AND canvas IS NOT NULL AND strpos(canvas::text, chord.id::text) > 0)
+      AND NOT EXISTS (SELECT FROM open_canvas WHERE strpos(plain, chord.id::text) > 0)
       AND NOT EXISTS (SELECT FROM waiting other WHERE other.id <> chord.id AND strpos(other.body::text, chord.id::text) > 0)
 ORDER BY created_at LIMIT %(limit)s;

@@ -16,6 +16,7 @@ from agno_workers.core.messages import user
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, StepKind
 from agno_workers.core.step import NOT_RECORDED, CommitResult, ExhaustedStep
+from agno_workers.database.pool import statements
 from agno_workers.runs.submit import Chord
 from agno_workers.wiring import Services
 from tests.agents import caller, echo
@@ -267,3 +268,18 @@ def test_chords_that_wait_in_vain_are_logged_once(
     assert [message for message in caplog.messages if message.startswith("the chord")] == list(
         map(str, found)
     )
+
+
+def test_open_runs_are_read_once_for_all_chords_that_may_wait_in_vain(services: Services) -> None:
+    ids = [str(uuid7()) for _ in range(3)]
+    header = RunRequest(
+        agent="echo", input=user("hi"), id=str(uuid7()), canvas=Canvas(chord=True, group_id=ids[0])
+    )
+    services.database.submissions.submit_canvas(
+        [header], [Chord(each, {"task": "shop.total"}, 2) for each in ids]
+    )
+    pool = services.database.pool
+    pool.run("UPDATE agno.barrier SET created_at = now() - interval '2 days'")
+    statement = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + statements("runs/results")["leftovers"]
+    plan = [row["QUERY PLAN"] for row in pool.run(statement, {"limit": 10})]
+    assert [line.rpartition("loops=")[2] for line in plan if " on run " in line] == ["1)"]
