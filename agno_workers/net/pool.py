@@ -244,8 +244,10 @@ class _Loop(threading.Thread):
 def _what(error: Exception) -> str:
     cause = root_cause(error)
     words = str(cause)
-    if isinstance(cause, aiohttp.ClientResponseError):  # it would show URLs, as would the next two
+    if isinstance(cause, aiohttp.ClientResponseError):  # it would show URLs, as would the next three
         words = f"{cause.status} {cause.message}"
+    elif isinstance(cause, aiohttp.ServerTimeoutError):
+        words = f"no connection within {CONNECT_S:g} s"
     elif isinstance(cause, aiohttp.InvalidURL):
         words = cause.description or "not a URL"
     elif isinstance(cause, aiohttp.NonHttpUrlClientError):

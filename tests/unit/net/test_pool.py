@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from agno_workers.core.messages import ModelRequest, user
 from agno_workers.errors import ModelUnavailable
 from agno_workers.models import resolve
+from agno_workers.net import pool
 from agno_workers.net.client import tls
 from agno_workers.net.errors import Unreachable
 from agno_workers.net.pool import PooledClient, Request
@@ -109,6 +111,18 @@ def test_redirect_to_another_protocol_is_refused_and_its_url_not_shown(client: P
     with site({"/": moved_to("ftp://127.0.0.1/?token=secret")}) as here:
         assert "begins neither with http:// nor https://" in (said := failure(client, here.url()))
         assert "secret" not in said
+
+
+def test_server_that_does_not_accept_is_told_without_its_url(
+    client: PooledClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "CONNECT_S", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+    ):
+        said = failure(client, f"http://127.0.0.1:{full.getsockname()[1]}/?token=secret")
+    assert said.endswith("ConnectionTimeoutError: no connection within 0.1 s")
 
 
 def test_large_body_is_sent_in_pieces(
