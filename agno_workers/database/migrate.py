@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from agno_workers.database import functions
 from agno_workers.database.checks import PGVECTOR
@@ -24,6 +25,8 @@ _VERSION_TABLE = (
     "(version_num));"
 )
 _LOCK = 0x61676E6F  # "agno": one upgrade at a time, from any machine
+_LOCK_WAIT_S, _PAUSE_S, _PATIENCE_S = 3, 2.0, 300.0
+"""The time to wait for locks in one try, the time between two tries, and the time for all tries."""
 
 
 def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str]:
@@ -47,9 +50,13 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             _check(before)
             config = _config()
             config.attributes["connection"] = connection
-            with connection.begin():  # workers meanwhile never see new tables with old functions
-                command.upgrade(config, "head")
-                functions.apply(raw)
+            retrying = Retrying(
+                retry=retry_if_exception(_is_locked),
+                wait=wait_fixed(_PAUSE_S),
+                stop=stop_after_delay(_PATIENCE_S),
+                reraise=True,
+            )
+            retrying(_change, connection, raw, config)
             return before, NEWEST
         except (sa.exc.DBAPIError, psycopg.Error) as error:
             raise _refused(getattr(error, "orig", error), raw.info.user, raw.info.dbname) from error
@@ -59,11 +66,26 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
             connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
 
 
+def _change(connection: sa.Connection, raw: psycopg.Connection[Any], config: Config) -> None:
+    """Change tables and functions in one transaction, so that workers never see the ones without the others.
+
+    Whoever needs the tables meanwhile waits behind this transaction, also while it waits for a lock: so it waits for a short time only.
+    """
+    with connection.begin():
+        connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'"))
+        command.upgrade(config, "head")
+        functions.apply(raw)
+
+
 def script(found: functions.State) -> str:
     """Return what `upgrade` would execute on a database in this state, as one transaction for psql. Raises as `upgrade` does."""
     before = found.revision
     _check(before)
-    parts = ["BEGIN;", "SET LOCAL client_min_messages = warning; -- no notices of what need not be dropped"]
+    parts = [
+        "BEGIN;",
+        "SET LOCAL client_min_messages = warning; -- no notices of what need not be dropped",
+        f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'; -- workers wait behind this transaction: if it fails, execute it again",
+    ]
     if before is None:
         parts += [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};", _VERSION_TABLE]
     missing = [revision for revision in REVISIONS if before is None or revision > before]
@@ -92,6 +114,10 @@ def _check(before: str | None) -> None:
         )
 
 
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable)
+
+
 def _refused(error: Any, role: str, database: str) -> AgnoError:
     """Return the error for a change that Postgres refused."""
     said = " ".join(str(error).split()).rstrip(".")
@@ -104,6 +130,11 @@ def _refused(error: Any, role: str, database: str) -> AgnoError:
             move = f"upgrade as the owner of the schema {SCHEMA}, not as {role!r}, or give what `agno-workers db upgrade --sql` prints to its owner"
         case psycopg.errors.ReadOnlySqlTransaction():
             move = READ_ONLY_MOVE.rstrip(".")
+        case psycopg.errors.LockNotAvailable():
+            return Unavailable(
+                f"A transaction has used the tables of {database!r} for {_PATIENCE_S:g} s, so they were not changed: end it (see "
+                "pg_stat_activity), and upgrade again."
+            )
         case psycopg.errors.FeatureNotSupported() | psycopg.errors.UndefinedFile() if "vector" in said:
             move = f"install the package of pgvector {PGVECTOR} or newer on the server"
         case _:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,44 @@ def test_upgrade_beside_a_submit_is_no_deadlock(new_database: NewDatabase) -> No
             connection.execute("INSERT INTO agno.blob VALUES ('x', '1')")
     assert upgrade.communicate(timeout=60)[1] == ""
     assert functions.state(url).revision == NEWEST
+
+
+def test_upgrade_that_waits_for_a_long_transaction_lets_others_work(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_database()
+    submit = "SELECT agno.submit('echo', 'hi', allow_unknown => true)"
+    monkeypatch.setattr(migrate, "_LOCK_WAIT_S", 1)
+    with psycopg.connect(url, autocommit=True) as connection, psycopg.connect(url, autocommit=True) as other:
+        make_first_schema(connection)
+        other.execute("SET lock_timeout = '5s'")
+        with ThreadPoolExecutor(1) as threads:
+            with connection.transaction():
+                connection.execute(submit)
+                upgrade = threads.submit(migrate.upgrade, url)
+                waiting = (
+                    "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'agno.run'::regclass AND NOT granted"
+                )
+                while other.execute(waiting).fetchone() != (True,):
+                    assert not upgrade.done()
+                other.execute(submit)
+            assert upgrade.result(60) == ("0001", NEWEST)
+        assert other.execute("SELECT count(*) FROM agno.run").fetchone() == (2,)
+
+
+def test_upgrade_gives_up_and_names_the_reason_when_a_transaction_does_not_end(
+    new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_database()
+    monkeypatch.setattr(migrate, "_LOCK_WAIT_S", 1)
+    monkeypatch.setattr(migrate, "_PATIENCE_S", 0.5)
+    with psycopg.connect(url) as connection:
+        make_first_schema(connection)
+        connection.commit()
+        connection.execute("LOCK TABLE agno.run")
+        with pytest.raises(Unavailable, match=r"has used the tables of 'empty_.*pg_stat_activity"):
+            migrate.upgrade(url)
+    assert migrate.upgrade(url) == ("0001", NEWEST)
 
 
 def test_upgrade_shows_new_tables_only_with_the_functions_for_them(
