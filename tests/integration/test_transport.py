@@ -17,7 +17,7 @@ from agno_workers.core.step import Queue
 from tests.messages import message
 from tests.servers import Servers
 
-Receive = Callable[[], list[str]]
+Receive = Callable[..., list[str]]
 """Waits for one answer of Redis; returns the ids of its messages."""
 
 
@@ -27,10 +27,10 @@ def receiving(
 ) -> Iterator[Receive]:
     taken: list[Any] = []
 
-    def receive() -> list[str]:
+    def receive(timeout: float = 5.0) -> list[str]:
         taken.clear()
         with suppress(TimeoutError):
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=timeout)
         return [each.headers["id"] for each in taken]
 
     def on_message(each: Any) -> None:
@@ -74,7 +74,27 @@ def test_higher_priorities_come_first_and_queues_take_turns(
         put(redis_client, highest, f"{queue} high")
     with receiving(app, 64) as receive:
         assert sorted([receive(), receive()]) == [["agents high"], ["tools high"]]
-        assert sorted([receive(), receive()]) == [ids("agents low ", 16), ids("tools low ", 16)]
+        assert sorted([receive(), receive()]) == [ids("agents low ", 4), ids("tools low ", 4)]
+
+
+def test_consumers_that_wait_share_the_tools_of_a_turn(app: AgnoCelery, redis_client: redis.Redis) -> None:
+    with receiving(app, 16) as one, receiving(app, 16) as other:
+        assert one(0.1) == other(0.1) == []  # both wait in Redis now
+        put(redis_client, "tools", *ids("t", 10))
+        assert [one(), other()] == [ids("t", 4), ["t4", "t5", "t6", "t7"]]
+
+
+def test_consumer_with_disabled_prefetch_takes_one_message_at_a_time(
+    app: AgnoCelery, redis_client: redis.Redis
+) -> None:
+    def disable_prefetch(taken: Any) -> None:
+        taken.channel.qos.can_consume = lambda: True  # as Celery does with `--disable-prefetch`
+
+    put(redis_client, "agents", "a0")
+    with receiving(app, 16, disable_prefetch) as receive:
+        assert receive() == ["a0"]
+        put(redis_client, "agents", *ids("b", 3))
+        assert [receive(), receive()] == [["b0"], ["b1"]]
 
 
 def test_error_with_one_message_does_not_lose_those_behind_it(
