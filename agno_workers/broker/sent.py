@@ -46,16 +46,19 @@ class SentMessages:
             self._ids += outbox_ids
         if is_first:
             try:
-                self._executor.submit(self._delete)
-            except RuntimeError:  # Python is exiting, and starts no threads
+                self._executor.submit(self._delete_later)
+            except RuntimeError:  # the main thread has ended, and Python starts no threads
                 self._delete()
 
     def close(self) -> None:
         """Delete what is left, and end the thread."""
         self._executor.shutdown()
 
-    def _delete(self) -> None:
+    def _delete_later(self) -> None:
         time.sleep(self._after_s)
+        self._delete()
+
+    def _delete(self) -> None:
         with self._lock:
             ids, self._ids = self._ids, []
         try:

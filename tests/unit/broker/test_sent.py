@@ -68,6 +68,18 @@ def test_failed_statement_is_logged_and_the_next_one_follows(
     assert "1 sent message(s) remain in the outbox" in caplog.text
 
 
+def test_messages_that_are_sent_after_the_end_are_deleted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread may send many more after the main thread has ended."""
+    outbox = SlowOutbox()
+    outbox.go.set()
+    sent = sent_to(outbox)
+    sent.close()
+    monkeypatch.delattr("time.sleep")
+    for number in (2, 3):
+        sent.add([number])
+    assert outbox.deleted == [[1], [2], [3]]
+
+
 def test_forked_process_deletes_its_own_messages_only() -> None:
     outbox = SlowOutbox()
     sent = sent_to(outbox)
