@@ -42,7 +42,7 @@ class DirectPublisher:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._channel: _KeepingChannel | None = None
-        self._templates: dict[tuple[StepKind, str], _Template | None] = {}
+        self._templates: dict[tuple[StepKind, str, int], _Template | None] = {}
 
     def close(self) -> None:
         if self._channel is not None:
@@ -100,7 +100,8 @@ class DirectPublisher:
 
     def _template(self, send: StepMessage) -> _Template | None:
         """Return the message to be copied for a step. None: Celery sends it, also while another thread, with Redis, makes the template."""
-        key = send.kind, send.queue
+        sender = id(vars(Celery)["send_task"])  # which Sentry replaces, maybe after the first message
+        key = send.kind, send.queue, sender
         if key not in self._templates and self._lock.acquire(blocking=False):
             try:
                 self._templates[key] = self._written_by_celery(send)

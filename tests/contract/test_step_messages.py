@@ -7,11 +7,12 @@ import uuid
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 
 import pytest
 import redis
-from celery import signals
+from celery import Celery, signals
 from celery._state import _task_stack
 from kombu import Exchange, Queue
 
@@ -181,6 +182,16 @@ def test_celery_sends_where_a_task_has_such_an_option(other_app: AgnoCelery, opt
     other_app.task(name=STEP_TYPES[StepKind.TURN].task, **option)(by_function)
     other_app.finalize()
     assert not DirectPublisher(other_app).push([step(StepKind.TURN)])
+
+
+def test_celery_sends_once_a_tracer_has_replaced_its_function(
+    other_app: AgnoCelery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = DirectPublisher(other_app)
+    assert publisher.push([step(StepKind.TURN)])
+    traced = partialmethod(Celery.send_task, headers={"sentry-trace": "1"})
+    monkeypatch.setattr(Celery, "send_task", traced)
+    assert not publisher.push([step(StepKind.TURN)])
 
 
 def test_static_options_of_celery_are_copied(other_app: AgnoCelery, redis_client: redis.Redis) -> None:
