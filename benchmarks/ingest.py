@@ -177,6 +177,8 @@ def _peer(
     if done.returncode:
         raise RuntimeError(f"{peer} ended with {done.returncode}: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if found["failed"] and fail_at is None:
+        raise RuntimeError(f"{peer} failed: {found['failed']}")
     return found
 
 
