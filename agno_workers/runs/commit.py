@@ -280,15 +280,23 @@ class _Recorded(NamedTuple):
 def _finish_steps(
     run: Callable[[str, dict[str, Any]], list[Row]], results: Sequence[_Result], *, waits: bool = False
 ) -> list[_Recorded | None]:
-    """Record results; None for one that was not recorded. The messages of a run go to its first result."""
-    (row,) = run(_SQL["finish"], {"results": jsonb([each.content for each in results]), "waits": waits})
+    """Record results; None for one that was not recorded. The messages of a run go to its first result.
+
+    Of several results of one step, which this process has then executed several times at once, the first is recorded.
+    """
+    firsts = {each.step_id: each.content for each in reversed(results)}
+    (row,) = run(_SQL["finish"], {"results": jsonb(list(firsts.values())), "waits": waits})
     recorded, messages = set(row["recorded"] or ()), defaultdict[str, list[Row]](list)
     for message in row["messages"] or ():
         messages[message["run_id"]].append(message)
-    return [
-        _Recorded(messages.pop(each.run_id, []), row["children"] or []) if each.step_id in recorded else None
-        for each in results
-    ]
+    answers: list[_Recorded | None] = []
+    for each in results:
+        is_recorded = each.step_id in recorded
+        recorded.discard(each.step_id)
+        answers.append(
+            _Recorded(messages.pop(each.run_id, []), row["children"] or []) if is_recorded else None
+        )
+    return answers
 
 
 class ToolTransaction:

@@ -176,6 +176,20 @@ def test_results_of_tools_and_turns_share_a_call(db: RunDatabase, worker: Worker
     assert claimed(worker.claim(turn)).messages[2:] == (result(one), result(two), result(three))
 
 
+def test_one_of_two_results_of_a_step_is_recorded(db: RunDatabase, worker: Worker) -> None:
+    """A worker that was paused may execute a step twice at once."""
+    first, turn = db.tools("a")[0], db.turn()
+    error = {"type": "E", "message": "m", "ids": {}}
+    made = worker.finishes(
+        finishing(worker, first),
+        lambda: worker.journal.fail(turn, error, "error"),
+        lambda: worker.journal.fan_out(turn, asking("a"), FEW, tool_steps("a"), "agents"),
+    )
+    assert [each.recorded for each in got(made)] == [True, True, False]
+    assert db.run(turn.run_id)["status"] == "failed"
+    assert not db.sql("SELECT FROM agno.step WHERE run_id = %(id)s AND ended_at IS NULL", id=turn.run_id)
+
+
 def test_result_that_postgres_refuses_fails_by_itself(db: RunDatabase, worker: Worker) -> None:
     first, good, bad = (db.tools("a")[0] for _ in range(3))
     made = worker.finishes(
