@@ -1,7 +1,7 @@
 """The tasks that execute steps, `agno.turn`, `agno.tool` and so on: one body for every kind.
 
-The task of the last tool of a turn also executes the next turn, where its worker takes the turn's queue: the turn needs no message
-then. Until its claim it is as a turn whose message was sent: the keeper sends it again if this worker dies.
+The task of the last tool of a turn also executes the next turn, where its worker takes the turn's queue and turns have no rate limit: the
+turn needs no message then. Until its claim it is as a turn whose message was sent: the keeper sends it again if this worker dies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def body(kind: StepKind) -> Callable[[str, str, int], str]:
             raise
         _outage.worked()
         turn = result.sends[0] if kind is StepKind.TOOL and result.sends else None
-        here = turn if turn is not None and services.active.takes(turn.queue) else None
+        here = turn if turn is not None and services.active.takes(turn) else None
         services.dispatch.publish(result, here=here)
         if result.ended is not None and result.ended.status is RunStatus.FAILED:
             raise failure(result.ended) from result.cause

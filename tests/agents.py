@@ -41,6 +41,14 @@ def _tools_named(request: ModelRequest) -> Turn:
     return Turn(text=" | ".join(f"{'!' if r.is_error else ''}{r.content}" for r in results))  # type: ignore[union-attr]
 
 
+def _add_and_hold(request: ModelRequest) -> Turn:
+    """The first turn calls a tool; the second goes on as `hold` does, with the input as its path."""
+    if request.messages[-1].role == "user":
+        return Turn(calls=(("add", {"a": 1, "b": 2}),))
+    _hold(request.messages[0].text)
+    return Turn(text="released")
+
+
 def _failing(request: ModelRequest) -> Turn:
     return Turn(error=ModelRejected("the key is wrong", provider="scripted", model="failing"))
 
@@ -77,9 +85,13 @@ def pay(path: str, ctx: ToolContext) -> str:
 @tool(effect=Effect.PURE, timeout_s=60)
 def hold(path: str) -> str:
     """Say that it runs (PATH.running), and go on once PATH is gone."""
+    _hold(path)
+    return "released"
+
+
+def _hold(path: str) -> None:
     Path(path + ".running").write_text(str(os.getpid()))
     _block_while(Path(path))
-    return "released"
 
 
 @tool(effect=Effect.PURE, timeout_s=60)
@@ -265,6 +277,7 @@ caller = Agent(
     tools=[add, boom, log_line, pay, hold, hold_gil, kill_worker, write_row, write_slowly],
     limits=Limits(turns=5),
 )
+slow = Agent(name="slow", model=Scripted("slow", _add_and_hold), tools=[add])
 matrix = Agent(
     name="matrix",
     model=Scripted("matrix", _tools_named),

@@ -30,8 +30,9 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 
 from agno_workers.broker.dispatch import Dispatch
-from agno_workers.broker.names import RUN, STEP_TASKS
+from agno_workers.broker.names import RUN, STEP_TASKS, TASK_OF
 from agno_workers.broker.outage import Outage
+from agno_workers.core.step import StepMessage
 from agno_workers.errors import AgnoError
 from agno_workers.runs.workers import WorkerIdentity, Workers
 
@@ -79,9 +80,14 @@ class WorkerLifecycle(threading.Thread):
         self._attempt(self._workers.forget)
         self._beat()
 
-    def takes(self, queue: str) -> bool:
-        """Return whether this worker takes steps of a queue now."""
-        return not (self._shutting_down or self._closed.is_set()) and queue in self._queues()
+    def takes(self, step: StepMessage) -> bool:
+        """Return whether this worker may begin a step now without receiving its message, on which Celery applies rate limits."""
+        is_ending = self._shutting_down or self._closed.is_set()
+        return (
+            not is_ending
+            and step.queue in self._queues()
+            and not self._worker.app.tasks[TASK_OF[step.kind]].rate_limit
+        )
 
     def _queues(self) -> Collection[str]:
         queues: Collection[str] = self._worker.app.amqp.queues.consume_from

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from agno_workers.core.step import StepMessage
 from agno_workers.errors import Unavailable
 
 _CHECK_EVERY_S = 1.0
@@ -29,8 +30,8 @@ class ActiveSteps:
         self._lost: dict[str, list[threading.Event]] = {}
         self.is_renewed = False
         """True when this process renews its own leases."""
-        self.takes: Callable[[str], bool] = lambda _: False
-        """Return whether this process, besides the step that it executes, may at once begin one of this queue."""
+        self.takes: Callable[[StepMessage], bool] = lambda _: False
+        """Return whether a thread that has just ended a step may at once begin this one."""
 
     @contextmanager
     def step(self, step_id: str) -> Iterator[Callable[[], bool]]:

@@ -24,7 +24,7 @@ from agno_workers.core.run import StepStatus
 from agno_workers.runs.workers import Workers
 from agno_workers.wiring import Services
 from tests import invariants
-from tests.agents import caller, echo, holding, running
+from tests.agents import caller, echo, holding, running, slow
 from tests.chaos.proxy import Mode, Network
 from tests.conftest import StartWorker, Worker
 from tests.servers import Servers
@@ -214,6 +214,32 @@ def test_what_is_not_done_within_the_grace_time_is_carried_by_another(
     )
     assert (step["attempt"], step["tries"], step["attempt"] - step["max_attempts"]) == (2, 0, 1 - 3)
     assert other.process.poll() is None
+
+
+def test_turn_in_the_task_of_a_tool_is_handed_over(
+    start_worker: StartWorker, app: AgnoCelery, held: Path
+) -> None:
+    ending = start_worker(AGNO_RUNS__LEASE_S=LONG, AGNO_WORKER__SHUTDOWN_GRACE_S="1")
+    run = slow.delay(str(held))
+    invariants.until(running(held))
+    start_worker(AGNO_RUNS__LEASE_S=LONG)
+    Path(f"{held}.running").unlink()
+    ending.process.terminate()
+    ending.wait_for("handing over 1 step(s)")
+    invariants.until(running(held), timeout_s=3)
+    assert ends(ending) == 0
+    held.unlink()
+    assert run.get(timeout=WAIT_S) == "released"
+
+
+def test_turns_with_a_rate_limit_wait_for_it(worker: Worker, app: AgnoCelery, services: Services) -> None:
+    invariants.until(lambda: app.control.rate_limit("agno.turn", "1/h", reply=True))
+    run = caller.delay('add {"a": 1, "b": 2}')
+    invariants.until(lambda: len(services.database.queries.steps(run.id)) == 3)
+    turn = services.database.queries.steps(run.id)[-1]
+    worker.wait_for(f"Task agno.turn[{turn.id}] received")
+    assert services.database.queries.steps(run.id)[-1].status is StepStatus.READY
+    assert run.cancel()
 
 
 def test_a_second_signal_hands_over_at_once(start_worker: StartWorker, app: AgnoCelery, held: Path) -> None:

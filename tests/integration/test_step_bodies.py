@@ -77,7 +77,7 @@ def test_outage_of_postgres_is_not_counted(services: Services) -> None:
 
 @pytest.mark.parametrize("takes", [True, False])
 def test_last_tool_begins_the_next_turn_where_its_worker_takes_turns(services: Services, takes: bool) -> None:
-    services.active.takes = lambda queue: takes and queue == services.settings.queues.agents
+    services.active.takes = lambda turn: takes and turn.queue == services.settings.queues.agents
     run_id = caller.delay('add {"a": 1, "b": 2}').id
     body(StepKind.TURN)(*pending(services, run_id))
     queued = length(services.redis, services.settings.queues.agents)
