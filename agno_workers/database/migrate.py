@@ -67,9 +67,9 @@ def upgrade(database_url: str, timeout_s: float = 10.0) -> tuple[str | None, str
 
 
 def _change(connection: sa.Connection, raw: psycopg.Connection[Any], config: Config) -> None:
-    """Change tables and functions in one transaction, so that workers never see the ones without the others.
+    """Change tables and functions in one transaction, so that workers never see one without the other.
 
-    Whoever needs the tables meanwhile waits behind this transaction, also while it waits for a lock: so it waits for a short time only.
+    Workers wait behind this transaction, also while it waits for a lock itself, so it does that for a short time only.
     """
     with connection.begin():
         connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'"))
@@ -115,7 +115,8 @@ def _check(before: str | None) -> None:
 
 
 def _is_locked(error: BaseException) -> bool:
-    return isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable)
+    locked = psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected  # the latter with a reader
+    return isinstance(getattr(error, "orig", error), locked)
 
 
 def _refused(error: Any, role: str, database: str) -> AgnoError:

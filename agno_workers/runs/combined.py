@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 from agno_workers.forks import after_fork
 
 log = logging.getLogger(__name__)
+
+_PATIENCE_S = 120.0
+"""The longest wait for other threads: more than all time limits of a statement together."""
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -48,11 +51,21 @@ class Combined(Generic[Q, A]):
         with self._lock:
             self._waiting.append(mine)
             mine.leads, self._is_busy = not self._is_busy, True
-        if not mine.leads:
-            mine.woken.acquire()
+        if not mine.leads and not mine.woken.acquire(timeout=_PATIENCE_S):
+            self._begin_again()
+            return self._alone(asked)
         if mine.leads:
             self._lead()
         return self._alone(asked) if mine.answer is None else mine.answer
+
+    def _begin_again(self) -> None:
+        """Let each waiting thread ask alone: the one that was to make the next call is gone, or hangs."""
+        log.error("a call for several steps did not end within %g s, so each is asked for alone", _PATIENCE_S)
+        with self._lock:
+            left, self._waiting, self._is_busy = self._waiting, [], False
+        for each in left:
+            if not each.leads:
+                each.woken.release()
 
     def _lead(self) -> None:
         """Make a call; the caller's own question is the first in it."""

@@ -119,3 +119,19 @@ def test_fork_during_a_call_can_ask() -> None:
     calls.gate.set()
     assert os.waitstatus_to_exitcode(status) == 42
     assert first.result(WAIT_S) == 2
+
+
+def test_threads_ask_alone_when_the_call_that_they_wait_for_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agno_workers.runs.combined._PATIENCE_S", 0.2)
+    calls = Calls()
+    first = calls._threads.submit(calls.combined, 1)
+    assert calls.has_begun.wait(WAIT_S)
+    others = [calls._threads.submit(calls.combined, question) for question in (2, 3)]
+    assert answers(others) == [4, 6]
+    assert calls.combined(4) == 8
+    assert (calls.together, sorted(calls.alone)) == ([[1], [4]], [2, 3])
+    calls.gate.set()
+    assert answers([first]) == [2]
+    assert calls.combined(5) == 10
