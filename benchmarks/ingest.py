@@ -29,7 +29,7 @@ from benchmarks.stage import ROOT, Options, Stage, stage
 
 PEERS = {"langchain": "LangChain", "llama_index": "LlamaIndex", "agno": "agno"}
 _WAIT_S = 900.0
-_WORKER = Options()
+_WORKER = Options(concurrency=16)
 _INDEXES = "SELECT count(*) FROM pg_indexes WHERE indexdef ~ 'USING (hnsw|ivfflat)'"
 
 
