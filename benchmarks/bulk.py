@@ -34,7 +34,7 @@ def run(options: Options) -> Report:
         title="agent.map: many runs in one transaction",
         setting=f"{setting}; no worker while submitting, {calls} calls a round one by one",
         rows=(
-            times(f"submitting {few} runs, per run", smaller, singles, ours, "<=0.02x", readme=True),
+            times(f"submitting {few} runs, per run", smaller, singles, ours),
             times(f"submitting {few} runs, per run", smaller, stocks, "stock apply_async, one by one", "<=0.02x", readme=True),
             times(f"submitting {many} runs, per run", larger, singles, ours),
             Row(measure=f"{queued} runs to their ends", unit="/s", ours=drained, peer=by_one, against=ours),

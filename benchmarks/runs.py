@@ -86,7 +86,7 @@ def _rows(ours: Found, *agno: Found) -> tuple[Row, ...]:
         ),
         Row(
             measure="SQL statements, per run", unit="", ours=(ours.statements,), peer=tuple(of.statements for of in agno),
-            against=AGNO, quoted="60", readme=True,
+            against=AGNO, quoted="60",
         ),
         Row(
             measure="bytes stored in Postgres, per run", unit="B", ours=(ours.stored_bytes,),

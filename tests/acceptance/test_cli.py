@@ -22,6 +22,7 @@ from agno_workers.core.run import RunStatus
 from agno_workers.streams import Streamed
 from tests.acceptance.terminal import StartProgram, Type, programs
 from tests.conftest import Worker
+from tests.invariants import until
 from tests.servers import Servers
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +183,9 @@ def test_prune_lists_old_runs_and_deletes_them_when_told(
         connection.execute(
             "UPDATE agno.run SET ended_at = now() - interval '91 days' WHERE id = %s", [old.id]
         )
+        until(
+            lambda: connection.execute("SELECT FROM agno.outbox").fetchall() == []
+        )  # deleted a moment after the send
     listed = type_("runs", "prune", "--older-than", "90d").out
     assert "1 run would be deleted" in listed
     assert "1 idempotency key would be forgotten" in listed
