@@ -137,9 +137,9 @@ class Pool:
     def connection(self) -> Iterator[Connection]:
         """Borrow a connection. Raises as `run` does."""
         pool = self._pool
-        if pool.closed:
-            pool.open()
         with translated():
+            if pool.closed:
+                pool.open()  # refused after `close`, as in a thread that goes on while its process ends
             connection = self._take(pool)
             try:
                 with connection:
