@@ -1,4 +1,4 @@
-"""What it costs to build an Agent and to keep it, beside agno's Agent."""
+"""The time to build an Agent and the memory to keep it, beside agno's Agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.timing import alternate
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What the child process prints for one way to build an agent."""
+    """The output of the child process for one way to build an agent."""
 
     build_s: float
     bytes: float

@@ -1,4 +1,4 @@
-"""Whether the search finds what people would have: Cranfield's questions, with the chunks and vectors that an ingestion makes."""
+"""The quality of searches by people's judgements: Cranfield's questions, with the chunks and vectors that an ingestion makes."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def run(options: Options) -> Report:
                 peer=tuple(b for _, b in starts[1]), against=FLOOR, aim="<= 150 MiB",
             ),
         ),
-        notes=(f"cosine of ours to the peer's vectors: {cosines.mean():.4f} on average, {cosines.min():.4f} at the least",),
+        notes=(f"cosine of ours to the peer's vectors: {cosines.mean():.4f} on average, {cosines.min():.4f} at least",),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run costs as the work grows: by the tools of a turn, by its turns, by the number of workers, and by the backlog."""
+"""The cost of a run as the work grows: more tools in a turn, more turns, more workers, and more queued runs."""
 
 from __future__ import annotations
 

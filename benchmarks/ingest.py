@@ -183,7 +183,7 @@ def _peer(
 
 
 def _after_a_refusal(on_stage: Stage, options: Options, folder: Path) -> list[str]:
-    """What the peers have, when the embedder has refused one text late in the ingestion, and which have an index for vectors."""
+    """Describe what each peer has stored after the embedder refused one text late in the ingestion, and whether it has an index for vectors."""
     files, told = len(list(folder.iterdir())), []
     for peer, who in PEERS.items():
         database = f"{peer}_refused"

@@ -108,7 +108,7 @@ def literal(vector: NDArray[np.float32]) -> str:
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """As Postgres keeps them: rounded to halves."""
+    """Return the vectors with length 1, rounded to half precision, in which Postgres keeps them."""
     scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     rounded: NDArray[np.float32] = scaled.astype(np.float16).astype(np.float32)
     return rounded

@@ -23,7 +23,7 @@ FLOOR = "bare aiohttp client, one process"
 
 
 class Used(msgspec.Struct, frozen=True):
-    """What it took to have all the answers."""
+    """The time, CPU and memory until all answers were there."""
 
     wall_s: float
     cpu_s: float

@@ -25,7 +25,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """The file's name without its ending; lines with the same one are drawn together, a panel for each unit."""
     label: str
     by: str
-    """What grows: the label of the x axis."""
+    """The label of the x axis: the amount of work."""
     unit: str
     """The label of the y axis."""
     x: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""What a process and its children have used so far, from /proc."""
+"""The CPU time and memory that a process and its children have used, from /proc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of ours beside a peer's, as a table on the terminal, as JSON, and as a table for a page."""
+"""The result of a benchmark: rows of our figures beside a peer's, printed as a terminal table, stored as JSON, and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """CPU seconds for one of what is measured, of the processes that the notes name; empty where nobody looked."""
     peer_cpu: tuple[float, ...] = ()
     against: str = ""
-    """What the peer is; empty where there is none."""
+    """The name of the peer; empty where there is none."""
     quoted: str = ""
     """The peer's figure where it was measured elsewhere and not in this run."""
     aim: str = ""
-    """What we want, `>=1.9x, <=34 ms CPU`: of the ratio with `x` at its end, of the CPU, else of our own value."""
+    """The targets, such as `>=1.9x, <=34 ms CPU`: one that ends in `x` is for the ratio, in `CPU` for our CPU time, any other for our own value."""
     readme: bool = False
 
     @property

@@ -29,11 +29,11 @@ _POLL = "/* benchmark */"  # tells our own looks from the statements that are co
 
 
 class Found(NamedTuple):
-    """What was measured of one side."""
+    """The measurements of one side."""
 
     costs: tuple[Cost, ...]
     stored_bytes: float
-    """Of Postgres, for one run."""
+    """The growth of the database, for one run."""
     statements: float
 
 

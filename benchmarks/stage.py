@@ -35,7 +35,7 @@ _BRPOP_S = 1.5
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The options of the command line."""
 
     quick: bool = False
     pool: str = "threads"
@@ -62,7 +62,7 @@ class Stage:
     servers: LocalServers
     folder: Path
     fsync_s: float
-    """What the disk takes to keep 4 KiB."""
+    """The seconds that the disk needs to sync 4 KiB."""
 
     @property
     def stock_url(self) -> str:
@@ -80,7 +80,7 @@ class Stage:
 
     @contextmanager
     def worker(self, options: Options, *, name: str = "ours", **environment: str) -> Iterator[int]:
-        """A worker of ours for all queues, warm; gives its process id."""
+        """Start a worker of ours for all queues, warm it up, and yield its process id."""
         with self.celery("agno_workers", options, "-Q", ",".join(_QUEUES), name=name, **environment) as pid:
             _wait_for(name)
             workload.fan_out.delay("2").get(timeout=WARM_S)
@@ -88,7 +88,7 @@ class Stage:
 
     @contextmanager
     def stock_worker(self, options: Options) -> Iterator[int]:
-        """A worker of stock Celery, warm; gives its process id."""
+        """Start a worker of stock Celery, warm it up, and yield its process id."""
         peer = replace(options, concurrency=options.peer_concurrency)
         with self.celery("benchmarks.peers.stock", peer, name="stock") as pid:
             stock.fan_out(2).get(timeout=WARM_S)
@@ -130,7 +130,7 @@ class Workers:
         self._listening = set(pids)
 
     def only(self, *names: str) -> list[int]:
-        """Let these take messages, and the others none; gives the processes of these."""
+        """Let only these workers take messages, and return their process ids."""
         control = wiring.celery_app().control
         for queue in _QUEUES:
             if left := self._listening - set(names):

@@ -47,15 +47,15 @@ def _told(side: Callable[[], T], whose: str, told: list[str] | None) -> T:
 
 
 class Cost(NamedTuple):
-    """What one round took."""
+    """The rate of one round, and its CPU time."""
 
     per_s: float
     cpu_s: float
-    """For one of it, in the processes that were asked about."""
+    """For each run or task, summed over the watched processes."""
 
 
 def cost(submit: Callable[[], Any], count: int, *pids: int) -> Cost:
-    """As per_s, with the CPU of processes and their children. Raises Lost."""
+    """Measure the rate as `per_s` does, with the CPU time of these processes and their children. Raises Lost."""
     before = cpu_s(*pids)
     rate = per_s(submit, count)
     return Cost(rate, (cpu_s(*pids) - before) / count)
@@ -98,15 +98,15 @@ def p95(values: Sequence[float]) -> float:
 
 
 class Took(NamedTuple):
-    """What one of several calls took."""
+    """The average wall time and CPU time of a call."""
 
     wall_s: float
     cpu_s: float
-    """In this process."""
+    """CPU time of this process only."""
 
 
 def each(call: Callable[[], Any], count: int) -> Took:
-    """Return what one of `count` calls takes."""
+    """Make `count` calls, and return their averages."""
     began, before = perf_counter(), process_time()
     for _ in range(count):
         call()

@@ -14,13 +14,13 @@ from benchmarks.processes import cpu_s
 
 @tool(effect=Effect.PURE)
 def noop(number: int) -> int:
-    """Give the number back."""
+    """Return the number."""
     return number
 
 
 @tool(effect=Effect.PURE)
 def page(number: int) -> str:
-    """Give 2 kB of text."""
+    """Return 2 kB of text."""
     return f"This is line {number} of a page. " * 70
 
 

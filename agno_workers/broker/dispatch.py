@@ -62,7 +62,7 @@ class Dispatch:
         if (body := result.body) is not None:
             chord = self._app.signature(TURN, kwargs=ids_of(body), task_id=body.step_id, immutable=True)
         if here is None:
-            self.send(result.sends, result.barrier_id if chord else None, chord)
+            self.send(result.sends, result.barrier_id, chord)
         elif here.outbox_id is not None:
             self._sent.add([here.outbox_id])
         self.send(result.children)

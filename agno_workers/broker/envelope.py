@@ -161,9 +161,8 @@ class Channel(stock.Channel):
             key, items = self._taken(**options)
             queue = key.rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            with (
-                ExitStack() as deliveries
-            ):  # each takes place, also when one before it raises: no list has these messages any more
+            # Redis no longer has these messages, so each is delivered, also when the delivery before it raises.
+            with ExitStack() as deliveries:
                 for item in reversed(items):
                     deliveries.callback(self.connection._deliver, _read(item, queue), queue)
             return True

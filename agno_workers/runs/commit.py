@@ -271,7 +271,7 @@ class _Result(NamedTuple):
 
 
 class _Recorded(NamedTuple):
-    """What is to be published of a result that was recorded."""
+    """The messages to publish after a result was recorded: those of the next steps, and those of delegated runs."""
 
     messages: list[Row]
     children: list[Row]

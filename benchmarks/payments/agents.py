@@ -1,4 +1,4 @@
-"""What our worker imports here: two cashiers, whose `pay` must happen once. One can look it up afterwards."""
+"""The agents of our worker: two cashiers, whose `pay` must happen once. One can look it up afterwards."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Make = Callable[[World], Contestant]
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one payment."""
+    """The outcome of one payment."""
 
     paid: int
     end: End
@@ -109,7 +109,7 @@ def _trial(setting: Setting, make: Make, on_stage: Stage, model_url: str) -> Tri
 
 
 def _kill(setting: Setting, contestant: Contestant, on_stage: Stage) -> None:
-    """Gives when nothing of what was to die is left."""
+    """Kill what the setting names, and wait until it is dead."""
     if setting.killed != "at once":
         time.sleep(KILLED_AFTER_S)
         everything = setting.killed == "everything"

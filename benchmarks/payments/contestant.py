@@ -1,4 +1,4 @@
-"""What the contestants have in common: processes that can be killed, and an end that can be read."""
+"""The parts that all contestants share: processes that can be killed, and an end that can be read."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from benchmarks.stage import ROOT, Stage
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended, for whoever looks."""
+    """The end of a run, as the product shows it."""
 
     status: str
     reason: str = ""
-    """What the product says about it."""
+    """The reason, in the words of the product."""
     answer: str = ""
-    """What the model said last: it repeats the results that it was given."""
+    """The last text of the model, which repeats the results that it was given."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What every contestant plays in."""
+    """The servers and files that every contestant uses."""
 
     stage: Stage
     model_url: str

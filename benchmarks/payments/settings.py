@@ -19,7 +19,7 @@ class Setting:
     name: str
     title: str
     says: str
-    """What the fake model is told to do."""
+    """The instructions to the fake model."""
     killed: Literal["worker", "at once", "everything"]
     """`worker`: from outside, a while after the payment. `at once`: by its own hand between the tool's return and any
     record of it. `everything`: worker, submitter, Redis and Postgres from outside, then all are started again."""

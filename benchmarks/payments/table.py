@@ -24,9 +24,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     ended: tuple[str, ...]
     """Status of the run, and of steps that a person should look at."""
     reason: tuple[str, ...]
-    """What the product says about it."""
+    """The reason, in the words of the product."""
     answer: tuple[str, ...]
-    """What the model said last: it repeats the results that it was given."""
+    """The last text of the model, which repeats the results that it was given."""
     end_s: tuple[float, ...]
     """Seconds from the kill to the end of the run, the new start included."""
 

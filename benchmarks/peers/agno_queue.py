@@ -22,7 +22,7 @@ from agno.os import AgentOS  # type: ignore[import-not-found,unused-ignore]
 
 @dataclass
 class Echo(Model):  # type: ignore[misc,unused-ignore]
-    """Says the same each time."""
+    """A model that answers with the same text each time."""
 
     id: str = "echo"
 

@@ -1,4 +1,4 @@
-"""What all contestants of the ingestion share: an embedder that costs next to nothing, and how they are timed.
+"""The parts that all contestants of the ingestion share: an embedder that costs next to nothing, and their timing.
 
 Needs numpy and psycopg only, because the peers run on the Python of another environment. A peer is a program:
 `python PEER DATABASE_URL FOLDER [--again] [--fail-at N]`, which prints what it found as one line of JSON.

@@ -44,7 +44,7 @@ def ours() -> dict[str, Callable[[], Any]]:
 
 
 def agno() -> dict[str, Callable[[], Any]]:
-    """As in agno's own measurements of itself; without a model, which is the least that it can be."""
+    """Return the ways to build agno's Agent, which agno's own benchmark also measures: without a model, the smallest that it can be."""
     from agno.agent import Agent  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
 
     tools = [get_weather]

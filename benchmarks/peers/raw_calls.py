@@ -22,7 +22,7 @@ def body(seconds: str) -> dict[str, Any]:
 
 
 async def call_all(url: str, calls: int, asked: dict[str, Any]) -> float:
-    """Ask so many at once, read each answer's pieces; gives the seconds until the last was read."""
+    """Send so many requests at once and read each answer in pieces. Return the seconds until the last was read."""
     headers = {"Authorization": "Bearer sk-fake"}
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), headers=headers, timeout=aiohttp.ClientTimeout(60)

@@ -51,7 +51,7 @@ def send_noop() -> Any:
 
 
 def fan_out(width: int) -> Any:
-    """Send a chord of no-op tasks; gives the result of its body."""
+    """Send a chord of no-op tasks, and return the result of its body."""
     return chord([noop.s(number) for number in range(width)], body.s()).apply_async()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SWEPT = ("agno_workers", "tasks", "config", "docs", "README.md", "CHANGELOG.md")
+SWEPT = ("agno_workers", "tasks", "config", "docs", "benchmarks", "README.md", "CHANGELOG.md")
 SUFFIXES = (".py", ".sql", ".md", ".toml", ".yaml", ".yml", ".conf", ".acl", ".example")
 
 PLAIN = {
@@ -42,7 +42,8 @@ def _paths() -> Iterator[Path]:
 
 
 def _files(place: Path) -> list[Path]:
-    return sorted(path for path in (place, *place.rglob("*")) if path.suffix in SUFFIXES and path.is_file())
+    found = (path for path in (place, *place.rglob("*")) if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path for path in found if ".venv" not in path.parts)
 
 
 def _phrases(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Change what costs too much for each step of a run."""
+"""Make steps of runs cheaper: fewer indexes, and columns for the keeper."""
 
 from agno_workers.database.migrations import execute
 
