@@ -16,6 +16,7 @@ from agno_workers.database import functions
 from agno_workers.database.checks import PGVECTOR
 from agno_workers.database.connect import READ_ONLY_MOVE, connect
 from agno_workers.database.migrations import NEWEST, REVISIONS, statements_of
+from agno_workers.database.pool import LOCKED
 from agno_workers.database.tables import SCHEMA
 from agno_workers.errors import AgnoError, Unavailable, UnusableDatabase
 
@@ -115,8 +116,7 @@ def _check(before: str | None) -> None:
 
 
 def _is_locked(error: BaseException) -> bool:
-    locked = psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected  # the latter with a reader
-    return isinstance(getattr(error, "orig", error), locked)
+    return isinstance(getattr(error, "orig", error), LOCKED)
 
 
 def _refused(error: Any, role: str, database: str) -> AgnoError:

@@ -48,6 +48,9 @@ UNUSABLE = (
 )
 """Postgres answers, and the database is not as this code needs it."""
 
+LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
+"""Another transaction holds a lock for longer than we wait: try again."""
+
 Connection = psycopg.Connection[DictRow]
 Row = dict[str, Any]
 P = ParamSpec("P")

@@ -20,7 +20,7 @@ WITH alive AS (
 ),
 answered AS (
     UPDATE agno.step SET status = 'ready', waits_for = NULL, expires_at = NULL, sent_at = clock_timestamp(),
-        resend_at = clock_timestamp() + interval '1 minute', reconciling = false,
+        resend_at = agno.resend_time(), reconciling = false,
         answer = %(answer)s || jsonb_build_object('at', statement_timestamp())
     FROM alive
     WHERE step.id = %(step_id)s AND step.run_id = alive.id AND step.generation = alive.generation AND step.waits_for = ANY(%(waits_for)s)

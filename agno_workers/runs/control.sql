@@ -23,7 +23,7 @@ WITH resumed AS (
     UPDATE agno.run SET paused_at = NULL WHERE id = %(run_id)s AND ended_at IS NULL AND paused_at IS NOT NULL RETURNING id
 ),
 sent AS (
-    UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = clock_timestamp() + interval '1 minute' FROM resumed
+    UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = agno.resend_time() FROM resumed
     WHERE step.run_id = resumed.id AND step.status = 'ready' AND step.not_before IS NULL
     RETURNING step.id
 ),

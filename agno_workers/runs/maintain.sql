@@ -63,7 +63,7 @@ WITH late AS (
     ORDER BY coalesce(lease_until, expires_at) LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 released AS (
-    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(), resend_at = clock_timestamp() + interval '1 minute',
+    UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(), resend_at = agno.resend_time(),
         reconciling = step.effect IS NOT DISTINCT FROM 'once',
         error = jsonb_build_object('type', 'LeaseExpired', 'message',
             format('attempt %%s on %%s ended without a result: the worker died, was paused or cut off', step.attempt, step.worker))
@@ -110,13 +110,13 @@ WITH lost AS (
         ORDER BY step.resend_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
     ) AS late
 )
-UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - created_at)
+UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = agno.resend_time(step.created_at)
 FROM lost WHERE step.id = lost.id
 RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority;
 
 -- name: take_overdue
--- Rule 4, for queues that are never empty: steps that were not claimed in time after they were sent. The next time comes after a minute, or
--- after as long as the step has existed: the wait doubles, so that a real backlog is not sent twice. Steps of paused runs are put off too.
+-- Rule 4, for queues that are never empty: steps that were not claimed in time after they were sent; see agno.resend_time. Steps of paused
+-- runs are put off too.
 WITH overdue AS (
     SELECT late.id, late.run_id FROM unnest(%(queues)s::text[]) AS sent (queue), LATERAL (
         SELECT step.id, step.run_id FROM agno.step
@@ -126,7 +126,7 @@ WITH overdue AS (
 ),
 put_off AS (
     UPDATE agno.step SET sent_at = CASE WHEN is_active THEN clock_timestamp() ELSE sent_at END,
-        resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - step.created_at)
+        resend_at = agno.resend_time(step.created_at)
     FROM overdue, LATERAL (
         SELECT run.paused_at IS NULL AND run.ended_at IS NULL AS is_active FROM agno.run WHERE run.id = overdue.run_id OFFSET 0) AS run
     WHERE step.id = overdue.id
@@ -145,7 +145,7 @@ WITH lost AS (
     ORDER BY step.queue, step.resend_at LIMIT %(limit)s FOR UPDATE OF step SKIP LOCKED
 ),
 sent AS (
-    UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - created_at)
+    UPDATE agno.step SET sent_at = clock_timestamp(), resend_at = agno.resend_time(step.created_at)
     FROM lost WHERE step.id = lost.id
     RETURNING step.id AS step_id, step.run_id, step.generation, step.kind, step.queue, step.priority, lost.resend_at
 )
@@ -158,7 +158,7 @@ WITH due AS (
     ORDER BY not_before LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 begun AS (
-    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp(), resend_at = clock_timestamp() + interval '1 minute'
+    UPDATE agno.step SET not_before = NULL, sent_at = clock_timestamp(), resend_at = agno.resend_time()
     FROM due WHERE step.id = due.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),

@@ -29,7 +29,7 @@ WITH cut AS (
 ),
 released AS (
     UPDATE agno.step SET status = 'ready', lease_until = NULL, sent_at = clock_timestamp(),
-        resend_at = clock_timestamp() + interval '1 minute', max_attempts = step.max_attempts + 1
+        resend_at = agno.resend_time(), max_attempts = step.max_attempts + 1
     FROM cut WHERE step.id = cut.id
     RETURNING step.id, step.run_id, step.generation, step.kind, step.queue, step.priority
 ),

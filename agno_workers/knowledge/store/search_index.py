@@ -17,7 +17,7 @@ from time import monotonic, sleep
 import msgspec
 from psycopg import errors
 
-from agno_workers.database.pool import Connection, Pool, Row, execute, statements, translated
+from agno_workers.database.pool import LOCKED, Connection, Pool, Row, execute, statements, translated
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.knowledge.quality import weights
 from agno_workers.knowledge.words import VERSION, words
@@ -255,7 +255,7 @@ def _with_lock_retries(connection: Connection, statement: str, embedding_space_i
     )
 
     for attempt in Retrying(
-        retry=retry_if_exception_type((errors.LockNotAvailable, errors.DeadlockDetected)),
+        retry=retry_if_exception_type(LOCKED),
         wait=wait_random_exponential(0.2, 5.0),
         stop=stop_after_attempt(20),
         reraise=True,

@@ -283,6 +283,12 @@ BEGIN
     RETURN coalesce(steps, '[]');
 END $$;
 
+-- Return when a step that is sent now is sent again if nobody claims it, although its queue is not empty: after a minute, or after as long as
+-- it has existed, which doubles the wait each time, so that a real backlog is not sent twice. A new step has the same in the column's default.
+CREATE OR REPLACE FUNCTION agno.resend_time(created_at timestamptz DEFAULT NULL) RETURNS timestamptz LANGUAGE sql AS $$
+    SELECT clock_timestamp() + greatest(interval '1 minute', clock_timestamp() - $1);
+$$;
+
 -- Return the time since when a step has been ready, which the keeper's sends do not change. What was interrupted, answered or held back
 -- before counts from its last send.
 CREATE OR REPLACE FUNCTION agno.ready_since(step agno.step) RETURNS timestamptz LANGUAGE sql STABLE AS $$

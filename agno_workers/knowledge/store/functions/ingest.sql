@@ -113,7 +113,7 @@ BEGIN
         ),
         sent AS (
             UPDATE agno.step s SET status = 'ready', waits_for = NULL, sent_at = clock_timestamp(),
-                resend_at = clock_timestamp() + interval '1 minute'
+                resend_at = agno.resend_time()
             FROM next WHERE s.id = next.id
             RETURNING s.id
         )
