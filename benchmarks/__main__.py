@@ -127,6 +127,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.markdown and arguments.name != ["payments"]:
         parser.error("--markdown is for `payments` alone")
+    if arguments.concurrency < 1:
+        parser.error(f"--concurrency {arguments.concurrency}: a worker needs at least 1 thread or process")
     unknown = [name for name in arguments.name if name not in BENCHMARKS and arguments.name != ["readme"]]
     if unknown:
         parser.error(f"no benchmark is called {unknown[0]!r}: there are {', '.join(BENCHMARKS)}")

@@ -50,10 +50,13 @@ def test_a_broken_benchmark_leaves_the_others(tmp_path: Path) -> None:
     assert "one call" in ran.stdout
 
 
-def test_an_unknown_benchmark_is_refused() -> None:
-    refused = bench("fan-out")
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["fan-out"], "'fan-out'"), (["submit", "--concurrency", "0"], "--concurrency 0")]
+)
+def test_an_unknown_benchmark_or_a_worker_without_threads_is_refused(arguments: list[str], said: str) -> None:
+    refused = bench(*arguments)
     assert refused.returncode == 2
-    assert "'fan-out'" in refused.stderr
+    assert said in refused.stderr
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
