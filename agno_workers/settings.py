@@ -139,6 +139,8 @@ class QueuesSection(Section):
     """The queue of tool calls."""
     knowledge: str = "knowledge"
     """The queue of ingestions."""
+    background: str = "background"
+    """The queue of summaries, memories and the index of past sessions, which follow the runs of sessions."""
 
 
 class RunsSection(Section):

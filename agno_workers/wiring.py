@@ -457,7 +457,12 @@ class _Default:
         queues = self.settings.queues
         self.app = create(
             required(self.settings, "broker"),
-            queues={"agents": queues.agents, "tools": queues.tools, "knowledge": queues.knowledge},
+            queues={
+                "agents": queues.agents,
+                "tools": queues.tools,
+                "knowledge": queues.knowledge,
+                "background": queues.background,
+            },
             broker_timeout_s=self.settings.broker.timeout_s,
             key_prefix=self.settings.broker.key_prefix,
         )

@@ -48,6 +48,8 @@ class RunKind(StrEnum):
     """Reserved."""
     INGESTION = "ingestion"
     """A knowledge base reads documents."""
+    BACKGROUND = "background"
+    """Work that follows the runs of a session: summaries, memories, the index of past sessions."""
 
 
 class RunStatus(StrEnum):
@@ -113,6 +115,10 @@ class StepKind(StrEnum):
     """Make the vectors of a batch of chunks."""
     FINALIZE = "finalize"
     """Finalize an ingestion."""
+    COMPACT = "compact"
+    """Summarize the oldest messages of a long transcript."""
+    BACKGROUND = "background"
+    """Do the background work of a session or a user."""
 
 
 class WaitsFor(StrEnum):
@@ -130,6 +136,10 @@ class WaitsFor(StrEnum):
     """The child run of a delegation ends."""
     WINDOW = "window"
     """The embedding window of an ingestion has room; only so many `embed` steps of a run are sent at a time."""
+    SESSION = "session"
+    """The runs before it in its session end."""
+    COMPACTION = "compaction"
+    """The transcript of a turn is compacted."""
 
 
 class Run(msgspec.Struct, frozen=True):

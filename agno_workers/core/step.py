@@ -15,7 +15,7 @@ from agno_workers.core.messages import Message, ToolCall, Usage, read_call
 from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
 from agno_workers.core.tool import Effect, Policy
 
-Queue = Literal["agents", "tools", "knowledge"]
+Queue = Literal["agents", "tools", "knowledge", "background"]
 """The role of a queue in the settings."""
 
 
@@ -38,6 +38,8 @@ STEP_TYPES = {
         StepType(StepKind.INGEST, "agno.ingest", "knowledge"),
         StepType(StepKind.EMBED, "agno.embed", "knowledge"),
         StepType(StepKind.FINALIZE, "agno.finalize", "knowledge"),
+        StepType(StepKind.COMPACT, "agno.compact", "agents"),
+        StepType(StepKind.BACKGROUND, "agno.background", "background", starts=RunKind.BACKGROUND),
     )
 }
 """Every kind of step that a worker executes. A delegation is not among them: its child run does the work."""
@@ -210,6 +212,15 @@ class Definition(msgspec.Struct, frozen=True):
     content: dict[str, Any]
 
 
+class FollowUp(msgspec.Struct, frozen=True):
+    """Background work that the end of a run asks for; see `sessions/background.py`."""
+
+    kind: str
+    """The work, such as `summary`."""
+    owner: str
+    """The session, the user or the other owner of the work: one run at a time does the work of one kind for one owner."""
+
+
 class TurnRecord(msgspec.Struct, frozen=True):
     """The facts of a turn that are recorded with its move: messages, usage, cost, and the agent's definition at the first turn."""
 
@@ -218,6 +229,10 @@ class TurnRecord(msgspec.Struct, frozen=True):
     """None: no model was called."""
     cost_usd: float = 0.0
     definition: Definition | None = None
+    follow_ups: tuple[FollowUp, ...] = ()
+    """Set where the run ends."""
+    steered: tuple[str, ...] = ()
+    """The ids of the messages to the live run that are among `messages`."""
 
 
 class RunEnd(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ from agno_workers.core.step import (
     ChildRun,
     ClaimedStep,
     CommitResult,
+    FollowUp,
     ToolStep,
     TurnRecord,
 )
@@ -83,6 +84,8 @@ class Extension:
     prepare: Callable[[Turn], Turn] = lambda turn: turn
     ended: Callable[[Turn, str], object] = lambda *_: None
     """Called with the last turn and its text, after the commit; it must not raise."""
+    follow: Callable[[Turn], Sequence[FollowUp]] = lambda _: ()
+    """Return the background work that the end of the run asks for."""
 
 
 @dataclass(frozen=True)
@@ -251,15 +254,17 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
         case AskAgain(note):
             return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
         case End(answer, reason):
-            committed = journal.end(claim, record(*not_called(reply, reason)), answer, reason)
+            follow_ups = [work for extension in engine.extensions for work in extension.follow(turn)]
+            last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=tuple(follow_ups))
+            committed = journal.end(claim, last, answer, reason)
             if committed.recorded:
                 for extension in engine.extensions:
                     extension.ended(turn, reply.message.text)
             return committed
-        case Fail(message, reason, kind, last):
-            ids = {"run_id": claim.run_id, "reason": reason} | ({"content": last} if last else {})
+        case Fail(message, reason, kind, text):
+            ids = {"run_id": claim.run_id, "reason": reason} | ({"content": text} if text else {})
             error: dict[str, Any] = {"type": kind, "message": message, "ids": ids}
-            return journal.fail(claim, error, reason, record(*not_called(reply, reason)), content=last)
+            return journal.fail(claim, error, reason, record(*not_called(reply, reason)), content=text)
 
 
 def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCall) -> ToolStep:

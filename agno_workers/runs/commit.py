@@ -44,6 +44,8 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
+_ALONE = ("blobs", "children", "state", "steered", "background")
+"""A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
 class Commits(Repository):
@@ -208,12 +210,13 @@ class Commits(Repository):
             "cost_usd": record.cost_usd,
             "definition": record.definition,
         }
+        asked = {"background": record.follow_ups or None, "steered": record.steered or None}
         messages = [
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
         return self._finish(
-            step, payloads, {**(result or {}), "messages": messages, "run": without_none(change)}
+            step, payloads, {**(result or {}), **asked, "messages": messages, "run": without_none(change)}
         )
 
     def _finish(
@@ -229,11 +232,13 @@ class Commits(Repository):
             "publish_after_s": self._numbers.publish_after_s,
         }
         change = result.get("run", {})
-        is_followed = isinstance(step, ClaimedStep) and (step.canvas or step.parent_run_id)
+        is_followed = isinstance(step, ClaimedStep) and (
+            step.canvas or step.parent_run_id or step.session_id or step.kind is StepKind.BACKGROUND
+        )
         one = _Result(step.run_id, step.step_id, Raw(to_json(without_none(result))))
         if connection is not None:
             (recorded,) = _finish_steps(partial(execute, connection), [one], waits=True)
-        elif payloads.blobs or result.get("children") or ("ended" in change and is_followed):
+        elif any(result.get(name) for name in _ALONE) or ("ended" in change and is_followed):
             recorded = retry_while_unavailable(self._finish_alone, one)  # it may lock more than its run
         else:
             recorded = retry_while_unavailable(self._finishes, one)

@@ -42,7 +42,7 @@ SELECT DISTINCT id FROM (
         (SELECT 'run' AS kind, id FROM agno.run WHERE tenant = %(tenant)s ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'run', id FROM agno.run WHERE ended_as = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'step', id FROM agno.step WHERE status IN ('dead', 'unknown') ORDER BY ended_at DESC LIMIT %(newest)s)
-        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window') ORDER BY created_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window', 'session', 'compaction') ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'batch', id FROM agno.batch ORDER BY created_at DESC LIMIT %(newest)s)
     ) AS listed WHERE right(replace(id::text, '-', ''), length(%(digits)s)) = %(digits)s
 ) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
@@ -58,7 +58,7 @@ SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, ste
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
 FROM agno.step, LATERAL (  -- OFFSET 0 forces lookups by key, and the index gives the order, also where statistics are out of date
     SELECT agent FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
-WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window')
+WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
   AND (%(run_id)s::uuid IS NULL OR step.run_id = %(run_id)s::uuid) AND (%(step_id)s::uuid IS NULL OR step.id = %(step_id)s::uuid)
 ORDER BY step.created_at, step.seq LIMIT %(limit)s;
 
@@ -142,6 +142,6 @@ SELECT * FROM (
     SELECT 'person', '', count(*), min(step.created_at), max(step.id::text)
     FROM agno.step, LATERAL (
         SELECT FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
-    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window')
+    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
 ) AS found WHERE count > 0 ORDER BY what, queue;

@@ -23,7 +23,7 @@ FLOORS = [
     {"broker"},
     {"tools"},
     {"engine"},
-    {"knowledge"},  # features: none of them knows another
+    {"knowledge", "sessions"},  # features: none of them knows another
     {"repositories"},
     {"registry"},
     {"discovery"},

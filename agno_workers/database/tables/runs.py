@@ -41,6 +41,11 @@ run = sa.Table(
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("priority", sa.SmallInteger),
     sa.Column("session_id", sa.Text),
+    # Its place in the order of its session, and `waiting`, `live` or `parallel`; NULL for runs of earlier code.
+    sa.Column("session_position", sa.BigInteger),
+    sa.Column("session_status", sa.Text),
+    # It leaves no trace in the history and the state of its session.
+    when("rolled_back_at"),
     sa.Column("user_id", sa.Text),
     sa.Column("idempotency_key", sa.Text),
     # The run that delegated this one, and its step. `depth` is 0 for a run that was not delegated.
@@ -99,6 +104,27 @@ sa.Index(
     run.c.session_id,
     run.c.created_at,
     postgresql_where=run.c.session_id.isnot(None),
+)
+sa.Index(
+    "run_session_live",
+    run.c.tenant,
+    run.c.session_id,
+    unique=True,
+    postgresql_where=sa.and_(run.c.session_status == "live", run.c.ended_at.is_(None)),
+)
+sa.Index(
+    "run_session_waiting",
+    run.c.tenant,
+    run.c.session_id,
+    run.c.session_position,
+    postgresql_where=sa.and_(run.c.session_status == "waiting", run.c.ended_at.is_(None)),
+)
+sa.Index(
+    "run_session_position",
+    run.c.tenant,
+    run.c.session_id,
+    run.c.session_position,
+    postgresql_where=run.c.session_position.isnot(None),
 )
 sa.Index("run_created", run.c.tenant, run.c.created_at)
 # Lists of runs, the newest first, by what they are filtered by.
@@ -224,7 +250,9 @@ sa.Index(
     "step_person",
     step.c.created_at,
     step.c.seq,
-    postgresql_where=sa.and_(step.c.status == "waiting", step.c.waits_for.not_in(("run", "window"))),
+    postgresql_where=sa.and_(
+        step.c.status == "waiting", step.c.waits_for.not_in(("run", "window", "session", "compaction"))
+    ),
 )
 sa.Index("step_dead", step.c.ended_at, postgresql_where=step.c.status.in_(("dead", "unknown")))
 

@@ -68,12 +68,18 @@ BEGIN
 END $$;
 
 -- Do what follows the end of a run, in the same commit: notify waiting callers, count its part of a user's chord, and write the outbox
--- row for the user's canvas after it (link, chain, link_error).
+-- row for the user's canvas after it (link, chain, link_error); let the next run of its session, or of its background work, begin.
 CREATE OR REPLACE FUNCTION agno.run_ended() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('agno_result', NEW.id::text);
     IF NEW.parent_step_id IS NOT NULL THEN
         PERFORM agno.end_delegation(NEW);
+    END IF;
+    IF NEW.session_position IS NOT NULL THEN
+        PERFORM agno.leave_session(NEW);
+    END IF;
+    IF NEW.kind = 'background' THEN
+        PERFORM agno.background_ended(NEW);
     END IF;
     IF NEW.canvas IS NULL THEN
         RETURN NULL;

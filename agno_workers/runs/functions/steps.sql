@@ -197,7 +197,8 @@ END $$;
 
 -- Record the results of steps and all that follows from them: their messages, the next steps, their parts of barriers, the changes of their runs.
 -- A result is as in agno.end_steps, and also holds messages? ([{seq, content}]), blobs?, steps? (see agno.write_steps), barrier? ({id, size,
--- body}), children? (see agno.submit_run), run? (see agno.move_runs) and publish_after_s. Returns the steps that were recorded, and the messages
+-- body}), children? (see agno.submit_run), run? (see agno.move_runs), state? (see agno.change_state), steered? (see agno.commit_steers),
+-- background? (see agno.request_background), stored_results? ([{seq, content, tokens}]) and publish_after_s. Returns the steps that were recorded, and the messages
 -- to publish now. Unless `waits`, which is for one result, nothing waits for another transaction that may wait for this one: a result is left out
 -- when its run is locked, and when it may lock more than its run, as the end of a run that another run or a canvas waits for does.
 CREATE OR REPLACE FUNCTION agno.finish_steps(results jsonb, waits boolean, OUT recorded uuid[], OUT messages jsonb, OUT children jsonb)
@@ -213,7 +214,8 @@ BEGIN
         recorded := ARRAY[(one->>'step_id')::uuid];
     ELSE
         recorded := ARRAY(SELECT (item->>'step_id')::uuid FROM jsonb_array_elements(results) item JOIN agno.run r ON r.id = (item->>'run_id')::uuid
-            WHERE NOT item ?| '{blobs,children}' AND (r.canvas IS NULL AND r.parent_run_id IS NULL OR (item->'run' ? 'ended') IS NOT TRUE)
+            WHERE NOT item ?| '{blobs,children,state,steered,background}'
+              AND (r.canvas IS NULL AND r.parent_run_id IS NULL AND r.session_id IS NULL AND r.kind <> 'background' OR (item->'run' ? 'ended') IS NOT TRUE)
               AND (item->'run'->'definition' IS NULL OR jsonb_array_length(results) = 1
                    OR EXISTS (SELECT FROM agno.definition d WHERE d.sha256 = decode(item->'run'->'definition'->>'sha256', 'hex')))
             FOR NO KEY UPDATE OF r SKIP LOCKED);
@@ -231,6 +233,20 @@ BEGIN
     INSERT INTO agno.message (run_id, seq, content)
     SELECT e.run_id, m.seq, m.content FROM jsonb_to_recordset(results) AS e (run_id uuid, messages jsonb),
         jsonb_to_recordset(e.messages) AS m (seq int, content jsonb);
+    IF results @? '$[*].stored_results' THEN
+        INSERT INTO agno.stored_result (run_id, seq, content, tokens)
+        SELECT e.run_id, s.seq, s.content, s.tokens FROM jsonb_to_recordset(results) AS e (run_id uuid, stored_results jsonb),
+            jsonb_to_recordset(e.stored_results) AS s (seq int, content text, tokens int);
+    END IF;
+    IF one ? 'state' THEN
+        PERFORM agno.change_state(runs[1], recorded[1], one->'state');
+    END IF;
+    IF one ? 'steered' THEN
+        PERFORM agno.commit_steers(recorded[1], one->'steered');
+    END IF;
+    IF one ? 'background' THEN
+        PERFORM agno.request_background(runs[1], one->'background');
+    END IF;
     steps := jsonb_path_query_array(results, '$[*].steps[*]');
     IF results @? '$[*].barrier' THEN
         INSERT INTO agno.barrier (id, run_id, generation, size, body)

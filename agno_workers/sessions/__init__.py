@@ -1,0 +1,1 @@
+"""Sessions, and what agents remember across runs."""
