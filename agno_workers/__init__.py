@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agno_workers.errors import (
     AgnoError,
+    ContextFailed,
     IdempotencyConflict,
     InvalidInput,
     LimitReached,
@@ -27,7 +28,8 @@ from agno_workers.errors import (
 )
 
 if TYPE_CHECKING:
-    from agno_workers.core.agent import Context, History, Limits, Prices
+    from agno_workers.core.agent import History, Limits, Prices
+    from agno_workers.core.context import Computed, Context, External, Fact, Private, RunContext
     from agno_workers.core.policy import Retry
     from agno_workers.core.run import RunOutput, RunStatus
     from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
@@ -43,15 +45,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Context", "Effect", "History",
+    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
     "IdempotencyConflict", "InvalidInput",
-    "Knowledge", "LimitReached", "Limits", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices",
-    "Retry", "RunCancelled", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "ToolContext",
+    "Knowledge", "LimitReached", "Limits", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices", "Private",
+    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "ToolContext",
     "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",
 ]  # fmt: skip
 
 _HOMES = {
-    "agno_workers.core.agent": "Context History Limits Prices",
+    "agno_workers.core.agent": "History Limits Prices",
+    "agno_workers.core.context": "Computed Context External Fact Private RunContext",
     "agno_workers.core.policy": "Retry",
     "agno_workers.core.run": "RunOutput RunStatus",
     "agno_workers.core.tool": "NOT_DONE Effect ToolContext",

@@ -18,6 +18,7 @@
     ├── WaitTimeout            the run has not ended within the timeout, and continues: wait again
     ├── ToolError              raised by a tool's author: the model reads the message
     │   └── TryAgain           the same, after more tries
+    ├── ContextFailed          a value of the context that must not be left out can't be had now
     ├── SourceError            a document can't be fetched
     │   ├── SourceUnavailable  worth another try later (429, 5xx, reset, time-out)
     │   └── SourceRejected     final: gone, denied, too large, or an address that is off limits
@@ -165,6 +166,15 @@ class TryAgain(ToolError):
 
     def __init__(self, message: str, after_s: float | None = None, **ids: Any) -> None:
         super().__init__(message, **(ids if after_s is None else ids | {"after_s": after_s}))
+
+
+class ContextFailed(AgnoError):
+    """A value of the context that must not be left out can't be had now: correct its function, or give it `on_error="omit"`."""
+
+    agent = _Id[str]()
+    """The name of the agent."""
+    key = _Id[str]()
+    """The name of the value."""
 
 
 class SourceError(AgnoError):

@@ -25,6 +25,7 @@ from agno_workers.runs.queries import RunQueries
 from agno_workers.runs.results import Results
 from agno_workers.runs.submit import Submissions
 from agno_workers.runs.workers import Workers
+from agno_workers.sessions.context import Consents
 
 
 class Database:
@@ -116,6 +117,12 @@ class Database:
     @cached_property
     def knowledge_stats(self) -> KnowledgeStats:
         return KnowledgeStats(self.pool)
+
+    # Sessions.
+
+    @cached_property
+    def consents(self) -> Consents:
+        return Consents(self.pool, self.tenant)
 
     def close(self) -> None:
         self.pool.close()

@@ -26,10 +26,11 @@ from agno_workers.runs.queries import Event, RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions
+from agno_workers.sessions.context import ContextAccess
 from agno_workers.streams import Streamed
 
 __all__ = [
-    "Audio", "BatchOptions", "ChunkRow", "Chunking", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
+    "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
     "Ingestion", "Message", "Model", "ModelSettings", "Place", "Progress", "Reference", "Requirement", "Rows", "Run",
     "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source", "Step", "StepKind", "StepStatus",
     "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",

@@ -57,6 +57,8 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
+from agno_workers.sessions import context
+from agno_workers.sessions.context import ContextResolver
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
@@ -117,8 +119,12 @@ class Services:
             agent_queue=self.settings.queues.agents,
             tool_queue=self.settings.queues.tools,
             active=self.active,
-            extensions=(extension(self.knowledge),),
+            extensions=(extension(self.knowledge), context.extension(self.context_resolver)),
         )
+
+    @cached_property
+    def context_resolver(self) -> ContextResolver:
+        return ContextResolver(self.database.pool, lambda *_: {})
 
     @cached_property
     def ingest_context(self) -> IngestContext:

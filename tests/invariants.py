@@ -307,6 +307,10 @@ REFERENCE_ONLY = {
     "review": "notes for people: test_feedback.py",
     "gap": "questions, counted: test_feedback.py",
     "feedback": "results, counted: test_feedback.py",
+    "run_context": "what runs were given, only inserted: test_context.py",
+    "context_value": "values from outside, fetched again when they are old: test_context.py",
+    "context_access": "uses of context, only inserted: test_context.py",
+    "consent": "what users said: test_context.py",
     "grounding": "what runs were given, only inserted: test_feedback.py",
 }
 WORDS = {

@@ -13,6 +13,8 @@ import msgspec
 
 from agno_workers.core import checks
 from agno_workers.core.checks import Check, Count, CountOrZero, Positive, PositiveOrZero
+from agno_workers.core.context import Context
+from agno_workers.core.fields import Fields
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
@@ -26,16 +28,7 @@ class History(msgspec.Struct, frozen=True):
     """The number of runs; 0: none."""
 
 
-class Context(msgspec.Struct, frozen=True):
-    """Facts that are added to the system text, as JSON under a heading."""
-
-    facts: dict[str, Any] = {}
-    """JSON values by name."""
-    datetime: bool = False
-    """Tell the model the time at which the run was submitted (UTC)."""
-
-
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, metaclass=Fields, frozen=True):
     """Limits of one run; its `reason` names the limit that it met, as `limit:turns`."""
 
     turns: Count = 20
@@ -52,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True):
     """`fail`: the run fails with LimitReached and keeps its last text. `return`: it is done, and its last text is the answer."""
 
 
-class Prices(msgspec.Struct, frozen=True):
+class Prices(msgspec.Struct, metaclass=Fields, frozen=True):
     """Prices of the agent's model, in US dollars per million tokens. None are built in, because providers change them."""
 
     input_usd: PositiveOrZero
@@ -71,7 +64,7 @@ class Prices(msgspec.Struct, frozen=True):
         ) / 1e6
 
 
-class Agent(msgspec.Struct, frozen=True, kw_only=True):
+class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
     """The definition of an agent. Two agents with equal fields are equal."""
 
     name: str
@@ -94,7 +87,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     history: History = History()
     """How much of its session the model sees."""
     context: Context = Context()
-    """Facts in the system text."""
+    """Values in the system text."""
     limits: Limits = Limits()
     """Limits of each run."""
     prices: Prices | None = None

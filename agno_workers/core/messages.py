@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from agno_workers.core.fields import Fields
+
 
 class Part(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
     """One piece of a message."""
@@ -204,7 +206,7 @@ class OutputSpec(msgspec.Struct, frozen=True):
     schema: dict[str, Any]
 
 
-class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelSettings(msgspec.Struct, metaclass=Fields, frozen=True, omit_defaults=True):
     """The options of a model call. None means the provider's default. `extra` holds options of one provider: it is merged into
     the body of the request.
     """

@@ -11,9 +11,10 @@ from typing import Annotated
 import msgspec
 
 from agno_workers.core.checks import Count, Positive, PositiveOrZero
+from agno_workers.core.fields import Fields
 
 
-class Retry(msgspec.Struct, frozen=True):
+class Retry(msgspec.Struct, metaclass=Fields, frozen=True):
     """The attempts of a model call before the run fails, or of a tool call before the model gets the error; and the waits between."""
 
     attempts: Count = 4

@@ -134,7 +134,7 @@ def _delegation(member: Agent) -> ToolSpec:
 
 
 def _definition(agent: Agent) -> Definition:
-    content = {name: getattr(agent, name) for name in _DECLARED}
+    content = {name: getattr(agent, name) for name in _DECLARED} | {"context": agent.context.declared}
     if not isinstance(agent.model, str):
         del content["model"]  # a model object is code
     plain = msgspec.to_builtins(content, enc_hook=str)
@@ -142,7 +142,7 @@ def _definition(agent: Agent) -> Definition:
 
 
 def _system(agent: Agent, claim: ClaimedStep) -> str:
-    """Join description, instructions and facts. The time is that of the submit, so that a repeated turn sends the same text."""
+    """Join description, instructions and the time. The time is that of the submit, so that a repeated turn sends the same text."""
     instructions = (
         agent.instructions
         if isinstance(agent.instructions, str)
@@ -151,8 +151,6 @@ def _system(agent: Agent, claim: ClaimedStep) -> str:
     parts = [agent.description, instructions]
     if agent.context.datetime:
         parts.append(f"The time is {claim.created_at:%Y-%m-%d %H:%M} UTC.")
-    if agent.context.facts:
-        parts.append(f"Facts:\n{json.dumps(agent.context.facts, ensure_ascii=False, default=str)}")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -53,6 +53,7 @@ class Pruning:
             execute(self._connection, _SQL["deleted"], {"ids": ids})
             gone += row["deleted"]
             on_progress(gone)
+        execute(self._connection, _SQL["forget_context"], self._params)
         (row,) = execute(self._connection, _SQL["forget_blobs"])
         return gone, row["blobs"]
 

@@ -60,6 +60,11 @@ SELECT count(*) AS deleted FROM gone;
 -- name: deleted
 DELETE FROM pg_temp.agno_old WHERE id = ANY(%(ids)s::uuid[]);
 
+-- name: forget_context
+-- Values from outside that nobody has asked for since they became old.
+DELETE FROM agno.context_value
+WHERE coalesce(expires_at, fetching_until) < clock_timestamp() - make_interval(secs => %(older_than_s)s);
+
 -- name: forget_blobs
 -- Large strings to which nothing refers. One that was used in the last two days may belong to a transaction that is under way.
 WITH referred AS MATERIALIZED (

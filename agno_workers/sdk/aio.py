@@ -38,9 +38,11 @@ from agno_workers.runs.queries import Event, failure, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch
 from agno_workers.sdk.client import Approvals, Batches, Client, Ingestions, KnowledgeHandle, Runs
+from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
 from agno_workers.sdk.handles import RunControl, RunHandle
 from agno_workers.sdk.ingestion import Ingestion
+from agno_workers.sessions.context import ContextAccess
 from agno_workers.streams import Streamed, Streams
 
 _THREADS = 16
@@ -269,6 +271,14 @@ class AsyncRun(_Control[RunHandle]):
         """Return the tool calls of this run that wait for a person."""
         return _requirements(await in_thread(lambda: self.blocking.requirements))
 
+    async def context(self) -> dict[str, Any]:
+        """Return the context that the run's model sees; see `RunHandle.context`."""
+        return await in_thread(lambda: self.blocking.context)
+
+    async def context_accesses(self) -> list[ContextAccess]:
+        """Return how each value of the context was used; see `RunHandle.context_accesses`."""
+        return await in_thread(lambda: self.blocking.context_accesses)
+
     retry = _verb(RunHandle.retry)
     fork = _making(lambda handle: AsyncRun(handle), RunHandle.fork)  # noqa: PLW0108 - it is being defined
 
@@ -395,6 +405,15 @@ class AsyncKnowledge(_Wrapper[KnowledgeHandle]):
     stop_reindex = _verb(KnowledgeHandle.stop_reindex)
 
 
+class AsyncConsent(_Wrapper[Consent]):
+    """`client.consent(user_id)`."""
+
+    deny = _verb(Consent.deny)
+    allow = _verb(Consent.allow)
+    categories = _verb(Consent.categories)
+    accesses = _verb(Consent.accesses)
+
+
 class AsyncClient:
     """A `Client` for programs on asyncio, with the same arguments. `await client.aclose()`, or use `async with AsyncClient(...)`.
 
@@ -417,6 +436,10 @@ class AsyncClient:
     def knowledge(self, name: str) -> AsyncKnowledge:
         """Return the handle of a knowledge base. It asks nothing of the database."""
         return AsyncKnowledge(self.blocking.knowledge(name))
+
+    def consent(self, user_id: str) -> AsyncConsent:
+        """Return what a user allows and denies. It asks nothing of the database."""
+        return AsyncConsent(self.blocking.consent(user_id))
 
     agents = _verb(Client.agents)
     aclose = _verb(Client.close)

@@ -30,6 +30,7 @@ from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.queries import RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
+from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
 from agno_workers.streams import Streams
@@ -66,6 +67,10 @@ class Client:
     def knowledge(self, name: str) -> KnowledgeHandle:
         """Return the handle of a knowledge base. It asks nothing of the database; its verbs raise UnknownKnowledge."""
         return KnowledgeHandle(name, self._database, self._retriever)
+
+    def consent(self, user_id: str) -> Consent:
+        """Return what a user allows and denies. It asks nothing of the database."""
+        return Consent(user_id, self._database)
 
     def agents(self) -> list[RegisteredAgent]:
         """Return the agents that workers have registered. Raises Unavailable."""

@@ -16,6 +16,7 @@ from agno_workers.repositories import Database
 from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.follow import POLL_S, Place, read_pages
+from agno_workers.sessions.context import ContextAccess
 from agno_workers.streams import Streamed, Streams
 
 
@@ -109,6 +110,16 @@ class RunHandle(RunControl):
         """The tool calls of this run that wait for a person, to be approved, answered, completed or resolved."""
         waiting = self._database.queries.waiting(self.id)
         return [Requirement(each, self._database) for each in waiting]
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The values of `Context` that the run's model sees, by name; empty where all stand in the agent's definition."""
+        return self._database.consents.of_run(self.id)
+
+    @property
+    def context_accesses(self) -> list[ContextAccess]:
+        """How each value of the context was used, or why it was not."""
+        return self._database.consents.accesses(run_id=self.id, limit=1000)
 
     def wait(self, timeout: float | None = None) -> RunOutput:
         """Wait for the end, at most `timeout` seconds, and return content, status, reason and usage.

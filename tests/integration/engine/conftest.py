@@ -22,6 +22,8 @@ from agno_workers.local import LocalServers
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.sdk.handles import RunHandle
+from agno_workers.sessions import context
+from agno_workers.sessions.context import ContextResolver
 from agno_workers.streams import Streams
 from tests.database import RunDatabase, claimed, on_pool
 from tests.steps import FakeKnowledge, execute_run, execute_step
@@ -65,6 +67,8 @@ class Scenario:
         self.queries = db.queries
         self.knowledge = FakeKnowledge(pool)
         self._streams = streams
+        self.state: dict[str, Any] = {}
+        """The state that `Context(state=True)` shows."""
 
     def engine(self, *agents: Agent) -> Engine:
         journal = self.db.journal_of("w1", self.pool)
@@ -76,7 +80,10 @@ class Scenario:
             "agents",
             "tools",
             ActiveSteps(journal.is_held),
-            (extension(self.knowledge.service),),
+            (
+                extension(self.knowledge.service),
+                context.extension(ContextResolver(self.pool, lambda *_: self.state)),
+            ),
         )
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:

@@ -9,7 +9,8 @@ import msgspec
 import pydantic
 import pytest
 
-from agno_workers.core.agent import Agent, Context, History, Limits
+from agno_workers.core.agent import Agent, History, Limits
+from agno_workers.core.context import Context
 from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from agno_workers import Agent as DoorAgent
-from agno_workers.core.agent import Agent, Context, History, Limits
+from agno_workers.core.agent import Agent, History, Limits
+from agno_workers.core.context import Context
 from agno_workers.core.messages import ModelSettings
 from agno_workers.core.policy import Retry
+from agno_workers.errors import InvalidInput
 
 
 def look(query: str) -> str:
@@ -70,7 +72,7 @@ def test_an_agent_is_made_of_names_not_of_places() -> None:
         Agent("researcher", "openai:x")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Agent(name="researcher")  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidInput):
         Agent(name="researcher", model="openai:x", instruction="typo")  # type: ignore[call-arg]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agno_workers import Agent, Context, History, InvalidInput, Knowledge, Limits, Prices, Retry, Toolkit
+from agno_workers import Agent, History, InvalidInput, Knowledge, Limits, Prices, Retry, Toolkit
 from agno_workers.core.agent import MAX_AGENT_NAME_CHARS
 from agno_workers.core.checks import MODEL_PROVIDERS
 from agno_workers.models.resolve import PROVIDERS, lacking
@@ -69,7 +69,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry": 3}, r"retry must be Retry\(...\), got 3"),
     ({"history": History(-1)}, "history.runs must be a whole number >= 0, got -1"),
     ({"history": 3}, r"history must be History\(...\), got 3"),
-    ({"context": Context(facts=[])}, r"context.facts must be a dict, got \[\]"),  # type: ignore[arg-type]
     ({"settings": ModelSettings(temperature="hot")}, "settings.temperature must be a number or None, got 'hot'"),  # type: ignore[arg-type]
     ({"tools": None}, "tools must be a list"),
     ({"tools": "add"}, "tools must be a list of functions, tools, toolkits and agents, got 'add'"),

@@ -1,0 +1,441 @@
+"""Resolve the context of a run: call its functions side by side, once a run, within their time limits, and keep what they returned.
+
+Values of `External` are kept in Postgres for all runs of their scope. One worker fetches a value that has become old; others take the old
+one, or wait for the first one. A value that a user denied is not asked for. The run keeps the values and a row for each use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from agno_workers.core.context import Computed, Context, External, Fact, RunContext
+from agno_workers.core.step import ClaimedStep
+from agno_workers.core.tokens import estimate
+from agno_workers.core.words import safe_text
+from agno_workers.database.pool import Pool, jsonb, statements
+from agno_workers.engine.turn import Extension, Turn
+from agno_workers.errors import ContextFailed, message_of
+from agno_workers.runs.base import convert
+from agno_workers.tools.result import to_text
+
+log = logging.getLogger(__name__)
+
+_SQL = statements("sessions/context")
+ReadState = Callable[[str, str, str], Mapping[str, Any]]
+"""Return all values of an owner: (tenant, scope, owner)."""
+_FETCH_MARGIN_S = 5.0
+"""Seconds after its time limit until another worker may take over a fetch: its worker has died."""
+_PAUSE_S = 5.0
+"""Seconds for which nobody fetches a value again whose fetch failed."""
+_POLL_S = 0.05
+_RUNS_KEPT = 500
+"""Runs whose context this process remembers."""
+MAX_VALUE_BYTES = 1024 * 1024
+"""The most JSON of one value: it goes to a model."""
+
+
+class ContextAccess(msgspec.Struct, frozen=True):
+    """One use of a value of the context by a run."""
+
+    id: int
+    """Orders the uses."""
+    run_id: str
+    """The run."""
+    key: str
+    """The name of the value."""
+    source: str
+    """`static`, `dynamic`, `external`, `computed` or `private`."""
+    outcome: str
+    """`used`; `stale`: an old value was used; `left_out`: no room; `denied` by the user; `omitted`: its function failed."""
+    at: Any
+    """The time, in UTC."""
+    user_id: str | None = None
+    """The run's user."""
+    category: str | None = None
+    """The category that the user may deny."""
+    bytes: int = 0
+    """The size of the value as JSON."""
+    from_cache: bool = False
+    """True when no function was called for it."""
+
+
+@dataclass(frozen=True)
+class _Value:
+    """The outcome of one source."""
+
+    outcome: str
+    json: str = ""
+    from_cache: bool = False
+
+
+class Consents:
+    """The decisions of users about categories, and the uses of context."""
+
+    def __init__(self, pool: Pool, tenant: str) -> None:
+        self._pool = pool
+        self._tenant = tenant
+
+    def allow(self, user_id: str, category: str, allowed: bool) -> None:
+        """Store whether a user allows a category; raises Unavailable."""
+        asked = {"tenant": self._tenant, "user_id": user_id, "category": category, "allowed": allowed}
+        self._pool.run(_SQL["allow"], asked)
+
+    def of(self, user_id: str) -> dict[str, bool]:
+        """Return the categories that the user has decided on."""
+        rows = self._pool.run(_SQL["consents"], {"tenant": self._tenant, "user_id": user_id})
+        return {row["category"]: row["allowed"] for row in rows}
+
+    def accesses(
+        self,
+        *,
+        run_id: str | None = None,
+        user_id: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[ContextAccess]:
+        """Return uses of context, the newest first."""
+        asked = {
+            "tenant": self._tenant,
+            "run_id": run_id,
+            "user_id": user_id,
+            "before": before,
+            "limit": limit,
+        }
+        return [convert(row, ContextAccess) for row in self._pool.run(_SQL["accesses"], asked)]
+
+    def of_run(self, run_id: str) -> dict[str, Any]:
+        """Return the values that the run's model sees, by name."""
+        rows = self._pool.run(_SQL["of_run"], {"run_id": run_id})
+        return dict(rows[0]["value"].get("facts", {})) if rows else {}
+
+
+class ContextResolver:
+    """Adds the context to turns; see the module."""
+
+    def __init__(self, pool: Pool, read_state: ReadState) -> None:
+        self._pool = pool
+        self._read_state = read_state
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def prepare(self, turn: Turn) -> Turn:
+        """Add the parts of the system text. Raises ContextFailed; the turn is then tried again."""
+        context = turn.agent.context
+        if not (context.facts or context.state):
+            return turn
+        parts = self._known.get(turn.claim.run_id)
+        if parts is None:
+            parts = _plain(context) or self._resolved(turn, context)
+            self._known[turn.claim.run_id] = parts
+            while len(self._known) > _RUNS_KEPT:
+                self._known.pop(next(iter(self._known)), None)
+        return replace(turn, context=(*turn.context, *parts))
+
+    def forget(self, turn: Turn, _: str) -> None:
+        self._known.pop(turn.claim.run_id, None)
+
+    def _resolved(self, turn: Turn, context: Context) -> tuple[str, ...]:
+        claim, sources = turn.claim, context.sources
+        ids = {"run_id": claim.run_id, "tenant": claim.tenant, "user_id": claim.user_id}
+        (begun,) = self._pool.run(_SQL["begin"], ids)
+        if begun["kept"] is not None:
+            return _parts(begun["kept"])
+        state = self._state(claim) if context.state else None
+        denied = {name for name, each in sources.items() if each.category in begun["denied"]}
+        values = {name: _Value("denied") for name in denied}
+        if not context.resolve:
+            values |= {
+                name: _Value("omitted")
+                for name, each in sources.items()
+                if each.is_called and name not in denied
+            }
+        given = {"history": turn.history, "input": _input(claim), "state": state or {}}
+        for names in _rounds(sources, values):
+            values |= self._round(claim, {name: sources[name] for name in names}, values, given)
+        values = _within(context, sources, values, turn.agent.name)
+        facts = {name: msgspec.Raw(values[name].json.encode()) for name in sources if values[name].json}
+        kept = {"facts": facts} | ({} if state is None else {"state": state})
+        uses = [
+            {"key": name, "source": source.source, "category": source.category, "outcome": value.outcome,
+             "bytes": len(value.json.encode()), "from_cache": value.from_cache}
+            for name, source in sources.items() for value in (values[name],)
+        ]  # fmt: skip
+        rows = self._pool.run(_SQL["keep"], ids | {"value": jsonb(kept), "uses": jsonb(uses)})
+        if not rows:  # this turn is executed twice at once, and the other one was first
+            rows = self._pool.run(_SQL["of_run"], ids)
+        return _parts(rows[0]["value"]) if rows else ()  # no row: the run was deleted
+
+    def _state(self, claim: ClaimedStep) -> Mapping[str, Any]:
+        scope, owner = ("session", claim.session_id) if claim.session_id else ("run", claim.run_id)
+        return self._read_state(claim.tenant, scope, owner)
+
+    def _round(
+        self,
+        claim: ClaimedStep,
+        sources: Mapping[str, Fact],
+        before: Mapping[str, _Value],
+        given: Mapping[str, Any],
+    ) -> dict[str, _Value]:
+        """Return the values of sources that need nothing of each other."""
+        run = RunContext(
+            claim.run_id, claim.agent, claim.session_id, claim.user_id, claim.metadata, given["input"]
+        )
+        shared = {
+            name: place
+            for name, each in sources.items()
+            if isinstance(each, External) and (place := _place(each, name, claim))
+        }
+        old, mine, fresh = self._take(claim, shared, sources)
+        values: dict[str, _Value] = {name: _Value("used", text, True) for name, text in fresh.items()}
+        waited = [name for name in shared if name not in fresh and name not in mine and old.get(name) is None]
+        calls = {
+            name: _Call(each, _arguments(each, run, before, given)) for name, each in sources.items()
+            if each.is_called and (name not in shared or name in mine)
+        }  # fmt: skip
+        failures = {name: call.failure() for name, call in calls.items()}
+        self._put(claim, {name: shared[name] for name in mine}, sources, calls)
+        for name in waited:  # another worker fetches the first value
+            values[name] = self._wait(claim, name, sources[name], shared[name], run)
+        for name, each in sources.items():
+            if name in values:
+                continue
+            if not each.is_called:
+                values[name] = _Value("used", _json(each.value))
+            elif name not in calls:
+                values[name] = _Value("stale", old[name], True)
+            elif failures[name] is None:
+                values[name] = _Value("used", calls[name].json)
+            else:
+                values[name] = self._failed(claim, name, each, failures[name] or "", old.get(name))
+        return values
+
+    def _failed(self, claim: ClaimedStep, name: str, source: Fact, failure: str, old: str | None) -> _Value:
+        text = f"context {name!r} of agent {claim.agent!r} {failure}"
+        if source.on_error == "fail":
+            raise ContextFailed(
+                f"{text}: correct its function, or give it on_error='omit'.", agent=claim.agent, key=name
+            )
+        log.warning("%s", text, extra={"run_id": claim.run_id, "agent": claim.agent})
+        return (
+            _Value("stale", old, True)
+            if source.on_error == "stale" and old is not None
+            else _Value("omitted")
+        )
+
+    def _take(
+        self, claim: ClaimedStep, shared: Mapping[str, dict[str, Any]], sources: Mapping[str, Fact]
+    ) -> tuple[dict[str, str], set[str], dict[str, str]]:
+        """Return the old values, the names of the values that are this worker's to fetch, and the fresh values."""
+        if not shared:
+            return {}, set(), {}
+        asked = [
+            place | {"fetch_s": sources[name].timeout_s + _FETCH_MARGIN_S} for name, place in shared.items()
+        ]
+        rows = self._pool.run(_SQL["take"], {"tenant": claim.tenant, "asked": jsonb(asked)})
+        texts = {row["key"]: None if row["value"] is None else _json(row["value"]) for row in rows}
+        fresh = {
+            row["key"]: text for row in rows if row["is_fresh"] and (text := texts[row["key"]]) is not None
+        }
+        old = {name: text for name, text in texts.items() if text is not None and name not in fresh}
+        return old, {row["key"] for row in rows if row["is_mine"]}, fresh
+
+    def _put(
+        self,
+        claim: ClaimedStep,
+        places: Mapping[str, dict[str, Any]],
+        sources: Mapping[str, Fact],
+        calls: Mapping[str, _Call],
+    ) -> None:
+        fetched = []
+        for name, place in places.items():
+            source, call = sources[name], calls[name]
+            assert isinstance(source, External)
+            has_failed = call.failure() is not None
+            value = None if has_failed else msgspec.Raw(call.json.encode())
+            fetched.append(place | {"value": value, "ttl_s": source.ttl_s, "has_failed": has_failed})
+        if fetched:
+            self._pool.run(
+                _SQL["put"], {"tenant": claim.tenant, "fetched": jsonb(fetched), "pause_s": _PAUSE_S}
+            )
+
+    def _wait(
+        self, claim: ClaimedStep, name: str, source: Fact, place: dict[str, Any], run: RunContext
+    ) -> _Value:
+        """Wait for the first value, which another worker fetches; fetch it here when that takes longer than it may."""
+        until = time.monotonic() + source.timeout_s
+        while time.monotonic() < until:
+            time.sleep(_POLL_S)
+            _, mine, fresh = self._take(claim, {name: place}, {name: source})
+            if name in fresh:
+                return _Value("used", fresh[name], True)
+            if name in mine:
+                break
+        call = _Call(source, _arguments(source, run, {}, {}))
+        failure = call.failure()
+        self._put(claim, {name: place}, {name: source}, {name: call})
+        return (
+            _Value("used", call.json) if failure is None else self._failed(claim, name, source, failure, None)
+        )
+
+
+class _Call:
+    """One call of a function on a daemon thread of its own, since Python can't stop a thread: a late one is abandoned."""
+
+    def __init__(self, source: Fact, arguments: Mapping[str, Any]) -> None:
+        self.json = ""
+        self._source = source
+        self._arguments = arguments
+        self._ended = threading.Event()
+        self._late_at = time.monotonic() + source.timeout_s
+        self._failure: str | None = None
+        self._outcome: str | None = None
+        self._has_outcome = False
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._run,), name="context", daemon=True).start()
+
+    def failure(self) -> str | None:
+        """Wait for the end, and return why there is no value, or None. Each call returns the same."""
+        if not self._has_outcome:
+            in_time = self._ended.wait(max(0.0, self._late_at - time.monotonic()))
+            self._outcome = self._failure if in_time else f"did not come within {self._source.timeout_s:g} s"
+            self._has_outcome = True
+        return self._outcome
+
+    def _run(self) -> None:
+        try:
+            value = self._source.value(**self._arguments)
+            if inspect.isawaitable(value):
+                value = asyncio.run(_awaited(value, self._source.timeout_s))
+            text = _json(value)
+            if len(text.encode()) > MAX_VALUE_BYTES:
+                self._failure = f"returned {len(text):,} characters, and the most is {MAX_VALUE_BYTES:,}"
+            else:
+                self.json = text
+        except BaseException as error:  # SystemExit too: it is the author's code, and this thread is its own
+            self._failure = f"raised {type(error).__name__}: {message_of(error)}"
+        finally:
+            self._ended.set()
+
+
+async def _awaited(awaitable: Any, timeout_s: float) -> Any:
+    return await asyncio.wait_for(awaitable, timeout_s)
+
+
+def _arguments(
+    source: Fact, run: RunContext, before: Mapping[str, _Value], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments that a function asks for by the names of its parameters."""
+    try:
+        parameters = inspect.signature(source.value).parameters
+    except (TypeError, ValueError):
+        return {}
+    passed: dict[str, Any] = {"ctx": run}
+    for name in source.needs if isinstance(source, Computed) else ():
+        value = before.get(name)
+        passed[name] = (
+            given[name] if value is None else msgspec.json.decode(value.json) if value.json else None
+        )
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return {
+        name: value for name, value in passed.items() if name in parameters or (takes_all and name != "ctx")
+    }
+
+
+def _place(source: External, name: str, claim: ClaimedStep) -> dict[str, Any] | None:
+    """Return the place of a shared value; None for a run without such an owner, whose value is not shared."""
+    owners = {"session": claim.session_id, "user": claim.user_id, "agent": claim.agent, "global": ""}
+    owner = owners[source.scope]
+    if owner is None:
+        return None
+    return {
+        "scope": source.scope,
+        "owner": owner,
+        "agent": "" if source.scope == "global" else claim.agent,
+        "key": name,
+    }
+
+
+def _rounds(sources: Mapping[str, Fact], known: Mapping[str, _Value]) -> Iterable[list[str]]:
+    """Yield the names of sources that can be resolved together: first those that need no other."""
+    done = set(known)
+    while left := [name for name in sources if name not in done]:
+        ready = [
+            name for name in left
+            if not isinstance(each := sources[name], Computed) or all(need in done or need not in sources for need in each.needs)
+        ]  # fmt: skip
+        yield ready
+        done |= set(ready)
+
+
+def _within(
+    context: Context, sources: Mapping[str, Fact], values: Mapping[str, _Value], agent: str
+) -> dict[str, _Value]:
+    """Leave out what does not fit the budget: the lowest priority first, and of equal ones the later."""
+    room = float("inf") if context.tokens is None else context.tokens
+    fitting: dict[str, _Value] = dict(values)
+    for name in sorted(sources, key=lambda name: -sources[name].priority):
+        value = values[name]
+        size = estimate(name) + estimate(value.json) if value.json else 0
+        if size > room:
+            fitting[name] = _Value("left_out")
+            log.warning(
+                "context %r of agent %r was left out: it needs about %d tokens of Context(tokens=%s), of which %d are left",
+                name, agent, size, context.tokens, room,
+            )  # fmt: skip
+        else:
+            room -= size
+    return fitting
+
+
+def _plain(context: Context) -> tuple[str, ...]:
+    """Return the text of a context whose values all stand in the definition, and fit: it needs no record. Empty for others."""
+    sources = context.sources
+    if context.state or any(each.source != "static" or each.category for each in sources.values()):
+        return ()
+    values = {name: _Value("used", _json(each.value)) for name, each in sources.items()}
+    sizes = sum(estimate(name) + estimate(value.json) for name, value in values.items())
+    if context.tokens is not None and sizes > context.tokens:
+        return ()
+    return (_text("Facts", {name: msgspec.Raw(value.json.encode()) for name, value in values.items()}),)
+
+
+def _parts(kept: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = [_text("Facts", kept["facts"])] if kept.get("facts") else []
+    if "state" in kept:
+        parts.append(_text("State of the session, when this run began", kept["state"]))
+    return tuple(parts)
+
+
+def _text(heading: str, values: Any) -> str:
+    return f"{heading}:\n{msgspec.json.encode(values).decode()}"
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON. Raises Unserialisable."""
+    try:
+        return safe_text(msgspec.json.encode(value).decode())
+    except (TypeError, ValueError, RecursionError):
+        text = to_text(value)  # pydantic models, and what else a tool may return
+    try:
+        msgspec.json.decode(text)
+        return text
+    except msgspec.DecodeError:
+        return msgspec.json.encode(text).decode()
+
+
+def _input(claim: ClaimedStep) -> str:
+    return claim.messages[0].text if claim.messages else ""
+
+
+def extension(resolver: ContextResolver) -> Extension:
+    """Return what context adds to agents. It follows the other preparations, whose history it may need."""
+    return Extension(prepare=resolver.prepare, ended=resolver.forget)
