@@ -65,12 +65,12 @@ class Fact(Source, frozen=True, kw_only=True):
     """When the function raises or is late. `fail`: the turn fails and is tried again. `omit`: it is left out. `stale`: the last value is
     shown, or it is left out."""
 
-    kind: ClassVar[str] = "dynamic"
+    _kind: ClassVar[str] = "dynamic"
 
     @property
     def source(self) -> str:
         """`static`, `dynamic`, `external`, `computed` or `private`."""
-        return self.kind if self.is_called or type(self) is not Fact else "static"
+        return self._kind if self.is_called or type(self) is not Fact else "static"
 
     @property
     def is_called(self) -> bool:
@@ -102,7 +102,7 @@ class External(Fact, frozen=True, kw_only=True):
     on_error: Literal["fail", "omit", "stale"] = "stale"
     """See Fact."""
 
-    kind: ClassVar[str] = "external"
+    _kind: ClassVar[str] = "external"
 
     def fault(self, known: Mapping[str, Any]) -> str | None:
         """See Fact."""
@@ -117,7 +117,7 @@ class Computed(Fact, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     """Names of other values of the context, or `history` (a tuple of messages), `input` (text), `state` (a dict)."""
 
-    kind: ClassVar[str] = "computed"
+    _kind: ClassVar[str] = "computed"
 
     def fault(self, known: Mapping[str, Any]) -> str | None:
         """See Fact."""
@@ -143,7 +143,7 @@ class Private(Fact, frozen=True, kw_only=True):
     on_error: Literal["fail", "omit", "stale"] = "omit"
     """See Fact."""
 
-    kind: ClassVar[str] = "private"
+    _kind: ClassVar[str] = "private"
 
 
 class Context(msgspec.Struct, metaclass=Fields, frozen=True):

@@ -10,7 +10,6 @@ import pydantic
 import pytest
 
 from agno_workers.core.agent import Agent, History, Limits
-from agno_workers.core.context import Context
 from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import RunStatus, StepStatus
@@ -178,12 +177,6 @@ class Speechless(pydantic.BaseModel):
         raise SpeechlessError
 
 
-def _circular() -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    facts["self"] = facts
-    return facts
-
-
 @pytest.mark.parametrize(
     ("broken", "type_", "message"),
     [
@@ -213,16 +206,6 @@ def test_invalid_tool_fails_the_run_after_some_attempts(scenario: Scenario) -> N
     error = carried_until_it_failed(scenario, engine, scenario.submit("a"), Retry().attempts)
     assert error["type"] == "InvalidTool"
     assert "42" in error["message"]
-
-
-def test_recursive_facts_fail_the_run_after_some_attempts(scenario: Scenario) -> None:
-    engine = scenario.engine(
-        Agent(
-            name="a", model=ScriptedReplies(Turn()).model, context=Context(facts=_circular()), retry=AT_ONCE
-        )
-    )
-    error = carried_until_it_failed(scenario, engine, scenario.submit("a"), Retry().attempts)
-    assert error["type"] == "RecursionError"
 
 
 def test_other_exception_of_a_model_is_a_bug(scenario: Scenario) -> None:

@@ -13,6 +13,8 @@ from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import InvalidInput
 
 ignored: Any = "ignore"
+RING: dict[str, Any] = {}
+RING["self"] = RING
 
 
 def hours() -> str:
@@ -35,6 +37,7 @@ def of_day(day: str) -> str:
         ({"plan": object}, "'plan' has a function|'plan' is the class object: pass a function or a value"),
         ({"plan": object()}, "'plan' is not JSON"),
         ({1: "x"}, "facts must be"),
+        ({"self": RING}, "'self' is not JSON"),
         ("plan: free", "facts must be a dict, got 'plan: free'"),
     ],
 )  # fmt: skip
