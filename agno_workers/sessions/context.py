@@ -12,7 +12,9 @@ import inspect
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +127,7 @@ class ContextResolver:
     def __init__(self, pool: Pool, read_state: ReadState) -> None:
         self._pool = pool
         self._read_state = read_state
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def prepare(self, turn: Turn) -> Turn:
         """Add the parts of the system text. Raises ContextFailed; the turn is then tried again."""
@@ -137,7 +139,8 @@ class ContextResolver:
             parts = _plain(context) or self._resolved(turn, context)
             self._known[turn.claim.run_id] = parts
             while len(self._known) > _RUNS_KEPT:
-                self._known.pop(next(iter(self._known)), None)
+                with suppress(KeyError):  # other threads remove them too
+                    self._known.popitem(last=False)
         return replace(turn, context=(*turn.context, *parts))
 
     def forget(self, turn: Turn, _: str) -> None:
