@@ -254,7 +254,7 @@ def test_denied_category_is_not_asked_for(scenario: Scenario, db_url: str) -> No
 
 def test_budget_leaves_out_the_lowest_priority(scenario: Scenario) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
-    facts = {"long": "x" * 400, "first": Fact("y" * 100, priority=1), "small": "z"}
+    facts = {"long": "x" * 100, "first": Fact("y" * 100, priority=1), "small": "z"}
     run = scenario.run(agent(replies, Context(facts, tokens=40)))
     assert sorted(scenario.handle(run.id).context) == ["first", "small"]
     assert access(scenario, run.id)["long"] == ("left_out", False)
