@@ -58,6 +58,7 @@ from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
 from agno_workers.sessions import context
+from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
@@ -118,6 +119,7 @@ class Services:
             partial(_model, self.settings),
             agent_queue=self.settings.queues.agents,
             tool_queue=self.settings.queues.tools,
+            background_queue=self.settings.queues.background,
             active=self.active,
             extensions=(extension(self.knowledge), context.extension(self.context_resolver)),
         )
@@ -125,6 +127,11 @@ class Services:
     @cached_property
     def context_resolver(self) -> ContextResolver:
         return ContextResolver(self.database.pool, lambda *_: {})
+
+    @cached_property
+    def background(self) -> Background:
+        """The code for each kind of background work; only workers need it."""
+        return Background(self.engine, self.database.pool, {})
 
     @cached_property
     def ingest_context(self) -> IngestContext:
@@ -165,6 +172,7 @@ class Services:
             # Built in a lambda: the engine imports the agents, and a process without their steps does not need it.
             StepKind.TURN: Handler(lambda *ids: run_turn(self.engine, *ids), self._fail_exhausted),
             StepKind.TOOL: Handler(lambda *ids: run_tool(self.engine, *ids), self._fail_exhausted),
+            StepKind.BACKGROUND: Handler(lambda *ids: self.background.run(*ids), self._fail_exhausted),  # noqa: PLW0108 - as above
             **ingestion_handlers(lambda: self.ingest_context, self.database.ingest),
         }
 

@@ -79,10 +79,10 @@ ALWAYS = {
     "a run is queued, and its turn has begun": """
         SELECT r.id, s.key, s.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation
         WHERE r.status = 'queued' AND s.status IN ('ready', 'running', 'waiting')
-          AND (s.kind NOT IN ('turn', 'scan') OR s.status <> 'ready' AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true' OR s.attempt > 0)""",
+          AND (s.kind NOT IN ('turn', 'scan', 'background') OR s.status <> 'ready' AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true' OR s.attempt > 0)""",
     "a run is running without a turn under way": """
         SELECT r.id FROM agno.run r WHERE r.status = 'running' AND NOT EXISTS (SELECT FROM agno.step s
-            WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind = 'turn' AND s.status IN ('ready', 'running'))
+            WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind IN ('turn', 'background') AND s.status IN ('ready', 'running'))
           AND NOT EXISTS (SELECT FROM agno.ingestion i WHERE i.run_id = r.id)""",
     "a run is waiting while its turn is under way": """
         SELECT r.id, s.key FROM agno.run r JOIN agno.step s ON s.run_id = r.id
@@ -110,6 +110,18 @@ ALWAYS = {
     "an ingestion has a step of an agent, or an agent one of an ingestion": """
         SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> (r.kind = 'ingestion')""",
+    "background work has a step of an agent, or an agent one of background work": """
+        SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        WHERE (s.kind = 'background') <> (r.kind = 'background')""",
+    "an open background run is not the one that does its work, or a row of open work has no open run": """
+        SELECT r.id, b.kind, b.owner FROM agno.run r FULL JOIN agno.background b ON b.run_id = r.id
+            AND b.tenant = r.tenant AND b.kind = r.metadata->>'kind' AND b.owner = r.metadata->>'owner'
+        WHERE (r.kind = 'background' OR r.id IS NULL) AND (r.ended_at IS NULL) IS DISTINCT FROM (b.run_id IS NOT NULL)""",
+    "background work was asked for that no run does, and none has failed": """
+        SELECT i.id, i.kind, i.owner, i.run_id FROM agno.background_item i
+        WHERE NOT EXISTS (SELECT FROM agno.background b WHERE (b.tenant, b.kind, b.owner) = (i.tenant, i.kind, i.owner))
+          AND NOT EXISTS (SELECT FROM agno.run r WHERE r.tenant = i.tenant AND r.kind = 'background' AND r.status = 'failed'
+                          AND r.metadata->>'kind' = i.kind AND r.metadata->>'owner' = i.owner)""",
     "an ingestion is scanned, or has sources, without its scan being done": """
         SELECT i.run_id, i.scanned_at FROM agno.ingestion i
         WHERE (i.scanned_at IS NOT NULL) <> EXISTS (SELECT FROM agno.step s WHERE s.run_id = i.run_id AND s.kind = 'scan' AND s.status = 'done')
@@ -238,7 +250,7 @@ def usage_adds_up(database_url: str) -> None:
                 FROM said reply WHERE reply.role = 'assistant' GROUP BY reply.run_id)
             SELECT r.id, r.agent, r.input_tokens, used.input, r.output_tokens, used.output, r.cost_usd
             FROM agno.run r LEFT JOIN used ON used.run_id = r.id
-            WHERE NOT (r.kind = 'ingestion')
+            WHERE r.kind NOT IN ('ingestion', 'background')
               AND ((r.input_tokens, r.output_tokens) IS DISTINCT FROM (coalesce(used.input, 0), coalesce(used.output, 0))
                    OR r.cost_usd NOT IN (0, r.input_tokens + r.output_tokens))""").fetchall()
     if wrong:
@@ -288,6 +300,8 @@ TABLES = {
     "chunk_embedding": "a text that is to get a vector is in no step",
     "knowledge": "the searched chunks of a knowledge base are not counted",
     "embedding_space": "a knowledge base is searched in an embedding space that is not its current one",
+    "background": "an open background run is not the one that does its work, or a row of open work has no open run",
+    "background_item": "background work was asked for that no run does, and none has failed",
 }
 REFERENCE_ONLY = {
     "task_result": "results of users' own tasks: tests/contract",
@@ -319,6 +333,7 @@ WORDS = {
         "team": "an ingestion has a step of an agent, or an agent one of an ingestion",
         "workflow": "an ingestion has a step of an agent, or an agent one of an ingestion",
         "ingestion": "an ingestion has a step of an agent, or an agent one of an ingestion",
+        "background": "background work has a step of an agent, or an agent one of background work",
     },
     "run.status": {
         "queued": "a run is queued, and its turn has begun",
@@ -345,6 +360,7 @@ WORDS = {
         "ingest": "a source is in the hands of no step that is open, or in those of one and not taken",
         "embed": "what is counted as to be embedded is not in a step",
         "finalize": "an ingestion is tidied while something of it is open",
+        "background": "background work has a step of an agent, or an agent one of background work",
     },
     "step.waits_for": {
         "confirmation": "a step waits for somebody who can do nothing for it",
@@ -447,6 +463,10 @@ INGEST_MOVES = {
 }
 """The same, of ingestions; their rules are in integration/knowledge/store/test_ingest_machine.py."""
 MOVED_ELSEWHERE = {
+    "background_ended": "test_background.py",
+    "request_background": "test_background.py",
+    "retry_background": "test_background.py",
+    "sessions/background.take": "test_background.py",
     "attach_partition": "test_search_index.py",
     "count_words": "test_search_index.py",
     "drop_partition": "test_search_index.py",

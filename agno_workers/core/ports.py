@@ -90,7 +90,9 @@ class BatchEmbedder(Embedder, Protocol):
 
 
 class ToolTransaction(Protocol):
-    """The open transaction of a `transactional` tool. It is rolled back unless `finish` recorded the tool's result."""
+    """The open transaction of a `transactional` tool or of background work. It is rolled back unless `finish` recorded the tool's
+    result, or `end` that of the run.
+    """
 
     connection: Any
     """A psycopg connection, for `ToolContext.connection`."""
@@ -101,6 +103,7 @@ class ToolTransaction(Protocol):
     def has_failed(self) -> bool: ...
     def close(self) -> None: ...
     def finish(self, step: ClaimedStep, message: Message) -> CommitResult: ...
+    def end(self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str) -> CommitResult: ...
 
 
 class Journal(Protocol):

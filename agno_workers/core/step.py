@@ -219,6 +219,8 @@ class FollowUp(msgspec.Struct, frozen=True):
     """The work, such as `summary`."""
     owner: str
     """The session, the user or the other owner of the work: one run at a time does the work of one kind for one owner."""
+    queue: str = "background"
+    """The queue of its run, which the engine sets."""
 
 
 class TurnRecord(msgspec.Struct, frozen=True):

@@ -169,14 +169,14 @@ def as_message(claim: ClaimedStep, outcome: ToolOutcome) -> Message:
 
 
 def fail_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
-    """End a step that has no attempt left: a turn fails its run, a tool call returns an error to the model."""
+    """End a step that has no attempt left: a tool call returns an error to the model, another step fails its run."""
     error = step.error
     log.error(
         "step has no attempt left: %s",
         error["message"],
         extra={"run_id": step.run_id, "step_id": step.step_id},
     )
-    if step.kind is StepKind.TURN:
+    if step.kind is not StepKind.TOOL:
         return engine.journal.fail(step, error, step.reason, step_status="dead")
     if step.effect is Effect.ONCE and step.attempt:
         return leave_unknown(engine, step, error["message"])

@@ -101,6 +101,7 @@ class Engine:
     tool_queue: str
     active: ActiveSteps
     extensions: tuple[Extension, ...] = ()
+    background_queue: str = "background"
     _plans: dict[str, AgentPlan] = field(default_factory=dict)
     _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
 
@@ -254,7 +255,11 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
         case AskAgain(note):
             return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
         case End(answer, reason):
-            follow_ups = [work for extension in engine.extensions for work in extension.follow(turn)]
+            follow_ups = [
+                msgspec.structs.replace(work, queue=engine.background_queue)
+                for extension in engine.extensions
+                for work in extension.follow(turn)
+            ]
             last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=tuple(follow_ups))
             committed = journal.end(claim, last, answer, reason)
             if committed.recorded:
@@ -283,12 +288,12 @@ def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCal
 
 
 def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception) -> CommitResult:
-    """Release the turn for another attempt, or fail the run when its attempts are used up."""
+    """Release the step for another attempt, or fail the run when its attempts are used up."""
     ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
     if isinstance(error, AgnoError):
-        log.warning("turn failed: %s", error, extra=ids)
+        log.warning("%s failed: %s", claim.kind, error, extra=ids)
     else:
-        log.error("turn raised", exc_info=error, extra=ids)
+        log.error("%s raised", claim.kind, exc_info=error, extra=ids)
     if claim.tries + 1 >= retry.attempts:
         return fail(engine, claim, error, "retries", step_status="dead")
     wish_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None

@@ -111,11 +111,13 @@ class Commits(Repository):
         turn = self._turn(claim, claim.turns + 2, claim.seq + len(record.messages), next_queue)
         return self._finish_turn(claim, self._payloads(), record, {"status": "running"}, {"steps": [turn]})
 
-    def end(self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str) -> CommitResult:
-        """Record the last turn and the run's answer."""
+    def end(
+        self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str, *, connection: Connection | None = None
+    ) -> CommitResult:  # fmt: skip
+        """Record the last turn and the run's answer. `connection` is an open transaction, whose writes commit with the end."""
         payloads = self._payloads()
         change = {"status": "done", "content": payloads.pack(content), "reason": reason, "ended": True}
-        return self._finish_turn(claim, payloads, record, change)
+        return self._finish_turn(claim, payloads, record, change, connection=connection)
 
     def fail(
         self,
@@ -156,7 +158,9 @@ class Commits(Repository):
 
     @contextmanager
     def transaction(self) -> Iterator[ToolTransaction]:
-        """Open the transaction of a `transactional` tool; it is rolled back unless its `finish` recorded the result."""
+        """Open the transaction of a `transactional` tool or of background work; it is rolled back unless its `finish` or `end`
+        recorded the result.
+        """
         # The transaction catches a Rollback, except when the connection is closed.
         with self._pool.connection() as connection, suppress(Rollback), connection.transaction() as opened:
             transaction = ToolTransaction(self, connection)
@@ -201,11 +205,11 @@ class Commits(Repository):
 
     def _finish_turn(
         self, step: ClaimedStep | ExhaustedStep, payloads: Payloads, record: TurnRecord, change: dict[str, Any],
-        result: dict[str, Any] | None = None,
+        result: dict[str, Any] | None = None, connection: Connection | None = None,
     ) -> CommitResult:  # fmt: skip
         used = record.usage
         change |= {
-            "turns": 1 if used else 0,
+            "turns": 1 if used and step.kind is StepKind.TURN else 0,
             "usage": asdict(used) if used else None,
             "cost_usd": record.cost_usd,
             "definition": record.definition,
@@ -215,9 +219,8 @@ class Commits(Repository):
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
-        return self._finish(
-            step, payloads, {**(result or {}), **asked, "messages": messages, "run": without_none(change)}
-        )
+        content = {**(result or {}), **asked, "messages": messages, "run": without_none(change)}
+        return self._finish(step, payloads, content, connection=connection)
 
     def _finish(
         self, step: AnyStep, payloads: Payloads, result: dict[str, Any], *, connection: Connection | None = None
@@ -305,7 +308,7 @@ def _finish_steps(
 
 
 class ToolTransaction:
-    """The open transaction of a `transactional` tool; see `core.ports.ToolTransaction`."""
+    """The open transaction of a `transactional` tool or of background work; see `core.ports.ToolTransaction`."""
 
     def __init__(self, commits: Commits, connection: Connection) -> None:
         self._commits = commits
@@ -329,5 +332,11 @@ class ToolTransaction:
     def finish(self, step: ClaimedStep, message: Message) -> CommitResult:
         """Record the tool's result in this transaction."""
         committed = self._commits.finish_tool(step, message, connection=self.connection)
+        self.is_recorded = committed.recorded
+        return committed
+
+    def end(self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str) -> CommitResult:
+        """Record the end of the run in this transaction."""
+        committed = self._commits.end(claim, record, content, reason, connection=self.connection)
         self.is_recorded = committed.recorded
         return committed

@@ -34,7 +34,7 @@ FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE step.id = %(id)s;
 -- without a turn stands for another run and is not counted.
 SELECT count(*) FILTER (WHERE parent_run_id IS NULL) AS runs, count(parent_run_id) AS delegated
 FROM agno.run
-WHERE ended_as = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
+WHERE ended_as = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('turn', 'background')) AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
   AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)
   AND ended_at > coalesce(now() - make_interval(secs => %(within_s)s::float8), '-infinity');
 
@@ -42,7 +42,7 @@ WHERE ended_as = 'failed' AND EXISTS (SELECT FROM agno.step WHERE step.run_id = 
 -- A page of those runs, the oldest first, after a place in that order. Runs that failed after `until` are left out, so that a run
 -- that is retried and fails again is not returned twice.
 SELECT id, ended_at FROM agno.run
-WHERE ended_as = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind = 'turn') AND ended_at <= %(until)s::timestamptz
+WHERE ended_as = 'failed' AND parent_run_id IS NULL AND EXISTS (SELECT FROM agno.step WHERE step.run_id = run.id AND step.kind IN ('turn', 'background')) AND ended_at <= %(until)s::timestamptz
   AND ended_at >= coalesce(%(after)s::timestamptz, '-infinity') AND (ended_at, id) > (coalesce(%(after)s::timestamptz, '-infinity'), %(after_id)s::uuid)
   AND (%(agent)s::text IS NULL OR agent = %(agent)s) AND (%(tool)s::text IS NULL OR %(tool)s = 'turn')
   AND (%(error)s::text IS NULL OR coalesce(error->>'type', '') = %(error)s)

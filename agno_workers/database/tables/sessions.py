@@ -5,7 +5,7 @@
        │          ├──< run_context  what the run's turns see beside its transcript, decided once a run
        │          ├──< compaction   summaries in place of the oldest messages of a long transcript
        │          └──< stored_result  large tool results, of which the transcript has a preview
-       └──  background ──< background_item   runs whose end some background work has not seen yet
+       └──  background_item   runs whose end some background work has not seen yet; background has the open run that does it
     state ──< state_change          values that tools share, one row a key, and their changes
     memory ──< memory_version       facts that outlive sessions, and their changes
     context_value, context_access, consent   values from outside, each use of one, and what a user does not allow
@@ -84,14 +84,20 @@ background = sa.Table(
     # The kind of work, and whose it is: a session's summary, a user's memories.
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
-    # The open run that does the work, if there is one.
-    sa.Column("run_id", UUID),
+    # The open run that does the work; the row is deleted with its end. It is written before that run.
+    sa.Column(
+        "run_id",
+        UUID,
+        sa.ForeignKey("agno.run.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
     sa.PrimaryKeyConstraint("tenant", "kind", "owner"),
 )
-sa.Index("background_run", background.c.run_id, postgresql_where=background.c.run_id.isnot(None))
+sa.Index("background_run", background.c.run_id)
 background_item = sa.Table(
     "background_item",
     metadata,
+    # The order in which the runs ended.
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     tenant(),
     sa.Column("kind", sa.Text, nullable=False),

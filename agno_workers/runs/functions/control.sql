@@ -70,6 +70,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    IF failed.kind = 'background' THEN
+        IF agno.retry_background(failed, new_step) THEN
+            RETURN QUERY SELECT new_step, failed.generation + 1;
+        END IF;
+        RETURN;
+    END IF;
     SELECT s.* INTO last_turn FROM agno.step s WHERE s.run_id = $1 AND s.kind = 'turn' ORDER BY s.seq DESC, s.generation DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN; -- it stands for another run and did no work, or is a run of another kind, which has its own retry

@@ -244,9 +244,6 @@ BEGIN
     IF one ? 'steered' THEN
         PERFORM agno.commit_steers(recorded[1], one->'steered');
     END IF;
-    IF one ? 'background' THEN
-        PERFORM agno.request_background(runs[1], one->'background');
-    END IF;
     steps := jsonb_path_query_array(results, '$[*].steps[*]');
     IF results @? '$[*].barrier' THEN
         INSERT INTO agno.barrier (id, run_id, generation, size, body)
@@ -268,6 +265,9 @@ BEGIN
     END IF;
     IF results @? '$[*].run' THEN
         PERFORM agno.move_runs(results);
+    END IF;
+    IF one ? 'background' THEN -- after the end, which locks the session
+        PERFORM agno.request_background(runs[1], one->'background');
     END IF;
 END $$;
 

@@ -18,6 +18,7 @@ from tests.integration.runs.test_state_machine import RunMachine
 
 MOVING = [
     *("run", "step", "barrier", "message", "chord_part", "outbox"),
+    *("background", "background_item"),
     *(
         "ingestion",
         "source",

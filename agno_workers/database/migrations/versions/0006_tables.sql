@@ -64,10 +64,11 @@ CREATE TABLE agno.background (
 	tenant TEXT DEFAULT 'default' NOT NULL,
 	kind TEXT NOT NULL,
 	owner TEXT NOT NULL,
-	run_id UUID,
-	PRIMARY KEY (tenant, kind, owner)
+	run_id UUID NOT NULL,
+	PRIMARY KEY (tenant, kind, owner),
+	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
 );
-CREATE INDEX background_run ON agno.background (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX background_run ON agno.background (run_id);
 
 CREATE TABLE agno.background_item (
 	id BIGINT GENERATED ALWAYS AS IDENTITY,
