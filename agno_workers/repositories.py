@@ -26,6 +26,7 @@ from agno_workers.runs.results import Results
 from agno_workers.runs.submit import Submissions
 from agno_workers.runs.workers import Workers
 from agno_workers.sessions.context import Consents
+from agno_workers.sessions.history import HistoryStore
 
 
 class Database:
@@ -99,6 +100,12 @@ class Database:
     @cached_property
     def workers(self) -> Workers:
         return Workers(self.pool, publish_after_s=self.numbers.publish_after_s)
+
+    # Sessions.
+
+    @cached_property
+    def history(self) -> HistoryStore:
+        return HistoryStore(self.pool)
 
     # Knowledge.
 

@@ -57,9 +57,10 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
-from agno_workers.sessions import context
+from agno_workers.sessions import context, history
 from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
+from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
@@ -121,8 +122,21 @@ class Services:
             tool_queue=self.settings.queues.tools,
             background_queue=self.settings.queues.background,
             active=self.active,
-            extensions=(extension(self.knowledge), context.extension(self.context_resolver)),
+            extensions=(
+                extension(self.knowledge),
+                history.extension(
+                    self.database.history,
+                    self.search_past,
+                    HistoryTools(self.database.pool, self.search_past),
+                ),
+                context.extension(self.context_resolver),
+            ),
         )
+
+    @property
+    def search_past(self) -> history.SearchPast:
+        """The search over exchanges of past sessions."""
+        return history.find_nothing
 
     @cached_property
     def context_resolver(self) -> ContextResolver:

@@ -21,11 +21,40 @@ from agno_workers.core.ports import Model
 from agno_workers.errors import InvalidInput
 
 
-class History(msgspec.Struct, frozen=True):
-    """Earlier messages of the session that the model sees: those of the last `runs` finished runs."""
+class History(msgspec.Struct, metaclass=Fields, frozen=True):
+    """The part of its session and of earlier ones that the model sees. Runs of other agents and of other users are not part of it.
 
-    runs: CountOrZero = 0
-    """The number of runs; 0: none."""
+    In the order of the request: the summary of the session and relevant exchanges of earlier sessions, then the older runs of the
+    session, compressed, then its last `runs` as they were. The newest come first where `tokens` does not suffice for all.
+    """
+
+    runs: CountOrZero = 5
+    """The last runs of the session, word for word; 0: no runs of the session, also no older ones."""
+    tokens: Count = 8_000
+    """The most tokens of the whole history, estimated (4 bytes of UTF-8 are a token)."""
+    tool_results: CountOrZero = 3
+    """Tool results that keep their text, the newest; of an older one a line tells its tool and its size."""
+    roles: tuple[Literal["user", "assistant", "tool"], ...] = ("user", "assistant", "tool")
+    """The messages that are kept: questions, answers, and tool calls with their results."""
+    only: Literal["done", "all"] = "done"
+    """`done`: runs that succeeded, and interrupted ones, which are marked. `all`: also failed and cancelled ones, marked."""
+    older: bool = True
+    """Also the runs before the last `runs`, as the budget allows: without reasoning and blank runs, and with repeated tool results once."""
+    summary: bool = True
+    """The session's summary, where not all runs that it covers are in the history."""
+    search_past_sessions: CountOrZero = 3
+    """The exchanges of the user's earlier sessions with this agent that are found for the input; 0: none."""
+    tools: bool = True
+    """Offer the model `read_chat_history`, `search_history` and `read_tool_call_history`."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True when the model is sent nothing of earlier runs."""
+        return not (self.runs or self.summary or self.search_past_sessions)
+
+
+NO_HISTORY = History(runs=0, summary=False, search_past_sessions=0, tools=False)
+"""The default of an agent: each run stands alone."""
 
 
 class Limits(msgspec.Struct, metaclass=Fields, frozen=True):
@@ -84,8 +113,8 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
     other type with a JSON schema, such as `A | B`, `list[A]` or a Literal."""
     settings: ModelSettings = ModelSettings()
     """Parameters of the model."""
-    history: History = History()
-    """How much of its session the model sees."""
+    history: History = NO_HISTORY
+    """The part of its session that the model sees; by default nothing. `History()` has good defaults."""
     context: Context = Context()
     """Values in the system text."""
     limits: Limits = Limits()

@@ -99,6 +99,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """`system`, `user`, `assistant` or `tool`."""
     parts: tuple[AnyPart, ...]
     """The pieces of the message, in order."""
+    from_history: bool = False
+    """True for a message of an earlier run, or about earlier runs, that the model sees before the input."""
 
     @property
     def text(self) -> str:

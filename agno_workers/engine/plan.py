@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from agno_workers.core.agent import Agent
+from agno_workers.core.agent import NO_HISTORY, Agent
 from agno_workers.core.messages import Message, ModelRequest, ToolSpec
 from agno_workers.core.output import OutputType, output_type
 from agno_workers.core.step import ClaimedStep, Definition
@@ -56,6 +56,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
 
     def as_begun(self, content: dict[str, Any]) -> AgentPlan:
         """Return the same plan with the agent's definition at the start of a run."""
+        content = content | {"history": _WITHOUT | content.get("history", {})}
         fields = {name: msgspec.convert(content[name], _TYPES[name]) for name in _DECLARED if name in content}
         return msgspec.structs.replace(self, agent=msgspec.structs.replace(self.agent, **fields))
 
@@ -90,6 +91,8 @@ class AgentPlan(msgspec.Struct, frozen=True):
         return content, misfit
 
 
+_WITHOUT = msgspec.to_builtins(NO_HISTORY)
+"""The definitions of earlier code have only the number of runs in their history, and meant no more."""
 _TYPES: dict[str, Any] = {
     **{name: hint for name, hint in get_type_hints(Agent).items() if name in _DECLARED},
     "instructions": str | tuple[str, ...],

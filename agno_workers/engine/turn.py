@@ -67,7 +67,7 @@ class Turn:
     claim: ClaimedStep
     plan: AgentPlan
     history: tuple[Message, ...] = ()
-    """Messages of earlier runs of the session."""
+    """Messages of earlier runs, which the model sees before the transcript."""
     context: tuple[str, ...] = ()
     """Further parts of the system text."""
 
@@ -181,7 +181,6 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
     claim = turn.claim
     preparations: tuple[Callable[[Turn], Turn], ...] = (
         partial(with_deadline, engine.journal),
-        partial(with_history, engine.journal),
         *(extension.prepare for extension in engine.extensions),
     )
     with (
@@ -219,14 +218,6 @@ def with_deadline(journal: Journal, turn: Turn) -> Turn:
         return turn
     deadline_at = journal.set_deadline(claim.run_id, limit)
     return replace(turn, claim=msgspec.structs.replace(claim, deadline_at=deadline_at))
-
-
-def with_history(journal: Journal, turn: Turn) -> Turn:
-    """Add the messages of the session's last runs, if the agent asks for them."""
-    runs = turn.agent.history.runs
-    if not (turn.claim.session_id and runs):
-        return turn
-    return replace(turn, history=journal.history(turn.claim, runs))
 
 
 def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:

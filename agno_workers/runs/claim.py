@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import Message, read_call, read_message, read_messages
+from agno_workers.core.messages import read_call, read_messages
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep
 from agno_workers.database.pool import Row, jsonb, statements
-from agno_workers.errors import RunFailed
 from agno_workers.runs.base import Repository, convert
 from agno_workers.runs.combined import Combined
 from agno_workers.runs.transcripts import Transcript, Transcripts
@@ -116,27 +115,6 @@ class Claims(Repository):
         """Return an agent's definition by its hash."""
         content: dict[str, Any] = self._pool.run(_SQL["definition"], {"sha256": sha256})[0]["content"]
         return content
-
-    def history(self, claim: ClaimedStep, runs: int) -> tuple[Message, ...]:
-        """Return the messages of the last `runs` finished runs of the same agent and user in the claim's session, oldest first."""
-        rows = self._pool.run(
-            _SQL["history"],
-            {
-                "tenant": claim.tenant,
-                "session_id": claim.session_id,
-                "user_id": claim.user_id,
-                "agent": claim.agent,
-                "before": claim.created_at,
-                "runs": runs,
-            },
-        )
-        try:
-            return tuple(read_message(row["content"]) for row in rows)
-        except msgspec.ValidationError as error:
-            raise RunFailed(
-                f"a message of an earlier run of session {claim.session_id!r} can't be read ({error}): submit to another session.",
-                reason="unreadable",
-            ) from error
 
 
 def _claimed(text: str) -> ClaimedStep:

@@ -92,11 +92,3 @@ WHERE id = %(run_id)s AND (deadline_at IS NULL OR parent_run_id IS NOT NULL) RET
 
 -- name: definition
 SELECT content FROM agno.definition WHERE sha256 = decode(%(sha256)s, 'hex');
-
--- name: history
--- The messages of the last finished runs of a user's session, oldest first.
-SELECT agno.inflate(m.content) AS content
-FROM (SELECT id, created_at FROM agno.run WHERE tenant = %(tenant)s AND session_id = %(session_id)s AND agent = %(agent)s AND status = 'done'
-      AND user_id IS NOT DISTINCT FROM %(user_id)s AND created_at < %(before)s ORDER BY created_at DESC LIMIT %(runs)s) past
-JOIN agno.message m ON m.run_id = past.id
-ORDER BY past.created_at, past.id, m.seq;

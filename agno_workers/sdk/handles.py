@@ -100,6 +100,11 @@ class RunHandle(RunControl):
         return self._database.queries.transcript(self.id)
 
     @property
+    def history(self) -> list[Message]:
+        """The messages of earlier runs that its turns see before its transcript, see `History`; each is marked `from_history`."""
+        return list(self._database.history.of(self.id))
+
+    @property
     def references(self) -> list[Reference]:
         """The search results that the run received; `cited` is True for those that its answer names."""
         given = self._database.feedback.grounded(self.id).values()

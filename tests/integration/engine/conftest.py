@@ -22,16 +22,18 @@ from agno_workers.local import LocalServers
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.sdk.handles import RunHandle
-from agno_workers.sessions import context
+from agno_workers.sessions import context, history
+from agno_workers.sessions.compose import Exchange
 from agno_workers.sessions.context import ContextResolver
+from agno_workers.sessions.history import HistoryStore
+from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.streams import Streams
 from tests.database import RunDatabase, claimed, on_pool
 from tests.steps import FakeKnowledge, execute_run, execute_step
 
 _numbers = count()
-_NAMES = {
-    text: name for file in ("claim", "commit", "outbox") for name, text in statements(f"runs/{file}").items()
-}
+_FILES = "runs/claim", "runs/commit", "runs/outbox", "sessions/history"
+_NAMES = {text: name for file in _FILES for name, text in statements(file).items()}
 
 
 class ScriptedReplies:
@@ -66,6 +68,9 @@ class Scenario:
         self.pool = pool
         self.queries = db.queries
         self.knowledge = FakeKnowledge(pool)
+        self.searched: list[dict[str, Any]] = []
+        """The searches over past sessions; they find `exchanges`."""
+        self.exchanges: list[Exchange] = []
         self._streams = streams
         self.state: dict[str, Any] = {}
         """The state that `Context(state=True)` shows."""
@@ -82,9 +87,14 @@ class Scenario:
             ActiveSteps(journal.is_held),
             (
                 extension(self.knowledge.service),
+                history.extension(HistoryStore(self.pool), self.search, HistoryTools(self.pool, self.search)),
                 context.extension(ContextResolver(self.pool, lambda *_: self.state)),
             ),
         )
+
+    def search(self, **asked: Any) -> list[Exchange]:
+        self.searched.append(asked)
+        return self.exchanges
 
     def submit(self, agent: str, *content: str | AnyPart, **options: Any) -> StepMessage:
         """Submit a run, and return its first turn."""

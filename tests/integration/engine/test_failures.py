@@ -297,7 +297,9 @@ def test_run_that_cannot_be_read_fails_at_once_and_is_shown(scenario: Scenario, 
     run = scenario.queries.run(later.run_id)
     assert (run.status, run.reason) == (RunStatus.FAILED, "unreadable")
     assert run.error is not None
-    assert run.error["message"].startswith("a message of an earlier run of session 's' can't be read (")
+    assert run.error["message"].startswith(
+        f"run {step.run_id} of this session, which the history needs, can't be read ("
+    )
 
 
 @pytest.mark.parametrize("call", [7, [], {"id": "x"}, {"id": None, "name": "add", "arguments": []}])

@@ -8,7 +8,7 @@ import msgspec
 import pydantic
 import pytest
 
-from agno_workers.core.agent import Agent, History, Limits
+from agno_workers.core.agent import NO_HISTORY, Agent, History, Limits
 from agno_workers.core.context import Context
 from agno_workers.core.messages import (
     File,
@@ -101,7 +101,7 @@ def test_images_and_files_of_the_input_reach_the_model(scenario: Scenario) -> No
 
 def test_history_comes_before_the_input_oldest_first(scenario: Scenario) -> None:
     replies = ScriptedReplies(*(Turn(text=f"answer {place}") for place in range(4)))
-    agent = Agent(name="a", model=replies.model, history=History(runs=2))
+    agent = Agent(name="a", model=replies.model, history=History(runs=2, older=False))
     for place in range(4):
         scenario.run(agent, f"question {place}", session_id="s")
     assert [message.text for message in replies.asked[-1].messages] == [
@@ -120,12 +120,12 @@ def test_history_is_the_users_own(scenario: Scenario) -> None:
     ]
 
 
-@pytest.mark.parametrize(("runs", "session"), [(0, "s"), (2, None)])
-def test_no_history_without_a_session_or_history_runs(
-    scenario: Scenario, runs: int, session: str | None
+@pytest.mark.parametrize(("history", "session"), [(NO_HISTORY, "s"), (History(), None)])
+def test_no_history_without_a_session_or_a_history(
+    scenario: Scenario, history: History, session: str | None
 ) -> None:
     replies = ScriptedReplies(Turn(text="ok"))
-    agent = Agent(name="a", model=replies.model, history=History(runs=runs))
+    agent = Agent(name="a", model=replies.model, history=history)
     for _ in range(2):
         scenario.run(agent, session_id=session)
     assert [len(request.messages) for request in replies.asked] == [1, 1]

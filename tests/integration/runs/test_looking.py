@@ -1,4 +1,4 @@
-"""Queries of runs: history, events and lists."""
+"""Queries of runs: events and lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from agno_workers.core.messages import Message, user
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ClaimedStep
 from agno_workers.errors import InvalidInput, RunNotFound
@@ -23,56 +22,6 @@ def ended(db: RunDatabase, text: str, **options: Any) -> ClaimedStep:
     turn = db.turn(text=text, **{"session_id": "s", **options})
     db.journal.end(turn, said(text.upper()), FEW, text.upper(), "end")
     return turn
-
-
-def conversation(*texts: str) -> tuple[Message, ...]:
-    return tuple(message for text in texts for message in (user(text), *said(text.upper())))
-
-
-# The history of a session.
-
-
-@pytest.mark.parametrize(
-    ("runs", "seen"), [(1, ["c"]), (2, ["b", "c"]), (3, ["a", "b", "c"]), (100, ["a", "b", "c"])]
-)
-def test_history_has_the_messages_of_the_last_runs_oldest_first(
-    db: RunDatabase, runs: int, seen: list[str]
-) -> None:
-    for text in ("a", "b", "c"):
-        ended(db, text)
-    now = db.turn(session_id="s")
-    assert db.journal.history(now, runs) == conversation(*seen)
-
-
-def test_history_has_earlier_done_runs_of_the_agent_and_session_only(
-    db: RunDatabase,
-) -> None:
-    ended(db, "kept")
-    ended(db, "other session", session_id="t")
-    ended(db, "other agent", agent="writer")
-    db.journal.cancel(db.turn(text="cancelled", session_id="s").run_id)
-    db.journal.fail(db.turn(text="failed", session_id="s"), ERROR, "refused", said("no"), FEW)
-    db.turn(text="under way", session_id="s")
-    db.submit("waits", session_id="s")
-    now = db.turn(text="now", session_id="s")
-    ended(db, "after")
-    assert db.journal.history(now, 10) == conversation("kept")
-
-
-def test_history_has_calls_and_results_in_order(db: RunDatabase) -> None:
-    tools = db.tools("a", "b", session_id="s")
-    for tool in reversed(tools):
-        sends = db.journal.finish_tool(tool, result(tool, tool.name)).sends
-    last = claimed(db.journal.claim_turn(sends[0].run_id, sends[0].step_id, 0))
-    db.journal.end(last, said("ok"), FEW, "ok", "end")
-    now = db.turn(session_id="s")
-    assert list(db.journal.history(now, 1)) == db.queries.transcript(last.run_id)
-
-
-def test_history_has_large_texts(db: RunDatabase) -> None:
-    large = "x" * 100_000
-    ended(db, large)
-    assert db.journal.history(db.turn(session_id="s"), 1) == conversation(large)
 
 
 # Events.

@@ -68,6 +68,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retry": Retry(attempts=0)}, "retry.attempts must be a whole number >= 1, got 0"),
     ({"retry": 3}, r"retry must be Retry\(...\), got 3"),
     ({"history": History(-1)}, "history.runs must be a whole number >= 0, got -1"),
+    ({"history": History(tokens=0)}, "history.tokens must be a whole number >= 1, got 0"),
+    ({"history": History(only="good")}, "history.only must be one of 'done', 'all', got 'good'"),  # type: ignore[arg-type]
+    ({"history": History(roles=("users",))}, "history.roles must be one of 'user', 'assistant', 'tool', got "),  # type: ignore[arg-type]
+    ({"history": History(search_past_sessions=-1)}, "history.search_past_sessions must be a whole number >= 0, got -1"),
     ({"history": 3}, r"history must be History\(...\), got 3"),
     ({"settings": ModelSettings(temperature="hot")}, "settings.temperature must be a number or None, got 'hot'"),  # type: ignore[arg-type]
     ({"tools": None}, "tools must be a list"),
