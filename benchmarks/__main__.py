@@ -28,6 +28,7 @@ from benchmarks import (
     readme,
     runs,
     search,
+    sessions,
     submit,
 )
 from benchmarks.payments import bench as payments
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "models": models.run,
     "runs": runs.run,
     "search": search.run,
+    "sessions": sessions.run,
     "submit": submit.run,
     "ingest": ingest.run,
     "payments": payments.run,

@@ -164,6 +164,9 @@ def _status(run: Run) -> Text:
 def show(
     id: str = _RUN,
     full: bool = typer.Option(False, "--full", help="Cut nothing off in notes and the transcript."),
+    history: bool = typer.Option(
+        False, "--history", help="Show also the earlier messages that it was given."
+    ),
     json: bool = _AS_JSON,
 ) -> None:
     """Show a run: its steps, its transcript, and what it waits for."""
@@ -173,6 +176,7 @@ def show(
         run, steps, transcript = queries.run(run_id), queries.steps(run_id), queries.transcript(run_id)
         around, workers = queries.diagnostics(run_id), database.workers.all()
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
+        earlier = database.history.of(run_id) if history else ()
     why = diagnose(run, steps, around, consumers(workers, settings))
     if json:
         shown = {
@@ -182,7 +186,7 @@ def show(
             "children": around.children,
             "transcript": transcript,
         }
-        shown |= {"references": given}
+        shown |= {"references": given} | ({"history": earlier} if history else {})
         screen.echo(screen.as_json(shown))
         return
     console = screen.console()
@@ -190,7 +194,9 @@ def show(
     for sentence in why:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
     _show_steps(console, steps, around.now, run.error, full=full)
-    _show_transcript(console, transcript, {each.call.id for each in around.waiting}, full=full)
+    if history and not earlier:
+        console.print("\nno history", style="dim")
+    _show_transcript(console, (*earlier, *transcript), {each.call.id for each in around.waiting}, full=full)
     _show_references(console, given)
 
 
@@ -317,7 +323,8 @@ def _show_transcript(
     cut = (lambda text: text) if full else _cut
     for message in transcript:
         console.print()
-        console.print(Rule(message.role, align="left", style="dim"))
+        title = f"{message.role}, from the history" if message.from_history else message.role
+        console.print(Rule(title, align="left", style="dim"))
         for part in message.parts:
             match part:
                 case TextPart(text):

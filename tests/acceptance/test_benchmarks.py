@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)  # seconds; each starts servers and up to 
     [
         ("agent bulk", "submitting 500 runs, per run"),
         ("fanout", "stock loop of 5 chords"),
-        ("growth", "grows as n to the power of"),
+        ("growth sessions", "grows as n to the power of"),
     ],
 )
 def test_quick_benchmarks_print_one_table(names: str, measured: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import anthropic
@@ -12,6 +13,7 @@ import httpx2
 import openai
 import pytest
 
+from agno_workers.core.agent import History
 from agno_workers.core.messages import (
     AnyPart,
     Audio,
@@ -31,6 +33,7 @@ from agno_workers.core.messages import (
 from agno_workers.core.ports import Model
 from agno_workers.errors import ModelRejected
 from agno_workers.models import resolve
+from agno_workers.sessions.compose import Exchange, PastRun, compose
 from tests.contract.models.conftest import Ask
 from tests.fakes.provider import Provider
 
@@ -154,6 +157,50 @@ def test_broken_arguments_go_back_as_valid_json(ask: Ask, sent: Sent) -> None:
     broken = Message("assistant", (ToolCall("call_1", "add", '{"a": 1, "b'),))
     ask(ModelRequest((user("x"), broken, Message("tool", (ToolResult("call_1", "add", "?"),)))))
     assert "invalid_arguments" in str(sent())
+
+
+# ---- the history ------------------------------------------------------------------------------------------
+
+
+def earlier() -> tuple[Message, ...]:
+    """Return a history with all that it can hold: a lead, an interrupted call, a left-out result, two questions in a row."""
+    at = datetime(2026, 11, 27, tzinfo=UTC)
+    calls = Message("assistant", (ToolCall("call_a", "weather", "{}"), ToolCall("call_b", "weather", "{}")))
+    found = Message("tool", (ToolResult("call_b", "weather", "rain " * 100),))
+    runs = [
+        PastRun("r1", at, (user("Weather?"), calls, found), "cancelled", "interrupted"),
+        PastRun("r2", at, (user("Well?"), Message("assistant", (Reasoning("hm"), Text(" "))))),
+        PastRun("r3", at, (user("Thanks."), Message("assistant", (Text("You are welcome."),)))),
+    ]
+    exchange = Exchange("old", "r0", "Where do I live?", "In Ulm.", at)
+    return compose(runs, History(runs=2, tool_results=0), "They met.", [exchange], is_whole=False)
+
+
+def test_history_is_sent_as_each_provider_wants_it(model: Model, provider: Provider, sent: Sent) -> None:
+    body = answered(model.name, ModelRequest((*earlier(), user("And now?"))), sent)
+    entries = body.get("input") or body["messages"]
+    assert "from_history" not in json.dumps(body)
+    assert entries[0]["role"] == "user"
+    assert "They met." in json.dumps(entries[0])
+    assert "And now?" in json.dumps(entries[-1])
+    if model.name.startswith("anthropic"):
+        assert [entry["role"] for entry in entries] == ["user", "assistant"] * (len(entries) // 2) + ["user"]
+        blocks = [
+            [(block["type"], block.get("id") or block.get("tool_use_id")) for block in entry["content"]]
+            for entry in entries
+        ]
+        place = next(place for place, each in enumerate(blocks) if ("tool_use", "call_a") in each)
+        assert blocks[place] == [("tool_use", "call_a"), ("tool_use", "call_b")]
+        assert blocks[place + 1] == [("tool_result", "call_a"), ("tool_result", "call_b")]
+    elif "input" in body:
+        kinds = [(entry["type"], entry.get("call_id")) for entry in entries if entry["type"] != "message"]
+        assert kinds == [
+            ("function_call", "call_a"), ("function_call", "call_b"), ("function_call_output", "call_a"), ("function_call_output", "call_b"),
+        ]  # fmt: skip
+    else:
+        place = next(place for place, entry in enumerate(entries) if entry.get("tool_calls"))
+        assert [entry["tool_call_id"] for entry in entries[place + 1 : place + 3]] == ["call_a", "call_b"]
+        assert all(entry["content"] or entry.get("tool_calls") for entry in entries)
 
 
 # ---- reasoning --------------------------------------------------------------------------------------------
