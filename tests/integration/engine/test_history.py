@@ -117,7 +117,7 @@ def test_summary_and_exchanges_of_earlier_sessions_lead(scenario: Scenario) -> N
         " ON CONFLICT (tenant, id) DO UPDATE SET summary = excluded.summary, user_id = excluded.user_id"
     )
     scenario.exchanges = [SHIPS]
-    lead, *rest = asked(scenario, History(runs=1, tokens=130), user_id="ann")
+    lead, *rest = asked(scenario, History(runs=1, tokens=190), user_id="ann")
     assert "It was about letters." in lead
     assert "Which ship?" in lead
     assert rest[-2:] == ["d" * 40, "D" * 40]

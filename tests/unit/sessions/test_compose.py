@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agno_workers.core.agent import History
-from agno_workers.core.messages import AnyPart, Message, Reasoning, Text, ToolCall, ToolResult, user
-from agno_workers.core.tokens import estimate, estimate_message
+from agno_workers.core.messages import AnyPart, Image, Message, Reasoning, Text, ToolCall, ToolResult, user
+from agno_workers.core.tokens import estimate_message
 from agno_workers.sessions.compose import Exchange, PastRun, compose
 
 BEGAN = datetime(2026, 11, 27, 9, tzinfo=UTC)
@@ -55,6 +55,7 @@ def size(messages: tuple[Message, ...]) -> int:
     return sum(map(estimate_message, messages))
 
 
+LEFT_OUT = "(Earlier messages of this conversation are left out.)"
 SUMMARY = "They spoke about ships."
 SHIPS = Exchange("old", "r", "Which ship?", "The Argo.", BEGAN - timedelta(days=3), 0.9)
 PORTS = Exchange("older", "r", "Which port?", "Iolcos.", BEGAN - timedelta(days=9), 0.7)
@@ -102,7 +103,7 @@ def test_only_the_newest_results_keep_their_text() -> None:
     ("roles", "seen"),
     [
         (("user",), ["q"]),
-        (("assistant",), ["(Earlier messages of this conversation are left out.)", "Let me look.", "found"]),
+        (("assistant",), [LEFT_OUT, "Let me look.", "found"]),
         (("user", "assistant"), ["q", "Let me look.", "found"]),
         ((), []),
     ],
@@ -150,11 +151,11 @@ def test_exchanges_lead_with_their_days_the_oldest_first() -> None:
 
 def test_newest_runs_come_before_what_leads_and_that_before_older_runs() -> None:
     runs = talk(*(f"{place} " * 100 for place in range(20)))
-    both = size(compose(runs[-1:], History()))
+    both, least = size(compose(runs[-1:], History())), size((user(LEFT_OUT),))
     lead = size(compose((), History(), SUMMARY, [SHIPS], is_whole=False))
-    only = compose(runs, History(runs=1, tokens=both + 20), SUMMARY, [SHIPS])
+    only = compose(runs, History(runs=1, tokens=both + least), None, [SHIPS])
     assert words(only) == words(compose(runs[-1:], History()))
-    more = compose(runs, History(runs=1, tokens=both + 2 * lead + 20), SUMMARY, [SHIPS])
+    more = compose(runs, History(runs=1, tokens=both + 2 * lead), SUMMARY, [SHIPS])
     assert words(more)[0].startswith("A summary")
     assert "The Argo." in words(more)[0]
     assert len(more) < 5
@@ -166,12 +167,12 @@ def test_run_that_does_not_fit_is_cut_between_groups() -> None:
     run = past(user("q " * 500), said(ToolCall("a", "look")), result("a", "page"), said("found"))
     history = compose([run], History(tokens=80))
     assert [message.role for message in history] == ["user", "assistant", "tool", "assistant"]
-    assert history[0].text == "(Earlier messages of this conversation are left out.)"
+    assert history[0].text == LEFT_OUT
 
 
-def test_estimates_count_bytes_and_media() -> None:
-    assert [estimate(text) for text in ("", "a", "abcd", "abcde", "größe", "日本語")] == [0, 1, 1, 2, 2, 3]
-    assert estimate_message(user("x" * 400)) == 104
+def test_picture_costs_what_providers_count_and_not_its_bytes() -> None:
+    run = past(user("Look: ", Image(data="x" * 50_000)), said("a cat"))
+    assert words(compose([*talk("a"), run], History())) == ["a", "A", "Look: ", "a cat"]
 
 
 # Whatever the runs are.
