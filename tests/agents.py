@@ -14,6 +14,7 @@ from agno_workers import (
     NOT_DONE,
     Agent,
     Effect,
+    History,
     Knowledge,
     Limits,
     Prices,
@@ -270,6 +271,7 @@ echo = Agent(name="echo", model=Scripted("angles", _echo))
 shouter = Agent(
     name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper()))
 )
+remembering = Agent(name="remembering", model=echo.model, history=History())
 nothing = Agent(name="nothing", model=Scripted("nothing", lambda request: Turn(text="")))
 caller = Agent(
     name="caller",

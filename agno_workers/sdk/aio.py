@@ -263,6 +263,10 @@ class AsyncRun(_Control[RunHandle]):
         """Return the transcript so far."""
         return await in_thread(lambda: self.blocking.messages)
 
+    async def history(self) -> list[Message]:
+        """Return the messages of earlier runs that its turns see; see `RunHandle.history`."""
+        return await in_thread(lambda: self.blocking.history)
+
     async def references(self) -> list[Reference]:
         """Return the search results that the run received; see `RunHandle.references`."""
         return await in_thread(lambda: self.blocking.references)

@@ -80,6 +80,19 @@ def test_runs_show_prints_steps_and_transcript(type_: Type, worker: Worker) -> N
     ]
 
 
+def test_runs_show_prints_the_history_that_a_run_was_given(type_: Type, worker: Worker) -> None:
+    options = ("--session", "s", "--json")
+    first, second = (type_("run", "remembering", text, *options).json["run_id"] for text in ("one", "two"))
+    shown = type_("runs", "show", second, "--history").out
+    assert re.search(
+        r"user, from the history ─+\none\n\nassistant, from the history ─+\n<one>\n\nuser ─+\ntwo\n", shown
+    )
+    assert "one" not in type_("runs", "show", second).out
+    assert "no history" in type_("runs", "show", first, "--history").out
+    given = type_("runs", "show", second, "--history", "--json").json["history"]
+    assert [message["from_history"] for message in given] == [True, True]
+
+
 ODD_ROWS = (
     "UPDATE agno.message SET content = '7'",
     """UPDATE agno.message SET content = '{"role": "user", "parts": [{"type": "hologram", "text": [1]}]}'""",

@@ -78,6 +78,9 @@ EXPECTED = {
     "docs/howto-celery.md": [r"^LEASES\n\['a', 'B'\]\n", r"What is a queue[?]\nWhat is a queue[?]\n\Z"],
     "docs/howto-deploy.md": [ID.pattern],
     "docs/knowledge.md": ["docs/explanation.md", "crm:note-17"],
+    "docs/sessions.md": [
+        r"after \['I am Ann.', 'I am Ann.', 'Where is order 17[?]', 'Where is order 17[?]'\]"
+    ],
     "docs/tutorial.md": [
         "done Usage\\(",
         r"What is a lease[?] -> What is a lease[?]\n",
