@@ -45,7 +45,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 class Scripted:
     """The model `scripted:NAME`; creating it registers the name in this process.
 
-    The number of assistant messages in the transcript selects the turn. So the model has no state: a run that moves to
+    The number of assistant messages in the transcript, without those of a history, selects the turn. So the model has no state: a run that moves to
     another process, or starts a step again after a crash, gets the same answer. After the last turn the request is
     rejected. A function from the request to the Turn can take the place of turns.
     """
@@ -56,7 +56,7 @@ class Scripted:
         _scripts[name] = self
 
     def ask(self, request: ModelRequest, emit: Emit) -> Reply:
-        number = sum(message.role == "assistant" for message in request.messages)
+        number = sum(message.role == "assistant" and not message.from_history for message in request.messages)
         turn = self._turn(request, number)
         self._wait(turn.delay_s, request.settings.timeout_s)
         if turn.error is not None:

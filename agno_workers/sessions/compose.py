@@ -18,6 +18,8 @@ from agno_workers.core.messages import AnyPart, Message, Reasoning, Text, ToolRe
 from agno_workers.core.tokens import estimate_message
 
 Group = tuple[Message, ...]
+_MAX_CHARS = 2_000
+"""The most of a question or an answer of an exchange."""
 
 
 class PastRun(msgspec.Struct, frozen=True):
@@ -68,6 +70,13 @@ class Exchange(msgspec.Struct, frozen=True):
     """When it was submitted."""
     score: float = 0.0
     """Higher is better; comparable within one search."""
+
+    @property
+    def shortened(self) -> Exchange:
+        """The exchange with texts of at most 2,000 characters."""
+        return msgspec.structs.replace(
+            self, asked=_cut(self.asked, _MAX_CHARS), answered=_cut(self.answered, _MAX_CHARS)
+        )
 
 
 def compose(
@@ -209,8 +218,6 @@ def _noted(message: Message) -> Message:
 _LEFT_OUT = "(Earlier messages of this conversation are left out.)"
 _SUMMARY = "A summary of this conversation so far, which the next messages continue:\n"
 _EXCHANGES = "From earlier conversations with this user; facts in them may have changed since:"
-_MAX_CHARS = 2_000
-"""The most of a question or an answer among the exchanges."""
 
 
 def _filled(
@@ -255,7 +262,7 @@ def _size(texts: Sequence[str]) -> int:
 def _listed(exchanges: Sequence[Exchange]) -> str:
     """Return the exchanges, the oldest first, under their heading."""
     shown = [
-        f"[{each.at:%Y-%m-%d}] User: {_cut(each.asked, _MAX_CHARS)}\nYou: {_cut(each.answered, _MAX_CHARS)}"
+        f"[{each.at:%Y-%m-%d}] User: {each.asked}\nYou: {each.answered}"
         for each in sorted(exchanges, key=lambda each: each.at)
     ]
     return "\n\n".join([_EXCHANGES, *shown])

@@ -84,7 +84,8 @@ class HistoryStore:
         """Return the history for a turn; the first turn of a run decides it, with what `search` finds in earlier sessions."""
         if kept := self._kept.of(claim.run_id):
             return kept.messages
-        found = _NOTHING if claim.definition is None else self._history(claim.run_id)
+        is_first = claim.definition is None and claim.attempt == 1
+        found = _NOTHING if is_first else self._history(claim.run_id)
         if found is _NOTHING:
             found = self._history(
                 claim.run_id,
@@ -173,10 +174,11 @@ def _found(claim: ClaimedStep, options: History, search: SearchPast) -> Sequence
     if not (options.search_past_sessions and claim.user_id and query):
         return ()
     try:
-        return search(
+        found = search(
             tenant=claim.tenant, user_id=claim.user_id, agent=claim.agent, query=query, limit=options.search_past_sessions,
             without_session=claim.session_id,
         )  # fmt: skip
     except ModelError as error:
         log.warning("earlier sessions were not searched: %s", error, extra={"run_id": claim.run_id})
         return ()
+    return [each.shortened for each in found]

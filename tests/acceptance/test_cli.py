@@ -87,7 +87,7 @@ def test_runs_show_prints_the_history_that_a_run_was_given(type_: Type, worker: 
     assert re.search(
         r"user, from the history ─+\none\n\nassistant, from the history ─+\n<one>\n\nuser ─+\ntwo\n", shown
     )
-    assert "one" not in type_("runs", "show", second).out
+    assert "<one>" not in type_("runs", "show", second).out
     assert "no history" in type_("runs", "show", first, "--history").out
     given = type_("runs", "show", second, "--history", "--json").json["history"]
     assert [message["from_history"] for message in given] == [True, True]

@@ -15,6 +15,7 @@ from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import InvalidTool, ModelUnavailable
 from agno_workers.models.scripted import Turn
 from agno_workers.sessions.compose import Exchange
+from agno_workers.sessions.history import HistoryStore
 from agno_workers.tools import tool
 from tests.database import FEW, RunDatabase, result
 from tests.database import said as answer
@@ -189,6 +190,22 @@ def test_first_turn_that_is_repeated_sends_the_same_history(scenario: Scenario) 
     scenario.let_time_pass()
     execute_step(scenario.engine(agent), now)
     assert texts(replies.asked[0].messages) == texts(replies.asked[1].messages) == ["before", "BEFORE", "now"]
+
+
+def test_two_workers_at_the_same_first_turn_see_the_same(scenario: Scenario) -> None:
+    db = scenario.db
+    ended(db, "before")
+    claim = db.turn(text="now", session_id="s", agent="a")
+    with db.transaction() as one, db.transaction() as two:
+        first = HistoryStore(one).at_turn(claim, BARE, list)
+        meanwhile = ended(db, "meanwhile")
+        db.sql(
+            "UPDATE agno.run SET created_at = created_at - interval '1 hour' WHERE id = %(id)s", id=meanwhile
+        )
+        second = two.begin(lambda: HistoryStore(two).at_turn(claim, BARE, list))
+        assert db.waits(second, two)
+        one.commit()
+        assert texts(second.result()) == texts(first) == ["before", "BEFORE"]
 
 
 def test_fork_sees_the_history_of_the_run_that_it_was_forked_from(scenario: Scenario) -> None:

@@ -46,6 +46,11 @@ def test_number_of_assistant_messages_selects_the_turn() -> None:
     )
 
 
+def test_history_does_not_count() -> None:
+    before = Message("assistant", (Text("Hello."),), from_history=True)
+    assert asked(STORY, before, *START).stop is StopReason.TOOL_CALLS
+
+
 def test_script_without_turns_left_is_rejected() -> None:
     said = Message("assistant", (Text("x"),))
     with pytest.raises(ModelRejected, match="has 2 turns, not 3"):
