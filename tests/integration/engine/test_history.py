@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,13 +11,14 @@ import pytest
 from agno_workers.core.agent import Agent, History
 from agno_workers.core.messages import user
 from agno_workers.core.tool import Effect
+from agno_workers.database.pool import jsonb
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import InvalidTool, ModelUnavailable
 from agno_workers.models.scripted import Turn
 from agno_workers.sessions.compose import Exchange
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.tools import tool
-from tests.database import FEW, RunDatabase, result
+from tests.database import RunDatabase, result, unknown_id
 from tests.database import said as answer
 from tests.integration.engine.conftest import Scenario, ScriptedReplies
 from tests.steps import execute_run, execute_step
@@ -33,11 +34,35 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def ended(db: RunDatabase, text: str, **options: Any) -> str:
-    """Store a done run whose answer is its input in capitals."""
-    turn = db.turn(text=text, **{"session_id": "s", "agent": "a", **options})
-    db.journal.end(turn, answer(text.upper()), FEW, text.upper(), "end")
-    return turn.run_id
+def ended(db: RunDatabase, text: str, status: str = "done", **fields: Any) -> str:
+    """Store a run of the session whose answer is its input in capitals; a run that is not done has no answer."""
+    run = {
+        "id": unknown_id(),
+        "agent": "a",
+        "status": status,
+        "queue": "agents",
+        "session_id": "s",
+        "created_at": db.queries.now(),
+    }
+    run |= {"ended_at": None if status == "running" else db.queries.now()} | fields
+    names = ", ".join(run)
+    db.sql(
+        f"INSERT INTO agno.run ({names}) SELECT {names} FROM jsonb_populate_record(NULL::agno.run, %(run)s) AS given",
+        run=jsonb(run),
+    )
+    for seq, message in enumerate([user(text), *(answer(text.upper()) if status == "done" else [])]):
+        db.sql(
+            "INSERT INTO agno.message (run_id, seq, content) VALUES (%(id)s, %(seq)s, %(content)s)",
+            id=run["id"],
+            seq=seq,
+            content=jsonb(message),
+        )
+    return str(run["id"])
+
+
+def ended_before_all(db: RunDatabase, text: str, **fields: Any) -> str:
+    """Store a run that would be in every history that is decided after it."""
+    return ended(db, text, created_at=db.queries.now() - timedelta(hours=1), **fields)
 
 
 def texts(messages: Any) -> list[str]:
@@ -64,24 +89,21 @@ def adding(*numbers: int) -> Turn:
 
 def test_history_has_done_runs_of_the_session_the_agent_and_the_user(scenario: Scenario) -> None:
     db = scenario.db
-    ended(db, "kept")
+    ended(db, "kept", tenant="default")
     ended(db, "other session", session_id="t")
     ended(db, "other agent", agent="b")
     ended(db, "other user", user_id="ann")
     ended(db, "other tenant", tenant="shop")
-    db.journal.cancel(db.turn(text="cancelled", session_id="s", agent="a").run_id)
-    db.journal.fail(db.turn(text="failed", session_id="s", agent="a"), ERROR, "refused", answer("no"), FEW)
-    db.turn(text="under way", session_id="s", agent="a")
-    rolled_back = ended(db, "rolled back")
-    db.sql("UPDATE agno.run SET rolled_back_at = now() WHERE id = %(id)s", id=rolled_back)
-    interrupted = db.turn(text="interrupted", session_id="s", agent="a").run_id
-    db.journal.cancel(interrupted)
-    db.sql("UPDATE agno.run SET reason = 'interrupted' WHERE id = %(id)s", id=interrupted)
+    ended(db, "cancelled", "cancelled", reason="cancelled")
+    ended(db, "failed", "failed", error=ERROR)
+    ended(db, "under way", "running")
+    ended(db, "rolled back", rolled_back_at=db.queries.now())
+    ended(db, "interrupted", "cancelled", reason="interrupted")
     good = ["kept", "KEPT", "interrupted", "(This answer was interrupted.)"]
     assert asked(scenario) == good
     every = msgspec.structs.replace(BARE, only="all")
     assert asked(scenario, every)[:-2] == [
-        *good[:2], "cancelled", "(This run was cancelled.)", "failed", "no", "(This run failed: no key)", *good[2:],
+        *good[:2], "cancelled", "(This run was cancelled.)", "failed", "(This run failed: no key)", *good[2:],
     ]  # fmt: skip
 
 
@@ -89,18 +111,18 @@ def test_runs_are_in_the_order_of_the_session_and_those_without_a_place_come_fir
     scenario: Scenario,
 ) -> None:
     db = scenario.db
-    runs = [ended(db, text) for text in ("earlier code", "second", "first", "later")]
+    for position, text in ((None, "earlier code"), (2, "second"), (1, "first"), (4, "later")):
+        ended(db, text, session_position=position)
     now = scenario.submit("a", "now", session_id="s")
-    for position, run_id in zip((None, 2, 1, 4, 3), (*runs, now.run_id), strict=True):
-        db.sql("UPDATE agno.run SET session_position = %(p)s WHERE id = %(id)s", p=position, id=run_id)
+    db.sql("UPDATE agno.run SET session_position = 3 WHERE id = %(id)s", id=now.run_id)
     replies = ScriptedReplies(Turn(text="ok"))
     execute_run(scenario.engine(Agent(name="a", model=replies.model, history=BARE)), now)
     assert texts(replies.asked[-1].messages)[::2] == ["earlier code", "first", "second", "now"]
 
 
 def test_history_has_large_texts(scenario: Scenario) -> None:
-    ended(scenario.db, "x" * 100_000)
-    assert asked(scenario, msgspec.structs.replace(BARE, tokens=60_000)) == ["x" * 100_000, "X" * 100_000]
+    scenario.run(Agent(name="a", model=ScriptedReplies(Turn(text="ok")).model), "x" * 100_000, session_id="s")
+    assert asked(scenario, msgspec.structs.replace(BARE, tokens=60_000)) == ["x" * 100_000, "ok"]
 
 
 def test_older_run_that_can_not_be_read_is_left_out(scenario: Scenario) -> None:
@@ -163,12 +185,8 @@ def test_turns_of_a_run_see_what_its_first_turn_saw(scenario: Scenario) -> None:
     todo = [now]
     while todo:  # each step in a process of its own
         todo += execute_step(scenario.engine(agent), todo.pop(0)).sends
-        ended(db, f"meanwhile {len(replies.asked)}", user_id="ann", not_before=None)
+        ended_before_all(db, f"meanwhile {len(replies.asked)}", user_id="ann")
         scenario.exchanges = []
-        db.sql(
-            "UPDATE agno.run SET created_at = created_at - interval '1 hour' WHERE session_position IS NULL AND id <> %(id)s",
-            id=now.run_id,
-        )
     before = [request.messages[:3] for request in replies.asked]
     assert len(before) == 3
     assert before[0] == before[1] == before[2]
@@ -183,10 +201,7 @@ def test_first_turn_that_is_repeated_sends_the_same_history(scenario: Scenario) 
     ended(scenario.db, "before")
     now = scenario.submit("a", "now", session_id="s")
     execute_step(scenario.engine(agent), now)
-    meanwhile = ended(scenario.db, "meanwhile")
-    scenario.db.sql(
-        "UPDATE agno.run SET created_at = created_at - interval '1 hour' WHERE id = %(id)s", id=meanwhile
-    )
+    ended_before_all(scenario.db, "meanwhile")
     scenario.let_time_pass()
     execute_step(scenario.engine(agent), now)
     assert texts(replies.asked[0].messages) == texts(replies.asked[1].messages) == ["before", "BEFORE", "now"]
@@ -198,10 +213,7 @@ def test_two_workers_at_the_same_first_turn_see_the_same(scenario: Scenario) -> 
     claim = db.turn(text="now", session_id="s", agent="a")
     with db.transaction() as one, db.transaction() as two:
         first = HistoryStore(one).at_turn(claim, BARE, list)
-        meanwhile = ended(db, "meanwhile")
-        db.sql(
-            "UPDATE agno.run SET created_at = created_at - interval '1 hour' WHERE id = %(id)s", id=meanwhile
-        )
+        ended_before_all(db, "meanwhile")
         second = two.begin(lambda: HistoryStore(two).at_turn(claim, BARE, list))
         assert db.waits(second, two)
         one.commit()
@@ -320,15 +332,17 @@ def test_search_without_a_user_stays_in_the_session(scenario: Scenario) -> None:
 def test_tool_calls_are_those_of_the_user(scenario: Scenario) -> None:
     db = scenario.db
     calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("look", "a page", {"user_id": "ann"}),
-        ("look", "a page", {"user_id": "ann", "session_id": "t"}),
-        ("look", "of bob", {"user_id": "bob"}),
+        ("look", "a page", {"session_id": "t", "user_id": "ann"}),
+        ("look", "a page", {"session_id": "u", "user_id": "ann"}),
+        ("look", "of bob", {"session_id": "v", "user_id": "bob"}),
         ("send", "sent", {"user_id": "ann"}),
-        ("look", "of nobody", {}),
+        ("look", "of nobody", {"session_id": "nobody's"}),
+        ("look", "of somebody", {"session_id": "somebody's"}),
     )
     for name, text, options in calls:
-        (call,) = db.tools(name, agent="a", **{"session_id": "s", **options})
+        (call,) = db.tools(name, agent="a", **options)
         db.journal.finish_tool(call, result(call, text))
+        db.journal.cancel(call.run_id)
     (call,) = db.tools("look", agent="a", user_id="ann")
     db.journal.finish_tool(call, result(call), {"type": "raised", "message": "no page"})
     found = called(scenario, "read_tool_call_history", {"tool": "look"}, user_id="ann")
@@ -337,7 +351,7 @@ def test_tool_calls_are_those_of_the_user(scenario: Scenario) -> None:
     assert (failed["tool"], failed["error"], failed["arguments"]) == ("look", "no page", "{}")
     assert failed["seconds"] >= 0
     assert [each["result"] for each in worked] == ["a page"] * 2
-    without_user = called(scenario, "read_tool_call_history", {"tool": None})
+    without_user = called(scenario, "read_tool_call_history", {"tool": None}, session_id="nobody's")
     assert [each["result"] for each in without_user["newest"]] == ["of nobody"]
 
 
