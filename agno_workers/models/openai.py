@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from agno_workers.core.messages import (
@@ -323,7 +323,8 @@ class Chat:
         system = [{"role": "system", "content": request.system}] if request.system else []
         body = {
             "model": self._model,
-            "messages": system + [entry for message in request.messages for entry in self._entries(message)],
+            "messages": system
+            + _joined(entry for message in request.messages for entry in self._entries(message)),
             "stream": True,
             "stream_options": {"include_usage": True},
             self._limit: settings.max_output_tokens,
@@ -367,6 +368,25 @@ class Chat:
                 }
             case _:
                 raise unsupported(self.name, part, " by URL")
+
+
+def _joined(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join neighbours of the user: the templates of some local models refuse two in a row."""
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        if not (found and entry["role"] == found[-1]["role"] == "user"):
+            found.append(entry)
+            continue
+        one, two = found[-1]["content"], entry["content"]
+        are_texts = isinstance(one, str) and isinstance(two, str)
+        found[-1] = entry | {
+            "content": f"{one}\n\n{two}" if are_texts else [*_parts_of(one), *_parts_of(two)]
+        }
+    return found
+
+
+def _parts_of(content: Any) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 class _ChatFold:

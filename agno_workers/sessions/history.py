@@ -72,7 +72,7 @@ class HistoryStore:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._kept = Transcripts()
+        self._kept = Transcripts(8 * 1024 * 1024)
 
     def of(self, run_id: str) -> tuple[Message, ...]:
         """Return the history that a run was given; nothing for a run without one."""

@@ -27,10 +27,11 @@ MAX_TOKENS = 4_000
 """The most of one answer of a tool: of a list, the first ones that fit."""
 _MAX_EXCHANGES = 50
 _MAX_CALLS = 20
+_MAX_FOUND = 10
 _MAX_RUNS = 500
 """The last runs among which calls are looked for."""
 _SEARCHED_RUNS = 200
-"""The last runs of the session that are searched by their words where the search has no user."""
+"""The last runs of the session that are searched by their words where the search finds nothing, or has no user."""
 _TEXT_CHARS = 2_000
 _RESULT_CHARS = 500
 _DAYS = Annotated[int, Field(description="Only the last so many days.", ge=1, le=3650)]
@@ -118,17 +119,12 @@ class HistoryTools:
 
     def _found(self, run_id: str, query: str, days: int | None) -> list[Said]:
         (asker,) = self._pool.run(_SQL["asker"], {"run_id": run_id})
-        if asker["user_id"] is None:  # sessions without a user may be of many people
-            return _by_words(self._exchanges(run_id, _SEARCHED_RUNS), query, days)
-        found: Sequence[Exchange] = self._search(
-            tenant=asker["tenant"],
-            user_id=asker["user_id"],
-            agent=asker["agent"],
-            query=query,
-            limit=10,
-            days=days,
-        )
-        return [Said(each.at, _cut(each.asked), _cut(each.answered), each.session_id) for each in found]
+        found: Sequence[Exchange] = ()
+        if asker["user_id"] is not None:  # sessions without a user may be of many people
+            wanted = {name: asker[name] for name in ("tenant", "user_id", "agent")}
+            found = self._search(**wanted, query=query, limit=_MAX_FOUND, days=days)
+        said = [Said(each.at, _cut(each.asked), _cut(each.answered), each.session_id) for each in found]
+        return said or _by_words(self._exchanges(run_id, _SEARCHED_RUNS), query, days)
 
     def _calls(self, run_id: str, name: str | None, days: int) -> Calls:
         wanted = {"run_id": run_id, "tool": name, "days": days, "runs": _MAX_RUNS, "limit": _MAX_CALLS}
@@ -154,7 +150,7 @@ def _by_words(runs: Sequence[PastRun], query: str, days: int | None) -> list[Sai
         if shared := len(words & set(f"{run.asked} {run.answered}".lower().split())):
             scored.append((shared, run.at, run))
     scored.sort(key=lambda each: each[:2], reverse=True)
-    return [_said(run) for _, _, run in scored[:10]]
+    return [_said(run) for _, _, run in scored[:_MAX_FOUND]]
 
 
 def _said(run: PastRun) -> Said:

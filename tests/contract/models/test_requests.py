@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import anthropic
@@ -201,6 +202,15 @@ def test_history_is_sent_as_each_provider_wants_it(model: Model, provider: Provi
         place = next(place for place, entry in enumerate(entries) if entry.get("tool_calls"))
         assert [entry["tool_call_id"] for entry in entries[place + 1 : place + 3]] == ["call_a", "call_b"]
         assert all(entry["content"] or entry.get("tool_calls") for entry in entries)
+        assert all(one["role"] != "user" or two["role"] != "user" for one, two in pairwise(entries))
+
+
+@pytest.mark.parametrize("name", ["openai-chat:gpt-5", "local:llama"])
+def test_neighbours_of_the_user_are_one_message_in_chat(name: str, provider: Provider, sent: Sent) -> None:
+    two = answered(name, ModelRequest((user("One."), user("Two."))), sent)["messages"]
+    assert two == [{"role": "user", "content": "One.\n\nTwo."}]
+    (seen,) = answered(name, ModelRequest((user("One."), user("Look: ", PICTURE))), sent)["messages"]
+    assert [part["type"] for part in seen["content"]] == ["text", "text", "image_url"]
 
 
 # ---- reasoning --------------------------------------------------------------------------------------------

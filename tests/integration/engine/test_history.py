@@ -329,6 +329,12 @@ def test_search_without_a_user_stays_in_the_session(scenario: Scenario) -> None:
     assert [each["question"] for each in found] == ["the ship of Jason", "which ship"]
 
 
+def test_search_that_finds_nothing_looks_in_the_session(scenario: Scenario) -> None:
+    ended(scenario.db, "which ship", user_id="ann")
+    (found,) = called(scenario, "search_history", {"query": "ship", "days": 1}, user_id="ann")
+    assert found["answer"] == "WHICH SHIP"
+
+
 def test_tool_calls_are_those_of_the_user(scenario: Scenario) -> None:
     db = scenario.db
     calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
