@@ -41,7 +41,11 @@ class History(msgspec.Struct, metaclass=Fields, frozen=True):
     older: bool = True
     """Also the runs before the last `runs`, as the budget allows: without reasoning and blank runs, and with repeated tool results once."""
     summary: bool = True
-    """The session's summary, where not all runs that it covers are in the history."""
+    """Sum up the runs before the last `runs` in the background, and show the summary where not all of those are in the history."""
+    summary_model: str | None = None
+    """The name of the model that writes summaries; None: the agent's own model."""
+    summary_instructions: str = ""
+    """Instructions for summaries, in place of ours."""
     search_past_sessions: CountOrZero = 3
     """The exchanges of the user's earlier sessions with this agent that are found for the input; 0: none."""
     tools: bool = True

@@ -1,31 +1,33 @@
-"""Count tokens without a tokenizer: an estimate that needs no vocabulary, for budgets and limits.
-
-Four bytes of UTF-8 a token is the rule of thumb of OpenAI and Anthropic for English; other scripts take more bytes a character, as
-they take more tokens.
-"""
+"""Estimate tokens, for decisions that need no exact count. Pure, and cheap enough for every turn."""
 
 from __future__ import annotations
 
-import msgspec
+from agno_workers.core.messages import Audio, File, Image, Message, Reasoning, Text, ToolCall, ToolResult
 
-from agno_workers.core.messages import Audio, File, Image, Message
-
-_BYTES_PER_TOKEN = 4
-_PER_MESSAGE = 4
-"""Tokens that a message costs beside its content."""
-_PER_MEDIUM = 1_000
-"""Tokens of a picture, a page or some seconds of sound; providers count a large one by its size."""
-_MEDIUM_BYTES_PER_TOKEN = 64
+_BYTES_A_TOKEN = 4
+_A_MESSAGE = 4
+"""Tokens of the role of a message and of what separates it from the next one."""
+_A_MEDIUM = 1_500
+"""Tokens of an image, a sound or a document: providers count pixels, seconds and pages, not bytes."""
 
 
 def estimate(text: str) -> int:
-    """Return about how many tokens a text has."""
-    return -(-len(text.encode(errors="surrogatepass")) // _BYTES_PER_TOKEN)
+    """Return about how many tokens a text has: a quarter of its bytes in UTF-8, rounded up."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return -(-size // _BYTES_A_TOKEN)
 
 
 def estimate_message(message: Message) -> int:
-    """Return about how many tokens a message has, with its calls, its results and its media."""
-    media = [part for part in message.parts if isinstance(part, Image | Audio | File)]
-    parts = [part for part in message.parts if part not in media] if media else message.parts
-    tokens = _PER_MESSAGE + -(-len(msgspec.json.encode(parts)) // _BYTES_PER_TOKEN)
-    return tokens + sum(max(_PER_MEDIUM, len(part.data) // _MEDIUM_BYTES_PER_TOKEN) for part in media)
+    """Return about how many tokens a message has, with its calls and results."""
+    tokens = _A_MESSAGE
+    for part in message.parts:
+        match part:
+            case Text(text) | Reasoning(text):
+                tokens += estimate(text)
+            case ToolCall(_, name, arguments):
+                tokens += estimate(name) + estimate(arguments)
+            case ToolResult(_, name, content):
+                tokens += estimate(name) + estimate(content)
+            case Image() | Audio() | File():
+                tokens += _A_MEDIUM
+    return tokens

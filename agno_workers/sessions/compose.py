@@ -71,13 +71,6 @@ class Exchange(msgspec.Struct, frozen=True):
     score: float = 0.0
     """Higher is better; comparable within one search."""
 
-    @property
-    def shortened(self) -> Exchange:
-        """The exchange with texts of at most 2,000 characters."""
-        return msgspec.structs.replace(
-            self, asked=_cut(self.asked, _MAX_CHARS), answered=_cut(self.answered, _MAX_CHARS)
-        )
-
 
 def compose(
     runs: Sequence[PastRun], options: History, summary: str | None = None, exchanges: Sequence[Exchange] = (), *, is_whole: bool = True
@@ -266,6 +259,12 @@ def _listed(exchanges: Sequence[Exchange]) -> str:
         for each in sorted(exchanges, key=lambda each: each.at)
     ]
     return "\n\n".join([_EXCHANGES, *shown])
+
+
+def shortened(exchange: Exchange) -> Exchange:
+    """Return the exchange with texts of at most 2,000 characters."""
+    asked, answered = _cut(exchange.asked, _MAX_CHARS), _cut(exchange.answered, _MAX_CHARS)
+    return msgspec.structs.replace(exchange, asked=asked, answered=answered)
 
 
 def _cut(text: str, most: int) -> str:

@@ -21,7 +21,7 @@ from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import ModelError, RunFailed
 from agno_workers.runs.transcripts import Transcript, Transcripts
-from agno_workers.sessions.compose import Exchange, PastRun, compose
+from agno_workers.sessions.compose import Exchange, PastRun, compose, shortened
 
 log = logging.getLogger(__name__)
 _SQL = statements("sessions/history")
@@ -34,21 +34,14 @@ _QUERY_CHARS = 2_000
 
 
 class SearchPast(Protocol):
-    """Searches the exchanges of a user's sessions with an agent, the best first."""
+    """Searches the exchanges of a user's sessions, the best first; `user_id` None stands for runs without a user."""
 
     def __call__(
-        self,
-        *,
-        tenant: str,
-        user_id: str,
-        agent: str,
-        query: str,
-        limit: int,
-        without_session: str | None = None,
-        days: int | None = None,
-    ) -> Sequence[Exchange]:
-        """Search them all, or without those of one session, or those of the last days. May raise ModelError: the embedder failed."""
-        ...  # fmt: skip
+        self, *, tenant: str, user_id: str | None, query: str, agent: str | None = None, session_id: str | None = None,
+        without_session: str | None = None, limit: int = 10, days: float | None = None,
+    ) -> Sequence[Exchange]:  # fmt: skip
+        """Search all sessions, one, or all but one; with all agents or one; the last `days`. May raise ModelError: the embedder failed."""
+        ...
 
 
 def find_nothing(**_: Any) -> Sequence[Exchange]:
@@ -181,4 +174,4 @@ def _found(claim: ClaimedStep, options: History, search: SearchPast) -> Sequence
     except ModelError as error:
         log.warning("earlier sessions were not searched: %s", error, extra={"run_id": claim.run_id})
         return ()
-    return [each.shortened for each in found]
+    return [shortened(each) for each in found]

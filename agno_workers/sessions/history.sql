@@ -8,7 +8,7 @@ SELECT recipe, past FROM agno.history_of(%(run_id)s, %(options)s, %(exchanges)s,
 SELECT run_id AS id, at, status, reason, error, messages FROM agno.past_runs(%(run_id)s, false, %(runs)s, %(runs)s, %(max_octets)s);
 
 -- name: asker
-SELECT tenant, user_id, agent FROM agno.run WHERE id = %(run_id)s;
+SELECT tenant, user_id, agent, session_id FROM agno.run WHERE id = %(run_id)s;
 
 -- name: calls
 -- The newest ended calls of a tool, or of all tools, with the number of calls and of those that worked: of the last runs of the same user and agent,

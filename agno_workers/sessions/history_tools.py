@@ -18,7 +18,7 @@ from agno_workers.core.tokens import estimate
 from agno_workers.core.tool import Effect, Tool, ToolContext
 from agno_workers.database.pool import Pool, statements
 from agno_workers.errors import ModelUnavailable, Unavailable
-from agno_workers.sessions.compose import Exchange, PastRun
+from agno_workers.sessions.compose import PastRun
 from agno_workers.sessions.history import SearchPast
 from agno_workers.tools.decorate import tool
 
@@ -31,7 +31,7 @@ _MAX_FOUND = 10
 _MAX_RUNS = 500
 """The last runs among which calls are looked for."""
 _SEARCHED_RUNS = 200
-"""The last runs of the session that are searched by their words where the search finds nothing, or has no user."""
+"""The last runs of the session that are searched by their words where the search finds nothing, as before its index is written."""
 _TEXT_CHARS = 2_000
 _RESULT_CHARS = 500
 _DAYS = Annotated[int, Field(description="Only the last so many days.", ge=1, le=3650)]
@@ -119,10 +119,11 @@ class HistoryTools:
 
     def _found(self, run_id: str, query: str, days: int | None) -> list[Said]:
         (asker,) = self._pool.run(_SQL["asker"], {"run_id": run_id})
-        found: Sequence[Exchange] = ()
-        if asker["user_id"] is not None:  # sessions without a user may be of many people
-            wanted = {name: asker[name] for name in ("tenant", "user_id", "agent")}
-            found = self._search(**wanted, query=query, limit=_MAX_FOUND, days=days)
+        wanted = {name: asker[name] for name in ("tenant", "user_id", "agent")}
+        if asker["user_id"] is None:  # runs without a user may be of many people: only those of the session
+            wanted["session_id"] = asker["session_id"]
+        is_somebodys = asker["user_id"] is not None or asker["session_id"] is not None
+        found = self._search(**wanted, query=query, limit=_MAX_FOUND, days=days) if is_somebodys else ()
         said = [Said(each.at, _cut(each.asked), _cut(each.answered), each.session_id) for each in found]
         return said or _by_words(self._exchanges(run_id, _SEARCHED_RUNS), query, days)
 

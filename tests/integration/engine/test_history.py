@@ -134,17 +134,17 @@ def test_older_run_that_can_not_be_read_is_left_out(scenario: Scenario) -> None:
 
 def test_summary_and_exchanges_of_earlier_sessions_lead(scenario: Scenario) -> None:
     for text in "abcd":
-        ended(scenario.db, text * 40, user_id="ann")
+        ended(scenario.db, text * 400, user_id="ann")
     scenario.db.sql(
         "INSERT INTO agno.session (id, user_id, summary) VALUES ('s', 'ann', 'It was about letters.')"
         " ON CONFLICT (tenant, id) DO UPDATE SET summary = excluded.summary, user_id = excluded.user_id"
     )
     scenario.exchanges = [SHIPS]
-    lead, *rest = asked(scenario, History(runs=1, tokens=190), user_id="ann")
+    lead, *rest = asked(scenario, History(runs=1, tokens=520), user_id="ann")
     assert "It was about letters." in lead
     assert "Which ship?" in lead
-    assert rest[-2:] == ["d" * 40, "D" * 40]
-    assert "a" * 40 not in rest
+    assert rest[-2:] == ["d" * 400, "D" * 400]
+    assert "a" * 400 not in rest
     assert scenario.searched == [
         {
             "tenant": "default",
@@ -322,17 +322,17 @@ def test_search_finds_in_all_sessions_of_the_user(scenario: Scenario) -> None:
 
 def test_search_without_a_user_stays_in_the_session(scenario: Scenario) -> None:
     scenario.exchanges = [SHIPS]
+    assert len(called(scenario, "search_history", {"query": "ship"})) == 1
+    assert (scenario.searched[-1]["user_id"], scenario.searched[-1]["session_id"]) == (None, "s")
+    assert called(scenario, "search_history", {"query": "ship"}, session_id=None) == []
+
+
+def test_search_that_finds_nothing_looks_for_words_in_the_session(scenario: Scenario) -> None:
     for text in ("which ship", "a port", "the ship of Jason"):
         ended(scenario.db, text)
     ended(scenario.db, "the ship elsewhere", session_id="t")
-    found = called(scenario, "search_history", {"query": "Jason ship"})
+    found = called(scenario, "search_history", {"query": "Jason ship", "days": 1})
     assert [each["question"] for each in found] == ["the ship of Jason", "which ship"]
-
-
-def test_search_that_finds_nothing_looks_in_the_session(scenario: Scenario) -> None:
-    ended(scenario.db, "which ship", user_id="ann")
-    (found,) = called(scenario, "search_history", {"query": "ship", "days": 1}, user_id="ann")
-    assert found["answer"] == "WHICH SHIP"
 
 
 def test_tool_calls_are_those_of_the_user(scenario: Scenario) -> None:
