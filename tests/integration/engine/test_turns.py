@@ -109,17 +109,6 @@ def test_history_comes_before_the_input_oldest_first(scenario: Scenario) -> None
     ]  # fmt: skip
 
 
-def test_history_is_the_users_own(scenario: Scenario) -> None:
-    replies = ScriptedReplies(*(Turn(text="ok") for _ in range(6)))
-    agent = Agent(name="a", model=replies.model, history=History(runs=5))
-    for user_id in ("ann", "bob", None) * 2:
-        scenario.run(agent, f"I am {user_id}", session_id="s", user_id=user_id)
-    told = [[message.text for message in request.messages] for request in replies.asked]
-    assert told == [[f"I am {name}"] for name in ("ann", "bob", None)] + [
-        [f"I am {name}", "ok", f"I am {name}"] for name in ("ann", "bob", None)
-    ]
-
-
 @pytest.mark.parametrize(("history", "session"), [(NO_HISTORY, "s"), (History(), None)])
 def test_no_history_without_a_session_or_a_history(
     scenario: Scenario, history: History, session: str | None
