@@ -20,6 +20,7 @@ from agno_workers.errors import (
     NotWaiting,
     RunCancelled,
     RunFailed,
+    StateConflict,
     ToolError,
     TryAgain,
     Unavailable,
@@ -48,7 +49,7 @@ __all__ = [
     "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
     "IdempotencyConflict", "InvalidInput",
     "Knowledge", "LimitReached", "Limits", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices", "Private",
-    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "ToolContext",
+    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "StateConflict", "ToolContext",
     "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",
 ]  # fmt: skip
 

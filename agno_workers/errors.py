@@ -10,6 +10,7 @@
     │   ├── UnknownAgent       no agent of that name is registered or imported
     │   ├── UnknownKnowledge   the database has no knowledge base of that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
+    ├── StateConflict          a key of state has changed since it was read: read it again, and repeat the change
     ├── RunNotFound            the database has no run of that id
     ├── NotWaiting             the step is not waiting (any more): look at the run again
     ├── RunFailed              the run ended `failed`; the message is the cause
@@ -110,6 +111,19 @@ class UnknownKnowledge(InvalidInput):
 
 class InvalidTool(InvalidInput):
     """A function can't be offered to a model: its name, signature or annotations are not enough."""
+
+
+class StateConflict(AgnoError):
+    """A key of state has changed since it was read, so nothing was written: read it again, and repeat the change."""
+
+    scope = _Id[str]()
+    """The scope of the state, such as `session`."""
+    owner = _Id[str]()
+    """The session, the user or the other owner of the state."""
+    key = _Id[str]()
+    """The key that has changed."""
+    version = _Id[int]()
+    """Its version now."""
 
 
 class RunNotFound(AgnoError):

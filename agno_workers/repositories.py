@@ -27,6 +27,7 @@ from agno_workers.runs.submit import Submissions
 from agno_workers.runs.workers import Workers
 from agno_workers.sessions.context import Consents
 from agno_workers.sessions.history import HistoryStore
+from agno_workers.sessions.state import StateStore
 
 
 class Database:
@@ -130,6 +131,10 @@ class Database:
     @cached_property
     def consents(self) -> Consents:
         return Consents(self.pool, self.tenant)
+
+    @cached_property
+    def states(self) -> StateStore:
+        return StateStore(self.pool, self.tenant)
 
     def close(self) -> None:
         self.pool.close()

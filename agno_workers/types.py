@@ -6,6 +6,7 @@ from agno_workers.core.messages import Audio, File, Image, Message, ModelSetting
 from agno_workers.core.ports import Model
 from agno_workers.core.request import RunOptions, SubmitOptions
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.state import Scope, State
 from agno_workers.core.tool import Tool
 from agno_workers.knowledge.retriever import FilterWarning
 from agno_workers.knowledge.store.bases import ChunkRow, DocumentRow
@@ -26,12 +27,14 @@ from agno_workers.runs.queries import Event, RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions
+from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.state import StateChange, Versioned
 from agno_workers.streams import Streamed
 
 __all__ = [
     "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
     "Ingestion", "Message", "Model", "ModelSettings", "Place", "Progress", "Reference", "Requirement", "Rows", "Run",
-    "RunFilters", "RunKind", "RunOptions", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source", "Step", "StepKind", "StepStatus",
-    "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "WaitsFor",
+    "RunFilters", "RunKind", "RunOptions", "Scope", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source",
+    "State", "StateChange", "StateHandle", "Step", "StepKind", "StepStatus", "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "Versioned", "WaitsFor",
 ]  # fmt: skip

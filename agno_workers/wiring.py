@@ -61,6 +61,7 @@ from agno_workers.sessions import context, history
 from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
+from agno_workers.sessions.state import read_state, reader
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
@@ -131,6 +132,7 @@ class Services:
                 ),
                 context.extension(self.context_resolver),
             ),
+            state_reader=partial(reader, self.database.pool),
         )
 
     @property
@@ -140,7 +142,7 @@ class Services:
 
     @cached_property
     def context_resolver(self) -> ContextResolver:
-        return ContextResolver(self.database.pool, lambda *_: {})
+        return ContextResolver(self.database.pool, partial(read_state, self.database.pool))
 
     @cached_property
     def background(self) -> Background:

@@ -29,6 +29,7 @@ from benchmarks import (
     runs,
     search,
     sessions,
+    state,
     submit,
 )
 from benchmarks.payments import bench as payments
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "runs": runs.run,
     "search": search.run,
     "sessions": sessions.run,
+    "state": state.run,
     "submit": submit.run,
     "ingest": ingest.run,
     "payments": payments.run,

@@ -6,10 +6,12 @@ import os
 import time
 from pathlib import Path
 
-from agno_workers import Agent, Effect, Limits, tool
+from agno_workers import Agent, Effect, Limits, ToolContext, tool
 from agno_workers.core.messages import ModelRequest
 from agno_workers.models.scripted import Scripted, Turn
 from benchmarks.processes import cpu_s
+
+ANSWERS_AFTER_S = 0.05
 
 
 @tool(effect=Effect.PURE)
@@ -29,6 +31,20 @@ def block(seconds: float) -> float:
     """Block for so long."""
     time.sleep(seconds)
     return seconds
+
+
+@tool(effect=Effect.PURE)
+def tally(ctx: ToolContext) -> str:
+    """Count this run in the state of its session."""
+    ctx.state.increment("count")
+    ctx.state[f"run {ctx.run_id}"] = True
+    return "counted"
+
+
+def _tally(request: ModelRequest) -> Turn:
+    if request.messages[0].text == "slowly":
+        time.sleep(ANSWERS_AFTER_S)
+    return Turn(text="done") if request.messages[-1].role == "tool" else Turn(calls=(("tally", {}),))
 
 
 def _fan_out(request: ModelRequest) -> Turn:
@@ -64,6 +80,7 @@ fan_out = Agent(
 long = Agent(
     name="long", model=Scripted("long", _long), tools=[page], limits=Limits(turns=1001, tool_calls=1000)
 )
+tallying = Agent(name="tallying", model=Scripted("tallying", _tally), tools=[tally])
 later = Agent(name="later", model=simple.model, queue="later")  # no worker of ours listens to that queue
 parallel = Agent(name="parallel", model=Scripted("parallel", _block_each), tools=[block])
 asker = Agent(name="asker", model="openai-chat:fake-1", instructions="Be concise, reply with one sentence.")

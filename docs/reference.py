@@ -152,7 +152,7 @@ def _class(name: str, owner: type) -> list[str]:
 
 _PREFIXES = {
     "Agent": "agent", "Batch": "batch", "Client": "client", "Ingestion": "ingestion", "Knowledge": "knowledge",
-    "Requirement": "requirement", "RunHandle": "handle", "RunResult": "result", "ToolContext": "ctx",
+    "Requirement": "requirement", "RunHandle": "handle", "RunResult": "result", "State": "ctx.state", "ToolContext": "ctx",
 }  # fmt: skip
 """The name of a value of the class in the pages."""
 _BUILT_BY_USERS = {"AsyncClient", "Client", "Toolkit"}

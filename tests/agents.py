@@ -241,6 +241,16 @@ def _ledger(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+@tool(effect=Effect.PURE)
+def tally(ctx: ToolContext) -> str:
+    """Count this run in the state of its session, by operations and by a value that it reads and writes."""
+    ctx.state.increment("count")
+    ctx.state.append("items", ctx.run_id)
+    ctx.state[f"run {ctx.run_id}"] = True
+    ctx.state["swapped"] = ctx.state.get("swapped", 0) + 1
+    return "counted"
+
+
 def _poisoned(request: ModelRequest) -> Turn:
     """Kills its process as long as the file that the input names is there."""
     if Path(request.messages[0].text).exists():
@@ -311,6 +321,7 @@ informed = Agent(
     knowledge=handbook.context(max_results=1),
 )
 boss = Agent(name="boss", model=Scripted("boss", _tools_named), tools=[matrix, echo, add])
+tallying = Agent(name="tallying", model=Scripted("tallying", _tools_named), tools=[tally])
 poisoned = Agent(name="poisoned", model=Scripted("poisoned", _poisoned))
 thinker = Agent(name="thinker", model=Scripted("thinker", _thinking))
 counter = Agent(

@@ -177,6 +177,9 @@ ALWAYS = {
           AND NOT EXISTS (SELECT FROM agno.chunk_embedding e WHERE e.chunk_id = c.id AND e.embedding_space_id = k.embedding_space_id)
           AND NOT EXISTS (SELECT FROM agno.step s WHERE s.kind = 'embed' AND s.status IN ('ready', 'running', 'waiting')
                           AND (s.call->>'embedding_space')::int = k.embedding_space_id AND s.call->'chunks' @> to_jsonb(c.id))""",
+    "the newest change of a key of state is not its version": """
+        SELECT s.scope, s.owner, s.key, s.version, max(c.version) FROM agno.state s JOIN agno.state_change c USING (tenant, scope, owner, key)
+        GROUP BY s.tenant, s.scope, s.owner, s.key HAVING s.version <> max(c.version)""",
     "a knowledge base is searched in an embedding space that is not its current one": """
         SELECT k.name, k.embedding_space_id, s.id, s.status FROM agno.knowledge k JOIN agno.embedding_space s ON s.knowledge_id = k.id
         WHERE (s.status = 'current') <> (k.embedding_space_id IS NOT DISTINCT FROM s.id)""",
@@ -326,6 +329,8 @@ REFERENCE_ONLY = {
     "context_access": "uses of context, only inserted: test_context.py",
     "consent": "what users said: test_context.py",
     "grounding": "what runs were given, only inserted: test_feedback.py",
+    "state": "its version is that of its newest change; values by a model: test_state_history.py",
+    "state_change": "as state",
 }
 WORDS = {
     "run.kind": {

@@ -11,6 +11,7 @@ import msgspec
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import WaitsFor
+from agno_workers.core.state import Scope, State, States, owner_of
 
 
 class Effect(StrEnum):
@@ -121,6 +122,21 @@ class ToolContext(msgspec.Struct, frozen=True):
     """Return True once the run is cancelled or the call is late: a long tool checks it, and returns."""
     emit: Callable[[str], None] = lambda _: None
     """Send a line of progress to the readers of the run's events."""
+    scratch: dict[str, Any] = {}
+    """Values of any kind for later calls of this run in this process. Another process has others, and all are lost when the run or the process ends."""
+    _states: States = msgspec.field(default_factory=States)
+
+    @property
+    def state(self) -> State:
+        """The state of the run's session; without a session, that of the run. What a call writes is committed with its result."""
+        return self.state_of("session" if self.session_id else "run")
+
+    def state_of(self, scope: Scope) -> State:
+        """Return the state of the run's user or agent, of the run, or of all runs (`global`). Raises InvalidInput where the run has no such owner."""
+        owner = owner_of(
+            scope, session_id=self.session_id, user_id=self.user_id, agent=self.agent, run_id=self.run_id
+        )
+        return self._states.of(scope, owner)
 
     @property
     def idempotency_key(self) -> str:

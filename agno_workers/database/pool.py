@@ -35,7 +35,14 @@ from agno_workers.database.connect import (
     pinned,
     unreachable,
 )
-from agno_workers.errors import InvalidInput, SettingsError, Unavailable, UnusableDatabase
+from agno_workers.errors import (
+    AgnoError,
+    InvalidInput,
+    SettingsError,
+    StateConflict,
+    Unavailable,
+    UnusableDatabase,
+)
 from agno_workers.forks import after_fork
 
 UNUSABLE = (
@@ -50,6 +57,9 @@ UNUSABLE = (
 
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 """Another transaction holds a lock for longer than we wait: try again."""
+
+RAISED: Mapping[str | None, type[AgnoError]] = {"AG001": StateConflict, "AG002": InvalidInput}
+"""The errors that our functions in Postgres raise, by SQLSTATE; their DETAIL, if any, is the JSON of `ids`."""
 
 Connection = psycopg.Connection[DictRow]
 Row = dict[str, Any]
@@ -280,6 +290,11 @@ def translated() -> Iterator[None]:
         raise unusable(error) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
+    except psycopg.DatabaseError as error:
+        if kind := RAISED.get(error.sqlstate):
+            ids = msgspec.json.decode(error.diag.message_detail or "{}")
+            raise kind(str(error.diag.message_primary), **ids) from None
+        raise
 
 
 def unusable(error: psycopg.Error) -> UnusableDatabase:

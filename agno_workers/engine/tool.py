@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,14 +13,17 @@ from msgspec.structs import replace
 from agno_workers.core.messages import Message, ToolResult
 from agno_workers.core.policy import Retry, delay_s
 from agno_workers.core.run import RunStatus, StepKind, WaitsFor
+from agno_workers.core.state import States
 from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait, RunEnd
 from agno_workers.core.tool import Effect, Tool, ToolContext, ToolOutcome
 from agno_workers.engine.turn import MAX_DEPTH, Engine
-from agno_workers.errors import AgnoError, Unavailable
+from agno_workers.errors import AgnoError, InvalidInput, StateConflict, Unavailable
 from agno_workers.signals import signal
 from agno_workers.tools import execute
 
 log = logging.getLogger(__name__)
+STATE_TRIES = 20
+"""The executions of a call whose state others change all the time; after them the call is retried later, as its tool's `retry` says."""
 DEPLOY = Retry(attempts=8)
 """The retry of a call without code in this worker: a deploy within two minutes may start a worker that has it."""
 
@@ -50,6 +54,8 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
     ):
         cancelled = CancelProbe(is_lost)
         context = ToolContext(
+            scratch=engine.scratch.of(claim.run_id),
+            _states=States(engine.state_reader(claim.tenant, None)),
             run_id=claim.run_id,
             step_id=claim.step_id,
             call_id=claim.tool_call.id,
@@ -66,18 +72,46 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
         if tool is not None and claim.reconciling:
             found = execute(tool, claim.name, claim.tool_call.arguments, context, reconciling=True)
             if found.kind != "not_done":
-                return reconciled(engine, claim, tool, found)
-        if tool is not None and tool.effect is Effect.TRANSACTIONAL:
-            return in_transaction(engine, claim, tool, context, cancelled)
-        outcome = execute(
-            tool, claim.name, claim.tool_call.arguments, context, known=engine.plan(claim.agent).offered
-        )
-        signal("tool.executed")
-        if cancelled.was_seen:
-            return NOT_RECORDED
-        if outcome.kind == "timeout" and claim.effect is Effect.ONCE:
-            return leave_unknown(engine, claim, outcome.content)  # its thread may still take effect
-        return finish(engine, claim, tool, outcome)
+                return reconciled(engine, claim, tool, found, context)
+        return call(engine, claim, tool, context, cancelled)
+
+
+def call(
+    engine: Engine, claim: ClaimedStep, tool: Tool | None, context: ToolContext, cancelled: CancelProbe
+) -> CommitResult:
+    """Make the call and record its outcome. When state that it read has changed, it is made again on the new values, unless that may repeat
+    an effect.
+    """
+    for number in range(STATE_TRIES):
+        try:
+            if tool is not None and tool.effect is Effect.TRANSACTIONAL:
+                return in_transaction(engine, claim, tool, context, cancelled)
+            return alone(engine, claim, tool, context, cancelled)
+        except StateConflict as error:
+            conflict = error
+            log.info(
+                "state changed, the call is made again: %s",
+                error,
+                extra={"run_id": claim.run_id, "step_id": claim.step_id},
+            )
+        context = replace(context, _states=States(engine.state_reader(claim.tenant, None)))
+        time.sleep(random.uniform(0.0, min(0.5, 0.002 * 2**number)))
+    return finish(engine, claim, tool, ToolOutcome(str(conflict), True, "again"))
+
+
+def alone(
+    engine: Engine, claim: ClaimedStep, tool: Tool | None, context: ToolContext, cancelled: CancelProbe
+) -> CommitResult:
+    """Call a tool, and then record its outcome with the state that it wrote. Raises StateConflict when it may be called again."""
+    outcome = execute(
+        tool, claim.name, claim.tool_call.arguments, context, known=engine.plan(claim.agent).offered
+    )
+    signal("tool.executed")
+    if cancelled.was_seen:
+        return NOT_RECORDED
+    if outcome.kind == "timeout" and claim.effect is Effect.ONCE:
+        return leave_unknown(engine, claim, outcome.content)  # its thread may still take effect
+    return finish_with_state(engine, claim, tool, outcome, context)
 
 
 class CancelProbe:
@@ -113,24 +147,30 @@ def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome |
 def in_transaction(
     engine: Engine, claim: ClaimedStep, tool: Tool, context: ToolContext, cancelled: CancelProbe
 ) -> CommitResult:
-    """Call a `transactional` tool: its writes on `ctx.connection` commit with its result, or not at all."""
+    """Call a `transactional` tool: its writes on `ctx.connection` commit with its result, or not at all. Raises StateConflict; then nothing
+    was written.
+    """
     committed: CommitResult | None = None
-    with engine.journal.transaction() as transaction:
-        context = replace(context, connection=transaction.connection)
-        outcome = execute(tool, claim.name, claim.tool_call.arguments, context)
-        signal("tool.executed", claim=claim)
-        if outcome.kind == "timeout":
-            transaction.close()  # its thread may be in the middle of a statement, and must not get to commit
-        elif transaction.is_lost:
-            raise Unavailable(
-                f"Postgres went away while {claim.name} ran; nothing was written, the call is made again"
-            )
-        elif transaction.has_failed:
-            text = f"its transaction failed, nothing was written: {outcome.content}"
-            kind = outcome.kind if outcome.is_error else "raised"
-            outcome = replace(outcome, content=text, is_error=True, kind=kind)
-        if not outcome.is_error and not cancelled.was_seen:
-            committed = transaction.finish(claim, as_message(claim, outcome))
+    try:
+        with engine.journal.transaction() as transaction:
+            states = States(engine.state_reader(claim.tenant, transaction.connection))
+            context = replace(context, connection=transaction.connection, _states=states)
+            outcome = execute(tool, claim.name, claim.tool_call.arguments, context)
+            signal("tool.executed", claim=claim)
+            if outcome.kind == "timeout":
+                transaction.close()  # its thread may be in the middle of a statement, and must not get to commit
+            elif transaction.is_lost:
+                raise Unavailable(
+                    f"Postgres went away while {claim.name} ran; nothing was written, the call is made again"
+                )
+            elif transaction.has_failed:
+                text = f"its transaction failed, nothing was written: {outcome.content}"
+                kind = outcome.kind if outcome.is_error else "raised"
+                outcome = replace(outcome, content=text, is_error=True, kind=kind)
+            if not outcome.is_error and not cancelled.was_seen:
+                committed = transaction.finish(claim, as_message(claim, outcome), states.changes())
+    except InvalidInput as error:  # a change of state that does not fit
+        outcome = ToolOutcome(f"nothing was written: {error}", True, "raised")
     if cancelled.was_seen:
         return NOT_RECORDED
     if committed is None:
@@ -139,7 +179,43 @@ def in_transaction(
     return committed
 
 
-def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolOutcome) -> CommitResult:
+def finish_with_state(
+    engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolOutcome, context: ToolContext
+) -> CommitResult:
+    """Record the outcome of a call with the state that it wrote; an error writes none. Raises StateConflict when the call may be made again.
+
+    Where that may repeat an effect, the outcome is recorded without the state, and the model is told.
+    """
+    if outcome.is_error:
+        return finish(engine, claim, tool, outcome)
+    may_repeat = claim.effect in (Effect.PURE, Effect.IDEMPOTENT)
+    try:
+        return finish(engine, claim, tool, outcome, context._states.changes())
+    except StateConflict as conflict:
+        if may_repeat:
+            raise
+        why: AgnoError = conflict
+    except InvalidInput as error:
+        why = error
+    text = f"The state was not written: {why}"
+    if may_repeat:
+        return finish(engine, claim, tool, ToolOutcome(text, True, "raised"))
+    told = replace(
+        outcome,
+        content=f"{outcome.content}\n\n{text} All else that the call did has taken effect: do not repeat it.",
+    )
+    recorded = engine.journal.finish_tool(claim, as_message(claim, told), why.to_json())
+    signal("tool.recorded")
+    return recorded
+
+
+def finish(
+    engine: Engine,
+    claim: ClaimedStep,
+    tool: Tool | None,
+    outcome: ToolOutcome,
+    state: Sequence[dict[str, Any]] = (),
+) -> CommitResult:
     """Record the outcome of a call, or release a call that may work later for another attempt, if one is left."""
     retry = tool.retry if tool else DEPLOY
     error = {"type": outcome.kind, "message": outcome.content[:1000], "ids": {}} if outcome.is_error else None
@@ -150,15 +226,17 @@ def finish(engine: Engine, claim: ClaimedStep, tool: Tool | None, outcome: ToolO
     if outcome.kind == "again" and claim.reconciling and tool is None:
         return leave_unknown(engine, claim, outcome.content)  # no worker has the reconcile hook
     step_status = "dead" if outcome.kind == "again" else "done"
-    recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), error, step_status)
+    recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), error, step_status, state=state)
     signal("tool.recorded")
     return recorded
 
 
-def reconciled(engine: Engine, claim: ClaimedStep, tool: Tool, found: ToolOutcome) -> CommitResult:
+def reconciled(
+    engine: Engine, claim: ClaimedStep, tool: Tool, found: ToolOutcome, context: ToolContext
+) -> CommitResult:
     """Record the finding of a reconcile hook. A failed hook is retried; a hook that does not know leaves the outcome unknown."""
     if not found.is_error:
-        return finish(engine, claim, tool, found)
+        return finish_with_state(engine, claim, tool, found, context)
     if found.kind != "unknown" and claim.tries + 1 < tool.retry.attempts:
         return finish(engine, claim, tool, replace(found, kind="again"))
     return leave_unknown(engine, claim, found.content)

@@ -31,6 +31,7 @@ from agno_workers.core.messages import Delta, Message, Reply, ToolCall, user
 from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
 from agno_workers.core.ports import Journal, Model
 from agno_workers.core.run import StepKind
+from agno_workers.core.state import Read, Scratch, nothing
 from agno_workers.core.step import (
     NOT_RECORDED,
     ChildRun,
@@ -102,6 +103,9 @@ class Engine:
     active: ActiveSteps
     extensions: tuple[Extension, ...] = ()
     background_queue: str = "background"
+    state_reader: Callable[[str, Any], Read] = lambda *_: nothing
+    """Return the reader of a tenant's state; with a connection, it reads in its transaction."""
+    scratch: Scratch = field(default_factory=Scratch)
     _plans: dict[str, AgentPlan] = field(default_factory=dict)
     _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
 
@@ -144,7 +148,10 @@ def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> Comm
     if claim is None:
         return NOT_RECORDED  # a duplicate, or the run was cancelled
     signal("turn.claimed", claim=claim)
-    return msgspec.structs.replace(run_claimed_turn(engine, claim), agent=claim.agent)
+    committed = run_claimed_turn(engine, claim)
+    if committed.ended:
+        engine.scratch.forget(run_id)
+    return msgspec.structs.replace(committed, agent=claim.agent)
 
 
 def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:

@@ -138,9 +138,12 @@ class Commits(Repository):
 
     def finish_tool(
         self, step: AnyStep, message: Message, error: dict[str, Any] | None = None, step_status: str = "done", *,
-        answer: dict[str, Any] | None = None, connection: Connection | None = None,
+        answer: dict[str, Any] | None = None, state: Sequence[dict[str, Any]] = (), connection: Connection | None = None,
     ) -> CommitResult:  # fmt: skip
         """Record the result of a tool call, and count it in its barrier.
+
+        `state` is what the call changed, see `core.state`: it commits with this result. Raises StateConflict, and InvalidInput where a
+        change does not fit; then nothing is recorded.
 
         `answer` is a person's answer, or its absence, to a step that waited. `connection` is the open transaction of a
         `transactional` tool, whose writes commit with this result.
@@ -150,6 +153,7 @@ class Commits(Repository):
             "status": step_status,
             "error": error,
             "answer": answer,
+            "state": list(state) or None,
             "messages": [{"seq": step.seq, "content": payloads.pack(message)}],
         }
         if isinstance(step, ExpiredWait):
@@ -329,9 +333,11 @@ class ToolTransaction:
         """End the connection, so that a tool that is still running cannot commit."""
         self.connection.close()
 
-    def finish(self, step: ClaimedStep, message: Message) -> CommitResult:
-        """Record the tool's result in this transaction."""
-        committed = self._commits.finish_tool(step, message, connection=self.connection)
+    def finish(
+        self, step: ClaimedStep, message: Message, state: Sequence[dict[str, Any]] = ()
+    ) -> CommitResult:
+        """Record the tool's result in this transaction. When it raises, see `finish_tool`, the transaction is to be left by that error."""
+        committed = self._commits.finish_tool(step, message, state=state, connection=self.connection)
         self.is_recorded = committed.recorded
         return committed
 

@@ -54,6 +54,7 @@ class Pruning:
             gone += row["deleted"]
             on_progress(gone)
         execute(self._connection, _SQL["forget_context"], self._params)
+        execute(self._connection, _SQL["forget_state"], self._params)
         (row,) = execute(self._connection, _SQL["forget_blobs"])
         return gone, row["blobs"]
 

@@ -47,10 +47,12 @@ SELECT id::text FROM pg_temp.agno_old ORDER BY id LIMIT %(limit)s;
 -- With their steps, messages, events, barriers, ingestions and grounding. A run that was retried meanwhile stays.
 WITH gone AS (
     DELETE FROM agno.run WHERE id = ANY(%(ids)s::uuid[]) AND ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
-    RETURNING id, batch_id, canvas->>'group_id' AS group_id
+    RETURNING id, tenant, batch_id, canvas->>'group_id' AS group_id
 ),
 groups AS (DELETE FROM agno.task_group USING gone WHERE task_group.group_id = gone.group_id),
 chords AS (DELETE FROM agno.barrier USING gone WHERE barrier.id = gone.group_id::uuid AND barrier.run_id IS NULL AND barrier.fired_at IS NOT NULL),
+states AS (DELETE FROM agno.state s USING gone WHERE s.tenant = gone.tenant AND s.scope = 'run' AND s.owner = gone.id::text),
+changes AS (DELETE FROM agno.state_change c USING gone WHERE c.tenant = gone.tenant AND c.scope = 'run' AND c.owner = gone.id::text),
 batches AS (
     DELETE FROM agno.batch USING gone WHERE batch.id = gone.batch_id
       AND NOT EXISTS (SELECT FROM agno.run r WHERE r.batch_id = batch.id AND r.id <> ALL(%(ids)s::uuid[]))
@@ -65,6 +67,19 @@ DELETE FROM pg_temp.agno_old WHERE id = ANY(%(ids)s::uuid[]);
 DELETE FROM agno.context_value
 WHERE coalesce(expires_at, fetching_until) < clock_timestamp() - make_interval(secs => %(older_than_s)s);
 
+-- name: forget_state
+-- Old changes of state, but for the newest of each key, so that the state of every later time stays known; and keys that were deleted long ago.
+WITH old AS (
+    SELECT id, tenant, scope, owner, key, lead(id) OVER (PARTITION BY tenant, scope, owner, key ORDER BY version) IS NULL AS is_newest
+    FROM agno.state_change WHERE at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+),
+deleted AS (
+    DELETE FROM agno.state WHERE value IS NULL AND updated_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+    RETURNING tenant, scope, owner, key
+)
+DELETE FROM agno.state_change c USING old LEFT JOIN deleted d USING (tenant, scope, owner, key)
+WHERE c.id = old.id AND (NOT old.is_newest OR d.key IS NOT NULL);
+
 -- name: forget_blobs
 -- Large strings to which nothing refers. One that was used in the last two days may belong to a transaction that is under way.
 WITH referred AS MATERIALIZED (
@@ -77,6 +92,9 @@ WITH referred AS MATERIALIZED (
         UNION ALL SELECT result::text FROM agno.chord_part WHERE result @? '$.**."$blob"'
         UNION ALL SELECT body::text FROM agno.barrier WHERE body @? '$.**."$blob"'
         UNION ALL SELECT options::text FROM agno.ingestion WHERE options @? '$.**."$blob"'
+        UNION ALL SELECT value::text FROM agno.state WHERE value @? '$.**."$blob"'
+        UNION ALL SELECT value::text FROM agno.state_change WHERE value @? '$.**."$blob"'
+        UNION ALL SELECT before::text FROM agno.state_change WHERE before @? '$.**."$blob"'
         UNION ALL SELECT given::text FROM agno.source WHERE given @? '$.**."$blob"'
     ) AS holders, regexp_matches(held, '\{"\$blob": "([0-9a-f]{64})"\}', 'g') AS found
 ),

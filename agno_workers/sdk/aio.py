@@ -29,6 +29,7 @@ from weakref import WeakKeyDictionary
 from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
+from agno_workers.core.state import Scope
 from agno_workers.errors import Unavailable, WaitTimeout
 from agno_workers.knowledge.types import Progress as IngestionProgress
 from agno_workers.knowledge.types import Reference
@@ -42,6 +43,7 @@ from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
 from agno_workers.sdk.handles import RunControl, RunHandle
 from agno_workers.sdk.ingestion import Ingestion
+from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.context import ContextAccess
 from agno_workers.streams import Streamed, Streams
 
@@ -418,6 +420,26 @@ class AsyncConsent(_Wrapper[Consent]):
     accesses = _verb(Consent.accesses)
 
 
+class AsyncState(_Wrapper[StateHandle]):
+    """`client.state(scope, owner)`; `StateHandle` describes the verbs."""
+
+    get = _verb(StateHandle.get)
+    versioned = _verb(StateHandle.versioned)
+    all = _verb(StateHandle.all)
+    set = _verb(StateHandle.set)
+    delete = _verb(StateHandle.delete)
+    increment = _verb(StateHandle.increment)
+    append = _verb(StateHandle.append)
+    extend = _verb(StateHandle.extend)
+    union = _verb(StateHandle.union)
+    max = _verb(StateHandle.max)
+    min = _verb(StateHandle.min)
+    update = _verb(StateHandle.update)
+    history = _verb(StateHandle.history)
+    at = _verb(StateHandle.at)
+    restore = _verb(StateHandle.restore)
+
+
 class AsyncClient:
     """A `Client` for programs on asyncio, with the same arguments. `await client.aclose()`, or use `async with AsyncClient(...)`.
 
@@ -444,6 +466,10 @@ class AsyncClient:
     def consent(self, user_id: str) -> AsyncConsent:
         """Return what a user allows and denies. It asks nothing of the database."""
         return AsyncConsent(self.blocking.consent(user_id))
+
+    def state(self, scope: Scope, owner: str = "", *, actor: str = "client") -> AsyncState:
+        """Return the handle of a state. It asks nothing of the database. Raises InvalidInput."""
+        return AsyncState(self.blocking.state(scope, owner, actor=actor))
 
     agents = _verb(Client.agents)
     aclose = _verb(Client.close)

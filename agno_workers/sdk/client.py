@@ -18,6 +18,7 @@ from agno_workers.addresses import redis_fault
 from agno_workers.broker.queues import redis_url as broker_redis_url
 from agno_workers.core.request import SubmitOptions, run_request
 from agno_workers.core.run import Run
+from agno_workers.core.state import Scope
 from agno_workers.core.step import Submitted
 from agno_workers.errors import InvalidInput, NotWaiting
 from agno_workers.knowledge.embedders.resolve import resolve
@@ -33,6 +34,7 @@ from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
+from agno_workers.sdk.states import StateHandle
 from agno_workers.streams import Streams
 
 _Runs: TypeAlias = list[Run]  # `list` is a method below
@@ -71,6 +73,12 @@ class Client:
     def consent(self, user_id: str) -> Consent:
         """Return what a user allows and denies. It asks nothing of the database."""
         return Consent(user_id, self._database)
+
+    def state(self, scope: Scope, owner: str = "", *, actor: str = "client") -> StateHandle:
+        """Return the handle of the state of a session, a user, an agent or a run, or of all runs: `client.state("global")`. `actor` is the
+        name in the history of what it changes. Raises InvalidInput.
+        """
+        return StateHandle(self._database.states, scope, owner, actor)
 
     def agents(self) -> list[RegisteredAgent]:
         """Return the agents that workers have registered. Raises Unavailable."""

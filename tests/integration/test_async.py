@@ -17,6 +17,7 @@ from agno_workers import (
     RunCancelled,
     RunHandle,
     RunStatus,
+    StateConflict,
     UnknownAgent,
     WaitTimeout,
 )
@@ -26,6 +27,7 @@ from agno_workers.runs.queries import Event
 from agno_workers.sdk import aio, client
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.ingestion import Ingestion
+from agno_workers.sdk.states import StateHandle
 from tests import invariants
 from tests.agents import echo, failing, holding, running
 from tests.conftest import Worker
@@ -48,6 +50,7 @@ def open_client(place: Place) -> AsyncClient:
         (client.Approvals, aio.AsyncApprovals, set()),
         (client.Ingestions, aio.AsyncIngestions, set()),
         (client.KnowledgeHandle, aio.AsyncKnowledge, set()),
+        (StateHandle, aio.AsyncState, set()),
         (RunHandle, aio.AsyncRun, set()),
         (Ingestion, aio.AsyncIngestion, set()),
         (Batch, aio.AsyncBatch, {"polls", "rounds"}),
@@ -62,6 +65,18 @@ def test_each_verb_has_its_twin(blocking: type, ours: type, own: set[str]) -> No
         assert twin is not None, f"{ours.__name__} has no {name}"
         if inspect.isfunction(member) and inspect.isfunction(twin):
             assert list(inspect.signature(twin).parameters) == list(inspect.signature(member).parameters)
+
+
+def test_state_is_changed_by_many_tasks(place: Place) -> None:
+    async def main() -> None:
+        async with open_client(place) as client:
+            state = client.state("session", "s")
+            await asyncio.gather(*(state.increment("n") for _ in range(20)))
+            assert await state.get("n") == 20
+            with pytest.raises(StateConflict):
+                await state.set("n", 0, expected_version=3)
+
+    asyncio.run(main())
 
 
 def test_agent_is_awaited(app: AgnoCelery, worker: Worker) -> None:

@@ -18,7 +18,7 @@ the order of their ids (outbox). Only `stop`, which holds the run, waits for a s
 
 `claim_steps` and `finish_steps` lock several runs at once, and wait for no lock of a run; what is locked goes alone, in the order above. A set of
 results waits only for steps of the runs that it holds. Any holder of such a step without its run (a claim, renewal, retry, the keeper) waits for
-nothing. What would wait for more goes alone, too: blobs, delegations, a new definition, and ends of runs with a parent or a canvas.
+nothing. What would wait for more goes alone, too: blobs, state, delegations, a new definition, and ends of runs with a parent or a canvas.
 """
 
 from __future__ import annotations

@@ -171,6 +171,7 @@ state_change = sa.Table(
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("operation", sa.Text, nullable=False),
+    # What the operation was given, and what is enough to go back from the value after it; see functions/state.sql.
     sa.Column("value", JSONB),
     sa.Column("before", JSONB),
     # The tool call that made it; NULL for a change from outside, whose actor is named.

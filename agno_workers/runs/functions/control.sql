@@ -177,6 +177,7 @@ BEGIN
         s.max_attempts, s.policy, s.answer, s.error, s.started_at, s.ended_at
     FROM agno.step s WHERE s.run_id = old.id AND s.seq < below AND s.id <> at.id AND s.key <> at.key AND s.ended_at IS NOT NULL
     ORDER BY s.key, s.generation DESC;
+    PERFORM agno.copy_state(old.tenant, 'run', old.id::text, new_id::text, at.created_at, 'fork');
     IF at.kind = 'turn' THEN
         IF fork ? 'input' AND at.seq > 1 THEN
             INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, at.seq, fork->'input');

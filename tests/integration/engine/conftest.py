@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -27,6 +28,7 @@ from agno_workers.sessions.compose import Exchange
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.history_tools import HistoryTools
+from agno_workers.sessions.state import reader
 from agno_workers.streams import Streams
 from tests.database import RunDatabase, claimed, on_pool
 from tests.steps import FakeKnowledge, execute_run, execute_step
@@ -90,6 +92,7 @@ class Scenario:
                 history.extension(HistoryStore(self.pool), self.search, HistoryTools(self.pool, self.search)),
                 context.extension(ContextResolver(self.pool, lambda *_: self.state)),
             ),
+            state_reader=partial(reader, self.pool),
         )
 
     def search(self, **asked: Any) -> list[Exchange]:
