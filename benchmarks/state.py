@@ -24,7 +24,7 @@ _sessions = count()
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What a session has after all its runs."""
+    """Counts and keys in the state of a session after all its runs."""
 
     count: float
     keys: float
@@ -70,7 +70,6 @@ def _row(name: str, kept: list[tuple[Kept, ...]]) -> Row:
     mine, *peer = ([getattr(each, name) for each in side] for side in kept)
     return Row(
         measure=measure, unit="", ours=tuple(mine), peer=tuple(peer[0]) if peer else (), against=_PEER if peer else "", aim=f">={RUNS}",
-        readme=name == "count",
     )  # fmt: skip
 
 

@@ -79,7 +79,10 @@ EXPECTED = {
     "docs/howto-deploy.md": [ID.pattern],
     "docs/knowledge.md": ["docs/explanation.md", "crm:note-17"],
     "docs/sessions.md": [
-        r"after \['I am Ann.', 'I am Ann.', 'Where is order 17[?]', 'Where is order 17[?]'\]"
+        r"after \['I am Ann.', 'I am Ann.', 'Where is order 17[?]', 'Where is order 17[?]'\]",
+        r"^{'cart': \['desk'\]} 1 0$",
+        r"^state 'cart' of session 'chat-7' has changed: it was read at version 1, and is at version 2 now\.",
+        r"^\[\('append', \['lamp'\], 'client'\), \('append', \['desk'\], None\)\]\n{'cart': \['desk'\]}$",
     ],
     "docs/tutorial.md": [
         "done Usage\\(",
