@@ -83,6 +83,7 @@ def call(
     an effect.
     """
     for number in range(STATE_TRIES):
+        context = replace(context, _states=States(engine.state_reader(claim.tenant, None)))
         try:
             if tool is not None and tool.effect is Effect.TRANSACTIONAL:
                 return in_transaction(engine, claim, tool, context, cancelled)
@@ -94,7 +95,6 @@ def call(
                 error,
                 extra={"run_id": claim.run_id, "step_id": claim.step_id},
             )
-        context = replace(context, _states=States(engine.state_reader(claim.tenant, None)))
         time.sleep(random.uniform(0.0, min(0.5, 0.002 * 2**number)))
     return finish(engine, claim, tool, ToolOutcome(str(conflict), True, "again"))
 
