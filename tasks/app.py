@@ -215,7 +215,8 @@ def prepare(worker: Any) -> list[str]:
     if not found:
         services = wiring.services()
         services.register_agents()
-        own = {services.settings.queues.agents, services.settings.queues.tools}.intersection(queues)
+        named = services.settings.queues
+        own = {named.agents, named.tools, named.background}.intersection(queues)
         if own and not services.registry.all():
             log.warning(
                 "this worker knows no agent, so it returns the steps of its queue %s: set AGNO_IMPORTS to the modules that define "

@@ -157,12 +157,16 @@ def retry_run(id: str) -> None:
             raise InvalidInput(
                 f"run {letter.parent_run_id} delegated run {letter.id}, and has received its failure as a result: retry or fork that run."
             )
-        if letter.status == RunStatus.FAILED and database.queries.run(letter.id).kind is RunKind.INGESTION:
+        kind = database.queries.run(letter.id).kind
+        if letter.status == RunStatus.FAILED and kind is RunKind.INGESTION:
             raise InvalidInput(
                 f"run {letter.id} is an ingestion: `agno-workers knowledge retry {letter.id}` ingests again what failed."
             )
         if RunHandle(letter.id, database).retry():
-            screen.echo(f"Run {letter.id} continues from its last good turn.")
+            how = "begins again" if kind is RunKind.BACKGROUND else "continues from its last good turn"
+            screen.echo(f"Run {letter.id} {how}.")
+        elif letter.status == RunStatus.FAILED and kind is RunKind.BACKGROUND:
+            screen.echo(f"Run {letter.id} is not retried: a later run does its work now.")
         elif letter.status not in (RunStatus.DONE, RunStatus.CANCELLED):
             screen.echo(f"Run {letter.id} has not ended: it is {database.queries.run(letter.id).status}.")
         else:

@@ -258,7 +258,7 @@ def _redis(settings: Settings) -> list[Finding]:
     with connection.redis_client(settings) as client:
         problems, warnings = redis_space(client)
         problems, warnings = redis_problems(client) + problems, redis_warnings(client) + warnings
-        names = (settings.queues.agents, settings.queues.tools, settings.queues.knowledge)
+        names = tuple(settings.queues.model_dump().values())
         prefix = settings.broker.key_prefix
         refusal = None if problems else redis_refusal(client, names, remote_control=True, prefix=prefix)
         if refusal is not None:
@@ -287,7 +287,8 @@ def _queues(settings: Settings) -> list[Finding]:
         if queue not in workers:
             since = screen.length(now - oldest)
             text = f"No worker consumes the queue {queue!r} ({count(ready, 'step')}, waiting for up to {since}): start one with `-Q {queue}`."
-            found.append(Finding("fail", "queues", text))
+            is_late = queue == settings.queues.background  # no run of a user waits for it
+            found.append(Finding("warn" if is_late else "fail", "queues", text))
     return found or [
         Finding("warn", "queues", "no workers, and no steps that wait: `agno-workers up` starts workers.")
     ]
@@ -336,7 +337,7 @@ def _workers(settings: Settings) -> list[Finding]:
         for worker in workers
         if state(worker, settings) in ("silent", "lost") and worker.node not in replaced
     ]
-    own = {settings.queues.agents, settings.queues.tools}
+    own = {settings.queues.agents, settings.queues.tools, settings.queues.background}
     found += [
         Finding(
             "warn",
@@ -487,6 +488,14 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
                 else "because all their slots are in use: start more workers"
             )
             text = f"{stuck.queue}: {count(stuck.count, 'step')} ready for up to {since} and not started by {count(len(listening), 'worker')}, {move}."
+            return Finding("warn", "runs", text)
+        case "background":
+            retry = (
+                f"`agno-workers dead retry {stuck.sample}` does it, and so does"
+                if stuck.sample
+                else "it is done with"
+            )
+            text = f"{count(stuck.count, 'request')} of background work left by runs that failed, for up to {since}: {retry} the next run that asks for it."
             return Finding("warn", "runs", text)
         case "person":
             text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."

@@ -135,7 +135,7 @@ class Collector:
     def _lengths(self, found: Counted | None) -> dict[str, int] | None:
         """Return the lengths of the queues of the settings, of open steps and of workers; None if Redis does not answer."""
         given = self._settings
-        named = {given.queues.agents, given.queues.tools, given.queues.knowledge}
+        named = set(given.queues.model_dump().values())
         if found is not None:
             named |= {count.labels[0] for count in found.counts if count.what == "open_steps"}
             named |= {queue for worker in found.workers for queue in worker.queues}

@@ -12,6 +12,8 @@ from agno_workers.settings import Settings
 
 THREADS = 64
 """Turns, or tool calls, of one worker at the same time: they wait for models and for Postgres, and share about 16 connections."""
+BACKGROUND_THREADS = 8
+"""Summaries, memories and indexes of one worker at the same time: nobody waits for them."""
 FLOWER_USER = "agno"
 _WITHOUT = "--without-gossip --without-mingle"  # they cost a second at the start, and we do not use them
 _QUIET = (
@@ -21,16 +23,24 @@ _QUIET = (
 
 
 def workers(
-    settings: Settings, *, agents: int = 0, tools: int = 0, knowledge: int = 0, events: bool = False
-) -> list[Program]:
-    """Return a worker for each kind whose concurrency is above 0: threads for agents and tools, processes for knowledge.
+    settings: Settings, *, agents: int = 0, tools: int = 0, knowledge: int = 0, background: int = 0, events: bool = False
+) -> list[Program]:  # fmt: skip
+    """Return a worker for each kind whose concurrency is above 0: processes for knowledge, threads for the others.
 
-    events: report each task to Flower.
+    Without a worker for background work, that for agents does it, too: it is for servers that start and stop with a command,
+    where no backlog can delay agents. events: report each task to Flower.
     """
+    queues = settings.queues
     kinds = [
-        ("agents", settings.queues.agents, "threads", agents),
-        ("tools", settings.queues.tools, "threads", tools),
-        ("knowledge", settings.queues.knowledge, "prefork", knowledge),
+        (
+            "agents",
+            queues.agents if background else f"{queues.agents},{queues.background}",
+            "threads",
+            agents,
+        ),
+        ("tools", queues.tools, "threads", tools),
+        ("background", queues.background, "threads", background),
+        ("knowledge", queues.knowledge, "prefork", knowledge),
     ]
     return [
         _worker(name, queue, pool, slots, events, settings.worker.shutdown_max_s)

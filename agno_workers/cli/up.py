@@ -15,12 +15,18 @@ from rich.text import Text
 from agno_workers import settings as settings_module
 from agno_workers.cli import screen
 from agno_workers.cli.processes import ProcessManager, Program, StoppedBySignal, stopping_by_signal
-from agno_workers.cli.programs import FLOWER_USER, THREADS, flower, workers
+from agno_workers.cli.programs import BACKGROUND_THREADS, FLOWER_USER, THREADS, flower, workers
 from agno_workers.cli.servers import Servers, prepare, running
 from agno_workers.extras import problem
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_COLOURS = {"agents": "cyan", "tools": "green", "knowledge": "blue", "flower": "magenta"}
+_COLOURS = {
+    "agents": "cyan",
+    "tools": "green",
+    "background": "yellow",
+    "knowledge": "blue",
+    "flower": "magenta",
+}
 _CORES = os.cpu_count() or 1
 
 
@@ -30,6 +36,12 @@ def up(
         THREADS, "--agents", min=1, help="The number of agent turns at the same time."
     ),
     tools: int = typer.Option(THREADS, "--tools", min=1, help="The number of tool calls at the same time."),
+    background: int = typer.Option(
+        BACKGROUND_THREADS,
+        "--background",
+        min=1,
+        help="The number of summaries and memories made at the same time.",
+    ),
     knowledge: int = typer.Option(
         min(4, _CORES), "--knowledge", min=0, help="The number of processes that ingest documents; 0: none."
     ),
@@ -41,14 +53,16 @@ def up(
     """Start servers and workers here and keep them running, until Ctrl-C.
 
     Starts its own Postgres and Valkey, unless AGNO_DATABASE_URL and AGNO_BROKER_URL are set; migrates; then runs a worker
-    for agents, one for tools and one for knowledge. Everything stops with this process, even if it is killed. The servers keep their
+    for agents, one for tools, one for background work and one for knowledge. Everything stops with this process, even if it is killed. The servers keep their
     data in AGNO_STATE_DIR, default ~/.local/state/agno-workers.
     """
     settings = settings_module.load()  # without the servers of another `up`
     console = screen.console()
     lacking = problem("knowledge") if knowledge else None
     knowledge = 0 if lacking else knowledge
-    programs = workers(settings, agents=agents, tools=tools, knowledge=knowledge, events=with_flower)
+    programs = workers(
+        settings, agents=agents, tools=tools, background=background, knowledge=knowledge, events=with_flower
+    )
     where = {
         "agents": ", ".join(settings.imports) or "none: set AGNO_IMPORTS to the modules that define yours"
     }

@@ -111,7 +111,7 @@ class RunDiagnostics(msgspec.Struct, frozen=True):
 class Stuck(msgspec.Struct, frozen=True):
     """Work that makes no progress."""
 
-    what: Literal["no_step", "unclaimed", "lease", "outbox", "person"]
+    what: Literal["no_step", "unclaimed", "lease", "outbox", "person", "background"]
     queue: str
     count: int
     since: datetime

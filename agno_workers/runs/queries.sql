@@ -144,4 +144,10 @@ SELECT * FROM (
         SELECT FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
     WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
+    UNION ALL
+    SELECT 'background', '', count(*), min(item.created_at), max((
+        SELECT run.id::text FROM agno.run WHERE run.ended_as = 'failed' AND run.kind = 'background' AND run.tenant = item.tenant
+            AND run.metadata @> jsonb_build_object('kind', item.kind, 'owner', item.owner) ORDER BY run.ended_at DESC LIMIT 1))
+    FROM agno.background_item item WHERE NOT EXISTS (
+        SELECT FROM agno.background b WHERE (b.tenant, b.kind, b.owner) = (item.tenant, item.kind, item.owner))
 ) AS found WHERE count > 0 ORDER BY what, queue;

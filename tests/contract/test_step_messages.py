@@ -29,7 +29,12 @@ from tests.messages import Message, decoded
 from tests.places import Place
 
 KEY, PREFIX = "a key of these tests, and of nothing else", "staging:"
-QUEUES: dict[QueueRole, str] = {"agents": "agents", "tools": "tools", "knowledge": "knowledge"}
+QUEUES: dict[QueueRole, str] = {
+    "agents": "agents",
+    "tools": "tools",
+    "knowledge": "knowledge",
+    "background": "background",
+}
 
 
 def step(kind: StepKind, queue: str = "", priority: int | None = None) -> StepMessage:

@@ -121,7 +121,12 @@ def test_server_without_the_command_gives_one_message_at_a_time(
         "ACL", "SETUSER", "old", "on", ">old", "allkeys", "allchannels", "+@all", "-blmpop"
     )
     url = servers.broker_url.replace("redis+socket://", "redis+socket://old:old@")
-    queues: dict[Queue, str] = {"agents": "agents", "tools": "tools", "knowledge": "knowledge"}
+    queues: dict[Queue, str] = {
+        "agents": "agents",
+        "tools": "tools",
+        "knowledge": "knowledge",
+        "background": "background",
+    }
     put(redis_client, f"{prefix}agents", "a0", "a1")
     with receiving(create(url, queues=queues, broker_timeout_s=5, key_prefix=prefix), 4) as receive:
         assert [receive(), receive()] == [["a0"], ["a1"]]

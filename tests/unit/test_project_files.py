@@ -31,7 +31,7 @@ from agno_workers.broker.states import STATES
 from agno_workers.cli.main import COMMANDS
 from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
 from agno_workers.cli.metrics import app as metrics_app
-from agno_workers.cli.programs import THREADS, workers
+from agno_workers.cli.programs import BACKGROUND_THREADS, THREADS, workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
 from agno_workers.engine.turn import run_turn
@@ -107,7 +107,7 @@ def compose() -> dict[str, Any]:
 def celery_app() -> AgnoCelery:
     return create(
         "redis://nobody",
-        queues={"agents": "agents", "tools": "tools", "knowledge": "knowledge"},
+        queues=Settings().queues.model_dump(),
         broker_timeout_s=1.0,
     )
 
@@ -128,8 +128,8 @@ def test_the_workers_serve_every_queue_of_the_settings(procfile: dict[str, list[
 
 
 def test_up_starts_its_workers_as_the_procfile_does(procfile: dict[str, list[str]]) -> None:
-    started = workers(Settings(), agents=THREADS, tools=THREADS, knowledge=4)
-    names = ("worker-agents", "worker-tools", "worker-knowledge")
+    started = workers(Settings(), agents=THREADS, tools=THREADS, background=BACKGROUND_THREADS, knowledge=4)
+    names = ("worker-agents", "worker-tools", "worker-background", "worker-knowledge")
     for program, name in zip(started, names, strict=True):
         for option in procfile[name][1:]:
             assert option in program.arguments or option.endswith("@%h"), f"{name}: {option}"
@@ -143,7 +143,7 @@ def test_compose_runs_what_the_procfile_runs(procfile: dict[str, list[str]], com
 def test_kubernetes_runs_what_the_procfile_runs(procfile: dict[str, list[str]]) -> None:
     deployments = yaml.safe_load_all(read("config/k8s/workers.yaml"))
     for deployment, name in zip(
-        deployments, ("worker-agents", "worker-tools", "worker-knowledge"), strict=True
+        deployments, ("worker-agents", "worker-tools", "worker-background", "worker-knowledge"), strict=True
     ):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         (command,) = container["args"]
@@ -175,7 +175,7 @@ def test_compose_gives_keys_only_to_those_who_need_them(compose: dict[str, Any])
         for name, service in compose["services"].items()
         if "OPENAI_API_KEY" in service.get("environment", {})
     }
-    assert having == {"worker-agents", "worker-knowledge"}
+    assert having == {"worker-agents", "worker-background", "worker-knowledge"}
     assert not any("env_file" in service for service in compose["services"].values())
 
 
@@ -196,7 +196,7 @@ def test_compose_keeps_the_queues_and_gives_workers_time(
     valkey = " ".join(compose["services"]["valkey"]["command"].split())
     for setting in ("--maxmemory-policy noeviction", "--appendonly yes", "--appendfsync everysec"):
         assert setting in valkey
-    for name in ("worker-agents", "worker-tools", "worker-knowledge"):
+    for name in ("worker-agents", "worker-tools", "worker-background", "worker-knowledge"):
         grace_s = int(compose["services"][name]["stop_grace_period"].removesuffix("s"))
         assert grace_s > Settings().worker.shutdown_grace_s + 1
 

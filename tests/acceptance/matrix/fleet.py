@@ -140,7 +140,12 @@ class Fleet:
         queue = "tools" if step.kind == "tool" else "agents"
         with create(
             self._environment["AGNO_BROKER_URL"],
-            queues={"agents": "agents", "tools": "tools", "knowledge": "knowledge"},
+            queues={
+                "agents": "agents",
+                "tools": "tools",
+                "knowledge": "knowledge",
+                "background": "background",
+            },
             broker_timeout_s=5.0,
         ) as app:
             app.send_task(

@@ -28,7 +28,9 @@ def attached(**conf: Any) -> Celery:
 
 
 def ours() -> Celery:
-    return create(BROKER, queues={"agents": "a", "tools": "t", "knowledge": "k"}, broker_timeout_s=1)
+    return create(
+        BROKER, queues={"agents": "a", "tools": "t", "knowledge": "k", "background": "b"}, broker_timeout_s=1
+    )
 
 
 @pytest.mark.parametrize(
