@@ -57,7 +57,7 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
-from agno_workers.sessions import context, history
+from agno_workers.sessions import context, history, summary
 from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
@@ -131,6 +131,7 @@ class Services:
                     HistoryTools(self.database.pool, self.search_past),
                 ),
                 context.extension(self.context_resolver),
+                summary.extension(),
             ),
             state_reader=partial(reader, self.database.pool),
         )
@@ -147,7 +148,8 @@ class Services:
     @cached_property
     def background(self) -> Background:
         """The code for each kind of background work; only workers need it."""
-        return Background(self.engine, self.database.pool, {})
+        pool = self.database.pool
+        return Background(self.engine, pool, {summary.KIND: summary.Summaries(pool)})
 
     @cached_property
     def ingest_context(self) -> IngestContext:

@@ -219,6 +219,10 @@ class FollowUp(msgspec.Struct, frozen=True):
     """The work, such as `summary`."""
     owner: str
     """The session, the user or the other owner of the work: one run at a time does the work of one kind for one owner."""
+    after_position: int = 0
+    """Ask only for a run at a later position in its session than this, and only"""
+    every: int = 1
+    """at each of so many positions after it; 1: at all."""
     queue: str = "background"
     """The queue of its run, which the engine sets."""
 

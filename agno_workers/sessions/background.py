@@ -57,6 +57,8 @@ class Done:
     usage: Usage = Usage()  # noqa: RUF009 - a frozen value
     cost_usd: float = 0.0
     write: Callable[[Connection], object] = lambda _: None
+    is_whole: bool = True
+    """False: a part of the work is left, and another run of it follows at once."""
 
 
 Worker = Callable[[Work], Done]
@@ -93,7 +95,9 @@ class Background:
                 )
                 done = self.workers[claim.name](work)
                 signal("background.worked", claim=claim)
-                committed = retry_while_unavailable(self._end, claim, list(items), done)
+                committed = retry_while_unavailable(
+                    self._end, claim, list(items) if done.is_whole else [], done
+                )
                 signal("background.recorded", claim=claim)
                 return committed
         except Stopped:

@@ -107,7 +107,7 @@ def compose() -> dict[str, Any]:
 def celery_app() -> AgnoCelery:
     return create(
         "redis://nobody",
-        queues=Settings().queues.model_dump(),
+        queues={"agents": "agents", "tools": "tools", "knowledge": "knowledge", "background": "background"},
         broker_timeout_s=1.0,
     )
 

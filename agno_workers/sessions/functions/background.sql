@@ -2,7 +2,8 @@
 -- deletes it decides alone, so what was asked while a run was open is seen by its end, and nothing runs twice at once. Items without such a row
 -- are left by a run that failed; the next request, or a retry of that run, begins again.
 
--- Ask for background work after a run, in a transaction that ends it or that comes later. `asked` is [{kind, owner, queue?}].
+-- Ask for background work after a run, in a transaction that ends it or that comes later. `asked` is [{kind, owner, queue?, after_position?, every?}];
+-- the last two leave out what the run's position in its session does not ask for, see core.step.FollowUp.
 CREATE OR REPLACE FUNCTION agno.request_background(of_run uuid, asked jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     asking agno.run;
@@ -12,8 +13,10 @@ DECLARE
 BEGIN
     SELECT r.* INTO asking FROM agno.run r WHERE r.id = of_run;
     -- The order of locks.
-    FOR work IN SELECT DISTINCT ON (w.kind, w.owner) w.* FROM jsonb_to_recordset(asked) AS w (kind text, owner text, queue text)
-            WHERE asking.id IS NOT NULL ORDER BY w.kind, w.owner LOOP
+    FOR work IN SELECT DISTINCT ON (w.kind, w.owner) w.* FROM jsonb_to_recordset(asked) AS w (kind text, owner text, queue text, after_position bigint, every int)
+            WHERE asking.id IS NOT NULL AND (coalesce(w.every, 1) = 1 AND coalesce(w.after_position, 0) = 0
+                OR asking.session_position > w.after_position AND (asking.session_position - w.after_position) % w.every = 0)
+            ORDER BY w.kind, w.owner LOOP
         new_run := agno.uuid7();
         INSERT INTO agno.background AS b (tenant, kind, owner, run_id) VALUES (asking.tenant, work.kind, work.owner, new_run)
         ON CONFLICT (tenant, kind, owner) DO UPDATE SET run_id = b.run_id RETURNING b.run_id = new_run INTO begins;
