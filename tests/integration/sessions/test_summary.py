@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from agno_workers.core.agent import Agent, History, Prices
-from agno_workers.core.messages import Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage
-from agno_workers.core.ports import Emit
+from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import TurnRecord
 from agno_workers.database.pool import Pool
