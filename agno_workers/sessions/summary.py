@@ -34,7 +34,7 @@ _MESSAGE_CHARS = 8_000
 """The beginning of a message that is read of a longer one."""
 INSTRUCTIONS = """\
 You keep the notes of a conversation between a user and an assistant, for the assistant, who will not see the old messages again.
-You are given the notes so far and the exchanges after them. Return the notes anew, so that they cover both.
+You are given the notes so far and the exchanges after them. Return new notes, which cover both.
 Keep what later answers may need: who the user is and what they want; facts, names, numbers, dates and decisions, word for word where that \
 matters; what was promised or is still open. Where something was corrected, keep only what holds now.
 Leave out greetings, repetitions and how answers were found. Add nothing that was not said.

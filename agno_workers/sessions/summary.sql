@@ -12,7 +12,7 @@ SELECT s.summary, s.summary_until, greatest(s.summary_until, least(
 FROM agno.session s WHERE s.tenant = %(tenant)s AND s.id = %(session_id)s AND s.user_id IS NOT DISTINCT FROM %(user_id)s;
 
 -- name: exchanges
--- What users said in runs of a session, and the answers; without tool calls, their results and reasoning. `done` is false of an interrupted run.
+-- The words of users in runs of a session, and the answers; without tool calls, their results and reasoning. `done` is false of an interrupted run.
 SELECT r.id::text, r.session_position AS position, r.status = 'done' AS done, said.messages
 FROM agno.run r, LATERAL (
     SELECT coalesce(jsonb_agg(jsonb_build_array(m.role, m.text) ORDER BY m.seq), '[]') AS messages FROM (

@@ -498,4 +498,72 @@ def a_long_run_grows_evenly(fleet: Fleet, folder: Path) -> None:
     assert late["bytes"] <= early["bytes"] * 1.1
 
 
+# Background work.
+
+
+@case("C8", "machines")
+def a_worker_dies_with_background_work(fleet: Fleet, folder: Path) -> None:
+    """A worker dies after it has claimed the summary of a session, in the middle of background work: another worker makes it."""
+    assert _summed_up(fleet, "background.claimed") == 2
+
+
+@case("C9", "machines")
+def a_worker_dies_after_background_work(fleet: Fleet, folder: Path) -> None:
+    """A worker dies after its model has written the summary of a session, before anything is recorded: the summary is made again,
+    and recorded with the end of its run.
+    """
+    assert _summed_up(fleet, "background.worked") == 2
+
+
+@case("C11", "machines")
+def a_worker_dies_after_it_recorded_background_work(fleet: Fleet, folder: Path) -> None:
+    """A worker dies after it has recorded a summary, while another one was asked for: the work is not made again, and the next
+    summary begins.
+    """
+    assert _summed_up(fleet, "background.recorded", again=True) == 1
+
+
+@case("C15", "machines")
+def a_worker_that_was_thought_dead_has_done_background_work(fleet: Fleet, folder: Path) -> None:
+    """A worker is stopped after its model has written a summary, until its lease is over: another worker records one; the late
+    writes are rolled back.
+    """
+    assert _summed_up(fleet, "background.worked", how="STOP") == 2
+    summaries = "SELECT summary, summary_until FROM agno.session ORDER BY id"
+    before = fleet.sql(summaries), fleet.sql("SELECT * FROM agno.background_item")
+    stopped = fleet.stopped()
+    stopped.kill(signal.SIGCONT)
+    stopped.wait_for("succeeded in")
+    assert (fleet.sql(summaries), fleet.sql("SELECT * FROM agno.background_item")) == before
+
+
+def _summed_up(fleet: Fleet, place: str, *, how: str = "", again: bool = False) -> int:
+    """Sum up a session with one run while a worker dies; return the attempts of the step that was interrupted."""
+    run = fleet.client.runs.submit("echo", "my dog is Rex")
+    assert run.result(timeout=WAIT_S) == "<my dog is Rex>"
+    session = f"session of {run.id}"
+    fleet.sql("INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 2)", session=session)
+    fleet.sql(
+        "UPDATE agno.run SET session_id = %(session)s, session_position = 1 WHERE id = %(run)s",
+        session=session, run=run.id,
+    )  # fmt: skip
+    fleet.arm(place, how=how)
+    ask = "SELECT agno.request_background(%(run)s, jsonb_build_array(jsonb_build_object('kind', 'summary', 'owner', %(session)s::text)))"
+    for _ in range(2 if again else 1):
+        fleet.sql(ask, run=run.id, session=session)
+    runs = """SELECT r.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id
+              WHERE r.metadata->>'owner' = %(session)s ORDER BY r.created_at"""
+    invariants.until(lambda: {row["status"] for row in fleet.sql(runs, session=session)} == {"done"})
+    left = "SELECT FROM agno.background_item WHERE owner = %(session)s"
+    assert fleet.sql(left, session=session) == []
+    (row,) = fleet.sql(
+        "SELECT summary, summary_until FROM agno.session WHERE id = %(session)s", session=session
+    )
+    assert row == {
+        "summary": "<Exchanges:\n\nUser: my dog is Rex\nAssistant: <my dog is Rex>>",
+        "summary_until": 1,
+    }
+    return int(fleet.sql(runs, session=session)[0]["attempt"])
+
+
 ALL: tuple[Cell | Case, ...] = (*CELLS, *CASES)

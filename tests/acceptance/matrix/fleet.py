@@ -45,7 +45,7 @@ class Fleet:
 
     def __init__(
         self, environment: Mapping[str, str], folder: Path, *, pool: str, size: int, lease_s: float = LEASE_S,
-        queues: str = "agents,tools",
+        queues: str = "agents,tools,background",
     ) -> None:  # fmt: skip
         self.places = folder / "places"
         self.places.mkdir()
