@@ -220,9 +220,9 @@ class FollowUp(msgspec.Struct, frozen=True):
     owner: str
     """The session, the user or the other owner of the work: one run at a time does the work of one kind for one owner."""
     after_position: int = 0
-    """Ask only for a run at a later position in its session than this, and only"""
+    """Above 0: only runs at a later position in their session ask."""
     every: int = 1
-    """at each of so many positions after it; 1: at all."""
+    """Above 1: of these, only each one at so many positions asks."""
     queue: str = "background"
     """The queue of its run, which the engine sets."""
 

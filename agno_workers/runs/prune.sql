@@ -28,6 +28,8 @@ WITH staying AS (
     SELECT ARRAY[coalesce(s.run_id, o.ended_run_id, o.chord_id)::text] FROM agno.outbox o LEFT JOIN agno.step s ON s.id = o.step_id
     UNION ALL
     SELECT ARRAY[b.id::text] FROM agno.barrier b WHERE b.run_id IS NULL AND b.fired_at IS NULL
+    UNION ALL
+    SELECT ARRAY[i.run_id::text] FROM agno.background b JOIN agno.background_item i ON (i.tenant, i.kind, i.owner) = (b.tenant, b.kind, b.owner)
 ),
 spared AS (
     SELECT DISTINCT o.id FROM (SELECT DISTINCT key FROM staying, unnest(staying.keys) key WHERE key IS NOT NULL) AS shared

@@ -495,6 +495,9 @@ STUCK = {
     "fail: 1 message overdue in the outbox by up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
     "warn: 1 call waiting for a person for up to 3 d: `agno-workers runs waiting`": """
         UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation', created_at = now() - interval '3 days'""",
+    "warn: 1 request of background work left by runs that failed, for up to 5 min": """
+        INSERT INTO agno.background_item (kind, owner, run_id, created_at)
+        SELECT 'summary', 's', id, now() - interval '5 min' FROM agno.run""",
     "warn: agents: 1 step ready for up to 5 min": """
         UPDATE agno.step SET created_at = now() - interval '5 min', sent_at = now();"""
     + WORKER,
@@ -514,6 +517,19 @@ def test_doctor_finds_stuck_work(type_: Type, database_url: str, said: str) -> N
     assert found.startswith(said)
     if "lease" in said or "outbox" in said:
         assert "no keeper is alive. Each worker has one: start a worker" in found
+
+
+def test_doctor_warns_of_background_work_that_no_worker_does(type_: Type, database_url: str) -> None:
+    """Workers of an older deployment do not consume its queue; no run of a user waits for it."""
+    submitted(type_, "hi")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """SELECT agno.request_background(id, '[{"kind": "summary", "owner": "s"}]') FROM agno.run"""
+        )
+    findings = type_("doctor", "--json").json
+    said = {finding["text"].partition(" (")[0]: finding["level"] for finding in findings}
+    assert said["No worker consumes the queue 'agents'"] == "fail"
+    assert said["No worker consumes the queue 'background'"] == "warn"
 
 
 def test_doctor_names_the_queue_of_a_returned_step_that_no_worker_consumes(

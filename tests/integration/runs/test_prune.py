@@ -41,6 +41,17 @@ def pruned(db: RunDatabase) -> set[str]:
     return {str(row["id"]) for row in db.sql("SELECT id FROM agno.run")}
 
 
+def test_run_whose_background_work_is_open_stays(db: RunDatabase) -> None:
+    waits, left = ended(db), ended(db)
+    ask = "SELECT agno.request_background(%(run)s, jsonb_build_array(jsonb_build_object('kind', 'summary', 'owner', %(owner)s::text)))"
+    for run_id, owner in ((waits, "s1"), (left, "s2")):
+        db.sql(ask, run=run_id, owner=owner)
+    (open_run,) = db.sql("SELECT run_id::text FROM agno.background WHERE owner = 's1'")
+    db.sql("DELETE FROM agno.run WHERE metadata->>'owner' = 's2'")
+    assert pruned(db) == {waits, open_run["run_id"]}
+    assert db.count("background_item") == 1
+
+
 def test_ended_run_is_deleted_with_all_its_rows(db: RunDatabase) -> None:
     ended(db, LARGE, idempotency_key="k", session_id="s")
     kept = ended(db, LARGE, days=1)
