@@ -145,9 +145,14 @@ SELECT * FROM (
     WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
     UNION ALL
-    SELECT 'background', '', count(*), min(item.created_at), max((
-        SELECT run.id::text FROM agno.run WHERE run.ended_as = 'failed' AND run.kind = 'background' AND run.tenant = item.tenant
-            AND run.metadata @> jsonb_build_object('kind', item.kind, 'owner', item.owner) ORDER BY run.ended_at DESC LIMIT 1))
-    FROM agno.background_item item WHERE NOT EXISTS (
-        SELECT FROM agno.background b WHERE (b.tenant, b.kind, b.owner) = (item.tenant, item.kind, item.owner))
+    (WITH abandoned AS (
+        SELECT tenant, kind, owner, count(*) AS items, min(created_at) AS since FROM agno.background_item item
+        WHERE NOT EXISTS (SELECT FROM agno.background b WHERE (b.tenant, b.kind, b.owner) = (item.tenant, item.kind, item.owner))
+        GROUP BY 1, 2, 3
+    )
+    SELECT 'background', '', coalesce(sum(items), 0)::bigint, min(since), (
+        SELECT run.id::text FROM (SELECT * FROM abandoned ORDER BY since LIMIT 1) AS oldest JOIN agno.run ON run.tenant = oldest.tenant
+            AND run.ended_as = 'failed' AND run.kind = 'background' AND run.metadata @> jsonb_build_object('kind', oldest.kind, 'owner', oldest.owner)
+        ORDER BY run.ended_at DESC LIMIT 1)
+    FROM abandoned)
 ) AS found WHERE count > 0 ORDER BY what, queue;

@@ -1,18 +1,17 @@
 -- Background work.
 
 -- name: items
--- The oldest work that agents of this name were asked to do, up to the first request of another agent; see agno.request_background.
-WITH asked AS (
-    SELECT i.id, i.run_id, r.agent FROM agno.background_item i JOIN agno.run r ON r.id = i.run_id
-    WHERE i.tenant = %(tenant)s AND i.kind = %(kind)s AND i.owner = %(owner)s
+-- The oldest work that this agent was asked to do, up to the first request of another agent: agents have their own instructions, and work is done
+-- in order.
+WITH first AS (
+    SELECT i.id FROM agno.background_item i JOIN agno.run r ON r.id = i.run_id
+    WHERE i.tenant = %(tenant)s AND i.kind = %(kind)s AND i.owner = %(owner)s AND r.agent = %(agent)s ORDER BY i.id LIMIT 1
 ),
-first AS (
-    SELECT min(id) AS id FROM asked WHERE agent = %(agent)s
+oldest AS (
+    SELECT i.id, i.run_id, r.agent = %(agent)s AS is_own FROM first, agno.background_item i JOIN agno.run r ON r.id = i.run_id
+    WHERE i.tenant = %(tenant)s AND i.kind = %(kind)s AND i.owner = %(owner)s AND i.id >= first.id ORDER BY i.id LIMIT %(limit)s
 )
-SELECT asked.id, asked.run_id::text FROM asked, first
-WHERE asked.id >= first.id AND NOT EXISTS (SELECT FROM asked other WHERE other.id > first.id AND other.id < asked.id AND other.agent <> %(agent)s)
-  AND asked.agent = %(agent)s
-ORDER BY asked.id LIMIT %(limit)s;
+SELECT id, run_id::text FROM oldest WHERE id < coalesce((SELECT min(id) FROM oldest WHERE NOT is_own), 9223372036854775807) ORDER BY id;
 
 -- name: take
 -- Hold the run, before other locks, and delete the work that ends with it.

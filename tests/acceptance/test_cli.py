@@ -418,9 +418,7 @@ def test_up_serves_runs_and_flower_and_ends_in_order(start_program: StartProgram
 def test_up_with_agents_that_can_not_be_imported_ends(start_program: StartProgram) -> None:
     up = start_program("up", AGNO_IMPORTS="nothing.here")
     assert up.end() == 2
-    said = (
-        "agno-workers: the (agents|tools|knowledge) worker could not start: AGNO_IMPORTS names 'nothing.here'"
-    )
+    said = "agno-workers: the (agents|tools|background|knowledge) worker could not start: AGNO_IMPORTS names 'nothing.here'"
     assert re.match(said, up.lines[-1])
     assert "Traceback" not in "".join(up.lines)
 

@@ -239,6 +239,19 @@ def test_a_failed_run_is_not_retried_beside_a_later_one(place: Place, notes: Not
     assert place.db.queries.run(later["id"]).status is RunStatus.DONE
 
 
+def test_work_that_fails_does_not_hold_up_that_of_another_agent(place: Place, notes: Notes) -> None:
+    broken = place.end()
+    notes.fails_with = [ModelRejected("no")]
+    place.work()
+    fine = place.end(agent="b")
+    (step,) = place.pending()
+    notes.fails_with = []
+    assert place.execute(step).recorded
+    assert place.noted() == [fine]
+    assert place.work() == 1
+    assert place.noted() == [fine, broken]
+
+
 def test_a_cancelled_run_gives_up_the_work_of_its_agent(place: Place) -> None:
     place.end()
     (step,) = place.pending()
