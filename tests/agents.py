@@ -278,6 +278,7 @@ def _block_while(path: Path) -> None:
 
 
 echo = Agent(name="echo", model=Scripted("angles", _echo))
+noting = Agent(name="noting", model=echo.model, history=History(runs=0, summary=True))
 shouter = Agent(
     name="shouter", model=Scripted("shout", lambda request: Turn(text=request.messages[-1].text.upper()))
 )

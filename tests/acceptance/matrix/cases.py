@@ -523,6 +523,28 @@ def a_worker_dies_after_it_recorded_background_work(fleet: Fleet, folder: Path) 
     assert _summed_up(fleet, "background.recorded", again=True) == 1
 
 
+@case("C11", "machines")
+def a_worker_dies_after_an_answer_that_asks_for_background_work(fleet: Fleet, folder: Path) -> None:
+    """A worker dies after it has recorded the answer of a session's fifth run, before it sends anything: the session is summed up,
+    once.
+    """
+    session = f"session {folder}"
+    run = fleet.client.runs.submit("noting", "my dog is Rex", session_id=session, countdown=3600)
+    fleet.sql(
+        "INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 6) ON CONFLICT DO NOTHING",
+        session=session,
+    )
+    fleet.sql("UPDATE agno.run SET session_position = 5 WHERE id = %(run)s", run=run.id)
+    fleet.arm("turn.recorded")
+    fleet.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE run_id = %(run)s", run=run.id)
+    assert run.result(timeout=WAIT_S) == "<my dog is Rex>"
+    summaries = "SELECT summary_until FROM agno.session WHERE id = %(session)s"
+    invariants.until(lambda: fleet.sql(summaries, session=session) == [{"summary_until": 5}])
+    invariants.until(lambda: not fleet.is_armed("turn.recorded"))
+    made = "SELECT status, content->>'exchanges' AS exchanges FROM agno.run WHERE metadata->>'owner' = %(session)s"
+    assert fleet.sql(made, session=session) == [{"status": "done", "exchanges": "1"}]
+
+
 @case("C15", "machines")
 def a_worker_that_was_thought_dead_has_done_background_work(fleet: Fleet, folder: Path) -> None:
     """A worker is stopped after its model has written a summary, until its lease is over: another worker records one; the late
