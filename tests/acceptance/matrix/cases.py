@@ -529,14 +529,13 @@ def a_worker_dies_after_an_answer_that_asks_for_background_work(fleet: Fleet, fo
     once.
     """
     session = f"session {folder}"
-    run = fleet.client.runs.submit("noting", "my dog is Rex", session_id=session, countdown=3600)
-    fleet.sql(
-        "INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 6) ON CONFLICT DO NOTHING",
-        session=session,
-    )
+    fleet.sql("INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 5)", session=session)
+    run = fleet.client.runs.submit("noting", "my dog is Rex", session_id=session, queue="none")
     fleet.sql("UPDATE agno.run SET session_position = 5 WHERE id = %(run)s", run=run.id)
     fleet.arm("turn.recorded")
-    fleet.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE run_id = %(run)s", run=run.id)
+    to_agents = """WITH step AS (UPDATE agno.step SET queue = 'agents' WHERE run_id = %(run)s RETURNING id)
+                   INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM step"""
+    fleet.sql(to_agents, run=run.id)
     assert run.result(timeout=WAIT_S) == "<my dog is Rex>"
     summaries = "SELECT summary_until FROM agno.session WHERE id = %(session)s"
     invariants.until(lambda: fleet.sql(summaries, session=session) == [{"summary_until": 5}])

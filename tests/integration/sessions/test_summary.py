@@ -50,7 +50,7 @@ class Session:
     def says(self, *said: tuple[str, str], status: str = "done", reason: str = "end") -> None:
         """Add runs: the user's words, and the answer, after a tool call."""
         for asked, answer in said:
-            claim = self.db.turn(text=asked, agent="a", session_id="s")
+            claim = self.db.turn(text=asked, agent="a")
             record = TurnRecord(
                 (
                     Message("assistant", (Text("let me look"), CALL)),
@@ -62,14 +62,15 @@ class Session:
                 self.db.journal.store.end(claim, record, answer, reason)
             else:
                 self.db.journal.store.fail(claim, {"type": "E", "message": "no", "ids": {}}, reason, record)
-            self.place(claim.run_id, status)
+            self.place(claim.run_id)
 
-    def place(self, run_id: str, status: str = "done") -> None:
+    def place(self, run_id: str) -> None:
+        """Make it the next run of the session."""
         self.db.sql(
             """WITH here AS (
                    INSERT INTO agno.session AS s (id, next_position) VALUES ('s', 2)
                    ON CONFLICT (tenant, id) DO UPDATE SET next_position = s.next_position + 1 RETURNING next_position - 1 AS position)
-               UPDATE agno.run SET session_position = here.position FROM here WHERE id = %(id)s""",
+               UPDATE agno.run SET session_id = 's', session_position = here.position FROM here WHERE id = %(id)s""",
             id=run_id,
         )
 
@@ -162,7 +163,7 @@ def test_failed_and_rolled_back_runs_are_left_out(session: Session) -> None:
 
 def test_a_summary_does_not_pass_a_run_that_is_open(session: Session) -> None:
     session.says(("one", "a"))
-    slow = session.db.turn(agent="a", session_id="s")
+    slow = session.db.turn(agent="a")
     session.place(slow.run_id)
     session.says(("three", "c"), ("four", "d"), ("five", "e"))
     session.sum_up()
