@@ -149,6 +149,7 @@ def _environment(settings: Settings, chosen: Chosen, session: str, folder: str) 
         "AGNO_QUEUES__AGENTS": f"{session}-agents",
         "AGNO_QUEUES__TOOLS": f"{session}-tools",
         "AGNO_QUEUES__KNOWLEDGE": f"{session}-knowledge",
+        "AGNO_QUEUES__BACKGROUND": f"{session}-background",
         "AGNO_RUNS__LEASE_S": str(lease_s),
         "AGNO_RUNS__RENEW_EVERY_S": str(min(settings.runs.renew_every_s, lease_s / 3)),
         "DEMO_MODEL": chosen.name,
