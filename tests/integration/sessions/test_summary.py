@@ -208,7 +208,7 @@ def test_runs_ask_for_a_summary_at_every_fifth_run_after_the_immediate_history(s
     model = Notes()
     agents = [
         Agent(name="a", model=model, history=History(runs=2, summary=True)),
-        Agent(name="without", model=model, history=History(runs=2)),
+        Agent(name="without", model=model, history=History(runs=2, summary=False)),
     ]
     base = scenario.engine(*agents)
     engine = Engine(
