@@ -12,6 +12,8 @@
     │   └── InvalidTool        a function can't be offered to a model as a tool
     ├── StateConflict          a key of state has changed since it was read: read it again, and repeat the change
     ├── RunNotFound            the database has no run of that id
+    ├── MemoryChanged          a memory is not at the expected version: read it again
+    ├── MemoryNotFound         the owner has no memory of that id
     ├── NotWaiting             the step is not waiting (any more): look at the run again
     ├── RunFailed              the run ended `failed`; the message is the cause
     │   └── LimitReached       the run met one of its agent's limits; `content` is its last text
@@ -126,8 +128,24 @@ class StateConflict(AgnoError):
     """Its version now."""
 
 
+class MemoryChanged(AgnoError):
+    """A memory is not at the expected version: somebody changed it meanwhile. Read it again."""
+
+    memory_id = _Id[str]()
+    """The memory."""
+    version = _Id[int]()
+    """Its version now."""
+
+
 class RunNotFound(AgnoError):
     """This database has no run of that id."""
+
+
+class MemoryNotFound(AgnoError):
+    """The owner has no memory of that id; those of others look the same."""
+
+    memory_id = _Id[str]()
+    """The id that was asked for."""
 
 
 class NotWaiting(AgnoError):

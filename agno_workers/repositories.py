@@ -28,6 +28,7 @@ from agno_workers.runs.workers import Workers
 from agno_workers.sessions.context import Consents
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.state import StateStore
+from agno_workers.sessions.memory_store import MemoryStore
 
 
 class Database:
@@ -107,6 +108,10 @@ class Database:
     @cached_property
     def history(self) -> HistoryStore:
         return HistoryStore(self.pool)
+
+    @cached_property
+    def memories(self) -> MemoryStore:
+        return MemoryStore(self.pool, self.tenant)
 
     # Knowledge.
 

@@ -30,11 +30,13 @@ from agno_workers.sdk.ingestion import Ingestion, IngestOptions
 from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.context import ContextAccess
 from agno_workers.sessions.state import StateChange, Versioned
+from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
+from agno_workers.sessions.memory_store import MemoryKind, MemoryVersion, RecalledMemory, StoredMemory
 from agno_workers.streams import Streamed
 
 __all__ = [
     "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "Image", "IngestOptions",
-    "Ingestion", "Message", "Model", "ModelSettings", "Place", "Progress", "Reference", "Requirement", "Rows", "Run",
+    "Ingestion", "MemoryKind", "MemoryVersion", "Message", "Model", "ModelSettings", "Place", "Progress", "Proposal", "ProposedChange", "RecalledMemory", "Reference", "Requirement", "Rows", "Run",
     "RunFilters", "RunKind", "RunOptions", "Scope", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source",
-    "State", "StateChange", "StateHandle", "Step", "StepKind", "StepStatus", "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "Versioned", "WaitsFor",
+    "State", "StateChange", "StateHandle", "Step", "StepKind", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "Versioned", "WaitsFor",
 ]  # fmt: skip

@@ -62,6 +62,9 @@ from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.state import read_state, reader
+from agno_workers.sessions.memory import LEARN, MemoryService
+from agno_workers.sessions.memory_consolidate import CONSOLIDATE, consolidator
+from agno_workers.sessions.memory_learn import learner
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
@@ -130,6 +133,7 @@ class Services:
                     self.search_past,
                     HistoryTools(self.database.pool, self.search_past),
                 ),
+                MemoryService(self.database.memories).extension(),
                 context.extension(self.context_resolver),
                 summary.extension(),
             ),
@@ -148,8 +152,13 @@ class Services:
     @cached_property
     def background(self) -> Background:
         """The code for each kind of background work; only workers need it."""
-        pool = self.database.pool
-        return Background(self.engine, pool, {summary.KIND: summary.Summaries(pool)})
+        pool, memories = self.database.pool, self.database.memories
+        workers = {
+            summary.KIND: summary.Summaries(pool),
+            LEARN: learner(memories),
+            CONSOLIDATE: consolidator(memories),
+        }
+        return Background(self.engine, pool, workers)
 
     @cached_property
     def ingest_context(self) -> IngestContext:

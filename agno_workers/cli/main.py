@@ -24,6 +24,7 @@ COMMANDS = {
     "ingest": "Ingest documents into a knowledge base.",
     "search": "Search a knowledge base.",
     "knowledge": "List, show, reindex and remove knowledge bases; review feedback and gaps.",
+    "memory": "List, show, edit, undo, forget, redact, export and consolidate memories.",
     "dead": "List and show dead letters; retry failed runs.",
     "workers": "List workers and their queues.",
     "agents": "List agents.",

@@ -27,6 +27,7 @@ from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.runs.prune import pruning
 from agno_workers.runs.queries import Event, Listed, RunDiagnostics
+from agno_workers.sessions.memory_store import RecalledMemory
 
 app = typer.Typer(
     add_completion=False,
@@ -177,6 +178,7 @@ def show(
         around, workers = queries.diagnostics(run_id), database.workers.all()
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
         earlier = database.history.of(run_id) if history else ()
+        recalled = database.memories.recalled(run.id) or []
     why = diagnose(run, steps, around, consumers(workers, settings))
     if json:
         shown = {
@@ -186,7 +188,7 @@ def show(
             "children": around.children,
             "transcript": transcript,
         }
-        shown |= {"references": given} | ({"history": earlier} if history else {})
+        shown |= {"references": given, "memories": recalled} | ({"history": earlier} if history else {})
         screen.echo(screen.as_json(shown))
         return
     console = screen.console()
@@ -198,6 +200,7 @@ def show(
         console.print("\nno history", style="dim")
     _show_transcript(console, (*earlier, *transcript), {each.call.id for each in around.waiting}, full=full)
     _show_references(console, given)
+    _show_memories(console, recalled)
 
 
 def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
@@ -354,6 +357,19 @@ def _show_references(console: Console, given: Sequence[Reference]) -> None:
         if each.cited:
             line.append("  cited", "green")
         console.print(line, soft_wrap=True)
+
+
+def _show_memories(console: Console, recalled: Sequence[RecalledMemory]) -> None:
+    """Print the memories that the run recalled."""
+    if not recalled:
+        return
+    console.print()
+    console.print(Rule("memories", align="left", style="dim"))
+    for each in recalled:
+        console.print(
+            screen.line((f"[{each.short}] ", "cyan"), each.text or "(redacted)", (f"  {each.kind}", "dim")),
+            soft_wrap=True,
+        )
 
 
 def _cut(text: str, most: int = _MAX_SHOWN_CHARS) -> str:

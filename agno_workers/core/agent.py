@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from agno_workers.core import checks
-from agno_workers.core.checks import Check, Count, CountOrZero, Positive, PositiveOrZero
+from agno_workers.core.checks import Check, Count, CountOrZero, Positive, PositiveOrZero, Share
 from agno_workers.core.context import Context
 from agno_workers.core.fields import Fields
 from agno_workers.core.messages import ModelSettings, Usage
@@ -59,6 +59,29 @@ class History(msgspec.Struct, metaclass=Fields, frozen=True):
 
 NO_HISTORY = History(runs=0, summary=False, search_past_sessions=0, tools=False)
 """The default of an agent: each run stands alone."""
+
+
+class Memory(msgspec.Struct, metaclass=Fields, frozen=True):
+    """Facts that outlive a session: learned from its runs or remembered by the model, and recalled in later runs."""
+
+    scope: Literal["user", "agent", "team", "session", "global"] = "user"
+    """The owner of the memories. `user`: the run's user; a run without a `user_id` learns and recalls nothing. `agent`: the agent.
+    `team`: reserved, the agent for now. `session`: the session. `global`: all runs."""
+    learn: Literal["background", "agentic", "both", "off"] = "background"
+    """`background`: a background run learns from each answer. `agentic`: the model gets the tools `remember`, `update_memory` and
+    `forget`. `off`: memories are recalled only."""
+    recall: CountOrZero = 10
+    """The most memories that a run recalls; while there are no more than that, it recalls all."""
+    tokens: Count = 1_000
+    """The most tokens of recalled memories."""
+    instructions: str = ""
+    """Further instructions for learning, such as what to remember."""
+    model: str | None = None
+    """The name of the model that learns; None: the agent's model."""
+    min_confidence: Share = 0.5
+    """Memories of which the model is less sure, from 0 to 1, are not learned."""
+    half_life_days: Positive | None = None
+    """A memory that was last confirmed so many days ago ranks half as high in recall; None: age does not count."""
 
 
 class Limits(msgspec.Struct, metaclass=Fields, frozen=True):
@@ -119,6 +142,8 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
     """Parameters of the model."""
     history: History = NO_HISTORY
     """The part of its session that the model sees; by default nothing. `History()` has good defaults."""
+    memory: Memory | None = None
+    """Facts that it learns and recalls across sessions; None: it has no memory."""
     context: Context = Context()
     """Values in the system text."""
     limits: Limits = Limits()
@@ -148,6 +173,8 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
                 raise self.fault(f"{field} must be {kind.__name__}(...), got {checks.brief(value)}")
             if wrong := checks.misfit(kind, value):
                 raise self.fault(f"{field}.{wrong[0]} {wrong[1]}")
+        if self.memory and self.memory.model is not None and (fault := checks.model_fault(self.memory.model)):
+            raise self.fault(f"memory.{fault}")
         if self.limits.cost_usd is not None and self.prices is None:
             raise self.fault(
                 "limits.cost_usd needs the model's prices: add prices=Prices(input_usd=..., output_usd=...)"
@@ -171,7 +198,7 @@ _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Agent
 _GROUPS: tuple[tuple[str, Any, type[msgspec.Struct]], ...] = tuple(
     (name, _DEFAULTS[name], kind)
     for name, kind in (
-        ("settings", ModelSettings), ("history", History), ("context", Context),
+        ("settings", ModelSettings), ("history", History), ("memory", Memory), ("context", Context),
         ("limits", Limits), ("prices", Prices), ("retry", Retry),
     )
 )  # fmt: skip

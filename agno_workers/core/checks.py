@@ -19,6 +19,7 @@ Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 PositiveOrZero = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 MODEL_PROVIDERS = ("openai", "openai-chat", "anthropic", "local", "scripted")
 """The providers of `models/resolve.py`, which loads their code."""

@@ -26,6 +26,7 @@ _DECLARED = (
     "model",
     "settings",
     "history",
+    "memory",
     "context",
     "limits",
     "prices",

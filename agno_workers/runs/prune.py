@@ -55,6 +55,7 @@ class Pruning:
             on_progress(gone)
         execute(self._connection, _SQL["forget_context"], self._params)
         execute(self._connection, _SQL["forget_state"], self._params)
+        execute(self._connection, _SQL["forget_memories"], self._params)
         (row,) = execute(self._connection, _SQL["forget_blobs"])
         return gone, row["blobs"]
 

@@ -82,6 +82,10 @@ deleted AS (
 DELETE FROM agno.state_change c USING old LEFT JOIN deleted d USING (tenant, scope, owner, key)
 WHERE c.id = old.id AND (NOT old.is_newest OR d.key IS NOT NULL);
 
+-- name: forget_memories
+-- Memories that were superseded, forgotten or redacted so long ago, with their versions.
+DELETE FROM agno.memory WHERE valid_to < clock_timestamp() - make_interval(secs => %(older_than_s)s);
+
 -- name: forget_blobs
 -- Large strings to which nothing refers. One that was used in the last two days may belong to a transaction that is under way.
 WITH referred AS MATERIALIZED (

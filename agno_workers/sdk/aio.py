@@ -44,7 +44,9 @@ from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
 from agno_workers.sdk.handles import RunControl, RunHandle
 from agno_workers.sdk.ingestion import Ingestion
 from agno_workers.sdk.states import StateHandle
+from agno_workers.sdk.memories import Memories
 from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.memory_store import RecalledMemory
 from agno_workers.streams import Streamed, Streams
 
 _THREADS = 16
@@ -273,6 +275,10 @@ class AsyncRun(_Control[RunHandle]):
         """Return the search results that the run received; see `RunHandle.references`."""
         return await in_thread(lambda: self.blocking.references)
 
+    async def memories(self) -> list[RecalledMemory]:
+        """Return the memories that the run recalled; see `RunHandle.memories`."""
+        return await in_thread(lambda: self.blocking.memories)
+
     async def requirements(self) -> list[AsyncRequirement]:
         """Return the tool calls of this run that wait for a person."""
         return _requirements(await in_thread(lambda: self.blocking.requirements))
@@ -398,6 +404,24 @@ class AsyncIngestions(_Wrapper[Ingestions]):
         return AsyncIngestion(self.blocking.get(run_id))
 
 
+class AsyncMemories(_Wrapper[Memories]):
+    """`client.memories`; `Memories` describes the verbs."""
+
+    list = _verb(Memories.list)
+    get = _verb(Memories.get)
+    history = _verb(Memories.history)
+    add = _verb(Memories.add)
+    edit = _verb(Memories.edit)
+    undo = _verb(Memories.undo)
+    forget = _verb(Memories.forget)
+    redact = _verb(Memories.redact)
+    delete_all = _verb(Memories.delete_all)
+    export = _verb(Memories.export)
+    consolidate = _verb(Memories.consolidate)
+    proposal = _verb(Memories.proposal)
+    apply = _verb(Memories.apply)
+
+
 class AsyncKnowledge(_Wrapper[KnowledgeHandle]):
     """`client.knowledge(name)`."""
 
@@ -458,6 +482,7 @@ class AsyncClient:
         self.batches = AsyncBatches(self.blocking.batches)
         self.approvals = AsyncApprovals(self.blocking.approvals)
         self.ingestions = AsyncIngestions(self.blocking.ingestions)
+        self.memories = AsyncMemories(self.blocking.memories)
 
     def knowledge(self, name: str) -> AsyncKnowledge:
         """Return the handle of a knowledge base. It asks nothing of the database."""

@@ -35,6 +35,7 @@ from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
 from agno_workers.sdk.states import StateHandle
+from agno_workers.sdk.memories import Memories
 from agno_workers.streams import Streams
 
 _Runs: TypeAlias = list[Run]  # `list` is a method below
@@ -64,6 +65,7 @@ class Client:
         self.batches = Batches(self._database)
         self.approvals = Approvals(self._database)
         self.ingestions = Ingestions(self._database)
+        self.memories = Memories(self._database)
         self._retriever = Retriever(self._database.pool, self._database.knowledge, resolve)
 
     def knowledge(self, name: str) -> KnowledgeHandle:

@@ -17,6 +17,7 @@ from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.follow import POLL_S, Place, read_pages
 from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.memory_store import RecalledMemory
 from agno_workers.streams import Streamed, Streams
 
 
@@ -109,6 +110,11 @@ class RunHandle(RunControl):
         """The search results that the run received; `cited` is True for those that its answer names."""
         given = self._database.feedback.grounded(self.id).values()
         return references(self.messages, given, self.run.content)
+
+    @property
+    def memories(self) -> list[RecalledMemory]:
+        """The memories that the run recalled, as they were then."""
+        return self._database.memories.recalled(self.id) or []
 
     @property
     def requirements(self) -> list[Requirement]:

@@ -16,7 +16,7 @@ Lock order: run, session, background; then rows of the other tables, in the orde
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR, UUID
 
 from agno_workers.core.session import SessionStatus
 from agno_workers.database.tables.base import count, metadata, now, one_of, tenant, when
@@ -118,11 +118,15 @@ run_context = sa.Table(
     "run_context",
     metadata,
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
-    # `history`, `memories`, `context`: each is decided at the first turn, so that all turns of the run see the same.
+    # `history`, `memories`, `context`: each is decided at the first turn, so that all turns of the run see the same. `proposal`: the
+    # changes that a consolidation of memories proposes.
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", JSONB, nullable=False),
     now("created_at"),
 )
+sa.Index(
+    "run_context_proposal", run_context.c.value["owner"].astext, postgresql_where=run_context.c.key == "proposal",
+)  # fmt: skip
 
 compaction = sa.Table(
     "compaction",
@@ -197,6 +201,14 @@ memory = sa.Table(
     sa.Column("kind", sa.Text, nullable=False, server_default="fact"),
     # NULL once it is redacted: the row stays.
     sa.Column("text", sa.Text),
+    # The hash of the text without case, blanks and final punctuation: an owner has each text once.
+    sa.Column("digest", sa.LargeBinary),
+    # For recall by words; stems are English, other languages are found by whole words.
+    sa.Column(
+        "words",
+        TSVECTOR,
+        sa.Computed("to_tsvector('english'::regconfig, text) || to_tsvector('simple'::regconfig, text)"),
+    ),
     sa.Column("confidence", sa.Double, nullable=False, server_default="1"),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     sa.Column("source_run_id", UUID),
@@ -209,19 +221,30 @@ memory = sa.Table(
     when("used_at"),
     now("recorded_at"),
 )
+# No index has `uses`, `used_at` or `recorded_at`, which recall and learning update.
+sa.Index("memory_owner", memory.c.tenant, memory.c.scope, memory.c.owner)
 sa.Index(
-    "memory_owner", memory.c.tenant, memory.c.scope, memory.c.owner, memory.c.recorded_at,
-    postgresql_where=memory.c.valid_to.is_(None),
+    "memory_digest", memory.c.tenant, memory.c.scope, memory.c.owner, memory.c.digest,
+    unique=True, postgresql_where=memory.c.valid_to.is_(None),
 )  # fmt: skip
-sa.Index("memory_all", memory.c.tenant, memory.c.scope, memory.c.owner, memory.c.recorded_at)
+sa.Index("memory_replaced_by", memory.c.replaced_by, postgresql_where=memory.c.replaced_by.isnot(None))
+sa.Index("memory_closed", memory.c.valid_to, postgresql_where=memory.c.valid_to.isnot(None))
 memory_version = sa.Table(
     "memory_version",
     metadata,
     sa.Column("memory_id", UUID, sa.ForeignKey("agno.memory.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    # `added`, `edited`, `superseded`, `contradicted`, `forgotten`, `redacted`, `restored`
+    # `added`, `edited`, `superseded`, `forgotten`, `redacted`, `restored`
     sa.Column("change", sa.Text, nullable=False),
+    # The memory after the change.
     sa.Column("text", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    sa.Column("replaced_by", UUID),
+    sa.Column("contradicts", UUID),
+    # The version that it repeats: 0 for an undo of the first one.
+    sa.Column("restores", sa.Integer),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("run_id", UUID),
     now("at"),

@@ -91,6 +91,7 @@ CREATE TABLE agno.run_context (
 	PRIMARY KEY (run_id, key),
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
 );
+CREATE INDEX run_context_proposal ON agno.run_context ((value ->> 'owner')) WHERE key = 'proposal';
 
 CREATE TABLE agno.compaction (
 	run_id UUID NOT NULL,
@@ -151,6 +152,8 @@ CREATE TABLE agno.memory (
 	owner TEXT NOT NULL,
 	kind TEXT DEFAULT 'fact' NOT NULL,
 	text TEXT,
+	digest BYTEA,
+	words TSVECTOR GENERATED ALWAYS AS (to_tsvector('english'::regconfig, text) || to_tsvector('simple'::regconfig, text)) STORED,
 	confidence DOUBLE PRECISION DEFAULT '1' NOT NULL,
 	version INTEGER DEFAULT '1' NOT NULL,
 	source_run_id UUID,
@@ -163,14 +166,22 @@ CREATE TABLE agno.memory (
 	recorded_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (id)
 );
-CREATE INDEX memory_all ON agno.memory (tenant, scope, owner, recorded_at);
-CREATE INDEX memory_owner ON agno.memory (tenant, scope, owner, recorded_at) WHERE valid_to IS NULL;
+CREATE INDEX memory_closed ON agno.memory (valid_to) WHERE valid_to IS NOT NULL;
+CREATE UNIQUE INDEX memory_digest ON agno.memory (tenant, scope, owner, digest) WHERE valid_to IS NULL;
+CREATE INDEX memory_owner ON agno.memory (tenant, scope, owner);
+CREATE INDEX memory_replaced_by ON agno.memory (replaced_by) WHERE replaced_by IS NOT NULL;
 
 CREATE TABLE agno.memory_version (
 	memory_id UUID NOT NULL,
 	version INTEGER NOT NULL,
 	change TEXT NOT NULL,
 	text TEXT,
+	kind TEXT NOT NULL,
+	confidence DOUBLE PRECISION NOT NULL,
+	is_open BOOLEAN NOT NULL,
+	replaced_by UUID,
+	contradicts UUID,
+	restores INTEGER,
 	actor TEXT NOT NULL,
 	run_id UUID,
 	at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
