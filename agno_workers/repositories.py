@@ -27,8 +27,8 @@ from agno_workers.runs.submit import Submissions
 from agno_workers.runs.workers import Workers
 from agno_workers.sessions.context import Consents
 from agno_workers.sessions.history import HistoryStore
-from agno_workers.sessions.state import StateStore
 from agno_workers.sessions.memory_store import MemoryStore
+from agno_workers.sessions.state import StateStore
 
 
 class Database:

@@ -61,10 +61,10 @@ from agno_workers.sessions import context, history, summary
 from agno_workers.sessions.background import Background
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
-from agno_workers.sessions.state import read_state, reader
 from agno_workers.sessions.memory import LEARN, MemoryService
 from agno_workers.sessions.memory_consolidate import CONSOLIDATE, consolidator
 from agno_workers.sessions.memory_learn import learner
+from agno_workers.sessions.state import read_state, reader
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 

@@ -211,6 +211,11 @@ AT_REST = {
         LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
         WHERE s.status = 'done' AND child.status = 'done' AND child.generation = 0 AND agno.inflate(m.content) #>> '{parts,0,content}'
               IS DISTINCT FROM coalesce(agno.inflate(child.content) #>> '{}', '')""",
+    "a memory is not as its last version": """
+        SELECT m.id, m.version, v.version, v.change FROM agno.memory m LEFT JOIN agno.memory_version v ON v.memory_id = m.id AND v.version = m.version
+        WHERE (m.text, m.kind, m.confidence, m.replaced_by, m.contradicts, m.valid_to IS NULL)
+              IS DISTINCT FROM (v.text, v.kind, v.confidence, v.replaced_by, v.contradicts, v.is_open)
+           OR EXISTS (SELECT FROM agno.memory_version l WHERE l.memory_id = m.id AND l.version > m.version)""",
     "an ingestion did not use what its steps did": """
         SELECT r.id, r.input_tokens FROM agno.run r JOIN agno.ingestion i ON i.run_id = r.id
         WHERE r.ended_at IS NOT NULL AND r.input_tokens <> (SELECT coalesce(sum(tokens), 0) FROM agno.ingest_count c WHERE c.run_id = r.id)""",
@@ -328,6 +333,8 @@ REFERENCE_ONLY = {
     "context_value": "values from outside, fetched again when they are old: test_context.py",
     "context_access": "uses of context, only inserted: test_context.py",
     "consent": "what users said: test_context.py",
+    "memory": "facts of people: test_memories.py and test_learning.py; a memory is as its last version (AT_REST)",
+    "memory_version": "the changes of memories, only added and redacted: test_memories.py",
     "grounding": "what runs were given, only inserted: test_feedback.py",
     "state": "its version is that of its newest change; values by a model: test_state_history.py",
     "state_change": "as state",
@@ -472,6 +479,7 @@ MOVED_ELSEWHERE = {
     "request_background": "test_background.py",
     "retry_background": "test_background.py",
     "sessions/background.take": "test_background.py",
+    "sessions/memory_store.forget_asked": "test_memories.py",
     "attach_partition": "test_search_index.py",
     "count_words": "test_search_index.py",
     "drop_partition": "test_search_index.py",

@@ -34,8 +34,8 @@ from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
-from agno_workers.sdk.states import StateHandle
 from agno_workers.sdk.memories import Memories
+from agno_workers.sdk.states import StateHandle
 from agno_workers.streams import Streams
 
 _Runs: TypeAlias = list[Run]  # `list` is a method below

@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from agno_workers.core.messages import user
 from agno_workers.runs.prune import pruning
+from agno_workers.sessions.memory_store import MemoryOwner, MemoryStore
 from tests.database import FEW, INLINE_MAX_BYTES, RunDatabase, said
 
 AGE = timedelta(days=90)
@@ -50,6 +51,16 @@ def test_run_whose_background_work_is_open_stays(db: RunDatabase) -> None:
     db.sql("DELETE FROM agno.run WHERE metadata->>'owner' = 's2'")
     assert pruned(db) == {waits, open_run["run_id"]}
     assert db.count("background_item") == 1
+
+
+def test_memories_that_were_closed_long_ago_are_deleted(db: RunDatabase) -> None:
+    store, owner = MemoryStore(db.pool), MemoryOwner("user", "ann")
+    kept, closed, old = (store.add(owner, text, actor="ann").id for text in ("kept", "closed", "old"))
+    for each in (closed, old):
+        store.forget(each, actor="ann")
+    db.sql("UPDATE agno.memory SET valid_to = valid_to - interval '91 days' WHERE id = %(id)s", id=old)
+    pruned(db)
+    assert {each.id for each in store.memories(owner, closed=True)} == {kept, closed}
 
 
 def test_ended_run_is_deleted_with_all_its_rows(db: RunDatabase) -> None:

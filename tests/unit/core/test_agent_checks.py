@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agno_workers import Agent, History, InvalidInput, Knowledge, Limits, Prices, Retry, Toolkit
+from agno_workers import Agent, History, InvalidInput, Knowledge, Limits, Memory, Prices, Retry, Toolkit
 from agno_workers.core.agent import MAX_AGENT_NAME_CHARS
 from agno_workers.core.checks import MODEL_PROVIDERS
 from agno_workers.models.resolve import PROVIDERS, lacking
@@ -72,6 +72,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"history": History(only="good")}, "history.only must be one of 'done', 'all', got 'good'"),  # type: ignore[arg-type]
     ({"history": History(roles=("users",))}, "history.roles must be one of 'user', 'assistant', 'tool', got "),  # type: ignore[arg-type]
     ({"history": History(search_past_sessions=-1)}, "history.search_past_sessions must be a whole number >= 0, got -1"),
+    ({"memory": True}, r"memory must be Memory\(...\), got True"),
+    ({"memory": Memory(scope="usr")}, "memory.scope must be one of 'user', 'agent', 'team', 'session', 'global', got 'usr'"),  # type: ignore[arg-type]
+    ({"memory": Memory(learn="always")}, "memory.learn must be one of 'background', 'agentic', 'both', 'off'"),  # type: ignore[arg-type]
+    ({"memory": Memory(min_confidence=2)}, "memory.min_confidence must be a number <= 1.0, got 2"),
+    ({"memory": Memory(tokens=0)}, "memory.tokens must be a whole number >= 1, got 0"),
+    ({"memory": Memory(half_life_days=0)}, "memory.half_life_days must be a number"),
+    ({"memory": Memory(model="gpt-5")}, "memory.model='gpt-5' names no provider"),
     ({"history": 3}, r"history must be History\(...\), got 3"),
     ({"settings": ModelSettings(temperature="hot")}, "settings.temperature must be a number or None, got 'hot'"),  # type: ignore[arg-type]
     ({"tools": None}, "tools must be a list"),
