@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from agno_workers.core.checks import brief
 from agno_workers.core.words import did_you_mean
@@ -20,9 +20,6 @@ from agno_workers.sessions.memory_store import (
     MemoryVersion,
     StoredMemory,
 )
-
-_Memories: TypeAlias = Sequence[StoredMemory]  # `list` is a method below
-_Versions: TypeAlias = Sequence[MemoryVersion]
 
 
 class Memories:
@@ -40,7 +37,7 @@ class Memories:
     def list(
         self, user_id: str | None = None, *, scope: MemoryScope = "user", owner: str | None = None, kind: MemoryKind | None = None,
         at: datetime | None = None, closed: bool = False, limit: int = 1_000,
-    ) -> _Memories:  # fmt: skip
+    ) -> Sequence[StoredMemory]:  # fmt: skip
         """Return at most `limit` memories, those first that were recorded last. `closed`: also superseded, forgotten and redacted ones.
         `at`: those that were open at that time, as they were then. Raises InvalidInput, Unavailable.
         """
@@ -54,7 +51,7 @@ class Memories:
         """Return a memory. Raises MemoryNotFound."""
         return self._store.get(id, self._user(user_id))
 
-    def history(self, id: str, *, user_id: str | None = None) -> _Versions:
+    def history(self, id: str, *, user_id: str | None = None) -> Sequence[MemoryVersion]:
         """Return the versions of a memory, oldest first: each change with its actor and its run. Raises MemoryNotFound."""
         return self._store.history(id, self._user(user_id))
 
@@ -130,7 +127,7 @@ class Memories:
         """Return what a consolidation proposes. Raises InvalidInput when it has no proposal."""
         return memory_proposal.proposal_of(self._store, run_id)
 
-    def apply(self, run_id: str, *, by: str | None = None) -> _Memories:
+    def apply(self, run_id: str, *, by: str | None = None) -> Sequence[StoredMemory]:
         """Apply all changes of a proposal, in one transaction; return the new memories. Raises InvalidInput when there is no proposal, and
         MemoryChanged, which names what has changed since.
         """
