@@ -58,7 +58,7 @@ from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
 from agno_workers.sessions import context, history, summary
-from agno_workers.sessions.background import Background
+from agno_workers.sessions.background import Background, Worker
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.memory import LEARN, MemoryService
@@ -153,7 +153,7 @@ class Services:
     def background(self) -> Background:
         """The code for each kind of background work; only workers need it."""
         pool, memories = self.database.pool, self.database.memories
-        workers = {
+        workers: dict[str, Worker] = {
             summary.KIND: summary.Summaries(pool),
             LEARN: learner(memories),
             CONSOLIDATE: consolidator(memories),
