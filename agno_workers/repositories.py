@@ -25,7 +25,7 @@ from agno_workers.runs.queries import RunQueries
 from agno_workers.runs.results import Results
 from agno_workers.runs.submit import Submissions
 from agno_workers.runs.workers import Workers
-from agno_workers.sessions.context import Consents
+from agno_workers.sessions.consent import Consents
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.memory_store import MemoryStore
 from agno_workers.sessions.state import StateStore

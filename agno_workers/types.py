@@ -28,7 +28,7 @@ from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions
 from agno_workers.sdk.states import StateHandle
-from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
 from agno_workers.sessions.memory_store import MemoryKind, MemoryVersion, RecalledMemory, StoredMemory
 from agno_workers.sessions.state import StateChange, Versioned

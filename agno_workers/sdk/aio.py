@@ -45,7 +45,7 @@ from agno_workers.sdk.handles import RunControl, RunHandle
 from agno_workers.sdk.ingestion import Ingestion
 from agno_workers.sdk.memories import Memories
 from agno_workers.sdk.states import StateHandle
-from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_store import RecalledMemory
 from agno_workers.streams import Streamed, Streams
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agno_workers.core.request import check_name
 from agno_workers.repositories import Database
-from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.consent import ContextAccess
 
 
 class Consent:

@@ -16,7 +16,7 @@ from agno_workers.repositories import Database
 from agno_workers.runs.queries import Event, failure, known_id, output
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.follow import POLL_S, Place, read_pages
-from agno_workers.sessions.context import ContextAccess
+from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_store import RecalledMemory
 from agno_workers.streams import Streamed, Streams
 
