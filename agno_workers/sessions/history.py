@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -18,10 +18,12 @@ from agno_workers.core.messages import Message, read_messages
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tool import Tool
 from agno_workers.database.pool import Pool, jsonb, statements
-from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import ModelError, RunFailed
 from agno_workers.runs.transcripts import Transcript, Transcripts
 from agno_workers.sessions.compose import Exchange, PastRun, compose, shortened
+
+if TYPE_CHECKING:
+    from agno_workers.engine.turn import Extension, Turn
 
 log = logging.getLogger(__name__)
 _SQL = statements("sessions/history")
@@ -148,6 +150,7 @@ def _read(past: str, newest: int) -> list[PastRun]:
 
 def extension(store: HistoryStore, search: SearchPast, tools: Callable[[Agent], Sequence[Tool]]) -> Extension:
     """Return what histories add to agents: messages before the input of each turn, and tools to look further back."""
+    from agno_workers.engine.turn import Extension  # noqa: PLC0415 - clients read histories too, without the engine
 
     def prepare(turn: Turn) -> Turn:
         options, claim = turn.agent.history, turn.claim
