@@ -52,18 +52,20 @@ from agno_workers.knowledge.steps import IngestContext
 from agno_workers.knowledge.steps import handlers as ingestion_handlers
 from agno_workers.knowledge.store.bases import AGENT, ingestion_request
 from agno_workers.knowledge.store.ingest import IngestLimits
+from agno_workers.knowledge.talk import TalkIndex
 from agno_workers.models.resolve import lacking, resolve
 from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
-from agno_workers.sessions import context, history, summary
+from agno_workers.sessions import context, history, index, summary
 from agno_workers.sessions.background import Background, Worker
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.memory import LEARN, MemoryService
 from agno_workers.sessions.memory_consolidate import CONSOLIDATE, consolidator
 from agno_workers.sessions.memory_learn import learner
+from agno_workers.sessions.search import SessionSearch
 from agno_workers.sessions.state import read_state, reader
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
@@ -136,6 +138,7 @@ class Services:
                 MemoryService(self.database.memories).extension(),
                 context.extension(self.context_resolver),
                 summary.extension(),
+                index.extension(lambda agent: agent.history.tools or agent.history.search_past_sessions > 0),
             ),
             state_reader=partial(reader, self.database.pool),
         )
@@ -143,7 +146,7 @@ class Services:
     @property
     def search_past(self) -> history.SearchPast:
         """The search over exchanges of past sessions."""
-        return history.find_nothing
+        return self.session_search.search_past
 
     @cached_property
     def context_resolver(self) -> ContextResolver:
@@ -155,6 +158,7 @@ class Services:
         pool, memories = self.database.pool, self.database.memories
         workers: dict[str, Worker] = {
             summary.KIND: summary.Summaries(pool),
+            index.KIND: index.worker(pool, self.talk),
             LEARN: learner(memories),
             CONSOLIDATE: consolidator(memories),
         }
@@ -181,6 +185,16 @@ class Services:
     @cached_property
     def knowledge(self) -> KnowledgeService:
         return KnowledgeService.on(self.database.pool, self.database.knowledge, embedder)
+
+    @cached_property
+    def talk(self) -> TalkIndex:
+        """The index of past sessions."""
+        return TalkIndex(self.database.pool, embedder)
+
+    @cached_property
+    def session_search(self) -> SessionSearch:
+        """The search over past sessions."""
+        return SessionSearch(self.database.pool, self.talk)
 
     @cached_property
     def verifier(self) -> MessageVerifier:

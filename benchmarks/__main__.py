@@ -31,6 +31,7 @@ from benchmarks import (
     sessions,
     state,
     submit,
+    talk,
 )
 from benchmarks.payments import bench as payments
 from benchmarks.payments import table
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "sessions": sessions.run,
     "state": state.run,
     "submit": submit.run,
+    "talk": talk.run,
     "ingest": ingest.run,
     "payments": payments.run,
 }

@@ -154,7 +154,13 @@ ALWAYS = {
     "a document does not have the chunks that it says": """
         SELECT d.uri, d.version, d.chunks, count(c.id) FROM agno.document d LEFT JOIN agno.chunk c ON c.document_id = d.id AND c.live
         GROUP BY d.id HAVING d.chunks <> count(c.id) OR d.version = 0 OR count(c.id) FILTER (WHERE c.version <> d.version) > 0
-            OR count(DISTINCT c.position) <> count(c.id) OR max(c.position) + 1 <> count(c.id)""",
+            OR count(DISTINCT c.position) <> count(c.id) OR max(c.position) + 1 <> count(c.id) AND count(c.run_id) = 0""",
+    "a message of a past session is among documents, or a document is among messages": """
+        SELECT k.name, d.uri, c.run_id FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.knowledge k ON k.id = c.knowledge_id
+        WHERE (c.run_id IS NOT NULL) <> (k.name = 'agno:sessions') OR (c.run_id IS NULL) <> (c.said_at IS NULL)""",
+    "a past session has messages of another one, or of another user": """
+        SELECT d.uri, c.run_id FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id JOIN agno.run r ON r.id = c.run_id
+        WHERE d.metadata <> jsonb_build_object('user_id', r.user_id, 'session_id', r.session_id, 'agent', r.agent)""",
     "a chunk is of a version that nothing waits for": """
         SELECT d.uri, c.version, c.position FROM agno.chunk c JOIN agno.document d ON d.id = c.document_id
         WHERE NOT c.live AND (d.pending IS NULL OR c.version <> (d.pending->>'version')::int)""",
@@ -490,6 +496,9 @@ MOVED_ELSEWHERE = {
     "knowledge/store/bases.retry_models": "test_ingest.py",
     "knowledge/store/bases.stop_reindex": "test_ingest.py",
     "knowledge/store/ingest.stop_model": "test_ingest.py",
+    "knowledge/store/talk.create": "test_past_sessions.py",
+    "write_talk": "test_past_sessions.py",
+    "forget_exchanges": "test_past_sessions.py",
     "runs/prune.delete": "test_prune.py",
     "database/identity.cut_canvases": "test_databases.py",
     "database/identity.forget_messages": "test_databases.py",

@@ -55,7 +55,7 @@ class KnowledgeCommands:
         """Create it if necessary, with the options of the code or these, and return the new models; see `KnowledgeBases.prepare`.
         The vision model `none` removes it.
         """
-        known = in_code(self.settings, named(name))
+        known = in_code(self.settings, name if moves else named(name))
         said: dict[str, Any] = {"embedder": embedder} if embedder else {}
         if vision:
             said["vision"] = None if vision == "none" else vision

@@ -46,11 +46,13 @@ FROM pg_temp.agno_old o JOIN agno.run r ON r.id = o.id GROUP BY r.agent, r.statu
 SELECT id::text FROM pg_temp.agno_old ORDER BY id LIMIT %(limit)s;
 
 -- name: delete
--- With their steps, messages, events, barriers, ingestions and grounding. A run that was retried meanwhile stays.
+-- With their steps, messages, events, barriers, ingestions and grounding, and what is found of them in past sessions. A run that was retried
+-- meanwhile stays.
 WITH gone AS (
     DELETE FROM agno.run WHERE id = ANY(%(ids)s::uuid[]) AND ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
     RETURNING id, tenant, batch_id, canvas->>'group_id' AS group_id
 ),
+forgotten AS (SELECT agno.forget_exchanges(NULL, array_agg(id)) FROM gone),
 groups AS (DELETE FROM agno.task_group USING gone WHERE task_group.group_id = gone.group_id),
 chords AS (DELETE FROM agno.barrier USING gone WHERE barrier.id = gone.group_id::uuid AND barrier.run_id IS NULL AND barrier.fired_at IS NOT NULL),
 states AS (DELETE FROM agno.state s USING gone WHERE s.tenant = gone.tenant AND s.scope = 'run' AND s.owner = gone.id::text),
@@ -59,7 +61,7 @@ batches AS (
     DELETE FROM agno.batch USING gone WHERE batch.id = gone.batch_id
       AND NOT EXISTS (SELECT FROM agno.run r WHERE r.batch_id = batch.id AND r.id <> ALL(%(ids)s::uuid[]))
 )
-SELECT count(*) AS deleted FROM gone;
+SELECT count(*) AS deleted FROM gone, forgotten;
 
 -- name: deleted
 DELETE FROM pg_temp.agno_old WHERE id = ANY(%(ids)s::uuid[]);

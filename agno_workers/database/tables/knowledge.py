@@ -171,7 +171,11 @@ chunk = sa.Table(
     sa.Column("place", JSONB(none_as_null=True)),
     # Below 1 for a list of links or page numbers, which answers no question.
     sa.Column("weight", sa.REAL, nullable=False, server_default="1"),
+    # A message of a past session: the run that it is from, and when that was asked; see knowledge/talk.py.
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE")),
+    when("said_at"),
 )
+sa.Index("chunk_run", chunk.c.run_id, postgresql_where=chunk.c.run_id.isnot(None))
 sa.Index("chunk_document", chunk.c.document_id, chunk.c.position)
 sa.Index("chunk_hash", chunk.c.hash)
 sa.Index("chunk_knowledge", chunk.c.knowledge_id, chunk.c.language)

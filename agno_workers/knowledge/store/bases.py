@@ -391,7 +391,7 @@ class KnowledgeBases:
         return [_as(ChunkRow, each) for each in self._pool.run(_SQL["chunks"], asked)]
 
     def _unknown(self, name: str) -> UnknownKnowledge:
-        known = [knowledge.name for knowledge in self.all()]
+        known = [knowledge.name for knowledge in self.all() if not knowledge.name.startswith("agno:")]
         hint = "There are none yet."
         if near := difflib.get_close_matches(name, known, n=3):
             hint = f"Did you mean {', '.join(map(repr, near))}?"

@@ -24,10 +24,11 @@ SELECT pg_has_role(relowner, 'USAGE') AS owns FROM pg_class WHERE oid = 'agno.ch
 SELECT extversion AS version FROM pg_extension WHERE extname = 'vector';
 
 -- name: embedding_spaces
--- Embedding spaces with the number of their vectors.
-SELECT s.id, s.dimensions, s.status, s.has_partition, s.is_indexed,
+-- Embedding spaces with the number of their vectors. Each search of past sessions compares those of one user, so an index would cost every
+-- message and serve none.
+SELECT s.id, s.dimensions, s.status, s.has_partition, s.is_indexed, k.name <> 'agno:sessions' AS needs_index,
        (SELECT count(*) FROM agno.chunk_embedding e WHERE e.embedding_space_id = s.id) AS vectors
-FROM agno.embedding_space s WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
+FROM agno.embedding_space s JOIN agno.knowledge k ON k.id = s.knowledge_id WHERE s.knowledge_id = %(knowledge_id)s AND (s.status <> 'retired' OR %(retired)s) ORDER BY s.id;
 
 -- name: words_are_stale
 -- A small knowledge base is counted after each change, a large one after it grew or shrank by a twentieth.

@@ -154,7 +154,8 @@ class SearchIndex:
                 return []
             _own_partition(connection, space["id"])
             done.append(f"partition {space['id']}")
-        if space["vectors"] < self._own_partition or space["dimensions"] > _MAX_DIMENSIONS:
+        too_few = space["vectors"] < self._own_partition
+        if too_few or space["dimensions"] > _MAX_DIMENSIONS or not space["needs_index"]:
             return done
         if self._build(connection, space):
             done.append(f"index {space['id']}")

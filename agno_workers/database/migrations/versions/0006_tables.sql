@@ -229,6 +229,11 @@ CREATE TABLE agno.consent (
 	PRIMARY KEY (tenant, user_id, category)
 );
 
+-- Messages of past sessions among the chunks of knowledge. Both columns are NULL in all rows, so nothing is read or written here.
+ALTER TABLE agno.chunk ADD COLUMN run_id UUID REFERENCES agno.run (id) ON DELETE CASCADE;
+ALTER TABLE agno.chunk ADD COLUMN said_at TIMESTAMP WITH TIME ZONE;
+CREATE INDEX chunk_run ON agno.chunk (run_id) WHERE run_id IS NOT NULL;
+
 -- The sessions of the runs so far. One that several users shared belongs to the first of them.
 INSERT INTO agno.session (tenant, id, user_id, agent, status, created_at, last_active_at)
 SELECT DISTINCT ON (r.tenant, r.session_id) r.tenant, r.session_id, r.user_id, r.agent, 'active', r.created_at,

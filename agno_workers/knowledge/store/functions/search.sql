@@ -5,13 +5,18 @@
 -- Only the two lookups are dynamic: their plans depend on the filter and on the index of the embedding space. What comes after them reads a
 -- few chunks by their ids, so each session plans it once.
 
+-- Return how often a chunk with these lexemes has a word, at most 16. ts_rank of one word is the sum of 1/i^2 for i up to its frequency,
+-- divided by pi^2/6, so width_bucket finds the frequency in the list of these sums. That is many times faster than unnesting the tsvector.
+CREATE OR REPLACE FUNCTION agno.frequency(lexemes tsvector, word tsquery) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT width_bucket(ts_rank('{1,1,1,1}', lexemes, word)::float8,
+        '{0.6,0.755,0.824,0.865,0.8875,0.904,0.9165,0.9265,0.9335,0.9396,0.9447,0.9491,0.9527,0.956,0.9588,0.9613}');
+$$;
+
 -- Return the BM25 score of a chunk with these lexemes, one row. k1 = 1.2 and b = 0.75 as in Lucene; the formula is from Robertson and
--- Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). The length counts distinct lexemes. ts_rank of one word is the
--- sum of 1/i^2 for i up to its frequency, divided by pi^2/6, so width_bucket finds the frequency, at most 16, in the list of these sums.
--- That is many times faster than unnesting the tsvector, and raises nDCG (see agno.fused). A set, because the planner then inlines it.
+-- Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009). The length counts distinct lexemes. Frequencies raise
+-- nDCG (see agno.fused). A set, because the planner then inlines it.
 CREATE OR REPLACE FUNCTION agno.bm25(lexemes tsvector, query_words tsquery[], idfs float8[], average float8) RETURNS SETOF float8 LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(sum(w.idf * 2.2 / (1 + (0.3 + length(lexemes) * (0.9 / average)) / nullif(width_bucket(ts_rank('{1,1,1,1}', lexemes, w.word)::float8,
-        '{0.6,0.755,0.824,0.865,0.8875,0.904,0.9165,0.9265,0.9335,0.9396,0.9447,0.9491,0.9527,0.956,0.9588,0.9613}'), 0))), 0)
+    SELECT coalesce(sum(w.idf * 2.2 / (1 + (0.3 + length(lexemes) * (0.9 / average)) / nullif(agno.frequency(lexemes, w.word), 0))), 0)
     FROM unnest(query_words, idfs) AS w (word, idf);
 $$;
 
@@ -76,7 +81,8 @@ END $$;
 
 -- Search a knowledge base. `asked` holds knowledge_id, known_version?, embedding_space_id?, text?, search_type, filter?, max_results,
 -- candidates, ef, max_scan, exact_chunks, words_budget, per_document?, near_duplicates? (false: drop documents that nearly
--- equal a better one), min_score? (the lowest cosine), and for a search by example document_id? (which is left out).
+-- equal a better one), min_score? (the lowest cosine), for a search by example document_id? (which is left out), and for a search of
+-- past sessions talk? (the weight of vectors, see agno.in_talk) and since? (seconds of the epoch, of said_at).
 -- Returns {"version", "how", "hits"}; {"version", "unchanged": true} if the version is still known_version; {"version", "retired": true}
 -- if the embedding space is no longer searched; NULL if there is no such knowledge base.
 --
@@ -141,6 +147,7 @@ DECLARE
     near_duplicates boolean := coalesce((asked->>'near_duplicates')::boolean, true);
     lowest float8 := (asked->>'min_score')::float8;
     by_vector text;
+    talk float8 := (asked->>'talk')::float8;
     -- The candidates of both sides, the best first.
     near_ids bigint[];
     near_scores float8[];
@@ -167,6 +174,9 @@ BEGIN
         how := how || jsonb_build_object('filtered_chunks', left_chunks);
     END IF;
 
+    IF asked ? 'since' THEN
+        narrow := narrow || format(' AND c.said_at >= to_timestamp(%s)', (asked->>'since')::float8);
+    END IF;
     IF self IS NOT NULL AND space.id IS NOT NULL THEN
         -- The mean vector of the document, over at most 200 chunks.
         EXECUTE format('SELECT l2_normalize(avg(embedding)) FROM (SELECT e.embedding FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.embedding_space_id = %s '
@@ -183,10 +193,10 @@ BEGIN
     END IF;
 
     IF search_type IN ('vector', 'hybrid') THEN
-        is_exact := NOT space.is_indexed OR left_chunks <= (asked->>'exact_chunks')::int;
+        is_exact := NOT space.is_indexed OR left_chunks <= (asked->>'exact_chunks')::int OR talk IS NOT NULL;
         how := how || jsonb_build_object('vector', CASE WHEN is_exact THEN 'exact' ELSE 'hnsw' END);
-        IF is_exact AND filter IS NOT NULL AND left_chunks <= (asked->>'exact_chunks')::int THEN
-            -- Few chunks: join from the documents to their chunks to their vectors.
+        IF is_exact AND filter IS NOT NULL AND (left_chunks <= (asked->>'exact_chunks')::int OR talk IS NOT NULL) THEN
+            -- Few chunks, or those of one user: join from the documents to their chunks to their vectors.
             by_vector := format('SELECT c.id, -(e.embedding <#> $3) AS score FROM agno.chunk c JOIN agno.chunk_embedding e ON e.chunk_id = c.id AND e.embedding_space_id = %s '
                 'WHERE c.live%s ORDER BY e.embedding <#> $3 LIMIT %s', space.id, narrow, best);
         ELSIF is_exact THEN
@@ -240,9 +250,11 @@ BEGIN
         WHERE search_type = 'vector'
         UNION ALL
         SELECT w.id, NULL, NULL, w.score, w.rank, w.score FROM unnest(said_ids, said_scores) WITH ORDINALITY AS w (id, score, rank)
-        WHERE search_type = 'keyword'
+        WHERE search_type = 'keyword' AND talk IS NULL
         UNION ALL
-        SELECT f.* FROM agno.fused(space.id, near, near_ids, said_ids, query_words, idfs, average) f WHERE search_type = 'hybrid'
+        SELECT f.* FROM agno.fused(space.id, near, near_ids, said_ids, query_words, idfs, average) f WHERE search_type = 'hybrid' AND talk IS NULL
+        UNION ALL
+        SELECT t.* FROM agno.in_talk(space.id, near, near_ids, said_ids, query_words, idfs, average, talk) t WHERE search_type <> 'vector' AND talk IS NOT NULL
     ),
     placed AS (
         SELECT j.*, c.document_id, c.weight, row_number() OVER (PARTITION BY c.document_id ORDER BY j.score DESC, j.id) AS place
