@@ -31,7 +31,7 @@ from agno_workers.errors import (
 )
 
 if TYPE_CHECKING:
-    from agno_workers.core.agent import History, Limits, Memory, Prices
+    from agno_workers.core.agent import Compaction, History, Limits, Memory, Prices
     from agno_workers.core.context import Computed, Context, External, Fact, Private, RunContext
     from agno_workers.core.policy import Retry
     from agno_workers.core.run import RunOutput, RunStatus
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
+    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Compaction", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
     "IdempotencyConflict", "InvalidInput",
     "Knowledge", "LimitReached", "Limits", "Memory", "MemoryChanged", "MemoryNotFound", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices", "Private",
     "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "StateConflict", "ToolContext",
@@ -56,7 +56,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "agno_workers.core.agent": "History Limits Memory Prices",
+    "agno_workers.core.agent": "Compaction History Limits Memory Prices",
     "agno_workers.core.context": "Computed Context External Fact Private RunContext",
     "agno_workers.core.policy": "Retry",
     "agno_workers.core.run": "RunOutput RunStatus",

@@ -58,8 +58,9 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
-from agno_workers.sessions import context, history, index, summary
+from agno_workers.sessions import context, history, index, offload, summary
 from agno_workers.sessions.background import Background, Worker
+from agno_workers.sessions.compaction import decline_exhausted, run_compaction
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.memory import LEARN, MemoryService
@@ -67,6 +68,7 @@ from agno_workers.sessions.memory_consolidate import CONSOLIDATE, consolidator
 from agno_workers.sessions.memory_learn import learner
 from agno_workers.sessions.search import SessionSearch
 from agno_workers.sessions.state import read_state, reader
+from agno_workers.sessions.window import ContextWindows
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
 
@@ -139,8 +141,10 @@ class Services:
                 context.extension(self.context_resolver),
                 summary.extension(),
                 index.extension(lambda agent: agent.history.tools or agent.history.search_past_sessions > 0),
+                offload.extension(self.database.queries.stored_result),
             ),
             state_reader=partial(reader, self.database.pool),
+            ask_model=ContextWindows().ask,
         )
 
     @property
@@ -214,6 +218,10 @@ class Services:
             StepKind.TURN: Handler(lambda *ids: run_turn(self.engine, *ids), self._fail_exhausted),
             StepKind.TOOL: Handler(lambda *ids: run_tool(self.engine, *ids), self._fail_exhausted),
             StepKind.BACKGROUND: Handler(lambda *ids: self.background.run(*ids), self._fail_exhausted),  # noqa: PLW0108 - as above
+            StepKind.COMPACT: Handler(
+                lambda *ids: run_compaction(self.engine, *ids),
+                lambda step: decline_exhausted(self.engine, step),
+            ),
             **ingestion_handlers(lambda: self.ingest_context, self.database.ingest),
         }
 

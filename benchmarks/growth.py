@@ -10,12 +10,13 @@ from statistics import median
 
 import psycopg
 
+from agno_workers import Agent
 from benchmarks import plots
 from benchmarks.plots import Growth, Line
 from benchmarks.processes import cpu_s
 from benchmarks.stage import ROOT, Options, Stage, stage
 from benchmarks.timing import cost, latencies_s
-from benchmarks.workload import fan_out, later, long, simple
+from benchmarks.workload import fan_out, later, long, long_in_window, simple
 
 IMAGES = ROOT / "docs" / "img"
 _RUN_S = 600.0
@@ -56,7 +57,7 @@ def run(options: Options) -> Growth:
         notes=(
             "a power of 0: the cost does not grow; of 1: it doubles with the work.",
             "tools: one run at a time. Workers: runs of 6 turns and 5 x 3 tools, 100 at once, on all cores of the machine.",
-            "turns: each calls a tool that gives 2 kB; the cost at n is the mean of the turns from n/2 to n.",
+            "turns: each calls a tool that gives 2 kB; the cost at n is the mean of the turns from n/2 to n, with the compactions among them.",
             "backlog: runs that were just sent and wait in a queue without a worker; autovacuum is off, vacuumed before each look.",
         ),
     )
@@ -80,18 +81,30 @@ def _by_tools(on_stage: Stage, options: Options, pid: int) -> list[Line]:
 
 
 def _by_turns(on_stage: Stage, options: Options, _: int) -> list[Line]:
-    shorter, longest = ((4, 8), 10) if options.quick else ((10, 100, 300), 1000)
+    whole = _turns_of(long, on_stage, options, *(((4, 8), 10) if options.quick else ((10, 100, 300), 1000)))
+    compacted = _turns_of(
+        long_in_window, on_stage, options, *(((4,), 20) if options.quick else ((10, 100), 300))
+    )
+    return [
+        _line("growth-turns", "CPU of turn n and its tool", "turns of one run", "ms", whole),
+        _line("growth-turns", "the same, in a window of 8,000 tokens", "turns of one run", "ms", compacted),
+    ]
+
+
+def _turns_of(
+    agent: Agent, on_stage: Stage, options: Options, shorter: tuple[int, ...], longest: int
+) -> dict[int, list[float]]:
     sizes = (*shorter, longest)
     noted = on_stage.folder / "marks"
     found: dict[int, list[float]] = {size: [] for size in sizes}
     for some in [*[shorter] * options.pick(3, 1), sizes]:
         noted.write_text("")
         marks = sorted({mark for size in some for mark in (size // 2, size)})
-        long.delay(",".join(map(str, marks))).get(timeout=_RUN_S)
+        agent.delay(",".join(map(str, marks))).get(timeout=_RUN_S)
         used = {int(turn): float(cpu) for turn, cpu in map(str.split, noted.read_text().splitlines())}
         for size in some:
             found[size].append(1000 * (used[size] - used[size // 2]) / (size - size // 2))
-    return [_line("growth-turns", "CPU of turn n and its tool", "turns of one run", "ms", found)]
+    return found
 
 
 def _by_workers(on_stage: Stage, options: Options, pid: int) -> list[Line]:

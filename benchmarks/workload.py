@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from agno_workers import Agent, Effect, Limits, ToolContext, tool
-from agno_workers.core.messages import ModelRequest
+from agno_workers import Agent, Compaction, Effect, Limits, ToolContext, tool
+from agno_workers.core.messages import ModelRequest, ToolResult
 from agno_workers.models.scripted import Scripted, Turn
 from benchmarks.processes import cpu_s
 
@@ -58,8 +58,11 @@ def _fan_out(request: ModelRequest) -> Turn:
 
 def _long(request: ModelRequest) -> Turn:
     """The input says after which turns to note the CPU that was used, as `5,10`; the run ends with the last of them."""
+    if request.system.startswith("You summarize"):
+        return Turn(text="Some pages were read.")
     marks = [int(mark) for mark in request.messages[0].text.split(",")]
-    said = len(request.messages) // 2  # an assistant's message and a tool's for each turn
+    last = [part for part in request.messages[-1].parts if isinstance(part, ToolResult)]
+    said = int(last[0].content.split()[3]) + 1 if last else 0  # the number of the page
     if said in marks:
         postgres = cpu_s(int(os.environ["BENCH_POSTGRES_PID"]))
         with Path(os.environ["BENCH_MARKS"]).open("a") as file:
@@ -81,6 +84,9 @@ long = Agent(
     name="long", model=Scripted("long", _long), tools=[page], limits=Limits(turns=1001, tool_calls=1000)
 )
 tallying = Agent(name="tallying", model=Scripted("tallying", _tally), tools=[tally])
+long_in_window = Agent(
+    name="long_in_window", model=long.model, tools=[page], limits=long.limits, compaction=Compaction(window_tokens=8_000)
+)  # fmt: skip
 later = Agent(name="later", model=simple.model, queue="later")  # no worker of ours listens to that queue
 parallel = Agent(name="parallel", model=Scripted("parallel", _block_each), tools=[block])
 asker = Agent(name="asker", model="openai-chat:fake-1", instructions="Be concise, reply with one sentence.")

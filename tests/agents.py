@@ -13,6 +13,7 @@ from pathlib import Path
 from agno_workers import (
     NOT_DONE,
     Agent,
+    Compaction,
     Effect,
     History,
     Knowledge,
@@ -40,6 +41,16 @@ def _tools_named(request: ModelRequest) -> Turn:
         return Turn(calls=tuple((name, json.loads(arguments or "{}")) for name, _, arguments in lines))
     results = [part for message in request.messages if message.role == "tool" for part in message.parts]
     return Turn(text=" | ".join(f"{'!' if r.is_error else ''}{r.content}" for r in results))  # type: ignore[union-attr]
+
+
+def _writing_much(request: ModelRequest) -> Turn:
+    """The first turn calls what the input asks for; others add, with many words, until there is a summary."""
+    if request.system.startswith("You summarize"):
+        return Turn(text="Much was written.")
+    if any(message.text.startswith("[A summary") for message in request.messages):
+        return Turn(text="summarized")
+    calls = _tools_named(request).calls or (("add", {"a": 1, "b": 2}),)
+    return Turn(text="word " * 1_000, calls=calls)
 
 
 def _add_and_hold(request: ModelRequest) -> Turn:
@@ -323,6 +334,12 @@ informed = Agent(
 )
 boss = Agent(name="boss", model=Scripted("boss", _tools_named), tools=[matrix, echo, add])
 tallying = Agent(name="tallying", model=Scripted("tallying", _tools_named), tools=[tally])
+longwinded = Agent(
+    name="longwinded",
+    model=Scripted("longwinded", _writing_much),
+    tools=[look, add],
+    compaction=Compaction(window_tokens=4_000),
+)
 poisoned = Agent(name="poisoned", model=Scripted("poisoned", _poisoned))
 thinker = Agent(name="thinker", model=Scripted("thinker", _thinking))
 counter = Agent(

@@ -12,6 +12,7 @@ from agno_workers.engine.turn import Engine, run_turn
 from agno_workers.knowledge.service import KnowledgeService
 from agno_workers.knowledge.types import Knowledge, SearchResult, Source
 from agno_workers.runs.queries import RunQueries
+from agno_workers.sessions.compaction import run_compaction
 
 
 def first_step(look: RunQueries, run_id: str) -> StepMessage:
@@ -21,7 +22,7 @@ def first_step(look: RunQueries, run_id: str) -> StepMessage:
 
 def execute_step(engine: Engine, step: StepMessage) -> CommitResult:
     """Execute one step."""
-    execute = run_turn if step.kind == "turn" else run_tool
+    execute = {"turn": run_turn, "compact": run_compaction}.get(step.kind, run_tool)
     return execute(engine, step.run_id, step.step_id, step.generation)
 
 

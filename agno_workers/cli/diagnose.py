@@ -232,6 +232,8 @@ def _named(step: Step) -> str:
             return f"Turn {step.key.split(':')[1]}"
         case StepKind.TOOL | StepKind.DELEGATE:
             return f"Tool {step.name}"
+        case StepKind.COMPACT:
+            return "The summary of the oldest messages"
         case StepKind.SCAN:
             return "The search for documents"
         case StepKind.INGEST:

@@ -18,9 +18,10 @@ from agno_workers.cli.dead import retry_run
 from agno_workers.cli.diagnose import diagnose
 from agno_workers.cli.ids import existing_run, short_ids, step_id, whole_id
 from agno_workers.cli.screen import count
-from agno_workers.core.messages import Message, ToolCall, ToolResult
+from agno_workers.core.messages import Message, ToolCall, ToolResult, stored_results
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
+from agno_workers.core.step import CompactionRecord
 from agno_workers.core.words import printable
 from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.references import references
@@ -40,7 +41,7 @@ _MAX_SHOWN_CHARS = 1000
 _MAX_NOTE_CHARS = 200
 _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
-_AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE)
+_AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT)
 _AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
 
@@ -168,14 +169,26 @@ def show(
     history: bool = typer.Option(
         False, "--history", help="Show also the earlier messages that it was given."
     ),
+    result: str | None = typer.Option(
+        None,
+        "--result",
+        metavar="ID",
+        help="Print only this stored tool result, whole; its preview names the id.",
+    ),
     json: bool = _AS_JSON,
 ) -> None:
     """Show a run: its steps, its transcript, and what it waits for."""
+    if result is not None:
+        with existing_run(id) as (handle, _):
+            text = handle.result_text(result)
+            screen.echo(screen.as_json({"id": result, "text": text}) if json else printable(text))
+        return
     settings = connection.settings()
     with connection.database(settings) as database:
         queries, run_id = database.queries, whole_id(database, id, "run")
         run, steps, transcript = queries.run(run_id), queries.steps(run_id), queries.transcript(run_id)
         around, workers = queries.diagnostics(run_id), database.workers.all()
+        compactions = queries.compactions(run_id)
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
         earlier = database.history.of(run_id) if history else ()
         recalled = database.memories.recalled(run.id) or []
@@ -187,6 +200,7 @@ def show(
             "steps": steps,
             "children": around.children,
             "transcript": transcript,
+            "compactions": compactions,
         }
         shown |= {"references": given, "memories": recalled} | ({"history": earlier} if history else {})
         screen.echo(screen.as_json(shown))
@@ -198,7 +212,10 @@ def show(
     _show_steps(console, steps, around.now, run.error, full=full)
     if history and not earlier:
         console.print("\nno history", style="dim")
-    _show_transcript(console, (*earlier, *transcript), {each.call.id for each in around.waiting}, full=full)
+    _show_compactions(console, compactions, full=full)
+    _show_transcript(
+        console, run_id, (*earlier, *transcript), {each.call.id for each in around.waiting}, full=full
+    )
     _show_references(console, given)
     _show_memories(console, recalled)
 
@@ -319,8 +336,26 @@ def _answered(answer: dict[str, Any], *, full: bool) -> str:
     return f"was answered{by}: {answer.get('verdict')}{f' ({values})' if values else ''}{note}"
 
 
+def _show_compactions(console: Console, compactions: Sequence[CompactionRecord], *, full: bool) -> None:
+    """Print the newest summary: the model sees it in place of the messages before it."""
+    if not compactions:
+        return
+    last = compactions[-1]
+    console.print()
+    console.print(
+        Rule(
+            f"summary, for the model, of the messages {last.keeps_first:d} to {last.until_seq - 1} below",
+            align="left",
+            style="dim",
+        )
+    )
+    console.print(last.summary if full else _cut(last.summary))
+    times = f"; {count(len(compactions), 'compaction')} so far" if len(compactions) > 1 else ""
+    console.print(f"{last.tokens_before:,} tokens became {last.tokens_after:,}{times}", style="dim")
+
+
 def _show_transcript(
-    console: Console, transcript: Sequence[Message], waiting: set[str], *, full: bool
+    console: Console, run_id: str, transcript: Sequence[Message], waiting: set[str], *, full: bool
 ) -> None:
     """Print the messages; the arguments of the calls that are `waiting` for a person are whole."""
     cut = (lambda text: text) if full else _cut
@@ -340,6 +375,13 @@ def _show_transcript(
                     console.print(Text.assemble((name, "red" if is_error else "cyan"), f": {cut(content)}"))
                 case other:
                     console.print(f"({type(other).__name__.lower()})", style="dim")
+        if message.role == "tool":
+            for result_id in stored_results(message):
+                console.print(
+                    f"whole: `agno-workers runs show {run_id} --result {result_id}`",
+                    style="dim",
+                    soft_wrap=True,
+                )
 
 
 def _show_references(console: Console, given: Sequence[Reference]) -> None:

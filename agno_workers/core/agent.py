@@ -84,6 +84,26 @@ class Memory(msgspec.Struct, metaclass=Fields, frozen=True):
     """A memory that was last confirmed so many days ago ranks half as high in recall; None: age does not count."""
 
 
+class Compaction(msgspec.Struct, metaclass=Fields, frozen=True):
+    """Keeps long runs within the context window of their model: large tool results are stored beside the transcript, and the oldest
+    messages are summarized.
+    """
+
+    offload_tokens: Count | None = 4_000
+    """A tool result with more tokens is stored once: the model reads a preview of it, and has tools to read and to search the rest. None:
+    every result stays whole."""
+    window_tokens: Count | None = None
+    """The context window of the model. None: that of its provider, where it is known, and what the provider reports."""
+    at: Share = 0.8
+    """The oldest messages are summarized before a request has more than this share of the window."""
+    keep: Share = 0.3
+    """The newest messages that are kept as they are, as a share of the window."""
+    model: str | None = None
+    """The model that writes summaries; None: the agent's own."""
+    instructions: str = ""
+    """Further instructions for summaries, which keep the task, decisions, facts and open work."""
+
+
 class Limits(msgspec.Struct, metaclass=Fields, frozen=True):
     """Limits of one run; its `reason` names the limit that it met, as `limit:turns`."""
 
@@ -146,6 +166,8 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
     """Facts that it learns and recalls across sessions; None: it has no memory."""
     context: Context = Context()
     """Values in the system text."""
+    compaction: Compaction = Compaction()
+    """How a long run stays within the context window of the model."""
     limits: Limits = Limits()
     """Limits of each run."""
     prices: Prices | None = None
@@ -175,6 +197,13 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
                 raise self.fault(f"{field}.{wrong[0]} {wrong[1]}")
         if self.memory and self.memory.model is not None and (fault := checks.model_fault(self.memory.model)):
             raise self.fault(f"memory.{fault}")
+        if self.compaction.keep >= self.compaction.at:
+            raise self.fault(
+                f"compaction.keep ({self.compaction.keep:g}) must be less than compaction.at ({self.compaction.at:g}), or nothing would be "
+                "summarized"
+            )
+        if self.compaction.model is not None and (fault := checks.model_fault(self.compaction.model)):
+            raise self.fault(f"compaction.{fault}")
         if self.limits.cost_usd is not None and self.prices is None:
             raise self.fault(
                 "limits.cost_usd needs the model's prices: add prices=Prices(input_usd=..., output_usd=...)"
@@ -199,7 +228,7 @@ _GROUPS: tuple[tuple[str, Any, type[msgspec.Struct]], ...] = tuple(
     (name, _DEFAULTS[name], kind)
     for name, kind in (
         ("settings", ModelSettings), ("history", History), ("memory", Memory), ("context", Context),
-        ("limits", Limits), ("prices", Prices), ("retry", Retry),
+        ("compaction", Compaction), ("limits", Limits), ("prices", Prices), ("retry", Retry),
     )
 )  # fmt: skip
 """The groups of options: the field, its default, which is one shared value, and its type."""

@@ -6,6 +6,7 @@ text in `data`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Literal, get_args
@@ -113,6 +114,16 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
+def stored_results(message: Message) -> list[str]:
+    """Return the ids of results that are stored beside the transcript, and that a message has previews of, or names."""
+    if message.role not in ("tool", "user"):
+        return []
+    texts = (
+        part.content if isinstance(part, ToolResult) else getattr(part, "text", "") for part in message.parts
+    )
+    return [found for text in texts if "[Result r" in text for found in _STORED.findall(text)]
+
+
 def read_message(content: object) -> Message:
     """Read a stored message. A text field with another JSON value is read as its text.
 
@@ -152,6 +163,8 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+_STORED = re.compile(r"\[Result (r[0-9a-f]{8}): ")
+"""The beginning of a preview, as `agno.store_result` writes it."""
 _MESSAGES = msgspec.json.Decoder(tuple[Message, ...])
 _KINDS = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyPart)}
 

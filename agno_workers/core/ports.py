@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from agno_workers.core.messages import Emit, Message, ModelRequest, Reply
+from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Usage
 from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.step import (
     ClaimedStep,
     CommitResult,
+    CompactionOrder,
+    CompactionRecord,
     ExhaustedStep,
     ExpiredWait,
     ToolStep,
@@ -103,7 +105,11 @@ class ToolTransaction(Protocol):
     def has_failed(self) -> bool: ...
     def close(self) -> None: ...
     def finish(
-        self, step: ClaimedStep, message: Message, state: Sequence[dict[str, Any]] = ...
+        self,
+        step: ClaimedStep,
+        message: Message,
+        state: Sequence[dict[str, Any]] = ...,
+        offload_tokens: int | None = ...,
     ) -> CommitResult: ...
     def end(self, claim: ClaimedStep, record: TurnRecord, content: Any, reason: str) -> CommitResult: ...
 
@@ -131,7 +137,12 @@ class Journal(Protocol):
     ) -> CommitResult: ...  # fmt: skip
     def finish_tool(
         self, step: ClaimedStep | ExhaustedStep | ExpiredWait, message: Message, error: dict[str, Any] | None = ...,
-        step_status: str = ..., *, answer: dict[str, Any] | None = ..., state: Sequence[dict[str, Any]] = ...,
+        step_status: str = ..., *, answer: dict[str, Any] | None = ..., state: Sequence[dict[str, Any]] = ..., offload_tokens: int | None = ...,
+    ) -> CommitResult: ...  # fmt: skip
+    def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult: ...
+    def end_compaction(
+        self, step: ClaimedStep | ExhaustedStep, outcome: CompactionRecord | str, usage: Usage = ..., cost_usd: float = ...,
+        error: dict[str, Any] | None = ...,
     ) -> CommitResult: ...  # fmt: skip
     def transaction(self) -> AbstractContextManager[ToolTransaction]: ...
     def ask_person(self, step: ClaimedStep | ExhaustedStep, error: dict[str, Any]) -> bool: ...

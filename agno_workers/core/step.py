@@ -6,6 +6,7 @@ STEP_TYPES is the one table of step kinds. A new kind of step is a row here and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +77,44 @@ class Submitted(msgspec.Struct, frozen=True):
     send: StepMessage | None
 
 
+class Compacted(msgspec.Struct, frozen=True):
+    """The part of a transcript that a summary stands for."""
+
+    until_seq: int
+    """The summary stands for the messages before this position."""
+    keeps_first: bool = True
+    """True: the first message, the task, stands before the summary as it is."""
+
+    @property
+    def prefix(self) -> int:
+        """The number of messages in front of the one at `until_seq`."""
+        return 1 + self.keeps_first
+
+
+class CompactionOrder(msgspec.Struct, frozen=True):
+    """The size of a compaction: the `call` of its step. All numbers are tokens as `core.tokens` estimates them."""
+
+    number: int
+    """1 for the first compaction before a turn."""
+    window: int
+    """The context window of the agent's model."""
+    keep: int
+    """The newest messages that are kept as they are."""
+    used: Usage = Usage()
+    """The tokens of a model call that met the end of the window."""
+
+
+class CompactionRecord(msgspec.Struct, frozen=True):
+    """A summary that takes the place of the messages before a position."""
+
+    until_seq: int
+    keeps_first: bool
+    summary: str
+    tokens_before: int
+    """The estimated tokens of the transcript."""
+    tokens_after: int
+
+
 class ClaimedStep(msgspec.Struct, frozen=True):
     """The right to execute one step, with the data of the step and its run that the worker needs."""
 
@@ -117,13 +156,25 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     definition: str | None = None
     """The sha256 of the agent's definition when the run began; None before its first turn is recorded."""
     transcript: tuple[Message, ...] | None = None
-    """The messages before a turn; None for other kinds."""
+    """The messages before a turn or a compaction; None for other kinds. Those that were compacted are missing, see `compacted`."""
+    compacted: Compacted | None = None
+    """Set where the transcript begins with a summary."""
     unreadable: str = ""
     """Why the stored call or transcript can't be read; it is then missing here."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
         return self.transcript or ()
+
+    @property
+    def numbered(self) -> Iterator[tuple[int, Message]]:
+        """The messages with their positions in the whole transcript; a summary has none."""
+        first = self.compacted.until_seq - self.compacted.prefix if self.compacted else 0
+        for place, message in enumerate(self.messages):
+            if self.compacted is None or place >= self.compacted.prefix:
+                yield first + place, message
+            elif place == 0 and self.compacted.keeps_first:
+                yield 0, message
 
     @property
     def tool_call(self) -> ToolCall:

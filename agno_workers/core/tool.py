@@ -82,6 +82,10 @@ class Tool(msgspec.Struct, frozen=True):
     """For a `once` tool: called in its place after a crash, with the same arguments."""
     policy: Policy = Policy()
     """The rules for people, and for a call whose effect nobody knows."""
+    offload: bool = True
+    """False: its results stay in the transcript, however large."""
+    reads_stored: bool = False
+    """It reads results that were stored beside the transcript: it is offered once there are some."""
 
     @property
     def name(self) -> str:

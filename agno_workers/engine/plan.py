@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from agno_workers.core.agent import NO_HISTORY, Agent
-from agno_workers.core.messages import Message, ModelRequest, ToolSpec
+from agno_workers.core.messages import Message, ModelRequest, ToolSpec, stored_results
 from agno_workers.core.output import OutputType, output_type
 from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
@@ -28,6 +28,7 @@ _DECLARED = (
     "history",
     "memory",
     "context",
+    "compaction",
     "limits",
     "prices",
     "retry",
@@ -65,11 +66,15 @@ class AgentPlan(msgspec.Struct, frozen=True):
         self, claim: ClaimedStep, history: tuple[Message, ...] = (), context: Sequence[str] = ()
     ) -> ModelRequest:
         """Build the next model call of a run. `context` is more text for the system message."""
+        messages = history + claim.messages
+        offered = [tool for tool in self.tools.values() if not tool.reads_stored]
+        if len(offered) < len(self.tools) and any(stored_results(message) for message in messages):
+            offered = list(self.tools.values())
         return ModelRequest(
-            messages=history + claim.messages,
+            messages=messages,
             system="\n\n".join(part for part in (_system(self.agent, claim), *context) if part),
             tools=(
-                *(tool.spec for tool in self.tools.values()),
+                *(tool.spec for tool in offered),
                 *(_delegation(member) for member in self.members.values()),
             ),
             output=None if self.output is None else self.output.spec,
@@ -79,7 +84,7 @@ class AgentPlan(msgspec.Struct, frozen=True):
     @property
     def offered(self) -> tuple[str, ...]:
         """The names of its tools and agents, as the model sees them."""
-        return (*self.tools, *self.members)
+        return (*(name for name, tool in self.tools.items() if not tool.reads_stored), *self.members)
 
     def read(self, text: str) -> tuple[Any, str | None]:
         """Parse an answer by `output_schema`; return `(content, misfit)`, where `misfit` describes why it does not fit, or is None."""

@@ -168,7 +168,8 @@ def in_transaction(
                 kind = outcome.kind if outcome.is_error else "raised"
                 outcome = replace(outcome, content=text, is_error=True, kind=kind)
             if not outcome.is_error and not cancelled.was_seen:
-                committed = transaction.finish(claim, as_message(claim, outcome), states.changes())
+                limit = limit_of(engine, claim, tool)
+                committed = transaction.finish(claim, as_message(claim, outcome), states.changes(), limit)
     except InvalidInput as error:  # a change of state that does not fit
         outcome = ToolOutcome(f"nothing was written: {error}", True, "raised")
     if cancelled.was_seen:
@@ -226,9 +227,23 @@ def finish(
     if outcome.kind == "again" and claim.reconciling and tool is None:
         return leave_unknown(engine, claim, outcome.content)  # no worker has the reconcile hook
     step_status = "dead" if outcome.kind == "again" else "done"
-    recorded = engine.journal.finish_tool(claim, as_message(claim, outcome), error, step_status, state=state)
+    recorded = engine.journal.finish_tool(
+        claim,
+        as_message(claim, outcome),
+        error,
+        step_status,
+        state=state,
+        offload_tokens=limit_of(engine, claim, tool),
+    )
     signal("tool.recorded")
     return recorded
+
+
+def limit_of(engine: Engine, claim: ClaimedStep, tool: Tool | None) -> int | None:
+    """Return the most tokens of a result that stays whole in the transcript; None: there is no limit."""
+    if tool is None or not tool.offload:
+        return None
+    return engine.plan_for(claim).agent.compaction.offload_tokens
 
 
 def reconciled(

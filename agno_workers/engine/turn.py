@@ -27,7 +27,7 @@ from agno_workers.core.decide import (
     not_called,
     schema_reminders,
 )
-from agno_workers.core.messages import Delta, Message, Reply, ToolCall, user
+from agno_workers.core.messages import Delta, Message, ModelRequest, Reply, ToolCall, user
 from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
 from agno_workers.core.ports import Journal, Model
 from agno_workers.core.run import StepKind
@@ -37,6 +37,7 @@ from agno_workers.core.step import (
     ChildRun,
     ClaimedStep,
     CommitResult,
+    CompactionOrder,
     FollowUp,
     ToolStep,
     TurnRecord,
@@ -76,6 +77,24 @@ class Turn:
     def agent(self) -> Agent:
         return self.plan.agent
 
+    def request(self) -> ModelRequest:
+        return self.plan.request(self.claim, self.history, self.context)
+
+
+Ask = Callable[[ModelRequest], Reply]
+"""Call the turn's model."""
+
+
+def ask_once(turn: Turn, ask: Ask) -> tuple[Turn, Reply]:
+    return turn, ask(turn.request())
+
+
+class CompactFirst(Exception):
+    """Raised in place of a model call: the transcript is compacted, then the turn is executed again."""
+
+    def __init__(self, order: CompactionOrder) -> None:
+        self.order = order
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -106,6 +125,8 @@ class Engine:
     state_reader: Callable[[str, Any], Read] = lambda *_: nothing
     """Return the reader of a tenant's state; with a connection, it reads in its transaction."""
     scratch: Scratch = field(default_factory=Scratch)
+    ask_model: Callable[[Turn, Ask], tuple[Turn, Reply]] = ask_once
+    """Call the model with a request that fits its context window; may raise CompactFirst. See `sessions/window.py`."""
     _plans: dict[str, AgentPlan] = field(default_factory=dict)
     _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
 
@@ -173,8 +194,12 @@ def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         return committed
     except Stopped:
         return NOT_RECORDED
+    except CompactFirst as first:
+        return engine.journal.begin_compaction(claim, first.order, engine.queue_of(engine.agent(claim.agent)))
     except ModelRejected as error:
-        return fail(engine, claim, error, "model_rejected")
+        return fail(
+            engine, claim, error, "context_window" if error.code == "context_window" else "model_rejected"
+        )
     except RunFailed as error:
         return fail(engine, claim, error, error.reason or "error")
     except Unavailable:
@@ -202,9 +227,8 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
 
         for prepare in preparations:
             turn = prepare(turn)
-        request = turn.plan.request(turn.claim, turn.history, turn.context)
         model = engine.resolve(turn.agent.model)
-        return turn, checked(model, model.ask(request, watch))
+        return engine.ask_model(turn, lambda request: checked(model, model.ask(request, watch)))
 
 
 def checked(model: Model, reply: Reply) -> Reply:
@@ -285,15 +309,18 @@ def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCal
     return ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, tool.policy)
 
 
-def try_later(engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception) -> CommitResult:
-    """Release the step for another attempt, or fail the run when its attempts are used up."""
+def try_later(
+    engine: Engine, claim: ClaimedStep, retry: Retry, error: Exception,
+    give_up: Callable[[Exception], CommitResult] | None = None,
+) -> CommitResult:  # fmt: skip
+    """Release a step that calls a model for another attempt. When its attempts are used up, `give_up`, or fail the run."""
     ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
     if isinstance(error, AgnoError):
         log.warning("%s failed: %s", claim.kind, error, extra=ids)
     else:
         log.error("%s raised", claim.kind, exc_info=error, extra=ids)
     if claim.tries + 1 >= retry.attempts:
-        return fail(engine, claim, error, "retries", step_status="dead")
+        return give_up(error) if give_up else fail(engine, claim, error, "retries", step_status="dead")
     wish_s = error.retry_after_s if isinstance(error, ModelUnavailable) else None
     wait_s = delay_s(retry, claim.tries + 1, random.random(), min(wish_s or 0.0, MAX_RETRY_AFTER_S))
     engine.journal.retry(claim.step_id, claim.attempt, wait_s, error_to_json(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -119,17 +119,21 @@ class KnowledgeService:
         ]
 
     def ground(
-        self, uses: Sequence[KnowledgeBinding], run_id: str, transcript: Sequence[Message]
+        self, uses: Sequence[KnowledgeBinding], run_id: str, transcript: Iterable[tuple[int, Message]]
     ) -> Sequence[SearchResult]:
-        """Return the results that accompany the last question of a run. They are stored, so that a retried turn gets the same."""
-        asked = [seq for seq, message in enumerate(transcript) if message.role == "user"]
-        if not uses or not asked:
+        """Return the results that accompany the last question of a run, of whose messages `transcript` has the positions. They are stored,
+        so that a retried turn gets the same; where all questions were compacted, those of the last one are kept.
+        """
+        if not uses:
             return ()
-        kept = self.feedback.grounded(run_id)
-        if asked[-1] in kept:
-            return kept[asked[-1]]
-        results = [hit for use in uses for hit in self._ask_for(use, transcript[asked[-1]].text)]
-        return self.feedback.ground(run_id, asked[-1], results)
+        asked, kept = [each for each in transcript if each[1].role == "user"], self.feedback.grounded(run_id)
+        if not asked:
+            return kept[max(kept)] if kept else ()
+        seq, question = asked[-1]
+        if seq in kept:
+            return kept[seq]
+        results = [hit for use in uses for hit in self._ask_for(use, question.text)]
+        return self.feedback.ground(run_id, seq, results)
 
     def learn(self, use: KnowledgeBinding, note: Note, ctx: ToolContext) -> str:
         """Ingest a note, or queue it for review, in the transaction of the call. Returns the message for the model."""
@@ -192,7 +196,7 @@ def extension(service: KnowledgeService) -> Extension:
     def prepare(turn: Turn) -> Turn:
         if not (uses := [use for use in uses_of(turn.agent.knowledge) if use.way == "context"]):
             return turn
-        results = service.ground(uses, turn.claim.run_id, turn.claim.messages)
+        results = service.ground(uses, turn.claim.run_id, turn.claim.numbered)
         context = as_context([use.knowledge.name for use in uses], results)
         return replace(turn, context=(*turn.context, context))
 

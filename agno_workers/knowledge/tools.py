@@ -53,6 +53,7 @@ def search_tool(use: KnowledgeBinding, search: Search, uses: Sequence[KnowledgeB
         description=f"Search the knowledge base {knowledge.name!r}{about}. {CITE}",
         effect=Effect.PURE,
         retry_on=(ModelUnavailable, Unavailable),
+        offload=False,  # citations need the whole result, whose length max_results limits
     )(search_knowledge)
 
 

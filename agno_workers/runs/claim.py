@@ -39,7 +39,7 @@ class Claims(Repository):
 
     def claim(self, kind: StepKind, run_id: str, step_id: str, generation: int) -> ClaimedStep | None:
         """Claim a step for `lease_s`. None: another worker holds it, or it has ended, or its run is cancelled or paused."""
-        read = self.transcripts.of(run_id) if kind is StepKind.TURN else None
+        read = self.transcripts.of(run_id) if kind in (StepKind.TURN, StepKind.COMPACT) else None
         asked = {"run_id": run_id, "step_id": step_id, "generation": generation, "kind": kind}
         row = self._claims(asked | {"known": read.last} if read else asked)
         if row is None:
@@ -60,7 +60,8 @@ class Claims(Repository):
             new = read_messages(row["transcript"])
         except msgspec.ValidationError as error:
             return _unreadable(claim, error)
-        transcript = before.extended(new, len(row["transcript"]), claim.seq - 1, row["last_at"])
+        since = claim.compacted.until_seq if claim.compacted else 0
+        transcript = before.extended(new, len(row["transcript"]), claim.seq - 1, row["last_at"], since)
         self.transcripts.keep(claim.run_id, transcript)
         return msgspec.structs.replace(claim, transcript=transcript.messages)
 

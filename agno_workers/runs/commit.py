@@ -14,13 +14,15 @@ from psycopg import Rollback
 from psycopg.pq import TransactionStatus
 from uuid6 import uuid7
 
-from agno_workers.core.messages import Message
+from agno_workers.core.messages import Message, Usage
 from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
 from agno_workers.core.step import (
     NOT_RECORDED,
     ChildRun,
     ClaimedStep,
     CommitResult,
+    CompactionOrder,
+    CompactionRecord,
     ExhaustedStep,
     ExpiredWait,
     RunEnd,
@@ -28,6 +30,7 @@ from agno_workers.core.step import (
     ToolStep,
     TurnRecord,
 )
+from agno_workers.core.tokens import estimate_message
 from agno_workers.core.words import without_none
 from agno_workers.database.pool import (
     Connection,
@@ -44,7 +47,7 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
-_ALONE = ("blobs", "children", "state", "steered", "background")
+_ALONE = ("blobs", "children", "state", "steered", "background", "compaction")
 """A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
@@ -139,6 +142,7 @@ class Commits(Repository):
     def finish_tool(
         self, step: AnyStep, message: Message, error: dict[str, Any] | None = None, step_status: str = "done", *,
         answer: dict[str, Any] | None = None, state: Sequence[dict[str, Any]] = (), connection: Connection | None = None,
+        offload_tokens: int | None = None,
     ) -> CommitResult:  # fmt: skip
         """Record the result of a tool call, and count it in its barrier.
 
@@ -146,7 +150,8 @@ class Commits(Repository):
         change does not fit; then nothing is recorded.
 
         `answer` is a person's answer, or its absence, to a step that waited. `connection` is the open transaction of a
-        `transactional` tool, whose writes commit with this result.
+        `transactional` tool, whose writes commit with this result. A result of more than `offload_tokens` is stored beside the
+        transcript, which has a preview of it.
         """
         payloads = self._payloads()
         result: dict[str, Any] = {
@@ -154,11 +159,46 @@ class Commits(Repository):
             "error": error,
             "answer": answer,
             "state": list(state) or None,
-            "messages": [{"seq": step.seq, "content": payloads.pack(message)}],
         }
+        if offload_tokens is not None and estimate_message(message) > offload_tokens:
+            result["stored_results"] = [{"seq": step.seq, "result": part} for part in message.parts]
+        else:
+            result["messages"] = [{"seq": step.seq, "content": payloads.pack(message)}]
         if isinstance(step, ExpiredWait):
             result |= {"waits_for": step.waits_for, "attempt": step.attempt}
         return self._finish(step, payloads, result, connection=connection)
+
+    def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult:
+        """Make a turn wait, and write the step that compacts its transcript."""
+        key = f"compact:{turn.key.partition(':')[2]}:{order.number}"
+        step = {
+            "id": str(uuid7()), "key": key, "kind": StepKind.COMPACT, "queue": queue, "priority": turn.priority, "seq": turn.seq,
+            "max_attempts": self._numbers.turn_attempts, "call": order,
+        }  # fmt: skip
+        asked = {
+            "run_id": turn.run_id, "step_id": turn.step_id, "attempt": turn.attempt, "step": jsonb(step),
+            "publish_after_s": self._numbers.publish_after_s,
+        }  # fmt: skip
+        sends = self._pool.run(_SQL["begin_compaction"], asked)
+        return CommitResult(bool(sends), tuple(convert(send, StepMessage) for send in sends))
+
+    def end_compaction(
+        self, step: ClaimedStep | ExhaustedStep, outcome: CompactionRecord | str, usage: Usage = Usage(), cost_usd: float = 0.0,  # noqa: B008 - a frozen value
+        error: dict[str, Any] | None = None,
+    ) -> CommitResult:  # fmt: skip
+        """Record a summary, or why there is none, and let the turn that waits for it begin."""
+        change = {"status": "running", "usage": asdict(usage), "cost_usd": cost_usd}
+        found = asdict(outcome) if isinstance(outcome, CompactionRecord) else {"declined": outcome}
+        if isinstance(outcome, str) and error is None:
+            error = {"type": "NotCompacted", "message": outcome, "ids": {"run_id": step.run_id}}
+        result = {"error": error, "compaction": found, "run": change}
+        return self._finish(step, self._payloads(), result)
+
+    def offload_tokens(self, run_id: str) -> int | None:
+        """Return the most tokens of a tool result that stays whole in the transcript of a run; None: there is no limit."""
+        (row,) = self._pool.run(_SQL["offload_tokens"], {"run_id": run_id})
+        limit: int | None = row["tokens"]
+        return limit
 
     @contextmanager
     def transaction(self) -> Iterator[ToolTransaction]:
@@ -334,10 +374,12 @@ class ToolTransaction:
         self.connection.close()
 
     def finish(
-        self, step: ClaimedStep, message: Message, state: Sequence[dict[str, Any]] = ()
-    ) -> CommitResult:
+        self, step: ClaimedStep, message: Message, state: Sequence[dict[str, Any]] = (), offload_tokens: int | None = None,
+    ) -> CommitResult:  # fmt: skip
         """Record the tool's result in this transaction. When it raises, see `finish_tool`, the transaction is to be left by that error."""
-        committed = self._commits.finish_tool(step, message, state=state, connection=self.connection)
+        committed = self._commits.finish_tool(
+            step, message, state=state, connection=self.connection, offload_tokens=offload_tokens
+        )
         self.is_recorded = committed.recorded
         return committed
 

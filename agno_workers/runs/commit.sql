@@ -29,3 +29,10 @@ answered AS (
 ),
 pending AS (INSERT INTO agno.outbox (step_id, due_at) SELECT id, clock_timestamp() FROM answered)
 SELECT id, pg_notify('agno_outbox', '') FROM answered;
+
+-- name: begin_compaction
+-- See sessions/functions/compaction.sql. No row: this worker has lost the turn.
+SELECT * FROM agno.begin_compaction(%(run_id)s, %(step_id)s, %(attempt)s, %(step)s, %(publish_after_s)s);
+
+-- name: offload_tokens
+SELECT agno.offload_tokens(%(run_id)s) AS tokens;

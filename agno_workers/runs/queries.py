@@ -13,6 +13,7 @@ import msgspec
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, read_call, read_message
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
+from agno_workers.core.step import CompactionRecord
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid, did_you_mean
 from agno_workers.database.pool import Pool, Row, statements, to_json
@@ -232,6 +233,17 @@ class RunQueries:
         return [
             _shown(row["content"]) for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
         ]
+
+    def compactions(self, run_id: str) -> list[CompactionRecord]:
+        """Return the summaries that took the place of the oldest messages of a run; each stands for those of the one before, too."""
+        rows = self._pool.run(_SQL["compactions"], {"run_id": known_id(run_id)})
+        return [msgspec.convert(row, CompactionRecord) for row in rows]
+
+    def stored_result(self, run_id: str, result_id: str) -> str | None:
+        """Return the whole text of a tool result, by the id in its preview; None if the run may read no such result."""
+        (row,) = self._pool.run(_SQL["stored_result"], {"run_id": known_id(run_id), "id": result_id})
+        content: str | None = row["content"]
+        return content
 
     def events(self, run_id: str, after: int = 0) -> list[Event]:
         """Return the events of a run with numbers above `after`, in order. An event gets its number when it is first read."""

@@ -26,7 +26,7 @@ WHERE run.tenant = %(tenant)s
         SELECT FROM agno.step WHERE step.run_id = run.id AND (
             step.generation = run.generation AND (
                 step.status = 'running' AND step.lease_until > now() - make_interval(secs => %(quiet_s)s)
-                OR step.status = 'waiting' AND step.waits_for <> 'window' OR step.status = 'ready' AND step.not_before IS NOT NULL)
+                OR step.status = 'waiting' AND step.waits_for NOT IN ('window', 'compaction') OR step.status = 'ready' AND step.not_before IS NOT NULL)
             OR step.ended_at > now() - make_interval(secs => %(quiet_s)s)
             OR step.status = 'ready' AND agno.ready_since(step) > now() - make_interval(secs => %(quiet_s)s)) OFFSET 0))
 ORDER BY run.created_at DESC, run.id DESC LIMIT %(limit)s;
@@ -67,6 +67,12 @@ SELECT agno.inflate(call) AS call FROM agno.step WHERE id = %(step_id)s;
 
 -- name: transcript
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;
+
+-- name: compactions
+SELECT until_seq, keeps_first, summary, tokens_before, tokens_after FROM agno.compaction WHERE run_id = %(run_id)s ORDER BY until_seq;
+
+-- name: stored_result
+SELECT agno.read_result(%(run_id)s, %(id)s) AS content;
 
 -- name: events
 -- The structural events of a run come from its rows; the first reader numbers them: see functions/events.sql.

@@ -16,16 +16,19 @@ from agno_workers.forks import after_fork
 
 
 class Transcript(msgspec.Struct, frozen=True):
-    """All messages of a run up to one of them."""
+    """All messages of a run up to one of them; the oldest may be compacted to a summary."""
 
     messages: tuple[Message, ...] = ()
     last: dict[str, int | None] = {}
-    """The number of the last message, and when it was written: `{"seq", "at"}`."""
+    """The number of the last message, when it was written, and the first number after the summary (0: there is none): `{"seq", "at",
+    "since"}`."""
     size: int = 0
     """The characters of its JSON."""
 
-    def extended(self, new: tuple[Message, ...], size: int, seq: int, at: int | None) -> Transcript:
-        return Transcript((*self.messages, *new), {"seq": seq, "at": at}, self.size + size)
+    def extended(
+        self, new: tuple[Message, ...], size: int, seq: int, at: int | None, since: int = 0
+    ) -> Transcript:
+        return Transcript((*self.messages, *new), {"seq": seq, "at": at, "since": since}, self.size + size)
 
 
 class Transcripts:

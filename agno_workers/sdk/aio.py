@@ -292,6 +292,7 @@ class AsyncRun(_Control[RunHandle]):
         return await in_thread(lambda: self.blocking.context_accesses)
 
     retry = _verb(RunHandle.retry)
+    result_text = _verb(RunHandle.result_text)
     fork = _making(lambda handle: AsyncRun(handle), RunHandle.fork)  # noqa: PLW0108 - it is being defined
 
 

@@ -144,7 +144,10 @@ class Requirement:
             self.needs,
             self._waiting.attempt,
         )
-        recorded = self._database.journal.finish_tool(waited, message, error, StepStatus.DONE, answer=answer)
+        limit = self._database.journal.offload_tokens(self.run_id)
+        recorded = self._database.journal.finish_tool(
+            waited, message, error, StepStatus.DONE, answer=answer, offload_tokens=limit
+        )
         if not recorded.recorded:
             raise self._too_late()
         signal("answer.recorded")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
-from agno_workers.errors import WaitTimeout
+from agno_workers.errors import InvalidInput, WaitTimeout
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
@@ -97,8 +97,20 @@ class RunHandle(RunControl):
 
     @property
     def messages(self) -> list[Message]:
-        """The transcript so far."""
+        """The transcript so far. A large tool result is a preview here, see `result_text`."""
         return self._database.queries.transcript(self.id)
+
+    def result_text(self, result_id: str) -> str:
+        """Return the whole text of a large tool result, by the id in its preview, such as `r1a2b3c4d`. Raises InvalidInput when the
+        run has no such result.
+        """
+        text = self._database.queries.stored_result(self.id, result_id)
+        if text is None:
+            raise InvalidInput(
+                f"run {self.id} has no stored result {result_id!r}: use an id that a preview in its messages names.",
+                run_id=self.id,
+            )
+        return text
 
     @property
     def history(self) -> list[Message]:

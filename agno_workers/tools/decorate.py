@@ -68,6 +68,7 @@ def tool(
     external_execution: bool = False,
     answer_within_s: float | None = None,
     on_timeout: Literal["reject", "approve", "fail"] = "reject",
+    offload: bool = True,
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 
 
@@ -92,6 +93,7 @@ def tool(
     external_execution: bool = False,
     answer_within_s: float | None = None,
     on_timeout: Literal["reject", "approve", "fail"] = "reject",
+    offload: bool = True,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
     """Offer a function to models: `@tool`, or `@tool(effect="once", timeout_s=5)`.
 
@@ -119,6 +121,7 @@ def tool(
     * `external_execution`: the function is never called; somebody outside makes the call and records its result.
     * `answer_within_s`, `on_timeout`: the seconds that a person may take (default: until the run ends), and then:
       `reject` (the model is told), `approve` (a confirmation only) or `fail` the run.
+    * `offload`: a large result is stored beside the transcript, which has a preview of it, see `Compaction`; False: it stays whole.
 
     A parameter named `ctx` receives the `ToolContext` and is not shown to the model. Async functions run in an event
     loop of their own. Plain functions, methods, callable objects and `functools.partial` work; the model does not see
@@ -161,6 +164,7 @@ def tool(
             retry_on=tuple(retry_on),
             reconcile=reconcile,
             policy=policy,
+            offload=offload,
             signature=signature,
             unbound=signature.takes_self,
         )

@@ -102,6 +102,17 @@ ODD_ROWS = (
 )
 
 
+def test_runs_show_prints_the_summary_that_the_model_sees(type_: Type, worker: Worker) -> None:
+    run_id = type_("run", "longwinded", 'add {"a": 1, "b": 2}', "--json").json["run_id"]
+    shown = type_("runs", "show", run_id, COLUMNS="80").out
+    assert re.search(r"compact:\d:1 ", shown)
+    assert "summary, for the model, of the messages 1 to " in shown
+    assert "Much was written." in shown
+    (made,) = type_("runs", "show", run_id, "--json").json["compactions"]
+    assert f"{made['tokens_before']:,} tokens became {made['tokens_after']:,}" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_runs_show_prints_a_run_whatever_is_stored(type_: Type, database_url: str) -> None:
     run_id = type_("run", "echo", "hi", "--no-wait").out.strip()
     with psycopg.connect(database_url, autocommit=True) as connection:

@@ -629,6 +629,23 @@ def test_long_note_of_a_person_is_cut(type_: Type, worker: Worker) -> None:
     assert "n" * 500 in type_("runs", "show", run_id, "--full").out
 
 
+def test_large_result_is_shown_as_a_preview_and_printed_whole(type_: Type, worker: Worker) -> None:
+    run_id, asked = asking(type_, 'deliver {"parcel": "x"}')
+    whole = "\n".join(f"stop {number} of the parcel" for number in range(1_000))
+    type_("runs", "complete", asked["deliver"], whole)
+    (result_id,) = set(re.findall(r"\[Result (\w+): about", type_("runs", "show", run_id).out))
+    full = type_("runs", "show", run_id, "--full").out
+    assert "stop 500 of" not in full
+    assert f"whole: `agno-workers runs show {run_id} --result {result_id}`" in full
+    assert type_("runs", "show", run_id, "--result", result_id).out.strip() == whole
+    refused = type_("runs", "show", run_id, "--result", "nope")
+    assert refused.status == 2
+    assert (
+        f"run {run_id} has no stored result 'nope': use an id that a preview in its messages names."
+        in refused.err
+    )
+
+
 ASKED = {
     "transfer": ("a person to approve or reject it", "runs approve {step}"),
     "refund": ("a person to fill in iban, urgent", "runs answer {step} iban=… urgent=…"),

@@ -10,6 +10,9 @@ The lines of the last user text choose the answer:
     delay=1.0                  the pieces of the answer are spread over so many seconds (default: --delay)
     fault:NAME key=value ...   one of FAULTS below, or an HTTP status: `fault:429 retry-after=2`;
                                after `times=N` faults the same text is answered (to test retries)
+    window=N                   a request of more than N bytes is refused as too long, in the provider's words
+
+A request for a summary, by its system text, gets one; a text with a summary ends the run.
 
 The text chunk `Shows` of a PNG counts as a further line of the text.
 
@@ -98,6 +101,7 @@ class Asked:
     """Contents of the tool results since that text."""
     model: str
     key: str
+    wants_summary: bool = False
 
     def option(self, name: str, default: str) -> str:
         found = re.search(rf"(?:^|\s){name}=(\S+)", self.text)
@@ -111,6 +115,8 @@ class Asked:
 
 def answer_to(asked: Asked, number: int) -> Answer:
     """Return the answer without faults: the next round of calls, or the final text."""
+    if asked.wants_summary or "[A summary of" in asked.text:
+        return Answer(text="The report was read.", model=asked.model, id=f"answer_{number}")
     blocks = re.split(r"(?m)^then$", asked.text)
     answer = Answer(
         thinking=_line(asked.text, "think"),
@@ -187,6 +193,10 @@ class Chat:
     """POST /v1/chat/completions."""
 
     path = "/v1/chat/completions"
+    too_long = (
+        "This model's maximum context length is 2048 tokens. However, your messages resulted in 2300 tokens. Please reduce the length of "
+        "the messages."
+    )
 
     def asked(self, body: dict[str, Any]) -> list[tuple[str, str]]:
         turns = []
@@ -286,6 +296,7 @@ class Responses:
     """POST /v1/responses."""
 
     path = "/v1/responses"
+    too_long = "Your input exceeds the context window of this model. Please adjust your input and try again."
     done = b""
 
     def asked(self, body: dict[str, Any]) -> list[tuple[str, str]]:
@@ -391,6 +402,7 @@ class Messages:
     """POST /v1/messages."""
 
     path = "/v1/messages"
+    too_long = "prompt is too long: 210000 tokens > 200000 maximum"
     done = b""
 
     def asked(self, body: dict[str, Any]) -> list[tuple[str, str]]:
@@ -575,6 +587,8 @@ class Fake(Recorder):
         self, request: web.Request, dialect: Dialect, body: dict[str, Any]
     ) -> web.StreamResponse:
         asked = read(dialect, body, request)
+        if len(json.dumps(body)) > int(asked.option("window", "1000000000")):
+            return web.json_response(dialect.error(400, "context", dialect.too_long), status=400)
         fault = self._fault(asked)
         if failure := refused(dialect, asked, fault):
             return failure
@@ -662,6 +676,7 @@ def read(dialect: Dialect, body: dict[str, Any], request: web.Request) -> Asked:
         results=tuple(text for kind, text in after if kind == "result"),
         model=body["model"],
         key=request.headers.get("Authorization", "") + request.headers.get("X-Api-Key", ""),
+        wants_summary="You summarize the beginning" in json.dumps(body),
     )
 
 

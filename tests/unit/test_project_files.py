@@ -444,7 +444,9 @@ def test_messages_page_names_tasks_arguments_statuses_and_events() -> None:
     for status, state in STATES.items():
         assert f"| `{status}` | {state} |" in page
     happened = read("agno_workers/runs/functions/events.sql").partition("FUNCTION agno.read_events")[0]
-    assert _first_cells(_section(page, "Events")) == set(re.findall(r"'((?:Run|Model|Tool)\w+)'", happened))
+    assert _first_cells(_section(page, "Events")) == set(
+        re.findall(r"'((?:Run|Model|Tool|Compaction)\w+)'", happened)
+    )
 
 
 def test_messages_page_has_the_parameters_of_submit() -> None:

@@ -134,6 +134,10 @@ compaction = sa.Table(
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
     # The model sees the summary in place of the messages before this position; they stay stored.
     sa.Column("until_seq", sa.Integer, primary_key=True, autoincrement=False),
+    # The position of the turn that waited for it: a fork of an earlier turn sees the messages.
+    sa.Column("at_seq", sa.Integer, nullable=False),
+    # The first message, the task, stands before the summary as it is.
+    sa.Column("keeps_first", sa.Boolean, nullable=False),
     sa.Column("summary", sa.Text, nullable=False),
     sa.Column("step_id", UUID, nullable=False),
     sa.Column("tokens_before", sa.Integer, nullable=False),
@@ -146,10 +150,13 @@ stored_result = sa.Table(
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
     # The position of the message that has its preview.
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    # The name in the preview. A fork has the same one.
+    sa.Column("id", sa.Text, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("tokens", sa.Integer, nullable=False),
     now("created_at"),
 )
+sa.Index("stored_result_id", stored_result.c.id)
 
 state = sa.Table(
     "state",

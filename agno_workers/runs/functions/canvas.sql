@@ -47,7 +47,7 @@ CREATE OR REPLACE FUNCTION agno.end_delegation(child agno.run) RETURNS void LANG
 DECLARE
     waiting agno.step;
     whole jsonb := agno.inflate(child.content);
-    content text := CASE child.status WHEN 'done' THEN coalesce(whole #>> '{}', '')
+    said text := CASE child.status WHEN 'done' THEN coalesce(whole #>> '{}', '')
         ELSE format('The run of %s ended %s: %s', child.agent, child.status, child.error->>'message') END;
 BEGIN
     PERFORM FROM agno.run r WHERE r.id = child.parent_run_id AND r.ended_at IS NULL FOR SHARE;
@@ -62,8 +62,13 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    INSERT INTO agno.message (run_id, seq, content)
-    VALUES (waiting.run_id, waiting.seq, agno.tool_message(waiting.call->>'id', waiting.name, content, child.status <> 'done'));
+    IF octet_length(said) > 4 * agno.offload_tokens(waiting.run_id) THEN
+        PERFORM agno.store_result(waiting.run_id, waiting.seq, jsonb_build_object('call_id', waiting.call->'id', 'name', waiting.name, 'content', said,
+            'is_error', child.status <> 'done'));
+    ELSE
+        INSERT INTO agno.message (run_id, seq, content)
+        VALUES (waiting.run_id, waiting.seq, agno.tool_message(waiting.call->>'id', waiting.name, said, child.status <> 'done'));
+    END IF;
     PERFORM agno.arrive(waiting.barrier_id, 0.3);
 END $$;
 

@@ -81,7 +81,7 @@ BEGIN
         RETURN; -- it stands for another run and did no work, or is a run of another kind, which has its own retry
     END IF;
     turn := split_part(last_turn.key, ':', 2)::int;
-    IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind <> 'turn' AND s.seq > last_turn.seq) THEN
+    IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind IN ('tool', 'delegate') AND s.seq > last_turn.seq) THEN
         SELECT max(m.seq) + 1, turn + 1 INTO place, turn FROM agno.message m WHERE m.run_id = $1;
         forgotten := 0;
     ELSE
@@ -131,8 +131,8 @@ BEGIN
         -- By the keys: calls that were copied from another run have no barrier here.
         round := split_part(at.key, ':', 2);
         SELECT s.* INTO calling_turn FROM agno.step s WHERE s.run_id = old.id AND s.key = 'turn:' || round ORDER BY s.generation DESC LIMIT 1;
-        SELECT max(s.seq) + 1 INTO below FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round;
-        IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND split_part(s.key, ':', 2) = round AND s.id <> at.id
+        SELECT max(s.seq) + 1 INTO below FROM agno.step s WHERE s.run_id = old.id AND s.kind IN ('tool', 'delegate') AND split_part(s.key, ':', 2) = round;
+        IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.kind IN ('tool', 'delegate') AND split_part(s.key, ':', 2) = round AND s.id <> at.id
                    AND s.status IN ('ready', 'running', 'waiting')) THEN
             RAISE EXCEPTION 'a tool call beside % is still open: fork once it has ended, or from the turn before.', at.key USING ERRCODE = '22023';
         END IF;
@@ -155,7 +155,7 @@ BEGIN
         fork->>'idempotency_key', old.id, coalesce(fork->'metadata', old.metadata),
         clock_timestamp() + make_interval(secs => (fork->>'deadline_s')::float8),
         (SELECT count(*) FROM agno.message m WHERE m.run_id = old.id AND m.seq < below AND m.content->>'role' = 'assistant'),
-        (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind <> 'turn' AND s.seq < below)
+        (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind IN ('tool', 'delegate') AND s.seq < below)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         SELECT r.id INTO known FROM agno.run r WHERE r.tenant = old.tenant AND r.agent = old.agent AND r.idempotency_key = fork->>'idempotency_key'
@@ -171,6 +171,12 @@ BEGIN
     SELECT new_id, m.seq, coalesce(e.content, m.content)
     FROM agno.message m LEFT JOIN jsonb_to_recordset(coalesce(fork->'messages', '[]')) AS e (seq int, content jsonb) ON e.seq = m.seq
     WHERE m.run_id = old.id AND m.seq < below AND (at.kind = 'turn' OR m.seq <> at.seq);
+    INSERT INTO agno.stored_result (run_id, seq, id, content, tokens)
+    SELECT new_id, r.seq, r.id, r.content, r.tokens FROM agno.stored_result r
+    WHERE r.run_id = old.id AND r.seq < below AND (at.kind = 'turn' OR r.seq <> at.seq);
+    INSERT INTO agno.compaction (run_id, until_seq, at_seq, keeps_first, summary, step_id, tokens_before, tokens_after)
+    SELECT new_id, c.until_seq, c.at_seq, c.keeps_first, c.summary, c.step_id, c.tokens_before, c.tokens_after FROM agno.compaction c
+    WHERE c.run_id = old.id AND (c.at_seq < below OR c.at_seq = below AND at.kind = 'turn');
     INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, max_attempts, policy, answer,
         error, started_at, ended_at)
     SELECT DISTINCT ON (s.key) agno.uuid7(), new_id, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, s.seq, s.call, s.effect,
@@ -191,7 +197,7 @@ BEGIN
             'priority', calling_turn.priority, 'seq', below, 'max_attempts', calling_turn.max_attempts));
     END IF;
     PERFORM agno.write_steps(new_id, 0, jsonb_build_array(jsonb_build_object('id', new_step, 'key', at.key, 'kind', at.kind, 'queue', at.queue,
-        'priority', at.priority, 'name', at.name, 'seq', place, 'call', coalesce(fork->'call', at.call), 'effect', at.effect,
+        'priority', at.priority, 'name', at.name, 'seq', place, 'call', CASE WHEN at.kind <> 'turn' THEN coalesce(fork->'call', at.call) END, 'effect', at.effect,
         'barrier_id', CASE WHEN at.kind <> 'turn' THEN new_barrier END, 'max_attempts', at.max_attempts, 'policy', at.policy,
         'waits_for', CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END, 'child_run_id', new_child)), 0);
     IF at.kind = 'delegate' THEN

@@ -8,6 +8,11 @@ RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at
     SELECT CASE kind WHEN 'turn' THEN 'ModelCallStarted' ELSE 'ToolCallStarted' END, id, attempt, name, NULL, started_at
     FROM agno.step WHERE run_id = $1 AND started_at IS NOT NULL AND kind IN ('turn', 'tool', 'delegate')
     UNION ALL
+    SELECT 'CompactionStarted', id, attempt, name, NULL, started_at FROM agno.step WHERE run_id = $1 AND started_at IS NOT NULL AND kind = 'compact'
+    UNION ALL
+    SELECT CASE WHEN error IS NULL OR error->>'type' = 'LeaseExpired' THEN 'CompactionCompleted' ELSE 'CompactionError' END, id, attempt, name, error, ended_at
+    FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind = 'compact'
+    UNION ALL
     SELECT 'ToolCallWaiting', id, 0, name, NULL, created_at FROM agno.step
     WHERE run_id = $1 AND kind IN ('tool', 'delegate') AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
     UNION ALL

@@ -29,8 +29,9 @@ $$;
 -- kind, known?}]. No row: another worker has it, it has ended, its run is cancelled or paused, or it is locked. Nothing waits for a lock unless
 -- `waits`, which is for one step. The commit need not reach the disk, since a lost claim is only a lost lease; the claim of a `once` tool waits
 -- for the disk, since it records that the call may begin. A run is locked only when its status changes, so that tools of one turn do not wait
--- for each other. `known` ({seq, at}) is the last message of the run that the worker has; `after` repeats its number where that is still so, and
--- `transcript` holds the messages after it: they are only added, and a retry deletes the last ones.
+-- for each other. `known` ({seq, at, since}) is the last message of the run that the worker has; `after` repeats its number where that is still so, and
+-- `transcript` holds the messages after it: they are only added, and a retry deletes the last ones. A transcript that was compacted begins
+-- with a summary; `compacted` in the claim says of what.
 CREATE OR REPLACE FUNCTION agno.claim_steps(asked jsonb, by_worker text, lease_s float8, waits boolean)
 RETURNS TABLE (place int, claim text, transcript text, after int, last_at bigint) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -87,28 +88,37 @@ BEGIN
                     'output_tokens', r.output_tokens, 'cached_tokens', r.cached_tokens, 'cache_write_tokens', r.cache_write_tokens,
                     'reasoning_tokens', r.reasoning_tokens),
                 'cost_usd', r.cost_usd::float8, 'depth', r.depth, 'created_at', r.created_at, 'deadline_at', r.deadline_at,
-                'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'))::text,
+                'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'),
+                'compacted', CASE WHEN k.until_seq > 0 THEN json_build_object('until_seq', k.until_seq, 'keeps_first', k.keeps_first) END)::text,
             t.transcript, t.after, t.last_at
         FROM unnest(claimed, places) AS c (id, place) JOIN agno.step s ON s.id = c.id JOIN agno.run r ON r.id = s.run_id
-            LEFT JOIN LATERAL agno.transcript_of(s.run_id, s.seq, asked->(c.place - 1)->'known') AS t ON s.kind = 'turn';
+            LEFT JOIN LATERAL (SELECT found.until_seq, found.keeps_first FROM agno.compaction found
+                WHERE found.run_id = s.run_id AND found.at_seq <= s.seq ORDER BY found.until_seq DESC LIMIT 1) AS k ON s.kind IN ('turn', 'compact')
+            LEFT JOIN LATERAL agno.transcript_of(s.run_id, s.seq, asked->(c.place - 1)->'known', coalesce(k.until_seq, 0)) AS t
+                ON s.kind IN ('turn', 'compact');
 END $$;
 
--- Return the messages of a run before `below` as a JSON array, without those up to `known`; see agno.claim_steps. Text is added to text: an
--- aggregate of jsonb would parse and write the whole transcript once more.
-CREATE OR REPLACE FUNCTION agno.transcript_of(of_run uuid, below int, known jsonb)
+-- Return the messages of a run before `below` as a JSON array, without those up to `known`; see agno.claim_steps. A summary takes the place of
+-- those before `since` (0: none was compacted). Text is added to text: an aggregate of jsonb would parse and write the whole transcript once
+-- more.
+CREATE OR REPLACE FUNCTION agno.transcript_of(of_run uuid, below int, known jsonb, since int DEFAULT 0)
 RETURNS TABLE (transcript text, after int, last_at bigint) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
     known_seq int := (known->>'seq')::int;
     last_known int := -1;
+    front text := '';
 BEGIN
-    IF known_seq < below AND (known->>'at')::bigint = agno.message_at(of_run, known_seq) THEN
+    IF known_seq < below AND coalesce((known->>'since')::int, 0) = since AND (known->>'at')::bigint = agno.message_at(of_run, known_seq) THEN
         last_known := known_seq;
+    ELSIF since > 0 THEN
+        front := agno.summary_before(of_run, since, since < below);
     END IF;
     RETURN QUERY
-        SELECT '[' || coalesce(string_agg(CASE WHEN strpos(m.plain, '"$blob"') = 0 THEN m.plain ELSE agno.inflate(m.content)::text END,
+        SELECT '[' || front || coalesce(string_agg(CASE WHEN strpos(m.plain, '"$blob"') = 0 THEN m.plain ELSE agno.inflate(m.content)::text END,
                 ',' ORDER BY m.seq), '') || ']', last_known, agno.message_at(of_run, below - 1)
-        FROM (SELECT seq, content, content::text AS plain FROM agno.message WHERE run_id = of_run AND seq > last_known AND seq < below OFFSET 0) m;
+        FROM (SELECT seq, content, content::text AS plain FROM agno.message
+              WHERE run_id = of_run AND seq > greatest(last_known, since - 1) AND seq < below OFFSET 0) m;
 END $$;
 
 -- Return when a message was written, in microseconds since 1970: another message in its place has another time.
@@ -198,8 +208,8 @@ END $$;
 -- Record the results of steps and all that follows from them: their messages, the next steps, their parts of barriers, the changes of their runs.
 -- A result is as in agno.end_steps, and also holds messages? ([{seq, content}]), blobs?, steps? (see agno.write_steps), barrier? ({id, size,
 -- body}), children? (see agno.submit_run), run? (see agno.move_runs), state? (see agno.change_state), steered? (see agno.commit_steers),
--- background? (see agno.request_background), stored_results? ([{seq, content, tokens}]) and publish_after_s. Returns the steps that were recorded, and the messages
--- to publish now. Unless `waits`, which is for one result, nothing waits for another transaction that may wait for this one: a result is left out
+-- background? (see agno.request_background), stored_results? ([{seq, result}], see agno.store_result), compaction? (see agno.end_compaction)
+-- and publish_after_s. Returns the steps that were recorded, and the messages to publish now. Unless `waits`, which is for one result, nothing waits for another transaction that may wait for this one: a result is left out
 -- when its run is locked, and when it may lock more than its run, as the end of a run that another run or a canvas waits for does.
 CREATE OR REPLACE FUNCTION agno.finish_steps(results jsonb, waits boolean, OUT recorded uuid[], OUT messages jsonb, OUT children jsonb)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -214,7 +224,7 @@ BEGIN
         recorded := ARRAY[(one->>'step_id')::uuid];
     ELSE
         recorded := ARRAY(SELECT (item->>'step_id')::uuid FROM jsonb_array_elements(results) item JOIN agno.run r ON r.id = (item->>'run_id')::uuid
-            WHERE NOT item ?| '{blobs,children,state,steered,background}'
+            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction}'
               AND (r.canvas IS NULL AND r.parent_run_id IS NULL AND r.session_id IS NULL AND r.kind <> 'background' OR (item->'run' ? 'ended') IS NOT TRUE)
               AND (item->'run'->'definition' IS NULL OR jsonb_array_length(results) = 1
                    OR EXISTS (SELECT FROM agno.definition d WHERE d.sha256 = decode(item->'run'->'definition'->>'sha256', 'hex')))
@@ -234,15 +244,17 @@ BEGIN
     SELECT e.run_id, m.seq, m.content FROM jsonb_to_recordset(results) AS e (run_id uuid, messages jsonb),
         jsonb_to_recordset(e.messages) AS m (seq int, content jsonb);
     IF results @? '$[*].stored_results' THEN
-        INSERT INTO agno.stored_result (run_id, seq, content, tokens)
-        SELECT e.run_id, s.seq, s.content, s.tokens FROM jsonb_to_recordset(results) AS e (run_id uuid, stored_results jsonb),
-            jsonb_to_recordset(e.stored_results) AS s (seq int, content text, tokens int);
+        PERFORM agno.store_result(e.run_id, s.seq, s.result) FROM jsonb_to_recordset(results) AS e (run_id uuid, stored_results jsonb),
+            jsonb_to_recordset(e.stored_results) AS s (seq int, result jsonb);
     END IF;
     IF one ? 'state' THEN
         PERFORM agno.change_state(runs[1], recorded[1], one->'state');
     END IF;
     IF one ? 'steered' THEN
         PERFORM agno.commit_steers(recorded[1], one->'steered');
+    END IF;
+    IF one ? 'compaction' THEN
+        messages := agno.end_compaction(runs[1], recorded[1], one->'compaction', (one->>'publish_after_s')::float8);
     END IF;
     steps := jsonb_path_query_array(results, '$[*].steps[*]');
     IF results @? '$[*].barrier' THEN

@@ -53,7 +53,7 @@ class Kind:
 
     def ask(self, ledger: Path) -> str:
         call = f"{self.tool} {json.dumps({'path': str(ledger)})}"
-        return call if self.agent == "matrix" else f"matrix {json.dumps({'task': call})}"
+        return call if self.agent in ("matrix", "longwinded") else f"matrix {json.dumps({'task': call})}"
 
 
 TURNS = (
@@ -76,7 +76,10 @@ TOOLS = (
     Kind("a tool with an argument from a person", "matrix", "refunded to DE1", effect=Effect.IDEMPOTENT, tool="refund",
          needs="answer"),
 )  # fmt: skip
-_IS_CUT_SHORT = ("turn.claimed", "turn.replied", "tool.claimed", "tool.executed")
+COMPACTION = Kind("a compaction", "longwinded", "summarized")
+_IS_CUT_SHORT = (
+    "turn.claimed", "turn.replied", "tool.claimed", "tool.executed", "compact.claimed", "compact.replied",
+)  # fmt: skip
 _IS_EXECUTED = ("tool.executed", "tool.recorded")
 
 
@@ -96,11 +99,11 @@ class Cell:
                 return "C15"
             case _, how if how == DEPLOY:
                 return "C21"
-            case (("turn.received" | "tool.received"), _):
+            case (("turn.received" | "tool.received" | "compact.received"), _):
                 return "C7"
-            case (("turn.claimed" | "tool.claimed"), _):
+            case (("turn.claimed" | "tool.claimed" | "compact.claimed"), _):
                 return "C8"
-            case (("turn.replied" | "tool.executed"), _):
+            case (("turn.replied" | "tool.executed" | "compact.replied"), _):
                 return "C9"
             case "turn.recorded", _ if self.kind.passes in (0, 1):
                 return "C13"
@@ -237,6 +240,9 @@ def _product() -> Iterator[Cell]:
     for kind in TOOLS:
         for place in ("tool.received", "tool.claimed", "tool.executed", "tool.recorded"):
             yield Cell(kind, place, CHILD)
+    for place in ("compact.received", "compact.claimed", "compact.replied", "compact.recorded"):
+        yield Cell(COMPACTION, place, CHILD)
+    yield Cell(COMPACTION, "compact.replied", WORKER)
     for place in ("turn.claimed", "turn.recorded"):
         for kind in (TURNS[0], TURNS[2], TURNS[4]):
             yield Cell(kind, place, WORKER)

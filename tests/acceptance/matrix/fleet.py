@@ -214,8 +214,8 @@ class Fleet:
 
 
 def repeats(steps: list[Execution]) -> int:
-    """Return the number of executions beyond one per step."""
-    return sum(max(0, step.attempt - 1) for step in steps)
+    """Return the number of executions beyond one per step, and a second one of each turn that waited for a compaction."""
+    return sum(max(0, step.attempt - 1) - (step.kind == "compact") for step in steps)
 
 
 def lines(ledger: Path) -> list[str]:

@@ -23,12 +23,13 @@ from agno_workers.local import LocalServers
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
 from agno_workers.sdk.handles import RunHandle
-from agno_workers.sessions import context, history
+from agno_workers.sessions import context, history, offload
 from agno_workers.sessions.compose import Exchange
 from agno_workers.sessions.context import ContextResolver
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.state import reader
+from agno_workers.sessions.window import ContextWindows
 from agno_workers.streams import Streams
 from tests.database import RunDatabase, claimed, on_pool
 from tests.steps import FakeKnowledge, execute_run, execute_step
@@ -91,8 +92,10 @@ class Scenario:
                 extension(self.knowledge.service),
                 history.extension(HistoryStore(self.pool), self.search, HistoryTools(self.pool, self.search)),
                 context.extension(ContextResolver(self.pool, lambda *_: self.state)),
+                offload.extension(self.queries.stored_result),
             ),
             state_reader=partial(reader, self.pool),
+            ask_model=ContextWindows().ask,
         )
 
     def search(self, **asked: Any) -> list[Exchange]:

@@ -83,7 +83,7 @@ def test_results_for_a_question_are_stored_for_retried_turns(scenario: Scenario,
     engine, step = scenario.engine(agent), scenario.submit("helper", "What is a lease?")
     claim = scenario.db.journal.claim_turn(step.run_id, step.step_id, 0)
     assert claim is not None
-    first = scenario.knowledge.service.ground([DOCS.context(max_results=3)], step.run_id, claim.messages)
+    first = scenario.knowledge.service.ground([DOCS.context(max_results=3)], step.run_id, claim.numbered)
     scenario.knowledge.hits = []  # the knowledge base has changed, and then the worker dies
     scenario.db.sql("UPDATE agno.step SET lease_until = clock_timestamp() - interval '1 s'")
     run_turn(engine, step.run_id, step.step_id, 0)

@@ -17,7 +17,7 @@ from tests.integration.knowledge.store.test_ingest_machine import Library
 from tests.integration.runs.test_state_machine import RunMachine
 
 MOVING = [
-    *("run", "step", "barrier", "message", "chord_part", "outbox"),
+    *("run", "step", "barrier", "message", "chord_part", "outbox", "compaction", "stored_result"),
     *("background", "background_item"),
     *(
         "ingestion",

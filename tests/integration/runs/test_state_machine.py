@@ -43,6 +43,8 @@ from agno_workers.core.step import (
     ChildRun,
     ClaimedStep,
     CommitResult,
+    CompactionOrder,
+    CompactionRecord,
     ExhaustedStep,
     ExpiredWait,
     StepMessage,
@@ -64,6 +66,7 @@ from agno_workers.runs.results import Results
 from agno_workers.runs.submit import Chord
 from agno_workers.runs.workers import Workers
 from agno_workers.sdk.approvals import Requirement
+from agno_workers.sessions.compaction import decline_exhausted
 from agno_workers.streams import Streams
 from tests import invariants
 from tests.database import (
@@ -286,7 +289,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
     def fork(self, pick: int, is_edited: bool, key: str | None) -> None:
-        step = _one(self._steps("true"), pick)
+        step = _one(self._steps("kind <> 'compact'"), pick)
         edits: dict[str, Any] = {}
         if is_edited and step["kind"] == "turn":
             edits = {"asked": user("something else")}
@@ -295,7 +298,7 @@ class RunMachine(RuleBasedStateMachine):
             edits |= {"asked": user("do something else")} if step["kind"] == "delegate" else {}
         open_beside = [
             other["key"]
-            for other in self._steps("ended_at IS NULL AND kind <> 'turn'")
+            for other in self._steps("ended_at IS NULL AND kind IN ('tool', 'delegate')")
             if other["run_id"] == step["run_id"] and other["id"] != step["id"] and step["kind"] != "turn"
             and other["key"].split(":")[1] == step["key"].split(":")[1]
         ]  # fmt: skip
@@ -327,12 +330,12 @@ class RunMachine(RuleBasedStateMachine):
         if not is_doubled:
             self.mail.remove(send)
         journal = self.db.journal_of(worker)
-        take = journal.claim_turn if send.kind is StepKind.TURN else journal.claim_tool
-        claim = take(send.run_id, send.step_id, send.generation)
+        claim = journal.claim(send.kind, send.run_id, send.step_id, send.generation)
         if claim is None:
             return None
-        if claim.kind is StepKind.TURN:
-            assert len(claim.messages) == claim.seq
+        if claim.kind is not StepKind.TOOL:
+            first, since = ([0], claim.compacted.until_seq) if claim.compacted else ([], 0)
+            assert [seq for seq, _ in claim.numbered] == [*first, *range(since, claim.seq)]
         carried = Carried(worker, claim)
         self.carried.append(carried)
         return carried
@@ -386,6 +389,8 @@ class RunMachine(RuleBasedStateMachine):
             if carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
                 self._tool_ends(carried.claim, ToolOutcome("said", is_error=is_bad), fate)
+            elif carried.claim.kind is StepKind.COMPACT:
+                self._compaction_ends(carried.claim, fate, is_declined=is_bad)
             elif is_bad:
                 self._turn_ends(carried.claim, self.journal.fail, fate, ERROR, "refusal", said("no"), FEW)
             elif carried.claim.turns < 2 and len(self.runs) < MAX_RUNS:
@@ -420,6 +425,23 @@ class RunMachine(RuleBasedStateMachine):
         self._turn_ends(
             turn, self.journal.fail, "sent", ERROR, "model_rejected", *words, step_status=step_status
         )
+
+    @precondition(lambda self: self._holds(StepKind.TURN))
+    @rule(pick=picks, is_doubled=st.booleans(), fate=fates)
+    def begin_compaction(self, pick: int, is_doubled: bool, fate: str) -> None:
+        claim = self._turn(pick, is_doubled)
+        step, run = self.db.step(claim.step_id), self.db.run(claim.run_id)
+        is_held = step["status"] == "running" and step["attempt"] == claim.attempt and run["ended_at"] is None
+        order = CompactionOrder((claim.call or {}).get("compactions", 0) + 1, window=100, keep=0)
+        begun = self.journal.begin_compaction(claim, order, "agents")
+        assert begun.recorded == is_held
+        self._publish(begun.sends, fate)
+
+    @precondition(lambda self: self._holds(StepKind.COMPACT))
+    @rule(pick=picks, is_doubled=st.booleans(), is_declined=st.booleans(), fate=fates)
+    def end_compaction(self, pick: int, is_doubled: bool, is_declined: bool, fate: str) -> None:
+        claim = self._take(pick, StepKind.COMPACT, is_doubled).claim
+        self._compaction_ends(claim, fate, is_declined=is_declined)
 
     @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks)
@@ -689,6 +711,8 @@ class RunMachine(RuleBasedStateMachine):
             if carried.claim.kind is StepKind.TOOL:
                 self._execute(carried)
                 self._tool_ends(carried.claim, ToolOutcome("ok"), "sent")
+            elif carried.claim.kind is StepKind.COMPACT:
+                self._compaction_ends(carried.claim, "sent")
             else:
                 self._turn_ends(carried.claim, self.journal.end, "sent", said("ok"), FEW, "ok", "end")
 
@@ -757,6 +781,14 @@ class RunMachine(RuleBasedStateMachine):
         self.recorded[Result(claim.run_id, claim.generation, claim.key)] += recorded.recorded
         self._publish(recorded.sends, fate)
 
+    def _compaction_ends(self, claim: ClaimedStep, fate: str, *, is_declined: bool = False) -> None:
+        since = claim.compacted.until_seq if claim.compacted else 1
+        found = CompactionRecord(
+            claim.seq, keeps_first=True, summary="so far", tokens_before=2, tokens_after=1
+        )
+        outcome = "it is too short" if is_declined or claim.seq <= since else found
+        self._turn_ends(claim, self.journal.end_compaction, fate, outcome, FEW)
+
     def _is_wanted(self, claim: ClaimedStep) -> bool:
         run, step = self.db.run(claim.run_id), self.db.step(claim.step_id)
         is_open = step["status"] in ("ready", "running") or step["waits_for"] == "resolution"
@@ -775,7 +807,9 @@ class RunMachine(RuleBasedStateMachine):
 
     def _fail_exhausted(self, fate: str) -> None:
         while self.hopeless:
-            self._publish(tool_calls.fail_exhausted(self.engine, self.hopeless.pop(0)).sends, fate)
+            step = self.hopeless.pop(0)
+            end = decline_exhausted if step.kind is StepKind.COMPACT else tool_calls.fail_exhausted
+            self._publish(end(self.engine, step).sends, fate)
 
     def _expire(self, fate: str) -> None:
         while self.expired:

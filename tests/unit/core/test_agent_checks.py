@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from agno_workers import Agent, History, InvalidInput, Knowledge, Limits, Memory, Prices, Retry, Toolkit
+from agno_workers import (
+    Agent,
+    Compaction,
+    History,
+    InvalidInput,
+    Knowledge,
+    Limits,
+    Memory,
+    Prices,
+    Retry,
+    Toolkit,
+)
 from agno_workers.core.agent import MAX_AGENT_NAME_CHARS
 from agno_workers.core.checks import MODEL_PROVIDERS
 from agno_workers.models.resolve import PROVIDERS, lacking
@@ -80,6 +91,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"memory": Memory(half_life_days=0)}, "memory.half_life_days must be a number"),
     ({"memory": Memory(model="gpt-5")}, "memory.model='gpt-5' names no provider"),
     ({"history": 3}, r"history must be History\(...\), got 3"),
+    ({"compaction": Compaction(offload_tokens=0)}, "compaction.offload_tokens must be"),
+    ({"compaction": Compaction(at=1.5)}, "compaction.at must be a number <= 1.0, got 1.5"),
+    ({"compaction": Compaction(at=0.3)}, r"compaction.keep \(0.3\) must be less than compaction.at \(0.3\)"),
+    ({"compaction": Compaction(model="gpt-5")}, "compaction.model='gpt-5' names no provider"),
     ({"settings": ModelSettings(temperature="hot")}, "settings.temperature must be a number or None, got 'hot'"),  # type: ignore[arg-type]
     ({"tools": None}, "tools must be a list"),
     ({"tools": "add"}, "tools must be a list of functions, tools, toolkits and agents, got 'add'"),

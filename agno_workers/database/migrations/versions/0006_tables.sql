@@ -19,6 +19,9 @@ ALTER TABLE agno.step DROP CONSTRAINT step_kind, DROP CONSTRAINT step_waits_for,
 DROP INDEX agno.step_person;
 CREATE INDEX step_person ON agno.step (created_at, seq) WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window', 'session', 'compaction');
 
+-- It has another parameter now.
+DROP FUNCTION IF EXISTS agno.transcript_of(uuid, int, jsonb);
+
 CREATE TABLE agno.session (
 	tenant TEXT DEFAULT 'default' NOT NULL,
 	id TEXT NOT NULL,
@@ -96,6 +99,8 @@ CREATE INDEX run_context_proposal ON agno.run_context ((value ->> 'owner')) WHER
 CREATE TABLE agno.compaction (
 	run_id UUID NOT NULL,
 	until_seq INTEGER NOT NULL,
+	at_seq INTEGER NOT NULL,
+	keeps_first BOOLEAN NOT NULL,
 	summary TEXT NOT NULL,
 	step_id UUID NOT NULL,
 	tokens_before INTEGER NOT NULL,
@@ -108,12 +113,14 @@ CREATE TABLE agno.compaction (
 CREATE TABLE agno.stored_result (
 	run_id UUID NOT NULL,
 	seq INTEGER NOT NULL,
+	id TEXT NOT NULL,
 	content TEXT NOT NULL,
 	tokens INTEGER NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (run_id, seq),
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
 );
+CREATE INDEX stored_result_id ON agno.stored_result (id);
 
 CREATE TABLE agno.state (
 	tenant TEXT DEFAULT 'default' NOT NULL,
