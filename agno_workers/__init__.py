@@ -22,6 +22,9 @@ from agno_workers.errors import (
     NotWaiting,
     RunCancelled,
     RunFailed,
+    SessionBusy,
+    SessionEnded,
+    SessionForbidden,
     StateConflict,
     ToolError,
     TryAgain,
@@ -51,7 +54,7 @@ __all__ = [
     "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Compaction", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
     "IdempotencyConflict", "InvalidInput",
     "Knowledge", "LimitReached", "Limits", "Memory", "MemoryChanged", "MemoryNotFound", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices", "Private",
-    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "StateConflict", "ToolContext",
+    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "SessionBusy", "SessionEnded", "SessionForbidden", "StateConflict", "ToolContext",
     "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",
 ]  # fmt: skip
 

@@ -8,8 +8,11 @@
     ├── InvalidInput           an argument of the caller is not usable: change it
     │   ├── IdempotencyConflict the key belongs to a run with another input: use another key
     │   ├── UnknownAgent       no agent of that name is registered or imported
+    │   ├── SessionForbidden   the session belongs to another user
+    │   ├── SessionEnded       the session takes no message any more: use another one
     │   ├── UnknownKnowledge   the database has no knowledge base of that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
+    ├── SessionBusy            the session has a live run, and the caller chose `if_busy="reject"`: submit again later
     ├── StateConflict          a key of state has changed since it was read: read it again, and repeat the change
     ├── RunNotFound            the database has no run of that id
     ├── MemoryChanged          a memory is not at the expected version: read it again
@@ -107,12 +110,35 @@ class UnknownAgent(InvalidInput):
     """No worker has registered an agent of that name, or this process has not imported it; see `AGNO_IMPORTS`."""
 
 
+class SessionForbidden(InvalidInput):
+    """The session belongs to another user, or to none. Sessions belong to the user of their first message."""
+
+    session_id = _Id[str]()
+    """The session."""
+
+
+class SessionEnded(InvalidInput):
+    """The session was ended or has timed out, and takes no message."""
+
+    session_id = _Id[str]()
+    """The session."""
+
+
 class UnknownKnowledge(InvalidInput):
     """This database has no knowledge base of that name."""
 
 
 class InvalidTool(InvalidInput):
     """A function can't be offered to a model: its name, signature or annotations are not enough."""
+
+
+class SessionBusy(AgnoError):
+    """A run of the session has not ended, or the session is paused, and the caller chose `if_busy="reject"`. Nothing was stored."""
+
+    session_id = _Id[str]()
+    """The session."""
+    run_id = _Id[str]()
+    """Its live run; None for a session that is paused."""
 
 
 class StateConflict(AgnoError):

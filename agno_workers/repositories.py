@@ -29,6 +29,7 @@ from agno_workers.sessions.consent import Consents
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.memory_store import MemoryStore
 from agno_workers.sessions.state import StateStore
+from agno_workers.sessions.steering import Steering
 
 
 class Database:
@@ -112,6 +113,10 @@ class Database:
     @cached_property
     def memories(self) -> MemoryStore:
         return MemoryStore(self.pool, self.tenant)
+
+    @cached_property
+    def steering(self) -> Steering:
+        return Steering(self.pool)
 
     # Knowledge.
 

@@ -79,23 +79,24 @@ class AllRepositories:
     def fan_out(
         self, claim: ClaimedStep, asked: Message, usage: Usage, calls: Sequence[ToolStep], queue: str, **kept: Any
     ) -> CommitResult:  # fmt: skip
-        return self.store.fan_out(claim, TurnRecord((asked,), usage, **kept), calls, queue)
+        return self.store.fan_out(claim, record(claim, asked, usage=usage, **kept), calls, queue)
 
     def next_turn(
         self, claim: ClaimedStep, said: Sequence[Message], usage: Usage, queue: str, **kept: Any
     ) -> CommitResult:
-        return self.store.next_turn(claim, TurnRecord(tuple(said), usage, **kept), queue)
+        return self.store.next_turn(claim, record(claim, *said, usage=usage, **kept), queue)
 
     def end(
         self, claim: ClaimedStep, said: Sequence[Message], usage: Usage, content: Any, reason: str, **kept: Any
     ) -> CommitResult:  # fmt: skip
-        return self.store.end(claim, TurnRecord(tuple(said), usage, **kept), content, reason)
+        return self.store.end(claim, record(claim, *said, usage=usage, **kept), content, reason)
 
     def fail(
         self, step: Any, error: dict[str, Any], reason: str, said: Sequence[Message] = (), usage: Usage | None = None,
         step_status: str = "done",
     ) -> CommitResult:  # fmt: skip
-        return self.store.fail(step, error, reason, TurnRecord(tuple(said), usage), step_status)
+        last = record(step, *said, usage=usage) if said else TurnRecord((), usage)
+        return self.store.fail(step, error, reason, last, step_status)
 
 
 class RunDatabase:
@@ -304,6 +305,12 @@ def asking(*names: str) -> Message:
 
 def tool_steps(*names: str, effect: Effect = Effect.AT_LEAST_ONCE) -> list[ToolStep]:
     return [ToolStep(call, "tools", effect, 3) for call in asking(*names).tool_calls]
+
+
+def record(claim: ClaimedStep, *messages: Message, usage: Usage | None = FEW, **kept: Any) -> TurnRecord:
+    """Return what a turn records: the messages that join it, and its own."""
+    joined = [each.message for each in claim.steers]
+    return TurnRecord((*joined, *messages), usage, steered=tuple(each.id for each in claim.steers), **kept)
 
 
 def said(text: str) -> list[Message]:

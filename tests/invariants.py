@@ -79,6 +79,7 @@ ALWAYS = {
            OR waits_for = 'resolution' AND (kind <> 'tool' OR effect <> 'once' OR attempt = 0)
            OR waits_for = 'run' AND kind <> 'delegate'
            OR waits_for = 'compaction' AND kind <> 'turn'
+           OR waits_for = 'session' AND (kind <> 'turn' OR attempt > 0)
            OR (waits_for = 'window' OR kind IN ('scan', 'ingest', 'embed', 'finalize')) AND waits_for IS NOT NULL
               AND (waits_for <> 'window' OR kind <> 'embed' OR attempt > 0)""",
     "it is not known what became of a step that may be repeated": """
@@ -91,7 +92,8 @@ ALWAYS = {
     "a run is queued, and its turn has begun": """
         SELECT r.id, s.key, s.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation
         WHERE r.status = 'queued' AND s.status IN ('ready', 'running', 'waiting')
-          AND (s.kind NOT IN ('turn', 'scan', 'background') OR s.status <> 'ready' AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true' OR s.attempt > 0)""",
+          AND (s.kind NOT IN ('turn', 'scan', 'background') OR s.status <> 'ready' AND s.error->'ids'->>'given_up' IS DISTINCT FROM 'true'
+                 AND s.waits_for IS DISTINCT FROM 'session' OR s.attempt > 0)""",
     "a run is running without a turn under way": """
         SELECT r.id FROM agno.run r WHERE r.status = 'running' AND NOT EXISTS (SELECT FROM agno.step s
             WHERE s.run_id = r.id AND s.generation = r.generation AND s.kind IN ('turn', 'background', 'compact') AND s.status IN ('ready', 'running'))
@@ -119,6 +121,46 @@ ALWAYS = {
         SELECT r.id, r.turns, count(m.seq) FROM agno.run r
         LEFT JOIN agno.message m ON m.run_id = r.id AND agno.inflate(m.content)->>'role' = 'assistant'
         GROUP BY r.id HAVING r.turns <> count(m.seq)""",
+    "a run waits for its turn in a session in which nothing holds it up": """
+        SELECT r.id, r.session_id, s.status FROM agno.run r LEFT JOIN agno.session s ON s.tenant = r.tenant AND s.id = r.session_id
+        WHERE r.session_status = 'waiting' AND r.ended_at IS NULL AND s.status IS DISTINCT FROM 'paused' AND NOT EXISTS (
+            SELECT FROM agno.run l WHERE l.tenant = r.tenant AND l.session_id = r.session_id AND l.session_status = 'live' AND l.ended_at IS NULL)""",
+    "a run that waits for its turn may begin, or one that may begin waits": """
+        SELECT r.id, r.session_status, s.key, s.status, s.waits_for FROM agno.run r
+        JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation AND s.status IN ('ready', 'running', 'waiting')
+        WHERE coalesce(r.session_status IN ('waiting', 'scheduled'), false) <> (s.waits_for IS NOT DISTINCT FROM 'session')
+           OR s.waits_for = 'session' AND (r.session_status = 'scheduled') <> (s.expires_at IS NOT NULL)""",
+    "a run of a session has no place, or one that another run of it has, too": """
+        SELECT r.session_id, r.session_position, array_agg(r.session_status) FROM agno.run r WHERE r.session_status IS NOT NULL
+          AND NOT (r.session_status = 'waiting' AND EXISTS (SELECT FROM agno.steer t WHERE t.next_run_id = r.id))
+          AND NOT (r.session_status = 'scheduled' AND r.session_position IS NULL)
+        GROUP BY r.tenant, r.session_id, r.session_position HAVING count(*) > 1 OR r.session_position IS NULL""",
+    "a session gives a place that is taken": """
+        SELECT s.id, s.next_position, s.begun_position FROM agno.session s
+        WHERE s.next_position <= s.begun_position OR s.next_position <= (SELECT max(session_position) FROM agno.run r
+                                                                         WHERE r.tenant = s.tenant AND r.session_id = s.id)""",
+    "a run has begun before one that comes before it in its session": """
+        SELECT a.id, a.session_position, b.id, b.session_position FROM agno.run a JOIN agno.run b ON b.tenant = a.tenant AND b.session_id = a.session_id
+        WHERE a.session_position < b.session_position AND a.started_at > b.started_at AND a.generation = 0
+          AND a.session_status IN ('live', 'replaced') AND b.session_status IN ('live', 'replaced')""",
+    "a run was replaced, and goes on": """
+        SELECT id, status, reason FROM agno.run WHERE (session_status = 'replaced' OR rolled_back_at IS NOT NULL) AND ended_at IS NULL""",
+    "a session has ended, and its status does not say so": """
+        SELECT id, status, ended_at FROM agno.session WHERE (status IN ('ended', 'timed_out')) <> (ended_at IS NOT NULL)""",
+    "a session has runs, and its status is that of one without": """
+        SELECT s.id, s.status FROM agno.session s JOIN agno.run r ON r.tenant = s.tenant AND r.session_id = s.id
+        WHERE s.status = 'created' AND r.session_position IS NOT NULL""",
+    "a message waits to join a run that has ended": """
+        SELECT t.id, t.run_id, r.status FROM agno.steer t JOIN agno.run r ON r.id = t.run_id WHERE t.status = 'pending' AND r.ended_at IS NOT NULL""",
+    "a message joined a run at no turn of it, or without its text": """
+        SELECT t.id, t.run_id, s.key, s.status FROM agno.steer t LEFT JOIN agno.step s ON s.id = t.step_id AND s.run_id = t.run_id
+        WHERE t.status = 'committed' AND (s.kind IS DISTINCT FROM 'turn' OR s.status NOT IN ('done', 'dead')
+            OR NOT EXISTS (SELECT FROM agno.message m WHERE m.run_id = t.run_id AND m.seq >= s.seq AND m.content = t.content))""",
+    "a message was returned to no run, or joined one as well": """
+        SELECT t.id, t.status, t.step_id, t.next_run_id FROM agno.steer t
+        WHERE (t.status = 'committed') <> (t.step_id IS NOT NULL) OR (t.status = 'returned') <> (t.next_run_id IS NOT NULL)
+           OR (t.status = 'pending') <> (t.decided_at IS NULL)
+           OR t.status = 'returned' AND NOT EXISTS (SELECT FROM agno.message m WHERE m.run_id = t.next_run_id AND m.content = t.content)""",
     "an ingestion has a step of an agent, or an agent one of an ingestion": """
         SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> (r.kind = 'ingestion')""",
@@ -319,6 +361,8 @@ TABLES = {
     "compaction": "a summary stands for messages that are not there",
     "stored_result": "a stored result has no preview",
     "message": "a turn would read a transcript with a gap, or what comes after it",
+    "session": "a run waits for its turn in a session in which nothing holds it up",
+    "steer": "a message waits to join a run that has ended",
     "chord_part": "a user's chord fired with parts missing, or did not count one",
     "outbox": "a message is left in the outbox",
     "ingestion": "an ingestion is scanned, or has sources, without its scan being done",
@@ -404,6 +448,19 @@ WORDS = {
         "run": "a delegation waits for a run that is over, or waits for another",
         "window": "a step waits for somebody who can do nothing for it",
         "compaction": "a turn waits for a compaction that nobody makes, or a compaction is made for no turn",
+        "session": "a run that waits for its turn may begin, or one that may begin waits",
+    },
+    "session.status": {
+        "created": "a session has runs, and its status is that of one without",
+        "active": "a run waits for its turn in a session in which nothing holds it up",
+        "paused": "a run waits for its turn in a session in which nothing holds it up",
+        "ended": "a session has ended, and its status does not say so",
+        "timed_out": "a session has ended, and its status does not say so",
+    },
+    "steer.status": {
+        "pending": "a message waits to join a run that has ended",
+        "committed": "a message joined a run at no turn of it, or without its text",
+        "returned": "a message was returned to no run, or joined one as well",
     },
     "source.status": {
         "pending": "a source is in the hands of no step that is open, or in those of one and not taken",
@@ -499,6 +556,22 @@ INGEST_MOVES = {
     "switch_documents": "record",
 }
 """The same, of ingestions; their rules are in integration/knowledge/store/test_ingest_machine.py."""
+SESSION_MOVES = {
+    "runs/maintain.time_out_sessions": "time_out_sessions",
+    # Functions of the database.
+    "add_steer": "submit_with",
+    "commit_steers": "end",
+    "enter_beside": "fork",
+    "enter_session": "submit_with",
+    "hold_session": "submit_with",
+    "leave_session": "end",
+    "reenter_session": "retry_run",
+    "replace_run": "submit_with",
+    "return_steers": "end",
+    "take_place": "send_due",
+    "wake_session": "end",
+}
+"""The same, of sessions; their rules are in integration/sessions/test_session_machine.py."""
 MOVED_ELSEWHERE = {
     "background_ended": "test_background.py",
     "request_background": "test_background.py",

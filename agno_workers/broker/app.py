@@ -101,18 +101,18 @@ class AgnoCelery(Celery):
             default_queue=self.conf.task_routes[first_step.task]["queue"],
             allow_unknown=request.allow_unknown or is_continuing.get(),
         )
-        canvas, run_id, created = sending.get(), request.id, None
+        canvas, run_id, created, steer_id = sending.get(), request.id, None, None
         # A group passes `add_to_parent`; a run that its generator submits is not a part of it, and may be waited for there.
         if canvas is not None and canvas.depth and run_id and options.get("add_to_parent") is False:
             canvas.add(request)
         else:
             submitted = dispatch.submissions.submit(request)
-            run_id, created = submitted.run_id, submitted.created
+            run_id, created, steer_id = submitted.run_id, submitted.created, submitted.steer_id
             if submitted.send is not None:
                 dispatch.send([submitted.send])
         result_cls = self.result_cls or options.get("result_cls") or self.AsyncResult
         result = result_cls(run_id, app=self)
-        result.created = created
+        result.created, result.steer_id = created, steer_id
         if parent and options.get("add_to_parent", True):
             parent.add_trail(result)
         return result

@@ -9,8 +9,8 @@ stand by. The rules, as in runs/maintain.sql:
     3  a lease expired: make the step ready again, or end it when no attempt is left
     4  a sent step was not claimed for 3 s while its queue is empty, so its message was lost: send it again; when the queue is
        never empty, send it after a minute, then after two, and so on
-    5  send steps whose timer is due; end waits that nobody answered in time, runs past their deadline, and delegated runs whose
-       parent has ended
+    5  send steps whose timer is due, or give them their place in their session; end waits that nobody answered in time, runs past
+       their deadline, delegated runs whose parent has ended, and idle sessions
     6  an ingestion has no open step, since a crash came before the next one was scheduled: schedule it
 
 Every rule may be executed twice or by two keepers at once. Each round logs its work. An outage of Postgres or Redis ends a
@@ -117,6 +117,8 @@ class Keeper:
         for due, rule in (
             ("leases", self.expire_leases),
             ("waits", self.expire_waits),
+            ("waits", self.enter_sessions),
+            ("sessions", self.time_out_sessions),
             ("deadlines", self.end_overdue),
             ("delegated", self.end_orphans),
             ("cancelled", self.end_abandoned),
@@ -223,6 +225,17 @@ class Keeper:
         """Rule 5: waits that nobody answered in time."""
         for step in self._maintenance.expired_waits(_BATCH):
             self._end_step(step, self._duties.expire)
+
+    def enter_sessions(self) -> None:
+        """Rule 5: runs of sessions whose timer is due."""
+        for run_id in self._maintenance.due_in_session(_BATCH):
+            self._end_run(run_id, self._maintenance.take_place)
+
+    def time_out_sessions(self) -> None:
+        """Rule 5: sessions that were idle for too long."""
+        until = time.monotonic() + _TURN_S
+        while self._takes_more(self._maintenance.time_out_sessions(_BATCH), until):
+            pass
 
     def end_overdue(self) -> None:
         """Rule 5: runs past their deadline."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from agno_workers.cli.screen import count, dollars, length
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.session import SessionStatus
 from agno_workers.runs.queries import RunDiagnostics, Waiting
 from agno_workers.runs.workers import Worker
 
@@ -131,6 +132,8 @@ def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Consumed | No
             yield _running(step, around)
         case StepStatus.WAITING if step.waits_for is WaitsFor.RUN:
             yield _delegated(step, around)
+        case StepStatus.WAITING if step.waits_for is WaitsFor.SESSION:
+            yield _in_session(run, step, around)
         case StepStatus.WAITING:
             yield from (
                 _asks(waiting, around.now) for waiting in around.waiting if waiting.step_id == step.id
@@ -158,6 +161,20 @@ def _delegated(step: Step, around: RunDiagnostics) -> str:
     status = next((child.status for child in around.children if child.id == step.child_run_id), None)
     which = f", whose run is {status}" if status else ""
     return f"Delegated to {step.name}{which}: `agno-workers runs show {step.child_run_id}`."
+
+
+def _in_session(run: Run, step: Step, around: RunDiagnostics) -> str:
+    """Return what a run waits for that may not begin yet."""
+    name, place = f"session {run.session_id!r}", around.session
+    if step.expires_at is not None:
+        return f"It is due in {length(step.expires_at - around.now)}, and takes its place in {name} then."
+    since = length(around.now - step.created_at) if step.created_at else ""
+    ahead = f", after {count(place.before, 'other run')}" if place and place.before else ""
+    if place and place.status is SessionStatus.PAUSED:
+        return f"It has waited {since} for its turn in {name}{ahead}, which is paused: `agno-workers sessions resume {run.session_id}` continues it."
+    if place and place.live:
+        return f"It has waited {since} for its turn in {name}{ahead}: `agno-workers runs show {place.live}` shows the live run."
+    return f"It has waited {since} for its turn in {name}{ahead}, and begins now."
 
 
 def wanted(waiting: Waiting) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import typer
 from rich.text import Text
@@ -18,6 +18,7 @@ from agno_workers.cli.attend import Attendant
 from agno_workers.cli.autostart import autostart
 from agno_workers.cli.programs import THREADS
 from agno_workers.core.run import Run
+from agno_workers.core.session import IfBusy
 from agno_workers.core.words import printable
 from agno_workers.errors import AgnoError, UnknownAgent, WaitTimeout
 from agno_workers.runs.queries import output
@@ -40,6 +41,11 @@ def run(
     stream: bool = typer.Option(False, "--stream", help="Print the answer while the model writes it."),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
     session: str | None = typer.Option(None, "--session", help="The session of the run."),
+    if_busy: str = typer.Option(
+        "queue",
+        "--if-busy",
+        help="While a run of the session is live: queue, reject, interrupt, rollback, steer or parallel.",
+    ),
     user: str | None = typer.Option(None, "--user", help="The user of the run."),
     key: str | None = typer.Option(
         None, "--key", help="The idempotency key: the same key returns the same run."
@@ -77,9 +83,12 @@ def run(
             queue=its_queue,
             allow_unknown=its_queue is not None,
             session_id=session,
+            if_busy=cast("IfBusy", if_busy),
             user_id=user,
             idempotency_key=key,
         )
+        if handle.steered is not None:
+            screen.echo(f"The message joins run {handle.id} at its next turn.", err=True)
         if not wait and not ready.temporary:
             screen.echo(screen.as_json(handle.run) if json else handle.id)
             return

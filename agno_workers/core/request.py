@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict, get_type_hints
+from typing import Any, TypedDict, get_args, get_type_hints
 
 import msgspec
 
 from agno_workers.core.checks import brief
 from agno_workers.core.messages import AnyPart, Message, Text
 from agno_workers.core.run import Canvas, RunKind
+from agno_workers.core.session import IfBusy
 from agno_workers.core.words import as_uuid, did_you_mean
 from agno_workers.errors import InvalidInput
 
@@ -25,6 +26,8 @@ class RunOptions(TypedDict, total=False):
 
     session_id: str | None
     """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
+    if_busy: IfBusy | None
+    """The fate of the run while another run of the session has not ended; None is `queue`. See [Sessions](sessions.md)."""
     user_id: str | None
     """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     idempotency_key: str | None
@@ -76,6 +79,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     allow_unknown: bool = False
     id: str | None = None
     session_id: str | None = None
+    if_busy: IfBusy | None = None
     user_id: str | None = None
     idempotency_key: str | None = None
     metadata: dict[str, Any] | None = None
@@ -124,6 +128,7 @@ def run_request(
         raise InvalidInput(f"priority must be a whole number from 0 (first) to 9 (last), got {priority!r}.")
     if not isinstance(given.get("allow_unknown", False), bool):
         raise InvalidInput(f"allow_unknown must be True or False, got {brief(given['allow_unknown'])}.")
+    _check_if_busy(given)
     if "deadline_s" in given:
         given["deadline_s"] = _seconds(given["deadline_s"], "deadline_s")
     message = input if isinstance(input, Message) else first_message(input, agent)
@@ -137,6 +142,22 @@ def run_request(
         options=kind_options,
         **given,
     )
+
+
+def _check_if_busy(given: Mapping[str, Any]) -> None:
+    if_busy = given.get("if_busy", "queue")
+    known = get_args(IfBusy)
+    if if_busy not in known:
+        raise InvalidInput(
+            f"if_busy must be one of {', '.join(known)}, got {if_busy!r}.{did_you_mean(str(if_busy), known)}"
+        )
+    if if_busy != "queue" and not given.get("session_id"):
+        raise InvalidInput(f"if_busy={if_busy!r} is about the runs of a session: pass a session_id too.")
+    if if_busy not in ("queue", "parallel") and (given.get("countdown") or given.get("eta")):
+        raise InvalidInput(
+            f"if_busy={if_busy!r} is decided at the submit, and this run has a time of its own: use 'queue' or 'parallel', "
+            "or submit it at that time."
+        )
 
 
 def check_metadata(metadata: Any) -> None:

@@ -1,11 +1,15 @@
 """A session: the runs of one conversation, and its life.
 
-    first message ──▶ created ──first turn──▶ active ◀──pause, resume──▶ paused      no run of it begins
-                         │                      │                          │
-                         └──────────────────────┴──── end ─────────────────┴──▶ ended       no message is accepted
-                         └──────────────────────┴──── idle_timeout_s ──────┴──▶ timed_out   as `ended`
+    sessions.create() ──▶ created ──first message──▶ active ◀──pause, resume──▶ paused      no run of it begins
+                             │                         │                          │
+                             └─────────────────────────┴──── end ─────────────────┴──▶ ended       no message is accepted
+                             └─────────────────────────┴──── idle_timeout_s ──────┴──▶ timed_out   as `ended`
 
-At most one run of a session is `live`; the caller of the next message chooses what happens then, see IfBusy.
+A first message without `create` makes an active session. At most one run of a session is `live`; the caller of the next message chooses
+what happens then, see IfBusy. The other runs, by `run.session_status`:
+
+    scheduled ──its time──▶ waiting ──the live run ends──▶ live ──▶ ended      `parallel` runs begin at once, beside the live one
+                                                             └──interrupt, rollback──▶ replaced
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ class SessionStatus(StrEnum):
     """The status of a session."""
 
     CREATED = "created"
-    """No turn has begun."""
+    """It has no message yet."""
     ACTIVE = "active"
     """It takes messages, and runs them."""
     PAUSED = "paused"

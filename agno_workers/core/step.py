@@ -73,8 +73,17 @@ class Submitted(msgspec.Struct, frozen=True):
 
     run_id: str
     created: bool
-    """False: a run with this id or idempotency key exists already, and is returned."""
+    """False: a run with this id or idempotency key exists already, or the message joined a live run; that run is returned."""
     send: StepMessage | None
+    steer_id: str | None = None
+    """The id of the message that joined a live run."""
+
+
+class Steered(msgspec.Struct, frozen=True):
+    """A message to a live run, which joins it at this turn."""
+
+    id: str
+    message: Message
 
 
 class Compacted(msgspec.Struct, frozen=True):
@@ -159,12 +168,16 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     """The messages before a turn or a compaction; None for other kinds. Those that were compacted are missing, see `compacted`."""
     compacted: Compacted | None = None
     """Set where the transcript begins with a summary."""
+    steers: tuple[Steered, ...] = ()
+    """The messages that join the run at this turn: they follow the transcript, and are recorded with the turn."""
     unreadable: str = ""
     """Why the stored call or transcript can't be read; it is then missing here."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        return self.transcript or ()
+        """The transcript, and the messages that join the run at this turn."""
+        before = self.transcript or ()
+        return (*before, *(each.message for each in self.steers)) if self.steers else before
 
     @property
     def numbered(self) -> Iterator[tuple[int, Message]]:

@@ -268,7 +268,10 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
     definition = plan.definition if claim.definition is None else None
 
     def record(*more: Message) -> TurnRecord:
-        return TurnRecord((reply.message, *more), reply.usage, cost_usd, definition)
+        joined = [each.message for each in claim.steers]
+        return TurnRecord(
+            (*joined, reply.message, *more), reply.usage, cost_usd, definition, steered=tuple(each.id for each in claim.steers)
+        )  # fmt: skip
 
     match decide(reply, so_far, agent.limits, misfit, grace, content):
         case FanOut(calls):

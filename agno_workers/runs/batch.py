@@ -26,7 +26,7 @@ from agno_workers.database.pool import (
     to_json,
 )
 from agno_workers.errors import IdempotencyConflict, RunNotFound
-from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.base import RunNumbers, refused_by_session
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import run_of
 
@@ -60,6 +60,8 @@ class Common(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
     deadline_s: float | None = None
     """Seconds from the submit to the deadline of each run."""
+    if_busy: str = "queue"
+    """`queue`, `reject` or `parallel`; see `core/session.py`."""
 
 
 class BatchRow(msgspec.Struct, frozen=True):
@@ -140,6 +142,9 @@ class Batches:
             "user_id": _clean(common.user_id),
             "metadata": jsonb(common.metadata),
             "deadline_s": common.deadline_s,
+            "if_busy": common.if_busy,
+            "session_status": None,
+            "session_position": None,
             "max_attempts": self._numbers.turn_attempts,
             "timeout_ms": round(_SUBMIT_TIMEOUT_S * 1000),
         }
@@ -149,12 +154,17 @@ class Batches:
             params["queue"] = opened[0]["queue"]
             execute(connection, _SQL["stage"])
             size = self._copy(connection, items)
+            params["size"] = size
+            if common.session_id and size:
+                with refused_by_session():
+                    params |= execute(connection, _SQL["enter_session"], params)[0]
             if connection.execute(_SQL["runs"], params).rowcount < size:
                 for row in execute(connection, _SQL["conflict"], params):
                     raise _conflict(common.agent, **row)
                 execute(connection, _SQL["known"], params)
-            for statement in ("use_blobs", "blobs", "messages", "steps", "close"):
-                execute(connection, _SQL[statement], {**params, "size": size})
+            wake = ("wake",) if params["session_status"] == "waiting" else ()
+            for statement in ("use_blobs", "blobs", "messages", "steps", *wake, "close"):
+                execute(connection, _SQL[statement], params)
         return True
 
     def _copy(self, connection: Connection, items: Iterable[Item]) -> int:

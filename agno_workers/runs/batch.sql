@@ -19,9 +19,18 @@ ON COMMIT DROP;
 -- name: copy
 COPY pg_temp.agno_item (position, key, message, blobs) FROM STDIN;
 
+-- name: enter_session
+-- The place of the first run in its session; the others follow in the order of the inputs. The lock is short: the inputs are here.
+SELECT place->>'status' AS session_status, (place->>'position')::bigint AS session_position
+FROM agno.enter_session(jsonb_strip_nulls(jsonb_build_object('tenant', %(tenant)s::text, 'agent', %(agent)s::text, 'session_id', %(session_id)s::text,
+    'user_id', %(user_id)s::text, 'if_busy', %(if_busy)s::text, 'input', (SELECT message FROM pg_temp.agno_item ORDER BY position LIMIT 1),
+    'blobs', (SELECT blobs FROM pg_temp.agno_item ORDER BY position LIMIT 1))), agno.uuid7(), NULL, %(size)s) AS place;
+
 -- name: runs
-INSERT INTO agno.run (id, tenant, batch_id, batch_position, agent, status, queue, priority, session_id, user_id, idempotency_key, metadata, deadline_at)
-SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(user_id)s, key, %(metadata)s,
+INSERT INTO agno.run (id, tenant, batch_id, batch_position, agent, status, queue, priority, session_id, session_position, session_status, user_id,
+    idempotency_key, metadata, deadline_at)
+SELECT id, %(tenant)s, %(batch_id)s, position, %(agent)s, 'queued', %(queue)s, %(priority)s, %(session_id)s, %(session_position)s::bigint + position,
+       %(session_status)s, %(user_id)s, key, %(metadata)s,
        clock_timestamp() + make_interval(secs => %(deadline_s)s)
 FROM pg_temp.agno_item ORDER BY key COLLATE "C", id
 ON CONFLICT DO NOTHING;
@@ -63,9 +72,15 @@ INSERT INTO agno.message (run_id, seq, content) SELECT id, 0, message FROM pg_te
 
 -- name: steps
 -- Their timers are due at once; the keeper sends them (take_due), in this order.
-INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, not_before)
-SELECT step_id, id, 0, 'turn:1', 'turn', %(queue)s, %(priority)s, 1, %(max_attempts)s, clock_timestamp()
-FROM (SELECT step_id, id FROM pg_temp.agno_item ORDER BY position) item;
+-- In a session they wait for their turn, and `wake` sends the first.
+INSERT INTO agno.step (id, run_id, generation, key, kind, queue, priority, seq, max_attempts, status, waits_for, not_before)
+SELECT step_id, id, 0, 'turn:1', 'turn', %(queue)s, %(priority)s, 1, %(max_attempts)s, how.*
+FROM (SELECT step_id, id FROM pg_temp.agno_item ORDER BY position) item, (
+    SELECT CASE WHEN %(session_status)s = 'waiting' THEN 'waiting' ELSE 'ready' END, CASE WHEN %(session_status)s = 'waiting' THEN 'session' END,
+        CASE WHEN %(session_status)s IS DISTINCT FROM 'waiting' THEN clock_timestamp() END) AS how;
+
+-- name: wake
+SELECT agno.wake_session(%(tenant)s, %(session_id)s);
 
 -- name: close
 UPDATE agno.batch SET size = %(size)s WHERE id = %(batch_id)s RETURNING pg_notify('agno_outbox', '');

@@ -22,7 +22,7 @@ _RETURN = Retry(attempts=12, first_delay_s=0.25)
 """For steps that are returned: within a minute at most, and for about five minutes if one worker is alive."""
 _SOON_S = 4.0
 """The longest wait of a returned step that another living worker can begin."""
-_FREE = ("call", "policy", "answer", "metadata", "canvas")
+_FREE = ("call", "policy", "answer", "metadata", "canvas", "steers")
 """The fields of a claim that hold JSON."""
 _CLAIM = msgspec.json.Decoder(ClaimedStep)
 

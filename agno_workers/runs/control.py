@@ -32,13 +32,15 @@ class Control(Repository):
         return stopped
 
     def cancel_all(self, run_ids: Sequence[str]) -> int:
-        """Cancel several runs in one transaction, and return how many of them it ended."""
+        """Cancel several runs, and return how many of them it ended: in one transaction, and after it those that are locked or hold a session."""
         stops = [{"id": run_id, "how": _cancelled(run_id)} for run_id in sorted(set(run_ids))]
         (row,) = self._pool.run(_SQL["stop_many"], {"stops": jsonb(stops)})
+        stopped: int = row["stopped"]
+        for left in self._pool.run(_SQL["still_open"], {"run_ids": list(run_ids)}):
+            stopped += self._stop(left["id"], _cancelled(left["id"]))
         signal("cancel.recorded")
         if children := self._pool.run(_SQL["open_children"], {"run_ids": list(run_ids)}):
             self.cancel_all([child["id"] for child in children])  # as in `cancel`
-        stopped: int = row["stopped"]
         return stopped
 
     def revoke(self, task_ids: Sequence[str]) -> set[str]:

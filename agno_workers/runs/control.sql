@@ -4,9 +4,12 @@
 SELECT agno.stop_run(%(run_id)s, %(how)s) AS stopped;
 
 -- name: stop_many
--- In the order of the ids, so that two callers cannot deadlock.
-SELECT count(*) FILTER (WHERE agno.stop_run(id, how)) AS stopped
+-- Nothing here waits for a run or a session while it holds others; what is left is stopped one by one.
+SELECT count(*) FILTER (WHERE agno.stop_run(id, how || '{"alone": false}')) AS stopped
 FROM jsonb_to_recordset(%(stops)s) AS s (id uuid, how jsonb);
+
+-- name: still_open
+SELECT id::text FROM agno.run WHERE id = ANY(%(run_ids)s::uuid[]) AND ended_at IS NULL ORDER BY id;
 
 -- name: hold_run
 -- Resume, first half: wait for a step that is being recorded. The second half is a separate statement, so that it sees the steps

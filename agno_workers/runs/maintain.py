@@ -93,6 +93,18 @@ class Maintenance(Repository):
         """Rule 5: return waits that nobody answered in time."""
         return [convert(row, ExpiredWait) for row in self._pool.run(_SQL["expired_waits"], {"limit": limit})]
 
+    def due_in_session(self, limit: int) -> list[str]:
+        """Rule 5: return runs whose timer is due, and that have no place in their session yet."""
+        return [row["run_id"] for row in self._pool.run(_SQL["due_in_session"], {"limit": limit})]
+
+    def take_place(self, run_id: str) -> None:
+        """Rule 5: give such a run its place."""
+        self._pool.run(_SQL["take_place"], {"run_id": run_id})
+
+    def time_out_sessions(self, limit: int) -> int:
+        """Rule 5: end sessions that were idle for too long, and return how many were looked at."""
+        return len(self._pool.run(_SQL["time_out_sessions"], {"limit": limit}))
+
     def overdue_runs(self, limit: int) -> list[str]:
         """Rule 5: return open runs past their deadline."""
         return [row["id"] for row in self._pool.run(_SQL["overdue_runs"], {"limit": limit})]

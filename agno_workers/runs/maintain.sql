@@ -25,6 +25,7 @@ SELECT max(beat) AS beat, (SELECT value FROM agno.meta WHERE key = 'epoch') AS e
                ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'leases' END,
     CASE WHEN (SELECT true FROM agno.step WHERE status = 'waiting' AND coalesce(lease_until, expires_at) <= statement_timestamp()
                ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'waits' END,
+    CASE WHEN (SELECT true FROM agno.session WHERE ended_at IS NULL AND expires_at <= statement_timestamp() ORDER BY expires_at LIMIT 1) THEN 'sessions' END,
     CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND deadline_at <= statement_timestamp() ORDER BY deadline_at LIMIT 1) THEN 'deadlines' END,
     CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND parent_run_id IS NOT NULL ORDER BY parent_run_id LIMIT 1) THEN 'delegated' END,
     CASE WHEN (SELECT true FROM agno.batch WHERE cancelled_at > statement_timestamp() - interval '1 day' ORDER BY cancelled_at LIMIT 1) THEN 'cancelled' END,
@@ -174,9 +175,29 @@ FROM begun JOIN pending ON pending.step_id = begun.id;
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.attempt, step.seq,
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id
-WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp()
+WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp() AND step.waits_for <> 'session'
   AND run.ended_at IS NULL AND run.generation = step.generation
 ORDER BY coalesce(step.lease_until, step.expires_at) LIMIT %(limit)s;
+
+-- name: due_in_session
+-- Rule 5: runs whose timer is due, and that get their places in their sessions now.
+SELECT run_id::text FROM agno.step
+WHERE status = 'waiting' AND waits_for = 'session' AND coalesce(lease_until, expires_at) <= statement_timestamp()
+ORDER BY coalesce(lease_until, expires_at) LIMIT %(limit)s;
+
+-- name: take_place
+SELECT agno.take_place(%(run_id)s);
+
+-- name: time_out_sessions
+-- Rule 5: sessions that were idle for too long. One with an open run is not idle: it is looked at again later.
+WITH idle AS (
+    SELECT tenant, id FROM agno.session WHERE ended_at IS NULL AND expires_at <= statement_timestamp()
+    ORDER BY expires_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE agno.session SET status = CASE WHEN busy.is_busy THEN status ELSE 'timed_out' END, ended_at = CASE WHEN NOT busy.is_busy THEN clock_timestamp() END,
+    expires_at = CASE WHEN busy.is_busy THEN clock_timestamp() + make_interval(secs => session.idle_timeout_s) ELSE session.expires_at END
+FROM idle, LATERAL (SELECT EXISTS (SELECT FROM agno.run WHERE run.tenant = idle.tenant AND run.session_id = idle.id AND run.ended_at IS NULL) AS is_busy OFFSET 0) AS busy
+WHERE session.tenant = idle.tenant AND session.id = idle.id RETURNING session.id, session.status;
 
 -- name: overdue_runs
 -- Rule 5: open runs past their deadline.

@@ -93,6 +93,7 @@ DELETE FROM agno.memory WHERE valid_to < clock_timestamp() - make_interval(secs 
 WITH referred AS MATERIALIZED (
     SELECT DISTINCT decode(found[1], 'hex') AS sha256 FROM (
         SELECT content::text AS held FROM agno.message WHERE content @? '$.**."$blob"'
+        UNION ALL SELECT content::text FROM agno.steer WHERE content @? '$.**."$blob"'
         UNION ALL SELECT call::text FROM agno.step WHERE call @? '$.**."$blob"'
         UNION ALL SELECT answer::text FROM agno.step WHERE answer @? '$.**."$blob"'
         UNION ALL SELECT content::text FROM agno.run WHERE content @? '$.**."$blob"'

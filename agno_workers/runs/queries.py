@@ -13,6 +13,7 @@ import msgspec
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, read_call, read_message
 from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
+from agno_workers.core.session import SessionStatus
 from agno_workers.core.step import CompactionRecord
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid, did_you_mean
@@ -94,6 +95,19 @@ class Child(msgspec.Struct, frozen=True):
     status: RunStatus
 
 
+class InSession(msgspec.Struct, frozen=True):
+    """The place of a run in its session."""
+
+    status: SessionStatus
+    """The status of the session."""
+    run_status: str | None = None
+    """`live`, `waiting`, `parallel`, `scheduled` or `replaced`; see `core/session.py`."""
+    live: str | None = None
+    """The live run of the session."""
+    before: int = 0
+    """The waiting runs that begin earlier."""
+
+
 class RunDiagnostics(msgspec.Struct, frozen=True):
     """The facts, beside its row and its steps, that explain why a run has not ended."""
 
@@ -107,6 +121,7 @@ class RunDiagnostics(msgspec.Struct, frozen=True):
     """The end of the leading keeper's lease; in the past when no keeper is alive."""
     limits: Limits | None = None
     """The agent's limits, once one of its turns is recorded."""
+    session: InSession | None = None
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -135,18 +150,18 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One structural event of a run. `subject` is the id of the run or of the step that it is about."""
+    """One structural event of a run. `subject` is the id of the run, of the step or of the message that it is about."""
 
     number: int
     """The number in its run, from 1 without a gap; it never changes."""
     event: str
     """Its kind, such as `RunStarted` or `ToolCallCompleted`."""
     subject: str
-    """A run's or a step's id."""
+    """The id of a run, of a step, or of a message to a live run."""
     at: datetime
     """UTC."""
     name: str = ""
-    """The tool's or the delegated agent's name."""
+    """The tool's or the delegated agent's name; for a message its turn, or the run that it became."""
     attempt: int = 0
     """The execution of the step that it is about."""
     error: dict[str, Any] | None = None

@@ -113,7 +113,12 @@ SELECT clock_timestamp() AS now,
      FROM agno.step JOIN agno.run child ON child.id = step.child_run_id WHERE step.run_id = asked.id) AS children,
     (SELECT until FROM agno.meta WHERE key = 'keeper') AS keeper_until,
     (SELECT definition.content->'limits' FROM agno.run JOIN agno.definition ON definition.sha256 = run.definition
-     WHERE run.id = asked.id) AS limits
+     WHERE run.id = asked.id) AS limits,
+    (SELECT jsonb_build_object('status', session.status, 'run_status', run.session_status, 'live', (SELECT live.id FROM agno.run live
+        WHERE live.tenant = run.tenant AND live.session_id = run.session_id AND live.session_status = 'live' AND live.ended_at IS NULL), 'before', (
+        SELECT count(*) FROM agno.run other WHERE other.tenant = run.tenant AND other.session_id = run.session_id
+          AND other.session_status = 'waiting' AND other.ended_at IS NULL AND other.session_position < run.session_position))
+     FROM agno.run JOIN agno.session ON session.tenant = run.tenant AND session.id = run.session_id WHERE run.id = asked.id) AS session
 FROM (VALUES (%(run_id)s::uuid)) AS asked (id);
 
 -- name: keeper

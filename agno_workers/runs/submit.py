@@ -14,7 +14,7 @@ from agno_workers.core.step import StepMessage, Submitted
 from agno_workers.core.words import did_you_mean, without_none
 from agno_workers.database.pool import Connection, Payloads, Row, execute, jsonb, statements
 from agno_workers.errors import IdempotencyConflict, InvalidInput, UnknownAgent
-from agno_workers.runs.base import Repository, convert, utc
+from agno_workers.runs.base import Repository, convert, refused_by_session, utc
 from agno_workers.signals import signal
 
 _SQL = statements("runs/submit")
@@ -40,7 +40,8 @@ class Submissions(Repository):
     def submit(self, request: RunRequest, connection: Connection | None = None) -> Submitted:
         """Store a run. A known id or idempotency key returns the existing run. `connection` may be the caller's open transaction.
 
-        Raises UnknownAgent when no worker ever registered the agent, and InvalidInput; then nothing is stored.
+        A message that joins the live run of its session returns that run; see IfBusy. Raises UnknownAgent when no worker ever registered
+        the agent, InvalidInput, SessionForbidden, SessionEnded and SessionBusy; then nothing is stored.
         """
         signal("submit.asked")
         asked = {"run": jsonb(self._row(request, payloads := self._payloads()) | {"blobs": payloads.blobs})}
@@ -82,7 +83,8 @@ class Submissions(Repository):
     def _refusals(self, requests: Sequence[RunRequest]) -> Iterator[None]:
         """Raise what Postgres refuses as errors of ours."""
         try:
-            yield
+            with refused_by_session():
+                yield
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(requests) from error
         except psycopg.errors.UniqueViolation as error:
@@ -106,6 +108,7 @@ class Submissions(Repository):
             "input": payloads.pack(request.input),
             "first_step": self._first_step(request.kind),
             "session_id": request.session_id,
+            "if_busy": request.if_busy,
             "user_id": request.user_id,
             "idempotency_key": request.idempotency_key,
             "metadata": request.metadata,
@@ -131,6 +134,7 @@ class Submissions(Repository):
 
 
 def _submitted(row: Row) -> Submitted:
-    """Return the result of a submit. A run that existed and one with a timer have nothing to send."""
+    """Return the result of a submit. A run that existed, one with a timer and one that waits for its session have nothing to send."""
     send = convert(row | {"generation": 0}, StepMessage) if row["due"] else None
-    return Submitted(row["run_id"], row["created"], send)
+    steer_id = row["step_id"] if row["kind"] == "steer" else None
+    return Submitted(row["run_id"], row["created"], send, steer_id)

@@ -39,12 +39,16 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
 
     created: bool | None = None
     """See `RunHandle.created`; None also for the parts of a canvas, which are stored together later."""
+    steer_id: str | None = None
+    """The id of a message that joined a live run; `handle.steered` is the message."""
 
     @property
     def handle(self) -> RunHandle:
         """The handle of the run, with every verb: pause, resume, retry, fork, requirements."""
         services = wiring.services()
-        return RunHandle(self.id, services.database, services.streams, created=self.created)
+        return RunHandle(
+            self.id, services.database, services.streams, created=self.created, steer_id=self.steer_id
+        )  # fmt: skip
 
     @property
     def run(self) -> Run:

@@ -41,7 +41,7 @@ from agno_workers.sdk.batch import Batch
 from agno_workers.sdk.client import Approvals, Batches, Client, Ingestions, KnowledgeHandle, Runs
 from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
-from agno_workers.sdk.handles import RunControl, RunHandle
+from agno_workers.sdk.handles import RunControl, RunHandle, Steer
 from agno_workers.sdk.ingestion import Ingestion
 from agno_workers.sdk.memories import Memories
 from agno_workers.sdk.states import StateHandle
@@ -234,6 +234,11 @@ class AsyncRun(_Control[RunHandle]):
         """See `RunHandle.created`."""
         return self.blocking.created
 
+    @property
+    def steered(self) -> AsyncSteer | None:
+        """See `RunHandle.steered`."""
+        return AsyncSteer(self.blocking.steered) if self.blocking.steered else None
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self.get().__await__()
 
@@ -294,6 +299,18 @@ class AsyncRun(_Control[RunHandle]):
     retry = _verb(RunHandle.retry)
     result_text = _verb(RunHandle.result_text)
     fork = _making(lambda handle: AsyncRun(handle), RunHandle.fork)  # noqa: PLW0108 - it is being defined
+
+
+class AsyncSteer(_Wrapper[Steer]):
+    """A message to a live run; `Steer` describes the verbs."""
+
+    @property
+    def id(self) -> str:
+        """The id of the message."""
+        return self.blocking.id
+
+    receipt = _verb(Steer.receipt)
+    run = _making(AsyncRun, Steer.run)
 
 
 class AsyncIngestion(_Control[Ingestion]):

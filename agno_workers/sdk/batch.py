@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack, cast, get_type_hints
+from typing import Any, Literal, TypedDict, Unpack, cast, get_type_hints
 from uuid import UUID
 
 from uuid6 import uuid7
@@ -146,6 +146,9 @@ class BatchOptions(TypedDict, total=False):
     """From 0 (first) to 9 (last)."""
     session_id: str | None
     """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
+    if_busy: Literal["queue", "reject", "parallel"] | None
+    """`queue` (the default): the runs begin one after another, in the order of the inputs. `parallel`: all at once. `reject`: SessionBusy
+    while another run of the session has not ended."""
     user_id: str | None
     """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     metadata: dict[str, Any] | None
@@ -187,10 +190,14 @@ def submit_many(
     for name in options:
         if name not in _OPTIONS:
             raise InvalidInput(unknown_option(name, _OPTIONS, what="option of a batch"))
+    if (if_busy := options.get("if_busy")) not in (None, "queue", "reject", "parallel"):
+        raise InvalidInput(
+            f"if_busy={if_busy!r} is for one message: a batch takes 'queue', 'reject' or 'parallel'."
+        )
     request = run_request(agent, Message("user", ()), options)  # the inputs come one by one
     common = Common(
         request.agent, request.queue, request.tenant, request.allow_unknown, request.priority, request.session_id, request.user_id,
-        request.metadata or {}, request.deadline_s,
+        request.metadata or {}, request.deadline_s, request.if_busy or "queue",
     )  # fmt: skip
     batch = Batch(str(batch_id or uuid7()), store)
     if not store.submit(batch.id, _items(inputs, keys, agent), common):

@@ -116,11 +116,14 @@ class Runs:
     def submit(self, agent: str, *input: Any, **options: Unpack[SubmitOptions]) -> RunHandle:
         """Submit a run; when this returns, the run is in Postgres.
 
-        Raises UnknownAgent and InvalidInput (nothing was stored), or Unavailable (safe to repeat with an idempotency key).
+        `if_busy` is what happens while another run of the session has not ended. Raises UnknownAgent, InvalidInput, SessionForbidden,
+        SessionEnded and SessionBusy (nothing was stored), or Unavailable (safe to repeat with an idempotency key).
         """
         submitted = self._database.submissions.submit(run_request(agent, input, options))
         self._database.submissions.wake_keeper()
-        return RunHandle(submitted.run_id, self._database, self._streams, created=submitted.created)
+        return RunHandle(
+            submitted.run_id, self._database, self._streams, created=submitted.created, steer_id=submitted.steer_id
+        )  # fmt: skip
 
     def get(self, run_id: str) -> RunHandle:
         """Return the handle of a run that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""

@@ -18,6 +18,7 @@ from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.follow import POLL_S, Place, read_pages
 from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_store import RecalledMemory
+from agno_workers.sessions.steering import SteerReceipt
 from agno_workers.streams import Streamed, Streams
 
 
@@ -73,17 +74,44 @@ class RunControl:
         return run if run.status.is_terminal else None
 
 
+class Steer:
+    """A message that was submitted with `if_busy="steer"` while a run of its session was live. It joins that run at its next turn, or
+    becomes the next run."""
+
+    def __init__(self, steer_id: str, database: Database, streams: Streams | None = None) -> None:
+        self.id = steer_id
+        self._database = database
+        self._streams = streams
+
+    def __repr__(self) -> str:
+        return f"<Steer {self.id}>"
+
+    def receipt(self) -> SteerReceipt:
+        """Return what became of it. Raises RunNotFound when it was deleted with its run, and Unavailable."""
+        return self._database.steering.receipt(self.id)
+
+    def run(self) -> RunHandle:
+        """Return the run that answers it: the live run, or the one that it became when that ended before. Raises as `receipt` does."""
+        receipt = self.receipt()
+        return RunHandle(receipt.next_run_id or receipt.run_id, self._database, self._streams)
+
+
 class RunHandle(RunControl):
     """One run of an agent. Making a handle asks nothing of the database; its verbs raise RunNotFound and Unavailable."""
 
     created: bool | None = None
-    """After a submit: False when it returned an earlier run with the same idempotency key or id. None for other handles."""
+    """After a submit: False when it returned an earlier run, because of its idempotency key or id, or `if_busy="steer"`. None for other
+    handles."""
+    steered: Steer | None = None
+    """After a submit with `if_busy="steer"`: the message, if a run was live. This is the handle of that run."""
 
     def __init__(
-        self, run_id: str, database: Database, streams: Streams | None = None, *, created: bool | None = None
-    ) -> None:
+        self, run_id: str, database: Database, streams: Streams | None = None, *, created: bool | None = None,
+        steer_id: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(run_id, database, streams)
         self.created = created
+        self.steered = Steer(steer_id, database, streams) if steer_id else None
 
     @property
     def status(self) -> RunStatus:

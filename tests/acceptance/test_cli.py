@@ -344,6 +344,12 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
     ),
     "an unknown agent": (["run", "eco", "hi"], {}, "Did you mean 'echo'?"),
     "an empty input": (["run", "echo", "  "], {}, "is empty"),
+    "an unknown if_busy": (
+        ["run", "echo", "hi", "--session", "s", "--if-busy", "stear"],
+        {},
+        "Did you mean 'steer'?",
+    ),
+    "if_busy without a session": (["run", "echo", "hi", "--if-busy", "steer"], {}, "pass a session_id too"),
     "agents that can't be imported": (
         ["agents", "ls"],
         {"AGNO_IMPORTS": "nothing.here"},

@@ -111,6 +111,33 @@ def test_c5_after_redis_lost_its_memory_all_that_is_ready_is_sent_again(
     assert services.database.maintenance.epoch() == epoch
 
 
+def test_c24_runs_of_a_session_keep_their_order_through_kills_and_a_wipe_of_redis(
+    services: Services, redis_client: redis.Redis, start_worker: StartWorker, held: Path, tmp_path: Path
+) -> None:
+    """Some are many turns and tools long; a worker dies with the live run, and Redis forgets what it was sent."""
+    ledger = tmp_path / "ledger"
+    first, second = start_worker(**SHORT), start_worker(**SHORT)
+    asked = [call("note", ledger) if place % 2 else call("look", ledger) for place in range(20)]
+    asked[5] = asked[12] = call("hold", held)
+    runs = [matrix.delay(each, session_id="s") for each in asked]
+    ended = "SELECT count(*) AS ended FROM agno.run WHERE session_id = 's' AND ended_at IS NOT NULL"
+    invariants.until(running(held))
+    first.kill()
+    redis_client.flushdb()
+    start_worker(**SHORT)
+    held.unlink()
+    invariants.until(lambda: services.database.pool.run(ended)[0]["ended"] > 8)
+    second.kill()
+    redis_client.flushdb()
+    said = [run.get(timeout=WAIT_S) for run in runs]
+    assert [said[5], said[12]] == ["released", "released"]
+    rows = services.database.pool.run(
+        "SELECT id, session_position FROM agno.run WHERE session_id = 's' ORDER BY started_at"
+    )
+    assert [row["id"] for row in rows] == [run.id for run in runs]
+    assert [row["session_position"] for row in rows] == list(range(1, 21))
+
+
 def test_c6_a_message_that_a_dying_worker_took_along_is_sent_again(
     services: Services, redis_client: redis.Redis, start_worker: StartWorker
 ) -> None:

@@ -445,7 +445,7 @@ def test_messages_page_names_tasks_arguments_statuses_and_events() -> None:
         assert f"| `{status}` | {state} |" in page
     happened = read("agno_workers/runs/functions/events.sql").partition("FUNCTION agno.read_events")[0]
     assert _first_cells(_section(page, "Events")) == set(
-        re.findall(r"'((?:Run|Model|Tool|Compaction)\w+)'", happened)
+        re.findall(r"'((?:Run|Model|Tool|Compaction|Message)\w+)'", happened)
     )
 
 

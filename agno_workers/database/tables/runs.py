@@ -18,7 +18,12 @@ the order of their ids (outbox). Only `stop`, which holds the run, waits for a s
 
 `claim_steps` and `finish_steps` lock several runs at once, and wait for no lock of a run; what is locked goes alone, in the order above. A set of
 results waits only for steps of the runs that it holds. Any holder of such a step without its run (a claim, renewal, retry, the keeper) waits for
-nothing. What would wait for more goes alone, too: blobs, state, delegations, a new definition, and ends of runs with a parent or a canvas.
+nothing. What would wait for more goes alone, too: blobs, state, delegations, a new definition, messages that joined, and ends of runs with a parent, a
+canvas or a session.
+
+A session is locked after the run that enters or leaves it, and then only the next waiting run of it: a transaction that holds a waiting run waits
+for no session. A submit that may cancel the live run locks that first, and lets go when another one is live by then (`agno.hold_session`). Several
+sessions are locked in the order of their ids, before the keys of their new runs.
 """
 
 from __future__ import annotations
@@ -41,7 +46,8 @@ run = sa.Table(
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("priority", sa.SmallInteger),
     sa.Column("session_id", sa.Text),
-    # Its place in the order of its session, and `waiting`, `live` or `parallel`; NULL for runs of earlier code.
+    # Its place in the order of its session, and `live`, `waiting`, `parallel`, `scheduled` (it gets its place when its timer is due) or
+    # `replaced` (it was live, and the next message cancelled it). NULL for runs of earlier code, which nothing waits for.
     sa.Column("session_position", sa.BigInteger),
     sa.Column("session_status", sa.Text),
     # It leaves no trace in the history and the state of its session.

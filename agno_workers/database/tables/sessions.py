@@ -31,8 +31,10 @@ session = sa.Table(
     sa.Column("agent", sa.Text),
     sa.Column("title", sa.Text, nullable=False, server_default=""),
     sa.Column("status", sa.Text, nullable=False, server_default="created"),
-    # The position of its next run. Positions are given under the lock of this row, so they are the order of submits.
+    # The position of its next run, and the highest one of a run that has begun. Positions are given under the lock of this row: they are the
+    # order of submits, and a run that another overtook gets a new one when it begins, so that they are the order of the conversation, too.
     sa.Column("next_position", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("begun_position", sa.BigInteger, nullable=False, server_default="0"),
     # A summary of its runs up to a position.
     sa.Column("summary", sa.Text),
     sa.Column("summary_until", sa.BigInteger, nullable=False, server_default="0"),
@@ -64,6 +66,7 @@ steer = sa.Table(
     # The order of messages of one run.
     sa.Column("position", sa.BigInteger, sa.Identity(always=True), nullable=False),
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("idempotency_key", sa.Text),
     sa.Column("content", JSONB, nullable=False),
     # The submit as it was asked, for the run that it becomes when the live run ends before its next turn.
     sa.Column("request", JSONB, nullable=False),
@@ -76,6 +79,7 @@ steer = sa.Table(
     sa.CheckConstraint("status IN ('pending', 'committed', 'returned')", name="steer_status"),
 )
 sa.Index("steer_run", steer.c.run_id, steer.c.position)
+sa.Index("steer_key", steer.c.idempotency_key, postgresql_where=steer.c.idempotency_key.isnot(None))
 
 background = sa.Table(
     "background",

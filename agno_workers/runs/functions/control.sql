@@ -2,7 +2,8 @@
 
 -- End a run from outside: cancelled, failed, or past its deadline. The generation is raised, so that late results of running steps are
 -- refused; then all open steps end. Status `done` is for a deadline: see below. `how` holds status, reason,
--- error, overdue_only? (only past its deadline) and if_waits? (only if that step still waits). Returns false when it ended nothing.
+-- error, overdue_only? (only past its deadline), if_waits? (only if that step still waits) and alone? (false for several runs in one transaction:
+-- one that is locked, and one whose end locks its session, is left out). Returns false when it ended nothing.
 CREATE OR REPLACE FUNCTION agno.stop_run(of_run uuid, how jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     stopped agno.run;
@@ -10,8 +11,13 @@ DECLARE
     last_text jsonb;
 BEGIN
     -- Wait for a step that is being recorded, so that the statements below see the steps of that commit.
-    SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
-    IF NOT FOUND OR stopped.ended_at IS NOT NULL
+    IF how->>'alone' = 'false' THEN
+        SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE SKIP LOCKED;
+    ELSE
+        SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
+    END IF;
+    IF stopped.id IS NULL OR stopped.ended_at IS NOT NULL
+       OR how->>'alone' = 'false' AND stopped.session_status IN ('live', 'parallel')
        OR (how->>'overdue_only')::boolean AND (stopped.deadline_at > clock_timestamp() OR stopped.deadline_at IS NULL)
        OR how ? 'if_waits' AND NOT EXISTS (SELECT FROM agno.step s WHERE s.id = (how->>'if_waits')::uuid AND s.status = 'waiting') THEN
         RETURN false;
@@ -64,8 +70,9 @@ DECLARE
     place int;
     turn int;
     forgotten int;
+    its_place jsonb;
 BEGIN
-    SELECT r.* INTO failed FROM agno.run r WHERE r.id = $1 AND r.status = 'failed' AND r.parent_run_id IS NULL
+    SELECT r.* INTO failed FROM agno.run r WHERE r.id = $1 AND r.status = 'failed' AND r.parent_run_id IS NULL AND r.rolled_back_at IS NULL
         FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
@@ -80,22 +87,25 @@ BEGIN
     IF NOT FOUND THEN
         RETURN; -- it stands for another run and did no work, or is a run of another kind, which has its own retry
     END IF;
+    its_place := agno.reenter_session(failed);
     turn := split_part(last_turn.key, ':', 2)::int;
     IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind IN ('tool', 'delegate') AND s.seq > last_turn.seq) THEN
         SELECT max(m.seq) + 1, turn + 1 INTO place, turn FROM agno.message m WHERE m.run_id = $1;
         forgotten := 0;
     ELSE
-        place := last_turn.seq;
+        -- Messages that joined at that turn stay: they are before the turn that takes its place.
+        place := last_turn.seq + (SELECT count(*) FROM agno.steer t WHERE t.step_id = last_turn.id);
         WITH gone AS (DELETE FROM agno.message m WHERE m.run_id = $1 AND m.seq >= place RETURNING m.content->>'role' AS role)
         SELECT count(*) FILTER (WHERE role = 'assistant') INTO forgotten FROM gone;
         UPDATE agno.step s SET status = 'dead' WHERE s.id = last_turn.id AND s.status = 'done';
     END IF;
     UPDATE agno.run r SET status = 'queued', generation = r.generation + 1, ended_at = NULL, ended_as = NULL, reason = NULL, error = NULL, content = NULL,
-        paused_at = NULL, turns = r.turns - forgotten,
+        paused_at = NULL, turns = r.turns - forgotten, session_status = its_place->>'status', session_position = (its_place->>'position')::bigint,
         deadline_at = clock_timestamp() + (r.deadline_at - agno.began(r.id, last_turn.generation))
     WHERE r.id = $1;
     PERFORM agno.write_steps($1, failed.generation + 1, jsonb_build_array(jsonb_build_object('id', new_step, 'key', 'turn:' || turn, 'kind', 'turn',
-        'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place, 'max_attempts', last_turn.max_attempts)), 0);
+        'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place, 'max_attempts', last_turn.max_attempts,
+        'waits_for', CASE its_place->>'status' WHEN 'waiting' THEN 'session' END)), 0);
     PERFORM pg_notify('agno_outbox', '');
     RETURN QUERY SELECT new_step, failed.generation + 1;
 END $$;
@@ -119,6 +129,7 @@ DECLARE
     below int;
     place int;
     known uuid;
+    its_place jsonb;
 BEGIN
     SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
     IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
@@ -150,8 +161,14 @@ BEGIN
             RAISE EXCEPTION 'the child run of % was deleted: fork from the turn before.', at.key USING ERRCODE = '22023';
         END IF;
     END IF;
-    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, forked_from, metadata, deadline_at, turns, tool_calls)
-    SELECT new_id, old.tenant, old.kind, old.agent, CASE at.kind WHEN 'turn' THEN 'queued' ELSE 'waiting' END, old.queue, old.priority, old.session_id, old.user_id,
+    IF NOT EXISTS (SELECT FROM agno.run r WHERE r.tenant = old.tenant AND r.agent = old.agent AND r.idempotency_key = fork->>'idempotency_key'
+            AND r.user_id IS NOT DISTINCT FROM old.user_id) THEN
+        its_place := agno.enter_beside(old);
+    END IF;
+    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, session_position, session_status, user_id, idempotency_key,
+        forked_from, metadata, deadline_at, turns, tool_calls)
+    SELECT new_id, old.tenant, old.kind, old.agent, CASE at.kind WHEN 'turn' THEN 'queued' ELSE 'waiting' END, old.queue, old.priority, old.session_id,
+        (its_place->>'position')::bigint, its_place->>'status', old.user_id,
         fork->>'idempotency_key', old.id, coalesce(fork->'metadata', old.metadata),
         clock_timestamp() + make_interval(secs => (fork->>'deadline_s')::float8),
         (SELECT count(*) FROM agno.message m WHERE m.run_id = old.id AND m.seq < below AND m.content->>'role' = 'assistant'),

@@ -23,6 +23,12 @@ RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at
                 WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id, attempt, name, error, ended_at
     FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate')
     UNION ALL
+    SELECT 'MessageReceived', id, 0, '', NULL, created_at FROM agno.steer WHERE run_id = $1
+    UNION ALL
+    SELECT 'MessageSteered', t.id, s.generation, s.key, NULL, t.decided_at FROM agno.steer t JOIN agno.step s ON s.id = t.step_id WHERE t.run_id = $1
+    UNION ALL
+    SELECT 'MessageReturned', id, 0, next_run_id::text, NULL, decided_at FROM agno.steer WHERE run_id = $1 AND status = 'returned'
+    UNION ALL
     SELECT CASE status WHEN 'done' THEN 'RunCompleted' WHEN 'failed' THEN 'RunError' ELSE 'RunCancelled' END, id, generation, '', error, ended_at
     FROM agno.run WHERE id = $1 AND ended_at IS NOT NULL;
 $$;

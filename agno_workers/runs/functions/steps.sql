@@ -1,7 +1,7 @@
 -- Write, claim and end steps, of every kind. Locks are taken in the order run, step, barrier.
 
 -- Write steps and the messages for those that are ready now. Each step holds id, key, kind, queue, seq, max_attempts, and optionally priority,
--- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), child_run_id, not_before (a timer: the keeper sends it), due_at, and
+-- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), expires_at, child_run_id, not_before (a timer: the keeper sends it), due_at, and
 -- run_id and generation where these are not those of the first two parameters.
 CREATE OR REPLACE FUNCTION agno.write_steps(of_run uuid, in_generation int, steps jsonb, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE sql AS $$
@@ -10,11 +10,11 @@ RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind
             policy, waits_for, expires_at, child_run_id, not_before, due_at, sent_at)
         SELECT n.id, coalesce(n.run_id, $1), coalesce(n.generation, $2), n.key, n.kind, CASE WHEN n.waits_for IS NULL THEN 'ready' ELSE 'waiting' END, n.queue, n.priority,
                coalesce(n.name, ''), n.seq, n.call, n.effect, n.barrier_id, n.max_attempts, n.policy, n.waits_for,
-               clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8), n.child_run_id, n.not_before, n.due_at,
+               coalesce(n.expires_at, clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8)), n.child_run_id, n.not_before, n.due_at,
                CASE WHEN n.waits_for IS NULL AND n.not_before IS NULL THEN clock_timestamp() END
         FROM jsonb_to_recordset($3) AS n (id uuid, key text, kind text, queue text, priority smallint, name text, seq int, call jsonb, effect text,
             barrier_id uuid, max_attempts int, policy jsonb, waits_for text, child_run_id uuid, not_before timestamptz, due_at timestamptz,
-            run_id uuid, generation int)
+            run_id uuid, generation int, expires_at timestamptz)
         RETURNING s.id, s.run_id, s.generation, s.kind, s.queue, s.priority, s.seq, s.status, s.not_before
     ),
     pending AS (
@@ -89,7 +89,10 @@ BEGIN
                     'reasoning_tokens', r.reasoning_tokens),
                 'cost_usd', r.cost_usd::float8, 'depth', r.depth, 'created_at', r.created_at, 'deadline_at', r.deadline_at,
                 'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'),
-                'compacted', CASE WHEN k.until_seq > 0 THEN json_build_object('until_seq', k.until_seq, 'keeps_first', k.keeps_first) END)::text,
+                'compacted', CASE WHEN k.until_seq > 0 THEN json_build_object('until_seq', k.until_seq, 'keeps_first', k.keeps_first) END,
+                'steers', coalesce((
+                    SELECT json_agg(json_build_object('id', t.id, 'message', agno.inflate(t.content)) ORDER BY t.position)
+                    FROM agno.steer t WHERE s.kind = 'turn' AND r.session_status = 'live' AND t.run_id = r.id AND t.status = 'pending'), '[]'))::text,
             t.transcript, t.after, t.last_at
         FROM unnest(claimed, places) AS c (id, place) JOIN agno.step s ON s.id = c.id JOIN agno.run r ON r.id = s.run_id
             LEFT JOIN LATERAL (SELECT found.until_seq, found.keeps_first FROM agno.compaction found

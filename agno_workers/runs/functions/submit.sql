@@ -30,10 +30,11 @@ END $$;
 
 -- Store a run, its first message, its first step and its outbox row, all or nothing.
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
--- session_id?, user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
+-- session_id?, if_busy? (queue; see agno.enter_session), user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
 -- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing; a key whose run has another input
--- raises unique_violation. One exception: when a canvas waits for its own
+-- raises unique_violation. A message that joined the live run of its session returns that run; `step_id` is then its own id, and `kind` is
+-- `steer`. One exception: when a canvas waits for its own
 -- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
@@ -52,10 +53,27 @@ DECLARE
     first_step jsonb := coalesce(run->'first_step', '{"kind": "turn", "key": "turn:1", "max_attempts": 5}');
     timer timestamptz := coalesce((run->>'not_before')::timestamptz, clock_timestamp() + make_interval(secs => (run->>'countdown_s')::float8));
     known agno.run;
+    place jsonb;
+    waits boolean;
 BEGIN
-    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, user_id, idempotency_key, parent_run_id, parent_step_id,
-        depth, metadata, canvas, paused_at, deadline_at)
-    VALUES (new_id, in_tenant, run_kind, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id', run->>'user_id',
+    IF run->>'session_id' <> '' AND run_kind = 'agent' AND NOT run ? 'parent_run_id' THEN
+        place := agno.enter_session(run, new_id, timer);
+    END IF;
+    IF place ? 'steer_id' THEN
+        new_id := (place->>'run_id')::uuid;
+        IF run ? 'id' AND run ? 'canvas' THEN
+            new_id := (run->>'id')::uuid;
+            PERFORM agno.stand_in(run, new_id, (place->>'run_id')::uuid);
+            PERFORM agno.cancel_if_revoked(new_id);
+        END IF;
+        RETURN QUERY SELECT new_id, false, (place->>'steer_id')::uuid, NULL::bigint, 'steer', run_queue, NULL::smallint, false;
+        RETURN;
+    END IF;
+    waits := coalesce(place->>'status' IN ('waiting', 'scheduled'), false);
+    INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, session_position, session_status, user_id, idempotency_key,
+        parent_run_id, parent_step_id, depth, metadata, canvas, paused_at, deadline_at)
+    VALUES (new_id, in_tenant, run_kind, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id',
+            (place->>'position')::bigint, place->>'status', run->>'user_id',
             run->>'idempotency_key', (run->>'parent_run_id')::uuid, (run->>'parent_step_id')::uuid, coalesce((run->>'depth')::smallint, 0),
             coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
             coalesce((run->>'deadline_at')::timestamptz,
@@ -66,6 +84,9 @@ BEGIN
             WHERE r.id = new_id OR (r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
                 AND r.user_id IS NOT DISTINCT FROM run->>'user_id')
             ORDER BY r.id <> new_id LIMIT 1;
+        IF place IS NOT NULL THEN
+            PERFORM agno.wake_session(in_tenant, run->>'session_id'); -- the place that it does not need
+        END IF;
         IF known.id <> new_id AND run_kind = 'agent' THEN
             PERFORM agno.refuse_other_input(known, run->'input');
         END IF;
@@ -83,9 +104,10 @@ BEGIN
         EXECUTE format('SELECT agno.begin_%I($1, $2)', run_kind) USING new_id, agno.inflate(run->'options');
     END IF;
     first_step := first_step || jsonb_build_object('id', agno.uuid7(), 'queue', run_queue, 'priority', run->'priority', 'seq', 1,
-        'not_before', timer, 'due_at', timer);
+        'not_before', CASE WHEN NOT waits THEN timer END, 'due_at', timer)
+        || CASE WHEN waits THEN jsonb_build_object('waits_for', 'session', 'expires_at', timer) ELSE '{}' END;
     RETURN QUERY
-        SELECT new_id, true, (first_step->>'id')::uuid, w.outbox_id, first_step->>'kind', run_queue, (run->>'priority')::smallint, timer IS NULL
+        SELECT new_id, true, (first_step->>'id')::uuid, w.outbox_id, first_step->>'kind', run_queue, (run->>'priority')::smallint, timer IS NULL AND NOT waits
         FROM (VALUES (1)) AS one LEFT JOIN agno.write_steps(new_id, 0, jsonb_build_array(first_step),
             coalesce((run->>'publish_after_s')::float8, 0.3)) AS w ON true;
     IF run ? 'id' THEN
@@ -120,6 +142,11 @@ LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM agno.store_blobs(canvas->'blobs');
+    -- In one order, so that two canvases cannot deadlock.
+    PERFORM agno.hold_session(asked.run) FROM (
+        SELECT DISTINCT ON (s.run->>'tenant', s.run->>'session_id') s.run FROM jsonb_array_elements(canvas->'runs') WITH ORDINALITY AS s (run, place)
+        WHERE s.run->>'session_id' <> '' AND NOT EXISTS (SELECT FROM agno.run r WHERE r.id = (s.run->>'id')::uuid)
+        ORDER BY s.run->>'tenant', s.run->>'session_id', coalesce(s.run->>'if_busy' IN ('interrupt', 'rollback', 'steer'), false) DESC, s.place OFFSET 0) AS asked;
     -- Nothing waits for the chords of a canvas that is repeated with the ids of its runs: Celery gives inner ones another id each time.
     IF canvas->'runs' = '[]' OR EXISTS (SELECT FROM jsonb_array_elements(canvas->'runs') AS asked (run)
             WHERE NOT EXISTS (SELECT FROM agno.run r WHERE r.id = (asked.run->>'id')::uuid)) THEN
@@ -157,7 +184,7 @@ END $$;
 CREATE OR REPLACE FUNCTION agno.submit(
     agent text, input text, session_id text DEFAULT NULL, user_id text DEFAULT NULL, idempotency_key text DEFAULT NULL,
     metadata jsonb DEFAULT '{}', queue text DEFAULT NULL, id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL,
-    tenant text DEFAULT 'default', allow_unknown boolean DEFAULT false
+    tenant text DEFAULT 'default', allow_unknown boolean DEFAULT false, if_busy text DEFAULT 'queue'
 ) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
     submitted uuid;
@@ -175,7 +202,7 @@ BEGIN
     END IF;
     SELECT s.run_id INTO submitted FROM agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
         'id', id, 'tenant', tenant, 'agent', agent, 'queue', queue, 'session_id', session_id, 'user_id', user_id,
-        'idempotency_key', idempotency_key, 'not_before', not_before, 'allow_unknown', allow_unknown
+        'idempotency_key', idempotency_key, 'not_before', not_before, 'allow_unknown', allow_unknown, 'if_busy', if_busy
     )) || jsonb_build_object('metadata', coalesce(metadata, '{}'), 'publish_after_s', 0,
         'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', input)))
     )) s;

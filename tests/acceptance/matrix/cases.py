@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agno_workers.core.run import RunStatus, StepStatus
-from agno_workers.errors import NotWaiting, RunCancelled, RunFailed
+from agno_workers.errors import NotWaiting, RunCancelled, RunFailed, SessionBusy
 from tests import invariants
 from tests.acceptance.matrix.cells import CELLS, WAIT_S, Cell
 from tests.acceptance.matrix.fleet import Fleet, lines, repeats
@@ -585,6 +585,124 @@ def _summed_up(fleet: Fleet, place: str, *, how: str = "", again: bool = False) 
         "summary_until": 1,
     }
     return int(fleet.sql(runs, session=session)[0]["attempt"])
+
+
+# Messages to a session.
+
+
+@case("C24", "machines")
+def a_worker_dies_with_the_end_of_a_live_run(fleet: Fleet, folder: Path) -> None:
+    """Runs of a session wait for each other; workers are killed after the last turn of the first has committed, and after the second was
+    claimed: all end, in the order of their submits.
+    """
+    fleet.arm("turn.recorded")
+    fleet.arm("turn.claimed", passes=1)
+    runs = [fleet.client.runs.submit("echo", str(place), session_id=str(folder)) for place in range(4)]
+    assert [run.result(timeout=WAIT_S) for run in runs] == ["<0>", "<1>", "<2>", "<3>"]
+    begun = fleet.sql(
+        "SELECT id::text FROM agno.run WHERE session_id = %(session)s ORDER BY started_at",
+        session=str(folder),
+    )
+    assert [row["id"] for row in begun] == [run.id for run in runs]
+    assert [repeats(fleet.executions(run.id)) for run in runs] == [0, 1, 0, 0]
+
+
+@case("C24", "machines")
+def a_client_dies_after_it_interrupts(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed after its submit with `if_busy="interrupt"` has committed: the live run is cancelled, and the new one ends."""
+    _replaced(fleet, folder, "interrupt")
+
+
+@case("C24", "machines")
+def a_client_dies_after_it_rolls_back(fleet: Fleet, folder: Path) -> None:
+    """The same with `if_busy="rollback"`: the live run is cancelled and left out of the history, and the new one ends."""
+    _replaced(fleet, folder, "rollback")
+
+
+def _replaced(fleet: Fleet, folder: Path, if_busy: str) -> None:
+    path, session = held(folder), str(folder)
+    live = fleet.client.runs.submit("thinker", str(path), session_id=session)
+    invariants.until(running(path))
+    fleet.arm("submit.committed")
+    assert fleet.person("say", "echo", "stop", session, if_busy).returncode == -signal.SIGKILL
+    (row,) = fleet.sql("SELECT id::text FROM agno.run WHERE idempotency_key = %(key)s", key=session)
+    assert fleet.client.runs.get(row["id"]).result(timeout=WAIT_S) == "<stop>"
+    with pytest.raises(RunCancelled, match="was interrupted"):
+        live.result(timeout=WAIT_S)
+    assert fleet.sql(
+        "SELECT rolled_back_at IS NOT NULL AS is_rolled_back FROM agno.run WHERE id = %(id)s", id=live.id
+    ) == [{"is_rolled_back": if_busy == "rollback"}]
+    path.unlink()
+    assert fleet.person("say", "echo", "stop", session, if_busy).returncode == 0
+    assert fleet.sql("SELECT count(*) FROM agno.run WHERE session_id = %(session)s", session=session) == [
+        {"count": 2}
+    ]
+
+
+@case("C24", "machines")
+def a_message_joins_and_its_turn_dies(fleet: Fleet, folder: Path) -> None:
+    """A client process is killed after its submit with `if_busy="steer"` has committed, and a worker after the model has replied to the turn
+    that the message joins: the message is in the transcript once; a repeated submit does not add it again.
+    """
+    path, session = held(folder), str(folder)
+    live = fleet.client.runs.submit("matrix", call("hold", path), session_id=session)
+    invariants.until(running(path))
+    fleet.arm("submit.committed")
+    said = 'add {"a": 1, "b": 2}'
+    assert fleet.person("say", "matrix", said, session, "steer").returncode == -signal.SIGKILL
+    assert fleet.person("say", "matrix", said, session, "steer").returncode == 0
+    fleet.arm("turn.replied")
+    path.unlink()
+    assert live.result(timeout=WAIT_S) == "released | 3"
+    assert [message.text for message in live.messages if message.role == "user"] == [call("hold", path), said]
+    assert repeats(fleet.executions(live.id)) == 1
+
+
+@case("C24", "machines")
+def a_message_comes_too_late_to_join(fleet: Fleet, folder: Path) -> None:
+    """A message is to join a run whose last turn is under way, and a worker is killed after that turn has committed: the message becomes the
+    next run.
+    """
+    path, session = held(folder), str(folder)
+    live = fleet.client.runs.submit("thinker", str(path), session_id=session)
+    invariants.until(running(path))
+    (folder / "other").mkdir()
+    other = held(folder / "other")
+    late = fleet.client.runs.submit("thinker", str(other), session_id=session, if_busy="steer")
+    assert (late.id, late.created) == (live.id, False)
+    assert late.steered is not None
+    other.unlink()
+    fleet.arm("turn.recorded")
+    path.unlink()
+    assert live.result(timeout=WAIT_S) == "thought"
+    assert late.steered.receipt().status == "returned"
+    assert late.steered.run().result(timeout=WAIT_S) == "thought"
+
+
+@case("C24", "machines")
+def a_session_is_busy_while_its_worker_is_dead(fleet: Fleet, folder: Path) -> None:
+    """A worker is killed with the live run: until that has ended elsewhere, `if_busy="reject"` is refused and stores nothing, and a run with
+    `if_busy="parallel"` ends beside it.
+    """
+    path, session = held(folder), str(folder)
+    live = fleet.client.runs.submit("matrix", call("hold", path), session_id=session)
+    invariants.until(running(path))
+    fleet.arm("tool.claimed")
+    beside = fleet.client.runs.submit(
+        "matrix", call("note", folder / "ledger"), session_id=session, if_busy="parallel"
+    )
+    with pytest.raises(SessionBusy):
+        fleet.client.runs.submit("echo", "hi", session_id=session, if_busy="reject")
+    assert beside.result(timeout=WAIT_S) == "noted"
+    path.unlink()
+    assert live.result(timeout=WAIT_S) == "released"
+    assert (
+        fleet.client.runs.submit("echo", "hi", session_id=session, if_busy="reject").result(timeout=WAIT_S)
+        == "<hi>"
+    )
+    assert fleet.sql("SELECT count(*) FROM agno.run WHERE session_id = %(session)s", session=session) == [
+        {"count": 3}
+    ]
 
 
 ALL: tuple[Cell | Case, ...] = (*CELLS, *CASES)

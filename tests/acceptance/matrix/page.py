@@ -43,6 +43,8 @@ PROMISES = {
             "2 s"),
     "C23": ("Redis refuses commands: `READONLY` in a failover, `MISCONF` with a full disk, `NOPERM`, `WRONGTYPE`, `NOAUTH`, `OOM`",
             "as C17: workers wait, with one line in the log", "3 s"),
+    "C24": ("a message reaches a session whose live run, client or worker dies", "`if_busy` decides as always: runs keep their order, and no message is lost or repeated",
+            "as C8 and C11"),
     "-": ("long and large runs", "leases are renewed, and storage grows linearly", "-"),
 }  # fmt: skip
 """A fault, its effect, and the time limit with the default settings."""
@@ -78,6 +80,7 @@ ELSEWHERE = (
     Row("C23", "Redis refuses commands, on threads and on prefork; then a run is submitted, or a tool ends", "both are committed, and the run is done when Redis accepts commands again; one line is logged", f"{CRASHES}::test_c23_while_redis_refuses_commands_work_is_accepted_and_goes_on_afterwards"),
     Row("C23", "the memory of Redis is full", "queued steps are executed; what is submitted is sent when there is room again", f"{CRASHES}::test_c23_while_redis_is_full_queues_are_emptied_and_the_keeper_sends_the_rest_afterwards"),
     Row("C23", "the wait for messages is ended with `UNBLOCKED`", "the worker waits again", f"{CRASHES}::test_c23_a_worker_whose_wait_for_messages_is_ended_waits_again"),
+    Row("C24", "twenty runs of a session; two workers are killed, and Redis is flushed twice", "all end, once, in the order of their submits", f"{CRASHES}::test_c24_runs_of_a_session_keep_their_order_through_kills_and_a_wipe_of_redis"),
     Row("-", "leases are never renewed, and a turn takes longer than three of them", "its first result is committed, the others are refused", f"{CRASHES}::test_work_that_outlives_every_lease_ends_with_its_first_result"),
 )  # fmt: skip
 

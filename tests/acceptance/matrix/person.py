@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import cast
 
 from celery import chord
 
 from agno_workers import Client
+from agno_workers.types import IfBusy
 from tests.agents import echo
 
 
@@ -16,6 +18,15 @@ def main(verb: str, subject: str, *more: str) -> None:
         match verb:
             case "submit":
                 client.runs.submit(subject, more[0], idempotency_key=more[1])
+            case "say":
+                text, session, if_busy = more
+                client.runs.submit(
+                    subject,
+                    text,
+                    session_id=session,
+                    if_busy=cast("IfBusy", if_busy),
+                    idempotency_key=session,
+                )
             case "chord":
                 header = [echo.s(text, idempotency_key=f"{subject} {text}") for text in "ab"]
                 chord(header, echo.s(idempotency_key=subject)).delay()

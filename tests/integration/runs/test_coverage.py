@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 import sqlalchemy as sa
 from hypothesis.stateful import INITIALIZE_RULE_MARKER, RULE_MARKER
 
 from agno_workers.core.run import RunKind, RunStatus, StepKind, StepStatus, WaitsFor
+from agno_workers.core.session import SessionStatus
 from agno_workers.database.tables import metadata
 from agno_workers.knowledge.types import EmbeddingSpaceStatus, SourceStatus
+from agno_workers.sessions.steering import SteerReceipt
 from tests import invariants
 from tests.database import PACKAGE, STATEMENTS
 from tests.integration.knowledge.store.test_ingest_machine import Library
 from tests.integration.runs.test_state_machine import RunMachine
+from tests.integration.sessions.test_session_machine import SessionMachine
 
 MOVING = [
-    *("run", "step", "barrier", "message", "chord_part", "outbox", "compaction", "stored_result"),
+    *(
+        "run",
+        "step",
+        "barrier",
+        "message",
+        "chord_part",
+        "outbox",
+        "compaction",
+        "stored_result",
+        "session",
+        "steer",
+    ),
     *("background", "background_item"),
     *(
         "ingestion",
@@ -41,6 +56,8 @@ ENUMS = {
     "step.kind": StepKind,
     "step.waits_for": WaitsFor,
     "source.status": SourceStatus,
+    "session.status": SessionStatus,
+    "steer.status": get_args(get_type_hints(SteerReceipt)["status"]),
     "embedding_space.status": EmbeddingSpaceStatus,
 }
 
@@ -93,14 +110,15 @@ def test_named_invariants_exist() -> None:
 
 
 def test_each_writing_statement_and_function_has_a_rule_in_the_state_machine() -> None:
-    known = [invariants.MOVES, invariants.INGEST_MOVES, invariants.MOVED_ELSEWHERE]
+    known = [invariants.MOVES, invariants.INGEST_MOVES, invariants.SESSION_MOVES, invariants.MOVED_ELSEWHERE]
     assert writing() == {name for moves in known for name in moves}
 
 
 @pytest.mark.parametrize(
     ("machine", "name"),
     [(RunMachine, name) for name in sorted(set(invariants.MOVES.values()))]
-    + [(Library, name) for name in sorted(set(invariants.INGEST_MOVES.values()))],
+    + [(Library, name) for name in sorted(set(invariants.INGEST_MOVES.values()))]
+    + [(SessionMachine, name) for name in sorted(set(invariants.SESSION_MOVES.values()))],
 )
 def test_named_rules_exist(machine: type, name: str) -> None:
     rule = getattr(machine, name)

@@ -154,7 +154,7 @@ FILTERS: dict[str, tuple[RunFilters, set[str]]] = {
 @pytest.mark.parametrize("name", FILTERS)
 def test_runs_are_listed_by_filters(db: RunDatabase, name: str) -> None:
     ended(db, "ann", user_id="ann", metadata={"order": 17, "shop": {"city": "Bern", "zip": 3000}})
-    ended(db, "bob", user_id="bob", metadata={"order": 18, "shop": {"city": "Bern"}})
+    ended(db, "bob", user_id="bob", session_id="t", metadata={"order": 18, "shop": {"city": "Bern"}})
     db.submit("open")
     db.sql(
         "UPDATE agno.run SET created_at = created_at - interval '2 days' WHERE id = %(id)s",

@@ -335,7 +335,10 @@ class RunMachine(RuleBasedStateMachine):
             return None
         if claim.kind is not StepKind.TOOL:
             first, since = ([0], claim.compacted.until_seq) if claim.compacted else ([], 0)
-            assert [seq for seq, _ in claim.numbered] == [*first, *range(since, claim.seq)]
+            assert [seq for seq, _ in claim.numbered] == [
+                *first,
+                *range(since, claim.seq + len(claim.steers)),
+            ]
         carried = Carried(worker, claim)
         self.carried.append(carried)
         return carried

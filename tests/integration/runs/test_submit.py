@@ -231,7 +231,7 @@ def test_sql_submit_needs_an_agent_and_an_input(db: RunDatabase, caller: Connect
 def test_sql_submit_has_the_options_of_python(db: RunDatabase, caller: Connection) -> None:
     wanted = unknown_id()
     run_id = submit_in_sql(
-        caller, "'echo', 'hi', session_id => 's', user_id => 'u', idempotency_key => 'k', metadata => %s, queue => 'slow', id => %s, not_before => %s",
+        caller, "'echo', 'hi', session_id => 's', user_id => 'u', idempotency_key => 'k', metadata => %s, queue => 'slow', id => %s, not_before => %s, if_busy => 'parallel'",
         '{"a": [1]}', wanted, SOON,
     )  # fmt: skip
     caller.commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,8 +12,9 @@ from agno_workers.cli.diagnose import diagnose, expiry, moves
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import ToolCall
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind, StepStatus, WaitsFor
+from agno_workers.core.session import SessionStatus
 from agno_workers.core.tool import Policy
-from agno_workers.runs.queries import Child, Lease, RunDiagnostics, Waiting
+from agno_workers.runs.queries import Child, InSession, Lease, RunDiagnostics, Waiting
 from agno_workers.runs.workers import Worker
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -22,7 +24,7 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-RUN = Run("r", "writer", RunStatus.RUNNING)
+RUN = Run("r", "writer", RunStatus.RUNNING, session_id="s")
 TURN = Step("s", "r", "turn:2", StepKind.TURN, StepStatus.READY, "agents", sent_at=ago(3))
 WORKED = replace(TURN, status=StepStatus.RUNNING, started_at=ago(20), worker="w1", attempt=2)
 ASKED = Step("t", "r", "tool:1:0", StepKind.TOOL, StepStatus.WAITING, "tools", "pay")
@@ -30,6 +32,9 @@ DELEGATED = replace(ASKED, kind=StepKind.DELEGATE, name="clerk", waits_for=Waits
 WAITING = Waiting(
     "t", "r", 0, "tool:1:0", 2, 0, "writer", "pay", WaitsFor.CONFIRMATION, ToolCall("call", "pay"), Policy(), ago(60)
 )  # fmt: skip
+IN_SESSION = replace(
+    TURN, status=StepStatus.WAITING, waits_for=WaitsFor.SESSION, sent_at=None, created_at=ago(40)
+)
 KEPT = RunDiagnostics(NOW, keeper_until=ago(-1))
 
 
@@ -40,6 +45,10 @@ def lease(seconds: float, *, last: bool = False, keeper_s: float = 1) -> RunDiag
 
 def asks(need: WaitsFor, **policy: object) -> RunDiagnostics:
     return RunDiagnostics(NOW, waiting=(replace(WAITING, waits_for=need, policy=Policy(**policy)),))  # type: ignore[arg-type]  # a table of cases
+
+
+def in_session(status: SessionStatus = SessionStatus.ACTIVE, **place: Any) -> RunDiagnostics:
+    return RunDiagnostics(NOW, session=InSession(status, "waiting", **place))
 
 
 def serving(queue: str, *agents: tuple[str, ...] | None) -> dict[str, list[Worker]]:
@@ -154,6 +163,24 @@ WHY = {
             "Tool pay has waited 1 min 0 s for a person to fill in iban, by_when: "
             "`agno-workers runs answer t iban=… by_when=…`, or `runs reject`."
         ),
+    ),
+    "the live run of its session": (
+        IN_SESSION,
+        in_session(live="l", before=2),
+        None,
+        "It has waited 40 s for its turn in session 's', after 2 other runs: `agno-workers runs show l` shows the live run.",
+    ),
+    "a paused session": (
+        IN_SESSION,
+        in_session(SessionStatus.PAUSED),
+        None,
+        "It has waited 40 s for its turn in session 's', which is paused: `agno-workers sessions resume s` continues it.",
+    ),
+    "its time in its session": (
+        replace(IN_SESSION, expires_at=NOW + timedelta(seconds=60)),
+        in_session(live="l"),
+        None,
+        "It is due in 1 min 0 s, and takes its place in session 's' then.",
     ),
     "an execution": (
         ASKED,

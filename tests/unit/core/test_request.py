@@ -48,3 +48,21 @@ def test_names_have_a_limit(option: str) -> None:
 
 def test_input_with_lone_surrogates_in_its_keys_is_accepted() -> None:
     assert run_request("a", [{"a\ud800": ["\udfff"]}], {}).input.text == '{"a\ud800": ["\udfff"]}'
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"if_busy": "stear", "session_id": "s"}, "got 'stear'. Did you mean 'steer'?"),
+        (
+            {"if_busy": "interrupt"},
+            "if_busy='interrupt' is about the runs of a session: pass a session_id too.",
+        ),
+        ({"if_busy": "steer", "session_id": "s", "countdown": 5}, "this run has a time of its own"),
+        ({"if_busy": "reject", "session_id": "s", "eta": "2030-01-01"}, "this run has a time of its own"),
+    ],
+)
+def test_if_busy_that_can_have_no_effect_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        run_request("a", ["x"], options)
+    assert said in str(refused.value)

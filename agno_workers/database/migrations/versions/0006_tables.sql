@@ -30,6 +30,7 @@ CREATE TABLE agno.session (
 	title TEXT DEFAULT '' NOT NULL,
 	status TEXT DEFAULT 'created' NOT NULL,
 	next_position BIGINT DEFAULT '1' NOT NULL,
+	begun_position BIGINT DEFAULT '0' NOT NULL,
 	summary TEXT,
 	summary_until BIGINT DEFAULT '0' NOT NULL,
 	metadata JSONB DEFAULT '{}' NOT NULL,
@@ -50,6 +51,7 @@ CREATE TABLE agno.steer (
 	id UUID NOT NULL,
 	position BIGINT GENERATED ALWAYS AS IDENTITY,
 	run_id UUID NOT NULL,
+	idempotency_key TEXT,
 	content JSONB NOT NULL,
 	request JSONB NOT NULL,
 	status TEXT DEFAULT 'pending' NOT NULL,
@@ -62,6 +64,7 @@ CREATE TABLE agno.steer (
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
 );
 CREATE INDEX steer_run ON agno.steer (run_id, position);
+CREATE INDEX steer_key ON agno.steer (idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE agno.background (
 	tenant TEXT DEFAULT 'default' NOT NULL,
@@ -246,3 +249,6 @@ INSERT INTO agno.session (tenant, id, user_id, agent, status, created_at, last_a
 SELECT DISTINCT ON (r.tenant, r.session_id) r.tenant, r.session_id, r.user_id, r.agent, 'active', r.created_at,
     max(r.created_at) OVER (PARTITION BY r.tenant, r.session_id)
 FROM agno.run r WHERE r.session_id IS NOT NULL ORDER BY r.tenant, r.session_id, r.created_at;
+
+-- Its new version has one more parameter, `if_busy`.
+DROP FUNCTION IF EXISTS agno.submit(text, text, text, text, text, jsonb, text, uuid, timestamptz, text, boolean);
