@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,7 +43,7 @@ def claim(db: RunDatabase, run_id: str) -> ClaimedStep | None:
     (turn,) = db.sql(
         "SELECT id, generation FROM agno.step WHERE run_id = %(id)s AND kind = 'turn' AND ended_at IS NULL", id=run_id
     )  # fmt: skip
-    return db.journal.claim_turn(run_id, turn["id"], turn["generation"])  # type: ignore[no-any-return]  # of __getattr__
+    return db.journal.claim_turn(run_id, turn["id"], turn["generation"])
 
 
 def begin(db: RunDatabase, run_id: str) -> ClaimedStep:
@@ -113,7 +113,7 @@ def test_session_of_another_user_is_refused(
     db: RunDatabase, first: str | None, second: str | None, door: str
 ) -> None:
     say(db, user_id=first)
-    doors = {
+    doors: dict[str, Callable[[], object]] = {
         "submit": lambda: say(db, user_id=second),
         "batch": lambda: bulk(db, user_id=second),
         "sql": lambda: db.sql(
@@ -204,14 +204,16 @@ def test_fork_begins_at_once_and_takes_the_free_place(db: RunDatabase) -> None:
     end(db, one.run_id)
     free, _ = db.journal.fork(turn.id, asked=user("free"))
     assert states(db) == {"beside": (2, "parallel"), "free": (3, "live")}
-    end(db, beside), end(db, free)
+    end(db, beside)
+    end(db, free)
 
 
 def test_run_of_earlier_code_holds_nobody_up(db: RunDatabase) -> None:
     old = say(db, "old")
     db.sql("UPDATE agno.run SET session_position = NULL, session_status = NULL")
     new = say(db, "new")
-    end(db, new.run_id), end(db, old.run_id)
+    end(db, new.run_id)
+    end(db, old.run_id)
 
 
 def test_timed_message_takes_its_place_when_it_is_due(db: RunDatabase) -> None:
@@ -224,10 +226,12 @@ def test_timed_message_takes_its_place_when_it_is_due(db: RunDatabase) -> None:
     db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE run_id = %(id)s", id=timed.run_id)
     assert db.journal.maintenance.due_in_session(10) == [timed.run_id]
     assert db.journal.maintenance.expired_waits(10) == []
-    db.journal.take_place(timed.run_id), db.journal.take_place(timed.run_id)
+    db.journal.take_place(timed.run_id)
+    db.journal.take_place(timed.run_id)
     assert states(db) == {"first": (1, "live"), "timed": (2, "waiting")}
     assert db.journal.maintenance.due_in_session(10) == []
-    end(db, first.run_id), end(db, timed.run_id)
+    end(db, first.run_id)
+    end(db, timed.run_id)
 
 
 def test_wait_for_the_session_is_no_part_of_the_time_that_the_agent_has(db: RunDatabase) -> None:
@@ -276,14 +280,16 @@ def test_runs_of_a_batch_wait_in_the_order_of_their_inputs(db: RunDatabase) -> N
     known, live = db.submit("item 1", idempotency_key="k"), say(db, "live")
     bulk(db, "z", "k", "a")
     assert states(db) == {"live": (1, "live"), "item 0": (2, "waiting"), "item 2": (4, "waiting")}
-    end(db, live.run_id), end(db, known.run_id)
+    end(db, live.run_id)
+    end(db, known.run_id)
     assert states(db)["item 0"] == (2, "live")
 
 
 def test_batch_begins_its_first_run_in_a_free_session(db: RunDatabase) -> None:
     first, second, _ = bulk(db)
     assert [status for _, status in states(db).values()] == ["live", "waiting", "waiting"]
-    end(db, first), end(db, second)
+    end(db, first)
+    end(db, second)
     assert db.value("SELECT title FROM agno.session") == "item 0"
 
 
@@ -450,7 +456,9 @@ def begin_again(db: RunDatabase, run_id: str) -> ClaimedStep:
 
 
 def test_messages_to_a_run_that_is_interrupted_come_after_the_one_that_interrupts(db: RunDatabase) -> None:
-    say(db, "one"), steer(db, "joined"), say(db, "waiting")
+    say(db, "one")
+    steer(db, "joined")
+    say(db, "waiting")
     stop = say(db, "stop", if_busy="interrupt")
     assert states(db) == {"joined": (1, "waiting"), "waiting": (2, "waiting"), "stop": (3, "live")}
     end(db, stop.run_id)
@@ -555,7 +563,8 @@ def test_canvases_with_the_same_sessions_do_not_deadlock(db: RunDatabase) -> Non
         second = two.begin_and_commit(lambda: canvas(two, "b", "a"))
         assert db.waits(second, two)
         gate.rollback()
-        first.result(), second.result()
+        first.result()
+        second.result()
     found = db.sql("SELECT session_status FROM agno.run WHERE session_id = 'a' ORDER BY session_position")
     assert [row["session_status"] for row in found] == ["live", "waiting"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -69,11 +70,11 @@ def _talk(db: RunDatabase, number: int) -> list[str]:
     return accepted
 
 
-def _work(db: RunDatabase, number: int, clients: list[object]) -> None:
+def _work(db: RunDatabase, number: int, clients: Sequence[Future[Any]]) -> None:
     """Execute what is ready, until all clients are done and no run is open."""
     chance, journal = random.Random(1000 + number), db.journal_of(f"w{number}")
     while True:
-        is_over = all(client.done() for client in clients)  # type: ignore[attr-defined]  # futures
+        is_over = all(client.done() for client in clients)
         ready = db.sql(
             "SELECT id, run_id, generation FROM agno.step WHERE status = 'ready' ORDER BY random() LIMIT 1"
         )
@@ -81,9 +82,9 @@ def _work(db: RunDatabase, number: int, clients: list[object]) -> None:
             return
         for step in ready:
             turn = journal.claim_turn(step["run_id"], step["id"], step["generation"])
-            match chance.randrange(4) if turn else None:
-                case None:
-                    pass
+            if turn is None:
+                continue
+            match chance.randrange(4):
                 case 0:
                     journal.next_turn(turn, said("hm"), FEW, "agents")
                 case 1:

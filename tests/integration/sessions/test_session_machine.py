@@ -60,7 +60,7 @@ class SessionMachine(RunMachine):
         is_repeated=st.booleans(),
         fate=fates,
     )
-    def submit_with(self, session: str, if_busy: str, how: str, is_repeated: bool, fate: str) -> None:  # type: ignore[override]  # other parameters
+    def submit_with(self, session: str, if_busy: str, how: str, is_repeated: bool, fate: str) -> None:
         ways: dict[str, dict[str, Any]] = {
             "plain": {},
             "timer": {"not_before": "2999-01-01"} if if_busy in ("queue", "parallel") else {},
@@ -72,7 +72,7 @@ class SessionMachine(RunMachine):
 
     def _say_it(self, session: str, if_busy: str, key: str | None, fate: str, **options: Any) -> None:
         text = f"m{len(self.said)}"
-        asked = {
+        asked: dict[str, Any] = {
             "agent": "a",
             "queue": "agents",
             "session_id": session,
@@ -105,7 +105,7 @@ class SessionMachine(RunMachine):
 
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(session=st.sampled_from(["s", "t", None]), if_busy=st.sampled_from(["queue", "queue", "parallel"]))
-    def submit_many(self, session: str | None, if_busy: str) -> None:  # type: ignore[override]  # other parameters
+    def submit_many(self, session: str | None, if_busy: str) -> None:
         batch, first = str(uuid7()), len(self.said)
         texts = [f"m{first}", f"m{first + 1}"]
         items = [Item(user(text)) for text in texts]
