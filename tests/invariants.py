@@ -577,6 +577,7 @@ MOVED_ELSEWHERE = {
     "request_background": "test_background.py",
     "retry_background": "test_background.py",
     "sessions/background.take": "test_background.py",
+    "sessions/summary.write": "test_summary.py",
     "sessions/memory_store.forget_asked": "test_memories.py",
     "attach_partition": "test_search_index.py",
     "count_words": "test_search_index.py",
