@@ -25,6 +25,7 @@ from agno_workers.errors import (
     SessionBusy,
     SessionEnded,
     SessionForbidden,
+    SessionNotFound,
     StateConflict,
     ToolError,
     TryAgain,
@@ -39,22 +40,25 @@ if TYPE_CHECKING:
     from agno_workers.core.policy import Retry
     from agno_workers.core.run import RunOutput, RunStatus
     from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
-    from agno_workers.sdk.agent import Agent, RunResult
-    from agno_workers.sdk.aio import AsyncClient, AsyncRun
+    from agno_workers.sdk.agent import Agent, RunResult, Session
+    from agno_workers.sdk.aio import AsyncClient, AsyncRun, AsyncSession
     from agno_workers.sdk.batch import Batch
     from agno_workers.sdk.client import Client
     from agno_workers.sdk.handles import RunHandle
     from agno_workers.sdk.knowledge import Knowledge
+    from agno_workers.sdk.sessions import SessionHandle
     from agno_workers.tools import Toolkit, tool
     from agno_workers.wiring import attach
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "Batch", "Client", "Compaction", "Computed", "Context", "ContextFailed", "Effect", "External", "Fact", "History",
-    "IdempotencyConflict", "InvalidInput",
-    "Knowledge", "LimitReached", "Limits", "Memory", "MemoryChanged", "MemoryNotFound", "ModelRejected", "ModelUnavailable", "NotWaiting", "Prices", "Private",
-    "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus", "SessionBusy", "SessionEnded", "SessionForbidden", "StateConflict", "ToolContext",
+    "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "AsyncSession", "Batch", "Client", "Compaction", "Computed",
+    "Context", "ContextFailed", "Effect", "External", "Fact", "History", "IdempotencyConflict", "InvalidInput", "Knowledge",
+    "LimitReached", "Limits", "Memory", "MemoryChanged", "MemoryNotFound", "ModelRejected", "ModelUnavailable", "NotWaiting",
+    "Prices", "Private", "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus",
+    "Session", "SessionBusy", "SessionEnded", "SessionForbidden", "SessionHandle", "SessionNotFound", "StateConflict",
+    "ToolContext",
     "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",
 ]  # fmt: skip
 
@@ -64,12 +68,13 @@ _HOMES = {
     "agno_workers.core.policy": "Retry",
     "agno_workers.core.run": "RunOutput RunStatus",
     "agno_workers.core.tool": "NOT_DONE Effect ToolContext",
-    "agno_workers.sdk.agent": "Agent RunResult",
-    "agno_workers.sdk.aio": "AsyncClient AsyncRun",
+    "agno_workers.sdk.agent": "Agent RunResult Session",
+    "agno_workers.sdk.aio": "AsyncClient AsyncRun AsyncSession",
     "agno_workers.sdk.batch": "Batch",
     "agno_workers.sdk.client": "Client",
     "agno_workers.sdk.handles": "RunHandle",
     "agno_workers.sdk.knowledge": "Knowledge",
+    "agno_workers.sdk.sessions": "SessionHandle",
     "agno_workers.tools": "Toolkit tool",
     "agno_workers.wiring": "attach",
     # `celery -A agno_workers worker` looks for `app`; importing it registers the tasks, which only workers want.

@@ -12,9 +12,10 @@
     │   ├── SessionEnded       the session takes no message any more: use another one
     │   ├── UnknownKnowledge   the database has no knowledge base of that name
     │   └── InvalidTool        a function can't be offered to a model as a tool
-    ├── SessionBusy            the session has a live run, and the caller chose `if_busy="reject"`: submit again later
     ├── StateConflict          a key of state has changed since it was read: read it again, and repeat the change
+    ├── SessionBusy            the session has a live run, and the caller chose `if_busy="reject"`: submit again later
     ├── RunNotFound            the database has no run of that id
+    ├── SessionNotFound        the database has no session of that id
     ├── MemoryChanged          a memory is not at the expected version: read it again
     ├── MemoryNotFound         the owner has no memory of that id
     ├── NotWaiting             the step is not waiting (any more): look at the run again
@@ -165,6 +166,13 @@ class MemoryChanged(AgnoError):
 
 class RunNotFound(AgnoError):
     """This database has no run of that id."""
+
+
+class SessionNotFound(AgnoError):
+    """This database has no session of that id."""
+
+    session_id = _Id[str]()
+    """The id that was asked for."""
 
 
 class MemoryNotFound(AgnoError):

@@ -30,6 +30,7 @@ from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.memory_store import MemoryStore
 from agno_workers.sessions.state import StateStore
 from agno_workers.sessions.steering import Steering
+from agno_workers.sessions.store import Sessions
 
 
 class Database:
@@ -109,6 +110,10 @@ class Database:
     @cached_property
     def history(self) -> HistoryStore:
         return HistoryStore(self.pool)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(self.pool, self.journal, self.tenant)
 
     @cached_property
     def memories(self) -> MemoryStore:

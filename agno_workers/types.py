@@ -6,7 +6,7 @@ from agno_workers.core.messages import Audio, File, Image, Message, ModelSetting
 from agno_workers.core.ports import Model
 from agno_workers.core.request import RunOptions, SubmitOptions
 from agno_workers.core.run import Run, RunKind, Step, StepKind, StepStatus, WaitsFor
-from agno_workers.core.session import IfBusy
+from agno_workers.core.session import IfBusy, SessionStatus
 from agno_workers.core.state import Scope, State
 from agno_workers.core.tool import Tool
 from agno_workers.knowledge.retriever import FilterWarning
@@ -29,17 +29,22 @@ from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.handles import Steer
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions
+from agno_workers.sdk.sessions import InOrder
 from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
 from agno_workers.sessions.memory_store import MemoryKind, MemoryVersion, RecalledMemory, StoredMemory
 from agno_workers.sessions.state import StateChange, Versioned
 from agno_workers.sessions.steering import SteerReceipt
+from agno_workers.sessions.store import RolledBack, SessionFilters, SessionRow
 from agno_workers.streams import Streamed
 
 __all__ = [
-    "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File", "FilterWarning", "IfBusy", "Image", "IngestOptions",
-    "Ingestion", "MemoryKind", "MemoryVersion", "Message", "Model", "ModelSettings", "Place", "Progress", "Proposal", "ProposedChange", "RecalledMemory", "Reference", "Requirement", "Rows", "Run",
-    "RunFilters", "RunKind", "RunOptions", "Scope", "SearchConfig", "SearchResult", "SearchType", "Skipped", "Source",
-    "State", "StateChange", "StateHandle", "Steer", "SteerReceipt", "Step", "StepKind", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "Usage", "Versioned", "WaitsFor",
+    "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File",
+    "FilterWarning", "IfBusy", "Image", "InOrder", "IngestOptions", "Ingestion", "MemoryKind", "MemoryVersion", "Message",
+    "Model", "ModelSettings", "Place", "Progress", "Proposal", "ProposedChange", "RecalledMemory", "Reference", "Requirement",
+    "RolledBack", "Rows", "Run", "RunFilters", "RunKind", "RunOptions", "Scope", "SearchConfig", "SearchResult", "SearchType",
+    "SessionFilters", "SessionRow", "SessionStatus", "Skipped", "Source", "State", "StateChange", "StateHandle", "Steer",
+    "SteerReceipt", "Step", "StepKind", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "Usage",
+    "Versioned", "WaitsFor",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ COMMANDS = {
     "env": "Print the exports of the servers that `up` runs here.",
     "run": "Submit a run and wait for its answer.",
     "runs": "List, show, cancel, pause, resume, retry and fork runs; answer calls that wait for a person.",
+    "sessions": "List, show, pause, resume, end, fork, roll back, export and delete sessions.",
     "ingest": "Ingest documents into a knowledge base.",
     "search": "Search a knowledge base.",
     "knowledge": "List, show, reindex and remove knowledge bases; review feedback and gaps.",

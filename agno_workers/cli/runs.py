@@ -255,6 +255,7 @@ def _cost(run: Run, around: RunDiagnostics) -> str:
 def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
     return [
         ("session", run.session_id),
+        ("rolled back", _utc(run.rolled_back_at)),
         ("user", run.user_id),
         ("key", run.idempotency_key),
         ("deadline", _utc(run.deadline_at)),

@@ -159,6 +159,12 @@ class Run(msgspec.Struct, frozen=True):
     """Counts cancels and retries: results of an earlier generation are refused."""
     session_id: str | None = None
     """The conversation that the run belongs to; `Agent(history=...)` reads its earlier runs."""
+    session_position: int | None = None
+    """Its place in the order of its session."""
+    session_status: str | None = None
+    """How it entered its session: `live`, `waiting`, `parallel`, ..."""
+    rolled_back_at: datetime | None = None
+    """When it left the history of its session; UTC."""
     user_id: str | None = None
     """The person whom the run is for. Sessions and idempotency keys belong to a user."""
     idempotency_key: str | None = None

@@ -197,7 +197,8 @@ WITH idle AS (
 UPDATE agno.session SET status = CASE WHEN busy.is_busy THEN status ELSE 'timed_out' END, ended_at = CASE WHEN NOT busy.is_busy THEN clock_timestamp() END,
     expires_at = CASE WHEN busy.is_busy THEN clock_timestamp() + make_interval(secs => session.idle_timeout_s) ELSE session.expires_at END
 FROM idle, LATERAL (SELECT EXISTS (SELECT FROM agno.run WHERE run.tenant = idle.tenant AND run.session_id = idle.id AND run.ended_at IS NULL) AS is_busy OFFSET 0) AS busy
-WHERE session.tenant = idle.tenant AND session.id = idle.id RETURNING session.id, session.status;
+WHERE session.tenant = idle.tenant AND session.id = idle.id
+RETURNING session.id, session.status, CASE WHEN NOT busy.is_busy THEN agno.ask_last_summary(session.tenant, session.id) END;
 
 -- name: overdue_runs
 -- Rule 5: open runs past their deadline.

@@ -201,14 +201,7 @@ class RunQueries:
         if (before := filters.get("before")) is not None:
             last = self._row(before)
             wanted |= {"before": last["id"], "before_at": last["created_at"]}
-        # A condition is a line, and the deeper lines below it.
-        parts = re.split(r"\n(?=  AND |ORDER )", _SQL["runs"])
-        kept = [
-            each
-            for each in parts
-            if all(wanted.get(name) is not None for name in re.findall(r"%\((\w+)\)s", each))
-        ]
-        rows = self._pool.run("\n".join(kept), wanted)
+        rows = self._pool.run(narrowed(_SQL["runs"], wanted), wanted)
         return [Listed(run_of(row), row["asked"] or "") for row in rows]
 
     def find_ids(self, digits: str, kinds: Sequence[IdKind], newest: int = 100_000) -> list[str]:
@@ -246,7 +239,8 @@ class RunQueries:
     def transcript(self, run_id: str) -> list[Message]:
         """Return the messages of a run. One that can't be read is a message with its JSON as text."""
         return [
-            _shown(row["content"]) for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
+            shown_message(row["content"])
+            for row in self._pool.run(_SQL["transcript"], {"run_id": known_id(run_id)})
         ]
 
     def compactions(self, run_id: str) -> list[CompactionRecord]:
@@ -392,7 +386,17 @@ def run_of(row: Row) -> Run:
     )
 
 
-def _shown(content: object) -> Message:
+def narrowed(statement: str, params: Mapping[str, Any]) -> str:
+    """Return a statement without the conditions whose parameters are None. A condition is a line, and the deeper lines below it."""
+    return "\n".join(
+        each
+        for each in re.split(r"\n(?=  AND |ORDER )", statement)
+        if all(params.get(name) is not None for name in re.findall(r"%\((\w+)\)s", each))
+    )
+
+
+def shown_message(content: object) -> Message:
+    """Return a stored message; one that can't be read is a message with its JSON as text."""
     try:
         return read_message(content)
     except msgspec.ValidationError as error:

@@ -28,6 +28,7 @@ from agno_workers.runs.queries import Event
 from agno_workers.sdk.aio import AsyncRun, in_thread
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.handles import RunHandle
+from agno_workers.sdk.sessions import SessionHandle
 from agno_workers.streams import Streamed
 
 
@@ -85,6 +86,16 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
 
 
 AgnoCelery.result_cls = RunResult
+
+
+class Session(SessionHandle):
+    """A session, for a process with the agents' code: `Session("chat-17").submit(assistant, "Hello")`. A service without it uses
+    `client.sessions`. SessionHandle has the verbs.
+    """
+
+    def __init__(self, id: str, user_id: str | None = None) -> None:
+        services = wiring.services()
+        super().__init__(id, services.database, services.streams, user_id=user_id)
 
 
 def run_signature(agent: str, args: Sequence[Any], kwargs: Mapping[str, Any], queue: str | None) -> Signature:

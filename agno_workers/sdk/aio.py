@@ -44,9 +44,11 @@ from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
 from agno_workers.sdk.handles import RunControl, RunHandle, Steer
 from agno_workers.sdk.ingestion import Ingestion
 from agno_workers.sdk.memories import Memories
+from agno_workers.sdk.sessions import SessionHandle, Sessions
 from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_store import RecalledMemory
+from agno_workers.sessions.store import SessionRow
 from agno_workers.streams import Streamed, Streams
 
 _THREADS = 16
@@ -327,6 +329,54 @@ class AsyncIngestion(_Control[Ingestion]):
     retry = _making(lambda job: AsyncIngestion(job), Ingestion.retry)  # noqa: PLW0108 - as above
 
 
+class AsyncSession(_Wrapper[SessionHandle]):
+    """One session; `SessionHandle` describes the verbs."""
+
+    @property
+    def id(self) -> str:
+        """The id of the session."""
+        return self.blocking.id
+
+    @property
+    def created(self) -> bool | None:
+        """See `SessionHandle.created`."""
+        return self.blocking.created
+
+    async def session(self) -> SessionRow:
+        """Return the session's row as it is now."""
+        return await in_thread(lambda: self.blocking.session)
+
+    async def summary(self) -> str | None:
+        """See `SessionHandle.summary`."""
+        return (await self.session()).summary
+
+    async def runs(self, *, newest_first: bool = False) -> AsyncIterator[Run]:
+        """Yield its runs in their order, or from the newest; see `SessionHandle.runs`."""
+        found = self.blocking.runs
+        async for run in _iterated(reversed(found) if newest_first else found, at_once=100):
+            yield run
+
+    async def messages(self, *, newest_first: bool = False) -> AsyncIterator[Message]:
+        """Yield the conversation in its order, or from its end; see `SessionHandle.messages`."""
+        found = self.blocking.messages
+        async for message in _iterated(reversed(found) if newest_first else found, at_once=100):
+            yield message
+
+    async def state(self) -> AsyncState:
+        """Return the handle of its state; see `SessionHandle.state`."""
+        return AsyncState(await in_thread(lambda: self.blocking.state))
+
+    submit = _making(AsyncRun, SessionHandle.submit)
+    update = _verb(SessionHandle.update)
+    pause = _verb(SessionHandle.pause)
+    resume = _verb(SessionHandle.resume)
+    end = _verb(SessionHandle.end)
+    rollback = _verb(SessionHandle.rollback)
+    delete = _verb(SessionHandle.delete)
+    export = _verb(SessionHandle.export)
+    fork = _making(lambda handle: AsyncSession(handle), SessionHandle.fork)  # noqa: PLW0108 - it is being defined
+
+
 class AsyncBatch(_Wrapper[Batch]):
     """Runs that were submitted together; `Batch` describes the verbs."""
 
@@ -395,6 +445,17 @@ class AsyncRuns(_Wrapper[Runs]):
     def get(self, run_id: str) -> AsyncRun:
         """Return the handle of a run. Raises RunNotFound for text that is not an id."""
         return AsyncRun(self.blocking.get(run_id))
+
+
+class AsyncSessions(_Wrapper[Sessions]):
+    """`client.sessions`."""
+
+    create = _making(AsyncSession, Sessions.create)
+    list = _verb(Sessions.list)
+
+    def get(self, id: str, *, user_id: str | None = None) -> AsyncSession:
+        """Return the handle of a session. It asks nothing of the database."""
+        return AsyncSession(self.blocking.get(id, user_id=user_id))
 
 
 class AsyncBatches(_Wrapper[Batches]):
@@ -497,6 +558,7 @@ class AsyncClient:
             database_url, redis_url, timeout_s=timeout_s, pool_size=pool_size, key_prefix=key_prefix, direct_url=direct_url
         )  # fmt: skip
         self.runs = AsyncRuns(self.blocking.runs)
+        self.sessions = AsyncSessions(self.blocking.sessions)
         self.batches = AsyncBatches(self.blocking.batches)
         self.approvals = AsyncApprovals(self.blocking.approvals)
         self.ingestions = AsyncIngestions(self.blocking.ingestions)

@@ -35,6 +35,7 @@ from agno_workers.sdk.consent import Consent
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
 from agno_workers.sdk.memories import Memories
+from agno_workers.sdk.sessions import Sessions
 from agno_workers.sdk.states import StateHandle
 from agno_workers.streams import Streams
 
@@ -62,6 +63,7 @@ class Client:
         self._redis = _redis(redis_url, timeout_s) if redis_url else None
         streams = Streams(self._redis, max_events=1, ttl_s=1, key_prefix=key_prefix) if self._redis else None
         self.runs = Runs(self._database, streams)
+        self.sessions = Sessions(self._database, streams)
         self.batches = Batches(self._database)
         self.approvals = Approvals(self._database)
         self.ingestions = Ingestions(self._database)

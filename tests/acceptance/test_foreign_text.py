@@ -110,6 +110,13 @@ def runs(database_url: str) -> dict[str, str]:
             [Jsonb({"type": "raised", "message": "the shop is closed", "ids": {}})],
         )
         connection.execute(
+            "INSERT INTO agno.session (id, title, summary, user_id, metadata) VALUES ('s', 'the question', 'a summary', 'u', '{\"m\": \"v\"}') "
+            "ON CONFLICT (tenant, id) DO UPDATE SET summary = 'a summary'"
+        )
+        connection.execute(
+            "INSERT INTO agno.state (scope, owner, key, value) VALUES ('session', 's', 'cart', '1')"
+        )
+        connection.execute(
             "INSERT INTO agno.quarantine (reason, detail, queue, head, bytes, worker) VALUES ('unreadable', 'd', 'agents', 'h', 1, 'w')"
         )
     return {"done": done.run_id, "failed": failed.run_id, "turn": turn.run_id, **ids}
@@ -165,11 +172,11 @@ def test_no_command_prints_what_controls_a_terminal(
     spoil(database_url)
     commands = [
         "runs ls", "runs waiting", f"runs show {runs['failed']}", f"runs show {runs['turn']}", f"runs events {runs['turn']}",
-        "dead ls", f"dead show {runs['failed']}", f"dead show {runs['closed']}", "workers ls", "agents ls", "knowledge ls",
+        "dead ls", f"dead show {runs['failed']}", f"dead show {runs['closed']}", "workers ls", "agents ls", "sessions ls", "sessions show s", "knowledge ls",
         "knowledge show docs", f"knowledge failures {ingestion}", f"knowledge watch {ingestion}", "knowledge gaps docs",
         "knowledge duplicates docs", "search docs lease", "doctor", "metrics --once",
     ]  # fmt: skip
-    shows_texts = ("runs show", "search")  # of several lines
+    shows_texts = ("runs show", "sessions show", "search")  # of several lines
     spoilt = 0
     for command in commands:
         shown = type_(*command.split(), COLUMNS="5000")  # where no line wraps
@@ -182,7 +189,7 @@ def test_no_command_prints_what_controls_a_terminal(
             values = [*strings(found.json)]
             assert not any("\\u001b" in value for value in values), command
             spoilt += any(NASTY in value for value in values)
-    assert spoilt >= 25
+    assert spoilt >= 29
     again = type_("run", f"echo{NASTY}", "the question", "--key", f"k{NASTY}")
     assert_harmless(again.out + again.err, lines=False)
     refused = type_("runs", "approve", runs["pay"], "--by", NASTY)

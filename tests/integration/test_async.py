@@ -27,6 +27,7 @@ from agno_workers.runs.queries import Event
 from agno_workers.sdk import aio, client
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.ingestion import Ingestion
+from agno_workers.sdk.sessions import SessionHandle, Sessions
 from agno_workers.sdk.states import StateHandle
 from tests import invariants
 from tests.agents import echo, failing, holding, running
@@ -46,6 +47,8 @@ def open_client(place: Place) -> AsyncClient:
     [
         (Client, aio.AsyncClient, {"close"}),
         (client.Runs, aio.AsyncRuns, set()),
+        (Sessions, aio.AsyncSessions, set()),
+        (SessionHandle, aio.AsyncSession, set()),
         (client.Batches, aio.AsyncBatches, set()),
         (client.Approvals, aio.AsyncApprovals, set()),
         (client.Ingestions, aio.AsyncIngestions, set()),

@@ -167,15 +167,20 @@ END $$;
 -- Do what follows for its session when a run ends: messages that were to join it are returned, and the next run begins. A run that was waiting
 -- blocked no other, and a transaction that holds it must not wait for a session.
 CREATE OR REPLACE FUNCTION agno.leave_session(ended agno.run) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    has_ended boolean;
 BEGIN
     IF ended.session_status NOT IN ('live', 'parallel') THEN
         RETURN;
     END IF;
     UPDATE agno.session s SET last_active_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => s.idle_timeout_s)
-    WHERE s.tenant = ended.tenant AND s.id = ended.session_id;
+    WHERE s.tenant = ended.tenant AND s.id = ended.session_id RETURNING s.ended_at IS NOT NULL INTO has_ended;
     IF ended.session_status = 'live' THEN
         PERFORM agno.return_steers(ended);
         PERFORM agno.wake_session(ended.tenant, ended.session_id);
+    END IF;
+    IF has_ended THEN
+        PERFORM agno.ask_last_summary(ended.tenant, ended.session_id);
     END IF;
 END $$;
 

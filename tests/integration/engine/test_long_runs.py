@@ -183,7 +183,7 @@ def test_large_result_stays_whole_without_a_limit(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "is_found"), [({}, True), ({"user_id": "eve"}, False), ({"session_id": "t"}, False), ({"session_id": None}, False)]
+    ("changed", "is_found"), [({}, True), ({"session_id": "t", "user_id": "eve"}, False), ({"session_id": "t"}, False), ({"session_id": None}, False)]
 )  # fmt: skip
 def test_stored_result_is_read_by_the_session_and_the_user_of_its_run_only(
     scenario: Scenario, changed: dict[str, Any], is_found: bool
