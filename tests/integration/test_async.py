@@ -163,9 +163,9 @@ def test_hundreds_of_followers_share_one_thread(place: Place, worker: Worker, tm
             waiting = [asyncio.create_task(run.get()) for _ in range(100)]
             while not running(held)() or not all(views):
                 await asyncio.sleep(0.01)
-            threads = [each.name for each in threading.enumerate() if each.name.startswith("agno-")]
-            assert sum("follower" in name for name in threads) == 1
-            assert len(threads) <= 1 + aio._THREADS
+            threads = [each.name for each in threading.enumerate()]
+            assert sum(name.startswith("agno-follower") for name in threads) == 1
+            assert sum(name.startswith("agno-async") for name in threads) <= aio._THREADS
             for task in (*followers[::2], *waiting[::2]):
                 task.cancel()
             held.unlink()
