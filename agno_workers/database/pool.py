@@ -38,6 +38,10 @@ from agno_workers.database.connect import (
 from agno_workers.errors import (
     AgnoError,
     InvalidInput,
+    SessionBusy,
+    SessionEnded,
+    SessionForbidden,
+    SessionNotFound,
     SettingsError,
     StateConflict,
     Unavailable,
@@ -58,7 +62,14 @@ UNUSABLE = (
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 """Another transaction holds a lock for longer than we wait: try again."""
 
-RAISED: Mapping[str | None, type[AgnoError]] = {"AG001": StateConflict, "AG002": InvalidInput}
+RAISED: Mapping[str | None, type[AgnoError]] = {
+    "AG001": StateConflict,
+    "AG002": InvalidInput,
+    "AG101": SessionForbidden,
+    "AG102": SessionEnded,
+    "AG103": SessionBusy,
+    "AG104": SessionNotFound,
+}
 """The errors that our functions in Postgres raise, by SQLSTATE; their DETAIL, if any, is the JSON of `ids`."""
 
 Connection = psycopg.Connection[DictRow]
@@ -290,11 +301,6 @@ def translated() -> Iterator[None]:
         raise unusable(error) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise Unavailable(f"Postgres did not answer: {str(error).strip()}") from error
-    except psycopg.DatabaseError as error:
-        if kind := RAISED.get(error.sqlstate):
-            ids = msgspec.json.decode(error.diag.message_detail or "{}")
-            raise kind(str(error.diag.message_primary), **ids) from None
-        raise
 
 
 def unusable(error: psycopg.Error) -> UnusableDatabase:
@@ -345,7 +351,14 @@ def _adapt(connection: Connection) -> None:
 
 
 def execute(connection: Connection, statement: str, params: Mapping[str, Any] | None = None) -> list[Row]:
-    cursor = connection.execute(statement, params)
+    """Execute a named statement on a connection, and return its rows. Raises what our functions raise as errors of ours; see RAISED."""
+    try:
+        cursor = connection.execute(statement, params)
+    except psycopg.DatabaseError as error:
+        if (kind := RAISED.get(error.sqlstate)) is None:
+            raise
+        ids = msgspec.json.decode(error.diag.message_detail or "{}")
+        raise kind(str(error.diag.message_primary), **ids) from None
     # Not `cursor.description`, which makes an object for each column.
     has_rows = cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK
     return cursor.fetchall() if has_rows else []

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
-import psycopg
 
 from agno_workers.core.run import RunKind
 from agno_workers.core.step import FIRST_STEP
 from agno_workers.database.pool import Payloads, Pool, Row
-from agno_workers.errors import AgnoError, SessionBusy, SessionEnded, SessionForbidden
 
 T = TypeVar("T")
 _ATTEMPTS = {RunKind.INGESTION: 12}
@@ -48,27 +43,6 @@ class Repository:
             "key": f"{step}:1",
             "max_attempts": _ATTEMPTS.get(kind, self._numbers.turn_attempts),
         }
-
-
-_REFUSALS: dict[str | None, type[AgnoError]] = {
-    "AG101": SessionForbidden,
-    "AG102": SessionEnded,
-    "AG103": SessionBusy,
-}
-"""The errors of `agno.enter_session` by their SQLSTATE."""
-
-
-@contextmanager
-def refused_by_session() -> Iterator[None]:
-    """Raise the refusals of a session as errors of ours."""
-    try:
-        yield
-    except psycopg.DatabaseError as error:
-        if (kind := _REFUSALS.get(error.sqlstate)) is None:
-            raise
-        raise kind(
-            str(error.diag.message_primary), **json.loads(error.diag.message_detail or "{}")
-        ) from error
 
 
 def utc(when: datetime | None) -> str | None:

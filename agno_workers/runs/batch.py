@@ -26,7 +26,7 @@ from agno_workers.database.pool import (
     to_json,
 )
 from agno_workers.errors import IdempotencyConflict, RunNotFound
-from agno_workers.runs.base import RunNumbers, refused_by_session
+from agno_workers.runs.base import RunNumbers
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import run_of
 
@@ -156,8 +156,7 @@ class Batches:
             size = self._copy(connection, items)
             params["size"] = size
             if common.session_id and size:
-                with refused_by_session():
-                    params |= execute(connection, _SQL["enter_session"], params)[0]
+                params |= execute(connection, _SQL["enter_session"], params)[0]
             if connection.execute(_SQL["runs"], params).rowcount < size:
                 for row in execute(connection, _SQL["conflict"], params):
                     raise _conflict(common.agent, **row)

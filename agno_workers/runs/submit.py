@@ -14,7 +14,7 @@ from agno_workers.core.step import StepMessage, Submitted
 from agno_workers.core.words import did_you_mean, without_none
 from agno_workers.database.pool import Connection, Payloads, Row, execute, jsonb, statements
 from agno_workers.errors import IdempotencyConflict, InvalidInput, UnknownAgent
-from agno_workers.runs.base import Repository, convert, refused_by_session, utc
+from agno_workers.runs.base import Repository, convert, utc
 from agno_workers.signals import signal
 
 _SQL = statements("runs/submit")
@@ -83,8 +83,7 @@ class Submissions(Repository):
     def _refusals(self, requests: Sequence[RunRequest]) -> Iterator[None]:
         """Raise what Postgres refuses as errors of ours."""
         try:
-            with refused_by_session():
-                yield
+            yield
         except psycopg.errors.UndefinedObject as error:
             raise self._unknown(requests) from error
         except psycopg.errors.UniqueViolation as error:

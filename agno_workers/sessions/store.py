@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from typing import Any, TypedDict, Unpack
 
 import msgspec
-import psycopg
 from uuid6 import uuid7
 
 from agno_workers.core.checks import brief
@@ -24,7 +22,7 @@ from agno_workers.core.run import Run
 from agno_workers.core.session import SessionStatus
 from agno_workers.core.words import did_you_mean
 from agno_workers.database.pool import Pool, Row, jsonb, statements
-from agno_workers.errors import AgnoError, InvalidInput, SessionForbidden, Unavailable
+from agno_workers.errors import InvalidInput, SessionForbidden, Unavailable
 from agno_workers.runs.control import Control
 from agno_workers.runs.queries import Listed, known_id, narrowed, run_of, shown_message
 
@@ -182,8 +180,7 @@ class Sessions:
             _check_title(title)
         if metadata is not None:
             check_metadata(metadata)
-        with _refusals(id):
-            self._run("update", id, as_user, title=title, metadata=jsonb(metadata))
+        self._run("update", id, as_user, title=title, metadata=jsonb(metadata))
 
     # Runs and messages.
 
@@ -348,8 +345,7 @@ class Sessions:
                 self._control.cancel(child_id)  # after a crash before this, the keeper cancels them
 
     def _one(self, statement: str, id: str, as_user: str | None, **params: Any) -> Row:
-        with _refusals(id):
-            (row,) = self._run(statement, id, as_user, **params)
+        (row,) = self._run(statement, id, as_user, **params)
         return row
 
     def _run(self, statement: str, id: str, as_user: str | None, **params: Any) -> list[Row]:
@@ -362,19 +358,6 @@ def _kind(run: Run) -> str:
     if run.session_position is not None:
         return "placed"
     return "old" if run.session_status is None else "scheduled"
-
-
-@contextmanager
-def _refusals(id: str) -> Iterator[None]:
-    """Raise what a function of the database refuses as the error that its hint names."""
-    try:
-        yield
-    except psycopg.errors.InvalidParameterValue as error:
-        said = {
-            "type": error.diag.message_hint or InvalidInput.__name__,
-            "message": str(error.diag.message_primary),
-        }
-        raise AgnoError.from_json(said, session_id=id) from error
 
 
 def _check_title(title: Any) -> None:

@@ -1,5 +1,5 @@
--- The life of a session, as people change it: pause, resume, end, fork, roll back, delete. A refusal raises invalid_parameter_value, whose hint
--- is the name of our error. `as_user` is the user who asks; NULL for an operator, who may change all sessions.
+-- The life of a session, as people change it: pause, resume, end, fork, roll back, delete. Refusals are the errors of RAISED in
+-- database/pool.py. `as_user` is the user who asks; NULL for an operator, who may change all sessions.
 
 -- Return a session. Raises SessionNotFound, and SessionForbidden for a session of another user.
 CREATE OR REPLACE FUNCTION agno.known_session(in_tenant text, in_session text, as_user text) RETURNS agno.session LANGUAGE plpgsql STABLE AS $$
@@ -9,11 +9,11 @@ BEGIN
     SELECT s.* INTO known FROM agno.session s WHERE s.tenant = in_tenant AND s.id = in_session;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no session % in this database. `agno-workers sessions ls` lists the newest sessions.', quote_literal(in_session)
-            USING ERRCODE = '22023', HINT = 'SessionNotFound';
+            USING ERRCODE = 'AG104', DETAIL = jsonb_build_object('session_id', in_session);
     END IF;
     IF as_user IS NOT NULL AND known.user_id IS DISTINCT FROM as_user THEN
         RAISE EXCEPTION 'session % belongs to another user than %: use a session of that user.', quote_literal(in_session), quote_literal(as_user)
-            USING ERRCODE = '22023', HINT = 'SessionForbidden';
+            USING ERRCODE = 'AG101', DETAIL = jsonb_build_object('session_id', in_session);
     END IF;
     RETURN known;
 END $$;
@@ -148,7 +148,7 @@ BEGIN
     IF at IS NOT NULL THEN
         last := agno.ended_run_of(source, at);
         IF last.status = 'failed' THEN
-            RAISE EXCEPTION 'run % failed, and failed runs are not copied: fork at an earlier run.', at USING ERRCODE = '22023';
+            RAISE EXCEPTION 'run % failed, and failed runs are not copied: fork at an earlier run.', at USING ERRCODE = 'AG002';
         END IF;
     END IF;
     INSERT INTO agno.session AS s (tenant, id, user_id, agent, title, status, next_position, summary, summary_until, metadata, forked_from,
@@ -162,7 +162,7 @@ BEGIN
         SELECT s.* INTO known FROM agno.session s WHERE s.tenant = in_tenant AND s.id = new_id;
         IF known.forked_from IS DISTINCT FROM in_session OR known.user_id IS DISTINCT FROM source.user_id THEN
             RAISE EXCEPTION 'session % exists, and is not a fork of %: use another new_id.', quote_literal(new_id), quote_literal(in_session)
-                USING ERRCODE = '22023';
+                USING ERRCODE = 'AG002';
         END IF;
         RETURN false;
     END IF;
@@ -212,7 +212,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Return a run of a session's past. Raises invalid_parameter_value for a run of another session, an open one, and one that was rolled back.
+-- Return a run of a session's past. Raises InvalidInput for a run of another session, an open one, and one that was rolled back.
 CREATE OR REPLACE FUNCTION agno.ended_run_of(in_session agno.session, wanted uuid) RETURNS agno.run LANGUAGE plpgsql STABLE AS $$
 DECLARE
     known agno.run;
@@ -221,14 +221,14 @@ BEGIN
         WHERE r.id = wanted AND r.tenant = in_session.tenant AND r.session_id = in_session.id AND r.kind <> 'background';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'run % is not a run of session %: `agno-workers sessions show` lists its runs.', wanted, quote_literal(in_session.id)
-            USING ERRCODE = '22023';
+            USING ERRCODE = 'AG002';
     END IF;
     IF known.ended_at IS NULL THEN
         RAISE EXCEPTION 'run % of session % has not ended: wait for it, or use an earlier run.', wanted, quote_literal(in_session.id)
-            USING ERRCODE = '22023';
+            USING ERRCODE = 'AG002';
     END IF;
     IF known.rolled_back_at IS NOT NULL THEN
-        RAISE EXCEPTION 'run % of session % was rolled back: use an earlier run.', wanted, quote_literal(in_session.id) USING ERRCODE = '22023';
+        RAISE EXCEPTION 'run % of session % was rolled back: use an earlier run.', wanted, quote_literal(in_session.id) USING ERRCODE = 'AG002';
     END IF;
     RETURN known;
 END $$;
@@ -279,7 +279,7 @@ BEGIN
     SELECT count(*) INTO open_runs FROM agno.run r WHERE r.tenant = in_tenant AND r.session_id = in_session AND r.ended_at IS NULL;
     IF open_runs > 0 AND NOT cancel THEN
         RAISE EXCEPTION 'session % has % open run(s): wait for them, or delete it with cancel=True.', quote_literal(in_session), open_runs
-            USING ERRCODE = '22023', HINT = 'SessionBusy';
+            USING ERRCODE = 'AG103', DETAIL = jsonb_build_object('session_id', in_session);
     END IF;
     UPDATE agno.session s SET status = 'ended', ended_at = coalesce(s.ended_at, clock_timestamp()) WHERE s.tenant = in_tenant AND s.id = in_session;
     RETURN agno.cancel_session_runs(in_tenant, in_session, NULL, NULL, 'session_deleted');
