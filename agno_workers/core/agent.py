@@ -218,6 +218,13 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
         return InvalidInput(f"agent {self.name!r}: {fault}.", agent=self.name)
 
 
+def cost_of(agent: Agent, usage: Usage, model: str | Model | None = None) -> float:
+    """Return the US dollars of calls of a model, by the agent's prices; None: the agent's model. 0 for another one: its prices are not known."""
+    if agent.prices is None or model not in (None, agent.model):
+        return 0.0
+    return agent.prices.cost_usd(usage)
+
+
 MAX_AGENT_NAME_CHARS = 200
 _CHECKS: tuple[tuple[str, Check], ...] = (
     ("description", checks.text), ("instructions", checks.instructions), ("tools", checks.items),

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.agent import Agent
+from agno_workers.core.agent import Agent, cost_of
 from agno_workers.core.decide import (
     AskAgain,
     End,
@@ -219,20 +219,25 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
         engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
     ):
-
-        def watch(delta: Delta) -> None:
-            if is_lost():
-                raise Stopped
-            emit(delta)
-
         for prepare in preparations:
             turn = prepare(turn)
         model = engine.resolve(turn.agent.model)
-        return engine.ask_model(turn, lambda request: checked(model, model.ask(request, watch)))
+        return engine.ask_model(turn, lambda request: call_model(model, request, is_lost, emit))
 
 
-def checked(model: Model, reply: Reply) -> Reply:
-    """Return the reply of a model, which may be the user's own class, if it can be stored and read again."""
+def call_model(
+    model: Model, request: ModelRequest, is_lost: Callable[[], bool], emit: Callable[[Delta], object] = lambda _: None
+) -> Reply:  # fmt: skip
+    """Call a model, which may be the user's own class. Raises as it does, Stopped when the step is lost, and ModelRejected for a reply that
+    can't be stored and read again.
+    """
+
+    def watch(delta: Delta) -> None:
+        if is_lost():
+            raise Stopped
+        emit(delta)
+
+    reply = model.ask(request, watch)
     try:
         return msgspec.convert(msgspec.to_builtins(reply), Reply)
     except (msgspec.ValidationError, TypeError) as error:
@@ -254,7 +259,7 @@ def with_deadline(journal: Journal, turn: Turn) -> Turn:
 def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
     """Decide the next move, and record it with the reply in one transaction."""
     journal, claim, plan, agent = engine.journal, turn.claim, turn.plan, turn.agent
-    cost_usd = agent.prices.cost_usd(reply.usage) if agent.prices else 0.0
+    cost_usd = cost_of(agent, reply.usage)
     content, misfit = (
         plan.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
     )

@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.agent import Agent
-from agno_workers.core.messages import Usage
+from agno_workers.core.agent import Agent, cost_of
+from agno_workers.core.messages import ModelRequest, Reply, Usage
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, TurnRecord
 from agno_workers.database.pool import Connection, Pool, execute, retry_while_unavailable, statements
 from agno_workers.engine.active_steps import Stopped
-from agno_workers.engine.turn import Engine, fail, try_later
+from agno_workers.engine.turn import Engine, call_model, fail, try_later
 from agno_workers.errors import ModelRejected, RunFailed, Unavailable
 from agno_workers.signals import signal
 
@@ -59,6 +59,32 @@ class Done:
     write: Callable[[Connection], object] = lambda _: None
     is_whole: bool = True
     """False: a part of the work is left, and another run of it follows at once."""
+
+
+@dataclass
+class ModelCalls:
+    """The model calls of one work, and what they took."""
+
+    work: Work
+    name: str | Model | None = None
+    """The model; None: the agent's own."""
+    usage: Usage = Usage()  # noqa: RUF009 - a frozen value
+    cost_usd: float = 0.0
+
+    @property
+    def model(self) -> Model:
+        return self.work.model(self.name or self.work.agent.model)
+
+    def ask(self, request: ModelRequest) -> Reply:
+        """Raises ModelUnavailable, ModelRejected, and Stopped when the work is lost."""
+        reply = call_model(self.model, request, self.work.is_lost)
+        self.usage += reply.usage
+        self.cost_usd += cost_of(self.work.agent, reply.usage, self.name)
+        return reply
+
+    def done(self, content: Any, write: Callable[[Connection], object], *, is_whole: bool = True) -> Done:
+        """Return the result of the work, with what it cost."""
+        return Done(content, self.usage, self.cost_usd, write, is_whole)
 
 
 Worker = Callable[[Work], Done]

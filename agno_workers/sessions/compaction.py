@@ -12,10 +12,9 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from agno_workers.core.agent import Agent
+from agno_workers.core.agent import Agent, cost_of
 from agno_workers.core.messages import (
     Audio,
-    Delta,
     File,
     Image,
     Message,
@@ -29,7 +28,6 @@ from agno_workers.core.messages import (
     stored_results,
     user,
 )
-from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import (
     NOT_RECORDED,
@@ -41,7 +39,7 @@ from agno_workers.core.step import (
 )
 from agno_workers.core.tokens import estimate, estimate_message
 from agno_workers.engine.active_steps import Stopped
-from agno_workers.engine.turn import Engine, checked, try_later
+from agno_workers.engine.turn import Engine, call_model, try_later
 from agno_workers.errors import ModelRejected, Unavailable, error_to_json, message_of
 from agno_workers.signals import signal
 
@@ -77,7 +75,7 @@ def _run_claimed(engine: Engine, claim: ClaimedStep) -> CommitResult:
     def end(
         outcome: CompactionRecord | str, usage: Usage = order.used, error: Exception | None = None
     ) -> CommitResult:
-        cost_usd = agent.prices.cost_usd(usage) if agent.prices else 0.0
+        cost_usd = cost_of(agent, usage, agent.compaction.model)
         described = None if error is None else error_to_json(error)
         return engine.journal.end_compaction(claim, outcome, usage, cost_usd, described)
 
@@ -87,8 +85,8 @@ def _run_claimed(engine: Engine, claim: ClaimedStep) -> CommitResult:
     try:
         agent = engine.plan_for(claim).agent
         with engine.active.step(claim.step_id) as is_lost:
-            ask = partial(_ask, engine.resolve(agent.compaction.model or agent.model), is_lost)
-            outcome, used = compacted(agent, claim, order, ask)
+            model = engine.resolve(agent.compaction.model or agent.model)
+            outcome, used = compacted(agent, claim, order, partial(call_model, model, is_lost=is_lost))
         signal("compact.replied", claim=claim)
         recorded = end(outcome, order.used + used)
         signal("compact.recorded", claim=claim)
@@ -106,14 +104,6 @@ def _run_claimed(engine: Engine, claim: ClaimedStep) -> CommitResult:
 def decline_exhausted(engine: Engine, step: ExhaustedStep) -> CommitResult:
     """End a compaction that has no attempt left; its turn begins without it."""
     return engine.journal.end_compaction(step, step.error["message"], error=step.error)
-
-
-def _ask(model: Model, is_lost: Callable[[], bool], request: ModelRequest) -> Reply:
-    def watch(_: Delta) -> None:
-        if is_lost():
-            raise Stopped
-
-    return checked(model, model.ask(request, watch))
 
 
 def compacted(

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from agno_workers.core.agent import Agent, Memory
+from agno_workers.core.agent import Memory
 from agno_workers.sessions.background import Done, Work, Worker
 from agno_workers.sessions.memory_learn import Asking
 from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
@@ -55,7 +55,7 @@ def consolidator(store: MemoryStore) -> Worker:
         denied = store.denied(owner, owner.owner if owner.scope == "user" else None)
         memories = store.memories(owner)
         allowed = [each for each in memories if each.kind not in denied]
-        asking = Asking(work, Agent(name=work.agent.name, model=work.agent.model, memory=memory, output_schema=Suggested))  # fmt: skip
+        asking = Asking.of(work, memory, Suggested)
         changes: list[ProposedChange] = []
         by_kind = sorted(allowed, key=lambda each: (each.kind, each.valid_from))
         for place in range(0, len(by_kind), _AT_ONCE):
@@ -66,9 +66,7 @@ def consolidator(store: MemoryStore) -> Worker:
         proposal = Proposal(str(owner), {each.id: each.version for each in memories}, tuple(changes))
         counts: dict[str, int] = Counter(each.action for each in changes)
         content = {"memories": len(memories), **counts}
-        return Done(
-            content, asking.usage, asking.cost_usd, lambda connection: store.propose(work.claim.run_id, proposal, connection)
-        )  # fmt: skip
+        return asking.calls.done(content, lambda connection: store.propose(work.claim.run_id, proposal, connection))  # fmt: skip
 
     return consolidate
 

@@ -17,13 +17,12 @@ import msgspec
 
 from agno_workers.core.agent import Agent, Memory
 from agno_workers.core.decide import schema_reminders
-from agno_workers.core.messages import Message, ModelRequest, Usage, read_message, user
+from agno_workers.core.messages import Message, ModelRequest, read_message, user
 from agno_workers.core.tokens import estimate
 from agno_workers.database.pool import Connection, Row
-from agno_workers.engine.active_steps import Stopped
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import MemoryNotFound, ModelUnavailable
-from agno_workers.sessions.background import Done, Work, Worker
+from agno_workers.sessions.background import Done, ModelCalls, Work, Worker
 from agno_workers.sessions.memory_store import (
     BACKGROUND,
     Found,
@@ -112,7 +111,7 @@ def learner(store: MemoryStore, may_learn: MayLearn = may_learn) -> Worker:
         if memory is None or memory.learn not in BACKGROUND or memory.scope != owner.scope:
             return Done({"runs": 0})  # the agent was changed since
         exchanges = [_exchange(row) for row in store.exchanges(owner, work.run_ids)]
-        asking = Asking(work, Agent(name=work.agent.name, model=work.agent.model, memory=memory, output_schema=Learned))  # fmt: skip
+        asking = Asking.of(work, memory, Learned)
         changes: list[Change] = []
         counts = Counter[str]()
         for batch, text in batches(exchanges, may_learn):
@@ -127,7 +126,7 @@ def learner(store: MemoryStore, may_learn: MayLearn = may_learn) -> Worker:
                     changes.append(change)
                     shown |= {each.short: each for each in _staged([change])}
         content = {"runs": len(exchanges), **counts}
-        return Done(content, asking.usage, asking.cost_usd, lambda connection: write(store, owner, changes, connection))  # fmt: skip
+        return asking.calls.done(content, lambda connection: write(store, owner, changes, connection))
 
     return learn
 
@@ -139,39 +138,30 @@ _DONE = {"add": "added", "same": "confirmed", "supersede": "superseded", "contra
 class Asking:
     """The model calls of one work: a reply that does not fit is asked for once more."""
 
-    work: Work
+    calls: ModelCalls
     agent: Agent
     """An agent with the schema of the replies."""
-    usage: Usage = Usage()  # noqa: RUF009 - a frozen value
-    cost_usd: float = 0.0
+
+    @classmethod
+    def of(cls, work: Work, memory: Memory, schema: type) -> Asking:
+        agent = Agent(name=work.agent.name, model=work.agent.model, output_schema=schema)
+        return cls(ModelCalls(work, memory.model), agent)
 
     def ask(self, system: str, text: str) -> object:
         """Raises ModelUnavailable, also for a reply that does not fit, and ModelRejected; Stopped when the work is lost."""
-        plan, memory = AgentPlan.of(self.agent), self.agent.memory
+        plan = AgentPlan.of(self.agent)
         assert plan.output
-        name = memory.model if memory and memory.model else self.work.agent.model
-        model, prices = self.work.model(name), self.work.agent.prices
         messages: tuple[Message, ...] = (user(text),)
         misfit: str | None = None
         for _ in range(2):
-            request = ModelRequest(messages, system, output=plan.output.spec)
-            reply = model.ask(request, lambda _: self._stop_if_lost())
-            self._stop_if_lost()
-            self.usage += reply.usage
-            if prices and name == self.work.agent.model:
-                self.cost_usd += prices.cost_usd(reply.usage)
+            reply = self.calls.ask(ModelRequest(messages, system, output=plan.output.spec))
             content, misfit = plan.read(reply.message.text)
             if misfit is None:
                 return content
             messages = (*messages, reply.message, user(f"The answer does not fit the schema: {misfit}\nAnswer again with JSON that fits."))  # fmt: skip
-        provider, _, rest = model.name.partition(":")
-        raise ModelUnavailable(
-            f"{model.name} did not return memories that fit: {misfit}", provider=provider, model=rest
-        )
-
-    def _stop_if_lost(self) -> None:
-        if self.work.is_lost():
-            raise Stopped
+        name = self.calls.model.name
+        provider, _, rest = name.partition(":")
+        raise ModelUnavailable(f"{name} did not return memories that fit: {misfit}", provider=provider, model=rest)  # fmt: skip
 
 
 def _exchange(row: Row) -> Exchange:

@@ -7,20 +7,19 @@ without tool calls and reasoning. A rollback that cuts into the summary clears i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import Delta, ModelRequest, Usage, user
+from agno_workers.core.messages import ModelRequest, user
 from agno_workers.core.step import FollowUp
 from agno_workers.core.tokens import estimate
 from agno_workers.database.pool import Connection, Pool, execute, statements
-from agno_workers.engine.active_steps import Stopped
-from agno_workers.engine.turn import Extension, Turn, checked
+from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import AgnoError, ModelRejected
-from agno_workers.sessions.background import Done, Work
+from agno_workers.sessions.background import Done, ModelCalls, Work
 
 _SQL = statements("sessions/summary")
 KIND = "summary"
@@ -72,13 +71,11 @@ class _Exchange(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Summary:
-    """A summary on its way: its text, the position up to which it tells, and what it cost."""
+    """A summary on its way: its text, the position up to which it tells, and the runs that it adds."""
 
     text: str | None
     until: int
     run_ids: tuple[str, ...] = ()
-    usage: Usage = Usage()  # noqa: RUF009 - a frozen value
-    calls: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,26 +92,20 @@ class Summaries:
             return Done({"exchanges": 0})  # the session was deleted
         (row,) = rows
         summary = _Summary(row["summary"], row["summary_until"])
-        while summary.until < row["last"] and summary.calls < _CALLS_A_RUN:
-            portion = self._portion(session, summary.until, row["last"])
-            if not portion:  # the others failed
-                summary = _Summary(summary.text, row["last"], summary.run_ids, summary.usage, summary.calls)
+        calls = ModelCalls(work, work.agent.history.summary_model)
+        for _ in range(_CALLS_A_RUN):
+            if summary.until >= row["last"]:
                 break
-            summary = _extended(work, summary, portion)
+            if not (portion := self._portion(session, summary.until, row["last"])):  # the others failed
+                summary = replace(summary, until=row["last"])
+                break
+            summary = _extended(calls, summary, portion)
         if summary.until == row["summary_until"]:
             return Done({"exchanges": 0})
-        agent = work.agent
-        cost_usd = (
-            agent.prices.cost_usd(summary.usage) if agent.prices and not agent.history.summary_model else 0.0
-        )
         before = {"before": row["summary"], "after": row["summary_until"]}
-        return Done(
-            {"exchanges": len(summary.run_ids), "until": summary.until},
-            summary.usage,
-            cost_usd,
-            partial(_write, session | before, summary),
-            is_whole=summary.until >= row["last"],
-        )
+        content = {"exchanges": len(summary.run_ids), "until": summary.until}
+        write = partial(_write, session | before, summary)
+        return calls.done(content, write, is_whole=summary.until >= row["last"])
 
     def _portion(self, session: dict[str, Any], after: int, last: int) -> list[_Exchange]:
         """Return the next exchanges, as many as one call may read, at least one."""
@@ -129,26 +120,19 @@ class Summaries:
         return portion
 
 
-def _extended(work: Work, summary: _Summary, portion: Sequence[_Exchange]) -> _Summary:
+def _extended(calls: ModelCalls, summary: _Summary, portion: Sequence[_Exchange]) -> _Summary:
     """Ask the model for a summary that covers these exchanges, too."""
-
-    def watch(_: Delta) -> None:
-        if work.is_lost():
-            raise Stopped
-
-    history = work.agent.history
     parts = [f"Notes so far:\n{summary.text}"] if summary.text else []
     parts.append("Exchanges:\n\n" + "\n\n".join(exchange.text for exchange in portion))
-    model = work.model(history.summary_model or work.agent.model)
-    request = ModelRequest((user("\n\n".join(parts)),), history.summary_instructions or INSTRUCTIONS)
-    reply = checked(model, model.ask(request, watch))
+    instructions = calls.work.agent.history.summary_instructions or INSTRUCTIONS
+    reply = calls.ask(ModelRequest((user("\n\n".join(parts)),), instructions))
     if not (text := reply.message.text.strip()):
+        name, session_id = calls.model.name, calls.work.owner
         raise ModelRejected(
-            f"{model.name} returned no text for the summary of session {work.owner!r}: choose another History(summary_model=...).",
-            model=model.name,
-        )
+            f"{name} returned no text for the summary of session {session_id!r}: choose another History(summary_model=...).", model=name
+        )  # fmt: skip
     run_ids = (*summary.run_ids, *(exchange.id for exchange in portion))
-    return _Summary(text, portion[-1].position, run_ids, summary.usage + reply.usage, summary.calls + 1)
+    return _Summary(text, portion[-1].position, run_ids)
 
 
 def _write(session: dict[str, Any], summary: _Summary, connection: Connection) -> None:
