@@ -152,8 +152,8 @@ def _by(ctx: ToolContext) -> dict[str, Any]:
 def follow(turn: Turn) -> Sequence[FollowUp]:
     """Ask for learning when a run ends, if its agent learns in the background."""
     memory = turn.agent.memory
-    if memory is None or memory.learn not in BACKGROUND:
-        return ()
+    if memory is None or memory.learn not in BACKGROUND or turn.claim.parent_run_id:
+        return ()  # a delegated run was asked by a model, and not by a user
     if (owner := _owner(turn)) is None:
         ids = {"run_id": turn.claim.run_id, "agent": turn.claim.agent}
         log.info("nothing is recalled or learned: the run was submitted without %s_id", memory.scope, extra=ids)  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 from agno_workers.core.agent import Memory
+from agno_workers.core.tokens import estimate
 from agno_workers.sessions.background import Done, Work, Worker
 from agno_workers.sessions.memory_learn import Asking
 from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
@@ -24,8 +26,8 @@ from agno_workers.sessions.memory_store import (
 
 CONSOLIDATE = "consolidate"
 """The kind of background work."""
-_AT_ONCE = 200
-"""The memories of one model call."""
+_AT_ONCE, _TOKENS = 200, 12_000
+"""The memories of one model call, and their tokens."""
 
 
 @dataclass
@@ -58,8 +60,7 @@ def consolidator(store: MemoryStore) -> Worker:
         asking = Asking.of(work, memory, Suggested)
         changes: list[ProposedChange] = []
         by_kind = sorted(allowed, key=lambda each: (each.kind, each.valid_from))
-        for place in range(0, len(by_kind), _AT_ONCE):
-            part = by_kind[place : place + _AT_ONCE]
+        for part in portions(by_kind):
             system = f"{_TASK}\n\n{memory.instructions}".strip()
             reply = msgspec.convert(asking.ask(system, "\n".join(map(_line, part))), Suggested)
             changes += accepted(reply, part)
@@ -71,12 +72,27 @@ def consolidator(store: MemoryStore) -> Worker:
     return consolidate
 
 
+def portions(memories: list[StoredMemory]) -> Iterator[list[StoredMemory]]:
+    """Yield the memories in parts for one model call each."""
+    part: list[StoredMemory] = []
+    tokens = 0
+    for each in memories:
+        size = estimate(_line(each))
+        if part and (len(part) == _AT_ONCE or tokens + size > _TOKENS):
+            yield part
+            part, tokens = [], 0
+        part.append(each)
+        tokens += size
+    if part:
+        yield part
+
+
 def accepted(reply: Suggested, memories: list[StoredMemory]) -> list[ProposedChange]:
     """Return the suggestions that can be applied: their ids were shown, and none is in two of them."""
     known = {short_id(each.id): each.id for each in memories}
     free = set(known.values())
     changes = []
-    for each in reply.changes:
+    for each in reply.changes[:_AT_ONCE]:
         found = [known.get(short.strip(" []").lower()[-8:]) for short in each.ids]
         ids = tuple(dict.fromkeys(whole for whole in found if whole in free))
         if None in found or len(ids) != len(set(each.ids)) or each.kind not in KINDS:

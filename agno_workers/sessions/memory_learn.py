@@ -23,6 +23,7 @@ from agno_workers.database.pool import Connection, Row
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import MemoryNotFound, ModelUnavailable
 from agno_workers.sessions.background import Done, ModelCalls, Work, Worker
+from agno_workers.sessions.memory import within
 from agno_workers.sessions.memory_store import (
     BACKGROUND,
     Found,
@@ -37,11 +38,15 @@ from agno_workers.sessions.memory_store import (
 SURE = 0.8
 """The confidence from which a candidate may close another memory: a wrong closing hides what is right."""
 BATCH_TOKENS = 6_000
-"""The most tokens of exchanges in one model call, but for a single long one."""
+"""The most tokens of exchanges in one model call, but for a single long one, see _MAX_EXCHANGE_CHARS."""
 _MAX_CHARS = 8_000
 """The most characters of one question or answer."""
-_SHOWN = 40
-"""The most memories that the model compares with."""
+_MAX_EXCHANGE_CHARS = 4 * BATCH_TOKENS
+"""The most characters of one exchange, to which many messages may have been added."""
+_SHOWN, _SHOWN_TOKENS = 40, 6_000
+"""The most memories that the model compares with, and their tokens."""
+_CANDIDATES = 200
+"""The most candidates of one model call that are read: more are not what was said."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Exchange:
     messages: tuple[Message, ...]
     """The messages of the user and of the model; results of tools are left out."""
     used_tools: bool
-    """The model has read results of tools, so its answer may repeat what only they said."""
+    """The model has read results of tools, or what may repeat them, so its answer may say what only they said."""
 
 
 MayLearn = Callable[[Exchange, Message], bool]
@@ -110,16 +115,21 @@ def learner(store: MemoryStore, may_learn: MayLearn = may_learn) -> Worker:
         owner, memory = MemoryOwner.read(work.owner, work.claim.tenant), work.agent.memory
         if memory is None or memory.learn not in BACKGROUND or memory.scope != owner.scope:
             return Done({"runs": 0})  # the agent was changed since
-        exchanges = [_exchange(row) for row in store.exchanges(owner, work.run_ids)]
+        exchanges = [_exchange(row) for row in store.exchanges(owner, work.run_ids, _MAX_CHARS)]
         asking = Asking.of(work, memory, Learned)
         changes: list[Change] = []
         counts = Counter[str]()
         for batch, text in batches(exchanges, may_learn):
             known = store.find(owner, batch[-1].user_id, text[-2_000:], _SHOWN)
-            shown = {each.short: each for each in (*known, *_staged(changes))}
+            shown = {
+                each.short: each
+                for each in within((*known, *reversed(_staged(changes))), _SHOWN, _SHOWN_TOKENS)
+            }
             denied = store.denied(owner, batch[-1].user_id)
             reply: Learned = msgspec.convert(asking.ask(prompt(memory, owner, shown), text), Learned)
-            for candidate in reply.memories:
+            if left_out := len(reply.memories[_CANDIDATES:]):
+                counts["left_out"] += left_out
+            for candidate in reply.memories[:_CANDIDATES]:
                 change = judged(candidate, batch, shown, memory.min_confidence, denied)
                 counts[change if isinstance(change, str) else _DONE[change.action]] += 1
                 if isinstance(change, Change):
@@ -196,7 +206,9 @@ def described(exchange: Exchange, may_learn: MayLearn) -> str:
     if not any(message.role == "user" for message in said):
         return ""
     names = {"user": "User", "assistant": "Assistant"}
-    return "\n".join(f"{names[message.role]}: {message.text[:_MAX_CHARS]}" for message in said)
+    return "\n".join(f"{names[message.role]}: {message.text[:_MAX_CHARS]}" for message in said)[
+        :_MAX_EXCHANGE_CHARS
+    ]
 
 
 def judged(

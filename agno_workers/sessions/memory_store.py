@@ -290,9 +290,9 @@ class MemoryStore:
         self.pool.run(_SQL["recall"], {"run_id": run_id, "memories": jsonb(kept), "ids": ids})
         return self.recalled(run_id) or []
 
-    def exchanges(self, owner: MemoryOwner, run_ids: Sequence[str]) -> list[Row]:
-        """Return what was said in runs that may be learned from, in their order."""
-        return self.pool.run(_SQL["exchanges"], owner.params | {"run_ids": list(run_ids)})
+    def exchanges(self, owner: MemoryOwner, run_ids: Sequence[str], chars: int) -> list[Row]:
+        """Return what was said in runs that may be learned from, in their order: of each message, the first `chars` characters."""
+        return self.pool.run(_SQL["exchanges"], owner.params | {"run_ids": list(run_ids), "chars": chars})
 
     # Change. Each has an actor, and the run that it comes from.
 

@@ -78,7 +78,8 @@ UPDATE agno.memory_version SET text = NULL WHERE memory_id = %(id)s AND text IS 
 
 -- name: redact_proposals
 -- Proposals hold texts that were made of several memories.
-DELETE FROM agno.run_context WHERE key = 'proposal' AND value->>'owner' = %(scope)s || ':' || %(owner)s AND value->'seen' ? %(id)s;
+DELETE FROM agno.run_context c USING agno.run r
+WHERE c.key = 'proposal' AND c.value->>'owner' = %(scope)s || ':' || %(owner)s AND c.value->'seen' ? %(id)s AND r.id = c.run_id AND r.tenant = %(tenant)s;
 
 -- name: forget_asked
 -- Forget which runs are still to be learned from.
@@ -88,7 +89,10 @@ DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND kind IN ('learn',
 SELECT run_id FROM agno.background WHERE tenant = %(tenant)s AND kind = ANY(%(kinds)s) AND owner = %(scope)s || ':' || %(owner)s AND run_id IS NOT NULL;
 
 -- name: delete_all
-WITH proposals AS (DELETE FROM agno.run_context WHERE key = 'proposal' AND value->>'owner' = %(scope)s || ':' || %(owner)s)
+WITH proposals AS (
+    DELETE FROM agno.run_context c USING agno.run r
+    WHERE c.key = 'proposal' AND c.value->>'owner' = %(scope)s || ':' || %(owner)s AND r.id = c.run_id AND r.tenant = %(tenant)s
+)
 DELETE FROM agno.memory WHERE tenant = %(tenant)s AND scope = %(scope)s AND owner = %(owner)s RETURNING id;
 
 -- name: export_versions
@@ -159,13 +163,24 @@ LEFT JOIN agno.memory m ON m.id = v.memory_id
 WHERE c.run_id = %(run_id)s AND c.key = 'memories' ORDER BY given.place;
 
 -- name: exchanges
--- The questions and answers of runs, in this order: of runs that were answered and not rolled back, of this owner, whose user allows memory.
-SELECT r.id AS run_id, r.agent, r.user_id, r.created_at AS at, said.messages, said.used_tools
+-- The words of users and the last answers of runs, in this order: of runs that were answered and not rolled back, of this owner, whose user allows
+-- memory. What a delegated run was asked is the text of a model, so it is left out. `used_tools`: the model has read what a tool has said, or
+-- what may repeat it: earlier runs with tools, a summary, other sessions, values of the context, or what a search found.
+SELECT r.id AS run_id, r.agent, r.user_id, r.created_at AS at, said.messages,
+    EXISTS (SELECT FROM agno.message m WHERE m.run_id = r.id AND m.content->>'role' = 'tool')
+    OR EXISTS (SELECT FROM agno.grounding g WHERE g.run_id = r.id AND g.hits <> '[]')
+    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND c.key = 'context')
+    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND c.key = 'history' AND (c.value->>'summary' <> '' OR c.value->'exchanges' <> '[]'
+        OR EXISTS (SELECT FROM jsonb_array_elements_text(c.value->'runs') AS earlier (id) JOIN agno.message m ON m.run_id = earlier.id::uuid
+                   WHERE m.content->>'role' = 'tool'))) AS used_tools
 FROM unnest(%(run_ids)s::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN agno.run r ON r.id = asked.id,
-    LATERAL (SELECT jsonb_agg(agno.inflate(m.content) ORDER BY m.seq) FILTER (WHERE m.content->>'role' IN ('user', 'assistant')) AS messages,
-                    bool_or(m.content->>'role' = 'tool') AS used_tools
-             FROM agno.message m WHERE m.run_id = r.id) AS said
-WHERE r.tenant = %(tenant)s AND r.status = 'done' AND r.rolled_back_at IS NULL AND said.messages IS NOT NULL
+    LATERAL (SELECT jsonb_agg(jsonb_build_object('role', m.role, 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', m.text))) ORDER BY m.seq) AS messages
+        FROM (SELECT m.seq, m.content->>'role' AS role, part.text, m.content->>'role' = 'user' OR m.seq = max(m.seq) FILTER (WHERE m.content->>'role' = 'assistant') OVER () AS is_said
+            FROM agno.message m, LATERAL (SELECT left(string_agg(p->>'text', '' ORDER BY nth), %(chars)s) AS text
+                FROM jsonb_array_elements(agno.inflate(m.content)->'parts') WITH ORDINALITY AS parts (p, nth) WHERE p->>'type' = 'text') AS part
+            WHERE m.run_id = r.id AND m.content->>'role' IN ('user', 'assistant') AND part.text ~ '\S') AS m
+        WHERE m.is_said) AS said
+WHERE r.tenant = %(tenant)s AND r.status = 'done' AND r.rolled_back_at IS NULL AND r.parent_run_id IS NULL AND said.messages IS NOT NULL
   AND CASE %(scope)s::text WHEN 'user' THEN r.user_id WHEN 'session' THEN r.session_id WHEN 'global' THEN '' ELSE r.agent END IS NOT DISTINCT FROM %(owner)s
   AND agno.memory_allowed(r.tenant, r.user_id, '')
 ORDER BY asked.place;

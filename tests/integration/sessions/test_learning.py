@@ -17,6 +17,8 @@ from agno_workers.core.decide import _MISFIT
 from agno_workers.core.messages import ModelRequest, user
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep
+from agno_workers.core.tokens import estimate
+from agno_workers.database.pool import jsonb
 from agno_workers.errors import ModelUnavailable
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.sessions.background import Done, Work
@@ -185,6 +187,50 @@ def test_text_that_only_a_tool_has_said_is_not_learned(learning: Learning) -> No
     learning.learn(candidates(), run_id)
     assert "Eve" not in str(learning.asked)
     assert "Read the page." in str(learning.asked)
+
+
+@pytest.mark.parametrize("repeated", ["run", "summary", "exchange", "context"])
+def test_answer_that_may_repeat_a_tool_is_not_learned(repeated: str, learning: Learning) -> None:
+    read = learning.answer("Read the page.", tools=["fetch"], reply="Eve's page")
+    run_id = learning.answer("Say it again.", reply="Send money to Eve")
+    recipe = {
+        "runs": [read] if repeated == "run" else [],
+        "summary": "read a page" if repeated == "summary" else None,
+        "exchanges": [{"answered": "a page"}] if repeated == "exchange" else [],
+    }
+    key, value = ("context", {"facts": {}}) if repeated == "context" else ("history", recipe)
+    keep = "INSERT INTO agno.run_context (run_id, key, value) VALUES (%(id)s, %(key)s, %(value)s)"
+    learning.db.sql(keep, id=run_id, key=key, value=jsonb(value))
+    learning.learn(candidates(), run_id)
+    assert "Say it again." in str(learning.asked)
+    assert "Eve" not in str(learning.asked)
+
+
+def test_task_of_a_delegated_run_is_not_learned(learning: Learning) -> None:
+    parent, child = learning.answer("Read the page."), learning.answer("Ann wants to pay Eve.")
+    learning.db.sql("UPDATE agno.run SET parent_run_id = %(parent)s WHERE id = %(child)s", parent=parent, child=child)  # fmt: skip
+    assert learning.learn(candidates(), parent, child)["runs"] == 1
+    assert "Eve" not in str(learning.asked)
+
+
+def test_message_of_later_code_does_not_stop_learning(learning: Learning) -> None:
+    odd, run_id = learning.answer("odd"), learning.answer("I am Ann.")
+    parts = [{"type": "hologram", "of": "a cat"}, {"type": "text", "text": "I have a cat."}]
+    change = "UPDATE agno.message SET content = %(content)s WHERE run_id = %(id)s AND seq = 0"
+    learning.db.sql(change, id=odd, content=jsonb({"role": "user", "parts": parts}))
+    learning.learn(candidates(), odd, run_id)
+    assert "I have a cat." in learning.asked[0].messages[0].text
+
+
+def test_model_call_is_bounded_whatever_was_said_and_returned(learning: Learning) -> None:
+    runs = [learning.answer(letter * 1_000_000) for letter in "ab"]
+    for number in range(10):  # messages that joined a run
+        add = "INSERT INTO agno.message (run_id, seq, content) VALUES (%(id)s, %(seq)s, %(content)s)"
+        learning.db.sql(add, id=runs[0], seq=100 + number, content=jsonb(user("x" * 20_000)))
+    found = (memory(f"{number} {'w' * 10_000}") for number in range(300))
+    counts = learning.learn(candidates(*found), *runs)
+    assert counts["left_out"] == 100 * len(learning.asked)
+    assert max(estimate(each.system + each.messages[0].text) for each in learning.asked) < 15_000
 
 
 def test_only_the_question_and_the_last_answer_of_the_run_itself_are_learned_from() -> None:

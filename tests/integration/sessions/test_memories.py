@@ -296,6 +296,18 @@ def test_consolidation_is_a_run_of_the_agent_that_ran_last(people: Client, db: R
         people.memories.consolidate("ann", agent="frist")
 
 
+def test_proposals_of_another_tenant_stay(people: Client, db: RunDatabase, store: MemoryStore) -> None:
+    run_id, tea = (
+        db.submit(tenant="other", user_id="ann").run_id,
+        people.memories.add("Ann likes tea.", "ann"),
+    )
+    with db.pool.connection() as connection:
+        store.propose(run_id, Proposal("user:ann", {tea.id: 1}, ()), connection)
+    people.memories.redact(tea.id)
+    people.memories.delete_all("ann")
+    assert db.count("run_context") == 1
+
+
 def test_proposal_applies_at_once_or_says_what_has_changed(
     people: Client, store: MemoryStore, db: RunDatabase
 ) -> None:
