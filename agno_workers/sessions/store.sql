@@ -62,11 +62,12 @@ SELECT rolled_back, cancelled::text[] FROM agno.roll_back_session(%(tenant)s, %(
 
 -- name: runs
 -- A page of runs in the order of their session, with the beginning of each input; `first` from its begin, or `last` from its end. A line whose
--- parameter is NULL is left out. Runs without a position are read by themselves: those of earlier code, and those that are scheduled.
+-- parameter is NULL is left out. Runs without a position are read by themselves: those of earlier code, which may be of other users, and those
+-- that are scheduled.
 SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE run.tenant = %(tenant)s AND run.session_id = %(id)s AND run.kind <> 'background'
-  AND (SELECT s.user_id FROM agno.session s WHERE s.tenant = %(tenant)s AND s.id = %(id)s) = %(as_user)s
+  AND (SELECT s.user_id FROM agno.session s WHERE s.tenant = %(tenant)s AND s.id = %(id)s) = %(as_user)s AND run.user_id = %(as_user)s
   AND (%(in_history)s AND run.rolled_back_at IS NULL)
   AND run.session_position > %(after_position)s
   AND run.session_position < %(before_position)s
@@ -84,12 +85,12 @@ SELECT agno.begin_delete_session(%(tenant)s, %(id)s, %(as_user)s, %(cancel)s)::t
 
 -- name: forget_background
 -- Work on the session itself is done by nobody from now on.
-DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND owner = CASE kind WHEN 'learn' THEN 'session:' || %(id)s::text ELSE %(id)s END;
+DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND owner = CASE WHEN kind IN ('learn', 'consolidate') THEN 'session:' || %(id)s::text ELSE %(id)s END;
 
 -- name: stop_background
 SELECT agno.stop_run(run_id, jsonb_build_object('status', 'cancelled', 'reason', 'session_deleted', 'error', jsonb_build_object('type', 'RunCancelled',
     'message', format('run %%s was cancelled: its session is deleted', run_id), 'ids', jsonb_build_object('run_id', run_id))))
-FROM agno.background WHERE tenant = %(tenant)s AND owner = CASE kind WHEN 'learn' THEN 'session:' || %(id)s::text ELSE %(id)s END;
+FROM agno.background WHERE tenant = %(tenant)s AND owner = CASE WHEN kind IN ('learn', 'consolidate') THEN 'session:' || %(id)s::text ELSE %(id)s END;
 
 -- name: delete_runs
 -- The next runs of a session, each with those that it delegated to, unless one of them is open, or a callback after its end is not sent.
@@ -131,8 +132,8 @@ memories AS (DELETE FROM agno.memory USING gone WHERE memory.tenant = gone.tenan
 fetched AS (DELETE FROM agno.context_value USING gone WHERE context_value.tenant = gone.tenant AND scope = 'session' AND owner = gone.id),
 works AS (
     DELETE FROM agno.run USING gone WHERE run.tenant = gone.tenant AND run.kind = 'background' AND run.ended_at IS NOT NULL AND run.metadata <> '{}'
-      AND (run.metadata @> jsonb_build_object('kind', 'learn', 'owner', 'session:' || gone.id)
-           OR run.metadata @> jsonb_build_object('owner', gone.id) AND run.metadata->>'kind' <> 'learn')
+      AND (run.metadata @> jsonb_build_object('owner', 'session:' || gone.id) AND run.metadata->>'kind' IN ('learn', 'consolidate')
+           OR run.metadata @> jsonb_build_object('owner', gone.id) AND run.metadata->>'kind' NOT IN ('learn', 'consolidate'))
 )
 SELECT count(*) AS deleted FROM gone;
 

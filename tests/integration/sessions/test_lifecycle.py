@@ -117,6 +117,18 @@ def test_owner_may_use_all_verbs(db: RunDatabase) -> None:
     assert session.delete() == 1
 
 
+def test_runs_of_others_before_sessions_had_owners_are_not_shown_to_the_owner(db: RunDatabase) -> None:
+    told(db, "s", "of bob", user_id="bob")
+    db.sql("DELETE FROM agno.session")
+    db.sql("UPDATE agno.run SET session_position = NULL, session_status = NULL")
+    told(db, "s", "of ann", user_id="ann")
+    anns = handle(db, "s", "ann")
+    assert texts(anns) == ["of ann", "<of ann>"]
+    assert "bob" not in json.dumps(anns.export(), default=str)
+    assert texts(anns.fork("s2")) == ["of ann", "<of ann>"]
+    assert texts(handle(db, "s")) == ["of bob", "<of bob>", "of ann", "<of ann>"]  # as operators need it
+
+
 def test_list_has_the_last_active_first_and_pages(db: RunDatabase, sessions: Sessions) -> None:
     told(db, "s1", "a", user_id="ann")
     told(db, "s2", "a", user_id="bob", agent="clerk")
@@ -354,8 +366,14 @@ def test_rollback_refuses_a_run_that_it_cannot_return_to(db: RunDatabase) -> Non
 
 
 def test_delete_takes_all_that_belongs_to_a_session(db: RunDatabase) -> None:
-    told(db, "other", "a")
+    (other,) = told(db, "other", "a")
     db.sql("INSERT INTO agno.state (scope, owner, key, value) VALUES ('user', 's', 'k', '1')")
+    others = [
+        {"kind": "learn", "owner": "s"},
+        {"kind": "consolidate", "owner": "s"},
+        {"kind": "summary", "owner": "session:s"},
+    ]
+    db.sql("SELECT agno.request_background(%(id)s, %(asked)s)", id=other, asked=jsonb(others))
     kept = db.everything()
     runs = told(db, "s", "a", "b")
     db.sql("INSERT INTO agno.state (scope, owner, key, value) VALUES ('session', 's', 'k', '1')")
@@ -363,9 +381,12 @@ def test_delete_takes_all_that_belongs_to_a_session(db: RunDatabase) -> None:
         "INSERT INTO agno.state_change (scope, owner, key, version, operation) VALUES ('session', 's', 'k', 1, 'set')"
     )
     db.sql("INSERT INTO agno.memory (id, scope, owner, text) VALUES (gen_random_uuid(), 'session', 's', 'x')")
-    asked = [{"kind": "summary", "owner": "s"}, {"kind": "learn", "owner": "session:s"}]
+    asked = [
+        {"kind": "summary", "owner": "s"},
+        *({"kind": kind, "owner": "session:s"} for kind in ("learn", "consolidate")),
+    ]
     db.sql("SELECT agno.request_background(%(id)s, %(asked)s)", id=runs[0], asked=jsonb(asked))
-    assert db.count("background") == 2
+    assert db.count("background") == 6
     db.sql("INSERT INTO agno.context_value (scope, owner, agent, key) VALUES ('session', 's', 'echo', 'k')")
     assert handle(db, "s").delete() == 2
     assert db.everything() == kept
