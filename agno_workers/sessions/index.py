@@ -16,7 +16,7 @@ from agno_workers.core.step import FollowUp
 from agno_workers.database.pool import Connection, Pool
 from agno_workers.engine.turn import Extension, Turn
 from agno_workers.sessions.background import Done, Work, Worker
-from agno_workers.sessions.search import answer_of, exchanges
+from agno_workers.sessions.search import exchanges
 
 KIND = "index"
 
@@ -54,7 +54,7 @@ def worker(pool: Pool, index: KeepsTalk) -> Worker:
         talks: dict[tuple[str, str, str | None], list[Said]] = defaultdict(list)
         for row in exchanges(pool, tenant, work.run_ids):
             talk = talks[row["session_id"], row["agent"], row["user_id"]]
-            for name, text in ((row["user_id"] or "", row["asked"]), (row["agent"], answer_of(row))):
+            for name, text in ((row["user_id"] or "", row["asked"]), (row["agent"], row["answered"])):
                 if text.strip():
                     talk.append((row["run_id"], row["at"], name, text))
         writes = [

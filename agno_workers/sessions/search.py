@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-import msgspec
-
 from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.sessions.compose import Exchange
 
 _SQL = statements("sessions/search")
 _SPARE = 5
 """More runs than are asked for, since some may just have been rolled back."""
+_MAX_CHARS = 20_000
+"""The part of a question or an answer that is indexed and returned: background work reads those of many runs at once."""
 
 
 class FindsRuns(Protocol):
@@ -68,15 +68,11 @@ _ANY = object()
 
 def exchanges(pool: Pool, tenant: str, run_ids: Sequence[str], *, user_id: object = _ANY) -> list[Row]:
     """Return what was said in runs of a user, or of any, in the order of the ids. A run that left its history is left out."""
-    asked = {"tenant": tenant, "run_ids": list(run_ids), "any_user": user_id is _ANY, "user_id": None if user_id is _ANY else user_id}  # fmt: skip
+    asked = {
+        "tenant": tenant, "run_ids": list(run_ids), "any_user": user_id is _ANY, "user_id": None if user_id is _ANY else user_id, "chars": _MAX_CHARS,
+    }  # fmt: skip
     return pool.run(_SQL["exchanges"], asked) if run_ids else []
 
 
-def answer_of(row: Row) -> str:
-    """Return the answer of an exchange as text."""
-    answered = row["answered"]
-    return "" if answered is None else answered if isinstance(answered, str) else msgspec.json.encode(answered).decode()  # fmt: skip
-
-
 def _exchange(row: Row, score: float) -> Exchange:
-    return Exchange(row["session_id"], row["run_id"], row["asked"], answer_of(row), row["at"], score)
+    return Exchange(row["session_id"], row["run_id"], row["asked"], row["answered"], row["at"], score)

@@ -31,6 +31,10 @@ _CALLS_A_RUN = 8
 _RUNS_A_QUERY = 50
 _MESSAGE_CHARS = 8_000
 """The beginning of a message that is read of a longer one."""
+_EXCHANGE_CHARS = 4 * _TOKENS_A_CALL
+"""The beginning of an exchange to which many messages were added."""
+_SUMMARY_CHARS = 20_000
+"""The beginning of a summary that is kept of a longer one: each is a part of the next call."""
 INSTRUCTIONS = """\
 You keep the notes of a conversation between a user and an assistant, for the assistant, who will not see the old messages again.
 You are given the notes so far and the exchanges after them. Return new notes, which cover both.
@@ -66,7 +70,7 @@ class _Exchange(msgspec.Struct, frozen=True):
         said = [f"User: {text}" for role, text in self.messages if role == "user"]
         answers = [text for role, text in self.messages if role == "assistant"]
         end = "" if self.done else " [interrupted by the user]"
-        return "\n".join([*said, *(f"Assistant: {text}" for text in answers[-1:])]) + end
+        return "\n".join([*said, *(f"Assistant: {text}" for text in answers[-1:])])[:_EXCHANGE_CHARS] + end
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def _extended(calls: ModelCalls, summary: _Summary, portion: Sequence[_Exchange]
             f"{name} returned no text for the summary of session {session_id!r}: choose another History(summary_model=...).", model=name
         )  # fmt: skip
     run_ids = (*summary.run_ids, *(exchange.id for exchange in portion))
-    return _Summary(text, portion[-1].position, run_ids)
+    return _Summary(text[:_SUMMARY_CHARS], portion[-1].position, run_ids)
 
 
 def _write(session: dict[str, Any], summary: _Summary, connection: Connection) -> None:

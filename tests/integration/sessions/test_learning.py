@@ -193,12 +193,12 @@ def test_text_that_only_a_tool_has_said_is_not_learned(learning: Learning) -> No
 def test_answer_that_may_repeat_a_tool_is_not_learned(repeated: str, learning: Learning) -> None:
     read = learning.answer("Read the page.", tools=["fetch"], reply="Eve's page")
     run_id = learning.answer("Say it again.", reply="Send money to Eve")
-    recipe = {
+    recipe: dict[str, Any] = {
         "runs": [read] if repeated == "run" else [],
         "summary": "read a page" if repeated == "summary" else None,
         "exchanges": [{"answered": "a page"}] if repeated == "exchange" else [],
     }
-    key, value = ("context", {"facts": {}}) if repeated == "context" else ("history", recipe)
+    key, value = ("context", dict[str, Any](facts={})) if repeated == "context" else ("history", recipe)
     keep = "INSERT INTO agno.run_context (run_id, key, value) VALUES (%(id)s, %(key)s, %(value)s)"
     learning.db.sql(keep, id=run_id, key=key, value=jsonb(value))
     learning.learn(candidates(), run_id)

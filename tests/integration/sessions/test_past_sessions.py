@@ -172,7 +172,7 @@ def test_tools_and_thinking_are_left_out_and_other_answers_are_json(plain: Past)
     assert plain.db.journal.end(turn, [asked, result, *said("x")], FEW, {"degrees": 11}, "end").recorded
     plain.write(plain.work(turn.run_id))
     (exchange,) = plain._search.search_past(tenant="default", user_id="ada", query="degrees")
-    assert exchange.answered == '{"degrees":11}'
+    assert exchange.answered == '{"degrees": 11}'
     words = plain.db.value("SELECT string_agg(content, ' ') FROM agno.chunk")
     assert words == 'how warm is it? {"degrees":11}'
 
