@@ -3,7 +3,7 @@
     AGNO_IMPORTS=examples.first agno-workers up
     agno-workers run writer "What is a lease?"
 
-Run as a program it needs the two `export` lines that `up` prints: `python -m examples.first`.
+It is a program, too, which finds the servers of `up`: `python -m examples.first`.
 """
 
 from agno_workers import Agent, Effect, tool

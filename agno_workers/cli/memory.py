@@ -55,10 +55,12 @@ def ls(
         found = client.memories.list(
             **_whose(user, scope, owner), kind=cast("MemoryKind | None", kind), closed=closed, at=_time(at), limit=limit
         )  # fmt: skip
+        is_off = user is not None and client.consent(user).categories().get("memory") is False
+        off = f" {user} has switched memory off: nothing is learned or recalled." if is_off else ""
     if json:
         screen.echo(screen.as_json(found))
     elif not found:
-        screen.echo("No memories.")
+        screen.echo(f"No memories.{off}")
     else:
         console, now, ids = screen.console(wide=wide), datetime.now(UTC), short_ids(each.id for each in found)
         rows = [
@@ -93,7 +95,7 @@ def show(
     ]  # fmt: skip
     facts += [f"from run {memory.source_run_id}"] if memory.source_run_id else []
     facts += [f"replaced by {memory.replaced_by}"] if memory.replaced_by else []
-    console.print(screen.line(("; ".join(facts), "dim")), soft_wrap=True)
+    console.print(screen.line(("; ".join(facts), "dim")))
     if other and other.is_open and memory.is_open:
         console.print(
             screen.hanging(
@@ -167,6 +169,9 @@ def forget(
     with _client() as client:
         memory = _memory(client, id, user, scope, owner)
         client.memories.forget(memory.id, by=by or user or "cli")
+    if not memory.is_open:
+        screen.echo(f"Memory {memory.id} was closed before; nothing changed.")
+        return
     screen.echo(f"Memory {memory.id} is not recalled any more; `agno-workers memory undo {memory.id}` opens it again.")  # fmt: skip
 
 
@@ -281,6 +286,8 @@ def _memory(client: Client, text: str, user: str | None, scope: str, owner: str 
 
 
 def _whose(user: str | None, scope: str, owner: str | None) -> dict[str, Any]:
+    if user is None and owner is None and scope != "global":
+        raise InvalidInput("whose memories? Name the owner: --user USER, or --scope agent --owner NAME.")
     return {"user_id": user, "scope": scope, "owner": owner}
 
 

@@ -20,7 +20,7 @@ from agno_workers.cli.programs import THREADS
 from agno_workers.core.run import Run
 from agno_workers.core.session import IfBusy
 from agno_workers.core.words import printable
-from agno_workers.errors import AgnoError, UnknownAgent, WaitTimeout
+from agno_workers.errors import AgnoError, InvalidInput, UnknownAgent, WaitTimeout
 from agno_workers.runs.queries import output
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.settings import Settings
@@ -63,6 +63,8 @@ def run(
     ended it; 4 it waits for a person, and stdin or stderr is not a terminal; 5 --timeout has passed; 130 Ctrl-C.
     """
     limit = screen.span(timeout, "--timeout")
+    if if_busy != "queue" and session is None:
+        raise InvalidInput(f"--if-busy {if_busy} is about the runs of a session: add --session ID.")
     its_queue = _queue_of(agent, connection.settings())
     text = sys.stdin.read() if text == "-" else text
     with (

@@ -349,7 +349,7 @@ WRONG: dict[str, tuple[list[str], dict[str, str], str]] = {
         {},
         "Did you mean 'steer'?",
     ),
-    "if_busy without a session": (["run", "echo", "hi", "--if-busy", "steer"], {}, "pass a session_id too"),
+    "if_busy without a session": (["run", "echo", "hi", "--if-busy", "steer"], {}, "add --session ID"),
     "agents that can't be imported": (
         ["agents", "ls"],
         {"AGNO_IMPORTS": "nothing.here"},

@@ -72,6 +72,23 @@ def test_celery(start: Start, start_worker: StartWorker) -> None:
     assert output.endswith("A CALLBACK\n")
 
 
+def test_assistant_remembers_on_wednesday_what_it_was_told_on_monday(
+    start: Start, start_worker: StartWorker
+) -> None:
+    start_worker(queues="agents,tools,background", AGNO_IMPORTS="examples.assistant", PYTHONPATH=str(ROOT))
+    output, _ = start("", "-m", "examples.assistant").communicate(timeout=90)
+    for line in (
+        "Assistant: You said: I am allergic to nuts. Put bread on my list.",
+        "(history: the model saw 4 messages of the run before)",
+        "(learned after the answer: ['Ann is allergic to nuts.'])",
+        "Assistant: It is Wednesday: olives, since nuts are not for you.",
+        "(recalled: ['Ann is allergic to nuts.']; context: {'today': 'Wednesday'})",
+        "(the message is committed: one run read both)",
+        "(state of the user: {'shopping': ['melon']})",
+    ):
+        assert line in output
+
+
 def test_fastapi(start: Start, start_worker: StartWorker, tmp_path: Path) -> None:
     """A reader that connects again gets the other events, each once."""
     agents = re.search(r"```python\n(# agents\.py\n.*?)```", page("fastapi"), re.DOTALL)

@@ -111,12 +111,17 @@ def test_user_controls_memories_with_commands(type_: Type, client: Client, start
     assert "have changed since" in type_("memory", "consolidate", "--apply", run).err
     assert json.loads(memory("consolidate", "--user", "ann", "--json").out)["changes"] == []
     assert "is closed" in type_("memory", "edit", bread, "x").err
+    assert "was closed before; nothing changed" in memory("forget", bread).out
+    client.memories.delete_all("ann")
+    client.consent("ann").deny("memory")
+    assert memory("ls", "--user", "ann").out.startswith("No memories. ann has switched memory off")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("ls",), "whose memories? Name the owner"),
+        (("ls",), "whose memories? Name the owner: --user USER"),
+        (("export", "--scope", "agent"), "--owner NAME"),
         (("ls", "--user", "ann", "--scope", "agent"), "use either it, or scope and owner"),
         (("ls", "--user", "ann", "--kind", "fcat"), "no kind 'fcat'. Did you mean 'fact'?"),
         (("ls", "--user", "ann", "--at", "yesterday"), "--at 'yesterday' is not a time"),

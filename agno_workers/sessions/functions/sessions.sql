@@ -76,7 +76,10 @@ BEGIN
         END IF;
     END LOOP;
     IF own.user_id IS DISTINCT FROM run->>'user_id' THEN
-        RAISE EXCEPTION 'session % belongs to another user: use a session_id of this user.', quote_literal(own.id)
+        RAISE EXCEPTION 'session % belongs to %.', quote_literal(own.id), CASE
+            WHEN own.user_id IS NULL THEN 'nobody, and this submit names a user: leave the user_id out, or use another session_id'
+            WHEN run->>'user_id' IS NULL THEN 'a user, and this submit names none: pass the user_id'
+            ELSE 'another user: use a session_id of this user' END
             USING ERRCODE = 'AG101', DETAIL = jsonb_build_object('session_id', own.id);
     ELSIF own.status IN ('ended', 'timed_out') THEN
         RAISE EXCEPTION 'session % % at % UTC and takes no message: use another session_id, or fork the session.', quote_literal(own.id),

@@ -107,10 +107,17 @@ def test_title_of_a_large_first_message_is_its_beginning(db: RunDatabase) -> Non
     assert db.value("SELECT title FROM agno.session").startswith("large large")
 
 
-@pytest.mark.parametrize(("first", "second"), [("ann", "ben"), ("ann", None), (None, "ben")])
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ("ann", "ben", "belongs to another user"),
+        ("ann", None, "belongs to a user, and this submit names none"),
+        (None, "ben", "belongs to nobody, and this submit names a user"),
+    ],
+)
 @pytest.mark.parametrize("door", ["submit", "sql", "batch"])
 def test_session_of_another_user_is_refused(
-    db: RunDatabase, first: str | None, second: str | None, door: str
+    db: RunDatabase, first: str | None, second: str | None, why: str, door: str
 ) -> None:
     say(db, user_id=first)
     doors: dict[str, Callable[[], object]] = {
@@ -120,7 +127,7 @@ def test_session_of_another_user_is_refused(
             "SELECT agno.submit('echo', 'hi', 's', user_id => %(u)s, allow_unknown => true)", u=second
         ),
     }
-    with db.unchanged(), pytest.raises(Exception, match="belongs to another user") as caught:
+    with db.unchanged(), pytest.raises(Exception, match=why) as caught:
         doors[door]()
     if door != "sql":
         assert isinstance(caught.value, SessionForbidden)
