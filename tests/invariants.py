@@ -129,7 +129,7 @@ ALWAYS = {
         SELECT r.id, r.session_status, s.key, s.status, s.waits_for FROM agno.run r
         JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation AND s.status IN ('ready', 'running', 'waiting')
         WHERE coalesce(r.session_status IN ('waiting', 'scheduled'), false) <> (s.waits_for IS NOT DISTINCT FROM 'session')
-           OR s.waits_for = 'session' AND (r.session_status = 'scheduled') <> (s.expires_at IS NOT NULL)""",
+           OR s.waits_for = 'session' AND (r.session_status = 'scheduled') <> (s.not_before IS NOT NULL)""",
     "a run of a session has no place, or one that another run of it has, too": """
         SELECT r.session_id, r.session_position, array_agg(r.session_status) FROM agno.run r WHERE r.session_status IS NOT NULL
           AND NOT (r.session_status = 'waiting' AND EXISTS (SELECT FROM agno.steer t WHERE t.next_run_id = r.id))

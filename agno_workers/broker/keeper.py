@@ -117,7 +117,7 @@ class Keeper:
         for due, rule in (
             ("leases", self.expire_leases),
             ("waits", self.expire_waits),
-            ("waits", self.enter_sessions),
+            ("entries", self.enter_sessions),
             ("sessions", self.time_out_sessions),
             ("deadlines", self.end_overdue),
             ("delegated", self.end_orphans),

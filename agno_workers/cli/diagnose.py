@@ -166,8 +166,8 @@ def _delegated(step: Step, around: RunDiagnostics) -> str:
 def _in_session(run: Run, step: Step, around: RunDiagnostics) -> str:
     """Return what a run waits for that may not begin yet."""
     name, place = f"session {run.session_id!r}", around.session
-    if step.expires_at is not None:
-        return f"It is due in {length(step.expires_at - around.now)}, and takes its place in {name} then."
+    if step.not_before is not None:
+        return f"It is due in {length(step.not_before - around.now)}, and takes its place in {name} then."
     since = length(around.now - step.created_at) if step.created_at else ""
     ahead = f", after {count(place.before, 'other run')}" if place and place.before else ""
     if place and place.status is SessionStatus.PAUSED:

@@ -22,7 +22,8 @@ The statuses of a step:
 A retry of a failed run makes it `queued` in the next generation; it continues after its last good turn.
 A paused run keeps its status; none of its steps is claimed until it is resumed.
 
-A `ready` step may have a timer (`not_before`): the keeper sends it at that time.
+A `ready` step may have a timer (`not_before`): the keeper sends it at that time. At the timer of a step that waits for its session, the
+keeper gives its run a place in the session.
 The check constraints in `database/tables/runs.py` are made from these enums; a test compares a migrated database with them.
 """
 

@@ -10,6 +10,7 @@ import msgspec
 from uuid6 import uuid7
 
 from agno_workers.core.step import ExhaustedStep, ExpiredWait, StepMessage
+from agno_workers.database.migrations import NEWEST
 from agno_workers.database.pool import Row, statements
 from agno_workers.runs.base import Repository, convert
 
@@ -40,12 +41,18 @@ class Maintenance(Repository):
 
     def lead(self, lease_s: float) -> Lead | None:
         """Become or stay the leading keeper, and return what is due; None when another keeper leads."""
-        rows = self._pool.run(_SQL["lead"], {"worker": self.worker, "lease_s": lease_s})
+        asked = {"leader": self._leader, "revision": NEWEST, "lease_s": lease_s}
+        rows = self._pool.run(_SQL["lead"], asked)
         return convert(rows[0], Lead) if rows else None
 
     def abdicate(self) -> None:
         """Stop being the leading keeper, so that another worker's keeper leads at once."""
-        self._pool.run(_SQL["abdicate"], {"worker": self.worker})
+        self._pool.run(_SQL["abdicate"], {"leader": self._leader})
+
+    @property
+    def _leader(self) -> str:
+        """The name of this keeper, which ends with the revision of its tables."""
+        return f"{self.worker} {NEWEST}"
 
     def release_expired(self, limit: int) -> list[StepMessage]:
         """Rule 3: make steps with an expired lease ready again, if another attempt is allowed."""

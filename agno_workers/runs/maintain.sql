@@ -2,29 +2,32 @@
 -- time, so that a keeper that dies in between causes a delay and no loss.
 
 -- name: lead
--- One keeper leads; the others wait until it has been silent for `lease_s`. The beat counts its renewals, at half of the lease; see the
--- epoch. It also returns which kinds of work are due, so that a round without work is this one statement, and mostly writes nothing. No
+-- One keeper leads; the others wait until it has been silent for `lease_s`. One of code for newer tables need not wait: the value of the
+-- row ends with the revision, and a keeper of older code can't send steps of a kind that it does not know. The beat counts its renewals, at
+-- half of the lease; see the epoch. It also returns which kinds of work are due, so that a round without work is this one statement, and mostly writes nothing. No
 -- row: another keeper leads. `statement_timestamp` is a condition for an index, which the volatile `clock_timestamp` is not.
 WITH led AS (
-    UPDATE agno.meta SET value = %(worker)s, until = clock_timestamp() + make_interval(secs => %(lease_s)s), beat = beat + 1
+    UPDATE agno.meta SET value = %(leader)s, until = clock_timestamp() + make_interval(secs => %(lease_s)s), beat = beat + 1
     WHERE key = 'keeper' AND (until < clock_timestamp()
-        OR value = %(worker)s AND until < clock_timestamp() + make_interval(secs => %(lease_s)s / 2))
+        OR value = %(leader)s AND until < clock_timestamp() + make_interval(secs => %(lease_s)s / 2)
+        OR coalesce(substring(value FROM ' ([0-9]+)$'), '') < %(revision)s)
     RETURNING beat
 ),
 begun AS (
     INSERT INTO agno.meta (key, value, until, beat)
-    SELECT 'keeper', %(worker)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1
+    SELECT 'keeper', %(leader)s, clock_timestamp() + make_interval(secs => %(lease_s)s), 1
     WHERE NOT EXISTS (SELECT FROM agno.meta WHERE key = 'keeper') ON CONFLICT DO NOTHING RETURNING beat
 ),
 leader AS (
     SELECT beat FROM led UNION ALL SELECT beat FROM begun
-    UNION ALL SELECT beat FROM agno.meta WHERE key = 'keeper' AND value = %(worker)s AND until > statement_timestamp()
+    UNION ALL SELECT beat FROM agno.meta WHERE key = 'keeper' AND value = %(leader)s AND until > statement_timestamp()
 )
 SELECT max(beat) AS beat, (SELECT value FROM agno.meta WHERE key = 'epoch') AS epoch, array_remove(ARRAY[  -- each ORDER BY forces its index
     CASE WHEN (SELECT true FROM agno.step WHERE status = 'running' AND coalesce(lease_until, expires_at) <= statement_timestamp()
                ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'leases' END,
     CASE WHEN (SELECT true FROM agno.step WHERE status = 'waiting' AND coalesce(lease_until, expires_at) <= statement_timestamp()
                ORDER BY coalesce(lease_until, expires_at) LIMIT 1) THEN 'waits' END,
+    CASE WHEN (SELECT true FROM agno.step WHERE status = 'waiting' AND not_before <= statement_timestamp() ORDER BY not_before LIMIT 1) THEN 'entries' END,
     CASE WHEN (SELECT true FROM agno.session WHERE ended_at IS NULL AND expires_at <= statement_timestamp() ORDER BY expires_at LIMIT 1) THEN 'sessions' END,
     CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND deadline_at <= statement_timestamp() ORDER BY deadline_at LIMIT 1) THEN 'deadlines' END,
     CASE WHEN (SELECT true FROM agno.run WHERE ended_at IS NULL AND parent_run_id IS NOT NULL ORDER BY parent_run_id LIMIT 1) THEN 'delegated' END,
@@ -39,7 +42,7 @@ FROM leader HAVING count(*) > 0;
 
 -- name: abdicate
 -- Stop leading, so that another keeper leads at once.
-UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper' AND value = %(worker)s RETURNING beat;
+UPDATE agno.meta SET until = clock_timestamp() WHERE key = 'keeper' AND value = %(leader)s RETURNING beat;
 
 -- name: take_outbox
 -- Rule 2: messages that were not published in time.
@@ -175,15 +178,14 @@ FROM begun JOIN pending ON pending.step_id = begun.id;
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.attempt, step.seq,
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id
-WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp() AND step.waits_for <> 'session'
+WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp()
   AND run.ended_at IS NULL AND run.generation = step.generation
 ORDER BY coalesce(step.lease_until, step.expires_at) LIMIT %(limit)s;
 
 -- name: due_in_session
 -- Rule 5: runs whose timer is due, and that get their places in their sessions now.
 SELECT run_id::text FROM agno.step
-WHERE status = 'waiting' AND waits_for = 'session' AND coalesce(lease_until, expires_at) <= statement_timestamp()
-ORDER BY coalesce(lease_until, expires_at) LIMIT %(limit)s;
+WHERE status = 'waiting' AND not_before <= statement_timestamp() ORDER BY not_before LIMIT %(limit)s;
 
 -- name: take_place
 SELECT agno.take_place(%(run_id)s);

@@ -227,7 +227,7 @@ step = sa.Table(
     sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
 )
 # The keeper reads open steps only: these indexes stay small, whatever the size of the past. A ready step is in `step_timer` or in
-# `step_sent`, a running or waiting one in `step_due`; every write of a step opens all indexes, so there are few.
+# `step_sent`, a running or waiting one in `step_due`, and one that enters its session at a time in `step_entry`, too; every write of a step opens all indexes, so there are few.
 sa.Index(
     "step_timer",
     step.c.not_before,
@@ -243,6 +243,11 @@ sa.Index(
     "step_due",
     sa.func.coalesce(step.c.lease_until, step.c.expires_at),
     postgresql_where=step.c.status.in_(("running", "waiting")),
+)
+sa.Index(
+    "step_entry",
+    step.c.not_before,
+    postgresql_where=sa.and_(step.c.status == "waiting", step.c.not_before.isnot(None)),
 )
 sa.Index(
     "step_ingesting",

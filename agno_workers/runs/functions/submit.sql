@@ -104,8 +104,7 @@ BEGIN
         EXECUTE format('SELECT agno.begin_%I($1, $2)', run_kind) USING new_id, agno.inflate(run->'options');
     END IF;
     first_step := first_step || jsonb_build_object('id', agno.uuid7(), 'queue', run_queue, 'priority', run->'priority', 'seq', 1,
-        'not_before', CASE WHEN NOT waits THEN timer END, 'due_at', timer)
-        || CASE WHEN waits THEN jsonb_build_object('waits_for', 'session', 'expires_at', timer) ELSE '{}' END;
+        'not_before', timer, 'due_at', timer, 'waits_for', CASE WHEN waits THEN 'session' END);
     RETURN QUERY
         SELECT new_id, true, (first_step->>'id')::uuid, w.outbox_id, first_step->>'kind', run_queue, (run->>'priority')::smallint, timer IS NULL AND NOT waits
         FROM (VALUES (1)) AS one LEFT JOIN agno.write_steps(new_id, 0, jsonb_build_array(first_step),

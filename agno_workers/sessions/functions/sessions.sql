@@ -159,7 +159,7 @@ BEGIN
     UPDATE agno.session s SET begun_position = greatest(s.begun_position, next.session_position), next_position = s.next_position + is_overtaken::int
     WHERE s.tenant = in_tenant AND s.id = in_session;
     WITH ready AS (
-        UPDATE agno.step s SET status = 'ready', waits_for = NULL, expires_at = NULL, sent_at = clock_timestamp(), resend_at = agno.resend_time(),
+        UPDATE agno.step s SET status = 'ready', waits_for = NULL, sent_at = clock_timestamp(), resend_at = agno.resend_time(),
             due_at = CASE WHEN next.deadline_at IS NULL THEN clock_timestamp() ELSE s.due_at END
         WHERE s.run_id = next.id AND s.generation = next.generation AND s.waits_for = 'session' RETURNING s.id
     )
@@ -233,7 +233,7 @@ BEGIN
     own := agno.hold_session(jsonb_build_object('tenant', due.tenant, 'session_id', due.session_id, 'user_id', due.user_id, 'agent', due.agent));
     UPDATE agno.session s SET next_position = s.next_position + 1 WHERE s.tenant = own.tenant AND s.id = own.id;
     UPDATE agno.run r SET session_status = 'waiting', session_position = own.next_position WHERE r.id = of_run;
-    UPDATE agno.step s SET expires_at = NULL WHERE s.run_id = of_run AND s.waits_for = 'session';
+    UPDATE agno.step s SET not_before = NULL WHERE s.run_id = of_run AND s.waits_for = 'session';
     PERFORM agno.wake_session(own.tenant, own.id);
 END $$;
 

@@ -274,6 +274,18 @@ def test_one_keeper_leads_until_its_lease_expires(db: RunDatabase) -> None:
     assert not one.lead(60)
 
 
+def test_keeper_takes_the_lead_from_one_of_older_code(db: RunDatabase) -> None:
+    one, two = db.journal_of("w1"), db.journal_of("w2")
+    assert one.lead(60)
+    db.sql("UPDATE agno.meta SET value = 'older' WHERE key = 'keeper'")  # as code before 0006 writes it
+    assert two.lead(60)
+    assert not one.lead(60)
+    db.sql("UPDATE agno.meta SET value = 'newer 9999' WHERE key = 'keeper'")
+    assert not one.lead(60)
+    two.abdicate()
+    assert not one.lead(60)
+
+
 def test_epoch_is_made_once(db: RunDatabase) -> None:
     epoch = db.journal.epoch()
     with db.unchanged():

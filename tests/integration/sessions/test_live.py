@@ -230,7 +230,7 @@ def test_timed_message_takes_its_place_when_it_is_due(db: RunDatabase) -> None:
     assert first.send is not None  # the conversation goes on until then
     assert states(db) == {"first": (1, "live"), "timed": (None, "scheduled")}
     assert db.journal.maintenance.due_in_session(10) == []
-    db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE run_id = %(id)s", id=timed.run_id)
+    db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE run_id = %(id)s", id=timed.run_id)
     assert db.journal.maintenance.due_in_session(10) == [timed.run_id]
     assert db.journal.maintenance.expired_waits(10) == []
     db.journal.take_place(timed.run_id)

@@ -152,7 +152,7 @@ class SessionMachine(RunMachine):
     def timers_come(self) -> None:
         super().timers_come()
         self.db.sql(
-            "UPDATE agno.step SET expires_at = '2000-01-01' WHERE waits_for = 'session' AND expires_at IS NOT NULL"
+            "UPDATE agno.step SET not_before = '2000-01-01' WHERE waits_for = 'session' AND not_before IS NOT NULL"
         )
 
     @rule(fate=fates)

@@ -177,7 +177,7 @@ WHY = {
         "It has waited 40 s for its turn in session 's', which is paused: `agno-workers sessions resume s` continues it.",
     ),
     "its time in its session": (
-        replace(IN_SESSION, expires_at=NOW + timedelta(seconds=60)),
+        replace(IN_SESSION, not_before=NOW + timedelta(seconds=60)),
         in_session(live="l"),
         None,
         "It is due in 1 min 0 s, and takes its place in session 's' then.",

@@ -16,6 +16,8 @@ ALTER TABLE agno.run DROP CONSTRAINT run_kind,
 ALTER TABLE agno.step DROP CONSTRAINT step_kind, DROP CONSTRAINT step_waits_for,
     ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize', 'compact', 'background')),
     ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window', 'session', 'compaction'));
+-- Keepers of the code before look at other timers, and leave these alone.
+CREATE INDEX step_entry ON agno.step (not_before) WHERE status = 'waiting' AND not_before IS NOT NULL;
 DROP INDEX agno.step_person;
 CREATE INDEX step_person ON agno.step (created_at, seq) WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window', 'session', 'compaction');
 
@@ -248,7 +250,7 @@ CREATE INDEX chunk_run ON agno.chunk (run_id) WHERE run_id IS NOT NULL;
 INSERT INTO agno.session (tenant, id, user_id, agent, status, created_at, last_active_at)
 SELECT DISTINCT ON (r.tenant, r.session_id) r.tenant, r.session_id, r.user_id, r.agent, 'active', r.created_at,
     max(r.created_at) OVER (PARTITION BY r.tenant, r.session_id)
-FROM agno.run r WHERE r.session_id IS NOT NULL ORDER BY r.tenant, r.session_id, r.created_at;
+FROM agno.run r WHERE r.session_id <> '' ORDER BY r.tenant, r.session_id, r.created_at;
 
 -- Its new version has one more parameter, `if_busy`.
 DROP FUNCTION IF EXISTS agno.submit(text, text, text, text, text, jsonb, text, uuid, timestamptz, text, boolean);
