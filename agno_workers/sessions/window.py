@@ -154,21 +154,25 @@ def newest(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
 
 def ordered(turn: Turn, room: int, *, forced: bool = False) -> CompactionOrder | None:
     """Return the compaction that a turn needs, for a window of `room` estimated tokens. None: it would free too little, was tried and
-    declined, or came often enough.
+    declined, or came often enough. Where the provider has refused the request (`forced`), it keeps less until there is something to summarize.
     """
     claim, options, state = turn.claim, turn.agent.compaction, turn.claim.call or {}
-    number = state.get("compactions", 0) + 1
-    if number > MAX_COMPACTIONS or "declined" in state:
+    if "declined" in state:
         return None
-    overhead = request_tokens(turn.request()) - tokens_of(claim.messages)
-    free = most_tokens(turn, room) - overhead - tokens_of(claim.messages[:1]) - summary_tokens(room)
-    keep = int(max(0, min(options.keep * room, free / 2)) / 3 ** (number - 1))
-    newest_group = tokens_of(claim.messages[group_start(claim.messages) :])
-    if number == MAX_COMPACTIONS:
-        keep = 0
-    elif newest_group <= free:
-        keep = max(keep, newest_group)  # the model has not read it yet
-    order = CompactionOrder(number, room, keep)
-    start, place = first_new(claim), cut(claim.messages, first_new(claim), keep)
-    freed = tokens_of(claim.messages[start:place])
-    return order if place > start and (forced or freed >= _MIN_GAIN * room) else None
+    transcript, start = claim.transcript or (), first_new(claim)  # what joins at this turn stays as it is
+    overhead = request_tokens(turn.request()) - tokens_of(transcript)
+    free = most_tokens(turn, room) - overhead - tokens_of(transcript[:1]) - summary_tokens(room)
+    newest_group = tokens_of(transcript[group_start(transcript) :])
+    first = state.get("compactions", 0) + 1
+    last = MAX_COMPACTIONS if forced else min(first, MAX_COMPACTIONS)
+    for number in range(first, last + 1):
+        keep = int(max(0, min(options.keep * room, free / 2)) / 3 ** (number - 1))
+        if number == MAX_COMPACTIONS:
+            keep = 0
+        elif newest_group <= free:
+            keep = max(keep, newest_group)  # the model has not read it yet
+        place = cut(transcript, start, keep)
+        freed = tokens_of(transcript[start:place])
+        if place > start and (forced or freed >= _MIN_GAIN * room):
+            return CompactionOrder(number, room, keep)
+    return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from agno_workers.core.agent import Agent, Compaction
@@ -20,10 +22,11 @@ from agno_workers.core.messages import (
     user,
 )
 from agno_workers.core.run import StepKind
-from agno_workers.core.step import ClaimedStep
+from agno_workers.core.step import ClaimedStep, Compacted, Steered
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.engine.turn import Ask, CompactFirst, Turn
 from agno_workers.errors import ModelRejected
+from agno_workers.sessions.compaction import cut
 from agno_workers.sessions.window import ContextWindows
 
 
@@ -82,6 +85,26 @@ def test_each_compaction_before_a_turn_keeps_less_and_the_last_one_nothing() -> 
     assert kept[0] > kept[1] > kept[2] == 0
     with pytest.raises(ModelRejected, match="It has been compacted 3 times before this turn"):
         ContextWindows().ask(turn_of(30, 3), refusing())
+
+
+def test_messages_that_join_a_refused_request_stay_and_others_are_compacted() -> None:
+    """The transcript that is compacted does not have them yet."""
+    turn = turn_of(3)
+    claim = msgspec.structs.replace(turn.claim, steers=(Steered("1", user("x" * 8_000)),))
+    with pytest.raises(CompactFirst) as caught:
+        ContextWindows().ask(replace(turn, claim=claim), refusing())
+    assert cut(turn.claim.messages, 1, caught.value.order.keep) > 1
+
+
+def test_newest_group_of_a_refused_request_is_compacted_if_nothing_else_is_left() -> None:
+    turn = turn_of(1)
+    task, *group = turn.claim.messages
+    claim = msgspec.structs.replace(
+        turn.claim, transcript=(task, user("a long summary " * 160), *group), compacted=Compacted(9)
+    )
+    with pytest.raises(CompactFirst) as caught:
+        ContextWindows().ask(replace(turn, claim=claim), refusing())
+    assert caught.value.order.keep == 0
 
 
 def test_refusal_of_a_short_request_does_not_shorten_later_ones() -> None:
