@@ -8,6 +8,7 @@ that commute (`increment`, `append`, `extend`, `union`, `max`, `min`, `update`) 
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from decimal import Context, Decimal
@@ -385,7 +386,7 @@ def after(key: str, operation: str, exists: bool, value: Any, operand: Any) -> A
         case "delete":
             return None
         case "increment" if not exists or _is_number(value):
-            return _sum(value if exists else 0, operand)
+            return _sum(key, value if exists else 0, operand)
         case "append" | "extend" if not exists or isinstance(value, list):
             return [*(value if exists else ()), *operand]
         case "union" if not exists or isinstance(value, list):
@@ -429,11 +430,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _sum(one: float, other: float) -> float:
-    """Add as Postgres does: decimal, so that the order of additions does not matter."""
+def _sum(key: str, one: float, other: float) -> float:
+    """Add as Postgres does: decimal, so that the order of additions does not matter. Raises InvalidInput for what JSON can't hold."""
     if isinstance(one, int) and isinstance(other, int):
         return one + other
-    return float(_EXACT.add(Decimal(repr(one)), Decimal(repr(other))))
+    total = float(_EXACT.add(Decimal(repr(one)), Decimal(repr(other))))
+    if math.isinf(total):
+        raise InvalidInput(f"state {key!r}: {brief(one)} and {brief(other)} add up to too large a number.")
+    return total
 
 
 def _identity(value: Any) -> str:

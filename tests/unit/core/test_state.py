@@ -61,6 +61,10 @@ def test_changes_of_a_call(call: Any, wanted: list[Any]) -> None:
     [
         (lambda s: (s["text"], s.increment("text")), "state 'text' is 'x', and increment does not fit it"),
         (lambda s: s.increment("n", "2"), "increment of state 'n' needs a number, got '2'"),
+        (
+            lambda s: (s.set("n", 1e308), s.increment("n", 1e308)),
+            "1e+308 and 1e+308 add up to too large a number",
+        ),
         (lambda s: s.update("n", 2), "needs a dict"),
         (lambda s: s.set("", 1), "must be text"),
         (lambda s: s.set("k" * 600, 1), "at most 512 bytes"),
