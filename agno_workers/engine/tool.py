@@ -48,6 +48,7 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
+    engine.plan_for(claim)  # before the call, whose result would be lost if Postgres did not answer
     with (
         engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,

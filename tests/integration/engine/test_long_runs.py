@@ -17,7 +17,7 @@ from agno_workers.core.run import Run, RunStatus, StepKind, StepStatus
 from agno_workers.core.step import CommitResult
 from agno_workers.core.tool import ToolContext
 from agno_workers.engine.turn import Engine
-from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable
+from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models import resolve
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.sessions.window import request_tokens
@@ -172,6 +172,31 @@ def test_large_results_of_every_kind_of_call_are_stored(scenario: Scenario) -> N
     )
     assert [row["content"] for row in stored] == [REPORT] * 3
     assert [result[:18] for result in scenario.results(run.id)] == [f"[Result {row['id']}:" for row in stored]
+
+
+def test_limit_of_earlier_code_is_read_before_the_call(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the result would be lost while Postgres does not answer: that of a `once` tool for ever."""
+    called = []
+
+    @tool(effect="once")
+    def pay() -> str:
+        """Pay."""
+        called.append(True)
+        return "paid"
+
+    agent = Agent(name="a", model=ScriptedReplies(Turn(calls=(("pay", {}),))).model, tools=[pay])
+    (call,) = execute_step(scenario.engine(agent), scenario.submit("a")).sends
+    engine = scenario.engine(replace(agent, instructions="Be brief."))
+
+    def unavailable(_: str) -> None:
+        raise Unavailable("Postgres does not answer")
+
+    monkeypatch.setattr(engine.journal, "definition", unavailable)
+    with pytest.raises(Unavailable):
+        execute_step(engine, call)
+    assert called == []
 
 
 def test_large_result_stays_whole_without_a_limit(scenario: Scenario) -> None:
