@@ -293,8 +293,9 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
             last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=tuple(follow_ups))
             committed = journal.end(claim, last, answer, reason)
             if committed.recorded:
+                said = reply.message.text
                 for extension in engine.extensions:
-                    extension.ended(turn, reply.message.text)
+                    extension.ended(turn, said)
             return committed
         case Fail(message, reason, kind, text):
             ids = {"run_id": claim.run_id, "reason": reason} | ({"content": text} if text else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _KNOWN = (
     ("anthropic:claude-3", 200_000), ("anthropic:claude-haiku-4", 200_000), ("anthropic:claude-opus-4", 200_000),
@@ -18,6 +19,7 @@ _STATED = re.compile(
 _LEAST_TOKENS = 256
 
 
+@lru_cache
 def window_of(model: str) -> int | None:
     """Return the context window of the model `provider:model`, in tokens; None if it is not known."""
     name = model.replace("openai-chat:", "openai:", 1)

@@ -47,7 +47,7 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
-_ALONE = ("blobs", "children", "state", "steered", "background", "compaction")
+_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction"))
 """A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
@@ -282,10 +282,11 @@ class Commits(Repository):
         is_followed = isinstance(step, ClaimedStep) and (
             step.canvas or step.parent_run_id or step.session_id or step.kind is StepKind.BACKGROUND
         )
-        one = _Result(step.run_id, step.step_id, Raw(to_json(without_none(result))))
+        result = without_none(result)
+        one = _Result(step.run_id, step.step_id, Raw(to_json(result)))
         if connection is not None:
             (recorded,) = _finish_steps(partial(execute, connection), [one], waits=True)
-        elif any(result.get(name) for name in _ALONE) or ("ended" in change and is_followed):
+        elif not _ALONE.isdisjoint(result) or ("ended" in change and is_followed):
             recorded = retry_while_unavailable(self._finish_alone, one)  # it may lock more than its run
         else:
             recorded = retry_while_unavailable(self._finishes, one)

@@ -89,29 +89,36 @@ BEGIN
                     'reasoning_tokens', r.reasoning_tokens),
                 'cost_usd', r.cost_usd::float8, 'depth', r.depth, 'created_at', r.created_at, 'deadline_at', r.deadline_at,
                 'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'),
-                'compacted', CASE WHEN k.until_seq > 0 THEN json_build_object('until_seq', k.until_seq, 'keeps_first', k.keeps_first) END,
-                'steers', coalesce((
-                    SELECT json_agg(json_build_object('id', t.id, 'message', agno.inflate(t.content)) ORDER BY t.position)
-                    FROM agno.steer t WHERE s.kind = 'turn' AND r.session_status = 'live' AND t.run_id = r.id AND t.status = 'pending'), '[]'))::text,
+                'compacted', t.compacted,
+                'steers', CASE WHEN s.kind = 'turn' AND r.session_status = 'live' THEN agno.pending_steers(r.id) ELSE '[]' END)::text,
             t.transcript, t.after, t.last_at
         FROM unnest(claimed, places) AS c (id, place) JOIN agno.step s ON s.id = c.id JOIN agno.run r ON r.id = s.run_id
-            LEFT JOIN LATERAL (SELECT found.until_seq, found.keeps_first FROM agno.compaction found
-                WHERE found.run_id = s.run_id AND found.at_seq <= s.seq ORDER BY found.until_seq DESC LIMIT 1) AS k ON s.kind IN ('turn', 'compact')
-            LEFT JOIN LATERAL agno.transcript_of(s.run_id, s.seq, asked->(c.place - 1)->'known', coalesce(k.until_seq, 0)) AS t
-                ON s.kind IN ('turn', 'compact');
+            -- A condition on the join would call it for each tool, too.
+            LEFT JOIN LATERAL agno.transcript_of(CASE WHEN s.kind IN ('turn', 'compact') THEN s.run_id END, s.seq, asked->(c.place - 1)->'known', true) AS t
+                ON true;
 END $$;
 
--- Return the messages of a run before `below` as a JSON array, without those up to `known`; see agno.claim_steps. A summary takes the place of
--- those before `since` (0: none was compacted). Text is added to text: an aggregate of jsonb would parse and write the whole transcript once
--- more.
-CREATE OR REPLACE FUNCTION agno.transcript_of(of_run uuid, below int, known jsonb, since int DEFAULT 0)
-RETURNS TABLE (transcript text, after int, last_at bigint) LANGUAGE plpgsql STABLE AS $$
+-- Return the messages of a run before `below` as a JSON array, without those up to `known`; see agno.claim_steps. If `compacts`, its newest
+-- summary takes the place of those that it stands for, and `compacted` says which. Text is added to text: an aggregate of jsonb would parse and
+-- write the whole transcript once more. No row without a run.
+CREATE OR REPLACE FUNCTION agno.transcript_of(of_run uuid, below int, known jsonb, compacts boolean DEFAULT false)
+RETURNS TABLE (transcript text, after int, last_at bigint, compacted json) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
     known_seq int := (known->>'seq')::int;
     last_known int := -1;
+    since int := 0;
+    keeps_first boolean;
     front text := '';
 BEGIN
+    IF of_run IS NULL THEN
+        RETURN;
+    END IF;
+    IF compacts THEN
+        SELECT c.until_seq, c.keeps_first INTO since, keeps_first FROM agno.compaction c
+        WHERE c.run_id = of_run AND c.at_seq <= below ORDER BY c.until_seq DESC LIMIT 1;
+        since := coalesce(since, 0);
+    END IF;
     IF known_seq < below AND coalesce((known->>'since')::int, 0) = since AND (known->>'at')::bigint = agno.message_at(of_run, known_seq) THEN
         last_known := known_seq;
     ELSIF since > 0 THEN
@@ -119,7 +126,8 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT '[' || front || coalesce(string_agg(CASE WHEN strpos(m.plain, '"$blob"') = 0 THEN m.plain ELSE agno.inflate(m.content)::text END,
-                ',' ORDER BY m.seq), '') || ']', last_known, agno.message_at(of_run, below - 1)
+                ',' ORDER BY m.seq), '') || ']', last_known, agno.message_at(of_run, below - 1),
+            CASE WHEN since > 0 THEN json_build_object('until_seq', since, 'keeps_first', keeps_first) END
         FROM (SELECT seq, content, content::text AS plain FROM agno.message
               WHERE run_id = of_run AND seq > greatest(last_known, since - 1) AND seq < below OFFSET 0) m;
 END $$;

@@ -270,6 +270,12 @@ BEGIN
     RETURN jsonb_build_object('run_id', coalesce(known.next_run_id, known.run_id), 'steer_id', known.id);
 END $$;
 
+-- Return the messages that join a live run at its next turn, in order: [{id, message}].
+CREATE OR REPLACE FUNCTION agno.pending_steers(of_run uuid) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT coalesce(json_agg(json_build_object('id', t.id, 'message', agno.inflate(t.content)) ORDER BY t.position), '[]')
+    FROM agno.steer t WHERE t.run_id = $1 AND t.status = 'pending';
+$$;
+
 -- Record that messages joined a run at this turn. `ids` are those of agno.steer. The caller holds the run.
 CREATE OR REPLACE FUNCTION agno.commit_steers(of_step uuid, ids jsonb) RETURNS void LANGUAGE sql AS $$
     UPDATE agno.steer SET status = 'committed', step_id = $1, decided_at = clock_timestamp()
