@@ -96,7 +96,8 @@ class External(Fact, frozen=True, kw_only=True):
     ttl_s: Positive = 600.0
     """Seconds for which a fetched value is used."""
     scope: CacheScope = "agent"
-    """The runs that share the value: those of a session, of a user, of the agent, or of all agents with this key."""
+    """The runs that share the value: those of a session, of a user, of the agent, or of all agents with this key. For the last two, the
+    function can't ask for `ctx`: it would show a user what was fetched for another."""
     timeout_s: Positive = 3.0
     """Seconds that the function may take."""
     on_error: Literal["fail", "omit", "stale"] = "stale"
@@ -106,9 +107,16 @@ class External(Fact, frozen=True, kw_only=True):
 
     def fault(self, known: Mapping[str, Any]) -> str | None:
         """See Fact."""
-        return Fact.fault(self, known) or (
-            None if self.is_called else "needs a function that fetches the value"
-        )
+        if fault := Fact.fault(self, known):
+            return fault
+        if not self.is_called:
+            return "needs a function that fetches the value"
+        if self.scope in ("agent", "global") and "ctx" in _parameters(self.value):
+            return (
+                f"is shared by the runs of all users (scope={self.scope!r}), and its function asks for ctx, which is the run of one: "
+                "use scope='user' or 'session', or a function without ctx"
+            )
+        return None
 
 
 class Computed(Fact, frozen=True, kw_only=True):
@@ -197,11 +205,7 @@ class Context(msgspec.Struct, metaclass=Fields, frozen=True):
 def _parameters_fault(function: Callable[..., Any], passed: tuple[str, ...]) -> str | None:
     if isinstance(function, type):
         return f"is the class {function.__name__}: pass a function or a value"
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return None  # a function of C without a signature gets no argument
-    for each in parameters:
+    for each in _parameters(function).values():
         is_named = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
         if (
             each.default is each.empty
@@ -210,3 +214,10 @@ def _parameters_fault(function: Callable[..., Any], passed: tuple[str, ...]) -> 
         ):
             return f"has a function with a parameter {each.name!r}: only {', '.join(passed)} can be passed"
     return None
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}  # a function of C without a signature gets no argument

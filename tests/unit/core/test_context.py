@@ -21,6 +21,10 @@ def hours() -> str:
     return "9 to 5"
 
 
+def of_run(ctx: Any = None) -> str:
+    return f"orders of {ctx.user_id}"
+
+
 def of_day(day: str) -> str:
     return day
 
@@ -33,6 +37,8 @@ def of_day(day: str) -> str:
         ({"day": 1, "mood": Computed(hours, needs=("dya",))}, "needs 'dya', which the context does not have. Did you mean 'day'?"),
         ({"weather": External("sunny")}, "'weather' needs a function that fetches the value"),
         ({"weather": External(hours, ttl_s=0)}, "'weather' ttl_s must be"),
+        ({"orders": External(of_run)}, "'orders' is shared by the runs of all users .scope='agent'., and its function asks for ctx"),
+        ({"orders": External(of_run, scope="global")}, "'orders' is shared by the runs of all users"),
         ({"weather": External(hours, on_error=ignored)}, "on_error must be one of 'fail', 'omit', 'stale', got 'ignore'"),
         ({"plan": object}, "'plan' has a function|'plan' is the class object: pass a function or a value"),
         ({"plan": object()}, "'plan' is not JSON"),
