@@ -25,7 +25,7 @@ from agno_workers.sessions.background import Background, Done, Work
 from agno_workers.sessions.history import HistoryStore
 from agno_workers.sessions.history_tools import HistoryTools
 from agno_workers.sessions.index import KIND, extension, worker
-from agno_workers.sessions.search import SessionSearch
+from agno_workers.sessions.search import SessionSearch, exchanges
 from tests.database import FEW, RunDatabase, said
 from tests.ingesting import Shelf
 from tests.integration.engine.conftest import Scenario, ScriptedReplies, counted_pool, live_streams, scenario
@@ -174,7 +174,13 @@ def test_tools_and_thinking_are_left_out_and_other_answers_are_json(plain: Past)
     (exchange,) = plain._search.search_past(tenant="default", user_id="ada", query="degrees")
     assert exchange.answered == '{"degrees": 11}'
     words = plain.db.value("SELECT string_agg(content, ' ') FROM agno.chunk")
-    assert words == 'how warm is it? {"degrees":11}'
+    assert words == 'how warm is it? {"degrees": 11}'
+
+
+def test_work_reads_the_beginning_of_long_messages(plain: Past) -> None:
+    run_id = plain.run("a" * 1_000_000, "b" * 1_000_000, indexed=False)
+    (row,) = exchanges(plain.db.pool, "default", [run_id])
+    assert (len(row["asked"]), len(row["answered"])) == (20_000, 20_000)
 
 
 def test_work_that_is_repeated_writes_a_run_once(past: Past) -> None:

@@ -132,6 +132,19 @@ def test_the_next_summary_extends_the_last_one(session: Session) -> None:
     )
 
 
+def test_summary_and_what_it_is_made_of_are_bounded(session: Session) -> None:
+    session.says(*((f"question {number}", "answer") for number in range(3)))
+    session.db.sql(  # many messages joined the first run
+        "INSERT INTO agno.message (run_id, seq, content) SELECT r.id, 100 + n, m.content FROM agno.run r, generate_series(1, 20) n, "
+        "LATERAL (SELECT jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', repeat('x', 9000)))) AS content) m "
+        "WHERE r.session_position = 1"
+    )
+    session.model.texts = ["w" * 1_000_000]
+    session.sum_up()
+    assert session.summary == ("w" * 20_000, 1)
+    assert len(session.model.asked[0].messages[0].text) < 25_000
+
+
 def test_nothing_new_asks_no_model(session: Session) -> None:
     session.says(("one", "a"), ("two", "b"))
     assert session.sum_up() is RunStatus.DONE
