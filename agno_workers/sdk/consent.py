@@ -5,6 +5,7 @@ from __future__ import annotations
 from agno_workers.core.request import check_name
 from agno_workers.repositories import Database
 from agno_workers.sessions.consent import ContextAccess
+from agno_workers.sessions.memory_store import check_kind
 
 
 class Consent:
@@ -38,4 +39,6 @@ class Consent:
 
     def _decide(self, category: str, allowed: bool) -> None:
         check_name(category, "category", "text that is not blank, such as 'location'")
+        if category.startswith("memory:"):
+            check_kind(category.removeprefix("memory:"))  # a mistyped one would deny nothing
         self._consents.allow(self.user_id, category, allowed)

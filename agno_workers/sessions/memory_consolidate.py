@@ -11,6 +11,7 @@ import msgspec
 
 from agno_workers.core.agent import Memory
 from agno_workers.core.tokens import estimate
+from agno_workers.database.pool import Connection
 from agno_workers.sessions.background import Done, Work, Worker
 from agno_workers.sessions.memory_learn import Asking
 from agno_workers.sessions.memory_proposal import Proposal, ProposedChange
@@ -67,7 +68,12 @@ def consolidator(store: MemoryStore) -> Worker:
         proposal = Proposal(str(owner), {each.id: each.version for each in memories}, tuple(changes))
         counts: dict[str, int] = Counter(each.action for each in changes)
         content = {"memories": len(memories), **counts}
-        return asking.calls.done(content, lambda connection: store.propose(work.claim.run_id, proposal, connection))  # fmt: skip
+
+        def write(connection: Connection) -> None:
+            with store.changing(owner, connection):
+                store.propose(work.claim.run_id, proposal, connection)
+
+        return asking.calls.done(content, write)
 
     return consolidate
 

@@ -458,6 +458,7 @@ class MemoryStore:
     # Consolidation; see memory_consolidate.py.
 
     def propose(self, run_id: str, proposal: Any, connection: Connection) -> None:
+        """Keep a proposal, in the transaction of `changing`, unless the text of a memory in it is gone meanwhile."""
         execute(connection, _SQL["propose"], {"run_id": run_id, "proposal": jsonb(proposal)})
 
     def proposal(self, run_id: str) -> Row | None:

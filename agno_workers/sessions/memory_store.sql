@@ -186,7 +186,9 @@ WHERE r.tenant = %(tenant)s AND r.status = 'done' AND r.rolled_back_at IS NULL A
 ORDER BY asked.place;
 
 -- name: propose
-INSERT INTO agno.run_context (run_id, key, value) VALUES (%(run_id)s, 'proposal', %(proposal)s)
+-- Not when the text of a memory that it was made from is gone meanwhile.
+INSERT INTO agno.run_context (run_id, key, value) SELECT %(run_id)s, 'proposal', %(proposal)s::jsonb
+WHERE NOT EXISTS (SELECT FROM jsonb_object_keys(%(proposal)s::jsonb->'seen') AS seen (id) LEFT JOIN agno.memory m ON m.id = seen.id::uuid WHERE m.text IS NULL)
 ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value;
 
 -- name: proposal

@@ -233,6 +233,15 @@ def test_model_call_is_bounded_whatever_was_said_and_returned(learning: Learning
     assert max(estimate(each.system + each.messages[0].text) for each in learning.asked) < 15_000
 
 
+def test_memory_that_was_redacted_while_it_was_consolidated_is_in_no_proposal(learning: Learning) -> None:
+    tea, run_id = learning.store.add(ANN, "Ann likes SECRET.", actor="ann"), learning.answer("hi")
+    merged = {"changes": [{"action": "add", "ids": [], "text": "Ann drinks SECRET.", "kind": "fact"}]}
+    done = learning.begin(lambda _: merged, run_id, kind="consolidate")
+    learning.store.redact(tea.id, actor="ann")
+    learning.end(done)
+    assert "SECRET" not in str(learning.db.everything())
+
+
 def test_only_the_question_and_the_last_answer_of_the_run_itself_are_learned_from() -> None:
     earlier = msgspec.structs.replace(user("told before"), from_history=True)
     messages = (earlier, user("I am Ann."), *said("{}"), user(f"{_MISFIT}x"), *said("Hello Ann."))

@@ -296,6 +296,14 @@ def test_consolidation_is_a_run_of_the_agent_that_ran_last(people: Client, db: R
         people.memories.consolidate("ann", agent="frist")
 
 
+def test_kind_that_memories_do_not_have_cannot_be_denied(people: Client) -> None:
+    for kind in ("helth", ""):
+        with pytest.raises(InvalidInput, match=f"memories have no kind '{kind}'"):
+            people.consent("ann").deny(f"memory:{kind}")
+    people.consent("ann").deny("memory:health")
+    assert people.consent("ann").categories() == {"memory:health": False}
+
+
 def test_proposals_of_another_tenant_stay(people: Client, db: RunDatabase, store: MemoryStore) -> None:
     run_id, tea = (
         db.submit(tenant="other", user_id="ann").run_id,
