@@ -36,7 +36,7 @@ def _show_and_link(_app: Any, page: str, source: list[str]) -> None:
     text = (ROOT / PAGES[page]).read_text(encoding="utf-8") if page in PAGES else source[0]
     for name, file in PAGES.items():
         text = re.sub(rf"\]\((\.\./)?{file}", f"]({name}.md", text)
-    source[0] = text.replace("](docs/", "](")
+    source[0] = text.replace("](docs/", "](").replace("](examples/", "](../examples/")
 
 
 def setup(app: Any) -> None:

@@ -177,7 +177,8 @@ class Run(msgspec.Struct, frozen=True):
     content: Any = None
     """The answer: text, or the JSON value of `output_schema`. None until the run has ended."""
     reason: str | None = None
-    """Why it ended: `end`, `length`, `refusal`, or the limit that it reached, such as `limit:turns`."""
+    """Why it ended: `end`, `length`, `refusal`, or the limit that it reached, such as `limit:turns`; `interrupted` where another message
+    of its session took its place."""
     error: dict[str, Any] | None = None
     """The error of a failed run: `{"type", "message", "ids"}`."""
     usage: Usage = Usage()

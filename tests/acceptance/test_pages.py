@@ -26,6 +26,8 @@ from tests.invariants import until
 from tests.worker import start_forked
 
 WAIT_S = 60
+QUEUES = "agents,tools,background,knowledge"
+"""Those of `agno-workers up`."""
 ID = re.compile(r"^[0-9a-f]{8}-[0-9a-f-]{27}$", re.MULTILINE)
 """A line with the id of a run."""
 COMMAND = re.compile(r"^(?:\./run )?agno-workers (.*)$", re.MULTILINE)
@@ -117,7 +119,7 @@ class Folder:
             (self.path / name).write_text(code, encoding="utf-8")
         modules = ",".join(name.removesuffix(".py") for name in files)
         own = {"AGNO_IMPORTS": modules, "PYTHONPATH": f"{self.path}{os.pathsep}{ROOT}"}
-        worker = start_worker(queues="agents,tools,knowledge", **own)
+        worker = start_worker(queues=QUEUES, **own)
         shell = inherited() | self.environment | own | more
         output = ""
         for language, code in (block for page in pages for block in page.blocks):
@@ -137,7 +139,7 @@ class Folder:
                             output += self._command(shell, shlex.split(found[1], comments=True), output)
                         elif line.startswith("pkill -9"):
                             self._kill(worker, ID.findall(output)[-1])
-                            worker = start_worker(queues="agents,tools,knowledge", **own)
+                            worker = start_worker(queues=QUEUES, **own)
                             self.client.runs.get(ID.findall(output)[-1]).wait(timeout=WAIT_S)
         return output
 
