@@ -132,7 +132,8 @@ ALWAYS = {
            OR s.waits_for = 'session' AND (r.session_status = 'scheduled') <> (s.not_before IS NOT NULL)""",
     "a run of a session has no place, or one that another run of it has, too": """
         SELECT r.session_id, r.session_position, array_agg(r.session_status) FROM agno.run r WHERE r.session_status IS NOT NULL
-          AND NOT (r.session_status = 'waiting' AND EXISTS (SELECT FROM agno.steer t WHERE t.next_run_id = r.id))
+          AND NOT (r.session_status = 'waiting' AND r.started_at IS NULL
+                   AND (r.forked_from IS NOT NULL OR EXISTS (SELECT FROM agno.steer t WHERE t.next_run_id = r.id)))
           AND NOT (r.session_status = 'scheduled' AND r.session_position IS NULL)
         GROUP BY r.tenant, r.session_id, r.session_position HAVING count(*) > 1 OR r.session_position IS NULL""",
     "a session gives a place that is taken": """

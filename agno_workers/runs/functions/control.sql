@@ -106,6 +106,9 @@ BEGIN
     PERFORM agno.write_steps($1, failed.generation + 1, jsonb_build_array(jsonb_build_object('id', new_step, 'key', 'turn:' || turn, 'kind', 'turn',
         'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place, 'max_attempts', last_turn.max_attempts,
         'waits_for', CASE its_place->>'status' WHEN 'waiting' THEN 'session' END)), 0);
+    IF its_place->>'status' = 'waiting' THEN
+        PERFORM agno.wake_session(failed.tenant, failed.session_id);
+    END IF;
     PERFORM pg_notify('agno_outbox', '');
     RETURN QUERY SELECT new_step, failed.generation + 1;
 END $$;

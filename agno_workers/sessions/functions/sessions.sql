@@ -129,7 +129,7 @@ BEGIN
     END IF;
 END $$;
 
--- Let the next run of a session begin, unless the session is paused or a run of it is live. A run that has not begun, and that others have
+-- Let the next run of a session begin, unless the session is paused or a run of it is live. A run that never began, and that others have
 -- overtaken, gets another position: positions are the order in which runs begin. The wait was not a part of the time that the agent has.
 CREATE OR REPLACE FUNCTION agno.wake_session(in_tenant text, in_session text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -149,7 +149,7 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        is_overtaken := next.generation = 0 AND next.session_position <= own.begun_position;
+        is_overtaken := next.started_at IS NULL AND next.session_position <= own.begun_position;
         IF is_overtaken THEN
             next.session_position := own.next_position;
         END IF;
@@ -187,7 +187,8 @@ BEGIN
     END IF;
 END $$;
 
--- Return the {status, position} of a failed run that is retried: it begins at once, or before all that wait.
+-- Return the {status, position} of a failed run that is retried, which the caller holds. It waits at its old position, before all others, and the
+-- caller wakes the session.
 CREATE OR REPLACE FUNCTION agno.reenter_session(failed agno.run) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     own agno.session;
@@ -200,8 +201,7 @@ BEGIN
     IF place IS NULL THEN
         UPDATE agno.session s SET next_position = s.next_position + 1 WHERE s.tenant = own.tenant AND s.id = own.id RETURNING s.next_position - 1 INTO place;
     END IF;
-    RETURN jsonb_build_object('position', place, 'status', CASE WHEN own.status = 'paused'
-        OR (agno.live_run(own.tenant, own.id)).id IS NOT NULL THEN 'waiting' ELSE 'live' END);
+    RETURN jsonb_build_object('position', place, 'status', 'waiting');
 END $$;
 
 -- Find the place of a fork, and return {status, position}; NULL without a session. It begins at once: as the live run where the session is free, and

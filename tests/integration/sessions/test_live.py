@@ -488,6 +488,36 @@ def test_messages_stay_when_the_turn_that_they_joined_is_retried(db: RunDatabase
     assert events(db, run.run_id).count("MessageSteered") == 1
 
 
+def test_returned_message_that_is_retried_before_it_began_gets_a_place_of_its_own(db: RunDatabase) -> None:
+    say(db, "one")
+    joined = steer(db, "joined", deadline_s=60)
+    stop = say(db, "stop", if_busy="interrupt")
+    next_id = str(db.database.steering.receipt(str(joined.steer_id)).next_run_id)
+    past_deadline(db, next_id)
+    assert db.journal.retry_run(next_id)
+    assert states(db) == {"joined": (1, "waiting"), "stop": (2, "live")}
+    end(db, stop.run_id)
+    assert states(db) == {"joined": (3, "live")}
+
+
+def test_message_that_is_returned_by_a_retried_run_gets_a_place_of_its_own(db: RunDatabase) -> None:
+    one, two = say(db, "one"), say(db, "two", deadline_s=60)
+    past_deadline(db, two.run_id)
+    end(db, one.run_id)
+    assert db.journal.retry_run(two.run_id)
+    assert states(db) == {"two": (2, "live")}
+    turn = begin(db, two.run_id)
+    steer(db, "joined")
+    end(db, two.run_id, turn)
+    assert states(db) == {"joined": (3, "live")}
+
+
+def past_deadline(db: RunDatabase, run_id: str) -> None:
+    """Let a run that waits fail at its deadline."""
+    db.sql("UPDATE agno.run SET deadline_at = created_at WHERE id = %(id)s", id=run_id)
+    assert db.journal.end_overdue(run_id)
+
+
 def test_key_of_a_message_joins_once(db: RunDatabase) -> None:
     run = say(db, "one")
     turn = begin(db, run.run_id)
