@@ -93,7 +93,8 @@ BEGIN
         PERFORM agno.chord_part((NEW.canvas->>'group_id')::uuid, NEW.id::text, (NEW.canvas->>'group_index')::int,
                                 NEW.status, CASE NEW.status WHEN 'done' THEN NEW.content ELSE NEW.error END);
     END IF;
-    PERFORM agno.end_alike(NEW, other::uuid) FROM jsonb_array_elements_text(NEW.canvas->'alike') other;
+    PERFORM agno.end_alike(NEW, other::uuid) FROM jsonb_array_elements_text(NEW.canvas->'alike') other
+        WHERE NOT EXISTS (SELECT FROM agno.steer t WHERE t.run_id = NEW.id AND t.status = 'returned' AND t.request->'alike' ? other);
     IF NEW.canvas ?| ARRAY['link', 'link_error', 'chain'] THEN
         INSERT INTO agno.outbox (ended_run_id, due_at) VALUES (NEW.id, clock_timestamp() + interval '300 ms');
     END IF;

@@ -64,6 +64,8 @@ BEGIN
         IF run ? 'id' AND run ? 'canvas' THEN
             new_id := (run->>'id')::uuid;
             PERFORM agno.stand_in(run, new_id, (place->>'run_id')::uuid);
+            UPDATE agno.steer t SET request = jsonb_set(t.request, '{alike}', coalesce(t.request->'alike', '[]') || to_jsonb(new_id))
+                WHERE t.id = (place->>'steer_id')::uuid AND t.status = 'pending';
             PERFORM agno.cancel_if_revoked(new_id);
         END IF;
         RETURN QUERY SELECT new_id, false, (place->>'steer_id')::uuid, NULL::bigint, 'steer', run_queue, NULL::smallint, false;

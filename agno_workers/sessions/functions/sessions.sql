@@ -283,20 +283,23 @@ CREATE OR REPLACE FUNCTION agno.commit_steers(of_step uuid, ids jsonb) RETURNS v
 $$;
 
 -- Make the messages that did not join a run before its end one run, the next of the session: with their texts in order, and the options of the
--- first of them. The caller holds the run and the session, and wakes it.
+-- first of them. Tasks that stand for these messages end with it. The caller holds the run and the session, and wakes it.
 CREATE OR REPLACE FUNCTION agno.return_steers(ended agno.run) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     new_id uuid := agno.uuid7();
     asked jsonb;
     messages int;
+    alike jsonb;
 BEGIN
-    SELECT (array_agg(t.request ORDER BY t.position))[1], count(*) INTO asked, messages FROM agno.steer t WHERE t.run_id = ended.id AND t.status = 'pending';
+    SELECT (array_agg(t.request ORDER BY t.position))[1], count(*),
+        jsonb_path_query_array(jsonb_agg(t.request ORDER BY t.position), '$[*].alike[*]') INTO asked, messages, alike
+    FROM agno.steer t WHERE t.run_id = ended.id AND t.status = 'pending';
     IF messages = 0 THEN
         RETURN;
     END IF;
-    INSERT INTO agno.run (id, tenant, agent, status, queue, priority, session_id, session_position, session_status, user_id, metadata, deadline_at)
+    INSERT INTO agno.run (id, tenant, agent, status, queue, priority, session_id, session_position, session_status, user_id, metadata, canvas, deadline_at)
     VALUES (new_id, ended.tenant, ended.agent, 'queued', coalesce(asked->>'queue', ended.queue), (asked->>'priority')::smallint, ended.session_id,
-            ended.session_position, 'waiting', ended.user_id, coalesce(asked->'metadata', '{}'),
+            ended.session_position, 'waiting', ended.user_id, coalesce(asked->'metadata', '{}'), CASE WHEN alike <> '[]' THEN jsonb_build_object('alike', alike) END,
             clock_timestamp() + make_interval(secs => (asked->>'deadline_s')::float8));
     INSERT INTO agno.message (run_id, seq, content)
     SELECT new_id, row_number() OVER (ORDER BY t.position) - 1, t.content FROM agno.steer t WHERE t.run_id = ended.id AND t.status = 'pending';

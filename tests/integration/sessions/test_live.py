@@ -546,15 +546,31 @@ def test_message_that_cannot_join_waits_as_any_other(db: RunDatabase, what: str)
 
 
 def test_steer_with_a_task_id_in_a_canvas_ends_with_the_live_run(db: RunDatabase) -> None:
-
     run = say(db, "one")
-    turn = begin(db, run.run_id)
     mine = unknown_id()
     joined = steer(db, "and this", id=mine, canvas=Canvas(link=[{"task": "t"}]))
     assert joined.run_id == mine
     assert not steer(db, "and this", id=mine, canvas=Canvas(link=[{"task": "t"}])).created
-    end(db, run.run_id, turn)
-    assert db.run(mine)["status"] == "done"
+    turn = begin(db, run.run_id)
+    assert db.journal.store.end(turn, record(turn, *said("ok")), "ok", "end").recorded
+    assert db.run(mine)["content"] == "ok"
+
+
+@pytest.mark.parametrize("how", ["ends", "is interrupted"])
+def test_returned_message_with_a_task_id_ends_with_the_run_that_it_becomes(db: RunDatabase, how: str) -> None:
+    run = say(db, "one")
+    turn = begin(db, run.run_id)
+    mine, again = unknown_id(), unknown_id()
+    for task_id in (mine, again):
+        steer(db, "and this", id=task_id, idempotency_key="k", canvas=Canvas(link=[{"task": "t"}]))
+    if how == "ends":
+        end(db, run.run_id, turn)
+    else:
+        end(db, say(db, "stop", if_busy="interrupt").run_id)
+    assert [db.run(task_id)["status"] for task_id in (mine, again)] == ["waiting", "waiting"]
+    (next_run,) = db.sql("SELECT id::text FROM agno.run WHERE session_status = 'live' AND ended_at IS NULL")
+    db.journal.end(begin(db, next_run["id"]), said("yes"), FEW, "yes", "end")
+    assert [db.run(task_id)["content"] for task_id in (mine, again)] == ["yes", "yes"]
 
 
 # Idle sessions.
