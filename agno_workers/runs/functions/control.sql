@@ -3,7 +3,7 @@
 -- End a run from outside: cancelled, failed, or past its deadline. The generation is raised, so that late results of running steps are
 -- refused; then all open steps end. Status `done` is for a deadline: see below. `how` holds status, reason,
 -- error, overdue_only? (only past its deadline), if_waits? (only if that step still waits) and alone? (false for several runs in one transaction:
--- one that is locked, and one whose end locks its session, is left out). Returns false when it ended nothing.
+-- one that is locked, and one whose end locks its session or the background work of others, is left out). Returns false when it ended nothing.
 CREATE OR REPLACE FUNCTION agno.stop_run(of_run uuid, how jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     stopped agno.run;
@@ -17,7 +17,7 @@ BEGIN
         SELECT r.* INTO stopped FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
     END IF;
     IF stopped.id IS NULL OR stopped.ended_at IS NOT NULL
-       OR how->>'alone' = 'false' AND stopped.session_status IN ('live', 'parallel')
+       OR how->>'alone' = 'false' AND (coalesce(stopped.session_status IN ('live', 'parallel'), false) OR stopped.kind = 'background')
        OR (how->>'overdue_only')::boolean AND (stopped.deadline_at > clock_timestamp() OR stopped.deadline_at IS NULL)
        OR how ? 'if_waits' AND NOT EXISTS (SELECT FROM agno.step s WHERE s.id = (how->>'if_waits')::uuid AND s.status = 'waiting') THEN
         RETURN false;

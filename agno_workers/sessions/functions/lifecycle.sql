@@ -18,8 +18,8 @@ BEGIN
     RETURN known;
 END $$;
 
--- Lock a session, after its runs that may be held by who waits for the session: the open ones, but for those that wait for their turn; with
--- `all_runs` also those that have ended. Only runs after `last` (NULL: all). A run that changed between the two is locked in another try.
+-- Lock a session, after its runs that may be held by who waits for the session: the open ones, but for those that wait for their turn, and those
+-- without a place, such as one that stands for another and is locked after that; with `all_runs` also those that have ended. Only runs after `last` (NULL: all). A run that changed between the two is locked in another try.
 CREATE OR REPLACE FUNCTION agno.lock_session(in_tenant text, in_session text, as_user text, all_runs boolean DEFAULT false, last agno.run DEFAULT NULL)
 RETURNS agno.session LANGUAGE plpgsql AS $$
 DECLARE
@@ -46,7 +46,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION agno.is_held_first(run agno.run, all_runs boolean, last agno.run) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN run.ended_at IS NULL THEN run.session_status IS DISTINCT FROM 'waiting' ELSE all_runs END AND agno.is_after(run, last);
+    SELECT CASE WHEN run.ended_at IS NULL THEN coalesce(run.session_status <> 'waiting', false) ELSE all_runs END AND agno.is_after(run, last);
 $$;
 
 -- Pause a session: the runs of new messages wait, and a live run continues. False when it is paused or has ended.

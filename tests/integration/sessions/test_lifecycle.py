@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from agno_workers.core.messages import user
+from agno_workers.core.run import Canvas, Run
 from agno_workers.core.session import SessionStatus
 from agno_workers.core.step import Definition
 from agno_workers.database.pool import jsonb
@@ -477,6 +478,20 @@ def test_verb_waits_for_a_run_before_it_holds_the_session(db: RunDatabase, verb:
         ours = threads.submit(VERBS[verb], handle(db, "s"))
         until_blocked(db, ours)
         theirs.run("SELECT FROM agno.session WHERE id = 's' FOR NO KEY UPDATE NOWAIT")
+        theirs.commit()
+        ours.result(timeout=20)
+
+
+def test_verb_holds_no_run_that_stands_for_one_that_it_waits_for(db: RunDatabase) -> None:
+    """The end of that one ends the other, too."""
+    live = submit(db, "s", "a")
+    stands, canvas = "00000000-0000-7000-8000-000000000000", Canvas(link=[{"task": "t"}])
+    submit(db, "s", "b", if_busy="steer", id=stands, canvas=canvas)
+    with db.transaction() as theirs, ThreadPoolExecutor(1) as threads:
+        theirs.run("SELECT FROM agno.run WHERE id = %(id)s FOR NO KEY UPDATE", {"id": live})
+        ours = threads.submit(handle(db, "s").rollback, None)
+        until_blocked(db, ours)
+        theirs.run("SELECT FROM agno.run WHERE id = %(id)s FOR NO KEY UPDATE NOWAIT", {"id": stands})
         theirs.commit()
         ours.result(timeout=20)
 

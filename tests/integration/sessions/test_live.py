@@ -12,7 +12,7 @@ import pytest
 from agno_workers.core.messages import user
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas
-from agno_workers.core.step import ChildRun, ClaimedStep, StepMessage, Submitted, ToolStep
+from agno_workers.core.step import ChildRun, ClaimedStep, FollowUp, StepMessage, Submitted, ToolStep
 from agno_workers.core.tool import Effect
 from agno_workers.database.pool import jsonb
 from agno_workers.errors import IdempotencyConflict, InvalidInput, SessionBusy, SessionEnded, SessionForbidden
@@ -657,6 +657,18 @@ def test_cancel_of_many_runs_waits_for_none_while_it_holds_others(db: RunDatabas
         assert stopped.result() == [{"stopped": 2}]
     assert db.journal.cancel_all([run.run_id for run in (one, two, other)]) == 3
     assert states(db) == {}
+
+
+def test_cancel_of_many_runs_holds_no_background_work_while_it_waits(db: RunDatabase) -> None:
+    """The end of another run asks for both kinds of work in their order, and may hold the one that the cancel wants next."""
+    asked = (FollowUp("index", "s"), FollowUp("summary", "s"))
+    run = say(db, "one")
+    db.journal.end(begin(db, run.run_id), said("ok"), FEW, "ok", "end", follow_ups=asked)
+    works = [row["id"] for row in db.sql("SELECT run_id::text AS id FROM agno.background")]
+    how = {"status": "cancelled", "reason": "cancelled", "error": ERROR}
+    stops = jsonb([{"id": run_id, "how": how} for run_id in works])
+    assert db.sql(STATEMENTS["runs/control.stop_many"], stops=stops) == [{"stopped": 0}]
+    assert db.journal.cancel_all(works) == 2
 
 
 def test_delegation_of_a_session_run_has_no_place(db: RunDatabase) -> None:
