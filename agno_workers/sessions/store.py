@@ -208,8 +208,12 @@ class Sessions:
                 )
             else:
                 wanted["is_scheduled"] = kind == "scheduled"
-                if edge:
-                    wanted |= {f"{side}_at": edge.created_at, side: edge.id}
+            if edge:
+                wanted |= {
+                    f"{side}_place": edge.session_position or 0,
+                    f"{side}_at": edge.created_at,
+                    side: edge.id,
+                }
             begun = None
             params = {"tenant": self._tenant, "id": id, "as_user": as_user} | wanted
             found += self._pool.run(narrowed(_SQL["runs"], params), params)

@@ -63,17 +63,17 @@ SELECT rolled_back, cancelled::text[] FROM agno.roll_back_session(%(tenant)s, %(
 -- name: runs
 -- A page of runs in the order of their session, with the beginning of each input; `first` from its begin, or `last` from its end. A line whose
 -- parameter is NULL is left out. Runs without a position are read by themselves: those of earlier code, which may be of other users, and those
--- that are scheduled.
+-- that are scheduled. A run that was made of messages to another one, and cancelled before it began, has the position of that one.
 SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->'parts'->0)->>'text', 200) AS asked
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE run.tenant = %(tenant)s AND run.session_id = %(id)s AND run.kind <> 'background'
   AND (SELECT s.user_id FROM agno.session s WHERE s.tenant = %(tenant)s AND s.id = %(id)s) = %(as_user)s AND run.user_id = %(as_user)s
   AND (%(in_history)s AND run.rolled_back_at IS NULL)
-  AND run.session_position > %(after_position)s
-  AND run.session_position < %(before_position)s
+  AND run.session_position >= %(after_position)s
+  AND run.session_position <= %(before_position)s
   AND (run.session_position IS NULL AND (run.session_status IS NOT NULL) = %(is_scheduled)s)
-  AND (run.created_at, run.id) > (%(after_at)s, %(after)s::uuid)
-  AND (run.created_at, run.id) < (%(before_at)s, %(before)s::uuid)
+  AND (coalesce(run.session_position, 0), run.created_at, run.id) > (%(after_place)s::bigint, %(after_at)s, %(after)s::uuid)
+  AND (coalesce(run.session_position, 0), run.created_at, run.id) < (%(before_place)s::bigint, %(before_at)s, %(before)s::uuid)
 ORDER BY run.session_position, run.created_at, run.id LIMIT %(first)s
 ORDER BY run.session_position DESC, run.created_at DESC, run.id DESC LIMIT %(last)s;
 

@@ -85,6 +85,22 @@ def test_session_has_its_runs_and_messages_in_order_from_both_ends(
     )
 
 
+def test_page_of_runs_goes_on_after_one_that_has_the_same_place(db: RunDatabase, sessions: Sessions) -> None:
+    """A message that was returned by an interrupted run, and cancelled before it began."""
+    live = submit(db, "s", "a")
+    submit(db, "s", "b", if_busy="steer")
+    last = submit(db, "s", "c", if_busy="interrupt")
+    (returned,) = db.sql("SELECT next_run_id::text AS id FROM agno.steer")
+    db.journal.cancel(returned["id"])
+    for order in (False, True):
+        found: list[str] = []
+        at: Run | None = None
+        while page := sessions.runs("s", newest_first=order, at=at, limit=1):
+            at = page[-1].run
+            found.append(at.id)
+        assert found == ([last, returned["id"], live] if order else [live, returned["id"], last])
+
+
 def test_session_names_its_live_and_its_waiting_runs(db: RunDatabase) -> None:
     live = submit(db, "s")
     submit(db, "s", status="waiting")
