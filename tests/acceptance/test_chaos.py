@@ -24,7 +24,17 @@ from agno_workers.local import LocalServers
 from benchmarks.corpus import Corpus
 from tests import invariants
 from tests.chaos import ingest
-from tests.chaos.history import Execution, FinalState, History, RunRow, StepRow, Submission, recovery, verdict
+from tests.chaos.history import (
+    Execution,
+    FinalState,
+    History,
+    MessageRow,
+    RunRow,
+    StepRow,
+    Submission,
+    recovery,
+    verdict,
+)
 from tests.chaos.plan import KINDS, plan
 from tests.chaos.proxy import Mode, Network, Proxy
 
@@ -274,6 +284,9 @@ BOOKS = Execution("transactional", "r1", "c2", "s2", 1)
 GOOD = FinalState([DONE], [TURN, PAID, BOOKED], {}, [PAYS, BOOKS], [("r1", "c2")], {"k1"})
 TOLD = Submission("k1", "sql", 1, ["r1"], 1)
 
+TALKED = FinalState([DONE], talk=[MessageRow("k1", "s", "r1", 1)])
+SAID = Submission("k1", "session, queued", 1, ["r1"], 1)
+
 RED = {
     "an acknowledged run is not in Postgres": (replace(GOOD, runs=[], steps=[], ledger=[], bookings=[], ordered=set()),
         TOLD, "lost: sql k1 was told r1, which is not in Postgres"),
@@ -307,6 +320,12 @@ RED = {
         TOLD, "transactional is done with a row"),
     "a submit in SQL is torn from its transaction": (replace(GOOD, ordered=set()),
         TOLD, "torn: k1"),
+    "a message of a session is in no transcript": (replace(TALKED, talk=[]),
+        SAID, "lost: session, queued k1 is in no transcript"),
+    "a message of a session is read twice": (replace(TALKED, talk=[MessageRow("k1", "s", "r1", 1)] * 2),
+        SAID, "duplicated: k1 is 2 times in its session"),
+    "a message to a live run is forgotten": (TALKED,
+        Submission("k1", "session, steered", 1, ["t1"], 1), "was told t1, which is not in Postgres"),
 }  # fmt: skip
 """What is wrong, and what the verdict must say."""
 
@@ -325,6 +344,16 @@ def test_the_verdict_is_red_when(wrong: str) -> None:
     assert [line for line in broken if says in line], broken
     assert counters["lost"] == sum(line.startswith("lost") for line in broken)
     assert counters["duplicated"] == sum(line.startswith("duplicated") for line in broken)
+
+
+def test_the_verdict_is_red_when_a_callers_messages_change_their_order() -> None:
+    runs = [DONE, replace(DONE, id="r2", submission="k2")]
+    said = [Submission(f"0-{n}", "session, queued", 1, [f"r{n}"], 1) for n in (1, 2)]
+    talk = [MessageRow("0-1", "s", "r1", 2), MessageRow("0-2", "s", "r2", 1)]
+    assert judged(FinalState(runs, talk=talk), *said)[1] == [
+        "out of order: 0-2 at place 1 of session s, after 0-1 at place 2"
+    ]
+    assert judged(FinalState(runs, talk=[replace(talk[0], session="t"), talk[1]]), *said)[1] == []
 
 
 def test_the_verdict_is_green_when_every_promise_was_kept() -> None:

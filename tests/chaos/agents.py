@@ -10,6 +10,7 @@ import os
 import random
 import time
 from pathlib import Path
+from zlib import crc32
 
 from agno_workers import Agent, Effect, Limits, ToolContext, tool
 from agno_workers.core.messages import ModelRequest
@@ -88,3 +89,14 @@ errand = Agent(
     name="errand", model=Scripted("errand", _next), tools=[look, note, pay, book], limits=Limits(turns=10)
 )
 teller = Agent(name="teller", model=Scripted("teller", lambda request: Turn(text="told", delay_s=0.01)))
+
+
+def _talk(request: ModelRequest) -> Turn:
+    """Look something up before the answer, in every other run: messages join the second turn, or find that there is none."""
+    if request.messages[-1].role == "tool" or crc32(request.messages[0].text.encode()) % 2:
+        return Turn(text="talked", delay_s=0.4)
+    return Turn(calls=(("look", {}),), delay_s=0.1)
+
+
+talker = Agent(name="talker", model=Scripted("talker", _talk), tools=[look], limits=Limits(turns=10))
+"""It talks in sessions."""

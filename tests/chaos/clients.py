@@ -14,18 +14,20 @@ import psycopg
 from celery import chain, chord
 
 from agno_workers import Client
+from agno_workers.core.session import IfBusy
 from agno_workers.errors import Unavailable
 from tests.chaos.agents import errand, teller
 from tests.chaos.history import History, Submission
 
 _TOOLS = ("look", "note", "pay", "book")
+_SESSIONS = 3
 _PATIENT = 0.8
 """The share of callers that retry until they are acknowledged. The others stop at the first failure."""
 _PAUSE_S = (0.02, 0.25)
 _AGAIN_S = (0.05, 0.5)
 
 Door = Callable[[str, str, random.Random], list[str]]
-"""Submit an input under a key, and return the ids of the runs."""
+"""Submit an input under a key, and return the ids of the runs, or of the messages that joined live ones."""
 
 
 class Callers:
@@ -45,6 +47,8 @@ class Callers:
             "sql": self._sql,
             "chain": self._chain,
             "chord": self._chord,
+            "session, queued": partial(self._talk, "queue"),
+            "session, steered": partial(self._talk, "steer"),
         }
         self._stopping = threading.Event()
         self._crowded = threading.Event()
@@ -122,6 +126,14 @@ class Callers:
         self._stopping.wait(dice.uniform(0, 0.5))
         run.cancel()
         return [run.id]
+
+    def _talk(self, if_busy: IfBusy, key: str, said: str, dice: random.Random) -> list[str]:
+        """Say the key in one of a few sessions, which all callers share."""
+        session_id = f"chaos-{dice.randrange(_SESSIONS)}"
+        run = self._client.runs.submit(
+            "talker", key, session_id=session_id, if_busy=if_busy, idempotency_key=key, metadata=_mark(key)
+        )
+        return [run.steered.id if run.steered else run.id]
 
     def _sql(self, key: str, said: str, dice: random.Random) -> list[str]:
         """Commit a row of the caller and the run in one transaction, or sometimes roll it back."""

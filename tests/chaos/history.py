@@ -28,7 +28,7 @@ class Submission(msgspec.Struct):
     door: str
     attempts: int = 0
     run_ids: list[str] = []
-    """The ids that each acknowledged attempt returned; for a canvas, those of all its parts."""
+    """The ids that each acknowledged attempt returned; for a canvas, those of all its parts; for a message that joined a live run, its own."""
     acknowledged: int = 0
     errors: list[str] = []
 
@@ -80,6 +80,19 @@ class StepRow(msgspec.Struct, frozen=True):
     """The model got an error."""
 
 
+class MessageRow(msgspec.Struct, frozen=True):
+    """A message that was said in a session."""
+
+    submission: str
+    session: str
+    run_id: str
+    position: int
+    """The place of its run in the session."""
+    steer_status: str | None = None
+    """The fate of one that was to join a live run."""
+    steer_id: str | None = None
+
+
 class Execution(msgspec.Struct, frozen=True):
     """A line of the ledger."""
 
@@ -102,6 +115,8 @@ class FinalState(msgspec.Struct, frozen=True):
     """Run and call of each row that a transactional tool wrote."""
     ordered: set[str] = set()
     """Submissions whose own row was committed with the submit in SQL."""
+    talk: list[MessageRow] = []
+    """The messages of sessions, in the order in which the model reads them."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -113,10 +128,17 @@ class Verdict(msgspec.Struct, frozen=True):
 def verdict(history: History, state: FinalState) -> Verdict:
     """Compare a history with the final state."""
     lost = _lost(history.submissions, state)
-    doubled = [*_runs_doubled(history.submissions, state), *_effects_doubled(state)]
-    others = [*_winners(state), *_effects_apart(state), *_transactions_torn(history.submissions, state)]
+    doubled = [
+        *_runs_doubled(history.submissions, state),
+        *_effects_doubled(state),
+        *_messages_doubled(state),
+    ]
+    others = [
+        *_winners(state), *_effects_apart(state), *_transactions_torn(history.submissions, state), *_out_of_order(history.submissions, state),
+    ]  # fmt: skip
     stored = {run.submission for run in state.runs}
     well = {run.id for run in state.runs if run.status in ("done", "cancelled")}
+    well |= {message.steer_id for message in state.talk if message.steer_id and message.run_id in well}
     accepted = [submission for submission in history.submissions if submission.accepted]
     tools = [step for step in state.steps if step.effect is not None]
     repeated = [step for step in state.steps if step.attempt > 1]
@@ -132,6 +154,7 @@ def verdict(history: History, state: FinalState) -> Verdict:
         "runs": len(state.runs),
         "runs by end": dict(sorted(Counter(run.status for run in state.runs).items())),
         "failed because of": dict(sorted(Counter(r.reason or "" for r in state.runs if r.status == "failed").items())),
+        "messages that joined a run, or became the next": dict(sorted(Counter(m.steer_status for m in state.talk if m.steer_status).items())),
         "steps": len(state.steps),
         "executions beyond the first": sum(step.attempt - 1 for step in repeated),
         "tool executions in the ledger": len(state.ledger),
@@ -151,10 +174,14 @@ def _ended_well(submission: Submission, well: set[str]) -> bool:
 
 
 def _lost(submissions: Sequence[Submission], state: FinalState) -> list[str]:
-    """Find runs that were acknowledged and have not ended."""
+    """Find runs that were acknowledged and have not ended, and messages of sessions that no run has."""
     status = {run.id: run.status for run in state.runs}
+    status |= {message.steer_id: status[message.run_id] for message in state.talk if message.steer_id}
+    said = {message.submission for message in state.talk}
     found = []
     for submission in submissions:
+        if submission.door.startswith("session") and submission.accepted and submission.key not in said:
+            found.append(f"lost: {submission.door} {submission.key} is in no transcript")
         for run_id in submission.run_ids:
             if run_id not in status and state.results.get(run_id) not in _CELERY_TERMINAL:
                 found.append(
@@ -184,6 +211,29 @@ def _runs_doubled(submissions: Sequence[Submission], state: FinalState) -> list[
             found.append(
                 f"duplicated: {submission.door} {submission.key} was told different runs: {sorted(told)}"
             )
+    return found
+
+
+def _messages_doubled(state: FinalState) -> list[str]:
+    said = Counter(message.submission for message in state.talk)
+    return [f"duplicated: {key} is {n} times in its session" for key, n in said.items() if n > 1]
+
+
+def _out_of_order(submissions: Sequence[Submission], state: FinalState) -> list[str]:
+    """Find queued messages of a caller that were answered in another order than they were accepted in."""
+    found = []
+    place = {message.submission: (message.session, message.position) for message in state.talk}
+    last: dict[tuple[str, str], tuple[int, str]] = {}
+    for submission in submissions:
+        if submission.door == "session, queued" and submission.accepted and submission.key in place:
+            session, position = place[submission.key]
+            caller = submission.key.partition("-")[0], session
+            before, key = last.get(caller, (0, ""))
+            if position <= before:
+                found.append(
+                    f"out of order: {submission.key} at place {position} of session {session}, after {key} at place {before}"
+                )
+            last[caller] = position, submission.key
     return found
 
 
@@ -262,7 +312,7 @@ def recovery(faults: Sequence[float], ended: Sequence[float]) -> dict[str, float
 _RUNS = """
     SELECT id::text, coalesce(metadata->>'submission', '') AS submission, coalesce(metadata->>'part', '') AS part, status, reason
     FROM agno.run"""
-# The result of a turn is the assistant's message at its position; that of a tool is the message that answers its call.
+# The result of a turn is the assistant's message at its position, after messages that joined it; that of a tool is the message that answers its call.
 _STEPS = """
     WITH said AS MATERIALIZED (
         SELECT m.run_id, m.seq, m.content->>'role' AS role, part->>'call_id' AS call_id, part->>'is_error' AS is_error
@@ -273,7 +323,16 @@ _STEPS = """
     FROM agno.step s, LATERAL (
         SELECT count(*)::int AS winners, coalesce(bool_or(is_error::boolean), false) AS is_error
         FROM said WHERE said.run_id = s.run_id AND CASE s.kind
-            WHEN 'tool' THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant' AND said.seq = s.seq END) told"""
+            WHEN 'tool' THEN said.call_id = s.call->>'id' ELSE said.role = 'assistant'
+                AND said.seq = s.seq + (SELECT count(*) FROM agno.steer t WHERE t.step_id = s.id) END) told"""
+
+
+_TALK = """
+    SELECT m.content->'parts'->0->>'text' AS submission, r.session_id, r.id::text AS run_id, r.session_position,
+           t.status AS steer_status, t.id::text AS steer_id
+    FROM agno.run r JOIN agno.message m ON m.run_id = r.id
+    LEFT JOIN agno.steer t ON coalesce(t.next_run_id, t.run_id) = r.id AND t.content = m.content
+    WHERE r.session_id IS NOT NULL AND m.content->>'role' = 'user' ORDER BY r.session_id, r.session_position, m.seq"""
 
 
 def read(database_url: str, ledger: Path) -> FinalState:
@@ -287,6 +346,7 @@ def read(database_url: str, ledger: Path) -> FinalState:
             runs=[RunRow(*row) for row in rows(_RUNS)],
             steps=[StepRow(*row) for row in rows(_STEPS)],
             results={row.task_id: row.status for row in rows("SELECT task_id, status FROM agno.task_result")},
+            talk=[MessageRow(*row) for row in rows(_TALK)],
             ledger=read_ledger(ledger),
             bookings=[(row.run_id, row.call_id) for row in rows("SELECT run_id, call_id FROM chaos.booking")],
             ordered={row.submission for row in rows("SELECT submission FROM chaos.ordered")},
@@ -306,6 +366,8 @@ _STUCK = """
         || coalesce(', not before ' || not_before::time(1), '') || coalesce(', sent ' || sent_at::time(1), '')
         || coalesce(', error ' || error::text, '')
     FROM agno.step WHERE status NOT IN ('done', 'unknown', 'dead', 'cancelled')
+    UNION ALL
+    SELECT 'message ' || id || ' to run ' || run_id || ' is pending, since ' || created_at::time(0) FROM agno.steer WHERE status = 'pending'
     UNION ALL
     SELECT 'outbox row ' || id || ' is due since ' || due_at::time(1) || ': step ' || coalesce(step_id::text, '-')
         || ', ended run ' || coalesce(ended_run_id::text, '-') || ', chord ' || coalesce(chord_id::text, '-') FROM agno.outbox
