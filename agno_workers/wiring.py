@@ -147,11 +147,6 @@ class Services:
             ask_model=ContextWindows().ask,
         )
 
-    @property
-    def search_past(self) -> history.SearchPast:
-        """The search over exchanges of past sessions."""
-        return self.session_search.search_past
-
     @cached_property
     def context_resolver(self) -> ContextResolver:
         return ContextResolver(self.database.pool, partial(read_state, self.database.pool))
@@ -196,8 +191,8 @@ class Services:
         return TalkIndex(self.database.pool, embedder)
 
     @cached_property
-    def session_search(self) -> SessionSearch:
-        """The search over past sessions."""
+    def search_past(self) -> history.SearchPast:
+        """The search over exchanges of past sessions."""
         return SessionSearch(self.database.pool, self.talk)
 
     @cached_property

@@ -104,9 +104,7 @@ def _product(pool: Pool, conversation: Conversation) -> list[list[str]]:
     search = SessionSearch(pool, index)
     answers = []
     for question, _ in conversation.questions:
-        exchanges = search.search_past(
-            tenant=tenant, user_id=conversation.speakers[0], query=question, limit=FIRST
-        )
+        exchanges = search(tenant=tenant, user_id=conversation.speakers[0], query=question, limit=FIRST)
         answers.append([turn for each in exchanges for turn in turns_of[each.run_id]])
     return answers
 

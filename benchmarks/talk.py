@@ -117,7 +117,7 @@ def _speed(pool: Pool, users: int, texts: list[str], asked: int, rounds: int) ->
                 user = f"user{question * 7 % users + 1}" if tenant == "many" else "user1"
                 query = " ".join(texts[-question - 1].split()[:8])
                 began = perf_counter()
-                found = search.search_past(tenant=tenant, user_id=user, query=query, limit=10)
+                found = search(tenant=tenant, user_id=user, query=query, limit=10)
                 each.append(perf_counter() - began)
                 assert found
             if number:  # the first round warms up

@@ -195,15 +195,18 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
                 raise self.fault(f"{field} must be {kind.__name__}(...), got {checks.brief(value)}")
             if wrong := checks.misfit(kind, value):
                 raise self.fault(f"{field}.{wrong[0]} {wrong[1]}")
-        if self.memory and self.memory.model is not None and (fault := checks.model_fault(self.memory.model)):
-            raise self.fault(f"memory.{fault}")
+        other_models = (
+            ("memory.", self.memory and self.memory.model), ("history.summary_", self.history.summary_model),
+            ("compaction.", self.compaction.model),
+        )  # fmt: skip
+        for prefix, model in other_models:
+            if model is not None and (fault := checks.model_fault(model)):
+                raise self.fault(f"{prefix}{fault}")
         if self.compaction.keep >= self.compaction.at:
             raise self.fault(
                 f"compaction.keep ({self.compaction.keep:g}) must be less than compaction.at ({self.compaction.at:g}), or nothing would be "
                 "summarized"
             )
-        if self.compaction.model is not None and (fault := checks.model_fault(self.compaction.model)):
-            raise self.fault(f"compaction.{fault}")
         if self.limits.cost_usd is not None and self.prices is None:
             raise self.fault(
                 "limits.cost_usd needs the model's prices: add prices=Prices(input_usd=..., output_usd=...)"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from agno_workers.core.words import did_you_mean
+from agno_workers.core.words import did_you_mean, shortened
 from agno_workers.errors import InvalidInput
 
 Count = Annotated[int, Meta(ge=1)]
@@ -75,8 +75,7 @@ def _in_words(error: str) -> str:
 
 def brief(value: object) -> str:
     """Return the value as it is written in an error, cut when it is long."""
-    text = repr(value)
-    return text if len(text) <= _BRIEF_CHARS else f"{text[:_BRIEF_CHARS]}…"
+    return shortened(repr(value), _BRIEF_CHARS)
 
 
 def model_fault(model: Any) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agno_workers.core.messages import Audio, File, Image, Message, Reasoning, Text, ToolCall, ToolResult
 
 _BYTES_A_TOKEN = 4
@@ -31,3 +33,8 @@ def estimate_message(message: Message) -> int:
             case Image() | Audio() | File():
                 tokens += _A_MEDIUM
     return tokens
+
+
+def estimate_messages(messages: Iterable[Message]) -> int:
+    """Return about how many tokens messages have."""
+    return sum(map(estimate_message, messages))

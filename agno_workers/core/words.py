@@ -61,6 +61,11 @@ def _escape(unseen: re.Match[str]) -> str:
     return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
+def shortened(text: str, most: int) -> str:
+    """Return the text, or its first `most` characters and an ellipsis."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what is None, for a receiver that reads a missing field as its default."""
     return {name: value for name, value in fields.items() if value is not None}

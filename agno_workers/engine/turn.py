@@ -152,11 +152,15 @@ class Engine:
         try:
             self.agent(claim.agent)
         except UnknownAgent as error:
-            times = self.journal.return_step(claim.step_id, error.to_json(), claim.attempt)
-            ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
-            log.warning("step was returned, for the %s. time: %s", times, error, extra=ids)
+            self.return_step(claim, error.to_json())
             return False
         return True
+
+    def return_step(self, claim: ClaimedStep, error: dict[str, Any]) -> None:
+        """Return a step to its queue, for another worker."""
+        times = self.journal.return_step(claim.step_id, error, claim.attempt)
+        ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
+        log.warning("step was returned, for the %s. time: %s", times, error["message"], extra=ids)
 
     def queue_of(self, agent: Agent) -> str:
         return agent.queue or self.agent_queue

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Literal, TypedDict, Unpack, get_args
 from uuid import UUID
 
@@ -306,37 +307,42 @@ class RunQueries:
 
 
 def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of the filters. Raises InvalidInput for one that is unknown or of the wrong type."""
-    known = RunFilters.__annotations__
-    for name, value in filters.items():
-        if name not in known:
-            raise InvalidInput(
-                f"runs have no filter {name!r}: use {', '.join(known)}.{did_you_mean(name, known)}"
-            )
-        if name in ("status", "agent", "user_id", "session_id") and not isinstance(value, str | None):
-            raise InvalidInput(f"{name} is a text, not {value!r}.")
-    status, metadata, since = filters.get("status"), filters.get("metadata"), filters.get("since")
-    if status not in (None, *RunStatus):
-        raise InvalidInput(
-            f"unknown run status {status!r}; it is one of {', '.join(RunStatus)}.{did_you_mean(str(status), RunStatus)}"
-        )
+    """Return the parameters of the filters. Raises InvalidInput."""
+    texts = ("status", "agent", "user_id", "session_id")
+    checked = checked_filters("run", filters, RunFilters.__annotations__, texts, RunStatus)
+    status, metadata = filters.get("status"), filters.get("metadata")
     if not isinstance(metadata, Mapping | None):
         raise InvalidInput(f"metadata is a mapping such as {{'order': 17}}, not {metadata!r}.")
-    if not isinstance(since, datetime | timedelta | None) or (
-        isinstance(since, datetime) and since.tzinfo is None
-    ):
-        raise InvalidInput(f"since is a datetime with a time zone, or a timedelta, not {since!r}.")
     batch_id, stuck = filters.get("batch_id"), filters.get("stuck")
     is_open = bool(filters.get("open") or stuck) or (status is not None and not RunStatus(status).is_terminal)
-    return {
-        **{name: filters.get(name) for name in ("status", "agent", "user_id", "session_id")},
+    return checked | {
         "ended_as": status if status in (RunStatus.FAILED, RunStatus.CANCELLED) else None,
         "batch_id": batch_id and known_id(batch_id, "batch"),
         "metadata": to_json(metadata).decode() if metadata else None,
-        "since" if isinstance(since, datetime) else "within": since,
         "open": is_open or None,
         "quiet_s": QUIET.total_seconds() if stuck else None,
     }
+
+
+def checked_filters(
+    noun: str, filters: Mapping[str, Any], known: Collection[str], texts: Sequence[str], statuses: type[StrEnum]
+) -> dict[str, Any]:  # fmt: skip
+    """Return the parameters of the filters that lists share: texts and `since`. Raises InvalidInput for a filter that is unknown or of the
+    wrong type.
+    """
+    for name, value in filters.items():
+        if name not in known:
+            raise InvalidInput(f"{noun}s have no filter {name!r}: use {', '.join(known)}.{did_you_mean(name, known)}")  # fmt: skip
+        if name in texts and not isinstance(value, str | None):
+            raise InvalidInput(f"{name} is a text, not {value!r}.")
+    status, since = filters.get("status"), filters.get("since")
+    if status not in (None, *statuses):
+        hint = did_you_mean(str(status), statuses)
+        raise InvalidInput(f"unknown {noun} status {status!r}; it is one of {', '.join(statuses)}.{hint}")
+    if not isinstance(since, datetime | timedelta | None) or (isinstance(since, datetime) and since.tzinfo is None):  # fmt: skip
+        raise InvalidInput(f"since is a datetime with a time zone, or a timedelta, not {since!r}.")
+    given = {name: filters.get(name) for name in texts}
+    return given | {"since" if isinstance(since, datetime) else "within": since}
 
 
 def failure(run: Run) -> AgnoError | None:

@@ -7,7 +7,6 @@ one transaction, so a crash repeats the work or finds it done. See functions/bac
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,6 @@ from agno_workers.engine.turn import Engine, call_model, fail, try_later
 from agno_workers.errors import ModelRejected, RunFailed, Unavailable
 from agno_workers.signals import signal
 
-log = logging.getLogger(__name__)
 _SQL = statements("sessions/background")
 MOST_AT_ONCE = 200
 """The runs whose ends one background run takes into account; the next one does the rest."""
@@ -144,10 +142,7 @@ class Background:
         ids = {"run_id": claim.run_id, "step_id": claim.step_id}
         known = ", ".join(sorted(self.workers))
         text = f"this worker has no background work of kind {claim.name!r} (it has {known}): start one of the release that submitted the run"
-        times = self.engine.journal.return_step(
-            claim.step_id, {"type": "UnknownWork", "message": text, "ids": ids}, claim.attempt
-        )
-        log.warning("step was returned, for the %s. time: %s", times, text, extra=ids)
+        self.engine.return_step(claim, {"type": "UnknownWork", "message": text, "ids": ids})
         return False
 
     def _items(self, claim: ClaimedStep) -> dict[int, str]:

@@ -37,7 +37,7 @@ from agno_workers.core.step import (
     CompactionRecord,
     ExhaustedStep,
 )
-from agno_workers.core.tokens import estimate, estimate_message
+from agno_workers.core.tokens import estimate, estimate_message, estimate_messages
 from agno_workers.engine.active_steps import Stopped
 from agno_workers.engine.turn import Engine, call_model, try_later
 from agno_workers.errors import ModelRejected, Unavailable, error_to_json, message_of
@@ -115,7 +115,7 @@ def compacted(
     if place <= start:
         return "there is nothing to summarize beside the newest messages", Usage()
     has_task = claim.compacted is None or claim.compacted.keeps_first
-    keeps_first = has_task and tokens_of(messages[:1]) <= agent.compaction.keep / 2 * order.window
+    keeps_first = has_task and estimate_messages(messages[:1]) <= agent.compaction.keep / 2 * order.window
     until_seq = (
         place if claim.compacted is None else claim.compacted.until_seq + place - claim.compacted.prefix
     )
@@ -129,8 +129,12 @@ def compacted(
     summary = _as_text(
         messages[:place], written, order, until_seq, has_task=has_task, keeps_first=keeps_first
     )
-    before = tokens_of(messages)
-    after = tokens_of(messages[place:]) + estimate(summary) + (tokens_of(messages[:1]) if keeps_first else 0)
+    before = estimate_messages(messages)
+    after = (
+        estimate_messages(messages[place:])
+        + estimate(summary)
+        + (estimate_messages(messages[:1]) if keeps_first else 0)
+    )
     if after >= before:
         return (
             f"its summary is not shorter ({after:,} tokens) than what it stands for ({before:,})",
@@ -182,11 +186,6 @@ def _as_text(
 
 
 # Pure functions of transcripts.
-
-
-def tokens_of(messages: Sequence[Message]) -> int:
-    """Return about how many tokens messages have."""
-    return sum(map(estimate_message, messages))
 
 
 def first_new(claim: ClaimedStep) -> int:

@@ -15,11 +15,10 @@ import msgspec
 
 from agno_workers.core.agent import History
 from agno_workers.core.messages import AnyPart, Message, Reasoning, Text, ToolResult, user
-from agno_workers.core.tokens import estimate_message
+from agno_workers.core.tokens import estimate_message, estimate_messages
+from agno_workers.core.words import shortened
 
 Group = tuple[Message, ...]
-_MAX_CHARS = 2_000
-"""The most of a question or an answer of an exchange."""
 
 
 class PastRun(msgspec.Struct, frozen=True):
@@ -53,7 +52,7 @@ class PastRun(msgspec.Struct, frozen=True):
         if self.status == "cancelled":
             return "(This run was cancelled.)"
         return (
-            f"(This run failed: {_cut(self.error or 'no reason is known', 500)})"
+            f"(This run failed: {shortened(self.error or 'no reason is known', 500)})"
             if self.status == "failed"
             else ""
         )
@@ -70,6 +69,11 @@ class Exchange(msgspec.Struct, frozen=True):
     """When it was submitted."""
     score: float = 0.0
     """Higher is better; comparable within one search."""
+
+    def shortened(self, most: int) -> Exchange:
+        """Return it with texts of at most so many characters."""
+        asked, answered = shortened(self.asked, most), shortened(self.answered, most)
+        return msgspec.structs.replace(self, asked=asked, answered=answered)
 
 
 def compose(
@@ -221,7 +225,7 @@ def _filled(
     The runs from `split` on come first, then what leads, up to half of the rest, then older runs. Where all runs fit, they need no
     summary, and the exchanges get the rest.
     """
-    sizes = [sum(map(estimate_message, group)) for group in groups]
+    sizes = [estimate_messages(group) for group in groups]
     least = _size([_LEFT_OUT])  # always paid for, in case that it is needed
     start, left = _fitting(sizes, split, len(groups), tokens - least)
     has_all = is_whole and start == split and sum(sizes[:split]) <= left
@@ -259,16 +263,6 @@ def _listed(exchanges: Sequence[Exchange]) -> str:
         for each in sorted(exchanges, key=lambda each: each.at)
     ]
     return "\n\n".join([_EXCHANGES, *shown])
-
-
-def shortened(exchange: Exchange) -> Exchange:
-    """Return the exchange with texts of at most 2,000 characters."""
-    asked, answered = _cut(exchange.asked, _MAX_CHARS), _cut(exchange.answered, _MAX_CHARS)
-    return msgspec.structs.replace(exchange, asked=asked, answered=answered)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _said(text: str) -> Message:

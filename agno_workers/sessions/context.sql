@@ -27,7 +27,6 @@ SELECT a.key, a.value, a.is_fresh IS TRUE AS is_fresh, c.key IS NOT NULL AS is_m
 -- Store fetched values. Of a fetch that failed the old value stays, and nobody fetches it again for `pause_s`.
 UPDATE agno.context_value v SET
     value = CASE WHEN f.has_failed THEN v.value ELSE f.value END,
-    fetched_at = CASE WHEN f.has_failed THEN v.fetched_at ELSE clock_timestamp() END,
     expires_at = CASE WHEN f.has_failed THEN v.expires_at ELSE clock_timestamp() + make_interval(secs => f.ttl_s) END,
     fetching_until = CASE WHEN f.has_failed THEN clock_timestamp() + make_interval(secs => %(pause_s)s) END
 FROM (SELECT * FROM jsonb_to_recordset(%(fetched)s) AS f (scope text, owner text, agent text, key text, value jsonb, ttl_s float8, has_failed boolean)

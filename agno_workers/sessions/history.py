@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -20,7 +21,7 @@ from agno_workers.core.tool import Tool
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.errors import ModelError, RunFailed
 from agno_workers.runs.transcripts import Transcript, Transcripts
-from agno_workers.sessions.compose import Exchange, PastRun, compose, shortened
+from agno_workers.sessions.compose import Exchange, PastRun, compose
 
 if TYPE_CHECKING:
     from agno_workers.engine.turn import Extension, Turn
@@ -33,6 +34,8 @@ _OCTETS_A_TOKEN = 6
 """Bytes of JSON that are read, with room for what compression leaves out."""
 _QUERY_CHARS = 2_000
 """The part of an input that earlier sessions are searched for."""
+_EXCHANGE_CHARS = 2_000
+"""The most of a question, or of an answer, of an earlier session."""
 
 
 class SearchPast(Protocol):
@@ -115,7 +118,7 @@ class _Stored(msgspec.Struct, frozen=True):
     """A PastRun whose messages are not read yet."""
 
     id: str
-    at: Any
+    at: datetime
     status: str
     messages: msgspec.Raw
     reason: str | None = None
@@ -143,8 +146,7 @@ def _read(past: str, newest: int) -> list[PastRun]:
                 f"run {each.id} of this session, which the history needs, can't be read ({error}): submit to another session.",
                 reason="unreadable",
             ) from error
-        runs.append(msgspec.convert({**msgspec.structs.asdict(each), "messages": ()}, PastRun))
-        runs[-1] = msgspec.structs.replace(runs[-1], messages=messages)
+        runs.append(PastRun(each.id, each.at, messages, each.status, each.reason, each.error))
     return runs
 
 
@@ -177,4 +179,4 @@ def _found(claim: ClaimedStep, options: History, search: SearchPast) -> Sequence
     except ModelError as error:
         log.warning("earlier sessions were not searched: %s", error, extra={"run_id": claim.run_id})
         return ()
-    return [shortened(each) for each in found]
+    return [each.shortened(_EXCHANGE_CHARS) for each in found]

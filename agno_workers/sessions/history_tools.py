@@ -16,6 +16,7 @@ from agno_workers.core.agent import Agent
 from agno_workers.core.messages import read_messages
 from agno_workers.core.tokens import estimate
 from agno_workers.core.tool import Effect, Tool, ToolContext
+from agno_workers.core.words import shortened
 from agno_workers.database.pool import Pool, statements
 from agno_workers.errors import ModelUnavailable, Unavailable
 from agno_workers.sessions.compose import PastRun
@@ -124,7 +125,15 @@ class HistoryTools:
             wanted["session_id"] = asker["session_id"]
         is_somebodys = asker["user_id"] is not None or asker["session_id"] is not None
         found = self._search(**wanted, query=query, limit=_MAX_FOUND, days=days) if is_somebodys else ()
-        said = [Said(each.at, _cut(each.asked), _cut(each.answered), each.session_id) for each in found]
+        said = [
+            Said(
+                each.at,
+                shortened(each.asked, _TEXT_CHARS),
+                shortened(each.answered, _TEXT_CHARS),
+                each.session_id,
+            )
+            for each in found
+        ]
         return said or _by_words(self._exchanges(run_id, _SEARCHED_RUNS), query, days)
 
     def _calls(self, run_id: str, name: str | None, days: int) -> Calls:
@@ -132,8 +141,8 @@ class HistoryTools:
         rows = self._pool.run(_SQL["calls"], wanted)
         newest = [
             Called(
-                row["name"], row["at"], _cut(row["arguments"] or "{}", _RESULT_CHARS), None if row["error"] else _cut(row["result"] or "", _RESULT_CHARS),
-                row["error"] and _cut(row["error"], _RESULT_CHARS), None if row["seconds"] is None else round(row["seconds"], 3),
+                row["name"], row["at"], shortened(row["arguments"] or "{}", _RESULT_CHARS), None if row["error"] else shortened(row["result"] or "", _RESULT_CHARS),
+                row["error"] and shortened(row["error"], _RESULT_CHARS), None if row["seconds"] is None else round(row["seconds"], 3),
             )
             for row in rows
         ]  # fmt: skip
@@ -155,7 +164,7 @@ def _by_words(runs: Sequence[PastRun], query: str, days: int | None) -> list[Sai
 
 
 def _said(run: PastRun) -> Said:
-    return Said(run.at, _cut(run.asked), _cut(run.answered or run.mark))
+    return Said(run.at, shortened(run.asked, _TEXT_CHARS), shortened(run.answered or run.mark, _TEXT_CHARS))
 
 
 def _fitting(found: Sequence[Any]) -> list[Any]:
@@ -167,7 +176,3 @@ def _fitting(found: Sequence[Any]) -> list[Any]:
             break
         kept.append(each)
     return kept
-
-
-def _cut(text: str, most: int = _TEXT_CHARS) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -125,7 +125,7 @@ class MemoryService:
         owner = owner_of(memory, tenant, ctx.agent, ctx.user_id, ctx.session_id)
         if owner is None:
             raise ToolError(f"this run has no {memory.scope}, so it has no memories: nothing was changed.")
-        if not self.store.is_allowed(owner, ctx.user_id, kind, ctx.connection):
+        if self.store.denied(owner, ctx.user_id, ctx.connection, kinds=(kind,)):
             raise ToolError("the user has switched this off: nothing was changed.")
         if not self.may_remember(ctx):
             raise ToolError("what this run has read may not change memories: nothing was changed.")

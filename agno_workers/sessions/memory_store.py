@@ -241,17 +241,11 @@ class MemoryStore:
         exported: dict[str, Any] = msgspec.to_builtins(whole)
         return exported
 
-    def is_allowed(self, owner: MemoryOwner, user_id: str | None, kind: str, connection: Connection) -> bool:
-        """Return False if the user has switched off memory, or this kind."""
-        asked = {"tenant": owner.tenant, "user_id": user_id, "kind": kind}
-        (row,) = execute(connection, _SQL["allowed"], asked)
-        return bool(row["allowed"])
-
     def denied(
-        self, owner: MemoryOwner, user_id: str | None, connection: Connection | None = None
-    ) -> set[str]:
-        """Return the kinds of memories that the user has switched off."""
-        asked = {"tenant": owner.tenant, "user_id": user_id, "kinds": list(KINDS)}
+        self, owner: MemoryOwner, user_id: str | None, connection: Connection | None = None, *, kinds: Sequence[str] = KINDS
+    ) -> set[str]:  # fmt: skip
+        """Return the kinds of memories that the user has switched off, as all of them are with memory itself."""
+        asked = {"tenant": owner.tenant, "user_id": user_id, "kinds": list(kinds)}
         return {row["kind"] for row in self._run(_SQL["denied"], asked, connection)}
 
     def tenant_of(self, run_id: str, connection: Connection) -> str:

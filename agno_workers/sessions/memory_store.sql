@@ -103,9 +103,6 @@ WHERE m.tenant = %(tenant)s AND m.scope = %(scope)s AND m.owner = %(owner)s ORDE
 -- name: consents
 SELECT category, allowed, at FROM agno.consent WHERE tenant = %(tenant)s AND user_id = %(owner)s AND (category = 'memory' OR category LIKE 'memory:%%') ORDER BY category;
 
--- name: allowed
-SELECT agno.memory_allowed(%(tenant)s, %(user_id)s, %(kind)s) AS allowed;
-
 -- name: denied
 SELECT kind FROM unnest(%(kinds)s::text[]) AS kind WHERE NOT agno.memory_allowed(%(tenant)s, %(user_id)s, kind);
 

@@ -33,7 +33,7 @@ class SessionSearch:
         self._pool = pool
         self._index = index
 
-    def search_past(
+    def __call__(
         self,
         *,
         tenant: str,

@@ -7,7 +7,7 @@ it is ended first, its runs go in pages, and its row goes last. An interrupted d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from typing import Any, TypedDict, Unpack
@@ -24,7 +24,7 @@ from agno_workers.core.words import did_you_mean
 from agno_workers.database.pool import Pool, Row, jsonb, statements
 from agno_workers.errors import InvalidInput, SessionForbidden, Unavailable
 from agno_workers.runs.control import Control
-from agno_workers.runs.queries import Listed, known_id, narrowed, run_of, shown_message
+from agno_workers.runs.queries import Listed, checked_filters, known_id, narrowed, run_of, shown_message
 
 _SQL = statements("sessions/store")
 EXPORT_VERSION = 1
@@ -124,9 +124,11 @@ class Sessions:
         """Return sessions, the last active first. Raises InvalidInput for a filter that can't be used, SessionNotFound for `before`."""
         if limit < 1:
             raise InvalidInput(f"limit is at least 1, not {limit!r}.")
-        wanted = _checked(filters) | {"tenant": self._tenant, "limit": limit}
+        texts = ("user_id", "agent", "status", "before")
+        wanted = checked_filters("session", filters, SessionFilters.__annotations__, texts, SessionStatus)
+        wanted |= {"tenant": self._tenant, "limit": limit}
         if (before := filters.get("before")) is not None:
-            wanted |= {"before": before, "before_at": self.get(before).last_active_at}
+            wanted |= {"before_at": self.get(before).last_active_at}
         return [
             msgspec.convert(row, SessionRow)
             for row in self._pool.run(narrowed(_SQL["sessions"], wanted), wanted)
@@ -367,28 +369,3 @@ def _kind(run: Run) -> str:
 def _check_title(title: Any) -> None:
     if not isinstance(title, str) or len(title) > 1000:
         raise InvalidInput(f"title must be text of at most 1,000 characters, got {brief(title)}.")
-
-
-def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of the filters. Raises InvalidInput for one that is unknown or of the wrong type."""
-    known = SessionFilters.__annotations__
-    for name, value in filters.items():
-        if name not in known:
-            raise InvalidInput(
-                f"sessions have no filter {name!r}: use {', '.join(known)}.{did_you_mean(name, known)}"
-            )
-        if name != "since" and not isinstance(value, str | None):
-            raise InvalidInput(f"{name} is a text, not {value!r}.")
-    status, since = filters.get("status"), filters.get("since")
-    if status not in (None, *SessionStatus):
-        raise InvalidInput(
-            f"unknown session status {status!r}; it is one of {', '.join(SessionStatus)}.{did_you_mean(str(status), SessionStatus)}"
-        )
-    if not isinstance(since, datetime | timedelta | None) or (
-        isinstance(since, datetime) and since.tzinfo is None
-    ):
-        raise InvalidInput(f"since is a datetime with a time zone, or a timedelta, not {since!r}.")
-    return {
-        **{name: filters.get(name) for name in ("user_id", "agent", "status")},
-        "since" if isinstance(since, datetime) else "within": since,
-    }

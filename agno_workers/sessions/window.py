@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, ModelRequest, Reply, StopReason, Usage
 from agno_workers.core.step import CompactionOrder
-from agno_workers.core.tokens import estimate, estimate_message
+from agno_workers.core.tokens import estimate, estimate_message, estimate_messages
 from agno_workers.engine.turn import Ask, CompactFirst, Turn
 from agno_workers.errors import ModelRejected
 from agno_workers.models.windows import refused_window, window_of
-from agno_workers.sessions.compaction import cut, first_new, group_start, summary_tokens, tokens_of
+from agno_workers.sessions.compaction import cut, first_new, group_start, summary_tokens
 
 MAX_COMPACTIONS = 3
 """Compactions before one turn; each keeps less."""
@@ -137,7 +137,7 @@ def most_tokens(turn: Turn, room: int) -> int:
 def request_tokens(request: ModelRequest) -> int:
     """Return about how many tokens a request has."""
     schemas = msgspec.json.encode((request.tools, request.output), enc_hook=str)
-    return estimate(request.system) + -(-len(schemas) // 4) + tokens_of(request.messages)
+    return estimate(request.system) + estimate(schemas.decode()) + estimate_messages(request.messages)
 
 
 def newest(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
@@ -160,9 +160,9 @@ def ordered(turn: Turn, room: int, *, forced: bool = False) -> CompactionOrder |
     if "declined" in state:
         return None
     transcript, start = claim.transcript or (), first_new(claim)  # what joins at this turn stays as it is
-    overhead = request_tokens(turn.request()) - tokens_of(transcript)
-    free = most_tokens(turn, room) - overhead - tokens_of(transcript[:1]) - summary_tokens(room)
-    newest_group = tokens_of(transcript[group_start(transcript) :])
+    overhead = request_tokens(turn.request()) - estimate_messages(transcript)
+    free = most_tokens(turn, room) - overhead - estimate_messages(transcript[:1]) - summary_tokens(room)
+    newest_group = estimate_messages(transcript[group_start(transcript) :])
     first = state.get("compactions", 0) + 1
     last = MAX_COMPACTIONS if forced else min(first, MAX_COMPACTIONS)
     for number in range(first, last + 1):
@@ -172,7 +172,7 @@ def ordered(turn: Turn, room: int, *, forced: bool = False) -> CompactionOrder |
         elif newest_group <= free:
             keep = max(keep, newest_group)  # the model has not read it yet
         place = cut(transcript, start, keep)
-        freed = tokens_of(transcript[start:place])
+        freed = estimate_messages(transcript[start:place])
         if place > start and (forced or freed >= _MIN_GAIN * room):
             return CompactionOrder(number, room, keep)
     return None

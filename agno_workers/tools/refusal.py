@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agno_workers.core.words import shortened
+
 _MAX_PROBLEMS = 8
 _MAX_SHOWN_CHARS = 80
 
@@ -62,4 +64,4 @@ def _shown(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         # For example a number of 5000 digits, which Python does not print.
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}…"
+    return shortened(text, _MAX_SHOWN_CHARS)

@@ -143,7 +143,6 @@ compaction = sa.Table(
     # The first message, the task, stands before the summary as it is.
     sa.Column("keeps_first", sa.Boolean, nullable=False),
     sa.Column("summary", sa.Text, nullable=False),
-    sa.Column("step_id", UUID, nullable=False),
     sa.Column("tokens_before", sa.Integer, nullable=False),
     sa.Column("tokens_after", sa.Integer, nullable=False),
     now("created_at"),
@@ -157,7 +156,6 @@ stored_result = sa.Table(
     # The name in the preview. A fork has the same one.
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
-    sa.Column("tokens", sa.Integer, nullable=False),
     now("created_at"),
 )
 sa.Index("stored_result_id", stored_result.c.id)
@@ -272,7 +270,6 @@ context_value = sa.Table(
     sa.Column("key", sa.Text, nullable=False),
     # NULL while the first value is fetched.
     sa.Column("value", JSONB),
-    when("fetched_at"),
     when("expires_at"),
     # A worker fetches a new value until then, and others do not.
     when("fetching_until"),

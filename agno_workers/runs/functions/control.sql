@@ -191,11 +191,11 @@ BEGIN
     SELECT new_id, m.seq, coalesce(e.content, m.content)
     FROM agno.message m LEFT JOIN jsonb_to_recordset(coalesce(fork->'messages', '[]')) AS e (seq int, content jsonb) ON e.seq = m.seq
     WHERE m.run_id = old.id AND m.seq < below AND (at.kind = 'turn' OR m.seq <> at.seq);
-    INSERT INTO agno.stored_result (run_id, seq, id, content, tokens)
-    SELECT new_id, r.seq, r.id, r.content, r.tokens FROM agno.stored_result r
+    INSERT INTO agno.stored_result (run_id, seq, id, content)
+    SELECT new_id, r.seq, r.id, r.content FROM agno.stored_result r
     WHERE r.run_id = old.id AND r.seq < below AND (at.kind = 'turn' OR r.seq <> at.seq);
-    INSERT INTO agno.compaction (run_id, until_seq, at_seq, keeps_first, summary, step_id, tokens_before, tokens_after)
-    SELECT new_id, c.until_seq, c.at_seq, c.keeps_first, c.summary, c.step_id, c.tokens_before, c.tokens_after FROM agno.compaction c
+    INSERT INTO agno.compaction (run_id, until_seq, at_seq, keeps_first, summary, tokens_before, tokens_after)
+    SELECT new_id, c.until_seq, c.at_seq, c.keeps_first, c.summary, c.tokens_before, c.tokens_after FROM agno.compaction c
     WHERE c.run_id = old.id AND (c.at_seq < below OR c.at_seq = below AND at.kind = 'turn');
     INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, max_attempts, policy, answer,
         error, started_at, ended_at)

@@ -265,7 +265,7 @@ BEGIN
         PERFORM agno.commit_steers(recorded[1], one->'steered');
     END IF;
     IF one ? 'compaction' THEN
-        messages := agno.end_compaction(runs[1], recorded[1], one->'compaction', (one->>'publish_after_s')::float8);
+        messages := agno.end_compaction(runs[1], one->'compaction', (one->>'publish_after_s')::float8);
     END IF;
     steps := jsonb_path_query_array(results, '$[*].steps[*]');
     IF results @? '$[*].barrier' THEN

@@ -23,7 +23,7 @@ END $$;
 
 -- Record the outcome of a compaction, in the transaction that ends its step, and return the message for the turn that waits for it. `outcome` is
 -- a CompactionRecord of core/step.py, or {declined}: why there is no summary.
-CREATE OR REPLACE FUNCTION agno.end_compaction(of_run uuid, of_step uuid, outcome jsonb, publish_after_s float8) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.end_compaction(of_run uuid, outcome jsonb, publish_after_s float8) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     turn agno.step;
     message bigint;
@@ -32,8 +32,8 @@ BEGIN
         call = s.call || CASE WHEN outcome ? 'declined' THEN outcome ELSE '{}' END
     WHERE s.run_id = of_run AND s.status = 'waiting' AND s.waits_for = 'compaction' RETURNING s.* INTO turn;
     IF NOT outcome ? 'declined' THEN
-        INSERT INTO agno.compaction (run_id, until_seq, at_seq, keeps_first, summary, step_id, tokens_before, tokens_after)
-        SELECT of_run, o.until_seq, turn.seq, o.keeps_first, o.summary, of_step, o.tokens_before, o.tokens_after
+        INSERT INTO agno.compaction (run_id, until_seq, at_seq, keeps_first, summary, tokens_before, tokens_after)
+        SELECT of_run, o.until_seq, turn.seq, o.keeps_first, o.summary, o.tokens_before, o.tokens_after
         FROM jsonb_to_record(outcome) AS o (until_seq int, keeps_first boolean, summary text, tokens_before int, tokens_after int);
     END IF;
     INSERT INTO agno.outbox (step_id, due_at) VALUES (turn.id, clock_timestamp() + make_interval(secs => publish_after_s)) RETURNING id INTO message;
@@ -67,7 +67,7 @@ DECLARE
     tokens int := (octet_length(content) + 3) / 4;
     name text := 'r' || left(md5(of_run::text || ':' || at_seq), 8);
 BEGIN
-    INSERT INTO agno.stored_result (run_id, seq, id, content, tokens) VALUES (of_run, at_seq, name, content, tokens);
+    INSERT INTO agno.stored_result (run_id, seq, id, content) VALUES (of_run, at_seq, name, content);
     INSERT INTO agno.message (run_id, seq, content) VALUES (of_run, at_seq, agno.tool_message(result->>'call_id', result->>'name',
         format(E'[Result %s: about %s tokens, %s characters. These are its beginning and its end; read_result(id="%s", from_line=1) and search_result(id="%s", query=...) read the rest.]\n%s\n[... %s characters ...]\n%s',
             name, tokens, chars, name, name, left(content, head), chars - head - tail, right(content, tail)),

@@ -184,8 +184,8 @@ BEGIN
         SELECT c.new_id, m.seq, m.content, m.created_at FROM copied c JOIN agno.message m ON m.run_id = c.id
     ),
     results AS (
-        INSERT INTO agno.stored_result (run_id, seq, id, content, tokens)
-        SELECT c.new_id, r.seq, r.id, r.content, r.tokens FROM copied c JOIN agno.stored_result r ON r.run_id = c.id
+        INSERT INTO agno.stored_result (run_id, seq, id, content)
+        SELECT c.new_id, r.seq, r.id, r.content FROM copied c JOIN agno.stored_result r ON r.run_id = c.id
     ),
     steps AS (
         INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, attempt, max_attempts, policy,

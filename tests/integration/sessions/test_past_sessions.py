@@ -75,7 +75,7 @@ class Past:
 
     def found(self, query: str, **options: Any) -> list[str]:
         asked = {"tenant": "default", "user_id": "ada", **options}
-        return [each.run_id for each in self._search.search_past(query=query, **asked)]
+        return [each.run_id for each in self._search(query=query, **asked)]
 
 
 @pytest.fixture(params=MODELS)
@@ -91,7 +91,7 @@ def plain(db: RunDatabase) -> Past:
 def test_exchange_is_found_by_its_question_its_answer_and_its_day(past: Past) -> None:
     cat = past.run("My cat is called Minka.", "A lovely name.", days=3)
     past.run("What is the weather?", "It will rain.", session_id="t")
-    (exchange, *_) = past._search.search_past(tenant="default", user_id="ada", query="cat's name")
+    (exchange, *_) = past._search(tenant="default", user_id="ada", query="cat's name")
     assert (exchange.run_id, exchange.session_id) == (cat, "s")
     assert (exchange.asked, exchange.answered) == ("My cat is called Minka.", "A lovely name.")
     day = past.db.run(cat)["created_at"]
@@ -138,7 +138,7 @@ def test_run_of_another_user_is_not_shown_whatever_the_index_says(plain: Past) -
 
     search = SessionSearch(plain.db.pool, Wrong())
     for user_id in ("ada", None):
-        assert search.search_past(tenant="default", user_id=user_id, query="swordfish") == []
+        assert search(tenant="default", user_id=user_id, query="swordfish") == []
 
 
 def test_search_is_limited_to_sessions_agents_and_days(plain: Past) -> None:
@@ -171,7 +171,7 @@ def test_tools_and_thinking_are_left_out_and_other_answers_are_json(plain: Past)
     result = Message("tool", (ToolResult("1", "thermometer", "elevenish"),))
     assert plain.db.journal.end(turn, [asked, result, *said("x")], FEW, {"degrees": 11}, "end").recorded
     plain.write(plain.work(turn.run_id))
-    (exchange,) = plain._search.search_past(tenant="default", user_id="ada", query="degrees")
+    (exchange,) = plain._search(tenant="default", user_id="ada", query="degrees")
     assert exchange.answered == '{"degrees": 11}'
     words = plain.db.value("SELECT string_agg(content, ' ') FROM agno.chunk")
     assert words == 'how warm is it? {"degrees": 11}'
@@ -294,7 +294,7 @@ def test_fact_of_one_session_is_in_the_history_of_the_next(scenario: Scenario) -
         Agent(name="forgetful", model=replies.model),
     )
     past = Past(scenario.db, MODELS["with vectors"])
-    search = past._search.search_past
+    search = past._search
     extensions = (
         history.extension(HistoryStore(scenario.pool), search, HistoryTools(scenario.pool, search)),
         extension(lambda agent: agent.history.search_past_sessions > 0),

@@ -89,6 +89,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"memory": Memory(min_confidence=2)}, "memory.min_confidence must be a number <= 1.0, got 2"),
     ({"memory": Memory(tokens=0)}, "memory.tokens must be a whole number >= 1, got 0"),
     ({"memory": Memory(half_life_days=0)}, "memory.half_life_days must be a number"),
+    ({"history": History(summary_model="gpt-5")}, "history.summary_model='gpt-5' names no provider"),
     ({"memory": Memory(model="gpt-5")}, "memory.model='gpt-5' names no provider"),
     ({"history": 3}, r"history must be History\(...\), got 3"),
     ({"compaction": Compaction(offload_tokens=0)}, "compaction.offload_tokens must be"),

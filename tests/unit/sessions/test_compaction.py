@@ -13,10 +13,10 @@ from agno_workers.core.agent import Agent, Compaction
 from agno_workers.core.messages import Message, ModelRequest, Reply, Text, ToolCall, ToolResult, Usage, user
 from agno_workers.core.run import StepKind
 from agno_workers.core.step import ClaimedStep, Compacted, CompactionOrder, CompactionRecord
-from agno_workers.core.tokens import estimate, estimate_message
+from agno_workers.core.tokens import estimate, estimate_message, estimate_messages
 from agno_workers.errors import ModelRejected
 from agno_workers.models.windows import refused_window, window_of
-from agno_workers.sessions.compaction import compacted, cut, group_start, level, tokens_of, transcript_text
+from agno_workers.sessions.compaction import compacted, cut, group_start, level, transcript_text
 from agno_workers.sessions.offload import bounded, lines_of, matching
 from agno_workers.sessions.window import newest
 
@@ -61,9 +61,11 @@ def test_cut_leaves_whole_groups_of_at_most_so_many_tokens(
     place = cut(messages, start, keep)
     assert start <= place <= len(messages)
     assert place == start or (is_whole(messages[:place]) and is_whole(messages[place:]))
-    assert place == start or tokens_of(messages[place:]) <= keep
+    assert place == start or estimate_messages(messages[place:]) <= keep
     more = [
-        at for at in range(start, place) if messages[at].role != "tool" and tokens_of(messages[at:]) <= keep
+        at
+        for at in range(start, place)
+        if messages[at].role != "tool" and estimate_messages(messages[at:]) <= keep
     ]
     assert not more, "it keeps as much as it may"
 
@@ -253,7 +255,7 @@ def test_request_for_a_summary_that_is_too_long_is_made_shorter() -> None:
     asked: list[int] = []
 
     def ask(request: ModelRequest) -> Reply:
-        asked.append(tokens_of(request.messages))
+        asked.append(estimate_messages(request.messages))
         if len(asked) < 3:
             raise ModelRejected("too long", provider="p", model="m", code="context_window")
         return Reply(Message("assistant", (Text("so far"),)))

@@ -107,7 +107,6 @@ CREATE TABLE agno.compaction (
 	at_seq INTEGER NOT NULL,
 	keeps_first BOOLEAN NOT NULL,
 	summary TEXT NOT NULL,
-	step_id UUID NOT NULL,
 	tokens_before INTEGER NOT NULL,
 	tokens_after INTEGER NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
@@ -120,7 +119,6 @@ CREATE TABLE agno.stored_result (
 	seq INTEGER NOT NULL,
 	id TEXT NOT NULL,
 	content TEXT NOT NULL,
-	tokens INTEGER NOT NULL,
 	created_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
 	PRIMARY KEY (run_id, seq),
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
@@ -208,7 +206,6 @@ CREATE TABLE agno.context_value (
 	agent TEXT NOT NULL,
 	key TEXT NOT NULL,
 	value JSONB,
-	fetched_at TIMESTAMP WITH TIME ZONE,
 	expires_at TIMESTAMP WITH TIME ZONE,
 	fetching_until TIMESTAMP WITH TIME ZONE,
 	PRIMARY KEY (tenant, scope, owner, agent, key)
