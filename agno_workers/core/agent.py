@@ -61,10 +61,13 @@ NO_HISTORY = History(runs=0, summary=False, search_past_sessions=0, tools=False)
 """The default of an agent: each run stands alone."""
 
 
+MemoryScope = Literal["user", "agent", "team", "session", "global"]
+
+
 class Memory(msgspec.Struct, metaclass=Fields, frozen=True):
     """Facts that outlive a session: learned from its runs or remembered by the model, and recalled in later runs."""
 
-    scope: Literal["user", "agent", "team", "session", "global"] = "user"
+    scope: MemoryScope = "user"
     """The owner of the memories. `user`: the run's user; a run without a `user_id` learns and recalls nothing. `agent`: the agent.
     `team`: reserved, the agent for now. `session`: the session. `global`: all runs."""
     learn: Literal["background", "agentic", "both", "off"] = "background"

@@ -44,7 +44,7 @@ from agno_workers.sdk.follow import POLL_S, Page, Place, read_pages
 from agno_workers.sdk.handles import RunControl, RunHandle, Steer
 from agno_workers.sdk.ingestion import Ingestion
 from agno_workers.sdk.memories import Memories
-from agno_workers.sdk.sessions import SessionHandle, Sessions
+from agno_workers.sdk.sessions import HasId, SessionHandle, Sessions
 from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.consent import ContextAccess
 from agno_workers.sessions.memory_store import RecalledMemory
@@ -56,6 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Made = TypeVar("Made")
 Blocking = TypeVar("Blocking")
+Identified = TypeVar("Identified", bound=HasId)
 Control = TypeVar("Control", bound=RunControl)
 
 
@@ -97,6 +98,13 @@ class _Wrapper(Generic[Blocking]):
     """A wrapper whose verbs are those of `blocking`."""
 
     blocking: Blocking
+
+
+class _WithId(_Wrapper[Identified]):
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.blocking.id
 
 
 # Following runs.
@@ -172,13 +180,8 @@ def _follower(database: Database, streams: Streams | None) -> Follower:
 # Handles.
 
 
-class _Control(_Wrapper[Control]):
+class _Control(_WithId[Control]):
     """The verbs of all kinds of runs."""
-
-    @property
-    def id(self) -> str:
-        """The id of the run."""
-        return self.blocking.id
 
     async def run(self) -> Run:
         """Return the run's row as it is now."""
@@ -303,13 +306,8 @@ class AsyncRun(_Control[RunHandle]):
     fork = _making(lambda handle: AsyncRun(handle), RunHandle.fork)  # noqa: PLW0108 - it is being defined
 
 
-class AsyncSteer(_Wrapper[Steer]):
+class AsyncSteer(_WithId[Steer]):
     """A message to a live run; `Steer` describes the verbs."""
-
-    @property
-    def id(self) -> str:
-        """The id of the message."""
-        return self.blocking.id
 
     receipt = _verb(Steer.receipt)
     run = _making(AsyncRun, Steer.run)
@@ -329,13 +327,8 @@ class AsyncIngestion(_Control[Ingestion]):
     retry = _making(lambda job: AsyncIngestion(job), Ingestion.retry)  # noqa: PLW0108 - as above
 
 
-class AsyncSession(_Wrapper[SessionHandle]):
+class AsyncSession(_WithId[SessionHandle]):
     """One session; `SessionHandle` describes the verbs."""
-
-    @property
-    def id(self) -> str:
-        """The id of the session."""
-        return self.blocking.id
 
     @property
     def created(self) -> bool | None:
@@ -377,13 +370,8 @@ class AsyncSession(_Wrapper[SessionHandle]):
     fork = _making(lambda handle: AsyncSession(handle), SessionHandle.fork)  # noqa: PLW0108 - it is being defined
 
 
-class AsyncBatch(_Wrapper[Batch]):
+class AsyncBatch(_WithId[Batch]):
     """Runs that were submitted together; `Batch` describes the verbs."""
-
-    @property
-    def id(self) -> str:
-        """The id of the batch."""
-        return self.blocking.id
 
     progress = _verb(Batch.progress)
     cancel = _verb(Batch.cancel)

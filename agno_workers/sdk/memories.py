@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from agno_workers.core.agent import MemoryScope
 from agno_workers.core.checks import brief
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput
@@ -16,7 +17,6 @@ from agno_workers.sessions.memory_store import (
     SCOPES,
     MemoryKind,
     MemoryOwner,
-    MemoryScope,
     MemoryVersion,
     StoredMemory,
 )

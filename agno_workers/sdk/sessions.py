@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar, Unpack
 
+from agno_workers.core.agent import Agent
 from agno_workers.core.messages import Message
 from agno_workers.core.request import SubmitOptions, check_name, run_request
 from agno_workers.core.run import Run
@@ -99,7 +100,7 @@ class SessionHandle:
             self._database.sessions.owner(self.id, self.user_id)  # raises SessionForbidden
         return StateHandle(self._database.states, "session", self.id, _actor(self.user_id))
 
-    def submit(self, agent: Any, *input: Any, **options: Unpack[SubmitOptions]) -> RunHandle:
+    def submit(self, agent: Agent | str, *input: Any, **options: Unpack[SubmitOptions]) -> RunHandle:
         """Submit a run to this session, for its user: `agent` is an Agent, or the name of one that a worker has registered. When this
         returns, the run is in Postgres.
 
@@ -110,7 +111,7 @@ class SessionHandle:
             given["user_id"] = self._owner()
         if not isinstance(
             agent, str
-        ):  # the caller has the agent itself, so no worker needs to have registered it
+        ):  # the caller has the agent itself: no worker needs to have registered it
             given = {"allow_unknown": True, "queue": agent.queue, **given}
             agent = agent.name
         submitted = self._database.submissions.submit(

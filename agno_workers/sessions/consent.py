@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ class ContextAccess(msgspec.Struct, frozen=True):
     """`static`, `dynamic`, `external`, `computed` or `private`."""
     outcome: str
     """`used`; `stale`: an old value was used; `left_out`: no room; `denied` by the user; `omitted`: its function failed."""
-    at: Any
+    at: datetime
     """The time, in UTC."""
     user_id: str | None = None
     """The run's user."""

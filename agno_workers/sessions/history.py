@@ -49,11 +49,6 @@ class SearchPast(Protocol):
         ...
 
 
-def find_nothing(**_: Any) -> Sequence[Exchange]:
-    """Search nothing, where no search is bound."""
-    return ()
-
-
 class Recipe(msgspec.Struct, frozen=True):
     """The ingredients of a run's history, as they are stored."""
 

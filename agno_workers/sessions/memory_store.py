@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from agno_workers.core import agent as core
+from agno_workers.core.agent import Memory, MemoryScope
 from agno_workers.core.checks import brief
 from agno_workers.core.words import as_uuid, did_you_mean, safe_text
 from agno_workers.database.pool import Connection, Pool, Row, execute, jsonb, statements
@@ -24,7 +24,6 @@ from agno_workers.runs.base import utc
 _SQL = statements("sessions/memory_store")
 MemoryKind = Literal["fact", "preference", "goal", "person", "event", "health"]
 """The subject of a memory. A user may switch off a kind: the categories of consent are `memory` and `memory:health`."""
-MemoryScope = Literal["user", "agent", "team", "session", "global"]
 KINDS: tuple[str, ...] = get_args(MemoryKind)
 SCOPES: tuple[str, ...] = get_args(MemoryScope)
 BACKGROUND = ("background", "both")
@@ -153,7 +152,7 @@ class MemoryOwner(msgspec.Struct, frozen=True):
 
 
 def owner_of(
-    memory: core.Memory, tenant: str, agent: str, user_id: str | None, session_id: str | None
+    memory: Memory, tenant: str, agent: str, user_id: str | None, session_id: str | None
 ) -> MemoryOwner | None:
     """Return the owner of an agent's memories in a run; None where the run has no user or session."""
     owners = {"user": user_id, "session": session_id, "agent": agent, "team": agent, "global": ""}

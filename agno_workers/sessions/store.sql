@@ -1,17 +1,11 @@
 -- Sessions for people: lists, one with its runs and messages, and what takes more than one transaction; functions/lifecycle.sql does the rest.
 
 -- name: session
-SELECT s.*, (SELECT count(*) FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id) AS runs,
-       (SELECT run.id FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id AND run.session_status = 'live' AND run.ended_at IS NULL) AS live_run_id,
-       (SELECT count(*) FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id AND run.session_status = 'waiting' AND run.ended_at IS NULL) AS waiting
-FROM agno.known_session(%(tenant)s, %(id)s, %(as_user)s) s;
+SELECT s.*, r.* FROM agno.known_session(%(tenant)s, %(id)s, %(as_user)s) s, agno.runs_of_session(s) r;
 
 -- name: sessions
 -- The last active first. A condition whose parameter is NULL is left out, so that each list has a plan of its own.
-SELECT s.*, (SELECT count(*) FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id) AS runs,
-       (SELECT run.id FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id AND run.session_status = 'live' AND run.ended_at IS NULL) AS live_run_id,
-       (SELECT count(*) FROM agno.run WHERE run.tenant = s.tenant AND run.session_id = s.id AND run.session_status = 'waiting' AND run.ended_at IS NULL) AS waiting
-FROM agno.session s
+SELECT s.*, r.* FROM agno.session s, agno.runs_of_session(s) r
 WHERE s.tenant = %(tenant)s
   AND (s.last_active_at, s.id) < (%(before_at)s, %(before)s)
   AND s.user_id = %(user_id)s

@@ -86,7 +86,7 @@ BEGIN
             CASE own.status WHEN 'ended' THEN 'was ended' ELSE 'timed out' END, to_char(own.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
             USING ERRCODE = 'AG102', DETAIL = jsonb_build_object('session_id', own.id);
     END IF;
-    SELECT r.* INTO live FROM agno.run r WHERE r.tenant = own.tenant AND r.session_id = own.id AND r.session_status = 'live' AND r.ended_at IS NULL;
+    live := agno.live_run(own.tenant, own.id);
     IF if_busy = 'reject' AND (live.id IS NOT NULL OR own.status = 'paused') THEN
         RAISE EXCEPTION 'session % is busy: %.', quote_literal(own.id), CASE WHEN live.id IS NULL THEN 'it is paused; resume it, or use if_busy="queue"'
             ELSE format('its run %s has not ended; try again later, or use another if_busy', live.id) END
@@ -138,8 +138,7 @@ DECLARE
     is_overtaken boolean;
 BEGIN
     SELECT s.* INTO own FROM agno.session s WHERE s.tenant = in_tenant AND s.id = in_session FOR NO KEY UPDATE;
-    IF NOT FOUND OR own.status = 'paused' OR EXISTS (SELECT FROM agno.run r
-            WHERE r.tenant = in_tenant AND r.session_id = in_session AND r.session_status = 'live' AND r.ended_at IS NULL) THEN
+    IF NOT FOUND OR own.status = 'paused' OR (agno.live_run(in_tenant, in_session)).id IS NOT NULL THEN
         RETURN;
     END IF;
     LOOP
