@@ -285,7 +285,7 @@ def test_fork_copies_calls_and_large_results_and_the_state(db: RunDatabase) -> N
         claimed(db.journal.claim_turn(run_id, next_turn.step_id, 0)), said("five"), FEW, "five", "end"
     )
     db.sql(
-        "INSERT INTO agno.stored_result (run_id, seq, id, content, tokens) VALUES (%(id)s, 2, 'r1', 'long', 9)",
+        "INSERT INTO agno.stored_result (run_id, seq, id, content) VALUES (%(id)s, 2, 'r1', 'long')",
         id=run_id,
     )
     db.sql(
