@@ -27,7 +27,7 @@ from agno_workers.errors import InvalidInput
 from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.runs.prune import pruning
-from agno_workers.runs.queries import Event, Listed, RunDiagnostics
+from agno_workers.runs.queries import Event, Listed, RunDiagnostics, RunFilters
 from agno_workers.sessions.memory_store import RecalledMemory
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ _MAX_SHOWN_CHARS = 1000
 _MAX_NOTE_CHARS = 200
 _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
+_MANY_HIDDEN = 1000
 _AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT)
 _AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
@@ -62,6 +63,9 @@ def ls(
         help="Only open runs without progress for two minutes, which wait for no person, timer or other run.",
     ),
     batch: str | None = typer.Option(None, "--batch", metavar="ID", help="Only this batch."),
+    background: bool = typer.Option(
+        False, "--background", help="Also background work, which follows the runs of sessions."
+    ),
     limit: int = typer.Option(20, "--limit", min=1, max=10_000, help="Show at most this many."),
     before: str | None = typer.Option(
         None, "--before", metavar="ID", help="Only runs older than this one: the next page."
@@ -73,8 +77,7 @@ def ls(
     if status is not None and status not in list(RunStatus):
         raise InvalidInput(f"--status {status!r} is not a status: use one of {', '.join(RunStatus)}.")
     with connection.database() as database:
-        listed = database.queries.runs(
-            limit,
+        filters = RunFilters(
             status=status,
             agent=agent,
             user_id=user,
@@ -84,15 +87,23 @@ def ls(
             stuck=stuck,
             batch_id=batch and whole_id(database, batch, "batch"),
             before=before and whole_id(database, before, "run"),
+            background=background,
         )
+        listed = database.queries.runs(limit, **filters)
         if json:
             screen.echo(screen.as_json(listed))
-        elif listed:
+            return
+        last = listed[-1].run if len(listed) == limit else None
+        hidden = database.queries.hidden(_MANY_HIDDEN, last, **filters)
+        if listed:
             console = screen.console(wide=wide)
             _show_list(console, listed, database.queries.now(), wide=screen.is_wide(console))
         else:
             chosen = (status, agent, user, session, since, open or stuck, batch, before)
             screen.echo("No such runs." if any(each not in (None, False) for each in chosen) else "No runs.")
+    if hidden:
+        more = " or more" if hidden == _MANY_HIDDEN else ""
+        screen.echo(f"{count(hidden, 'run')}{more} of background work not shown: see --background.")
 
 
 @app.command()
@@ -231,6 +242,9 @@ def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
     ]
     facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
     console.print(screen.line(("; ".join(fact for fact in facts if fact), "dim")))
+    if run.kind is RunKind.BACKGROUND:
+        work = f"background work: {run.metadata.get('kind')} of {run.metadata.get('owner')}"
+        console.print(screen.line((work, "dim")))
     if run.kind is RunKind.INGESTION:
         console.print(
             f"an ingestion: `agno-workers knowledge watch {run.id}` shows its progress",

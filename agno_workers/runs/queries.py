@@ -58,6 +58,8 @@ class RunFilters(TypedDict, total=False):
     for no person, no timer and no other run."""
     before: str | None
     """The id of a run: only older ones. With the last run of a page, the next page."""
+    background: bool
+    """Also runs of background work, which follow the runs of sessions. They are left out otherwise."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -198,12 +200,29 @@ class RunQueries:
         """Return runs, the newest first. Raises InvalidInput for a filter that can't be used, RunNotFound for `before`."""
         if limit < 1:
             raise InvalidInput(f"limit is at least 1, not {limit!r}.")
+        wanted = self._wanted(filters, limit)
+        rows = self._pool.run(narrowed(_SQL["runs"], wanted), wanted)
+        return [Listed(run_of(row), row["asked"] or "") for row in rows]
+
+    def hidden(self, limit: int, after: Run | None = None, **filters: Unpack[RunFilters]) -> int:
+        """Count the runs of background work, at most `limit`, that a list with these filters leaves out, down to the run `after`."""
+        if filters.get("background"):
+            return 0
+        wanted = self._wanted(filters, limit) | {"is_background": True}
+        if after is not None:
+            wanted |= {"after": after.id, "after_at": after.created_at}
+        found = narrowed(_SQL["runs"], wanted).rpartition(";")[0]
+        (row,) = self._pool.run(f"SELECT count(*) AS hidden FROM ({found}) AS found", wanted)  # noqa: S608 - our own statement
+        hidden: int = row["hidden"]
+        return hidden
+
+    def _wanted(self, filters: RunFilters, limit: int) -> dict[str, Any]:
+        """Return the parameters of a list."""
         wanted = _checked({**filters}) | {"tenant": self._tenant, "limit": limit}
         if (before := filters.get("before")) is not None:
             last = self._row(before)
             wanted |= {"before": last["id"], "before_at": last["created_at"]}
-        rows = self._pool.run(narrowed(_SQL["runs"], wanted), wanted)
-        return [Listed(run_of(row), row["asked"] or "") for row in rows]
+        return wanted
 
     def find_ids(self, digits: str, kinds: Sequence[IdKind], newest: int = 100_000) -> list[str]:
         """Return the ids, at most six, that begin or end with these hex digits (at most 32); an end is looked for among the newest
@@ -320,6 +339,7 @@ def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
         "batch_id": batch_id and known_id(batch_id, "batch"),
         "metadata": to_json(metadata).decode() if metadata else None,
         "open": is_open or None,
+        "is_background": None if filters.get("background") else False,
         "quiet_s": QUIET.total_seconds() if stuck else None,
     }
 

@@ -10,9 +10,11 @@ SELECT run.*, agno.inflate(run.content) AS answer, left(agno.inflate(m.content->
 FROM agno.run LEFT JOIN agno.message m ON m.run_id = run.id AND m.seq = 0
 WHERE run.tenant = %(tenant)s
   AND (run.created_at, run.id) < (%(before_at)s, %(before)s::uuid)
+  AND (run.created_at, run.id) > (%(after_at)s, %(after)s::uuid)
   AND run.status = %(status)s
   AND run.ended_as = %(ended_as)s
   AND (%(open)s AND run.ended_at IS NULL)
+  AND (run.kind = 'background') = %(is_background)s
   AND run.agent = %(agent)s
   AND run.session_id = %(session_id)s
   AND run.user_id = %(user_id)s

@@ -532,6 +532,23 @@ def test_doctor_warns_of_background_work_that_no_worker_does(type_: Type, databa
     assert said["No worker consumes the queue 'background'"] == "warn"
 
 
+def test_runs_ls_hides_background_work_and_counts_it(type_: Type, database_url: str) -> None:
+    submitted(type_, "hi")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            """SELECT agno.request_background(id, '[{"kind": "summary", "owner": "s"}]') FROM agno.run"""
+        )
+    listed = type_("runs", "ls").out
+    assert "hi" in listed
+    assert "1 run of background work not shown: see --background." in listed
+    assert "Background work" not in listed
+    shown = type_("runs", "ls", "--background").out
+    assert "Background work: summary of s." in shown
+    assert "not shown" not in shown
+    (run,) = [each["run"] for each in type_("runs", "ls", "--background", "--json").json if each["run"]["kind"] == "background"]  # fmt: skip
+    assert "background work: summary of s" in type_("runs", "show", run["id"]).out
+
+
 def test_doctor_names_the_queue_of_a_returned_step_that_no_worker_consumes(
     type_: Type, database_url: str
 ) -> None:

@@ -125,6 +125,21 @@ def test_list_of_an_unknown_status_is_refused(db: RunDatabase) -> None:
         db.queries.runs(status="don")
 
 
+def test_background_work_is_listed_only_when_it_is_asked_for(db: RunDatabase) -> None:
+    older, newer = (db.submit(user_id="u").run_id for _ in range(2))
+    db.sql("""SELECT agno.request_background(%(id)s, '[{"kind": "summary", "owner": "s"}]')""", id=newer)
+    db.sql("""SELECT agno.request_background(%(id)s, '[{"kind": "learn", "owner": "u"}]')""", id=newer)
+    assert [listed.run.id for listed in db.queries.runs(user_id="u")] == [newer, older]
+    assert len(db.queries.runs(user_id="u", background=True)) == 4
+    assert db.queries.hidden(10, user_id="u") == 2
+    assert db.queries.hidden(1, user_id="u") == 1
+    assert db.queries.hidden(10, user_id="other") == 0
+    assert db.queries.hidden(10, background=True) == 0
+    assert db.queries.hidden(10, before=newer) == 0
+    assert db.queries.hidden(10, db.queries.run(older)) == 2
+    assert db.queries.hidden(10, status="done") == 0
+
+
 def test_runs_are_listed_newest_first_with_their_input(db: RunDatabase) -> None:
     runs = [db.submit(text, agent=agent, session_id="s").run_id for text, agent in (("one", "a"), ("two", "b"))]  # fmt: skip
     db.journal.cancel(runs[0])
