@@ -26,7 +26,7 @@ import yaml
 
 import agno_workers
 from agno_workers.broker.app import AgnoCelery, create
-from agno_workers.broker.names import RUN, TOOL, TURN
+from agno_workers.broker.names import RUN, STEP_TASKS
 from agno_workers.broker.states import STATES
 from agno_workers.cli.main import COMMANDS
 from agno_workers.cli.metrics import GAUGES, QUEUE, WORKERS
@@ -34,6 +34,7 @@ from agno_workers.cli.metrics import app as metrics_app
 from agno_workers.cli.programs import BACKGROUND_THREADS, THREADS, workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
+from agno_workers.core.session import SessionStatus
 from agno_workers.engine.turn import run_turn
 from agno_workers.settings import Settings, load
 from benchmarks import readme
@@ -437,10 +438,10 @@ def test_the_celery_settings_of_the_page_are_the_apps(celery_app: AgnoCelery) ->
 
 def test_messages_page_names_tasks_arguments_statuses_and_events() -> None:
     page = read("docs/reference-messages.md")
-    assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, TURN, TOOL}
+    assert set(re.findall(r"^\| `(agno\.\w+)`", _section(page, "Tasks"), re.MULTILINE)) == {RUN, *STEP_TASKS}
     assert _first_cells(_section(page, "`agno.run`")) == {"agent", "input", "options", *OPTIONS}
     statuses = _first_cells(_section(page, "Statuses"))
-    assert statuses == {*map(str, STATES), *map(str, StepStatus)}
+    assert statuses == {*map(str, STATES), *map(str, StepStatus), *map(str, SessionStatus)}
     for status, state in STATES.items():
         assert f"| `{status}` | {state} |" in page
     happened = read("agno_workers/runs/functions/events.sql").partition("FUNCTION agno.read_events")[0]
