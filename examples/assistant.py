@@ -125,8 +125,8 @@ class Ann:
 
     def waits_for_learning(self) -> None:
         """Wait for the background runs; a real user does not wait for them, and has left by now."""
-        while background := [run for run in self.client.runs.list(agent="assistant", open=True) if "kind" in run.metadata]:  # fmt: skip
-            for run in background:
+        while left := self.client.runs.list(agent="assistant", open=True, background=True):
+            for run in left:
                 self.client.runs.get(run.id).wait(timeout=60)
 
 

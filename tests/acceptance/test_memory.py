@@ -51,13 +51,13 @@ def test_answer_is_learned_once_though_workers_die_before_and_after_the_model_is
     start_worker(**WORKER)
     invariants.until(lambda: learned(client))
     tell(client, "ann likes tea")
-    invariants.until(lambda: not client.runs.list(open=True))
+    invariants.until(lambda: not client.runs.list(open=True, background=True))
     assert learned(client) == ["Ann likes tea."]
     assert len(client.memories.history(client.memories.list("ann")[0].id)) == 1
 
     books = [f"Ann has read book {number}." for number in range(200)]
     client.batches.submit("rememberer", [*books, *books], user_id="ann").wait(timeout=60)
-    invariants.until(lambda: not client.runs.list(open=True), timeout_s=60)
+    invariants.until(lambda: not client.runs.list(open=True, background=True), timeout_s=60)
     assert sorted(map(str, learned(client))) == sorted([*books, "Ann likes tea."])
     invariants.hold(database_url)
 
