@@ -23,7 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Dead letters: failed runs, and tool calls that died or whose outcome is unknown.",
 )
-_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _AGENT = typer.Option(None, "--agent", help="Only this agent.")
 _TOOL = typer.Option(None, "--tool", help="Only calls of this tool; `turn`: only failed runs.")
 _ERROR = typer.Option(None, "--error", metavar="TYPE", help="Only this type of error.")
@@ -37,7 +36,7 @@ def ls(
     since: str | None = screen.SINCE,
     limit: int = typer.Option(50, "--limit", min=1, max=10_000, help="Show at most this many groups."),
     wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List dead letters grouped by error, the largest group first, with the id of one run or step of each."""
     which = Which(agent, tool, error, screen.span(since, "--since"))
@@ -68,7 +67,7 @@ def _show_groups(console: Console, groups: list[Group], now: datetime, *, wide: 
 @app.command()
 def show(
     id: str = typer.Argument(metavar="ID", help="The id of a run or a step, whole or short."),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """Show one dead letter: its error, and what can be done about it."""
     with connection.database() as database:

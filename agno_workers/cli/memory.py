@@ -26,13 +26,11 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List and show memories, edit, undo, forget and redact them, export and consolidate those of a user.",
 )
-_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _ID = typer.Argument(metavar="ID", help="The id of a memory: whole, or short with --user.")
 _USER = typer.Option(None, "--user", help="The user whose memories these are.")
 _SCOPE = typer.Option("user", "--scope", help="Another kind of owner: agent, session, team or global.")
 _OWNER = typer.Option(None, "--owner", help="With --scope: the name of the agent, or the id of the session.")
 _BY = typer.Option(None, "--by", metavar="WHO", help="Who makes the change; default: the user, or `cli`.")
-_YES = typer.Option(False, "--yes", help="Do not ask.")
 _MIN_DIGITS = 4
 
 
@@ -47,8 +45,8 @@ def ls(
         None, "--at", metavar="TIME", help="Those of 2026-11-30T14:00 (UTC), or of 2d ago."
     ),
     limit: int = typer.Option(50, "--limit", min=1, max=100_000, help="Show at most this many."),
-    wide: bool = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off."),
-    json: bool = _AS_JSON,
+    wide: bool = screen.WIDE,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List memories, those first that were recorded last."""
     with _client() as client:
@@ -74,7 +72,7 @@ def ls(
 
 @app.command()
 def show(
-    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = _AS_JSON
+    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = screen.AS_JSON
 ) -> None:  # fmt: skip
     """Show a memory: its text, whose it is, where it is from."""
     with _client() as client:
@@ -106,7 +104,7 @@ def show(
 
 @app.command()
 def history(
-    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = _AS_JSON
+    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = screen.AS_JSON
 ) -> None:  # fmt: skip
     """List the versions of a memory: each change, with who made it, and the run."""
     with _client() as client:
@@ -177,7 +175,7 @@ def forget(
 
 @app.command()
 def redact(
-    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, by: str | None = _BY, yes: bool = _YES
+    id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, by: str | None = _BY, yes: bool = screen.YES
 ) -> None:  # fmt: skip
     """Remove the text of a memory from all its versions, for good."""
     with _client() as client:
@@ -209,7 +207,7 @@ def consolidate(
     timeout: float = typer.Option(
         300.0, "--timeout", min=1, help="Seconds to wait for the proposal; the run continues after it."
     ),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """Let a model propose fewer and clearer memories, and show the changes. Nothing changes before --apply RUN."""
     with _client() as client:

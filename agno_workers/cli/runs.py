@@ -43,7 +43,6 @@ _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
 _MANY_HIDDEN = 1000
 _AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT)
-_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
 
 
@@ -70,8 +69,8 @@ def ls(
     before: str | None = typer.Option(
         None, "--before", metavar="ID", help="Only runs older than this one: the next page."
     ),
-    wide: bool = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off."),
-    json: bool = _AS_JSON,
+    wide: bool = screen.WIDE,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List runs, the newest first."""
     if status is not None and status not in list(RunStatus):
@@ -186,7 +185,7 @@ def show(
         metavar="ID",
         help="Print only this stored tool result, whole; its preview names the id.",
     ),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """Show a run: its steps, its transcript, and what it waits for."""
     if result is not None:
@@ -439,7 +438,7 @@ def _cut(text: str, most: int = _MAX_SHOWN_CHARS) -> str:
 def events(
     id: str = _RUN,
     after: int = typer.Option(0, "--after", min=0, help="Only events with a higher number."),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List the events of a run so far. They are numbered from 1, without gaps, and a number never changes."""
     with connection.database() as database:

@@ -138,6 +138,9 @@ def must_agree(question: str) -> None:
 
 
 SINCE = typer.Option(None, "--since", metavar="TIME", help="Only those of the last 90s, 15m, 2h or 7d.")
+AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
+WIDE = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off.")
+YES = typer.Option(False, "--yes", help="Do not ask.")
 
 
 def span(text: str | None, option: str) -> timedelta | None:

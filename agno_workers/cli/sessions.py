@@ -29,9 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List sessions, show one, pause, resume, end, fork, roll back, export and delete it.",
 )
-_AS_JSON = typer.Option(False, "--json", help="Print JSON, with whole ids.")
 _SESSION = typer.Argument(metavar="ID", help="The id of a session, or its beginning or end.")
-_YES = typer.Option(False, "--yes", help="Do not ask.")
 _MAX_ID_CHARS = 20
 _MAX_NAME_CHARS = 12
 _MANY_KEYS = 20
@@ -49,8 +47,8 @@ def ls(
     before: str | None = typer.Option(
         None, "--before", metavar="ID", help="Only sessions that were active before this one: the next page."
     ),
-    wide: bool = typer.Option(False, "--wide", help="Show whole ids, and cut nothing off."),
-    json: bool = _AS_JSON,
+    wide: bool = screen.WIDE,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List sessions, the last active first."""
     if status is not None and status not in list(SessionStatus):
@@ -100,7 +98,7 @@ def show(
     before: str | None = typer.Option(
         None, "--before", metavar="RUN", help="Only runs before this one: the earlier page."
     ),
-    json: bool = _AS_JSON,
+    json: bool = screen.AS_JSON,
 ) -> None:
     """Show a session: its newest runs in their order, its summary and the keys of its state."""
     with _existing(id) as (database, session):
@@ -211,7 +209,7 @@ def resume(id: str = _SESSION) -> None:
 
 
 @app.command()
-def end(id: str = _SESSION, yes: bool = _YES) -> None:
+def end(id: str = _SESSION, yes: bool = screen.YES) -> None:
     """End a session: it takes no message any more. A live run ends as usual, and the waiting ones are cancelled."""
     with _existing(id) as (database, session):
         if session.waiting and not yes:
@@ -253,7 +251,7 @@ def rollback(
     id: str = _SESSION,
     to: str | None = typer.Option(None, "--to", metavar="RUN", help="The last run to keep."),
     to_beginning: bool = typer.Option(False, "--to-beginning", help="Keep no run."),
-    yes: bool = _YES,
+    yes: bool = screen.YES,
 ) -> None:
     """Roll a session back to the end of a run: later runs leave its history, and its state is as it was then."""
     if (to is None) != to_beginning:
@@ -276,7 +274,7 @@ def rollback(
 def rm(
     id: str = _SESSION,
     cancel: bool = typer.Option(False, "--cancel", help="Cancel its open runs first."),
-    yes: bool = _YES,
+    yes: bool = screen.YES,
 ) -> None:
     """Delete a session with all that belongs to it: runs, messages, state."""
     with _existing(id) as (database, session):

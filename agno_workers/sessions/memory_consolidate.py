@@ -22,6 +22,7 @@ from agno_workers.sessions.memory_store import (
     MemoryStore,
     StoredMemory,
     checked_text,
+    meant_id,
     short_id,
 )
 
@@ -99,7 +100,7 @@ def accepted(reply: Suggested, memories: list[StoredMemory]) -> list[ProposedCha
     free = set(known.values())
     changes = []
     for each in reply.changes[:_AT_ONCE]:
-        found = [known.get(short.strip(" []").lower()[-8:]) for short in each.ids]
+        found = [known.get(meant_id(short)) for short in each.ids]
         ids = tuple(dict.fromkeys(whole for whole in found if whole in free))
         if None in found or len(ids) != len(set(each.ids)) or each.kind not in KINDS:
             continue

@@ -33,6 +33,7 @@ from agno_workers.sessions.memory_store import (
     StoredMemory,
     checked_text,
     digest,
+    meant_id,
 )
 
 SURE = 0.8
@@ -226,7 +227,7 @@ def judged(
     confidence = min(max(candidate.confidence, 0.0), 1.0)
     change = Change("add", text, candidate.kind, confidence, source.run_id, source.user_id, source.at, str(uuid4()))  # fmt: skip
     equal = next((each for each in shown.values() if each.text and digest(each.text) == digest(text)), None)
-    target = equal or shown.get((candidate.id or "").strip(" []").lower()[-8:])
+    target = equal or shown.get(meant_id(candidate.id or ""))
     if target is None:
         return change
     change = msgspec.structs.replace(change, target=target)

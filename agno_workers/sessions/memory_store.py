@@ -148,7 +148,7 @@ class MemoryOwner(msgspec.Struct, frozen=True):
 
     @property
     def params(self) -> dict[str, Any]:
-        return {"tenant": self.tenant, "scope": self.scope, "owner": self.owner}
+        return {"tenant": self.tenant, "scope": self.scope, "owner": self.owner, "whose": str(self)}
 
 
 def owner_of(
@@ -162,6 +162,11 @@ def owner_of(
 
 def short_id(id: str) -> str:
     return id[-_SHORT:]
+
+
+def meant_id(text: str) -> str:
+    """Return the short id that a model means, which may be in brackets or whole."""
+    return short_id(text.strip(" []").lower())
 
 
 def digest(text: str) -> bytes:

@@ -79,19 +79,19 @@ UPDATE agno.memory_version SET text = NULL WHERE memory_id = %(id)s AND text IS 
 -- name: redact_proposals
 -- Proposals hold texts that were made of several memories.
 DELETE FROM agno.run_context c USING agno.run r
-WHERE c.key = 'proposal' AND c.value->>'owner' = %(scope)s || ':' || %(owner)s AND c.value->'seen' ? %(id)s AND r.id = c.run_id AND r.tenant = %(tenant)s;
+WHERE c.key = 'proposal' AND c.value->>'owner' = %(whose)s AND c.value->'seen' ? %(id)s AND r.id = c.run_id AND r.tenant = %(tenant)s;
 
 -- name: forget_asked
 -- Forget which runs are still to be learned from.
-DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND kind IN ('learn', 'consolidate') AND owner = %(scope)s || ':' || %(owner)s;
+DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND kind IN ('learn', 'consolidate') AND owner = %(whose)s;
 
 -- name: at_work
-SELECT run_id FROM agno.background WHERE tenant = %(tenant)s AND kind = ANY(%(kinds)s) AND owner = %(scope)s || ':' || %(owner)s AND run_id IS NOT NULL;
+SELECT run_id FROM agno.background WHERE tenant = %(tenant)s AND kind = ANY(%(kinds)s) AND owner = %(whose)s AND run_id IS NOT NULL;
 
 -- name: delete_all
 WITH proposals AS (
     DELETE FROM agno.run_context c USING agno.run r
-    WHERE c.key = 'proposal' AND c.value->>'owner' = %(scope)s || ':' || %(owner)s AND r.id = c.run_id AND r.tenant = %(tenant)s
+    WHERE c.key = 'proposal' AND c.value->>'owner' = %(whose)s AND r.id = c.run_id AND r.tenant = %(tenant)s
 )
 DELETE FROM agno.memory WHERE tenant = %(tenant)s AND scope = %(scope)s AND owner = %(owner)s RETURNING id;
 
@@ -199,4 +199,4 @@ WITH latest AS (
       AND CASE %(scope)s::text WHEN 'user' THEN r.user_id WHEN 'session' THEN r.session_id WHEN 'global' THEN '' ELSE r.agent END = %(owner)s
     ORDER BY r.created_at DESC LIMIT 1
 )
-SELECT id AS run_id, agno.request_background(id, jsonb_build_array(jsonb_build_object('kind', 'consolidate', 'owner', %(scope)s || ':' || %(owner)s))) FROM latest;
+SELECT id AS run_id, agno.request_background(id, jsonb_build_array(jsonb_build_object('kind', 'consolidate', 'owner', %(whose)s::text))) FROM latest;

@@ -144,7 +144,7 @@ class Sessions:
 
     def state_keys(self, id: str) -> list[str]:
         """Return the keys of its state."""
-        return [row["key"] for row in self._run("state", id, None)]
+        return [row["key"] for row in self._run("state_keys", id, None)]
 
     def create(
         self, id: str | None = None, *, user_id: str | None = None, title: str = "", metadata: dict[str, Any] | None = None,

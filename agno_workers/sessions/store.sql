@@ -141,6 +141,9 @@ WHERE tenant = %(tenant)s AND metadata->>'retention' IS NOT DISTINCT FROM %(rete
           AND NOT EXISTS (SELECT FROM agno.run r WHERE r.tenant = s.tenant AND r.session_id = s.id AND r.ended_at IS NULL))
 ORDER BY coalesce(ended_at, last_active_at), id LIMIT %(limit)s;
 
+-- name: state_keys
+SELECT key FROM agno.state WHERE tenant = %(tenant)s AND scope = 'session' AND owner = %(id)s AND value IS NOT NULL ORDER BY key;
+
 -- name: state
 SELECT key, agno.inflate(value) AS value, version, updated_at FROM agno.state
 WHERE tenant = %(tenant)s AND scope = 'session' AND owner = %(id)s AND value IS NOT NULL ORDER BY key;

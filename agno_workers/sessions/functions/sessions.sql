@@ -33,6 +33,11 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Hold the session of a run, as agno.hold_session does.
+CREATE OR REPLACE FUNCTION agno.hold_session_of(run agno.run) RETURNS agno.session LANGUAGE sql AS $$
+    SELECT agno.hold_session(jsonb_build_object('tenant', run.tenant, 'session_id', run.session_id, 'user_id', run.user_id, 'agent', run.agent));
+$$;
+
 -- Return the live run of a session; no run is live without a row here. For callers who hold the session, or need no certainty.
 CREATE OR REPLACE FUNCTION agno.live_run(in_tenant text, in_session text) RETURNS agno.run LANGUAGE sql STABLE AS $$
     SELECT r.* FROM agno.run r WHERE r.tenant = $1 AND r.session_id = $2 AND r.session_status = 'live' AND r.ended_at IS NULL;
@@ -196,7 +201,7 @@ BEGIN
     IF failed.session_status IS NULL OR failed.session_status = 'parallel' THEN
         RETURN jsonb_build_object('status', failed.session_status, 'position', place);
     END IF;
-    own := agno.hold_session(jsonb_build_object('tenant', failed.tenant, 'session_id', failed.session_id, 'user_id', failed.user_id, 'agent', failed.agent));
+    own := agno.hold_session_of(failed);
     IF place IS NULL THEN
         UPDATE agno.session s SET next_position = s.next_position + 1 WHERE s.tenant = own.tenant AND s.id = own.id RETURNING s.next_position - 1 INTO place;
     END IF;
@@ -212,7 +217,7 @@ BEGIN
     IF coalesce(old.session_id, '') = '' THEN
         RETURN NULL;
     END IF;
-    own := agno.hold_session(jsonb_build_object('tenant', old.tenant, 'session_id', old.session_id, 'user_id', old.user_id, 'agent', old.agent));
+    own := agno.hold_session_of(old);
     UPDATE agno.session s SET next_position = s.next_position + 1, begun_position = s.next_position, last_active_at = clock_timestamp(),
         expires_at = clock_timestamp() + make_interval(secs => s.idle_timeout_s) WHERE s.tenant = own.tenant AND s.id = own.id;
     RETURN jsonb_build_object('position', own.next_position, 'status', CASE WHEN own.status IN ('created', 'active')
@@ -229,7 +234,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    own := agno.hold_session(jsonb_build_object('tenant', due.tenant, 'session_id', due.session_id, 'user_id', due.user_id, 'agent', due.agent));
+    own := agno.hold_session_of(due);
     UPDATE agno.session s SET next_position = s.next_position + 1 WHERE s.tenant = own.tenant AND s.id = own.id;
     UPDATE agno.run r SET session_status = 'waiting', session_position = own.next_position WHERE r.id = of_run;
     UPDATE agno.step s SET not_before = NULL WHERE s.run_id = of_run AND s.waits_for = 'session';
