@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from agno_workers.core.ports import Embedder
+from agno_workers.core.tokens import estimate
 from agno_workers.core.words import safe_text
 from agno_workers.database.pool import Connection, Pool, Row, execute, jsonb, statements
 from agno_workers.errors import ModelError, ModelUnavailable, SettingsError, Unavailable
@@ -168,7 +169,7 @@ def _parts(said: Said) -> list[dict[str, Any]]:
     return [
         {
             "run_id": run_id, "said_at": said_at, "heading": heading, "content": content, "words": words(f"{heading}\n{content}"),
-            "tokens": len(content.encode()) // 4 + 1, "spoken": f"{name}: {content}" if name else content,
+            "tokens": estimate(content), "spoken": f"{name}: {content}" if name else content,
         }
         for content in _PART.findall(safe_text(text[:MAX_CHARS]))
     ]  # fmt: skip

@@ -174,7 +174,7 @@ def _as_text(
     """Return the message that stands for others: what it is, the summary, and the ids of stored results that only they named."""
     head = f"[A summary of the messages {keeps_first:d} to {until_seq - 1} of this run, which are left out here.]"
     task = (
-        f"\nThe task began: {_shortened(folded[0].text, _QUOTED_CHARS)}"
+        f"\nThe task began: {_cut_middle(folded[0].text, _QUOTED_CHARS)}"
         if has_task and not keeps_first
         else ""
     )
@@ -182,7 +182,7 @@ def _as_text(
     ids = "".join(
         f"\n[Result {result}: read_result reads it.]" for result in list(named)[-_MAX_NAMED_RESULTS:]
     )
-    return f"{head}{task}\n{_shortened(written, 8 * summary_tokens(order.window))}{ids}"
+    return f"{head}{task}\n{_cut_middle(written, 8 * summary_tokens(order.window))}{ids}"
 
 
 # Pure functions of transcripts.
@@ -231,7 +231,7 @@ def transcript_text(messages: Sequence[Message], tokens: int) -> str:
     sizes = [estimate(text) for _, text in parts]
     most = level(sizes, tokens)
     return "\n\n".join(
-        f"{head}\n{text if size <= most else _shortened(text, len(text) * most // size)}"
+        f"{head}\n{text if size <= most else _cut_middle(text, len(text) * most // size)}"
         for (head, text), size in zip(parts, sizes, strict=True)
     )
 
@@ -266,7 +266,7 @@ def _words(part: object) -> str:
             return ""
 
 
-def _shortened(text: str, most: int) -> str:
+def _cut_middle(text: str, most: int) -> str:
     """Return at most about `most` characters of a text, from its beginning and its end."""
     if len(text) <= most:
         return text

@@ -20,8 +20,7 @@ ORDER BY v.at DESC, m.id LIMIT %(limit)s;
 
 -- name: get
 -- A memory by its id, or by the last 8 digits of the id of an open one.
-SELECT id, scope, owner, kind, text, confidence, version, source_run_id, valid_from, valid_to, replaced_by, contradicts, uses, used_at, recorded_at
-FROM agno.memory
+SELECT * FROM agno.memory
 WHERE tenant = %(tenant)s AND (%(scope)s::text IS NULL OR scope = %(scope)s AND owner = %(owner)s)
   AND (id = %(id)s::uuid OR %(id)s::uuid IS NULL AND valid_to IS NULL AND right(id::text, 8) = %(short)s) LIMIT 2;
 
@@ -52,7 +51,7 @@ version AS (
     INSERT INTO agno.memory_version (memory_id, version, change, text, kind, confidence, is_open, contradicts, actor, run_id)
     SELECT id, 1, 'added', text, kind, confidence, true, contradicts, %(actor)s, %(run_id)s FROM added
 )
-SELECT id, scope, owner, kind, text, confidence, version, source_run_id, valid_from, valid_to, replaced_by, contradicts, uses, used_at, recorded_at FROM added;
+SELECT * FROM added;
 
 -- name: confirm
 -- The same was said again.
@@ -71,7 +70,7 @@ version AS (
     INSERT INTO agno.memory_version (memory_id, version, change, text, kind, confidence, is_open, replaced_by, contradicts, restores, actor, run_id)
     SELECT id, version, %(change)s, text, kind, confidence, valid_to IS NULL, replaced_by, contradicts, %(restores)s, %(actor)s, %(run_id)s FROM changed
 )
-SELECT id, scope, owner, kind, text, confidence, version, source_run_id, valid_from, valid_to, replaced_by, contradicts, uses, used_at, recorded_at FROM changed;
+SELECT * FROM changed;
 
 -- name: redact_versions
 UPDATE agno.memory_version SET text = NULL WHERE memory_id = %(id)s AND text IS NOT NULL;
