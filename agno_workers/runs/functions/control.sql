@@ -138,7 +138,10 @@ BEGIN
     IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
         RAISE EXCEPTION 'a run with steps of kind % has no transcript to fork: start it again.', at.kind USING ERRCODE = '22023';
     END IF;
-    SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
+    SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id;
+    IF (old.session_status = 'waiting' AND old.ended_at IS NULL) IS NOT TRUE THEN -- whoever holds a run that waits for its turn waits for no session
+        SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
+    END IF;
     place := at.seq;
     below := at.seq;
     IF at.kind <> 'turn' THEN

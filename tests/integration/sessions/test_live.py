@@ -659,6 +659,20 @@ def test_cancel_of_many_runs_waits_for_none_while_it_holds_others(db: RunDatabas
     assert states(db) == {}
 
 
+def test_fork_of_a_waiting_run_does_not_hold_it_while_it_waits_for_the_session(db: RunDatabase) -> None:
+    """The end of the live run holds the session, and wakes the waiting one."""
+    say(db, "one")
+    two = say(db, "two")
+    (turn,) = db.sql("SELECT id::text FROM agno.step WHERE run_id = %(id)s", id=two.run_id)
+    with db.transaction() as ending, db.transaction() as forking:
+        ending.run("SELECT FROM agno.session FOR NO KEY UPDATE")
+        forked = forking.begin_and_commit(lambda: db.journal_of("", forking).fork(turn["id"]))
+        assert db.waits(forked, forking)
+        ending.run("SELECT FROM agno.run WHERE id = %(id)s FOR NO KEY UPDATE NOWAIT", {"id": two.run_id})
+        ending.commit()
+        assert forked.result()[1]
+
+
 def test_cancel_of_many_runs_holds_no_background_work_while_it_waits(db: RunDatabase) -> None:
     """The end of another run asks for both kinds of work in their order, and may hold the one that the cancel wants next."""
     asked = (FollowUp("index", "s"), FollowUp("summary", "s"))
