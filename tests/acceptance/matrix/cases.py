@@ -529,7 +529,10 @@ def a_worker_dies_after_an_answer_that_asks_for_background_work(fleet: Fleet, fo
     once.
     """
     session = f"session {folder}"
-    fleet.sql("INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 5)", session=session)
+    fleet.sql(
+        "INSERT INTO agno.session (id, status, next_position) VALUES (%(session)s, 'active', 5)",
+        session=session,
+    )
     run = fleet.client.runs.submit("noting", "my dog is Rex", session_id=session, queue="none")
     fleet.sql("UPDATE agno.run SET session_position = 5 WHERE id = %(run)s", run=run.id)
     fleet.arm("turn.recorded")
@@ -540,7 +543,8 @@ def a_worker_dies_after_an_answer_that_asks_for_background_work(fleet: Fleet, fo
     summaries = "SELECT summary_until FROM agno.session WHERE id = %(session)s"
     invariants.until(lambda: fleet.sql(summaries, session=session) == [{"summary_until": 5}])
     invariants.until(lambda: not fleet.is_armed("turn.recorded"))
-    made = "SELECT status, content->>'exchanges' AS exchanges FROM agno.run WHERE metadata->>'owner' = %(session)s"
+    made = """SELECT status, content->>'exchanges' AS exchanges FROM agno.run
+              WHERE metadata->>'owner' = %(session)s AND metadata->>'kind' = 'summary'"""
     assert fleet.sql(made, session=session) == [{"status": "done", "exchanges": "1"}]
 
 
@@ -563,7 +567,10 @@ def _summed_up(fleet: Fleet, place: str, *, how: str = "", again: bool = False) 
     run = fleet.client.runs.submit("echo", "my dog is Rex")
     assert run.result(timeout=WAIT_S) == "<my dog is Rex>"
     session = f"session of {run.id}"
-    fleet.sql("INSERT INTO agno.session (id, next_position) VALUES (%(session)s, 2)", session=session)
+    fleet.sql(
+        "INSERT INTO agno.session (id, status, next_position) VALUES (%(session)s, 'active', 2)",
+        session=session,
+    )
     fleet.sql(
         "UPDATE agno.run SET session_id = %(session)s, session_position = 1 WHERE id = %(run)s",
         session=session, run=run.id,
