@@ -13,7 +13,7 @@ _KNOWN = (
 )  # fmt: skip
 """The beginnings of names, and the tokens of the window; the first that fits counts. Others are learned from the provider's refusal."""
 _STATED = re.compile(
-    r"(?:maximum context length (?:is|of)|context (?:size|window|length)(?: is| of)? \(?|tokens? > |n_ctx\D{1,4})\s*([\d,]{3,})",
+    r"(?:maximum context length (?:is|of)|context (?:size|window|length)(?: is| of)? \(?|tokens? > |\d \+ [\d,]+ > |n_ctx\D{1,4})\s*([\d,]{3,})",
     re.IGNORECASE,
 )
 _LEAST_TOKENS = 256

@@ -10,7 +10,8 @@ A window that nobody named is that of the provider, where it is known, or is lea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -28,13 +29,17 @@ MAX_COMPACTIONS = 3
 _MIN_GAIN = 0.1
 """A compaction before the provider has refused anything frees at least this share of the window."""
 _MAX_RATIO = 4.0
+_KNOWN_S = 600.0
+"""A learned window is forgotten after so long: a refusal may come from one server of several, or be about the room for the answer."""
 
 
 class ContextWindows:
     """The context windows of models, as far as this process knows them: their sizes, and how estimates compare with what providers count."""
 
-    def __init__(self) -> None:
-        self._learned: dict[str, int] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._learned: dict[str, tuple[int, float]] = {}
+        """The tokens of a model's window, and until when they count."""
         self._ratios: dict[str, float] = {}
 
     def ask(self, turn: Turn, ask: Ask) -> tuple[Turn, Reply]:
@@ -84,7 +89,11 @@ class ContextWindows:
 
     def _window(self, turn: Turn) -> int | None:
         name = _model_name(turn)
-        known = (turn.agent.compaction.window_tokens or window_of(name), self._learned.get(name))
+        learned, until = self._learned.get(name, (0, 0.0))
+        known = (
+            turn.agent.compaction.window_tokens or window_of(name),
+            learned if self._clock() < until else 0,
+        )
         return min((size for size in known if size), default=None)
 
     def _compare(self, turn: Turn, request: ModelRequest, reply: Reply) -> None:
@@ -95,18 +104,18 @@ class ContextWindows:
 
     def _learn(self, turn: Turn, request: ModelRequest, refusal: ModelRejected | None) -> int:
         """Learn from a refusal, and return the window in estimated tokens, which is less than the request had."""
-        name, asked = _model_name(turn), request_tokens(request)
+        name, asked, until = _model_name(turn), request_tokens(request), self._clock() + _KNOWN_S
         if stated := refused_window(str(refusal)):
-            self._learned[name] = stated
+            self._learned[name] = stated, until
         if window := self._window(turn):
             ratio = max(self._ratios.get(turn.agent.name, 1.0), window / asked)
             self._ratios[turn.agent.name] = min(_MAX_RATIO, ratio)
         else:
-            self._learned[name] = int(asked * self._ratios.get(turn.agent.name, 1.0))
+            self._learned[name] = int(asked * self._ratios.get(turn.agent.name, 1.0)), until
         if (room := self._room(turn)) is not None and room <= asked:
             return room
         if not stated:  # else it is the room for the answer that is too large, and the next request may be longer than this one
-            self._learned[name] = asked
+            self._learned[name] = asked, until
         return asked
 
 

@@ -143,6 +143,7 @@ def test_estimate_of_a_message_counts_calls_and_results() -> None:
             8_192,
         ),
         ("prompt is too long: 210000 tokens > 200000 maximum", 200_000),
+        ("input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000", 200_000),
         ("the request exceeds the available context size (4096 tokens)", 4_096),
         ("the request exceeds the available context size", None),
         ("Your input exceeds the context window of this model.", None),

@@ -120,3 +120,15 @@ def test_refusal_of_a_short_request_does_not_shorten_later_ones() -> None:
 
     windows.ask(turn_of(10), ask)
     assert len(asked[0].messages) == 21
+
+
+def test_learned_window_is_forgotten_after_ten_minutes() -> None:
+    """Or one strange refusal would shorten all requests to its model until the process ends."""
+    now = [0.0]
+    windows = ContextWindows(lambda: now[0])
+    with pytest.raises(ModelRejected):
+        windows.ask(turn_of(0), refusing())
+    with pytest.raises(CompactFirst):
+        windows.ask(turn_of(10), lambda _: answer())
+    now[0] = 601.0
+    assert windows.ask(turn_of(10), lambda _: answer())[1].message.text == "ok"
