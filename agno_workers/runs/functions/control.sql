@@ -136,7 +136,7 @@ DECLARE
 BEGIN
     SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
     IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
-        RAISE EXCEPTION 'a run with steps of kind % has no transcript to fork: start it again.', at.kind USING ERRCODE = '22023';
+        RAISE EXCEPTION 'step % cannot be forked: choose a turn or a tool call.', at.key USING ERRCODE = '22023';
     END IF;
     SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id;
     IF (old.session_status = 'waiting' AND old.ended_at IS NULL) IS NOT TRUE THEN -- whoever holds a run that waits for its turn waits for no session

@@ -442,6 +442,10 @@ def test_fork_sees_what_its_turn_saw(scenario: Scenario) -> None:
     assert before.messages == reader.asked[turn - 2].messages
     assert after.messages == reader.asked[turn - 1].messages
     assert len(after.messages) < len(before.messages)
+    with pytest.raises(
+        InvalidInput, match=rf"step compact:{turn}:1 cannot be forked: choose a turn or a tool call"
+    ):
+        scenario.handle(run.id).fork(f"compact:{turn}:1")
 
 
 def test_retry_of_a_run_goes_on_from_its_summary(scenario: Scenario) -> None:
