@@ -37,8 +37,7 @@ class Pruning:
         self._params: dict[str, Any] = {"older_than_s": older_than.total_seconds()}
         execute(connection, _SQL["open"])
         execute(connection, _SQL["collect"], self._params)
-        for name in ("index", "analyze"):
-            execute(connection, _SQL[name])
+        execute(connection, _SQL["analyze"])
         while execute(connection, _SQL["spare"]):
             pass
 

@@ -10,9 +10,6 @@ INSERT INTO pg_temp.agno_old (id, keys)
 SELECT id, array_remove(ARRAY[id::text, parent_run_id::text, batch_id::text, canvas->>'root_id', canvas->>'group_id'], NULL)
 FROM agno.run WHERE ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s);
 
--- name: index
-CREATE INDEX agno_old_keys ON pg_temp.agno_old USING gin (keys);
-
 -- name: analyze
 ANALYZE pg_temp.agno_old;
 
@@ -22,8 +19,10 @@ ANALYZE pg_temp.agno_old;
 WITH staying AS (
     SELECT ARRAY[r.id::text, r.parent_run_id::text, r.batch_id::text, r.canvas->>'root_id', r.canvas->>'group_id'] AS keys
     FROM agno.run r
-    WHERE NOT EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.id = r.id)
-      AND (num_nonnulls(r.parent_run_id, r.batch_id, r.canvas) > 0 OR EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.keys @> ARRAY[r.id::text]))
+    WHERE num_nonnulls(r.parent_run_id, r.batch_id, r.canvas) > 0 AND NOT EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.id = r.id)
+    UNION ALL
+    SELECT ARRAY[shared.key] FROM (SELECT DISTINCT key FROM pg_temp.agno_old o, unnest(o.keys) key WHERE cardinality(o.keys) > 1) AS shared
+        JOIN agno.run r ON r.id::text = shared.key WHERE NOT EXISTS (SELECT FROM pg_temp.agno_old o WHERE o.id = r.id)
     UNION ALL
     SELECT ARRAY[coalesce(s.run_id, o.ended_run_id, o.chord_id)::text] FROM agno.outbox o LEFT JOIN agno.step s ON s.id = o.step_id
     UNION ALL
@@ -33,7 +32,7 @@ WITH staying AS (
 ),
 spared AS (
     SELECT DISTINCT o.id FROM (SELECT DISTINCT key FROM staying, unnest(staying.keys) key WHERE key IS NOT NULL) AS shared
-    JOIN pg_temp.agno_old o ON o.keys @> ARRAY[shared.key]
+    JOIN (SELECT o.id, key FROM pg_temp.agno_old o, unnest(o.keys) key) AS o ON o.key = shared.key  -- an equality, which can be hashed
 )
 DELETE FROM pg_temp.agno_old o USING spared WHERE o.id = spared.id RETURNING o.id;
 
