@@ -139,7 +139,7 @@ BEGIN
         RAISE EXCEPTION 'step % cannot be forked: choose a turn or a tool call.', at.key USING ERRCODE = '22023';
     END IF;
     SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id;
-    IF (old.session_status = 'waiting' AND old.ended_at IS NULL) IS NOT TRUE THEN -- whoever holds a run that waits for its turn waits for no session
+    IF (old.session_status = 'waiting' AND old.ended_at IS NULL) IS NOT TRUE THEN -- the holder of a run that waits for its turn waits for no session
         SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id FOR SHARE;
     END IF;
     place := at.seq;
