@@ -325,12 +325,22 @@ def test_new_result_is_read_before_it_is_summarized(scenario: Scenario) -> None:
     assert [request.messages[-1].role for request in reader.asked] == ["user", *["tool"] * 12]
 
 
+@pytest.mark.parametrize("summary", ["", "long " * 20_000])
+def test_run_whose_model_cannot_summarize_goes_on_with_its_messages_cut_short(
+    scenario: Scenario, summary: str
+) -> None:
+    reader = Reader(60)
+    reader.summarize = lambda: Turn(text=summary)
+    run = scenario.run(agent_of(reader))
+    assert (run.status, reader.refused) == (RunStatus.DONE, 0)
+    assert all("cut short" in each["summary"] for each in compactions(scenario, run))
+
+
 @pytest.mark.parametrize(
     ("summary", "reason"),
     [
         (Turn(error=ModelUnavailable("it is down", provider="scripted", model="m")), "it is down"),
         (Turn(error=ModelRejected("it is forbidden", provider="scripted", model="m")), "it is forbidden"),
-        (Turn(text=""), "wrote no summary"),
     ],
 )
 def test_compaction_that_fails_is_declined_and_the_turn_decides(
