@@ -56,7 +56,7 @@ def test_celery(start: Start, start_worker: StartWorker) -> None:
     ours, own = re.findall(
         r"^(?:AGNO_IMPORTS=shop )?celery -A (.* worker -Q .*)$", page("celery"), re.MULTILINE
     )
-    assert ours == "agno_workers worker -Q agents,tools"
+    assert ours == "agno_workers worker -Q agents,tools,background"
     start_worker(AGNO_IMPORTS="shop", PYTHONPATH=python_path("celery"))
     start("celery", "-m", "celery", "-A", *shlex.split(own), "-P", "threads", "-c", "4", "-l", "ERROR")
     calls = start("celery", "-m", "calls")

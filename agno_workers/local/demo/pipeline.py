@@ -30,18 +30,21 @@ def submit_ingestion(folder: Path, knowledge: str, embedder: str) -> Ingestion:
 
 def submit_questions(questions: Sequence[str], session: str) -> None:
     for question in questions:
-        helper.delay(question, session_id=session)
+        helper.delay(question, session_id=session, if_busy="parallel")
 
 
 def submit_pipeline(documents: Sequence[Document], session: str) -> None:
     """Submit a chord: an analyst's run for each document in parallel, then the editor's run over their texts."""
-    header = [analyst.s(doc.text, session_id=session, metadata={"document": doc.name}) for doc in documents]
-    chord(header, editor.s(session_id=session)).delay()
+    header = [
+        analyst.s(doc.text, session_id=session, if_busy="parallel", metadata={"document": doc.name})
+        for doc in documents
+    ]
+    chord(header, editor.s(session_id=session, if_busy="parallel")).delay()
 
 
 def submit_research(documents: Sequence[Document], session: str) -> None:
     names = "\n".join(doc.name for doc in documents)
-    researcher.delay(f"Look into these files:\n{names}", session_id=session)
+    researcher.delay(f"Look into these files:\n{names}", session_id=session, if_busy="parallel")
 
 
 @dataclass

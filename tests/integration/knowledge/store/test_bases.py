@@ -101,7 +101,7 @@ def test_ingestion_can_not_be_forked_or_retried(db: RunDatabase, knowledges: Kno
     submitted = knowledges.submit("docs", ["/tmp"])
     with db.unchanged():
         assert not db.journal.retry_run(submitted.run_id)
-        with pytest.raises(InvalidInput, match="no transcript"):
+        with pytest.raises(InvalidInput, match="cannot be forked"):
             db.journal.fork(claimed(submitted.send).step_id)
         handle = RunHandle(submitted.run_id, db.database)
         for at in (None, "scan:1"):
