@@ -180,6 +180,11 @@ class ClaimedStep(msgspec.Struct, frozen=True):
         return (*before, *(each.message for each in self.steers)) if self.steers else before
 
     @property
+    def input(self) -> str:
+        """The text of the first message."""
+        return self.messages[0].text if self.messages else ""
+
+    @property
     def numbered(self) -> Iterator[tuple[int, Message]]:
         """The messages with their positions in the whole transcript; a summary has none."""
         first = self.compacted.until_seq - self.compacted.prefix if self.compacted else 0

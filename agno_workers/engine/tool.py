@@ -241,7 +241,7 @@ def finish(
 
 
 def limit_of(engine: Engine, claim: ClaimedStep, tool: Tool | None) -> int | None:
-    """Return the most tokens of a result that stays whole in the transcript; None: there is no limit."""
+    """Return the most tokens of a result that stays whole in the transcript; None means no limit."""
     if tool is None or not tool.offload:
         return None
     return engine.plan_for(claim).agent.compaction.offload_tokens

@@ -195,7 +195,7 @@ class Commits(Repository):
         return self._finish(step, self._payloads(), result)
 
     def offload_tokens(self, run_id: str) -> int | None:
-        """Return the most tokens of a tool result that stays whole in the transcript of a run; None: there is no limit."""
+        """Return the most tokens of a tool result that stays whole in the transcript of a run; None means no limit."""
         (row,) = self._pool.run(_SQL["offload_tokens"], {"run_id": run_id})
         limit: int | None = row["tokens"]
         return limit

@@ -128,7 +128,7 @@ class Memories:
         return memory_proposal.proposal_of(self._store, run_id)
 
     def apply(self, run_id: str, *, by: str | None = None) -> Sequence[StoredMemory]:
-        """Apply all changes of a proposal, in one transaction; return the new memories. Raises InvalidInput when there is no proposal, and
+        """Apply all changes of a proposal, in one transaction; return the new memories. Raises InvalidInput for a run without a proposal, and
         MemoryChanged, which names what has changed since.
         """
         return memory_proposal.apply(self._store, run_id, by)

@@ -94,7 +94,7 @@ class ContextResolver:
                 for name, each in sources.items()
                 if each.is_called and name not in denied
             }
-        given = {"history": turn.history, "input": _input(claim), "state": state or {}}
+        given = {"history": turn.history, "input": claim.input, "state": state or {}}
         for names in _rounds(sources, values):
             values |= self._round(claim, {name: sources[name] for name in names}, values, given)
         values = _within(context, sources, values, turn.agent.name)
@@ -137,8 +137,8 @@ class ContextResolver:
             name: _Call(each, _arguments(each, run, before, given)) for name, each in sources.items()
             if each.is_called and (name not in shared or name in mine)
         }  # fmt: skip
-        failures = {name: call.failure() for name, call in calls.items()}
-        self._put(claim, {name: shared[name] for name in mine}, sources, calls)
+        results = {name: call.result() for name, call in calls.items()}
+        self._put(claim, {name: shared[name] for name in mine}, sources, results)
         for name in waited:  # another worker fetches the first value
             values[name] = self._wait(claim, name, sources[name], shared[name], run)
         for name, each in sources.items():
@@ -146,15 +146,19 @@ class ContextResolver:
                 continue
             if not each.is_called:
                 values[name] = _Value("used", _json(each.value))
-            elif name not in calls:
+            elif name not in results:
                 values[name] = _Value("stale", old[name], True)
-            elif failures[name] is None:
-                values[name] = _Value("used", calls[name].json)
             else:
-                values[name] = self._failed(claim, name, each, failures[name] or "", old.get(name))
+                values[name] = self._called(claim, name, each, results[name], old.get(name))
         return values
 
-    def _failed(self, claim: ClaimedStep, name: str, source: Fact, failure: str, old: str | None) -> _Value:
+    def _called(
+        self, claim: ClaimedStep, name: str, source: Fact, result: _Result, old: str | None = None
+    ) -> _Value:
+        """Return the value of a call, or where it failed, the value that `on_error` asks for."""
+        json, failure = result
+        if failure is None:
+            return _Value("used", json)
         text = f"context {name!r} of agent {claim.agent!r} {failure}"
         if source.on_error == "fail":
             raise ContextFailed(
@@ -189,15 +193,14 @@ class ContextResolver:
         claim: ClaimedStep,
         places: Mapping[str, dict[str, Any]],
         sources: Mapping[str, Fact],
-        calls: Mapping[str, _Call],
+        results: Mapping[str, _Result],
     ) -> None:
         fetched = []
         for name, place in places.items():
-            source, call = sources[name], calls[name]
+            source, (json, failure) = sources[name], results[name]
             assert isinstance(source, External)
-            has_failed = call.failure() is not None
-            value = None if has_failed else msgspec.Raw(call.json.encode())
-            fetched.append(place | {"value": value, "ttl_s": source.ttl_s, "has_failed": has_failed})
+            value = msgspec.Raw(json.encode()) if failure is None else None
+            fetched.append(place | {"value": value, "ttl_s": source.ttl_s, "has_failed": failure is not None})
         if fetched:
             self._pool.run(
                 _SQL["put"], {"tenant": claim.tenant, "fetched": jsonb(fetched), "pause_s": _PAUSE_S}
@@ -215,55 +218,47 @@ class ContextResolver:
                 return _Value("used", fresh[name], True)
             if name in mine:
                 break
-        call = _Call(source, _arguments(source, run, {}, {}))
-        failure = call.failure()
-        self._put(claim, {name: place}, {name: source}, {name: call})
-        return (
-            _Value("used", call.json) if failure is None else self._failed(claim, name, source, failure, None)
-        )
+        result = _Call(source, _arguments(source, run, {}, {})).result()
+        self._put(claim, {name: place}, {name: source}, {name: result})
+        return self._called(claim, name, source, result)
+
+
+_Result = tuple[str, str | None]
+"""The value of a call as JSON, and the reason why there is none, or None."""
 
 
 class _Call:
     """One call of a function on a daemon thread of its own, since Python can't stop a thread: a late one is abandoned."""
 
     def __init__(self, source: Fact, arguments: Mapping[str, Any]) -> None:
-        self.json = ""
         self._source = source
         self._arguments = arguments
         self._ended = threading.Event()
         self._late_at = time.monotonic() + source.timeout_s
-        self._failure: str | None = None
-        self._outcome: str | None = None
-        self._has_outcome = False
+        self._result: _Result = ("", None)
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._run,), name="context", daemon=True).start()
 
-    def failure(self) -> str | None:
-        """Wait for the end, and return why there is no value, or None. Each call returns the same."""
-        if not self._has_outcome:
-            in_time = self._ended.wait(max(0.0, self._late_at - time.monotonic()))
-            self._outcome = self._failure if in_time else f"did not come within {self._source.timeout_s:g} s"
-            self._has_outcome = True
-        return self._outcome
+    def result(self) -> _Result:
+        """Wait for the end, at most until the time limit."""
+        if self._ended.wait(max(0.0, self._late_at - time.monotonic())):
+            return self._result
+        return "", f"did not come within {self._source.timeout_s:g} s"
 
     def _run(self) -> None:
         try:
             value = self._source.value(**self._arguments)
             if inspect.isawaitable(value):
-                value = asyncio.run(_awaited(value, self._source.timeout_s))
+                value = asyncio.run(asyncio.wait_for(value, self._source.timeout_s))
             text = _json(value)
             if len(text.encode()) > MAX_VALUE_BYTES:
-                self._failure = f"returned {len(text):,} characters, and the most is {MAX_VALUE_BYTES:,}"
+                self._result = "", f"returned {len(text):,} characters, and the most is {MAX_VALUE_BYTES:,}"
             else:
-                self.json = text
+                self._result = text, None
         except BaseException as error:  # SystemExit too: it is the author's code, and this thread is its own
-            self._failure = f"raised {type(error).__name__}: {message_of(error)}"
+            self._result = "", f"raised {type(error).__name__}: {message_of(error)}"
         finally:
             self._ended.set()
-
-
-async def _awaited(awaitable: Any, timeout_s: float) -> Any:
-    return await asyncio.wait_for(awaitable, timeout_s)
 
 
 def _arguments(
@@ -366,10 +361,6 @@ def _json(value: Any) -> str:
         return text
     except msgspec.DecodeError:
         return msgspec.json.encode(text).decode()
-
-
-def _input(claim: ClaimedStep) -> str:
-    return claim.messages[0].text if claim.messages else ""
 
 
 def extension(resolver: ContextResolver) -> Extension:

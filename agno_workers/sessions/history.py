@@ -163,7 +163,7 @@ def extension(store: HistoryStore, search: SearchPast, tools: Callable[[Agent], 
 
 def _found(claim: ClaimedStep, options: History, search: SearchPast) -> Sequence[Exchange]:
     """Return the exchanges of earlier sessions for the input. Sessions without a user may be of many people, so none are searched."""
-    query = claim.messages[0].text.strip()[:_QUERY_CHARS] if claim.messages else ""
+    query = claim.input.strip()[:_QUERY_CHARS]
     if not (options.search_past_sessions and claim.user_id and query):
         return ()
     try:

@@ -22,7 +22,7 @@ BEGIN
 END $$;
 
 -- Record the outcome of a compaction, in the transaction that ends its step, and return the message for the turn that waits for it. `outcome` is
--- a CompactionRecord of core/step.py, or {declined}: why there is no summary.
+-- a CompactionRecord of core/step.py, or {declined}, the reason why the summary was not made.
 CREATE OR REPLACE FUNCTION agno.end_compaction(of_run uuid, outcome jsonb, publish_after_s float8) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     turn agno.step;
@@ -49,7 +49,7 @@ CREATE OR REPLACE FUNCTION agno.summary_before(of_run uuid, since int, more bool
     FROM agno.compaction c WHERE c.run_id = $1 AND c.until_seq = $2;
 $$;
 
--- Return the most tokens of a tool result that stays whole in the transcript of a run; NULL: there is no limit. Definitions of earlier code say
+-- Return the most tokens of a tool result that stays whole in the transcript of a run; NULL means no limit. Definitions of earlier code say
 -- nothing about it.
 CREATE OR REPLACE FUNCTION agno.offload_tokens(of_run uuid) RETURNS int LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN d.content ? 'compaction' THEN (d.content->'compaction'->>'offload_tokens')::int ELSE 4000 END

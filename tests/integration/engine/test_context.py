@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,12 +24,17 @@ class Counted:
     def __init__(self, then: Callable[[], Any] = lambda: "sunny") -> None:
         self.calls = 0
         self._then = then
-        self._lock = threading.Lock()
+        self._called = threading.Condition()
 
     def __call__(self) -> Any:
-        with self._lock:
+        with self._called:
             self.calls += 1
+            self._called.notify_all()
         return self._then()
+
+    def wait_for_call(self, number: int) -> None:
+        with self._called:
+            assert self._called.wait_for(lambda: self.calls >= number, timeout=10)
 
 
 def raised() -> Any:
@@ -193,16 +197,14 @@ def test_one_worker_fetches_and_others_wait_or_take_the_old_value(scenario: Scen
 
     with ThreadPoolExecutor(3) as threads:
         first = [threads.submit(run) for _ in range(3)]
-        while not fetch.calls:
-            time.sleep(0.01)
+        fetch.wait_for_call(1)
         release.set()
         assert {scenario.handle(each.result()).context["weather"] for each in first} == {"sunny"}
         assert fetch.calls == 1
         scenario.db.sql("UPDATE agno.context_value SET expires_at = clock_timestamp() - interval '1 s'")
         release.clear()
         slow = threads.submit(run)
-        while fetch.calls < 2:
-            time.sleep(0.01)
+        fetch.wait_for_call(2)
         assert access(scenario, run()) == {"weather": ("stale", True)}
         release.set()
         assert access(scenario, slow.result()) == {"weather": ("used", False)}
