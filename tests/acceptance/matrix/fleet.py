@@ -24,7 +24,7 @@ from tests import invariants
 from tests.conftest import ROOT, Worker
 from tests.forking import inherited
 
-LEASE_S, PUBLISH_AFTER_S, RESEND_AFTER_S, KEEPER_EVERY_S, KEEPER_LEASE_S = 1.5, 0.3, 0.5, 0.25, 1.0
+LEASE_S, PUBLISH_AFTER_S, RESEND_AFTER_S, KEEPER_EVERY_S, KEEPER_LEASE_S = 3.0, 0.3, 0.5, 0.25, 1.0
 
 
 class Execution(NamedTuple):

@@ -35,6 +35,7 @@ def test_step_is_given_up_after_many_returns(db: RunDatabase) -> None:
         assert db.journal.return_step(step.step_id, RAISED) is None  # a copy of the message
         due(db)
     assert db.journal.release_expired(10) == []
+    db.journal.renew([step.step_id])  # it listed its steps before
     (exhausted,) = db.journal.exhausted(10)
     assert exhausted.reason == "worker_error"
     assert exhausted.error["type"] == "ModuleNotFoundError"
