@@ -235,7 +235,7 @@ class Step(msgspec.Struct, frozen=True):
     attempt: int = 0
     """Executions so far."""
     worker: str | None = None
-    """The worker that claimed it last."""
+    """The worker that claimed it last; ` (its process died)` or ` (gave it up)` follows where that ended the step's lease."""
     error: dict[str, Any] | None = None
     """The error of the last failed attempt, also when a later attempt succeeded."""
     waits_for: WaitsFor | None = None

@@ -68,7 +68,7 @@ judged AS (
     FROM held
 )
 UPDATE agno.step SET status = CASE WHEN given_up THEN 'running' ELSE 'ready' END,
-    worker = CASE WHEN given_up THEN 'given up by ' ELSE '' END || %(worker)s, -- as in end_lease
+    worker = %(worker)s || CASE WHEN given_up THEN ' (gave it up)' ELSE '' END, -- no longer this worker's, as in end_lease
     attempt = judged.attempt, started_at = CASE WHEN judged.attempt > 0 THEN started_at END, sent_at = NULL,
     lease_until = CASE WHEN given_up THEN clock_timestamp() END,
     not_before = CASE WHEN NOT given_up THEN clock_timestamp() + make_interval(secs =>
@@ -80,10 +80,11 @@ FROM judged WHERE step.id = judged.id RETURNING judged.returns;
 
 -- name: end_lease
 -- End the lease of a step whose process is known to be dead, so that the keeper need not wait for it. Only the step's own worker
--- may: a copy of its message may have failed elsewhere. It is no longer this worker's: a renewal that listed its steps before must not
--- renew the lease. `death_attempts` in the policy of a step is the number of attempts that such a death counts for, since the process
--- died alone and not with its whole machine.
-UPDATE agno.step SET lease_until = clock_timestamp(), worker = 'a dead process of ' || worker,
+-- may: a copy of its message may have failed elsewhere. The note after its name means that the step is no longer this worker's: a renewal
+-- that listed its steps before must not renew the lease, and another lease that is over may be renewed, as after an outage of Postgres.
+-- `death_attempts` in the policy of a step is the number of attempts that such a death counts for, since the process died alone and not
+-- with its whole machine.
+UPDATE agno.step SET lease_until = clock_timestamp(), worker = worker || ' (its process died)',
     max_attempts = greatest(attempt - tries, max_attempts - coalesce((policy->>'death_attempts')::int, 1) + 1)
 WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING id;
 

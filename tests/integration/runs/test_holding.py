@@ -129,6 +129,14 @@ def test_step_with_an_ended_lease_is_released_at_once(db: RunDatabase) -> None:
     assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]
 
 
+def test_step_names_the_worker_whose_process_died(db: RunDatabase) -> None:
+    turn = db.turn()
+    db.journal.end_lease(turn.step_id)
+    assert db.step(turn.step_id)["worker"] == "w1 (its process died)"
+    db.journal.release_expired(10)
+    assert db.step(turn.step_id)["error"]["message"].startswith("attempt 1 on w1 (its process died) ended ")
+
+
 # Cancel.
 
 
@@ -231,5 +239,4 @@ def test_only_the_own_worker_may_end_a_lease(db: RunDatabase) -> None:
     db.journal_of("another").end_lease(turn.step_id)
     assert db.journal.release_expired(10) == []
     db.journal.end_lease(turn.step_id)
-    db.journal.renew([turn.step_id])  # it listed its steps before the process died
     assert [send.step_id for send in db.journal.release_expired(10)] == [turn.step_id]

@@ -40,6 +40,7 @@ def test_step_is_given_up_after_many_returns(db: RunDatabase) -> None:
     assert exhausted.reason == "worker_error"
     assert exhausted.error["type"] == "ModuleNotFoundError"
     assert exhausted.error["message"].startswith("no worker could begin it in 12 tries")
+    assert exhausted.worker == "w1 (gave it up)"
 
 
 @pytest.mark.parametrize(
