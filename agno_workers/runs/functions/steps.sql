@@ -1,7 +1,7 @@
 -- Write, claim and end steps, of every kind. Locks are taken in the order run, step, barrier.
 
 -- Write steps and the messages for those that are ready now. Each step holds id, key, kind, queue, seq, max_attempts, and optionally priority,
--- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), expires_at, child_run_id, not_before (a timer: the keeper sends it), due_at, and
+-- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), child_run_id, not_before (a timer: the keeper sends it), due_at, and
 -- run_id and generation where these are not those of the first two parameters.
 CREATE OR REPLACE FUNCTION agno.write_steps(of_run uuid, in_generation int, steps jsonb, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE sql AS $$
@@ -10,11 +10,11 @@ RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind
             policy, waits_for, expires_at, child_run_id, not_before, due_at, sent_at)
         SELECT n.id, coalesce(n.run_id, $1), coalesce(n.generation, $2), n.key, n.kind, CASE WHEN n.waits_for IS NULL THEN 'ready' ELSE 'waiting' END, n.queue, n.priority,
                coalesce(n.name, ''), n.seq, n.call, n.effect, n.barrier_id, n.max_attempts, n.policy, n.waits_for,
-               coalesce(n.expires_at, clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8)), n.child_run_id, n.not_before, n.due_at,
+               clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8), n.child_run_id, n.not_before, n.due_at,
                CASE WHEN n.waits_for IS NULL AND n.not_before IS NULL THEN clock_timestamp() END
         FROM jsonb_to_recordset($3) AS n (id uuid, key text, kind text, queue text, priority smallint, name text, seq int, call jsonb, effect text,
             barrier_id uuid, max_attempts int, policy jsonb, waits_for text, child_run_id uuid, not_before timestamptz, due_at timestamptz,
-            run_id uuid, generation int, expires_at timestamptz)
+            run_id uuid, generation int)
         RETURNING s.id, s.run_id, s.generation, s.kind, s.queue, s.priority, s.seq, s.status, s.not_before
     ),
     pending AS (

@@ -75,7 +75,6 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM agno.wake_session(in_tenant, in_session);
-    PERFORM pg_notify('agno_outbox', '');
     RETURN true;
 END $$;
 
