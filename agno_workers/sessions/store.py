@@ -193,17 +193,14 @@ class Sessions:
         """Return a page of runs in the order of the session, after (`newest_first`: before) the run `at`. `in_history`: without those that
         were rolled back."""
         found: list[Row] = []
-        kinds = ("old", "placed", "scheduled")
-        begun = _kind(at) if at else None
-        for kind in reversed(kinds) if newest_first else kinds:
-            if begun is not None and kind != begun:
-                continue
+        kinds = ("scheduled", "placed", "old") if newest_first else ("old", "placed", "scheduled")
+        side = "before" if newest_first else "after"
+        edge = at
+        for kind in kinds[kinds.index(_kind(at)) if at else 0 :]:
             wanted: dict[str, Any] = {
                 "in_history": in_history or None,
                 "last" if newest_first else "first": limit - len(found),
             }
-            edge = at if begun else None
-            side = "before" if newest_first else "after"
             if kind == "placed":
                 wanted[f"{side}_position"] = (
                     edge.session_position if edge else _NO_POSITION if newest_first else 0
@@ -216,7 +213,7 @@ class Sessions:
                     f"{side}_at": edge.created_at,
                     side: edge.id,
                 }
-            begun = None
+            edge = None  # the other kinds are read from their beginning
             params = {"tenant": self._tenant, "id": id, "as_user": as_user} | wanted
             found += self._pool.run(narrowed(_SQL["runs"], params), params)
             if len(found) >= limit:
