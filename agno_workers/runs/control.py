@@ -39,8 +39,8 @@ class Control(Repository):
         for left in self._pool.run(_SQL["still_open"], {"run_ids": list(run_ids)}):
             stopped += self._stop(left["id"], _cancelled(left["id"]))
         signal("cancel.recorded")
-        if children := self._pool.run(_SQL["open_children"], {"run_ids": list(run_ids)}):
-            self.cancel_all([child["id"] for child in children])  # as in `cancel`
+        if children := self.open_children(*run_ids):
+            self.cancel_all(children)  # as in `cancel`
         return stopped
 
     def revoke(self, task_ids: Sequence[str]) -> set[str]:
@@ -74,9 +74,9 @@ class Control(Repository):
         how = {"status": RunStatus.FAILED, "reason": "nobody_answered", "error": error}
         return self._stop(step.run_id, how | {"if_waits": step.step_id})
 
-    def open_children(self, run_id: str) -> list[str]:
-        """Return the ids of the open runs that a run delegated to."""
-        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_ids": [run_id]})]
+    def open_children(self, *run_ids: str) -> list[str]:
+        """Return the ids of the open runs that these runs delegated to."""
+        return [row["id"] for row in self._pool.run(_SQL["open_children"], {"run_ids": list(run_ids)})]
 
     def pause(self, run_id: str) -> bool:
         """Pause a run and the runs that it delegated to: no further step is claimed. False when it has ended or is paused."""

@@ -167,7 +167,7 @@ class Sessions:
             "idle_timeout_s": idle_timeout_s,
         }
         created = bool(self._run("create", new_id, None, **values))
-        if not created and self.get(new_id, user_id).user_id != user_id:
+        if not created and self.owner(new_id, user_id) != user_id:
             raise SessionForbidden(
                 f"session {new_id!r} exists and belongs to a user: pass its user_id, or use another id.",
                 session_id=new_id,
@@ -219,7 +219,7 @@ class Sessions:
             if len(found) >= limit:
                 break
         if at is None and not found:
-            self.get(id, as_user)  # raises SessionNotFound and SessionForbidden
+            self.owner(id, as_user)  # raises SessionNotFound and SessionForbidden
         return [Listed(run_of(row), row["asked"] or "") for row in found]
 
     def all_runs(
@@ -343,9 +343,8 @@ class Sessions:
         return exported
 
     def _cancel_children(self, run_ids: Sequence[str]) -> None:
-        for run_id in run_ids:
-            for child_id in self._control.open_children(run_id):
-                self._control.cancel(child_id)  # after a crash before this, the keeper cancels them
+        for child_id in self._control.open_children(*run_ids):
+            self._control.cancel(child_id)  # after a crash before this, the keeper cancels them
 
     def _one(self, statement: str, id: str, as_user: str | None, **params: Any) -> Row:
         (row,) = self._run(statement, id, as_user, **params)

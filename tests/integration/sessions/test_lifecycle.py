@@ -17,7 +17,8 @@ import pytest
 from agno_workers.core.messages import user
 from agno_workers.core.run import Canvas, Run
 from agno_workers.core.session import SessionStatus
-from agno_workers.core.step import Definition
+from agno_workers.core.step import ChildRun, Definition, ToolStep
+from agno_workers.core.tool import Effect
 from agno_workers.database.pool import jsonb
 from agno_workers.errors import (
     InvalidInput,
@@ -440,6 +441,22 @@ def test_delete_takes_delegated_runs_and_spares_pending_callbacks(
     db.sql("DELETE FROM agno.outbox")
     assert handle(db, "s").delete() == 2
     assert db.count("run") == 0
+
+
+def test_rollback_and_delete_cancel_delegated_runs(db: RunDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_DELETE_WAIT_S", 0)
+    message = asking("child")
+    child = ChildRun("child", "agents", user("do it"))
+    verbs: list[Callable[[SessionHandle], object]] = [
+        lambda s: s.rollback(None),
+        lambda s: s.delete(cancel=True),
+    ]
+    for verb in verbs:
+        turn = first_turn(db, submit(db, "s"))
+        call = ToolStep(message.tool_calls[0], "agents", Effect.PURE, 1, child=child)
+        db.journal.fan_out(turn, message, FEW, [call], "agents")
+        verb(handle(db, "s"))
+        assert db.sql("SELECT FROM agno.run WHERE ended_at IS NULL") == []
 
 
 def test_sessions_that_ended_long_ago_are_found_by_their_class(db: RunDatabase, sessions: Sessions) -> None:
