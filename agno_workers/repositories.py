@@ -123,6 +123,14 @@ class Database:
     def steering(self) -> Steering:
         return Steering(self.pool)
 
+    @cached_property
+    def consents(self) -> Consents:
+        return Consents(self.pool, self.tenant)
+
+    @cached_property
+    def states(self) -> StateStore:
+        return StateStore(self.pool, self.tenant)
+
     # Knowledge.
 
     @cached_property
@@ -140,16 +148,6 @@ class Database:
     @cached_property
     def knowledge_stats(self) -> KnowledgeStats:
         return KnowledgeStats(self.pool)
-
-    # Sessions.
-
-    @cached_property
-    def consents(self) -> Consents:
-        return Consents(self.pool, self.tenant)
-
-    @cached_property
-    def states(self) -> StateStore:
-        return StateStore(self.pool, self.tenant)
 
     def close(self) -> None:
         self.pool.close()

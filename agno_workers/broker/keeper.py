@@ -229,7 +229,7 @@ class Keeper:
     def enter_sessions(self) -> None:
         """Rule 5: runs of sessions whose timer is due."""
         for run_id in self._maintenance.due_in_session(_BATCH):
-            self._end_run(run_id, self._maintenance.take_place)
+            self._change_run(run_id, self._maintenance.take_place)
 
     def time_out_sessions(self) -> None:
         """Rule 5: sessions that were idle for too long."""
@@ -240,7 +240,7 @@ class Keeper:
     def end_overdue(self) -> None:
         """Rule 5: runs past their deadline."""
         for run_id in self._maintenance.overdue_runs(_BATCH):
-            self._end_run(run_id, self._end_overdue)
+            self._change_run(run_id, self._end_overdue)
 
     def _end_overdue(self, run_id: str) -> None:
         if self._control.end_overdue(run_id):
@@ -250,7 +250,7 @@ class Keeper:
         """Rule 5, once a second: delegated runs whose parent has ended."""
         if self._is_time_for("orphans"):
             for run_id in self._maintenance.orphans(_BATCH):
-                self._end_run(run_id, self._control.cancel)
+                self._change_run(run_id, self._control.cancel)
 
     def end_abandoned(self) -> None:
         """Finish interrupted cancels of batches, once a second."""
@@ -322,13 +322,13 @@ class Keeper:
         except Exception:
             log.exception("step could not be ended", extra={"run_id": step.run_id, "step_id": step.step_id})
 
-    def _end_run(self, run_id: str, end: Callable[[str], object]) -> None:
+    def _change_run(self, run_id: str, change: Callable[[str], object]) -> None:
         try:
-            end(run_id)
+            change(run_id)
         except Unavailable:
             raise
         except Exception:
-            log.exception("run could not be ended", extra={"run_id": run_id})
+            log.exception("run could not be changed", extra={"run_id": run_id})
 
     def _lead(self) -> bool:
         led = self._maintenance.lead(self._lease_s)
