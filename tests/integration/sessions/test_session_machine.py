@@ -123,17 +123,15 @@ class SessionMachine(RunMachine):
     @rule(session=st.sampled_from(["s", "t"]))
     def pause_session(self, session: str) -> None:
         self.db.sql(
-            "UPDATE agno.session SET status = 'paused' WHERE id = %(s)s AND status = 'active'", s=session
+            "SELECT agno.pause_session(tenant, id, NULL) FROM agno.session WHERE id = %(s)s", s=session
         )
         seen.add("paused")
 
     @rule(session=st.sampled_from(["s", "t"]))
     def resume_session(self, session: str) -> None:
-        with self.db.pool.connection() as connection, connection.transaction():
-            connection.execute(
-                "UPDATE agno.session SET status = 'active' WHERE id = %s AND status = 'paused'", (session,)
-            )
-            connection.execute("SELECT agno.wake_session('default', %s)", (session,))
+        self.db.sql(
+            "SELECT agno.resume_session(tenant, id, NULL) FROM agno.session WHERE id = %(s)s", s=session
+        )
 
     @rule(session=st.sampled_from(["s", "t"]))
     def time_out_sessions(self, session: str) -> None:
