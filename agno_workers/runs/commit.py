@@ -195,7 +195,7 @@ class Commits(Repository):
         return self._finish(step, self._payloads(), result)
 
     def offload_tokens(self, run_id: str) -> int | None:
-        """Return the most tokens of a tool result that stays whole in the transcript of a run; None means no limit."""
+        """Return the tokens above which a tool result is stored beside the transcript of a run; None means no limit."""
         (row,) = self._pool.run(_SQL["offload_tokens"], {"run_id": run_id})
         limit: int | None = row["tokens"]
         return limit
@@ -377,7 +377,7 @@ class ToolTransaction:
     def finish(
         self, step: ClaimedStep, message: Message, state: Sequence[dict[str, Any]] = (), offload_tokens: int | None = None,
     ) -> CommitResult:  # fmt: skip
-        """Record the tool's result in this transaction. When it raises, see `finish_tool`, the transaction is to be left by that error."""
+        """Record the tool's result in this transaction. An error, see `finish_tool`, must leave the transaction, so that it is rolled back."""
         committed = self._commits.finish_tool(
             step, message, state=state, connection=self.connection, offload_tokens=offload_tokens
         )

@@ -32,7 +32,9 @@ class Control(Repository):
         return stopped
 
     def cancel_all(self, run_ids: Sequence[str]) -> int:
-        """Cancel several runs, and return how many of them it ended: in one transaction, and after it those that are locked or hold a session."""
+        """Cancel several runs, and return how many of them it ended. One transaction ends most of them; those that were locked in it, or
+        whose end locks more than the run, follow one by one.
+        """
         stops = [{"id": run_id, "how": _cancelled(run_id)} for run_id in sorted(set(run_ids))]
         (row,) = self._pool.run(_SQL["stop_many"], {"stops": jsonb(stops)})
         stopped: int = row["stopped"]

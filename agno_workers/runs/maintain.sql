@@ -2,8 +2,8 @@
 -- time, so that a keeper that dies in between causes a delay and no loss.
 
 -- name: lead
--- One keeper leads; the others wait until it has been silent for `lease_s`. One of code for newer tables need not wait: the value of the
--- row ends with the revision, and a keeper of older code can't send steps of a kind that it does not know. The beat counts its renewals, at
+-- One keeper leads; the others wait until it has been silent for `lease_s`. A keeper of code for newer tables need not wait: the value of the
+-- row ends with the revision of the leader's tables, and older code can't send steps of a kind that it does not know. The beat counts its renewals, at
 -- half of the lease; see the epoch. It also returns which kinds of work are due, so that a round without work is this one statement, and mostly writes nothing. No
 -- row: another keeper leads. `statement_timestamp` is a condition for an index, which the volatile `clock_timestamp` is not.
 WITH led AS (

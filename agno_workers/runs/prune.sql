@@ -45,8 +45,8 @@ FROM pg_temp.agno_old o JOIN agno.run r ON r.id = o.id GROUP BY r.agent, r.statu
 SELECT id::text FROM pg_temp.agno_old ORDER BY id LIMIT %(limit)s;
 
 -- name: delete
--- With their steps, messages, events, barriers, ingestions and grounding, and what is found of them in past sessions. A run that was retried
--- meanwhile stays.
+-- With their steps, messages, events, barriers, ingestions and grounding, and their messages in the index of past sessions. A run that was
+-- retried meanwhile stays.
 WITH gone AS (
     DELETE FROM agno.run WHERE id = ANY(%(ids)s::uuid[]) AND ended_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
     RETURNING id, tenant, batch_id, canvas->>'group_id' AS group_id

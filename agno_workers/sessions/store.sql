@@ -78,7 +78,7 @@ SELECT m.run_id, m.seq, agno.inflate(m.content) AS content FROM agno.message m W
 SELECT agno.begin_delete_session(%(tenant)s, %(id)s, %(as_user)s, %(cancel)s)::text[] AS cancelled;
 
 -- name: forget_background
--- Work on the session itself is done by nobody from now on.
+-- Nobody does background work on a session that is being deleted.
 DELETE FROM agno.background_item WHERE tenant = %(tenant)s AND owner = CASE WHEN kind IN ('learn', 'consolidate') THEN 'session:' || %(id)s::text ELSE %(id)s END;
 
 -- name: stop_background

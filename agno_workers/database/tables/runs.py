@@ -227,7 +227,8 @@ step = sa.Table(
     sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
 )
 # The keeper reads open steps only: these indexes stay small, whatever the size of the past. A ready step is in `step_timer` or in
-# `step_sent`, a running or waiting one in `step_due`, and one that enters its session at a time in `step_entry`, too; every write of a step opens all indexes, so there are few.
+# `step_sent`, a running or waiting one in `step_due`, and one that enters its session at a set time is in `step_entry`, too; every write of a
+# step opens all indexes, so there are few.
 sa.Index(
     "step_timer",
     step.c.not_before,

@@ -31,7 +31,7 @@ $$;
 -- for the disk, since it records that the call may begin. A run is locked only when its status changes, so that tools of one turn do not wait
 -- for each other. `known` ({seq, at, since}) is the last message of the run that the worker has; `after` repeats its number where that is still so, and
 -- `transcript` holds the messages after it: they are only added, and a retry deletes the last ones. A transcript that was compacted begins
--- with a summary; `compacted` in the claim says of what.
+-- with a summary; `compacted` in the claim says which messages it stands for.
 CREATE OR REPLACE FUNCTION agno.claim_steps(asked jsonb, by_worker text, lease_s float8, waits boolean)
 RETURNS TABLE (place int, claim text, transcript text, after int, last_at bigint) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$

@@ -33,9 +33,9 @@ END $$;
 -- session_id?, if_busy? (queue; see agno.enter_session), user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
 -- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
 -- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing; a key whose run has another input
--- raises unique_violation. A message that joined the live run of its session returns that run; `step_id` is then its own id, and `kind` is
--- `steer`. One exception: when a canvas waits for its own
--- id while the key belongs to another run, a run with that id is stored which does no work and ends as the other one does.
+-- raises unique_violation. One exception: when a canvas waits for its own id while the key belongs to another run, a run with that id is stored
+-- which does no work and ends as the other one does. A message that joins the live run of its session returns that run; `step_id` is then the
+-- id of the message, and `kind` is `steer`.
 CREATE OR REPLACE FUNCTION agno.submit_run(run jsonb)
 RETURNS TABLE (run_id uuid, created boolean, step_id uuid, outbox_id bigint, kind text, queue text, priority smallint, due boolean)
 LANGUAGE plpgsql AS $$

@@ -25,8 +25,9 @@ CREATE OR REPLACE FUNCTION agno.runs_of_session(s agno.session) RETURNS TABLE (r
         (SELECT r.id FROM agno.run r WHERE r.tenant = s.tenant AND r.session_id = s.id AND r.session_status = 'live' AND r.ended_at IS NULL);
 $$;
 
--- Lock a session, after its runs that may be held by who waits for the session: the open ones, but for those that wait for their turn, and those
--- without a place, such as one that stands for another and is locked after that; with `all_runs` also those that have ended. Only runs after `last` (NULL: all). A run that changed between the two is locked in another try.
+-- Lock a session, after those of its runs that another transaction may hold while it waits for the session: the open ones, but not those that
+-- wait for their turn, nor those without a place, such as one that stands for another and is locked after that; with `all_runs` also those that
+-- have ended. Only runs after `last` (NULL: all). When a run changed between the two, it tries again.
 CREATE OR REPLACE FUNCTION agno.lock_session(in_tenant text, in_session text, as_user text, all_runs boolean DEFAULT false, last agno.run DEFAULT NULL)
 RETURNS agno.session LANGUAGE plpgsql AS $$
 DECLARE

@@ -2,8 +2,8 @@
 -- Locks are taken in the order run, session. A session is held while a run enters or leaves it, and then only its waiting runs are locked:
 -- nothing that holds a waiting run waits for a session.
 
--- Hold a session for a run that is submitted to it, until the commit, and return it; the first run makes it. A run that may cancel the live
--- run, or stand for it, holds that one too, and held it first. Where another run is live by then, the locks are released.
+-- Hold a session for a run that is submitted to it, until the commit, and return it; the first run makes it. A submit that may cancel the live
+-- run, or make a run that stands for it, locks the live run first. When another run is live by then, it releases both locks and tries again.
 CREATE OR REPLACE FUNCTION agno.hold_session(run jsonb) RETURNS agno.session LANGUAGE plpgsql AS $$
 DECLARE
     in_tenant text := coalesce(run->>'tenant', 'default');
