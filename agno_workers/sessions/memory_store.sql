@@ -188,7 +188,7 @@ WHERE NOT EXISTS (SELECT FROM jsonb_object_keys(%(proposal)s::jsonb->'seen') AS 
 ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value;
 
 -- name: proposal
-SELECT r.status, r.metadata, r.content, c.value AS proposal FROM agno.run r LEFT JOIN agno.run_context c ON c.run_id = r.id AND c.key = 'proposal'
+SELECT r.status, c.value AS proposal FROM agno.run r LEFT JOIN agno.run_context c ON c.run_id = r.id AND c.key = 'proposal'
 WHERE r.id = %(run_id)s AND r.tenant = %(tenant)s AND r.kind = 'background' AND r.metadata->>'kind' = 'consolidate';
 
 -- name: consolidate
