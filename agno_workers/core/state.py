@@ -126,8 +126,7 @@ class State(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         with self._lock:
-            if not self._is_whole:
-                self._load(None)
+            self._load(None)
             self._used_all = True
             keys = [*self._stored, *(key for key in self._pending if key not in self._stored)]
             return iter([key for key in keys if self._exists(key)])

@@ -98,8 +98,9 @@ class StateStore:
         if isinstance(when, datetime):
             return when
         for row in self._pool.run(_SQL["end_of_run"], {"run_id": known_id(when)}):
-            if row["ended_at"] is not None:
-                return datetime.fromisoformat(str(row["ended_at"]))
+            ended_at: datetime | None = row["ended_at"]
+            if ended_at is not None:
+                return ended_at
             raise InvalidInput(
                 f"run {when} has not ended: its state is that of now, or pass a time.", run_id=when
             )
