@@ -67,7 +67,7 @@ from agno_workers.sessions.memory import LEARN, MemoryService
 from agno_workers.sessions.memory_consolidate import CONSOLIDATE, consolidator
 from agno_workers.sessions.memory_learn import learner
 from agno_workers.sessions.search import SessionSearch
-from agno_workers.sessions.state import read_state, reader
+from agno_workers.sessions.state import reader
 from agno_workers.sessions.window import ContextWindows
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
@@ -138,7 +138,7 @@ class Services:
                     HistoryTools(self.database.pool, self.search_past),
                 ),
                 MemoryService(self.database.memories).extension(),
-                context.extension(self.context_resolver),
+                context.extension(ContextResolver(self.database.pool)),
                 summary.extension(),
                 index.extension(lambda agent: agent.history.tools or agent.history.search_past_sessions > 0),
                 offload.extension(self.database.queries.stored_result),
@@ -146,10 +146,6 @@ class Services:
             state_reader=partial(reader, self.database.pool),
             ask_model=ContextWindows().ask,
         )
-
-    @cached_property
-    def context_resolver(self) -> ContextResolver:
-        return ContextResolver(self.database.pool, partial(read_state, self.database.pool))
 
     @cached_property
     def background(self) -> Background:

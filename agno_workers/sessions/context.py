@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,13 +27,12 @@ from agno_workers.core.words import safe_text
 from agno_workers.database.pool import Pool, jsonb, statements
 from agno_workers.engine.turn import Extension, Turn
 from agno_workers.errors import ContextFailed, message_of
+from agno_workers.sessions.state import read_state
 from agno_workers.tools.result import to_text
 
 log = logging.getLogger(__name__)
 
 _SQL = statements("sessions/context")
-ReadState = Callable[[str, str, str], Mapping[str, Any]]
-"""Return all values of an owner: (tenant, scope, owner)."""
 _FETCH_MARGIN_S = 5.0
 """Seconds after its time limit until another worker may take over a fetch: its worker has died."""
 _PAUSE_S = 5.0
@@ -57,9 +56,8 @@ class _Value:
 class ContextResolver:
     """Adds the context to turns; see the module."""
 
-    def __init__(self, pool: Pool, read_state: ReadState) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._read_state = read_state
         self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def prepare(self, turn: Turn) -> Turn:
@@ -112,7 +110,7 @@ class ContextResolver:
 
     def _state(self, claim: ClaimedStep) -> Mapping[str, Any]:
         scope, owner = ("session", claim.session_id) if claim.session_id else ("run", claim.run_id)
-        return self._read_state(claim.tenant, scope, owner)
+        return read_state(self._pool, claim.tenant, scope, owner)
 
     def _round(
         self,

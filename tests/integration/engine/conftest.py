@@ -75,8 +75,6 @@ class Scenario:
         """The searches over past sessions; they find `exchanges`."""
         self.exchanges: list[Exchange] = []
         self._streams = streams
-        self.state: dict[str, Any] = {}
-        """The state that `Context(state=True)` shows."""
 
     def engine(self, *agents: Agent) -> Engine:
         journal = self.db.journal_of("w1", self.pool)
@@ -91,7 +89,7 @@ class Scenario:
             (
                 extension(self.knowledge.service),
                 history.extension(HistoryStore(self.pool), self.search, HistoryTools(self.pool, self.search)),
-                context.extension(ContextResolver(self.pool, lambda *_: self.state)),
+                context.extension(ContextResolver(self.pool)),
                 offload.extension(self.queries.stored_result),
             ),
             state_reader=partial(reader, self.pool),

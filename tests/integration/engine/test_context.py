@@ -13,6 +13,7 @@ from agno_workers.core.messages import Message
 from agno_workers.core.run import RunStatus
 from agno_workers.engine.turn import run_claimed_turn
 from agno_workers.models.scripted import Turn
+from agno_workers.sessions.state import StateStore
 from agno_workers.tools import tool
 from tests.integration.engine.conftest import Scenario, ScriptedReplies
 from tests.steps import execute_step
@@ -161,7 +162,7 @@ def test_computed_value_gets_what_it_needs(scenario: Scenario) -> None:
         "mood": Computed(mood, needs=("history", "input")),
         "plan": "free",
     }
-    scenario.state = {"cart": ["tea"]}
+    StateStore(scenario.pool).change("session", "s", "cart", "set", ["tea"], actor="test")
     replies = ScriptedReplies(Turn(text="ok"))
     one = agent(replies, Context(facts, state=True), history=History(runs=3))
     scenario.run(one, "first", session_id="s")
