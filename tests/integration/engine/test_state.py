@@ -13,7 +13,6 @@ import pytest
 from agno_workers.core.agent import Agent
 from agno_workers.core.messages import ModelRequest
 from agno_workers.core.policy import Retry
-from agno_workers.core.request import SUBMIT_OPTIONS
 from agno_workers.core.run import Run, RunStatus, StepStatus
 from agno_workers.core.state import Scope
 from agno_workers.core.tool import Effect, ToolContext
@@ -25,7 +24,7 @@ from agno_workers.tools import tool
 from tests.integration.engine.conftest import CountedPool, Scenario, ScriptedReplies
 from tests.steps import execute_run, execute_step
 
-PARALLEL: dict[str, Any] = {"if_busy": "parallel"} if "if_busy" in SUBMIT_OPTIONS else {}
+PARALLEL: dict[str, Any] = {"if_busy": "parallel"}
 Body = Callable[[ToolContext], object]
 
 
