@@ -111,7 +111,7 @@ class External(Fact, frozen=True, kw_only=True):
             return fault
         if not self.is_called:
             return "needs a function that fetches the value"
-        if self.scope in ("agent", "global") and "ctx" in _parameters(self.value):
+        if self.scope in ("agent", "global") and "ctx" in parameters_of(self.value):
             return (
                 f"is shared by the runs of all users (scope={self.scope!r}), and its function asks for ctx, which is the run of one: "
                 "use scope='user' or 'session', or a function without ctx"
@@ -205,7 +205,7 @@ class Context(msgspec.Struct, metaclass=Fields, frozen=True):
 def _parameters_fault(function: Callable[..., Any], passed: tuple[str, ...]) -> str | None:
     if isinstance(function, type):
         return f"is the class {function.__name__}: pass a function or a value"
-    for each in _parameters(function).values():
+    for each in parameters_of(function).values():
         is_named = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
         if (
             each.default is each.empty
@@ -216,8 +216,9 @@ def _parameters_fault(function: Callable[..., Any], passed: tuple[str, ...]) -> 
     return None
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function by name. A function of C without a signature gets no argument."""
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return {}  # a function of C without a signature gets no argument
+        return {}

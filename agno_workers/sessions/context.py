@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.context import Computed, Context, External, Fact, RunContext
+from agno_workers.core.context import Computed, Context, External, Fact, RunContext, parameters_of
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tokens import estimate
 from agno_workers.core.words import safe_text
@@ -96,12 +96,11 @@ class ContextResolver:
         for names in _rounds(sources, values):
             values |= self._round(claim, {name: sources[name] for name in names}, values, given)
         values = _within(context, sources, values, turn.agent.name)
-        facts = {name: msgspec.Raw(values[name].json.encode()) for name in sources if values[name].json}
-        kept = {"facts": facts} | ({} if state is None else {"state": state})
+        kept = {"facts": _facts(values)} | ({} if state is None else {"state": state})
         uses = [
-            {"key": name, "source": source.source, "category": source.category, "outcome": value.outcome,
+            {"key": name, "source": sources[name].source, "category": sources[name].category, "outcome": value.outcome,
              "bytes": len(value.json.encode()), "from_cache": value.from_cache}
-            for name, source in sources.items() for value in (values[name],)
+            for name, value in values.items()
         ]  # fmt: skip
         rows = self._pool.run(_SQL["keep"], ids | {"value": jsonb(kept), "uses": jsonb(uses)})
         if not rows:  # this turn is executed twice at once, and the other one was first
@@ -263,10 +262,7 @@ def _arguments(
     source: Fact, run: RunContext, before: Mapping[str, _Value], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the arguments that a function asks for by the names of its parameters."""
-    try:
-        parameters = inspect.signature(source.value).parameters
-    except (TypeError, ValueError):
-        return {}
+    parameters = parameters_of(source.value)
     passed: dict[str, Any] = {"ctx": run}
     for name in source.needs if isinstance(source, Computed) else ():
         value = before.get(name)
@@ -308,12 +304,13 @@ def _rounds(sources: Mapping[str, Fact], known: Mapping[str, _Value]) -> Iterabl
 def _within(
     context: Context, sources: Mapping[str, Fact], values: Mapping[str, _Value], agent: str
 ) -> dict[str, _Value]:
-    """Leave out what does not fit the budget: the lowest priority first, and of equal ones the later."""
+    """Return the values in the order of their sources. What does not fit the budget is left out: the lowest priority first, and of equal
+    ones the later.
+    """
     room = float("inf") if context.tokens is None else context.tokens
-    fitting: dict[str, _Value] = dict(values)
+    fitting = {name: values[name] for name in sources}
     for name in sorted(sources, key=lambda name: -sources[name].priority):
-        value = values[name]
-        size = estimate(name) + estimate(value.json) if value.json else 0
+        size = _size(name, values[name])
         if size > room:
             fitting[name] = _Value("left_out")
             log.warning(
@@ -331,10 +328,18 @@ def _plain(context: Context) -> tuple[str, ...]:
     if context.state or any(each.source != "static" or each.category for each in sources.values()):
         return ()
     values = {name: _Value("used", _json(each.value)) for name, each in sources.items()}
-    sizes = sum(estimate(name) + estimate(value.json) for name, value in values.items())
-    if context.tokens is not None and sizes > context.tokens:
+    if context.tokens is not None and sum(_size(*each) for each in values.items()) > context.tokens:
         return ()
-    return (_text("Facts", {name: msgspec.Raw(value.json.encode()) for name, value in values.items()}),)
+    return _parts({"facts": _facts(values)})
+
+
+def _size(name: str, value: _Value) -> int:
+    """Return the tokens of a value in the system text."""
+    return estimate(name) + estimate(value.json) if value.json else 0
+
+
+def _facts(values: Mapping[str, _Value]) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(value.json.encode()) for name, value in values.items() if value.json}
 
 
 def _parts(kept: Mapping[str, Any]) -> tuple[str, ...]:
