@@ -248,8 +248,8 @@ class _Call:
             if inspect.isawaitable(value):
                 value = asyncio.run(asyncio.wait_for(value, self._source.timeout_s))
             text = _json(value)
-            if len(text.encode()) > MAX_VALUE_BYTES:
-                self._result = "", f"returned {len(text):,} characters, and the most is {MAX_VALUE_BYTES:,}"
+            if (size := len(text.encode())) > MAX_VALUE_BYTES:
+                self._result = "", f"returned {size:,} bytes of JSON, and the most is {MAX_VALUE_BYTES:,}"
             else:
                 self._result = text, None
         except BaseException as error:  # SystemExit too: it is the author's code, and this thread is its own

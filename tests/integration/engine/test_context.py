@@ -150,6 +150,14 @@ def test_function_that_must_not_fail_fails_the_turn_which_is_tried_again(scenari
     assert '"hours":"9 to 5"' in told(replies)
 
 
+def test_value_that_is_too_large_is_refused_with_its_bytes(scenario: Scenario) -> None:
+    replies = ScriptedReplies(Turn(text="ok"))
+    one = agent(replies, Context({"page": lambda: "é" * 600_000}), retry=Retry(attempts=1))
+    error = scenario.run(one).error
+    assert error is not None
+    assert "returned 1,200,002 bytes of JSON, and the most is 1,048,576" in error["message"]
+
+
 def test_computed_value_gets_what_it_needs(scenario: Scenario) -> None:
     def mood(history: tuple[Message, ...], input: str) -> str:
         return f"{len(history)} before {input!r}"
