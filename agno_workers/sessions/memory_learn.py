@@ -261,35 +261,37 @@ def write(store: MemoryStore, owner: MemoryOwner, changes: Sequence[Change], con
         for change in changes:
             if change.kind in denied[change.user_id]:
                 continue
-            target = _target(store, owner, ids, change.target, connection)
-            is_unchanged = (
-                target is not None and change.target is not None and target.version == change.target.version
-            )
+            shown = change.target
+            target = _open_target(store, owner, ids, shown, connection)
             if change.action == "same":
-                if target is not None and target.is_open:
+                if target:
                     store.confirm(target.id, connection)
                 continue
-            is_doubt = change.action == "contradict" or (change.action == "supersede" and not is_unchanged)
-            root = (target.contradicts or target.id) if target is not None and target.is_open and is_doubt else None  # fmt: skip
+            is_unchanged = target is not None and shown is not None and target.version == shown.version
+            replaced = target if change.action == "supersede" and is_unchanged else None
+            root = (target.contradicts or target.id) if target and not replaced else None
             added = store.add(
                 owner, change.text, change.kind, actor="learning", confidence=change.confidence, run_id=change.run_id,
                 contradicts=root, valid_from=change.at, id=change.new_id, connection=connection,
             )  # fmt: skip
             ids[change.new_id] = added.id
-            if change.action == "supersede" and target is not None and target.is_open and is_unchanged and added.id != target.id:  # fmt: skip
-                store.supersede(target, added, actor="learning", run_id=change.run_id, connection=connection)
+            if replaced and added.id != replaced.id:
+                store.supersede(
+                    replaced, added, actor="learning", run_id=change.run_id, connection=connection
+                )
 
 
-def _target(
+def _open_target(
     store: MemoryStore, owner: MemoryOwner, ids: dict[str, str], shown: Found | None, connection: Connection
 ) -> StoredMemory | None:
-    """Return the memory that was shown as it is now; None when it was deleted meanwhile."""
+    """Return the memory that was shown as it is now; None when it was closed or deleted meanwhile."""
     if shown is None:
         return None
     try:
-        return store.get(ids.get(shown.id, shown.id), owner, connection)
+        target = store.get(ids.get(shown.id, shown.id), owner, connection)
     except MemoryNotFound:
         return None
+    return target if target.is_open else None
 
 
 def prompt(memory: Memory, owner: MemoryOwner, shown: dict[str, Found]) -> str:
