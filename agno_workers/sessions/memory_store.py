@@ -313,12 +313,12 @@ class MemoryStore:
             if added := execute(writing, _SQL["add"], row):
                 return msgspec.convert(added[0], StoredMemory)
             (same,) = execute(writing, _SQL["same_text"], row)
-            execute(writing, _SQL["confirm"], same)
-            return self.get(same["id"], owner, writing)
+            return self.confirm(same["id"], writing)
 
-    def confirm(self, id: str, connection: Connection) -> bool:
-        """Record that a memory was said again; False if it is closed."""
-        return bool(execute(connection, _SQL["confirm"], {"id": id}))
+    def confirm(self, id: str, connection: Connection) -> StoredMemory:
+        """Record that an open memory was said again, in the transaction of `changing`."""
+        (confirmed,) = execute(connection, _SQL["confirm"], {"id": id})
+        return msgspec.convert(confirmed, StoredMemory)
 
     def edit(
         self, id: str, text: str, *, actor: str, owner: MemoryOwner | None = None, kind: str | None = None,

@@ -55,7 +55,7 @@ SELECT * FROM added;
 
 -- name: confirm
 -- The same was said again.
-UPDATE agno.memory SET recorded_at = clock_timestamp(), used_at = clock_timestamp() WHERE id = %(id)s AND valid_to IS NULL RETURNING id;
+UPDATE agno.memory SET recorded_at = clock_timestamp(), used_at = clock_timestamp() WHERE id = %(id)s AND valid_to IS NULL RETURNING *;
 
 -- name: change
 -- Write the memory as given, and a version of it. A memory that closes is valid until %(valid_to)s, or until now.
