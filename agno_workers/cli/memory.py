@@ -53,7 +53,7 @@ def ls(
         found = client.memories.list(
             **_whose(user, scope, owner), kind=cast("MemoryKind | None", kind), closed=closed, at=_time(at), limit=limit
         )  # fmt: skip
-        is_off = user is not None and client.consent(user).categories().get("memory") is False
+        is_off = not found and user is not None and client.consent(user).categories().get("memory") is False
         off = f" {user} has switched memory off: nothing is learned or recalled." if is_off else ""
     if json:
         screen.echo(screen.as_json(found))
