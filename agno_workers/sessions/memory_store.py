@@ -237,7 +237,7 @@ class MemoryStore:
         for row in self.pool.run(_SQL["export_versions"], owner.params):
             versions.setdefault(row.pop("memory_id"), []).append(row)
         memories = [
-            {**msgspec.to_builtins(each), "versions": versions.get(each.id, [])}
+            msgspec.structs.asdict(each) | {"versions": versions.get(each.id, [])}
             for each in self.memories(owner, closed=True)
         ]
         consents = self.pool.run(_SQL["consents"], owner.params) if owner.scope == "user" else []
