@@ -21,7 +21,7 @@ from agno_workers.sessions.memory_store import (
     MemoryOwner,
     MemoryStore,
     StoredMemory,
-    checked_text,
+    cut_text,
     meant_id,
     short_id,
 )
@@ -108,7 +108,7 @@ def accepted(reply: Suggested, memories: list[StoredMemory]) -> list[ProposedCha
         if not needed or not each.text.strip():
             continue
         free -= set(ids)
-        changes.append(ProposedChange(each.action, ids, checked_text(each.text[:2_000]), each.kind))
+        changes.append(ProposedChange(each.action, ids, cut_text(each.text), each.kind))
     return changes
 
 

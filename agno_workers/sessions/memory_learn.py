@@ -31,7 +31,7 @@ from agno_workers.sessions.memory_store import (
     MemoryOwner,
     MemoryStore,
     StoredMemory,
-    checked_text,
+    cut_text,
     digest,
     meant_id,
 )
@@ -223,7 +223,7 @@ def judged(
     if not candidate.text.strip():
         return "empty"
     source = batch[min(max(candidate.exchange, 1), len(batch)) - 1]
-    text = checked_text(candidate.text[:2_000])
+    text = cut_text(candidate.text)
     confidence = min(max(candidate.confidence, 0.0), 1.0)
     change = Change("add", text, candidate.kind, confidence, source.run_id, source.user_id, source.at, str(uuid4()))  # fmt: skip
     equal = next((each for each in shown.values() if each.text and digest(each.text) == digest(text)), None)

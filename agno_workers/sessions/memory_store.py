@@ -486,6 +486,11 @@ def checked_text(text: object) -> str:
     return line
 
 
+def cut_text(text: str) -> str:
+    """Return the text of a memory that a model has written, which may be too long, on one line. Raises InvalidInput if it is blank."""
+    return checked_text(" ".join(text.split())[:MAX_TEXT_CHARS])
+
+
 def check_kind(kind: str) -> str:
     """Return the kind. Raises InvalidInput for one that does not exist."""
     if kind not in KINDS:

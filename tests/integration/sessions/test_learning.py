@@ -230,6 +230,7 @@ def test_model_call_is_bounded_whatever_was_said_and_returned(learning: Learning
     found = (memory(f"{number} {'w' * 10_000}") for number in range(300))
     counts = learning.learn(candidates(*found), *runs)
     assert counts["left_out"] == 100 * len(learning.asked)
+    assert {len(text) for text in learning.texts()} == {2_000}
     assert max(estimate(each.system + each.messages[0].text) for each in learning.asked) < 15_000
 
 
@@ -327,6 +328,11 @@ def test_reply_that_does_not_fit_is_asked_for_again(learning: Learning) -> None:
     assert learning.learn(lambda _: next(replies), run_id)["added"] == 1
     with pytest.raises(ModelUnavailable, match="did not return memories that fit"):
         learning.begin(lambda _: Turn(text="Sure!"), run_id)
+
+
+def test_text_after_many_blanks_is_learned(learning: Learning) -> None:
+    learning.learn(candidates(memory(" " * 3_000 + "I am  Ann.")), learning.answer("I am Ann."))
+    assert learning.texts() == ["I am Ann."]
 
 
 @pytest.mark.parametrize("changed", [{"learn": "off"}, {"learn": "agentic"}, {"scope": "agent"}])
