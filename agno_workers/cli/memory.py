@@ -48,7 +48,7 @@ def ls(
     wide: bool = screen.WIDE,
     json: bool = screen.AS_JSON,
 ) -> None:
-    """List memories, those first that were recorded last."""
+    """List memories, the most recently recorded first."""
     with _client() as client:
         found = client.memories.list(
             **_whose(user, scope, owner), kind=cast("MemoryKind | None", kind), closed=closed, at=_time(at), limit=limit

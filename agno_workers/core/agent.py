@@ -22,7 +22,7 @@ from agno_workers.errors import InvalidInput
 
 
 class History(msgspec.Struct, metaclass=Fields, frozen=True):
-    """The part of its session and of earlier ones that the model sees. Runs of other agents and of other users are not part of it.
+    """The part of the run's session and of earlier ones that the model sees. Runs of other agents and of other users are not part of it.
 
     In the order of the request: the summary of the session and relevant exchanges of earlier sessions, then the older runs of the
     session, compressed, then its last `runs` as they were. The newest come first where `tokens` does not suffice for all.
@@ -33,7 +33,7 @@ class History(msgspec.Struct, metaclass=Fields, frozen=True):
     tokens: Count = 8_000
     """The most tokens of the whole history, estimated (4 bytes of UTF-8 are a token)."""
     tool_results: CountOrZero = 3
-    """Tool results that keep their text, the newest; of an older one a line tells its tool and its size."""
+    """The number of newest tool results that keep their text; an older one is replaced by a line with its tool and its size."""
     roles: tuple[Literal["user", "assistant", "tool"], ...] = ("user", "assistant", "tool")
     """The messages that are kept: questions, answers, and tool calls with their results."""
     only: Literal["done", "all"] = "done"
@@ -82,9 +82,9 @@ class Memory(msgspec.Struct, metaclass=Fields, frozen=True):
     model: str | None = None
     """The name of the model that learns; None: the agent's model."""
     min_confidence: Share = 0.5
-    """Memories of which the model is less sure, from 0 to 1, are not learned."""
+    """The least confidence, from 0 to 1, with which a memory is learned."""
     half_life_days: Positive | None = None
-    """A memory that was last confirmed so many days ago ranks half as high in recall; None: age does not count."""
+    """A memory that was last confirmed this many days ago ranks half as high in recall; None: age does not count."""
 
 
 class Compaction(msgspec.Struct, metaclass=Fields, frozen=True):

@@ -1,4 +1,4 @@
-"""Refuse fields that a value does not have, with the field that is meant: also agno's words, old and new, for what is called otherwise here."""
+"""Refuse fields that a value does not have, and name the field that is meant, also where the word is one of agno's, old or new."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def nothing(_scope: str, _owner: str, _key: str | None) -> Snapshot:
 
 
 def owner_of(scope: str, *, session_id: str | None, user_id: str | None, agent: str, run_id: str) -> str:
-    """Return whose state it is in this scope, for a run. Raises InvalidInput where the run has no such owner."""
+    """Return the owner of the state that a run has in this scope. Raises InvalidInput where the run has no such owner."""
     match check_scope(scope):
         case "session" if session_id:
             return session_id
@@ -71,7 +71,7 @@ def owner_of(scope: str, *, session_id: str | None, user_id: str | None, agent: 
         case "global":
             return ""
     raise InvalidInput(
-        f"run {run_id} has no {scope}, so it has no state of one: submit it with {scope}_id=..., or use the scope 'run'.",
+        f"run {run_id} has no {scope}, so it has no state of a {scope}: submit it with {scope}_id=..., or use the scope 'run'.",
         run_id=run_id,
         scope=scope,
     )
@@ -287,7 +287,7 @@ class States:
 
 
 class Scratch:
-    """The scratch values of the runs of this process, at most `most` of them; those of the run that was used longest ago go first."""
+    """The scratch values of at most `most` runs of this process; those of the run that was used longest ago are dropped first."""
 
     def __init__(self, most: int = 1000) -> None:
         self._most = most

@@ -38,7 +38,7 @@ class Memories:
         self, user_id: str | None = None, *, scope: MemoryScope = "user", owner: str | None = None, kind: MemoryKind | None = None,
         at: datetime | None = None, closed: bool = False, limit: int = 1_000,
     ) -> Sequence[StoredMemory]:  # fmt: skip
-        """Return at most `limit` memories, those first that were recorded last. `closed`: also superseded, forgotten and redacted ones.
+        """Return at most `limit` memories, the most recently recorded first. `closed`: also superseded, forgotten and redacted ones.
         `at`: those that were open at that time, as they were then. Raises InvalidInput, Unavailable.
         """
         if limit < 1:

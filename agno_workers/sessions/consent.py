@@ -1,4 +1,4 @@
-"""The consent of users, and the uses of context, for callers who have none of the agents' code."""
+"""The consent of users, and the uses of context, for callers without the agents' code."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _SQL = statements("sessions/context")
 _FETCH_MARGIN_S = 5.0
 """Seconds after its time limit until another worker may take over a fetch: its worker has died."""
 _PAUSE_S = 5.0
-"""Seconds for which nobody fetches a value again whose fetch failed."""
+"""Seconds after a failed fetch in which nobody fetches the value again."""
 _POLL_S = 0.05
 _RUNS_KEPT = 500
 """Runs whose context this process remembers."""
@@ -118,7 +118,7 @@ class ContextResolver:
         before: Mapping[str, _Value],
         given: Mapping[str, Any],
     ) -> dict[str, _Value]:
-        """Return the values of sources that need nothing of each other."""
+        """Return the values of sources that do not need each other."""
         run = RunContext(
             claim.run_id, claim.agent, claim.session_id, claim.user_id, claim.metadata, given["input"]
         )

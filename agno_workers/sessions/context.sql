@@ -6,8 +6,8 @@ SELECT (SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = '
        ARRAY(SELECT category FROM agno.consent WHERE tenant = %(tenant)s AND user_id = %(user_id)s AND NOT allowed) AS denied;
 
 -- name: take
--- Return shared values, each with whether it is fresh. The one of an old value, or of none, is claimed for `fetch_s`: its caller fetches it,
--- others do not meanwhile. The first read leaves fresh rows without a lock.
+-- Return shared values, each with whether it is fresh. A value that is old or missing is claimed for `fetch_s`: the caller fetches it, and others
+-- do not meanwhile. The first read leaves fresh rows without a lock.
 WITH asked AS (
     SELECT a.*, v.value, v.expires_at > statement_timestamp() AS is_fresh
     FROM jsonb_to_recordset(%(asked)s) AS a (scope text, owner text, agent text, key text, fetch_s float8)
@@ -24,7 +24,7 @@ claimed AS (
 SELECT a.key, a.value, a.is_fresh IS TRUE AS is_fresh, c.key IS NOT NULL AS is_mine FROM asked a LEFT JOIN claimed c USING (key);
 
 -- name: put
--- Store fetched values. Of a fetch that failed the old value stays, and nobody fetches it again for `pause_s`.
+-- Store fetched values. After a fetch that failed the old value stays, and nobody fetches it again for `pause_s`.
 UPDATE agno.context_value v SET
     value = CASE WHEN f.has_failed THEN v.value ELSE f.value END,
     expires_at = CASE WHEN f.has_failed THEN v.expires_at ELSE clock_timestamp() + make_interval(secs => f.ttl_s) END,

@@ -38,7 +38,7 @@ LEARN = "learn"
 """The kind of background work; see memory_learn.py."""
 _MAX_QUESTION_CHARS = 2_000
 _CANDIDATES = 5
-"""With vectors, so many times as many memories are found by words, and the closest of them are recalled."""
+"""With vectors, this many times `Memory.recall` are found by words, and the closest of them are recalled."""
 
 Closeness = Callable[[str, Sequence[str]], Sequence[float]]
 """Returns how close each text is to a question, from 0 to 1: the cosines of vectors."""
@@ -177,7 +177,7 @@ _WHOSE = {
 
 
 def question(messages: Iterable[Message]) -> str:
-    """Return what the run was asked, which memories are found by."""
+    """Return what the run was asked: memories are found by this text."""
     return "\n".join(message.text for message in messages if message.role == "user")[:_MAX_QUESTION_CHARS]
 
 

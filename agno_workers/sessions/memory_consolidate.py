@@ -1,4 +1,4 @@
-"""Consolidate memories: the background work `consolidate` reads all of an owner and proposes changes; see memory_proposal.py."""
+"""Consolidate memories: the background work `consolidate` reads all memories of an owner and proposes changes; see memory_proposal.py."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def portions(memories: list[StoredMemory]) -> Iterator[list[StoredMemory]]:
 
 
 def accepted(reply: Suggested, memories: list[StoredMemory]) -> list[ProposedChange]:
-    """Return the suggestions that can be applied: their ids were shown, and none is in two of them."""
+    """Return the suggestions that can be applied: their ids were shown, and each is in one of them only."""
     known = {short_id(each.id): each.id for each in memories}
     free = set(known.values())
     changes = []

@@ -47,7 +47,7 @@ _MAX_EXCHANGE_CHARS = 4 * BATCH_TOKENS
 _SHOWN, _SHOWN_TOKENS = 40, 6_000
 """The most memories that the model compares with, and their tokens."""
 _CANDIDATES = 200
-"""The most candidates of one model call that are read: more are not what was said."""
+"""The most candidates of one model call that are read: nobody has said more."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,9 @@ def described(exchange: Exchange, may_learn: MayLearn) -> str:
 def judged(
     candidate: Candidate, batch: Sequence[Exchange], shown: dict[str, Found], min_confidence: float, denied: Collection[str] = ()
 ) -> Change | str:  # fmt: skip
-    """Decide what becomes of a candidate; a word that is counted if nothing does. Ids that were not shown are not trusted."""
+    """Decide what becomes of a candidate: return the change, or the word by which it is counted when there is none. Ids that were not shown are
+    not trusted.
+    """
     if not candidate.confidence >= min_confidence:  # NaN is not
         return "below_min_confidence"
     if candidate.kind in denied:

@@ -1,5 +1,5 @@
-"""The proposal of a consolidation, and its application. It is kept with its run, beside the versions that it has seen, so that it applies to
-what it was made from or not at all.
+"""The proposal of a consolidation, and its application. It is kept with its run, beside the versions that it was made from, so that it
+applies to these or not at all.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class MemoryStore:
         self, owner: MemoryOwner, *, kind: str | None = None, closed: bool = False, at: datetime | None = None, limit: int = _MAX_LISTED,
         connection: Connection | None = None,
     ) -> list[StoredMemory]:  # fmt: skip
-        """Return memories, those first that were recorded last. `closed`: also those that are not recalled. `at`: those of a time."""
+        """Return memories, the most recently recorded first. `closed`: also those that are not recalled. `at`: those of a time."""
         if kind is not None:
             check_kind(kind)
         asked = owner.params | {"kind": kind, "closed": closed, "limit": limit}

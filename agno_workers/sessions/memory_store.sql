@@ -1,7 +1,7 @@
 -- Memories and their versions. Each change writes the memory as it is after it, as one more version.
 
 -- name: lock
--- Let one transaction at a time change the memories of an owner. What recall counts takes no such lock.
+-- Let one transaction at a time change the memories of an owner. Recall counts uses without it.
 SELECT pg_advisory_xact_lock(hashtextextended(jsonb_build_array('agno.memory', %(tenant)s::text, %(scope)s::text, %(owner)s::text)::text, 0));
 
 -- name: memories
@@ -182,7 +182,7 @@ WHERE r.tenant = %(tenant)s AND r.status = 'done' AND r.rolled_back_at IS NULL A
 ORDER BY asked.place;
 
 -- name: propose
--- Not when the text of a memory that it was made from is gone meanwhile.
+-- Store a proposal, unless the text of a memory that it was made from is gone meanwhile.
 INSERT INTO agno.run_context (run_id, key, value) SELECT %(run_id)s, 'proposal', %(proposal)s::jsonb
 WHERE NOT EXISTS (SELECT FROM jsonb_object_keys(%(proposal)s::jsonb->'seen') AS seen (id) LEFT JOIN agno.memory m ON m.id = seen.id::uuid WHERE m.text IS NULL)
 ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value;

@@ -27,7 +27,7 @@ class Versioned(msgspec.Struct, frozen=True):
     value: Any
     """None for a key that does not exist, too."""
     version: int
-    """One more with each change, also of one that deletes the key. 0: there never was such a key."""
+    """Each change adds 1, also one that deletes the key. 0: there never was such a key."""
     exists: bool = True
     """False for a key that was deleted, or never was."""
 
@@ -121,7 +121,7 @@ def read_state(pool: Pool, tenant: str, scope: str, owner: str) -> dict[str, Any
 
 
 def reader(pool: Pool, tenant: str, connection: Connection | None = None) -> Read:
-    """Return the reader of a tool's state. With a connection it reads in its transaction: a second one could be lacking in the pool."""
+    """Return the reader of a tool's state. With a connection it reads in its transaction: the pool may have no second one."""
 
     def read(scope: str, owner: str, key: str | None) -> Snapshot:
         params: Mapping[str, Any] = {
