@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from agno_workers.core.checks import brief
+from agno_workers.core.scopes import owner_in
 from agno_workers.core.words import did_you_mean, safe_text
 from agno_workers.errors import InvalidInput
 
@@ -59,22 +60,14 @@ def nothing(_scope: str, _owner: str, _key: str | None) -> Snapshot:
 
 def owner_of(scope: str, *, session_id: str | None, user_id: str | None, agent: str, run_id: str) -> str:
     """Return the owner of the state that a run has in this scope. Raises InvalidInput where the run has no such owner."""
-    match check_scope(scope):
-        case "session" if session_id:
-            return session_id
-        case "user" if user_id:
-            return user_id
-        case "agent":
-            return agent
-        case "run":
-            return run_id
-        case "global":
-            return ""
-    raise InvalidInput(
-        f"run {run_id} has no {scope}, so it has no state of a {scope}: submit it with {scope}_id=..., or use the scope 'run'.",
-        run_id=run_id,
-        scope=scope,
-    )
+    owner = owner_in(check_scope(scope), session_id=session_id, user_id=user_id, agent=agent, run_id=run_id)
+    if owner is None:
+        raise InvalidInput(
+            f"run {run_id} has no {scope}, so it has no state of a {scope}: submit it with {scope}_id=..., or use the scope 'run'.",
+            run_id=run_id,
+            scope=scope,
+        )
+    return owner
 
 
 def check_scope(scope: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.context import Computed, Context, External, Fact, RunContext, parameters_of
+from agno_workers.core.scopes import owner_in
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tokens import estimate
 from agno_workers.core.words import safe_text
@@ -277,8 +278,7 @@ def _arguments(
 
 def _place(source: External, name: str, claim: ClaimedStep) -> dict[str, Any] | None:
     """Return the place of a shared value; None for a run without such an owner, whose value is not shared."""
-    owners = {"session": claim.session_id, "user": claim.user_id, "agent": claim.agent, "global": ""}
-    owner = owners[source.scope]
+    owner = owner_in(source.scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.agent)
     if owner is None:
         return None
     return {

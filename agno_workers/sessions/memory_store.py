@@ -16,6 +16,7 @@ import msgspec
 
 from agno_workers.core.agent import Memory, MemoryScope
 from agno_workers.core.checks import brief
+from agno_workers.core.scopes import owner_in
 from agno_workers.core.words import as_uuid, did_you_mean, safe_text
 from agno_workers.database.pool import Connection, Pool, Row, execute, jsonb, statements
 from agno_workers.errors import InvalidInput, MemoryChanged, MemoryNotFound
@@ -155,8 +156,7 @@ def owner_of(
     memory: Memory, tenant: str, agent: str, user_id: str | None, session_id: str | None
 ) -> MemoryOwner | None:
     """Return the owner of an agent's memories in a run; None where the run has no user or session."""
-    owners = {"user": user_id, "session": session_id, "agent": agent, "team": agent, "global": ""}
-    owner = owners[memory.scope]
+    owner = owner_in(memory.scope, session_id=session_id, user_id=user_id, agent=agent)
     return None if owner is None else MemoryOwner(memory.scope, owner, tenant)
 
 

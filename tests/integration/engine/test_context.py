@@ -195,6 +195,15 @@ def test_value_from_outside_is_shared_by_its_scope_until_it_is_old(scenario: Sce
     assert (fetch.calls, access(scenario, run.id)["weather"]) == (5, ("used", False))
 
 
+def test_runs_with_an_empty_session_id_share_no_value(scenario: Scenario) -> None:
+    fetch = Counted()
+    replies = ScriptedReplies(Turn(text="ok"))
+    one = agent(replies, Context({"weather": External(fetch, scope="session")}))
+    for user in ("ann", "bob"):
+        scenario.run(one, user_id=user, session_id="")
+    assert fetch.calls == 2
+
+
 def test_one_worker_fetches_and_others_wait_or_take_the_old_value(scenario: Scenario) -> None:
     release = threading.Event()
     fetch = Counted(lambda: release.wait(10) and "sunny")

@@ -166,3 +166,13 @@ def test_end_of_a_run_asks_for_learning(
     execute_step(engine_of(scenario, agent), scenario.submit("cook", user_id=user_id, session_id="s1"))
     items = scenario.db.sql("SELECT kind, owner FROM agno.background_item")
     assert [(each["kind"], each["owner"]) for each in items] == asked
+
+
+def test_run_with_an_empty_session_id_has_no_memories_of_a_session(
+    scenario: Scenario, store: MemoryStore
+) -> None:
+    store.add(MemoryOwner("session", ""), "Ann is ill.", actor="ann")
+    replies, agent = remembering(Turn(text="ok"), scope="session")
+    execute_step(engine_of(scenario, agent), scenario.submit("cook", user_id="bob", session_id=""))
+    assert replies.asked[0].system == "Cook."
+    assert scenario.db.count("background_item") == 0
