@@ -202,7 +202,7 @@ BEGIN
     FOR held IN
         SELECT * FROM agno.state s WHERE s.tenant = in_tenant AND s.scope = in_scope AND s.owner = of_owner ORDER BY s.key FOR NO KEY UPDATE
     LOOP
-        changed := changed + agno.put_back(held, agno.state_at_version(held, agno.state_version_at(held, as_of)), NULL, by_actor);
+        changed := changed + agno.change_key(held, 'restore', agno.state_at_version(held, agno.state_version_at(held, as_of)), NULL, by_actor);
     END LOOP;
     RETURN changed;
 END $$;
@@ -238,25 +238,23 @@ BEGIN
         WHERE c.tenant = held.tenant AND c.scope = held.scope AND c.owner = held.owner AND c.key = held.key AND c.version >= first
           AND NOT EXISTS (SELECT FROM agno.state_change u WHERE u.run_id = c.run_id AND u.scope = 'session' AND u.key = held.key AND u.actor IS NOT NULL);
         IF NOT by_others THEN
-            PERFORM agno.put_back(held, agno.state_at_version(held, first - 1), of_run, 'rollback');
+            PERFORM agno.change_key(held, 'restore', agno.state_at_version(held, first - 1), of_run, 'rollback');
         ELSIF operations = '{increment}' THEN
             SELECT to_jsonb(-sum(c.value::numeric)) INTO added FROM agno.state_change c WHERE c.run_id = of_run AND c.scope = 'session' AND c.key = held.key;
-            PERFORM agno.write_state(held.tenant, jsonb_build_array(jsonb_build_object('scope', held.scope, 'owner', held.owner, 'key', held.key,
-                'operation', 'increment', 'value', added)), of_run, NULL, 'rollback');
+            PERFORM agno.change_key(held, 'increment', added, of_run, 'rollback');
         ELSIF operations <@ '{append,extend,union}' THEN
             SELECT coalesce(jsonb_agg(e.item), '[]') INTO added FROM agno.state_change c, jsonb_array_elements(agno.inflate(c.value)) AS e (item)
             WHERE c.run_id = of_run AND c.scope = 'session' AND c.key = held.key;
-            PERFORM agno.write_state(held.tenant, jsonb_build_array(jsonb_build_object('scope', held.scope, 'owner', held.owner, 'key', held.key,
-                'operation', 'remove', 'value', added)), of_run, NULL, 'rollback');
+            PERFORM agno.change_key(held, 'remove', added, of_run, 'rollback');
         ELSE
             RETURN NEXT held.key;
         END IF;
     END LOOP;
 END $$;
 
--- Set a key to an earlier value, or delete it; return 1 if that changed it.
-CREATE OR REPLACE FUNCTION agno.put_back(held agno.state, earlier jsonb, by_run uuid, by_actor text) RETURNS int LANGUAGE sql AS $$
+-- Change a key that is locked, and return 1 if that changed its value. The operation `restore` with NULL deletes the key.
+CREATE OR REPLACE FUNCTION agno.change_key(held agno.state, operation text, operand jsonb, by_run uuid, by_actor text) RETURNS int LANGUAGE sql AS $$
     SELECT (w.version <> held.version)::int FROM agno.write_state(held.tenant, jsonb_build_array(jsonb_build_object('scope', held.scope,
-        'owner', held.owner, 'key', held.key, 'operation', 'restore')
-        || CASE WHEN earlier IS NULL THEN '{}' ELSE jsonb_build_object('value', earlier) END), by_run, NULL, by_actor) w;
+        'owner', held.owner, 'key', held.key, 'operation', operation)
+        || CASE WHEN operand IS NULL THEN '{}' ELSE jsonb_build_object('value', operand) END), by_run, NULL, by_actor) w;
 $$;
