@@ -10,17 +10,15 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from agno_workers.core.ports import Embedder
 from agno_workers.core.tokens import estimate
-from agno_workers.core.words import safe_text
+from agno_workers.core.words import as_uuid, safe_text
 from agno_workers.database.pool import Connection, Pool, Row, execute, jsonb, statements
 from agno_workers.errors import ModelError, ModelUnavailable, SettingsError, Unavailable
 from agno_workers.knowledge.filters import compile_filter
@@ -164,7 +162,7 @@ class TalkIndex:
 def _parts(said: Said) -> list[dict[str, Any]]:
     """Return the parts of a message. The name and the day are its heading: people ask for both."""
     run_id, said_at, speaker, text = said
-    name = "" if _is_uuid(speaker) else safe_text(speaker)
+    name = "" if as_uuid(speaker) else safe_text(speaker)
     heading = "\n".join(filter(None, (name, f"{said_at.day} {said_at:%B %Y}")))
     return [
         {
@@ -182,12 +180,6 @@ def _with_context(messages: Sequence[dict[str, Any]], before: str) -> list[str]:
         texts.append(f"{message.pop('spoken')}\n{before[:_CONTEXT_CHARS]}".strip())
         before = message["content"]
     return texts
-
-
-def _is_uuid(name: str) -> bool:
-    with suppress(ValueError):
-        return bool(UUID(name))
-    return False
 
 
 def _write(asked: dict[str, Any], connection: Connection) -> int:
