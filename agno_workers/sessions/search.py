@@ -59,18 +59,14 @@ class SessionSearch:
             about["not"] = {"session_id": without_session}
         since = None if days is None else datetime.now(UTC) - timedelta(days=days)
         found = dict(self._index.search(tenant, query, about=about, since=since, limit=limit + _SPARE))
-        known = exchanges(self._pool, tenant, list(found), user_id=user_id)
-        return [_exchange(row, found[row["run_id"]]) for row in known[:limit]]
+        known = exchanges(self._pool, tenant, list(found))
+        own = [row for row in known if row["user_id"] == user_id]  # whatever the index has
+        return [_exchange(row, found[row["run_id"]]) for row in own[:limit]]
 
 
-_ANY = object()
-
-
-def exchanges(pool: Pool, tenant: str, run_ids: Sequence[str], *, user_id: object = _ANY) -> list[Row]:
-    """Return what was said in runs of a user, or of any, in the order of the ids. A run that left its history is left out."""
-    asked = {
-        "tenant": tenant, "run_ids": list(run_ids), "any_user": user_id is _ANY, "user_id": None if user_id is _ANY else user_id, "chars": _MAX_CHARS,
-    }  # fmt: skip
+def exchanges(pool: Pool, tenant: str, run_ids: Sequence[str]) -> list[Row]:
+    """Return what was said in runs, in the order of the ids. Runs that were rolled back are left out."""
+    asked = {"tenant": tenant, "run_ids": list(run_ids), "chars": _MAX_CHARS}
     return pool.run(_SQL["exchanges"], asked) if run_ids else []
 
 

@@ -1,7 +1,7 @@
 -- The exchanges of runs: what the user asked, and what the agent answered. Tools and thinking are left out.
 
 -- name: exchanges
--- A run that was rolled back, or belongs to another user, is not returned. Of long texts, the first characters are.
+-- A run that was rolled back is not returned. Long texts are cut.
 SELECT r.id::text AS run_id, r.session_id, r.user_id, r.agent, r.created_at AS at,
     left(coalesce((SELECT string_agg(said.text, E'\n' ORDER BY m.seq) FROM agno.message m, LATERAL (
         SELECT string_agg(part->>'text', '' ORDER BY nth) AS text FROM jsonb_array_elements(agno.inflate(m.content)->'parts') WITH ORDINALITY AS p (part, nth)
@@ -10,5 +10,4 @@ SELECT r.id::text AS run_id, r.session_id, r.user_id, r.agent, r.created_at AS a
     left(coalesce(answer.content #>> '{}', ''), %(chars)s) AS answered
 FROM agno.run r, LATERAL (SELECT agno.inflate(r.content) AS content OFFSET 0) AS answer
 WHERE r.id = ANY (%(run_ids)s::uuid[]) AND r.tenant = %(tenant)s AND r.session_id IS NOT NULL AND r.rolled_back_at IS NULL
-  AND (%(any_user)s OR r.user_id IS NOT DISTINCT FROM %(user_id)s)
 ORDER BY array_position(%(run_ids)s::uuid[], r.id);
