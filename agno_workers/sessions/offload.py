@@ -50,6 +50,10 @@ def tools(read: Read) -> Sequence[Tool]:
             )
         return lines_of(content)
 
+    @tool(
+        description="Read lines of a stored tool result, of which only a preview is shown.",
+        effect=Effect.PURE, retry_on=(Unavailable,), offload=False,
+    )  # fmt: skip
     def read_result(
         id: ResultId,
         ctx: ToolContext,
@@ -66,6 +70,10 @@ def tools(read: Read) -> Sequence[Tool]:
         more = f" Go on with from_line={last + 1}." if last < len(whole) else ""
         return "\n".join([f"[Lines {from_line} to {last} of {len(whole)}.{more}]", *shown])
 
+    @tool(
+        description="Find the lines of a stored tool result that have all words of a query, with their numbers.",
+        effect=Effect.PURE, retry_on=(Unavailable,), offload=False,
+    )  # fmt: skip
     def search_result(
         id: ResultId,
         query: Annotated[
@@ -74,7 +82,7 @@ def tools(read: Read) -> Sequence[Tool]:
         ctx: ToolContext,
     ) -> str:
         whole = text(id, ctx)
-        found = list(matching(whole, query))
+        found = matching(whole, query)
         if not found:
             return (
                 f"No line of the {len(whole)} lines of {id} has all of these words: try fewer or other ones."
@@ -83,17 +91,7 @@ def tools(read: Read) -> Sequence[Tool]:
         more = f", of which the first {len(shown)} are shown" if len(shown) < len(found) else ""
         return "\n".join([f"[{len(found)} of {len(whole)} lines have these words{more}.]", *shown])
 
-    made = [
-        tool(
-            description="Read lines of a stored tool result, of which only a preview is shown.",
-            effect=Effect.PURE, retry_on=(Unavailable,), offload=False,
-        )(read_result),
-        tool(
-            description="Find the lines of a stored tool result that have all words of a query, with their numbers.",
-            effect=Effect.PURE, retry_on=(Unavailable,), offload=False,
-        )(search_result),
-    ]  # fmt: skip
-    return [replace(each, reads_stored=True) for each in made]
+    return [replace(each, reads_stored=True) for each in (read_result, search_result)]
 
 
 def lines_of(content: str) -> list[str]:
