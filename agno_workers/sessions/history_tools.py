@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -75,8 +76,10 @@ class HistoryTools:
 
     def __call__(self, agent: Agent) -> Sequence[Tool]:
         """Return the tools of an agent."""
-        if not agent.history.tools:
-            return ()
+        return self._tools if agent.history.tools else ()
+
+    @cached_property
+    def _tools(self) -> Sequence[Tool]:
         pure = tool(effect=Effect.PURE, retry_on=(ModelUnavailable, Unavailable))
 
         @pure
