@@ -5,7 +5,8 @@
 SELECT recipe, past FROM agno.history_of(%(run_id)s, %(options)s, %(exchanges)s, %(older)s, %(max_octets)s);
 
 -- name: exchanges
-SELECT run_id AS id, at, status, reason, error, messages FROM agno.past_runs(%(run_id)s, false, %(runs)s, %(runs)s, %(max_octets)s);
+-- The last runs; fewer if they are larger than agno.past_runs reads in any case.
+SELECT run_id AS id, at, status, reason, error, messages FROM agno.past_runs(%(run_id)s, false, %(runs)s, %(runs)s, 0);
 
 -- name: asker
 SELECT tenant, user_id, agent, session_id FROM agno.run WHERE id = %(run_id)s;

@@ -112,7 +112,7 @@ class HistoryTools:
 
     def _exchanges(self, run_id: str, count: int) -> list[PastRun]:
         """Return the last runs of the session, the newest first. One that can't be read is left out."""
-        rows = self._pool.run(_SQL["exchanges"], {"run_id": run_id, "runs": count, "max_octets": 1024 * 1024})
+        rows = self._pool.run(_SQL["exchanges"], {"run_id": run_id, "runs": count})
         found = []
         for row in rows:
             try:
