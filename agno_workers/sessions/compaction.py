@@ -231,10 +231,10 @@ def summary_tokens(room: int) -> int:
 def transcript_text(messages: Sequence[Message], tokens: int) -> str:
     """Return messages as one text of about `tokens`: the longest parts are cut in their middle."""
     parts = [
-        (_heading(message, part), _words(part))
+        (_heading(message, part), text)
         for message in messages
         for part in message.parts
-        if _words(part)
+        if (text := _words(part))
     ]
     sizes = [estimate(text) for _, text in parts]
     most = level(sizes, tokens)

@@ -70,13 +70,15 @@ class ContextWindows:
 
     def _fitted(self, turn: Turn) -> Turn:
         """Return the turn with a history that fits, if the window is known. Raises CompactFirst when the request is near the window."""
-        if (room := self._room(turn)) is None or request_tokens(turn.request()) <= most_tokens(turn, room):
+        if (room := self._room(turn)) is None:
+            return turn
+        most = most_tokens(turn, room)
+        if request_tokens(turn.request()) <= most:
             return turn
         if turn.history:
             rest = request_tokens(dataclasses.replace(turn, history=()).request())
-            budget = max(most_tokens(turn, room) - rest, most_tokens(turn, room) // 4)
-            turn = dataclasses.replace(turn, history=newest(turn.history, budget))
-            if request_tokens(turn.request()) <= most_tokens(turn, room):
+            turn = dataclasses.replace(turn, history=newest(turn.history, max(most - rest, most // 4)))
+            if request_tokens(turn.request()) <= most:
                 return turn
         if order := ordered(turn, room):
             raise CompactFirst(order)
