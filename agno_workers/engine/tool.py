@@ -23,7 +23,7 @@ from agno_workers.tools import execute
 
 log = logging.getLogger(__name__)
 STATE_TRIES = 20
-"""The executions of a call whose state others change all the time; after them the call is retried later, as its tool's `retry` says."""
+"""The most executions of a call in a row while others keep changing the state that it reads; then its tool's `retry` decides."""
 DEPLOY = Retry(attempts=8)
 """The retry of a call without code in this worker: a deploy within two minutes may start a worker that has it."""
 

@@ -39,7 +39,7 @@ EMBEDDER = "local"
 VECTORS = 0.4
 """The weight of vectors beside words; see agno.in_talk. Between 0.3 and 0.5 it makes little difference."""
 MAX_CHARS = 20_000
-"""The part of a message that is found: what comes after it is mostly pasted."""
+"""The most characters of a message that are indexed: what comes after them is mostly pasted."""
 _PART = re.compile(r"\S.{0,1499}(?=\s|\Z)|\S{1,1500}", re.DOTALL)
 """A part of a long message: at most 1,500 characters, as models of vectors read little more."""
 _CONTEXT_CHARS = 500
@@ -50,7 +50,7 @@ Said = tuple[str, datetime, str, str]
 
 
 class TalkIndex:
-    """Writes and searches it; `embedder` resolves the name of a model. Raises Unavailable if Postgres can't be reached."""
+    """Writes and searches the index; `embedder` resolves the name of a model. Raises Unavailable if Postgres can't be reached."""
 
     def __init__(self, pool: Pool, embedder: Callable[[str], Embedder]) -> None:
         self._pool = pool

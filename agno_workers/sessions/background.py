@@ -1,8 +1,8 @@
 """Background work: summaries, memories and the index of past sessions are runs of their own, after the run that asks for them.
 
 The transaction that ends a run also asks for its background work (`Extension.follow`). For each kind and owner one run at a time does the
-work, on the queue `background`; what is asked while it runs waits for the next one, which does it all. The work and the end of its run are
-one transaction, so a crash repeats the work or finds it done. See functions/background.sql.
+work, on the queue `background`; what is asked while it runs waits for the next one, which does all of it. The work and the end of its run are
+one transaction, so after a crash the work is repeated, or was done. See functions/background.sql.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agno_workers.signals import signal
 
 _SQL = statements("sessions/background")
 MOST_AT_ONCE = 200
-"""The runs whose ends one background run takes into account; the next one does the rest."""
+"""The most requests that one background run handles; the next one does the rest."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Work:
     model: Callable[[str | Model], Model]
     """Resolve a model. Its call may raise ModelUnavailable (the step is retried) and ModelRejected (the run fails)."""
     run_ids: tuple[str, ...]
-    """The runs that asked for it, in the order in which they ended. Empty where they were deleted meanwhile."""
+    """The runs that asked for it, in the order in which they ended. Empty if they have been deleted since."""
     is_lost: Callable[[], bool]
     """Return True when another worker has taken over: long work raises Stopped then."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """The result of background work. `write` gets the transaction that ends the run: its writes commit with the end, or not at all."""
+    """The result of background work. `write` gets the connection of the transaction that ends the run: what it writes commits with the end."""
 
     content: Any = None
     """JSON, the run's answer: a summary for people, such as `{"added": 2}`."""
@@ -56,12 +56,12 @@ class Done:
     cost_usd: float = 0.0
     write: Callable[[Connection], object] = lambda _: None
     is_whole: bool = True
-    """False: a part of the work is left, and another run of it follows at once."""
+    """False: a part of the work is left, and another run follows at once."""
 
 
 @dataclass
 class ModelCalls:
-    """The model calls of one work, and what they took."""
+    """The model calls of one background run, with their tokens and costs."""
 
     work: Work
     name: str | Model | None = None

@@ -14,7 +14,7 @@ oldest AS (
 SELECT id, run_id::text FROM oldest WHERE id < coalesce((SELECT min(id) FROM oldest WHERE NOT is_own), 9223372036854775807) ORDER BY id;
 
 -- name: take
--- Hold the run, before other locks, and delete the work that ends with it.
+-- Lock the run before anything else, and delete the requests that its end answers.
 WITH held AS (
     SELECT FROM agno.run WHERE id = %(run_id)s FOR NO KEY UPDATE
 )

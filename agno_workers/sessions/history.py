@@ -31,7 +31,7 @@ _SQL = statements("sessions/history")
 _MAX_OLDER_RUNS = 100
 """The most runs of the older part, whose messages are read."""
 _OCTETS_A_TOKEN = 6
-"""Bytes of JSON that are read, with room for what compression leaves out."""
+"""Bytes of JSON that are read for each token of the budget, with room for what compression leaves out."""
 _QUERY_CHARS = 2_000
 """The part of an input that earlier sessions are searched for."""
 _EXCHANGE_CHARS = 2_000
@@ -91,11 +91,11 @@ class HistoryStore:
         return found.messages
 
     def forget(self, run_id: str) -> None:
-        """Drop what is kept of a run in memory."""
+        """Drop the history of a run from memory."""
         self._kept.forget(run_id)
 
     def _history(self, run_id: str, **wanted: Any) -> Transcript:
-        """Compose the history of a run. With options, it is decided if it is not stored; without, it is _NOTHING then."""
+        """Compose the history of a run. If none is stored, `options` decide it; without them, it is _NOTHING."""
         nothing = {"options": None, "exchanges": None, "older": 0, "max_octets": 0}
         (row,) = self._pool.run(_SQL["history"], {"run_id": run_id, **nothing, **wanted})
         if row["recipe"] is None:
@@ -124,7 +124,7 @@ _STORED = msgspec.json.Decoder(tuple[_Stored, ...])
 
 
 def _read(past: str, newest: int) -> list[PastRun]:
-    """Read the runs of a history. An older one that can't be read is left out; of the `newest`, RunFailed is raised."""
+    """Read the runs of a history. An older one that can't be read is left out; one of the `newest` raises RunFailed."""
     stored, runs = _STORED.decode(past), []
     for place, each in enumerate(stored):
         try:

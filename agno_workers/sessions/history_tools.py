@@ -26,7 +26,7 @@ from agno_workers.tools.decorate import tool
 
 _SQL = statements("sessions/history")
 MAX_TOKENS = 4_000
-"""The most of one answer of a tool: of a list, the first ones that fit."""
+"""The most tokens of one tool result: the first entries that fit."""
 _MAX_EXCHANGES = 50
 _MAX_CALLS = 20
 _MAX_FOUND = 10
@@ -154,7 +154,7 @@ class HistoryTools:
 
 
 def _by_words(runs: Sequence[PastRun], query: str, days: int | None) -> list[Said]:
-    """Return the exchanges that share most words with the query."""
+    """Return the exchanges that share the most words with the query."""
     words = set(query.lower().split())
     scored = []
     for run in runs:
@@ -171,7 +171,7 @@ def _said(run: PastRun) -> Said:
 
 
 def _fitting(found: Sequence[Any]) -> list[Any]:
-    """Return as many of the first as the answer of a tool may have."""
+    """Return the first entries that fit into one tool result."""
     left, kept = MAX_TOKENS, []
     for each in found:
         left -= estimate(msgspec.json.encode(each).decode())

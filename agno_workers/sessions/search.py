@@ -11,9 +11,9 @@ from agno_workers.sessions.compose import Exchange
 
 _SQL = statements("sessions/search")
 _SPARE = 5
-"""More runs than are asked for, since some may just have been rolled back."""
+"""The runs that are looked for beyond the limit, since some may just have been rolled back."""
 _MAX_CHARS = 20_000
-"""The part of a question or an answer that is indexed and returned: background work reads those of many runs at once."""
+"""The most characters of a question or an answer that are indexed and returned: background work reads those of many runs at once."""
 
 
 class FindsRuns(Protocol):

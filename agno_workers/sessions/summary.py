@@ -24,17 +24,17 @@ from agno_workers.sessions.background import Done, ModelCalls, Work
 _SQL = statements("sessions/summary")
 KIND = "summary"
 EVERY = 5
-"""Runs of a session between two summaries, so that not each message costs a model call."""
+"""Runs of a session between two summaries, so that not every message costs a model call."""
 _TOKENS_A_CALL = 6_000
 _CALLS_A_RUN = 8
-"""More than this waits for the next background run, which writes after what this one has written."""
+"""The most model calls of one background run; the next run continues from the summary that this one has written."""
 _RUNS_A_QUERY = 50
 _MESSAGE_CHARS = 8_000
-"""The beginning of a message that is read of a longer one."""
+"""The most characters of a message that are read."""
 _EXCHANGE_CHARS = 4 * _TOKENS_A_CALL
-"""The beginning of an exchange to which many messages were added."""
+"""The most characters of an exchange, to which many messages may have been added."""
 _SUMMARY_CHARS = 20_000
-"""The beginning of a summary that is kept of a longer one: each is a part of the next call."""
+"""The most characters of a summary that are kept: it is a part of the next call."""
 INSTRUCTIONS = """\
 You keep the notes of a conversation between a user and an assistant, for the assistant, who will not see the old messages again.
 You are given the notes so far and the exchanges after them. Return new notes, which cover both.
@@ -75,7 +75,7 @@ class _Exchange(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Summary:
-    """A summary on its way: its text, the position up to which it tells, and the runs that it adds."""
+    """A summary in the making: its text, the last position that it covers, and the runs that it adds."""
 
     text: str | None
     until: int
@@ -125,7 +125,7 @@ class Summaries:
 
 
 def _extended(calls: ModelCalls, summary: _Summary, portion: Sequence[_Exchange]) -> _Summary:
-    """Ask the model for a summary that covers these exchanges, too."""
+    """Ask the model for a summary that also covers these exchanges."""
     parts = [f"Notes so far:\n{summary.text}"] if summary.text else []
     parts.append("Exchanges:\n\n" + "\n\n".join(exchange.text for exchange in portion))
     instructions = calls.work.agent.history.summary_instructions or INSTRUCTIONS
@@ -140,7 +140,7 @@ def _extended(calls: ModelCalls, summary: _Summary, portion: Sequence[_Exchange]
 
 
 def _write(session: dict[str, Any], summary: _Summary, connection: Connection) -> None:
-    """Store a summary, unless its session was deleted. Raises AgnoError when it is out of date, so that it is made again."""
+    """Store a summary, unless its session was deleted. Raises AgnoError when it is out of date: then it is made again."""
     if not execute(connection, _SQL["hold"], session):
         return
     written = {"summary": summary.text, "until": summary.until, "run_ids": list(summary.run_ids)}

@@ -1,7 +1,7 @@
 -- The rolling summary of a session. Locks: the session, after the run.
 
 -- name: session
--- The summary of a session, the position up to which it tells, and the position up to which it may: before the newest `keep` runs of the
+-- The summary of a session, the last position that it covers, and the last one that it may cover: before the newest `keep` runs of the
 -- history (none once the session has ended), and before any run that has not ended, since a later summary would leave it out.
 SELECT s.summary, s.summary_until, greatest(s.summary_until, least(
         (SELECT r.session_position - 1 FROM agno.run r WHERE r.tenant = s.tenant AND r.session_id = s.id AND r.session_position > s.summary_until
@@ -12,7 +12,7 @@ SELECT s.summary, s.summary_until, greatest(s.summary_until, least(
 FROM agno.session s WHERE s.tenant = %(tenant)s AND s.id = %(session_id)s AND s.user_id IS NOT DISTINCT FROM %(user_id)s;
 
 -- name: exchanges
--- The words of users in runs of a session, and the answers; without tool calls, their results and reasoning. `done` is false of an interrupted run.
+-- The words of users in runs of a session, and the answers; without tool calls, their results and reasoning. `done` is false for an interrupted run.
 SELECT r.id::text, r.session_position AS position, r.status = 'done' AS done, said.messages
 FROM agno.run r, LATERAL (
     SELECT coalesce(jsonb_agg(jsonb_build_array(m.role, m.text) ORDER BY m.seq), '[]') AS messages FROM (

@@ -3,8 +3,8 @@
     turn ── the request is near the window, or the provider refuses it ──▶ the turn waits, a `compact` step is written
     compact ── a model summarizes the oldest messages, see compaction.py ──▶ the turn is executed again
 
-What can't be compacted is asked as it is, and a history of the session that is too long is shortened; only then does a refusal end the run.
-A window that nobody named is that of the provider, where it is known, or is learned from its refusal.
+A request that can't be compacted is sent as it is, and a history of the session that is too long is shortened; only then does a refusal end
+the run. Without `Compaction(window_tokens=...)`, the window is that of a known model, or is learned from the provider's refusal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ContextWindows:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._learned: dict[str, tuple[int, float]] = {}
-        """The tokens of a model's window, and until when they count."""
+        """The tokens of a model's window, and the time at which they are forgotten."""
         self._ratios: dict[str, float] = {}
 
     def ask(self, turn: Turn, ask: Ask) -> tuple[Turn, Reply]:

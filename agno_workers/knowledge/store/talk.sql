@@ -1,7 +1,8 @@
 -- The index of past sessions; see talk.py. The rest of it is in functions/talk.sql.
 
 -- name: base
--- With the model of its vectors, and whether its words are counted well enough: they are counted again each time that it grew by a twentieth.
+-- The knowledge base, with the model of its vectors. `is_stale`: it is large, and a twentieth of its messages is new or gone since its words were
+-- counted.
 SELECT k.id, k.options->>'embedder' AS embedder, s.id AS space, s.model, k.chunk_count >= 1000 AND abs(k.chunk_count - k.stats_chunks) * 20 > k.chunk_count AS is_stale
 FROM agno.knowledge k LEFT JOIN agno.embedding_space s ON s.id = k.embedding_space_id WHERE k.tenant = %(tenant)s AND k.name = %(name)s;
 

@@ -40,7 +40,7 @@ BEGIN
 END $$;
 
 -- Let the next run of the same work begin when one has ended and more was asked meanwhile. A cancel gives up what its agent was asked to do; after
--- a failure nothing begins by itself, so that no loop is hot.
+-- a failure nothing begins by itself, so that it does not repeat in a loop.
 CREATE OR REPLACE FUNCTION agno.background_ended(ended agno.run) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     work agno.background;

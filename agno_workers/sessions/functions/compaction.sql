@@ -2,7 +2,7 @@
 -- oldest messages.
 
 -- Make a running turn wait until its transcript is compacted, and write the step that does it, as in agno.write_steps: its `call` is a
--- CompactionOrder of core/step.py. The turn has its attempt back. No row: another worker has the turn, or the run has ended.
+-- CompactionOrder of core/step.py. The attempt of the turn does not count. No row: another worker has the turn, or the run has ended.
 CREATE OR REPLACE FUNCTION agno.begin_compaction(of_run uuid, of_step uuid, in_attempt int, compact jsonb, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
