@@ -128,7 +128,6 @@ class Services:
             partial(_model, self.settings),
             agent_queue=self.settings.queues.agents,
             tool_queue=self.settings.queues.tools,
-            background_queue=self.settings.queues.background,
             active=self.active,
             extensions=(
                 extension(self.knowledge),
@@ -233,7 +232,9 @@ class Services:
     def register_agents(self) -> None:
         """Write the agents of this process to Postgres, so that other services can submit to them by name."""
         self.database.agents.register(
-            registered(self.engine.plan(agent.name), self.engine.queue_of(agent))
+            registered(
+                self.engine.plan(agent.name), self.engine.queue_of(agent), self.settings.queues.background
+            )
             for agent in self.registry.all()
         )
 
@@ -244,10 +245,10 @@ class Services:
         self.redis.close()
 
 
-def registered(plan: AgentPlan, queue: str) -> RegisteredAgent:
+def registered(plan: AgentPlan, queue: str, background_queue: str) -> RegisteredAgent:
     """Return the row of an agent in `agno.agent`."""
     return RegisteredAgent(
-        plan.agent.name, queue, description=plan.agent.description, definition=plan.definition.content,
+        plan.agent.name, queue, background_queue=background_queue, description=plan.agent.description, definition=plan.definition.content,
         tools=plan.offered,
     )  # fmt: skip
 

@@ -60,7 +60,10 @@ def _in_code(settings: Settings) -> list[RegisteredAgent]:
     for agent in found:
         if reason := lacking_model(settings, agent):
             screen.echo(f"Not usable from here: {reason}", err=True)
-    return [registered(AgentPlan.of(agent), agent.queue or settings.queues.agents) for agent in found]
+    return [
+        registered(AgentPlan.of(agent), agent.queue or settings.queues.agents, settings.queues.background)
+        for agent in found
+    ]
 
 
 def _show(agent: RegisteredAgent, now: datetime) -> None:

@@ -292,8 +292,6 @@ class FollowUp(msgspec.Struct, frozen=True):
     """Above 0: only runs at a later position in their session ask."""
     every: int = 1
     """Above 1: of these, only each one at so many positions asks."""
-    queue: str = "background"
-    """The queue of its run, which the engine sets."""
 
 
 class TurnRecord(msgspec.Struct, frozen=True):

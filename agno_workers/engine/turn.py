@@ -121,7 +121,6 @@ class Engine:
     tool_queue: str
     active: ActiveSteps
     extensions: tuple[Extension, ...] = ()
-    background_queue: str = "background"
     state_reader: Callable[[str, Any], Read] = lambda *_: nothing
     """Return the reader of a tenant's state; with a connection, it reads in its transaction."""
     scratch: Scratch = field(default_factory=Scratch)
@@ -289,12 +288,8 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
         case AskAgain(note):
             return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
         case End(answer, reason):
-            follow_ups = [
-                msgspec.structs.replace(work, queue=engine.background_queue)
-                for extension in engine.extensions
-                for work in extension.follow(turn)
-            ]
-            last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=tuple(follow_ups))
+            follow_ups = tuple(work for extension in engine.extensions for work in extension.follow(turn))
+            last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=follow_ups)
             committed = journal.end(claim, last, answer, reason)
             if committed.recorded:
                 said = reply.message.text

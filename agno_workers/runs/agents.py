@@ -19,6 +19,8 @@ class RegisteredAgent(msgspec.Struct, frozen=True):
 
     name: str
     queue: str
+    background_queue: str | None = None
+    """The queue of its background work; None is `background`."""
     kind: str = "agent"
     description: str = ""
     definition: dict[str, Any] = {}

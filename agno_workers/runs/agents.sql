@@ -3,7 +3,7 @@
 -- name: register
 -- Steps that other workers returned, since they do not know these agents, need wait no longer.
 WITH asked AS (
-    SELECT a.* FROM jsonb_to_recordset(%(agents)s) AS a (name text, kind text, description text, queue text, definition jsonb, tools jsonb)
+    SELECT a.* FROM jsonb_to_recordset(%(agents)s) AS a (name text, kind text, description text, queue text, background_queue text, definition jsonb, tools jsonb)
 ),
 due AS (
     SELECT step.id FROM agno.step JOIN agno.run ON run.id = step.run_id JOIN asked ON asked.name = run.agent
@@ -11,10 +11,10 @@ due AS (
     FOR UPDATE OF step SKIP LOCKED
 ),
 woken AS (UPDATE agno.step SET not_before = clock_timestamp() FROM due WHERE step.id = due.id)
-INSERT INTO agno.agent AS known (tenant, name, kind, description, queue, definition, tools)
-SELECT %(tenant)s, a.name, a.kind, a.description, a.queue, a.definition, a.tools FROM asked a
+INSERT INTO agno.agent AS known (tenant, name, kind, description, queue, background_queue, definition, tools)
+SELECT %(tenant)s, a.name, a.kind, a.description, a.queue, a.background_queue, a.definition, a.tools FROM asked a
 ON CONFLICT (tenant, name) DO UPDATE SET kind = excluded.kind, description = excluded.description, queue = excluded.queue,
-    definition = excluded.definition, tools = excluded.tools, seen_at = clock_timestamp();
+    background_queue = excluded.background_queue, definition = excluded.definition, tools = excluded.tools, seen_at = clock_timestamp();
 
 -- name: all
-SELECT name, kind, description, queue, definition, tools, seen_at FROM agno.agent WHERE tenant = %(tenant)s ORDER BY name;
+SELECT name, kind, description, queue, background_queue, definition, tools, seen_at FROM agno.agent WHERE tenant = %(tenant)s ORDER BY name;

@@ -51,7 +51,7 @@ def extension() -> Extension:
 
 def _follow(turn: Turn) -> Sequence[FollowUp]:
     history, session_id = turn.agent.history, turn.claim.session_id
-    if session_id is None or not history.summary:
+    if not session_id or not history.summary:
         return ()
     return (FollowUp(KIND, session_id, after_position=history.runs, every=EVERY),)
 

@@ -16,6 +16,8 @@ agent = sa.Table(
     sa.Column("description", sa.Text, nullable=False, server_default=""),
     # Runs of this agent are sent to this Celery queue unless the caller names another one.
     sa.Column("queue", sa.Text, nullable=False),
+    # The queue of its background work; NULL, from a worker of earlier code, is `background`.
+    sa.Column("background_queue", sa.Text),
     sa.Column("definition", JSONB, nullable=False, server_default="{}"),
     # The names of its tools.
     sa.Column("tools", JSONB, nullable=False, server_default="[]"),

@@ -2,7 +2,7 @@
 -- deletes it decides alone, so what was asked while a run was open is seen by its end, and nothing runs twice at once. Items without such a row
 -- are left by a run that failed; the next request, or a retry of that run, begins again.
 
--- Ask for background work after a run, in a transaction that ends it or that comes later. `asked` is [{kind, owner, queue?, after_position?, every?}];
+-- Ask for background work after a run, in a transaction that ends it or that comes later. `asked` is [{kind, owner, after_position?, every?}];
 -- the last two leave out what the run's position in its session does not ask for, see core.step.FollowUp.
 CREATE OR REPLACE FUNCTION agno.request_background(of_run uuid, asked jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -13,7 +13,7 @@ DECLARE
 BEGIN
     SELECT r.* INTO asking FROM agno.run r WHERE r.id = of_run;
     -- The order of locks.
-    FOR work IN SELECT DISTINCT ON (w.kind, w.owner) w.* FROM jsonb_to_recordset(asked) AS w (kind text, owner text, queue text, after_position bigint, every int)
+    FOR work IN SELECT DISTINCT ON (w.kind, w.owner) w.* FROM jsonb_to_recordset(asked) AS w (kind text, owner text, after_position bigint, every int)
             WHERE asking.id IS NOT NULL AND (coalesce(w.every, 1) = 1 AND coalesce(w.after_position, 0) = 0
                 OR asking.session_position > w.after_position AND (asking.session_position - w.after_position) % w.every = 0)
             ORDER BY w.kind, w.owner LOOP
@@ -23,16 +23,17 @@ BEGIN
         -- Under that lock, so that the order of ids is the order of commits.
         INSERT INTO agno.background_item (tenant, kind, owner, run_id) VALUES (asking.tenant, work.kind, work.owner, of_run);
         IF begins THEN
-            PERFORM agno.begin_background(new_run, asking, work.kind, work.owner, work.queue);
+            PERFORM agno.begin_background(new_run, asking, work.kind, work.owner);
         END IF;
     END LOOP;
 END $$;
 
 -- Submit the run that does the work which `asking` asked for. The keeper sends it as soon as this is committed: the caller has other work to do.
-CREATE OR REPLACE FUNCTION agno.begin_background(new_run uuid, asking agno.run, kind text, owner text, queue text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION agno.begin_background(new_run uuid, asking agno.run, kind text, owner text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM agno.submit_run(jsonb_strip_nulls(jsonb_build_object('id', new_run, 'kind', 'background', 'tenant', asking.tenant, 'agent', asking.agent,
-        'user_id', asking.user_id, 'queue', coalesce(queue, 'background'), 'metadata', jsonb_build_object('kind', kind, 'owner', owner),
+        'user_id', asking.user_id, 'queue', coalesce((SELECT a.background_queue FROM agno.agent a
+            WHERE a.tenant = asking.tenant AND a.name = asking.agent), 'background'), 'metadata', jsonb_build_object('kind', kind, 'owner', owner),
         'first_step', jsonb_build_object('kind', 'background', 'key', 'background:1', 'name', kind, 'max_attempts', 5), 'publish_after_s', 0,
         'input', jsonb_build_object('role', 'user', 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text',
             format('Background work: %s of %s.', kind, owner)))))));
@@ -59,7 +60,7 @@ BEGIN
     WHERE i.tenant = work.tenant AND i.kind = work.kind AND i.owner = work.owner ORDER BY i.id LIMIT 1;
     IF FOUND THEN
         INSERT INTO agno.background (tenant, kind, owner, run_id) VALUES (work.tenant, work.kind, work.owner, new_run);
-        PERFORM agno.begin_background(new_run, asking, work.kind, work.owner, ended.queue);
+        PERFORM agno.begin_background(new_run, asking, work.kind, work.owner);
     END IF;
 END $$;
 

@@ -19,6 +19,7 @@ from agno_workers.engine.tool import fail_exhausted
 from agno_workers.engine.turn import Engine
 from agno_workers.errors import ModelRejected, ModelUnavailable
 from agno_workers.models.scripted import Turn
+from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.sessions.background import MOST_AT_ONCE, Background, Done, Work
 from tests import invariants
 from tests.database import RunDatabase, said
@@ -122,7 +123,8 @@ def place(scenario: Scenario, notes: Notes) -> Iterator[Place]:
 
 
 def test_the_end_of_a_run_begins_its_background_work(place: Place, notes: Notes) -> None:
-    run_id = place.end(FollowUp("summary", "s1", queue="later"), user_id="mia", session_id="s1")
+    place.db.database.agents.register([RegisteredAgent("a", "agents", "later")])
+    run_id = place.end(FollowUp("summary", "s1"), user_id="mia", session_id="s1")
     (run,) = place.runs()
     assert (run["agent"], run["user_id"], run["queue"], run["session_id"]) == ("a", "mia", "later", None)
     assert run["metadata"] == {"kind": "summary", "owner": "s1"}

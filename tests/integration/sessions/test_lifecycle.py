@@ -27,6 +27,7 @@ from agno_workers.errors import (
     SessionNotFound,
     Unavailable,
 )
+from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.queries import narrowed
 from agno_workers.sdk.sessions import SessionHandle
 from agno_workers.sessions import store
@@ -233,10 +234,12 @@ def test_end_lets_the_live_run_finish_and_cancels_those_that_wait(db: RunDatabas
 def test_ended_session_asks_for_a_last_summary_where_its_agent_keeps_summaries(db: RunDatabase) -> None:
     for session, keeps in (("a", True), ("b", False)):
         turn = first_turn(db, submit(db, session))
+        db.database.agents.register([RegisteredAgent(turn.agent, "agents", "later")])
         agent = Definition(session * 64, {"history": {"summary": keeps}})
         db.journal.end(turn, said("x"), FEW, "x", "end", definition=agent)
         handle(db, session).end()
     assert db.sql("SELECT kind, owner FROM agno.background") == [{"kind": "summary", "owner": "a"}]
+    assert db.sql("SELECT queue FROM agno.run WHERE kind = 'background'") == [{"queue": "later"}]
 
 
 # Fork.

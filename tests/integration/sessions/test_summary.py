@@ -12,6 +12,7 @@ from agno_workers.core.run import RunStatus
 from agno_workers.core.step import TurnRecord
 from agno_workers.database.pool import Pool
 from agno_workers.engine.turn import Engine
+from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.sessions import summary
 from agno_workers.sessions.background import Background
 from agno_workers.sessions.summary import EVERY, INSTRUCTIONS, Summaries
@@ -225,12 +226,12 @@ def test_runs_ask_for_a_summary_at_every_fifth_run_after_the_immediate_history(s
     ]
     base = scenario.engine(*agents)
     engine = Engine(
-        base.journal, base.agent, base.streams, base.resolve, "agents", "tools", base.active,
-        (summary.extension(),), background_queue="later",
+        base.journal, base.agent, base.streams, base.resolve, "agents", "tools", base.active, (summary.extension(),)
     )  # fmt: skip
+    scenario.db.database.agents.register([RegisteredAgent("a", "agents", "later")])
 
-    def asked(agent: str, position: int) -> int:
-        step = scenario.submit(agent, session_id=f"{agent}'s")
+    def asked(agent: str, position: int, session_id: str | None = None) -> int:
+        step = scenario.submit(agent, session_id=f"{agent}'s" if session_id is None else session_id)
         scenario.db.sql(
             "UPDATE agno.run SET session_position = %(at)s WHERE id = %(id)s", at=position, id=step.run_id
         )
@@ -243,6 +244,7 @@ def test_runs_ask_for_a_summary_at_every_fifth_run_after_the_immediate_history(s
 
     assert [position for position in range(1, 14) if asked("a", position)] == [2 + EVERY, 2 + 2 * EVERY]
     assert not asked("without", 2 + EVERY)
+    assert not asked("a", 2 + EVERY, session_id="")
     assert scenario.db.sql("SELECT DISTINCT queue, metadata FROM agno.run WHERE kind = 'background'") == [
         {"queue": "later", "metadata": {"kind": "summary", "owner": "a's"}}
     ]

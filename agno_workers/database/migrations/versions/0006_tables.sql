@@ -10,6 +10,8 @@ CREATE UNIQUE INDEX run_session_live ON agno.run (tenant, session_id) WHERE sess
 CREATE INDEX run_session_waiting ON agno.run (tenant, session_id, session_position) WHERE session_status = 'waiting' AND ended_at IS NULL;
 CREATE INDEX run_session_position ON agno.run (tenant, session_id, session_position) WHERE session_position IS NOT NULL;
 
+ALTER TABLE agno.agent ADD COLUMN background_queue TEXT;
+
 -- New kinds of runs, steps and waits.
 ALTER TABLE agno.run DROP CONSTRAINT run_kind,
     ADD CONSTRAINT run_kind CHECK (kind IN ('agent', 'team', 'workflow', 'ingestion', 'background'));
