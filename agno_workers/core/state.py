@@ -77,7 +77,7 @@ def check_scope(scope: str) -> str:
     if scope not in get_args(Scope):
         known = ", ".join(map(repr, get_args(Scope)))
         raise InvalidInput(
-            f"there is no scope {brief(scope)}.{did_you_mean(str(scope), get_args(Scope))} Scopes: {known}."
+            f"{brief(scope)} is not a scope of state.{did_you_mean(str(scope), get_args(Scope))} Scopes: {known}."
         )
     return scope
 

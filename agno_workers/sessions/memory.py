@@ -114,7 +114,7 @@ class MemoryService:
         told: dict[Callable[..., str], str] = {
             remember: f"Remember a fact about {whose} for later conversations.",
             update_memory: f"Replace the text of a memory about {whose}, when it has changed or was wrong.",
-            forget: f"Forget a memory about {whose}, when it is no longer true or when that is asked for.",
+            forget: f"Forget a memory about {whose} that is no longer true, or that somebody asks you to forget.",
         }
         return [tool(description=text, effect=Effect.TRANSACTIONAL)(each) for each, text in told.items()]
 

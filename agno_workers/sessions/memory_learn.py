@@ -314,6 +314,6 @@ Write each memory as one sentence that can be understood alone, with names and a
 it is true and lasting, from 0 to 1. `exchange` is the number of the exchange that says it. Compare with the known memories:
 - `add`: new. `id` is null.
 - `same`: a known memory says it already. `id` is that memory.
-- `supersedes`: it replaces a known memory that is no longer true. `id` is that memory.
+- `supersedes`: a known memory is no longer true, and the new one replaces it. `id` is that memory.
 - `contradicts`: a known memory says otherwise, and it is not clear which is right. `id` is that memory.
 An empty list is a good answer."""

@@ -222,7 +222,7 @@ class MemoryStore:
         if len(rows) != 1 or (whole is None and owner is None):
             whose = f" of {owner}" if owner else ""
             raise MemoryNotFound(
-                f"there is no memory {id!r}{whose}: `agno-workers memory ls --user USER` lists them.",
+                f"no memory {id!r}{whose} in this database. `agno-workers memory ls --user USER` lists the memories of a user.",
                 memory_id=id,
             )
         return msgspec.convert(rows[0], StoredMemory)

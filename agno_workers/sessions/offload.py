@@ -46,7 +46,7 @@ def tools(read: Read) -> Sequence[Tool]:
         content = read(ctx.run_id, id.strip())
         if content is None:
             raise ToolError(
-                f"There is no stored result {id!r} here: use an id that stands in a preview, as r1a2b3c4d."
+                f"This run has no stored result {id!r}: use an id from a preview, such as r1a2b3c4d."
             )
         return lines_of(content)
 

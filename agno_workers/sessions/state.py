@@ -104,7 +104,9 @@ class StateStore:
             raise InvalidInput(
                 f"run {when} has not ended: its state is that of now, or pass a time.", run_id=when
             )
-        raise InvalidInput(f"there is no run {when}: it may be pruned. Pass a time.", run_id=when)
+        raise InvalidInput(
+            f"no run {when} in this database: it may have been pruned. Pass a time.", run_id=when
+        )
 
     def _run(self, name: str, scope: str, owner: str, **more: Any) -> list[Row]:
         params = {"tenant": self._tenant, "scope": check_scope(scope), "owner": owner, **more}

@@ -131,7 +131,10 @@ def test_user_controls_memories_with_commands(type_: Type, client: Client, start
             ("show", "12345678", "--user", "ann"),
             "no memory of ann has an id that begins or ends with '12345678'",
         ),
-        (("show", "00000000-0000-0000-0000-000000000000"), "there is no memory"),
+        (
+            ("show", "00000000-0000-0000-0000-000000000000"),
+            "no memory '00000000-0000-0000-0000-000000000000' in this database",
+        ),
         (("consolidate", "--user", "ann"), "an agent has not run for user:ann"),
         (
             ("consolidate", "--apply", "00000000-0000-0000-0000-000000000000"),

@@ -134,8 +134,8 @@ def test_model_reads_why_a_memory_can_not_be_changed(scenario: Scenario, store: 
     turns += [Turn(calls=(("remember", {"text": "Ann.", "kind": "fact"}),)), Turn(text="ok")] * 2
     _, agent = remembering(*turns, learn="agentic")
     results = [scenario.results(run(scenario, agent))[0] for _ in calls]
-    assert "there is no memory" in results[0]
-    assert "there is no memory '12345678' of user:ann" in results[1]
+    assert f"no memory {bobs.id!r} of user:ann in this database" in results[0]
+    assert "no memory '12345678' of user:ann in this database" in results[1]
     assert "at most 2,000 characters" in results[2]
     assert store.get(bobs.id).is_open
     refused = run(scenario, agent, user_id=None)

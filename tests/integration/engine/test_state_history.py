@@ -320,8 +320,9 @@ def test_state_at_the_end_of_a_run_is_that_of_its_session_then(db: RunDatabase) 
     assert store.all("session", "s") == {"n": 1}
     with pytest.raises(RunNotFound, match="is not a run id"):
         store.at("session", "s", "yesterday")
-    with pytest.raises(InvalidInput, match="there is no run"):
-        store.at("session", "s", str(uuid.uuid4()))
+    unknown = str(uuid.uuid4())
+    with pytest.raises(InvalidInput, match=f"no run {unknown} in this database"):
+        store.at("session", "s", unknown)
 
 
 # Locks.
