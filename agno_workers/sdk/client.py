@@ -32,7 +32,7 @@ from agno_workers.runs.queries import RunFilters
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import Batch, BatchOptions, Keys, submit_many
 from agno_workers.sdk.consent import Consent
-from agno_workers.sdk.handles import RunHandle
+from agno_workers.sdk.handles import RunHandle, submit_run
 from agno_workers.sdk.ingestion import Ingestion, IngestOptions, Sources, document, given, options
 from agno_workers.sdk.memories import Memories
 from agno_workers.sdk.sessions import Sessions
@@ -121,11 +121,7 @@ class Runs:
         `if_busy` is what happens while another run of the session has not ended. Raises UnknownAgent, InvalidInput, SessionForbidden,
         SessionEnded and SessionBusy (nothing was stored), or Unavailable (safe to repeat with an idempotency key).
         """
-        submitted = self._database.submissions.submit(run_request(agent, input, options))
-        self._database.submissions.wake_keeper()
-        return RunHandle(
-            submitted.run_id, self._database, self._streams, created=submitted.created, steer_id=submitted.steer_id
-        )  # fmt: skip
+        return submit_run(run_request(agent, input, options), self._database, self._streams)
 
     def get(self, run_id: str) -> RunHandle:
         """Return the handle of a run that was submitted before, or elsewhere. Raises RunNotFound for text that is not an id."""

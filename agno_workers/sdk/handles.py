@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
+from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
 from agno_workers.errors import InvalidInput, WaitTimeout
 from agno_workers.knowledge.references import references
@@ -230,3 +231,12 @@ class RunHandle(RunControl):
             self.id, at, input, arguments=arguments, idempotency_key=idempotency_key, metadata=metadata, deadline_s=deadline_s
         )  # fmt: skip
         return RunHandle(run_id, self._database, self._streams)
+
+
+def submit_run(request: RunRequest, database: Database, streams: Streams | None) -> RunHandle:
+    """Submit a run, let the keeper send it at once, and return its handle."""
+    submitted = database.submissions.submit(request)
+    database.submissions.wake_keeper()
+    return RunHandle(
+        submitted.run_id, database, streams, created=submitted.created, steer_id=submitted.steer_id
+    )

@@ -12,7 +12,7 @@ from agno_workers.core.run import Run
 from agno_workers.core.words import safe_text
 from agno_workers.errors import SessionNotFound
 from agno_workers.repositories import Database
-from agno_workers.sdk.handles import RunHandle
+from agno_workers.sdk.handles import RunHandle, submit_run
 from agno_workers.sdk.states import StateHandle
 from agno_workers.sessions.store import RolledBack, SessionFilters, SessionRow
 from agno_workers.streams import Streams
@@ -109,18 +109,12 @@ class SessionHandle:
         given: dict[str, Any] = {**options}
         if given.get("user_id") is None:
             given["user_id"] = self._owner()
-        if not isinstance(
-            agent, str
-        ):  # the caller has the agent itself: no worker needs to have registered it
+        if not isinstance(agent, str):
+            # The caller has the agent itself, so no worker needs to have registered it.
             given = {"allow_unknown": True, "queue": agent.queue, **given}
             agent = agent.name
-        submitted = self._database.submissions.submit(
-            run_request(agent, input, given | {"session_id": self.id})
-        )
-        self._database.submissions.wake_keeper()
-        return RunHandle(
-            submitted.run_id, self._database, self._streams, created=submitted.created, steer_id=submitted.steer_id
-        )  # fmt: skip
+        request = run_request(agent, input, given | {"session_id": self.id})
+        return submit_run(request, self._database, self._streams)
 
     def _owner(self) -> str | None:
         try:
