@@ -108,7 +108,7 @@ class SessionHandle:
         """
         given: dict[str, Any] = {**options}
         if given.get("user_id") is None:
-            given["user_id"] = self._owner()
+            given["user_id"] = self._owner() if self.user_id is None else self.user_id
         if not isinstance(agent, str):
             # The caller has the agent itself, so no worker needs to have registered it.
             given = {"allow_unknown": True, "queue": agent.queue, **given}
@@ -118,9 +118,9 @@ class SessionHandle:
 
     def _owner(self) -> str | None:
         try:
-            return self._database.sessions.owner(self.id, self.user_id)
+            return self._database.sessions.owner(self.id)
         except SessionNotFound:
-            return self.user_id
+            return None
 
     def update(self, *, title: str | None = None, metadata: dict[str, Any] | None = None) -> None:
         """Set the title, or replace the metadata; None leaves a value as it is. Raises InvalidInput."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from agno_workers import AsyncClient, Client, Session
+import pytest
+
+from agno_workers import AsyncClient, Client, Session, SessionForbidden
 from agno_workers.broker.app import AgnoCelery
 from tests.agents import echo
 from tests.conftest import Worker
@@ -29,6 +31,8 @@ def test_session_of_a_client_submits_for_its_user(client: Client, worker: Worker
     assert run.result(timeout=WAIT_S) == "<a>"
     assert (run.run.user_id, run.run.session_id) == ("ann", session.id)
     assert [row.id for row in client.sessions.list(user_id="ann")] == [session.id]
+    with pytest.raises(SessionForbidden):
+        client.sessions.get(session.id, user_id="bob").submit("echo", "a")
     fork = session.fork(at=run)
     assert [copy.forked_from for copy in fork.runs] == [run.id]
     assert fork.submit("echo", "b").result(timeout=WAIT_S) == "<b>"
