@@ -6,19 +6,16 @@ import os
 import subprocess
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from agno_workers import wiring
-from agno_workers.core.request import SUBMIT_OPTIONS
 from benchmarks.report import Report, Row, rates
 from benchmarks.stage import ROOT, Options, stage
 from benchmarks.timing import WAIT_S, alternate, cost
 from benchmarks.workload import ANSWERS_AFTER_S, fan_out, tallying
 
 RUNS = 8
-_PARALLEL: dict[str, Any] = {"if_busy": "parallel"} if "if_busy" in SUBMIT_OPTIONS else {}
 _PEER = f"agno, {RUNS} threads"
 _sessions = count()
 
@@ -75,7 +72,7 @@ def _row(name: str, kept: list[tuple[Kept, ...]]) -> Row:
 
 def ours() -> Kept:
     session = f"race {next(_sessions)}"
-    for each in [tallying.delay("slowly", session_id=session, **_PARALLEL) for _ in range(RUNS)]:
+    for each in [tallying.delay("slowly", session_id=session, if_busy="parallel") for _ in range(RUNS)]:
         each.get(timeout=WAIT_S)
     state = wiring.services().database.states.all("session", session)
     return Kept(state["count"], sum(name.startswith("run ") for name in state))
@@ -91,4 +88,4 @@ def theirs(python: Path, database_url: str) -> Kept:
 
 
 def tally_once() -> object:
-    return tallying.delay("at once", session_id="rate", **_PARALLEL)
+    return tallying.delay("at once", session_id="rate", if_busy="parallel")
