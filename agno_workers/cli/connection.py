@@ -108,8 +108,9 @@ def database(given: Settings | None = None) -> Iterator[Database]:
 
 
 @contextmanager
-def client(given: Settings, *, live: bool = False) -> Iterator[Client]:
-    """Open a client; `live`: with Redis, for text as it is streamed."""
+def client(given: Settings | None = None, *, live: bool = False) -> Iterator[Client]:
+    """Open a client; `live`: with Redis, for text as it is streamed. Raises as `database_url`."""
+    given = given or settings()
     client_url = redis_url(required(given, "broker")) if live else None
     with Client(
         database_url(given, migrated=True), client_url, timeout_s=PATIENCE_S, pool_size=2, key_prefix=given.broker.key_prefix,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -49,7 +48,7 @@ def ls(
     json: bool = screen.AS_JSON,
 ) -> None:
     """List memories, the most recently recorded first."""
-    with _client() as client:
+    with connection.client() as client:
         found = client.memories.list(
             **_whose(user, scope, owner), kind=cast("MemoryKind | None", kind), closed=closed, at=_time(at), limit=limit
         )  # fmt: skip
@@ -75,7 +74,7 @@ def show(
     id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = screen.AS_JSON
 ) -> None:  # fmt: skip
     """Show a memory: its text, whose it is, where it is from."""
-    with _client() as client:
+    with connection.client() as client:
         memory = _memory(client, id, user, scope, owner)
         other = client.memories.get(memory.contradicts) if memory.contradicts else None
     if json:
@@ -107,7 +106,7 @@ def history(
     id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, json: bool = screen.AS_JSON
 ) -> None:  # fmt: skip
     """List the versions of a memory: each change, with who made it, and the run."""
-    with _client() as client:
+    with connection.client() as client:
         versions = client.memories.history(_memory(client, id, user, scope, owner).id)
     if json:
         screen.echo(screen.as_json(versions))
@@ -139,7 +138,7 @@ def edit(
     by: str | None = _BY,
 ) -> None:
     """Change the text of a memory; its earlier versions stay."""
-    with _client() as client:
+    with connection.client() as client:
         memory = _memory(client, id, user, scope, owner)
         changed = client.memories.edit(
             memory.id, text, expected_version=expected_version, by=by or user or "cli"
@@ -152,7 +151,7 @@ def undo(
     id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, by: str | None = _BY
 ) -> None:  # fmt: skip
     """Undo the last change of a memory: an edit, or that it was superseded or forgotten."""
-    with _client() as client:
+    with connection.client() as client:
         memory = _memory(client, id, user, scope, owner)
         changed = client.memories.undo(memory.id, by=by or user or "cli")
     closed = "" if changed.is_open else " It is not recalled any more."
@@ -164,7 +163,7 @@ def forget(
     id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, by: str | None = _BY
 ) -> None:  # fmt: skip
     """Close a memory, so that it is not recalled any more; `memory undo` opens it again."""
-    with _client() as client:
+    with connection.client() as client:
         memory = _memory(client, id, user, scope, owner)
         client.memories.forget(memory.id, by=by or user or "cli")
     if not memory.is_open:
@@ -178,7 +177,7 @@ def redact(
     id: str = _ID, user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER, by: str | None = _BY, yes: bool = screen.YES
 ) -> None:  # fmt: skip
     """Remove the text of a memory from all its versions, for good."""
-    with _client() as client:
+    with connection.client() as client:
         memory = _memory(client, id, user, scope, owner)
         if not yes:
             screen.must_agree(f"Remove the text of memory {memory.id} for good?")
@@ -189,7 +188,7 @@ def redact(
 @app.command()
 def export(user: str | None = _USER, scope: str = _SCOPE, owner: str | None = _OWNER) -> None:
     """Print all memories with their versions, and what the user has switched off, as JSON."""
-    with _client() as client:
+    with connection.client() as client:
         screen.echo(screen.as_json(client.memories.export(**_whose(user, scope, owner))))
 
 
@@ -210,7 +209,7 @@ def consolidate(
     json: bool = screen.AS_JSON,
 ) -> None:
     """Let a model propose fewer and clearer memories, and show the changes. Nothing changes before --apply RUN."""
-    with _client() as client:
+    with connection.client() as client:
         if apply is not None:
             run_id = whole_id(client._database, apply, "run")
             made = client.memories.apply(run_id, by=user or "cli")
@@ -253,12 +252,6 @@ def _show_proposal(run_id: str, proposal: Proposal, memories: Sequence[StoredMem
         )
     else:
         screen.echo(f"Nothing to change among {len(proposal.seen):,} memories.")
-
-
-@contextmanager
-def _client() -> Iterator[Client]:
-    with connection.client(connection.settings()) as client:
-        yield client
 
 
 def _memory(client: Client, text: str, user: str | None, scope: str, owner: str | None) -> StoredMemory:
