@@ -287,8 +287,8 @@ def _queues(settings: Settings) -> list[Finding]:
         if queue not in workers:
             since = screen.length(now - oldest)
             text = f"No worker consumes the queue {queue!r} ({count(ready, 'step')}, waiting for up to {since}): start one with `-Q {queue}`."
-            is_late = queue == settings.queues.background  # no run of a user waits for it
-            found.append(Finding("warn" if is_late else "fail", "queues", text))
+            answers_wait = queue != settings.queues.background
+            found.append(Finding("fail" if answers_wait else "warn", "queues", text))
     return found or [
         Finding("warn", "queues", "no workers, and no steps that wait: `agno-workers up` starts workers.")
     ]
@@ -490,12 +490,10 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
             text = f"{stuck.queue}: {count(stuck.count, 'step')} ready for up to {since} and not started by {count(len(listening), 'worker')}, {move}."
             return Finding("warn", "runs", text)
         case "background":
-            retry = (
-                f"`agno-workers dead retry {stuck.sample}` does it, and so does"
-                if stuck.sample
-                else "it is done with"
-            )
-            text = f"{count(stuck.count, 'request')} of background work left by runs that failed, for up to {since}: {retry} the next run that asks for it."
+            move = "the next run that asks for it does it"
+            if stuck.sample:
+                move = f"`agno-workers dead retry {stuck.sample}` does it now, or {move}"
+            text = f"{count(stuck.count, 'request')} for background work left undone by failed runs for up to {since}: {move}."
             return Finding("warn", "runs", text)
         case "person":
             text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."

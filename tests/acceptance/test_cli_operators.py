@@ -495,7 +495,7 @@ STUCK = {
     "fail: 1 message overdue in the outbox by up to 5 min": "UPDATE agno.outbox SET due_at = now() - interval '5 min'",
     "warn: 1 call waiting for a person for up to 3 d: `agno-workers runs waiting`": """
         UPDATE agno.step SET status = 'waiting', waits_for = 'confirmation', created_at = now() - interval '3 days'""",
-    "warn: 1 request of background work left by runs that failed, for up to 5 min": """
+    "warn: 1 request for background work left undone by failed runs for up to 5 min": """
         INSERT INTO agno.background_item (kind, owner, run_id, created_at)
         SELECT 'summary', 's', id, now() - interval '5 min' FROM agno.run""",
     "warn: agents: 1 step ready for up to 5 min": """
