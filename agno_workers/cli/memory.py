@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -96,7 +97,11 @@ def show(
     if other and other.is_open and memory.is_open:
         console.print(
             screen.hanging(
-                Text(f"→ contradicts {other.id}: {other.text} `memory forget` the wrong one.", "yellow"), 2
+                Text(
+                    f"→ contradicts {other.id}: {other.text} `agno-workers memory forget ID` closes the wrong one.",
+                    "yellow",
+                ),
+                2,
             )
         )
 
@@ -216,7 +221,7 @@ def consolidate(
             screen.echo(
                 screen.as_json(made)
                 if json
-                else "Applied. `agno-workers memory ls` lists the memories as they are now."
+                else "Applied. `agno-workers memory ls --user USER` lists the memories of a user as they are now."
             )
             return
         run_id = client.memories.consolidate(**_whose(user, scope, owner), agent=agent)
@@ -271,9 +276,17 @@ def _memory(client: Client, text: str, user: str | None, scope: str, owner: str 
         case [memory]:
             return memory
         case []:
-            raise InvalidInput(f"no memory of {user or owner or scope} has an id that begins or ends with {text!r}: `agno-workers memory ls` lists them.")  # fmt: skip
+            raise InvalidInput(f"no memory of {user or owner or scope} has an id that begins or ends with {text!r}: `{_listing(user, scope, owner)}` lists them.")  # fmt: skip
         case found:
             raise InvalidInput(f"{text!r} fits several memories: use more characters of one of them, such as {', '.join(each.id for each in found[:6])}.")  # fmt: skip
+
+
+def _listing(user: str | None, scope: str, owner: str | None) -> str:
+    """Return the command that lists all memories of an owner."""
+    whose = (
+        ["--user", user] if user is not None else ["--scope", scope, *(["--owner", owner] if owner else [])]
+    )
+    return shlex.join(["agno-workers", "memory", "ls", *whose, "--all"])
 
 
 def _whose(user: str | None, scope: str, owner: str | None) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def end(id: str = _SESSION, yes: bool = screen.YES) -> None:
             )
         cancelled = database.sessions.end(session.id)
         if cancelled is None:
-            screen.echo(f"Session {session.id} has ended already: it is {_now(session)}.")
+            screen.echo(f"Session {session.id} is {_now(session)} already.")
         else:
             live = f" Run {session.live_run_id} is live and ends as usual." if session.live_run_id else ""
             screen.echo(f"Session {session.id} is ended; {count(cancelled, 'waiting run')} cancelled.{live}")

@@ -118,8 +118,8 @@ class Memories:
         whose = self._owner(user_id, scope, owner)
         run_id = self._store.ask_consolidation(whose, agent)
         if run_id is None:
-            named = f"agent {agent!r}" if agent else "an agent"
-            raise InvalidInput(f"{named} has not run for {whose}, so no model is known: submit a run first.")
+            what = f"agent {agent!r} has not" if agent else "no agent has"
+            raise InvalidInput(f"{what} run for {whose}, so no model is known: submit a run first.")
         self._database.submissions.wake_keeper()
         return run_id
 

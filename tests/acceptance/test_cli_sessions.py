@@ -86,7 +86,7 @@ def test_session_is_paused_resumed_and_ended(type_: Type, db: RunDatabase) -> No
     assert refused.status == 2
     assert "cancel 1 waiting run" in refused.err
     assert "1 waiting run cancelled" in type_("sessions", "end", "s", "--yes").out
-    assert type_("sessions", "end", "s").out == "Session s has ended already: it is ended.\n"
+    assert type_("sessions", "end", "s").out == "Session s is ended already.\n"
 
 
 def test_session_is_forked_rolled_back_exported_and_deleted(

@@ -129,13 +129,13 @@ def test_user_controls_memories_with_commands(type_: Type, client: Client, start
         (("show", "12", "--user", "ann"), "is too short"),
         (
             ("show", "12345678", "--user", "ann"),
-            "no memory of ann has an id that begins or ends with '12345678'",
+            "no memory of ann has an id that begins or ends with '12345678': `agno-workers memory ls --user ann --all` lists them",
         ),
         (
             ("show", "00000000-0000-0000-0000-000000000000"),
             "no memory '00000000-0000-0000-0000-000000000000' in this database",
         ),
-        (("consolidate", "--user", "ann"), "an agent has not run for user:ann"),
+        (("consolidate", "--user", "ann"), "no agent has run for user:ann"),
         (
             ("consolidate", "--apply", "00000000-0000-0000-0000-000000000000"),
             "is not a consolidation of memories",

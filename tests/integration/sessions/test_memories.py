@@ -282,7 +282,7 @@ def test_suggestions_that_name_other_or_used_memories_are_left_out(store: Memory
 
 
 def test_consolidation_is_a_run_of_the_agent_that_ran_last(people: Client, db: RunDatabase) -> None:
-    with pytest.raises(InvalidInput, match="an agent has not run for user:ann"):
+    with pytest.raises(InvalidInput, match="no agent has run for user:ann"):
         people.memories.consolidate("ann")
     db.turn(user_id="ann", agent="first")
     last = db.turn(user_id="ann", agent="last")
