@@ -27,6 +27,7 @@ _COLOURS = {
     "knowledge": "blue",
     "flower": "magenta",
 }
+_NAME_WIDE = max(map(len, _COLOURS)) + 1
 _CORES = os.cpu_count() or 1
 
 
@@ -124,9 +125,10 @@ def _print_addresses(console: Console, servers: Servers, where: dict[str, str]) 
 
 def _print_line(console: Console, program: Program, line: str) -> None:
     console.print(
-        Text(f"{program.name:<10}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"), soft_wrap=True
+        Text(f"{program.name:<{_NAME_WIDE}}", _COLOURS.get(program.name, "")) + Text(f"│ {line}"),
+        soft_wrap=True,
     )
 
 
 def _print_event(console: Console, sentence: str) -> None:
-    console.print(Text(f"{'up':<10}│ {sentence}", "dim"), soft_wrap=True)
+    console.print(Text(f"{'up':<{_NAME_WIDE}}│ {sentence}", "dim"), soft_wrap=True)
