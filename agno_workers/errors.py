@@ -25,7 +25,7 @@
     ├── WaitTimeout            the run has not ended within the timeout, and continues: wait again
     ├── ToolError              raised by a tool's author: the model reads the message
     │   └── TryAgain           the same, after more tries
-    ├── ContextFailed          a value of the context that must not be left out can't be had now
+    ├── ContextFailed          a required value of the context is not available now
     ├── SourceError            a document can't be fetched
     │   ├── SourceUnavailable  worth another try later (429, 5xx, reset, time-out)
     │   └── SourceRejected     final: gone, denied, too large, or an address that is off limits
@@ -176,7 +176,7 @@ class SessionNotFound(AgnoError):
 
 
 class MemoryNotFound(AgnoError):
-    """The owner has no memory of that id; those of others look the same."""
+    """The owner has no memory of that id: it does not exist, or belongs to another owner."""
 
     memory_id = _Id[str]()
     """The id that was asked for."""
@@ -235,7 +235,7 @@ class TryAgain(ToolError):
 
 
 class ContextFailed(AgnoError):
-    """A value of the context that must not be left out can't be had now: correct its function, or give it `on_error="omit"`."""
+    """A required value of the context is not available now: correct its function, or give it `on_error="omit"`."""
 
     agent = _Id[str]()
     """The name of the agent."""
