@@ -164,7 +164,7 @@ def _show_runs(console: Console, shown: Sequence[Listed], now: datetime) -> None
             each.run.id if wide else ids[each.run.id],
             screen.one_line(each.run.agent, 200 if wide else _MAX_NAME_CHARS),
             Text.assemble(
-                screen.status(each.run.status), (f" {mark}" if (mark := mark_of(each.run)) else "", "yellow")
+                screen.status(each.run.status), (f" {mark}" if (mark := _mark(each.run)) else "", "yellow")
             ),
             screen.age(each.run.created_at, now),
             screen.one_line(each.asked, 200),
@@ -176,7 +176,7 @@ def _show_runs(console: Console, shown: Sequence[Listed], now: datetime) -> None
     )
 
 
-def mark_of(run: Run) -> str:
+def _mark(run: Run) -> str:
     """Return what is special about a run in its session: `rolled back`, `interrupted`; of an open one `live`, `waiting`, `parallel` ..."""
     if run.rolled_back_at:
         return "rolled back"
