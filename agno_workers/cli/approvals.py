@@ -43,7 +43,7 @@ def waiting(
     limit: int = typer.Option(100, "--limit", min=1, max=10_000, help="Show at most this many."),
     wide: bool = typer.Option(False, "--wide", help="Show whole ids."),
     full: bool = typer.Option(False, "--full", help="Show whole arguments; without it each value is cut."),
-    json: bool = typer.Option(False, "--json", help="Print JSON, with whole ids."),
+    json: bool = screen.AS_JSON,
 ) -> None:
     """List tool calls that wait for a person or for someone outside, the oldest first, and how to answer them."""
     with connection.database() as database:

@@ -170,7 +170,7 @@ def _waits(base: Base) -> list[str]:
 
 
 @app.command()
-def rm(name: str = _NAME, yes: bool = typer.Option(False, "--yes", help="Do not ask.")) -> None:
+def rm(name: str = _NAME, yes: bool = screen.YES) -> None:
     """Remove a knowledge base with its documents, and cancel its ingestions."""
     with knowledge_commands.opened() as here:
         here.knowledges.get(name)  # raises UnknownKnowledge

@@ -165,7 +165,7 @@ def remove(
     ),
     filters: list[str] = _FILTER,
     dry_run: bool = typer.Option(False, "--dry-run", help="List what would be removed, and remove nothing."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    yes: bool = screen.YES,
     json: bool = typer.Option(False, "--json", help="Print the uris as JSON; needs --yes or --dry-run."),
 ) -> None:
     """Remove documents. One from a folder returns with the next ingestion of that folder."""
