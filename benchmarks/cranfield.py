@@ -1,4 +1,7 @@
-"""The quality of searches by people's judgements: Cranfield's questions, with the chunks and vectors that an ingestion makes."""
+"""The quality of searches by people's judgements: Cranfield's questions, with the chunks and vectors that an ingestion makes.
+
+The environment variable CRANFIELD names a folder (else it is benchmarks/data/cranfield) with `docs.jsonl.gz`, `queries.jsonl` and `qrels.tsv`.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from agno_workers.knowledge.store.search_index import SearchIndex
 from agno_workers.knowledge.types import Block, Chunk, Chunking, Parsed, Refusal, SearchType, Source
 from agno_workers.knowledge.words import words
 from benchmarks.made_base import literal
-from benchmarks.stage import ROOT
+from benchmarks.stage import data_folder
 
-FOLDER = ROOT.parent / "shared" / "data" / "cranfield"
+FOLDER = data_folder("cranfield")
 SEARCH_TYPES: tuple[SearchType, ...] = ("keyword", "vector", "hybrid")
 
 

@@ -1,7 +1,7 @@
 """The quality of search over past sessions: LoCoMo's questions about long conversations, and the turns that answer them.
 
 Maharana et al., "Evaluating Very Long-Term Conversational Memory of LLM Agents" (ACL 2024, arXiv 2402.17753). Its licence, CC BY-NC 4.0, is
-why it is not a part of this project: the environment variable LOCOMO names a folder with one JSON file for each conversation, `{"speakers": [name, name],
+why it is not a part of this project: the environment variable LOCOMO names a folder (else it is benchmarks/data/locomo) with one JSON file for each conversation, `{"speakers": [name, name],
 "sessions": [{"session", "date_time", "turns": [{"id", "speaker", "text"}]}], "questions": [{"question", "evidence": [id]}]}`.
 
 One speaker is the user, the other the agent. A run is a turn of the user and the agent's turn after it; where the agent begins, or speaks
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -36,9 +35,9 @@ from agno_workers.knowledge.words import words
 from agno_workers.sessions.background import Work
 from agno_workers.sessions.index import KIND, worker
 from agno_workers.sessions.search import SessionSearch
-from benchmarks.stage import ROOT
+from benchmarks.stage import data_folder
 
-FOLDER = Path(os.environ.get("LOCOMO", ROOT.parent / "shared" / "data" / "locomo"))
+FOLDER = data_folder("locomo")
 FIRST = 10
 
 

@@ -61,7 +61,7 @@ def run(options: Options) -> Report:
         notes=(
             "recall@10, in %: of vector against comparing every vector; of keyword and hybrid against the same scores without bounds.",
             "the floor gives ids; a search gives texts, sources and parts of scores, and looks whether a chunk is live.",
-            *(() if cranfield.is_here() else ("no quality: Cranfield's questions are not on this machine.",)),
+            *(() if cranfield.is_here() else ("no quality: CRANFIELD names no folder with Cranfield's questions, see benchmarks/cranfield.py.",)),
         ),
     )  # fmt: skip
 

@@ -22,6 +22,13 @@ from benchmarks import workload
 from benchmarks.peers import stock
 
 ROOT = Path(__file__).parents[1]
+
+
+def data_folder(name: str) -> Path:
+    """Return the folder of a data set that is not a part of this project: the environment variable of that name, or benchmarks/data/<name>."""
+    return Path(os.environ.get(name.upper(), ROOT / "benchmarks" / "data" / name))
+
+
 WARM_S = 120.0
 """How long a worker may take from its start to its first result."""
 _INSTALL = (
