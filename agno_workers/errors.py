@@ -20,6 +20,7 @@
     ├── MemoryNotFound         the owner has no memory of that id
     ├── NotWaiting             the step is not waiting (any more): look at the run again
     ├── RunFailed              the run ended `failed`; the message is the cause
+    │   ├── StepFailed         a step of a workflow failed: catch it in the workflow, or look at the step
     │   └── LimitReached       the run met one of its agent's limits; `content` is its last text
     ├── RunCancelled           the run was cancelled before it ended
     ├── WaitTimeout            the run has not ended within the timeout, and continues: wait again
@@ -193,6 +194,15 @@ class RunFailed(AgnoError):
     """The run that failed."""
     reason = _Id[str]()
     """Why, in a word: `retries`, `worker_lost`, `limit:turns` ..."""
+
+
+class StepFailed(RunFailed):
+    """A step of a workflow failed. Raised in the workflow's function, which may catch it; otherwise the run fails with it."""
+
+    step = _Id[str]()
+    """The id of the step."""
+    error = _Id[dict[str, Any]]()
+    """The error of the step, as `to_json` describes it."""
 
 
 class LimitReached(RunFailed):
