@@ -44,9 +44,9 @@ class RunKind(StrEnum):
     AGENT = "agent"
     """An agent works on an input."""
     TEAM = "team"
-    """Reserved."""
+    """A team of agents works on an input."""
     WORKFLOW = "workflow"
-    """Reserved."""
+    """A workflow works on an input."""
     INGESTION = "ingestion"
     """A knowledge base reads documents."""
     BACKGROUND = "background"
@@ -120,6 +120,8 @@ class StepKind(StrEnum):
     """Summarize the oldest messages of a long transcript."""
     BACKGROUND = "background"
     """Do the background work of a session or a user."""
+    WAIT = "wait"
+    """A program waits for a time, a signal or a person."""
 
 
 class WaitsFor(StrEnum):
@@ -141,6 +143,10 @@ class WaitsFor(StrEnum):
     """The runs before it in its session end."""
     COMPACTION = "compaction"
     """The transcript of a turn is compacted."""
+    TIMER = "timer"
+    """A time comes."""
+    SIGNAL = "signal"
+    """A signal is sent to the run."""
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -62,6 +62,8 @@ run = sa.Table(
     sa.Column("batch_id", UUID),
     # The index of the run's input in the batch.
     sa.Column("batch_position", sa.Integer),
+    # For a delegated run: its root, the team that it works for, and the names above it; see core/lineage.py.
+    sa.Column("lineage", JSONB),
     # The agent's definition when the run began, so that a deploy does not change open runs.
     sa.Column("definition", sa.LargeBinary),
     sa.Column("metadata", JSONB, nullable=False, server_default="{}"),
@@ -202,6 +204,9 @@ step = sa.Table(
     when("expires_at"),
     sa.Column("answer", JSONB),
     sa.Column("child_run_id", UUID),
+    # For a call of a program: the place of its end among all ends of the run, 0 before; and its result. A delegation's is the content of its run.
+    sa.Column("arrival", sa.Integer),
+    sa.Column("result", JSONB),
     # The last attempt was interrupted: the next one calls the tool's reconcile hook first.
     sa.Column("reconciling", sa.Boolean, nullable=False, server_default="false"),
     # `not_before` is a timer, NULL once it is due; `due_at` is the due time of the submit, and stays.
