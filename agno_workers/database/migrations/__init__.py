@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-REVISIONS = ("0001", "0002", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0004", "0005", "0006", "0007")
 NEWEST = REVISIONS[-1]
 """The revision of the tables that this code needs."""
 OLDEST = "0001"

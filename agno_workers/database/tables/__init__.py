@@ -3,7 +3,7 @@
 Functions are in the `functions/*.sql` files of each feature.
 """
 
-from agno_workers.database.tables import canvas, knowledge, operations, runs, sessions
+from agno_workers.database.tables import canvas, knowledge, operations, programs, runs, sessions
 from agno_workers.database.tables.base import SCHEMA, metadata
 
-__all__ = ["SCHEMA", "canvas", "knowledge", "metadata", "operations", "runs", "sessions"]
+__all__ = ["SCHEMA", "canvas", "knowledge", "metadata", "operations", "programs", "runs", "sessions"]

@@ -7,8 +7,9 @@
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from agno_workers.database.tables.base import JSONB, UUID, metadata, now
+from agno_workers.database.tables.base import metadata, now
 
 signal = sa.Table(
     "signal",

@@ -55,11 +55,16 @@ BEGIN
         RETURN;
     END IF;
     UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
-        error = CASE WHEN child.status <> 'done' THEN child.error END
+        error = CASE WHEN child.status <> 'done' THEN child.error END, result = CASE WHEN s.arrival = 0 THEN child.content END
     FROM agno.run r
     WHERE s.id = child.parent_step_id AND s.status = 'waiting' AND r.id = s.run_id AND r.generation = s.generation
     RETURNING s.* INTO waiting;
     IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF waiting.arrival = 0 THEN
+        PERFORM agno.arrive(waiting.barrier_id, 0.3);
+        PERFORM agno.number_arrivals(ARRAY[waiting.id]);
         RETURN;
     END IF;
     IF octet_length(said) > 4 * agno.offload_tokens(waiting.run_id) THEN

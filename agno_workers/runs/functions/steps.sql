@@ -1,20 +1,21 @@
 -- Write, claim and end steps, of every kind. Locks are taken in the order run, step, barrier.
 
 -- Write steps and the messages for those that are ready now. Each step holds id, key, kind, queue, seq, max_attempts, and optionally priority,
--- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), child_run_id, not_before (a timer: the keeper sends it), due_at, and
+-- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), expires_at, child_run_id, not_before (a timer: the keeper sends it), due_at,
+-- arrival (0 for a call of a program), and
 -- run_id and generation where these are not those of the first two parameters.
 CREATE OR REPLACE FUNCTION agno.write_steps(of_run uuid, in_generation int, steps jsonb, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE sql AS $$
     WITH written AS (
         INSERT INTO agno.step AS s (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, barrier_id, max_attempts,
-            policy, waits_for, expires_at, child_run_id, not_before, due_at, sent_at)
+            policy, waits_for, expires_at, child_run_id, not_before, due_at, arrival, sent_at)
         SELECT n.id, coalesce(n.run_id, $1), coalesce(n.generation, $2), n.key, n.kind, CASE WHEN n.waits_for IS NULL THEN 'ready' ELSE 'waiting' END, n.queue, n.priority,
                coalesce(n.name, ''), n.seq, n.call, n.effect, n.barrier_id, n.max_attempts, n.policy, n.waits_for,
-               clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8), n.child_run_id, n.not_before, n.due_at,
-               CASE WHEN n.waits_for IS NULL AND n.not_before IS NULL THEN clock_timestamp() END
+               coalesce(n.expires_at, clock_timestamp() + make_interval(secs => (n.policy->>'within_s')::float8)), n.child_run_id, n.not_before, n.due_at,
+               n.arrival, CASE WHEN n.waits_for IS NULL AND n.not_before IS NULL THEN clock_timestamp() END
         FROM jsonb_to_recordset($3) AS n (id uuid, key text, kind text, queue text, priority smallint, name text, seq int, call jsonb, effect text,
             barrier_id uuid, max_attempts int, policy jsonb, waits_for text, child_run_id uuid, not_before timestamptz, due_at timestamptz,
-            run_id uuid, generation int)
+            run_id uuid, generation int, expires_at timestamptz, arrival int)
         RETURNING s.id, s.run_id, s.generation, s.kind, s.queue, s.priority, s.seq, s.status, s.not_before
     ),
     pending AS (
@@ -83,13 +84,15 @@ BEGIN
         SELECT c.place, json_build_object('step_id', s.id, 'run_id', r.id, 'generation', s.generation, 'kind', s.kind, 'key', s.key, 'name', s.name,
                 'seq', s.seq, 'attempt', s.attempt, 'max_attempts', s.max_attempts, 'tries', s.tries, 'call', agno.inflate(s.call), 'effect', s.effect,
                 'policy', coalesce(s.policy, '{}'), 'answer', s.answer, 'reconciling', s.reconciling, 'tenant', r.tenant, 'agent', r.agent,
-                'priority', r.priority, 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
+                'priority', r.priority, 'arrival', s.arrival, 'lineage', r.lineage, 'run_kind', r.kind, 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
                 'turns', r.turns, 'tool_calls', r.tool_calls, 'usage', json_build_object('input_tokens', r.input_tokens,
                     'output_tokens', r.output_tokens, 'cached_tokens', r.cached_tokens, 'cache_write_tokens', r.cache_write_tokens,
                     'reasoning_tokens', r.reasoning_tokens),
                 'cost_usd', r.cost_usd::float8, 'depth', r.depth, 'created_at', r.created_at, 'deadline_at', r.deadline_at,
                 'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'),
                 'compacted', t.compacted,
+                'progress', CASE WHEN s.kind = 'turn' AND r.kind IN ('team', 'workflow')
+                    THEN agno.progress_of(r.id, r.generation, coalesce((asked->(c.place - 1)->>'arrived')::int, 0)) END,
                 'steers', CASE WHEN s.kind = 'turn' AND r.session_status = 'live' THEN agno.pending_steers(r.id) ELSE '[]' END)::text,
             t.transcript, t.after, t.last_at
         FROM unnest(claimed, places) AS c (id, place) JOIN agno.step s ON s.id = c.id JOIN agno.run r ON r.id = s.run_id
@@ -166,7 +169,7 @@ BEGIN
 END $$;
 
 -- End steps, of runs that the caller holds, with the first results of their generations. No row: another result came first, or the run is over.
--- A result holds run_id, step_id, generation, kind, status? (done), error?, answer?, late_only? (the keeper: the lease must still be over), and
+-- A result holds run_id, step_id, generation, kind, status? (done), error?, answer?, value? (of a program's call), late_only? (the keeper: the lease must still be over), and
 -- for a step that waited for a person waits_for and attempt (the question, and the attempt after which it was asked). A worker that was thought
 -- dead may still end a `once` tool until a person has answered.
 CREATE OR REPLACE FUNCTION agno.end_steps(results jsonb, only_steps uuid[]) RETURNS SETOF agno.step LANGUAGE plpgsql AS $$
@@ -174,8 +177,8 @@ BEGIN
     RETURN QUERY
         UPDATE agno.step s SET status = coalesce(e.status, 'done'), ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL,
             waits_for = NULL, expires_at = NULL, error = coalesce(e.error, s.error),
-            answer = coalesce(e.answer || jsonb_build_object('at', statement_timestamp()), s.answer)
-        FROM jsonb_to_recordset(results) AS e (run_id uuid, step_id uuid, generation int, kind text, status text, error jsonb, answer jsonb,
+            answer = coalesce(e.answer || jsonb_build_object('at', statement_timestamp()), s.answer), result = e.value
+        FROM jsonb_to_recordset(results) AS e (run_id uuid, step_id uuid, generation int, kind text, status text, error jsonb, answer jsonb, value jsonb,
             late_only boolean, waits_for text, attempt int), agno.run r
         WHERE e.step_id = ANY(only_steps) AND s.id = e.step_id AND s.run_id = e.run_id AND s.generation = e.generation AND s.kind = e.kind
           AND r.id = e.run_id AND r.generation = e.generation AND r.ended_at IS NULL
@@ -219,7 +222,7 @@ END $$;
 -- Record the results of steps and all that follows from them: their messages, the next steps, their parts of barriers, the changes of their runs.
 -- A result is as in agno.end_steps, and also holds messages? ([{seq, content}]), blobs?, steps? (see agno.write_steps), barrier? ({id, size,
 -- body}), children? (see agno.submit_run), run? (see agno.move_runs), state? (see agno.change_state), steered? (see agno.commit_steers),
--- background? (see agno.request_background), stored_results? ([{seq, result}], see agno.store_result), compaction? (see agno.end_compaction)
+-- background? (see agno.request_background), cancel? and arm? (see agno.cancel_calls and agno.arm_barrier), stored_results? ([{seq, result}], see agno.store_result), compaction? (see agno.end_compaction)
 -- and publish_after_s. Returns the steps that were recorded, and the messages to publish now. Unless `waits`, which is for one result, nothing waits for another transaction that may wait for this one: a result is left out
 -- when its run is locked, and when it may lock more than its run, as the end of a run that another run or a canvas waits for does.
 CREATE OR REPLACE FUNCTION agno.finish_steps(results jsonb, waits boolean, OUT recorded uuid[], OUT messages jsonb, OUT children jsonb)
@@ -229,19 +232,21 @@ DECLARE
     runs uuid[];
     barriers uuid[];
     steps jsonb;
+    has_calls boolean;
 BEGIN
     IF waits THEN
         PERFORM FROM agno.run r WHERE r.id = (one->>'run_id')::uuid FOR NO KEY UPDATE;
         recorded := ARRAY[(one->>'step_id')::uuid];
     ELSE
         recorded := ARRAY(SELECT (item->>'step_id')::uuid FROM jsonb_array_elements(results) item JOIN agno.run r ON r.id = (item->>'run_id')::uuid
-            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction}'
+            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction,arm}'
               AND (r.canvas IS NULL AND r.parent_run_id IS NULL AND r.session_id IS NULL AND r.kind <> 'background' OR (item->'run' ? 'ended') IS NOT TRUE)
               AND (item->'run'->'definition' IS NULL OR jsonb_array_length(results) = 1
                    OR EXISTS (SELECT FROM agno.definition d WHERE d.sha256 = decode(item->'run'->'definition'->>'sha256', 'hex')))
             FOR NO KEY UPDATE OF r SKIP LOCKED);
     END IF;
-    SELECT array_agg(s.id), array_agg(s.run_id), array_agg(s.barrier_id) FILTER (WHERE s.barrier_id IS NOT NULL) INTO recorded, runs, barriers
+    SELECT array_agg(s.id), array_agg(s.run_id), array_agg(s.barrier_id) FILTER (WHERE s.barrier_id IS NOT NULL), bool_or(s.arrival = 0)
+        INTO recorded, runs, barriers, has_calls
     FROM agno.end_steps(results, recorded) s;
     IF recorded IS NULL THEN
         RETURN;
@@ -275,9 +280,21 @@ BEGIN
     END IF;
     IF barriers IS NOT NULL THEN
         steps := steps || agno.count_parts(barriers);
+        IF has_calls THEN
+            PERFORM agno.number_arrivals(recorded);
+        END IF;
+    END IF;
+    IF one ? 'cancel' THEN
+        PERFORM agno.cancel_calls(runs[1], (one->>'generation')::int, one->'cancel');
+    END IF;
+    IF one ? 'arm' THEN
+        steps := steps || agno.arm_barrier(runs[1], (one->>'generation')::int, one->'arm');
     END IF;
     IF steps <> '[]' THEN
         SELECT jsonb_agg(w) INTO messages FROM agno.write_steps(runs[1], (one->>'generation')::int, steps, (one->>'publish_after_s')::float8) w;
+    END IF;
+    IF one ? 'arm' THEN
+        PERFORM agno.take_signals(runs[1]);  -- those that came before their waits
     END IF;
     IF one ? 'children' THEN
         -- Child runs are submitted as any other run; they are paused where their parent is.
@@ -314,11 +331,11 @@ DECLARE
     steps jsonb;
 BEGIN
     WITH counted AS (
-        UPDATE agno.barrier b SET arrived = b.arrived + p.parts, fired_at = CASE WHEN b.arrived + p.parts = b.size THEN clock_timestamp() END
+        UPDATE agno.barrier b SET arrived = b.arrived + p.parts, fired_at = CASE WHEN b.arrived + p.parts >= b.size THEN coalesce(b.fired_at, clock_timestamp()) END
         FROM (SELECT id, count(*)::int AS parts FROM unnest(barriers) id GROUP BY id) p
-        WHERE b.id = p.id RETURNING b.run_id, b.generation, b.body, b.fired_at
+        WHERE b.id = p.id RETURNING b.run_id, b.generation, b.body, b.arrived >= b.size AND b.arrived - p.parts < b.size AS is_full
     )
-    SELECT jsonb_agg(c.body || jsonb_build_object('run_id', c.run_id, 'generation', c.generation)) INTO steps FROM counted c WHERE c.fired_at IS NOT NULL;
+    SELECT jsonb_agg(c.body || jsonb_build_object('run_id', c.run_id, 'generation', c.generation)) INTO steps FROM counted c WHERE c.is_full;
     RETURN coalesce(steps, '[]');
 END $$;
 

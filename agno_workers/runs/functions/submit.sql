@@ -56,7 +56,7 @@ DECLARE
     place jsonb;
     waits boolean;
 BEGIN
-    IF run->>'session_id' <> '' AND run_kind = 'agent' AND NOT run ? 'parent_run_id' THEN
+    IF run->>'session_id' <> '' AND run_kind IN ('agent', 'team', 'workflow') AND NOT run ? 'parent_run_id' THEN
         place := agno.enter_session(run, new_id, timer);
     END IF;
     IF place ? 'steer_id' THEN

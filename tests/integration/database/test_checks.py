@@ -71,11 +71,11 @@ READ_ONLY = "ALTER DATABASE {name} SET default_transaction_read_only = on"
 BROKEN = {
     "no tables": ("DROP SCHEMA agno CASCADE", "lacks our tables: run `agno-workers db upgrade`"),
     "an empty table of versions": ("DELETE FROM agno.alembic_version", "lacks our tables: run `agno-workers db upgrade`"),
-    "older tables": ("UPDATE agno.alembic_version SET version_num = '0002'", "at revision 0002, this code needs 0006: run `agno-workers db upgrade`"),
+    "older tables": ("UPDATE agno.alembic_version SET version_num = '0002'", "at revision 0002, this code needs 0007: run `agno-workers db upgrade`"),
     "tables of an unreleased version": ("UPDATE agno.alembic_version SET version_num = '0003'", "an unreleased version made: use a new database"),
     "newer tables that do not serve this code": (
         "UPDATE agno.alembic_version SET version_num = '9999'; UPDATE agno.meta SET value = '9000' WHERE key = 'oldest'",
-        "newer than this code (0006) and does not serve it: update the package agno-workers",
+        "newer than this code (0007) and does not serve it: update the package agno-workers",
     ),
     "older functions": ("UPDATE agno.meta SET value = '0.0.1 x' WHERE key = 'functions'", "functions in the database are older than this code: run `agno-workers db upgrade`"),
     "read-only": (READ_ONLY, "is read-only (default_transaction_read_only), and workers write: set AGNO_DATABASE_URL to the primary"),
@@ -197,7 +197,7 @@ def test_upgrade_that_lacks_rights_is_told_with_the_next_move(
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("before", [None, "0001", "0004", "0005", "0006"])
+@pytest.mark.parametrize("before", [None, "0001", "0004", "0005", "0006", "0007"])
 def test_printed_upgrade_does_what_the_upgrade_does(
     before: str | None, copy: Callable[..., str], tmp_path: Path
 ) -> None:

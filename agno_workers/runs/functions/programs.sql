@@ -1,0 +1,118 @@
+-- Calls of programs: their ends are counted and numbered in one barrier of their run, which starts the next turn.
+
+-- Number the ends of calls, after their barrier has counted them, in the transaction that holds its lock. Later ends get higher numbers, and
+-- are not visible before.
+CREATE OR REPLACE FUNCTION agno.number_arrivals(ended uuid[]) RETURNS void LANGUAGE sql AS $$
+    UPDATE agno.step s SET arrival = n.number FROM (
+        SELECT e.id, b.arrived - count(*) OVER (PARTITION BY b.id) + row_number() OVER (PARTITION BY b.id ORDER BY e.seq, e.id) AS number
+        FROM agno.step e JOIN agno.barrier b ON b.id = e.barrier_id WHERE e.id = ANY($1) AND e.arrival = 0) AS n
+    WHERE s.id = n.id;
+$$;
+
+-- Let the next turn of a program follow when `size` of its calls have ended, or at once. `arm` holds id, size and body, as a barrier does.
+-- Returns the steps to write now.
+CREATE OR REPLACE FUNCTION agno.arm_barrier(of_run uuid, in_generation int, arm jsonb) RETURNS jsonb LANGUAGE sql AS $$
+    INSERT INTO agno.barrier AS b (id, run_id, generation, size, body)
+    VALUES (($3->>'id')::uuid, $1, $2, ($3->>'size')::int, $3->'body')
+    ON CONFLICT (id) DO UPDATE SET size = excluded.size, body = excluded.body,
+        fired_at = CASE WHEN b.arrived >= excluded.size THEN clock_timestamp() END
+    RETURNING CASE WHEN b.fired_at IS NULL THEN '[]'::jsonb
+        ELSE jsonb_build_array(b.body || jsonb_build_object('run_id', b.run_id, 'generation', b.generation)) END;
+$$;
+
+-- End open calls of a program that it needs no more, in the transaction of its turn. Child runs end after it: see `orphans` in maintain.sql.
+CREATE OR REPLACE FUNCTION agno.cancel_calls(of_run uuid, in_generation int, keys jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    ended uuid[];
+    barriers uuid[];
+BEGIN
+    WITH cancelled AS (
+        UPDATE agno.step s SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL, expires_at = NULL
+        WHERE s.run_id = $1 AND s.generation = $2 AND s.key IN (SELECT jsonb_array_elements_text($3)) AND s.arrival = 0
+          AND s.status IN ('ready', 'running', 'waiting')
+        RETURNING s.id, s.barrier_id
+    )
+    SELECT array_agg(c.id), array_agg(c.barrier_id) INTO ended, barriers FROM cancelled c;
+    IF ended IS NOT NULL THEN
+        PERFORM agno.count_parts(barriers);  -- it has fired, and is armed again after this
+        PERFORM agno.number_arrivals(ended);
+    END IF;
+END $$;
+
+-- End waiting calls of a run, and let its next turn follow: a timer, a signal, an answer, or a time limit. `ends` is [{step_id, result?,
+-- answer?, error?}]; those that have ended stay as they are. Returns the ids of the others.
+CREATE OR REPLACE FUNCTION agno.end_waits(of_run uuid, ends jsonb) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    ended uuid[];
+    barriers uuid[];
+BEGIN
+    PERFORM FROM agno.run r WHERE r.id = of_run AND r.ended_at IS NULL FOR SHARE;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    END IF;
+    WITH done AS (
+        UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL, result = e.result,
+            answer = e.answer || jsonb_build_object('at', statement_timestamp()), error = e.error
+        FROM jsonb_to_recordset(ends) AS e (step_id uuid, result jsonb, answer jsonb, error jsonb), agno.run r
+        WHERE s.id = e.step_id AND s.run_id = of_run AND s.status = 'waiting' AND s.arrival = 0 AND r.id = s.run_id AND r.generation = s.generation
+        RETURNING s.id, s.barrier_id
+    )
+    SELECT array_agg(d.id), array_agg(d.barrier_id) INTO ended, barriers FROM done d;
+    IF ended IS NULL THEN
+        RETURN '{}';
+    END IF;
+    PERFORM agno.write_steps(NULL, NULL, agno.count_parts(barriers), 0);
+    PERFORM agno.number_arrivals(ended);
+    PERFORM pg_notify('agno_outbox', '');
+    RETURN ended;
+END $$;
+
+-- Send a signal to a run: the oldest wait for it ends, or the signal is kept. Raises no_data_found for an unknown run. Returns false for a
+-- run that has ended, and for a key that was sent before.
+CREATE OR REPLACE FUNCTION agno.send_signal(of_run uuid, name text, payload jsonb DEFAULT NULL, key text DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    receiver agno.run;
+BEGIN
+    SELECT r.* INTO receiver FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no run %: check the id.', of_run USING ERRCODE = 'P0002';
+    END IF;
+    IF receiver.ended_at IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    INSERT INTO agno.signal (id, run_id, name, payload, key) VALUES (agno.uuid7(), of_run, $2, $3, $4) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM agno.take_signals(of_run);
+    RETURN true;
+END $$;
+
+-- Give the kept signals of a run, the oldest first, to its waits for them, the oldest first. The caller holds the run.
+CREATE OR REPLACE FUNCTION agno.take_signals(of_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    pair record;
+BEGIN
+    FOR pair IN
+        SELECT w.id AS step_id, k.id AS signal_id, k.payload FROM (
+            SELECT s.id, s.name, row_number() OVER (PARTITION BY s.name ORDER BY s.seq, s.id) AS place FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+            WHERE s.run_id = of_run AND s.generation = r.generation AND s.status = 'waiting' AND s.waits_for = 'signal') AS w
+        JOIN (SELECT g.id, g.name, g.payload, row_number() OVER (PARTITION BY g.name ORDER BY g.sent_at, g.id) AS place FROM agno.signal g
+            WHERE g.run_id = of_run AND g.step_id IS NULL) AS k ON k.name = w.name AND k.place = w.place
+    LOOP
+        UPDATE agno.signal g SET step_id = pair.step_id WHERE g.id = pair.signal_id;
+        PERFORM agno.end_waits(of_run, jsonb_build_array(jsonb_build_object('step_id', pair.step_id, 'result', coalesce(pair.payload, 'null'))));
+    END LOOP;
+END $$;
+
+-- Return what a program sees of its calls: all that are open, and those that ended after the first `known` ends. One statement, so that
+-- `arrived` and the calls are of one moment.
+CREATE OR REPLACE FUNCTION agno.progress_of(of_run uuid, in_generation int, known int) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object('now', clock_timestamp(), 'known', $3,
+        'barrier_id', (SELECT b.id FROM agno.barrier b WHERE b.run_id = $1 AND b.generation = $2),
+        'arrived', coalesce((SELECT b.arrived FROM agno.barrier b WHERE b.run_id = $1 AND b.generation = $2), 0),
+        'calls', coalesce((SELECT json_agg(json_build_object('key', s.key, 'kind', s.call->'kind', 'name', s.name, 'status', s.status, 'arrival', s.arrival,
+            'value', CASE WHEN s.arrival > 0 THEN agno.inflate(s.result) END, 'answer', s.answer, 'error', CASE WHEN s.arrival > 0 THEN s.error END))
+            FROM agno.step s WHERE s.run_id = $1 AND s.generation = $2 AND (s.arrival = 0 OR s.arrival > $3)), '[]'));
+$$;
