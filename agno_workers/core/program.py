@@ -86,6 +86,10 @@ class Progress(msgspec.Struct, frozen=True):
     """The time of the turn, by the clock of Postgres."""
     calls: Mapping[str, MadeCall] = {}
     """The calls of earlier turns, by their keys."""
+    arrived: int = 0
+    """The ends that are among them."""
+    barrier_id: str | None = None
+    """The barrier that counts the ends; None before the first call."""
 
 
 class Do(msgspec.Struct, frozen=True):

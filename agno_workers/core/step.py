@@ -48,6 +48,25 @@ STEP_TYPES = {
 FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.starts}
 
 
+class TeamPlace(msgspec.Struct, frozen=True):
+    """The team that a run works for."""
+
+    name: str
+    run_id: str
+    session_id: str | None = None
+
+
+class Lineage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The place of a delegated run in its tree; empty for the root."""
+
+    root: str = ""
+    """The id of the first run."""
+    path: tuple[str, ...] = ()
+    """The names of the agents, teams and workflows from the root to the run's parent."""
+    team: TeamPlace | None = None
+    """The nearest team above it."""
+
+
 class StepMessage(msgspec.Struct, frozen=True):
     """A pending message for Celery: the ids of a ready step."""
 
@@ -162,6 +181,9 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     depth: int = 0
     deadline_at: datetime | None = None
     parent_run_id: str | None = None
+    lineage: Lineage = Lineage()
+    arrival: int | None = None
+    """0 for a call of a program; None for other steps."""
     definition: str | None = None
     """The sha256 of the agent's definition when the run began; None before its first turn is recorded."""
     transcript: tuple[Message, ...] | None = None
@@ -260,6 +282,26 @@ class ChildRun(msgspec.Struct, frozen=True):
     agent: str
     queue: str
     input: Message
+    kind: RunKind = RunKind.AGENT
+    lineage: Lineage = Lineage()
+
+
+class CallStep(msgspec.Struct, frozen=True):
+    """A call of a program, to be written by its turn."""
+
+    key: str
+    kind: StepKind
+    queue: str
+    name: str = ""
+    call: dict[str, Any] = {}
+    """`kind`, a CallKind, and the arguments of a function or the data of an approval."""
+    effect: Effect | None = None
+    max_attempts: int = 1
+    policy: Policy = Policy()
+    waits_for: WaitsFor | None = None
+    expires_at: datetime | None = None
+    """The time of a timer."""
+    child: ChildRun | None = None
 
 
 class ToolStep(msgspec.Struct, frozen=True):

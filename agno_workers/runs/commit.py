@@ -21,6 +21,7 @@ from agno_workers.core.step import (
     ChildRun,
     ClaimedStep,
     CommitResult,
+    CallStep,
     CompactionOrder,
     CompactionRecord,
     ExhaustedStep,
@@ -47,7 +48,7 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
-_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction"))
+_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction", "arm"))
 """A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
@@ -108,6 +109,37 @@ class Commits(Repository):
             None, claim.run_id, next_turn_id, claim.generation, StepKind.TURN, next_queue, claim.priority
         )
         return replace(committed, body=body_step, barrier_id=barrier_id)
+
+    def make_calls(
+        self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[CallStep], next_queue: str, *, barrier_id: str | None, wake_at: int,
+        cancel: Sequence[str] = (),
+    ) -> CommitResult:  # fmt: skip
+        """Record a turn of a program: its calls, those that it needs no more, and the next turn, which follows the end number `wake_at`.
+
+        `barrier_id` counts the ends of all calls of the run; None before the first call.
+        """
+        payloads, turn = self._payloads(), claim.turns + 1
+        barrier_id = barrier_id or str(uuid7())
+        seq = claim.seq + len(record.messages)
+        steps = [
+            {
+                "id": str(uuid7()), "run_id": claim.run_id, "generation": claim.generation, "key": each.key, "kind": each.kind, "queue": each.queue,
+                "priority": claim.priority, "name": each.name, "seq": seq + place, "call": payloads.pack(each.call), "effect": each.effect,
+                "barrier_id": barrier_id, "max_attempts": each.max_attempts, "policy": each.policy, "waits_for": each.waits_for,
+                "expires_at": utc(each.expires_at), "child_run_id": str(uuid7()) if each.child else None, "arrival": 0,
+            }
+            for place, each in enumerate(calls)
+        ]  # fmt: skip
+        children = [
+            self._child(claim, each.child, step, payloads) for each, step in zip(calls, steps, strict=True) if each.child
+        ]  # fmt: skip
+        body = self._turn(claim, turn + 1, seq + len(calls), next_queue)
+        result = {
+            "arm": {"id": barrier_id, "size": wake_at, "body": body}, "steps": steps or None, "children": children or None,
+            "cancel": list(cancel) or None,
+        }  # fmt: skip
+        change = {"status": "waiting", "tool_calls": len(calls), "turns": 1}
+        return self._finish_turn(claim, payloads, record, change, result)
 
     def next_turn(self, claim: ClaimedStep, record: TurnRecord, next_queue: str) -> CommitResult:
         """Record a turn that another turn follows at once."""
@@ -243,7 +275,7 @@ class Commits(Repository):
             "id": step["child_run_id"], "tenant": claim.tenant, "agent": child.agent, "queue": child.queue, "input": payloads.pack(child.input),
             "user_id": claim.user_id, "metadata": claim.metadata, "priority": claim.priority, "parent_run_id": claim.run_id,
             "parent_step_id": step["id"], "depth": claim.depth + 1, "deadline_at": utc(claim.deadline_at),
-            "first_step": self._first_step(RunKind.AGENT), "publish_after_s": self._numbers.publish_after_s,
+            "first_step": self._first_step(child.kind), "kind": child.kind, "lineage": child.lineage if child.lineage.root else None, "publish_after_s": self._numbers.publish_after_s,
         }  # fmt: skip
         return without_none(asked)
 
@@ -253,7 +285,7 @@ class Commits(Repository):
     ) -> CommitResult:  # fmt: skip
         used = record.usage
         change |= {
-            "turns": 1 if used and step.kind is StepKind.TURN else 0,
+            "turns": change.get("turns") or (1 if used and step.kind is StepKind.TURN else 0),
             "usage": asdict(used) if used else None,
             "cost_usd": record.cost_usd,
             "definition": record.definition,

@@ -84,15 +84,13 @@ BEGIN
         SELECT c.place, json_build_object('step_id', s.id, 'run_id', r.id, 'generation', s.generation, 'kind', s.kind, 'key', s.key, 'name', s.name,
                 'seq', s.seq, 'attempt', s.attempt, 'max_attempts', s.max_attempts, 'tries', s.tries, 'call', agno.inflate(s.call), 'effect', s.effect,
                 'policy', coalesce(s.policy, '{}'), 'answer', s.answer, 'reconciling', s.reconciling, 'tenant', r.tenant, 'agent', r.agent,
-                'priority', r.priority, 'arrival', s.arrival, 'lineage', r.lineage, 'run_kind', r.kind, 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
+                'priority', r.priority, 'arrival', s.arrival, 'lineage', r.lineage, 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
                 'turns', r.turns, 'tool_calls', r.tool_calls, 'usage', json_build_object('input_tokens', r.input_tokens,
                     'output_tokens', r.output_tokens, 'cached_tokens', r.cached_tokens, 'cache_write_tokens', r.cache_write_tokens,
                     'reasoning_tokens', r.reasoning_tokens),
                 'cost_usd', r.cost_usd::float8, 'depth', r.depth, 'created_at', r.created_at, 'deadline_at', r.deadline_at,
                 'parent_run_id', r.parent_run_id, 'definition', encode(r.definition, 'hex'),
                 'compacted', t.compacted,
-                'progress', CASE WHEN s.kind = 'turn' AND r.kind IN ('team', 'workflow')
-                    THEN agno.progress_of(r.id, r.generation, coalesce((asked->(c.place - 1)->>'arrived')::int, 0)) END,
                 'steers', CASE WHEN s.kind = 'turn' AND r.session_status = 'live' THEN agno.pending_steers(r.id) ELSE '[]' END)::text,
             t.transcript, t.after, t.last_at
         FROM unnest(claimed, places) AS c (id, place) JOIN agno.step s ON s.id = c.id JOIN agno.run r ON r.id = s.run_id

@@ -31,7 +31,7 @@ END $$;
 -- Store a run, its first message, its first step and its outbox row, all or nothing.
 -- `run` holds id?, tenant?, kind? (agent), agent, queue?, default_queue?, allow_unknown?, input (the first message), blobs?, first_step? ({kind, key, max_attempts}),
 -- session_id?, if_busy? (queue; see agno.enter_session), user_id?, idempotency_key?, metadata?, canvas?, priority?, not_before? or countdown_s?, publish_after_s?, deadline_s? or deadline_at?,
--- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, paused_at?.
+-- options? (then `agno.begin_<kind>(run_id, options)` is called), and for a delegation parent_run_id?, parent_step_id?, depth?, lineage?, paused_at?.
 -- A known id or (tenant, agent, user, idempotency_key) returns the existing run, and stores nothing; a key whose run has another input
 -- raises unique_violation. One exception: when a canvas waits for its own id while the key belongs to another run, a run with that id is stored
 -- which does no work and ends as the other one does. A message that joins the live run of its session returns that run; `step_id` is then the
@@ -73,11 +73,11 @@ BEGIN
     END IF;
     waits := coalesce(place->>'status' IN ('waiting', 'scheduled'), false);
     INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, session_position, session_status, user_id, idempotency_key,
-        parent_run_id, parent_step_id, depth, metadata, canvas, paused_at, deadline_at)
+        parent_run_id, parent_step_id, depth, lineage, metadata, canvas, paused_at, deadline_at)
     VALUES (new_id, in_tenant, run_kind, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id',
             (place->>'position')::bigint, place->>'status', run->>'user_id',
             run->>'idempotency_key', (run->>'parent_run_id')::uuid, (run->>'parent_step_id')::uuid, coalesce((run->>'depth')::smallint, 0),
-            coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
+            run->'lineage',            coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
             coalesce((run->>'deadline_at')::timestamptz,
                      coalesce(timer, clock_timestamp()) + make_interval(secs => (run->>'deadline_s')::float8)))
     ON CONFLICT DO NOTHING;
