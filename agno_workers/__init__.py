@@ -27,6 +27,7 @@ from agno_workers.errors import (
     SessionForbidden,
     SessionNotFound,
     StateConflict,
+    StepFailed,
     ToolError,
     TryAgain,
     Unavailable,
@@ -37,16 +38,20 @@ from agno_workers.errors import (
 if TYPE_CHECKING:
     from agno_workers.core.agent import Compaction, History, Limits, Memory, Prices
     from agno_workers.core.context import Computed, Context, External, Fact, Private, RunContext
+    from agno_workers.core.flow import Flow, quorum
     from agno_workers.core.policy import Retry
     from agno_workers.core.run import RunOutput, RunStatus
     from agno_workers.core.tool import NOT_DONE, Effect, ToolContext
-    from agno_workers.sdk.agent import Agent, RunResult, Session
+    from agno_workers.sdk.agent import Agent, Session
     from agno_workers.sdk.aio import AsyncClient, AsyncRun, AsyncSession
     from agno_workers.sdk.batch import Batch
     from agno_workers.sdk.client import Client
     from agno_workers.sdk.handles import RunHandle
     from agno_workers.sdk.knowledge import Knowledge
     from agno_workers.sdk.sessions import SessionHandle
+    from agno_workers.sdk.team import Team
+    from agno_workers.sdk.verbs import RunResult
+    from agno_workers.sdk.workflow import Workflow, workflow
     from agno_workers.tools import Toolkit, tool
     from agno_workers.wiring import attach
 
@@ -54,21 +59,25 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NOT_DONE", "Agent", "AgnoError", "AsyncClient", "AsyncRun", "AsyncSession", "Batch", "Client", "Compaction", "Computed",
-    "Context", "ContextFailed", "Effect", "External", "Fact", "History", "IdempotencyConflict", "InvalidInput", "Knowledge",
+    "Context", "ContextFailed", "Effect", "External", "Fact", "Flow", "History", "IdempotencyConflict", "InvalidInput", "Knowledge",
     "LimitReached", "Limits", "Memory", "MemoryChanged", "MemoryNotFound", "ModelRejected", "ModelUnavailable", "NotWaiting",
     "Prices", "Private", "Retry", "RunCancelled", "RunContext", "RunFailed", "RunHandle", "RunOutput", "RunResult", "RunStatus",
     "Session", "SessionBusy", "SessionEnded", "SessionForbidden", "SessionHandle", "SessionNotFound", "StateConflict",
-    "ToolContext",
-    "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "attach", "tool",
+    "StepFailed", "Team", "ToolContext", "ToolError", "Toolkit", "TryAgain", "Unavailable", "UnknownAgent", "WaitTimeout", "Workflow",
+    "attach", "quorum", "tool", "workflow",
 ]  # fmt: skip
 
 _HOMES = {
     "agno_workers.core.agent": "Compaction History Limits Memory Prices",
     "agno_workers.core.context": "Computed Context External Fact Private RunContext",
+    "agno_workers.core.flow": "Flow quorum",
     "agno_workers.core.policy": "Retry",
     "agno_workers.core.run": "RunOutput RunStatus",
     "agno_workers.core.tool": "NOT_DONE Effect ToolContext",
-    "agno_workers.sdk.agent": "Agent RunResult Session",
+    "agno_workers.sdk.agent": "Agent Session",
+    "agno_workers.sdk.team": "Team",
+    "agno_workers.sdk.verbs": "RunResult",
+    "agno_workers.sdk.workflow": "Workflow workflow",
     "agno_workers.sdk.aio": "AsyncClient AsyncRun AsyncSession",
     "agno_workers.sdk.batch": "Batch",
     "agno_workers.sdk.client": "Client",

@@ -1,4 +1,4 @@
-"""Agents and knowledge bases by name. A worker finds them in the modules of `AGNO_IMPORTS`."""
+"""Agents, teams, workflows and knowledge bases by name. A worker finds them in the modules of `AGNO_IMPORTS`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agno_workers.core.agent import Agent
+from agno_workers.core.runnable import Runnable
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent, message_of
 from agno_workers.knowledge.types import Knowledge, uses_of
@@ -40,32 +41,38 @@ def _set_up_django() -> None:
 
 
 class Registry:
-    """The agents of this process, and the knowledge bases that are defined beside them or that they use."""
+    """The agents, teams and workflows of this process, and the knowledge bases that are defined beside them or that they use."""
 
-    def __init__(self, agents: Iterable[Agent] = ()) -> None:
-        self._agents: dict[str, Agent] = {}
-        self._members: dict[str, Agent] = {}
+    def __init__(self, runnables: Iterable[Runnable] = ()) -> None:
+        self._runnables: dict[str, Runnable] = {}
+        self._parts: dict[str, Runnable] = {}
         self._knowledge: dict[str, Knowledge] = {}
-        for agent in agents:
-            self.add(agent)
+        for each in runnables:
+            self.add(each)
 
-    def add(self, agent: Agent) -> None:
-        """Add an agent. Raises InvalidInput when a different agent has that name."""
-        if self._agents.setdefault(agent.name, agent) != agent:
+    def add(self, what: Runnable) -> None:
+        """Add an agent, a team or a workflow. Raises InvalidInput when a different one has that name."""
+        if self._runnables.setdefault(what.name, what) != what:
+            both = what.kind, self._runnables[what.name].kind
+            kinds = f"{both[0]}s" if both[0] is both[1] else "agents, teams or workflows"
             raise InvalidInput(
-                f"two different agents are named {agent.name!r}: rename one of them.",
-                agent=agent.name,
+                f"two different {kinds} are named {what.name!r}: rename one of them.", agent=what.name
             )
-        for use in uses_of(agent.knowledge):
-            self.add_knowledge(use.knowledge)
-        self._add_members(agent)
+        self._add_knowledge_of(what)
+        self._add_parts(what)
 
-    def _add_members(self, agent: Agent) -> None:
-        """Add the agents among its tools: a worker executes their runs by name. An agent of a module replaces one of its name."""
-        for member in agent.tools:
-            if isinstance(member, Agent) and member.name not in self._members:
-                self._members[member.name] = member
-                self._add_members(member)
+    def _add_parts(self, what: Runnable) -> None:
+        """Add those that it starts: a worker executes their runs by name. One of a module replaces one of its name."""
+        for part in what.parts:
+            if part.name not in self._parts:
+                self._parts[part.name] = part
+                self._add_knowledge_of(part)
+                self._add_parts(part)
+
+    def _add_knowledge_of(self, what: Runnable) -> None:
+        if isinstance(what, Agent):
+            for use in uses_of(what.knowledge):
+                self.add_knowledge(use.knowledge)
 
     def add_knowledge(self, knowledge: Knowledge) -> None:
         """Add a knowledge base. Raises InvalidInput when a different one has that name."""
@@ -79,8 +86,8 @@ class Registry:
         """Return the knowledge base that the code defines, or None; Postgres may still know it."""
         return self._knowledge.get(name)
 
-    def get(self, name: str) -> Agent:
-        """Return an agent. Raises UnknownAgent, which lists the known names."""
+    def get(self, name: str) -> Runnable:
+        """Return an agent, a team or a workflow. Raises UnknownAgent, which lists the known names."""
         known = self._known()
         if name not in known:
             raise UnknownAgent(
@@ -90,15 +97,15 @@ class Registry:
             )
         return known[name]
 
-    def _known(self) -> dict[str, Agent]:
-        return self._members | self._agents
+    def _known(self) -> dict[str, Runnable]:
+        return self._parts | self._runnables
 
-    def all(self) -> list[Agent]:
-        return [agent for _, agent in sorted(self._known().items())]
+    def all(self) -> list[Runnable]:
+        return [each for _, each in sorted(self._known().items())]
 
     @classmethod
     def importing(cls, *modules: str) -> Registry:
-        """Import these modules, and register each Agent and Knowledge that is a global of one of them.
+        """Import these modules, and register each agent, team, workflow and knowledge base that is a global of one of them.
 
         Raises SettingsError for a module that cannot be imported, with the error of its import; its note is the traceback of
         the module's code.
@@ -113,7 +120,7 @@ class Registry:
             except BaseException as error:  # SystemExit among them
                 raise _not_imported(name, error) from error
             for value in vars(module).values():
-                if isinstance(value, Agent):
+                if isinstance(value, Runnable):
                     registry.add(value)
                 elif isinstance(value, Knowledge):
                     registry.add_knowledge(value)

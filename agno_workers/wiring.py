@@ -35,14 +35,18 @@ from agno_workers.broker.verify import MessageVerifier
 from agno_workers.core.agent import Agent
 from agno_workers.core.ports import Model
 from agno_workers.core.run import StepKind
+from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.step import CommitResult, ExhaustedStep
 from agno_workers.database.checks import database_problems
 from agno_workers.discovery import load_settings
 from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.calls import StepCalls
 from agno_workers.engine.handlers import Handler
 from agno_workers.engine.plan import AgentPlan
+from agno_workers.engine.program import definition_of
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.engine.tool import expire, fail_exhausted, run_tool
-from agno_workers.engine.turn import Engine, run_turn
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import SettingsError
 from agno_workers.forks import after_fork, renew_locks
 from agno_workers.knowledge.embedders.resolve import resolve as embedder
@@ -129,6 +133,7 @@ class Services:
             agent_queue=self.settings.queues.agents,
             tool_queue=self.settings.queues.tools,
             active=self.active,
+            calls=StepCalls({name.partition(".")[0] for name in self.settings.imports}),
             extensions=(
                 extension(self.knowledge),
                 history.extension(
@@ -233,9 +238,12 @@ class Services:
         """Write the agents of this process to Postgres, so that other services can submit to them by name."""
         self.database.agents.register(
             registered(
-                self.engine.plan(agent.name), self.engine.queue_of(agent), self.settings.queues.background
+                each,
+                self.engine.taken_by(each.name),
+                self.engine.queue_of(each),
+                self.settings.queues.background,
             )
-            for agent in self.registry.all()
+            for each in self.registry.all()
         )
 
     def close(self) -> None:
@@ -245,11 +253,17 @@ class Services:
         self.redis.close()
 
 
-def registered(plan: AgentPlan, queue: str, background_queue: str) -> RegisteredAgent:
-    """Return the row of an agent in `agno.agent`."""
+def registered(
+    what: Runnable, compiled: AgentPlan | Program, queue: str, background_queue: str
+) -> RegisteredAgent:
+    """Return the row of an agent, a team or a workflow in `agno.agent`."""
+    if isinstance(compiled, Program):
+        definition, offered = definition_of(compiled), tuple(part.name for part in what.parts)
+    else:
+        definition, offered = compiled.definition, compiled.offered
     return RegisteredAgent(
-        plan.agent.name, queue, background_queue=background_queue, description=plan.agent.description, definition=plan.definition.content,
-        tools=plan.offered,
+        what.name, queue, background_queue=background_queue, kind=what.kind, description=what.description,
+        definition=definition.content, tools=offered,
     )  # fmt: skip
 
 
@@ -362,9 +376,9 @@ def problems(queues: Collection[str] = ()) -> list[str]:
         check(_allowed(here.settings.knowledge))
     if not (found := server_problems(here)) and (problem := _queue_problem(here, queues)):
         found = [problem]
-    for agent in here.registry.all():
-        here.engine.plan(agent.name)  # raises now for a tool that cannot be offered to a model
-        if reason := lacking_model(here.settings, agent):
+    for each in here.registry.all():
+        taken_by = here.engine.taken_by(each.name)  # raises now for a tool that cannot be offered to a model
+        if isinstance(taken_by, AgentPlan) and (reason := lacking_model(here.settings, taken_by.agent)):
             log.warning("%s Its runs fail on this worker until then.", reason)
     return found
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.database.pool import Connection, Pool
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.engine.tool import run_tool
-from agno_workers.engine.turn import Engine, run_turn
+from agno_workers.engine.turn import Engine
 from agno_workers.knowledge.service import KnowledgeService
 from agno_workers.knowledge.types import Knowledge, SearchResult, Source
 from agno_workers.runs.queries import RunQueries

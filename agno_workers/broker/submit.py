@@ -9,8 +9,9 @@ from celery import Celery, Task
 from kombu import Exchange, Queue
 
 from agno_workers.broker.names import RUN
+from agno_workers.core.checks import brief
 from agno_workers.core.request import OPTIONS, SUBMIT_OPTIONS, RunRequest, run_request
-from agno_workers.core.run import Canvas
+from agno_workers.core.run import NAMED, Canvas, RunKind
 from agno_workers.errors import InvalidInput
 
 MakeRequest = Callable[..., RunRequest]
@@ -36,11 +37,14 @@ def request_from_call(
             f"{name} is an option of the message, not a keyword argument of the run: pass it to apply_async or send_task."
         )
     agent, last = given.pop("agent", None), given.pop("input", None)
+    kind = given.pop("kind", RunKind.AGENT)
     inputs = [*args, last] if last is not None else list(args)
     prefix, _, name = agent.partition(":") if isinstance(agent, str) else ("", "", "")
     if name and prefix in kinds:
         return kinds[prefix](name, inputs, {**given, **options}, canvas=canvas)
-    return run_request(agent, inputs, {**given, **options}, canvas=canvas)
+    if kind not in NAMED:
+        raise InvalidInput(f"kind must be one of {', '.join(NAMED)}, got {brief(kind)}: leave it out.")
+    return run_request(agent, inputs, {**given, **options}, canvas=canvas, kind=RunKind(kind))
 
 
 class RunTask(Task):

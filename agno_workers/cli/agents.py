@@ -9,7 +9,8 @@ import typer
 
 from agno_workers.cli import connection, screen
 from agno_workers.cli.screen import count
-from agno_workers.core.agent import Limits, Prices
+from agno_workers.core.agent import Agent, Limits, Prices
+from agno_workers.core.runnable import Program
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import SettingsError, Unavailable
 from agno_workers.runs.agents import RegisteredAgent
@@ -57,13 +58,15 @@ def _in_code(settings: Settings) -> list[RegisteredAgent]:
     if not settings.imports:
         return []
     found = connection.registry(settings).all()
-    for agent in found:
-        if reason := lacking_model(settings, agent):
+    rows = []
+    for each in found:
+        compiled = each.compiled()
+        if isinstance(compiled, Agent) and (reason := lacking_model(settings, compiled)):
             screen.echo(f"Not usable from here: {reason}", err=True)
-    return [
-        registered(AgentPlan.of(agent), agent.queue or settings.queues.agents, settings.queues.background)
-        for agent in found
-    ]
+        taken_by = compiled if isinstance(compiled, Program) else AgentPlan.of(compiled)
+        queues = each.queue or settings.queues.agents, settings.queues.background
+        rows.append(registered(each, taken_by, *queues))
+    return rows
 
 
 def _show(agent: RegisteredAgent, now: datetime) -> None:

@@ -18,6 +18,7 @@ from agno_workers.core.fields import Fields
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.policy import Retry
 from agno_workers.core.ports import Model
+from agno_workers.core.runnable import Runnable
 from agno_workers.errors import InvalidInput
 
 
@@ -143,7 +144,7 @@ class Prices(msgspec.Struct, metaclass=Fields, frozen=True):
         ) / 1e6
 
 
-class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
+class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """The definition of an agent. Two agents with equal fields are equal."""
 
     name: str
@@ -181,6 +182,13 @@ class Agent(msgspec.Struct, metaclass=Fields, frozen=True, kw_only=True):
     """The Celery queue of its turns; None: the settings' queue for agents."""
     metadata: dict[str, Any] = {}
     """JSON of yours about the agent."""
+
+    def compiled(self) -> Agent:
+        return self
+
+    @property
+    def parts(self) -> Sequence[Runnable]:
+        return tuple(each for each in self.tools if isinstance(each, Runnable))
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what can't work, as far as it is known without a worker."""

@@ -9,24 +9,7 @@ import msgspec
 
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, Reply, StopReason, ToolCall, ToolResult, Usage, user
-
-
-class End(msgspec.Struct, frozen=True):
-    """The run is done; `content` is its answer."""
-
-    content: Any
-    reason: str = "end"
-
-
-class Fail(msgspec.Struct, frozen=True):
-    """The run fails; another attempt would not help."""
-
-    message: str
-    reason: str
-    type: str = "RunFailed"
-    """The name of the error that the caller gets."""
-    content: Any = None
-    """The last text, stored with the run."""
+from agno_workers.core.moves import End, Fail
 
 
 class FanOut(msgspec.Struct, frozen=True):

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-from agno_workers.core.decide import End, Fail
-from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, Progress, ProgramMove
+from agno_workers.core.messages import Message
+from agno_workers.core.moves import End, Fail
+from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, ProgramMove, Progress
 from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 
 MOST_PLACEHOLDERS = 1_000
 """The steps of one `gather`, and how far a function goes on to look for one."""
+MOST_ID_CHARS = 200
 
 
 class Suspend(BaseException):
@@ -42,14 +44,11 @@ class Placeholder:
 
 
 def _used(self: Placeholder, *_: Any, **__: Any) -> NoReturn:
-    object.__getattribute__(self, "_flow")._suspend()
+    flow: Flow = object.__getattribute__(self, "_flow")
+    flow._suspend()
 
 
-for _name in (
-    "__getattribute__ __setattr__ __bool__ __len__ __iter__ __next__ __getitem__ __setitem__ __contains__ __call__ __eq__ __ne__ __lt__ __le__ "
-    "__gt__ __ge__ __hash__ __str__ __repr__ __format__ __int__ __float__ __index__ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ "
-    "__truediv__ __rtruediv__ __mod__ __rmod__ __and__ __or__ __enter__ __exit__ __await__ __reduce_ex__"
-).split():  # fmt: skip
+for _name in ["__getattribute__", "__setattr__", "__bool__", "__len__", "__iter__", "__next__", "__getitem__", "__setitem__", "__contains__", "__call__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__", "__repr__", "__format__", "__int__", "__float__", "__index__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__mod__", "__rmod__", "__and__", "__or__", "__enter__", "__exit__", "__await__", "__reduce_ex__"]:  # fmt: skip
     setattr(Placeholder, _name, _used)
 
 
@@ -66,13 +65,32 @@ class StepResult(NamedTuple):
 class Pending:
     """A step that was started: `flow.gather` and `flow.parallel` wait for it, and `result()` does."""
 
-    def __init__(self, flow: Flow, call: Call) -> None:
+    def __init__(
+        self, flow: Flow, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]
+    ) -> None:
+        self.id = id
         self._flow = flow
-        self.call = call
+        self._asked = what, input, options
 
     def result(self) -> Any:
         """Return the value. Raises StepFailed."""
-        return self._flow._value(self.call)
+        return self._flow._value(self.id, *self._asked)
+
+
+class Calls(Protocol):
+    """The agents, teams, workflows and functions that steps call."""
+
+    def identify(self, what: Any) -> tuple[CallKind, str]:
+        """Return the kind and the name of a step. Raises InvalidInput for what can't be called."""
+        ...
+
+    def call(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
+        """Return the call of a new step. Raises InvalidInput for input that does not fit."""
+        ...
+
+    def read(self, what: Any, value: Any) -> Any:
+        """Return the value of a step from the stored JSON."""
+        ...
 
 
 class Join(NamedTuple):
@@ -87,7 +105,7 @@ ALL, FIRST, BEST_EFFORT = Join("all"), Join("quorum", 1), Join("best_effort")
 
 def quorum(n: int) -> Join:
     """Wait for `n` branches that succeed: the others are cancelled. StepFailed when so many can't succeed any more."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if type(n) is not int or n < 1:
         raise InvalidInput(f"quorum(n) takes a whole number from 1, got {n!r}.")
     return Join("quorum", n)
 
@@ -100,7 +118,9 @@ class Ended(NamedTuple):
     arrival: int
 
 
-def decide_join(join: Join, ended: Iterable[Ended], pending: int, deadline: int | None = None) -> list[int] | None:
+def decide_join(
+    join: Join, ended: Iterable[Ended], pending: int, deadline: int | None = None
+) -> list[int] | None:
     """Return the places of the branches whose results are used, in the order of their arrival; None: wait. Raises StepFailed when there are too few.
 
     `deadline` is the arrival of the timer, if it has ended. Nothing but arrivals decides, so that late results change nothing.
@@ -113,7 +133,9 @@ def decide_join(join: Join, ended: Iterable[Ended], pending: int, deadline: int 
         case "quorum" if len(succeeded) >= join.n:
             return succeeded[: join.n]
         case "quorum" if is_over or len(succeeded) + pending < join.n:
-            raise StepFailed(f"{len(succeeded)} of the {join.n} results that are needed came in time", reason="quorum")
+            raise StepFailed(
+                f"{len(succeeded)} of the {join.n} results that are needed came in time", reason="quorum"
+            )
         case "quorum":
             return None
         case _:
@@ -142,11 +164,9 @@ class _Scope:
 class Flow:
     """The run of a workflow, for its function. Every step has an id of its own."""
 
-    def __init__(self, progress: Progress, call_of: Callable[[str, Any, Sequence[Any], Mapping[str, Any]], Call], read: Callable[[Call, Any], Any]) -> None:
-        """`call_of` makes the call of a step; `read` makes its value from the stored JSON."""
+    def __init__(self, progress: Progress, calls: Calls) -> None:
         self._progress = progress
-        self._call_of = call_of
-        self._read = read
+        self._calls = calls
         self._scope = _Scope()
         self._seen: set[str] = set()
         self._cancel: list[str] = []
@@ -161,16 +181,21 @@ class Flow:
         """The time of this turn, by the clock of Postgres."""
         return self._progress.now
 
+    @property
+    def input(self) -> Message:
+        """The first message of the run."""
+        return self._progress.input
+
     def step(self, id: str, what: Any, *input: Any, **options: Any) -> Any:
         """Return the result of an agent, a team, a workflow or a function. Raises StepFailed when it failed.
 
         The first turn that comes here makes the call; later ones read its result, by the id.
         """
-        return self._value(self._prepared(id, what, input, options))
+        return self._value(id, what, input, options)
 
     def start(self, id: str, what: Any, *input: Any, **options: Any) -> Pending:
         """Prepare a step for `gather` with a `join`."""
-        return Pending(self, self._prepared(id, what, input, options))
+        return Pending(self, id, what, input, options)
 
     def gather(self, *steps: Any, join: Join = ALL, deadline_s: float | None = None) -> list[Any]:
         """Make steps side by side, and return their values in order: `a, b = flow.gather(flow.step(...), flow.step(...))`.
@@ -183,8 +208,13 @@ class Flow:
                 raise InvalidInput(
                     f"flow.gather(join=..., deadline_s=...) takes steps that were started, got {type(wrong[0]).__name__}: write flow.start(...) in place of flow.step(...)."
                 )
-            found = self.parallel(*(each.result for each in steps), join=join, deadline_s=deadline_s, id=steps[0].call.key if steps else "")
-            return [each._replace(id=step.call.key) for each, step in zip(found, steps, strict=True)]
+            found = self.parallel(
+                *(each.result for each in steps),
+                join=join,
+                deadline_s=deadline_s,
+                id=steps[0].id if steps else "",
+            )
+            return [each._replace(id=step.id) for each, step in zip(found, steps, strict=True)]
         values = [each.result() if type(each) is Pending else each for each in steps]
         group = [object.__getattribute__(each, "_call") for each in values if type(each) is Placeholder]
         if self._scope.waiting and {call.key for call in self._scope.waiting} - {call.key for call in group}:
@@ -225,26 +255,49 @@ class Flow:
             return [ended[place][0] for place in range(len(branches))]
         timer = self._deadline(f"{id}:deadline", deadline_s)
         made = [Ended(place, error is None, at) for place, (_, error, at) in ended.items()]
-        used = decide_join(join, made, len(pending), timer.outcome.arrival if timer and timer.outcome else None)
+        used = decide_join(
+            join, made, len(pending), timer.outcome.arrival if timer and timer.outcome else None
+        )
         if used is None:
             self._wait_in(pending)
-        self._cancel += sorted({key for scope in pending for key in scope.open} | ({f"{id}:deadline"} if timer and not timer.outcome else set()))
+        self._cancel += sorted(
+            {key for scope in pending for key in scope.open}
+            | ({f"{id}:deadline"} if timer and not timer.outcome else set())
+        )
         return [
-            StepResult(str(place), *(ended[place][:2] if place in ended else (None, None)), place in used)
+            StepResult(str(place), value, error, place in used)
             for place in range(len(branches))
+            for value, error, _ in [ended.get(place, (None, None, 0))]
         ]
 
     def approve(
-        self, question: str, *, id: str | None = None, within_s: float | None = None, on_timeout: str = "reject", **shown: Any
+        self,
+        question: str,
+        *,
+        id: str | None = None,
+        within_s: float | None = None,
+        on_timeout: str = "reject",
+        **shown: Any,
     ) -> dict[str, Any]:
         """Wait until a person approves; return `{"by", "note", ...}`. Raises StepFailed when the person rejects, or nobody answers in time.
 
         `shown` is JSON that the person sees beside the question.
         """
-        call = Call(key=id or question, kind=CallKind.APPROVAL, name=question, arguments=shown, within_s=within_s, on_timeout=on_timeout)  # type: ignore[arg-type]  # checked by the engine
+        call = Call(
+            key=id or question,
+            kind=CallKind.APPROVAL,
+            name=question,
+            shown=shown,
+            within_s=within_s,
+            on_timeout=on_timeout,
+        )  # type: ignore[arg-type]  # checked by the engine
         answer: dict[str, Any] = self._await(call)
         if answer.get("verdict") != "approved":
-            raise StepFailed(f"step {call.key!r}: {answer.get('by') or 'a person'} rejected {question!r}: {answer.get('note') or 'no note'}.", step=call.key, reason="rejected")
+            raise StepFailed(
+                f"step {call.key!r}: {answer.get('by') or 'a person'} rejected {question!r}: {answer.get('note') or 'no note'}.",
+                step=call.key,
+                reason="rejected",
+            )
         return answer
 
     def sleep(self, *, id: str = "sleep", **time: float) -> None:
@@ -285,30 +338,35 @@ class Flow:
         if self._scope.is_suspended:
             raise Suspend
 
-    def _prepared(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
-        self._check()
-        if _holds_placeholder(input) or _holds_placeholder(options):
-            self._suspend()
-        return self._call_of(id, what, input, options)
-
-    def _made(self, call: Call) -> MadeCall | None:
-        if call.key in self._seen:
-            raise InvalidInput(f"two steps have the id {call.key!r}: give each its own, such as f'page-{{n}}'.", step=call.key)
-        self._seen.add(call.key)
-        made = self._progress.calls.get(call.key)
-        if made is not None and (made.kind, made.name) != (call.kind, call.name):
+    def _made(self, id: str, kind: CallKind, name: str) -> MadeCall | None:
+        """Return what earlier turns know of a step. Raises InvalidInput for an id that is used twice, RunFailed for one that was another step."""
+        if type(id) is not str or not id.strip() or len(id) > MOST_ID_CHARS or id.startswith("turn:"):
+            raise InvalidInput(
+                f"a step's id must be text of 1 to {MOST_ID_CHARS} characters that does not begin with 'turn:', got {id!r}.",
+                step=id,
+            )
+        if id in self._seen:
+            raise InvalidInput(
+                f"two steps have the id {id!r}: give each its own, such as f'page-{{n}}'.", step=id
+            )
+        self._seen.add(id)
+        made = self._progress.calls.get(id)
+        if made is not None and (made.kind, made.name) != (kind, name):
             raise RunFailed(
-                f"step {call.key!r} was the {made.kind} {made.name!r} and is the {call.kind} {call.name!r} now: give new work a new id.",
+                f"step {id!r} was the {made.kind} {made.name!r} and is the {kind} {name!r} now: give new work a new id.",
                 run_id=self.run_id, reason="step_changed",
             )  # fmt: skip
         return made
 
-    def _value(self, call: Call) -> Any:
+    def _value(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Return the value of a step, or a placeholder."""
         self._check()
-        made = self._made(call)
+        if _holds_placeholder(input) or _holds_placeholder(options):
+            self._suspend()
+        made = self._made(id, *self._calls.identify(what))
         if made is not None and made.outcome is not None:
-            return self._result(call, made.outcome)
+            return self._calls.read(what, self._result(id, made.outcome))
+        call = self._calls.call(id, what, input, options) if made is None else Call(key=id, kind=made.kind)
         self._scope.waiting.append(call)
         if len(self._scope.waiting) > MOST_PLACEHOLDERS:
             self._suspend()
@@ -319,23 +377,25 @@ class Flow:
         self._check()
         if self._scope.waiting:
             self._suspend()
-        made = self._made(call)
+        made = self._made(call.key, call.kind, call.name)
         if made is not None and made.outcome is not None:
-            return self._result(call, made.outcome)
+            return self._result(call.key, made.outcome)
         return self._wait_for([call], 1)
 
-    def _result(self, call: Call, outcome: Outcome) -> Any:
+    def _result(self, id: str, outcome: Outcome) -> Any:
         self._scope.arrival = max(self._scope.arrival, outcome.arrival)
-        if outcome.status == "done" or (call.kind is CallKind.TIMER and outcome.status == "expired"):
-            return self._read(call, outcome.value)
+        if outcome.status == "done":
+            return outcome.value
         why = (outcome.error or {}).get("message") or outcome.status
-        raise StepFailed(f"step {call.key!r} {outcome.status}: {why}", step=call.key, arrival=outcome.arrival, error=outcome.error)
+        raise StepFailed(
+            f"step {id!r} {outcome.status}: {why}", step=id, arrival=outcome.arrival, error=outcome.error
+        )
 
     def _deadline(self, key: str, seconds: float | None) -> MadeCall | None:
         if seconds is None:
             return None
         timer = Call(key=key, kind=CallKind.TIMER, until=self.now + timedelta(seconds=seconds))
-        made = self._made(timer)
+        made = self._made(key, timer.kind, timer.name)
         if made is None:
             self._scope.new[key] = timer
         return made or MadeCall(CallKind.TIMER, "")

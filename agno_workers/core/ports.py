@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Usage
+from agno_workers.core.program import Progress
 from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.step import (
+    CallStep,
     ClaimedStep,
     CommitResult,
     CompactionOrder,
@@ -139,6 +141,12 @@ class Journal(Protocol):
         self, step: ClaimedStep | ExhaustedStep | ExpiredWait, message: Message, error: dict[str, Any] | None = ...,
         step_status: str = ..., *, answer: dict[str, Any] | None = ..., state: Sequence[dict[str, Any]] = ..., offload_tokens: int | None = ...,
     ) -> CommitResult: ...  # fmt: skip
+    def progress(self, claim: ClaimedStep) -> Progress: ...
+    def make_calls(
+        self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[CallStep], next_queue: str, *, barrier_id: str | None, wake_at: int,
+        cancel: Sequence[str] = ...,
+    ) -> CommitResult: ...  # fmt: skip
+    def end_wait(self, step: ExpiredWait) -> CommitResult: ...
     def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult: ...
     def end_compaction(
         self, step: ClaimedStep | ExhaustedStep, outcome: CompactionRecord | str, usage: Usage = ..., cost_usd: float = ...,

@@ -1,6 +1,6 @@
 """A program decides the next move of a run in place of a model: a team, a workflow. Pure: recorded results in, a move out.
 
-    claim ──▶ progress ──▶ program.next(progress) ──▶ Do(calls) ──▶ ... the next turn, when enough of the calls have ended
+    claim ──▶ progress ──▶ next_move(body, progress) ──▶ Do(calls) ──▶ ... the next turn, when enough of the calls have ended
                                                   ├─▶ End
                                                   └─▶ Fail
 
@@ -14,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from agno_workers.core.decide import End, Fail
 from agno_workers.core.messages import Message
+from agno_workers.core.moves import End, Fail
+
+EXPIRED = "StepExpired"
+"""The type of the error of a call that did not end in its time."""
 
 
 class CallKind(StrEnum):
@@ -46,8 +49,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The agent, the function or the signal; for an approval the question."""
     input: Message | None = None
     """The first message of a run."""
-    arguments: dict[str, Any] = {}
-    """The arguments of a function, and what a person is shown with an approval."""
+    arguments: str = ""
+    """The arguments of a function, as a JSON object."""
+    shown: dict[str, Any] = {}
+    """JSON that a person is shown with the question."""
+    what: Any = None
+    """The Runnable of a run, or the Tool of a function."""
     until: datetime | None = None
     """The time of a timer."""
     within_s: float | None = None
@@ -101,12 +108,4 @@ class Do(msgspec.Struct, frozen=True):
     wake_after: int = 1
 
 
-ProgramMove = Do | End | Fail
-
-
-class Program(Protocol):
-    """Code that chooses the moves of a run."""
-
-    def next(self, progress: Progress) -> ProgramMove:
-        """Return the next move. It may be called again for the same turn, and must not wait."""
-        ...
+ProgramMove: TypeAlias = Do | End | Fail

@@ -53,6 +53,10 @@ class RunKind(StrEnum):
     """Work that follows the runs of a session: summaries, memories, the index of past sessions."""
 
 
+NAMED = (RunKind.AGENT, RunKind.TEAM, RunKind.WORKFLOW)
+"""The kinds of runs that callers name; a name has one of them, see `agno.agent`."""
+
+
 class RunStatus(StrEnum):
     """The status of a run: how far it is."""
 

@@ -45,7 +45,10 @@ STEP_TYPES = {
 }
 """Every kind of step that a worker executes. A delegation is not among them: its child run does the work."""
 
-FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.starts}
+FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.starts} | {
+    RunKind.TEAM: StepKind.TURN,
+    RunKind.WORKFLOW: StepKind.TURN,
+}
 
 
 class TeamPlace(msgspec.Struct, frozen=True):
@@ -195,6 +198,12 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     unreadable: str = ""
     """Why the stored call or transcript can't be read; it is then missing here."""
 
+    def below(self, is_team: bool) -> Lineage:
+        """Return the lineage of the runs that this run starts."""
+        above = self.lineage
+        team = TeamPlace(self.agent, self.run_id, self.session_id) if is_team else above.team
+        return Lineage(above.root or self.run_id, (*above.path, self.agent), team)
+
     @property
     def messages(self) -> tuple[Message, ...]:
         """The transcript, and the messages that join the run at this turn."""
@@ -240,6 +249,8 @@ class ExhaustedStep(msgspec.Struct, frozen=True):
     call_id: str | None = None
     policy: Policy = Policy()
     agent: str = ""
+    arrival: int | None = None
+    """0 for a call of a program."""
     raised: dict[str, Any] | None = None
     """The error that workers raised before they began it; None for a lease that ran out."""
 
@@ -274,6 +285,8 @@ class ExpiredWait(msgspec.Struct, frozen=True):
     call_id: str | None = None
     policy: Policy = Policy()
     agent: str = ""
+    arrival: int | None = None
+    """0 for a call of a program."""
 
 
 class ChildRun(msgspec.Struct, frozen=True):
@@ -346,6 +359,8 @@ class TurnRecord(msgspec.Struct, frozen=True):
     definition: Definition | None = None
     follow_ups: tuple[FollowUp, ...] = ()
     """Set where the run ends."""
+    is_program: bool = False
+    """A turn of a program: its end is that of its open calls."""
     steered: tuple[str, ...] = ()
     """The ids of the messages to the live run that are among `messages`."""
 

@@ -14,6 +14,7 @@ import msgspec
 from agno_workers.core.agent import NO_HISTORY, Agent
 from agno_workers.core.messages import Message, ModelRequest, ToolSpec, stored_results
 from agno_workers.core.output import OutputType, output_type
+from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import ClaimedStep, Definition
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidTool
@@ -42,8 +43,8 @@ class AgentPlan(msgspec.Struct, frozen=True):
     agent: Agent
     tools: dict[str, Tool]
     output: OutputType | None
-    members: dict[str, Agent]
-    """The agents among its tools, by name."""
+    members: dict[str, Runnable]
+    """The agents, teams and workflows among its tools, by name."""
     definition: Definition
 
     @classmethod
@@ -112,10 +113,10 @@ class Delegation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str
 
 
-def members_and_tools(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Agent], dict[str, Tool]]:
-    """Return the agents and the tools among an agent's tools; no two of them may share a name."""
-    members = {each.name: each for each in agent.tools if isinstance(each, Agent)}
-    tools = collect([*(each for each in agent.tools if not isinstance(each, Agent)), *more])
+def members_and_tools(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Runnable], dict[str, Tool]]:
+    """Return the agents, teams and workflows, and the tools among an agent's tools; no two of them may share a name."""
+    members = {each.name: each for each in agent.parts}
+    tools = collect([*(each for each in agent.tools if not isinstance(each, Runnable)), *more])
     for name in members:
         if name in tools:
             raise InvalidTool(
@@ -130,14 +131,14 @@ def members_and_tools(agent: Agent, more: Sequence[Tool]) -> tuple[dict[str, Age
     return members, tools
 
 
-def _delegation(member: Agent) -> ToolSpec:
+def _delegation(member: Runnable) -> ToolSpec:
     task = {
         "type": "string",
         "description": "The task, with everything needed to do it: the agent gets nothing else.",
     }
     return ToolSpec(
         member.name,
-        member.description or f"Delegates a task to the agent {member.name} and returns its answer.",
+        member.description or f"Delegates a task to the {member.kind} {member.name} and returns its answer.",
         {"type": "object", "properties": {"task": task}, "required": ["task"], "additionalProperties": False},
     )
 

@@ -1,101 +1,132 @@
-"""One turn of a program: read what became of its calls, ask it for the next move, and record that."""
+"""One turn of a program: read what became of its calls, ask it for the next move, and record that.
+
+A turn may be executed twice, after a crash or by two workers at once; the first commit wins.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from datetime import timedelta
+from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
-from agno_workers.core.decide import End, Fail
-from agno_workers.core.program import Call, CallKind, Do, Program, Progress
+from agno_workers.core.flow import Flow
+from agno_workers.core.messages import Message, Text
+from agno_workers.core.moves import End, Fail
+from agno_workers.core.program import Call, CallKind, Do, ProgramMove, Progress
 from agno_workers.core.run import StepKind, WaitsFor
-from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Lineage, TurnRecord
-from agno_workers.core.tool import Policy
-from agno_workers.engine.turn import MAX_DEPTH, Engine, fail
-from agno_workers.errors import AgnoError, RunFailed, Unavailable, error_to_json
+from agno_workers.core.runnable import Program, Runnable
+from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Definition, TurnRecord
+from agno_workers.core.tool import Policy, Tool
+from agno_workers.engine.turn import MAX_DEPTH, Engine, fail, with_deadline
+from agno_workers.errors import AgnoError, RunFailed, Unavailable
 from agno_workers.signals import signal
+from agno_workers.tools.result import to_json_text
 
 log = logging.getLogger(__name__)
-SLOW_S = 0.1
-"""The code between steps is executed again at each turn: a turn that takes longer is reported."""
 
 
 def run_program_turn(engine: Engine, claim: ClaimedStep, program: Program) -> CommitResult:
+    """Execute one turn. An error of the program's code fails the run: a retry continues after its last steps."""
+    ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
+    if claim.attempt == 1 and claim.definition is None:
+        log.info("run %s of %s %s started", claim.run_id, program.kind, claim.agent)
     try:
+        claim = with_deadline(engine.journal, claim, program.deadline_s)
         progress = engine.journal.progress(claim)
-        begun = time.monotonic()
-        move = program.next(progress)
-        if (took_s := time.monotonic() - begun) > SLOW_S:
-            log.warning(
-                "the code of %s between its steps took %.0f ms; it runs again at each turn: move slow work into a step",
-                claim.agent, took_s * 1000, extra={"run_id": claim.run_id, "step_id": claim.step_id},
-            )  # fmt: skip
+        move = next_move(engine, program, progress, ids)
         signal("turn.replied", claim=claim)
         committed = commit(engine, claim, program, progress, move)
         signal("turn.recorded", claim=claim)
         return committed
     except Unavailable:
-        raise
-    except Exception as error:  # the program's own code
+        raise  # the lease expires, and the turn is executed again
+    except Exception as error:
         if not isinstance(error, AgnoError):
-            log.exception("the code of %s raised", claim.agent, extra={"run_id": claim.run_id})
+            log.error("the code of %s raised", claim.agent, exc_info=error, extra=ids)
         return fail(engine, claim, error, getattr(error, "reason", None) or "error")
 
 
-def commit(engine: Engine, claim: ClaimedStep, program: Program, progress: Progress, move: Do | End | Fail) -> CommitResult:
+def next_move(engine: Engine, program: Program, progress: Progress, ids: dict[str, str]) -> ProgramMove:
+    flow, begun = Flow(progress, engine.calls), time.monotonic()
+    move = flow.move(lambda: program.body(flow))
+    if (took_s := time.monotonic() - begun) > program.slow_s:
+        log.warning(
+            "the code of %s between its steps took %.0f ms, and is executed again at each turn: move slow work into a step",
+            program.name, took_s * 1000, extra=ids,
+        )  # fmt: skip
+    return move
+
+
+def commit(
+    engine: Engine, claim: ClaimedStep, program: Program, progress: Progress, move: ProgramMove
+) -> CommitResult:
     """Record a move."""
-    definition = program.definition if claim.definition is None else None
-    record = TurnRecord(definition=definition)
+    record = TurnRecord(
+        definition=definition_of(program) if claim.definition is None else None, is_program=True
+    )
     match move:
         case End(content, reason):
-            return engine.journal.end(claim, record, content, reason)
+            content = msgspec.json.decode(to_json_text(content))
+            said = content if isinstance(content, str) else msgspec.json.encode(content).decode()
+            last = msgspec.structs.replace(record, messages=(Message("assistant", (Text(said),)),))
+            return engine.journal.end(claim, last, content, reason)
         case Fail(message, reason, kind, content):
-            error = {"type": kind, "message": message, "ids": {"run_id": claim.run_id, "reason": reason}}
+            error: dict[str, Any] = {
+                "type": kind,
+                "message": message,
+                "ids": {"run_id": claim.run_id, "reason": reason},
+            }
             return engine.journal.fail(claim, error, reason, record, content=content)
         case Do(calls, cancel, wake_after):
-            steps = [call_step(engine, claim, program, call) for call in calls]
-            waiting = sum(made.outcome is None for made in progress.calls.values()) + len(steps)
-            if waiting == 0:
-                raise RunFailed(f"{claim.agent} waits for a step that was never made: this is a fault of agno-workers.", run_id=claim.run_id)
+            steps = [call_step(engine, claim, call) for call in calls]
+            waiting = sum(made.outcome is None for made in progress.calls.values()) + len(steps) - len(cancel)
+            if waiting < 1:
+                raise RunFailed(f"{claim.agent} waits for a step that was never made.", run_id=claim.run_id)
+            wake_at = progress.arrived + len(cancel) + min(max(wake_after, 1), waiting)
             return engine.journal.make_calls(
-                claim, record, steps, program.queue or engine.agent_queue, barrier_id=progress.barrier_id,
-                wake_at=progress.arrived + len(cancel) + min(wake_after, waiting - len(cancel)), cancel=cancel,
+                claim, record, steps, engine.queue_of(program), barrier_id=progress.barrier_id, wake_at=wake_at, cancel=cancel,
             )  # fmt: skip
 
 
-def call_step(engine: Engine, claim: ClaimedStep, program: Program, call: Call) -> CallStep:
+def call_step(engine: Engine, claim: ClaimedStep, call: Call) -> CallStep:
     """Return the step of a call."""
-    stored = {"id": call.key, "name": call.name, "kind": call.kind}
-    match call.kind:
-        case CallKind.RUN:
+    stored: dict[str, Any] = {"id": call.key, "name": call.name, "kind": call.kind}
+    within = Policy(within_s=call.within_s)
+    wait = CallStep(call.key, StepKind.WAIT, engine.agent_queue, call.name, stored, policy=within)
+    match call:
+        case Call(kind=CallKind.RUN, what=Runnable() as what, input=Message() as asked):
             if claim.depth >= MAX_DEPTH:
-                raise RunFailed(f"step {call.key!r}: runs call each other at most {MAX_DEPTH} deep.", run_id=claim.run_id, reason="depth")
-            assert call.input is not None
-            member = program.member(call.name)
-            child = ChildRun(call.name, member.queue or engine.agent_queue, call.input, member.kind, below(claim, program))
-            policy = Policy(within_s=call.within_s)
-            return CallStep(call.key, StepKind.DELEGATE, engine.agent_queue, call.name, stored, policy=policy, waits_for=WaitsFor.RUN, child=child)
-        case CallKind.FUNCTION:
-            tool = program.function(call.name)
-            from agno_workers.database.pool import to_json
-
-            stored["arguments"] = to_json(call.arguments).decode()
-            return CallStep(call.key, StepKind.TOOL, tool.queue or engine.tool_queue, call.name, stored, tool.effect, tool.max_attempts, tool.policy)
-        case CallKind.TIMER:
-            return CallStep(call.key, StepKind.WAIT, engine.agent_queue, call.name, stored, waits_for=WaitsFor.TIMER, expires_at=call.until)
-        case CallKind.SIGNAL:
-            return CallStep(call.key, StepKind.WAIT, engine.agent_queue, call.name, stored, policy=Policy(within_s=call.within_s), waits_for=WaitsFor.SIGNAL)
-        case CallKind.APPROVAL:
-            policy = Policy(needs=WaitsFor.CONFIRMATION, within_s=call.within_s, on_timeout=call.on_timeout)
+                raise RunFailed(
+                    f"step {call.key!r}: runs start others at most {MAX_DEPTH} deep.",
+                    run_id=claim.run_id,
+                    reason="depth",
+                )
+            engine.runnable(what.name)  # a worker finds it by its name
+            child = ChildRun(what.name, engine.queue_of(what), asked, what.kind, engine.below(claim))
+            return msgspec.structs.replace(wait, kind=StepKind.DELEGATE, waits_for=WaitsFor.RUN, child=child)
+        case Call(kind=CallKind.FUNCTION, what=Tool() as tool):
+            stored["arguments"] = call.arguments
             return CallStep(
-                call.key, StepKind.WAIT, engine.agent_queue, call.name, stored | {"shown": call.arguments}, policy=policy, waits_for=WaitsFor.CONFIRMATION
+                call.key, StepKind.TOOL, tool.queue or engine.tool_queue, call.name, stored, tool.effect, tool.max_attempts, tool.policy,
+                tool.policy.needs,
             )  # fmt: skip
+        case Call(kind=CallKind.TIMER):
+            return msgspec.structs.replace(wait, waits_for=WaitsFor.TIMER, expires_at=call.until)
+        case Call(kind=CallKind.SIGNAL):
+            return msgspec.structs.replace(wait, waits_for=WaitsFor.SIGNAL)
+        case Call(kind=CallKind.APPROVAL):
+            policy = Policy(needs=WaitsFor.CONFIRMATION, within_s=call.within_s, on_timeout=call.on_timeout)
+            return msgspec.structs.replace(
+                wait, call=stored | {"shown": call.shown}, policy=policy, waits_for=WaitsFor.CONFIRMATION
+            )
+    raise RunFailed(f"step {call.key!r} has no {call.kind}.", run_id=claim.run_id)
 
 
-def below(claim: ClaimedStep, program: Program) -> Lineage:
-    """Return the lineage of the runs that a run of this program starts."""
-    above = claim.lineage
-    team = program.team_of(claim) or above.team
-    return replace(above, root=above.root or claim.run_id, path=(*above.path, claim.agent), team=team)
+def definition_of(program: Program) -> Definition:
+    """Return the facts of a program that are stored with its runs."""
+    content = {"kind": program.kind, **program.declared}
+    encoded = msgspec.json.encode(content, order="deterministic")
+    return Definition(hashlib.sha256(encoded).hexdigest(), msgspec.json.decode(encoded))

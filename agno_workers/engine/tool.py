@@ -48,7 +48,7 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
-    engine.plan_for(claim)  # before the call, whose result would be lost if Postgres did not answer
+    limit_of(engine, claim, tool)  # before the call, whose result would be lost if Postgres did not answer
     with (
         engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
@@ -71,7 +71,9 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
             emit=emit.line,
         )
         if tool is not None and claim.reconciling:
-            found = execute(tool, claim.name, claim.tool_call.arguments, context, reconciling=True)
+            is_call = claim.arrival is not None
+            arguments = claim.tool_call.arguments
+            found = execute(tool, claim.name, arguments, context, reconciling=True, as_json=is_call)
             if found.kind != "not_done":
                 return reconciled(engine, claim, tool, found, context)
         return call(engine, claim, tool, context, cancelled)
@@ -104,9 +106,9 @@ def alone(
     engine: Engine, claim: ClaimedStep, tool: Tool | None, context: ToolContext, cancelled: CancelProbe
 ) -> CommitResult:
     """Call a tool, and then record its outcome with the state that it wrote. Raises StateConflict when it may be called again."""
-    outcome = execute(
-        tool, claim.name, claim.tool_call.arguments, context, known=engine.plan(claim.agent).offered
-    )
+    is_call = claim.arrival is not None
+    known = () if is_call else engine.plan(claim.agent).offered
+    outcome = execute(tool, claim.name, claim.tool_call.arguments, context, known=known, as_json=is_call)
     signal("tool.executed")
     if cancelled.was_seen:
         return NOT_RECORDED
@@ -133,6 +135,8 @@ def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome |
     A worker with older code may lack the tool: then the call is retried, since another worker may have it.
     """
     try:
+        if claim.arrival is not None:
+            return engine.calls.tool(claim.name), None
         plan = engine.plan(claim.agent)
     except AgnoError as error:
         return None, ToolOutcome(str(error), True, "again")
@@ -156,7 +160,9 @@ def in_transaction(
         with engine.journal.transaction() as transaction:
             states = States(engine.state_reader(claim.tenant, transaction.connection))
             context = replace(context, connection=transaction.connection, _states=states)
-            outcome = execute(tool, claim.name, claim.tool_call.arguments, context)
+            outcome = execute(
+                tool, claim.name, claim.tool_call.arguments, context, as_json=claim.arrival is not None
+            )
             signal("tool.executed", claim=claim)
             if outcome.kind == "timeout":
                 transaction.close()  # its thread may be in the middle of a statement, and must not get to commit
@@ -242,7 +248,7 @@ def finish(
 
 def limit_of(engine: Engine, claim: ClaimedStep, tool: Tool | None) -> int | None:
     """Return the most tokens of a result that stays whole in the transcript; None means no limit."""
-    if tool is None or not tool.offload:
+    if tool is None or not tool.offload or claim.arrival is not None:
         return None
     return engine.plan_for(claim).agent.compaction.offload_tokens
 
@@ -294,7 +300,11 @@ def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -
 
 
 def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
-    """End a wait that nobody answered in time, by the policy of the tool."""
+    """End a wait that nobody answered in time, by the policy of the tool, or a timer that is due."""
+    if step.arrival is not None and not (
+        step.waits_for is WaitsFor.CONFIRMATION and step.policy.on_timeout == "fail"
+    ):
+        return engine.journal.end_wait(step)
     text = f"Nobody answered within {step.policy.within_s:g} s."
     error: dict[str, Any] = {
         "type": "NobodyAnswered",

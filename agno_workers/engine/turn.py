@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,8 +18,6 @@ import msgspec
 from agno_workers.core.agent import Agent, cost_of
 from agno_workers.core.decide import (
     AskAgain,
-    End,
-    Fail,
     FanOut,
     SoFar,
     decide,
@@ -28,9 +25,11 @@ from agno_workers.core.decide import (
     schema_reminders,
 )
 from agno_workers.core.messages import Delta, Message, ModelRequest, Reply, ToolCall, user
+from agno_workers.core.moves import End, Fail
 from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
 from agno_workers.core.ports import Journal, Model
-from agno_workers.core.run import StepKind
+from agno_workers.core.run import RunKind
+from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.state import Read, Scratch, nothing
 from agno_workers.core.step import (
     NOT_RECORDED,
@@ -39,11 +38,13 @@ from agno_workers.core.step import (
     CommitResult,
     CompactionOrder,
     FollowUp,
+    Lineage,
     ToolStep,
     TurnRecord,
 )
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.engine.calls import StepCalls
 from agno_workers.engine.plan import AgentPlan, Delegation
 from agno_workers.errors import (
     AgnoError,
@@ -113,21 +114,46 @@ class Engine:
     """The services that a step uses; `wiring` builds it."""
 
     journal: Journal
-    agent: Callable[[str], Agent]
-    """Return the agent of that name. Raises UnknownAgent."""
+    runnable: Callable[[str], Runnable]
+    """Return the agent, team or workflow of that name. Raises UnknownAgent."""
     streams: Streams
     resolve: Callable[[str | Model], Model]
     agent_queue: str
     tool_queue: str
     active: ActiveSteps
     extensions: tuple[Extension, ...] = ()
+    calls: StepCalls = field(default_factory=StepCalls)
+    """The agents, teams, workflows and functions that the steps of programs call."""
     state_reader: Callable[[str, Any], Read] = lambda *_: nothing
     """Return the reader of a tenant's state; with a connection, it reads in its transaction."""
     scratch: Scratch = field(default_factory=Scratch)
     ask_model: Callable[[Turn, Ask], tuple[Turn, Reply]] = ask_once
     """Call the model with a request that fits its context window; may raise CompactFirst. See `sessions/window.py`."""
+    _compiled: dict[str, Runnable | Program] = field(default_factory=dict)
     _plans: dict[str, AgentPlan] = field(default_factory=dict)
     _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
+
+    def compiled(self, name: str) -> Agent | Program:
+        """Return the agent or the program that takes the turns of a run. Raises UnknownAgent."""
+        if name not in self._compiled:
+            self._compiled[name] = self.runnable(name).compiled()
+        found = self._compiled[name]
+        assert isinstance(found, Agent | Program)
+        return found
+
+    def taken_by(self, name: str) -> AgentPlan | Program:
+        """Return the plan or the program by which turns are taken. Raises UnknownAgent or InvalidTool."""
+        compiled = self.compiled(name)
+        return compiled if isinstance(compiled, Program) else self.plan(name)
+
+    def agent(self, name: str) -> Agent:
+        """Return an agent, or the one that leads a team. Raises UnknownAgent."""
+        found = self.compiled(name)
+        if isinstance(found, Program):
+            raise UnknownAgent(
+                f"{name!r} is a {found.kind} and no agent: a deploy has changed it.", agent=name
+            )
+        return found
 
     def plan(self, name: str) -> AgentPlan:
         """Raises UnknownAgent or InvalidTool."""
@@ -149,7 +175,7 @@ class Engine:
     def knows(self, claim: ClaimedStep) -> bool:
         """Return whether this worker has the agent of a step. If not, the step is returned, since another worker may have it."""
         try:
-            self.agent(claim.agent)
+            self.compiled(claim.agent)
         except UnknownAgent as error:
             self.return_step(claim, error.to_json())
             return False
@@ -161,29 +187,16 @@ class Engine:
         ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
         log.warning("step was returned, for the %s. time: %s", times, error["message"], extra=ids)
 
-    def queue_of(self, agent: Agent) -> str:
-        return agent.queue or self.agent_queue
+    def queue_of(self, what: Runnable | Program) -> str:
+        return what.queue or self.agent_queue
+
+    def below(self, claim: ClaimedStep) -> Lineage:
+        """Return the lineage of the runs that a run starts."""
+        return claim.below(self.runnable(claim.agent).kind is RunKind.TEAM)
 
 
-def run_turn(engine: Engine, run_id: str, step_id: str, generation: int) -> CommitResult:
-    """Execute one turn of a run, and return the messages to publish."""
-    signal("turn.received", run_id=run_id, step_id=step_id)
-    claim = engine.journal.claim(StepKind.TURN, run_id, step_id, generation)
-    if claim is None:
-        return NOT_RECORDED  # a duplicate, or the run was cancelled
-    signal("turn.claimed", claim=claim)
-    committed = run_claimed_turn(engine, claim)
-    if committed.ended:
-        engine.scratch.forget(run_id)
-    return msgspec.structs.replace(committed, agent=claim.agent)
-
-
-def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
-    if claim.unreadable:
-        error = RunFailed(f"{claim.unreadable}: submit it again.", run_id=claim.run_id, step_id=claim.step_id)
-        return engine.journal.fail(claim, error.to_json(), "unreadable")
-    if not engine.knows(claim):
-        return NOT_RECORDED
+def run_agent_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
+    """Execute a turn of an agent."""
     if claim.attempt == 1 and claim.definition is None:
         log.info("run %s of agent %s started", claim.run_id, claim.agent)
     retry = Retry()
@@ -214,16 +227,13 @@ def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
 def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
     """Prepare the turn and call the model once; leave early when the step is lost."""
     claim = turn.claim
-    preparations: tuple[Callable[[Turn], Turn], ...] = (
-        partial(with_deadline, engine.journal),
-        *(extension.prepare for extension in engine.extensions),
-    )
     with (
         engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
     ):
-        for prepare in preparations:
-            turn = prepare(turn)
+        turn = replace(turn, claim=with_deadline(engine.journal, claim, turn.agent.limits.deadline_s))
+        for extension in engine.extensions:
+            turn = extension.prepare(turn)
         model = engine.resolve(turn.agent.model)
         return engine.ask_model(turn, lambda request: call_model(model, request, is_lost, emit))
 
@@ -249,14 +259,12 @@ def call_model(
         raise ModelRejected(text, provider=provider, model=name, code="invalid_reply") from error
 
 
-def with_deadline(journal: Journal, turn: Turn) -> Turn:
-    """Set the agent's own deadline at the first turn of the run; turns that a fork copied do not count."""
-    claim, limit = turn.claim, turn.agent.limits.deadline_s
+def with_deadline(journal: Journal, claim: ClaimedStep, limit_s: float | None) -> ClaimedStep:
+    """Set a run's own deadline at its first turn; turns that a fork copied do not count."""
     has_begun = claim.definition is not None
-    if limit is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
-        return turn
-    deadline_at = journal.set_deadline(claim.run_id, limit)
-    return replace(turn, claim=msgspec.structs.replace(claim, deadline_at=deadline_at))
+    if limit_s is None or has_begun or (claim.deadline_at is not None and claim.parent_run_id is None):
+        return claim
+    return msgspec.structs.replace(claim, deadline_at=journal.set_deadline(claim.run_id, limit_s))
 
 
 def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
@@ -309,7 +317,9 @@ def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCal
     if (member := plan.members.get(call.name)) and claim.depth < MAX_DEPTH:
         with suppress(msgspec.DecodeError, RecursionError):
             task = msgspec.json.decode(call.arguments, type=Delegation).task
-            child = ChildRun(member.name, engine.queue_of(member), user(task))
+            child = ChildRun(
+                member.name, engine.queue_of(member), user(task), member.kind, engine.below(claim)
+            )
             return ToolStep(call, engine.agent_queue, Effect.PURE, 1, child=child)
     tool = plan.tools.get(call.name)
     if tool is None:

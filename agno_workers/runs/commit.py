@@ -14,14 +14,15 @@ from psycopg import Rollback
 from psycopg.pq import TransactionStatus
 from uuid6 import uuid7
 
-from agno_workers.core.messages import Message, Usage
-from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
+from agno_workers.core.messages import Message, ToolResult, Usage
+from agno_workers.core.program import EXPIRED
+from agno_workers.core.run import RunStatus, StepKind, WaitsFor
 from agno_workers.core.step import (
     NOT_RECORDED,
+    CallStep,
     ChildRun,
     ClaimedStep,
     CommitResult,
-    CallStep,
     CompactionOrder,
     CompactionRecord,
     ExhaustedStep,
@@ -48,7 +49,7 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
-_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction", "arm"))
+_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction", "arm", "ends_calls"))
 """A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
@@ -192,13 +193,33 @@ class Commits(Repository):
             "answer": answer,
             "state": list(state) or None,
         }
-        if offload_tokens is not None and estimate_message(message) > offload_tokens:
+        if step.arrival is not None:  # a call of a program, which reads JSON
+            result["value"] = None if error else payloads.pack(Raw(_content(message).encode()))
+        elif offload_tokens is not None and estimate_message(message) > offload_tokens:
             result["stored_results"] = [{"seq": step.seq, "result": part} for part in message.parts]
         else:
             result["messages"] = [{"seq": step.seq, "content": payloads.pack(message)}]
         if isinstance(step, ExpiredWait):
             result |= {"waits_for": step.waits_for, "attempt": step.attempt}
         return self._finish(step, payloads, result, connection=connection)
+
+    def end_wait(self, step: ExpiredWait) -> CommitResult:
+        """End a call of a program whose time is over: a timer is done, any other call has expired."""
+        answer: dict[str, Any] | None = None
+        if step.waits_for is WaitsFor.CONFIRMATION:
+            verdict = "approved" if step.policy.on_timeout == "approve" else "rejected"
+            answer = {
+                "verdict": verdict,
+                "by": None,
+                "note": f"nobody answered within {step.policy.within_s:g} s",
+            }
+        end: dict[str, Any] = {"step_id": step.step_id, "answer": answer, "value": answer}
+        if step.waits_for is not WaitsFor.TIMER and answer is None:
+            text = f"{step.name or step.waits_for} did not come within {step.policy.within_s:g} s"
+            ids = {"run_id": step.run_id, "step_id": step.step_id}
+            end["error"] = {"type": EXPIRED, "message": text, "ids": ids}
+        self._pool.run(_SQL["end_waits"], {"run_id": step.run_id, "ends": jsonb([end])})
+        return NOT_RECORDED
 
     def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult:
         """Make a turn wait, and write the step that compacts its transcript."""
@@ -275,7 +296,8 @@ class Commits(Repository):
             "id": step["child_run_id"], "tenant": claim.tenant, "agent": child.agent, "queue": child.queue, "input": payloads.pack(child.input),
             "user_id": claim.user_id, "metadata": claim.metadata, "priority": claim.priority, "parent_run_id": claim.run_id,
             "parent_step_id": step["id"], "depth": claim.depth + 1, "deadline_at": utc(claim.deadline_at),
-            "first_step": self._first_step(child.kind), "kind": child.kind, "lineage": child.lineage if child.lineage.root else None, "publish_after_s": self._numbers.publish_after_s,
+            "first_step": self._first_step(child.kind), "kind": child.kind, "lineage": child.lineage if child.lineage.root else None,
+            "publish_after_s": self._numbers.publish_after_s,
         }  # fmt: skip
         return without_none(asked)
 
@@ -290,11 +312,13 @@ class Commits(Repository):
             "cost_usd": record.cost_usd,
             "definition": record.definition,
         }
-        asked = {"background": record.follow_ups or None, "steered": record.steered or None}
+        asked: dict[str, Any] = {"background": record.follow_ups or None, "steered": record.steered or None}
         messages = [
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
+        if "ended" in change and (record.is_program or isinstance(step, ExhaustedStep)):
+            asked["ends_calls"] = True
         content = {**(result or {}), **asked, "messages": messages, "run": without_none(change)}
         return self._finish(step, payloads, content, connection=connection)
 
@@ -345,6 +369,12 @@ class Commits(Repository):
 
     def _finish_alone(self, one: _Result) -> _Recorded | None:
         return _finish_steps(self._pool.run, [one], waits=True)[0]
+
+
+def _content(message: Message) -> str:
+    (part,) = message.parts
+    assert isinstance(part, ToolResult)
+    return part.content
 
 
 class _Result(NamedTuple):

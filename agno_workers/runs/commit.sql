@@ -12,6 +12,9 @@ WHERE id = %(step_id)s AND status = 'running'
   AND (attempt = %(attempt)s AND NOT %(late_only)s OR lease_until < clock_timestamp())
 RETURNING id;
 
+-- name: end_waits
+SELECT agno.end_waits(%(run_id)s, %(ends)s);
+
 -- name: answer
 -- Make a waiting step ready with a person's answer, and send it at once.
 WITH alive AS (

@@ -87,7 +87,7 @@ FROM released JOIN pending ON pending.step_id = released.id;
 -- could begin; `raised` is then their error.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.effect, step.attempt, step.worker, step.seq,
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, CASE WHEN step.error->'ids'->>'given_up' = 'true' THEN step.error END AS raised,
-       (SELECT agent FROM agno.run WHERE run.id = step.run_id) AS agent
+       step.arrival, (SELECT agent FROM agno.run WHERE run.id = step.run_id) AS agent
 FROM agno.step
 WHERE status = 'running' AND coalesce(lease_until, expires_at) < statement_timestamp()
   AND (attempt - tries >= max_attempts OR effect = 'once' AND (policy->>'reconcile')::boolean IS NOT TRUE)
@@ -176,7 +176,7 @@ FROM begun JOIN pending ON pending.step_id = begun.id;
 -- name: expired_waits
 -- Rule 5: waits that nobody answered in time; their policy decides what follows.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.attempt, step.seq,
-       step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, run.agent
+       step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, step.arrival, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id
 WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp()
   AND run.ended_at IS NULL AND run.generation = step.generation

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agno_workers.core.messages import read_message
-from agno_workers.core.program import CallKind, MadeCall, Outcome, Progress
+from agno_workers.core.program import EXPIRED, CallKind, MadeCall, Outcome, Progress
 from agno_workers.core.run import StepStatus
 from agno_workers.core.step import ClaimedStep
 from agno_workers.database.pool import statements
@@ -19,8 +18,6 @@ from agno_workers.runs.base import Repository
 
 _SQL = statements("runs/claim")
 _MOST_RUNS, _MOST_CALLS = 1_000, 100_000
-EXPIRED = "StepExpired"
-"""The error of a call that did not end in its time."""
 
 
 class _Call(msgspec.Struct, frozen=True):
@@ -31,14 +28,13 @@ class _Call(msgspec.Struct, frozen=True):
     name: str
     status: StepStatus
     arrival: int
+    is_done: bool
     value: Any = None
-    answer: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
 
 class _Read(msgspec.Struct, frozen=True):
     now: datetime
-    known: int
     arrived: int
     calls: list[_Call]
     barrier_id: str | None = None
@@ -67,16 +63,14 @@ class ProgressReader(Repository):
         (row,) = self._pool.run(_SQL["progress"], asked)
         read = _DECODER.decode(row["progress"])
         if read.arrived < known:  # the database was restored
-            self.forget(claim.run_id)
+            self.forget_progress(claim.run_id)
             return self.progress(claim)
         new = {call.key: MadeCall(call.kind, call.name, _outcome(call)) for call in read.calls}
         ended = ended | {key: made for key, made in new.items() if made.outcome is not None}
         self._keep(run, read.arrived, ended)
-        return Progress(
-            claim.run_id, read_message(row["input"]), read.now, ended | new, arrived=read.arrived, barrier_id=read.barrier_id
-        )  # fmt: skip
+        return Progress(claim.run_id, claim.messages[0], read.now, ended | new, read.arrived, read.barrier_id)
 
-    def forget(self, run_id: str) -> None:
+    def forget_progress(self, run_id: str) -> None:
         with self._lock:
             for run in [run for run in self._ended if run[0] == run_id]:
                 del self._ended[run]
@@ -85,16 +79,19 @@ class ProgressReader(Repository):
         with self._lock:
             self._ended[run] = arrived, ended
             self._ended.move_to_end(run)
-            while len(self._ended) > _MOST_RUNS or sum(len(calls) for _, calls in self._ended.values()) > _MOST_CALLS:
+            while (
+                len(self._ended) > _MOST_RUNS
+                or sum(len(calls) for _, calls in self._ended.values()) > _MOST_CALLS
+            ):
                 self._ended.popitem(last=False)
 
 
 def _outcome(call: _Call) -> Outcome | None:
     if call.arrival == 0:
         return None
-    value = call.answer if call.kind is CallKind.APPROVAL else call.value
+    if call.is_done:
+        return Outcome(call.arrival, "done", call.value)
     if call.status is StepStatus.CANCELLED:
         return Outcome(call.arrival, "cancelled", error=call.error)
-    if call.error is None or call.error.get("type") == "LeaseExpired" and call.status is StepStatus.DONE:
-        return Outcome(call.arrival, "done", value)
-    return Outcome(call.arrival, "expired" if call.error.get("type") == EXPIRED else "failed", value, call.error)
+    is_late = (call.error or {}).get("type") == EXPIRED
+    return Outcome(call.arrival, "expired" if is_late else "failed", error=call.error)

@@ -24,7 +24,6 @@ from agno_workers.knowledge.store.bases import AGENT, ChunkRow, DocumentRow, Sou
 from agno_workers.knowledge.store.feedback import Count, Verdict
 from agno_workers.knowledge.store.stats import Duplicate
 from agno_workers.knowledge.types import Rerank, Rows, SearchResult, SearchType
-from agno_workers.sdk.agent import run_signature
 from agno_workers.sdk.ingestion import (
     Ingestion,
     IngestOptions,
@@ -35,6 +34,7 @@ from agno_workers.sdk.ingestion import (
     named,
     options,
 )
+from agno_workers.sdk.verbs import run_signature
 
 
 class Knowledge(core.Knowledge, frozen=True, kw_only=True):

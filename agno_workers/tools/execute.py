@@ -22,7 +22,7 @@ from agno_workers.core.words import safe_text
 from agno_workers.errors import ToolError, TryAgain, message_of
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.refusal import InvalidArguments
-from agno_workers.tools.result import Unserialisable, bounded, to_text
+from agno_workers.tools.result import Unserialisable, bounded, to_json_text, to_text
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def execute(
     known: Iterable[str] = (),
     max_result_bytes: int = MAX_RESULT_BYTES,
     reconciling: bool = False,
+    as_json: bool = False,
 ) -> ToolOutcome:
     """Call a tool with a model's JSON text, and return the outcome by `kind`:
 
@@ -58,12 +59,19 @@ def execute(
     * `unserialisable`: the tool ran, but its result cannot be converted to text.
 
     `reconciling` calls the tool's `reconcile` hook instead, with the same arguments (and `ctx`, if it takes it); then `ok` is
-    the tool's result, `not_done` means that the tool did not take effect, `unknown` that the hook returned None.
+    the tool's result, `not_done` means that the tool did not take effect, `unknown` that the hook returned None. `as_json` returns the
+    result as JSON, of at most `max_result_bytes`.
 
     Content over `max_result_bytes` (UTF-8) is cut and marked; NUL and lone surrogates become U+FFFD. Raises only what is raised
     in the waiting thread from outside (Ctrl-C, Celery's time limit); then the tool is cancelled as after a timeout.
     """
-    outcome = _unknown(name, known) if tool is None else _Attempt(tool, arguments, ctx, reconciling).outcome()
+    attempt = _Attempt(tool, arguments, ctx, reconciling, as_json) if tool is not None else None
+    outcome = attempt.outcome() if attempt else _unknown(name, known)
+    if as_json and not outcome.is_error:
+        if (size := len(outcome.content.encode())) <= max_result_bytes:
+            return outcome
+        text = f"the result takes {size:,} bytes as JSON, and the most is {max_result_bytes:,}: store it elsewhere, and return its key"
+        outcome = _failure("unserialisable", text)
     return msgspec.structs.replace(outcome, content=bounded(safe_text(outcome.content), max_result_bytes))
 
 
@@ -83,9 +91,12 @@ def _failure(kind: str, content: str) -> ToolOutcome:
 class _Attempt:
     """One execution on its thread. The author's code (validators, function, serializers) runs on that thread only."""
 
-    def __init__(self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool) -> None:
+    def __init__(
+        self, tool: Tool, arguments: str, ctx: ToolContext, reconciling: bool, as_json: bool
+    ) -> None:
         self._tool = tool
         self._reconciling = reconciling
+        self._to_text = to_json_text if as_json else to_text
         self._arguments = safe_text(arguments)
         self._cancelled_before = ctx.cancelled
         self._ctx = msgspec.structs.replace(ctx, cancelled=self._is_cancelled)
@@ -136,7 +147,7 @@ class _Attempt:
         if self._reconciling and value is NOT_DONE:
             return _failure("not_done", f"{self._tool.name} did not take effect")
         try:
-            return ToolOutcome(to_text(value))
+            return ToolOutcome(self._to_text(value))
         except Unserialisable as error:
             return _failure("unserialisable", str(error))
 

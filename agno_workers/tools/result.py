@@ -45,6 +45,15 @@ def to_text(value: object) -> str:
     return str(msgspec.json.decode(text)) if text.startswith('"') else text
 
 
+def to_json_text(value: object) -> str:
+    """Return a value as compact JSON, as `to_text` converts it; a string keeps its quotes, and None is null. Raises Unserialisable."""
+    if isinstance(value, bytes | bytearray):
+        value = _decoded(bytes(value))
+    if isinstance(value, Iterator | AsyncIterator) or inspect.isawaitable(value):
+        raise _unserialisable(value, "it is lazy; return a list instead")
+    return _ESCAPE.sub(_without_nul, _to_json(value))
+
+
 def bounded(text: str, max_bytes: int) -> str:
     """Cut text to at most `max_bytes` of UTF-8 between characters, with a marker at its end (which always fits)."""
     if len(text) <= max_bytes and len(text.encode()) <= max_bytes:

@@ -27,7 +27,7 @@ from agno_workers.core.step import Submitted
 from agno_workers.database import identity
 from agno_workers.database.connect import connect
 from agno_workers.errors import RunNotFound, Unavailable
-from agno_workers.sdk.agent import RunResult
+from agno_workers.sdk.verbs import RunResult
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.acceptance.matrix.cases import call, delegated

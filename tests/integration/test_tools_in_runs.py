@@ -9,8 +9,8 @@ import pytest
 
 from agno_workers.core.messages import ToolResult
 from agno_workers.core.run import RunStatus, StepKind
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.engine.tool import run_tool
-from agno_workers.engine.turn import run_turn
 from agno_workers.wiring import Services
 from tests import steps
 from tests.agents import caller

@@ -23,7 +23,7 @@ FLOORS = [
     {"broker"},
     {"tools"},
     {"engine"},
-    {"knowledge", "sessions"},  # features: none of them knows another
+    {"knowledge", "sessions", "teams", "workflows"},  # features: none of them knows another
     {"repositories"},
     {"registry"},
     {"discovery"},

@@ -35,7 +35,7 @@ from agno_workers.cli.programs import BACKGROUND_THREADS, THREADS, workers
 from agno_workers.core.request import OPTIONS
 from agno_workers.core.run import StepStatus
 from agno_workers.core.session import SessionStatus
-from agno_workers.engine.turn import run_turn
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.settings import Settings, load
 from benchmarks import readme
 

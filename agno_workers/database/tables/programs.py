@@ -1,9 +1,9 @@
 """Programs: what teams and workflows have beside their runs and steps.
 
-    run ──< signal       sent to a run from outside; a wait takes each once
-      ├──< report        what its steps said of their progress
-      ├──< map_item      the items of a map
-      └──  budget ──< budget_hold     the limits of a whole tree of runs, and what calls under way may still use
+run ──< signal       sent to a run from outside; a wait takes each once
+  ├──< report        what its steps said of their progress
+  ├──< map_item      the items of a map
+  └──  budget ──< budget_hold     the limits of a whole tree of runs, and what calls under way may still use
 """
 
 import sqlalchemy as sa
@@ -25,7 +25,13 @@ signal = sa.Table(
     now("sent_at"),
     sa.UniqueConstraint("run_id", "name", "key", name="signal_key"),
 )
-sa.Index("signal_kept", signal.c.run_id, signal.c.name, signal.c.sent_at, postgresql_where=signal.c.step_id.is_(None))
+sa.Index(
+    "signal_kept",
+    signal.c.run_id,
+    signal.c.name,
+    signal.c.sent_at,
+    postgresql_where=signal.c.step_id.is_(None),
+)
 
 report = sa.Table(
     "report",

@@ -62,7 +62,7 @@ run = sa.Table(
     sa.Column("batch_id", UUID),
     # The index of the run's input in the batch.
     sa.Column("batch_position", sa.Integer),
-    # For a delegated run: its root, the team that it works for, and the names above it; see core/lineage.py.
+    # For a delegated run: its root, the team that it works for, and the names above it; see core.step.Lineage.
     sa.Column("lineage", JSONB),
     # The agent's definition when the run began, so that a deploy does not change open runs.
     sa.Column("definition", sa.LargeBinary),
@@ -270,6 +270,13 @@ sa.Index(
     postgresql_where=sa.and_(
         step.c.status == "waiting", step.c.waits_for.not_in(("run", "window", "session", "compaction"))
     ),
+)
+sa.Index(
+    "step_arrival",
+    step.c.run_id,
+    step.c.generation,
+    step.c.arrival,
+    postgresql_where=step.c.arrival.isnot(None),
 )
 sa.Index("step_dead", step.c.ended_at, postgresql_where=step.c.status.in_(("dead", "unknown")))
 

@@ -55,7 +55,7 @@ BEGIN
         RETURN;
     END IF;
     UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
-        error = CASE WHEN child.status <> 'done' THEN child.error END, result = CASE WHEN s.arrival = 0 THEN child.content END
+        error = CASE WHEN child.status <> 'done' THEN child.error END, result = CASE WHEN s.arrival = 0 AND child.status = 'done' THEN coalesce(child.content, 'null') END
     FROM agno.run r
     WHERE s.id = child.parent_step_id AND s.status = 'waiting' AND r.id = s.run_id AND r.generation = s.generation
     RETURNING s.* INTO waiting;

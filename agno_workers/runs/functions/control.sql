@@ -44,12 +44,12 @@ CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS
         UPDATE agno.step s SET status = 'cancelled', ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL, waits_for = NULL,
             expires_at = NULL
         WHERE s.run_id = $1 AND s.status IN ('ready', 'running', 'waiting')
-        RETURNING s.id, s.run_id, s.kind, s.seq, s.name, s.call->>'id' AS call_id
+        RETURNING s.id, s.run_id, s.kind, s.seq, s.name, s.arrival, s.call->>'id' AS call_id
     ),
     results AS (
         INSERT INTO agno.message (run_id, seq, content)
         SELECT run_id, seq, agno.tool_message(call_id, name, format('%s did not end: the run was stopped (%s).', name, $2), true)
-        FROM ended WHERE kind IN ('tool', 'delegate')
+        FROM ended WHERE kind IN ('tool', 'delegate') AND arrival IS NULL
     ),
     -- A locked row is being sent, and its sender deletes it.
     held AS (

@@ -39,7 +39,7 @@ BEGIN
     END IF;
 END $$;
 
--- End waiting calls of a run, and let its next turn follow: a timer, a signal, an answer, or a time limit. `ends` is [{step_id, result?,
+-- End waiting calls of a run, and let its next turn follow: a timer, a signal, an answer, or a time limit. `ends` is [{step_id, value?,
 -- answer?, error?}]; those that have ended stay as they are. Returns the ids of the others.
 CREATE OR REPLACE FUNCTION agno.end_waits(of_run uuid, ends jsonb) RETURNS uuid[] LANGUAGE plpgsql AS $$
 DECLARE
@@ -51,9 +51,10 @@ BEGIN
         RETURN '{}';
     END IF;
     WITH done AS (
-        UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL, result = e.result,
+        UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
+            result = CASE WHEN e.error IS NULL THEN coalesce(e.value, 'null') END,
             answer = e.answer || jsonb_build_object('at', statement_timestamp()), error = e.error
-        FROM jsonb_to_recordset(ends) AS e (step_id uuid, result jsonb, answer jsonb, error jsonb), agno.run r
+        FROM jsonb_to_recordset(ends) AS e (step_id uuid, value jsonb, answer jsonb, error jsonb), agno.run r
         WHERE s.id = e.step_id AND s.run_id = of_run AND s.status = 'waiting' AND s.arrival = 0 AND r.id = s.run_id AND r.generation = s.generation
         RETURNING s.id, s.barrier_id
     )
@@ -102,17 +103,17 @@ BEGIN
             WHERE g.run_id = of_run AND g.step_id IS NULL) AS k ON k.name = w.name AND k.place = w.place
     LOOP
         UPDATE agno.signal g SET step_id = pair.step_id WHERE g.id = pair.signal_id;
-        PERFORM agno.end_waits(of_run, jsonb_build_array(jsonb_build_object('step_id', pair.step_id, 'result', coalesce(pair.payload, 'null'))));
+        PERFORM agno.end_waits(of_run, jsonb_build_array(jsonb_build_object('step_id', pair.step_id, 'value', pair.payload)));
     END LOOP;
 END $$;
 
 -- Return what a program sees of its calls: all that are open, and those that ended after the first `known` ends. One statement, so that
 -- `arrived` and the calls are of one moment.
 CREATE OR REPLACE FUNCTION agno.progress_of(of_run uuid, in_generation int, known int) RETURNS json LANGUAGE sql STABLE AS $$
-    SELECT json_build_object('now', clock_timestamp(), 'known', $3,
-        'barrier_id', (SELECT b.id FROM agno.barrier b WHERE b.run_id = $1 AND b.generation = $2),
-        'arrived', coalesce((SELECT b.arrived FROM agno.barrier b WHERE b.run_id = $1 AND b.generation = $2), 0),
-        'calls', coalesce((SELECT json_agg(json_build_object('key', s.key, 'kind', s.call->'kind', 'name', s.name, 'status', s.status, 'arrival', s.arrival,
-            'value', CASE WHEN s.arrival > 0 THEN agno.inflate(s.result) END, 'answer', s.answer, 'error', CASE WHEN s.arrival > 0 THEN s.error END))
-            FROM agno.step s WHERE s.run_id = $1 AND s.generation = $2 AND (s.arrival = 0 OR s.arrival > $3)), '[]'));
+    SELECT json_build_object('now', clock_timestamp(), 'barrier_id', b.id, 'arrived', coalesce(b.arrived, 0), 'calls', coalesce((
+        SELECT json_agg(json_build_object('key', s.key, 'kind', s.call->'kind', 'name', s.name, 'status', s.status, 'arrival', s.arrival,
+            'is_done', s.status = 'done' AND s.result IS NOT NULL, 'value', agno.inflate(s.result), 'error', s.error))
+        FROM (SELECT * FROM agno.step WHERE run_id = $1 AND generation = $2 AND arrival = 0
+            UNION ALL SELECT * FROM agno.step WHERE run_id = $1 AND generation = $2 AND arrival > $3) AS s), '[]'))
+    FROM (VALUES (1)) AS one LEFT JOIN agno.barrier b ON b.run_id = $1 AND b.generation = $2;
 $$;

@@ -2,8 +2,7 @@
 
 -- Write steps and the messages for those that are ready now. Each step holds id, key, kind, queue, seq, max_attempts, and optionally priority,
 -- name, call, effect, policy, barrier_id, waits_for (then it is `waiting`), expires_at, child_run_id, not_before (a timer: the keeper sends it), due_at,
--- arrival (0 for a call of a program), and
--- run_id and generation where these are not those of the first two parameters.
+-- arrival (0 for a call of a program), and run_id and generation where these are not those of the first two parameters.
 CREATE OR REPLACE FUNCTION agno.write_steps(of_run uuid, in_generation int, steps jsonb, publish_after_s float8)
 RETURNS TABLE (outbox_id bigint, step_id uuid, run_id uuid, generation int, kind text, queue text, priority smallint) LANGUAGE sql AS $$
     WITH written AS (
@@ -84,7 +83,7 @@ BEGIN
         SELECT c.place, json_build_object('step_id', s.id, 'run_id', r.id, 'generation', s.generation, 'kind', s.kind, 'key', s.key, 'name', s.name,
                 'seq', s.seq, 'attempt', s.attempt, 'max_attempts', s.max_attempts, 'tries', s.tries, 'call', agno.inflate(s.call), 'effect', s.effect,
                 'policy', coalesce(s.policy, '{}'), 'answer', s.answer, 'reconciling', s.reconciling, 'tenant', r.tenant, 'agent', r.agent,
-                'priority', r.priority, 'arrival', s.arrival, 'lineage', r.lineage, 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
+                'priority', r.priority, 'arrival', s.arrival, 'lineage', coalesce(r.lineage, '{}'), 'session_id', r.session_id, 'user_id', r.user_id, 'metadata', r.metadata, 'canvas', r.canvas,
                 'turns', r.turns, 'tool_calls', r.tool_calls, 'usage', json_build_object('input_tokens', r.input_tokens,
                     'output_tokens', r.output_tokens, 'cached_tokens', r.cached_tokens, 'cache_write_tokens', r.cache_write_tokens,
                     'reasoning_tokens', r.reasoning_tokens),
@@ -175,7 +174,8 @@ BEGIN
     RETURN QUERY
         UPDATE agno.step s SET status = coalesce(e.status, 'done'), ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL,
             waits_for = NULL, expires_at = NULL, error = coalesce(e.error, s.error),
-            answer = coalesce(e.answer || jsonb_build_object('at', statement_timestamp()), s.answer), result = e.value
+            answer = coalesce(e.answer || jsonb_build_object('at', statement_timestamp()), s.answer),
+            result = CASE WHEN s.arrival = 0 AND e.error IS NULL AND coalesce(e.status, 'done') = 'done' THEN coalesce(e.value, 'null') END
         FROM jsonb_to_recordset(results) AS e (run_id uuid, step_id uuid, generation int, kind text, status text, error jsonb, answer jsonb, value jsonb,
             late_only boolean, waits_for text, attempt int), agno.run r
         WHERE e.step_id = ANY(only_steps) AND s.id = e.step_id AND s.run_id = e.run_id AND s.generation = e.generation AND s.kind = e.kind
@@ -237,7 +237,7 @@ BEGIN
         recorded := ARRAY[(one->>'step_id')::uuid];
     ELSE
         recorded := ARRAY(SELECT (item->>'step_id')::uuid FROM jsonb_array_elements(results) item JOIN agno.run r ON r.id = (item->>'run_id')::uuid
-            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction,arm}'
+            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction,arm,ends_calls}'
               AND (r.canvas IS NULL AND r.parent_run_id IS NULL AND r.session_id IS NULL AND r.kind <> 'background' OR (item->'run' ? 'ended') IS NOT TRUE)
               AND (item->'run'->'definition' IS NULL OR jsonb_array_length(results) = 1
                    OR EXISTS (SELECT FROM agno.definition d WHERE d.sha256 = decode(item->'run'->'definition'->>'sha256', 'hex')))
@@ -303,6 +303,9 @@ BEGIN
     END IF;
     IF results @? '$[*].run' THEN
         PERFORM agno.move_runs(results);
+    END IF;
+    IF one ? 'ends_calls' THEN
+        PERFORM agno.end_open_steps(r.id, r.reason) FROM agno.run r WHERE r.id = runs[1];
     END IF;
     IF one ? 'background' THEN -- after the end, which locks the session
         PERFORM agno.request_background(runs[1], one->'background');

@@ -43,9 +43,10 @@ LANGUAGE plpgsql AS $$
 DECLARE
     new_id uuid := coalesce((run->>'id')::uuid, agno.uuid7());
     in_tenant text := coalesce(run->>'tenant', 'default');
-    run_kind text := coalesce(run->>'kind', 'agent');
+    run_kind text := coalesce(nullif(run->>'kind', 'agent'),
+        (SELECT a.kind FROM agno.agent a WHERE a.tenant = coalesce(run->>'tenant', 'default') AND a.name = run->>'agent'), 'agent');
     run_queue text := agno.queue_for(in_tenant, run->>'agent', run->>'queue',
-        coalesce((run->>'allow_unknown')::boolean, false) OR run_kind <> 'agent' OR run ? 'parent_run_id'
+        coalesce((run->>'allow_unknown')::boolean, false) OR run_kind NOT IN ('agent', 'team', 'workflow') OR run ? 'parent_run_id'
         OR run ? 'id' AND EXISTS (SELECT FROM agno.run r WHERE r.id = new_id)
         OR run ? 'idempotency_key' AND EXISTS (SELECT FROM agno.run r
             WHERE r.tenant = in_tenant AND r.agent = run->>'agent' AND r.idempotency_key = run->>'idempotency_key'
@@ -77,7 +78,7 @@ BEGIN
     VALUES (new_id, in_tenant, run_kind, run->>'agent', 'queued', run_queue, (run->>'priority')::smallint, run->>'session_id',
             (place->>'position')::bigint, place->>'status', run->>'user_id',
             run->>'idempotency_key', (run->>'parent_run_id')::uuid, (run->>'parent_step_id')::uuid, coalesce((run->>'depth')::smallint, 0),
-            run->'lineage',            coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
+            run->'lineage', coalesce(run->'metadata', '{}'), nullif(run->'canvas', 'null'), (run->>'paused_at')::timestamptz,
             coalesce((run->>'deadline_at')::timestamptz,
                      coalesce(timer, clock_timestamp()) + make_interval(secs => (run->>'deadline_s')::float8)))
     ON CONFLICT DO NOTHING;
@@ -89,7 +90,7 @@ BEGIN
         IF place IS NOT NULL THEN
             PERFORM agno.wake_session(in_tenant, run->>'session_id'); -- the place that it does not need
         END IF;
-        IF known.id <> new_id AND run_kind = 'agent' THEN
+        IF known.id <> new_id AND run_kind IN ('agent', 'team', 'workflow') THEN
             PERFORM agno.refuse_other_input(known, run->'input');
         END IF;
         IF known.id <> new_id AND run ? 'id' AND run ? 'canvas' THEN

@@ -28,7 +28,7 @@ from agno_workers.core.step import CanvasContinuation, StepMessage
 from agno_workers.errors import InvalidInput
 from agno_workers.local import LocalServers
 from agno_workers.runs.submit import Chord
-from agno_workers.sdk.agent import run_signature
+from agno_workers.sdk.verbs import run_signature
 from agno_workers.wiring import Services
 from tests import invariants
 from tests.agents import caller, echo, holding, running, shouter

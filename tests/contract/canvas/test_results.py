@@ -20,7 +20,7 @@ from agno_workers import Client
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import IdempotencyConflict, InvalidInput
-from agno_workers.sdk.agent import RunResult
+from agno_workers.sdk.verbs import RunResult
 from tests import invariants
 from tests.agents import caller, echo, failing, holding, running, shouter
 from tests.conftest import ROOT

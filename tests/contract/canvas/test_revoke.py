@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 from agno_workers.broker.app import AgnoCelery
 from agno_workers.core.run import RunStatus
 from agno_workers.errors import RunCancelled
-from agno_workers.sdk.agent import RunResult
+from agno_workers.sdk.verbs import RunResult
 from tests import invariants
 from tests.agents import caller, echo, holding, running, shouter
 from tests.conftest import ROOT

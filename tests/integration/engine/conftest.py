@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import redis
 
-from agno_workers.core.agent import Agent
 from agno_workers.core.messages import AnyPart, Message, ModelRequest, ToolResult, user
 from agno_workers.core.ports import Model
 from agno_workers.core.run import Run
+from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import StepMessage
 from agno_workers.database.pool import Pool, Row, statements
 from agno_workers.engine.active_steps import ActiveSteps
+from agno_workers.engine.tool import expire
 from agno_workers.engine.turn import Engine
 from agno_workers.knowledge.service import extension
 from agno_workers.local import LocalServers
@@ -76,7 +77,7 @@ class Scenario:
         self.exchanges: list[Exchange] = []
         self._streams = streams
 
-    def engine(self, *agents: Agent) -> Engine:
+    def engine(self, *agents: Runnable) -> Engine:
         journal = self.db.journal_of("w1", self.pool)
         return Engine(
             journal.store,
@@ -105,7 +106,7 @@ class Scenario:
         message = user(*content or ("hi",))
         return claimed(self.db.journal.submit(message, agent=agent, queue="agents", **options).send)
 
-    def run(self, agent: Agent, *content: str | AnyPart, **options: Any) -> Run:
+    def run(self, agent: Runnable, *content: str | AnyPart, **options: Any) -> Run:
         """Submit a run of this agent, and execute it to its end."""
         step = self.submit(agent.name, *content, **options)
         execute_run(self.engine(agent), step)
@@ -119,6 +120,21 @@ class Scenario:
                 self.db.journal.published([send.outbox_id])
                 execute_step(engine, send)
         return self.queries.run(run_id)
+
+    def execute_all(self, engine: Engine, step: StepMessage) -> Run:
+        """Execute a run and the runs that it starts, until there are no more steps."""
+        todo = [step]
+        while todo:
+            committed = execute_step(engine, todo.pop(0))
+            todo += [*committed.sends, *committed.children]
+            if not todo:
+                todo += self.db.journal.pending(step.run_id)
+        return self.queries.run(step.run_id)
+
+    def end_waits(self, engine: Engine) -> None:
+        """End the waits whose time is over, as the keeper does."""
+        for wait in self.db.journal.expired_waits(100):
+            expire(engine, wait)
 
     def handle(self, run_id: str) -> RunHandle:
         """Return the handle of a run, as a Client does."""
@@ -139,6 +155,9 @@ class Scenario:
     def let_time_pass(self) -> None:
         """Make all timers due."""
         self.db.sql("UPDATE agno.step SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+        self.db.sql(
+            "UPDATE agno.step SET expires_at = clock_timestamp() - interval '1 s' WHERE status = 'waiting' AND expires_at IS NOT NULL"
+        )
 
 
 def _as_it_is(model: str | Model) -> Model:

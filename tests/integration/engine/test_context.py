@@ -11,7 +11,7 @@ from agno_workers import Client, Computed, Context, External, Fact, History, Pri
 from agno_workers.core.agent import Agent
 from agno_workers.core.messages import Message
 from agno_workers.core.run import RunStatus
-from agno_workers.engine.turn import run_claimed_turn
+from agno_workers.engine.run_turn import run_claimed_turn
 from agno_workers.models.scripted import Turn
 from agno_workers.sessions.state import StateStore
 from agno_workers.tools import tool

@@ -16,8 +16,9 @@ from agno_workers.core.run import RunStatus, StepStatus
 from agno_workers.core.step import CommitResult, StepMessage
 from agno_workers.core.tool import Effect, ToolContext
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.engine.tool import DEPLOY, fail_exhausted, run_tool
-from agno_workers.engine.turn import Engine, run_turn
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models.scripted import Turn
 from agno_workers.tools import tool

@@ -38,7 +38,7 @@ def test_publishing_adds_no_statement_to_a_step(
     replies = ScriptedReplies(Turn(calls=(("add", {"a": 1, "b": 1}),) * 3), Turn(text="ok"))
     agent = Agent(name="a", model=replies.model, tools=[add])
     here = on_pool(counted)
-    engine: Engine = replace(services.engine, journal=here.journal, agent=Registry([agent]).get)
+    engine: Engine = replace(services.engine, journal=here.journal, runnable=Registry([agent]).get)
     dispatch = Dispatch(
         services.app, submissions=here.submissions, claims=here.journal, control=here.journal, outbox=here.outbox, results=here.results, queries=here.queries,
         delayed=DelayedTasks(services.app, here.pool),

@@ -7,7 +7,7 @@ import pytest
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.run import RunStatus
-from agno_workers.engine.turn import run_turn
+from agno_workers.engine.run_turn import run_turn
 from agno_workers.knowledge.service import judged
 from agno_workers.knowledge.types import Knowledge, SearchResult
 from agno_workers.models.scripted import Turn

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from agno_workers.core.agent import Limits
-from agno_workers.core.decide import AskAgain, End, Fail, FanOut, Move, SoFar, decide, not_called
+from agno_workers.core.decide import AskAgain, FanOut, Move, SoFar, decide, not_called
 from agno_workers.core.messages import Message, Reply, StopReason, Text, ToolCall, ToolResult, Usage
+from agno_workers.core.moves import End, Fail
 
 CALL = ToolCall("call_1", "search", '{"query": "x"}')
 OTHER = ToolCall("call_2", "search", "{}")

@@ -1,0 +1,154 @@
+"""The agents, teams, workflows and functions that the steps of a program call."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, get_type_hints
+
+import pydantic
+
+from agno_workers.core.checks import brief
+from agno_workers.core.messages import ToolSpec
+from agno_workers.core.output import output_type, readable
+from agno_workers.core.program import Call, CallKind
+from agno_workers.core.request import first_message
+from agno_workers.core.runnable import Runnable
+from agno_workers.core.tool import Tool
+from agno_workers.errors import InvalidInput, RunFailed
+from agno_workers.tools.decorate import FunctionTool
+from agno_workers.tools.result import to_json_text
+from agno_workers.tools.signature import describe, read_signature
+
+
+class StepCalls:
+    """The calls of steps, see `core.flow.Calls`. A function must be a global of a module of these packages; None allows all."""
+
+    def __init__(self, packages: Collection[str] | None = None) -> None:
+        self._packages = packages
+
+    def identify(self, what: Any) -> tuple[CallKind, str]:
+        if isinstance(what, Runnable):
+            return CallKind.RUN, what.name
+        return CallKind.FUNCTION, self.name_of(what)
+
+    def call(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
+        if isinstance(what, Runnable):
+            if unknown := set(options) - {"timeout_s"}:
+                raise InvalidInput(
+                    f"step {id!r}: the {what.kind} {what.name!r} takes its input and timeout_s, got {', '.join(sorted(unknown))}.",
+                    step=id,
+                )
+            return Call(
+                key=id, kind=CallKind.RUN, name=what.name, what=what, input=first_message(input, what.name), within_s=options.get("timeout_s"),
+            )  # fmt: skip
+        name = self.name_of(what)
+        tool = self.tool(name)
+        arguments = _arguments(id, tool.function, input, options)
+        return Call(key=id, kind=CallKind.FUNCTION, name=name, what=tool, arguments=arguments)
+
+    def read(self, what: Any, value: Any) -> Any:
+        reader = _reader(what)
+        if reader is None:
+            return value
+        try:
+            return reader.validate_python(value)
+        except pydantic.ValidationError as error:
+            text = f"the stored result of {_told(what)} does not fit its type any more: {error.errors()[0]['msg']}."
+            raise RunFailed(text, reason="result_changed") from error
+
+    def name_of(self, function: Any) -> str:
+        """Return `module:name` of a function, by which any worker finds it. Raises InvalidInput."""
+        plain = function.function if isinstance(function, Tool) else function
+        module, name = getattr(plain, "__module__", None), getattr(plain, "__qualname__", "")
+        if not callable(plain) or isinstance(plain, type) or not module:
+            raise InvalidInput(
+                f"a step calls an agent, a team, a workflow or a function, got {brief(function)}."
+            )
+        found = _global(module, name)
+        if found is not function and getattr(found, "function", found) is not plain:
+            raise InvalidInput(
+                f"{describe(plain)} can't be a step, since workers find functions by their names: define it with def at the top of a module."
+            )
+        if self._packages is not None and module.partition(".")[0] not in self._packages:
+            raise InvalidInput(
+                f"{describe(plain)} can't be a step: it is not in a package of AGNO_IMPORTS ({', '.join(sorted(self._packages))}). "
+                "Call it in a function of yours."
+            )
+        return f"{module}:{name}"
+
+    def tool(self, name: str) -> Tool:
+        """Return the function of a step as a tool. Raises InvalidInput where this process has no such function."""
+        module, _, rest = name.partition(":")
+        if self._packages is not None and module.partition(".")[0] not in self._packages:
+            raise InvalidInput(f"{name} is not in a package of AGNO_IMPORTS.")
+        found = _global(module, rest)
+        if found is None:
+            raise InvalidInput(f"no worker here has the function {name}")
+        return found if isinstance(found, Tool) else _as_tool(found)
+
+
+def _global(module: str, name: str) -> Any:
+    """Return a value of a module that is loaded; None: there is none."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+@cache
+def _as_tool(function: Callable[..., Any]) -> Tool:
+    """Return a plain function as a tool: its arguments are converted by its annotations, if it has any."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "ctx"]
+    if any(each.annotation is each.empty for each in parameters):
+        return Tool(spec=ToolSpec(name, "", {}), function=function)
+    signature = read_signature(function, {})
+    return FunctionTool(spec=ToolSpec(name, "", signature.schema), function=function, signature=signature)
+
+
+def _arguments(
+    id: str, function: Callable[..., Any], input: Sequence[Any], options: Mapping[str, Any]
+) -> str:
+    """Return the arguments of a call as JSON, by their names. Raises InvalidInput where they do not fit."""
+    signature = inspect.signature(function)
+    signature = signature.replace(
+        parameters=[each for each in signature.parameters.values() if each.name != "ctx"]
+    )
+    try:
+        return to_json_text(dict(signature.bind(*input, **options).arguments))
+    except TypeError as error:
+        raise InvalidInput(f"step {id!r}: {describe(function)}: {error}.", step=id) from error
+
+
+def _reader(what: Any) -> pydantic.TypeAdapter[Any] | None:
+    """Return the type of the values of a step; None: they are plain JSON."""
+    if isinstance(what, Runnable):
+        schema = getattr(what, "output_schema", None)
+        return None if schema is None else _answers(schema)
+    return _results(what.function if isinstance(what, Tool) else what)
+
+
+@cache
+def _answers(schema: Any) -> pydantic.TypeAdapter[Any]:
+    return output_type("", schema).answer
+
+
+@cache
+def _results(function: Callable[..., Any]) -> pydantic.TypeAdapter[Any] | None:
+    """Return the type of a function's result by its annotation; None where that is no type that JSON can be converted to."""
+    try:
+        hint = get_type_hints(function, include_extras=True).get("return")
+        return None if hint in (None, Any) else pydantic.TypeAdapter(readable(hint))
+    except Exception:  # an annotation is code: it may raise anything
+        return None
+
+
+def _told(what: Any) -> str:
+    return (
+        f"the {what.kind} {what.name!r}"
+        if isinstance(what, Runnable)
+        else describe(getattr(what, "function", what))
+    )

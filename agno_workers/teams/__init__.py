@@ -1,0 +1,1 @@
+"""Teams: agents and teams that work on one input together."""

@@ -1,0 +1,1 @@
+"""Workflows: steps in an order that code decides."""
