@@ -180,7 +180,7 @@ class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """Attempts of a model call, and the waits between."""
     queue: str | None = None
     """The Celery queue of its turns; None: the settings' queue for agents."""
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
     """JSON of yours about the agent."""
 
     def compiled(self) -> Agent:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 from agno_workers.core.messages import Message
 from agno_workers.core.moves import End, Fail
@@ -276,7 +276,7 @@ class Flow:
         *,
         id: str | None = None,
         within_s: float | None = None,
-        on_timeout: str = "reject",
+        on_timeout: Literal["reject", "approve", "fail"] = "reject",
         **shown: Any,
     ) -> dict[str, Any]:
         """Wait until a person approves; return `{"by", "note", ...}`. Raises StepFailed when the person rejects, or nobody answers in time.
@@ -290,7 +290,7 @@ class Flow:
             shown=shown,
             within_s=within_s,
             on_timeout=on_timeout,
-        )  # type: ignore[arg-type]  # checked by the engine
+        )
         answer: dict[str, Any] = self._await(call)
         if answer.get("verdict") != "approved":
             raise StepFailed(

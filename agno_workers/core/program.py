@@ -26,7 +26,7 @@ EXPIRED = "StepExpired"
 
 
 class CallKind(StrEnum):
-    """What a call waits for."""
+    """The thing that a call waits for."""
 
     RUN = "run"
     """The run of an agent, a team or a workflow."""
@@ -85,7 +85,7 @@ class MadeCall(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What a program sees at a turn."""
+    """The facts that a program sees at a turn."""
 
     run_id: str
     input: Message

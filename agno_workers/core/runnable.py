@@ -1,4 +1,4 @@
-"""What runs can be of: agents, teams and workflows. All of them are used alike, by their names."""
+"""Agents, teams and workflows: runs are runs of one of them, by its name, and all are used alike."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _answers(schema: Any) -> pydantic.TypeAdapter[Any]:
 
 @cache
 def _results(function: Callable[..., Any]) -> pydantic.TypeAdapter[Any] | None:
-    """Return the type of a function's result by its annotation; None where that is no type that JSON can be converted to."""
+    """Return the type of a function's result by its annotation; None where JSON can't be converted to it."""
     try:
         hint = get_type_hints(function, include_extras=True).get("return")
         return None if hint in (None, Any) else pydantic.TypeAdapter(readable(hint))

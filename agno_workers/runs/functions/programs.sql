@@ -90,7 +90,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Give the kept signals of a run, the oldest first, to its waits for them, the oldest first. The caller holds the run.
+-- Let the waits of a run, the oldest first, take the signals that are kept for it, the oldest first. The caller holds the run.
 CREATE OR REPLACE FUNCTION agno.take_signals(of_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     pair record;

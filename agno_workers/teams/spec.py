@@ -1,0 +1,31 @@
+"""The fields of a team."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from agno_workers.core.agent import Limits
+from agno_workers.core.fields import Fields
+from agno_workers.core.ports import Model
+from agno_workers.core.run import RunKind
+from agno_workers.core.runnable import Runnable
+
+
+class TeamSpec(Runnable, metaclass=Fields, frozen=True, kw_only=True):
+    """The fields of a team; `team.Team` adds how its turns are taken."""
+
+    members: Sequence[Runnable]
+    """Agents, teams and workflows."""
+    mode: Any = "coordinate"
+    """How they work together: `coordinate`, `route`, `broadcast`, `tasks`, `supervise`, `network`, `vote(...)` or `debate(...)`."""
+    leader: str | Model | Runnable | None = None
+    """The agent that leads, or its model."""
+    instructions: str | Sequence[str] = ""
+    """The system text of the leader."""
+    output_schema: Any = None
+    """The type of the answer, as for an agent."""
+    limits: Limits = Limits()
+    """Limits of each run: `tokens`, `cost_usd` and `deadline_s` hold for all that it starts."""
+
+    kind: ClassVar[RunKind] = RunKind.TEAM
