@@ -159,6 +159,10 @@ _BUILT_BY_USERS = {"AsyncClient", "Client", "Toolkit"}
 """Classes whose constructor is for users."""
 
 
+_INTERNAL = ("compiled", "fault", "parts")
+"""Members that the engine uses, and that callers do not need."""
+
+
 def _members(owner: type) -> dict[str, Any]:
     """Return the public methods and properties, those of base classes first."""
     found: dict[str, Any] = {}
@@ -168,7 +172,7 @@ def _members(owner: type) -> dict[str, Any]:
             found |= {
                 name: value
                 for name, value in vars(base).items()
-                if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | staticmethod))
+                if not name.startswith("_") and name not in _INTERNAL and (inspect.isfunction(value) or isinstance(value, property | staticmethod))
             }  # fmt: skip
     return found
 
@@ -191,6 +195,8 @@ def _fields(owner: type) -> list[Field]:
     name = ""
     for each in node.body:
         match each:
+            case ast.AnnAssign(annotation=ast.Subscript(value=ast.Name(id="ClassVar"))):
+                name = ""
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
                 kind = _kind(ast.unparse(annotation), names)
                 found[name] = Field(name, kind, ast.unparse(value) if value else "", "")

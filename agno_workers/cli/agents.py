@@ -10,6 +10,7 @@ import typer
 from agno_workers.cli import connection, screen
 from agno_workers.cli.screen import count
 from agno_workers.core.agent import Agent, Limits, Prices
+from agno_workers.core.run import RunKind
 from agno_workers.core.runnable import Program
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import SettingsError, Unavailable
@@ -29,7 +30,7 @@ def root() -> None:
 
 @app.command()
 def ls(json: bool = typer.Option(False, "--json", help="Print JSON, with whole definitions.")) -> None:
-    """List the agents that workers have registered, and those of AGNO_IMPORTS if it is set."""
+    """List the agents, teams and workflows that workers have registered, and those of AGNO_IMPORTS if it is set."""
     settings = connection.settings()
     known = {agent.name: agent for agent in _in_code(settings)}
     now = datetime.now(UTC)
@@ -72,7 +73,8 @@ def _in_code(settings: Settings) -> list[RegisteredAgent]:
 def _show(agent: RegisteredAgent, now: datetime) -> None:
     console = screen.console()
     seen = f"registered {screen.age(agent.seen_at, now)} ago" if agent.seen_at else "not registered"
-    facts = [agent.definition.get("model", ""), f"queue {agent.queue}", seen]
+    kind = "" if agent.kind == RunKind.AGENT else agent.kind
+    facts = [kind, agent.definition.get("model", ""), f"queue {agent.queue}", seen]
     console.print(
         screen.line((agent.name, "bold"), "  ", ", ".join(fact for fact in facts if fact)), soft_wrap=True
     )

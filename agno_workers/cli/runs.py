@@ -18,6 +18,7 @@ from agno_workers.cli.dead import retry_run
 from agno_workers.cli.diagnose import diagnose
 from agno_workers.cli.ids import existing_run, short_ids, step_id, whole_id
 from agno_workers.cli.screen import count
+from agno_workers.cli.tree import is_tree, show_bars, show_tree
 from agno_workers.core.messages import Message, ToolCall, ToolResult, stored_results
 from agno_workers.core.messages import Text as TextPart
 from agno_workers.core.run import Run, RunKind, RunStatus, Step, StepKind
@@ -28,6 +29,7 @@ from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.runs.prune import pruning
 from agno_workers.runs.queries import Event, Listed, RunDiagnostics, RunFilters
+from agno_workers.runs.tree import RunTree
 from agno_workers.sessions.memory_store import RecalledMemory
 
 app = typer.Typer(
@@ -41,8 +43,9 @@ _MAX_SHOWN_CHARS = 1000
 _MAX_NOTE_CHARS = 200
 _MAX_NAME_CHARS = 16
 _MAX_STEPS = 40
+_MAX_CHILDREN = 5
 _MANY_HIDDEN = 1000
-_AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT)
+_AGENT_STEPS = (StepKind.TURN, StepKind.TOOL, StepKind.DELEGATE, StepKind.COMPACT, StepKind.WAIT)
 _RUN = typer.Argument(metavar="ID", help="The id of a run, whole or short.")
 
 
@@ -55,6 +58,10 @@ def ls(
     user: str | None = typer.Option(None, "--user", help="Only this user."),
     session: str | None = typer.Option(None, "--session", help="Only this session."),
     since: str | None = screen.SINCE,
+    kind: str | None = typer.Option(
+        None, "--kind", help="Only agent, team, workflow, ingestion or background runs."
+    ),
+    roots: bool = typer.Option(False, "--roots", help="Only runs that no other run started."),
     open: bool = typer.Option(False, "--open", help="Only runs that have not ended."),
     stuck: bool = typer.Option(
         False,
@@ -75,6 +82,8 @@ def ls(
     """List runs, the newest first."""
     if status is not None and status not in list(RunStatus):
         raise InvalidInput(f"--status {status!r} is not a status: use one of {', '.join(RunStatus)}.")
+    if kind is not None and kind not in list(RunKind):
+        raise InvalidInput(f"--kind {kind!r} is not a kind of run: use one of {', '.join(RunKind)}.")
     with connection.database() as database:
         filters = RunFilters(
             status=status,
@@ -82,11 +91,13 @@ def ls(
             user_id=user,
             session_id=session,
             since=screen.span(since, "--since"),
+            kind=kind,
+            roots=roots,
             open=open,
             stuck=stuck,
             batch_id=batch and whole_id(database, batch, "batch"),
             before=before and whole_id(database, before, "run"),
-            background=background,
+            background=background or kind == RunKind.BACKGROUND,
         )
         listed = database.queries.runs(limit, **filters)
         if json:
@@ -98,7 +109,7 @@ def ls(
             console = screen.console(wide=wide)
             _show_list(console, listed, database.queries.now(), wide=screen.is_wide(console))
         else:
-            chosen = (status, agent, user, session, since, open or stuck, batch, before)
+            chosen = (status, agent, user, session, since, kind, roots or open or stuck, batch, before)
             screen.echo("No such runs." if any(each not in (None, False) for each in chosen) else "No runs.")
     if hidden:
         more = " or more" if hidden == _MANY_HIDDEN else ""
@@ -185,9 +196,12 @@ def show(
         metavar="ID",
         help="Print only this stored tool result, whole; its preview names the id.",
     ),
+    timeline: bool = typer.Option(
+        False, "--timeline", help="Print only bars over time: of its steps, and of the runs below it."
+    ),
     json: bool = screen.AS_JSON,
 ) -> None:
-    """Show a run: its steps, its transcript, and what it waits for."""
+    """Show a run: its steps and the runs below it as a tree, its transcript, and what it waits for."""
     if result is not None:
         with existing_run(id) as (handle, _):
             text = handle.result_text(result)
@@ -196,7 +210,8 @@ def show(
     settings = connection.settings()
     with connection.database(settings) as database:
         queries, run_id = database.queries, whole_id(database, id, "run")
-        run, steps, transcript = queries.run(run_id), queries.steps(run_id), queries.transcript(run_id)
+        tree, transcript = queries.tree(run_id), queries.transcript(run_id)
+        run, steps = tree.run, list(tree.steps)
         around, workers = queries.diagnostics(run_id), database.workers.all()
         compactions = queries.compactions(run_id)
         given = references(transcript, database.feedback.grounded(run.id).values(), run.content)
@@ -209,6 +224,7 @@ def show(
             "why": why,
             "steps": steps,
             "children": around.children,
+            "below": tree.children,
             "transcript": transcript,
             "compactions": compactions,
         }
@@ -216,10 +232,15 @@ def show(
         screen.echo(screen.as_json(shown))
         return
     console = screen.console()
-    _show_run(console, run, around)
+    if timeline:
+        show_bars(console, tree, around.now, full=full)
+        return
+    _show_run(console, tree, around)
     for sentence in why:
         console.print(screen.hanging(Text(f"→ {sentence}", "yellow"), 2))
-    _show_steps(console, steps, around.now, run.error, full=full)
+    if is_tree(tree):
+        show_tree(console, tree, around.now, full=full)
+    _show_steps(console, steps, around.now, run.error, full=full, as_table=not is_tree(tree))
     if history and not earlier:
         console.print("\nno history", style="dim")
     _show_compactions(console, compactions, full=full)
@@ -230,14 +251,17 @@ def show(
     _show_memories(console, recalled)
 
 
-def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
+def _show_run(console: Console, tree: RunTree, around: RunDiagnostics) -> None:
+    run, used = tree.run, tree.usage
     console.print(screen.line("run ", (run.id, "bold"), "  ", (run.agent, "bold"), "  ", _status(run)))
-    usage = f"{run.usage.input_tokens} tokens in, {run.usage.output_tokens} out"
+    usage = f"{used.input_tokens} tokens in, {used.output_tokens} out"
+    if tree.children:
+        usage = f"{usage} in {count(sum(1 for _ in tree.walk()), 'run')}"
     ended = f"took {screen.took(run.created_at, run.ended_at)} ({run.reason})" if run.ended_at else ""
     facts = [f"submitted {_utc(run.created_at)}", ended]
     facts += [
         f"{count(run.turns, 'turn')}, {count(run.tool_calls, 'tool call')}, {usage}",
-        _cost(run, around),
+        _cost(tree, around),
     ]
     facts += [f"{name} {value}" for name, value in _labels(run, around) if value]
     console.print(screen.line(("; ".join(fact for fact in facts if fact), "dim")))
@@ -256,11 +280,11 @@ def _show_run(console: Console, run: Run, around: RunDiagnostics) -> None:
         console.print(f"→ `agno-workers dead show {run.id}` shows what can be done.", style="yellow")
 
 
-def _cost(run: Run, around: RunDiagnostics) -> str:
+def _cost(tree: RunTree, around: RunDiagnostics) -> str:
     limit = around.limits.cost_usd if around.limits else None
-    if not run.cost_usd and limit is None:
+    if not tree.cost_usd and limit is None:
         return ""
-    return f"cost {screen.dollars(run.cost_usd)}" + (
+    return f"cost {screen.dollars(tree.cost_usd)}" + (
         f" of {screen.dollars(limit)}" if limit is not None else ""
     )
 
@@ -277,7 +301,10 @@ def _labels(run: Run, around: RunDiagnostics) -> list[tuple[str, str | None]]:
         ("delegated by", run.parent_run_id),
         (
             "delegated to",
-            ", ".join(f"{child.agent} {child.id} ({child.status})" for child in around.children),
+            ", ".join(
+                f"{child.agent} {child.id} ({child.status})" for child in around.children[:_MAX_CHILDREN]
+            )
+            + (", ..." if len(around.children) > _MAX_CHILDREN else ""),
         ),
     ]
 
@@ -287,8 +314,15 @@ def _utc(when: datetime | None) -> str:
 
 
 def _show_steps(
-    console: Console, steps: list[Step], now: datetime, run_error: dict[str, Any] | None, *, full: bool
+    console: Console,
+    steps: list[Step],
+    now: datetime,
+    run_error: dict[str, Any] | None,
+    *,
+    full: bool,
+    as_table: bool = True,
 ) -> None:
+    """Print the steps of a run, and below them their errors and answers."""
     columns = ("step", "tool", "status", "waited", "ran", "tries", "worker")
     shown = _worth_showing(steps)
     rows = [
@@ -303,8 +337,9 @@ def _show_steps(
         )
         for step in shown
     ]
-    console.print()
-    console.print(screen.table(console.width, columns, rows, right=("waited", "ran", "tries")))
+    if as_table:
+        console.print()
+        console.print(screen.table(console.width, columns, rows, right=("waited", "ran", "tries")))
     if len(shown) < len(steps):
         console.print(f"{count(len(steps) - len(shown), 'more step')}; --json shows all", style="dim")
     for step in shown:

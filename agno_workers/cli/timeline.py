@@ -1,4 +1,4 @@
-"""Print the demo's timeline."""
+"""Print bars over time: of the demo, and of a run and those below it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from agno_workers.cli import screen
 from agno_workers.core.run import StepKind
 from agno_workers.local.demo.pipeline import Recorded
 from agno_workers.local.demo.timeline import Bar, bars, cells, overlap
+
+_COLOURS = {StepKind.TOOL: "green", StepKind.WAIT: "blue", StepKind.DELEGATE: "bright_black"}
 
 
 def show_timeline(console: Console, rows: Sequence[Recorded]) -> None:
@@ -35,20 +37,21 @@ def show_timeline(console: Console, rows: Sequence[Recorded]) -> None:
         drawn = bars([(each.run, each.steps) for each in chosen])
         if drawn:
             console.print()
-            _draw(console, drawn)
+            draw(console, drawn)
     _show_overlap(console, [bar for bar in drawn if bar.kind is StepKind.TOOL])
 
 
-def _draw(console: Console, drawn: Sequence[Bar]) -> None:
-    names = min(24, max(len(bar.label) for bar in drawn))
+def draw(console: Console, drawn: Sequence[Bar], most_name_chars: int = 24) -> None:
+    """Print a bar a line, with the times that it waited and ran."""
+    names = min(most_name_chars, max(len(bar.label) for bar in drawn))
     width = screen.drawing_width(console) - names - 2 - 2 - 20
     span_s = max(bar.ended_s for bar in drawn)
     console.print(f"  {'':<{names}}  {'0':<{width - 8}}{_length(span_s):>8}  waited      ran", style="dim")
     for bar in drawn:
         empty, waiting, working = cells(bar, span_s, width)
         line = Text.assemble(
-            f"  {screen.one_line(bar.label, names) if bar.kind is StepKind.TURN else bar.label[:names]:<{names}}  ",
-            " " * empty, ("░" * waiting, "yellow"), ("█" * working, "green" if bar.kind is StepKind.TOOL else "cyan"),
+            f"  {bar.label if len(bar.label) <= names else bar.label[: names - 1] + '…':<{names}}  ",
+            " " * empty, ("░" * waiting, "yellow"), ("█" * working, _COLOURS.get(bar.kind, "cyan")),
             " " * (width - empty - waiting - working), (f"{_length(bar.waited_s):>8} {_length(bar.ran_s):>8}", "dim"),
         )  # fmt: skip
         console.print(line, no_wrap=True, overflow="crop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,13 +14,14 @@ import msgspec
 
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, read_call, read_message
-from agno_workers.core.run import Canvas, Run, RunOutput, RunStatus, Step, WaitsFor
+from agno_workers.core.run import Canvas, Run, RunKind, RunOutput, RunStatus, Step, WaitsFor
 from agno_workers.core.session import SessionStatus
 from agno_workers.core.step import CompactionRecord
 from agno_workers.core.tool import Policy
 from agno_workers.core.words import as_uuid, did_you_mean
 from agno_workers.database.pool import Pool, Row, statements, to_json
 from agno_workers.errors import AgnoError, InvalidInput, RunNotFound
+from agno_workers.runs.tree import RunTree
 
 _SQL = statements("runs/queries")
 QUIET = timedelta(minutes=2)
@@ -39,8 +41,12 @@ class RunFilters(TypedDict, total=False):
 
     status: str | None
     """`queued`, `running`, `waiting`, `done`, `failed` or `cancelled`."""
+    kind: str | None
+    """`agent`, `team`, `workflow`, `ingestion` or `background`."""
+    roots: bool
+    """Only runs that no other run started."""
     agent: str | None
-    """The name of the agent."""
+    """The name of the agent, the team or the workflow."""
     user_id: str | None
     """The user of the submit."""
     session_id: str | None
@@ -236,8 +242,23 @@ class RunQueries:
         """Return the steps of a run in the order of their creation."""
         return [
             msgspec.convert(_objects(row, "error", "answer"), Step)
-            for row in self._pool.run(_SQL["steps"], {"run_id": known_id(run_id)})
+            for row in self._pool.run(_SQL["steps"], {"run_ids": [known_id(run_id)]})
         ]
+
+    def tree(self, run_id: str, limit: int = 1000) -> RunTree:
+        """Return a run, its steps, and the runs that they started, at most `limit`. Raises RunNotFound."""
+        rows = self._pool.run(_SQL["tree"], {"run_id": known_id(run_id), "limit": limit + 1})
+        if not rows:
+            self._row(run_id)  # raises
+        runs = [run_of(row) for row in rows[:limit]]
+        steps: dict[str, list[Step]] = defaultdict(list)
+        for row in self._pool.run(_SQL["steps"], {"run_ids": [run.id for run in runs]}):
+            steps[row["run_id"]].append(msgspec.convert(_objects(row, "error", "answer"), Step))
+        below: dict[str | None, list[RunTree]] = defaultdict(list)
+        for run in reversed(runs):
+            tree = RunTree(run, tuple(steps[run.id]), tuple(reversed(below[run.id])), len(rows) <= limit)
+            below[run.parent_run_id].append(tree)
+        return tree
 
     def waiting(
         self, run_id: str | None = None, step_id: str | None = None, limit: int = 1000
@@ -330,6 +351,8 @@ def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
     texts = ("status", "agent", "user_id", "session_id")
     checked = checked_filters("run", filters, RunFilters.__annotations__, texts, RunStatus)
     status, metadata = filters.get("status"), filters.get("metadata")
+    if (kind := filters.get("kind")) is not None and kind not in list(RunKind):
+        raise InvalidInput(f"kind is one of {', '.join(RunKind)}, not {kind!r}.")
     if not isinstance(metadata, Mapping | None):
         raise InvalidInput(f"metadata is a mapping such as {{'order': 17}}, not {metadata!r}.")
     batch_id, stuck = filters.get("batch_id"), filters.get("stuck")
@@ -340,6 +363,7 @@ def _checked(filters: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": to_json(metadata).decode() if metadata else None,
         "open": is_open or None,
         "is_background": None if filters.get("background") else False,
+        "roots": filters.get("roots") or None,
         "quiet_s": QUIET.total_seconds() if stuck else None,
     }
 

@@ -15,6 +15,8 @@ WHERE run.tenant = %(tenant)s
   AND run.ended_as = %(ended_as)s
   AND (%(open)s AND run.ended_at IS NULL)
   AND (run.kind = 'background') = %(is_background)s
+  AND run.kind = %(kind)s
+  AND (%(roots)s AND run.parent_run_id IS NULL)
   AND run.agent = %(agent)s
   AND run.session_id = %(session_id)s
   AND run.user_id = %(user_id)s
@@ -52,7 +54,15 @@ SELECT DISTINCT id FROM (
 -- name: steps
 SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
        not_before, created_at, sent_at, agno.ready_since(step) AS ready_at, started_at, ended_at
-FROM agno.step WHERE run_id = %(run_id)s ORDER BY generation, seq, created_at, id;
+FROM agno.step WHERE run_id = ANY(%(run_ids)s::uuid[]) ORDER BY run_id, generation, seq, created_at, id;
+
+-- name: tree
+-- A run and those below it, level by level.
+WITH RECURSIVE below AS (
+    SELECT run.id, 0 AS level, 0 AS seq FROM agno.run WHERE run.id = %(run_id)s
+    UNION ALL SELECT step.child_run_id, below.level + 1, step.seq FROM below JOIN agno.step ON step.run_id = below.id WHERE step.child_run_id IS NOT NULL
+)
+SELECT run.*, agno.inflate(run.content) AS answer FROM below JOIN agno.run ON run.id = below.id ORDER BY below.level, below.seq, run.id LIMIT %(limit)s;
 
 -- name: waiting
 -- Steps that wait for a person or an outside system, of one run or of all, the oldest first.

@@ -15,6 +15,7 @@ from agno_workers.knowledge.references import references
 from agno_workers.knowledge.types import Reference
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Event, failure, known_id, output
+from agno_workers.runs.tree import RunTree
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.follow import POLL_S, Place, read_pages
 from agno_workers.sessions.consent import ContextAccess
@@ -123,6 +124,11 @@ class RunHandle(RunControl):
     def steps(self) -> list[Step]:
         """All steps so far, in order."""
         return self._database.queries.steps(self.id)
+
+    @property
+    def tree(self) -> RunTree:
+        """The run with its steps and all runs that they started, at most 1,000; `tree.usage` and `tree.cost_usd` are their sums."""
+        return self._database.queries.tree(self.id)
 
     @property
     def messages(self) -> list[Message]:

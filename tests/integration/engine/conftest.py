@@ -123,12 +123,13 @@ class Scenario:
 
     def execute_all(self, engine: Engine, step: StepMessage) -> Run:
         """Execute a run and the runs that it starts, until there are no more steps."""
-        todo = [step]
+        todo, runs = [step], {step.run_id: None}
         while todo:
             committed = execute_step(engine, todo.pop(0))
             todo += [*committed.sends, *committed.children]
+            runs |= dict.fromkeys(send.run_id for send in todo)
             if not todo:
-                todo += self.db.journal.pending(step.run_id)
+                todo += [send for run_id in runs for send in self.db.journal.pending(run_id)]
         return self.queries.run(step.run_id)
 
     def end_waits(self, engine: Engine) -> None:

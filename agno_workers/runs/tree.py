@@ -1,0 +1,41 @@
+"""A run with its steps and the runs that they started, level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from agno_workers.core.messages import Usage
+from agno_workers.core.run import Run, Step
+
+
+class RunTree(msgspec.Struct, frozen=True):
+    """A run, its steps, and the runs that it started."""
+
+    run: Run
+    steps: tuple[Step, ...] = ()
+    children: tuple[RunTree, ...] = ()
+    """The delegated runs, in the order of their steps."""
+    is_whole: bool = True
+    """False: the tree has more runs than were asked for; the lowest ones are missing."""
+
+    def walk(self) -> Iterator[RunTree]:
+        """Yield this run and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def child(self, step: Step) -> RunTree | None:
+        """Return the run that a step started."""
+        return next((each for each in self.children if each.run.id == step.child_run_id), None)
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of this run and all below it."""
+        return sum((each.run.usage for each in self.walk()), Usage())
+
+    @property
+    def cost_usd(self) -> float:
+        """The cost of this run and all below it; 0 without prices."""
+        return sum(each.run.cost_usd for each in self.walk())
