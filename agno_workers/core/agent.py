@@ -147,12 +147,8 @@ class Prices(msgspec.Struct, metaclass=Fields, frozen=True):
 class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """The definition of an agent. Two agents with equal fields are equal."""
 
-    name: str
-    """Unique among the imported agents; callers in other services use it."""
     model: str | Model
     """`"openai:gpt-..."`, `"anthropic:claude-..."`, `"local:..."`, or any object with `name` and `ask`."""
-    description: str = ""
-    """The work that it does, for an agent that delegates to it."""
     instructions: str | Sequence[str] = ""
     """The system text: one text, or a list of lines."""
     tools: Sequence[Any] = ()
@@ -178,8 +174,6 @@ class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """For `limits.cost_usd` and `Run.cost_usd`."""
     retry: Retry = Retry()
     """Attempts of a model call, and the waits between."""
-    queue: str | None = None
-    """The Celery queue of its turns; None: the settings' queue for agents."""
     metadata: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
     """JSON of yours about the agent."""
 
