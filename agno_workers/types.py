@@ -25,6 +25,7 @@ from agno_workers.knowledge.types import (
     Source,
 )
 from agno_workers.runs.queries import Event, RunFilters
+from agno_workers.runs.tree import RunTree
 from agno_workers.sdk.approvals import Requirement
 from agno_workers.sdk.batch import BatchOptions
 from agno_workers.sdk.handles import Steer
@@ -43,7 +44,7 @@ __all__ = [
     "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File",
     "FilterWarning", "IfBusy", "Image", "InOrder", "IngestOptions", "Ingestion", "MemoryKind", "MemoryVersion", "Message",
     "Model", "ModelSettings", "Place", "Progress", "Proposal", "ProposedChange", "RecalledMemory", "Reference", "Requirement",
-    "RolledBack", "Rows", "Run", "RunFilters", "RunKind", "RunOptions", "Scope", "SearchConfig", "SearchResult", "SearchType",
+    "RolledBack", "Rows", "Run", "RunFilters", "RunKind", "RunOptions", "RunTree", "Scope", "SearchConfig", "SearchResult", "SearchType",
     "SessionFilters", "SessionRow", "SessionStatus", "Skipped", "Source", "State", "StateChange", "StateHandle", "Steer",
     "SteerReceipt", "Step", "StepKind", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "Usage",
     "Versioned", "WaitsFor",
