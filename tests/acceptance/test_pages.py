@@ -196,7 +196,7 @@ def test_page_about_tests(folder: Folder) -> None:
     ended = subprocess.run(
         command, cwd=folder.path, env=shell, capture_output=True, text=True, timeout=2 * WAIT_S
     )
-    assert "4 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "5 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_reference_pages(folder: Folder, start_worker: StartWorker) -> None:
