@@ -45,6 +45,8 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
 
 
 def _reason(value: Any, expected: Any) -> str | None:
+    if expected is Any:
+        return None
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be a finite number, got {value!r}"
     if isinstance(value, msgspec.Struct) and isinstance(expected, type) and isinstance(value, expected):

@@ -56,5 +56,7 @@ class Fields(msgspec.StructMeta):
     def _unknown(cls, name: str) -> str:
         if cls.__name__ == "Agent" and (ours := AGNO.get(name)):
             return f"Agent has no field {name!r}, which is a word of agno: use {ours}."
+        if ours := getattr(cls, "agno", {}).get(name):
+            return f"{cls.__name__} has no field {name!r}, which is a word of agno: use {ours}."
         known = did_you_mean(name, cls.__struct_fields__) or f" It has {', '.join(cls.__struct_fields__)}."
         return f"{cls.__name__} has no field {name!r}.{known}"

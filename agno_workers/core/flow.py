@@ -15,7 +15,7 @@ not ended returns a placeholder, and the function goes on until a `gather` takes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
@@ -186,6 +186,26 @@ class Flow:
         """The first message of the run."""
         return self._progress.input
 
+    @property
+    def session_id(self) -> str | None:
+        """The session of the run."""
+        return self._progress.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The person whom the run is for."""
+        return self._progress.user_id
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the run."""
+        return self._progress.metadata
+
+    @property
+    def known(self) -> Collection[str]:
+        """The ids of the steps that earlier turns made."""
+        return self._progress.calls.keys()
+
     def step(self, id: str, what: Any, *input: Any, **options: Any) -> Any:
         """Return the result of an agent, a team, a workflow or a function. Raises StepFailed when it failed.
 
@@ -307,6 +327,10 @@ class Flow:
     def wait_for_signal(self, name: str, *, id: str | None = None, timeout_s: float | None = None) -> Any:
         """Wait for a signal, and return its payload; one that was sent before is kept, and taken once. Raises StepFailed after `timeout_s`."""
         return self._await(Call(key=id or name, kind=CallKind.SIGNAL, name=name, within_s=timeout_s))
+
+    def map(self, id: str, items: Sequence[Any], what: Any, **_options: Any) -> Any:
+        """Return the results of the same step for each item, in order."""
+        return self.gather(*(self.start(f"{id}/{place}", what, item) for place, item in enumerate(items)))
 
     # The machine.
 

@@ -94,7 +94,9 @@ def readable(kind: Any) -> Any:
         return typing.Union[tuple(map(readable, arguments))]  # noqa: UP007 - of any length
     if origin is typing.Annotated:
         return typing.Annotated.__class_getitem__((readable(arguments[0]), *arguments[1:]))
-    if isinstance(origin, type) and issubclass(origin, list | tuple | dict | set | frozenset):
+    if isinstance(origin, type) and (
+        issubclass(origin, list | tuple | dict | set | frozenset) or hasattr(origin, "__parameters__")
+    ):
         return origin[tuple(map(readable, arguments))]  # type: ignore[index]
     return kind
 

@@ -97,6 +97,9 @@ class Progress(msgspec.Struct, frozen=True):
     """The ends that are among them."""
     barrier_id: str | None = None
     """The barrier that counts the ends; None before the first call."""
+    session_id: str | None = None
+    user_id: str | None = None
+    metadata: dict[str, Any] = {}
 
 
 class Do(msgspec.Struct, frozen=True):

@@ -8,19 +8,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, get_type_hints
 
+import msgspec
 import pydantic
 
 from agno_workers.core.checks import brief
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.output import output_type, readable
-from agno_workers.core.program import Call, CallKind
+from agno_workers.core.program import Call, CallKind, Progress
 from agno_workers.core.request import first_message
 from agno_workers.core.runnable import Runnable
+from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tool import Tool
 from agno_workers.errors import InvalidInput, RunFailed
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.result import to_json_text
 from agno_workers.tools.signature import describe, read_signature
+
+_RESULT = "$step"
 
 
 class StepCalls:
@@ -88,6 +92,34 @@ class StepCalls:
         if found is None:
             raise InvalidInput(f"no worker here has the function {name}")
         return found if isinstance(found, Tool) else _as_tool(found)
+
+
+def refers_to_results(claim: ClaimedStep) -> bool:
+    """Return whether the arguments of a call of a program refer to results of others."""
+    return claim.arrival is not None and f'"{_RESULT}"' in claim.tool_call.arguments
+
+
+def with_results(claim: ClaimedStep, progress: Progress) -> ClaimedStep:
+    """Return the call with the results in place of the references: `{"$step": [id]}` is a result, `{"$step": [id, key]}` a value in it.
+
+    So the arguments of many steps may hold what steps before them returned, which is stored once.
+    """
+
+    def found(value: Any) -> Any:
+        match value:
+            case {"$step": [str(key), *keys]} if (
+                len(value) == 1 and (made := progress.calls.get(key)) and made.outcome
+            ):
+                result = made.outcome.value
+                return result.get(keys[0]) if keys and isinstance(result, dict) else result
+            case dict():
+                return {key: found(each) for key, each in value.items()}
+            case list():
+                return [found(each) for each in value]
+        return value
+
+    arguments = msgspec.json.encode(found(msgspec.json.decode(claim.tool_call.arguments))).decode()
+    return msgspec.structs.replace(claim, call={**(claim.call or {}), "arguments": arguments})
 
 
 def _global(module: str, name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agno_workers.core.messages import Message
 from agno_workers.core.program import EXPIRED, CallKind, MadeCall, Outcome, Progress
 from agno_workers.core.run import StepStatus
 from agno_workers.core.step import ClaimedStep
@@ -68,7 +69,9 @@ class ProgressReader(Repository):
         new = {call.key: MadeCall(call.kind, call.name, _outcome(call)) for call in read.calls}
         ended = ended | {key: made for key, made in new.items() if made.outcome is not None}
         self._keep(run, read.arrived, ended)
-        return Progress(claim.run_id, claim.messages[0], read.now, ended | new, read.arrived, read.barrier_id)
+        return Progress(
+            claim.run_id, claim.messages[0] if claim.messages else Message("user", ()), read.now, ended | new, read.arrived, read.barrier_id, claim.session_id, claim.user_id, claim.metadata
+        )  # fmt: skip
 
     def forget_progress(self, run_id: str) -> None:
         with self._lock:

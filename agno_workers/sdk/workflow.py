@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
-from agno_workers.sdk.verbs import Verbs
+from agno_workers.core.request import RunOptions
+from agno_workers.sdk.verbs import RunResult, Verbs
 from agno_workers.workflows import workflow as core
 
 
 class Workflow(core.Workflow, Verbs, frozen=True, kw_only=True):
     """The definition of a workflow, with the verbs that submit runs."""
+
+    def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
+        """Submit a run. When this returns, the run is in Postgres and will end.
+
+        Raises InvalidInput (nothing was stored), also for input that does not fit `input_schema`, or Unavailable (safe to repeat with an
+        idempotency key).
+        """
+        self.check_input(*input)
+        return super().delay(*input, **options)
 
 
 @overload

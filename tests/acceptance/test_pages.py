@@ -86,6 +86,13 @@ EXPECTED = {
         r"^state 'cart' of session 'chat-7' has changed: it was read at version 1, and is at version 2 now\.",
         r"^\[\('append', \['lamp'\], 'client'\), \('append', \['desk'\], None\)\]\n{'cart': \['desk'\]}$",
     ],
+    "docs/workflows.md": [
+        "^{'topic': 'Leases of steps', 'words': '3', 'german': 'Leases of steps'}$",
+        r"^\['writer', 'checks/translator', 'checks/count_words', 'as_page'\]$",
+        r"^An article: Barriers!!$",
+        r"^workflow 'review': the input does not fit its input_schema: is_legal: Field required\.",
+        r"^step 'hotel' failed: ValueError: the hotel is full\. Undone: flight\.$",
+    ],
     "docs/tutorial.md": [
         "done Usage\\(",
         r"What is a lease[?] -> What is a lease[?]\n",
