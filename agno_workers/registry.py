@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from agno_workers.core.agent import Agent
+from agno_workers.core.agent import MODEL_PREFIX, Agent, model_agent
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput, SettingsError, UnknownAgent, message_of
@@ -52,6 +52,8 @@ class Registry:
 
     def add(self, what: Runnable) -> None:
         """Add an agent, a team or a workflow. Raises InvalidInput when a different one has that name."""
+        if self._runnables.get(what.name) == what:
+            return
         if self._runnables.setdefault(what.name, what) != what:
             both = what.kind, self._runnables[what.name].kind
             kinds = f"{both[0]}s" if both[0] is both[1] else "agents, teams or workflows"
@@ -62,8 +64,16 @@ class Registry:
         self._add_parts(what)
 
     def _add_parts(self, what: Runnable) -> None:
-        """Add those that it starts: a worker executes their runs by name. One of a module replaces one of its name."""
+        """Add those that it starts: a worker executes their runs by name. One of a module replaces one of its name.
+
+        Raises InvalidInput when two that are of no module have one name: runs of one would be runs of the other.
+        """
         for part in what.parts:
+            if self._parts.get(part.name, part) != part:
+                raise InvalidInput(
+                    f"{what.name!r} starts the {part.kind} {part.name!r}, and another team or agent starts a different one of that name: rename one of them.",
+                    agent=part.name,
+                )
             if part.name not in self._parts:
                 self._parts[part.name] = part
                 self._add_knowledge_of(part)
@@ -89,6 +99,11 @@ class Registry:
     def get(self, name: str) -> Runnable:
         """Return an agent, a team or a workflow. Raises UnknownAgent, which lists the known names."""
         known = self._known()
+        if name.startswith(MODEL_PREFIX) and name not in known:
+            try:
+                return model_agent(name.removeprefix(MODEL_PREFIX))
+            except InvalidInput as error:
+                raise UnknownAgent(f"agent {name!r}: {error}", agent=name) from error
         if name not in known:
             raise UnknownAgent(
                 f"agent {name!r} is not imported in this process (known: {', '.join(sorted(known)) or 'none'})."

@@ -24,7 +24,9 @@ import typer
 import agno_workers
 from agno_workers import errors, types
 from agno_workers.cli.main import COMMANDS
+from agno_workers.core.runnable import Runnable
 from agno_workers.errors import AgnoError
+from agno_workers.teams.modes import Mode
 
 DOCS = Path(__file__).parent
 API = re.compile(r"(<!-- api: ([^>]*?) -->\n).*?(<!-- /api -->)", re.DOTALL)
@@ -159,20 +161,17 @@ _BUILT_BY_USERS = {"AsyncClient", "Client", "Toolkit"}
 """Classes whose constructor is for users."""
 
 
-_INTERNAL = ("compiled", "fault", "parts")
-"""Members that the engine uses, and that callers do not need."""
-
-
 def _members(owner: type) -> dict[str, Any]:
-    """Return the public methods and properties, those of base classes first."""
+    """Return the public methods and properties, those of base classes first; without those that the engine calls."""
     found: dict[str, Any] = {}
+    machinery = {name for each in (Runnable, Mode) if issubclass(owner, each) for name in vars(each)}
     for base in reversed(owner.__mro__):
         is_described = base is not owner and base in map(_public, PUBLIC)
         if base.__module__.startswith("agno_workers") and not is_described:
             found |= {
                 name: value
                 for name, value in vars(base).items()
-                if not name.startswith("_") and name not in _INTERNAL and (inspect.isfunction(value) or isinstance(value, property | staticmethod))
+                if not name.startswith("_") and name not in machinery and (inspect.isfunction(value) or isinstance(value, property | staticmethod))
             }  # fmt: skip
     return found
 

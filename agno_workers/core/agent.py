@@ -7,6 +7,7 @@ verbs: `delay`, `s`, `run`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -186,7 +187,7 @@ class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what can't work, as far as it is known without a worker."""
-        if fault := _name_fault(self.name):
+        if fault := name_fault(self.name):
             raise InvalidInput(f"Agent(name=...): {fault}.")
         if fault := checks.model_fault(self.model):
             raise self.fault(fault)
@@ -226,6 +227,17 @@ class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
         return InvalidInput(f"agent {self.name!r}: {fault}.", agent=self.name)
 
 
+MODEL_PREFIX = "model:"
+
+
+@lru_cache(1_000)
+def model_agent(model: str) -> Agent:
+    """Return the agent of one question to a model, which every worker knows by its name. Raises InvalidInput for an unknown provider."""
+    if fault := checks.model_fault(model):
+        raise InvalidInput(f"{fault}.")
+    return Agent(name=f"{MODEL_PREFIX}{model}", model=model)
+
+
 def cost_of(agent: Agent, usage: Usage, model: str | Model | None = None) -> float:
     """Return the US dollars of calls of a model, by the agent's prices; None: the agent's model. 0 for another one: its prices are not known."""
     if agent.prices is None or model not in (None, agent.model):
@@ -249,7 +261,8 @@ _GROUPS: tuple[tuple[str, Any, type[msgspec.Struct]], ...] = tuple(
 """The groups of options: the field, its default, which is one shared value, and its type."""
 
 
-def _name_fault(name: Any) -> str | None:
+def name_fault(name: Any) -> str | None:
+    """Return a sentence about what can't be the name of an agent, a team or a workflow, or None."""
     if not isinstance(name, str) or not name.strip():
         return f"name must be text that is not blank, got {checks.brief(name)}"
     if len(name) > MAX_AGENT_NAME_CHARS:

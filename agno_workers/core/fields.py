@@ -42,6 +42,22 @@ AGNO = {
 }  # fmt: skip
 """Fields of agno's Agent, from 1.7 to 3.1, that have another name here."""
 
+AGNO_TEAM = {
+    "team_id": "name=...", "model": 'leader="openai:..."', "response_model": "output_schema=...", "system_message": "instructions=...",
+    "role": "description=...", "respond_directly": 'mode="route"', "delegate_to_all_members": 'mode="broadcast"',
+    "determine_input_for_members": 'mode="broadcast", in which each member gets the request as it is',
+    "delegate_task_to_all_members": 'mode="broadcast"', "success_criteria": "mode=supervise(criteria=...)", "expected_output": "instructions=...",
+    "max_iterations": "limits=Limits(turns=...)", "tool_call_limit": "limits=Limits(tool_calls=...)",
+    "show_members_responses": "handle.record", "store_member_responses": "handle.record",
+    "stream_member_events": "handle.events() of the member's run", "enable_agentic_context": "ctx.state_of(\"team\") in a tool",
+    "session_state": "ctx.state_of(\"team\") in a tool", "get_member_information_tool": "description=... of each member",
+    "add_member_tools_to_context": "description=... of each member", "add_team_history_to_members": "leader=Agent(..., history=History(...))",
+    "read_team_history": "leader=Agent(..., history=History(...))", "num_team_history_runs": "leader=Agent(..., history=History(...))",
+}  # fmt: skip
+"""Fields of agno's Team, from 1.7 to 3.1, that have another name here."""
+_OF_ITS_AGENT = "tools knowledge settings history context compaction prices retry metadata"
+"""The fields of an agent that are those of a team's leader."""
+
 
 class Fields(msgspec.StructMeta):
     """The type of values whose constructors name the field that is meant, in place of Python's TypeError."""
@@ -58,5 +74,17 @@ class Fields(msgspec.StructMeta):
             return f"Agent has no field {name!r}, which is a word of agno: use {ours}."
         if ours := getattr(cls, "agno", {}).get(name):
             return f"{cls.__name__} has no field {name!r}, which is a word of agno: use {ours}."
+        if cls.__name__ == "Team" and (hint := cls._of_team(name)):
+            return hint
         known = did_you_mean(name, cls.__struct_fields__) or f" It has {', '.join(cls.__struct_fields__)}."
         return f"{cls.__name__} has no field {name!r}.{known}"
+
+    def _of_team(cls, name: str) -> str:
+        ours = AGNO_TEAM.get(name) or AGNO.get(name)
+        field = ours.partition("=")[0] if ours else name
+        if field in _OF_ITS_AGENT.split() and field not in cls.__struct_fields__:
+            ours = f"leader=Agent(..., {ours or f'{name}=...'})"
+        if not ours:
+            return ""
+        whose = "" if field == name else ", which is a word of agno"
+        return f"Team has no field {name!r}{whose}: use {ours}."

@@ -8,24 +8,33 @@
 A step that has not ended suspends the function: `Suspend` is raised, and whatever was new becomes the move. Since nothing but ids ties a
 step to its place in the function, new code may meet an old run: a new id is new work, a missing one is skipped.
 
-`gather` gets the values of its steps as Python evaluates them, one after another. To learn which of them belong together, a step that has
-not ended returns a placeholder, and the function goes on until a `gather` takes it (its steps are one group then) or anything else happens
-(then only the first of them is made: the others come after it).
+`gather` gets the values of its steps as Python evaluates them, one after another. So a step that has not ended, and whose value goes into a
+larger expression, returns a placeholder. When a `gather` takes it, its steps are one group; when anything else happens, the function waits
+for the first of them, and the others come after it.
+
+All joins are decided by the order in which steps ended, so that each later turn decides the same.
 """
 
 from __future__ import annotations
 
+import dis
+import sys
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
+from types import CodeType, FrameType
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
+from agno_workers.core.checks import brief
 from agno_workers.core.messages import Message
-from agno_workers.core.moves import End, Fail
+from agno_workers.core.moves import End
 from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, ProgramMove, Progress
+from agno_workers.core.state import Read, State, nothing
 from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 
-MOST_PLACEHOLDERS = 1_000
-"""The steps of one `gather`, and how far a function goes on to look for one."""
+MOST_PLACEHOLDERS = 10_000
+"""The steps of one `gather` that are written as `flow.step`; `flow.start` has no limit."""
 MOST_ID_CHARS = 200
 
 
@@ -36,11 +45,11 @@ class Suspend(BaseException):
 class Placeholder:
     """The value of a step that has not ended. Any use of it suspends the function."""
 
-    __slots__ = ("_call", "_flow")
+    __slots__ = ("_asked", "_flow")
 
-    def __init__(self, flow: Flow, call: Call) -> None:
+    def __init__(self, flow: Flow, asked: _Asked) -> None:
         object.__setattr__(self, "_flow", flow)
-        object.__setattr__(self, "_call", call)
+        object.__setattr__(self, "_asked", asked)
 
 
 def _used(self: Placeholder, *_: Any, **__: Any) -> NoReturn:
@@ -48,33 +57,23 @@ def _used(self: Placeholder, *_: Any, **__: Any) -> NoReturn:
     flow._suspend()
 
 
-for _name in ["__getattribute__", "__setattr__", "__bool__", "__len__", "__iter__", "__next__", "__getitem__", "__setitem__", "__contains__", "__call__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__str__", "__repr__", "__format__", "__int__", "__float__", "__index__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__mod__", "__rmod__", "__and__", "__or__", "__enter__", "__exit__", "__await__", "__reduce_ex__"]:  # fmt: skip
-    setattr(Placeholder, _name, _used)
+_OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or"
+for _name in [
+    *["getattribute", "setattr", "delattr", "bool", "len", "iter", "next", "reversed", "getitem", "setitem", "delitem", "contains", "call", "eq", "ne", "lt", "le", "gt", "ge", "hash"],
+    *["str", "repr", "bytes", "format", "int", "float", "complex", "index", "round", "neg", "pos", "abs", "invert", "enter", "exit", "await", "aiter", "fspath", "dir", "reduce_ex", "copy", "deepcopy"],
+    *_OPERATORS.split(), *(f"r{name}" for name in _OPERATORS.split()),
+]:  # fmt: skip
+    setattr(Placeholder, f"__{_name}__", _used)
 
 
 class StepResult(NamedTuple):
-    """How a step of a `gather` ended."""
+    """How a step of a `gather`, or a branch of a `parallel`, ended."""
 
     id: str
     value: Any
     error: StepFailed | None
     is_used: bool
-    """False: it came too late, or was cancelled."""
-
-
-class Pending:
-    """A step that was started: `flow.gather` and `flow.parallel` wait for it, and `result()` does."""
-
-    def __init__(
-        self, flow: Flow, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]
-    ) -> None:
-        self.id = id
-        self._flow = flow
-        self._asked = what, input, options
-
-    def result(self) -> Any:
-        """Return the value. Raises StepFailed."""
-        return self._flow._value(self.id, *self._asked)
+    """False: it failed, came too late, or was cancelled. A `best_effort` uses failures too."""
 
 
 class Calls(Protocol):
@@ -93,14 +92,38 @@ class Calls(Protocol):
         ...
 
 
+class _Asked(NamedTuple):
+    """A step that the function has asked for. Its call is made of its input only when it is needed."""
+
+    id: str
+    made: MadeCall | None
+    what: Any
+    build: Callable[[], Call]
+
+
+class Pending:
+    """A step that was started, and goes on while the function does: `result()`, `flow.gather` and `flow.parallel` wait for it."""
+
+    def __init__(self, flow: Flow, asked: _Asked) -> None:
+        self.id = asked.id
+        self._flow = flow
+        self._asked = asked
+
+    def result(self) -> Any:
+        """Return the value. Raises StepFailed."""
+        return self._flow._value(self._asked, sys._getframe(1))
+
+
 class Join(NamedTuple):
     """When the branches of a `parallel` or `gather` are enough."""
 
-    kind: str
+    kind: Literal["all", "quorum", "best_effort"]
     n: int = 1
 
 
 ALL, FIRST, BEST_EFFORT = Join("all"), Join("quorum", 1), Join("best_effort")
+_WORDS = {"all": ALL, "first": FIRST, "best_effort": BEST_EFFORT}
+AnyJoin = Join | Literal["all", "first", "best_effort"]
 
 
 def quorum(n: int) -> Join:
@@ -118,63 +141,106 @@ class Ended(NamedTuple):
     arrival: int
 
 
+class Verdict(NamedTuple):
+    """A join that is decided. Ends after `arrival` came too late for it."""
+
+    used: tuple[int, ...]
+    """The places of the branches whose results are used, in the order of their arrival."""
+    arrival: int
+    """The end that decided it."""
+    is_enough: bool = True
+
+
 def decide_join(
     join: Join, ended: Iterable[Ended], pending: int, deadline: int | None = None
-) -> list[int] | None:
-    """Return the places of the branches whose results are used, in the order of their arrival; None: wait. Raises StepFailed when there are too few.
+) -> Verdict | int:
+    """Decide a join, or return how many more branches must end before it can be decided.
 
     `deadline` is the arrival of the timer, if it has ended. Nothing but arrivals decides, so that late results change nothing.
     """
-    late = deadline if deadline is not None else 2**62
-    in_time = sorted((each for each in ended if each.arrival < late), key=lambda each: each.arrival)
-    succeeded = [each.place for each in in_time if each.is_ok]
-    is_over = pending == 0 or deadline is not None
-    match join.kind:
-        case "quorum" if len(succeeded) >= join.n:
-            return succeeded[: join.n]
-        case "quorum" if is_over or len(succeeded) + pending < join.n:
-            raise StepFailed(
-                f"{len(succeeded)} of the {join.n} results that are needed came in time", reason="quorum"
-            )
-        case "quorum":
-            return None
-        case _:
-            return [each.place for each in in_time] if is_over else None
+    ended = sorted(ended, key=lambda each: each.arrival)
+    in_time = [each for each in ended if deadline is None or each.arrival < deadline]
+    succeeded, failed = [each for each in in_time if each.is_ok], [each for each in in_time if not each.is_ok]
+    if join.kind == "quorum":
+        spare = len(ended) + pending - join.n
+        if len(succeeded) >= join.n:
+            used = succeeded[: join.n]
+            return Verdict(tuple(each.place for each in used), used[-1].arrival)
+        if len(failed) > spare:
+            return Verdict((), failed[max(spare, 0)].arrival, False)
+        if deadline is not None:
+            return Verdict((), deadline, False)
+        return min(join.n - len(succeeded), spare - len(failed) + 1)
+    is_complete = not pending and len(in_time) == len(ended)
+    if not is_complete and deadline is None:
+        return pending
+    arrival = deadline if deadline is not None and not is_complete else ended[-1].arrival if ended else 0
+    return Verdict(tuple(each.place for each in in_time), arrival, is_complete or join.kind == "best_effort")
 
 
-class _Scope:
-    """One pass through a branch."""
+class _Branch:
+    """One pass through the function, or through a branch of it."""
 
     def __init__(self) -> None:
-        self.waiting: list[Call] = []
-        """The calls whose placeholders the function has."""
-        self.is_suspended = False
+        self.is_over = False
+        self.value: Any = None
+        self.error: StepFailed | None = None
         self.arrival = 0
+        """The last end that it has seen."""
+        self.waiting: list[_Asked] = []
+        """The steps whose placeholders the function has."""
+        self.is_suspended = False
         self.new: dict[str, Call] = {}
         self.open: set[str] = set()
-        self.wake_after = 0
+        """The calls of earlier turns that have not ended."""
+        self.wake_after = 1
 
-    def add(self, other: _Scope) -> None:
-        """Wait for what another one waits for, too."""
+    def add(self, other: _Branch) -> None:
         self.new |= other.new
         self.open |= other.open
-        self.wake_after = min(self.wake_after or other.wake_after, other.wake_after)
+
+
+class _ReadOnly(State):
+    """State that a workflow reads."""
+
+    def _add(self, operation: str, key: str, _operand: Any) -> None:
+        raise InvalidInput(
+            f"{operation} of {key!r}: flow.state can only be read, since the code of a workflow runs again at each turn: "
+            "write it in a step, a function that takes ctx and uses ctx.state."
+        )
 
 
 class Flow:
     """The run of a workflow, for its function. Every step has an id of its own."""
 
-    def __init__(self, progress: Progress, calls: Calls) -> None:
+    def __init__(self, progress: Progress, calls: Calls, read_state: Read = nothing) -> None:
         self._progress = progress
         self._calls = calls
-        self._scope = _Scope()
+        self._read_state = read_state
+        self._branch = _Branch()
         self._seen: set[str] = set()
-        self._cancel: list[str] = []
+        self._cancel: dict[str, None] = {}
+        self._state: State | None = None
 
     @property
     def run_id(self) -> str:
         """The id of the run."""
         return self._progress.run_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The session of the run."""
+        return self._progress.session_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The user of the run."""
+        return self._progress.user_id
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the submit."""
+        return self._progress.metadata
 
     @property
     def now(self) -> datetime:
@@ -187,108 +253,90 @@ class Flow:
         return self._progress.input
 
     @property
-    def session_id(self) -> str | None:
-        """The session of the run."""
-        return self._progress.session_id
-
-    @property
-    def user_id(self) -> str | None:
-        """The person whom the run is for."""
-        return self._progress.user_id
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The metadata of the run."""
-        return self._progress.metadata
-
-    @property
     def known(self) -> Collection[str]:
         """The ids of the steps that earlier turns made."""
         return self._progress.calls.keys()
 
-    def step(self, id: str, what: Any, *input: Any, **options: Any) -> Any:
-        """Return the result of an agent, a team, a workflow or a function. Raises StepFailed when it failed.
-
-        The first turn that comes here makes the call; later ones read its result, by the id.
+    @property
+    def state(self) -> State:
+        """The state of the run's session, or of the run without one, to read: it may be another one at the next turn. Write it in a step,
+        with `ctx.state`.
         """
-        return self._value(id, what, input, options)
+        if self._state is None:
+            scope, owner = ("session", self.session_id) if self.session_id else ("run", self.run_id)
+            self._state = _ReadOnly(scope, owner, self._read_state)
+        return self._state
 
-    def start(self, id: str, what: Any, *input: Any, **options: Any) -> Pending:
-        """Prepare a step for `gather` with a `join`."""
-        return Pending(self, id, what, input, options)
+    def step(self, id: str, what: Any, /, *input: Any, **options: Any) -> Any:
+        """Return the result of an agent, a team, a workflow, a function, or of one question to a model ("openai:gpt-5-mini").
 
-    def gather(self, *steps: Any, join: Join = ALL, deadline_s: float | None = None) -> list[Any]:
+        The first turn that comes here makes the call; later ones read its result, by the id. Raises StepFailed when it failed.
+        """
+        return self._value(self._asked(id, what, input, options), sys._getframe(1))
+
+    def start(self, id: str, what: Any, /, *input: Any, **options: Any) -> Pending:
+        """Start a step, and go on. `result()` of what is returned waits for it, and so does `gather`, also with a `join`."""
+        self._settle()
+        asked = self._asked(id, what, input, options)
+        if asked.made is None:
+            call = asked.build()
+            asked = asked._replace(build=lambda: call)
+            self._branch.new[id] = call
+        elif asked.made.outcome is None:
+            self._branch.open.add(id)
+        return Pending(self, asked)
+
+    def gather(self, *steps: Any, join: AnyJoin = ALL, deadline_s: float | None = None) -> list[Any]:
         """Make steps side by side, and return their values in order: `a, b = flow.gather(flow.step(...), flow.step(...))`.
 
-        With a `join` or a `deadline_s`, write `flow.start(...)` for each step: the result is a StepResult for each.
+        With a `join` or a `deadline_s`, write `flow.start(...)` for each step. `join` is `"all"`, `"first"`, `quorum(n)` or `"best_effort"`:
+        the last three return a StepResult for each step. Those that are needed no more are cancelled.
         """
         self._check()
-        if join is not ALL or deadline_s is not None:
-            if wrong := [each for each in steps if type(each) is not Pending]:
-                raise InvalidInput(
-                    f"flow.gather(join=..., deadline_s=...) takes steps that were started, got {type(wrong[0]).__name__}: write flow.start(...) in place of flow.step(...)."
-                )
-            found = self.parallel(
-                *(each.result for each in steps),
-                join=join,
-                deadline_s=deadline_s,
-                id=steps[0].id if steps else "",
+        join = _join_of(join, len(steps))
+        if join is ALL and deadline_s is None:
+            asked = {
+                place: object.__getattribute__(each, "_asked")
+                for place, each in enumerate(steps)
+                if type(each) in (Placeholder, Pending)
+            }
+            group = {
+                each.id: each for each in asked.values() if each.made is None or each.made.outcome is None
+            }
+            if any(each.id not in group for each in self._branch.waiting):
+                self._suspend()
+            if group:
+                self._branch.waiting.clear()
+                self._wait_for(list(group.values()), len(group))
+            return [self._read(asked[place]) if place in asked else each for place, each in enumerate(steps)]
+        if wrong := [each for each in steps if type(each) is not Pending]:
+            self._settle()
+            raise InvalidInput(
+                f"flow.gather(join=..., deadline_s=...) takes steps that were started, got {brief(wrong[0])}: write flow.start(...) in place of flow.step(...)."
             )
-            return [each._replace(id=step.id) for each, step in zip(found, steps, strict=True)]
-        values = [each.result() if type(each) is Pending else each for each in steps]
-        group = [object.__getattribute__(each, "_call") for each in values if type(each) is Placeholder]
-        if self._scope.waiting and {call.key for call in self._scope.waiting} - {call.key for call in group}:
-            self._suspend()
-        if group:
-            self._scope.waiting.clear()
-            self._wait_for(group, len(group))
-        return values
+        self._settle()
+        branches = [self._single(each._asked) for each in steps]
+        return self._join(
+            steps[0].id if steps else "",
+            [each.id for each in steps],
+            branches,
+            join,
+            deadline_s,
+            is_single=True,
+        )
 
     def parallel(
-        self, *branches: Callable[[], Any], join: Join = ALL, deadline_s: float | None = None, id: str = ""
-    ) -> list[Any]:
-        """Run functions of several steps side by side, and return their values; with a `join` or a `deadline_s`, a StepResult of each.
+        self, *branches: Callable[[], Any], join: AnyJoin = ALL, deadline_s: float | None = None, id: str = "parallel"
+    ) -> list[Any]:  # fmt: skip
+        """Run functions of several steps side by side, and return their values, or with a `join` a StepResult of each, as `gather` does.
 
-        Raises StepFailed as soon as all have ended and one has failed.
+        A second `parallel` with a `deadline_s` needs an `id` of its own. Raises StepFailed once all have ended and one has failed.
         """
         self._check()
-        if self._scope.waiting:
-            self._suspend()
-        ended: dict[int, tuple[Any, StepFailed | None, int]] = {}
-        pending: list[_Scope] = []
-        for place, branch in enumerate(branches):
-            try:
-                is_over, value, scope = self._drive(branch)
-            except StepFailed as error:
-                ended[place] = None, error, error.ids.get("arrival", 0)
-                continue
-            if is_over:
-                ended[place] = value, None, scope.arrival
-            else:
-                pending.append(scope)
-        self._scope.arrival = max([self._scope.arrival, *(at for _, _, at in ended.values())])
-        if join is ALL and deadline_s is None:
-            if pending:
-                self._wait_in(pending)
-            if failed := [error for _, error, _ in ended.values() if error]:
-                raise failed[0]
-            return [ended[place][0] for place in range(len(branches))]
-        timer = self._deadline(f"{id}:deadline", deadline_s)
-        made = [Ended(place, error is None, at) for place, (_, error, at) in ended.items()]
-        used = decide_join(
-            join, made, len(pending), timer.outcome.arrival if timer and timer.outcome else None
-        )
-        if used is None:
-            self._wait_in(pending)
-        self._cancel += sorted(
-            {key for scope in pending for key in scope.open}
-            | ({f"{id}:deadline"} if timer and not timer.outcome else set())
-        )
-        return [
-            StepResult(str(place), value, error, place in used)
-            for place in range(len(branches))
-            for value, error, _ in [ended.get(place, (None, None, 0))]
-        ]
+        self._settle()
+        join = _join_of(join, len(branches))
+        driven = [self._drive(branch) for branch in branches]
+        return self._join(id, [str(place) for place in range(len(branches))], driven, join, deadline_s)
 
     def approve(
         self,
@@ -320,136 +368,280 @@ class Flow:
             )
         return answer
 
-    def sleep(self, *, id: str = "sleep", **time: float) -> None:
-        """Wait for a time, such as `hours=24`, in the words of timedelta. A second sleep needs an `id` of its own."""
-        self._await(Call(key=id, kind=CallKind.TIMER, until=self.now + timedelta(**time)))
+    def sleep(self, *, id: str = "sleep", until: datetime | None = None, **time: float) -> None:
+        """Wait for a time, such as `hours=24`, in the words of timedelta, or `until` a time. A second sleep needs an `id` of its own."""
+        try:
+            due = until or self.now + timedelta(**time)
+        except (TypeError, OverflowError) as error:
+            raise InvalidInput(
+                f"step {id!r}: flow.sleep takes a time, such as hours=24: {error}.", step=id
+            ) from error
+        if (until is None) is not bool(time) or due.tzinfo is None:
+            raise InvalidInput(
+                f"step {id!r}: flow.sleep takes a time, such as hours=24, or until=... with a time zone.",
+                step=id,
+            )
+        self._await(Call(key=id, kind=CallKind.TIMER, until=due))
 
     def wait_for_signal(self, name: str, *, id: str | None = None, timeout_s: float | None = None) -> Any:
         """Wait for a signal, and return its payload; one that was sent before is kept, and taken once. Raises StepFailed after `timeout_s`."""
         return self._await(Call(key=id or name, kind=CallKind.SIGNAL, name=name, within_s=timeout_s))
 
-    def map(self, id: str, items: Sequence[Any], what: Any, **_options: Any) -> Any:
-        """Return the results of the same step for each item, in order."""
-        return self.gather(*(self.start(f"{id}/{place}", what, item) for place, item in enumerate(items)))
+    record: Any = None
+    """The JSON that was kept last."""
+
+    def keep_record(self, record: Any) -> None:
+        """Store JSON about the run beside its answer, or beside its error: `RunHandle.record` returns the last one that was kept."""
+        self.record = record
 
     # The machine.
 
     def move(self, function: Callable[[], Any]) -> ProgramMove:
-        """Run the function from the top, and return the run's next move."""
-        try:
-            is_over, value, scope = self._drive(function)
-        except StepFailed as error:
-            return Fail(str(error), error.ids.get("reason") or "step_failed", type(error).__name__)
-        if is_over:
-            return End(value)
-        return Do(tuple(scope.new.values()), tuple(dict.fromkeys(self._cancel)), scope.wake_after)
+        """Run the function from the top, and return the run's next move. Raises as the function does."""
+        root = self._drive(function)
+        if root.error is not None:
+            raise root.error
+        if root.is_over:
+            return End(root.value)
+        return Do(tuple(root.new.values()), tuple(self._cancel), root.wake_after)
 
-    def _drive(self, function: Callable[[], Any]) -> tuple[bool, Any, _Scope]:
-        """Run a function until it ends or waits."""
-        outer, self._scope = self._scope, _Scope()
+    def _drive(self, function: Callable[[], Any]) -> _Branch:
+        """Run a function until it ends or waits. A placeholder may cause any error in it: then it waits."""
+        outer, self._branch = self._branch, _Branch()
+        branch = self._branch
         try:
-            value = function()
-            if self._scope.waiting and not self._scope.is_suspended:
-                self._suspend()
-            return not self._scope.is_suspended, value, self._scope
+            try:
+                branch.value = function()
+            except StepFailed as error:
+                branch.error = error
+            except Exception:
+                if not branch.waiting and not branch.is_suspended:
+                    raise
+            self._check()
+            self._settle()
+            branch.is_over = True
         except Suspend:
-            return False, None, self._scope
+            branch.error = None
         finally:
-            self._scope = outer
+            self._branch = outer
+        return branch
 
     def _check(self) -> None:
         """Let nothing happen in `finally` blocks of a function that waits."""
-        if self._scope.is_suspended:
+        if self._branch.is_suspended:
             raise Suspend
+
+    def _settle(self) -> None:
+        """Wait for the steps whose placeholders the function has."""
+        if self._branch.waiting or self._branch.is_suspended:
+            self._suspend()
 
     def _made(self, id: str, kind: CallKind, name: str) -> MadeCall | None:
         """Return what earlier turns know of a step. Raises InvalidInput for an id that is used twice, RunFailed for one that was another step."""
-        if type(id) is not str or not id.strip() or len(id) > MOST_ID_CHARS or id.startswith("turn:"):
+        made = self._progress.calls.get(id) if type(id) is str else None
+        if made is None and (
+            type(id) is not str or not id.strip() or len(id) > MOST_ID_CHARS or id.startswith("turn:")
+        ):
             raise InvalidInput(
-                f"a step's id must be text of 1 to {MOST_ID_CHARS} characters that does not begin with 'turn:', got {id!r}.",
-                step=id,
+                f"a step's id must be text of 1 to {MOST_ID_CHARS} characters that does not begin with 'turn:', got {brief(id)}."
             )
         if id in self._seen:
             raise InvalidInput(
                 f"two steps have the id {id!r}: give each its own, such as f'page-{{n}}'.", step=id
             )
         self._seen.add(id)
-        made = self._progress.calls.get(id)
-        if made is not None and (made.kind, made.name) != (kind, name):
+        if made is not None and (
+            made.kind is not kind or (made.name != name and kind is not CallKind.APPROVAL)
+        ):
             raise RunFailed(
                 f"step {id!r} was the {made.kind} {made.name!r} and is the {kind} {name!r} now: give new work a new id.",
-                run_id=self.run_id, reason="step_changed",
+                run_id=self.run_id, step=id, reason="step_changed",
             )  # fmt: skip
         return made
 
-    def _value(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """Return the value of a step, or a placeholder."""
+    def _asked(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> _Asked:
         self._check()
-        if _holds_placeholder(input) or _holds_placeholder(options):
+        if Placeholder in (type(id), type(what)):
             self._suspend()
-        made = self._made(id, *self._calls.identify(what))
-        if made is not None and made.outcome is not None:
-            return self._calls.read(what, self._result(id, made.outcome))
-        call = self._calls.call(id, what, input, options) if made is None else Call(key=id, kind=made.kind)
-        self._scope.waiting.append(call)
-        if len(self._scope.waiting) > MOST_PLACEHOLDERS:
+        try:
+            kind, name = self._calls.identify(what)
+        except InvalidInput as error:
+            raise InvalidInput(f"step {id!r}: {error}", step=str(id)) from error
+        return _Asked(
+            id, self._made(id, kind, name), what, lambda: self._calls.call(id, what, input, options)
+        )
+
+    def _value(self, asked: _Asked, caller: FrameType) -> Any:
+        """Return the value of a step, or a placeholder where the caller puts it into a larger expression."""
+        self._check()
+        if asked.made is not None and asked.made.outcome is not None:
+            return self._read(asked)
+        self._branch.waiting.append(asked)
+        if len(self._branch.waiting) > MOST_PLACEHOLDERS or not _is_part(caller):
             self._suspend()
-        return Placeholder(self, call)
+        return Placeholder(self, asked)
 
     def _await(self, call: Call) -> Any:
         """Return the value of a call that is never part of a `gather`."""
         self._check()
-        if self._scope.waiting:
-            self._suspend()
+        self._settle()
         made = self._made(call.key, call.kind, call.name)
         if made is not None and made.outcome is not None:
             return self._result(call.key, made.outcome)
-        return self._wait_for([call], 1)
+        return self._wait_for([_Asked(call.key, made, None, lambda: call)], 1)
+
+    def _read(self, asked: _Asked) -> Any:
+        assert asked.made is not None
+        assert asked.made.outcome is not None
+        return self._calls.read(asked.what, self._result(asked.id, asked.made.outcome))
 
     def _result(self, id: str, outcome: Outcome) -> Any:
-        self._scope.arrival = max(self._scope.arrival, outcome.arrival)
+        self._branch.arrival = max(self._branch.arrival, outcome.arrival)
         if outcome.status == "done":
-            return outcome.value
-        why = (outcome.error or {}).get("message") or outcome.status
+            return _copied(outcome.value)
+        why = (outcome.error or {}).get("message")
         raise StepFailed(
-            f"step {id!r} {outcome.status}: {why}", step=id, arrival=outcome.arrival, error=outcome.error
-        )
+            f"step {id!r} {'was cancelled' if outcome.status == 'cancelled' else outcome.status}{f': {why}' if why else ''}",
+            run_id=self.run_id, step=id, reason=f"step_{outcome.status}", error=outcome.error,
+        )  # fmt: skip
 
-    def _deadline(self, key: str, seconds: float | None) -> MadeCall | None:
+    def _single(self, asked: _Asked) -> _Branch:
+        """Return the branch of one step that was started."""
+        branch = _Branch()
+        if asked.made is None:
+            branch.new[asked.id] = asked.build()
+        elif asked.made.outcome is None:
+            branch.open.add(asked.id)
+        else:
+            return self._drive(lambda: self._read(asked))
+        return branch
+
+    def _join(
+        self, id: str, ids: Sequence[str], branches: Sequence[_Branch], join: Join, deadline_s: float | None, *, is_single: bool = False
+    ) -> list[Any]:  # fmt: skip
+        """Return what the branches returned, or wait. Raises StepFailed where they are not enough."""
+        here = self._branch
+        timer = self._timer(id, deadline_s)
+        deadline = timer.made.outcome.arrival if timer and timer.made and timer.made.outcome else None
+        ended = [
+            Ended(place, each.error is None, each.arrival)
+            for place, each in enumerate(branches)
+            if each.is_over
+        ]
+        pending = [each for each in branches if not each.is_over]
+        verdict = decide_join(join, ended, len(pending), deadline)
+        for each in branches:
+            here.add(each)
+        if isinstance(verdict, int):
+            if timer is not None:
+                self._add(timer)
+            here.wake_after = (
+                verdict if is_single and timer is None else min(each.wake_after for each in pending)
+            )
+            here.is_suspended = True
+            raise Suspend
+        here.arrival = max(here.arrival, verdict.arrival)
+        needless = [key for each in pending for key in (*each.new, *sorted(each.open))]
+        if timer is not None and timer.made is not None and timer.made.outcome is None:
+            needless.append(timer.id)
+        for key in needless:
+            here.new.pop(key, None)
+            here.open.discard(key)
+            if key in self._progress.calls:
+                self._cancel[key] = None
+        if join.kind == "all":
+            for each in branches:
+                if each.error is not None and each.arrival <= verdict.arrival:
+                    raise each.error
+        if not verdict.is_enough:
+            succeeded = sum(each.is_ok and each.arrival <= verdict.arrival for each in ended)
+            needed = join.n if join.kind == "quorum" else len(branches)
+            late = f" within {deadline_s:g} s" if deadline == verdict.arrival else ""
+            raise StepFailed(
+                f"{succeeded} of {len(branches)} branches of {id!r} succeeded{late}, and {needed} are needed",
+                run_id=self.run_id, reason="deadline" if late else "quorum",
+            )  # fmt: skip
+        if join.kind == "all":
+            return [each.value for each in branches]
+        return [
+            StepResult(name, each.value, each.error, place in verdict.used)
+            if each.is_over and each.arrival <= verdict.arrival
+            else StepResult(name, None, None, False)
+            for place, (name, each) in enumerate(zip(ids, branches, strict=True))
+        ]
+
+    def _timer(self, id: str, seconds: Any) -> _Asked | None:
         if seconds is None:
             return None
-        timer = Call(key=key, kind=CallKind.TIMER, until=self.now + timedelta(seconds=seconds))
-        made = self._made(key, timer.kind, timer.name)
-        if made is None:
-            self._scope.new[key] = timer
-        return made or MadeCall(CallKind.TIMER, "")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
+            raise InvalidInput(f"deadline_s must be seconds above 0, got {brief(seconds)}.")
+        timer = Call(key=f"{id}:deadline", kind=CallKind.TIMER, until=self.now + timedelta(seconds=seconds))
+        return _Asked(timer.key, self._made(timer.key, timer.kind, timer.name), None, lambda: timer)
 
     def _suspend(self) -> NoReturn:
         """Wait for the first step that has not ended: those after it come later."""
-        first, *_ = self._scope.waiting
+        self._check()
+        if not self._branch.waiting:
+            raise InvalidInput(
+                "the value of a step that had not ended is used outside its branch or turn: keep it in variables of that function."
+            )
+        first, *_ = self._branch.waiting
         self._wait_for([first], 1)
 
-    def _wait_for(self, calls: Sequence[Call], wake_after: int) -> NoReturn:
-        scope = self._scope
-        for call in calls:
-            if call.key in self._progress.calls:
-                scope.open.add(call.key)
-            else:
-                scope.new[call.key] = call
-        scope.wake_after = wake_after
-        scope.is_suspended = True
+    def _wait_for(self, steps: Sequence[_Asked], wake_after: int) -> NoReturn:
+        branch = self._branch
+        for each in steps:
+            try:
+                self._add(each)
+            except Exception:
+                if not branch.is_suspended:
+                    raise
+            if branch.is_suspended:  # its input held a placeholder
+                raise Suspend
+        branch.wake_after = wake_after
+        branch.is_suspended = True
         raise Suspend
 
-    def _wait_in(self, pending: Sequence[_Scope]) -> NoReturn:
-        for scope in pending:
-            self._scope.add(scope)
-        self._scope.is_suspended = True
-        raise Suspend
+    def _add(self, asked: _Asked) -> None:
+        """Make a call with this move, or wait for it."""
+        if asked.made is not None:
+            self._branch.open.add(asked.id)
+        elif asked.id not in self._branch.new:
+            self._branch.new[asked.id] = asked.build()
 
 
-def _holds_placeholder(value: Any) -> bool:
-    if type(value) is Placeholder:
-        return True
-    if type(value) is dict:
-        return any(_holds_placeholder(each) for each in value.values())
-    return type(value) in (list, tuple, set) and any(_holds_placeholder(each) for each in value)
+def _copied(value: Any) -> Any:
+    """Return a copy of JSON: the function may change it, and the next turn reads it again."""
+    if type(value) is list:
+        return [_copied(each) for each in value]
+    return {key: _copied(each) for key, each in value.items()} if type(value) is dict else value
+
+
+def _join_of(join: Any, branches: int) -> Join:
+    found = _WORDS.get(join) if type(join) is str else join
+    if type(found) is not Join:
+        raise InvalidInput(
+            f"join must be one of 'all', 'first', 'best_effort' and quorum(n), got {brief(join)}."
+        )
+    if found.kind == "quorum" and found.n > branches:
+        raise InvalidInput(
+            f"{found.n} of {branches} branches can't succeed: quorum(n) takes at most the number of branches."
+        )
+    return found
+
+
+_PART = "LOAD_", "PUSH_NULL", "PRECALL", "CALL", "KW_NAMES", "BUILD_", "LIST_", "YIELD_", "RETURN_"
+"""The instructions that follow a call whose value is an argument, an item or what a function returns."""
+
+
+def _is_part(caller: FrameType) -> bool:
+    """Return whether the value of the call under way goes into a larger expression, and not into a variable or nowhere."""
+    offsets, names = _instructions(caller.f_code)
+    place = bisect_right(offsets, caller.f_lasti)
+    return place < len(names) and names[place].startswith(_PART)
+
+
+@lru_cache(1_000)
+def _instructions(code: CodeType) -> tuple[list[int], list[str]]:
+    found = [each for each in dis.get_instructions(code) if each.opname not in ("EXTENDED_ARG", "NOP")]
+    return [each.offset for each in found], [each.opname for each in found]

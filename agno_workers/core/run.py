@@ -256,6 +256,8 @@ class Step(msgspec.Struct, frozen=True):
     """A person's answer: `{"verdict", "by", "note", "values"}`."""
     child_run_id: str | None = None
     """The run that a delegation waits for."""
+    arrival: int | None = None
+    """For a call of a workflow or of a team that code leads: the place of its end among all ends, 0 before; None for other steps."""
     not_before: datetime | None = None
     """When it is due; UTC."""
     created_at: datetime | None = None

@@ -361,6 +361,8 @@ class TurnRecord(msgspec.Struct, frozen=True):
     """Set where the run ends."""
     is_program: bool = False
     """A turn of a program: its end is that of its open calls."""
+    kept: Any = None
+    """JSON that is stored with the turn, for `RunHandle.record`."""
     steered: tuple[str, ...] = ()
     """The ids of the messages to the live run that are among `messages`."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, wraps
+from types import FunctionType
 from typing import Any, get_type_hints
 
 import msgspec
 import pydantic
 
+from agno_workers.core.agent import model_agent
 from agno_workers.core.checks import brief
+from agno_workers.core.inputs import inputs_of
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.output import output_type, readable
 from agno_workers.core.program import Call, CallKind, Progress
@@ -19,7 +22,7 @@ from agno_workers.core.request import first_message
 from agno_workers.core.runnable import Runnable
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tool import Tool
-from agno_workers.errors import InvalidInput, RunFailed
+from agno_workers.errors import InvalidInput, RunFailed, StepFailed
 from agno_workers.tools.decorate import FunctionTool
 from agno_workers.tools.result import to_json_text
 from agno_workers.tools.signature import describe, read_signature
@@ -32,21 +35,35 @@ class StepCalls:
 
     def __init__(self, packages: Collection[str] | None = None) -> None:
         self._packages = packages
+        self._names: dict[FunctionType, str] = {}
+        """Of plain functions: each turn asks for the names of all steps."""
 
     def identify(self, what: Any) -> tuple[CallKind, str]:
-        if isinstance(what, Runnable):
-            return CallKind.RUN, what.name
-        return CallKind.FUNCTION, self.name_of(what)
+        if type(what) is FunctionType:
+            if what not in self._names:
+                self._names[what] = self.name_of(what)
+            return CallKind.FUNCTION, self._names[what]
+        if isinstance(what, str):
+            what = model_agent(what)
+        return (
+            (CallKind.RUN, what.name)
+            if isinstance(what, Runnable)
+            else (CallKind.FUNCTION, self.name_of(what))
+        )
 
     def call(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
+        if isinstance(what, str):
+            what = model_agent(what)
         if isinstance(what, Runnable):
             if unknown := set(options) - {"timeout_s"}:
                 raise InvalidInput(
                     f"step {id!r}: the {what.kind} {what.name!r} takes its input and timeout_s, got {', '.join(sorted(unknown))}.",
                     step=id,
                 )
+            function = _function_of(what)
+            given = input if function is None else inputs_of(what.name, function).encoded(input)
             return Call(
-                key=id, kind=CallKind.RUN, name=what.name, what=what, input=first_message(input, what.name), within_s=options.get("timeout_s"),
+                key=id, kind=CallKind.RUN, name=what.name, what=what, input=first_message(given, what.name), within_s=options.get("timeout_s"),
             )  # fmt: skip
         name = self.name_of(what)
         tool = self.tool(name)
@@ -60,7 +77,13 @@ class StepCalls:
         try:
             return reader.validate_python(value)
         except pydantic.ValidationError as error:
-            text = f"the stored result of {_told(what)} does not fit its type any more: {error.errors()[0]['msg']}."
+            reason = error.errors()[0]["msg"]
+            if isinstance(what, Runnable):  # a refusal, or text that was cut off
+                text = f"{_told(what)} gave an answer that is not of its output_schema ({reason}): {brief(value)}"
+                raise StepFailed(
+                    text, reason="misfit", error={"type": "StepFailed", "message": text}
+                ) from error
+            text = f"the stored result of {_told(what)} does not fit its type any more: {reason}."
             raise RunFailed(text, reason="result_changed") from error
 
     def name_of(self, function: Any) -> str:
@@ -134,11 +157,24 @@ def _global(module: str, name: str) -> Any:
 def _as_tool(function: Callable[..., Any]) -> Tool:
     """Return a plain function as a tool: its arguments are converted by its annotations, if it has any."""
     name = f"{function.__module__}:{function.__qualname__}"
-    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "ctx"]
-    if any(each.annotation is each.empty for each in parameters):
-        return Tool(spec=ToolSpec(name, "", {}), function=function)
-    signature = read_signature(function, {})
+    signature = read_signature(_annotated(function), {})
     return FunctionTool(spec=ToolSpec(name, "", signature.schema), function=function, signature=signature)
+
+
+def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose parameters without an annotation take any JSON."""
+
+    @wraps(function)
+    def annotated(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    parameters = [
+        each.replace(annotation=Any) if each.annotation is each.empty and each.name != "ctx" else each
+        for each in signature.parameters.values()
+    ]
+    annotated.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return annotated
 
 
 def _arguments(
@@ -157,7 +193,13 @@ def _arguments(
 
 def _reader(what: Any) -> pydantic.TypeAdapter[Any] | None:
     """Return the type of the values of a step; None: they are plain JSON."""
+    if type(what) is FunctionType:
+        return _results(what)
+    if isinstance(what, str):
+        return None
     if isinstance(what, Runnable):
+        if (function := _function_of(what)) is not None:
+            return _results(function)
         schema = getattr(what, "output_schema", None)
         return None if schema is None else _answers(schema)
     return _results(what.function if isinstance(what, Tool) else what)
@@ -176,6 +218,11 @@ def _results(function: Callable[..., Any]) -> pydantic.TypeAdapter[Any] | None:
         return None if hint in (None, Any) else pydantic.TypeAdapter(readable(hint))
     except Exception:  # an annotation is code: it may raise anything
         return None
+
+
+def _function_of(what: Runnable) -> Callable[..., Any] | None:
+    """Return the function of a written workflow."""
+    return getattr(what, "function", None)
 
 
 def _told(what: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from agno_workers.core.checks import brief
 from agno_workers.core.flow import Flow
 from agno_workers.core.messages import Message, Text
 from agno_workers.core.moves import End, Fail
@@ -20,10 +21,10 @@ from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Definition, TurnRecord
 from agno_workers.core.tool import Policy, Tool
-from agno_workers.engine.turn import MAX_DEPTH, Engine, fail, with_deadline
-from agno_workers.errors import AgnoError, RunFailed, Unavailable
+from agno_workers.engine.turn import MAX_DEPTH, Engine, with_deadline
+from agno_workers.errors import AgnoError, RunFailed, StepFailed, Unavailable, error_to_json
 from agno_workers.signals import signal
-from agno_workers.tools.result import to_json_text
+from agno_workers.tools.result import Unserialisable, to_json_text
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,15 @@ def run_program_turn(engine: Engine, claim: ClaimedStep, program: Program) -> Co
     ids = {"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent}
     if claim.attempt == 1 and claim.definition is None:
         log.info("run %s of %s %s started", claim.run_id, program.kind, claim.agent)
+    flow: Flow | None = None
     try:
-        claim = with_deadline(engine.journal, claim, program.deadline_s)
-        progress = engine.journal.progress(claim)
-        move = next_move(engine, program, progress, ids)
-        signal("turn.replied", claim=claim)
-        committed = commit(engine, claim, program, progress, move)
+        with engine.active.step(claim.step_id):
+            claim = with_deadline(engine.journal, claim, program.deadline_s)
+            progress = engine.journal.progress(claim)
+            flow = Flow(progress, engine.calls, engine.state_reader(claim.tenant, None))
+            move = next_move(claim, program, flow)
+            signal("turn.replied", claim=claim)
+            committed = commit(engine, claim, program, progress, move, flow.record)
         signal("turn.recorded", claim=claim)
         return committed
     except Unavailable:
@@ -46,30 +50,39 @@ def run_program_turn(engine: Engine, claim: ClaimedStep, program: Program) -> Co
     except Exception as error:
         if not isinstance(error, AgnoError):
             log.error("the code of %s raised", claim.agent, exc_info=error, extra=ids)
-        return fail(engine, claim, error, getattr(error, "reason", None) or "error")
+        reason = getattr(error, "reason", None) or (
+            "step_failed" if isinstance(error, StepFailed) else "error"
+        )
+        failed = engine.journal.fail(
+            claim, error_to_json(error), reason, record_of(claim, program, flow and flow.record)
+        )
+        return msgspec.structs.replace(failed, cause=error)
 
 
-def next_move(engine: Engine, program: Program, progress: Progress, ids: dict[str, str]) -> ProgramMove:
-    flow, begun = Flow(progress, engine.calls), time.monotonic()
-    move = flow.move(lambda: program.body(flow))
+def next_move(claim: ClaimedStep, program: Program, flow: Flow) -> ProgramMove:
+    begun = time.monotonic()
+    try:
+        move = flow.move(lambda: program.body(flow))
+    except SystemExit as error:
+        raise RunFailed(
+            f"the code of {program.name} called sys.exit({error.code!r})", run_id=claim.run_id
+        ) from error
     if (took_s := time.monotonic() - begun) > program.slow_s:
         log.warning(
             "the code of %s between its steps took %.0f ms, and is executed again at each turn: move slow work into a step",
-            program.name, took_s * 1000, extra=ids,
+            program.name, took_s * 1000, extra={"run_id": claim.run_id, "step_id": claim.step_id, "agent": claim.agent},
         )  # fmt: skip
     return move
 
 
 def commit(
-    engine: Engine, claim: ClaimedStep, program: Program, progress: Progress, move: ProgramMove
-) -> CommitResult:
-    """Record a move."""
-    record = TurnRecord(
-        definition=definition_of(program) if claim.definition is None else None, is_program=True
-    )
+    engine: Engine, claim: ClaimedStep, program: Program, progress: Progress, move: ProgramMove, kept: Any = None
+) -> CommitResult:  # fmt: skip
+    """Record a move; with one that ends the run, also the JSON that it keeps."""
+    record = record_of(claim, program, None if isinstance(move, Do) else kept)
     match move:
         case End(content, reason):
-            content = msgspec.json.decode(to_json_text(content))
+            content = as_json(program, content)
             said = content if isinstance(content, str) else msgspec.json.encode(content).decode()
             last = msgspec.structs.replace(record, messages=(Message("assistant", (Text(said),)),))
             return engine.journal.end(claim, last, content, reason)
@@ -89,6 +102,30 @@ def commit(
             return engine.journal.make_calls(
                 claim, record, steps, engine.queue_of(program), barrier_id=progress.barrier_id, wake_at=wake_at, cancel=cancel,
             )  # fmt: skip
+
+
+def record_of(claim: ClaimedStep, program: Program, kept: Any = None) -> TurnRecord:
+    definition = definition_of(program) if claim.definition is None else None
+    try:
+        kept = msgspec.json.decode(to_json_text(kept))
+    except Unserialisable as error:
+        log.error(
+            "the record of %s is not JSON, and is not kept: %s",
+            program.name,
+            error,
+            extra={"run_id": claim.run_id},
+        )
+        kept = None
+    return TurnRecord(definition=definition, is_program=True, kept=kept)
+
+
+def as_json(program: Program, content: Any) -> Any:
+    """Return what a program returned as JSON. Raises RunFailed for what can't be one."""
+    try:
+        return msgspec.json.decode(to_json_text(content))
+    except Unserialisable as error:
+        text = f"the {program.kind} {program.name!r} returned {brief(content)}, which can't be sent as JSON: return text or JSON values."
+        raise RunFailed(text, reason="content") from error
 
 
 def call_step(engine: Engine, claim: ClaimedStep, call: Call) -> CallStep:

@@ -97,4 +97,4 @@ WHERE id = %(run_id)s AND (deadline_at IS NULL OR parent_run_id IS NOT NULL) RET
 SELECT content FROM agno.definition WHERE sha256 = decode(%(sha256)s, 'hex');
 
 -- name: progress
-SELECT agno.progress_of(%(run_id)s, %(generation)s, %(known)s)::text AS progress;
+SELECT agno.progress_of(%(run_id)s, %(generation)s, %(known)s, %(known_at)s)::text AS progress;

@@ -319,6 +319,8 @@ class Commits(Repository):
         ]
         if "ended" in change and (record.is_program or isinstance(step, ExhaustedStep)):
             asked["ends_calls"] = True
+        if record.kept is not None:
+            asked["value"] = payloads.pack(record.kept)
         content = {**(result or {}), **asked, "messages": messages, "run": without_none(change)}
         return self._finish(step, payloads, content, connection=connection)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, ToolCall, user
 from agno_workers.core.request import check_metadata, check_name, first_message
-from agno_workers.core.run import RunKind, Step, StepKind
+from agno_workers.core.run import NAMED, Step, StepKind
 from agno_workers.database.pool import to_json
 from agno_workers.errors import InvalidInput
 from agno_workers.runs.control import Control
@@ -35,13 +35,19 @@ class Forks:
             check_name(idempotency_key, "idempotency_key", "text that is not blank")
         check_metadata(metadata or {})
         run, steps = self._queries.run(run_id), self._queries.steps(run_id)
-        if run.kind is not RunKind.AGENT:
+        if run.kind not in NAMED:
             raise InvalidInput(
                 f"run {run_id} is of kind {run.kind} and has no transcript to fork: start it again.",
                 run_id=run_id,
             )
         step = _step_at(steps, run_id, at)
-        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE)
+        is_program = any(each.arrival is not None for each in steps)
+        if is_program and arguments is not None:
+            raise InvalidInput(
+                f"run {run_id} is of the {run.kind} {run.agent}, whose code makes the arguments of step {step.key}: fork it with other input.",
+                run_id=run_id, step_id=step.id,
+            )  # fmt: skip
+        is_call = step.kind in (StepKind.TOOL, StepKind.DELEGATE) and not is_program
         if arguments is not None and not is_call:
             raise InvalidInput(
                 f"step {step.key} of run {run_id} is a turn: fork a turn with input, and a tool call with arguments.",

@@ -295,6 +295,11 @@ class RunQueries:
         content: str | None = row["content"]
         return content
 
+    def record(self, run_id: str) -> Any:
+        """Return the JSON that a program kept beside its answer; None: it kept none, or has not ended."""
+        rows = self._pool.run(_SQL["record"], {"run_id": known_id(run_id)})
+        return rows[0]["record"] if rows else None
+
     def events(self, run_id: str, after: int = 0) -> list[Event]:
         """Return the events of a run with numbers above `after`, in order. An event gets its number when it is first read."""
         rows = self._pool.run(_SQL["events"], {"run_id": known_id(run_id), "after": after})

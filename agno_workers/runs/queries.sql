@@ -52,7 +52,7 @@ SELECT DISTINCT id FROM (
 ) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
 
 -- name: steps
-SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
+SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id, arrival,
        not_before, created_at, sent_at, agno.ready_since(step) AS ready_at, started_at, ended_at
 FROM agno.step WHERE run_id = ANY(%(run_ids)s::uuid[]) ORDER BY run_id, generation, seq, created_at, id;
 
@@ -76,6 +76,11 @@ ORDER BY step.created_at, step.seq LIMIT %(limit)s;
 
 -- name: call
 SELECT agno.inflate(call) AS call FROM agno.step WHERE id = %(step_id)s;
+
+-- name: record
+-- JSON that the last turn of a program stored beside its answer.
+SELECT agno.inflate(step.result) AS record FROM agno.run JOIN agno.step ON step.run_id = run.id AND step.generation = run.generation
+WHERE run.id = %(run_id)s AND step.kind = 'turn' AND step.result IS NOT NULL ORDER BY step.seq DESC LIMIT 1;
 
 -- name: transcript
 SELECT m.seq, agno.inflate(m.content) AS content FROM agno.message m WHERE m.run_id = %(run_id)s ORDER BY m.seq;

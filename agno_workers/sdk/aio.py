@@ -285,6 +285,10 @@ class AsyncRun(_Control[RunHandle]):
         """Return the search results that the run received; see `RunHandle.references`."""
         return await in_thread(lambda: self.blocking.references)
 
+    async def record(self) -> Any:
+        """Return who said what in a team; see `RunHandle.record`."""
+        return await in_thread(lambda: self.blocking.record)
+
     async def memories(self) -> list[RecalledMemory]:
         """Return the memories that the run recalled; see `RunHandle.memories`."""
         return await in_thread(lambda: self.blocking.memories)

@@ -148,6 +148,11 @@ class RunHandle(RunControl):
         return text
 
     @property
+    def record(self) -> Any:
+        """The record of a team that has ended: who said what, verdicts, votes, minds that changed. None for other runs."""
+        return self._database.queries.record(self.id)
+
+    @property
     def history(self) -> list[Message]:
         """The messages of earlier runs that its turns see before its transcript, see `History`; each is marked `from_history`."""
         return list(self._database.history.of(self.id))
@@ -230,6 +235,9 @@ class RunHandle(RunControl):
         `at` is the key or id of a step (`runs show` lists them); None is the first turn, so the whole run again. `input` replaces
         the first message or, at a later turn, is one more message before it. `arguments` replace those of a tool call, at its
         step; at a delegation they are `{"task": ...}`, for a new child run. The new run uses the agents that are deployed now.
+
+        Of a workflow, `at` is the id of a step: those that were made before it, or beside it, keep their results; it and all later ones are
+        made again. `input` replaces the first message.
 
         Raises InvalidInput when there is no such step, or a run can't begin there.
         """

@@ -63,6 +63,11 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         return self.handle.wait(timeout)
 
     @property
+    def record(self) -> Any:
+        """See `RunHandle.record`."""
+        return self.handle.record
+
+    @property
     def references(self) -> list[Reference]:
         """See `RunHandle.references`."""
         return self.handle.references

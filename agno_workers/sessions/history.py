@@ -150,15 +150,23 @@ def extension(store: HistoryStore, search: SearchPast, tools: Callable[[Agent], 
     from agno_workers.engine.turn import Extension  # noqa: PLC0415 - clients read histories too, without the engine
 
     def prepare(turn: Turn) -> Turn:
-        options, claim = turn.agent.history, turn.claim
+        options, claim = turn.agent.history, _in_conversation(turn.claim)
         if options.is_empty or not claim.session_id:
             return turn
         return replace(turn, history=store.at_turn(claim, options, lambda: _found(claim, options, search)))
 
     def ended(turn: Turn, _: str) -> None:
-        store.forget(turn.claim.run_id)
+        store.forget(_in_conversation(turn.claim).run_id)
 
     return Extension(tools, prepare, ended)
+
+
+def _in_conversation(claim: ClaimedStep) -> ClaimedStep:
+    """Return the run whose conversation an agent sees: its own, and for a role of a team, such as its leader, that of the team."""
+    team = claim.lineage.team
+    if team is None or not claim.agent.startswith(f"{team.name}:"):
+        return claim
+    return msgspec.structs.replace(claim, run_id=team.run_id, session_id=team.session_id, agent=team.name)
 
 
 def _found(claim: ClaimedStep, options: History, search: SearchPast) -> Sequence[Exchange]:

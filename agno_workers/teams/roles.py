@@ -1,9 +1,11 @@
-"""The agents of a team beside its members: its leader, its judge."""
+"""The agents of a team beside its members, named `TEAM:ROLE`: its leader, its judge, and members that answer in a form of the mode."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from agno_workers.core.agent import Agent
 from agno_workers.core.runnable import Runnable
@@ -14,7 +16,10 @@ from agno_workers.teams.spec import TeamSpec
 def role(
     team: TeamSpec, name: str, *, model: Any = None, instructions: str | Sequence[str] = "", **fields: Any
 ) -> Agent:
-    """Return the agent `TEAM:NAME`. `model` is an agent or a model; None is the team's leader. Its own instructions come first."""
+    """Return the agent `TEAM:NAME`. `model` is an agent or a model; None is the team's leader. Its own instructions come first.
+
+    `fields` are those of an agent; an agent keeps its own `output_schema` where that is None.
+    """
     given = team.leader if model is None else model
     lines = [
         line
@@ -22,14 +27,24 @@ def role(
         for line in ([each] if isinstance(each, str) else each)
         if line
     ]
+    if fields.get("output_schema") is None:
+        fields.pop("output_schema", None)
     if isinstance(given, Agent):
         own = [given.instructions] if isinstance(given.instructions, str) else given.instructions
         lines = [*(line for line in own if line), *lines]
         plain = {name: getattr(given, name) for name in Agent.__struct_fields__}
         return Agent(**{**plain, "name": f"{team.name}:{name}", "instructions": lines, **fields})
     if given is None or isinstance(given, Runnable):
+        got = f"; the {given.kind} {given.name!r} can't be one" if given is not None else ""
         raise InvalidInput(
-            f'team {team.name!r} needs a leader: an agent, or a model such as leader="openai:gpt-5-mini".',
+            f'team {team.name!r} needs a leader: an agent, or a model such as leader="openai:gpt-5-mini"{got}.',
             team=team.name,
         )
     return Agent(name=f"{team.name}:{name}", model=given, instructions=lines, **fields)
+
+
+def typed(team: TeamSpec, member: Runnable, schema: Any) -> Runnable:
+    """Return a member whose answers have this type, as `TEAM:MEMBER`. A workflow, and a member with a type of its own, stay as they are."""
+    if getattr(member, "output_schema", schema) is not None:
+        return member
+    return msgspec.structs.replace(member, name=f"{team.name}:{member.name}", output_schema=schema)

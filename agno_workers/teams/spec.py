@@ -16,15 +16,18 @@ class TeamSpec(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """The fields of a team; `team.Team` adds how its turns are taken."""
 
     members: Sequence[Runnable]
-    """Agents, teams and workflows."""
+    """Agents, teams and workflows, with different names."""
     mode: Any = "coordinate"
-    """How they work together: `coordinate`, `route`, `broadcast`, `tasks`, `supervise`, `network`, `vote(...)` or `debate(...)`."""
+    """How they work together: `coordinate`, `route`, `broadcast`, `tasks`, `supervise`, `network`, `vote` or `debate`; or one with options, such as
+    `vote(quorum=2)`."""
     leader: str | Model | Runnable | None = None
     """The agent that leads, or its model."""
     instructions: str | Sequence[str] = ""
     """The system text of the leader."""
     output_schema: Any = None
-    """The type of the answer, as for an agent."""
+    """The type of the answer, as for an agent; in a vote the type of the choices."""
+    member_timeout_s: float | None = None
+    """Seconds for each answer of a member, in modes whose next move code chooses; None: as long as the team has."""
     limits: Limits = Limits()
     """Limits of each run: `tokens`, `cost_usd` and `deadline_s` hold for all that it starts."""
 

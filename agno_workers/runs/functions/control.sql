@@ -59,7 +59,8 @@ CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS
 $$;
 
 -- Retry a failed run after its last good turn, in the next generation; the failed turn's messages are deleted. The run gets as much time as
--- it had from its submit to its deadline. No row for a run that did not fail, and for a delegated one: its parent has the error already.
+-- it had from its submit to its deadline. A program keeps its calls that are done, see agno.keep_calls. No row for a run that did not fail, and for a
+-- delegated one: its parent has the error already.
 CREATE OR REPLACE FUNCTION agno.retry_run(run_id uuid)
 RETURNS TABLE (step_id uuid, generation int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -89,7 +90,10 @@ BEGIN
     END IF;
     its_place := agno.reenter_session(failed);
     turn := split_part(last_turn.key, ':', 2)::int;
-    IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind IN ('tool', 'delegate') AND s.seq > last_turn.seq) THEN
+    IF agno.generation_of_calls($1) IS NOT NULL THEN
+        SELECT max(s.seq) + 1, failed.turns + 1, 0 INTO place, turn, forgotten FROM agno.step s WHERE s.run_id = $1;
+        PERFORM agno.keep_calls($1, failed.generation + 1, failed.error->'ids'->>'step', new_step);
+    ELSIF EXISTS (SELECT FROM agno.step s WHERE s.run_id = $1 AND s.kind IN ('tool', 'delegate') AND s.seq > last_turn.seq) THEN
         SELECT max(m.seq) + 1, turn + 1 INTO place, turn FROM agno.message m WHERE m.run_id = $1;
         forgotten := 0;
     ELSE
@@ -114,7 +118,8 @@ BEGIN
 END $$;
 
 -- Start a new run in the middle of an old one: the transcript and the steps before the forked step are copied, with their results; the
--- forked step is new, and so is the child run of a delegation. The old run does not change.
+-- forked step is new, and so is the child run of a delegation. The old run does not change. Of a program, the calls that ended are copied which
+-- were made before the forked one, or beside it in the same turn; its code makes that one, and all later ones.
 -- `fork` holds id, step_id, blobs, and the edits: input? (the user's message; for a delegation: the input of its run), messages?
 -- ([{seq, content}]), call?, idempotency_key?, metadata?, deadline_s?. Raises where a tool call beside the step is still open.
 CREATE OR REPLACE FUNCTION agno.fork_run(fork jsonb) RETURNS TABLE (run_id uuid, created boolean) LANGUAGE plpgsql AS $$
@@ -133,9 +138,13 @@ DECLARE
     place int;
     known uuid;
     its_place jsonb;
+    calls_in int;
+    as_turn boolean;
 BEGIN
     SELECT s.* INTO at FROM agno.step s WHERE s.id = (fork->>'step_id')::uuid;
-    IF at.kind NOT IN ('turn', 'tool', 'delegate') THEN
+    calls_in := agno.generation_of_calls(at.run_id);
+    as_turn := at.kind = 'turn' OR calls_in IS NOT NULL;
+    IF at.kind NOT IN ('turn', 'tool', 'delegate') AND at.arrival IS NULL THEN
         RAISE EXCEPTION 'step % cannot be forked: choose a turn or a tool call.', at.key USING ERRCODE = '22023';
     END IF;
     SELECT r.* INTO old FROM agno.run r WHERE r.id = at.run_id;
@@ -144,7 +153,14 @@ BEGIN
     END IF;
     place := at.seq;
     below := at.seq;
-    IF at.kind <> 'turn' THEN
+    IF at.kind <> 'turn' AND calls_in IS NOT NULL THEN
+        SELECT coalesce(min(s.seq), at.seq + 1000000) INTO below FROM agno.step s WHERE s.run_id = old.id AND s.kind = 'turn' AND s.seq > at.seq;
+    END IF;
+    IF EXISTS (SELECT FROM agno.step s WHERE s.run_id = old.id AND s.generation = calls_in AND s.arrival = 0 AND s.seq < below AND s.effect = 'once'
+               AND s.attempt > 0 AND s.ended_at IS NULL AND s.id <> at.id) THEN
+        RAISE EXCEPTION 'a call of effect once beside % is still open: fork once it has ended.', at.key USING ERRCODE = '22023';
+    END IF;
+    IF NOT as_turn THEN
         -- By the keys: calls that were copied from another run have no barrier here.
         round := split_part(at.key, ':', 2);
         SELECT s.* INTO calling_turn FROM agno.step s WHERE s.run_id = old.id AND s.key = 'turn:' || round ORDER BY s.generation DESC LIMIT 1;
@@ -154,7 +170,7 @@ BEGIN
             RAISE EXCEPTION 'a tool call beside % is still open: fork once it has ended, or from the turn before.', at.key USING ERRCODE = '22023';
         END IF;
     END IF;
-    IF at.kind = 'delegate' THEN
+    IF at.kind = 'delegate' AND NOT as_turn THEN
         new_child := agno.uuid7();
         -- The last child run of this delegation; a copied delegation has it in the run that this one was forked from.
         WITH RECURSIVE line AS (
@@ -173,11 +189,12 @@ BEGIN
     END IF;
     INSERT INTO agno.run (id, tenant, kind, agent, status, queue, priority, session_id, session_position, session_status, user_id, idempotency_key,
         forked_from, metadata, deadline_at, turns, tool_calls)
-    SELECT new_id, old.tenant, old.kind, old.agent, CASE at.kind WHEN 'turn' THEN 'queued' ELSE 'waiting' END, old.queue, old.priority, old.session_id,
+    SELECT new_id, old.tenant, old.kind, old.agent, CASE WHEN as_turn THEN 'queued' ELSE 'waiting' END, old.queue, old.priority, old.session_id,
         (its_place->>'position')::bigint, its_place->>'status', old.user_id,
         fork->>'idempotency_key', old.id, coalesce(fork->'metadata', old.metadata),
         clock_timestamp() + make_interval(secs => (fork->>'deadline_s')::float8),
-        (SELECT count(*) FROM agno.message m WHERE m.run_id = old.id AND m.seq < below AND m.content->>'role' = 'assistant'),
+        CASE WHEN calls_in IS NULL THEN (SELECT count(*) FROM agno.message m WHERE m.run_id = old.id AND m.seq < below AND m.content->>'role' = 'assistant')
+            ELSE (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind = 'turn' AND s.seq < below) END,
         (SELECT count(DISTINCT s.key) FROM agno.step s WHERE s.run_id = old.id AND s.kind IN ('tool', 'delegate') AND s.seq < below)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
@@ -204,11 +221,14 @@ BEGIN
         error, started_at, ended_at)
     SELECT DISTINCT ON (s.key) agno.uuid7(), new_id, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, s.seq, s.call, s.effect,
         s.max_attempts, s.policy, s.answer, s.error, s.started_at, s.ended_at
-    FROM agno.step s WHERE s.run_id = old.id AND s.seq < below AND s.id <> at.id AND s.key <> at.key AND s.ended_at IS NOT NULL
+    FROM agno.step s WHERE s.run_id = old.id AND s.seq < below AND s.id <> at.id AND s.key <> at.key AND s.ended_at IS NOT NULL AND calls_in IS NULL
     ORDER BY s.key, s.generation DESC;
+    IF calls_in IS NOT NULL THEN
+        PERFORM agno.copy_calls(old.id, calls_in, below, at.key, new_id, new_step);
+    END IF;
     PERFORM agno.copy_state(old.tenant, 'run', old.id::text, new_id::text, at.created_at, 'fork');
-    IF at.kind = 'turn' THEN
-        IF fork ? 'input' AND at.seq > 1 THEN
+    IF as_turn THEN
+        IF fork ? 'input' AND at.seq > 1 AND calls_in IS NULL THEN
             INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, at.seq, fork->'input');
             place := at.seq + 1;
         ELSIF fork ? 'input' THEN
@@ -218,6 +238,12 @@ BEGIN
         INSERT INTO agno.barrier (id, run_id, generation, size, body)
         VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1, 'queue', calling_turn.queue,
             'priority', calling_turn.priority, 'seq', below, 'max_attempts', calling_turn.max_attempts));
+    END IF;
+    IF calls_in IS NOT NULL THEN
+        SELECT 'turn:' || r.turns + 1, 'turn', r.queue, '', NULL, NULL, NULL INTO at.key, at.kind, at.queue, at.name, at.effect, at.policy, at.arrival
+        FROM agno.run r WHERE r.id = new_id;
+        SELECT coalesce(max(s.seq) + 1, place), NULL INTO place, round FROM agno.step s WHERE s.run_id = new_id;
+        SELECT s.max_attempts INTO at.max_attempts FROM agno.step s WHERE s.run_id = old.id AND s.kind = 'turn' LIMIT 1;
     END IF;
     PERFORM agno.write_steps(new_id, 0, jsonb_build_array(jsonb_build_object('id', new_step, 'key', at.key, 'kind', at.kind, 'queue', at.queue,
         'priority', at.priority, 'name', at.name, 'seq', place, 'call', CASE WHEN at.kind <> 'turn' THEN coalesce(fork->'call', at.call) END, 'effect', at.effect,

@@ -107,13 +107,62 @@ BEGIN
     END LOOP;
 END $$;
 
--- Return what a program sees of its calls: all that are open, and those that ended after the first `known` ends. One statement, so that
--- `arrived` and the calls are of one moment.
-CREATE OR REPLACE FUNCTION agno.progress_of(of_run uuid, in_generation int, known int) RETURNS json LANGUAGE sql STABLE AS $$
-    SELECT json_build_object('now', clock_timestamp(), 'barrier_id', b.id, 'arrived', coalesce(b.arrived, 0), 'calls', coalesce((
+-- Return what a program sees of its calls: all that are open, and those that ended after the first `known` ends. These are read again unless
+-- the last of them ended at `known_at` (microseconds since 1970): the database may have been restored. One statement, so that `arrived` and the
+-- calls are of one moment.
+CREATE OR REPLACE FUNCTION agno.progress_of(of_run uuid, in_generation int, known int, known_at bigint) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object('now', clock_timestamp(), 'barrier_id', b.id, 'arrived', coalesce(b.arrived, 0), 'known', k.known, 'calls', coalesce((
         SELECT json_agg(json_build_object('key', s.key, 'kind', s.call->'kind', 'name', s.name, 'status', s.status, 'arrival', s.arrival,
-            'is_done', s.status = 'done' AND s.result IS NOT NULL, 'value', agno.inflate(s.result), 'error', s.error))
+            'at', (extract(epoch FROM s.ended_at) * 1000000)::bigint, 'is_done', s.status = 'done' AND s.result IS NOT NULL,
+            'value', agno.inflate(s.result), 'error', s.error))
         FROM (SELECT * FROM agno.step WHERE run_id = $1 AND generation = $2 AND arrival = 0
-            UNION ALL SELECT * FROM agno.step WHERE run_id = $1 AND generation = $2 AND arrival > $3) AS s), '[]'))
-    FROM (VALUES (1)) AS one LEFT JOIN agno.barrier b ON b.run_id = $1 AND b.generation = $2;
+            UNION ALL SELECT * FROM agno.step WHERE run_id = $1 AND generation = $2 AND arrival > k.known) AS s), '[]'))
+    FROM (SELECT coalesce(max(s.arrival), 0) AS known FROM agno.step s WHERE s.run_id = $1 AND s.generation = $2 AND s.arrival = nullif($3, 0)
+            AND (extract(epoch FROM s.ended_at) * 1000000)::bigint = $4) AS k
+        LEFT JOIN agno.barrier b ON b.run_id = $1 AND b.generation = $2;
 $$;
+
+-- The generation of a run's calls; NULL: it has none, and is no program.
+CREATE OR REPLACE FUNCTION agno.generation_of_calls(of_run uuid) RETURNS int LANGUAGE sql STABLE AS $$
+    SELECT max(s.generation) FROM agno.step s WHERE s.run_id = $1 AND s.arrival IS NOT NULL;
+$$;
+
+-- Keep the calls of a failed program that are done, in the order of their ends, for the generation of its retry. The others are made again, and
+-- so is the one that it failed with. A `once` call that had begun is kept, whatever its end: only a fork makes it again.
+CREATE OR REPLACE FUNCTION agno.keep_calls(of_run uuid, for_generation int, failed_key text, turn uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    kept uuid[];
+    new_barrier uuid := agno.uuid7();
+BEGIN
+    kept := ARRAY(SELECT s.id FROM agno.step s
+        WHERE s.run_id = of_run AND s.generation = agno.generation_of_calls(of_run) AND s.arrival IS NOT NULL AND s.ended_at IS NOT NULL
+          AND (s.status = 'done' AND s.result IS NOT NULL AND s.key IS DISTINCT FROM failed_key OR s.effect = 'once' AND s.attempt > 0)
+        ORDER BY nullif(s.arrival, 0) NULLS LAST, s.seq);
+    IF kept <> '{}' THEN
+        INSERT INTO agno.barrier (id, run_id, generation, size, arrived, body, fired_at)
+        VALUES (new_barrier, of_run, for_generation, cardinality(kept), cardinality(kept), jsonb_build_object('id', turn), clock_timestamp());
+        UPDATE agno.step s SET generation = for_generation, barrier_id = new_barrier, arrival = k.place,
+            error = coalesce(s.error, CASE WHEN s.result IS NULL THEN jsonb_build_object('type', 'OutcomeUnknown', 'ids', '{}'::jsonb, 'message',
+                format('it is not known whether %s took effect, since the run ended while it ran: fork the run at it to make it again', s.name)) END)
+        FROM unnest(kept) WITH ORDINALITY AS k (id, place) WHERE s.id = k.id;
+    END IF;
+END $$;
+
+-- Copy the calls of a program that ended and were made before `below`, but for one, to a new run, in the order of their ends.
+CREATE OR REPLACE FUNCTION agno.copy_calls(of_run uuid, in_generation int, below int, but text, to_run uuid, turn uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    new_barrier uuid := agno.uuid7();
+    copied int;
+BEGIN
+    SELECT count(*) INTO copied FROM agno.step s WHERE s.run_id = of_run AND s.generation = in_generation AND s.arrival > 0 AND s.seq < below AND s.key <> but;
+    IF copied = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO agno.barrier (id, run_id, generation, size, arrived, body, fired_at)
+    VALUES (new_barrier, to_run, 0, copied, copied, jsonb_build_object('id', turn), clock_timestamp());
+    INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, priority, name, seq, call, effect, max_attempts, policy, answer,
+        error, started_at, ended_at, barrier_id, result, arrival)
+    SELECT agno.uuid7(), to_run, 0, s.key, s.kind, s.status, s.queue, s.priority, s.name, s.seq, s.call, s.effect, s.max_attempts, s.policy, s.answer,
+        s.error, s.started_at, s.ended_at, new_barrier, s.result, row_number() OVER (ORDER BY s.arrival)
+    FROM agno.step s WHERE s.run_id = of_run AND s.generation = in_generation AND s.arrival > 0 AND s.seq < below AND s.key <> but;
+END $$;

@@ -175,7 +175,8 @@ BEGIN
         UPDATE agno.step s SET status = coalesce(e.status, 'done'), ended_at = clock_timestamp(), lease_until = NULL, not_before = NULL,
             waits_for = NULL, expires_at = NULL, error = coalesce(e.error, s.error),
             answer = coalesce(e.answer || jsonb_build_object('at', statement_timestamp()), s.answer),
-            result = CASE WHEN s.arrival = 0 AND e.error IS NULL AND coalesce(e.status, 'done') = 'done' THEN coalesce(e.value, 'null') END
+            result = CASE WHEN s.arrival = 0 AND e.error IS NULL AND coalesce(e.status, 'done') = 'done' THEN coalesce(e.value, 'null')
+                WHEN s.kind = 'turn' THEN e.value END
         FROM jsonb_to_recordset(results) AS e (run_id uuid, step_id uuid, generation int, kind text, status text, error jsonb, answer jsonb, value jsonb,
             late_only boolean, waits_for text, attempt int), agno.run r
         WHERE e.step_id = ANY(only_steps) AND s.id = e.step_id AND s.run_id = e.run_id AND s.generation = e.generation AND s.kind = e.kind
