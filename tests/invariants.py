@@ -576,6 +576,7 @@ SESSION_MOVES = {
 }
 """The same, of sessions; their rules are in integration/sessions/test_session_machine.py."""
 MOVED_ELSEWHERE = {
+    "runs/claim.continue_with": "test_leading.py",
     "background_ended": "test_background.py",
     "request_background": "test_background.py",
     "retry_background": "test_background.py",

@@ -15,6 +15,7 @@ import msgspec
 from agno_workers.core import checks
 from agno_workers.core.checks import Check, Count, CountOrZero, Positive, PositiveOrZero, Share
 from agno_workers.core.context import Context
+from agno_workers.core.delegate import Delegate
 from agno_workers.core.fields import Fields
 from agno_workers.core.messages import ModelSettings, Usage
 from agno_workers.core.policy import Retry
@@ -183,7 +184,8 @@ class Agent(Runnable, metaclass=Fields, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> Sequence[Runnable]:
-        return tuple(each for each in self.tools if isinstance(each, Runnable))
+        found = (each.what if isinstance(each, Delegate) else each for each in self.tools)
+        return tuple(each for each in found if isinstance(each, Runnable))
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what can't work, as far as it is known without a worker."""

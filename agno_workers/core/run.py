@@ -237,7 +237,7 @@ class Step(msgspec.Struct, frozen=True):
     queue: str
     """The Celery queue that it is sent to."""
     name: str = ""
-    """The name of the tool or, for a delegation, of the agent; empty for a turn."""
+    """The name of the tool or of the agent that a call goes to; for a turn that of its agent, where agents hand a run over to each other, else empty."""
     seq: int = 0
     """The position of its first message in the transcript."""
     effect: str | None = None

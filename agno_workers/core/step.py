@@ -202,7 +202,17 @@ class ClaimedStep(msgspec.Struct, frozen=True):
         """Return the lineage of the runs that this run starts."""
         above = self.lineage
         team = TeamPlace(self.agent, self.run_id, self.session_id) if is_team else above.team
-        return Lineage(above.root or self.run_id, (*above.path, self.agent), team)
+        return Lineage(above.root or self.run_id, self.path, team)
+
+    @property
+    def acting(self) -> str:
+        """The agent whose turn or tool call it is; the run's, or another one that has taken the run over, see `core.handoff`."""
+        return (self.name if self.kind is StepKind.TURN else self.policy.agent) or self.agent
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The names from the root of the tree to this run."""
+        return (*self.lineage.path, self.agent)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -359,6 +369,8 @@ class TurnRecord(msgspec.Struct, frozen=True):
     definition: Definition | None = None
     follow_ups: tuple[FollowUp, ...] = ()
     """Set where the run ends."""
+    next_agent: str = ""
+    """The agent that takes the next turn, where agents hand a run over to each other."""
     is_program: bool = False
     """A turn of a program: its end is that of its open calls."""
     kept: Any = None

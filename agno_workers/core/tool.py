@@ -57,6 +57,12 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds that a person may take; None: until the run ends."""
     on_timeout: Literal["reject", "approve", "fail"] = "reject"
     """When nobody answered: the model is told, the call is made, or the run fails."""
+    agent: str = ""
+    """The agent whose tool it is, where agents hand a run over to each other."""
+    refusal: str = ""
+    """Why the call is not made: its result."""
+    shares_interactions: bool = False
+    """For a delegation: its result has the tool calls of its run."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -154,7 +160,7 @@ class ToolOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     is_error: bool = False
     kind: str = "ok"
-    """`ok`, `raised`, `again`, `timeout`, `invalid_arguments`, `unknown_tool` or `unserialisable`; from a reconcile hook
+    """`ok`, `raised`, `again`, `timeout`, `invalid_arguments`, `unknown_tool`, `refused` or `unserialisable`; from a reconcile hook
     also `not_done` and `unknown`."""
     after_s: float | None = None
     """For `again`: the least number of seconds to wait."""

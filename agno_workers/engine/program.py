@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.checks import brief
+from agno_workers.core.delegate import MAX_DEPTH
 from agno_workers.core.flow import Flow
 from agno_workers.core.messages import Message, Text
 from agno_workers.core.moves import End, Fail
@@ -21,7 +22,7 @@ from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Definition, TurnRecord
 from agno_workers.core.tool import Policy, Tool
-from agno_workers.engine.turn import MAX_DEPTH, Engine, with_deadline
+from agno_workers.engine.turn import Engine, with_deadline
 from agno_workers.errors import AgnoError, RunFailed, StepFailed, Unavailable, error_to_json
 from agno_workers.signals import signal
 from agno_workers.tools.result import Unserialisable, to_json_text

@@ -17,7 +17,7 @@ from agno_workers.core.state import States
 from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult, ExhaustedStep, ExpiredWait, RunEnd
 from agno_workers.core.tool import Effect, Tool, ToolContext, ToolOutcome
 from agno_workers.engine.calls import refers_to_results, with_results
-from agno_workers.engine.turn import MAX_DEPTH, Engine
+from agno_workers.engine.turn import Engine
 from agno_workers.errors import AgnoError, InvalidInput, StateConflict, Unavailable
 from agno_workers.signals import signal
 from agno_workers.tools import execute
@@ -63,7 +63,7 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
             run_id=claim.run_id,
             step_id=claim.step_id,
             call_id=claim.tool_call.id,
-            agent=claim.agent,
+            agent=claim.acting,
             attempt=claim.attempt,
             key=claim.key,
             session_id=claim.session_id,
@@ -110,7 +110,7 @@ def alone(
 ) -> CommitResult:
     """Call a tool, and then record its outcome with the state that it wrote. Raises StateConflict when it may be called again."""
     is_call = claim.arrival is not None
-    known = () if is_call else engine.plan(claim.agent).offered
+    known = () if is_call else engine.plan(claim.agent, claim.acting).offered
     outcome = execute(tool, claim.name, claim.tool_call.arguments, context, known=known, as_json=is_call)
     signal("tool.executed")
     if cancelled.was_seen:
@@ -140,12 +140,13 @@ def find(engine: Engine, claim: ClaimedStep) -> tuple[Tool | None, ToolOutcome |
     try:
         if claim.arrival is not None:
             return engine.calls.tool(claim.name), None
-        plan = engine.plan(claim.agent)
+        plan = engine.plan(claim.agent, claim.acting)
     except AgnoError as error:
         return None, ToolOutcome(str(error), True, "again")
-    if claim.name in plan.members:
-        text = f'{claim.name} takes {{"task": "..."}}, and delegates at most {MAX_DEPTH} deep: nothing was delegated.'
-        return None, ToolOutcome(text, True, "invalid_arguments")
+    if claim.policy.refusal:
+        return None, ToolOutcome(claim.policy.refusal, True, "refused")
+    if claim.name in plan.members:  # by earlier code, which did not write why
+        return None, ToolOutcome(plan.members[claim.name].misfit, True, "invalid_arguments")
     tool = plan.tools.get(claim.name)
     if tool is None and claim.policy.offered:
         return None, ToolOutcome(f"no worker here has the tool {claim.name}", True, "again")

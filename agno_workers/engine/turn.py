@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from agno_workers.core.decide import (
     not_called,
     schema_reminders,
 )
+from agno_workers.core.handoff import Handoffs, hand_over
 from agno_workers.core.messages import Delta, Message, ModelRequest, Reply, ToolCall, user
 from agno_workers.core.moves import End, Fail
 from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
@@ -45,7 +45,7 @@ from agno_workers.core.step import (
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
 from agno_workers.engine.calls import StepCalls
-from agno_workers.engine.plan import AgentPlan, Delegation
+from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import (
     AgnoError,
     ModelRejected,
@@ -59,8 +59,6 @@ from agno_workers.signals import signal
 from agno_workers.streams import Streams
 
 log = logging.getLogger(__name__)
-MAX_DEPTH = 8
-"""The most levels of delegation, so that agents which call each other in a circle end."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,8 @@ class Engine:
     ask_model: Callable[[Turn, Ask], tuple[Turn, Reply]] = ask_once
     """Call the model with a request that fits its context window; may raise CompactFirst. See `sessions/window.py`."""
     _compiled: dict[str, Runnable | Program] = field(default_factory=dict)
-    _plans: dict[str, AgentPlan] = field(default_factory=dict)
-    _earlier: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
+    _plans: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
+    _earlier: dict[tuple[str, str, str], AgentPlan] = field(default_factory=dict)
 
     def compiled(self, name: str) -> Agent | Program:
         """Return the agent or the program that takes the turns of a run. Raises UnknownAgent."""
@@ -144,6 +142,9 @@ class Engine:
     def taken_by(self, name: str) -> AgentPlan | Program:
         """Return the plan or the program by which turns are taken. Raises UnknownAgent or InvalidTool."""
         compiled = self.compiled(name)
+        if isinstance(compiled, Handoffs):
+            for each in compiled.others:
+                self.plan(name, each.name)
         return compiled if isinstance(compiled, Program) else self.plan(name)
 
     def agent(self, name: str) -> Agent:
@@ -155,27 +156,42 @@ class Engine:
             )
         return found
 
-    def plan(self, name: str) -> AgentPlan:
-        """Raises UnknownAgent or InvalidTool."""
-        if name not in self._plans:
-            agent = self.agent(name)
+    def plan(self, name: str, acting: str = "") -> AgentPlan:
+        """Return the plan of an agent, or of another one that has taken its run over. Raises UnknownAgent or InvalidTool."""
+        key = name, acting or name
+        if key not in self._plans:
+            agent = self.acting(*key)
             more = [tool for extension in self.extensions for tool in extension.tools(agent)]
-            self._plans[name] = AgentPlan.of(agent, more)
-        return self._plans[name]
+            group = self.agent(name)
+            self._plans[key] = AgentPlan.of(agent, more, group if isinstance(group, Handoffs) else None)
+        return self._plans[key]
+
+    def acting(self, name: str, acting: str) -> Agent:
+        """Return the agent that takes a turn of a run of `name`. Raises UnknownAgent."""
+        agent = self.agent(name)
+        found = agent.acting(acting) if isinstance(agent, Handoffs) else agent if acting == name else None
+        if found is None:
+            raise UnknownAgent(
+                f"{acting!r} has taken over a conversation of {name!r}, and is not one of its agents here: import the code that has it.",
+                agent=name,
+            )
+        return found
 
     def plan_for(self, claim: ClaimedStep) -> AgentPlan:
         """Return the plan with the agent's definition at the start of the run: a deploy changes instructions for new runs only."""
-        plan, sha256 = self.plan(claim.agent), claim.definition
+        plan, sha256 = self.plan(claim.agent, claim.acting), claim.definition
         if sha256 is None or sha256 == plan.definition.sha256:
             return plan
-        if (claim.agent, sha256) not in self._earlier:
-            self._earlier[claim.agent, sha256] = plan.as_begun(self.journal.definition(sha256))
-        return self._earlier[claim.agent, sha256]
+        key = claim.agent, claim.acting, sha256
+        if key not in self._earlier:
+            self._earlier[key] = plan.as_begun(self.journal.definition(sha256))
+        return self._earlier[key]
 
     def knows(self, claim: ClaimedStep) -> bool:
         """Return whether this worker has the agent of a step. If not, the step is returned, since another worker may have it."""
         try:
-            self.compiled(claim.agent)
+            if not isinstance(self.compiled(claim.agent), Program):
+                self.acting(claim.agent, claim.acting)
         except UnknownAgent as error:
             self.return_step(claim, error.to_json())
             return False
@@ -201,6 +217,7 @@ def run_agent_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         log.info("run %s of agent %s started", claim.run_id, claim.agent)
     retry = Retry()
     try:
+        claim = begun(engine, claim)
         turn = Turn(claim, engine.plan_for(claim))
         retry = turn.agent.retry
         turn, reply = ask(engine, turn)
@@ -222,6 +239,15 @@ def run_agent_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         raise  # Postgres does not answer, so nothing can be recorded: the lease expires and the turn is executed again
     except Exception as error:  # a provider's outage, a bug
         return try_later(engine, claim, retry, error)
+
+
+def begun(engine: Engine, claim: ClaimedStep) -> ClaimedStep:
+    """Let the agent that had the conversation take the first turn of the next run in a session, where agents hand it over to each other."""
+    agent = engine.agent(claim.agent)
+    if not isinstance(agent, Handoffs) or claim.name or not claim.session_id:
+        return claim
+    known = [agent.name, *(each.name for each in agent.others)]
+    return msgspec.structs.replace(claim, name=engine.journal.continue_with(claim.step_id, known))
 
 
 def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
@@ -274,24 +300,32 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
     content, misfit = (
         plan.read(reply.message.text) if not reply.message.tool_calls else (reply.message.text, None)
     )
+    own_calls = [call for call in reply.message.tool_calls if call.name not in plan.transfers]
     so_far = SoFar(
         claim.turns + 1,
-        claim.tool_calls + len(reply.message.tool_calls),
+        claim.tool_calls + len(own_calls),
         claim.usage + reply.usage,
         claim.cost_usd + cost_usd,
     )
     grace = agent.retry.output_attempts - 1 - schema_reminders(claim.messages)
     definition = plan.definition if claim.definition is None else None
 
-    def record(*more: Message) -> TurnRecord:
+    def record(*more: Message, next_agent: str = agent.name if plan.transfers else "") -> TurnRecord:
         joined = [each.message for each in claim.steers]
         return TurnRecord(
-            (*joined, reply.message, *more), reply.usage, cost_usd, definition, steered=tuple(each.id for each in claim.steers)
+            (*joined, reply.message, *more), reply.usage, cost_usd, definition, next_agent=next_agent, steered=tuple(each.id for each in claim.steers)
         )  # fmt: skip
 
     match decide(reply, so_far, agent.limits, misfit, grace, content):
+        case FanOut(calls) if plan.transfers:
+            taken = hand_over(calls, plan.transfers, agent.name, claim.messages)
+            queue = engine.queue_of(engine.acting(claim.agent, taken.to))
+            recorded = record(*taken.results, next_agent=taken.to)
+            if not own_calls:
+                return journal.next_turn(claim, recorded, queue)
+            return journal.fan_out(claim, recorded, tool_steps(engine, plan, claim, own_calls), queue)
         case FanOut(calls):
-            steps = [tool_step(engine, plan, claim, call) for call in calls]
+            steps = tool_steps(engine, plan, claim, calls)
             return journal.fan_out(claim, record(), steps, engine.queue_of(agent))
         case AskAgain(note):
             return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
@@ -310,21 +344,41 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
             return journal.fail(claim, error, reason, record(*not_called(reply, reason)), content=text)
 
 
-def tool_step(engine: Engine, plan: AgentPlan, claim: ClaimedStep, call: ToolCall) -> ToolStep:
-    """Return the step for a call: a worker executes it, or it starts a run of its own. A call that cannot be made gets a step
+def tool_steps(
+    engine: Engine, plan: AgentPlan, claim: ClaimedStep, calls: Sequence[ToolCall]
+) -> list[ToolStep]:
+    """Return a step for each call: a worker executes it, or it starts a run of its own. A call that cannot be made gets a step
     too, whose result tells the model why.
     """
-    if (member := plan.members.get(call.name)) and claim.depth < MAX_DEPTH:
-        with suppress(msgspec.DecodeError, RecursionError):
-            task = msgspec.json.decode(call.arguments, type=Delegation).task
-            child = ChildRun(
-                member.name, engine.queue_of(member), user(task), member.kind, engine.below(claim)
+    lineage = engine.below(claim) if plan.members else Lineage()
+    steps: list[ToolStep] = []
+    consulted = 0
+    for call in calls:
+        owner = Policy(agent=plan.agent.name if plan.transfers else "")
+        if (member := plan.members.get(call.name)) is not None:
+            task = member.task(call.arguments)
+            refusal = member.refusal(claim.depth, claim.path, consulted) or (
+                member.misfit if task is None else None
             )
-            return ToolStep(call, engine.agent_queue, Effect.PURE, 1, child=child)
-    tool = plan.tools.get(call.name)
-    if tool is None:
-        return ToolStep(call, engine.tool_queue, Effect.PURE, 3, Policy(offered=False))
-    return ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, tool.policy)
+            consulted += member.peers is not None
+            if refusal is None and task is not None:
+                policy = msgspec.structs.replace(owner, shares_interactions=member.shares_interactions)
+                child = ChildRun(
+                    member.runs, member.queue or engine.agent_queue, user(task), member.kind, lineage
+                )
+                steps.append(ToolStep(call, engine.agent_queue, Effect.PURE, 1, policy, child))
+                continue
+            policy = msgspec.structs.replace(owner, refusal=refusal or "")
+            steps.append(ToolStep(call, engine.tool_queue, Effect.PURE, 3, policy))
+        elif (tool := plan.tools.get(call.name)) is None:
+            policy = msgspec.structs.replace(owner, offered=False)
+            steps.append(ToolStep(call, engine.tool_queue, Effect.PURE, 3, policy))
+        else:
+            policy = msgspec.structs.replace(tool.policy, agent=owner.agent) if owner.agent else tool.policy
+            steps.append(
+                ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, policy)
+            )
+    return steps
 
 
 def try_later(

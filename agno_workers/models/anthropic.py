@@ -88,7 +88,7 @@ class Anthropic:
             "tools": [_tool(tool) for tool in request.tools] or None,
             "tool_choice": _tool_choice(request),
         }
-        return without_none(body) | settings.extra
+        return _as_it_began(without_none(body) | settings.extra)
 
     def _messages(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
         """Alternate user and assistant: tool results belong to the user, and neighbours of one role are merged."""
@@ -134,6 +134,17 @@ class Anthropic:
                 )
             case _:
                 raise unsupported(self.name, part)
+
+
+def _as_it_began(body: dict[str, Any]) -> dict[str, Any]:
+    """Turn thinking off for calls that began without it, as those of an agent that has handed over: the API refuses to begin in their middle."""
+    is_on = fields(body.get("thinking")).get("type") == "enabled"
+    answers = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+    results = body["messages"][-1:] if is_on and answers else []
+    is_middle = any(block["type"] == "tool_result" for message in results for block in message["content"])
+    if is_middle and answers[-1][0]["type"] not in ("thinking", "redacted_thinking"):
+        return {name: value for name, value in body.items() if name != "thinking"}
+    return body
 
 
 class _Block:

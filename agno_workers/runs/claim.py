@@ -112,6 +112,14 @@ class Claims(Repository):
         rows = self._pool.run(_SQL["set_deadline"], {"run_id": run_id, "deadline_s": deadline_s})
         return rows[0]["deadline_at"] if rows else None
 
+    def continue_with(self, step_id: str, known: Sequence[str]) -> str:
+        """Return the agent that takes the first turn of a run in a session, and name the step after it: the agent that took the last turn of
+        the run before it, if that is one of `known`; else the first of these.
+        """
+        (row,) = self._pool.run(_SQL["continue_with"], {"step_id": step_id, "known": list(known)})
+        name: str = row["name"]
+        return name
+
     def definition(self, sha256: str) -> dict[str, Any]:
         """Return an agent's definition by its hash."""
         content: dict[str, Any] = self._pool.run(_SQL["definition"], {"sha256": sha256})[0]["content"]

@@ -93,6 +93,16 @@ WHERE id = %(step_id)s AND status = 'running' AND worker = %(worker)s RETURNING 
 UPDATE agno.run SET deadline_at = least(deadline_at, agno.began(id, generation) + make_interval(secs => %(deadline_s)s))
 WHERE id = %(run_id)s AND (deadline_at IS NULL OR parent_run_id IS NOT NULL) RETURNING deadline_at;
 
+-- name: continue_with
+-- Name a turn after the agent that takes it, once: a turn that is executed again has the same. See Claims.continue_with.
+UPDATE agno.step s SET name = CASE WHEN s.name <> '' THEN s.name ELSE coalesce((
+    SELECT last.name FROM agno.run own
+    JOIN LATERAL (SELECT r.id FROM agno.run r WHERE r.tenant = own.tenant AND r.session_id = own.session_id AND r.session_position < own.session_position
+        AND r.agent = own.agent AND r.ended_at IS NOT NULL AND r.rolled_back_at IS NULL ORDER BY r.session_position DESC LIMIT 1) AS earlier ON true
+    JOIN LATERAL (SELECT t.name FROM agno.step t WHERE t.run_id = earlier.id AND t.kind = 'turn' ORDER BY t.seq DESC, t.generation DESC LIMIT 1) AS last ON true
+    WHERE own.id = s.run_id AND last.name = ANY(%(known)s)), (%(known)s::text[])[1]) END
+WHERE s.id = %(step_id)s RETURNING s.name;
+
 -- name: definition
 SELECT content FROM agno.definition WHERE sha256 = decode(%(sha256)s, 'hex');
 

@@ -91,7 +91,7 @@ class Commits(Repository):
             }
             for place, step in enumerate(calls)
         ]
-        body = self._turn(claim, turn + 1, first_seq + len(calls), next_queue) | {"id": next_turn_id}
+        body = self._turn(claim, turn + 1, first_seq + len(calls), next_queue, record) | {"id": next_turn_id}
         result = {
             "barrier": {"id": barrier_id, "size": len(steps), "body": body},
             "steps": steps,
@@ -134,7 +134,7 @@ class Commits(Repository):
         children = [
             self._child(claim, each.child, step, payloads) for each, step in zip(calls, steps, strict=True) if each.child
         ]  # fmt: skip
-        body = self._turn(claim, turn + 1, seq + len(calls), next_queue)
+        body = self._turn(claim, turn + 1, seq + len(calls), next_queue, record)
         result = {
             "arm": {"id": barrier_id, "size": wake_at, "body": body}, "steps": steps or None, "children": children or None,
             "cancel": list(cancel) or None,
@@ -144,7 +144,7 @@ class Commits(Repository):
 
     def next_turn(self, claim: ClaimedStep, record: TurnRecord, next_queue: str) -> CommitResult:
         """Record a turn that another turn follows at once."""
-        turn = self._turn(claim, claim.turns + 2, claim.seq + len(record.messages), next_queue)
+        turn = self._turn(claim, claim.turns + 2, claim.seq + len(record.messages), next_queue, record)
         return self._finish_turn(claim, self._payloads(), record, {"status": "running"}, {"steps": [turn]})
 
     def end(
@@ -283,10 +283,12 @@ class Commits(Repository):
         }  # fmt: skip
         return bool(self._pool.run(_SQL["answer"], params))
 
-    def _turn(self, claim: ClaimedStep, number: int, seq: int, queue: str) -> dict[str, Any]:
+    def _turn(
+        self, claim: ClaimedStep, number: int, seq: int, queue: str, record: TurnRecord
+    ) -> dict[str, Any]:
         return {
             "id": str(uuid7()), "run_id": claim.run_id, "generation": claim.generation, "kind": StepKind.TURN, "key": f"turn:{number}",
-            "queue": queue, "priority": claim.priority, "seq": seq, "max_attempts": self._numbers.turn_attempts,
+            "name": record.next_agent, "queue": queue, "priority": claim.priority, "seq": seq, "max_attempts": self._numbers.turn_attempts,
         }  # fmt: skip
 
     def _child(

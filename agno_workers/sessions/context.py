@@ -59,28 +59,30 @@ class ContextResolver:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
 
     def prepare(self, turn: Turn) -> Turn:
         """Add the parts of the system text. Raises ContextFailed; the turn is then tried again."""
         context = turn.agent.context
         if not (context.facts or context.state):
             return turn
-        parts = self._known.get(turn.claim.run_id)
+        known = turn.claim.run_id, turn.claim.acting
+        parts = self._known.get(known)
         if parts is None:
             parts = _plain(context) or self._resolved(turn, context)
-            self._known[turn.claim.run_id] = parts
+            self._known[known] = parts
             while len(self._known) > _RUNS_KEPT:
                 with suppress(KeyError):  # other threads remove them too
                     self._known.popitem(last=False)
         return replace(turn, context=(*turn.context, *parts))
 
     def forget(self, turn: Turn, _: str) -> None:
-        self._known.pop(turn.claim.run_id, None)
+        self._known.pop((turn.claim.run_id, turn.claim.acting), None)
 
     def _resolved(self, turn: Turn, context: Context) -> tuple[str, ...]:
         claim, sources = turn.claim, context.sources
-        ids = {"run_id": claim.run_id, "tenant": claim.tenant, "user_id": claim.user_id}
+        key = "context" if claim.acting == claim.agent else f"context:{claim.acting}"
+        ids = {"run_id": claim.run_id, "tenant": claim.tenant, "user_id": claim.user_id, "context": key}
         (begun,) = self._pool.run(_SQL["begin"], ids)
         if begun["kept"] is not None:
             return _parts(begun["kept"])
@@ -278,13 +280,13 @@ def _arguments(
 
 def _place(source: External, name: str, claim: ClaimedStep) -> dict[str, Any] | None:
     """Return the place of a shared value; None for a run without such an owner, whose value is not shared."""
-    owner = owner_in(source.scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.agent)
+    owner = owner_in(source.scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.acting)
     if owner is None:
         return None
     return {
         "scope": source.scope,
         "owner": owner,
-        "agent": "" if source.scope == "global" else claim.agent,
+        "agent": "" if source.scope == "global" else claim.acting,
         "key": name,
     }
 

@@ -2,7 +2,7 @@
 
 -- name: begin
 -- The context that the run has already, if its first turn began before, and the categories that its user denied.
-SELECT (SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = 'context') AS kept,
+SELECT (SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = %(context)s) AS kept,
        ARRAY(SELECT category FROM agno.consent WHERE tenant = %(tenant)s AND user_id = %(user_id)s AND NOT allowed) AS denied;
 
 -- name: take
@@ -36,7 +36,7 @@ WHERE v.tenant = %(tenant)s AND v.scope = f.scope AND v.owner = f.owner AND v.ag
 -- name: keep
 -- Keep the context with the run, and record each use; the first caller wins. No row: another one was first, see `begin`.
 WITH kept AS (
-    INSERT INTO agno.run_context (run_id, key, value) VALUES (%(run_id)s, 'context', %(value)s) ON CONFLICT DO NOTHING RETURNING value
+    INSERT INTO agno.run_context (run_id, key, value) VALUES (%(run_id)s, %(context)s, %(value)s) ON CONFLICT DO NOTHING RETURNING value
 ),
 used AS (
     INSERT INTO agno.context_access (tenant, run_id, user_id, key, source, category, outcome, bytes, from_cache)
@@ -46,7 +46,7 @@ used AS (
 SELECT value FROM kept;
 
 -- name: of_run
-SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = 'context';
+SELECT value FROM agno.run_context WHERE run_id = %(run_id)s AND key = %(context)s;
 
 -- name: accesses
 -- Uses of context, the newest first: of a run, or of a user.

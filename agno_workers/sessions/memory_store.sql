@@ -165,7 +165,7 @@ WHERE c.run_id = %(run_id)s AND c.key = 'memories' ORDER BY given.place;
 SELECT r.id AS run_id, r.agent, r.user_id, r.created_at AS at, said.messages,
     EXISTS (SELECT FROM agno.message m WHERE m.run_id = r.id AND m.content->>'role' = 'tool')
     OR EXISTS (SELECT FROM agno.grounding g WHERE g.run_id = r.id AND g.hits <> '[]')
-    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND c.key = 'context')
+    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND (c.key = 'context' OR c.key LIKE 'context:%%'))
     OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND c.key = 'history' AND (c.value->>'summary' <> '' OR c.value->'exchanges' <> '[]'
         OR EXISTS (SELECT FROM jsonb_array_elements_text(c.value->'runs') AS earlier (id) JOIN agno.message m ON m.run_id = earlier.id::uuid
                    WHERE m.content->>'role' = 'tool'))) AS used_tools

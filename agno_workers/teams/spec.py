@@ -28,6 +28,8 @@ class TeamSpec(Runnable, metaclass=Fields, frozen=True, kw_only=True):
     """The type of the answer, as for an agent; in a vote the type of the choices."""
     member_timeout_s: float | None = None
     """Seconds for each answer of a member, in modes whose next move code chooses; None: as long as the team has."""
+    share_member_interactions: bool = False
+    """True: the leader reads the tool calls of a member with its answer."""
     limits: Limits = Limits()
     """Limits of each run: `tokens`, `cost_usd` and `deadline_s` hold for all that it starts."""
 

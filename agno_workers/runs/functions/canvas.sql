@@ -42,6 +42,31 @@ CREATE OR REPLACE FUNCTION agno.end_alike(model agno.run, other uuid) RETURNS vo
     WHERE id = other AND ended_at IS NULL;
 $$;
 
+-- Return the tool calls of a run with their results, as text that follows its answer: the last twenty, without the rest of long ones; empty without any.
+CREATE OR REPLACE FUNCTION agno.interactions_of(of_run uuid, name text) RETURNS text LANGUAGE sql STABLE AS $$
+    WITH part AS (
+        SELECT m.seq, p.place, p.part FROM agno.message m,
+            jsonb_array_elements(agno.inflate(m.content)->'parts') WITH ORDINALITY AS p (part, place)
+        WHERE m.run_id = $1 AND m.content->>'role' IN ('assistant', 'tool')
+    ),
+    call AS (
+        SELECT c.*, count(*) OVER () AS calls FROM part c WHERE c.part->>'type' = 'tool_call' ORDER BY c.seq DESC, c.place DESC LIMIT 20
+    ),
+    line AS (
+        SELECT c.seq, c.place, c.calls, format('%s(%s) -> %s', c.part->>'name', agno.cut_text(coalesce(c.part->>'arguments', '{}'), 300),
+            coalesce(agno.cut_text(r.content, 1000), 'no result')) AS text
+        FROM call c LEFT JOIN LATERAL (SELECT t.part->>'content' AS content FROM part t WHERE t.part->>'type' = 'tool_result'
+            AND t.part->>'call_id' = c.part->>'id' AND t.seq > c.seq ORDER BY t.seq LIMIT 1) AS r ON true
+    )
+    SELECT coalesce(E'\n\n' || format('[Tool calls of %s%s]', $2, CASE WHEN max(calls) > 20 THEN format(': the last 20 of %s', max(calls)) END)
+        || E'\n' || string_agg(text, E'\n' ORDER BY seq, place), '') FROM line;
+$$;
+
+-- Cut a text after so many characters.
+CREATE OR REPLACE FUNCTION agno.cut_text(text text, most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN length($1) <= $2 THEN $1 ELSE left($1, $2) || format(' [... %s characters]', length($1) - $2) END;
+$$;
+
 -- End a delegation: the answer or the error of the child run is the result of the step that waits for it.
 CREATE OR REPLACE FUNCTION agno.end_delegation(child agno.run) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -66,6 +91,9 @@ BEGIN
         PERFORM agno.arrive(waiting.barrier_id, 0.3);
         PERFORM agno.number_arrivals(ARRAY[waiting.id]);
         RETURN;
+    END IF;
+    IF (waiting.policy->>'shares_interactions')::boolean THEN
+        said := said || agno.interactions_of(child.id, waiting.name);
     END IF;
     IF octet_length(said) > 4 * agno.offload_tokens(waiting.run_id) THEN
         PERFORM agno.store_result(waiting.run_id, waiting.seq, jsonb_build_object('call_id', waiting.call->'id', 'name', waiting.name, 'content', said,

@@ -58,6 +58,12 @@ CREATE OR REPLACE FUNCTION agno.end_open_steps(of_run uuid, reason text) RETURNS
     DELETE FROM agno.outbox USING held WHERE outbox.id = held.id;
 $$;
 
+-- Return the name of a turn that was written, or is to follow the calls of the turn before it; see core/handoff.py.
+CREATE OR REPLACE FUNCTION agno.name_of_turn(of_run uuid, of_key text) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT s.name FROM agno.step s WHERE s.run_id = $1 AND s.key = $2 ORDER BY s.generation DESC LIMIT 1),
+        (SELECT b.body->>'name' FROM agno.barrier b WHERE b.run_id = $1 AND b.body->>'key' = $2 ORDER BY b.generation DESC LIMIT 1), '');
+$$;
+
 -- Retry a failed run after its last good turn, in the next generation; the failed turn's messages are deleted. The run gets as much time as
 -- it had from its submit to its deadline. A program keeps its calls that are done, see agno.keep_calls. No row for a run that did not fail, and for a
 -- delegated one: its parent has the error already.
@@ -108,7 +114,8 @@ BEGIN
         deadline_at = clock_timestamp() + (r.deadline_at - agno.began(r.id, last_turn.generation))
     WHERE r.id = $1;
     PERFORM agno.write_steps($1, failed.generation + 1, jsonb_build_array(jsonb_build_object('id', new_step, 'key', 'turn:' || turn, 'kind', 'turn',
-        'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place, 'max_attempts', last_turn.max_attempts,
+        'name', agno.name_of_turn($1, 'turn:' || turn), 'queue', last_turn.queue, 'priority', last_turn.priority, 'seq', place,
+        'max_attempts', last_turn.max_attempts,
         'waits_for', CASE its_place->>'status' WHEN 'waiting' THEN 'session' END)), 0);
     IF its_place->>'status' = 'waiting' THEN
         PERFORM agno.wake_session(failed.tenant, failed.session_id);
@@ -236,7 +243,8 @@ BEGIN
         END IF;
     ELSE
         INSERT INTO agno.barrier (id, run_id, generation, size, body)
-        VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1, 'queue', calling_turn.queue,
+        VALUES (new_barrier, new_id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:' || round::int + 1,
+            'name', agno.name_of_turn(old.id, 'turn:' || round::int + 1), 'queue', calling_turn.queue,
             'priority', calling_turn.priority, 'seq', below, 'max_attempts', calling_turn.max_attempts));
     END IF;
     IF calls_in IS NOT NULL THEN
@@ -251,7 +259,8 @@ BEGIN
         'waits_for', CASE at.kind WHEN 'delegate' THEN 'run' ELSE at.policy->>'needs' END, 'child_run_id', new_child)), 0);
     IF at.kind = 'delegate' THEN
         PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
-            'id', new_child, 'tenant', r.tenant, 'agent', at.name, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'id', new_child, 'tenant', r.tenant, 'kind', last_child.kind, 'agent', last_child.agent, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
+            'lineage', jsonb_set(replace(last_child.lineage::text, old.id::text, new_id::text)::jsonb, '{root}', to_jsonb(new_id)),
             'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'first_step',
             jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', calling_turn.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
                 (SELECT m.content FROM agno.message m WHERE m.run_id = last_child.id AND m.seq = 0)))) AS child

@@ -1,0 +1,101 @@
+"""Delegations: tools by which a model starts the run of an agent, a team or a workflow, and reads its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from agno_workers.core.messages import ToolSpec
+from agno_workers.core.run import RunKind
+from agno_workers.core.runnable import Runnable
+
+MAX_DEPTH = 8
+"""The most levels of delegation, so that agents which call each other in a circle end."""
+Arguments = dict[str, str | None]
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """The limits of members that consult each other."""
+
+    prefix: str
+    """The beginning of the members' names, as runs have them."""
+    depth: int
+    """The most consultations that wait for each other."""
+    at_once: int | None = None
+    """The most consultations of one answer; None: no limit."""
+
+
+class Delegate(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that starts a run."""
+
+    spec: ToolSpec
+    """Its name, description and parameters, which are texts; one of them is `task`."""
+    runs: str
+    """The name of the agent, the team or the workflow."""
+    kind: RunKind = RunKind.AGENT
+    what: Runnable | None = None
+    """It, where workers find it by this tool; None: they find it elsewhere, by its name."""
+    queue: str | None = None
+    message: Callable[[Arguments], str] = lambda given: given["task"] or ""
+    """Return the first message of the run."""
+    shares_interactions: bool = False
+    """The caller gets the tool calls of the run with its answer."""
+    peers: Peers | None = None
+    """Set where members consult each other."""
+
+    @property
+    def name(self) -> str:
+        """The name that the model calls."""
+        return self.spec.name
+
+    def task(self, arguments: str) -> str | None:
+        """Return the first message for these arguments; None: they do not fit."""
+        try:
+            given = msgspec.json.decode(arguments, type=Arguments)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        known = self.spec.parameters["properties"]
+        if set(given) - set(known) or not (given.get("task") or "").strip():
+            return None
+        return self.message(given)
+
+    @property
+    def misfit(self) -> str:
+        """The result of a call whose arguments do not fit."""
+        others = ", ".join(name for name in self.spec.parameters["properties"] if name != "task")
+        more = f", and texts for {others}" if others else ""
+        return f'{self.name} takes {{"task": "..."}}{more}: nothing was delegated.'
+
+    def refusal(self, depth: int, path: Sequence[str], at_once: int) -> str | None:
+        """Return why a run must not start another one, None: it may. `path` are the names from the root to the caller, and `at_once` counts
+        the consultations of the same answer before this one.
+        """
+        if depth >= MAX_DEPTH:
+            return f"{self.name} was not called: a run delegates at most {MAX_DEPTH} deep."
+        if (peers := self.peers) is None:
+            return None
+        if self.runs in path:
+            above = " > ".join(name.removeprefix(peers.prefix) for name in path)
+            return f"{self.name} was not asked, since it waits for this answer itself ({above}): answer with what you know."
+        if sum(name.startswith(peers.prefix) for name in path) >= peers.depth:
+            return f"{self.name} was not asked: members consult each other at most {peers.depth} deep. Answer with what you know."
+        if peers.at_once is not None and at_once >= peers.at_once:
+            return f"{self.name} was not asked: one answer consults at most {peers.at_once} members. Ask the others in your next one."
+        return None
+
+
+def delegate_to(what: Runnable) -> Delegate:
+    """Return the tool for an agent among an agent's tools."""
+    task = {
+        "type": "string",
+        "description": "The task, with everything needed to do it: the agent gets nothing else.",
+    }
+    return Delegate(
+        spec=ToolSpec(
+            what.name,
+            what.description or f"Delegates a task to the {what.kind} {what.name} and returns its answer.",
+            {"type": "object", "properties": {"task": task}, "required": ["task"], "additionalProperties": False},
+        ),
+        runs=what.name, kind=what.kind, queue=what.queue,
+    )  # fmt: skip
