@@ -62,6 +62,7 @@ from agno_workers.registry import Registry
 from agno_workers.repositories import Database
 from agno_workers.runs.agents import RegisteredAgent
 from agno_workers.runs.base import RunNumbers
+from agno_workers.runs.reports import Reports
 from agno_workers.sessions import context, history, index, offload, summary
 from agno_workers.sessions.background import Background, Worker
 from agno_workers.sessions.compaction import decline_exhausted, run_compaction
@@ -75,6 +76,7 @@ from agno_workers.sessions.state import reader
 from agno_workers.sessions.window import ContextWindows
 from agno_workers.settings import KnowledgeSection, Settings
 from agno_workers.streams import Streams
+from agno_workers.teams.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +148,10 @@ class Services:
                 summary.extension(),
                 index.extension(lambda agent: agent.history.tools or agent.history.search_past_sessions > 0),
                 offload.extension(self.database.queries.stored_result),
+                Roster(self.database.pool, self.registry.all).extension(),
             ),
             state_reader=partial(reader, self.database.pool),
+            reports=Reports(self.database.pool).of,
             ask_model=ContextWindows().ask,
         )
 

@@ -26,6 +26,11 @@ ALWAYS = {
     "a run has not ended as its status says, so that lists of failed and cancelled runs miss it": """
         SELECT id, status, ended_as FROM agno.run
         WHERE ended_as IS DISTINCT FROM CASE WHEN status IN ('failed', 'cancelled') THEN status END""",
+    "a report has no call that made it, is an event of a run that is not above, or is too large": """
+        SELECT e.id, e.run_id, e.from_run_id, length(e.text), e.fraction FROM agno.report e
+        LEFT JOIN agno.step s ON s.id = e.step_id AND s.run_id = e.from_run_id AND s.kind = 'tool' LEFT JOIN agno.run r ON r.id = e.from_run_id
+        WHERE s.id IS NULL OR length(e.text) > 500 OR e.fraction NOT BETWEEN 0 AND 1
+           OR e.run_id::text NOT IN (r.id::text, coalesce(r.lineage->>'root', ''), coalesce(r.lineage->'team'->>'run_id', ''))""",
     "a ready step without a timer was never sent, so that the keeper will not miss it": """
         SELECT id, key, attempt FROM agno.step WHERE status = 'ready' AND not_before IS NULL AND sent_at IS NULL""",
     "a turn is open beside another open step": """

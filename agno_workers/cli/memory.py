@@ -29,7 +29,9 @@ app = typer.Typer(
 _ID = typer.Argument(metavar="ID", help="The id of a memory: whole, or short with --user.")
 _USER = typer.Option(None, "--user", help="The user whose memories these are.")
 _SCOPE = typer.Option("user", "--scope", help="Another kind of owner: agent, session, team or global.")
-_OWNER = typer.Option(None, "--owner", help="With --scope: the name of the agent, or the id of the session.")
+_OWNER = typer.Option(
+    None, "--owner", help="With --scope: the name of the agent or the team, or the id of the session."
+)
 _BY = typer.Option(None, "--by", metavar="WHO", help="Who makes the change; default: the user, or `cli`.")
 _MIN_DIGITS = 4
 

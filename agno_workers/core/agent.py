@@ -72,7 +72,7 @@ class Memory(msgspec.Struct, metaclass=Fields, frozen=True):
 
     scope: MemoryScope = "user"
     """The owner of the memories. `user`: the run's user; a run without a `user_id` learns and recalls nothing. `agent`: the agent.
-    `team`: reserved, the agent for now. `session`: the session. `global`: all runs."""
+    `team`: the team that the run works for; a run without one learns and recalls nothing. `session`: the session. `global`: all runs."""
     learn: Literal["background", "agentic", "both", "off"] = "background"
     """`background`: a background run learns from each answer. `agentic`: the model gets the tools `remember`, `update_memory` and
     `forget`. `off`: memories are recalled only."""

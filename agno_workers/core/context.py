@@ -20,6 +20,7 @@ import msgspec
 
 from agno_workers.core.checks import Count, Positive, brief, json_object, misfit
 from agno_workers.core.fields import Fields
+from agno_workers.core.state import Scope
 from agno_workers.core.words import did_you_mean
 from agno_workers.errors import InvalidInput
 
@@ -166,8 +167,8 @@ class Context(msgspec.Struct, metaclass=Fields, frozen=True):
     """Call the functions. False: only values that need no call are shown."""
     tokens: Count | None = 2_000
     """The most tokens of all values, estimated. What does not fit is left out by its priority, and the run records that. None: no limit."""
-    state: bool = False
-    """Show the state of the session, as it is when the run begins."""
+    state: bool | Scope = False
+    """Show the state of the session, or of another scope, such as "team", as it is when the run begins. A run without an owner there sees none."""
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for a value that can't work."""

@@ -42,6 +42,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None = None
     deadline_s: float | None = None
     """Seconds that a run may take; None: no limit."""
+    agent: Any = None
+    """The Agent whose model does the background work that the ends of its runs ask for, such as learning; None: they ask for none."""
     declared: dict[str, Any] = {}
     """JSON about it, which is stored with its runs."""
     slow_s: float = 0.1

@@ -17,12 +17,12 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from agno_workers.core.checks import brief
-from agno_workers.core.scopes import owner_in
+from agno_workers.core.scopes import TeamPlace, owner_in
 from agno_workers.core.words import did_you_mean, safe_text
 from agno_workers.errors import InvalidInput
 
 Scope = Literal["session", "user", "agent", "team", "run", "global"]
-"""The runs that share a state: those of a session, of a user, of an agent, of a team (reserved), one run, or all."""
+"""The runs that share a state: those of a session, of a user, of an agent, of a team, one run, or all."""
 
 MAX_VALUE_BYTES = 8 * 1024 * 1024
 """The most JSON of one value."""
@@ -58,12 +58,28 @@ def nothing(_scope: str, _owner: str, _key: str | None) -> Snapshot:
     return Snapshot({}, True)
 
 
-def owner_of(scope: str, *, session_id: str | None, user_id: str | None, agent: str, run_id: str) -> str:
+def owner_of(
+    scope: str,
+    *,
+    session_id: str | None,
+    user_id: str | None,
+    agent: str,
+    run_id: str,
+    team: TeamPlace | None = None,
+) -> str:
     """Return the owner of the state that a run has in this scope. Raises InvalidInput where the run has no such owner."""
-    owner = owner_in(check_scope(scope), session_id=session_id, user_id=user_id, agent=agent, run_id=run_id)
+    owner = owner_in(
+        check_scope(scope),
+        session_id=session_id,
+        user_id=user_id,
+        agent=agent,
+        run_id=run_id,
+        team=team.state_owner if team else None,
+    )
     if owner is None:
+        instead = "submit it to a team" if scope == "team" else f"submit it with {scope}_id=..."
         raise InvalidInput(
-            f"run {run_id} has no {scope}, so it has no state of a {scope}: submit it with {scope}_id=..., or use the scope 'run'.",
+            f"run {run_id} has no {scope}, so it has no state of a {scope}: {instead}, or use the scope 'run'.",
             run_id=run_id,
             scope=scope,
         )
@@ -72,8 +88,6 @@ def owner_of(scope: str, *, session_id: str | None, user_id: str | None, agent: 
 
 def check_scope(scope: str) -> str:
     """Return the scope. Raises InvalidInput for an unknown one."""
-    if scope == "team":
-        raise InvalidInput("the scope 'team' is reserved: there are no teams yet. Use 'agent' or 'global'.")
     if scope not in get_args(Scope):
         known = ", ".join(map(repr, get_args(Scope)))
         raise InvalidInput(

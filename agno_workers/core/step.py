@@ -14,6 +14,7 @@ import msgspec
 
 from agno_workers.core.messages import Message, ToolCall, Usage, read_call
 from agno_workers.core.run import RunKind, RunStatus, StepKind, WaitsFor
+from agno_workers.core.scopes import TeamPlace
 from agno_workers.core.tool import Effect, Policy
 
 Queue = Literal["agents", "tools", "knowledge", "background"]
@@ -49,14 +50,6 @@ FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.sta
     RunKind.TEAM: StepKind.TURN,
     RunKind.WORKFLOW: StepKind.TURN,
 }
-
-
-class TeamPlace(msgspec.Struct, frozen=True):
-    """The team that a run works for."""
-
-    name: str
-    run_id: str
-    session_id: str | None = None
 
 
 class Lineage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -185,6 +178,8 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     deadline_at: datetime | None = None
     parent_run_id: str | None = None
     lineage: Lineage = Lineage()
+    team: TeamPlace | None = None
+    """The team that its run works for, or is a run of; `Engine.placed` sets it."""
     arrival: int | None = None
     """0 for a call of a program; None for other steps."""
     definition: str | None = None

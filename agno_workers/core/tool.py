@@ -11,6 +11,7 @@ import msgspec
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import WaitsFor
+from agno_workers.core.scopes import TeamPlace
 from agno_workers.core.state import Scope, State, States, owner_of
 
 
@@ -92,6 +93,8 @@ class Tool(msgspec.Struct, frozen=True):
     """False: its results stay in the transcript, however large."""
     reads_stored: bool = False
     """It reads results that were stored beside the transcript: it is offered once there are some."""
+    for_teams: bool = False
+    """It is offered in runs that work for a team only."""
 
     @property
     def name(self) -> str:
@@ -122,6 +125,8 @@ class ToolContext(msgspec.Struct, frozen=True):
     """The run's session."""
     user_id: str | None = None
     """The run's user."""
+    team: str | None = None
+    """The name of the team that the run works for, or is a run of; None: no team."""
     metadata: dict[str, Any] = {}
     """The metadata of the run."""
     answer: dict[str, Any] = {}
@@ -135,6 +140,14 @@ class ToolContext(msgspec.Struct, frozen=True):
     scratch: dict[str, Any] = {}
     """Values of any kind for later calls of this run in this process. Another process has others, and all are lost when the run or the process ends."""
     _states: States = msgspec.field(default_factory=States)
+    _place: TeamPlace | None = None
+    _report: Callable[[object, object], None] = lambda *_: None
+
+    def report(self, text: str, fraction: float | None = None) -> None:
+        """Report how far the work is: `ctx.report("half way", 0.5)`. It is an event `Report` of the run at once, also of the team's run and of
+        the first run above it. `fraction` is from 0 to 1. It never raises: what can't be stored is dropped, and logged.
+        """
+        self._report(text, fraction)
 
     @property
     def state(self) -> State:
@@ -142,11 +155,23 @@ class ToolContext(msgspec.Struct, frozen=True):
         return self.state_of("session" if self.session_id else "run")
 
     def state_of(self, scope: Scope) -> State:
-        """Return the state of the run's user or agent, of the run, or of all runs (`global`). Raises InvalidInput where the run has no such owner."""
+        """Return the state of the run's user, agent or team, of the run, or of all runs (`global`). Raises InvalidInput where the run has no such owner."""
         owner = owner_of(
-            scope, session_id=self.session_id, user_id=self.user_id, agent=self.agent, run_id=self.run_id
+            scope,
+            session_id=self.session_id,
+            user_id=self.user_id,
+            agent=self.agent,
+            run_id=self.run_id,
+            team=self._team,
         )
         return self._states.of(scope, owner)
+
+    @property
+    def _team(self) -> TeamPlace | None:
+        """The team; one of a unit test that names one is that of its run."""
+        if self._place or not self.team:
+            return self._place
+        return TeamPlace(self.team, self.run_id, self.session_id)
 
     @property
     def idempotency_key(self) -> str:

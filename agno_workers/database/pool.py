@@ -160,11 +160,17 @@ class Pool:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Borrow a connection. Raises as `run` does."""
+        with self.connection_within(None) as connection:
+            yield connection
+
+    @contextmanager
+    def connection_within(self, wait_s: float | None) -> Iterator[Connection]:
+        """Borrow a connection that is free within so many seconds; None: within the timeout of the pool. Raises as `run` does."""
         pool = self._pool
         with translated():
             if pool.closed:
                 pool.open()  # refused after `close`, as in a thread that goes on while its process ends
-            connection = self._take(pool)
+            connection = self._take(pool, wait_s)
             try:
                 with connection:
                     yield connection
@@ -174,9 +180,11 @@ class Pool:
             finally:
                 pool.putconn(connection)
 
-    def _take(self, pool: ConnectionPool[PinnedConnection[DictRow]]) -> PinnedConnection[DictRow]:
+    def _take(
+        self, pool: ConnectionPool[PinnedConnection[DictRow]], wait_s: float | None = None
+    ) -> PinnedConnection[DictRow]:
         """Ask the pool again each second, so that it notices soon when the server is back."""
-        until = time.monotonic() + self._timeout_s
+        until = time.monotonic() + (self._timeout_s if wait_s is None else wait_s)
         while True:
             left_s = until - time.monotonic()
             try:
@@ -184,6 +192,8 @@ class Pool:
             except PoolTimeout:
                 if self._refused:
                     raise self._refused from None
+                if wait_s is not None:
+                    raise Unavailable(f"no Postgres connection within {wait_s} s.") from None
                 if left_s <= 1.0:
                     raise self._no_connection() from None
                 continue

@@ -90,9 +90,10 @@ class AgentPlan(msgspec.Struct, frozen=True):
         messages = history + claim.messages
         if self.is_mixed:
             messages = without_thinking_of_others(messages, self.transfers)
-        offered = [tool for tool in self.tools.values() if not tool.reads_stored]
-        if len(offered) < len(self.tools) and any(stored_results(message) for message in messages):
-            offered = list(self.tools.values())
+        offered = [tool for tool in self.tools.values() if claim.team or not tool.for_teams]
+        at_once = [tool for tool in offered if not tool.reads_stored]
+        if len(at_once) < len(offered) and not any(stored_results(message) for message in messages):
+            offered = at_once
         return ModelRequest(
             messages=messages,
             system="\n\n".join(part for part in (_system(self.agent, claim), *context) if part),

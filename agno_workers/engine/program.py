@@ -22,7 +22,8 @@ from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Definition, TurnRecord
 from agno_workers.core.tool import Policy, Tool
-from agno_workers.engine.turn import Engine, with_deadline
+from agno_workers.engine.plan import AgentPlan
+from agno_workers.engine.turn import Engine, Turn, with_deadline
 from agno_workers.errors import AgnoError, RunFailed, StepFailed, Unavailable, error_to_json
 from agno_workers.signals import signal
 from agno_workers.tools.result import Unserialisable, to_json_text
@@ -85,7 +86,10 @@ def commit(
         case End(content, reason):
             content = as_json(program, content)
             said = content if isinstance(content, str) else msgspec.json.encode(content).decode()
-            last = msgspec.structs.replace(record, messages=(Message("assistant", (Text(said),)),))
+            asked = engine.follow_ups(Turn(claim, AgentPlan.of(program.agent))) if program.agent else ()
+            last = msgspec.structs.replace(
+                record, messages=(Message("assistant", (Text(said),)),), follow_ups=asked
+            )
             return engine.journal.end(claim, last, content, reason)
         case Fail(message, reason, kind, content):
             error: dict[str, Any] = {

@@ -32,6 +32,7 @@ def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         return engine.journal.fail(claim, error.to_json(), "unreadable")
     if not engine.knows(claim):
         return NOT_RECORDED
+    claim = engine.placed(claim)
     compiled = engine.compiled(claim.agent)
     if isinstance(compiled, Program):
         return run_program_turn(engine, claim, compiled)

@@ -46,6 +46,7 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
         )
     if not engine.knows(claim):
         return NOT_RECORDED
+    claim = engine.placed(claim)
     tool, lacking = find(engine, claim)
     if lacking is not None:
         return finish(engine, claim, tool, lacking)
@@ -68,10 +69,13 @@ def run_claimed_tool(engine: Engine, claim: ClaimedStep) -> CommitResult:
             key=claim.key,
             session_id=claim.session_id,
             user_id=claim.user_id,
+            team=claim.team.name if claim.team else None,
+            _place=claim.team,
             metadata=claim.metadata,
             answer=claim.answer or {},
             cancelled=cancelled,
             emit=emit.line,
+            _report=engine.reports(claim),
         )
         if tool is not None and claim.reconciling:
             is_call = claim.arrival is not None

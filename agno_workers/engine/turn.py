@@ -125,6 +125,8 @@ class Engine:
     state_reader: Callable[[str, Any], Read] = lambda *_: nothing
     """Return the reader of a tenant's state; with a connection, it reads in its transaction."""
     scratch: Scratch = field(default_factory=Scratch)
+    reports: Callable[[ClaimedStep], Callable[[object, object], None]] = lambda _: lambda *_: None
+    """Return the function that stores what a call reports of its progress; it must not raise. See `runs/reports.py`."""
     ask_model: Callable[[Turn, Ask], tuple[Turn, Reply]] = ask_once
     """Call the model with a request that fits its context window; may raise CompactFirst. See `sessions/window.py`."""
     _compiled: dict[str, Runnable | Program] = field(default_factory=dict)
@@ -150,6 +152,8 @@ class Engine:
     def agent(self, name: str) -> Agent:
         """Return an agent, or the one that leads a team. Raises UnknownAgent."""
         found = self.compiled(name)
+        if isinstance(found, Program) and isinstance(found.agent, Agent):
+            return found.agent
         if isinstance(found, Program):
             raise UnknownAgent(
                 f"{name!r} is a {found.kind} and no agent: a deploy has changed it.", agent=name
@@ -209,6 +213,14 @@ class Engine:
     def below(self, claim: ClaimedStep) -> Lineage:
         """Return the lineage of the runs that a run starts."""
         return claim.below(self.runnable(claim.agent).kind is RunKind.TEAM)
+
+    def follow_ups(self, turn: Turn) -> tuple[FollowUp, ...]:
+        """Return the background work that the end of a run asks for."""
+        return tuple(work for extension in self.extensions for work in extension.follow(turn))
+
+    def placed(self, claim: ClaimedStep) -> ClaimedStep:
+        """Return a step with the team of its run."""
+        return msgspec.structs.replace(claim, team=self.below(claim).team)
 
 
 def run_agent_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
@@ -330,8 +342,8 @@ def commit(engine: Engine, turn: Turn, reply: Reply) -> CommitResult:
         case AskAgain(note):
             return journal.next_turn(claim, record(*([note] if note else [])), engine.queue_of(agent))
         case End(answer, reason):
-            follow_ups = tuple(work for extension in engine.extensions for work in extension.follow(turn))
-            last = msgspec.structs.replace(record(*not_called(reply, reason)), follow_ups=follow_ups)
+            last = record(*not_called(reply, reason))
+            last = msgspec.structs.replace(last, follow_ups=engine.follow_ups(turn))
             committed = journal.end(claim, last, answer, reason)
             if committed.recorded:
                 said = reply.message.text

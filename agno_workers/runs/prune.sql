@@ -54,8 +54,14 @@ WITH gone AS (
 forgotten AS (SELECT agno.forget_exchanges(NULL, array_agg(id)) FROM gone),
 groups AS (DELETE FROM agno.task_group USING gone WHERE task_group.group_id = gone.group_id),
 chords AS (DELETE FROM agno.barrier USING gone WHERE barrier.id = gone.group_id::uuid AND barrier.run_id IS NULL AND barrier.fired_at IS NOT NULL),
-states AS (DELETE FROM agno.state s USING gone WHERE s.tenant = gone.tenant AND s.scope = 'run' AND s.owner = gone.id::text),
-changes AS (DELETE FROM agno.state_change c USING gone WHERE c.tenant = gone.tenant AND c.scope = 'run' AND c.owner = gone.id::text),
+states AS (
+    DELETE FROM agno.state s USING gone WHERE s.tenant = gone.tenant AND s.scope IN ('run', 'team') AND s.owner = gone.id::text
+      AND agno.is_of_run(s.tenant, s.scope, s.owner)
+),
+changes AS (
+    DELETE FROM agno.state_change c USING gone WHERE c.tenant = gone.tenant AND c.scope IN ('run', 'team') AND c.owner = gone.id::text
+      AND agno.is_of_run(c.tenant, c.scope, c.owner)
+),
 batches AS (
     DELETE FROM agno.batch USING gone WHERE batch.id = gone.batch_id
       AND NOT EXISTS (SELECT FROM agno.run r WHERE r.batch_id = batch.id AND r.id <> ALL(%(ids)s::uuid[]))

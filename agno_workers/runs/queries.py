@@ -166,7 +166,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str
     """Its kind, such as `RunStarted` or `ToolCallCompleted`."""
     subject: str
-    """The id of a run, of a step, or of a message to a live run."""
+    """The id of a run, of a step, of a message to a live run, or of a report."""
     at: datetime
     """UTC."""
     name: str = ""
@@ -175,6 +175,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """The execution of the step that it is about."""
     error: dict[str, Any] | None = None
     """`{"type", "message", "ids"}`."""
+    data: dict[str, Any] | None = None
+    """For a `Report`: its `text`, its `fraction` if it has one, and the `run_id`, `agent` and `step_id` that report."""
 
 
 class RunQueries:

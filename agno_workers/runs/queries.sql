@@ -93,12 +93,12 @@ SELECT agno.read_result(%(run_id)s, %(id)s) AS content;
 
 -- name: events
 -- The structural events of a run come from its rows; the first reader numbers them: see functions/events.sql.
-SELECT number, event, subject::text, name, attempt, at, error FROM agno.read_events(%(run_id)s, %(after)s);
+SELECT number, event, subject::text, name, attempt, at, error, data FROM agno.read_events(%(run_id)s, %(after)s);
 
 -- name: follow
 -- The status and the new events of several runs; none of the events where `after` is negative. The statuses are read before all events.
 -- `read_events` locks each run until the end of the statement: in the order of the ids, for all readers.
-SELECT asked.place, asked.status, found.number, found.event, found.subject::text, found.name, found.attempt, found.at, found.error
+SELECT asked.place, asked.status, found.number, found.event, found.subject::text, found.name, found.attempt, found.at, found.error, found.data
 FROM (SELECT given.id, given.after, given.place, run.status
       FROM unnest(%(ids)s::uuid[], %(after)s::int[]) WITH ORDINALITY AS given (id, after, place) JOIN agno.run ON run.id = given.id
       ORDER BY given.id) AS asked

@@ -79,8 +79,8 @@ class Client:
         return Consent(user_id, self._database)
 
     def state(self, scope: Scope, owner: str = "", *, actor: str = "client") -> StateHandle:
-        """Return the handle of the state of a session, a user, an agent or a run, or of all runs: `client.state("global")`. `actor` is the
-        name in the history of what it changes. Raises InvalidInput.
+        """Return the handle of the state of a session, a user, an agent, a team or a run, or of all runs: `client.state("global")`. `actor` is
+        the name in the history of what it changes. Raises InvalidInput.
         """
         return StateHandle(self._database.states, scope, owner, actor)
 

@@ -107,4 +107,5 @@ def _owner_fault(scope: Scope, owner: object) -> str | None:
         return "no owner" if owner else None
     if isinstance(owner, str) and 0 < len(owner) <= MAX_NAME_CHARS:
         return None
-    return "the name of an agent" if scope == "agent" else f"the id of a {scope}"
+    named = {"agent": "the name of an agent", "team": "the session of a team's run, or that run's id"}
+    return named.get(scope, f"the id of a {scope}")

@@ -22,6 +22,7 @@ import msgspec
 
 from agno_workers.core.context import Computed, Context, External, Fact, RunContext, parameters_of
 from agno_workers.core.scopes import owner_in
+from agno_workers.core.state import Scope
 from agno_workers.core.step import ClaimedStep
 from agno_workers.core.tokens import estimate
 from agno_workers.core.words import safe_text
@@ -86,7 +87,7 @@ class ContextResolver:
         (begun,) = self._pool.run(_SQL["begin"], ids)
         if begun["kept"] is not None:
             return _parts(begun["kept"])
-        state = self._state(claim) if context.state else None
+        state = self._state(claim, context.state)
         denied = {name for name, each in sources.items() if each.category in begun["denied"]}
         values = {name: _Value("denied") for name in denied}
         if not context.resolve:
@@ -99,7 +100,9 @@ class ContextResolver:
         for names in _rounds(sources, values):
             values |= self._round(claim, {name: sources[name] for name in names}, values, given)
         values = _within(context, sources, values, turn.agent.name)
-        kept = {"facts": _facts(values)} | ({} if state is None else {"state": state})
+        kept = {"facts": _facts(values)} | (
+            {} if state is None else {"state": state, "state_of": context.state}
+        )
         uses = [
             {"key": name, "source": sources[name].source, "category": sources[name].category, "outcome": value.outcome,
              "bytes": len(value.json.encode()), "from_cache": value.from_cache}
@@ -110,9 +113,16 @@ class ContextResolver:
             rows = self._pool.run(_SQL["of_run"], ids)
         return _parts(rows[0]["value"]) if rows else ()  # no row: the run was deleted
 
-    def _state(self, claim: ClaimedStep) -> Mapping[str, Any]:
-        scope, owner = ("session", claim.session_id) if claim.session_id else ("run", claim.run_id)
-        return read_state(self._pool, claim.tenant, scope, owner)
+    def _state(self, claim: ClaimedStep, shown: bool | Scope) -> Mapping[str, Any] | None:
+        """Return the state that is shown; None where none is, or the run has no owner in that scope."""
+        scope = ("session" if claim.session_id else "run") if shown is True else shown
+        if not scope:
+            return None
+        owner = owner_in(
+            scope, session_id=claim.session_id, user_id=claim.user_id, agent=claim.agent, run_id=claim.run_id,
+            team=claim.team.state_owner if claim.team else None,
+        )  # fmt: skip
+        return None if owner is None else read_state(self._pool, claim.tenant, scope, owner)
 
     def _round(
         self,
@@ -347,7 +357,11 @@ def _facts(values: Mapping[str, _Value]) -> dict[str, msgspec.Raw]:
 def _parts(kept: Mapping[str, Any]) -> tuple[str, ...]:
     parts = [_text("Facts", kept["facts"])] if kept.get("facts") else []
     if "state" in kept:
-        parts.append(_text("State of the session, when this run began", kept["state"]))
+        shown = kept.get("state_of", True)
+        heading = {True: "State of the session", "global": "State of all runs"}.get(
+            shown, f"State of the {shown}"
+        )
+        parts.append(_text(f"{heading}, when this run began", kept["state"]))
     return tuple(parts)
 
 

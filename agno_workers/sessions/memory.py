@@ -122,7 +122,7 @@ class MemoryService:
     def _changing(self, memory: Memory, ctx: ToolContext, kind: str = "") -> Iterator[MemoryOwner]:
         """Yield the owner whose memories a call may change. Raises ToolError, which the model reads, where it may not, and for its mistakes."""
         tenant = self.store.tenant_of(ctx.run_id, ctx.connection)
-        owner = owner_of(memory, tenant, ctx.agent, ctx.user_id, ctx.session_id)
+        owner = owner_of(memory, tenant, ctx.agent, ctx.user_id, ctx.session_id, ctx._team)
         if owner is None:
             raise ToolError(f"this run has no {memory.scope}, so it has no memories: nothing was changed.")
         if self.store.denied(owner, ctx.user_id, ctx.connection, kinds=(kind,)):
@@ -156,7 +156,12 @@ def follow(turn: Turn) -> Sequence[FollowUp]:
         return ()  # a delegated run was asked by a model, and not by a user
     if (owner := _owner(turn)) is None:
         ids = {"run_id": turn.claim.run_id, "agent": turn.claim.agent}
-        log.info("nothing is recalled or learned: the run was submitted without %s_id", memory.scope, extra=ids)  # fmt: skip
+        lacks = (
+            "does not work for a team"
+            if memory.scope == "team"
+            else f"was submitted without {memory.scope}_id"
+        )
+        log.info("nothing is recalled or learned: the run %s", lacks, extra=ids)
         return ()
     return (FollowUp(LEARN, str(owner)),)
 
@@ -164,7 +169,7 @@ def follow(turn: Turn) -> Sequence[FollowUp]:
 def _owner(turn: Turn) -> MemoryOwner | None:
     claim, memory = turn.claim, turn.agent.memory
     assert memory
-    return owner_of(memory, claim.tenant, claim.agent, claim.user_id, claim.session_id)
+    return owner_of(memory, claim.tenant, claim.agent, claim.user_id, claim.session_id, claim.team)
 
 
 _WHOSE = {

@@ -303,7 +303,8 @@ def prompt(memory: Memory, owner: MemoryOwner, shown: dict[str, Found]) -> str:
 
 
 _WHOSE = {
-    "user": "the user", "agent": "the work of the agent", "team": "the work of the team",
+    "user": "the user", "agent": "the work of the agent",
+    "team": "the work of the team: what it has decided and why, and the lessons that it has learned",
     "session": "this conversation", "global": "all users",
 }  # fmt: skip
 _TASK = """You keep the long-term memory about {whose}. Read the exchanges, and name what will still matter in later conversations: \

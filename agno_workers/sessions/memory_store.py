@@ -16,7 +16,7 @@ import msgspec
 
 from agno_workers.core.agent import Memory, MemoryScope
 from agno_workers.core.checks import brief
-from agno_workers.core.scopes import owner_in
+from agno_workers.core.scopes import TeamPlace, owner_in
 from agno_workers.core.words import as_uuid, did_you_mean, safe_text
 from agno_workers.database.pool import Connection, Pool, Row, execute, jsonb, statements
 from agno_workers.errors import InvalidInput, MemoryChanged, MemoryNotFound
@@ -42,7 +42,7 @@ class StoredMemory(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     """`user`, `agent`, `team`, `session` or `global`."""
     owner: str
-    """The id of the user or the session, or the name of the agent; empty for `global`."""
+    """The id of the user or the session, or the name of the agent or the team; empty for `global`."""
     kind: str
     """`fact`, `preference`, `goal`, `person`, `event` or `health`."""
     text: str | None
@@ -153,10 +153,17 @@ class MemoryOwner(msgspec.Struct, frozen=True):
 
 
 def owner_of(
-    memory: Memory, tenant: str, agent: str, user_id: str | None, session_id: str | None
+    memory: Memory,
+    tenant: str,
+    agent: str,
+    user_id: str | None,
+    session_id: str | None,
+    team: TeamPlace | None = None,
 ) -> MemoryOwner | None:
-    """Return the owner of an agent's memories in a run; None where the run has no user or session."""
-    owner = owner_in(memory.scope, session_id=session_id, user_id=user_id, agent=agent)
+    """Return the owner of an agent's memories in a run; None where the run has no user, session or team."""
+    owner = owner_in(
+        memory.scope, session_id=session_id, user_id=user_id, agent=agent, team=team.name if team else None
+    )
     return None if owner is None else MemoryOwner(memory.scope, owner, tenant)
 
 

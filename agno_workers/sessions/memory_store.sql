@@ -161,15 +161,19 @@ WHERE c.run_id = %(run_id)s AND c.key = 'memories' ORDER BY given.place;
 -- name: exchanges
 -- The words of users and the last answers of runs, in this order: of runs that were answered and not rolled back, of this owner, whose user allows
 -- memory. What a delegated run was asked is the text of a model, so it is left out. `used_tools`: the model has read what a tool has said, or
--- what may repeat it: earlier runs with tools, a summary, other sessions, values of the context, or what a search found.
+-- what may repeat it: earlier runs with tools, a summary, other sessions, values of the context, or what a search found. What it read of its
+-- members counts as theirs: a team without tools learns from its answers.
 SELECT r.id AS run_id, r.agent, r.user_id, r.created_at AS at, said.messages,
-    EXISTS (SELECT FROM agno.message m WHERE m.run_id = r.id AND m.content->>'role' = 'tool')
-    OR EXISTS (SELECT FROM agno.grounding g WHERE g.run_id = r.id AND g.hits <> '[]')
-    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND (c.key = 'context' OR c.key LIKE 'context:%%'))
-    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = r.id AND c.key = 'history' AND (c.value->>'summary' <> '' OR c.value->'exchanges' <> '[]'
+    EXISTS (SELECT FROM agno.message m WHERE m.run_id = r.id AND m.content->>'role' = 'tool'
+        AND NOT EXISTS (SELECT FROM agno.step s WHERE s.run_id = r.id AND s.seq = m.seq AND s.kind = 'delegate'))
+    OR EXISTS (SELECT FROM agno.step s WHERE s.run_id = ANY(tree.runs) AND (s.kind = 'tool' OR s.kind = 'delegate' AND s.child_run_id IS NULL))
+    OR EXISTS (SELECT FROM agno.grounding g WHERE g.run_id = ANY(tree.runs) AND g.hits <> '[]')
+    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = ANY(tree.runs) AND (c.key = 'context' OR c.key LIKE 'context:%%'))
+    OR EXISTS (SELECT FROM agno.run_context c WHERE c.run_id = ANY(tree.runs) AND c.key = 'history' AND (c.value->>'summary' <> '' OR c.value->'exchanges' <> '[]'
         OR EXISTS (SELECT FROM jsonb_array_elements_text(c.value->'runs') AS earlier (id) JOIN agno.message m ON m.run_id = earlier.id::uuid
                    WHERE m.content->>'role' = 'tool'))) AS used_tools
 FROM unnest(%(run_ids)s::uuid[]) WITH ORDINALITY AS asked (id, place) JOIN agno.run r ON r.id = asked.id,
+    LATERAL (SELECT agno.family_of(r.id) AS runs) AS tree,
     LATERAL (SELECT jsonb_agg(jsonb_build_object('role', m.role, 'parts', jsonb_build_array(jsonb_build_object('type', 'text', 'text', m.text))) ORDER BY m.seq) AS messages
         FROM (SELECT m.seq, m.content->>'role' AS role, part.text, m.content->>'role' = 'user' OR m.seq = max(m.seq) FILTER (WHERE m.content->>'role' = 'assistant') OVER () AS is_said
             FROM agno.message m, LATERAL (SELECT left(string_agg(p->>'text', '' ORDER BY nth), %(chars)s) AS text
@@ -194,7 +198,7 @@ WHERE r.id = %(run_id)s AND r.tenant = %(tenant)s AND r.kind = 'background' AND 
 -- name: consolidate
 -- Ask for a consolidation, by the agent that ran last for the owner.
 WITH latest AS (
-    SELECT r.id FROM agno.run r WHERE r.tenant = %(tenant)s AND r.kind = 'agent' AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
+    SELECT r.id FROM agno.run r WHERE r.tenant = %(tenant)s AND r.kind IN ('agent', 'team') AND (%(agent)s::text IS NULL OR r.agent = %(agent)s)
       AND CASE %(scope)s::text WHEN 'user' THEN r.user_id WHEN 'session' THEN r.session_id WHEN 'global' THEN '' ELSE r.agent END = %(owner)s
     ORDER BY r.created_at DESC LIMIT 1
 )

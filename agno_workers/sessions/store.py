@@ -332,9 +332,12 @@ class Sessions:
             "session": session,
             "runs": list(self.all_runs(id, as_user)),
             "messages": messages,
-            "state": {
-                row["key"]: {"value": row["value"], "version": row["version"]}
-                for row in self._run("state", id, None)
+            **{
+                name: {
+                    row["key"]: {"value": row["value"], "version": row["version"]}
+                    for row in self._run("state", id, None, scope=scope)
+                }
+                for name, scope in (("state", "session"), ("team_state", "team"))
             },
             "context": self._run("context", id, None),
             "memories": [row["id"] for row in self._run("memories", id, None, user_id=session.user_id)],

@@ -104,9 +104,13 @@ gone AS (
     DELETE FROM agno.run USING family WHERE run.id = family.id AND family.root NOT IN (SELECT root FROM staying) AND run.ended_at IS NOT NULL
     RETURNING run.id, run.tenant, run.batch_id
 ),
-states AS (DELETE FROM agno.state USING gone WHERE state.tenant = gone.tenant AND state.scope = 'run' AND state.owner = gone.id::text),
+states AS (
+    DELETE FROM agno.state s USING gone WHERE s.tenant = gone.tenant AND s.scope IN ('run', 'team') AND s.owner = gone.id::text
+      AND agno.is_of_run(s.tenant, s.scope, s.owner)
+),
 changes AS (
-    DELETE FROM agno.state_change c USING gone WHERE c.tenant = gone.tenant AND c.scope = 'run' AND c.owner = gone.id::text
+    DELETE FROM agno.state_change c USING gone WHERE c.tenant = gone.tenant AND c.scope IN ('run', 'team') AND c.owner = gone.id::text
+      AND agno.is_of_run(c.tenant, c.scope, c.owner)
 ),
 sends AS (DELETE FROM agno.outbox USING gone, agno.step WHERE step.run_id = gone.id AND outbox.step_id = step.id),
 batches AS (
@@ -120,8 +124,8 @@ WITH gone AS (
     DELETE FROM agno.session WHERE tenant = %(tenant)s AND id = %(id)s
       AND NOT EXISTS (SELECT FROM agno.run WHERE run.tenant = %(tenant)s AND run.session_id = %(id)s) RETURNING tenant, id
 ),
-states AS (DELETE FROM agno.state USING gone WHERE state.tenant = gone.tenant AND scope = 'session' AND owner = gone.id),
-changes AS (DELETE FROM agno.state_change USING gone WHERE state_change.tenant = gone.tenant AND scope = 'session' AND owner = gone.id),
+states AS (DELETE FROM agno.state USING gone WHERE state.tenant = gone.tenant AND scope IN ('session', 'team') AND owner = gone.id),
+changes AS (DELETE FROM agno.state_change USING gone WHERE state_change.tenant = gone.tenant AND scope IN ('session', 'team') AND owner = gone.id),
 memories AS (DELETE FROM agno.memory USING gone WHERE memory.tenant = gone.tenant AND scope = 'session' AND owner = gone.id),
 fetched AS (DELETE FROM agno.context_value USING gone WHERE context_value.tenant = gone.tenant AND scope = 'session' AND owner = gone.id),
 works AS (
@@ -146,7 +150,7 @@ SELECT key FROM agno.state WHERE tenant = %(tenant)s AND scope = 'session' AND o
 
 -- name: state
 SELECT key, agno.inflate(value) AS value, version, updated_at FROM agno.state
-WHERE tenant = %(tenant)s AND scope = 'session' AND owner = %(id)s AND value IS NOT NULL ORDER BY key;
+WHERE tenant = %(tenant)s AND scope = %(scope)s AND owner = %(id)s AND value IS NOT NULL ORDER BY key;
 
 -- name: context
 SELECT c.run_id, c.key, c.source, c.category, c.outcome, c.bytes, c.from_cache, c.at

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.agent import Agent
+from agno_workers.core.context import Context
 from agno_workers.core.runnable import Runnable
 from agno_workers.errors import InvalidInput
 from agno_workers.teams.spec import TeamSpec
@@ -21,6 +22,8 @@ def role(
     `fields` are those of an agent; an agent keeps its own `output_schema` where that is None.
     """
     given = team.leader if model is None else model
+    if model is None:
+        fields = _shared(team, given) | fields
     lines = [
         line
         for each in (team.instructions, instructions)
@@ -48,3 +51,12 @@ def typed(team: TeamSpec, member: Runnable, schema: Any) -> Runnable:
     if getattr(member, "output_schema", schema) is not None:
         return member
     return msgspec.structs.replace(member, name=f"{team.name}:{member.name}", output_schema=schema)
+
+
+def _shared(team: TeamSpec, leader: Any) -> dict[str, Any]:
+    """Return the fields of an agent that is made of the leader, for what the team shares."""
+    fields: dict[str, Any] = {} if team.memory is None else {"memory": team.memory}
+    if team.state:
+        own = leader.context if isinstance(leader, Agent) else Context()
+        fields["context"] = msgspec.structs.replace(own, state="team")
+    return fields

@@ -15,7 +15,8 @@ from agno_workers.teams import leading
 from agno_workers.teams.debating import Debate
 from agno_workers.teams.modes import Broadcast, Meeting, Mode
 from agno_workers.teams.planning import Tasks
-from agno_workers.teams.spec import TeamSpec
+from agno_workers.teams.roles import role
+from agno_workers.teams.spec import TeamSpec, fault_of_shared
 from agno_workers.teams.supervising import Supervise
 from agno_workers.teams.voting import Vote
 from agno_workers.tools.decorate import ACCEPTED_NAME
@@ -56,12 +57,13 @@ class Team(TeamSpec, frozen=True, kw_only=True):
             lead: Callable[[TeamSpec], Agent] = getattr(leading, self.mode)
             return lead(self)
         roles = dict(mode.roles(self))
+        leader = roles.get("leader") or (role(self, "leader") if self.memory else None)
 
         def body(flow: Flow) -> Any:
             return mode.run(Meeting(self, mode, roles, flow))
 
         return Program(
-            name=self.name, kind=self.kind, body=body, queue=self.queue, deadline_s=self.limits.deadline_s,
+            name=self.name, kind=self.kind, body=body, queue=self.queue, deadline_s=self.limits.deadline_s, agent=leader,
             declared={"mode": mode.word, "members": [each.name for each in self.members]},
         )  # fmt: skip
 
@@ -85,6 +87,8 @@ def _faults(team: Team) -> Iterator[str]:
             yield f"its leader {team.leader.name!r} is among its members: leave it out there"
     elif team.leader is not None and (fault := checks.model_fault(team.leader)):
         yield fault.replace("model=", "leader=", 1)
+    if fault := fault_of_shared(team):
+        yield fault
     yield from _faults_of_mode(team)
 
 

@@ -36,15 +36,20 @@ sa.Index(
 report = sa.Table(
     "report",
     metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("id", UUID, primary_key=True),
+    # The run whose events have it: the one that reports, the run of its team, or the first run of its tree.
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), nullable=False),
+    # Its place among the reports of the run, from 1; two may share a place.
+    sa.Column("number", sa.Integer, nullable=False),
+    # The run that reports, and its step.
+    sa.Column("from_run_id", UUID, nullable=False),
     sa.Column("step_id", UUID, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     # From 0 to 1; NULL: unknown.
     sa.Column("fraction", sa.Double),
     now("at"),
 )
-sa.Index("report_run", report.c.run_id)
+sa.Index("report_run", report.c.run_id, report.c.number)
 
 map_item = sa.Table(
     "map_item",

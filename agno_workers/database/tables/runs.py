@@ -325,6 +325,8 @@ run_event = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("error", JSONB),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    # More about it: the text of a report.
+    sa.Column("data", JSONB),
     sa.UniqueConstraint("run_id", "event", "subject", "attempt", name="run_event_once"),
 )
 

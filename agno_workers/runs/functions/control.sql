@@ -233,7 +233,7 @@ BEGIN
     IF calls_in IS NOT NULL THEN
         PERFORM agno.copy_calls(old.id, calls_in, below, at.key, new_id, new_step);
     END IF;
-    PERFORM agno.copy_state(old.tenant, 'run', old.id::text, new_id::text, at.created_at, 'fork');
+    PERFORM agno.copy_state(old.tenant, scope, old.id::text, new_id::text, at.created_at, 'fork') FROM unnest('{run,team}'::text[]) scope;
     IF as_turn THEN
         IF fork ? 'input' AND at.seq > 1 AND calls_in IS NULL THEN
             INSERT INTO agno.message (run_id, seq, content) VALUES (new_id, at.seq, fork->'input');

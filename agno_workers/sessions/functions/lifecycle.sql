@@ -205,16 +205,16 @@ BEGIN
         INSERT INTO agno.state_change (tenant, scope, owner, key, version, operation, value, before, run_id, actor, at)
         SELECT t.tenant, t.scope, fork_session.new_id, t.key, t.version, t.operation, t.value, t.before, c.new_id, t.actor, t.at
         FROM agno.state_change t LEFT JOIN copied c ON c.id = t.run_id
-        WHERE t.tenant = in_tenant AND t.scope = 'session' AND t.owner = in_session ORDER BY t.id
+        WHERE t.tenant = in_tenant AND t.scope IN ('session', 'team') AND t.owner = in_session ORDER BY t.id
     ),
     state AS (
         INSERT INTO agno.state (tenant, scope, owner, key, value, version, updated_at)
         SELECT s.tenant, s.scope, fork_session.new_id, s.key, s.value, s.version, s.updated_at
-        FROM agno.state s WHERE s.tenant = in_tenant AND s.scope = 'session' AND s.owner = in_session
+        FROM agno.state s WHERE s.tenant = in_tenant AND s.scope IN ('session', 'team') AND s.owner = in_session
     )
     UPDATE agno.session s SET status = 'active' WHERE s.tenant = in_tenant AND s.id = fork_session.new_id AND EXISTS (SELECT FROM runs);
     IF at IS NOT NULL THEN
-        PERFORM agno.restore_state(in_tenant, 'session', new_id, last.ended_at, actor);
+        PERFORM agno.restore_state(in_tenant, scope, new_id, last.ended_at, actor) FROM unnest('{session,team}'::text[]) scope;
     END IF;
     RETURN true;
 END $$;
@@ -267,7 +267,7 @@ BEGIN
     rolled_back := coalesce(cardinality(gone_runs), 0);
     PERFORM agno.forget_exchanges(in_tenant, gone_runs);
     IF as_of IS NOT NULL THEN
-        PERFORM agno.restore_state(in_tenant, 'session', in_session, as_of, actor);
+        PERFORM agno.restore_state(in_tenant, scope, in_session, as_of, actor) FROM unnest('{session,team}'::text[]) scope;
     END IF;
     UPDATE agno.session s SET last_active_at = clock_timestamp(),
         summary = CASE WHEN s.summary_until <= coalesce(last.session_position, 0) THEN s.summary END,

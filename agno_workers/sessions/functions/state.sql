@@ -10,15 +10,45 @@ CREATE OR REPLACE FUNCTION agno.change_state(of_run uuid, of_step uuid, changes 
 DECLARE
     in_tenant text;
     foreign_scope text;
+    team_run uuid;
 BEGIN
     SELECT r.tenant, (SELECT c->>'scope' FROM jsonb_array_elements(changes) c WHERE c->>'owner' IS DISTINCT FROM CASE c->>'scope'
-        WHEN 'session' THEN r.session_id WHEN 'user' THEN r.user_id WHEN 'agent' THEN r.agent WHEN 'run' THEN r.id::text WHEN 'global' THEN '' END LIMIT 1)
+        WHEN 'session' THEN r.session_id WHEN 'user' THEN r.user_id WHEN 'agent' THEN r.agent WHEN 'run' THEN r.id::text WHEN 'global' THEN ''
+        WHEN 'team' THEN agno.team_of(r) END LIMIT 1)
     INTO in_tenant, foreign_scope FROM agno.run r WHERE r.id = of_run;
     IF foreign_scope IS NOT NULL THEN
         RAISE EXCEPTION 'the state of another % cannot be changed by run %.', foreign_scope, of_run USING ERRCODE = 'AG002';
     END IF;
+    IF changes @> '[{"scope": "team"}]' THEN
+        -- Its team's run is held, so that nothing is written once that has ended, or after its changes were undone.
+        SELECT (r.lineage->'team'->>'run_id')::uuid INTO team_run FROM agno.run r WHERE r.id = of_run AND r.kind <> 'team';
+        PERFORM FROM agno.run t WHERE t.id = team_run AND t.ended_at IS NULL FOR SHARE;
+        IF team_run IS NOT NULL AND NOT FOUND THEN
+            RAISE EXCEPTION 'run % of the team of run % has ended: its state takes no more changes of its members.', team_run, of_run USING ERRCODE = 'AG002';
+        END IF;
+    END IF;
     PERFORM agno.write_state(in_tenant, changes, of_run, of_step, NULL);
 END $$;
+
+-- Return the owner of the state of a run's team: of the nearest one above it, or of its own, the session of that team's run or the run itself.
+-- A run at the top of its tree may be one of a team that no worker has registered.
+CREATE OR REPLACE FUNCTION agno.team_of(r agno.run) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN r.kind = 'team' OR r.lineage->'team' IS NULL THEN coalesce(nullif(r.session_id, ''), r.id::text)
+        ELSE coalesce(nullif(r.lineage->'team'->>'session_id', ''), r.lineage->'team'->>'run_id') END;
+$$;
+
+-- Return whether state that is deleted with a run is that of the run: a session may have its id, and a team its state there.
+CREATE OR REPLACE FUNCTION agno.is_of_run(in_tenant text, in_scope text, of_owner text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT $2 = 'run' OR NOT EXISTS (SELECT FROM agno.session s WHERE s.tenant = $1 AND s.id = $3);
+$$;
+
+-- Return a run and all that it started, and those started.
+CREATE OR REPLACE FUNCTION agno.family_of(of_run uuid) RETURNS uuid[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE family AS (
+        SELECT $1 AS id
+        UNION SELECT s.child_run_id FROM family f JOIN agno.step s ON s.run_id = f.id WHERE s.child_run_id IS NOT NULL)
+    SELECT array_agg(id) FROM family;
+$$;
 
 -- Change state as agno.change_state does, and return what the keys hold now.
 CREATE OR REPLACE FUNCTION agno.write_state(in_tenant text, changes jsonb, by_run uuid, by_step uuid, by_actor text)
@@ -214,7 +244,8 @@ RETURNS void LANGUAGE sql AS $$
         FROM agno.state_at($1, $2, $3, $5) s), '[]'), NULL, NULL, $6);
 $$;
 
--- Undo what a run changed in the state of its session, in a transaction that holds the run, and return the keys that were left as they are. A key
+-- Undo what a run changed in the state of its session, and with its members in that of its team there, in a transaction that holds the run, and
+-- return the keys that were left as they are. A key
 -- that nobody changed since gets its value back. Where others did, what the run added is taken away again if all changes since are increments,
 -- or all are additions to a list. Changes of runs that were undone themselves do not count.
 CREATE OR REPLACE FUNCTION agno.undo_state(of_run uuid) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -225,26 +256,28 @@ DECLARE
     by_others boolean;
     operations text[];
     added jsonb;
+    family uuid[] := agno.family_of(of_run);
 BEGIN
     FOR held IN
-        SELECT s.* FROM agno.state s JOIN agno.run r ON r.tenant = s.tenant AND s.scope = 'session' AND r.session_id = s.owner
-        WHERE r.id = of_run AND s.key IN (SELECT c.key FROM agno.state_change c WHERE c.run_id = of_run AND c.scope = 'session')
-        ORDER BY s.key FOR NO KEY UPDATE OF s
+        SELECT s.* FROM agno.state s JOIN agno.run r ON r.tenant = s.tenant AND s.scope IN ('session', 'team') AND r.session_id = s.owner
+        WHERE r.id = of_run AND s.key IN (SELECT c.key FROM agno.state_change c WHERE c.run_id = ANY(family) AND c.scope = s.scope AND c.owner = s.owner)
+        ORDER BY s.scope, s.key FOR NO KEY UPDATE OF s
     LOOP
-        SELECT min(c.version), bool_or(c.actor IS NOT NULL) INTO first, is_undone FROM agno.state_change c WHERE c.run_id = of_run
-          AND c.scope = 'session' AND c.key = held.key;
+        SELECT min(c.version), bool_or(c.actor IS NOT NULL) INTO first, is_undone FROM agno.state_change c WHERE c.run_id = ANY(family)
+          AND c.scope = held.scope AND c.owner = held.owner AND c.key = held.key;
         CONTINUE WHEN is_undone;
-        SELECT bool_or(c.run_id IS DISTINCT FROM of_run), array_agg(DISTINCT c.operation) INTO by_others, operations FROM agno.state_change c
+        SELECT bool_or(c.run_id IS NULL OR c.run_id <> ALL(family)), array_agg(DISTINCT c.operation) INTO by_others, operations FROM agno.state_change c
         WHERE c.tenant = held.tenant AND c.scope = held.scope AND c.owner = held.owner AND c.key = held.key AND c.version >= first
-          AND NOT EXISTS (SELECT FROM agno.state_change u WHERE u.run_id = c.run_id AND u.scope = 'session' AND u.key = held.key AND u.actor IS NOT NULL);
+          AND NOT EXISTS (SELECT FROM agno.state_change u WHERE u.scope = held.scope AND u.owner = held.owner AND u.key = held.key AND u.actor IS NOT NULL
+              AND u.run_id = coalesce((SELECT (m.lineage->>'root')::uuid FROM agno.run m WHERE m.id = c.run_id), c.run_id));
         IF NOT by_others THEN
             PERFORM agno.change_key(held, 'restore', agno.state_at_version(held, first - 1), of_run, 'rollback');
         ELSIF operations = '{increment}' THEN
-            SELECT to_jsonb(-sum(c.value::numeric)) INTO added FROM agno.state_change c WHERE c.run_id = of_run AND c.scope = 'session' AND c.key = held.key;
+            SELECT to_jsonb(-sum(c.value::numeric)) INTO added FROM agno.state_change c WHERE c.run_id = ANY(family) AND c.scope = held.scope AND c.owner = held.owner AND c.key = held.key;
             PERFORM agno.change_key(held, 'increment', added, of_run, 'rollback');
         ELSIF operations <@ '{append,extend,union}' THEN
             SELECT coalesce(jsonb_agg(e.item), '[]') INTO added FROM agno.state_change c, jsonb_array_elements(agno.inflate(c.value)) AS e (item)
-            WHERE c.run_id = of_run AND c.scope = 'session' AND c.key = held.key;
+            WHERE c.run_id = ANY(family) AND c.scope = held.scope AND c.owner = held.owner AND c.key = held.key;
             PERFORM agno.change_key(held, 'remove', added, of_run, 'rollback');
         ELSE
             RETURN NEXT held.key;

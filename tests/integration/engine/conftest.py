@@ -23,6 +23,7 @@ from agno_workers.knowledge.service import extension
 from agno_workers.local import LocalServers
 from agno_workers.models.scripted import Scripted, Turn
 from agno_workers.registry import Registry
+from agno_workers.runs.reports import Reports
 from agno_workers.sdk.handles import RunHandle
 from agno_workers.sessions import context, history, offload
 from agno_workers.sessions.compose import Exchange
@@ -94,6 +95,7 @@ class Scenario:
                 offload.extension(self.queries.stored_result),
             ),
             state_reader=partial(reader, self.pool),
+            reports=Reports(self.pool).of,
             ask_model=ContextWindows().ask,
         )
 

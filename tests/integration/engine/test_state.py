@@ -150,7 +150,8 @@ def test_run_without_a_session_has_the_state_of_the_run(scenario: Scenario) -> N
 
 
 @pytest.mark.parametrize(
-    ("scope", "says"), [("user", "has no user"), ("team", "reserved"), ("sesion", "Did you mean 'session'")]
+    ("scope", "says"),
+    [("user", "has no user"), ("team", "has no team"), ("sesion", "Did you mean 'session'")],
 )
 def test_scope_without_an_owner_is_told(scenario: Scenario, scope: Any, says: str) -> None:
     done = run(scenario, lambda ctx: ctx.state_of(scope).get("n"))

@@ -213,6 +213,13 @@ def test_task_of_a_delegated_run_is_not_learned(learning: Learning) -> None:
     assert "Eve" not in str(learning.asked)
 
 
+def test_team_learns_its_decisions_and_lessons(learning: Learning) -> None:
+    owner, run_id = MemoryOwner("team", "echo"), learning.answer("We use Postgres from now on.", user_id=None)
+    learning.end(learning.begin(candidates(memory("The team decided on Postgres.")), run_id, owner=owner, scope="team"))  # fmt: skip
+    assert [each.text for each in learning.store.memories(owner)] == ["The team decided on Postgres."]
+    assert "the lessons that it has learned" in learning.asked[0].system
+
+
 def test_message_of_later_code_does_not_stop_learning(learning: Learning) -> None:
     odd, run_id = learning.answer("odd"), learning.answer("I am Ann.")
     parts = [{"type": "hologram", "of": "a cat"}, {"type": "text", "text": "I have a cat."}]

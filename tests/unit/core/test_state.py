@@ -91,6 +91,16 @@ def test_context_of_a_test_has_a_state_of_its_own() -> None:
     ctx.state["n"] = 1
     ctx.state.increment("n")
     assert (dict(ctx.state), ctx.state_of("run") is ctx.state, ctx.scratch) == ({"n": 2}, True, {})
+    ctx.report("half way", 0.5)
+    with pytest.raises(InvalidInput, match="has no team"):
+        ctx.state_of("team")
+
+
+@pytest.mark.parametrize(("session_id", "owner"), [("s", "s"), (None, "r"), ("", "r")])
+def test_context_of_a_test_that_names_a_team_has_its_state(session_id: str | None, owner: str) -> None:
+    ctx = ToolContext("r", "s", "c", "a", 1, team="crew", session_id=session_id)
+    ctx.state_of("team").append("findings", "a lake")
+    assert (ctx.state_of("team").owner, dict(ctx.state_of("team"))) == (owner, {"findings": ["a lake"]})
 
 
 def test_scratch_of_the_run_that_was_used_longest_ago_is_dropped() -> None:

@@ -26,8 +26,10 @@ CREATE TABLE agno.signal (
 CREATE INDEX signal_kept ON agno.signal (run_id, name, sent_at) WHERE step_id IS NULL;
 
 CREATE TABLE agno.report (
-	id BIGINT GENERATED ALWAYS AS IDENTITY, 
+	id UUID NOT NULL, 
 	run_id UUID NOT NULL, 
+	number INTEGER NOT NULL, 
+	from_run_id UUID NOT NULL, 
 	step_id UUID NOT NULL, 
 	text TEXT NOT NULL, 
 	fraction DOUBLE PRECISION, 
@@ -35,7 +37,8 @@ CREATE TABLE agno.report (
 	PRIMARY KEY (id), 
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
 );
-CREATE INDEX report_run ON agno.report (run_id);
+CREATE INDEX report_run ON agno.report (run_id, number);
+ALTER TABLE agno.run_event ADD COLUMN data JSONB;
 
 CREATE TABLE agno.map_item (
 	run_id UUID NOT NULL, 
