@@ -34,7 +34,8 @@ ALWAYS = {
     "a ready step without a timer was never sent, so that the keeper will not miss it": """
         SELECT id, key, attempt FROM agno.step WHERE status = 'ready' AND not_before IS NULL AND sent_at IS NULL""",
     "a turn is open beside another open step": """
-        SELECT run_id, array_agg(key) FROM agno.step WHERE status IN ('ready', 'running', 'waiting') AND waits_for IS DISTINCT FROM 'compaction'
+        SELECT run_id, array_agg(key) FROM agno.step
+        WHERE status IN ('ready', 'running', 'waiting') AND waits_for IS DISTINCT FROM 'compaction' AND arrival IS NULL
         GROUP BY run_id HAVING count(*) > 1 AND bool_or(kind IN ('turn', 'compact'))""",
     "a turn waits for a compaction that nobody makes, or a compaction is made for no turn": """
         SELECT run_id, array_agg(key) FROM agno.step
@@ -48,21 +49,54 @@ ALWAYS = {
         SELECT s.run_id, s.seq, s.id FROM agno.stored_result s LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
         WHERE strpos(m.content #>> '{parts,0,content}', '[Result ' || s.id || ': ') IS DISTINCT FROM 1""",
     "a turn would read a transcript with a gap, or what comes after it": """
-        SELECT s.run_id, s.key, s.seq, count(m.seq), max(m.seq) FROM agno.step s LEFT JOIN agno.message m ON m.run_id = s.run_id
+        SELECT s.run_id, s.key, s.seq, count(m.seq), max(m.seq) FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        LEFT JOIN agno.message m ON m.run_id = s.run_id
         WHERE s.kind = 'turn' AND s.status IN ('ready', 'running')
+          AND NOT EXISTS (SELECT FROM agno.step c WHERE c.run_id IN (r.id, r.forked_from) AND c.arrival IS NOT NULL)
         GROUP BY s.id HAVING count(m.seq) <> s.seq OR max(m.seq) <> s.seq - 1""",
     "a call that ended has no result, or one that is open has": """
         SELECT s.run_id, s.key, s.status, m.content->>'role' FROM agno.step s
         LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
-        WHERE s.kind IN ('tool', 'delegate') AND (s.ended_at IS NOT NULL) <> (m.content->>'role' IS NOT DISTINCT FROM 'tool')""",
+        WHERE s.kind IN ('tool', 'delegate') AND s.arrival IS NULL AND (s.ended_at IS NOT NULL) <> (m.content->>'role' IS NOT DISTINCT FROM 'tool')""",
     "a transcript of a run that has ended has a gap": """
         SELECT m.run_id, count(*), max(m.seq) FROM agno.message m JOIN agno.run r ON r.id = m.run_id
-        WHERE r.ended_at IS NOT NULL GROUP BY m.run_id HAVING count(*) <> max(m.seq) + 1 OR min(m.seq) <> 0""",
+        WHERE r.ended_at IS NOT NULL AND NOT EXISTS (SELECT FROM agno.step c WHERE c.run_id IN (r.id, r.forked_from) AND c.arrival IS NOT NULL)
+        GROUP BY m.run_id HAVING count(*) <> max(m.seq) + 1 OR min(m.seq) <> 0""",
     "a barrier has not counted the results of its calls": """
-        SELECT b.id, b.arrived, b.size, b.fired_at, count(s.id) FROM agno.barrier b
-        LEFT JOIN agno.step s ON s.barrier_id = b.id AND s.status IN ('done', 'dead', 'unknown')
-        WHERE b.run_id IS NOT NULL GROUP BY b.id
-        HAVING b.arrived <> count(s.id) OR b.arrived > b.size OR (b.arrived = b.size) <> (b.fired_at IS NOT NULL)""",
+        SELECT b.id, b.arrived, b.size, b.fired_at, count(s.id) FROM agno.barrier b JOIN agno.run r ON r.id = b.run_id
+        LEFT JOIN agno.step s ON s.barrier_id = b.id AND (s.status IN ('done', 'dead', 'unknown') OR s.arrival > 0)
+        WHERE b.generation = r.generation OR NOT EXISTS (  -- a retry of a program takes its calls to a new one
+            SELECT FROM agno.step c WHERE c.run_id = r.id AND c.arrival IS NOT NULL)
+        GROUP BY b.id
+        HAVING b.arrived <> count(s.id) OR b.arrived > b.size AND count(s.arrival) = 0 OR (b.arrived >= b.size) <> (b.fired_at IS NOT NULL)""",
+    "the ends of the calls of a program are not numbered from 1 on without a gap": """
+        SELECT b.run_id, b.arrived, array_agg(s.arrival ORDER BY s.arrival) FROM agno.barrier b
+        JOIN agno.run r ON r.id = b.run_id AND r.generation = b.generation JOIN agno.step s ON s.barrier_id = b.id
+        WHERE s.arrival IS NOT NULL GROUP BY b.id
+        HAVING count(DISTINCT s.arrival) FILTER (WHERE s.arrival > 0) <> b.arrived OR coalesce(max(s.arrival), 0) <> b.arrived""",
+    "a call of a program has ended without a number, or has one and is open": """
+        SELECT s.run_id, s.key, s.status, s.arrival FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        WHERE s.arrival = 0 AND s.ended_at IS NOT NULL AND r.ended_at IS NULL AND r.generation = s.generation OR s.arrival > 0 AND s.ended_at IS NULL
+           OR s.arrival = 0 AND s.ended_at IS NOT NULL AND s.status <> 'cancelled'""",
+    "a call of a program is done with neither a result nor an error, or has a result and is not done": """
+        SELECT run_id, key, status, error FROM agno.step
+        WHERE arrival IS NOT NULL AND (status = 'done' AND result IS NULL AND error IS NULL OR result IS NOT NULL AND status <> 'done')
+           OR arrival IS NULL AND result IS NOT NULL AND kind <> 'turn'""",
+    "a program's run has messages beside its input and its answer": """
+        SELECT r.id, count(m.seq) FROM agno.run r JOIN agno.message m ON m.run_id = r.id
+        WHERE EXISTS (SELECT FROM agno.step c WHERE c.run_id = r.id AND c.arrival IS NOT NULL)
+        GROUP BY r.id HAVING count(m.seq) <> CASE WHEN r.status = 'done' AND r.reason = 'end' THEN 2 ELSE 1 END""",
+    "a signal was taken by no wait for it, or its wait did not get it": """
+        SELECT g.run_id, g.name, s.key, s.status, s.result FROM agno.signal g LEFT JOIN agno.step s ON s.id = g.step_id AND s.run_id = g.run_id
+        WHERE g.step_id IS NOT NULL AND (s.kind, s.call->>'kind', s.name, s.status, s.result)
+            IS DISTINCT FROM ('wait', 'signal', g.name, 'done', coalesce(g.payload, 'null'))""",
+    "a wait took more than one signal, or none": """
+        SELECT s.run_id, s.key, count(g.id) FROM agno.step s JOIN agno.run r ON r.id = s.run_id LEFT JOIN agno.signal g ON g.step_id = s.id
+        WHERE s.call->>'kind' = 'signal' AND s.kind = 'wait' AND r.forked_from IS NULL
+        GROUP BY s.id HAVING count(g.id) <> (s.status = 'done' AND s.error IS NULL)::int""",
+    "a signal is kept while a step waits for it": """
+        SELECT s.run_id, s.key, g.id FROM agno.step s JOIN agno.signal g ON g.run_id = s.run_id AND g.name = s.name
+        WHERE s.waits_for = 'signal' AND g.step_id IS NULL""",
     "a barrier that is full has not written its turn, or one that is not has": """
         SELECT b.id, b.run_id, b.fired_at FROM agno.barrier b
         WHERE b.run_id IS NOT NULL
@@ -80,7 +114,12 @@ ALWAYS = {
         WHERE kind = 'delegate' AND (status IN ('ready', 'running') OR attempt > 0 OR coalesce(waits_for, 'run') <> 'run')""",
     "a step waits for somebody who can do nothing for it": """
         SELECT run_id, key, kind, waits_for, attempt FROM agno.step
-        WHERE waits_for IN ('confirmation', 'answer', 'execution') AND (kind <> 'tool' OR attempt > 0 OR answer IS NOT NULL)
+        WHERE waits_for IN ('answer', 'execution') AND kind <> 'tool'
+           OR waits_for IN ('confirmation', 'answer', 'execution') AND (kind NOT IN ('tool', 'wait') OR attempt > 0 OR answer IS NOT NULL)
+           OR waits_for IN ('timer', 'signal') AND (kind <> 'wait' OR waits_for <> call->>'kind')
+           OR waits_for = 'timer' AND expires_at IS NULL
+           OR kind = 'wait' AND (arrival IS NULL OR attempt > 0 OR status IN ('ready', 'running')
+              OR waits_for IS NOT NULL AND waits_for NOT IN ('timer', 'signal', 'confirmation'))
            OR waits_for = 'resolution' AND (kind <> 'tool' OR effect <> 'once' OR attempt = 0)
            OR waits_for = 'run' AND kind <> 'delegate'
            OR waits_for = 'compaction' AND kind <> 'turn'
@@ -93,7 +132,8 @@ ALWAYS = {
         SELECT run_id, key FROM agno.step WHERE status = 'dead' AND error IS NULL""",
     "a step is cancelled in a generation that goes on": """
         SELECT s.run_id, s.key FROM agno.step s JOIN agno.run r ON r.id = s.run_id
-        WHERE s.status = 'cancelled' AND s.generation >= r.generation AND r.forked_from IS NULL""",
+        WHERE s.status = 'cancelled' AND s.generation >= r.generation AND r.forked_from IS NULL
+          AND NOT (s.arrival > 0 OR s.arrival = 0 AND r.ended_at IS NOT NULL)""",
     "a run is queued, and its turn has begun": """
         SELECT r.id, s.key, s.status, s.attempt FROM agno.run r JOIN agno.step s ON s.run_id = r.id AND s.generation = r.generation
         WHERE r.status = 'queued' AND s.status IN ('ready', 'running', 'waiting')
@@ -117,14 +157,19 @@ ALWAYS = {
     "run.tool_calls is not the number of its calls": """
         SELECT r.id, r.tool_calls, count(DISTINCT s.key) FROM agno.run r
         LEFT JOIN agno.step s ON s.run_id = r.id AND s.kind IN ('tool', 'delegate')
+        WHERE r.generation = 0 AND r.forked_from IS NULL
+            OR NOT EXISTS (SELECT FROM agno.step c WHERE c.run_id IN (r.id, r.forked_from) AND c.arrival IS NOT NULL)
         GROUP BY r.id HAVING r.tool_calls <> count(DISTINCT s.key)""",
     "run.turns is not the number of its turns that are done": """
         SELECT r.id, r.turns, count(s.id) FROM agno.run r
         LEFT JOIN agno.step s ON s.run_id = r.id AND s.kind = 'turn' AND s.status = 'done'
-        WHERE r.status = 'done' GROUP BY r.id HAVING r.turns <> count(s.id)""",
+        WHERE r.status = 'done' AND (r.generation = 0 AND r.forked_from IS NULL
+            OR NOT EXISTS (SELECT FROM agno.step c WHERE c.run_id IN (r.id, r.forked_from) AND c.arrival IS NOT NULL))
+        GROUP BY r.id HAVING r.turns <> count(s.id)""",
     "run.turns is not the number of replies in its transcript": """
         SELECT r.id, r.turns, count(m.seq) FROM agno.run r
         LEFT JOIN agno.message m ON m.run_id = r.id AND agno.inflate(m.content)->>'role' = 'assistant'
+        WHERE NOT EXISTS (SELECT FROM agno.step c WHERE c.run_id IN (r.id, r.forked_from) AND c.arrival IS NOT NULL)
         GROUP BY r.id HAVING r.turns <> count(m.seq)""",
     "a run waits for its turn in a session in which nothing holds it up": """
         SELECT r.id, r.session_id, s.status FROM agno.run r LEFT JOIN agno.session s ON s.tenant = r.tenant AND s.id = r.session_id
@@ -262,7 +307,8 @@ AT_REST = {
     "the barrier of a finished run did not fire, or with parts missing or too many": """
         SELECT b.id, b.arrived, b.size, b.fired_at FROM agno.barrier b
         JOIN agno.run r ON r.id = b.run_id AND r.generation = b.generation
-        WHERE r.status = 'done' AND (b.fired_at IS NULL OR b.arrived <> b.size)""",
+        WHERE r.status = 'done' AND (b.fired_at IS NULL OR b.arrived < b.size
+            OR b.arrived > b.size AND NOT EXISTS (SELECT FROM agno.step s WHERE s.barrier_id = b.id AND s.arrival IS NOT NULL))""",
     "a user's chord did not fire, or with parts missing or too many": """
         SELECT b.id, b.arrived, b.size, b.fired_at FROM agno.barrier b
         WHERE b.run_id IS NULL AND (b.fired_at IS NULL OR b.arrived IS DISTINCT FROM b.size
@@ -276,8 +322,11 @@ AT_REST = {
         SELECT s.id, s.key, child.content, m.content FROM agno.step s JOIN agno.run child ON child.parent_step_id = s.id
         LEFT JOIN agno.message m ON m.run_id = s.run_id AND m.seq = s.seq
         LEFT JOIN agno.stored_result r ON r.run_id = s.run_id AND r.seq = s.seq
-        WHERE s.status = 'done' AND child.status = 'done' AND child.generation = 0 AND coalesce(r.content, agno.inflate(m.content) #>> '{parts,0,content}')
+        WHERE s.status = 'done' AND s.arrival IS NULL AND child.status = 'done' AND child.generation = 0 AND coalesce(r.content, agno.inflate(m.content) #>> '{parts,0,content}')
               IS DISTINCT FROM coalesce(agno.inflate(child.content) #>> '{}', '')""",
+    "a program's call of a run has not the content of the run, or goes on without it": """
+        SELECT s.run_id, s.key, s.status, child.status FROM agno.step s JOIN agno.run child ON child.parent_step_id = s.id
+        WHERE s.arrival IS NOT NULL AND (child.ended_at IS NULL OR s.result IS NOT NULL AND (child.status <> 'done' OR s.result <> coalesce(child.content, 'null')))""",
     "a memory is not as its last version": """
         SELECT m.id, m.version, v.version, v.change FROM agno.memory m LEFT JOIN agno.memory_version v ON v.memory_id = m.id AND v.version = m.version
         WHERE (m.text, m.kind, m.confidence, m.replaced_by, m.contradicts, m.valid_to IS NULL)
@@ -368,6 +417,7 @@ TABLES = {
     "stored_result": "a stored result has no preview",
     "message": "a turn would read a transcript with a gap, or what comes after it",
     "session": "a run waits for its turn in a session in which nothing holds it up",
+    "signal": "a signal is kept while a step waits for it",
     "steer": "a message waits to join a run that has ended",
     "chord_part": "a user's chord fired with parts missing, or did not count one",
     "outbox": "a message is left in the outbox",
@@ -409,6 +459,10 @@ REFERENCE_ONLY = {
     "grounding": "what runs were given, only inserted: test_feedback.py",
     "state": "its version is that of its newest change; values by a model: test_state_history.py",
     "state_change": "as state",
+    "report": "what steps said of their progress, only inserted",
+    "map_item": "the items of maps, only inserted",
+    "budget": "the limits of trees of runs",
+    "budget_hold": "what calls under way may still use",
 }
 WORDS = {
     "run.kind": {
@@ -445,6 +499,7 @@ WORDS = {
         "finalize": "an ingestion is tidied while something of it is open",
         "background": "background work has a step of an agent, or an agent one of background work",
         "compact": "a turn waits for a compaction that nobody makes, or a compaction is made for no turn",
+        "wait": "a step waits for somebody who can do nothing for it",
     },
     "step.waits_for": {
         "confirmation": "a step waits for somebody who can do nothing for it",
@@ -455,6 +510,8 @@ WORDS = {
         "window": "a step waits for somebody who can do nothing for it",
         "compaction": "a turn waits for a compaction that nobody makes, or a compaction is made for no turn",
         "session": "a run that waits for its turn may begin, or one that may begin waits",
+        "timer": "a step waits for somebody who can do nothing for it",
+        "signal": "a signal is kept while a step waits for it",
     },
     "session.status": {
         "created": "a session has runs, and its status is that of one without",
@@ -508,7 +565,13 @@ MOVES = {
     "runs/results.release_continuation": "publish_outbox",
     "runs/workers.hand_over": "hand_over",
     # Functions of the database.
+    "arm_barrier": "program_goes_on",
+    "cancel_calls": "program_goes_on",
     "count_parts": "execute",
+    "end_held_waits": "end_due_timers",
+    "number_arrivals": "execute",
+    "send_signal": "send_signal",
+    "take_signals": "send_signal",
     "chord_part": "submit_chord",
     "close_chord": "submit_chord",
     "end_alike": "submit_with",

@@ -47,6 +47,7 @@ from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
 
+_TIMERS = 500  # the timers of one transaction
 _BATCH = 100  # sending a batch takes much less than the keeper's lease
 _TURN_S = 0.5  # the time for one rule in one round
 _UNUSABLE_PAUSE_S = 5.0
@@ -222,7 +223,10 @@ class Keeper:
             self._end_step(step, self._duties.fail_exhausted)
 
     def expire_waits(self) -> None:
-        """Rule 5: waits that nobody answered in time."""
+        """Rule 5: timers of programs, of which thousands may be due at once, and waits that nobody answered in time."""
+        until = time.monotonic() + _TURN_S
+        while self._maintenance.end_due_timers(_TIMERS) == _TIMERS and self._takes_more(_BATCH, until):
+            pass
         for step in self._maintenance.expired_waits(_BATCH):
             self._end_step(step, self._duties.expire)
 
@@ -247,10 +251,15 @@ class Keeper:
             self._dispatch.after_end(run_id)
 
     def end_orphans(self) -> None:
-        """Rule 5, once a second: delegated runs whose parent has ended."""
-        if self._is_time_for("orphans"):
-            for run_id in self._maintenance.orphans(_BATCH):
+        """Rule 5, once a second: delegated runs whose parent has ended or needs them no more, with all runs below them."""
+        if not self._is_time_for("orphans"):
+            return
+        until = time.monotonic() + _TURN_S
+        while orphans := self._maintenance.orphans(_BATCH):
+            for run_id in orphans:
                 self._change_run(run_id, self._control.cancel)
+            if not self._takes_more(len(orphans), until):
+                break
 
     def end_abandoned(self) -> None:
         """Finish interrupted cancels of batches, once a second."""

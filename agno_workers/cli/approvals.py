@@ -1,4 +1,4 @@
-"""`agno-workers runs waiting`, and the commands that answer a call which waits for a person.
+"""`agno-workers runs waiting`, and the commands that answer a call which waits for a person; `runs signal`.
 
 Each takes the id of a step, or of a run in which one step waits, and records the answer with a name.
 """
@@ -20,8 +20,9 @@ from rich.text import Text
 
 from agno_workers.cli import calls, connection, screen
 from agno_workers.cli.diagnose import expiry, moves, wanted
-from agno_workers.cli.ids import short_ids, whole_id
+from agno_workers.cli.ids import existing_run, short_ids, whole_id
 from agno_workers.cli.screen import count
+from agno_workers.core.run import StepKind
 from agno_workers.errors import InvalidInput, NotWaiting, RunNotFound
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import Waiting
@@ -45,7 +46,7 @@ def waiting(
     full: bool = typer.Option(False, "--full", help="Show whole arguments; without it each value is cut."),
     json: bool = screen.AS_JSON,
 ) -> None:
-    """List tool calls that wait for a person or for someone outside, the oldest first, and how to answer them."""
+    """List tool calls and approvals that wait for a person or for someone outside, the oldest first, and how to answer them."""
     with connection.database() as database:
         run_id = None if run is None else whole_id(database, run, "run")
         status = None if run_id is None else database.queries.run(run_id).status  # raises RunNotFound
@@ -66,6 +67,7 @@ def _described(requirement: Requirement) -> dict[str, Any]:
         "agent": facts.agent,
         "key": facts.key,
         "tool": requirement.tool,
+        "kind": facts.kind,
         "needs": requirement.needs,
         "fields": facts.policy.fields,
         "arguments": screen.json_or_text(requirement.arguments_json or "{}"),
@@ -84,7 +86,9 @@ def _show(console: Console, found: Sequence[Waiting], now: datetime, *, wide: bo
         facts = f"{each.key} of run {ids.get(each.run_id, each.run_id)} ({each.agent}), for {screen.age(each.created_at, now)}"
         console.print(head)
         console.print(screen.indented(screen.line((f"{facts}; {then}" if then else facts, "dim"))))
-        console.print(screen.indented(f"arguments:{calls.arguments(each.call.arguments, full=full)}"))
+        if each.kind is not StepKind.WAIT or each.call.arguments != "{}":
+            label = "arguments" if each.kind is not StepKind.WAIT else "shown"
+            console.print(screen.indented(f"{label}:{calls.arguments(each.call.arguments, full=full)}"))
         if each.error:
             console.print(screen.indented(screen.line((str(each.error.get("message")), "red"))))
         for move in moves(each, ids.get(each.step_id)):
@@ -98,7 +102,7 @@ def approve(
     by: str | None = _BY,
     yes: bool = _YES,
 ) -> None:
-    """Approve a call: it is made with the arguments that it has. On a terminal, they are shown first."""
+    """Approve a call: it is made with the arguments that it has. On a terminal, they are shown first. Or approve the step of a workflow."""
     with _requirement(step) as requirement:
         _must_be_seen(requirement, yes=yes)
         requirement.approve(by=who(by), note=note)
@@ -111,10 +115,11 @@ def reject(
     note: str = typer.Option("", "--note", help="The reason; the model reads it."),
     by: str | None = _BY,
 ) -> None:
-    """Reject a call: it is not made, and the model is told so."""
+    """Reject a call: it is not made, and the model is told so. The step of a workflow fails."""
     with _requirement(step) as requirement:
         requirement.reject(note, by=who(by))
-        _report(requirement, "rejected; the model is told")
+        told = "the model is told" if requirement.facts.arrival is None else "its step fails"
+        _report(requirement, f"rejected; {told}")
 
 
 @app.command()
@@ -178,6 +183,30 @@ def resolve(
         _report(requirement, "resolved, and made again" if again else "resolved; the model is told")
 
 
+@app.command()
+def signal(
+    run: str = typer.Argument(metavar="RUN", help="The id of a run, whole or short."),
+    name: str = typer.Argument(metavar="NAME", help="The name that the workflow waits for."),
+    payload: str | None = typer.Argument(
+        None, metavar="[JSON]", help="What the wait returns; - reads it from standard input."
+    ),
+    key: str | None = typer.Option(None, "--key", help="The same key is sent once: safe to repeat."),
+) -> None:
+    """Send a signal to a run. It is kept until a step waits for it, and taken once."""
+    text = sys.stdin.read() if payload == "-" else payload
+    try:
+        value = None if text is None else msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InvalidInput(
+            f"the payload is not JSON ({error}): write text in quotes, as in '\"yes\"', or an object, as in '{{\"eur\": 5}}'."
+        ) from error
+    with existing_run(run) as (handle, _):
+        if handle.signal(name, value, key):
+            screen.echo(f"Signal {name!r} is sent to run {handle.id}.")
+        else:
+            screen.echo(f"Signal {name!r} with the key {key!r} was sent to run {handle.id} before.")
+
+
 @contextmanager
 def _requirement(id: str) -> Iterator[Requirement]:
     """Open what waits under this id. Raises NotWaiting, or InvalidInput if more than one call waits in the run."""
@@ -193,7 +222,8 @@ def asked(waiting: Waiting) -> str:
 def show_call(requirement: Requirement, console: Console) -> None:
     """Print a call with its whole arguments."""
     console.print(screen.line((requirement.tool, "bold"), f" of run {requirement.run_id}"))
-    console.print(screen.indented(f"arguments:{calls.arguments(requirement.arguments_json, full=True)}"))
+    label = "shown" if requirement.facts.kind is StepKind.WAIT else "arguments"
+    console.print(screen.indented(f"{label}:{calls.arguments(requirement.arguments_json, full=True)}"))
 
 
 def _must_be_seen(requirement: Requirement, *, yes: bool, filled: dict[str, Any] | None = None) -> None:
@@ -206,7 +236,9 @@ def _must_be_seen(requirement: Requirement, *, yes: bool, filled: dict[str, Any]
         if filled is not None:
             given = msgspec.json.encode(filled).decode()
             console.print(screen.indented(f"filled in:{calls.arguments(given, full=True)}"))
-        typer.confirm("Make this call?", abort=True)
+        typer.confirm(
+            "Approve it?" if requirement.facts.kind is StepKind.WAIT else "Make this call?", abort=True
+        )
         return
     if cut := calls.hidden(requirement.arguments_json):
         raise InvalidInput(

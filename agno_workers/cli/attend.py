@@ -19,7 +19,7 @@ from agno_workers.cli import approvals, screen
 from agno_workers.cli.autostart import TIMED_OUT, WAITS_FOR_A_PERSON
 from agno_workers.cli.consumers import consumers
 from agno_workers.cli.diagnose import diagnose, moves
-from agno_workers.core.run import Run, Step, StepStatus, WaitsFor
+from agno_workers.core.run import Run, Step, StepKind, StepStatus, WaitsFor
 from agno_workers.errors import AgnoError
 from agno_workers.repositories import Database
 from agno_workers.runs.queries import RunDiagnostics, Waiting
@@ -139,13 +139,16 @@ def _answered(requirement: Requirement) -> bool:
             values[name] = screen.json_or_text(text)
         requirement.answer(values, by=approvals.who(None))
         return True
+    is_call = requirement.facts.kind is not StepKind.WAIT
+    ask = "Make this call?" if is_call else "Approve it?"
     while True:
-        match _prompt("Make this call? y, n (Enter: someone else answers)").strip().lower():
+        match _prompt(f"{ask} y, n (Enter: someone else answers)").strip().lower():
             case "y" | "yes":
                 requirement.approve(by=approvals.who(None))
                 return True
             case "n" | "no":
-                requirement.reject(_prompt("The reason, for the model"), by=approvals.who(None))
+                reason = "The reason, for the model" if is_call else "The reason"
+                requirement.reject(_prompt(reason), by=approvals.who(None))
                 return True
             case "":
                 return False

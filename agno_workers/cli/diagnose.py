@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -95,7 +96,7 @@ def _paused(run: Run, now: datetime) -> Iterator[str]:
 
 def _fan_out(steps: Sequence[Step], open_steps: Sequence[Step]) -> Iterator[str]:
     """Count the open calls of a turn, if some have ended."""
-    if any(step.kind is StepKind.TURN for step in open_steps):
+    if any(step.kind is StepKind.TURN or step.arrival is not None for step in open_steps):
         return
     turn = open_steps[0].key.split(":")[1]
     of_turn = {
@@ -132,6 +133,10 @@ def _waits(run: Run, step: Step, around: RunDiagnostics, consumed: Consumed | No
             yield _running(step, around)
         case StepStatus.WAITING if step.waits_for is WaitsFor.RUN:
             yield _delegated(step, around)
+        case StepStatus.WAITING if step.waits_for is WaitsFor.TIMER:
+            yield _sleeps(step, around)
+        case StepStatus.WAITING if step.waits_for is WaitsFor.SIGNAL:
+            yield _listens(run, step, around.now)
         case StepStatus.WAITING if step.waits_for is WaitsFor.SESSION:
             yield _in_session(run, step, around)
         case StepStatus.WAITING:
@@ -160,7 +165,31 @@ def _running(step: Step, around: RunDiagnostics) -> str:
 def _delegated(step: Step, around: RunDiagnostics) -> str:
     status = next((child.status for child in around.children if child.id == step.child_run_id), None)
     which = f", whose run is {status}" if status else ""
-    return f"Delegated to {step.name}{which}: `agno-workers runs show {step.child_run_id}`."
+    what = "Delegated to" if step.arrival is None else f"{_named(step)} waits for"
+    return f"{what} {step.name}{which}: `agno-workers runs show {step.child_run_id}`."
+
+
+def _sleeps(step: Step, around: RunDiagnostics) -> str:
+    if step.expires_at is None or step.expires_at > around.now:
+        left = f" for {length(step.expires_at - around.now)} more" if step.expires_at else ""
+        return f"{_named(step)} is a timer, and waits{left}."
+    keeper = (
+        "the keeper ends it within seconds"
+        if _has_keeper(around)
+        else "no keeper is alive to end it, so start a worker"
+    )
+    return f"{_named(step)} is a timer that was due {length(around.now - step.expires_at)} ago: {keeper}."
+
+
+def _listens(run: Run, step: Step, now: datetime) -> str:
+    since = f" {length(now - step.created_at)}" if step.created_at else ""
+    then = (
+        f" (it gives up in {length(step.expires_at - now)})"
+        if step.expires_at and step.expires_at > now
+        else ""
+    )
+    move = f"agno-workers runs signal {run.id} {shlex.quote(step.name)} JSON"
+    return f"{_named(step)} has waited{since} for the signal {step.name!r}{then}: `{move}` sends it."
 
 
 def _in_session(run: Run, step: Step, around: RunDiagnostics) -> str:
@@ -188,8 +217,9 @@ def _asks(waiting: Waiting, now: datetime) -> str:
     then = expiry(waiting, now)
     move, *others = moves(waiting)
     since = length(now - waiting.created_at)
+    subject = f"Approval {waiting.name!r}" if waiting.kind is StepKind.WAIT else f"Tool {waiting.name}"
     return (
-        f"Tool {waiting.name} has waited {since} for {what}{f' ({then})' if then else ''}: "
+        f"{subject} has waited {since} for {what}{f' ({then})' if then else ''}: "
         f"`{move}`{', or `runs reject`' if others else ''}."
     )
 
@@ -245,6 +275,8 @@ def _has_keeper(around: RunDiagnostics) -> bool:
 
 def _named(step: Step) -> str:
     match step.kind:
+        case _ if step.arrival is not None:
+            return f"Step {step.key!r}"
         case StepKind.TURN:
             return f"Turn {step.key.split(':')[1]}"
         case StepKind.TOOL | StepKind.DELEGATE:

@@ -495,6 +495,9 @@ def _stuck(stuck: Stuck, now: datetime, living: Sequence[Worker], *, no_keeper: 
                 move = f"`agno-workers dead retry {stuck.sample}` does it now, or {move}"
             text = f"{count(stuck.count, 'request')} for background work left undone by failed runs for up to {since}: {move}."
             return Finding("warn", "runs", text)
+        case "signal":
+            text = f"{count(stuck.count, 'step')} waiting without a time limit for a signal for up to {since}: see `agno-workers runs show {stuck.sample}`."
+            return Finding("warn", "runs", text)
         case "person":
             text = f"{count(stuck.count, 'call')} waiting for a person for up to {since}: `agno-workers runs waiting` lists them."
             return Finding("warn", "runs", text)

@@ -240,6 +240,8 @@ class Step(msgspec.Struct, frozen=True):
     """The name of the tool or of the agent that a call goes to; for a turn that of its agent, where agents hand a run over to each other, else empty."""
     seq: int = 0
     """The position of its first message in the transcript."""
+    arrival: int | None = None
+    """For a step of a workflow or of a team that code leads: the place of its end among the ends of the run's steps; 0 before."""
     effect: str | None = None
     """The effect of its tool."""
     attempt: int = 0
@@ -256,8 +258,6 @@ class Step(msgspec.Struct, frozen=True):
     """A person's answer: `{"verdict", "by", "note", "values"}`."""
     child_run_id: str | None = None
     """The run that a delegation waits for."""
-    arrival: int | None = None
-    """For a call of a workflow or of a team that code leads: the place of its end among all ends, 0 before; None for other steps."""
     not_before: datetime | None = None
     """When it is due; UTC."""
     created_at: datetime | None = None

@@ -38,6 +38,8 @@ from agno_workers.database.connect import (
 from agno_workers.errors import (
     AgnoError,
     InvalidInput,
+    NotWaiting,
+    RunNotFound,
     SessionBusy,
     SessionEnded,
     SessionForbidden,
@@ -65,6 +67,8 @@ LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 RAISED: Mapping[str | None, type[AgnoError]] = {
     "AG001": StateConflict,
     "AG002": InvalidInput,
+    "AG003": RunNotFound,
+    "AG004": NotWaiting,
     "AG101": SessionForbidden,
     "AG102": SessionEnded,
     "AG103": SessionBusy,

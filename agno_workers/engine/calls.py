@@ -67,7 +67,7 @@ class StepCalls:
             )  # fmt: skip
         name = self.name_of(what)
         tool = self.tool(name)
-        arguments = _arguments(id, tool.function, input, options)
+        arguments = _arguments(id, tool, input, options)
         return Call(key=id, kind=CallKind.FUNCTION, name=name, what=tool, arguments=arguments)
 
     def read(self, what: Any, value: Any) -> Any:
@@ -177,18 +177,17 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
     return annotated
 
 
-def _arguments(
-    id: str, function: Callable[..., Any], input: Sequence[Any], options: Mapping[str, Any]
-) -> str:
-    """Return the arguments of a call as JSON, by their names. Raises InvalidInput where they do not fit."""
-    signature = inspect.signature(function)
+def _arguments(id: str, tool: Tool, input: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as JSON, by their names, without those that a person fills in. Raises InvalidInput where they do not fit."""
+    left_out = {"ctx", *tool.policy.fields}
+    signature = inspect.signature(tool.function)
     signature = signature.replace(
-        parameters=[each for each in signature.parameters.values() if each.name != "ctx"]
+        parameters=[each for each in signature.parameters.values() if each.name not in left_out]
     )
     try:
         return to_json_text(dict(signature.bind(*input, **options).arguments))
     except TypeError as error:
-        raise InvalidInput(f"step {id!r}: {describe(function)}: {error}.", step=id) from error
+        raise InvalidInput(f"step {id!r}: {describe(tool.function)}: {error}.", step=id) from error
 
 
 def _reader(what: Any) -> pydantic.TypeAdapter[Any] | None:

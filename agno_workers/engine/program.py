@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ def run_program_turn(engine: Engine, claim: ClaimedStep, program: Program) -> Co
         failed = engine.journal.fail(
             claim, error_to_json(error), reason, record_of(claim, program, flow and flow.record)
         )
-        return msgspec.structs.replace(failed, cause=error)
+        return no_more(engine, claim, msgspec.structs.replace(failed, cause=error))
 
 
 def next_move(claim: ClaimedStep, program: Program, flow: Flow) -> ProgramMove:
@@ -90,23 +91,39 @@ def commit(
             last = msgspec.structs.replace(
                 record, messages=(Message("assistant", (Text(said),)),), follow_ups=asked
             )
-            return engine.journal.end(claim, last, content, reason)
+            return no_more(engine, claim, engine.journal.end(claim, last, content, reason), progress)
         case Fail(message, reason, kind, content):
             error: dict[str, Any] = {
                 "type": kind,
                 "message": message,
                 "ids": {"run_id": claim.run_id, "reason": reason},
             }
-            return engine.journal.fail(claim, error, reason, record, content=content)
+            return no_more(
+                engine, claim, engine.journal.fail(claim, error, reason, record, content=content), progress
+            )
         case Do(calls, cancel, wake_after):
             steps = [call_step(engine, claim, call) for call in calls]
             waiting = sum(made.outcome is None for made in progress.calls.values()) + len(steps) - len(cancel)
             if waiting < 1:
                 raise RunFailed(f"{claim.agent} waits for a step that was never made.", run_id=claim.run_id)
             wake_at = progress.arrived + len(cancel) + min(max(wake_after, 1), waiting)
-            return engine.journal.make_calls(
+            made = engine.journal.make_calls(
                 claim, record, steps, engine.queue_of(program), barrier_id=progress.barrier_id, wake_at=wake_at, cancel=cancel,
             )  # fmt: skip
+            return no_more(engine, claim, made, progress) if cancel else made
+
+
+def no_more(
+    engine: Engine, claim: ClaimedStep, committed: CommitResult, progress: Progress | None = None
+) -> CommitResult:
+    """Cancel the runs that this turn needs no more, at once: the keeper would do so within seconds. `progress` tells whether there are any."""
+    may_have = progress is None or any(
+        made.kind is CallKind.RUN and made.outcome is None for made in progress.calls.values()
+    )
+    if committed.recorded and may_have:
+        with suppress(Unavailable):
+            engine.journal.cancel_abandoned(claim.run_id)
+    return committed
 
 
 def record_of(claim: ClaimedStep, program: Program, kept: Any = None) -> TurnRecord:

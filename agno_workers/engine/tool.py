@@ -308,11 +308,14 @@ def leave_unknown(engine: Engine, step: ClaimedStep | ExhaustedStep, why: str) -
 
 
 def expire(engine: Engine, step: ExpiredWait) -> CommitResult:
-    """End a wait that nobody answered in time, by the policy of the tool, or a timer that is due."""
-    if step.arrival is not None and not (
-        step.waits_for is WaitsFor.CONFIRMATION and step.policy.on_timeout == "fail"
+    """End a wait that nobody answered in time, by the policy of the tool or of the approval; and a child run of a program."""
+    if step.kind is not StepKind.TOOL and (
+        step.waits_for is not WaitsFor.CONFIRMATION or step.policy.on_timeout != "fail"
     ):
-        return engine.journal.end_wait(step)
+        recorded = engine.journal.end_wait(step)
+        if step.kind is StepKind.DELEGATE:
+            engine.journal.cancel_abandoned(step.run_id)
+        return recorded
     text = f"Nobody answered within {step.policy.within_s:g} s."
     error: dict[str, Any] = {
         "type": "NobodyAnswered",

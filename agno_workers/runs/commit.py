@@ -139,7 +139,11 @@ class Commits(Repository):
             "arm": {"id": barrier_id, "size": wake_at, "body": body}, "steps": steps or None, "children": children or None,
             "cancel": list(cancel) or None,
         }  # fmt: skip
-        change = {"status": "waiting", "tool_calls": len(calls), "turns": 1}
+        change = {
+            "status": "waiting",
+            "tool_calls": sum(each.kind is not StepKind.WAIT for each in calls),
+            "turns": 1,
+        }
         return self._finish_turn(claim, payloads, record, change, result)
 
     def next_turn(self, claim: ClaimedStep, record: TurnRecord, next_queue: str) -> CommitResult:
@@ -204,7 +208,7 @@ class Commits(Repository):
         return self._finish(step, payloads, result, connection=connection)
 
     def end_wait(self, step: ExpiredWait) -> CommitResult:
-        """End a call of a program whose time is over: a timer is done, any other call has expired."""
+        """End a wait or a child run of a program whose time is over: an approval is answered by its policy, anything else has expired."""
         answer: dict[str, Any] | None = None
         if step.waits_for is WaitsFor.CONFIRMATION:
             verdict = "approved" if step.policy.on_timeout == "approve" else "rejected"
@@ -214,12 +218,17 @@ class Commits(Repository):
                 "note": f"nobody answered within {step.policy.within_s:g} s",
             }
         end: dict[str, Any] = {"step_id": step.step_id, "answer": answer, "value": answer}
-        if step.waits_for is not WaitsFor.TIMER and answer is None:
+        if answer is None:
             text = f"{step.name or step.waits_for} did not come within {step.policy.within_s:g} s"
             ids = {"run_id": step.run_id, "step_id": step.step_id}
             end["error"] = {"type": EXPIRED, "message": text, "ids": ids}
         self._pool.run(_SQL["end_waits"], {"run_id": step.run_id, "ends": jsonb([end])})
         return NOT_RECORDED
+
+    def answer_approval(self, step_id: str, verdict: str, by: str | None, note: str | None) -> bool:
+        """End the approval of a program; False when it does not wait any more."""
+        asked = {"step_id": step_id, "verdict": verdict, "by": by, "note": note}
+        return bool(self._pool.run(_SQL["answer_approval"], asked)[0]["is_answered"])
 
     def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult:
         """Make a turn wait, and write the step that compacts its transcript."""
@@ -308,8 +317,9 @@ class Commits(Repository):
         result: dict[str, Any] | None = None, connection: Connection | None = None,
     ) -> CommitResult:  # fmt: skip
         used = record.usage
+        is_counted = used is not None or (record.is_program and change["status"] == RunStatus.DONE)
         change |= {
-            "turns": change.get("turns") or (1 if used and step.kind is StepKind.TURN else 0),
+            "turns": change.get("turns") or int(step.kind is StepKind.TURN and is_counted),
             "usage": asdict(used) if used else None,
             "cost_usd": record.cost_usd,
             "definition": record.definition,
@@ -319,7 +329,7 @@ class Commits(Repository):
             {"seq": step.seq + place, "content": payloads.pack(message)}
             for place, message in enumerate(record.messages)
         ]
-        if "ended" in change and (record.is_program or isinstance(step, ExhaustedStep)):
+        if "ended" in change and (record.is_program or change["status"] == RunStatus.FAILED):
             asked["ends_calls"] = True
         if record.kept is not None:
             asked["value"] = payloads.pack(record.kept)

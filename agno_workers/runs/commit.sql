@@ -15,6 +15,9 @@ RETURNING id;
 -- name: end_waits
 SELECT agno.end_waits(%(run_id)s, %(ends)s);
 
+-- name: answer_approval
+SELECT agno.answer_approval(%(step_id)s, %(verdict)s, %(by)s, %(note)s) AS is_answered;
+
 -- name: answer
 -- Make a waiting step ready with a person's answer, and send it at once.
 WITH alive AS (

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from msgspec import Raw
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall
 from agno_workers.core.run import RunStatus
 from agno_workers.core.step import ExpiredWait
 from agno_workers.core.words import as_uuid, without_none
-from agno_workers.database.pool import execute, jsonb, statements
+from agno_workers.database.pool import execute, jsonb, statements, to_json
 from agno_workers.errors import InvalidInput, LimitReached, RunCancelled
 from agno_workers.runs.base import Repository
 from agno_workers.signals import signal
@@ -24,12 +25,8 @@ class Control(Repository):
     """See the module."""
 
     def cancel(self, run_id: str) -> bool:
-        """Cancel a run and the runs that it delegated to; False when it has ended already."""
-        stopped = self._stop(run_id, _cancelled(run_id))
-        signal("cancel.recorded")
-        for child_id in self.open_children(run_id) if stopped else ():
-            self.cancel(child_id)  # after a crash before this, the keeper cancels them
-        return stopped
+        """Cancel a run and all runs below it; False when it has ended already."""
+        return self._stop_tree(run_id, _cancelled(run_id))
 
     def cancel_all(self, run_ids: Sequence[str]) -> int:
         """Cancel several runs, and return how many of them it ended. One transaction ends most of them; those that were locked in it, or
@@ -41,9 +38,34 @@ class Control(Repository):
         for left in self._pool.run(_SQL["still_open"], {"run_ids": list(run_ids)}):
             stopped += self._stop(left["id"], _cancelled(left["id"]))
         signal("cancel.recorded")
-        if children := self.open_children(*run_ids):
-            self.cancel_all(children)  # as in `cancel`
+        if run_ids:
+            self._cancel_below(*run_ids)
         return stopped
+
+    def _cancel_below(self, *run_ids: str) -> None:
+        """Cancel the runs that these runs started, a level at a time; after a crash before this, the keeper does."""
+        if children := self.open_children(*run_ids):
+            self.cancel_all(children)
+
+    def cancel_abandoned(self, run_id: str) -> None:
+        """Cancel the runs that a program started and needs no more; after a crash before this, the keeper does."""
+        if abandoned := self._pool.run(_SQL["abandoned_children"], {"run_id": run_id}):
+            self.cancel_all([row["id"] for row in abandoned])
+
+    def signal(self, run_id: str, name: str, payload: Any = None, key: str | None = None) -> bool:
+        """Send a signal to a run; False for a key that was sent before. Raises InvalidInput, RunNotFound, and NotWaiting for a run that has ended."""
+        if type(name) is not str or type(key) not in (str, type(None)):
+            raise InvalidInput(
+                f"the name and the key of a signal are text, got {name!r} and {key!r}.", run_id=run_id
+            )
+        try:
+            stored = None if payload is None else Raw(to_json(payload))
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"the payload of signal {name!r} can't be stored as JSON: {error}.", run_id=run_id
+            ) from error
+        asked = {"run_id": run_id, "name": name, "payload": jsonb(stored), "key": key}
+        return bool(self._pool.run(_SQL["signal"], asked)[0]["is_sent"])
 
     def revoke(self, task_ids: Sequence[str]) -> set[str]:
         """Cancel the runs with these ids of Celery tasks, also the runs of steps; return the ids of other tasks.
@@ -69,12 +91,12 @@ class Control(Repository):
         text = f"run {run_id} reached its deadline: raise deadline_s, or set on_limit='return'"
         error = LimitReached(text, run_id=run_id, reason="limit:deadline").to_json()
         how = {"status": RunStatus.DONE, "reason": "limit:deadline", "error": error, "overdue_only": True}
-        return self._stop(run_id, how)
+        return self._stop_tree(run_id, how)
 
     def fail_unanswered(self, step: ExpiredWait, error: dict[str, Any]) -> bool:
         """End a run as `failed` because nobody answered this step; False when it was answered meanwhile."""
         how = {"status": RunStatus.FAILED, "reason": "nobody_answered", "error": error}
-        return self._stop(step.run_id, how | {"if_waits": step.step_id})
+        return self._stop_tree(step.run_id, how | {"if_waits": step.step_id})
 
     def open_children(self, *run_ids: str) -> list[str]:
         """Return the ids of the open runs that these runs delegated to."""
@@ -125,6 +147,13 @@ class Control(Repository):
         except psycopg.errors.InvalidParameterValue as error:
             raise InvalidInput(str(error.diag.message_primary), step_id=step_id) from error
         return row["run_id"], row["created"]
+
+    def _stop_tree(self, run_id: str, how: dict[str, Any]) -> bool:
+        stopped = self._stop(run_id, how)
+        signal("cancel.recorded")
+        if stopped:
+            self._cancel_below(run_id)
+        return stopped
 
     def _stop(self, run_id: str, how: dict[str, Any]) -> bool:
         (row,) = self._pool.run(_SQL["stop"], {"run_id": run_id, "how": jsonb(how)})

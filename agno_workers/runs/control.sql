@@ -36,6 +36,14 @@ SELECT id, pg_notify('agno_outbox', '') FROM resumed;
 -- name: open_children
 SELECT id::text FROM agno.run WHERE parent_run_id = ANY(%(run_ids)s::uuid[]) AND ended_at IS NULL;
 
+-- name: abandoned_children
+-- The open runs that a program started and needs no more.
+SELECT child.id::text FROM agno.run child JOIN agno.step ON step.id = child.parent_step_id
+WHERE child.parent_run_id = %(run_id)s AND child.ended_at IS NULL AND step.status <> 'waiting';
+
+-- name: signal
+SELECT agno.send_signal(%(run_id)s, %(name)s, %(payload)s, %(key)s) AS is_sent;
+
 -- name: retry_run
 SELECT step_id::text, generation FROM agno.retry_run(%(run_id)s);
 

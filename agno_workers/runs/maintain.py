@@ -96,6 +96,11 @@ class Maintenance(Repository):
         rows = self._pool.run(_SQL["take_due"], {"limit": limit, "again_s": self._numbers.publish_after_s})
         return [convert(row, StepMessage) for row in rows]
 
+    def end_due_timers(self, limit: int) -> int:
+        """Rule 5: end timers of programs that are due, and return their number."""
+        ended: int = self._pool.run(_SQL["end_due_timers"], {"limit": limit})[0]["ended"]
+        return ended
+
     def expired_waits(self, limit: int) -> list[ExpiredWait]:
         """Rule 5: return waits that nobody answered in time."""
         return [convert(row, ExpiredWait) for row in self._pool.run(_SQL["expired_waits"], {"limit": limit})]

@@ -173,12 +173,16 @@ pending AS (
 SELECT pending.id AS outbox_id, begun.id AS step_id, begun.run_id, begun.generation, begun.kind, begun.queue, begun.priority
 FROM begun JOIN pending ON pending.step_id = begun.id;
 
+-- name: end_due_timers
+-- Rule 5: the timers of programs; see functions/programs.sql.
+SELECT agno.end_due_timers(%(limit)s) AS ended;
+
 -- name: expired_waits
 -- Rule 5: waits that nobody answered in time; their policy decides what follows.
 SELECT step.id AS step_id, step.run_id, step.generation, step.kind, step.name, step.attempt, step.seq,
        step.call->>'id' AS call_id, coalesce(step.policy, '{}') AS policy, step.waits_for, step.arrival, run.agent
 FROM agno.step JOIN agno.run ON run.id = step.run_id
-WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp()
+WHERE step.status = 'waiting' AND coalesce(step.lease_until, step.expires_at) < statement_timestamp() AND step.waits_for <> 'timer'
   AND run.ended_at IS NULL AND run.generation = step.generation
 ORDER BY coalesce(step.lease_until, step.expires_at) LIMIT %(limit)s;
 
@@ -207,7 +211,7 @@ RETURNING session.id, session.status, CASE WHEN NOT busy.is_busy THEN agno.ask_l
 SELECT id::text FROM agno.run WHERE ended_at IS NULL AND deadline_at <= statement_timestamp() ORDER BY deadline_at LIMIT %(limit)s;
 
 -- name: orphans
--- Rule 5: delegated runs that no step waits for: their parent has ended, or was retried since.
+-- Rule 5: delegated runs that no step waits for: their parent has ended, was retried since, or needs them no more.
 SELECT child.id::text FROM agno.run child JOIN agno.step ON step.id = child.parent_step_id JOIN agno.run parent ON parent.id = child.parent_run_id
 WHERE child.ended_at IS NULL AND child.parent_run_id IS NOT NULL AND (step.status <> 'waiting' OR parent.ended_at IS NOT NULL)
 LIMIT %(limit)s;

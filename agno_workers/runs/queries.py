@@ -14,7 +14,7 @@ import msgspec
 
 from agno_workers.core.agent import Limits
 from agno_workers.core.messages import Message, Role, Text, ToolCall, Usage, read_call, read_message
-from agno_workers.core.run import Canvas, Run, RunKind, RunOutput, RunStatus, Step, WaitsFor
+from agno_workers.core.run import Canvas, Run, RunKind, RunOutput, RunStatus, Step, StepKind, WaitsFor
 from agno_workers.core.session import SessionStatus
 from agno_workers.core.step import CompactionRecord
 from agno_workers.core.tool import Policy
@@ -69,7 +69,7 @@ class RunFilters(TypedDict, total=False):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A tool call that waits for a person or an outside system."""
+    """A tool call, or an approval of a workflow, that waits for a person or an outside system."""
 
     step_id: str
     run_id: str
@@ -86,6 +86,10 @@ class Waiting(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
     error: dict[str, Any] | None = None
     """For a resolution: the error that interrupted the call."""
+    kind: StepKind = StepKind.TOOL
+    """`tool`; `wait` for the approval of a workflow, whose name is the question."""
+    arrival: int | None = None
+    """0 for a step of a workflow; None for a call of a model."""
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -136,7 +140,7 @@ class RunDiagnostics(msgspec.Struct, frozen=True):
 class Stuck(msgspec.Struct, frozen=True):
     """Work that makes no progress."""
 
-    what: Literal["no_step", "unclaimed", "lease", "outbox", "person", "background"]
+    what: Literal["no_step", "unclaimed", "lease", "outbox", "person", "signal", "background"]
     queue: str
     count: int
     since: datetime
@@ -464,6 +468,10 @@ def shown_message(content: object) -> Message:
 
 
 def _call(content: object) -> ToolCall:
+    if (
+        isinstance(content, dict) and "shown" in content
+    ):  # an approval: what it shows stands for the arguments
+        content = {**content, "arguments": to_json(content["shown"]).decode()}
     try:
         return read_call(content)
     except msgspec.ValidationError:

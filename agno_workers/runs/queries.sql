@@ -46,7 +46,7 @@ SELECT DISTINCT id FROM (
         (SELECT 'run' AS kind, id FROM agno.run WHERE tenant = %(tenant)s ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'run', id FROM agno.run WHERE ended_as = 'failed' ORDER BY ended_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'step', id FROM agno.step WHERE status IN ('dead', 'unknown') ORDER BY ended_at DESC LIMIT %(newest)s)
-        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for NOT IN ('run', 'window', 'session', 'compaction') ORDER BY created_at DESC LIMIT %(newest)s)
+        UNION ALL (SELECT 'step', id FROM agno.step WHERE status = 'waiting' AND waits_for IN ('confirmation', 'answer', 'execution', 'resolution') ORDER BY created_at DESC LIMIT %(newest)s)
         UNION ALL (SELECT 'batch', id FROM agno.batch ORDER BY created_at DESC LIMIT %(newest)s)
     ) AS listed WHERE right(replace(id::text, '-', ''), length(%(digits)s)) = %(digits)s
 ) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
@@ -66,11 +66,12 @@ SELECT run.*, agno.inflate(run.content) AS answer FROM below JOIN agno.run ON ru
 
 -- name: waiting
 -- Steps that wait for a person or an outside system, of one run or of all, the oldest first.
-SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.seq, step.attempt, step.name, step.waits_for, step.created_at, step.expires_at,
+SELECT step.id AS step_id, step.run_id, step.generation, step.key, step.kind, step.seq, step.arrival, step.attempt, step.name, step.waits_for,
+       step.created_at, step.expires_at,
        coalesce(step.policy, '{}') AS policy, agno.inflate(step.call) AS call, step.error, run.agent
 FROM agno.step, LATERAL (  -- OFFSET 0 forces lookups by key, and the index gives the order, also where statistics are out of date
     SELECT agent FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
-WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
+WHERE step.status = 'waiting' AND step.waits_for IN ('confirmation', 'answer', 'execution', 'resolution')
   AND (%(run_id)s::uuid IS NULL OR step.run_id = %(run_id)s::uuid) AND (%(step_id)s::uuid IS NULL OR step.id = %(step_id)s::uuid)
 ORDER BY step.created_at, step.seq LIMIT %(limit)s;
 
@@ -143,7 +144,7 @@ SELECT clock_timestamp() AS now, (SELECT until FROM agno.meta WHERE key = 'keepe
 
 -- name: stuck
 -- Work that makes no progress: its number, the time since when, and one id. Not stuck are steps with a timer, steps of paused runs,
--- recent questions to people, runs without any step (they end when another run ends), and slow steps. OFFSET 0 forces lookups by
+-- recent questions to people and recent waits for a signal, signals with a time limit, runs without any step (they end when another run ends), and slow steps. OFFSET 0 forces lookups by
 -- key: a join would read all past steps.
 SELECT * FROM (
     SELECT 'no_step' AS what, '' AS queue, count(*) AS count, min(run.created_at) AS since, max(run.id::text) AS sample
@@ -170,7 +171,13 @@ SELECT * FROM (
     SELECT 'person', '', count(*), min(step.created_at), max(step.id::text)
     FROM agno.step, LATERAL (
         SELECT FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
-    WHERE step.status = 'waiting' AND step.waits_for NOT IN ('run', 'window', 'session', 'compaction')
+    WHERE step.status = 'waiting' AND step.waits_for IN ('confirmation', 'answer', 'execution', 'resolution')
+      AND step.created_at < now() - make_interval(secs => %(person_s)s)
+    UNION ALL
+    SELECT 'signal', '', count(*), min(step.created_at), max(step.run_id::text)
+    FROM agno.step, LATERAL (
+        SELECT FROM agno.run WHERE id = step.run_id AND generation = step.generation AND ended_at IS NULL OFFSET 0) AS run
+    WHERE step.status = 'waiting' AND step.waits_for = 'signal' AND step.expires_at IS NULL
       AND step.created_at < now() - make_interval(secs => %(person_s)s)
     UNION ALL
     (WITH abandoned AS (

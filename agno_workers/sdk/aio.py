@@ -232,7 +232,7 @@ class _Control(_WithId[Control]):
 
 
 class AsyncRun(_Control[RunHandle]):
-    """One run of an agent. `await run` waits for its end and returns the content; `RunHandle` describes the verbs."""
+    """One run. `await run` waits for its end and returns the content; `RunHandle` describes the verbs."""
 
     @property
     def created(self) -> bool | None:
@@ -306,6 +306,7 @@ class AsyncRun(_Control[RunHandle]):
         return await in_thread(lambda: self.blocking.context_accesses)
 
     retry = _verb(RunHandle.retry)
+    signal = _verb(RunHandle.signal)
     result_text = _verb(RunHandle.result_text)
     fork = _making(lambda handle: AsyncRun(handle), RunHandle.fork)  # noqa: PLW0108 - it is being defined
 
@@ -569,6 +570,7 @@ class AsyncClient:
         return AsyncState(self.blocking.state(scope, owner, actor=actor))
 
     agents = _verb(Client.agents)
+    signal = _verb(Client.signal)
     aclose = _verb(Client.close)
 
     async def __aenter__(self) -> AsyncClient:

@@ -1,4 +1,4 @@
-"""People in the loop: the tool calls that wait for a person, and the answers.
+"""People in the loop: the tool calls and the approvals of workflows that wait for a person, and the answers.
 
     for requirement in run.requirements:
         print(requirement.tool, requirement.arguments)
@@ -25,7 +25,9 @@ from agno_workers.signals import signal
 
 
 class Requirement:
-    """A tool call that waits for a person, or for an execution outside. Each verb raises NotWaiting when it is too late."""
+    """A tool call that waits for a person, or for an execution outside; or an approval of a workflow. Each verb raises NotWaiting when it is
+    too late.
+    """
 
     def __init__(self, waiting: Waiting, database: Database) -> None:
         self._waiting = waiting
@@ -51,7 +53,7 @@ class Requirement:
 
     @property
     def tool(self) -> str:
-        """The name of the tool."""
+        """The name of the tool; for an approval of a workflow the question."""
         return self._waiting.name
 
     @property
@@ -61,7 +63,7 @@ class Requirement:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The model's arguments; empty when they are not a JSON object."""
+        """The model's arguments; empty when they are not a JSON object. For an approval of a workflow, what it shows."""
         try:
             return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
         except msgspec.MsgspecError:
@@ -73,12 +75,20 @@ class Requirement:
         return self._waiting.call.arguments
 
     def approve(self, *, by: str | None = None, note: str | None = None) -> None:
-        """Let the tool be called with the model's arguments. `by` and `note` are stored with the step."""
+        """Let the tool be called with the model's arguments, or the workflow go on. `by` and `note` are stored with the step."""
+        if self._waiting.kind is StepKind.WAIT:
+            self._decide(_answer("approved", by, note))
+            return
         self._let_go([WaitsFor.CONFIRMATION], _answer("approved", by, note))
 
     def reject(self, note: str = "", *, by: str | None = None) -> None:
-        """Refuse a call that waits for a confirmation, an answer or an execution; the model reads `note`."""
+        """Refuse a call that waits for a confirmation, an answer or an execution; the model reads `note`. The step of a workflow fails with
+        it.
+        """
         self._must_need(WaitsFor.CONFIRMATION, WaitsFor.ANSWER, WaitsFor.EXECUTION)
+        if self._waiting.kind is StepKind.WAIT:
+            self._decide(_answer("rejected", by, note or None))
+            return
         said = f"{self.tool} was not called: a person rejected it." + (f" {note}" if note else "")
         self._record(said, _answer("rejected", by, note), is_error=True)
 
@@ -97,9 +107,11 @@ class Requirement:
         self._let_go([WaitsFor.ANSWER], _answer("answered", by, None) | {"values": dict(values)})
 
     def complete(self, result: Any, *, is_error: bool = False, by: str | None = None) -> None:
-        """Record the result of a call that was executed outside; the model reads it, as JSON unless it is text."""
+        """Record the result of a call that was executed outside; the model reads it, as JSON unless it is text. For a workflow, it is the
+        result of the step.
+        """
         self._must_need(WaitsFor.EXECUTION)
-        self._record(_text(result), _answer("completed", by, None), is_error=is_error)
+        self._record(self._said(result, is_error), _answer("completed", by, None), is_error=is_error)
 
     def resolve(
         self, happened: bool, result: Any = None, *, again: bool = False, by: str | None = None
@@ -109,7 +121,8 @@ class Requirement:
         """
         self._must_need(WaitsFor.RESOLUTION)
         if happened:
-            said = "It took effect." if result is None else _text(result)
+            is_told = result is None and self._waiting.arrival is None
+            said = "It took effect." if is_told else self._said(result)
             self._record(said, _answer("happened", by, None), is_error=False)
         elif again:
             self._let_go([WaitsFor.RESOLUTION], _answer("again", by, None))
@@ -117,6 +130,17 @@ class Requirement:
             self._record(
                 f"{self.tool} did not take effect.", _answer("did not happen", by, None), is_error=True
             )
+
+    def _said(self, result: Any, is_error: bool = False) -> str:
+        """Return a result as a model reads it, or as JSON for a workflow."""
+        return _text(result, as_json=self._waiting.arrival is not None and not is_error)
+
+    def _decide(self, answer: dict[str, Any]) -> None:
+        if not self._database.journal.answer_approval(
+            self.id, answer["verdict"], answer["by"], answer["note"]
+        ):
+            raise self._too_late()
+        signal("answer.recorded")
 
     def _must_need(self, *needs: WaitsFor) -> None:
         if self.needs not in needs:
@@ -143,6 +167,7 @@ class Requirement:
             self._waiting.seq,
             self.needs,
             self._waiting.attempt,
+            arrival=self._waiting.arrival,
         )
         limit = self._database.journal.offload_tokens(self.run_id)
         recorded = self._database.journal.finish_tool(
@@ -206,8 +231,8 @@ def _answer(verdict: str, by: str | None, note: str | None) -> dict[str, Any]:
     return {"verdict": verdict, "by": by, "note": note}
 
 
-def _text(result: Any) -> str:
-    if isinstance(result, str):
+def _text(result: Any, *, as_json: bool) -> str:
+    if isinstance(result, str) and not as_json:
         return result
     try:
         return to_json(result).decode()

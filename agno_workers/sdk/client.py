@@ -84,6 +84,10 @@ class Client:
         """
         return StateHandle(self._database.states, scope, owner, actor)
 
+    def signal(self, run_id: str, name: str, payload: Any = None, key: str | None = None) -> bool:
+        """Send a signal to a run; see `RunHandle.signal`. Raises as it does."""
+        return self.runs.get(run_id).signal(name, payload, key)
+
     def agents(self) -> list[RegisteredAgent]:
         """Return the agents that workers have registered. Raises Unavailable."""
         return self._database.agents.all()
@@ -156,7 +160,7 @@ class Batches:
 
 
 class Approvals:
-    """`client.approvals`: the tool calls of all runs that wait for a person."""
+    """`client.approvals`: the tool calls and approvals of all runs that wait for a person."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -170,7 +170,7 @@ class RunHandle(RunControl):
 
     @property
     def requirements(self) -> list[Requirement]:
-        """The tool calls of this run that wait for a person, to be approved, answered, completed or resolved."""
+        """The tool calls and approvals of this run that wait for a person, to be approved, answered, completed or resolved."""
         waiting = self._database.queries.waiting(self.id)
         return [Requirement(each, self._database) for each in waiting]
 
@@ -217,6 +217,15 @@ class RunHandle(RunControl):
             if deadline is not None and time.monotonic() > deadline:
                 raise self.not_ended(timeout)
             wait_s = POLL_S
+
+    def signal(self, name: str, payload: Any = None, key: str | None = None) -> bool:
+        """Send a signal: the oldest `flow.wait_for_signal(name)` of the run returns `payload` (JSON, at most 256 KiB), or the next one does, since the
+        signal is kept. Each signal is taken once.
+
+        Safe to repeat with a `key`: False means that it was sent before. Raises InvalidInput, RunNotFound, NotWaiting when the run has ended,
+        and Unavailable.
+        """
+        return self._database.journal.signal(self.id, name, payload, key)
 
     def retry(self) -> bool:
         """Retry a failed run under its own id, from its last good turn. False when it has not failed, or when it is a delegation,

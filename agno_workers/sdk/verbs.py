@@ -76,6 +76,10 @@ class RunResult(AsyncResult):  # type: ignore[misc]  # celery ships no types
         """See `RunHandle.events`."""
         return self.handle.events(timeout, after=after)
 
+    def signal(self, name: str, payload: Any = None, key: str | None = None) -> bool:
+        """See `RunHandle.signal`."""
+        return self.handle.signal(name, payload, key)
+
     def cancel(self) -> bool:
         """See `RunHandle.cancel`."""
         return self.handle.cancel()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from agno_workers import Agent, Effect, Limits, Prices, Retry, ToolContext, TryAgain, tool
+from agno_workers import Agent, Effect, Flow, Limits, Prices, Retry, ToolContext, TryAgain, tool, workflow
 from agno_workers.core.messages import ModelRequest
 from agno_workers.errors import ModelRejected
 from agno_workers.models.scripted import Scripted, Turn
@@ -46,6 +47,13 @@ def burst(text: str) -> str:
 def closed(text: str) -> str:
     """A shop that is never open."""
     raise TryAgain(f"shop {text} is closed")
+
+
+@workflow
+def fulfil(flow: Flow, order: str) -> Any:
+    """Ship an order once a person agrees and it is paid."""
+    answer = flow.approve("Ship it?", order=order)
+    return {"by": answer["by"], "paid": flow.wait_for_signal("paid")}
 
 
 def _moody(request: ModelRequest) -> Turn:

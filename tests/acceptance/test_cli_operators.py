@@ -90,6 +90,33 @@ def test_people_list_waiting_calls_and_answer_them(type_: Type, worker: Worker, 
     assert "deliver was answered by ann: completed" in shown
 
 
+def test_approval_and_signal_continue_a_workflow(type_: Type, worker: Worker, client: Client) -> None:
+    run_id = submitted(type_, "order 17", agent="fulfil")
+    invariants.until(lambda: waiting(type_, run_id))
+    listed = type_("runs", "waiting", COLUMNS="80").out
+    assert "Ship it? waits for a person to approve or reject it" in listed
+    assert 'shown: {"order":"order 17"}' in listed
+    assert "Approval 'Ship it?' has waited" in sentence(type_("runs", "show", run_id, COLUMNS="80").out)
+    assert "is approved" in type_("runs", "approve", run_id, "--by", "ann").out
+    invariants.until(lambda: "for the signal 'paid'" in sentence(type_("runs", "show", run_id).out))
+
+    for wrong, told in {
+        ("paid", "5 euros"): "the payload is not JSON",
+        (" ", "5"): "the name of a signal must be text of 1 to 200 characters",
+        ("paid", "5", "--key", ""): "the key of signal 'paid' must be text of 1 to 500 characters",
+    }.items():
+        refused = type_("runs", "signal", run_id, *wrong)
+        assert refused.status == 2
+        assert told in sentence(refused.err)
+    assert "no run" in type_("runs", "signal", NOBODY, "paid").err
+    assert "is sent" in type_("runs", "signal", run_id, "paid", '{"eur": 5}', "--key", "k").out
+    assert client.runs.get(run_id).result(timeout=30) == {"by": "ann", "paid": {"eur": 5}}
+    assert "before" in type_("runs", "signal", run_id, "paid", "--key", "k").out
+    assert f"run {run_id} is done and takes no signal" in sentence(
+        type_("runs", "signal", run_id, "paid").err
+    )
+
+
 def test_long_argument_hides_no_other_and_is_approved_only_after_it_was_read(
     type_: Type, worker: Worker, client: Client
 ) -> None:

@@ -92,6 +92,7 @@ EXPECTED = {
         r"^An article: Barriers!!$",
         r"^workflow 'review': the input does not fit its input_schema: is_legal: Field required\.",
         r"^step 'hotel' failed: ValueError: the hotel is full\. Undone: flight\.$",
+        "^order 17 is shipped False$",
     ],
     "docs/tutorial.md": [
         "done Usage\\(",

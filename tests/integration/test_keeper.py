@@ -133,6 +133,28 @@ def test_a_step_that_waits_behind_a_backlog_is_sent_again_after_a_minute_and_the
     assert sent == [1, 2, 2, 2, 3]
 
 
+def test_timers_of_programs_that_are_due_at_once_start_the_next_turns(
+    services: Services, rounds: Keeper, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembers(services, redis_client)
+    monkeypatch.setattr(keeper, "_TIMERS", 4)
+    services.database.pool.run("""
+        WITH r AS (
+            INSERT INTO agno.run (id, agent, status, queue, kind)
+            SELECT agno.uuid7(), 'sleeper', 'waiting', 'agents', 'workflow' FROM generate_series(1, 10) RETURNING id),
+        b AS (
+            INSERT INTO agno.barrier (id, run_id, generation, size, body)
+            SELECT agno.uuid7(), id, 0, 1, jsonb_build_object('id', agno.uuid7(), 'kind', 'turn', 'key', 'turn:2', 'queue', 'agents', 'seq', 2,
+                'max_attempts', 3) FROM r RETURNING id, run_id)
+        INSERT INTO agno.step (id, run_id, generation, key, kind, status, queue, name, seq, call, barrier_id, max_attempts, waits_for, expires_at,
+            arrival)
+        SELECT agno.uuid7(), run_id, 0, 'sleep', 'wait', 'waiting', 'agents', '', 1, '{"kind": "timer"}', id, 1, 'timer', clock_timestamp(), 0
+        FROM b""")
+    assert rounds.round()
+    assert rounds.round()  # the notification of the first one wakes the keeper
+    assert queues.length(redis_client, "agents") == 10
+
+
 def test_one_step_that_can_not_be_ended_keeps_no_other_rule_from_its_work(
     services: Services, redis_client: redis.Redis
 ) -> None:

@@ -230,6 +230,8 @@ step = sa.Table(
     one_of("waits_for", WaitsFor, "step_waits_for"),
     sa.CheckConstraint("(status = 'waiting') = (waits_for IS NOT NULL)", name="step_waiting"),
     sa.CheckConstraint("(status = 'running') = (lease_until IS NOT NULL)", name="step_lease"),
+    # No worker executes a wait: earlier code, which would let it go as a call, is refused.
+    sa.CheckConstraint("kind <> 'wait' OR status <> 'ready' AND status <> 'running'", name="step_wait"),
 )
 # The keeper reads open steps only: these indexes stay small, whatever the size of the past. A ready step is in `step_timer` or in
 # `step_sent`, a running or waiting one in `step_due`, and one that enters its session at a set time is in `step_entry`, too; every write of a
@@ -268,7 +270,8 @@ sa.Index(
     step.c.created_at,
     step.c.seq,
     postgresql_where=sa.and_(
-        step.c.status == "waiting", step.c.waits_for.not_in(("run", "window", "session", "compaction"))
+        step.c.status == "waiting",
+        step.c.waits_for.in_(("confirmation", "answer", "execution", "resolution")),
     ),
 )
 sa.Index(

@@ -13,15 +13,16 @@ RETURNS TABLE (event text, subject uuid, attempt int, name text, error jsonb, at
     SELECT CASE WHEN error IS NULL OR error->>'type' = 'LeaseExpired' THEN 'CompactionCompleted' ELSE 'CompactionError' END, id, attempt, name, error, ended_at
     FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind = 'compact'
     UNION ALL
-    SELECT 'ToolCallWaiting', id, 0, name, NULL, created_at FROM agno.step
-    WHERE run_id = $1 AND kind IN ('tool', 'delegate') AND (waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
+    SELECT 'ToolCallWaiting', id, 0, CASE kind WHEN 'wait' THEN coalesce(nullif(name, ''), key) ELSE name END, NULL, created_at FROM agno.step
+    WHERE run_id = $1 AND kind IN ('tool', 'delegate', 'wait') AND (kind = 'wait' OR waits_for IS NOT NULL OR answer IS NOT NULL OR child_run_id IS NOT NULL)
     UNION ALL
-    SELECT 'ToolCallAnswered', id, 0, name, NULL, (answer->>'at')::timestamptz FROM agno.step WHERE run_id = $1 AND answer ? 'at'
+    SELECT 'ToolCallAnswered', id, 0, CASE kind WHEN 'wait' THEN coalesce(nullif(name, ''), key) ELSE name END, NULL, (answer->>'at')::timestamptz FROM agno.step WHERE run_id = $1 AND answer ? 'at'
     UNION ALL
     SELECT CASE WHEN kind <> 'turn' AND status = 'done' AND (error IS NULL OR error->>'type' = ANY('{LeaseExpired,OutcomeUnknown}')) THEN 'ToolCallCompleted'
                 WHEN kind <> 'turn' THEN 'ToolCallError'
-                WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id, attempt, name, error, ended_at
-    FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate')
+                WHEN status = 'done' THEN 'ModelCallCompleted' ELSE 'ModelCallError' END, id, attempt,
+        CASE kind WHEN 'wait' THEN coalesce(nullif(name, ''), key) ELSE name END, error, ended_at
+    FROM agno.step WHERE run_id = $1 AND ended_at IS NOT NULL AND status <> 'cancelled' AND kind IN ('turn', 'tool', 'delegate', 'wait')
     UNION ALL
     SELECT 'MessageReceived', id, 0, '', NULL, created_at FROM agno.steer WHERE run_id = $1
     UNION ALL

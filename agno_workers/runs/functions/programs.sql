@@ -39,23 +39,31 @@ BEGIN
     END IF;
 END $$;
 
--- End waiting calls of a run, and let its next turn follow: a timer, a signal, an answer, or a time limit. `ends` is [{step_id, value?,
+-- End waiting calls of a run, and let its next turn follow: a signal, an answer, or a time limit. `ends` is [{step_id, value?,
 -- answer?, error?}]; those that have ended stay as they are. Returns the ids of the others.
 CREATE OR REPLACE FUNCTION agno.end_waits(of_run uuid, ends jsonb) RETURNS uuid[] LANGUAGE plpgsql AS $$
-DECLARE
-    ended uuid[];
-    barriers uuid[];
 BEGIN
     PERFORM FROM agno.run r WHERE r.id = of_run AND r.ended_at IS NULL FOR SHARE;
     IF NOT FOUND THEN
         RETURN '{}';
     END IF;
+    RETURN agno.end_held_waits(ARRAY[of_run], ends);
+END $$;
+
+-- The same for several runs, which the caller holds.
+CREATE OR REPLACE FUNCTION agno.end_held_waits(of_runs uuid[], ends jsonb) RETURNS uuid[] LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    ended uuid[];
+    barriers uuid[];
+BEGIN
     WITH done AS (
         UPDATE agno.step s SET status = 'done', ended_at = clock_timestamp(), waits_for = NULL, expires_at = NULL,
             result = CASE WHEN e.error IS NULL THEN coalesce(e.value, 'null') END,
             answer = e.answer || jsonb_build_object('at', statement_timestamp()), error = e.error
         FROM jsonb_to_recordset(ends) AS e (step_id uuid, value jsonb, answer jsonb, error jsonb), agno.run r
-        WHERE s.id = e.step_id AND s.run_id = of_run AND s.status = 'waiting' AND s.arrival = 0 AND r.id = s.run_id AND r.generation = s.generation
+        WHERE s.id = e.step_id AND s.run_id = ANY(of_runs) AND s.status = 'waiting' AND s.arrival = 0 AND r.id = s.run_id
+          AND r.generation = s.generation AND r.ended_at IS NULL
         RETURNING s.id, s.barrier_id
     )
     SELECT array_agg(d.id), array_agg(d.barrier_id) INTO ended, barriers FROM done d;
@@ -68,24 +76,69 @@ BEGIN
     RETURN ended;
 END $$;
 
--- Send a signal to a run: the oldest wait for it ends, or the signal is kept. Raises no_data_found for an unknown run. Returns false for a
--- run that has ended, and for a key that was sent before.
+-- End timers that are due, the oldest first and at most `most`, and return their number. Thousands may be due at once. Rows that are locked are left for
+-- the next round: nothing here waits while it holds rows of other runs.
+CREATE OR REPLACE FUNCTION agno.end_due_timers(most int) RETURNS int LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    due uuid[];
+BEGIN
+    due := ARRAY(SELECT s.id FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        WHERE s.status = 'waiting' AND coalesce(s.lease_until, s.expires_at) <= statement_timestamp() AND s.waits_for = 'timer'
+          AND r.ended_at IS NULL AND r.generation = s.generation
+        ORDER BY coalesce(s.lease_until, s.expires_at) LIMIT most FOR SHARE OF r SKIP LOCKED);
+    due := ARRAY(SELECT s.id FROM agno.step s WHERE s.id = ANY(due) AND s.status = 'waiting' FOR NO KEY UPDATE SKIP LOCKED);
+    due := ARRAY(SELECT s.id FROM agno.step s JOIN agno.barrier b ON b.id = s.barrier_id WHERE s.id = ANY(due) FOR NO KEY UPDATE OF b SKIP LOCKED);
+    IF due = '{}' THEN
+        RETURN 0;
+    END IF;
+    RETURN cardinality(agno.end_held_waits(
+        ARRAY(SELECT DISTINCT s.run_id FROM agno.step s WHERE s.id = ANY(due)),
+        (SELECT jsonb_agg(jsonb_build_object('step_id', id)) FROM unnest(due) AS id)));
+END $$;
+
+-- Answer the approval of a workflow, `flow.approve`: `verdict` is 'approved' or 'rejected'. Returns false when the step does not wait for an approval (any more).
+CREATE OR REPLACE FUNCTION agno.answer_approval(of_step uuid, verdict text, by_whom text DEFAULT NULL, note text DEFAULT NULL)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    its_run uuid;
+    answer jsonb := jsonb_build_object('verdict', verdict, 'by', by_whom, 'note', note);
+BEGIN
+    IF (verdict IN ('approved', 'rejected')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'verdict must be ''approved'' or ''rejected'', got %.', coalesce(quote_literal(verdict), 'NULL') USING ERRCODE = 'AG002';
+    END IF;
+    SELECT s.run_id INTO its_run FROM agno.step s WHERE s.id = of_step AND s.kind = 'wait' AND s.waits_for = 'confirmation';
+    RETURN its_run IS NOT NULL
+        AND agno.end_waits(its_run, jsonb_build_array(jsonb_build_object('step_id', of_step, 'value', answer, 'answer', answer))) <> '{}';
+END $$;
+
+-- Send a signal to a run: its oldest wait for that name ends with the payload, or the signal is kept for the next one. A key is sent once for a
+-- name: false means that it was sent before, also where the run has ended meanwhile.
 CREATE OR REPLACE FUNCTION agno.send_signal(of_run uuid, name text, payload jsonb DEFAULT NULL, key text DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     receiver agno.run;
 BEGIN
+    IF (btrim($2) <> '' AND length($2) <= 200) IS NOT TRUE THEN
+        RAISE EXCEPTION 'the name of a signal must be text of 1 to 200 characters, got %.', coalesce(quote_literal(left($2, 50)), 'NULL') USING ERRCODE = 'AG002';
+    ELSIF NOT (btrim($4) <> '' AND length($4) <= 500) THEN
+        RAISE EXCEPTION 'the key of signal % must be text of 1 to 500 characters, got %.', quote_literal($2), quote_literal(left($4, 50)) USING ERRCODE = 'AG002';
+    ELSIF octet_length($3::text) > 262144 THEN
+        RAISE EXCEPTION 'the payload of signal % takes % bytes as JSON, and the most is 262,144: store it elsewhere, and send its key.', quote_literal($2),
+            octet_length($3::text) USING ERRCODE = 'AG002';
+    ELSIF $3 @? '$.**."$blob"' THEN  -- it would be read as a reference to a large string
+        RAISE EXCEPTION 'the payload of signal % has the key "$blob", which is reserved: use another one.', quote_literal($2) USING ERRCODE = 'AG002';
+    END IF;
     SELECT r.* INTO receiver FROM agno.run r WHERE r.id = of_run FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no run %: check the id.', of_run USING ERRCODE = 'P0002';
-    END IF;
-    IF receiver.ended_at IS NOT NULL THEN
+        RAISE EXCEPTION 'no run % in this database: check the id.', of_run USING ERRCODE = 'AG003', DETAIL = jsonb_build_object('run_id', of_run);
+    ELSIF EXISTS (SELECT FROM agno.signal g WHERE g.run_id = of_run AND g.name = $2 AND g.key = $4) THEN
         RETURN false;
+    ELSIF receiver.ended_at IS NOT NULL THEN
+        RAISE EXCEPTION 'run % is % and takes no signal: % was not sent.', of_run, receiver.status, quote_literal($2)
+            USING ERRCODE = 'AG004', DETAIL = jsonb_build_object('run_id', of_run);
     END IF;
-    INSERT INTO agno.signal (id, run_id, name, payload, key) VALUES (agno.uuid7(), of_run, $2, $3, $4) ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
+    INSERT INTO agno.signal (id, run_id, name, payload, key) VALUES (agno.uuid7(), of_run, $2, $3, $4);
     PERFORM agno.take_signals(of_run);
     RETURN true;
 END $$;
@@ -93,18 +146,23 @@ END $$;
 -- Let the waits of a run, the oldest first, take the signals that are kept for it, the oldest first. The caller holds the run.
 CREATE OR REPLACE FUNCTION agno.take_signals(of_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    pair record;
+    waiting record;
+    taken jsonb;
+    ends jsonb := '[]';
 BEGIN
-    FOR pair IN
-        SELECT w.id AS step_id, k.id AS signal_id, k.payload FROM (
-            SELECT s.id, s.name, row_number() OVER (PARTITION BY s.name ORDER BY s.seq, s.id) AS place FROM agno.step s JOIN agno.run r ON r.id = s.run_id
-            WHERE s.run_id = of_run AND s.generation = r.generation AND s.status = 'waiting' AND s.waits_for = 'signal') AS w
-        JOIN (SELECT g.id, g.name, g.payload, row_number() OVER (PARTITION BY g.name ORDER BY g.sent_at, g.id) AS place FROM agno.signal g
-            WHERE g.run_id = of_run AND g.step_id IS NULL) AS k ON k.name = w.name AND k.place = w.place
+    FOR waiting IN SELECT s.id, s.name FROM agno.step s JOIN agno.run r ON r.id = s.run_id
+        WHERE s.run_id = of_run AND s.generation = r.generation AND s.arrival = 0 AND s.status = 'waiting' AND s.waits_for = 'signal' ORDER BY s.seq, s.id
     LOOP
-        UPDATE agno.signal g SET step_id = pair.step_id WHERE g.id = pair.signal_id;
-        PERFORM agno.end_waits(of_run, jsonb_build_array(jsonb_build_object('step_id', pair.step_id, 'value', pair.payload)));
+        UPDATE agno.signal g SET step_id = waiting.id WHERE g.id = (SELECT k.id FROM agno.signal k
+            WHERE k.run_id = of_run AND k.name = waiting.name AND k.step_id IS NULL ORDER BY k.sent_at, k.id LIMIT 1)
+        RETURNING g.payload INTO taken;
+        IF FOUND THEN
+            ends := ends || jsonb_build_object('step_id', waiting.id, 'value', taken);
+        END IF;
     END LOOP;
+    IF ends <> '[]' THEN
+        PERFORM agno.end_waits(of_run, ends);
+    END IF;
 END $$;
 
 -- Return what a program sees of its calls: all that are open, and those that ended after the first `known` ends. These are read again unless

@@ -123,6 +123,12 @@ class Scenario:
                 execute_step(engine, send)
         return self.queries.run(run_id)
 
+    def execute_step_of(self, engine: Engine, run_id: str) -> None:
+        """Execute the first pending step of a run."""
+        send = self.db.journal.pending(run_id)[0]
+        self.db.journal.published([claimed(send.outbox_id)])
+        execute_step(engine, send)
+
     def execute_all(self, engine: Engine, step: StepMessage) -> Run:
         """Execute a run and the runs that it starts, until there are no more steps."""
         todo, runs = [step], {step.run_id: None}
@@ -136,6 +142,7 @@ class Scenario:
 
     def end_waits(self, engine: Engine) -> None:
         """End the waits whose time is over, as the keeper does."""
+        self.db.journal.end_due_timers(100)
         for wait in self.db.journal.expired_waits(100):
             expire(engine, wait)
 

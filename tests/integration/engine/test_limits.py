@@ -281,8 +281,8 @@ def test_keeper_finds_members_of_ended_parents(scenario: Scenario) -> None:
     execute_step(engine, step)
     (child_id,) = scenario.db.journal.open_children(step.run_id)
     assert scenario.db.journal.orphans(10) == []
-    scenario.db.sql("UPDATE agno.run SET deadline_at = clock_timestamp() WHERE id = %(id)s", id=step.run_id)
-    assert scenario.db.journal.end_overdue(step.run_id)
+    how = {"status": "failed", "reason": "limit:deadline", "error": {"type": "", "message": "", "ids": {}}}
+    assert scenario.db.journal._stop(step.run_id, how)  # and the keeper dies before it cancels the member
     assert scenario.db.journal.orphans(10) == [child_id]
 
 

@@ -31,6 +31,7 @@ MOVING = [
         "compaction",
         "stored_result",
         "session",
+        "signal",
         "steer",
     ),
     *("background", "background_item"),

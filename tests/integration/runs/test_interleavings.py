@@ -16,6 +16,10 @@ The order of locks is run, step, barrier (tables/runs.py). Their holders:
     pause                   run
     resume                  run, steps
     retry_run               run, step
+    signal                  run, step, barrier
+    approval, expired wait  run (shared), step, barrier
+    program's turn          run, step, cancelled steps, barrier; then inserts
+    end_due_timers          runs (shared), steps and barriers that are not locked
     fork                    run (shared)
     claim_tool, retry, end_lease   step            reads the run; the step's status tells of a cancel
     renew, release_expired, take_due, take_lost    steps that are not locked
@@ -34,6 +38,7 @@ import pytest
 from agno_workers.core.messages import Message, ToolResult, user
 from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.step import (
+    CallStep,
     ChildRun,
     ClaimedStep,
     CommitResult,
@@ -41,9 +46,11 @@ from agno_workers.core.step import (
     ExpiredWait,
     StepMessage,
     ToolStep,
+    TurnRecord,
 )
 from agno_workers.core.tool import Effect, Policy
 from agno_workers.database.pool import Pool
+from agno_workers.errors import NotWaiting
 from tests.database import (
     FEW,
     AllRepositories,
@@ -174,6 +181,44 @@ def delegating(db: RunDatabase) -> Stage:
     (child,) = db.sql("""
         SELECT step.run_id, step.id FROM agno.step JOIN agno.run ON run.id = step.run_id WHERE run.agent = 'member'""")
     return Stage(turn.run_id, claimed(db.journal.claim_turn(child["run_id"], child["id"], 0)), other)
+
+
+def programmed(db: RunDatabase) -> Stage:
+    """A running turn of a program, one of whose calls has ended; a child run works, and a signal, an approval and a due timer are waited for."""
+    turn = db.turn(agent="program", idempotency_key="k")
+    calls = [
+        _call("first", StepKind.TOOL),
+        _call("member", StepKind.DELEGATE, WaitsFor.RUN, child=ChildRun("member", "agents", user("do"))),
+        _call("paid", StepKind.WAIT, WaitsFor.SIGNAL, within_s=60),
+        _call("check", StepKind.WAIT, WaitsFor.CONFIRMATION),
+        _call("sleep", StepKind.WAIT, WaitsFor.TIMER, expires_at=db.journal.now()),
+    ]
+    made = db.journal.make_calls(
+        turn, TurnRecord(is_program=True), calls, "agents", barrier_id=None, wake_at=1
+    )
+    ids = {step.key: step.id for step in db.queries.steps(turn.run_id)}
+    (next_turn,) = db.journal.finish_tool(
+        claimed(db.journal.claim_tool(turn.run_id, ids["first"], 0)), _json("1")
+    ).sends
+    (child,) = made.children
+    db.sql("UPDATE agno.step SET expires_at = clock_timestamp() WHERE key = 'paid'")
+    (expired,) = db.journal.expired_waits(10)
+    return Stage(
+        turn.run_id, claimed(db.journal.claim_turn(turn.run_id, next_turn.step_id, 0)),
+        claimed(db.journal.claim_turn(child.run_id, child.step_id, 0)), expired,
+    )  # fmt: skip
+
+
+def _call(key: str, kind: StepKind, waits_for: WaitsFor | None = None, *, within_s: float | None = None, **given: Any) -> CallStep:  # fmt: skip
+    kinds = {WaitsFor.RUN: "run", WaitsFor.CONFIRMATION: "approval", None: "function"}
+    told = {"id": key, "name": key, "kind": kinds.get(waits_for, waits_for)}
+    return CallStep(
+        key, kind, "agents", key, told, policy=Policy(within_s=within_s), waits_for=waits_for, **given
+    )
+
+
+def _json(text: str) -> Message:
+    return Message("tool", (ToolResult("", "first", text),))
 
 
 def two_calls(db: RunDatabase, made: Callable[[ToolStep], ToolStep]) -> tuple[ClaimedStep, str, ClaimedStep]:
@@ -307,6 +352,51 @@ def cancel_child(at: Place) -> Any:
     return at.by("").cancel(at.stage.step.run_id)
 
 
+def go_on(at: Place) -> Any:
+    """A program makes another call, and cancels two."""
+    assert isinstance(at.stage.step, ClaimedStep)
+    barrier = at.db.value("SELECT id FROM agno.barrier WHERE run_id = %(id)s", id=at.stage.run_id)
+    return at.by("w1").make_calls(
+        at.stage.step, TurnRecord(is_program=True), [_call("more", StepKind.TOOL)], "agents", barrier_id=barrier, wake_at=4,
+        cancel=["member", "paid"],
+    )  # fmt: skip
+
+
+def end_program(at: Place) -> Any:
+    assert isinstance(at.stage.step, ClaimedStep)
+    return at.by("w1").store.end(at.stage.step, TurnRecord(tuple(said("ok")), is_program=True), "ok", "end")
+
+
+def end_child(at: Place) -> Any:
+    assert at.stage.other is not None
+    return at.by("w1").end(at.stage.other, said("ok"), FEW, "ok", "end")
+
+
+def cancel_abandoned(at: Place) -> Any:
+    at.by("").cancel_abandoned(at.stage.run_id)
+
+
+def send_signal(at: Place) -> Any:
+    try:
+        return at.by("").signal(at.stage.run_id, "paid", 1, "k")
+    except NotWaiting:
+        return "it has ended"
+
+
+def answer_approval(at: Place) -> Any:
+    check = "SELECT id FROM agno.step WHERE key = 'check'"
+    return at.by("").answer_approval(str(at.db.value(check)), "approved", "ann", None)
+
+
+def expire_signal(at: Place) -> Any:
+    assert at.stage.waiting is not None
+    return at.by("").end_wait(at.stage.waiting)
+
+
+def end_due_timers(at: Place) -> Any:
+    return [None] * at.by("").end_due_timers(10)
+
+
 def _hopeless(step: Any) -> ExhaustedStep:
     assert isinstance(step, ClaimedStep)
     return ExhaustedStep(step.step_id, step.run_id, 0, step.kind, "a", step.attempt, "w1", step.seq)
@@ -351,8 +441,9 @@ ACTS: dict[Callable[[RunDatabase], Stage], list[Act]] = {
     cut_short: [ask_person, finish_tool, finish_other, fail_exhausted, renew, cancel],
     unresolved: [settle, again, finish_tool, finish_other, cancel],
     delegating: [end, fail_child, cancel_child, end_overdue, finish_other, delegate],
+    programmed: [go_on, end_program, end_child, cancel_abandoned, send_signal, answer_approval, expire_signal, end_due_timers, cancel, pause],
 }  # fmt: skip
-NEVER_WAIT: list[Act] = [renew, release_expired, take_due, take_lost, take_outbox]
+NEVER_WAIT: list[Act] = [renew, release_expired, take_due, take_lost, take_outbox, end_due_timers]
 PAIRS = [
     pytest.param(stage, one, two, id=f"{stage.__name__}-{one.__name__}-{two.__name__}")
     for stage, acts in ACTS.items()
@@ -435,7 +526,7 @@ def short(given: Any) -> Any:
             return "claimed", given.attempt
         case list():
             return len(given)
-        case bool() | None:
+        case bool() | str() | None:
             return given
         case _:
             return given.created
@@ -450,13 +541,14 @@ def portrait(db: RunDatabase) -> dict[str, Any]:
                    paused_at IS NULL AS goes, forked_from IS NOT NULL AS forked
             FROM agno.run ORDER BY depth, forked_from IS NOT NULL"""),
         "steps": db.sql(f"""
-            SELECT key, step.status, step.generation, step.kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling,
+            SELECT key, step.status, step.generation, step.kind, attempt, tries, worker, step.error->>'type' AS error, waits_for, answer->>'verdict' AS said, reconciling, arrival, result::text AS result,
                    not_before IS NULL AS now, sent_at IS NULL AS unsent, lease_until > clock_timestamp() AS held,
                    step.ended_at IS NULL AS open
             FROM agno.step {of_runs}, key, step.generation"""),
         "messages": db.sql(f"""
             SELECT agent, seq, regexp_replace(message.content::text, '[0-9a-f-]{{36}}', 'id', 'g') AS content
             FROM agno.message {of_runs}, seq"""),
+        "signals": db.sql("SELECT name, step_id IS NULL AS kept FROM agno.signal"),
         "barriers": db.sql(f"SELECT size, arrived, fired_at IS NOT NULL AS fired FROM agno.barrier {of_runs}"),
         "pending": db.sql("""
             SELECT agent, key, outbox.due_at > clock_timestamp() AS later FROM agno.outbox JOIN agno.step ON step.id = step_id

@@ -99,6 +99,15 @@ def test_string_that_was_used_lately_stays(db: RunDatabase) -> None:
     assert db.count("blob") == 1
 
 
+def test_string_of_the_result_of_a_step_stays(db: RunDatabase) -> None:
+    ended(db, LARGE, days=1)
+    db.sql("UPDATE agno.step SET result = (SELECT content FROM agno.message WHERE seq = 0)")
+    db.sql("DELETE FROM agno.message")
+    db.sql("UPDATE agno.blob SET used_at = now() - interval '3 days'")
+    pruned(db)
+    assert db.count("blob") == 1
+
+
 def test_open_younger_and_pending_runs_stay_with_all_of_their_unit(db: RunDatabase) -> None:
     open_run, young = db.submit().run_id, ended(db, days=1)
     group, chord = str(uuid4()), str(uuid4())

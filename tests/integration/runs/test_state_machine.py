@@ -1,7 +1,8 @@
 """A state machine: transactions in any order, on a real Postgres, break no invariant and lose no run.
 
 Hypothesis invents the histories of runs: workers that claim, execute, die or return late results; messages that are lost,
-duplicated or forged; people who answer or do not; a keeper that repairs; cancels, pauses, retries and forks in between. After each
+duplicated or forged; people who answer or do not; a keeper that repairs; cancels, pauses, retries and forks in between; programs, whose
+calls end in any order, are cancelled and wait for signals, timers and people. After each
 transaction `invariants.ALWAYS` must hold. At the end only the keeper, one worker and one person remain, Redis is empty, and each
 run must end: `calm`.
 
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -36,9 +38,11 @@ from msgspec.structs import replace
 from uuid6 import uuid7
 
 from agno_workers.core.messages import Message, ToolCall, Usage, user
+from agno_workers.core.program import Progress
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Canvas, StepKind, WaitsFor
 from agno_workers.core.step import (
+    CallStep,
     CanvasContinuation,
     ChildRun,
     ClaimedStep,
@@ -76,6 +80,7 @@ from tests.database import (
     RunDatabase,
     asking,
     claimed,
+    record,
     said,
 )
 
@@ -85,6 +90,7 @@ FEW_RUNS, MAX_RUNS = 4, 12
 ERROR = {"type": "ModelRejected", "message": "no", "ids": {}}
 WORKERS = ("w1", "w2", "w3")
 CHILD = "child"
+PROGRAM = "program"
 CALLS: dict[str, Policy | Effect] = {
     "look_up": Effect.PURE,
     "write": Effect.IDEMPOTENT,
@@ -100,6 +106,20 @@ CALLS: dict[str, Policy | Effect] = {
 }
 """The calls of a model: an effect, the policy of a `once` tool, or CHILD, a delegation."""
 
+PROGRAM_CALLS: dict[str, tuple[StepKind, WaitsFor | None, Policy]] = {
+    "double": (StepKind.TOOL, None, Policy()),
+    "pay": (StepKind.TOOL, None, Policy(on_unknown="ask", within_s=60)),
+    "if_allowed": (StepKind.TOOL, WaitsFor.CONFIRMATION, Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="approve")),
+    CHILD: (StepKind.DELEGATE, WaitsFor.RUN, Policy(within_s=60)),
+    PROGRAM: (StepKind.DELEGATE, WaitsFor.RUN, Policy()),
+    "timer": (StepKind.WAIT, WaitsFor.TIMER, Policy()),
+    "paid": (StepKind.WAIT, WaitsFor.SIGNAL, Policy()),
+    "paid in time": (StepKind.WAIT, WaitsFor.SIGNAL, Policy(within_s=60)),
+    "approval": (StepKind.WAIT, WaitsFor.CONFIRMATION, Policy(needs=WaitsFor.CONFIRMATION, within_s=60)),
+    "approval or fail": (StepKind.WAIT, WaitsFor.CONFIRMATION, Policy(needs=WaitsFor.CONFIRMATION, within_s=60, on_timeout="fail")),
+}  # fmt: skip
+"""The calls of a program."""
+
 _THERE = """
     SELECT coalesce(bool_or(r.ended_at IS NULL), false) AS open, coalesce(bool_or(r.status = 'failed'), false) AS failed,
            coalesce(bool_or(r.paused_at IS NOT NULL AND r.ended_at IS NULL), false) AS paused,
@@ -114,6 +134,7 @@ _THERE = """
     FROM agno.run r LEFT JOIN agno.step s ON s.run_id = r.id"""
 picks = st.integers(0, 11)
 some_calls = st.lists(st.sampled_from([*CALLS, CHILD, "pay_or_ask"]), min_size=1, max_size=3)
+program_calls = st.lists(st.sampled_from([*PROGRAM_CALLS]), max_size=4)
 fates = st.sampled_from(["sent", "sent", "sent", "not struck out", "lost", "not sent"])
 """The fate of messages: `lost` ones were deleted from the outbox; `not sent` ones stayed in it after a crash."""
 
@@ -125,6 +146,8 @@ class Carried:
     worker: str
     claim: ClaimedStep
     is_executed: bool = False
+    progress: Progress | None = None
+    """What a program saw when its turn was claimed."""
 
 
 class Result(NamedTuple):
@@ -203,6 +226,11 @@ class RunMachine(RuleBasedStateMachine):
         elif key is not None:
             self.by_key.setdefault(key, submitted.run_id)
         self._submitted(submitted, fate)
+
+    @precondition(lambda self: len(self.runs) < FEW_RUNS)
+    @rule()
+    def submit_program(self) -> None:
+        self._submitted(self.journal.submit(user("hi"), agent=PROGRAM, queue="agents"), "sent")
 
     @precondition(lambda self: len(self.runs) < FEW_RUNS)
     @rule()
@@ -289,7 +317,10 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
     def fork(self, pick: int, is_edited: bool, key: str | None) -> None:
-        step = _one(self._steps("kind <> 'compact'"), pick)
+        programs = f"SELECT id FROM agno.run WHERE agent = '{PROGRAM}'"
+        if not (steps := self._steps(f"kind <> 'compact' AND run_id NOT IN ({programs})")):
+            return
+        step = _one(steps, pick)
         edits: dict[str, Any] = {}
         if is_edited and step["kind"] == "turn":
             edits = {"asked": user("something else")}
@@ -318,6 +349,21 @@ class RunMachine(RuleBasedStateMachine):
             assert (child["agent"], child["depth"], child["status"]) == (CHILD, 1, "queued")
             self._accept(child["id"])
 
+    @if_any("open")
+    @rule(pick=picks, name=st.sampled_from(["paid", "paid", "other"]), key=st.sampled_from([None, "s1"]))
+    def send_signal(self, pick: int, name: str, key: str | None) -> None:
+        run = self._run(pick, "ended_at IS NULL")
+        is_sent = key is not None and self.db.sql(
+            "SELECT FROM agno.signal WHERE run_id = %(id)s AND name = %(name)s AND key = 's1'",
+            id=run["id"],
+            name=name,
+        )
+        if run["ended_at"] is not None and not is_sent:
+            with pytest.raises(NotWaiting), self.db.unchanged():
+                self.journal.signal(run["id"], name, 1, key)
+        else:
+            assert self.journal.signal(run["id"], name, 1, key) == (not is_sent)
+
     # Workers.
 
     @precondition(lambda self: self.mail)
@@ -333,13 +379,15 @@ class RunMachine(RuleBasedStateMachine):
         claim = journal.claim(send.kind, send.run_id, send.step_id, send.generation)
         if claim is None:
             return None
-        if claim.kind is not StepKind.TOOL:
+        if claim.kind is not StepKind.TOOL and claim.agent != PROGRAM:
             first, since = ([0], claim.compacted.until_seq) if claim.compacted else ([], 0)
             assert [seq for seq, _ in claim.numbered] == [
                 *first,
                 *range(since, claim.seq + len(claim.steers)),
             ]
         carried = Carried(worker, claim)
+        if claim.agent == PROGRAM and claim.kind is StepKind.TURN:
+            carried.progress = journal.progress(claim)
         self.carried.append(carried)
         return carried
 
@@ -394,12 +442,44 @@ class RunMachine(RuleBasedStateMachine):
                 self._tool_ends(carried.claim, ToolOutcome("said", is_error=is_bad), fate)
             elif carried.claim.kind is StepKind.COMPACT:
                 self._compaction_ends(carried.claim, fate, is_declined=is_bad)
+            elif carried.progress is not None:
+                names = [[*PROGRAM_CALLS][sum(map(ord, name)) % len(PROGRAM_CALLS)] for name in calls]
+                self._program_goes_on(
+                    carried, ["double", *names], fate, cancels=pick % 3, wake_after=1, ends=is_bad
+                )
             elif is_bad:
                 self._turn_ends(carried.claim, self.journal.fail, fate, ERROR, "refusal", said("no"), FEW)
             elif carried.claim.turns < 2 and len(self.runs) < MAX_RUNS:
                 self._fan_out(carried.claim, calls, fate)
             else:
                 self._turn_ends(carried.claim, self.journal.end, fate, said("ok"), FEW, "ok", "end")
+
+    @precondition(lambda self: any(carried.progress for carried in self.carried))
+    @rule(
+        pick=picks, is_doubled=st.booleans(), calls=program_calls, cancels=st.integers(0, 3), wake_after=st.integers(1, 3),
+        ends=st.sampled_from([False, False, False, True]), fate=fates,
+    )  # fmt: skip
+    def program_goes_on(
+        self,
+        pick: int,
+        is_doubled: bool,
+        calls: list[str],
+        cancels: int,
+        wake_after: int,
+        ends: bool,
+        fate: str,
+    ) -> None:
+        """A program makes calls, cancels open ones and is armed again, though other ends may have come since it read them."""
+        carried = _one([each for each in self.carried if each.progress], pick)
+        if not is_doubled:
+            self.carried.remove(carried)
+        self._program_goes_on(carried, calls, fate, cancels=cancels, wake_after=wake_after, ends=ends)
+
+    @precondition(lambda self: any(carried.progress for carried in self.carried))
+    @rule(pick=picks)
+    def program_fails(self, pick: int) -> None:
+        carried = _one([each for each in self.carried if each.progress], pick)
+        self._turn_ends(carried.claim, self.journal.fail, "sent", ERROR, "error")
 
     @precondition(lambda self: self._holds(StepKind.TURN))
     @rule(pick=picks, is_doubled=st.booleans(), calls=some_calls, fate=fates)
@@ -592,6 +672,12 @@ class RunMachine(RuleBasedStateMachine):
     def expire_late(self, fate: str) -> None:
         self._expire(fate)
 
+    @if_any("expired")
+    @rule()
+    def end_due_timers(self) -> None:
+        self.journal.end_due_timers(100)
+        assert not self._steps("waits_for = 'timer' AND expires_at < clock_timestamp() - interval '1 hour'")
+
     @if_any("overdue")
     @rule()
     def end_overdue(self) -> None:
@@ -688,6 +774,7 @@ class RunMachine(RuleBasedStateMachine):
             self.db.sql("UPDATE agno.step SET lease_until = '2000-01-01' WHERE status = 'running'")
             self.timers_come()
             self.expire_leases(is_late=False, fate="sent")
+            self.end_due_timers()
             self.expire_waits(is_late=False, fate="sent")
             self.end_overdue()
             self.end_orphans()
@@ -696,6 +783,9 @@ class RunMachine(RuleBasedStateMachine):
             self.publish_outbox("sent")
             for waiting in self.db.queries.waiting():
                 self._say(Requirement(waiting, self.db.database), "yes")
+            for wait in self._steps("waits_for = 'signal'"):
+                self.journal.signal(wait["run_id"], wait["name"])
+            self.db.sql("UPDATE agno.step SET expires_at = '2000-01-01' WHERE waits_for = 'timer'")
             while self.mail:
                 self._carry_on()
             self.nothing_is_broken()
@@ -716,10 +806,50 @@ class RunMachine(RuleBasedStateMachine):
                 self._tool_ends(carried.claim, ToolOutcome("ok"), "sent")
             elif carried.claim.kind is StepKind.COMPACT:
                 self._compaction_ends(carried.claim, "sent")
+            elif carried.progress is not None:
+                self._program_goes_on(carried, [], "sent", cancels=0, wake_after=1, ends=True)
             else:
                 self._turn_ends(carried.claim, self.journal.end, "sent", said("ok"), FEW, "ok", "end")
 
     # How it is done.
+
+    def _program_goes_on(
+        self, carried: Carried, calls: Sequence[str], fate: str, *, cancels: int, wake_after: int, ends: bool
+    ) -> None:
+        claim, progress = carried.claim, claimed(carried.progress)
+        opened = sorted(key for key, made in progress.calls.items() if made.outcome is None)
+        cancel = opened[:cancels]
+        if len(self.runs) >= MAX_RUNS:
+            calls = [name for name in calls if name not in (CHILD, PROGRAM)]
+        steps = [self._call_step(claim, name, place) for place, name in enumerate(calls)]
+        waiting = len(opened) - len(cancel) + len(steps)
+        if ends or waiting == 0:
+            self._turn_ends(claim, self.journal.end, fate, said("ok"), None, "ok", "end", is_program=True)
+            return
+        recorded = self._turn_ends(
+            claim, self.journal.make_calls, fate, record(claim, usage=None, is_program=True), steps, "agents", barrier_id=progress.barrier_id,
+            wake_at=progress.arrived + len(cancel) + min(wake_after, waiting), cancel=cancel,
+        )  # fmt: skip
+        for send in recorded.children:
+            self._accept(send.run_id)
+        self._publish(recorded.children, fate)
+
+    def _call_step(self, claim: ClaimedStep, name: str, place: int) -> CallStep:
+        kind, waits_for, policy = PROGRAM_CALLS[name]
+        called = "paid" if name == "paid in time" else name
+        is_timer = waits_for is WaitsFor.TIMER
+        told = {
+            StepKind.DELEGATE: "run",
+            StepKind.TOOL: "function",
+            StepKind.WAIT: "approval" if waits_for is WaitsFor.CONFIRMATION else waits_for,
+        }[kind]
+        return CallStep(
+            f"{name}-{claim.turns}-{place}", kind, "agents" if kind is StepKind.DELEGATE else "tools", called,
+            {"id": "", "name": called, "kind": told},
+            {StepKind.TOOL: Effect.ONCE if name == "pay" else Effect.IDEMPOTENT}.get(kind), 2, policy, waits_for,
+            expires_at=self.journal.now() + timedelta(hours=1) if is_timer else None,
+            child=ChildRun(name, "agents", user("do it")) if kind is StepKind.DELEGATE else None,
+        )  # fmt: skip
 
     def _accept(self, run_id: str) -> None:
         if run_id not in self.runs:
@@ -745,10 +875,13 @@ class RunMachine(RuleBasedStateMachine):
         return self._take(pick, StepKind.TURN, is_doubled).claim
 
     def _holds(self, kind: StepKind) -> bool:
-        return any(carried.claim.kind is kind for carried in self.carried)
+        """Return True if a worker holds such a step, but for the turns of programs."""
+        return any(carried.claim.kind is kind and carried.progress is None for carried in self.carried)
 
     def _take(self, pick: int, kind: StepKind, is_doubled: bool) -> Carried:
-        carried: Carried = _one([one for one in self.carried if one.claim.kind is kind], pick)
+        carried: Carried = _one(
+            [one for one in self.carried if one.claim.kind is kind and one.progress is None], pick
+        )
         if not is_doubled:
             self.carried.remove(carried)
         return carried
@@ -778,6 +911,8 @@ class RunMachine(RuleBasedStateMachine):
         return recorded
 
     def _tool_ends(self, claim: ClaimedStep, outcome: ToolOutcome, fate: str) -> None:
+        if claim.arrival is not None:
+            outcome = replace(outcome, content=f'"{outcome.content}"')
         wanted = self._is_wanted(claim)
         recorded = tool_calls.finish(self.engine, claim, None, outcome)
         assert recorded.recorded == wanted

@@ -29,6 +29,12 @@ TURN = Step("s", "r", "turn:2", StepKind.TURN, StepStatus.READY, "agents", sent_
 WORKED = replace(TURN, status=StepStatus.RUNNING, started_at=ago(20), worker="w1", attempt=2)
 ASKED = Step("t", "r", "tool:1:0", StepKind.TOOL, StepStatus.WAITING, "tools", "pay")
 DELEGATED = replace(ASKED, kind=StepKind.DELEGATE, name="clerk", waits_for=WaitsFor.RUN, child_run_id="c")
+SLEEPS = Step(
+    "w", "r", "sleep", StepKind.WAIT, StepStatus.WAITING, "agents", arrival=0, waits_for=WaitsFor.TIMER, expires_at=ago(-90),
+)  # fmt: skip
+LISTENS = replace(
+    SLEEPS, key="wait", name="all paid", waits_for=WaitsFor.SIGNAL, expires_at=None, created_at=ago(40)
+)
 WAITING = Waiting(
     "t", "r", 0, "tool:1:0", 2, 0, "writer", "pay", WaitsFor.CONFIRMATION, ToolCall("call", "pay"), Policy(), ago(60)
 )  # fmt: skip
@@ -181,6 +187,42 @@ WHY = {
         in_session(live="l"),
         None,
         "It is due in 1 min 0 s, and takes its place in session 's' then.",
+    ),
+    "a timer": (
+        SLEEPS,
+        KEPT,
+        None,
+        "Step 'sleep' is a timer, and waits for 1 min 30 s more.",
+    ),
+    "a timer that is due": (
+        replace(SLEEPS, expires_at=ago(3)),
+        KEPT,
+        None,
+        "Step 'sleep' is a timer that was due 3 s ago: the keeper ends it within seconds.",
+    ),
+    "a signal": (
+        LISTENS,
+        KEPT,
+        None,
+        "Step 'wait' has waited 40 s for the signal 'all paid': `agno-workers runs signal r 'all paid' JSON` sends it.",
+    ),
+    "a signal in time": (
+        replace(LISTENS, name="paid", expires_at=ago(-90)),
+        KEPT,
+        None,
+        "Step 'wait' has waited 40 s for the signal 'paid' (it gives up in 1 min 30 s): `agno-workers runs signal r paid JSON` sends it.",
+    ),
+    "the run of a step": (
+        replace(DELEGATED, key="profile", arrival=0),
+        RunDiagnostics(NOW, children=(Child("c", "clerk", RunStatus.QUEUED),)),
+        None,
+        "Step 'profile' waits for clerk, whose run is queued: `agno-workers runs show c`.",
+    ),
+    "an approval": (
+        replace(SLEEPS, id="t", waits_for=WaitsFor.CONFIRMATION),
+        RunDiagnostics(NOW, waiting=(replace(WAITING, name="manual check", kind=StepKind.WAIT),)),
+        None,
+        "Approval 'manual check' has waited 1 min 0 s for a person to approve or reject it: `agno-workers runs approve t`, or `runs reject`.",
     ),
     "an execution": (
         ASKED,

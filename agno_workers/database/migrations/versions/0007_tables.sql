@@ -7,9 +7,12 @@ ALTER TABLE agno.run ADD COLUMN lineage JSONB;
 ALTER TABLE agno.step ADD COLUMN arrival INTEGER;
 ALTER TABLE agno.step ADD COLUMN result JSONB;
 CREATE INDEX step_arrival ON agno.step (run_id, generation, arrival) WHERE arrival IS NOT NULL;
+DROP INDEX agno.step_person;
+CREATE INDEX step_person ON agno.step (created_at, seq) WHERE status = 'waiting' AND waits_for IN ('confirmation', 'answer', 'execution', 'resolution');
 ALTER TABLE agno.step DROP CONSTRAINT step_kind, DROP CONSTRAINT step_waits_for,
     ADD CONSTRAINT step_kind CHECK (kind IN ('turn', 'tool', 'delegate', 'scan', 'ingest', 'embed', 'finalize', 'compact', 'background', 'wait')),
-    ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window', 'session', 'compaction', 'timer', 'signal'));
+    ADD CONSTRAINT step_waits_for CHECK (waits_for IN ('confirmation', 'answer', 'execution', 'resolution', 'run', 'window', 'session', 'compaction', 'timer', 'signal')),
+    ADD CONSTRAINT step_wait CHECK (kind <> 'wait' OR status <> 'ready' AND status <> 'running');
 
 CREATE TABLE agno.signal (
 	id UUID NOT NULL, 
