@@ -554,13 +554,15 @@ class Flow:
                 if each.error is not None and each.arrival <= verdict.arrival:
                     raise each.error
         if not verdict.is_enough:
+            is_late = deadline == verdict.arrival
+            late = f" within {deadline_s:g} s" if is_late else ""
             succeeded = sum(each.is_ok and each.arrival <= verdict.arrival for each in ended)
-            needed = join.n if join.kind == "quorum" else len(branches)
-            late = f" within {deadline_s:g} s" if deadline == verdict.arrival else ""
-            raise StepFailed(
-                f"{succeeded} of {len(branches)} branches of {id!r} succeeded{late}, and {needed} are needed",
-                run_id=self.run_id, reason="deadline" if late else "quorum",
-            )  # fmt: skip
+            text = (
+                f"{succeeded} of {len(branches)} branches of {id!r} succeeded{late}, and {join.n} are needed"
+            )
+            if join.kind == "all":
+                text = f"{len(branches) - len(verdict.used)} of {len(branches)} branches of {id!r} did not end{late}"
+            raise StepFailed(text, run_id=self.run_id, reason="deadline" if is_late else "quorum")
         if join.kind == "all":
             return [each.value for each in branches]
         return [

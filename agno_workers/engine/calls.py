@@ -36,7 +36,7 @@ class StepCalls:
     def __init__(self, packages: Collection[str] | None = None) -> None:
         self._packages = packages
         self._names: dict[FunctionType, str] = {}
-        """Of plain functions: each turn asks for the names of all steps."""
+        """The names of plain functions, which each turn asks for."""
 
     def identify(self, what: Any) -> tuple[CallKind, str]:
         if type(what) is FunctionType:

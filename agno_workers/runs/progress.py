@@ -43,6 +43,8 @@ class _Read(msgspec.Struct, frozen=True):
 
 
 _DECODER = msgspec.json.Decoder(_Read)
+_NO_INPUT = Message("user", ())
+"""A tool step has no transcript."""
 
 
 class _Ended(NamedTuple):
@@ -94,7 +96,7 @@ class ProgressReader(Repository):
             ended = _Ended(claim.generation, calls, last.arrival, last.at, ended.size + len(row["progress"]))
             self._keep(claim.run_id, ended)
         return Progress(
-            claim.run_id, claim.messages[0] if claim.messages else Message("user", ()), read.now, ended.calls | new, read.arrived, read.barrier_id, claim.session_id, claim.user_id,
+            claim.run_id, claim.messages[0] if claim.messages else _NO_INPUT, read.now, ended.calls | new, read.arrived, read.barrier_id, claim.session_id, claim.user_id,
             claim.metadata,
         )  # fmt: skip
 

@@ -52,7 +52,7 @@ SELECT DISTINCT id FROM (
 ) AS found WHERE kind = ANY(%(kinds)s) ORDER BY id LIMIT 6;
 
 -- name: steps
-SELECT id, run_id, key, kind, status, queue, name, seq, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id, arrival,
+SELECT id, run_id, key, kind, status, queue, name, seq, arrival, effect, attempt, worker, error, waits_for, expires_at, answer, child_run_id,
        not_before, created_at, sent_at, agno.ready_since(step) AS ready_at, started_at, ended_at
 FROM agno.step WHERE run_id = ANY(%(run_ids)s::uuid[]) ORDER BY run_id, generation, seq, created_at, id;
 

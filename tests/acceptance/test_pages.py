@@ -93,6 +93,10 @@ EXPECTED = {
         r"^workflow 'review': the input does not fit its input_schema: is_legal: Field required\.",
         r"^step 'hotel' failed: ValueError: the hotel is full\. Undone: flight\.$",
         "^order 17 is shipped False$",
+        r"^Welcome Acme[.] It pays later: step 'charge' failed: ValueError: no money$",
+        r"^\['profile', 'risk', 'docs', 'greeting', 'charge'\]$",
+        r"^workflow 'onboard': the input does not fit: customer.name: Field required",
+        r"^2 of 3$",
     ],
     "docs/tutorial.md": [
         "done Usage\\(",

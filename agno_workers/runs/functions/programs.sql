@@ -180,7 +180,7 @@ CREATE OR REPLACE FUNCTION agno.progress_of(of_run uuid, in_generation int, know
         LEFT JOIN agno.barrier b ON b.run_id = $1 AND b.generation = $2;
 $$;
 
--- The generation of a run's calls; NULL: it has none, and is no program.
+-- The generation of a run's calls; NULL: it has none.
 CREATE OR REPLACE FUNCTION agno.generation_of_calls(of_run uuid) RETURNS int LANGUAGE sql STABLE AS $$
     SELECT max(s.generation) FROM agno.step s WHERE s.run_id = $1 AND s.arrival IS NOT NULL;
 $$;

@@ -371,7 +371,7 @@ def test_all_with_a_deadline_fails_when_one_is_late() -> None:
     run.turn()
     run.end("a")
     run.end("a:deadline")
-    with pytest.raises(StepFailed, match="1 of 2 branches of 'a' succeeded within 60 s") as failed:
+    with pytest.raises(StepFailed, match="1 of 2 branches of 'a' did not end within 60 s") as failed:
         run.turn()
     assert failed.value.reason == "deadline"
 
