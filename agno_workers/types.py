@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from agno_workers.core.budget import TreeUsage
 from agno_workers.core.flow import Pending, StepResult
+from agno_workers.core.mapping import MapResult
 from agno_workers.core.messages import Audio, File, Image, Message, ModelSettings, Text, Usage
 from agno_workers.core.ports import Model
 from agno_workers.core.request import RunOptions, SubmitOptions
@@ -43,10 +45,10 @@ from agno_workers.streams import Streamed
 
 __all__ = [
     "Audio", "BatchOptions", "ChunkRow", "Chunking", "ContextAccess", "DocumentRow", "Event", "FeedbackConfig", "File",
-    "FilterWarning", "IfBusy", "Image", "InOrder", "IngestOptions", "Ingestion", "MemoryKind", "MemoryVersion", "Message",
+    "FilterWarning", "IfBusy", "Image", "InOrder", "IngestOptions", "Ingestion", "MapResult", "MemoryKind", "MemoryVersion", "Message",
     "Model", "ModelSettings", "Pending", "Place", "Progress", "Proposal", "ProposedChange", "RecalledMemory", "Reference", "Requirement",
     "RolledBack", "Rows", "Run", "RunFilters", "RunKind", "RunOptions", "RunTree", "Scope", "SearchConfig", "SearchResult", "SearchType",
     "SessionFilters", "SessionRow", "SessionStatus", "Skipped", "Source", "State", "StateChange", "StateHandle", "Steer",
-    "SteerReceipt", "Step", "StepKind", "StepResult", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "Usage",
+    "SteerReceipt", "Step", "StepKind", "StepResult", "StepStatus", "StoredMemory", "Streamed", "SubmitOptions", "Text", "Tool", "TreeUsage", "Usage",
     "Versioned", "WaitsFor",
 ]  # fmt: skip

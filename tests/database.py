@@ -29,6 +29,7 @@ from agno_workers.runs.maintain import Maintenance
 from agno_workers.runs.outbox import Outbox
 from agno_workers.runs.queries import RunQueries
 from agno_workers.runs.submit import Submissions
+from tests.invariants import ALWAYS
 
 T = TypeVar("T")
 TABLES = [f"agno.{table.name}" for table in metadata.sorted_tables]
@@ -158,6 +159,11 @@ class RunDatabase:
         before = self.everything()
         yield
         assert self.everything() == before
+
+    def violations(self, name: str) -> list[Row]:
+        """Return what violates the invariant whose name begins so."""
+        (statement,) = (each for title, each in ALWAYS.items() if title.startswith(name))
+        return self.sql(statement)
 
     # Runs in several states.
 

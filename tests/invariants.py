@@ -212,6 +212,14 @@ ALWAYS = {
         WHERE (t.status = 'committed') <> (t.step_id IS NOT NULL) OR (t.status = 'returned') <> (t.next_run_id IS NOT NULL)
            OR (t.status = 'pending') <> (t.decided_at IS NULL)
            OR t.status = 'returned' AND NOT EXISTS (SELECT FROM agno.message m WHERE m.run_id = t.next_run_id AND m.content = t.content)""",
+    "a limit of a tree has not counted what the runs below it have used": """
+        SELECT b.run_id, b.used_tokens, sum(r.input_tokens + r.output_tokens) FROM agno.budget b JOIN agno.run r
+            ON r.id = b.run_id OR r.lineage->'limits' @> jsonb_build_array(jsonb_build_object('run_id', b.run_id))
+        GROUP BY b.run_id HAVING b.used_tokens <> sum(r.input_tokens + r.output_tokens)""",
+    "a map is done, and has not called each of its items once": """
+        SELECT r.id, r.content->'count', count(s.id) FROM agno.run r LEFT JOIN agno.step s
+            ON s.run_id = r.id AND s.generation = r.generation AND starts_with(s.key, 'item:') AND s.arrival > 0
+        WHERE r.agent = 'agno:map' AND r.status = 'done' GROUP BY r.id HAVING count(s.id) <> (r.content->>'count')::int""",
     "an ingestion has a step of an agent, or an agent one of an ingestion": """
         SELECT s.run_id, s.key, r.agent FROM agno.step s JOIN agno.run r ON r.id = s.run_id
         WHERE (s.kind IN ('scan', 'ingest', 'embed', 'finalize')) <> (r.kind = 'ingestion')""",
@@ -645,6 +653,8 @@ SESSION_MOVES = {
 """The same, of sessions; their rules are in integration/sessions/test_session_machine.py."""
 MOVED_ELSEWHERE = {
     "runs/claim.continue_with": "test_leading.py",
+    "runs/budget.put_off": "test_budgets.py",
+    "take_over_items": "test_maps.py",
     "background_ended": "test_background.py",
     "request_background": "test_background.py",
     "retry_background": "test_background.py",

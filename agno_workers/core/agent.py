@@ -120,7 +120,8 @@ class Limits(msgspec.Struct, metaclass=Fields, frozen=True):
     tokens: Count | None = None
     """Input and output tokens of all turns together."""
     cost_usd: Positive | None = None
-    """US dollars of all turns together, by the agent's `prices`; a delegated run has its own limits."""
+    """US dollars of all turns together, by the agent's `prices`. A run that an agent delegates has its own limits; `tokens` and `cost_usd` of a
+    team or a workflow also hold for all runs below it."""
     deadline_s: Positive | None = None
     """Seconds from the submit to the end, also while the run waits; its delegations end with it."""
     on_limit: Literal["fail", "return"] = "fail"
@@ -273,4 +274,8 @@ def name_fault(name: Any) -> str | None:
         return f"name {name!r} has blanks around it, or characters that can't be seen: use letters, digits, '_' and '-'"
     if name.startswith("knowledge:"):
         return f"name {name!r} begins with 'knowledge:', which names ingestions: choose another one"
+    if name.startswith("agno:"):
+        return (
+            f"name {name!r} begins with 'agno:', which names runs of ours, such as maps: choose another one"
+        )
     return None

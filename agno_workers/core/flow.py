@@ -27,6 +27,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 from agno_workers.core.checks import brief
+from agno_workers.core.mapping import MapResult, OnError, mapped
 from agno_workers.core.messages import Message
 from agno_workers.core.moves import End
 from agno_workers.core.program import Call, CallKind, Do, MadeCall, Outcome, ProgramMove, Progress
@@ -337,6 +338,27 @@ class Flow:
         join = _join_of(join, len(branches))
         driven = [self._drive(branch) for branch in branches]
         return self._join(id, [str(place) for place in range(len(branches))], driven, join, deadline_s)
+
+    def map(
+        self, id: str, items: Any, what: Any, /, *, window: int = 20, on_error: OnError = "collect"
+    ) -> list[Any] | MapResult:
+        """Call a function, an agent, a team or a workflow for each of `items`, at most `window` at once, and return the results in order.
+
+        `items` is a list, also a long one, or the id of an earlier step whose result is one. With many or large results, a MapResult is
+        returned, which reads them in pages. An item that fails is a StepFailed in place of its result; with `on_error="fail"`, the first one
+        ends the map, which raises StepFailed.
+        """
+        self._check()
+        if type(items) is Placeholder or (type(items) in (list, tuple) and any(type(each) is Placeholder for each in items)):  # fmt: skip
+            self._suspend()
+        if type(items) is str:
+            self._settle()
+            made = self._progress.calls.get(items)
+            if made is None or made.outcome is None or made.outcome.status != "done":
+                raise InvalidInput(f"flow.map({id!r}): no earlier step {items!r} has a result: pass a list, or the id of a step before it.", step=id)  # fmt: skip
+            items = made.outcome.value
+        asked = self._asked(id, mapped(id, items, what, window, on_error), (), {})
+        return self._value(asked, sys._getframe(1))  # type: ignore[no-any-return]
 
     def approve(
         self,

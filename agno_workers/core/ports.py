@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from msgspec import Raw
+
+from agno_workers.core.mapping import MapOrder, MapPage
 from agno_workers.core.messages import Emit, Message, ModelRequest, Reply, Usage
 from agno_workers.core.program import Progress
 from agno_workers.core.run import StepKind, WaitsFor
@@ -18,6 +21,7 @@ from agno_workers.core.step import (
     CompactionRecord,
     ExhaustedStep,
     ExpiredWait,
+    LimitMet,
     ToolStep,
     TurnRecord,
 )
@@ -145,10 +149,16 @@ class Journal(Protocol):
     def progress(self, claim: ClaimedStep) -> Progress: ...
     def make_calls(
         self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[CallStep], next_queue: str, *, barrier_id: str | None, wake_at: int,
-        cancel: Sequence[str] = ...,
+        cancel: Sequence[str] = ..., next_call: dict[str, Any] | None = ...,
     ) -> CommitResult: ...  # fmt: skip
+    def store_items(self, run_id: str, items: Sequence[Raw]) -> str: ...
+    def map_page(self, claim: ClaimedStep, order: MapOrder, next: int | None) -> MapPage: ...
+    def map_results(self, run_id: str, first: int, limit: int) -> list[dict[str, Any]]: ...
+    def map_summary(self, claim: ClaimedStep, max_bytes: int) -> tuple[int, bool]: ...
     def end_wait(self, step: ExpiredWait) -> CommitResult: ...
     def cancel_abandoned(self, run_id: str) -> None: ...
+    def hold(self, claim: ClaimedStep, tokens: int, cost_usd: float) -> LimitMet | None: ...
+    def put_off(self, claim: ClaimedStep, delay_s: float, met: LimitMet) -> None: ...
     def begin_compaction(self, turn: ClaimedStep, order: CompactionOrder, queue: str) -> CommitResult: ...
     def end_compaction(
         self, step: ClaimedStep | ExhaustedStep, outcome: CompactionRecord | str, usage: Usage = ..., cost_usd: float = ...,

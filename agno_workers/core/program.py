@@ -30,6 +30,8 @@ class CallKind(StrEnum):
 
     RUN = "run"
     """The run of an agent, a team or a workflow."""
+    MAP = "map"
+    """A run, a function or the like for each item of a list; see `core.mapping`."""
     FUNCTION = "function"
     """A function, which a worker executes."""
     TIMER = "timer"
@@ -54,7 +56,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     shown: dict[str, Any] = {}
     """JSON that a person is shown with the question."""
     what: Any = None
-    """The Runnable of a run, or the Tool of a function."""
+    """The Runnable of a run, the Tool of a function, or what a map calls."""
     until: datetime | None = None
     """The time of a timer."""
     within_s: float | None = None

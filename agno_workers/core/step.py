@@ -52,6 +52,49 @@ FIRST_STEP = {each.starts: each.kind for each in STEP_TYPES.values() if each.sta
 }
 
 
+class TreeLimit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of a team or a workflow, which hold for all model calls of a run of it and of the runs below."""
+
+    run_id: str
+    tokens: int | None = None
+    cost_usd: float | None = None
+
+
+class LimitMet(msgspec.Struct, frozen=True):
+    """The limit of a tree that is in the way of a model call."""
+
+    run_id: str
+    """The run whose limit it is."""
+    what: str
+    """`tokens` or `cost`."""
+    used: float
+    held: float
+    """The most that other calls under way may still use."""
+    limit: float
+
+    def is_final(self, need: float) -> bool:
+        """Return whether the call can't be made, also after the end of all calls under way."""
+        return not self.held or self.used + need > self.limit
+
+    @property
+    def reason(self) -> str:
+        return f"limit:tree_{self.what}"
+
+    @property
+    def waiting(self) -> str:
+        return f"the call waits for others: run {self.run_id} has used {self.used:g} of its limit of {self.limit:g} {self._unit}, and calls under way may use {self.held:g}"
+
+    def refusal(self, need: float) -> str:
+        return (
+            f"the model was not called: run {self.run_id} and those below it have used {self.used:g} of {self.limit:g} {self._unit}, "
+            f"and the call may use {need:g}: raise the limits of its team or workflow"
+        )
+
+    @property
+    def _unit(self) -> str:
+        return "US dollars" if self.what == "cost" else "tokens"
+
+
 class Lineage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The place of a delegated run in its tree; empty for the root."""
 
@@ -61,6 +104,8 @@ class Lineage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The names of the agents, teams and workflows from the root to the run's parent."""
     team: TeamPlace | None = None
     """The nearest team above it."""
+    limits: tuple[TreeLimit, ...] = ()
+    """The limits of the runs above it."""
 
 
 class StepMessage(msgspec.Struct, frozen=True):
@@ -190,14 +235,16 @@ class ClaimedStep(msgspec.Struct, frozen=True):
     """Set where the transcript begins with a summary."""
     steers: tuple[Steered, ...] = ()
     """The messages that join the run at this turn: they follow the transcript, and are recorded with the turn."""
+    counted_by: tuple[TreeLimit, ...] = ()
+    """The limits of trees that its model call counts for; the engine sets them before the call."""
     unreadable: str = ""
     """Why the stored call or transcript can't be read; it is then missing here."""
 
-    def below(self, is_team: bool) -> Lineage:
-        """Return the lineage of the runs that this run starts."""
+    def below(self, is_team: bool, limits: tuple[TreeLimit, ...] = ()) -> Lineage:
+        """Return the lineage of the runs that this run starts. `limits` are those of its tree and of the trees above."""
         above = self.lineage
         team = TeamPlace(self.agent, self.run_id, self.session_id) if is_team else above.team
-        return Lineage(above.root or self.run_id, self.path, team)
+        return Lineage(above.root or self.run_id, self.path, team, limits)
 
     @property
     def acting(self) -> str:

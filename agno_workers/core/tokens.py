@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agno_workers.core.messages import Audio, File, Image, Message, Reasoning, Text, ToolCall, ToolResult
+import msgspec
+
+from agno_workers.core.messages import (
+    Audio,
+    File,
+    Image,
+    Message,
+    ModelRequest,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 
 _BYTES_A_TOKEN = 4
 _A_MESSAGE = 4
@@ -38,3 +50,9 @@ def estimate_message(message: Message) -> int:
 def estimate_messages(messages: Iterable[Message]) -> int:
     """Return about how many tokens messages have."""
     return sum(map(estimate_message, messages))
+
+
+def estimate_request(request: ModelRequest) -> int:
+    """Return about how many tokens a request has."""
+    schemas = msgspec.json.encode((request.tools, request.output), enc_hook=str)
+    return estimate(request.system) + estimate(schemas.decode()) + estimate_messages(request.messages)

@@ -15,6 +15,7 @@ import pydantic
 from agno_workers.core.agent import model_agent
 from agno_workers.core.checks import brief
 from agno_workers.core.inputs import inputs_of
+from agno_workers.core.mapping import Mapped, MapResult, read_item
 from agno_workers.core.messages import ToolSpec
 from agno_workers.core.output import output_type, readable
 from agno_workers.core.program import Call, CallKind, Progress
@@ -38,7 +39,12 @@ class StepCalls:
         self._names: dict[FunctionType, str] = {}
         """The names of plain functions, which each turn asks for."""
 
+        self.map_results: Callable[[str, int, int], list[dict[str, Any]]] = lambda *_: []
+        """Return a page of results of a map; the engine sets it."""
+
     def identify(self, what: Any) -> tuple[CallKind, str]:
+        if isinstance(what, Mapped):
+            return CallKind.MAP, self.identify(what.what)[1]
         if type(what) is FunctionType:
             if what not in self._names:
                 self._names[what] = self.name_of(what)
@@ -52,6 +58,12 @@ class StepCalls:
         )
 
     def call(self, id: str, what: Any, input: Sequence[Any], options: Mapping[str, Any]) -> Call:
+        if isinstance(what, Mapped):
+            if isinstance(what.what, str):
+                what = what._replace(what=model_agent(what.what))
+            if not isinstance(what.what, Runnable):
+                self.only_parameter(id, what.what)
+            return Call(key=id, kind=CallKind.MAP, name=self.identify(what)[1], what=what)
         if isinstance(what, str):
             what = model_agent(what)
         if isinstance(what, Runnable):
@@ -71,6 +83,8 @@ class StepCalls:
         return Call(key=id, kind=CallKind.FUNCTION, name=name, what=tool, arguments=arguments)
 
     def read(self, what: Any, value: Any) -> Any:
+        if isinstance(what, Mapped):
+            return self._read_map(what.what, value)
         reader = _reader(what)
         if reader is None:
             return value
@@ -85,6 +99,24 @@ class StepCalls:
                 ) from error
             text = f"the stored result of {_told(what)} does not fit its type any more: {reason}."
             raise RunFailed(text, reason="result_changed") from error
+
+    def _read_map(self, what: Any, value: dict[str, Any]) -> list[Any] | MapResult:
+        def read(first: int, stored: list[dict[str, Any]]) -> list[Any]:
+            return [read_item(first + place, each, lambda found: self.read(what, found)) for place, each in enumerate(stored)]  # fmt: skip
+
+        if "results" in value:
+            return read(0, value["results"])
+        result = MapResult(value["run_id"], value["count"], value["failed"])
+        return result.reading(lambda run_id, first, limit: read(first, self.map_results(run_id, first, limit)))  # fmt: skip
+
+    def only_parameter(self, id: str, function: Any) -> str:
+        """Return the parameter that an item of a map becomes. Raises InvalidInput for a function that does not take one value."""
+        tool = self.tool(self.name_of(function))
+        given = msgspec.json.decode(_arguments(id, tool, (None,), {}))
+        (name,) = given
+        if given[name] is not None:
+            raise InvalidInput(f"step {id!r}: {describe(tool.function)} takes any number of values: map over a function with one parameter.", step=id)  # fmt: skip
+        return str(name)
 
     def name_of(self, function: Any) -> str:
         """Return `module:name` of a function, by which any worker finds it. Raises InvalidInput."""

@@ -16,6 +16,7 @@ import msgspec
 from agno_workers.core.checks import brief
 from agno_workers.core.delegate import MAX_DEPTH
 from agno_workers.core.flow import Flow
+from agno_workers.core.mapping import Mapped
 from agno_workers.core.messages import Message, Text
 from agno_workers.core.moves import End, Fail
 from agno_workers.core.program import Call, CallKind, Do, ProgramMove, Progress
@@ -23,6 +24,7 @@ from agno_workers.core.run import StepKind, WaitsFor
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.step import CallStep, ChildRun, ClaimedStep, CommitResult, Definition, TurnRecord
 from agno_workers.core.tool import Policy, Tool
+from agno_workers.engine.mapping import map_child
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.engine.turn import Engine, Turn, with_deadline
 from agno_workers.errors import AgnoError, RunFailed, StepFailed, Unavailable, error_to_json
@@ -165,6 +167,9 @@ def call_step(engine: Engine, claim: ClaimedStep, call: Call) -> CallStep:
                 )
             engine.runnable(what.name)  # a worker finds it by its name
             child = ChildRun(what.name, engine.queue_of(what), asked, what.kind, engine.below(claim))
+            return msgspec.structs.replace(wait, kind=StepKind.DELEGATE, waits_for=WaitsFor.RUN, child=child)
+        case Call(kind=CallKind.MAP, what=Mapped() as mapped):
+            child = map_child(engine, claim, call.key, mapped)
             return msgspec.structs.replace(wait, kind=StepKind.DELEGATE, waits_for=WaitsFor.RUN, child=child)
         case Call(kind=CallKind.FUNCTION, what=Tool() as tool):
             stored["arguments"] = call.arguments

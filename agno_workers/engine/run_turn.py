@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from agno_workers.core.mapping import MAP_RUN
 from agno_workers.core.run import StepKind
 from agno_workers.core.runnable import Program
 from agno_workers.core.step import NOT_RECORDED, ClaimedStep, CommitResult
+from agno_workers.engine.mapping import run_map_turn
 from agno_workers.engine.program import run_program_turn
 from agno_workers.engine.turn import Engine, run_agent_turn
 from agno_workers.errors import RunFailed
@@ -34,6 +36,8 @@ def run_claimed_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         return NOT_RECORDED
     claim = engine.placed(claim)
     compiled = engine.compiled(claim.agent)
+    if compiled is MAP_RUN:
+        return run_map_turn(engine, claim)
     if isinstance(compiled, Program):
         return run_program_turn(engine, claim, compiled)
     return run_agent_turn(engine, claim)

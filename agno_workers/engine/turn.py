@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from agno_workers.core.agent import Agent, cost_of
+from agno_workers.core.budget import limits_at, wait_s
 from agno_workers.core.decide import (
     AskAgain,
     FanOut,
@@ -24,6 +25,7 @@ from agno_workers.core.decide import (
     schema_reminders,
 )
 from agno_workers.core.handoff import Handoffs, hand_over
+from agno_workers.core.mapping import MAP_RUN
 from agno_workers.core.messages import Delta, Message, ModelRequest, Reply, ToolCall, user
 from agno_workers.core.moves import End, Fail
 from agno_workers.core.policy import MAX_RETRY_AFTER_S, Retry, delay_s
@@ -44,10 +46,12 @@ from agno_workers.core.step import (
 )
 from agno_workers.core.tool import Effect, Policy, Tool
 from agno_workers.engine.active_steps import ActiveSteps, Stopped
+from agno_workers.engine.budget import PutOff, counted, hold
 from agno_workers.engine.calls import StepCalls
 from agno_workers.engine.plan import AgentPlan
 from agno_workers.errors import (
     AgnoError,
+    LimitReached,
     ModelRejected,
     ModelUnavailable,
     RunFailed,
@@ -129,9 +133,12 @@ class Engine:
     """Return the function that stores what a call reports of its progress; it must not raise. See `runs/reports.py`."""
     ask_model: Callable[[Turn, Ask], tuple[Turn, Reply]] = ask_once
     """Call the model with a request that fits its context window; may raise CompactFirst. See `sessions/window.py`."""
-    _compiled: dict[str, Runnable | Program] = field(default_factory=dict)
+    _compiled: dict[str, Runnable | Program] = field(default_factory=lambda: {MAP_RUN.name: MAP_RUN})
     _plans: dict[tuple[str, str], AgentPlan] = field(default_factory=dict)
     _earlier: dict[tuple[str, str, str], AgentPlan] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.calls.map_results = self.journal.map_results
 
     def compiled(self, name: str) -> Agent | Program:
         """Return the agent or the program that takes the turns of a run. Raises UnknownAgent."""
@@ -212,7 +219,8 @@ class Engine:
 
     def below(self, claim: ClaimedStep) -> Lineage:
         """Return the lineage of the runs that a run starts."""
-        return claim.below(self.runnable(claim.agent).kind is RunKind.TEAM)
+        what = self.runnable(claim.agent)
+        return claim.below(what.kind is RunKind.TEAM, limits_at(claim, what))
 
     def follow_ups(self, turn: Turn) -> tuple[FollowUp, ...]:
         """Return the background work that the end of a run asks for."""
@@ -245,6 +253,11 @@ def run_agent_turn(engine: Engine, claim: ClaimedStep) -> CommitResult:
         return fail(
             engine, claim, error, "context_window" if error.code == "context_window" else "model_rejected"
         )
+    except PutOff as held:
+        engine.journal.put_off(claim, wait_s(claim), held.met)
+        return NOT_RECORDED
+    except LimitReached as error:
+        return end_at_limit(engine, claim, error)
     except RunFailed as error:
         return fail(engine, claim, error, error.reason or "error")
     except Unavailable:
@@ -269,11 +282,19 @@ def ask(engine: Engine, turn: Turn) -> tuple[Turn, Reply]:
         engine.active.step(claim.step_id) as is_lost,
         engine.streams.writer(claim.run_id, claim.step_id, claim.attempt) as emit,
     ):
-        turn = replace(turn, claim=with_deadline(engine.journal, claim, turn.agent.limits.deadline_s))
+        claim = with_deadline(
+            engine.journal, counted(claim, engine.runnable(claim.agent)), turn.agent.limits.deadline_s
+        )
+        turn = replace(turn, claim=claim)
         for extension in engine.extensions:
             turn = extension.prepare(turn)
         model = engine.resolve(turn.agent.model)
-        return engine.ask_model(turn, lambda request: call_model(model, request, is_lost, emit))
+
+        def call(request: ModelRequest) -> Reply:
+            hold(engine.journal, turn.agent, claim, request)
+            return call_model(model, request, is_lost, emit)
+
+        return engine.ask_model(turn, call)
 
 
 def call_model(
@@ -391,6 +412,15 @@ def tool_steps(
                 ToolStep(call, tool.queue or engine.tool_queue, tool.effect, tool.max_attempts, policy)
             )
     return steps
+
+
+def end_at_limit(engine: Engine, claim: ClaimedStep, error: LimitReached) -> CommitResult:
+    """End a run whose model was not called, by a limit of its tree: `on_limit` of its agent decides, as at a limit of its own."""
+    said = next((each.text for each in reversed(claim.messages) if each.role == "assistant" and each.text), None)  # fmt: skip
+    if said is not None and engine.plan_for(claim).agent.limits.on_limit == "return":
+        return engine.journal.end(claim, TurnRecord(), said, error.reason or "limit")
+    ended = engine.journal.fail(claim, error.to_json(), error.reason or "limit", content=said)
+    return msgspec.structs.replace(ended, cause=error)
 
 
 def try_later(

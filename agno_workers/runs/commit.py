@@ -49,7 +49,9 @@ from agno_workers.runs.combined import Combined
 
 _SQL = statements("runs/commit")
 AnyStep = ClaimedStep | ExhaustedStep | ExpiredWait
-_ALONE = frozenset(("blobs", "children", "state", "steered", "background", "compaction", "arm", "ends_calls"))
+_ALONE = frozenset(
+    ("blobs", "children", "state", "steered", "background", "compaction", "arm", "ends_calls", "counted_by")
+)
 """A result with one of these may lock more than its run, and is recorded in a statement of its own."""
 
 
@@ -113,11 +115,11 @@ class Commits(Repository):
 
     def make_calls(
         self, claim: ClaimedStep, record: TurnRecord, calls: Sequence[CallStep], next_queue: str, *, barrier_id: str | None, wake_at: int,
-        cancel: Sequence[str] = (),
+        cancel: Sequence[str] = (), next_call: dict[str, Any] | None = None,
     ) -> CommitResult:  # fmt: skip
         """Record a turn of a program: its calls, those that it needs no more, and the next turn, which follows the end number `wake_at`.
 
-        `barrier_id` counts the ends of all calls of the run; None before the first call.
+        `barrier_id` counts the ends of all calls of the run; None before the first call. `next_call` is stored with the next turn.
         """
         payloads, turn = self._payloads(), claim.turns + 1
         barrier_id = barrier_id or str(uuid7())
@@ -135,6 +137,8 @@ class Commits(Repository):
             self._child(claim, each.child, step, payloads) for each, step in zip(calls, steps, strict=True) if each.child
         ]  # fmt: skip
         body = self._turn(claim, turn + 1, seq + len(calls), next_queue, record)
+        if next_call is not None:
+            body["call"] = next_call
         result = {
             "arm": {"id": barrier_id, "size": wake_at, "body": body}, "steps": steps or None, "children": children or None,
             "cancel": list(cancel) or None,
@@ -348,6 +352,8 @@ class Commits(Repository):
             "late_only": isinstance(step, ExhaustedStep) or None,
             "publish_after_s": self._numbers.publish_after_s,
         }
+        if isinstance(step, ClaimedStep) and step.counted_by:
+            result["counted_by"] = [each.run_id for each in step.counted_by]
         change = result.get("run", {})
         is_followed = isinstance(step, ClaimedStep) and (
             step.canvas or step.parent_run_id or step.session_id or step.kind is StepKind.BACKGROUND

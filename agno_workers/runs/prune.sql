@@ -103,6 +103,7 @@ WITH referred AS MATERIALIZED (
         UNION ALL SELECT result::text FROM agno.step WHERE result @? '$.**."$blob"'
         UNION ALL SELECT answer::text FROM agno.step WHERE answer @? '$.**."$blob"'
         UNION ALL SELECT result::text FROM agno.step WHERE result @? '$.**."$blob"'
+        UNION ALL SELECT content::text FROM agno.map_item WHERE content @? '$.**."$blob"'
         UNION ALL SELECT content::text FROM agno.run WHERE content @? '$.**."$blob"'
         UNION ALL SELECT canvas::text FROM agno.run WHERE canvas @? '$.**."$blob"'
         UNION ALL SELECT result::text FROM agno.chord_part WHERE result @? '$.**."$blob"'

@@ -26,6 +26,7 @@ from itertools import islice
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from agno_workers.core.budget import TreeUsage
 from agno_workers.core.checks import check_timeout
 from agno_workers.core.messages import Message
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
@@ -268,6 +269,15 @@ class AsyncRun(_Control[RunHandle]):
     async def status(self) -> RunStatus:
         """See `RunHandle.status`."""
         return (await self.run()).status
+
+    async def tree_usage(self) -> TreeUsage:
+        """See `RunHandle.tree_usage`."""
+        return await in_thread(lambda: self.blocking.tree_usage)
+
+    async def map_results(self, page: int = 1_000) -> AsyncIterator[Any]:
+        """Yield the results of a map's items; see `RunHandle.map_results`."""
+        async for result in _iterated(self.blocking.map_results(page), at_once=page):
+            yield result
 
     async def steps(self) -> list[Step]:
         """See `RunHandle.steps`."""

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from agno_workers.core.budget import TreeUsage
 from agno_workers.core.checks import check_timeout
+from agno_workers.core.mapping import read_item
 from agno_workers.core.messages import Message
 from agno_workers.core.request import RunRequest
 from agno_workers.core.run import Run, RunOutput, RunStatus, Step
@@ -121,6 +123,11 @@ class RunHandle(RunControl):
         return self.run.status
 
     @property
+    def tree_usage(self) -> TreeUsage:
+        """The tokens and the cost of the run and of all runs below it, so far."""
+        return self._database.journal.tree_usage(self.id)
+
+    @property
     def steps(self) -> list[Step]:
         """All steps so far, in order."""
         return self._database.queries.steps(self.id)
@@ -226,6 +233,17 @@ class RunHandle(RunControl):
         and Unavailable.
         """
         return self._database.journal.signal(self.id, name, payload, key)
+
+    def map_results(self, page: int = 1_000) -> Iterator[Any]:
+        """Yield the results of a map's items so far, as JSON, in their order, reading so many at once; this is the handle of
+        `MapResult.run_id`. An item that failed is a StepFailed.
+        """
+        first = 0
+        while found := self._database.journal.map_results(self.id, first, page):
+            yield from (
+                read_item(first + place, each, lambda value: value) for place, each in enumerate(found)
+            )
+            first += len(found)
 
     def retry(self) -> bool:
         """Retry a failed run under its own id, from its last good turn. False when it has not failed, or when it is a delegation,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
 from agno_workers.core.agent import Agent, cost_of
+from agno_workers.core.budget import wait_s
 from agno_workers.core.messages import (
     Audio,
     File,
@@ -40,8 +40,9 @@ from agno_workers.core.step import (
 )
 from agno_workers.core.tokens import estimate, estimate_message, estimate_messages
 from agno_workers.engine.active_steps import Stopped
+from agno_workers.engine.budget import PutOff, counted, hold
 from agno_workers.engine.turn import Engine, call_model, try_later
-from agno_workers.errors import ModelRejected, Unavailable, error_to_json, message_of
+from agno_workers.errors import LimitReached, ModelRejected, Unavailable, error_to_json, message_of
 from agno_workers.signals import signal
 
 log = logging.getLogger(__name__)
@@ -90,14 +91,23 @@ def _run_claimed(engine: Engine, claim: ClaimedStep) -> CommitResult:
         agent = engine.plan_for(claim).agent
         with engine.active.step(claim.step_id) as is_lost:
             model = engine.resolve(agent.compaction.model or agent.model)
-            outcome, used = compacted(agent, claim, order, partial(call_model, model, is_lost=is_lost))
+            claim = counted(claim, engine.runnable(claim.agent))
+
+            def call(request: ModelRequest) -> Reply:
+                hold(engine.journal, agent, claim, request)
+                return call_model(model, request, is_lost)
+
+            outcome, used = compacted(agent, claim, order, call)
         signal("compact.replied", claim=claim)
         recorded = end(outcome, order.used + used)
         signal("compact.recorded", claim=claim)
         return recorded
     except Stopped:
         return NOT_RECORDED
-    except ModelRejected as error:
+    except PutOff as held:
+        engine.journal.put_off(claim, wait_s(claim), held.met)
+        return NOT_RECORDED
+    except (ModelRejected, LimitReached) as error:
         return decline(error)
     except Unavailable:
         raise  # as in a turn

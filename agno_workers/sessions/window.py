@@ -13,12 +13,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from agno_workers.core.messages import Message, ModelRequest, Reply, StopReason, Usage
 from agno_workers.core.step import CompactionOrder
-from agno_workers.core.tokens import estimate, estimate_message, estimate_messages
+from agno_workers.core.tokens import estimate_message, estimate_messages, estimate_request
 from agno_workers.engine.turn import Ask, CompactFirst, Turn
 from agno_workers.errors import ModelRejected
 from agno_workers.models.windows import refused_window, window_of
@@ -73,12 +72,12 @@ class ContextWindows:
         if (room := self._room(turn)) is None:
             return turn
         most = most_tokens(turn, room)
-        if request_tokens(turn.request()) <= most:
+        if estimate_request(turn.request()) <= most:
             return turn
         if turn.history:
-            rest = request_tokens(dataclasses.replace(turn, history=()).request())
+            rest = estimate_request(dataclasses.replace(turn, history=()).request())
             turn = dataclasses.replace(turn, history=newest(turn.history, max(most - rest, most // 4)))
-            if request_tokens(turn.request()) <= most:
+            if estimate_request(turn.request()) <= most:
                 return turn
         if order := ordered(turn, room):
             raise CompactFirst(order)
@@ -101,12 +100,12 @@ class ContextWindows:
     def _compare(self, turn: Turn, request: ModelRequest, reply: Reply) -> None:
         """Keep how many tokens the provider counted for each that was estimated. It never counts as fewer: an estimate may be too high."""
         if self._window(turn):
-            ratio = reply.usage.input_tokens / max(1, request_tokens(request))
+            ratio = reply.usage.input_tokens / max(1, estimate_request(request))
             self._ratios[turn.agent.name] = min(_MAX_RATIO, max(1.0, ratio))
 
     def _learn(self, turn: Turn, request: ModelRequest, refusal: ModelRejected | None) -> int:
         """Learn from a refusal, and return the window in estimated tokens, which is less than the request had."""
-        name, asked, until = _model_name(turn), request_tokens(request), self._clock() + _KNOWN_S
+        name, asked, until = _model_name(turn), estimate_request(request), self._clock() + _KNOWN_S
         if stated := refused_window(str(refusal)):
             self._learned[name] = stated, until
         if window := self._window(turn):
@@ -145,12 +144,6 @@ def most_tokens(turn: Turn, room: int) -> int:
     return int(min(turn.agent.compaction.at * room, room - answer))
 
 
-def request_tokens(request: ModelRequest) -> int:
-    """Return about how many tokens a request has."""
-    schemas = msgspec.json.encode((request.tools, request.output), enc_hook=str)
-    return estimate(request.system) + estimate(schemas.decode()) + estimate_messages(request.messages)
-
-
 def newest(history: Sequence[Message], budget: int) -> tuple[Message, ...]:
     """Return the newest messages that have at most `budget` tokens, from a question on."""
     start = len(history)
@@ -171,7 +164,7 @@ def ordered(turn: Turn, room: int, *, forced: bool = False) -> CompactionOrder |
     if "declined" in state:
         return None
     transcript, start = claim.transcript or (), first_new(claim)  # what joins at this turn stays as it is
-    overhead = request_tokens(turn.request()) - estimate_messages(transcript)
+    overhead = estimate_request(turn.request()) - estimate_messages(transcript)
     free = most_tokens(turn, room) - overhead - estimate_messages(transcript[:1]) - summary_tokens(room)
     newest_group = estimate_messages(transcript[group_start(transcript) :])
     first = state.get("compactions", 0) + 1

@@ -7,6 +7,7 @@ from typing import Any
 
 from agno_workers.core import checks
 from agno_workers.core.agent import Agent, Limits, name_fault
+from agno_workers.core.budget import check_prices
 from agno_workers.core.flow import Flow
 from agno_workers.core.runnable import Program, Runnable
 from agno_workers.core.words import did_you_mean
@@ -37,6 +38,7 @@ class Team(TeamSpec, frozen=True, kw_only=True):
         if fault := next(_faults(self), None):
             raise InvalidInput(f"team {self.name!r}: {fault}.", team=self.name)
         self.compiled()
+        check_prices(self, self.limits)
 
     @property
     def parts(self) -> Sequence[Runnable]:

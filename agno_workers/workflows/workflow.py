@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pydantic
 
 from agno_workers.core.agent import Limits
+from agno_workers.core.budget import check_prices
 from agno_workers.core.fields import AGNO, Fields
 from agno_workers.core.output import output_type
 from agno_workers.core.request import check_name, first_message
@@ -49,6 +50,7 @@ class Workflow(Runnable, metaclass=Fields, frozen=True, kw_only=True):
             raise self.fault("it has steps and a function: leave one of them")
         if self.function is None:
             self._check_declared()
+        check_prices(self, self.limits)
 
     def _check_declared(self) -> None:
         if not self.steps:

@@ -54,7 +54,10 @@ sa.Index("report_run", report.c.run_id, report.c.number)
 map_item = sa.Table(
     "map_item",
     metadata,
+    # The run that maps them.
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
+    # One attempt to store them; a run of the map names its list.
+    sa.Column("list_id", UUID, primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("content", JSONB, nullable=False),
 )
@@ -63,7 +66,7 @@ budget = sa.Table(
     "budget",
     metadata,
     sa.Column("run_id", UUID, sa.ForeignKey("agno.run.id", ondelete="CASCADE"), primary_key=True),
-    # The limits; NULL: none.
+    # The limits of the latest call; NULL: none.
     sa.Column("tokens", sa.BigInteger),
     sa.Column("cost_usd", sa.Numeric(14, 6)),
     sa.Column("used_tokens", sa.BigInteger, nullable=False, server_default="0"),
@@ -72,8 +75,9 @@ budget = sa.Table(
 budget_hold = sa.Table(
     "budget_hold",
     metadata,
+    # The step of the call. It counts while the step is `running`.
     sa.Column("step_id", UUID, primary_key=True),
-    sa.Column("run_id", UUID, sa.ForeignKey("agno.budget.run_id", ondelete="CASCADE"), nullable=False),
+    sa.Column("run_id", UUID, sa.ForeignKey("agno.budget.run_id", ondelete="CASCADE"), primary_key=True),
     sa.Column("tokens", sa.BigInteger, nullable=False),
     sa.Column("cost_usd", sa.Numeric(14, 6), nullable=False),
 )

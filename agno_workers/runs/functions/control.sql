@@ -260,7 +260,7 @@ BEGIN
     IF at.kind = 'delegate' THEN
         PERFORM FROM agno.run r, agno.submit_run(jsonb_strip_nulls(jsonb_build_object(
             'id', new_child, 'tenant', r.tenant, 'kind', last_child.kind, 'agent', last_child.agent, 'queue', last_child.queue, 'user_id', r.user_id, 'priority', r.priority, 'parent_run_id', new_id,
-            'lineage', jsonb_set(replace(last_child.lineage::text, old.id::text, new_id::text)::jsonb, '{root}', to_jsonb(new_id)),
+            'lineage', jsonb_set(replace(last_child.lineage::text, last_child.parent_run_id::text, new_id::text)::jsonb, '{root}', to_jsonb(new_id)),
             'parent_step_id', new_step, 'depth', r.depth + 1, 'deadline_at', r.deadline_at, 'first_step',
             jsonb_build_object('kind', 'turn', 'key', 'turn:1', 'max_attempts', calling_turn.max_attempts), 'publish_after_s', 0)) || jsonb_build_object('metadata', r.metadata, 'input', coalesce(fork->'input',
                 (SELECT m.content FROM agno.message m WHERE m.run_id = last_child.id AND m.seq = 0)))) AS child

@@ -179,7 +179,8 @@ BEGIN
                 WHEN s.kind = 'turn' THEN e.value END
         FROM jsonb_to_recordset(results) AS e (run_id uuid, step_id uuid, generation int, kind text, status text, error jsonb, answer jsonb, value jsonb,
             late_only boolean, waits_for text, attempt int), agno.run r
-        WHERE e.step_id = ANY(only_steps) AND s.id = e.step_id AND s.run_id = e.run_id AND s.generation = e.generation AND s.kind = e.kind
+        WHERE e.step_id = ANY(only_steps) AND s.id = e.step_id AND s.kind = e.kind
+          AND (s.run_id = e.run_id AND s.generation = e.generation) IS TRUE  -- no condition of an index: that of the run would be read whole
           AND r.id = e.run_id AND r.generation = e.generation AND r.ended_at IS NULL
           AND CASE WHEN e.waits_for IS NOT NULL THEN s.waits_for = e.waits_for AND s.attempt = e.attempt
               ELSE s.status IN ('ready', 'running') OR s.waits_for = 'resolution' END
@@ -221,7 +222,7 @@ END $$;
 -- Record the results of steps and all that follows from them: their messages, the next steps, their parts of barriers, the changes of their runs.
 -- A result is as in agno.end_steps, and also holds messages? ([{seq, content}]), blobs?, steps? (see agno.write_steps), barrier? ({id, size,
 -- body}), children? (see agno.submit_run), run? (see agno.move_runs), state? (see agno.change_state), steered? (see agno.commit_steers),
--- background? (see agno.request_background), cancel? and arm? (see agno.cancel_calls and agno.arm_barrier), stored_results? ([{seq, result}], see agno.store_result), compaction? (see agno.end_compaction)
+-- background? (see agno.request_background), counted_by? (runs, see agno.settle_budget), cancel? and arm? (see agno.cancel_calls and agno.arm_barrier), stored_results? ([{seq, result}], see agno.store_result), compaction? (see agno.end_compaction)
 -- and publish_after_s. Returns the steps that were recorded, and the messages to publish now. Unless `waits`, which is for one result, nothing waits for another transaction that may wait for this one: a result is left out
 -- when its run is locked, and when it may lock more than its run, as the end of a run that another run or a canvas waits for does.
 CREATE OR REPLACE FUNCTION agno.finish_steps(results jsonb, waits boolean, OUT recorded uuid[], OUT messages jsonb, OUT children jsonb)
@@ -238,7 +239,7 @@ BEGIN
         recorded := ARRAY[(one->>'step_id')::uuid];
     ELSE
         recorded := ARRAY(SELECT (item->>'step_id')::uuid FROM jsonb_array_elements(results) item JOIN agno.run r ON r.id = (item->>'run_id')::uuid
-            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction,arm,ends_calls}'
+            WHERE NOT item ?| '{blobs,children,state,steered,background,compaction,arm,ends_calls,counted_by}'
               AND (r.canvas IS NULL AND r.parent_run_id IS NULL AND r.session_id IS NULL AND r.kind <> 'background' OR (item->'run' ? 'ended') IS NOT TRUE)
               AND (item->'run'->'definition' IS NULL OR jsonb_array_length(results) = 1
                    OR EXISTS (SELECT FROM agno.definition d WHERE d.sha256 = decode(item->'run'->'definition'->>'sha256', 'hex')))
@@ -310,6 +311,9 @@ BEGIN
     END IF;
     IF one ? 'background' THEN -- after the end, which locks the session
         PERFORM agno.request_background(runs[1], one->'background');
+    END IF;
+    IF one ? 'counted_by' THEN -- after all locks of runs
+        PERFORM agno.settle_budget(recorded[1], one->'counted_by', one->'run');
     END IF;
 END $$;
 

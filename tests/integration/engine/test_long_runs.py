@@ -15,12 +15,12 @@ from agno_workers.core.messages import ModelRequest, StopReason, ToolResult, sto
 from agno_workers.core.policy import Retry
 from agno_workers.core.run import Run, RunStatus, StepKind, StepStatus
 from agno_workers.core.step import CommitResult
+from agno_workers.core.tokens import estimate_request
 from agno_workers.core.tool import ToolContext
 from agno_workers.engine.turn import Engine
 from agno_workers.errors import InvalidInput, ModelRejected, ModelUnavailable, Unavailable
 from agno_workers.models import resolve
 from agno_workers.models.scripted import Scripted, Turn
-from agno_workers.sessions.window import request_tokens
 from agno_workers.tools import tool
 from tests import invariants
 from tests.fakes.provider import Provider, running
@@ -76,7 +76,7 @@ class Reader:
         if request.system.startswith("You summarize"):
             self.summaries.append(request)
             return self.summarize()
-        if request_tokens(request) > self._window:
+        if estimate_request(request) > self._window:
             self.refused += 1
             return self._refusal
         self.asked.append(request)
@@ -250,11 +250,11 @@ def test_run_of_300_turns_stays_within_a_window_of_8000_tokens(scenario: Scenari
     run = scenario.run(agent, "Read all reports.")
     assert (run.status, run.content, run.turns, run.tool_calls) == (RunStatus.DONE, "all read", 301, 300)
     assert reader.refused == 0
-    assert max(map(request_tokens, reader.asked)) <= 0.8 * WINDOW
+    assert max(map(estimate_request, reader.asked)) <= 0.8 * WINDOW
     assert {request.messages[0].text for request in reader.asked} == {"Read all reports."}
     made = compactions(scenario, run)
     assert 10 < len(made) == len(reader.summaries) < 40
-    assert max(map(request_tokens, reader.summaries)) < WINDOW
+    assert max(map(estimate_request, reader.summaries)) < WINDOW
     assert (
         f"[A summary of the messages 1 to {made[-1]['until_seq'] - 1} of this run"
         in reader.asked[-1].messages[1].text
@@ -314,7 +314,7 @@ def test_results_that_are_larger_than_the_window_are_summarized_too(scenario: Sc
     run = scenario.run(agent_of(reader, compaction=Compaction(window_tokens=WINDOW, offload_tokens=None)))
     assert run.status is RunStatus.DONE
     assert reader.refused == 0
-    assert max(map(request_tokens, reader.summaries)) < WINDOW
+    assert max(map(estimate_request, reader.summaries)) < WINDOW
 
 
 def test_new_result_is_read_before_it_is_summarized(scenario: Scenario) -> None:

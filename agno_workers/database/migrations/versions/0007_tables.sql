@@ -45,9 +45,10 @@ ALTER TABLE agno.run_event ADD COLUMN data JSONB;
 
 CREATE TABLE agno.map_item (
 	run_id UUID NOT NULL, 
+	list_id UUID NOT NULL, 
 	position INTEGER NOT NULL, 
 	content JSONB NOT NULL, 
-	PRIMARY KEY (run_id, position), 
+	PRIMARY KEY (run_id, list_id, position), 
 	FOREIGN KEY(run_id) REFERENCES agno.run (id) ON DELETE CASCADE
 );
 
@@ -66,7 +67,7 @@ CREATE TABLE agno.budget_hold (
 	run_id UUID NOT NULL, 
 	tokens BIGINT NOT NULL, 
 	cost_usd NUMERIC(14, 6) NOT NULL, 
-	PRIMARY KEY (step_id), 
+	PRIMARY KEY (step_id, run_id), 
 	FOREIGN KEY(run_id) REFERENCES agno.budget (run_id) ON DELETE CASCADE
 );
 CREATE INDEX budget_hold_run ON agno.budget_hold (run_id);
