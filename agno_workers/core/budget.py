@@ -73,6 +73,8 @@ def check_prices(what: Runnable, limits: Limits) -> None:
 
 
 def _agents(what: Runnable, seen: set[str]) -> Iterator[Agent]:
+    if what.kind is RunKind.TEAM and isinstance(leader := what.compiled(), Agent):
+        yield leader
     for part in what.parts:
         if part.name not in seen:
             seen.add(part.name)

@@ -71,8 +71,11 @@ class StepResult(NamedTuple):
     """How a step of a `gather`, or a branch of a `parallel`, ended."""
 
     id: str
+    """The id of the step, or the place of the branch from "0"."""
     value: Any
+    """Its result; None where it failed or has not ended."""
     error: StepFailed | None
+    """Why it failed, or None."""
     is_used: bool
     """False: it failed, came too late, or was cancelled. A `best_effort` uses failures too."""
 

@@ -219,6 +219,8 @@ class Engine:
 
     def below(self, claim: ClaimedStep) -> Lineage:
         """Return the lineage of the runs that a run starts."""
+        if claim.agent == MAP_RUN.name:
+            return claim.below(False, claim.lineage.limits)
         what = self.runnable(claim.agent)
         return claim.below(what.kind is RunKind.TEAM, limits_at(claim, what))
 

@@ -14,7 +14,9 @@ class RunTree(msgspec.Struct, frozen=True):
     """A run, its steps, and the runs that it started."""
 
     run: Run
+    """The run at the top."""
     steps: tuple[Step, ...] = ()
+    """Its steps, in the order of their creation."""
     children: tuple[RunTree, ...] = ()
     """The delegated runs, in the order of their steps."""
     is_whole: bool = True

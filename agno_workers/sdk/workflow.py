@@ -20,10 +20,15 @@ class Workflow(core.Workflow, Verbs, frozen=True, kw_only=True):
     """The definition of a workflow, with the verbs that submit runs. The arguments of a written one are checked before the submit."""
 
     def delay(self, *input: Any, **options: Unpack[RunOptions]) -> RunResult:
+        """Submit a run. When this returns, the run is in Postgres and will end.
+
+        Raises InvalidInput (nothing was stored), also for input that does not fit, or Unavailable (safe to repeat with an idempotency key).
+        """
         self.check_input(*input)
         return super().delay(*self._encoded(input), **options)
 
     def apply_async(self, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> RunResult:
+        """Submit as `delay` does, with Celery's options, as an agent does."""
         return super().apply_async(
             self._encoded(args) if isinstance(args, list | tuple) else args, kwargs, **options
         )
@@ -33,6 +38,7 @@ class Workflow(core.Workflow, Verbs, frozen=True, kw_only=True):
         return super().s(*(self._encoded(input) if input else ()), **options)
 
     def map(self, inputs: Iterable[Any], **options: Any) -> Batch:
+        """Submit a run for each input in one transaction, as an agent does."""
         return super().map((self._encoded([each])[0] for each in inputs), **options)
 
     def _encoded(self, given: Sequence[Any]) -> Sequence[Any]:

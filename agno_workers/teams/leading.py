@@ -108,7 +108,8 @@ def _as_leader(team: TeamSpec, agent: Agent) -> Agent:
     return msgspec.structs.replace(
         agent, name=team.name, description=team.description, queue=team.queue or agent.queue,
         output_schema=agent.output_schema if team.output_schema is None else team.output_schema,
-        limits=agent.limits if team.limits == Limits() else team.limits,
+        # Those of the tree count the leader's calls too.
+        limits=agent.limits if team.limits == Limits() else msgspec.structs.replace(team.limits, tokens=None, cost_usd=None),
     )  # fmt: skip
 
 

@@ -37,8 +37,8 @@ class Team(TeamSpec, frozen=True, kw_only=True):
             raise InvalidInput(f"Team(name=...): {fault}.")
         if fault := next(_faults(self), None):
             raise InvalidInput(f"team {self.name!r}: {fault}.", team=self.name)
-        self.compiled()
         check_prices(self, self.limits)
+        self.compiled()
 
     @property
     def parts(self) -> Sequence[Runnable]:

@@ -103,7 +103,7 @@ def test_broadcast_asks_all_the_same_and_the_leader_reads_who_said_what(
     assert asked.startswith(
         'Name a colour.\n\n## Work so far\n### ann\nred\n\n### bob\n{"points":7}\n\n## Expected answer\n'
     )
-    assert ended.turns == 2  # all members wake it once
+    assert ended.turns == 3  # all members wake it once, then the leader
     assert record(scenario, ended) == {
         "mode": "broadcast",
         "said": [
