@@ -317,10 +317,9 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) < MAX_RUNS)
     @rule(pick=picks, is_edited=st.booleans(), key=st.sampled_from([None, None, "f1"]))
     def fork(self, pick: int, is_edited: bool, key: str | None) -> None:
-        programs = f"SELECT id FROM agno.run WHERE agent = '{PROGRAM}'"
-        if not (steps := self._steps(f"kind <> 'compact' AND run_id NOT IN ({programs})")):
-            return
-        step = _one(steps, pick)
+        step = _one(self._steps("kind <> 'compact'"), pick)
+        is_program = self.db.run(step["run_id"])["agent"] == PROGRAM
+        is_edited = is_edited and not is_program
         edits: dict[str, Any] = {}
         if is_edited and step["kind"] == "turn":
             edits = {"asked": user("something else")}
@@ -331,20 +330,20 @@ class RunMachine(RuleBasedStateMachine):
             other["key"]
             for other in self._steps("ended_at IS NULL AND kind IN ('tool', 'delegate')")
             if other["run_id"] == step["run_id"] and other["id"] != step["id"] and step["kind"] != "turn"
-            and other["key"].split(":")[1] == step["key"].split(":")[1]
+            and not is_program and other["key"].split(":")[1] == step["key"].split(":")[1]
         ]  # fmt: skip
         try:
             run_id, created = self.journal.fork(step["id"], idempotency_key=key, **edits)
         except InvalidInput:
-            assert open_beside
+            assert open_beside or is_program
             return
-        assert not open_beside
+        assert not open_beside or is_program
         its_key = f"{key} of {self.db.run(run_id)['agent']}"
         assert created == (key is None or its_key not in self.by_key)
         if key is not None:
             assert self.by_key.setdefault(its_key, run_id) == run_id
         self._accept(run_id)
-        if created and step["kind"] == "delegate":
+        if created and step["kind"] == "delegate" and not is_program:
             (child,) = self.db.sql("SELECT * FROM agno.run WHERE parent_run_id = %(id)s", id=run_id)
             assert (child["agent"], child["depth"], child["status"]) == (CHILD, 1, "queued")
             self._accept(child["id"])
